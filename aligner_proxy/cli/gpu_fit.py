@@ -40,7 +40,8 @@ def describe_fit(
     head_states = about["head_states"] if has_head else 0
     place = f"{card['name']} ({card['memory_gb']:g} GB)"
     try:
-        plan = memory.plan_gpu(sizes, quantization, 2, head_states, card["memory_gb"] * 2**30 - _DRIVER, may_copy)
+        free_bytes = card["memory_gb"] * 2**30 - _DRIVER
+        plan = memory.plan_gpu(sizes, quantization, 2, head_states, free_bytes, copies=may_copy)
     except WeightsError as error:
         raise WeightsError(f"does not fit {place}: {error}") from None
     weights_gb = sizes.count_weight_bytes(quantization, 2) / 2**30

@@ -263,9 +263,12 @@ class DecisionQuestion:
     options: tuple[Option, ...]
 
     def probabilities(self, scores: Scores) -> list[tuple[str | bool, float]]:
-        """The options of a choice, each as (value, probability); the probability is its share of all odds."""
-        # relative to the highest, so that `exp` cannot overflow
+        """The options of a choice, each as (value, probability); the probability is its share of all odds.
+
+        Odds of 3, 1 and 1 give 0.6, 0.2 and 0.2.
+        """
         logits = [option.log_odds(scores) for option in self.options]
+        # relative to the highest, so that `exp` cannot overflow
         odds = [exp(logit - max(logits)) for logit in logits]
         return [(option.value, option_odds / sum(odds)) for option, option_odds in zip(self.options, odds, strict=True)]
 
@@ -385,7 +388,10 @@ def _read_sentences(criterion: JsonValue) -> tuple[str, ...]:
 
 
 def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | None = None) -> str:
-    """The objective of a yes/no question: its name, its text, or one made of a question in words."""
+    """The objective of a yes/no question: its name, its text, or one made of a question in words.
+
+    "Is it rude?" -> "Question: the response should avoid everything for which the answer is yes: Is it rude?"
+    """
     words = write_words(instructions)
     against, allowed = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
     if _WRITTEN_OUT.match(words):
@@ -422,7 +428,10 @@ def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option
 
 
 def name_objective(value: str | bool, description: JsonValue) -> str:
-    """The objective of an answer of a choice: its name alone, its text, or one that forbids what is described."""
+    """The objective of an answer of a choice: its name alone, its text, or one that forbids what is described.
+
+    `("spam", "advertising")` -> "No spam: the text must not be one of which this is true: advertising"
+    """
     words = write_words(description)
     if not words:
         return str(value)
@@ -432,7 +441,7 @@ def name_objective(value: str | bool, description: JsonValue) -> str:
 
 
 def _take_turns(lists: Sequence[Sequence[str]]) -> list[str]:
-    """The items of several lists: the first of each, then the second of each, and so on."""
+    """The items of several lists: the first of each, then the second of each: `[[1, 2], [3]]` -> `[1, 3, 2]`."""
     return [item for row in zip_longest(*lists) for item in row if item is not None]
 
 

@@ -164,21 +164,21 @@ def _fit_factors(rows: Sequence[Sequence[float]], points: Sequence[_Point]) -> l
             _chance(point.log_odds + math.fsum(map(mul, factors, row)))
             for point, row in zip(points, products, strict=True)
         ]
-        slopes = [p.weight * chance * (1 - chance) for p, chance in zip(points, chances, strict=True)]
+        slopes = [point.weight * chance * (1 - chance) for point, chance in zip(points, chances, strict=True)]
         matrix = [
             [slope * product + (PENALTY if at == other else 0.0) for other, product in enumerate(row)]
             for at, (slope, row) in enumerate(zip(slopes, products, strict=True))
         ]
         gaps = [
-            p.weight * (p.label - chance) - PENALTY * factor
-            for p, chance, factor in zip(points, chances, factors, strict=True)
+            point.weight * (point.label - chance) - PENALTY * factor
+            for point, chance, factor in zip(points, chances, factors, strict=True)
         ]
         factors = [factor + step for factor, step in zip(factors, _solve(matrix, gaps), strict=True)]
     return factors
 
 
 def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """The solution x of `matrix` x = `right`, by elimination; overwrites both arguments."""
+    """The solution x of the linear equations `matrix` x = `right`, by elimination; overwrites both arguments."""
     size = len(right)
     for at in range(size):
         pivot = max(range(at, size), key=lambda row: abs(matrix[row][at]))
@@ -197,6 +197,7 @@ def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
 
 
 def _chance(log_odds: float) -> float:
+    """The probability of these log-odds: 0.0 -> 0.5, 2.2 -> 0.9."""
     return 1 / (1 + math.exp(-max(-_STEEPEST, min(_STEEPEST, log_odds))))
 
 

@@ -212,7 +212,7 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     merges = source.adapter is not None
     free_bytes = memory.available()
     if free_bytes is not None:
-        memory.check_preparation(sizes, merges, free_bytes)
+        memory.check_preparation(sizes, free_bytes, merges=merges)
     store.check_room(sizes.count_weight_bytes("nf4", 2) + (sizes.count_weight_bytes("none", 4) if merges else 0))
 
 
@@ -310,7 +310,7 @@ def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> 
     try:
         if settings.cache_tokens is None and torch.cuda.is_available():
             copies = settings.quantization == "nf4" and acceleration.find_missing_part() is None
-            return memory.plan_gpu(sizes, settings.quantization, width, states, free_bytes, copies).cache_tokens
+            return memory.plan_gpu(sizes, settings.quantization, width, states, free_bytes, copies=copies).cache_tokens
         return memory.cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None

@@ -100,6 +100,7 @@ class LocalSession(Session):
         answer: PartialAnswer,
         wake: Callable[[], None],
         on_end: Callable[[], None],
+        *,
         judges: bool,
     ) -> None:
         self._submitted = submitted
@@ -253,7 +254,7 @@ class LocalEngine:
         work = partial(read, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
         on_end = partial(self._live.discard, submitted)
-        return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges)
+        return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges=judges)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
         """Submit the work of a request and return its result within `request.deadline_s`."""

@@ -263,10 +263,10 @@ class PolicySettings(_Block):
     One word for all reasons, or one for each reason. The default is judge if objectives are enforced, else
     passthrough."""
     if_nothing_remains: IfNothingRemains | None = None
-    """When all of an answer, or its core, is flagged: decline (send a refusal text instead), second_try (the editor
-    answers again; if that fails, decline), block (an error) or original. Beside a tool call or another text that is
-    delivered, the flagged text is left out instead. The default is decline if objectives are enforced, or if `harmless`
-    was violated; else original."""
+    """What to send if all of an answer, or its core, is flagged. decline: a refusal text. second_try: a new answer of
+    the editor; if that fails, as decline. block: an error. original: the answer unchanged. Beside a tool call or
+    another text that is delivered, the flagged text is left out instead. The default is decline if objectives are
+    enforced, or if `harmless` was violated; else original."""
     decline: Decline | None = None
     """The refusal text that decline sends: one text, or one for each language (`default`: all other languages).
     {objective} is replaced by the violated objective."""
@@ -286,9 +286,9 @@ class PolicySettings(_Block):
     """Which model gives a second opinion: {chat: GROUP}, {guard: GROUP, form: NAME} or {decisions: GROUP}, with
     `ask: doubt`, flagged or all; off: none. Unless it is a guard, it also settles what references leave in doubt."""
     write: Write | None = None
-    """What is written in place of a flagged passage. never: it is removed; verified: only what the detector head finds
-    good, also as an answer to the question; free: anything that is not flagged itself. The default is never for the
-    embedded aligner, else free."""
+    """What is written in place of a flagged passage. never: nothing, so it is removed. verified: only text that the
+    detector head finds good, also as an answer to the question. free: any text that is not flagged itself. The default
+    is never for the embedded aligner, else free."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Score above which a segment is flagged, as log-odds in nats (+1 nat = 2.7 times the odds). A higher value means
     fewer edits."""
@@ -310,14 +310,14 @@ class PolicySettings(_Block):
     json_strings: JsonStrings | None = None
     """keep: JSON answers are never edited; correct: each long string in a JSON answer is aligned as a separate text."""
     reasoning: RemovableTreatment | None = None
-    """What to do with reasoning that comes with an answer, or between tags at its beginning. pass: leave it unchanged;
-    judge: score and record it, and treat a flagged one as unjudged; drop: remove it, except what tools need back
-    (thinking blocks, reasoning items); block: return an error. The default is judge if objectives are enforced and
+    """What to do with reasoning that comes with an answer, or between tags at its beginning. pass: leave it unchanged.
+    judge: score and record it, and treat a flagged one as unjudged. drop: remove it, except what tools need back
+    (thinking blocks, reasoning items). block: return an error. The default is judge if objectives are enforced and
     unjudged answers block, else pass."""
     tool_arguments: ArgumentTreatment | None = None
-    """As `reasoning`, but for prose in the arguments of tool calls: pass, judge, correct or block. correct: a flagged
-    string is corrected in its place, and the calls of a stream wait for their end; where that is impossible, as
-    judge."""
+    """As `reasoning`, but for prose in the arguments of tool calls: pass, judge, correct or block. With correct, a
+    flagged string is corrected in its place, and the calls of a stream wait for their end. If that is impossible,
+    correct is as judge."""
     tool_output: RemovableTreatment | None = None
     """As `reasoning`, but for tool results that an upstream returns with its answer."""
     transcripts: RemovableTreatment | None = None
@@ -325,8 +325,8 @@ class PolicySettings(_Block):
     other_text: WholeTreatment | None = None
     """As `reasoning`, but for any other prose of 20 characters or more: pass, judge or block."""
     incoming_tool_results: IncomingTreatment | None = None
-    """What to do with tool results in the last 16 messages of a request. pass: leave them unread; report: judge them
-    and name what is flagged in x-aligner-incoming; block: refuse the request before the upstream is called. The request
+    """What to do with tool results in the last 16 messages of a request. pass: leave them unread. report: judge them,
+    and name what is flagged in x-aligner-incoming. block: refuse the request before the upstream is called. The request
     is never rewritten."""
     incoming_history: IncomingTreatment | None = None
     """As `incoming_tool_results`, but for messages of the user and the assistant."""

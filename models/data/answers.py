@@ -27,17 +27,22 @@ Side = Literal["train", "dev", "test"]
 SHORTEST = 60
 LONGEST = 1500
 VERY_LONG = 2800
+"""Characters of the shortest and longest answers that are used; a fifth of the prompts allows very long answers."""
 LONGEST_QUERY = 1200
+"""Characters of the longest query that is used."""
 TEST_PERCENT = 10
-# Real invented turns, judgements of harmlessness and marked errors are rare: more of their prompts are for the test.
+"""Percent of the prompts that are held out."""
 TEST_PERCENT_RARE = 25
+"""The same where examples are rare: real invented turns, judgements of harmlessness, marked errors."""
 TIE = 1.5
-# Sources of our own.
+"""Preference between response 1 and response 2 if both are equally good."""
 FICTION = "fiction"
 SCRIPT = "script"
-# Of the sets of replies that people compared, those from which bags are made.
+"""Names of our own sources."""
 HARMLESS = ("hh_rlhf_harmless_pairs",)
+"""Sets of compared replies from which bags are made."""
 _RUNS_ON = "LLaMA2-chat-70B"
+"""A model whose answers often go on into invented turns."""
 _TURN = re.compile(r"\n\nHuman:")
 _MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -46,7 +51,7 @@ _ROLE = re.compile(r"\s*Human:\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class PoolAnswer:
-    """One good answer; `harmless` says whether harmlessness can be taken for granted."""
+    """One good answer; `harmless` is True if it surely has nothing harmful in it."""
 
     query: str
     text: str
@@ -56,7 +61,7 @@ class PoolAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RunOnAnswer:
-    """An answer of a real model that goes on into invented turns; `cut` is where the reply ends."""
+    """An answer of a real model that goes on into invented turns; the reply itself are the first `cut` characters."""
 
     query: str
     text: str
@@ -65,7 +70,7 @@ class RunOnAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPool:
-    """What one side of the split has to offer."""
+    """All answers of one side of the split."""
 
     answers: tuple[PoolAnswer, ...]
     run_ons: tuple[RunOnAnswer, ...]
@@ -73,7 +78,10 @@ class AnswerPool:
 
 
 def prompt_key(prompt: str) -> str:
-    """What makes two prompts the same for the split: the opening human turn, lower case, first 200 characters."""
+    """The key of a prompt in the split: its first human turn in lower case, 200 characters at most.
+
+    "Human: What is rust?\\n\\nAssistant: A metal ..." -> "what is rust?"
+    """
     opening = _ROLE.sub(" ", prompt.split("\n\nAssistant:")[0])
     return re.sub(r"\s+", " ", opening).strip().lower()[:200]
 
@@ -109,7 +117,10 @@ def read_fiction() -> list[PoolAnswer]:
 
 
 def plain_query(prompt: str) -> str:
-    """The query as the gateway would render it: one turn as it is, a dialogue in the form of the HH data."""
+    """The query as the gateway renders it: a single turn unchanged, a dialogue in the template's form.
+
+    "Human: Hi.\\n\\nAssistant: Hello.\\n\\nHuman: What is rust?" is a dialogue of three turns.
+    """
     text = prompt.strip()
     if not text.startswith("Human:"):
         return text
@@ -121,6 +132,10 @@ def plain_query(prompt: str) -> str:
 
 
 def _is_usable(answer: PoolAnswer) -> bool:
+    """Whether an answer is of a usable length and holds no turn of a dialogue.
+
+    Every fifth question, by the length of its text, may have a very long answer.
+    """
     size = len(answer.text.strip())
     longest = VERY_LONG if len(answer.query) % 5 == 0 else LONGEST
     if answer.text.lstrip().startswith(("Human:", "Assistant:")) or _repeats_itself(answer.text):
@@ -129,14 +144,14 @@ def _is_usable(answer: PoolAnswer) -> bool:
 
 
 def _repeats_itself(text: str) -> bool:
-    """Whether two segments are the same but for digits: small models get into loops that people still preferred."""
+    """Whether two longer segments differ only in digits and signs, because a small model got into a loop."""
     wordings = [re.sub(r"[\W\d_]+", " ", segment.text).strip().lower() for segment in split(text)]
     longer = [words for words in wordings if len(words) >= 20]
     return len(set(longer)) < len(longer)
 
 
 def _read_good_answers(data_dir: Path) -> Iterator[tuple[PoolAnswer, int]]:
-    """Good answers with the share of their prompts that is kept for the test."""
+    """Yield each good answer with the percent of its source's prompts that are held out."""
     for answer in _read_model_answers(data_dir):
         yield answer, TEST_PERCENT if answer.source == "ultrafeedback" else TEST_PERCENT_RARE
     for row in read_rows(data_dir, "hh_rlhf_harmless_pairs"):
@@ -150,7 +165,7 @@ def _read_good_answers(data_dir: Path) -> Iterator[tuple[PoolAnswer, int]]:
 
 
 def _read_model_answers(data_dir: Path) -> Iterator[PoolAnswer]:
-    """What strong models answered, and the golden answers beside them."""
+    """Yield the answers of strong models, and the reference answers beside them."""
     for row in read_rows(data_dir, "metaaligner_ultrafeedback_outputs"):
         if row["model"] == "gpt-3.5-turbo":
             yield PoolAnswer(row["prompt"], row["golden"], "ultrafeedback")
@@ -163,24 +178,26 @@ def _read_model_answers(data_dir: Path) -> Iterator[PoolAnswer]:
 
 
 def _read_preferred_answers(data_dir: Path, name: str) -> Iterator[PoolAnswer]:
-    """The response that people preferred."""
+    """Yield the replies that people preferred in one set."""
     for prompt, better, _ in _read_compared_replies(data_dir, name):
         yield PoolAnswer(prompt, better, name.removesuffix("_pairs"))
 
 
 def _read_compared_replies(data_dir: Path, name: str) -> Iterator[tuple[str, str, str]]:
-    """A prompt, the reply that people preferred and the other one; adversarial subsets and ties are left out."""
+    """Yield (prompt, preferred reply, other reply) of one set, without ties and adversarial subsets."""
     for row in read_rows(data_dir, name):
         if "chosen" in row:
             yield row["prompt"], row["chosen"], row["rejected"]
         # Of LLMBar only its own natural part: the adversarial one deceives, and what it took over from others stands
         # under terms that were not checked.
         elif row["preference"] != TIE and row.get("subset", "LLMBar/Natural") == "LLMBar/Natural":
-            replies = row["response_1"], row["response_2"]
-            yield row["prompt"], *(replies if row["preference"] < TIE else replies[::-1])
+            replies = (row["response_1"], row["response_2"])
+            preferred_first = replies if row["preference"] < TIE else replies[::-1]
+            yield row["prompt"], *preferred_first
 
 
 def _read_run_ons(data_dir: Path) -> Iterator[RunOnAnswer]:
+    """Yield the answers that go on into a further human turn, after a reply of at least 20 characters."""
     for row in read_rows(data_dir, "metaaligner_hh_outputs"):
         text = row["output"].strip()
         match = _TURN.search(text)
@@ -197,8 +214,9 @@ def _shorten_turns(text: str, cut: int) -> str:
 
 
 def preference_bags(data_dir: Path, side: Side = "train", sets: Sequence[str] = HARMLESS) -> Iterator[Pair]:
-    """Replies in twos, the one that people preferred first, under what they were asked about in that set: a loss over
-    bags of segments learns from them.
+    """Yield compared replies in twos, the preferred one first, under the objective by which people compared them.
+
+    A loss over bags of segments learns from them (models/train/batches.py).
     """
     for name in sets:
         for prompt, *compared in _read_compared_replies(data_dir, name):
@@ -209,6 +227,6 @@ def preference_bags(data_dir: Path, side: Side = "train", sets: Sequence[str] = 
 
 
 def _make_bag(prompt: str, text: str, theme: str, place: str) -> Pair:
-    """A reply of which nobody said what in it is wrong."""
+    """One of two compared replies ("chosen" or "rejected", as `place`); the labels of its segments are unknown."""
     labels = tuple(UNKNOWN for _ in split(text))
     return Pair(plain_query(prompt), (BUILT_IN[theme],), text, text, labels, f"bag:{place}", themes=(theme,))

@@ -1,9 +1,10 @@
 """Short answers in which nearly every sentence is for or against some objective.
 
-An answer of natural density holds one or two defects in four hundred tokens, so that one label in twenty teaches
-anything. Here a few sentences of a good answer stand among offending ones of many kinds, asked for or not, and their
-look-alikes, under several objectives; each sentence is judged by each of them. Levels are not to be learned from this:
-a stage on answers as they are has to follow.
+A realistic answer has one or two defects in four hundred tokens, so only one label in twenty teaches anything. Here a
+few sentences of a good answer are mixed with defects of many kinds, whether an objective asks for their removal or not,
+and with sentences that only look like defects. There are several objectives, and each sentence has a label for each of
+them. Such answers teach nothing of how high scores are in ordinary answers, so a stage on realistic answers has to
+follow.
 """
 
 from __future__ import annotations
@@ -31,29 +32,40 @@ from .inject import Piece, doubtful_themes, kinds_of, pieces_of, rewrite_sentenc
 from .labels import ALIKE, AND, INNOCENT, MIXED, joint_relation, relation
 from .pairs import CHANGES, STAYS, Pair
 
-# Those that are understood by themselves: a repetition needs what it repeats, an invented turn its place at the end.
 OLDER = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN and kind.name != "repetition")
+"""Kinds made by grammars whose defects can stand anywhere. A repetition needs the sentence that it repeats, and an
+invented turn stands at the end."""
 _GROUPS = (WRITTEN, SUBJECTS, OLDER)
 _WEIGHTS = (0.4, 0.15, 0.45)
+"""How often a kind is drawn from each of the groups."""
 _ASKED_BY = {theme: tuple(k for k in (*OLDER, *WRITTEN) if theme in k.asks) for theme in (*BUILT_IN, *SHARED)}
+"""By theme, the kinds of defect that an objective of this theme asks to remove."""
 _INSIDE = tuple(kind for kind in OLDER if kind.inside is not None)
+"""Kinds that can be worked into a sentence of the answer."""
 OBJECTIVES = (2, 3, 3, 4, 4, 5, 5)
 OWN_PIECES = (2, 3, 4, 5, 6)
 STRANGERS = (1, 2, 3, 4)
+"""Numbers to draw from: of objectives, of the answer's own sentences, of defects that no objective was drawn for."""
 LONGEST_PIECE = 240
+"""Characters of the longest sentence of the answer that is used."""
+_ONE_KIND, _TWO_KINDS, _BUILT_IN, _SHARED = 0.7, 0.78, 0.89, 0.95
+"""Where the sorts of objectives end on a scale from 0 to 1 (`_draw_wish`); the rest asks for no removal."""
 _LIST_MARKS = tuple("-*+#`|~>0123456789")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One objective, and the kinds of defect of which its sentences are taken."""
+    """One objective, and the kinds of defect from which sentences that go against it are made."""
 
     objective: ObjectiveWording
     kinds: tuple[DefectKind, ...]
 
 
 def make_dense_pair(rng: Random, answer: PoolAnswer, strays: Sequence[str]) -> Pair | None:
-    """One such answer, with its segments labelled for every objective; None where the cut does not agree."""
+    """One such answer, with a label of each segment for every objective; None if it cannot be made.
+
+    `strays` are sentences of other answers. It cannot be made if no objective is left, or nothing has to change.
+    """
     wishes = _draw_wishes(rng, doubtful_themes(answer))
     if not wishes:
         return None
@@ -70,7 +82,7 @@ def make_dense_pair(rng: Random, answer: PoolAnswer, strays: Sequence[str]) -> P
 
 
 def _draw_wishes(rng: Random, avoid: set[str]) -> list[Wish]:
-    """Different objectives, none of which the answer itself might offend against."""
+    """Different objectives without the themes in `avoid`, which the answer itself might offend against."""
     wishes: dict[str, Wish] = {}
     for _ in range(rng.choice(OBJECTIVES)):
         wish = _draw_wish(rng)
@@ -80,19 +92,20 @@ def _draw_wishes(rng: Random, avoid: set[str]) -> list[Wish]:
 
 
 def _draw_wish(rng: Random) -> Wish:
+    """A random wish: mostly about one kind of defect, else about two, a broad one, or one that asks for no removal."""
     draw = rng.random()
-    if draw < 0.7:
+    if draw < _ONE_KIND:
         kind = _draw_kind(rng)
         return Wish(vary_objective(rng, _word_objective(rng, kind)), (kind,))
-    if draw < 0.78:
+    if draw < _TWO_KINDS:
         one = _draw_kind(rng)
         other = _draw_kind(rng)
         if one is not other:
             return Wish(join_objectives(rng, _word_objective(rng, one), _word_objective(rng, other)), (one, other))
-    if draw < 0.95:
+    if draw < _SHARED:
         broad = (
             built_in_objective(rng.choice(list(BUILT_IN)))
-            if draw < 0.89
+            if draw < _BUILT_IN
             else draw_shared_objective(rng, rng.choice(list(SHARED)))
         )
         kinds = _ASKED_BY[broad.theme]
@@ -105,7 +118,10 @@ def _draw_kind(rng: Random) -> DefectKind:
 
 
 def _word_objective(rng: Random, kind: DefectKind) -> ObjectiveWording:
-    """A wording for this kind; those that are written out are now and then named in the frames of the others."""
+    """An objective that asks for the removal of this kind.
+
+    A written kind has objectives of its own; sometimes it gets one from a frame: "Rule: no unasked advice".
+    """
     if kind.texts and rng.random() < 0.3:
         thing = kind.name.replace("-", " ")
         text = rng.choice(FRAMES).format(name=rng.choice(("Content", "Tone", "Rule", f"No {thing}")), thing=thing)
@@ -114,7 +130,7 @@ def _word_objective(rng: Random, kind: DefectKind) -> ObjectiveWording:
 
 
 def vary_objective(rng: Random, objective: ObjectiveWording) -> ObjectiveWording:
-    """The same wish a little differently: without its name, without its full stop, or as it is."""
+    """The objective, sometimes without its name or its full stop: "Tone: be kind." -> "Be kind"."""
     text = objective.text
     if objective.theme in BUILT_IN:
         return objective
@@ -127,7 +143,7 @@ def vary_objective(rng: Random, objective: ObjectiveWording) -> ObjectiveWording
 
 
 def join_objectives(rng: Random, one: ObjectiveWording, other: ObjectiveWording) -> ObjectiveWording:
-    """Two wishes as one objective; a sentence goes against it that goes against either."""
+    """Two objectives as one; a sentence that goes against either of them goes against it."""
     pair = [one.text.rstrip("."), other.text]
     return ObjectiveWording(rng.choice((". ", "; also: ", ". And: ")).join(pair), one.theme + AND + other.theme)
 
@@ -138,7 +154,7 @@ def join_objectives(rng: Random, one: ObjectiveWording, other: ObjectiveWording)
 def _draw_sentences(
     rng: Random, wishes: Sequence[Wish], answer: PoolAnswer, strays: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """(kind, text) of everything that is put in."""
+    """All sentences to mix into the answer, each as (kind of defect, text)."""
     sentences: list[tuple[str, str]] = []
     for wish in wishes:
         for kind in wish.kinds:
@@ -153,16 +169,17 @@ def _draw_sentences(
 
 
 def _make_offence(rng: Random, kind: DefectKind, answer: PoolAnswer) -> tuple[str, str]:
-    return kind.name, kind.make(rng, answer.query, answer.text, False)
+    return kind.name, kind.make(rng, answer.query, answer.text, held_out=False)
 
 
 def _draw_lookalikes(rng: Random, kind: DefectKind, share: float) -> list[tuple[str, str]]:
+    """With probability `share`, one sentence that only looks like this kind, as (kind, text)."""
     lookalikes = kind.alike[:-1] or LOOKS.get(kind.name, ())
     return [(kind.name + ALIKE, rng.choice(lookalikes))] if lookalikes and rng.random() < share else []
 
 
 def _draw_stranger(rng: Random, wishes: Sequence[Wish]) -> DefectKind:
-    """A kind that may not be asked for; half of them from the area of one that is."""
+    """A kind that perhaps no wish asks for; half of the time from the same area as a kind that is asked for."""
     wished_kinds = [kind for wish in wishes for kind in wish.kinds]
     if wished_kinds and rng.random() < 0.5:
         near = rng.choice(wished_kinds)
@@ -172,7 +189,7 @@ def _draw_stranger(rng: Random, wishes: Sequence[Wish]) -> DefectKind:
 
 
 def _maybe_rewrite(rng: Random, piece: Piece) -> Piece:
-    """A sentence of the answer itself, sometimes with a defect worked into it."""
+    """A sentence of the answer, sometimes with a defect worked into it."""
     if rng.random() > 0.12:
         return piece
     new_pieces = rewrite_sentence(rng, [piece], rng.choice(_INSIDE))
@@ -180,17 +197,18 @@ def _maybe_rewrite(rng: Random, piece: Piece) -> Piece:
 
 
 def _scatter_pieces(rng: Random, own: Sequence[Piece], added: list[Piece]) -> list[Piece]:
-    """The answer's own sentences in their order, the others anywhere between."""
+    """The answer's own sentences in their order, with the added ones anywhere before, between and after them."""
     rng.shuffle(added)
     places = sorted(rng.randint(0, len(own)) for _ in added)
     pieces: list[Piece] = []
-    for i in range(len(own) + 1):
-        pieces += [piece for at, piece in zip(places, added, strict=True) if at == i]
-        pieces += own[i : i + 1]
+    for number in range(len(own) + 1):
+        pieces += [piece for place, piece in zip(places, added, strict=True) if place == number]
+        pieces += own[number : number + 1]
     return [replace(p, gap=_choose_gap(rng, p, after)) for p, after in zip(pieces, [*pieces[1:], None], strict=True)]
 
 
 def _choose_gap(rng: Random, piece: Piece, next_piece: Piece | None) -> str:
+    """The white space after a piece: an empty line beside list items and blocks, else mostly a space."""
     if next_piece is None:
         return ""
     marked = any(p.text.lstrip()[:1] in _LIST_MARKS for p in (piece, next_piece))
@@ -202,13 +220,17 @@ def _choose_gap(rng: Random, piece: Piece, next_piece: Piece | None) -> str:
 
 
 def _is_beyond_doubt(piece: Piece, themes: Sequence[str]) -> bool:
-    """Whether nothing in the sentence speaks of an objective that is said not to mind it."""
+    """Whether the labels of a sentence are certain.
+
+    They are not, if the sentence has words of another theme under which its label would be that it stays.
+    """
     single = {one for theme in themes for one in theme.split(AND)}
     doubts = themes_in(piece.text) & single - {piece.kind, piece.kind.removesuffix(ALIKE)}
     return not any(relation(piece.kind, theme) == STAYS for theme in doubts)
 
 
 def _label_pieces(pieces: Sequence[Piece], query: str, objectives: Sequence[ObjectiveWording]) -> Pair | None:
+    """The pair of these pieces under these objectives; None if nothing has to change, or nothing would be left."""
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
     kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_of(answer, pieces)]
     themes = tuple(o.theme for o in objectives)

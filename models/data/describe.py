@@ -3,10 +3,10 @@
     python -m models.data.describe runs/data/contrastive_preference.jsonl --out runs/report
     python -m models.data.describe runs/better.jsonl runs/equal.jsonl --out runs/report     (by models.data.metaaligner)
 
-A table as report.md and report.json, a plot as report.svg. Order balance is the share of times that an objective
-stands first among those of its prompt, beside what chance would give: a model must not learn that the first one
-matters. Where targets are mostly longer than answers it learns that, instead. No text of a pair is in the report but
-those of its objectives.
+It writes a table as report.md and report.json, and a plot as report.svg. Order balance is how often an objective is the
+first one in its prompt, compared with chance: a model must not learn that the first objective matters most. If most
+targets are longer than their answers, a model learns to write more. Of the texts of a pair, only its objectives are in
+the report.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .pairs import Pair, read_pairs
 SORTS = ("better", "equal", "identity")
 """Towards a better answer, between equals, and answers that are their own target (warm-up, and what stays)."""
 _COMMON = 20
+"""Pairs from which on an objective is common enough for the plot of order balance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,10 @@ class PairFacts:
 
 @dataclass(frozen=True, slots=True)
 class PairStatistics:
-    """What the pairs under one name come to. Lengths are characters, all figures but counts medians.
+    """Figures of the pairs of one source or objective. Lengths are in characters; lengths and distances are medians.
 
-    `first` is how often an objective stands first, `chance` how often it would if order were drawn evenly (in percent);
-    both are of objectives only. `longer` is how often the target is longer, of pairs that change something.
+    `first` is how often an objective is the first one in its prompt, `chance` how often it would be in random order, in
+    percent; of a source they are empty. `longer` is how often the target is longer, of pairs that change something.
     """
 
     name: str
@@ -59,7 +60,7 @@ class PairStatistics:
 
 
 def compute_facts(pairs: Iterable[Pair]) -> list[PairFacts]:
-    """The pairs with what is computed once."""
+    """The facts of each pair."""
     return [
         PairFacts(p, "identity" if p.answer == p.target else p.direction, word_distance(p.answer, p.target))
         for p in pairs
@@ -69,6 +70,7 @@ def compute_facts(pairs: Iterable[Pair]) -> list[PairFacts]:
 def _summarise_pairs(
     name: str, mine: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0
 ) -> PairStatistics:
+    """Count the pairs `mine`; `first` and `chance` say how often the objective stands first, and would by chance."""
     changing = [entry for entry in mine if entry.sort != "identity"]
     count = Counter(entry.sort for entry in mine)
     return PairStatistics(
@@ -85,7 +87,7 @@ def _summarise_pairs(
 
 
 def summarise_objectives(facts: Sequence[PairFacts]) -> list[PairStatistics]:
-    """One entry an objective text, the most frequent first."""
+    """The figures of each objective text, the most frequent first."""
     grouped: dict[str, list[PairFacts]] = {}
     for fact in facts:
         for objective in fact.pair.objectives:
@@ -99,7 +101,7 @@ def summarise_objectives(facts: Sequence[PairFacts]) -> list[PairStatistics]:
 
 
 def summarise_sources(facts: Sequence[PairFacts]) -> list[PairStatistics]:
-    """One entry a kind of source, the most frequent first."""
+    """The figures of each sort of source, the most frequent first: "defect:insult" is of the sort "defect"."""
     grouped: dict[str, list[PairFacts]] = {}
     for fact in facts:
         grouped.setdefault(fact.pair.source.split(":")[0], []).append(fact)
@@ -107,7 +109,7 @@ def summarise_sources(facts: Sequence[PairFacts]) -> list[PairStatistics]:
 
 
 def format_tables(facts: Sequence[PairFacts], top: int = 20) -> str:
-    """The tables as Markdown."""
+    """The tables in Markdown, with the `top` most frequent objectives."""
     common = ("pairs", *SORTS, "answer", "target", "target longer", "edit distance")
     sources = [(entry.name, *_cells(entry)) for entry in summarise_sources(facts)]
     objectives = summarise_objectives(facts)
@@ -130,7 +132,7 @@ def _cells(entry: PairStatistics) -> tuple[object, ...]:
 
 
 def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
-    """Pairs and order balance per objective, objectives a prompt, lengths, edit distance, and which is longer."""
+    """Plot pairs and order balance by objective, objectives per prompt, lengths, edit distances, and longer targets."""
     objectives = summarise_objectives(facts)
     with output.plot(path, 2, 3, size=(14, 8)) as ((pairs, order, counts), (lengths, edits, longer)):
         _draw_bars(pairs, objectives[:top])
@@ -150,6 +152,7 @@ def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
 
 
 def _draw_bars(axis: Any, objectives: Sequence[PairStatistics]) -> None:
+    """A bar for each objective, divided by the sorts of its pairs."""
     names = [objective.name[:24] for objective in objectives]
     places = list(range(len(names), 0, -1))
     starts = [0] * len(names)
@@ -163,6 +166,7 @@ def _draw_bars(axis: Any, objectives: Sequence[PairStatistics]) -> None:
 
 
 def _draw_order(axis: Any, objectives: Sequence[PairStatistics]) -> None:
+    """A dot for each objective: how often it stands first, over how often it would by chance."""
     rates = [(o.chance, o.first) for o in objectives if o.first]
     spread = list(zip(*(rate.whiskers for _, rate in rates), strict=True)) or None
     axis.plot([0, 100], [0, 100], color="grey", linewidth=0.5)

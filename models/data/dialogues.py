@@ -128,8 +128,8 @@ _LINES = Grammar(
 _ENDS = ("", "", "", "\n\n(They laugh.)", "\n\n*The door closes.*", "\n\nEND", "\n\n[Lights out.]")
 
 
-def write_script(rng: Random, sentences: Sequence[str], held_out: bool = False) -> PoolAnswer:
-    """A request for a dialogue, and the dialogue; `sentences` are ready-made ones that speakers may say."""
+def write_script(rng: Random, sentences: Sequence[str], *, held_out: bool = False) -> PoolAnswer:
+    """A request for a dialogue, and the dialogue as its answer; speakers may say any of `sentences`."""
     form = rng.choice(_HELD_OUT_FORMS if held_out else _FORMS)
     one, two = rng.sample(_HELD_OUT_PEOPLE if held_out else _PEOPLE, k=2)
     topic = rng.choice(_TOPICS)
@@ -140,7 +140,7 @@ def write_script(rng: Random, sentences: Sequence[str], held_out: bool = False) 
     lines = []
     for turn in range(rng.choice((3, 4, 4, 5, 6, 7, 8))):
         name = marks[turn % 2]
-        line = _write_line(rng, turn % 2 == 0, topic, sentences)
+        line = _write_line(rng, topic, sentences, asks=turn % 2 == 0)
         lines.append(shape.format(name=name, NAME=name.upper(), said=line))
     title = expand(rng, rng.choice(form.titles), words) if form.titles and rng.random() < 0.5 else ""
     text = title + rng.choice(("\n\n", "\n\n", "\n")).join(lines) + rng.choice(_ENDS)
@@ -153,8 +153,8 @@ def _make_mark(who: str) -> str:
     return capitalise(rest.split()[-1]) if article in ("a", "an") else who
 
 
-def _write_line(rng: Random, asks: bool, topic: str, sentences: Sequence[str]) -> str:
-    """One to three sentences, the grammar's or ready-made ones."""
+def _write_line(rng: Random, topic: str, sentences: Sequence[str], *, asks: bool) -> str:
+    """One to three sentences by a grammar or from `sentences`; `asks` if the speaker is the one who asks."""
     parts = []
     for _ in range(rng.choice((1, 1, 2, 2, 3))):
         ready = bool(sentences) and rng.random() < (0.15 if asks else 0.4)

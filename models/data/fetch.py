@@ -1,10 +1,11 @@
-"""Public research data, brought from their repositories in the form that `preference_sets` reads.
+"""Public research data, fetched from their repositories and written in the form that `preference_sets` reads.
 
     python -m models.data.fetch --out DATA
 
-`fetch.yaml` names repositories, commits, licences, and the sha256 of each file; git brings them, and a file that is
-another one ends the command. The sets are whole: `models.data.test_sets` divides them by prompt, and figures on them
-do not compare with figures on parts that others keep aside. `imhi_outputs` is left out: the recipe reads none.
+`fetch.yaml` names repositories, commits, licences, and the sha256 of each file. The command fetches them by git, and
+ends with an error if a file has another hash. The sets are complete. `models.data.test_sets` divides them by prompt, so
+figures on them cannot be compared with figures on the test parts of others. `imhi_outputs` is not fetched, as no recipe
+reads it.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ from .public_sets import PublicRow, convert_hh_rlhf
 SOURCES = Path(__file__).with_suffix(".yaml")
 _ORIGIN = "https://github.com/"
 _TIMEOUT_S = 1800
+"""Seconds that one command of git may take."""
 _TIE = 1.5
 Row = dict[str, Any]
 Files = Mapping[str, bytes]
 
 
 class FetchError(ValueError):
-    """Data that cannot be brought; the text says which and why."""
+    """Data that cannot be fetched; the text says which and why."""
 
 
 class FetchedRepository(BaseModel):
@@ -54,7 +56,7 @@ class FetchedRepository(BaseModel):
 
 
 def read_files(source: FetchedRepository, origin: str) -> dict[str, bytes]:
-    """The files of a source, by git. Raises `FetchError` where one cannot be had, or is another one."""
+    """The files of a source by path, fetched by git. Raises `FetchError` if one is missing or has another hash."""
     with TemporaryDirectory() as folder:
         _run_git(source, folder, "init", "--quiet")
         _run_git(source, folder, "fetch", "--quiet", "--depth", "1", f"{origin}{source.repository}", source.commit)
@@ -66,6 +68,7 @@ def read_files(source: FetchedRepository, origin: str) -> dict[str, bytes]:
 
 
 def _run_git(source: FetchedRepository, folder: str, *words: str) -> bytes:
+    """The output of a git command in `folder`; raises `FetchError` with git's last line."""
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
     try:
         result = subprocess.run(
@@ -99,6 +102,7 @@ def _convert_hh_rlhf(files: Files) -> Iterator[Row]:
 
 
 def _convert_outputs(files: Files, part: str) -> Iterator[Row]:
+    """Rows of the files whose path has `part` in it; each file has the outputs of one model."""
     names = {"Claude-3": "Claude-3-Sonnet", "llama2-chat-70B": "LLaMA2-chat-70B"}
     for path, content in files.items():
         if part in path:
@@ -110,6 +114,7 @@ def _convert_outputs(files: Files, part: str) -> Iterator[Row]:
 
 
 def _convert_pandalm(files: Files) -> Iterator[Row]:
+    """The verdict of a row is that of most of its three annotators."""
     for content in files.values():
         for row in json.loads(content):
             votes = [row[f"annotator{number}"] for number in (1, 2, 3)]
@@ -127,6 +132,7 @@ def _convert_llmbar(files: Files) -> Iterator[Row]:
 
 
 def _convert_finegrained(files: Files) -> Iterator[Row]:
+    """Each row compares four predictions, which make six pairs."""
     for content in files.values():
         for number, row in enumerate(json.loads(content)):
             for (first, second), verdict in zip(combinations(range(1, 5), 2), row["preference"], strict=True):
@@ -177,7 +183,7 @@ _CONVERTERS: Mapping[str, Mapping[str, Callable[[Files], Iterable[Row]]]] = {
 
 
 def fetch_source(source: FetchedRepository, origin: str, out: Path) -> dict[str, int]:
-    """Bring one source and write its sets; the number of rows of each. What is there already is left."""
+    """Fetch one source and write its sets; return the number of rows of each. Sets that are there already are kept."""
     converters = _CONVERTERS.get(source.repository)
     if converters is None:
         raise FetchError(f"{source.repository}: no reader for it; known: {', '.join(_CONVERTERS)}")
@@ -189,7 +195,7 @@ def fetch_source(source: FetchedRepository, origin: str, out: Path) -> dict[str,
 
 
 def _write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Packed without a time stamp, so that the same rows are the same bytes."""
+    """Write rows as packed JSON lines, without a time stamp: equal rows make equal bytes. Return their number."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")

@@ -1,9 +1,9 @@
-"""Replies of models, and sentences of people, that others labelled harmful or harmless: what `more/` of the research
-data holds of them under licences that allow training.
+"""Replies of models and sentences of people that others labelled as harmful or harmless.
 
-One label a reply. Where a reply is one sentence, that is the sentence's label; of a longer harmful one it is not known
-which segments it is about. Texts stay where they are: only weights and figures derived from them may leave.
-The goals of attacks recur in several files, so a goal is on one side in all of them: one in ten only measures.
+They are in the folder `more/` of the research data, under licences that allow training. Each reply has one label. If
+the reply is one sentence, that is the label of the sentence; in a longer harmful reply it is unknown which segments are
+harmful. The texts are not published, only weights and figures that come from them. The same goals of attacks are in
+several files, so a goal is on the same side in all of them; one goal in ten is for measuring only.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ _ASKING = (
 
 @dataclass(frozen=True, slots=True)
 class ReplyFile:
-    """One file: whose it is and by which licence, how many replies are taken at most, and what is dropped of them."""
+    """One file: its repository and licence, how many replies are taken, and how its fields are read."""
 
     repository: str
     licence: str
     most: int
-    """As many harmful as harmless ones, where there are."""
+    """Most replies that are taken, half of them harmful if there are enough."""
     goal: str = "prompt"
-    """The field, or the one below `extra`, whose texts belong to one side together."""
+    """The field, perhaps below `extra`, by which replies are divided into sides; equal texts are on one side."""
     question: str = "prompt"
+    """The field with the question."""
     opening: str = ""
-    """A first segment that this matches goes: attacks ask for it, and it tells the attack, not the harm."""
+    """A pattern of first segments that are cut off ("Sure, here is ..."): they tell the attack, not the harm."""
 
 
 SOURCES: Mapping[str, ReplyFile] = MappingProxyType(
@@ -81,7 +82,7 @@ SOURCES: Mapping[str, ReplyFile] = MappingProxyType(
 
 
 def read_harm_replies(data: Path, name: str, side: Side = "train", seed: int = 1) -> list[LabelledReply]:
-    """The replies of one source and side that have a label, alike of all goals."""
+    """The labelled replies of one source and side; all goals have about as many."""
     source = SOURCES[name]
     groups: dict[tuple[str, bool], list[LabelledReply]] = {}
     for number, row in enumerate(read_further_rows(data, name)):
@@ -100,17 +101,18 @@ def read_harm_replies(data: Path, name: str, side: Side = "train", seed: int = 1
 
 
 def side_of_goal(goal: str) -> Side:
-    """The side that a goal is on, by its words alone."""
+    """The side of a goal, by a hash of its words."""
     words = " ".join(re.findall(r"[a-z0-9]+", goal.lower()))
     return "train" if int(hashlib.sha256(words.encode()).hexdigest(), 16) % _DEV_IN else "dev"
 
 
 def _read_field(row: Mapping[str, Any], name: str) -> str:
+    """A field of a row or of its `extra`; the prompt if neither has it."""
     return str(row[name] if name in row else row["extra"].get(name) or row["prompt"])
 
 
 def _make_reply(source: ReplyFile, name: str, number: int, row: Mapping[str, Any]) -> LabelledReply | None:
-    """A row as a reply; none where nothing of it is left."""
+    """The reply of a row; None if no text is left of it."""
     answer = _cut_beginning(_drop_opening(row["answer"].strip(), source.opening))
     count = len(split(answer))
     if not count:
@@ -121,17 +123,25 @@ def _make_reply(source: ReplyFile, name: str, number: int, row: Mapping[str, Any
     labels = (label,) * count
     goal = _read_field(row, source.goal)
     return LabelledReply(
-        f"{name}-{number}", name, goal, question[-_LONGEST_QUESTION:], answer, HARMLESS, harmful, labels
+        f"{name}-{number}",
+        name,
+        goal,
+        question=question[-_LONGEST_QUESTION:],
+        answer=answer,
+        objective=HARMLESS,
+        harmful=harmful,
+        segments=labels,
     )
 
 
 def _drop_opening(text: str, opening: str) -> str:
+    """The text without its first segment, if the pattern `opening` matches that and more follows."""
     segments = split(text)
     drop = opening and len(segments) > 1 and re.match(opening, segments[0].text.strip())
     return text[segments[0].end :].strip() if drop else text
 
 
 def _cut_beginning(text: str) -> str:
-    """As many whole segments as are not too long together; of one that is, its beginning."""
+    """The first segments of a text, at most `_LONGEST` characters; of a longer first segment its beginning."""
     ends = [segment.end for segment in split(text) if segment.end <= _LONGEST]
     return text[: ends[-1] if ends else _LONGEST].strip()

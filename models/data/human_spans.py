@@ -1,6 +1,6 @@
 """Spans that people marked as wrong in real answers, as labelled segments (FineGrainedRLHF, Apache-2.0).
 
-A segment counts as marked when one sort of mark covers most of it; where it is covered in part, nobody could say.
+A segment counts as marked if marks of one sort cover most of it. If they cover a part of it, its label is unknown.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from models.defects.objectives import built_in_objective, draw_clean_objective, 
 from .labels import MARKED, MIXED, joint_relation
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair
 
-# Incoherent spans (11 in all) are too few to learn from.
 _SORTS = {
     "Irrelevant": "marked-irrelevant",
     "Unverifiable": "marked-unverified",
     "Wrong-Grounding": "marked-unverified",
     "Redundant": "marked-redundant",
 }
+"""Sorts of marks, by their names in the data. Incoherent spans (11 in all) are too few to learn from."""
 MOST = 0.6
+"""Share of a segment that one sort has to cover for the segment to be marked."""
 LEAST = 0.1
+"""Share up to which a segment counts as not marked."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedAnswer:
-    """One real answer; `kinds` has an entry for each of its segments, "" where nothing was marked."""
+    """One real answer; `kinds` has an entry for each of its segments, "" for one that is not marked."""
 
     query: str
     text: str
@@ -38,7 +40,7 @@ class MarkedAnswer:
 
 
 def read_marked_answers(rows: Iterable[dict[str, Any]]) -> Iterator[MarkedAnswer]:
-    """Each question's first prediction, on which the marks were made, once."""
+    """Yield the first prediction of each question, which is the one that people marked."""
     questions: set[str] = set()
     for row in rows:
         if 1 in row["pair"] and row["prompt"] not in questions:
@@ -49,6 +51,7 @@ def read_marked_answers(rows: Iterable[dict[str, Any]]) -> Iterator[MarkedAnswer
 
 
 def _find_kind(segment: Segment, errors: Iterable[dict[str, Any]]) -> str:
+    """The sort of marks that covers most of a segment, `MIXED` if they cover a part, "" if hardly any."""
     covered: dict[str, int] = {}
     for error in errors:
         shared = min(error["end"], segment.end) - max(error["start"], segment.start)
@@ -61,7 +64,7 @@ def _find_kind(segment: Segment, errors: Iterable[dict[str, Any]]) -> str:
 
 
 def make_marked_pair(rng: Random, answer: MarkedAnswer) -> Pair | None:
-    """The marked answer under objectives that ask for some of the marks, or for none of them."""
+    """The marked answer under objectives that ask for the removal of some marks, or of none; None if it is unclear."""
     present = sorted(set(answer.kinds) & set(MARKED))
     objectives = _draw_objectives(rng, present)
     themes = [objective.theme for objective in objectives]
@@ -72,13 +75,13 @@ def make_marked_pair(rng: Random, answer: MarkedAnswer) -> Pair | None:
 
 
 def make_error_pair(rng: Random, answer: MarkedAnswer, theme: str) -> Pair | None:
-    """The marked answer under one objective of this theme, of which every mark is taken for an error; for measuring."""
+    """The marked answer under one objective of this theme; every mark counts as going against it. For measuring."""
     labels = [UNKNOWN if kind == MIXED else CHANGES if kind else STAYS for kind in answer.kinds]
     return _make_pair(answer, [draw_theme_objective(rng, theme)], labels, f"marked:any-under-{theme}")
 
 
 def _make_pair(answer: MarkedAnswer, objectives: list[ObjectiveWording], labels: list[int], source: str) -> Pair | None:
-    """The pair whose target lacks what has to change; None where nothing would be left."""
+    """The pair whose target is the answer without the segments that have to change; None if nothing would be left."""
     pieces = zip(split(answer.text), labels, strict=True)
     target = join([("" if label == CHANGES else segment.text, segment.gap) for segment, label in pieces])
     if not target.strip():
@@ -96,6 +99,7 @@ def _make_pair(answer: MarkedAnswer, objectives: list[ObjectiveWording], labels:
 
 
 def _draw_objectives(rng: Random, present: list[str]) -> list[ObjectiveWording]:
+    """One to three objectives, of which mostly one asks for the removal of a sort of marks in `present`."""
     objectives = []
     if present and rng.random() < 0.7:
         objectives.append(draw_theme_objective(rng, rng.choice(sorted(MARKED[rng.choice(present)][0]))))

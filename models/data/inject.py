@@ -1,7 +1,8 @@
 """Injection of defects: a good answer becomes a pair with objectives, labels and a target.
 
-A draft is a list of pieces; a piece is a segment that was there, an inserted one, or a rewritten one. The answer is cut
-again after it has been put together: where the cut does not agree with the pieces there is no pair.
+A draft is a list of pieces: segments of the answer, inserted defects, and rewritten sentences. After they are joined,
+the answer is divided into segments again. If a segment then has parts of several pieces that do not all go, there is no
+pair.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .labels import ALIKE, INNOCENT, MIXED, OFF_TOPIC_THEMES, relation
 from .pairs import CHANGES, STAYS, Pair
 
 MAX_OBJECTIVES = 4
+_OBJECTIVE_TRIES = 12
 _PLEASANTRY = re.compile(
     r"(?i)^(sure|certainly|of course|absolutely|great|okay|ok|yes!|hi\b|hello|thank)|happy to|glad to|I'll walk"
 )
@@ -29,7 +31,7 @@ _LIST_MARK = ("-", "*", "+", "#", "`", "|", "~", ">")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text and the white space after it; `kind` is what is wrong with it, `original` what it was rewritten from."""
+    """Text and the white space after it; `kind` is its defect ("" for none), `original` what it was rewritten from."""
 
     text: str
     gap: str
@@ -38,12 +40,12 @@ class Piece:
 
 
 def pieces_of(text: str) -> list[Piece]:
-    """The answer as it is."""
+    """The segments of an answer as pieces without defects."""
     return [Piece(segment.text, segment.gap) for segment in split(text)]
 
 
 def take_opening(pieces: list[Piece], longest: int) -> list[Piece]:
-    """The first pieces, as many as `longest` characters hold, and always one."""
+    """The first pieces, at most `longest` characters together, but at least one piece."""
     first_pieces: list[Piece] = []
     length = 0
     for piece in pieces:
@@ -57,7 +59,10 @@ def take_opening(pieces: list[Piece], longest: int) -> list[Piece]:
 def insert_defect(
     rng: Random, pieces: list[Piece], kind: DefectKind, write: Callable[[str], str]
 ) -> list[Piece] | None:
-    """The pieces with one defect more; `write` gets the text before the place and returns the defect."""
+    """The pieces with one defect more; None if there is none for this place.
+
+    `write` is given the text before the place of the defect, and returns the defect.
+    """
     at = _choose_position(rng, pieces, kind)
     before = "".join(p.text + p.gap for p in pieces[:at])
     text = write(before)
@@ -67,22 +72,22 @@ def insert_defect(
 
 
 def insert_innocent(rng: Random, pieces: list[Piece], sentence: str) -> list[Piece] | None:
-    """The pieces with a sentence of another answer between them."""
+    """The pieces with a sentence of another answer, anywhere among them."""
     return _insert_piece(rng, pieces, rng.randint(0, len(pieces)), sentence, INNOCENT, own_line=rng.random() < 0.2)
 
 
 def insert_alike(rng: Random, pieces: list[Piece], kind: DefectKind, held_out: bool) -> list[Piece] | None:
-    """The pieces with a sentence that looks like one of this kind and is none."""
+    """The pieces with a sentence that looks like a defect of this kind and is none, anywhere among them."""
     text = rng.choice(kind.alike[-1:] if held_out else kind.alike[:-1])
     return _insert_piece(rng, pieces, rng.randint(0, len(pieces)), text, kind.name + ALIKE, own_line=rng.random() < 0.2)
 
 
 def rewrite_sentence(rng: Random, pieces: list[Piece], kind: DefectKind) -> list[Piece] | None:
-    """The pieces with one of the sentences that were there turned into one with this defect."""
-    spots = [i for i, p in enumerate(pieces) if not p.kind and _is_sentence(p.text)]
-    if not spots or kind.inside is None:
+    """The pieces with this defect worked into one sentence of the answer; None if no sentence is fit for it."""
+    places = [place for place, piece in enumerate(pieces) if not piece.kind and _is_sentence(piece.text)]
+    if not places or kind.inside is None:
         return None
-    at = rng.choice(spots)
+    at = rng.choice(places)
     old = pieces[at]
     text = kind.rewrite(rng, old.text)
     if text == old.text:
@@ -93,7 +98,10 @@ def rewrite_sentence(rng: Random, pieces: list[Piece], kind: DefectKind) -> list
 def make_pair(
     pieces: Sequence[Piece], removed_names: set[str], query: str, objectives: Sequence[ObjectiveWording], source: str
 ) -> Pair | None:
-    """The pair in which pieces of kinds in `removed_names` are repaired; None where segments and pieces disagree."""
+    """The pair whose target is the answer without the defects of the kinds `removed_names`.
+
+    None if a segment of the answer has parts that go and parts that stay, or if nothing would be left.
+    """
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
     kinds_inside = kinds_of(answer, pieces)
     if any(inside & removed_names and inside - removed_names for inside in kinds_inside):
@@ -104,6 +112,7 @@ def make_pair(
     target = join(repaired_pieces)
     if not target.strip():
         return None
+    # if nothing was rewritten, taking out the segments that change has to give the target
     if all(p.original is None for p in pieces if p.kind in removed_names):
         remaining = [("" if label else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
         if join(remaining) != target:
@@ -114,24 +123,27 @@ def make_pair(
 
 
 def _repair_piece(piece: Piece, removed_names: set[str]) -> str:
+    """The text of a piece in the target: of a defect that goes, its original or nothing."""
     if piece.kind not in removed_names:
         return piece.text
     return piece.original or ""
 
 
 def kinds_of(answer: str, pieces: Sequence[Piece]) -> list[set[str]]:
-    """What is wrong with each segment, "" for nothing; more than one where pieces were joined to one segment."""
-    marks: list[tuple[int, int, str]] = []
-    at = 0
+    """The kinds of defect in each segment of the answer, "" for none; several if pieces became one segment."""
+    places: list[tuple[int, int, str]] = []
+    position = 0
     for piece in pieces:
-        marks.append((at, at + len(piece.text), piece.kind))
-        at += len(piece.text) + len(piece.gap)
+        places.append((position, position + len(piece.text), piece.kind))
+        position += len(piece.text) + len(piece.gap)
     return [
-        {kind for start, end, kind in marks if start < segment.end and segment.start < end} for segment in split(answer)
+        {kind for start, end, kind in places if start < segment.end and segment.start < end}
+        for segment in split(answer)
     ]
 
 
 def _choose_position(rng: Random, pieces: list[Piece], kind: DefectKind) -> int:
+    """The index before which a defect is inserted: mostly at its usual place, if it has one."""
     if kind.name == "repetition":
         return rng.randint(1, len(pieces)) if pieces else 0
     if kind.place == "start" and rng.random() < 0.8:
@@ -144,7 +156,7 @@ def _choose_position(rng: Random, pieces: list[Piece], kind: DefectKind) -> int:
 def _insert_piece(
     rng: Random, pieces: list[Piece], at: int, text: str, kind: str, own_line: bool
 ) -> list[Piece] | None:
-    """Insert so that taking the new piece and its gap away gives back exactly what was there."""
+    """Insert `text` before the piece `at`; without the new piece and its gap, the text is as it was before."""
     before = pieces[:at]
     after = pieces[at:]
     if not after:
@@ -162,6 +174,7 @@ def _insert_piece(
 
 
 def _append_piece(before: list[Piece], text: str, kind: str, own_line: bool) -> list[Piece]:
+    """The last piece with a gap, and the new text after it; an empty line between them if one of them is a block."""
     if not before:
         return _split_insertion(text, "", kind)
     last = before[-1]
@@ -171,12 +184,13 @@ def _append_piece(before: list[Piece], text: str, kind: str, own_line: bool) -> 
 
 
 def _split_insertion(text: str, gap: str, kind: str) -> list[Piece]:
-    """An insertion may be several segments; each is a piece of its own."""
+    """The pieces of an inserted text, one for each of its segments, with `gap` after the last one."""
     parts = [Piece(s.text, s.gap, kind) for s in split(text)]
     return [*parts[:-1], replace(parts[-1], gap=gap)] if parts else []
 
 
 def _is_sentence(text: str) -> bool:
+    """Whether a segment is one plain sentence, neither very short nor very long, into which a defect can be worked."""
     return (
         25 <= len(text) <= 260
         and text[0].isupper()
@@ -190,10 +204,10 @@ def _is_sentence(text: str) -> bool:
 def choose_objectives(
     rng: Random, present: Sequence[str], removed: Sequence[DefectKind], avoid: set[str], held_out: bool = False
 ) -> list[ObjectiveWording] | None:
-    """One to four objectives in random order that ask for `removed` and, without doubt, for nothing else present.
+    """One to four objectives in random order that ask for the removal of the kinds `removed`; None if there are none.
 
-    `present` names everything that was put in; `avoid` are themes that may not be chosen, because the answer itself
-    might offend against them.
+    They surely ask for the removal of nothing else in the answer, of which `present` names all that was put in. `avoid`
+    are themes that may not be chosen, because the answer itself might offend against them.
     """
     removed_names = {kind.name for kind in removed}
     spared = [name for name in present if name not in removed_names]
@@ -221,11 +235,12 @@ def choose_objectives(
 
 
 def _spares_all(objective: ObjectiveWording, spared: Sequence[str]) -> bool:
-    """Whether it is beyond doubt that the objective asks for nothing of the kinds that stay."""
+    """Whether the objective surely asks for the removal of none of the kinds `spared`."""
     return all(relation(name, objective.theme) == STAYS for name in spared)
 
 
 def _draw_filler(rng: Random, held_out: bool) -> ObjectiveWording:
+    """Any objective: a built-in one, one that asks for no removal, or one about a random kind of defect."""
     draw = rng.random()
     if draw < 0.45:
         return built_in_objective(rng.choice(list(BUILT_IN)))
@@ -239,7 +254,8 @@ def _draw_filler(rng: Random, held_out: bool) -> ObjectiveWording:
 def _draw_fitting(
     make: Callable[[], ObjectiveWording], fits: Callable[[ObjectiveWording], bool]
 ) -> ObjectiveWording | None:
-    for _ in range(12):
+    """The first of a dozen drawn objectives that fits; None if none does."""
+    for _ in range(_OBJECTIVE_TRIES):
         objective = make()
         if fits(objective):
             return objective
@@ -248,14 +264,14 @@ def _draw_fitting(
 
 @lru_cache(maxsize=50_000)
 def themes_in(text: str) -> frozenset[str]:
-    """Kinds of defect, as themes, that a text may hold without having been damaged."""
+    """The names of kinds of defect that a text may have by itself, by its words."""
     return frozenset(kind.name for kind in (*TRAINING_KINDS, *SUBJECTS, *WRITTEN) if kind.occurs_in(text))
 
 
 def doubtful_themes(answer: PoolAnswer) -> set[str]:
-    """Themes of defects that the answer may hold already, so that they are not asked for."""
+    """Themes against which the answer may go already, so no objective with such a theme is chosen."""
     themes = themes_in(answer.text)
-    loose = {
+    broad = {
         theme
         for kind in TRAINING_KINDS
         if kind.name in themes
@@ -268,6 +284,6 @@ def doubtful_themes(answer: PoolAnswer) -> set[str]:
         else {"harmless", "safe", "polite", "inclusive", "insult", "threat", "dangerous-encouragement"}
     )
     chatty = {"direct"} if _PLEASANTRY.search(answer.text) else set()
-    # What speakers of ours say to each other is seldom to the point.
+    # The speakers in our dialogues seldom keep to the topic.
     rambling = OFF_TOPIC_THEMES if answer.source == SCRIPT else frozenset()
-    return themes | loose | unsafe | chatty | rambling
+    return themes | broad | unsafe | chatty | rambling

@@ -34,7 +34,7 @@ HARMLESS = builtin_objectives()["harmless"].text
 HELPFUL = builtin_objectives()["helpful"].text
 USUAL = (HARMLESS, HELPFUL)
 COMPANIES = (USUAL, USUAL, USUAL[::-1], USUAL[:1])
-"""Objectives of prompts about harm in turn: the usual pair most often."""
+"""Lists of objectives for prompts about harm, to take in turn: the usual pair most often."""
 TEST_KINDS = frozenset({"green-claims", "guessing-motives-of-others"})
 """Written answers about what the test of taught objectives keeps apart (models/data/taught_kinds); never trained on."""
 AGAINST = 1
@@ -43,17 +43,24 @@ UNKNOWN = -1
 HARM = "harm"
 """Source of the phrases of harm that were written for this project."""
 _AGAINST_SHARE = 2 / 3
+"""Of the planted defects, the share that goes against `harmless`."""
 _HARM_SHARE = 0.75
+"""Share of the answers with phrases that get harm."""
 _SINGLE_SHARE = 0.7
+"""Of these, the share with one phrase of harm; the others have two."""
 _OTHER_SHARE = 0.6
+"""Of the answers without harm, the share that gets another defect."""
 _ALIKE_SHARE = 0.35
+"""Share of the answers that also get a sentence which only looks like harm."""
 _HARM_ALONE_SHARE = 0.7
+"""Of the answers that consist of such sentences only, the share that is harmful."""
 _HOSTILE_SHARE = 0.3
 _OLDER_SHARE = 0.2
+"""Of the phrases of harm, the share of insults and threats, and of the rest the share made by grammars."""
 _LONGEST_QUESTION = 500
 _SHORT_QUESTION = 300
 _LONGEST = 1200
-"""Characters; of longer replies the labels speak of places that no prompt would hold."""
+"""Characters of the longest reply: a longer one would not fit a prompt, and its label may be about its end."""
 TEST_AUTHORS = ("author_l", "author_t", "author_ae")
 """Authors of written answers that only measure; nobody who trains reads them."""
 TEACHING = ("gptfuzz", "jailbreakbench")
@@ -103,35 +110,36 @@ HARMFUL_SLUGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LabelledReply:
-    """One reply to one question, and what is known of it under `objective`.
-
-    `segments` are the labels of its segments (`AGAINST`, `FINE`, `UNKNOWN`), `harmful` that of the whole reply.
-    `prompt` is the same for all replies to one question; `source` names the set, for written answers the author.
-    """
+    """One reply to one question, and its labels under `objective`."""
 
     id: str
     source: str
+    """The name of its set; of a written answer, its author."""
     prompt: str
+    """A key that all replies to one question have in common."""
     question: str
     answer: str
     objective: str
     harmful: bool
+    """Whether the reply as a whole goes against the objective."""
     segments: tuple[int, ...]
+    """The label of each segment: `AGAINST`, `FINE` or `UNKNOWN`."""
     slug: str = ""
+    """A short name of the objective, or of the defect in the reply: "body-shaming"."""
     kind: str = ""
     corrected: tuple[str, ...] = ()
-    """Of a written answer what stands in the place of each passage, "" where nothing does."""
+    """Of a written answer, its author's replacement for each passage; "" for one that is removed."""
 
     @property
     def about_harm(self) -> bool:
-        """Whether what goes against its objective is harm as people mean it."""
+        """Whether going against its objective is what people call harm."""
         return self.objective == HARMLESS or self.slug in HARMFUL_SLUGS
 
     def label_segments(self, objectives: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        """Of each segment a label for each of these objectives.
+        """The labels [segments][objectives] of the reply under these objectives.
 
-        What is fine is taken to be harmless and helpful, too; of what goes against its own objective it is not known
-        whether it goes against those. Against objectives of other answers nothing goes.
+        A segment that is fine counts as harmless and helpful, too. Whether a segment that goes against the reply's own
+        objective is harmless and helpful is unknown. No segment goes against the objectives of other answers.
         """
         own = self.segments[: len(split(self.answer))]
         general = tuple(FINE if label == FINE else UNKNOWN for label in own)
@@ -140,18 +148,18 @@ class LabelledReply:
         return tuple(zip(*columns, strict=True))
 
     def flag_whole_reply(self, objectives: Sequence[str]) -> tuple[bool, ...]:
-        """Of each of these whether some segment goes against it though nobody said which."""
-        open_ = self.harmful and UNKNOWN in self.segments[: len(split(self.answer))]
-        return tuple(open_ and text == self.objective for text in objectives)
+        """For each of these objectives, whether some segment goes against it, though nobody said which."""
+        is_unlocated = self.harmful and UNKNOWN in self.segments[: len(split(self.answer))]
+        return tuple(is_unlocated and text == self.objective for text in objectives)
 
     @property
     def corrected_answer(self) -> str:
-        """A written answer as it was corrected by its author."""
+        """A written answer as its author corrected it."""
         return "".join(self.corrected).strip()
 
 
 def read_natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[LabelledReply]:
-    """At most `most` replies of one natural set, as many harmful as harmless ones, and alike of all prompts."""
+    """At most `most` replies of one natural set, half of them harmful; all prompts have about as many."""
     by_prompt: dict[tuple[str, bool], list[LabelledReply]] = defaultdict(list)
     for number, row in enumerate(read_rows(data, FILES[source])):
         answer = row["output"].strip()
@@ -161,7 +169,16 @@ def read_natural_replies(data: Path, source: str, most: int, seed: int = 1) -> l
         harmful = bool(row["harmful"])
         labels = (UNKNOWN if harmful else FINE,) * len(segments)
         prompt = row["prompt"].strip()
-        reply = LabelledReply(f"{source}-{number}", source, prompt, prompt, answer, HARMLESS, harmful, labels)
+        reply = LabelledReply(
+            f"{source}-{number}",
+            source,
+            prompt,
+            question=prompt,
+            answer=answer,
+            objective=HARMLESS,
+            harmful=harmful,
+            segments=labels,
+        )
         by_prompt[prompt, harmful].append(reply)
     rng = Random(f"{source}:{seed}")
     return [
@@ -172,7 +189,7 @@ def read_natural_replies(data: Path, source: str, most: int, seed: int = 1) -> l
 
 
 def take_turns(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
-    """One of each group in turn, until there are so many."""
+    """Yield one reply of each group in turn, in random order, until there are `most` or the groups are empty."""
     shuffled = [rng.sample(group, len(group)) for group in groups]
     count = 0
     while any(shuffled) and count < most:
@@ -183,23 +200,25 @@ def take_turns(groups: Sequence[list[LabelledReply]], most: int, rng: Random) ->
 
 
 def read_good_replies(data: Path, most: int, seed: int = 5) -> list[LabelledReply]:
-    """Good answers of the training side, of which harmlessness can be taken for granted."""
+    """At most `most` good answers of the training side that are surely harmless, as replies."""
     pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and len(answer.text) <= _LONGEST]
     sample = Random(f"good:{seed}").sample(pool, min(most, len(pool)))
     return [_make_good_reply(f"good-{number}", answer) for number, answer in enumerate(sample)]
 
 
 def make_fine_replies(source: str, texts: Iterable[tuple[str, str]]) -> list[LabelledReply]:
-    """Questions and answers in which nothing is harmful, as replies of one source; without those that say nothing."""
+    """The replies of one source to questions, given as (question, harmless answer); empty answers are left out."""
     return [
-        LabelledReply(f"{source}-{n}", source, question, question, answer, HARMLESS, False, (FINE,) * count)
+        LabelledReply(
+            f"{source}-{n}", source, question, question, answer, HARMLESS, harmful=False, segments=(FINE,) * count
+        )
         for n, (question, answer) in enumerate(texts)
         if (count := len(split(answer)))
     ]
 
 
 def read_further_good_replies(data: Path, known_replies: Sequence[LabelledReply]) -> list[LabelledReply]:
-    """All other good answers of the training side, long ones too: those that `known_replies` has not."""
+    """All other good answers of the training side, also long ones: those that are not in `known_replies`."""
     known_texts = {reply.answer for reply in known_replies}
     pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and answer.text not in known_texts]
     return [_make_good_reply(f"good2-{number}", answer) for number, answer in enumerate(pool)]
@@ -208,13 +227,13 @@ def read_further_good_replies(data: Path, known_replies: Sequence[LabelledReply]
 def _make_good_reply(name: str, answer: PoolAnswer) -> LabelledReply:
     query = answer.query
     fine = (FINE,) * len(split(answer.text))
-    return LabelledReply(name, "good", query, query, answer.text, HARMLESS, False, fine)
+    return LabelledReply(name, "good", query, query, answer.text, HARMLESS, harmful=False, segments=fine)
 
 
 def plant_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = False) -> list[LabelledReply]:
-    """Good answers with a defect set in: of two thirds one that goes against `harmless`, of the others another.
+    """Good answers with one inserted defect, which in two thirds of them goes against `harmless`.
 
-    `held_out`: answers and wordings of the test side.
+    With `held_out`, answers and wordings are those of the test side.
     """
     side = "test" if held_out else "train"
     rng = Random(f"planted:{side}:{seed}")
@@ -228,7 +247,7 @@ def plant_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = Fals
         answer = rng.choice(pool)
         kind = rng.choice(against if rng.random() < _AGAINST_SHARE else others)
         pieces = insert_defect(
-            rng, pieces_of(answer.text), kind, partial(_make_defect, kind, rng, answer.query, held_out)
+            rng, pieces_of(answer.text), kind, partial(_make_defect, kind, rng, answer.query, held_out=held_out)
         )
         example = pieces and make_pair(pieces, {kind.name}, answer.query, [harmless], answer.source)
         if not example:
@@ -237,16 +256,26 @@ def plant_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = Fals
         name = f"planted-{side}-{len(replies)}"
         question = example.query
         replies.append(
-            LabelledReply(name, "planted", name, question, example.answer, HARMLESS, kind in against, labels, kind.name)
+            LabelledReply(
+                name,
+                "planted",
+                name,
+                question=question,
+                answer=example.answer,
+                objective=HARMLESS,
+                harmful=kind in against,
+                segments=labels,
+                slug=kind.name,
+            )
         )
     return replies
 
 
 def make_harm_phrases(data: Path, planted: int, alone: int) -> list[LabelledReply]:
-    """Insults, threats and written harm in the wordings of the training side, and what only looks like them.
+    """Replies with insults, threats and written harm, or with sentences that only look like them.
 
-    `planted` good answers, mostly short ones, hold some, or a defect that is no harm; `alone` are whole answers of one
-    to three such sentences.
+    About `planted` of them are good answers, mostly short ones, with some such sentences or a defect that is no harm.
+    `alone` of them consist of one to three such sentences. All wordings are those of the training side.
     """
     pool = [answer for answer in load_pool(data, "train").answers if answer.harmless]
     harm = _HarmKinds()
@@ -276,14 +305,14 @@ class _HarmKinds:
         ]
 
     def draw_kind(self, rng: Random) -> DefectKind:
-        """Any of harm; of those that make many sentences each more than their share."""
+        """A random kind of harm; insults, threats and kinds with a grammar more often than by their number."""
         if rng.random() < _HOSTILE_SHARE:
             return rng.choice(self.hostile)
         return rng.choice(self.older if rng.random() < _OLDER_SHARE else self.harm)
 
 
 def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str) -> list[LabelledReply]:
-    """One good answer with something set in; none where its segments come to lie otherwise."""
+    """One good answer with sentences inserted; empty if the answer then has other segments than its pieces."""
     pieces: list[Piece] | None = pieces_of(answer.text)
     if rng.random() < SHORT_SHARE:
         pieces = take_opening(pieces or [], SHORT_CHARS)
@@ -292,7 +321,9 @@ def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str
     other = [rng.choice(kinds.others)] if not harmful and rng.random() < _OTHER_SHARE else []
     alike = [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (harm or other) else []
     for kind in harm + other:
-        pieces = pieces and insert_defect(rng, pieces, kind, partial(_make_defect, kind, rng, answer.query, False))
+        pieces = pieces and insert_defect(
+            rng, pieces, kind, partial(_make_defect, kind, rng, answer.query, held_out=False)
+        )
     for kind in alike:
         pieces = pieces and insert_alike(rng, pieces, kind, held_out=False)
     objectives = [built_in_objective("harmless")]
@@ -305,6 +336,7 @@ def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str
 
 
 def _write_phrases(rng: Random, question: str, kinds: _HarmKinds, name: str) -> LabelledReply:
+    """A reply of one to three sentences, all of one kind of harm or all only looking like harm."""
     harmful = rng.random() < _HARM_ALONE_SHARE
     if harmful:
         kind = kinds.draw_kind(rng)
@@ -315,18 +347,35 @@ def _write_phrases(rng: Random, question: str, kinds: _HarmKinds, name: str) -> 
     text = " ".join(dict.fromkeys(sentences))
     labels = (AGAINST if harmful else FINE,) * len(split(text))
     slug = kind.name if harmful else "alike"
-    return LabelledReply(name, HARM, question, question, text, HARMLESS, harmful, labels, slug)
+    return LabelledReply(
+        name,
+        HARM,
+        question,
+        question=question,
+        answer=text,
+        objective=HARMLESS,
+        harmful=harmful,
+        segments=labels,
+        slug=slug,
+    )
 
 
-def _make_defect(kind: DefectKind, rng: Random, query: str, held_out: bool, before: str) -> str:
+def _make_defect(kind: DefectKind, rng: Random, query: str, before: str, *, held_out: bool) -> str:
     return kind.make(rng, query, before, held_out)
 
 
 def read_strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledReply]:
-    """Completions of strong upstreams: fine under what is asked about here, and for evaluation only."""
+    """Completions of strong upstreams, which count as harmless; for evaluation only."""
     return [
         LabelledReply(
-            f"strong-{number}", "strong", c.query, c.query, c.answer, HARMLESS, False, (FINE,) * len(split(c.answer))
+            f"strong-{number}",
+            "strong",
+            c.query,
+            c.query,
+            c.answer,
+            HARMLESS,
+            harmful=False,
+            segments=(FINE,) * len(split(c.answer)),
         )
         for number, c in enumerate(draw_completions(data, STRONG, each, seed, ("alpaca",)))
         if len(c.answer) <= _LONGEST and split(c.answer)
@@ -339,10 +388,10 @@ def read_written_answers(folder: Path = OWN) -> list[LabelledReply]:
 
 
 def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:
-    """Of each segment of a written answer the number of its passage, whose label it has.
+    """The number of its passage for each segment of a written answer: `["It rains. ", "You fool. Go!"]` -> (0, 1, 1).
 
-    A passage holds one segment or several, because segments may get shorter after an answer was written. Raises
-    ValueError if a segment reaches into the next passage.
+    The segment has the label of its passage. A passage may have several segments, because newer versions divide some
+    sentences further. Raises ValueError if a segment reaches into the next passage.
     """
     ends = list(accumulate(map(len, passages)))
     segments = split("".join(passages))
@@ -354,6 +403,7 @@ def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:
 
 
 def _read_author_file(file: Path) -> Iterator[LabelledReply]:
+    """Yield the answers of one file: its first line has the objective, each other line an answer."""
     head, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     author = file.parent.name
     for row in lines:
@@ -363,14 +413,14 @@ def _read_author_file(file: Path) -> Iterator[LabelledReply]:
             f"{author}/{row['id']}",
             author,
             f"{author}/{row['id']}",
-            row["question"],
-            "".join(row["answer"]),
-            head["objective"],
-            bool(against),
-            labels,
-            head["slug"],
-            row["kind"],
-            tuple(row["corrected"]),
+            question=row["question"],
+            answer="".join(row["answer"]),
+            objective=head["objective"],
+            harmful=bool(against),
+            segments=labels,
+            slug=head["slug"],
+            kind=row["kind"],
+            corrected=tuple(row["corrected"]),
         )
 
 

@@ -1,7 +1,7 @@
-"""Label of a defect under a theme: it has to go, it stays, or nobody could say.
+"""Label of a segment under an objective: it has to change, it stays, or that is unknown.
 
-Labels follow from this alone; the detector learns it for every segment and every objective, also for objectives that
-stood in another prompt.
+The label follows from the segment's kind of defect and the objective's theme alone. So the detector also learns labels
+of segments under objectives of other prompts.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from models.defects.wanted import WANTED
 from .pairs import CHANGES, STAYS, UNKNOWN, combine_labels
 
 INNOCENT = "innocent"
+"""Kind of a sentence of another answer."""
 MIXED = "mixed"
-# The place behind the last segment: what goes against an objective there is that something is missing.
+"""Kind of a segment of which only a part is a defect, or that has several kinds."""
 END = "end"
-# What stands there because an objective asks for it, or as if one did.
+"""Kind of the end of the answer, which goes against an objective if something is missing there."""
 CLOSING = "closing"
-# Whether a sentence of another answer offends against these is a matter of opinion.
+"""Kind of a closing remark that an objective asks for, or that looks as if one did."""
 OFF_TOPIC_THEMES = frozenset({"relevance", "direct", "concise", "specific", "instruction-following"})
-# Sentences that look like those of a concept and are fine carry its name with this after it.
+"""Whether a sentence of another answer goes against these is a matter of opinion."""
 ALIKE = "~"
-# An objective of two wishes has both themes, with this between them.
+"""The kind of a sentence that only looks like an insult is "insult~"."""
 AND = " & "
-# What no neutral sentence offends against, wherever it stands.
+"""The theme of an objective with two wishes is "insult & boasting"."""
+# themes against which no sentence of these kinds goes, wherever it stands
 _SPARED_BY_ALL = frozenset({"", "harmless", "safe", "inclusive", "single-reply", "non-repetitive"})
 _SUBJECTS = frozenset(kind.name for kind in SUBJECTS)
 # Themes that a sentence of another answer may touch by what it speaks of.
@@ -78,18 +80,22 @@ MARKED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 
 @cache
 def relation(kind: str, theme: str) -> int:
-    """1 the objective asks for a change, 0 it does not, -1 unclear; kind "" is a segment with nothing wrong."""
+    """The label of a segment of this kind ("" for no defect) under an objective of this theme, wherever both are.
+
+    `("insult", "insult")` -> `CHANGES`, `("insult~", "insult")` -> `STAYS`.
+    """
     if kind == END:  # of how other answers should end nothing is known about this one
         return UNKNOWN if any(wish in theme for wish in WISHES) else STAYS
     return combine_labels({_single_relation(kind, one) for one in theme.split(AND)})
 
 
 def joint_relation(kind: str, themes: Iterable[str]) -> int:
-    """The same for several objectives at once."""
+    """The label of a segment of this kind under several objectives together."""
     return combine_labels({relation(kind, theme) for theme in themes})
 
 
 def _single_relation(kind: str, theme: str) -> int:
+    """The label under a theme of a single wish."""
     if not kind or theme.startswith(WISHES):
         return STAYS
     if kind in (MIXED, INNOCENT, CLOSING):
@@ -110,21 +116,21 @@ def _single_relation(kind: str, theme: str) -> int:
 
 @lru_cache(maxsize=1 << 18)
 def relation_in_text(kind: str, theme: str, doubts: frozenset[str]) -> int:
-    """The same where the segment's text is known: `doubts` are kinds, as themes, of which something in it speaks.
+    """The label of a segment whose words are known; `doubts` are the kinds of defect that it may have by its words.
 
-    A neutral sentence, wherever it stands, is spared by an objective against one kind of thing of which nothing speaks
-    in it; of broad wishes nobody could say where they are those of another question.
+    A segment without a defect stays under an objective against one kind of thing, if its words do not touch that kind.
+    Under a broad objective of another prompt its label is unknown.
     """
-    single = set(theme.split(AND))
-    speaks = bool(single & set(doubts) - {kind, kind.removesuffix(ALIKE)})
-    if kind in ("", INNOCENT) and all(one in _SPECIFIC or one.startswith(WISHES) for one in single):
-        return UNKNOWN if speaks else STAYS
+    single_themes = set(theme.split(AND))
+    is_doubtful = bool(single_themes & set(doubts) - {kind, kind.removesuffix(ALIKE)})
+    if kind in ("", INNOCENT) and all(one in _SPECIFIC or one.startswith(WISHES) for one in single_themes):
+        return UNKNOWN if is_doubtful else STAYS
     label = relation(kind, theme) if kind else UNKNOWN
-    return UNKNOWN if label == STAYS and speaks else label
+    return UNKNOWN if label == STAYS and is_doubtful else label
 
 
 def _relation_by_origin(kind: str, theme: str) -> int:
-    """A segment that is known by where it comes from, and not by what is wrong with it."""
+    """The label of a segment whose kind says where it comes from, and not which defect it has."""
     if kind == INNOCENT:
         doubtful = theme in OFF_TOPIC_THEMES or theme in _MATTERS
         return CHANGES if theme == "relevance" else UNKNOWN if doubtful else STAYS
@@ -132,14 +138,14 @@ def _relation_by_origin(kind: str, theme: str) -> int:
 
 
 def _lookalike_relation(like: str, theme: str) -> int:
-    """A sentence that only looks like one of a kind: also what such a kind is not against spares it."""
+    """The label of a sentence that only looks like the kind `like`: it stays wherever that kind stays, and under it."""
     if theme in _SPARED_BY_ALL or theme == like:
         return STAYS
     return STAYS if theme in _SPECIFIC and relation(like, theme) == STAYS else UNKNOWN
 
 
 def _natural_fault_relation(kind: str, theme: str) -> int:
-    """A fault that was written in its place: only its own objectives and the broad themes are known."""
+    """The label of a fault that was written for its place: known only under its own objectives and broad themes."""
     if kind == theme:
         return CHANGES
     if kind not in FAULTS or theme not in THEMES:
@@ -149,7 +155,7 @@ def _natural_fault_relation(kind: str, theme: str) -> int:
 
 
 def _may_overlap(one: DefectKind, other: DefectKind) -> bool:
-    """Whether one of them is written out, the other is not, and they may mean the same."""
+    """Whether two kinds may mean the same: a written one and one with a grammar, or written ones of close areas."""
     if bool(one.area) == bool(other.area):
         return {one.area, other.area} == {"hostility", "harm"}
     written_kind, older_kind = (one, other) if one.area else (other, one)

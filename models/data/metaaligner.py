@@ -31,14 +31,14 @@ Side = Literal["train", "validation", "test"]
 Part = Literal["warmup", "better", "equal"]
 SIDES: tuple[Side, ...] = get_args(Side)
 PARTS: tuple[Part, ...] = get_args(Part)
-# A pair in which at least this share of the segments stands in the target is an edit: what does not stand there was
-# changed on purpose. In any other pair the whole text is different, and no segment can be blamed.
 EDIT_SHARE = 0.5
+"""A pair is an edit if at least this share of its segments is in the target, too: the others were changed on purpose.
+In any other pair the whole text is different, and it is unknown which segments are worse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """By how much a score must be ahead to count as better, and by how much it may differ to count as equal."""
+    """The least lead of a score that counts as better, and the largest difference that counts as equal."""
 
     better: float
     equal: float = 0.0
@@ -50,7 +50,7 @@ class Margin:
 
 @dataclass(frozen=True, slots=True)
 class SplitShares:
-    """Parts of a hundred prompts that are kept for validation and for the test."""
+    """Percent of the prompts that are held out for validation, and for the test."""
 
     validation: int = 5
     test: int = 10
@@ -72,7 +72,7 @@ def side_of(query: str, shares: SplitShares | None = None) -> Side:
 def reformulate(
     ranked: Iterable[RankedResponses], margin: Margin, seed: int, part: Part | None = None
 ) -> Iterator[Pair]:
-    """The pairs of every query; `part` keeps those of one training stage."""
+    """Yield the pairs of every query; with `part`, only those of one training stage."""
     for item in ranked:
         rng = Random(f"{seed}:{item.query}")
         if part in (None, "warmup"):
@@ -95,6 +95,7 @@ def select_side(
 def _compare_responses(
     item: RankedResponses, one: ScoredResponse, two: ScoredResponse, margin: Margin, rng: Random
 ) -> Iterator[Pair]:
+    """Yield up to three pairs of two responses: each as the better one, and as equals, where objectives say so."""
     if not (one.text.strip() and two.text.strip()) or one.text == two.text:
         return
     common = [objective for objective in one.scores if objective in two.scores]
@@ -117,13 +118,22 @@ def _make_pair(
     direction: str,
     rng: Random,
 ) -> Pair:
+    """The pair that turns the response `source` into `target`, under the objectives in random order."""
     shuffled = rng.sample(objectives, k=len(objectives))
     labels = _label_segments(source.text, target.text, direction)
-    return Pair(item.query, tuple(shuffled), source.text, target.text, labels, f"preference:{item.source}", direction)
+    return Pair(
+        item.query,
+        tuple(shuffled),
+        source.text,
+        target=target.text,
+        labels=labels,
+        source=f"preference:{item.source}",
+        direction=direction,
+    )
 
 
 def _make_identities(item: RankedResponses, rng: Random) -> Iterator[Pair]:
-    """Warm-up: every response as its own target, under objectives it was scored on."""
+    """Yield the pairs of the warm-up: each response as its own target, under objectives by which it has scores."""
     for response in item.responses:
         if response.text.strip() and response.scores:
             objectives = rng.sample(sorted(response.scores), k=rng.randint(1, len(response.scores)))
@@ -132,16 +142,16 @@ def _make_identities(item: RankedResponses, rng: Random) -> Iterator[Pair]:
 
 
 def _label_segments(source: str, target: str, direction: str) -> tuple[int, ...]:
-    """What stands in the target stays; the rest changes in an edit and is unknown in a rewrite."""
-    remaining = [segment.text for segment in split(target)]
-    stands = []
+    """Labels of the source's segments: those in the target stay; others change in an edit, and are unknown if not."""
+    target_texts = [segment.text for segment in split(target)]
+    is_kept = []
     for segment in split(source):
-        stays = segment.text in remaining
+        stays = segment.text in target_texts
         if stays:
-            remaining.remove(segment.text)
-        stands.append(stays)
-    is_edit = direction == "better" and sum(stands) >= EDIT_SHARE * len(stands)
-    return tuple(STAYS if stays else CHANGES if is_edit else UNKNOWN for stays in stands)
+            target_texts.remove(segment.text)
+        is_kept.append(stays)
+    is_edit = direction == "better" and sum(is_kept) >= EDIT_SHARE * len(is_kept)
+    return tuple(STAYS if stays else CHANGES if is_edit else UNKNOWN for stays in is_kept)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -173,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _require_some(stream: Iterable[T], otherwise: str) -> Iterator[T]:
-    """What comes; raises PreferenceError if nothing does."""
+    """Yield all items; raises PreferenceError with the text `otherwise` if there are none."""
     empty = True
     for pair in stream:
         empty = False

@@ -1,6 +1,8 @@
 """Mixture of examples of each stage of training: how each sort is made, and its share.
 
-Streams of pairs, seeded: the same data, seed and stage give the same examples. Run as a module to write them to files.
+A recipe is the name of a sort of example: "clean" is a good answer that stays, "defects" one with inserted defects of
+which some have to go, "defects+wanted" the same with one objective more, which asks for something (`WISHES`). The same
+data, seed and stage give the same examples. Run as a module to write them to files.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from .required import make_missing_ending, make_present_ending, make_present_wis
 from .run_ons import split_run_on
 
 ASKED = 0.53
+"""Probability that an objective asks for the removal of an inserted defect."""
 # Weights of the sources of good answers: two thirds are what a chat service answers, the rest are replies to attacks.
 SOURCES = {
     "ultrafeedback": 0.4,
@@ -61,11 +64,14 @@ SOURCES = {
     FICTION: 0.08,
     SCRIPT: 0.05,
 }
+_TRIES = 500
+"""How often one example is tried."""
 INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
-# Short answers give more decisions a minute of training; long ones are what the aligner will read.
 SHORT_SHARE = 0.75
+"""Share of answers that are cut short in training: short ones teach more a minute, the aligner will read long ones."""
 SHORT_CHARS = 420
-# What an example is made into by one objective more, which asks for something to be there.
+"""Most characters of such an answer."""
+# By its name in recipes, how an example gets one objective more, which asks for something to be there.
 WISHES = {"lacking": make_missing_ending, "ended": make_present_ending, "wanted": make_present_wish}
 _NATURAL = answers_of_side("train")
 _INSIDE = tuple(kind for kind in TRAINING_KINDS if kind.inside is not None)
@@ -73,7 +79,10 @@ _INSIDE = tuple(kind for kind in TRAINING_KINDS if kind.inside is not None)
 
 @dataclass(frozen=True, slots=True)
 class InsertionShares:
-    """What is put in where anything may be: weights of the three groups of kinds, share of look-alikes beside them."""
+    """Shares of inserted defects: weights of the groups (written kinds, subjects, kinds with a grammar).
+
+    `alike` is how often a sentence that only looks like the defect is inserted as well.
+    """
 
     concepts: float = 0.6
     subjects: float = 0.1
@@ -82,7 +91,10 @@ class InsertionShares:
 
 
 class Mixer:
-    """Makes one example after the other from a pool of good answers."""
+    """Makes examples from a pool of good answers; each method `_make_NAME` makes one of the recipe NAME, or None.
+
+    With `held_out`, all wordings are those that training never sees.
+    """
 
     def __init__(
         self, pool: AnswerPool, rng: Random, held_out: bool = False, shares: InsertionShares = InsertionShares()
@@ -98,12 +110,12 @@ class Mixer:
         self.earlier_answers = select_earlier_answers(pool.answers)
 
     def make_pair(self, recipe: str) -> Pair:
-        """One example of a recipe, perhaps "+" a wish; draws again until there is one that holds together."""
+        """One example of a recipe, such as "clean" or "any+lacking"; tries again as long as none can be made."""
         base, _, wish = recipe.partition("+")
         maker: Callable[[], Pair | None] = getattr(self, f"_make_{base}")
         if wish:
             maker = partial(WISHES[wish], self._rng, maker, self._held_out)
-        for _ in range(500):
+        for _ in range(_TRIES):
             example = maker()
             if example is not None:
                 return example
@@ -115,17 +127,17 @@ class Mixer:
         return self._write_script() if source == SCRIPT else self._rng.choice(self._answers_by_source[source])
 
     def _write_script(self) -> PoolAnswer:
-        return write_script(self._rng, self._sentences, self._held_out)
+        return write_script(self._rng, self._sentences, held_out=self._held_out)
 
     def _cut_pieces(self, answer: PoolAnswer) -> list[Piece]:
-        """The answer's pieces, in training often only the first few."""
+        """The pieces of an answer, in training mostly only the first few."""
         pieces = pieces_of(answer.text)
         if self._held_out or self._rng.random() >= SHORT_SHARE:
             return pieces
         return take_opening(pieces[: self._rng.choice((1, 2, 2, 3, 3, 4, 5))], SHORT_CHARS)
 
     def _draw_kinds(self, count: int, kinds: tuple[DefectKind, ...]) -> list[DefectKind]:
-        """Different kinds to put in; where any may be taken, most are of those that are written out."""
+        """At most `count` different kinds; in training, `INSERTABLE` stands for all groups, by their weights."""
         if kinds is not INSERTABLE or self._held_out:
             return self._rng.sample(kinds, k=min(len(kinds), count))
         weights = (self._shares.concepts, self._shares.subjects, self._shares.others)
@@ -137,7 +149,7 @@ class Mixer:
         return self._finish_pair(answer, self._cut_pieces(answer), [], [], f"clean:{answer.source}")
 
     def _make_dialogue(self) -> Pair | None:
-        """A dialogue that was asked for, under what most operators ask for."""
+        """A dialogue that the user asked for, under the objectives that most operators have."""
         answer = self._write_script()
         return make_pair(
             self._cut_pieces(answer), set(), answer.query, [*map(built_in_objective, DEFAULT)], f"clean:{SCRIPT}"
@@ -154,7 +166,11 @@ class Mixer:
         most: int = 3,
         about: bool | None = None,
     ) -> Pair | None:
-        """One to three defects, each asked for with probability `asked`; the others stay."""
+        """An answer with one to `most` defects of `kinds`.
+
+        With probability `asked_share` an objective asks for the removal of a defect. `about` True takes wordings that
+        name the topic of the answer, None any.
+        """
         answer = self._draw_answer()
         pieces: list[Piece] | None = self._cut_pieces(answer)
         present = self._draw_kinds(self._rng.choice((1, 1, 2, 2, 3, 3)[: 2 * most]), kinds)
@@ -176,7 +192,7 @@ class Mixer:
         return self._make_defects(asked_share=0.0)
 
     def _make_inside(self, asked_share: float = 0.62) -> Pair | None:
-        """One or two sentences of the answer rewritten; sometimes with an insertion besides."""
+        """An answer with a defect worked into one or two of its sentences, sometimes with an inserted one as well."""
         answer = self._draw_answer()
         pieces: list[Piece] | None = self._cut_pieces(answer)
         present = self._rng.sample(_INSIDE, k=self._rng.choice((1, 1, 2)))
@@ -201,7 +217,7 @@ class Mixer:
         return self._make_inside(asked_share=1.0)
 
     def _make_innocent(self, relevance: float = 0.25) -> Pair | None:
-        """One or two sentences of other answers; they go only where relevance is asked for."""
+        """An answer with one or two sentences of others, which have to go only if an objective asks for relevance."""
         answer = self._draw_answer()
         pieces: list[Piece] | None = self._cut_pieces(answer)
         for _ in range(self._rng.choice((1, 1, 2))):
@@ -219,7 +235,7 @@ class Mixer:
         return self._make_innocent(relevance=1.0)
 
     def _make_alike(self, kinds: tuple[DefectKind, ...] = WRITTEN) -> Pair | None:
-        """Sentences that look like what an objective asks to remove, and are fine under it."""
+        """An answer with a sentence that looks like what an objective asks to remove, but is fine under it."""
         answer = self._draw_answer()
         kind = self._rng.choice(kinds)
         if kind.occurs_in(answer.text):
@@ -243,6 +259,7 @@ class Mixer:
         return make_dense_pair(self._rng, self._draw_answer(), self._sentences)
 
     def _make_any(self) -> Pair | None:
+        """A clean answer, one with a defect, or one with sentences of others."""
         draw = self._rng.random()
         return (
             self._make_clean()
@@ -253,6 +270,7 @@ class Mixer:
         )
 
     def _make_irrelevant(self, answer: PoolAnswer, pieces: list[Piece]) -> Pair | None:
+        """The pair of these pieces under an objective for relevance, so that sentences of other answers have to go."""
         others = choose_objectives(self._rng, [], [], doubtful_themes(answer) | {"relevance"}) or []
         asking = ObjectiveWording(self._rng.choice(SHARED["relevance"]), "relevance")
         objectives = [asking, *others[:3]]
@@ -283,7 +301,7 @@ class Mixer:
         return self._make_turns(asked_share=0.0)
 
     def _make_real_turns(self, requested: bool = True) -> Pair | None:
-        """An output of a real model that ran on; what it made up goes when a single reply is asked for."""
+        """A real answer that goes on into invented turns; with `requested`, an objective asks for their removal."""
         if not self._pool.run_ons:
             return None
         return self.make_run_on(self._rng.choice(self._pool.run_ons), requested)
@@ -330,6 +348,7 @@ class Mixer:
         return self._make_defects(asked_share=1.0, most=1, about=True)
 
     def _choose_writer(self, kind: DefectKind, answer: PoolAnswer, about: bool | None) -> Callable[[str], str]:
+        """The function by which `insert_defect` writes a defect: a repetition repeats only text before its place."""
         whole = answer.text
 
         def write(before: str) -> str:
@@ -341,7 +360,7 @@ class Mixer:
     def _finish_pair(
         self, answer: PoolAnswer, pieces: list[Piece], present: list[DefectKind], removed: list[DefectKind], source: str
     ) -> Pair | None:
-        """Choose the objectives and put the pair together."""
+        """The pair of these pieces; its objectives ask for the removal of `removed`, and of nothing else `present`."""
         if any(kind.occurs_in(answer.text) for kind in removed):
             return None
         avoid = doubtful_themes(answer) - {kind.name for kind in removed}
@@ -355,7 +374,7 @@ class Mixer:
 
 
 def _select_sentences(answers: Iterable[PoolAnswer]) -> Iterator[str]:
-    """Sentences of answers that can stand in another one without being against any objective but relevance."""
+    """Yield sentences that can be inserted into another answer and then go against no objective but relevance."""
     for answer in answers:
         tame = answer.harmless and answer.source != FICTION
         if tame and not any(kind.occurs_in(answer.text) for kind in TRAINING_KINDS if kind.natural):
@@ -378,7 +397,7 @@ def _find_kind(name: str) -> DefectKind:
 
 StageName = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "wishes", "settle"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-# Kinds of example and their shares in each stage.
+# Shares of the recipes in each stage.
 RECIPES: dict[StageName, dict[str, float]] = {
     "warmup": {"clean": 1.0},
     "equal_preference": {"clean": 0.4, "not_asked": 0.25, "innocent": 0.2, "turns_kept": 0.08, "inside_kept": 0.07},
@@ -398,7 +417,7 @@ RECIPES: dict[StageName, dict[str, float]] = {
 }
 RECIPES["conversation"] = RECIPES["contrastive_preference"]
 RECIPES["dense"] = {"dense": 0.84, "natural": 0.05, "turns": 0.04, "real_turns": 0.04, "marked": 0.03}
-# A third of them has one objective that asks for something to be there, at the end or anywhere, which is or is not.
+# In a third of the examples, one objective asks for something to be there, at the end or anywhere.
 RECIPES["wishes"] = {"dense": 0.45, "dense+lacking": 0.12, "dense+ended": 0.12, "dense+wanted": 0.12}
 RECIPES["wishes"] |= {"alike": 0.05, "natural": 0.05, "turns": 0.03, "real_turns": 0.03, "marked": 0.03}
 RECIPES["settle"] = {
@@ -421,14 +440,14 @@ RECIPES["settle"] = {
     "defects+wanted": 0.04,
 }
 SHARES: dict[StageName, InsertionShares] = {"settle": InsertionShares(concepts=0.45, others=0.45, alike=0.5)}
-# How many of the single questions of a stage get earlier turns before them.
+# Share of the questions that get earlier turns before them.
 HISTORY: dict[StageName, float] = {"conversation": 0.45, "dense": 0.2, "wishes": 0.2, "settle": 0.5}
 
 
 def build_examples(
     data_dir: Path, seed: int, n: int, stage: StageName = "contrastive_preference", excluded_kinds: Collection[str] = ()
 ) -> Iterator[Pair]:
-    """`n` training examples of one stage; `excluded_kinds` are left out for more of the others."""
+    """`n` training examples of one stage, without those of the recipes `excluded_kinds`."""
     if not RECIPES[stage].keys() - set(excluded_kinds):
         raise PairError(f"without every kind of example there is none for {stage}; leave one of them in")
     examples = (pair for kind, pair in _stream_examples(data_dir, seed, stage) if kind not in excluded_kinds)
@@ -436,7 +455,7 @@ def build_examples(
 
 
 def _stream_examples(data_dir: Path, seed: int, stage: StageName) -> Iterator[tuple[str, Pair]]:
-    """Examples without end, each with its kind."""
+    """Yield endless examples of a stage, each with the name of its recipe."""
     rng = Random(f"{stage}:{seed}")
     mixer = Mixer(load_pool(data_dir, "train"), rng, shares=SHARES.get(stage, InsertionShares()))
     names, shares = zip(*RECIPES[stage].items(), strict=True)

@@ -1,7 +1,7 @@
-"""Pairs from answers that were written with faults of their own.
+"""Pairs from answers that were written with faults in their own voice.
 
-Objectives are chosen of which some ask for some of its faults; the others stay, and where nobody could say, the segment
-counts for nothing.
+Some of the objectives of such a pair ask for the removal of some faults. Other faults stay, and segments with an
+unknown label teach nothing.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ from .answers import TEST_PERCENT_RARE, Side, side_of
 from .labels import joint_relation
 from .pairs import CHANGES, UNKNOWN, Pair
 
-# Themes that real routes set; they are as often asked where nothing offends as where something does.
 USUAL = ("harmless", "helpful", "polite", "safe", "honest", "factual")
+"""Themes that operators often set; half of the objectives are about them, whether or not a fault goes against them."""
 MOST = 4
+"""Most objectives of a pair."""
 
 
 def answers_of_side(side: Side) -> tuple[NaturalAnswer, ...]:
-    """The answers whose opening is on this side of the split."""
+    """The written answers whose first question is on this side of the split."""
     return tuple(answer for answer in NATURAL if side_of(answer.opening, TEST_PERCENT_RARE) == side)
 
 
 def make_natural_pair(rng: Random, answer: NaturalAnswer) -> Pair | None:
-    """The answer under one to four objectives; None where it is not cut as it was written, or nothing is left of it."""
+    """The answer under one to four objectives.
+
+    None if its segments are not its written sentences, if no label is certain, or if nothing would be left of it.
+    """
     pieces = [(sentence.text, " ") for sentence in answer.sentences]
     text = join([*pieces[:-1], (pieces[-1][0], "")])
     if [segment.text for segment in split(text)] != [sentence.text for sentence in answer.sentences]:
@@ -59,6 +63,7 @@ def make_natural_pair(rng: Random, answer: NaturalAnswer) -> Pair | None:
 
 
 def _draw_objectives(rng: Random, sentences: Sequence[Sentence]) -> list[ObjectiveWording]:
+    """One to four objectives in random order; mostly one of them asks for the removal of one of the faults."""
     faulty = [s for s in sentences if s.kind and FAULTS[s.kind][0]]
     objectives: list[ObjectiveWording] = []
     if faulty and rng.random() < 0.75:

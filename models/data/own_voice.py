@@ -3,9 +3,9 @@
     python -m models.data.own_voice --data DATA --settle runs/data/settle.jsonl --without author_l author_t \\
         --out runs/data/own_voice.jsonl
 
-Every written answer stands there as it is and as its author put it right, so that the same subject is found beside what
-is said of it. An answer is asked about its own objective, about the built-in ones, and about objectives of other
-answers, which it does not go against. Authors and natural sources are left out whole.
+Every written answer is an example twice, unchanged and as its author corrected it, so that the subject alone decides
+nothing. The objectives of an example are the answer's own, the built-in ones, and those of other answers, against which
+it does not go. With `--without`, all examples of an author or a natural source are left out.
 """
 
 from __future__ import annotations
@@ -39,15 +39,18 @@ from .labelled_replies import (
 from .pairs import Pair, combine_labels, read_pairs, write_pairs
 
 _AS_HARM_SHARE = 0.75
-"""Of written harm so much is asked about under the built-in objective, the rest under its author's own words."""
+"""Share of written harm under the built-in objective `harmless`; the rest is under its author's objective."""
 _BESIDE_SHARE = 0.5
+"""How often objectives of other answers are added."""
 _USUAL_BESIDE_SHARE = 0.4
+"""How often built-in objectives are added to an answer's own one."""
 _NOT_ASKED_SHARE = 0.15
+"""How often an answer's own objective is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many replies of each other sort there are."""
+    """How many replies there are besides written answers: of each natural source, good, planted and harm phrases."""
 
     natural: int = 600
     good: int = 900
@@ -60,7 +63,7 @@ class Sizes:
 def make_examples(
     data: Path, excluded_sources: Collection[str], seed: int, rounds: int, sizes: Sizes
 ) -> Iterator[Pair]:
-    """All of them, in no order; written answers `rounds` times, each time in another company."""
+    """Yield all examples, not shuffled; written answers `rounds` times, each time with other objectives."""
     rng = Random(f"own voice:{seed}")
     answers = [
         one for one in read_written_answers() if one.source not in excluded_sources and one.slug not in TEST_KINDS
@@ -88,7 +91,7 @@ def make_examples(
 
 
 def _find_correction(answer: LabelledReply) -> Iterator[LabelledReply]:
-    """The answer as its author corrected it, where anything is left of it."""
+    """Yield a harmful answer as its author corrected it, if any text is left of it."""
     text = answer.corrected_answer
     if not answer.harmful or not text:
         return
@@ -97,7 +100,7 @@ def _find_correction(answer: LabelledReply) -> Iterator[LabelledReply]:
 
 
 def _ask_written_reply(rng: Random, reply: LabelledReply, others: Sequence[str]) -> Pair:
-    """Under its own objective or the built-in one, perhaps beside others, now and then under others alone."""
+    """The pair of a written reply under its own or the built-in objective, with or without others, or others alone."""
     if reply.slug in HARMFUL_SLUGS and rng.random() < _AS_HARM_SHARE:
         reply = replace(reply, objective=HARMLESS)
     if reply.objective == HARMLESS:
@@ -116,7 +119,7 @@ def _ask_written_reply(rng: Random, reply: LabelledReply, others: Sequence[str])
 
 
 def pair_reply(reply: LabelledReply, objectives: Sequence[str]) -> Pair:
-    """A labelled reply under these objectives; its target is what its author made of it where that is asked for."""
+    """The pair of a labelled reply under these objectives; its target is corrected if it goes against one of them."""
     relations = reply.label_segments(objectives)
     labels = tuple(map(combine_labels, relations))
     target = reply.corrected_answer if AGAINST in labels and reply.corrected_answer else reply.answer

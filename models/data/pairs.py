@@ -19,11 +19,12 @@ from aligner_proxy.text.structure import split
 CHANGES = 1
 STAYS = 0
 UNKNOWN = -1
+"""Labels of a segment: it has to change, it stays, or that is unknown."""
 DIRECTIONS = ("better", "equal")
 
 
 def combine_labels(labels: Collection[int]) -> int:
-    """What several objectives come to: one that asks for a change is enough; else a doubt about one is a doubt."""
+    """The label under several objectives: that of a change if one asks for it, else unknown if one is unknown."""
     return CHANGES if CHANGES in labels else UNKNOWN if UNKNOWN in labels else STAYS
 
 
@@ -33,32 +34,35 @@ class PairError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One example; `labels` has one entry per segment of the answer (1 changes, 0 stays, -1 unknown).
+    """One example. Fields with defaults may be empty, which means that nothing is known.
 
-    Where it was made by a generator, `kinds` says what is wrong with each segment ("" nothing) and `themes` what each
-    objective means; both are empty for pairs from elsewhere. `lacks` says of each objective whether something that it
-    asks for is missing behind the last segment (1, 0, -1 unknown); empty: of none of them.
-
-    Where people said it, `relations` has of each segment one label per objective, and `whole` says of each objective
-    that some segment goes against it though nobody said which; else both are empty.
+    `Pair("Is it cold?", ("Kindness: ...",), "You fool. Yes.", "Yes.", (CHANGES, STAYS), "defect:insult")`
     """
 
     query: str
     objectives: tuple[str, ...]
     answer: str
     target: str
+    """The answer as it should become."""
     labels: tuple[int, ...]
+    """The label of each segment of the answer, under all objectives together."""
     source: str
     direction: str = "better"
+    """"equal" if target and answer are equally good."""
     kinds: tuple[str, ...] = ()
+    """The kind of defect of each segment, "" for none."""
     themes: tuple[str, ...] = ()
+    """The meaning of each objective, in one word."""
     lacks: tuple[int, ...] = ()
+    """Of each objective, whether something that it asks for is missing at the end of the answer; a label."""
     relations: tuple[tuple[int, ...], ...] = ()
+    """Labels [segments][objectives], if people gave them."""
     whole: tuple[bool, ...] = ()
+    """Of each objective, whether some segment goes against it, though nobody said which."""
 
     @property
     def all_labels(self) -> tuple[int, ...]:
-        """The labels, and behind them that of the place behind the last segment."""
+        """The labels of the segments, and last the label of the end of the answer."""
         lacks = self.lacks or (STAYS if self.kinds else UNKNOWN,)
         return (*self.labels, combine_labels(lacks))
 
@@ -73,6 +77,7 @@ class Pair:
         self._check_lengths()
 
     def _check_lengths(self) -> None:
+        """Raise `PairError` unless there is one entry for each segment or objective, or none at all."""
         count = len(split(self.answer))
         if len(self.labels) != count:
             raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
@@ -100,12 +105,12 @@ _LISTS = ("objectives", "labels", "kinds", "themes", "lacks", "relations", "whol
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
-    """Write the pairs as JSON lines and say how many there were; nothing half-written is left."""
+    """Write the pairs as JSON lines, complete or not at all; return how many there are."""
     return write_lines(path, (asdict(pair) for pair in pairs))
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write JSON lines and say how many there were; nothing half-written is left."""
+    """Write JSON lines, complete or not at all; return how many there are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     count = 0
@@ -121,7 +126,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def read_pairs(path: Path, on_bad: Callable[[PairError], None] | None = None) -> Iterator[Pair]:
-    """Read pairs one by one; a line that is none raises PairError naming file and line, or goes to `on_bad`."""
+    """Yield the pairs of a file; a bad line raises PairError that names file and line, or goes to `on_bad`."""
     for number, line in enumerate(_read_lines(path), 1):
         if line.strip():
             try:
@@ -146,6 +151,7 @@ def _read_lines(path: Path) -> Iterator[str]:
 
 
 def _parse_pair(line: str, where: str) -> Pair:
+    """The pair of a line; `where` names the line in the `PairError` for a bad one."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -163,6 +169,7 @@ def _parse_pair(line: str, where: str) -> Pair:
 
 
 def _check_fields(row: dict[str, Any], where: str) -> None:
+    """Raise `PairError` for a field that is missing, unknown or of the wrong type."""
     if missing := sorted(_REQUIRED - row.keys()):
         raise PairError(f"{where}: missing field {', '.join(missing)}")
     if unknown_fields := sorted(row.keys() - _KNOWN):

@@ -1,7 +1,7 @@
-"""Preference sets that can be read, and their rows.
+"""Readers of preference sets: the research files in a folder, and a plain JSONL format of our own.
 
-Loaders for the research files (folder given by the caller) and for a plain JSONL of our own. Each checks the fields it
-needs and names file and line when one is missing. AlpacaEval is not among them: its licence excludes training.
+Each reader checks the fields that it needs, and names file and line if one is missing. Files whose licence excludes
+training, such as AlpacaEval, have readers of their own for evaluations.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ _SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
     "natural/diasafety_replies": {"prompt": _TEXT, "output": _TEXT, "harmful": _NUMBER},
 }
 KNOWN_FILES = tuple(_SCHEMAS)
-# Their licence permits no training: these can be read for an evaluation, and by nothing else.
+# Files whose licence permits no training; only evaluations read them.
 _EVALUATION_ONLY: dict[str, dict[str, tuple[type, ...]]] = {
     "alpaca_eval_outputs": {"prompt": _TEXT, "model": _TEXT, "output": _TEXT},
     **{f"guard/{name}": {"prompt": _TEXT, "answer": _TEXT, "harmful": _NUMBER} for name in GUARD_SETS},
 }
-# What people were asked to judge, as an objective text; files not here hold outputs without a judgement.
 JUDGED = {
     "hh_rlhf_harmless_pairs": "harmless",
     "pandalm_pairs": "helpful",
     "llmbar_pairs": "instruction-following",
     "finegrained_rlhf_dev": "informative",
 }
+"""By file, the name of the built-in objective by which people judged its replies; other files have no judgements."""
 
 
 def read_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
@@ -86,15 +86,15 @@ def read_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def read_completions(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
-    """Rows with `prompt`, `model` and `output`, for an evaluation: also of files that may not be trained on."""
-    schema = {"prompt": _TEXT, "model": _TEXT, "output": _TEXT}
+    """Rows with `prompt`, `model` and `output` for an evaluation, also of files that may not be used for training."""
+    schema: dict[str, tuple[type, ...]] = {"prompt": _TEXT, "model": _TEXT, "output": _TEXT}
     if not schema.keys() <= (_SCHEMAS | _EVALUATION_ONLY).get(name, {}).keys():
         raise PreferenceError(f"{name!r} holds no completions of models")
     return _read_file(data_dir, name, schema)
 
 
 def read_further_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
-    """Rows of a file in `more/`: replies and sentences, `harmful` or not, null where nobody knows (harm_replies.py)."""
+    """Rows of a file in `more/` (harm_replies.py); their field `harmful` is null if that is unknown."""
     schema: dict[str, tuple[type, ...]] = {"prompt": _TEXT, "answer": _TEXT, "harmful": (bool, type(None))}
     return _read_file(data_dir, f"more/{name}", schema | {"extra": (dict,)})
 
@@ -105,6 +105,7 @@ def read_guard_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_file(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
+    """The rows of a file of research data, checked against `schema`."""
     path = data_dir / f"{name}.jsonl.gz"
     if not path.is_file():
         raise PreferenceError(f"{path} is not there; give the folder that holds the research data")
@@ -114,7 +115,7 @@ def _read_file(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -
 
 
 def load_judged(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[RankedResponses]:
-    """Judged pairs of one research file; `objectives` gives the text of each built-in by its name."""
+    """Yield the judged pairs of one research file; `objectives` are the texts of the built-in objectives by name."""
     if name not in JUDGED:
         raise PreferenceError(f"{name!r} holds no judgements; judged are: {', '.join(JUDGED)}")
     objective = objectives[JUDGED[name]]
@@ -156,11 +157,13 @@ def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = N
 
 
 def _has_objective(ranked: RankedResponses) -> bool:
+    """Whether two responses have a score of the same objective, so that they can be compared."""
     count = Counter(objective for response in ranked.responses for objective in response.scores)
     return max(count.values(), default=0) >= 2
 
 
 def _read_comparison(row: dict[str, Any]) -> tuple[str, str, float]:
+    """Two responses, and which is better: 1.0 the first, 2.0 the second, 1.5 neither."""
     if "chosen" in row:
         return row["chosen"], row["rejected"], 1.0
     return row["response_1"], row["response_2"], float(row["preference"])
@@ -188,9 +191,9 @@ def _parse_response(item: object, where: str) -> ScoredResponse:
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[Iterable[str]]:
-    """The lines of a text file, packed (`.gz`) or not; raises PreferenceError where it is neither text nor whole.
+    """A context with the lines of a text file, packed (`.gz`) or not; raises PreferenceError if it cannot be read.
 
-    A context and not a generator: one that is left half read keeps its file open as long as the error that left it.
+    It is no generator, because a generator that is left by an error keeps its file open as long as the error exists.
     """
     open_file = gzip.open if path.suffix == ".gz" else open
     try:
@@ -201,7 +204,7 @@ def open_lines(path: Path) -> Iterator[Iterable[str]]:
 
 
 def parse_object(line: str, where: str) -> dict[str, Any]:
-    """The JSON object of a line; raises PreferenceError that says `where` it is none."""
+    """The JSON object in a line; raises PreferenceError that names the place `where` ("rows.jsonl:12") for others."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -212,6 +215,7 @@ def parse_object(line: str, where: str) -> dict[str, Any]:
 
 
 def _check_fields(row: dict[str, Any], schema: dict[str, tuple[type, ...]], where: str) -> dict[str, Any]:
+    """Return the row; raises PreferenceError if a field of the schema is missing or of another type."""
     for name, types in schema.items():
         if name not in row:
             raise PreferenceError(f"{where}: missing field {name}")
@@ -222,6 +226,7 @@ def _check_fields(row: dict[str, Any], schema: dict[str, tuple[type, ...]], wher
 
 
 def _refuse_other_fields(row: dict[str, Any], allowed: set[str], where: str) -> None:
+    """Raise `PreferenceError` for a field that is not allowed."""
     if unknown_fields := sorted(row.keys() - allowed):
         raise PreferenceError(
             f"{where}: unknown field {', '.join(unknown_fields)}; known: {', '.join(sorted(allowed))}"

@@ -32,12 +32,14 @@ from .preference_sets import PreferenceError, RankedResponses, ScoredResponse, o
 
 _TURN = "\n\nHuman:"
 _REPLY = "\n\nAssistant:"
+# By their names in UltraFeedback, our names of the rated objectives.
 _RATED = {
     "instruction_following": "instruction-following",
     "honesty": "honest",
     "truthfulness": "truthful",
     "helpfulness": "helpful",
 }
+# The rated columns of IMHI's table, which are built-in objectives, too.
 _IMHI = ("correct", "informative", "professional")
 T = TypeVar("T")
 OnBad = Callable[[PreferenceError], None]
@@ -45,13 +47,13 @@ OnBad = Callable[[PreferenceError], None]
 
 @dataclass(frozen=True, slots=True)
 class PublicRow:
-    """One row of a published file, and where it stands."""
+    """One row of a published file, and its place: "rows.jsonl:12"."""
 
     row: dict[str, Any]
     where: str
 
     def read_text(self, name: str, fields: dict[str, Any] | None = None) -> str:
-        """A field that has to be a text."""
+        """The text in a field of the row, or of `fields`; raises PreferenceError if it is no text."""
         value = (self.row if fields is None else fields).get(name)
         if not isinstance(value, str):
             raise PreferenceError(f"{self.where}: field {name} is {type(value).__name__}, expected a text")
@@ -59,7 +61,7 @@ class PublicRow:
 
 
 def convert_hh_rlhf(line: PublicRow, objective: str) -> RankedResponses:
-    """Of two dialogues the part that they share is the query; the chosen reply is better for `objective`."""
+    """Two dialogues as one query, which they share, and two replies, of which the chosen one is better."""
     chosen_dialogue = line.read_text("chosen")
     rejected_dialogue = line.read_text("rejected")
     query, mark, better = chosen_dialogue.rpartition(_REPLY)
@@ -74,7 +76,7 @@ def convert_hh_rlhf(line: PublicRow, objective: str) -> RankedResponses:
 
 
 def convert_ultrafeedback(line: PublicRow) -> RankedResponses:
-    """Each completion with the ratings that it has; "N/A" is none."""
+    """An instruction with its completions and their ratings; a rating of "N/A" is left out."""
     completions = line.row.get("completions")
     if not isinstance(completions, list) or not all(isinstance(completion, dict) for completion in completions):
         raise PreferenceError(f"{line.where}: field completions must be a list of objects")
@@ -98,7 +100,10 @@ def convert_ultrafeedback(line: PublicRow) -> RankedResponses:
 
 
 def convert_imhi(table: Iterable[PublicRow], on_bad: OnBad) -> Iterator[RankedResponses]:
-    """Rows with the columns query, response, correct, informative and professional; those of a query stand together."""
+    """Yield each query of a table with its rated responses; the rows of one query have to be adjacent.
+
+    The table has the columns query, response, correct, informative and professional.
+    """
     rated = _convert_lines(table, lambda line: (line.read_text("query"), _read_imhi_response(line)), on_bad)
     for query, group in groupby(rated, key=lambda pair: pair[0]):
         yield RankedResponses(query, tuple(response for _, response in group), "imhi")
@@ -110,6 +115,7 @@ def _read_imhi_response(line: PublicRow) -> ScoredResponse:
 
 
 def _read_rating(value: object, where: str, name: str) -> float | None:
+    """The number in UltraFeedback's `{"Rating": "4"}`; None where nobody rated."""
     if not isinstance(value, dict) or value.get("Rating") in (None, "N/A"):
         return None
     return _read_number(value["Rating"], where, f"Rating of {name}")
@@ -126,7 +132,7 @@ def _read_number(value: object, where: str, name: str) -> float:
 
 
 def read_ranked(form: str, source: str, pattern: str, objective: str, on_bad: OnBad) -> Iterator[RankedResponses]:
-    """All queries of a source with at least two responses; raises PreferenceError where there is none."""
+    """Yield all queries of a source that have at least two responses; raises PreferenceError if there are none."""
     empty = True
     rows = _read_rows(_find_files(source, pattern, form), on_bad)
     read = partial(convert_hh_rlhf, objective=objective) if form == "hh-rlhf" else convert_ultrafeedback
@@ -140,6 +146,7 @@ def read_ranked(form: str, source: str, pattern: str, objective: str, on_bad: On
 
 
 def _convert_lines(lines: Iterable[PublicRow], read: Callable[[PublicRow], T], on_bad: OnBad) -> Iterator[T]:
+    """Yield what `read` makes of each line; errors of bad lines go to `on_bad`."""
     for line in lines:
         try:
             yield read(line)
@@ -148,7 +155,7 @@ def _convert_lines(lines: Iterable[PublicRow], read: Callable[[PublicRow], T], o
 
 
 def _find_files(source: str, pattern: str, form: str) -> list[Path]:
-    """The files of a path or of a dataset on the hub."""
+    """The files of a path, or of a dataset on the hub, that match `pattern`."""
     path = Path(source)
     if path.is_file():
         return [path]
@@ -161,6 +168,7 @@ def _find_files(source: str, pattern: str, form: str) -> list[Path]:
 
 
 def _fetch_folder(source: str, pattern: str) -> Path:
+    """Fetch the matching files of a dataset on the hub, and return their folder."""
     try:
         return Path(huggingface_hub.snapshot_download(source, repo_type="dataset", allow_patterns=[pattern]))
     except (HFValidationError, HfHubHTTPError, OSError) as error:
@@ -186,6 +194,7 @@ def _read_table(path: Path) -> Iterator[PublicRow]:
 
 
 def _read_objects(path: Path, on_bad: OnBad) -> Iterator[PublicRow]:
+    """The JSON objects of a file of lines; bad lines go to `on_bad`."""
     with open_lines(path) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -199,7 +208,7 @@ def _read_objects(path: Path, on_bad: OnBad) -> Iterator[PublicRow]:
 
 
 def write_scored(path: Path, items: Iterable[RankedResponses]) -> int:
-    """Our own format, one query a line (`models.data.preference_sets`); says how many there were."""
+    """Write queries in our own format, one in each line (`read_scored`); return how many there are."""
     return write_lines(path, ({"query": item.query, "responses": _list_scores(item)} for item in items))
 
 

@@ -1,7 +1,7 @@
-"""Objectives that require something: an ending, or what is a defect elsewhere.
+"""Objectives that require something: an ending, or a thing that is a defect under other objectives.
 
-Where an answer lacks the ending, it is added behind the target; where it is there, nothing is to be added. The
-segments before it are labelled as they were, so that one prompt may ask to take something out and to add something.
+If an answer lacks the ending, it is appended to the target. The labels of the segments stay as they were, so one prompt
+may ask to remove something and to add something.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_OBJECTIVES = 5
 
 
 def make_missing_ending(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
-    """An example whose answer does not end as one of its objectives wants; it may end as another one would."""
+    """An example whose answer lacks the ending that one of its objectives wants; it may have another ending."""
     pair = make()
     wish = draw_ending(rng, held_out)
     if pair is None or not _goes_with(pair, wish):
@@ -38,7 +38,7 @@ def make_missing_ending(rng: Random, make: Callable[[], Pair | None], held_out: 
 
 
 def make_present_ending(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
-    """An example whose answer ends already as one of its objectives wants."""
+    """An example whose answer has the ending that one of its objectives wants."""
     pair = make()
     wish = draw_ending(rng, held_out)
     if pair is None or not _goes_with(pair, wish):
@@ -48,19 +48,19 @@ def make_present_ending(rng: Random, make: Callable[[], Pair | None], held_out: 
 
 
 def _goes_with(pair: Pair, wish: Ending) -> bool:
-    """Whether there is room for the wish, and no other objective speaks against it."""
+    """Whether the pair can have one objective more, and none of its objectives is against this ending."""
     single = {one for theme in pair.themes for one in theme.split(AND)}
     against = single & (AGAINST_CLOSINGS | themes_in(wish.text))
     return has_room(pair) and not against
 
 
 def has_room(pair: Pair) -> bool:
-    """Whether an example is of known kinds and can have one objective more."""
+    """Whether a pair can have one objective more, and the kinds of its segments are known."""
     return len(pair.objectives) < MAX_OBJECTIVES and bool(pair.kinds)
 
 
 def add_objective(rng: Random, pair: Pair, wish: ObjectiveWording, lacks: int) -> Pair:
-    """The example with one objective more among the others; `lacks` says whether what it asks for is missing."""
+    """The pair with one objective more among the others; `lacks` is the label of what the objective asks for."""
     at = rng.randint(0, len(pair.objectives))
     no_lacks = [STAYS] * len(pair.objectives)
     kind = wish.theme if lacks else f"{wish.theme}-there"
@@ -74,7 +74,7 @@ def add_objective(rng: Random, pair: Pair, wish: ObjectiveWording, lacks: int) -
 
 
 def _append_to_both(pair: Pair, text: str) -> Pair | None:
-    """The pair with the same words behind answer and target, where both go on being cut as they were."""
+    """The pair with `text` appended to answer and target; None if that changes the segments before it."""
     if pair.labels[-1] != STAYS:
         return None
     answer = _append_text(pair.answer, text)
@@ -88,7 +88,7 @@ def _append_to_both(pair: Pair, text: str) -> Pair | None:
 
 
 def _append_text(answer: str, text: str) -> str | None:
-    """The answer with more behind it, on a line of its own where there are several; None where it is cut anew then."""
+    """The answer with `text` appended, after an empty line if it has several; None if that changes its segments."""
     before = split(answer)
     block = "\n" in answer or answer.rstrip()[-1:] not in ".!?\"')"
     whole = answer.rstrip() + ("\n\n" if block else " ") + text
@@ -97,7 +97,7 @@ def _append_text(answer: str, text: str) -> str | None:
 
 
 def make_present_wish(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
-    """An example with one wish more, for a kind of thing that is there and that nobody else wants to go."""
+    """An example with an objective that wishes for a kind of thing in the answer which all other objectives allow."""
     pair = make()
     if pair is None or not has_room(pair):
         return None

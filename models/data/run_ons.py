@@ -13,7 +13,7 @@ from .pairs import Pair
 
 
 def split_run_on(run: RunOnAnswer) -> tuple[PoolAnswer, list[Piece]]:
-    """The reply alone, and the pieces of the whole, of which the invented turns carry the name of their kind."""
+    """The reply alone, and the pieces of the whole answer, in which the invented turns are marked as a defect."""
     reply = run.text[: run.cut].rstrip()
     turns = run.text[run.cut :].strip()
     own = pieces_of(reply)
@@ -23,6 +23,6 @@ def split_run_on(run: RunOnAnswer) -> tuple[PoolAnswer, list[Piece]]:
 
 
 def make_run_on_pair(run: RunOnAnswer, names: Sequence[str]) -> Pair | None:
-    """The pair in which the invented turns go, under built-in objectives of which one asks for that."""
+    """The pair whose target is without the invented turns, under the built-in objectives of these names."""
     _, pieces = split_run_on(run)
     return make_pair(pieces, {INVENTED_TURN.name}, run.query, [built_in_objective(name) for name in names], "turn:real")

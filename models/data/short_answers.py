@@ -1,8 +1,7 @@
 """Short answers to direct questions, written for this project: a harmful one and a safe one to the same question.
 
-What people call harmful lies in such an answer as a whole; the subject tells nothing, since both answers have it.
-Beside them stand innocent questions in words that frighten, with one answer each. `short_answers/README.md` has the
-format.
+Such an answer is harmful as a whole. Its subject decides nothing, because both answers have the same. There are also
+innocent questions in frightening words, with one answer each. `short_answers/README.md` describes the format.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SHORT_ANSWERS = Path(__file__).parent / "short_answers"
 
 
 def read_short_answers(folder: Path = SHORT_ANSWERS) -> list[LabelledReply]:
-    """All of them, under `harmless`. Of the segments of a harmful answer it is not known which are against it."""
+    """All short answers, under `harmless`; in a harmful one of several segments, it is unknown which are harmful."""
     return [reply for file in sorted(folder.glob("author_*.jsonl")) for reply in _read_author(file)]
 
 
@@ -32,6 +31,7 @@ def _read_author(file: Path) -> Iterator[LabelledReply]:
 
 
 def _make_reply(author: str, row: dict[str, str], kind: str) -> LabelledReply:
+    """The answer of a row that has this kind: "harmful", "safe" or "fine"."""
     prompt = f"{author}/{row['id']}"
     answer = row[kind]
     count = len(split(answer))
@@ -41,11 +41,11 @@ def _make_reply(author: str, row: dict[str, str], kind: str) -> LabelledReply:
         f"{prompt}-{kind}",
         author,
         prompt,
-        row["question"],
-        answer,
-        HARMLESS,
-        harmful,
-        (label,) * count,
+        question=row["question"],
+        answer=answer,
+        objective=HARMLESS,
+        harmful=harmful,
+        segments=(label,) * count,
         slug=row["topic"],
         kind=kind,
     )

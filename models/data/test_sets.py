@@ -26,6 +26,7 @@ from .pairs import Pair, PairError, write_pairs
 from .preference_sets import PreferenceError
 from .run_ons import make_run_on_pair
 
+# By the name of a set: the recipe of its examples (mixture.py), and their number.
 _SETS = {
     "clean": ("clean", 300),
     "clean_long": ("clean_long", 200),
@@ -45,20 +46,20 @@ _SETS = {
     "ending_there": ("clean+ended", 200),
     "wanted_there": ("not_asked+wanted", 200),
 }
-# The same, asked after turns in which the assistant had been rude.
+# Sets whose questions come after turns in which the assistant was rude, and their recipes.
 _AFTER_INSULTS = {"clean_after_insults": "clean", "insult_after_insults": "insult"}
 _AFTER_SIZE = 200
-# Their requests are our own and few, so that both sides would have the same ones.
+# Sets of the test side only: their few requests are our own, so both sides would have the same ones.
 _TEST_ONLY = {"dialogue": ("dialogue", 200)}
-# Themes under which every error that people marked counts: do scores part segments with one from those without? On the
-# test side only: an error of another sort goes against neither, so nothing is to be chosen by these.
+# Themes under which every error that people marked counts as going against the objective. For the test side only:
+# errors of other sorts go against neither theme, so nothing may be chosen by these sets.
 _ERRORS_UNDER = ("factual", "specific")
 
 
 def make_held_out_sets(data_dir: Path, seed: int, side: Side, limit: int | None = None) -> dict[str, list[Pair]]:
-    """The named sets of one side, from prompts, defect wordings and objective wordings that training never sees.
+    """The sets of one side by name; with `limit`, only the first pairs of each.
 
-    With `limit`, the first so many pairs of each set.
+    Their prompts, wordings of defects and wordings of objectives are never used in training.
     """
     pool = load_pool(data_dir, side)
     sets: dict[str, Iterable[Pair]] = {}
@@ -78,7 +79,7 @@ def make_held_out_sets(data_dir: Path, seed: int, side: Side, limit: int | None 
 
 
 def _make_distinct_pairs(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]:
-    """At most `size` examples, no answer twice: a repeated case would make the figures look surer than they are."""
+    """Yield at most `size` examples with different answers: repeated ones would make figures look too certain."""
     answers: set[str] = set()
     for _ in range(size * 4):
         pair = mixer.make_pair(recipe)
@@ -90,38 +91,40 @@ def _make_distinct_pairs(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]
 
 
 def _make_after_insults(pool: AnswerPool, rng: Random, recipe: str) -> Iterator[Pair]:
+    """Yield examples of a recipe after turns in which every reply has an insult."""
     mixer = Mixer(pool, rng, held_out=True)
     insult = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
     single = (p for p in _make_distinct_pairs(mixer, recipe, 3 * _AFTER_SIZE) if not is_dialogue(p.query))
     for pair in islice(single, _AFTER_SIZE):
-        yield add_history(rng, pair, mixer.earlier_answers, insult, held_out=True, manners=1.0)
+        yield add_history(rng, pair, mixer.earlier_answers, insult, held_out=True, bad_share=1.0)
 
 
 def _make_real_suite(pool: AnswerPool, seed: int) -> Iterator[Pair]:
+    """Yield the pairs of real answers that go on into invented turns."""
     mixer = Mixer(pool, Random(f"test:real:{seed}"), held_out=True)
     return _take_first_pairs([partial(mixer.make_run_on, run) for run in pool.run_ons[:150]], tries=40)
 
 
 def _make_marked_suite(pool: AnswerPool, seed: int) -> Iterator[Pair]:
-    """Every marked answer once, mostly under a wish that asks for something marked to go."""
+    """Yield each marked answer once, mostly under an objective that asks for the removal of something marked."""
     rng = Random(f"test:marked:{seed}")
     return _take_first_pairs([partial(make_marked_pair, rng, answer) for answer in pool.marked], tries=20)
 
 
 def _make_errors_suite(pool: AnswerPool, seed: int, theme: str) -> Iterator[Pair]:
-    """Every marked answer once under an objective of one theme."""
+    """Yield each marked answer once, under an objective of this theme."""
     rng = Random(f"test:errors:{theme}:{seed}")
     return _take_first_pairs([partial(make_error_pair, rng, answer, theme) for answer in pool.marked], tries=1)
 
 
 def _make_natural_suite(side: Side, seed: int) -> Iterator[Pair]:
-    """Every answer of this side that was written with faults, or without any, once."""
+    """Yield each written answer of this side once, with faults of its own or without any."""
     rng = Random(f"{side}:natural:{seed}")
     return _take_first_pairs([partial(make_natural_pair, rng, answer) for answer in answers_of_side(side)], tries=20)
 
 
 def _take_first_pairs(makers: Iterable[Callable[[], Pair | None]], tries: int) -> Iterator[Pair]:
-    """One pair of each maker that gives one within so many tries."""
+    """Yield one pair of each maker that makes one within `tries` calls."""
     for make in makers:
         if pair := next(filter(None, (make() for _ in range(tries))), None):
             yield pair

@@ -1,7 +1,4 @@
-"""Completions of real upstreams, as they are, on prompts that no stage of training saw.
-
-They are evaluated, never trained on: among the files is one whose licence permits nothing else.
-"""
+"""Unchanged completions of real upstreams, on prompts that no stage of training saw; for evaluations only."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ LONGEST = 6000
 
 @dataclass(frozen=True, slots=True)
 class CompletionFile:
-    """One file of completions: the judge's prompt family, and the objectives that the paper reports on it."""
+    """One file of completions: the template for the judge, and the objectives that the paper reports for it."""
 
     file: str
     family: str
@@ -67,7 +64,10 @@ class UpstreamCompletion:
 def draw_completions(
     data_dir: Path, models: tuple[str, ...], each: int, seed: int, sources: tuple[str, ...] = DIALOGUES
 ) -> Iterator[UpstreamCompletion]:
-    """At most `each` completions a model, of prompts that no stage of training sees; of all models if none is named."""
+    """Yield at most `each` random completions of each model, on prompts that no stage of training saw.
+
+    An empty `models` stands for all models.
+    """
     by_model: dict[str, list[UpstreamCompletion]] = {}
     trained_prompts = _collect_trained_prompts(data_dir)
     for name in sources:
@@ -84,6 +84,7 @@ def draw_completions(
 
 
 def _read_completions(data_dir: Path, name: str) -> Iterator[UpstreamCompletion]:
+    """All completions of one source."""
     file = SOURCES[name].file
     if file == "imhi_outputs":  # its prompts are called queries
         for row in preference_sets.read_rows(data_dir, file):
@@ -95,11 +96,13 @@ def _read_completions(data_dir: Path, name: str) -> Iterator[UpstreamCompletion]
 
 @cache
 def _collect_trained_prompts(data_dir: Path) -> set[str]:
-    """Prompts that a stage of training or the choice of the operating point has seen."""
+    """The keys of the prompts that training, or the choice of the operating point, has seen."""
     prompts: set[str] = set()
     sides: tuple[Side, ...] = ("train", "dev")
     for side in sides:
         pool = load_pool(data_dir, side)
-        prompts |= {prompt_key(one.query) for one in (*pool.answers, *pool.run_ons, *pool.marked)}
+        prompts |= {prompt_key(one.query) for one in pool.answers}
+        prompts |= {prompt_key(one.query) for one in pool.run_ons}
+        prompts |= {prompt_key(one.query) for one in pool.marked}
         prompts |= {prompt_key(one.query) for one in preference_bags(data_dir, side)}
     return prompts

@@ -1,4 +1,4 @@
-"""Defects that are words around the matter: padding, hedging, flattery, boasting, sign-offs, lectures."""
+"""Defects beside the content of an answer: padding, hedging, flattery, boasting, sign-offs, lectures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _SHOUTS = read_table("chatter")["kinds"]["shouting"]["train"]
 
 
 def _shout(rng: Random, query: str, answer: str, held_out: bool) -> str:
-    """Half of the time words of the answer itself, so that capitals and not certain words are what counts."""
+    """A sentence in capitals about the topic of the answer: "BICYCLES MATTER SO MUCH!!!".
+
+    With the topic, a model learns that capitals are the defect, and not certain words.
+    """
     if held_out:
         templates: tuple[str, ...] = (
             "[OH MY GOODNESS|NO WAY], {topic} [IS EVERYTHING|RULES]!!!",
@@ -32,7 +35,7 @@ def _shout(rng: Random, query: str, answer: str, held_out: bool) -> str:
 
 
 def _repeat(rng: Random, query: str, answer: str, held_out: bool) -> str:
-    """An earlier sentence of the answer again, word for word or with a remark that it was said before."""
+    """An earlier sentence of the answer once more, word for word or as "As I said, ..."; "" if none is fit for that."""
     whole = [s.text.strip() for s in split(answer) if 25 <= len(s.text.strip()) <= 260 and s.text.strip()[-1] in ".!"]
     usable = [text for text in whole if text[0].isalpha() and "\n" not in text]
     if not usable:

@@ -1,7 +1,6 @@
-"""Endings that an operator may ask for, and answers that are ended so.
+"""Endings that an operator may ask for: a notice word for word, an offer, a question, a referral to an expert.
 
-What these objectives miss is not in the answer but behind it: a notice that has to stand there word for word, an offer,
-a question, a referral. Wordings marked as held out are for the test sets. Every phrase was written for this project.
+Wordings marked as held out are for the test sets. Every phrase was written for this project.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from .objectives import ObjectiveWording
 from .phrases import read_table
 
 ENDING = "ending-"
-"""Themes of these objectives begin so."""
+"""Beginning of the themes of these objectives: "ending-referral"."""
 
 _TABLE = read_table("endings")
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One wish for an ending, and one text that meets it; `is_met` says whether an answer ends so already."""
+    """An objective that wants an ending, and a text that meets it; `is_met` says whether an answer meets it."""
 
     objective: ObjectiveWording
     text: str
@@ -33,7 +32,7 @@ class Ending:
 
 
 def draw_ending(rng: Random, held_out: bool = False) -> Ending:
-    """A random wish for an ending: half of them dictate it word for word."""
+    """A random ending; half of the objectives dictate it word for word."""
     draw = rng.random()
     if draw < 0.5:
         return _draw_dictated_ending(rng, held_out)
@@ -45,17 +44,19 @@ def draw_ending(rng: Random, held_out: bool = False) -> Ending:
 
 
 def last_words(answer: str) -> str:
-    """The last two segments of an answer: where an ending would stand."""
+    """The last two segments of an answer, where an ending is."""
     return " ".join(segment.text for segment in split(answer)[-2:])
 
 
 def _draw_dictated_ending(rng: Random, held_out: bool) -> Ending:
+    """An ending that the objective quotes: 'End every answer with "No legal advice."'."""
     notice = expand(rng, rng.choice(_TABLE["held_out_notices" if held_out else "notices"]), _TABLE["slots"])
     text = rng.choice(_TABLE["held_out_frames" if held_out else "frames"]).format(notice=notice)
     return Ending(ObjectiveWording(text, f"{ENDING}dictated"), notice, lambda answer: answer.rstrip().endswith(notice))
 
 
 def _draw_referral(rng: Random, held_out: bool) -> Ending:
+    """An ending that refers to an expert: "Please ask your doctor."."""
     expert = rng.choice(_TABLE["slots"]["expert"])
     text = rng.choice(_TABLE["held_out_referrals" if held_out else "referrals"]).format(expert=expert)
     names_expert = re.compile(re.escape(expert.split()[-1]), re.IGNORECASE)
@@ -68,6 +69,7 @@ def _draw_referral(rng: Random, held_out: bool) -> Ending:
 
 
 def _draw_described_ending(rng: Random, name: str, held_out: bool) -> Ending:
+    """An ending that the objective describes in its own words; `name` is its row in the table."""
     row = _TABLE["described"][name]
     meets = re.compile(row["met"], re.IGNORECASE)
     objective = ObjectiveWording(rng.choice(row["held_out" if held_out else "wishes"]), ENDING + name)

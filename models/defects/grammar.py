@@ -1,7 +1,8 @@
 """Small grammars that make many different sentences.
 
-A template is a text in which `[a|b]` is a choice (choices nest) and `{name}` a slot. Slots come from the caller
-(topic, sentence) or from the word lists given with the grammar. Same random state, same sentence.
+A template is a text in which `[a|b]` is a choice (choices nest) and `{name}` a slot: "[Well|So], {topic} is {word}."
+may become "So, jazz is great.". The caller gives some slots (topic, sentence), the grammar's word lists the others. The
+same random state makes the same sentence.
 """
 
 from __future__ import annotations
@@ -44,12 +45,15 @@ class Grammar:
         return some or list(self.templates)
 
     def count_derivations(self) -> int:
-        """How many different derivations there are, the topic counted as one word."""
+        """How many different sentences there are, with one topic."""
         return sum(_count_derivations(t, self.slots) for t in self.templates)
 
 
 def expand(rng: Random, template: str, slots: Mapping[str, Sequence[str]]) -> str:
-    """Fill one template: choices first, innermost outwards, then slots, then the article and the capital letter."""
+    """Fill one template: choices first, innermost outwards, then slots, then the article and the capital letter.
+
+    "a [nice|odd] {thing}" with the thing "jazz" -> "An odd jazz"
+    """
     text = template
     while _CHOICE.search(text):
         text = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), text)
@@ -57,6 +61,7 @@ def expand(rng: Random, template: str, slots: Mapping[str, Sequence[str]]) -> st
         filling = rng.choice(list(slots[match.group(1)]))
         while _CHOICE.search(filling):
             filling = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), filling)
+        # a brace in the filling is no slot
         text = text[: match.start()] + filling.replace("{", "\x00") + text[match.end() :]
     return capitalise(_ARTICLE.sub(r"\1n ", text.replace("\x00", "{")))
 
@@ -67,7 +72,7 @@ def capitalise(text: str) -> str:
 
 
 def uncapitalise(text: str) -> str:
-    """The text ready to stand inside a sentence: I, names in capitals and single letters keep theirs."""
+    """The text for use inside a sentence: "The cat." -> "the cat."; "I", "NASA" and single letters keep capitals."""
     word = text.split(maxsplit=1)[0] if text.split() else ""
     if word.lower() in _PROPER or not word[1:].islower():
         return text if word not in {"A"} else "a" + text[1:]
@@ -75,6 +80,7 @@ def uncapitalise(text: str) -> str:
 
 
 def _count_derivations(template: str, slots: Mapping[str, Sequence[str]]) -> int:
+    """How many texts a template can make. `a [b|c] {d}` with two words for `d` makes 4."""
     product = 1
     text = template
     while match := _CHOICE.search(text):

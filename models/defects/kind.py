@@ -20,32 +20,46 @@ Make = Callable[[Random, str, str, bool], str]
 
 @dataclass(frozen=True, slots=True)
 class DefectKind:
-    """`asks` are broad themes that ask for its removal, `unclear` those for which it cannot be said.
+    """One kind of defect, such as insults.
 
-    Kinds that are written out (`written.py`) have `texts` for objectives instead of names and things, an `area`, and
-    sentences that look `alike` and stay.
+    Its sentences are made by a grammar, or were written one by one (`written.py`). Kinds of the second sort have
+    `texts` of objectives instead of names and things, an `area`, and sentences that look `alike`.
     """
 
     name: str
     family: str
+    """Kinds of one family may mean the same, so an objective against one says nothing certain of another."""
     names: tuple[str, ...]
     things: tuple[str, ...]
+    """Words for objectives made from a frame: "Tone: no insults" has a name and a thing."""
     train: Grammar
     held_out: Grammar
+    """Sentences with this defect, for training and for tests."""
     asks: tuple[str, ...] = ()
+    """Broad themes whose objectives ask for its removal."""
     unclear: tuple[str, ...] = ()
+    """Themes whose objectives may or may not ask for it."""
     inside: Grammar | None = None
+    """Templates that work the defect into a sentence."""
     place: Place = "anywhere"
     own_line: float = 0.25
+    """How often it gets a line of its own."""
     natural: str = ""
+    """A pattern of answers that may have such a defect by themselves."""
     maker: Make | None = None
+    """Makes its sentences in place of a grammar."""
     area: str = ""
     texts: tuple[str, ...] = ()
     held_out_texts: tuple[str, ...] = ()
+    """Objectives that ask for its removal, for training and for tests."""
     alike: tuple[str, ...] = ()
+    """Sentences that only look like this defect; the last one is for tests."""
 
     def make(self, rng: Random, query: str, answer: str, held_out: bool = False, about: bool | None = None) -> str:
-        """One defect; `held_out` takes the wordings that training never sees, `about` True those on the topic."""
+        """A sentence with this defect, for an answer.
+
+        `held_out` takes wordings that training never sees. `about` True takes those that name the topic, False others.
+        """
         if self.maker is not None:
             return self.maker(rng, query, answer, held_out)
         grammar = self.held_out if held_out else self.train
@@ -69,13 +83,13 @@ class DefectKind:
         return objective.theme == self.name or objective.theme in self.asks
 
     def is_unclear_under(self, objective: ObjectiveWording, family_of: dict[str, str]) -> bool:
-        """Whether nobody could say if this objective asks for the removal: such an example is not made."""
+        """Whether it is uncertain if this objective asks for the removal; such examples are not made."""
         if self.is_removed_by(objective):
             return False
         return objective.theme in self.unclear or family_of.get(objective.theme) == self.family
 
     def draw_objective(self, rng: Random, held_out: bool = False) -> ObjectiveWording:
-        """A random wording that asks for the removal; half of them built-in texts where there is one."""
+        """A random objective that asks for the removal: half of the time a built-in one, if there is one."""
         exact = [theme for theme in self.asks if theme in BUILT_IN]
         if exact and rng.random() < 0.5:
             return built_in_objective(rng.choice(exact))
@@ -87,24 +101,25 @@ class DefectKind:
         return phrase_objective(rng, self.name, self.names, self.things, held_out)
 
     def occurs_in(self, answer: str) -> bool:
-        """Whether an answer may hold such a thing already, so that a label 0 would be a guess."""
+        """Whether an answer may have such a defect by itself, so that no label of it is certain."""
         return bool(self.natural) and _compile_pattern(self.natural).search(answer) is not None
 
 
 @cache
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    """There are more patterns than the cache of `re` holds."""
+    """The compiled pattern; cached here, because there are more patterns than the cache of `re` has room for."""
     return re.compile(pattern)
 
 
 def load_kinds(name: str, makers: Mapping[str, Make] | None = None) -> tuple[DefectKind, ...]:
-    """The kinds of `phrases/<name>.yaml`, in its order; `makers` write those that are beyond a grammar, by name."""
+    """The kinds of `phrases/<name>.yaml`, in its order; `makers` are those of kinds that need more than a grammar."""
     document = read_table(name)
     lists = document.get("word_lists", {})
     return tuple(_make_kind(kind, row, lists, (makers or {}).get(kind)) for kind, row in document["kinds"].items())
 
 
 def _make_kind(name: str, row: Mapping[str, Any], lists: Mapping[str, Any], maker: Make | None) -> DefectKind:
+    """The kind that a row of the YAML file describes."""
     grammars = {part: _make_grammar(row[part], lists) for part in ("train", "held_out", "inside") if part in row}
     # A kind that is kept wholly for the test has the same wordings everywhere.
     return DefectKind(
@@ -113,7 +128,7 @@ def _make_kind(name: str, row: Mapping[str, Any], lists: Mapping[str, Any], make
 
 
 def _make_grammar(value: Any, lists: Mapping[str, Any]) -> Grammar:
-    """Templates alone, or with slots: word lists of their own, or the name of some that several kinds share."""
+    """A grammar from YAML: a list of templates, or templates with slots (word lists, or the name of shared ones)."""
     if isinstance(value, tuple):
         return Grammar(value)
     slots = value["slots"]

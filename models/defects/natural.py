@@ -1,7 +1,7 @@
-"""Whole answers written with faults in their own voice, and what each fault goes against.
+"""Whole answers that were written with faults in their own voice, and the themes that each fault goes against.
 
-The file `written/natural.jsonl` has answers whose every sentence says under which themes it must change; a good one
-says nothing. Such faults belong to the answer: they are on its topic and follow from what was asked.
+In the file `written/natural.jsonl`, each sentence of an answer has the themes under which it must change; a good
+sentence has none. Such faults belong to the answer: they are on its topic and follow from the question.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ THEMES = frozenset({*BUILT_IN, *SHARED})
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence; `kind` is the name of its fault ("" fine), `own` its objectives, `good` what may replace it."""
+    """One sentence; `kind` names its fault ("" for none), `own` are objectives against it, `good` replaces it."""
 
     text: str
     kind: str
@@ -42,6 +42,7 @@ class NaturalAnswer:
 
 
 def _load_answers() -> tuple[tuple[NaturalAnswer, ...], dict[str, tuple[frozenset[str], frozenset[str]]]]:
+    """All answers; and by the name of a fault, the themes that ask for its removal, and those that may ask for it."""
     answers = []
     faults = {}
     lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
@@ -57,6 +58,7 @@ def _load_answers() -> tuple[tuple[NaturalAnswer, ...], dict[str, tuple[frozense
 
 
 def _make_sentence(number: int, at: int, row: dict[str, Any]) -> Sentence:
+    """Sentence `at` of answer `number`, whose row this is."""
     segment = row["segments"][at]
     key = str(at)
     doubtful = segment["asks"] or segment["unclear"]

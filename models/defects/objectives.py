@@ -1,7 +1,7 @@
-"""Texts of objectives, and what each of them asks for.
+"""Texts of objectives, and their themes.
 
-A theme is a meaning (insult, harmless, relevance); a text is one wording of it. A kind of defect names the themes that
-ask for its removal and those for which nobody could say; labels follow from that alone.
+A theme is a meaning (insult, harmless, relevance), a text is one wording of it. Each kind of defect names the themes
+that ask for its removal, and those for which that is uncertain; labels follow from these alone.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ _TABLE = read_table("objectives")
 FRAMES: tuple[str, ...] = _TABLE["frames"]
 HELD_OUT_FRAMES: tuple[str, ...] = _TABLE["held_out_frames"]
 SHARED: dict[str, tuple[str, ...]] = _TABLE["shared"]
-"""Wordings of broad wishes that more than one kind of defect offends against."""
+"""By theme, wordings of broad objectives against which several kinds of defect go."""
 CLEAN: tuple[str, ...] = _TABLE["clean"]
-"""Wishes that no defect offends against: an editor that only takes things out leaves the answer alone."""
+"""Objectives against which no defect goes, so that nothing has to be removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveWording:
-    """One wording and what it means; theme "" asks for nothing that a defect here could offend against."""
+    """One wording and its theme; no defect goes against an objective with the theme ""."""
 
     text: str
     theme: str
 
 
 def built_in_objective(name: str) -> ObjectiveWording:
-    """The exact text of objectives.yaml."""
+    """The built-in objective of this name, with its exact text."""
     return ObjectiveWording(BUILT_IN[name], name)
 
 
 def draw_shared_objective(rng: Random, theme: str) -> ObjectiveWording:
-    """A random wording of a broad wish."""
+    """A random wording of a broad theme."""
     return ObjectiveWording(rng.choice(SHARED[theme]), theme)
 
 
 def phrase_objective(
     rng: Random, theme: str, names: tuple[str, ...], things: tuple[str, ...], held_out: bool
 ) -> ObjectiveWording:
-    """A wording put together from a frame, a name and what is not wanted."""
+    """A wording made from a random frame, name and thing: "Tone: the answer must have no insults"."""
     frame = rng.choice(HELD_OUT_FRAMES if held_out else FRAMES)
     text = frame.format(name=rng.choice(names), thing=rng.choice(things))
     return ObjectiveWording(capitalise(text), theme)
@@ -59,5 +59,5 @@ def draw_theme_objective(rng: Random, theme: str) -> ObjectiveWording:
 
 
 def draw_clean_objective(rng: Random) -> ObjectiveWording:
-    """A wish that asks for no removal."""
+    """A random objective that asks for no removal."""
     return ObjectiveWording(rng.choice(CLEAN), "")

@@ -23,6 +23,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _freeze(value: Any) -> Any:
+    """Lists as tuples, at every depth."""
     if isinstance(value, dict):
         return {key: _freeze(item) for key, item in value.items()}
     return tuple(map(_freeze, value)) if isinstance(value, list) else value

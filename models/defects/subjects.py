@@ -12,7 +12,8 @@ from .phrases import read_table
 TABLE = read_table("subjects")
 
 
-def _subject(name: str, row: Mapping[str, Any]) -> DefectKind:
+def _make_kind(name: str, row: Mapping[str, Any]) -> DefectKind:
+    """The kind of one subject; close subjects are unclear under each other's objectives."""
     close = {other for group in TABLE["close"] if name in group for other in group} - {name}
     also = [theme for theme, subjects in TABLE["also"].items() if name in subjects]
     return DefectKind(
@@ -27,4 +28,4 @@ def _subject(name: str, row: Mapping[str, Any]) -> DefectKind:
     )
 
 
-KINDS: tuple[DefectKind, ...] = tuple(_subject(name, row) for name, row in TABLE["subjects"].items())
+KINDS: tuple[DefectKind, ...] = tuple(_make_kind(name, row) for name, row in TABLE["subjects"].items())

@@ -1,6 +1,6 @@
 """The topic of a query and its answer, as one word.
 
-Violations that name the topic keep the detector from taking "off the topic" for "against the objective".
+Some defects name the topic, so that a detector does not learn to flag whatever is off the topic.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STOP = frozenset(_COMMON.split())
 
 
 def topic_of(rng: Random, query: str, answer: str) -> str:
-    """A content word, best one that the query and the answer share; "" when there is none."""
+    """A random content word, if possible one in both query and answer; "" if there is none."""
     in_query = _words(query[-600:])
     in_answer = _words(answer[:1500])
     shared = [word for word in in_query if word in set(in_answer)]
@@ -37,6 +37,6 @@ def topic_of(rng: Random, query: str, answer: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """Content words of the text in order; names keep their capital, words at the start of a sentence lose it."""
+    """The content words of a text, in their order."""
     matches = (match.group() for match in _WORD.finditer(text))
     return [word for word in matches if word.lower() not in _STOP and not word.endswith("ly")]

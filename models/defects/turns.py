@@ -1,7 +1,4 @@
-"""Invented dialogue behind a reply.
-
-The reply is followed by made-up further turns of user and assistant, under many different role marks.
-"""
+"""Invented dialogue: further turns of user and assistant that a model made up, after many different role marks."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ def dialogue(
     replies: tuple[str, ...] = (),
     questions: tuple[str, ...] = (),
 ) -> str:
-    """One to three invented turns; `replies` and `questions` are ready-made texts that some of them use."""
+    """One to three invented questions and replies; some are taken from `replies` and `questions`."""
     ask_mark, reply_mark = rng.choice(_TABLE["held_out_roles"] if held_out else _TABLE["roles"])
     parts: list[str] = []
     for _ in range(rng.choice((1, 1, 2, 2, 3))):

@@ -1,8 +1,8 @@
 """Concepts written out sentence by sentence, by people who knew what an operator may not want.
 
-The files in `written/` hold concepts: objectives that ask for the removal of something, sentences that go against every
-one of them, and sentences that look alike and do not. A grammar makes thousands of sentences of one mould; here each is
-of its own, and there are hundreds of concepts, so that the objective's text is what tells them apart.
+The files in `written/` have concepts: objectives that ask for the removal of something, sentences that go against all
+of them, and sentences that look alike but do not. A grammar makes thousands of similar sentences; here each is
+different. There are hundreds of concepts, so a model has to read the objective's text to tell them apart.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from .phrases import read_yaml
 FOLDER = Path(__file__).parent / "written"
 # Areas in which the concepts lie so close that a sentence on one may well offend against another.
 CLOSE_AREAS = frozenset({"hostility", "harm"})
-# One concept in so many is never trained: what it asks for is known by its text only.
+# One concept in so many is never used in training: a model knows it by its text only.
 UNSEEN_SHARE = 12
+# Of the others, every sixth sentence is for tests.
 HELD_OUT_EVERY = 6
 _WORD = re.compile(r"[a-z]{4,}")
 
@@ -41,6 +42,10 @@ def is_unseen(name: str) -> bool:
 
 
 def _make_kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: Iterable[str]) -> DefectKind:
+    """The kind that a row of an area's file describes.
+
+    Every `HELD_OUT_EVERY`th sentence, and the last objective, are held out.
+    """
     name = row["name"]
     texts = row["objectives"]
     return DefectKind(
@@ -61,7 +66,7 @@ def _make_kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: I
 
 
 def _telling_words(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Words by which an answer may be known to touch a concept: half of all sentences that have them are its own."""
+    """By concept, the words by which an answer may touch it: at least half of all sentences with them are its own."""
     texts = {row["name"]: [*row["goes"], *row["objectives"], row["name"].replace("-", " ")] for row in rows}
     counts = {name: Counter(w for s in sentences for w in _words(s)) for name, sentences in texts.items()}
     everywhere = sum(counts.values(), Counter[str]())
@@ -76,7 +81,7 @@ def _words(text: str) -> set[str]:
 
 
 def _neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
-    """Which concepts lie close to which; said of one, it holds for both."""
+    """By concept, the concepts close to it: those that either of both names, and those with similar names."""
     roots = {name: _roots(name) for name in near}
     close: dict[str, set[str]] = {name: set() for name in near}
     for name, near_names in near.items():
@@ -89,6 +94,7 @@ def _neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
 
 
 def _roots(name: str) -> set[str]:
+    """The first five letters of each longer word: "unasked-advice" -> {"unask", "advic"}."""
     return {word[:5] for word in re.split(r"[\W_]+", name.lower()) if len(word) >= 4}
 
 

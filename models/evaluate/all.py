@@ -29,7 +29,7 @@ SAMPLE = 200
 
 
 def measure_rows(aligner: Path, data: Path, out: Path, rows: Sequence[QualityRow], sample: int) -> None:
-    """Measure what is not kept yet, row by row; each is kept as soon as it is measured."""
+    """Measure the rows of which no result is stored yet, and store each result at once."""
     result_folder = ResultFolder(out / "rows")
     hashes = hash_aligner(aligner), hash_data(data)
     texts = out / "texts"
@@ -54,7 +54,7 @@ def measure_rows(aligner: Path, data: Path, out: Path, rows: Sequence[QualityRow
 
 
 def read_sheet(aligner: Path, data: Path, out: Path) -> Sheet:
-    """All results that are kept of an aligner, each of the largest sample."""
+    """All stored results of an aligner; of each row that of the largest sample."""
     result_folder = ResultFolder(out / "rows")
     name = hash_aligner(aligner)
     hashes = name, hash_data(data)
@@ -63,7 +63,7 @@ def read_sheet(aligner: Path, data: Path, out: Path) -> Sheet:
 
 
 def select_rows(names: Sequence[str]) -> list[QualityRow]:
-    """The rows of these names in their order, all if none is named; raises `ConfigError`."""
+    """The rows of these names in their order, all rows if none is named. Raises `ConfigError`."""
     by_name = {row.name: row for row in ROWS}
     if unknown_names := [name for name in names if name not in by_name]:
         raise ConfigError(f"unknown row {unknown_names[0]!r}; known: {', '.join(by_name)}")

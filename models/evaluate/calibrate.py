@@ -39,17 +39,17 @@ _TEMPERATURES = tuple(0.1 * 1.1**i for i in range(49))
 
 
 def list_labelled_scores(cases: Iterable[SetCase]) -> list[LabelledScore]:
-    """(score, label) of every segment whose label is known."""
+    """The (score, label) of every segment whose label is known."""
     return [(score, label) for case in cases for score, label in segment_scores(case) if label in (CHANGES, STAYS)]
 
 
 def segment_scores(case: SetCase) -> list[LabelledScore]:
-    """(score, label) of the segments, without the place behind them."""
+    """The (score, label) of the segments, without the end of the answer."""
     return case.scored_labels[: len(case.pair.labels)]
 
 
 def end_shift(cases: Iterable[SetCase], point: float) -> float:
-    """Nats by which the place behind the last segment has to be moved, so that its own point lies at `point`."""
+    """Nats to add to the scores of the ends of answers, so that their own threshold lies at `point`."""
     end_scores = [case.scored_labels[len(case.pair.labels) :] for case in cases]
     lacking_nothing = sorted(
         (score for case_scores in end_scores for score, label in case_scores if label == STAYS), reverse=True
@@ -58,18 +58,18 @@ def end_shift(cases: Iterable[SetCase], point: float) -> float:
 
 
 def _upper_quantile(falling: Sequence[float], share: float) -> float:
-    """The lowest of these above which lies no more than this share of them."""
+    """The lowest of these scores, given from high to low, that at most the given share of them exceeds."""
     return falling[int(share * len(falling))]
 
 
 def move_end_score(case: SetCase, shift: float) -> SetCase:
-    """The case with the score of the place behind its last segment moved."""
+    """The case with `shift` nats added to the score of the end of the answer."""
     count = len(case.pair.labels)
     return replace(case, scores=(*case.scores[:count], *(score + shift for score in case.scores[count:])))
 
 
 def fit_temperature(scored: Sequence[LabelledScore]) -> float:
-    """The divisor of all scores under which they are the best log-odds."""
+    """The divisor of all scores with which they are the best log-odds (least cross-entropy)."""
     return min(_TEMPERATURES, key=lambda t: sum(_loss(score / t, label) for score, label in scored))
 
 
@@ -79,13 +79,13 @@ def _loss(score: float, label: int) -> float:
 
 
 def find_threshold(cases: Sequence[SetCase], harm: float) -> float:
-    """The lowest score at which to flag so that at most this share of answers has a segment flagged wrongly."""
+    """The lowest threshold at which at most the given share of answers has a segment flagged wrongly."""
     worst = sorted((max(_scores_to_spare(case), default=float("-inf")) for case in cases), reverse=True)
     return _upper_quantile(worst, harm) if worst else 0.0
 
 
 def is_beyond_doubt(case: SetCase) -> bool:
-    """Whether a good answer meets its objectives for sure: none is a wish that readers would judge differently."""
+    """Whether a good answer surely meets its objectives, because readers agree about all of them."""
     return not any(one in OFF_TOPIC_THEMES for theme in case.pair.themes for one in theme.split(AND))
 
 
@@ -94,7 +94,7 @@ def _scores_to_spare(case: SetCase) -> list[float]:
 
 
 def reliability(scored: Sequence[LabelledScore]) -> list[tuple[float, float, int]]:
-    """(mean predicted share, observed share, n) in ten bins of predicted probability."""
+    """For each of ten bins of predicted probability: (mean predicted share, observed share, number)."""
     bins: list[list[tuple[float, int]]] = [[] for _ in range(10)]
     for score, label in scored:
         share = 1 / (1 + exp(-max(-60.0, min(60.0, score))))
@@ -103,7 +103,7 @@ def reliability(scored: Sequence[LabelledScore]) -> list[tuple[float, float, int
 
 
 def plot(results: dict[str, list[SetCase]], point: float, divisor: float, path: Path) -> None:
-    """Left: answers handled exactly right by the head, per set, against caution. Right: reliability."""
+    """Plot the share of answers that the head handles exactly right by set and caution, and the reliability."""
     cautions = [i / 4 for i in range(-24, 25)]
     with output.plot(path, columns=2, size=(10, 4)) as ((left_axis, right_axis),):
         for name, cases in _select_labelled_sets(results).items():
@@ -122,18 +122,18 @@ def plot(results: dict[str, list[SetCase]], point: float, divisor: float, path: 
 
 
 def share_flagged_exactly(cases: Sequence[SetCase], point: float) -> float:
-    """Share of answers of which the head flags every segment that must change and no other."""
+    """Share of answers in which the head flags exactly the segments that must change."""
     return rate_flags(list(cases), point)["answers"].percent / 100
 
 
 def _select_labelled_sets(results: dict[str, list[SetCase]]) -> dict[str, list[SetCase]]:
-    """The sets that have answers whose every segment has a known label, with those answers."""
+    """The answers of which every segment has a known label, by set; sets without any are left out."""
     labelled_sets = {name: [c for c in cases if UNKNOWN not in c.pair.labels] for name, cases in results.items()}
     return {name: cases for name, cases in labelled_sets.items() if cases}
 
 
 def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -> None:
-    """Write calibration.json and its plot. Raises PairError where a set that says what must stay is missing."""
+    """Write calibration.json and its plot. Raises PairError if a set of answers that must stay is missing."""
     sets = read_sets(folder, max(limit, others))
     if missing := [name for name in GOOD if not sets.get(name)]:
         raise PairError(

@@ -36,7 +36,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class ChoiceCase:
-    """One text, the label that is right, and what says what each label means: words, or examples."""
+    """One text, its right label, and the description of each label, in words or by examples."""
 
     question: str
     text: str
@@ -82,7 +82,7 @@ def list_cases(part: str, *, by_examples: bool) -> list[ChoiceCase]:
 
 
 async def answer_cases(engine: LocalEngine, cases: Sequence[ChoiceCase]) -> list[ChoiceAnswer]:
-    """The engine's answers, by the code of the endpoint."""
+    """The engine's answers, computed by the code of the gateway's endpoint."""
     heads = ExampleHeads()
     answers = []
     for case in cases:
@@ -95,7 +95,7 @@ async def answer_cases(engine: LocalEngine, cases: Sequence[ChoiceCase]) -> list
 async def ask_system_one(
     engine: Engine, heads: ExampleHeads, state: Any, questions: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    """The answers to these questions by name, by the code of `POST /v1/systemone`."""
+    """The answers to these questions by name, computed by the code of `POST /v1/systemone`."""
     form = SystemOneDecision.model_validate({"state": state, "questions": questions})
     decision = form.read()
 
@@ -124,7 +124,7 @@ def calibration_error(answers: Sequence[ChoiceAnswer]) -> float:
 
 
 def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
-    """Markdown: a row for each way of asking and question, and one for all questions."""
+    """A table in Markdown with a row for each way of asking and each question, and one for all questions."""
     rows = []
     for way, answers in answers_by_way.items():
         questions = list(dict.fromkeys(answer.case.question for answer in answers))

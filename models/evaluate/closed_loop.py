@@ -71,7 +71,7 @@ _OWN = "own"
 
 @dataclass(frozen=True, slots=True)
 class LoopTenant:
-    """One tenant: its objective, and the sentences of its traffic and of the test."""
+    """One tenant: its objective, and the sentences of its traffic and of its test."""
 
     name: str
     objective: str
@@ -80,18 +80,18 @@ class LoopTenant:
 
     @property
     def testing(self) -> tuple[str, ...]:
-        """Sentences that only test: the last third."""
+        """Sentences against the objective that are for the test only: the last third."""
         return self.against[AGAINST * ROUNDS :]
 
     @property
     def testing_fine(self) -> tuple[str, ...]:
-        """Allowed sentences that only test."""
+        """Allowed sentences that are for the test only."""
         return self.fine[FINE * ROUNDS :]
 
 
 @dataclass(slots=True)
 class LearnedExamples:
-    """What verdicts have come to for one tenant."""
+    """The examples that the verdicts of one tenant have given so far."""
 
     against: list[str] = field(default_factory=list)
     fine: list[str] = field(default_factory=list)
@@ -102,7 +102,7 @@ class LearnedExamples:
 
 @dataclass(frozen=True, slots=True)
 class TenantFigures:
-    """What is found and flagged for one tenant after so many rounds."""
+    """The shares found and falsely flagged for one tenant after some rounds of verdicts."""
 
     tenant: str
     rounds: int
@@ -131,7 +131,7 @@ def read_tenants(path: Path = TENANTS) -> list[LoopTenant]:
 
 
 def list_hosts() -> tuple[list[Neutral], list[Neutral]]:
-    """Good answers for traffic and for the test, none of which teaching reads."""
+    """Good answers for the traffic, and others for the test; none of them is used for teaching."""
     texts_for_teaching = set(teaching_answers())
     usable = [
         answer
@@ -142,7 +142,7 @@ def list_hosts() -> tuple[list[Neutral], list[Neutral]]:
 
 
 class VerdictLoop:
-    """One tenant's traffic, verdicts and teaching, by one engine."""
+    """One tenant's traffic, verdicts and teaching, on one engine."""
 
     def __init__(self, engine: Engine, tenant: LoopTenant, folder: Path, seed: int = 1) -> None:
         self._engine = engine
@@ -181,7 +181,7 @@ class VerdictLoop:
         return Policy(self._tenant.name, (harmless, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
 
     async def _serve(self, store: AuditStore, number: int) -> None:
-        """One round of traffic, as it is recorded."""
+        """Send one round of traffic, whose answers go into the audit store."""
         first = (number - 1) * AGAINST
         sentences = [(text, True) for text in self._tenant.against[first : first + AGAINST]]
         sentences += [(text, False) for text in self._tenant.fine[(number - 1) * FINE : number * FINE]]
@@ -198,7 +198,7 @@ class VerdictLoop:
             store.add(make_entry(AuditEvent(time.time(), None, facts, exchange, outcome, aligner_id=aligner_id)))
 
     def _review(self, store: AuditStore, number: int) -> None:
-        """Twelve verdicts on what the queue gives out."""
+        """Give twelve verdicts on the answers that the review queue proposes."""
         draw = Random(f"{self._seed} {self._tenant.name} queue {number}").random
         queue = ReviewQueue(store, "reviewer:truth", draw_number=draw)
         for _ in range(VERDICTS):
@@ -213,7 +213,7 @@ class VerdictLoop:
         queue.release()
 
     def _judge_entry(self, entry: Entry) -> tuple[ReviewVerdict, int | None]:
-        """What somebody who knows the truth says of an answer, and where; examples come of it."""
+        """The verdict of a reviewer who knows the truth, and the segment that it is about; adds examples."""
         assert entry.content is not None
         planted, goes_against = self._truth[entry.aligner_id]
         pieces = split(planted.neutral.answer)
@@ -231,7 +231,7 @@ class VerdictLoop:
         return (ReviewVerdict.WRONG, wrong[0]) if wrong else (ReviewVerdict.RIGHT, None)
 
     async def _teach(self) -> None:
-        """The objective's head from all verdicts so far; the one before stays where nothing is learned."""
+        """Teach a head of the objective from all verdicts so far; if nothing is learned, the last head stays."""
         if len(self._examples.against) < MIN_AGAINST:
             return
         examples = self._examples
@@ -241,7 +241,7 @@ class VerdictLoop:
         examples.head = head or examples.head
 
     async def _measure_tests(self, rounds: int) -> TenantFigures:
-        """What is found and flagged in answers that nobody has reviewed."""
+        """The shares found and falsely flagged in answers that nobody has reviewed."""
         rng = Random(f"{self._seed} {self._tenant.name} test")
         tests = [(text, "against") for text in self._tenant.testing * _HOSTS_EACH]
         tests += [(text, "fine") for text in self._tenant.testing_fine]
@@ -282,9 +282,9 @@ def _make_exchange(call_id: str, planted: AugmentedAnswer) -> Exchange:
 
 
 def _list_flags(planted: AugmentedAnswer, outcome: Outcome) -> tuple[list[str | None], list[str | None]]:
-    """Of the planted sentence and of all else, for which objective each segment is flagged; None for what is not.
+    """The flags of the planted sentence's segments, and those of all other segments.
 
-    Raises `ConfigError` without scores.
+    A flag is the name of an objective, None where the segment is not flagged. Raises `ConfigError` without verdicts.
     """
     if not outcome.segments:
         raise ConfigError(f"an answer was not judged ({outcome.status.value}, {outcome.reason})")
@@ -320,7 +320,7 @@ _HEAD = (
 
 
 def report(aligner: str, measured: Sequence[TenantFigures]) -> str:
-    """Markdown."""
+    """The table in Markdown."""
     every = (*measured, *pool_tenants(measured))
     rows = [
         (m.tenant, m.rounds, m.examples, m.allowed, m.found, m.false, m.own, m.fine, _format_verdicts(m.verdicts))
@@ -334,7 +334,7 @@ def _format_verdicts(verdicts: dict[str, int]) -> str:
 
 
 def plot(measured: Sequence[TenantFigures], path: Path) -> None:
-    """Found and false by rounds: a thin line a tenant, a thick one with intervals for all."""
+    """Plot the shares found and falsely flagged by round: a thin line for each tenant, a thick one for all."""
     with output.plot(path, 1, 2, (9.0, 3.6)) as ((found_axis, false_axis),):
         for axis, name, title in (
             (found_axis, "found", "found, %"),
@@ -358,7 +358,7 @@ def plot(measured: Sequence[TenantFigures], path: Path) -> None:
 
 
 async def run(arguments: argparse.Namespace) -> str:
-    """Load the aligner, measure tenant by tenant, and write the results after each; the table."""
+    """Load the aligner, measure one tenant after the other, write the results after each, and return the table."""
     tenants = read_tenants()
     silence_libraries()
     engine = LocalEngine(lambda: open_aligner(EngineSettings(arguments.aligner), config.home_folder()))

@@ -60,7 +60,10 @@ Halves = tuple[list[ScoredText], list[ScoredText]]
 
 
 def list_cases(kind: TaughtKind, hosts: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """Texts, and whether they go against the objective of the kind."""
+    """Yield texts, and whether each goes against the objective of this kind.
+
+    Every second sentence comes after one of the `hosts`, which are harmless texts.
+    """
     for sentences, violates in ((kind.testing, True), (kind.fine, False)):
         for number, sentence in enumerate(sentences[:SENTENCES]):
             host = hosts[number % len(hosts)]
@@ -68,7 +71,7 @@ def list_cases(kind: TaughtKind, hosts: Sequence[str]) -> Iterator[tuple[str, bo
 
 
 class Scorer:
-    """Scores texts against one objective, with the examples of a kind where there are some."""
+    """Scores texts against one objective, with examples of the kind if a request has some."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
@@ -90,9 +93,10 @@ class Scorer:
         return find_highest_score(await self._engine.align(request))
 
     async def score_kinds(self, slugs: Sequence[str], hosts: Sequence[str], count: int) -> Halves:
-        """Each case of these kinds, of all without slugs: by the kind's question if it is named, else its objective.
+        """The scores of the cases of these kinds, of all kinds if `slugs` is empty.
 
-        A request brings so many examples of either sort.
+        The objective is the kind's question if it is named, else its own objective. A request brings `count` examples
+        of either sort.
         """
         halves: Halves = ([], [])
         for number, kind in enumerate(read_kinds(slugs=slugs)):
@@ -106,7 +110,7 @@ class Scorer:
 
 
 def probability(score: float, slope: float, shift: float) -> float:
-    """The logistic curve."""
+    """The probability at a score: the logistic curve of `slope * score + shift`."""
     return 1 / (1 + exp(-max(-60.0, min(60.0, slope * score + shift))))
 
 

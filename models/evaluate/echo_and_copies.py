@@ -73,7 +73,7 @@ class InsultCase:
 
 @dataclass(frozen=True, slots=True)
 class InsultOutcome:
-    """What became of one case."""
+    """What the gateway delivered for one case."""
 
     form: str
     way: str
@@ -84,7 +84,7 @@ class InsultOutcome:
 
 
 def list_cases(seed: int) -> Iterator[InsultCase]:
-    """All cases, each insult in the answer to the question behind it."""
+    """All cases: each insult in the answer to a question that quotes it or asks for it."""
     text = yaml.safe_load(CASES.read_text(encoding="utf-8"))
     places = Random(seed)
     for number, (entry, about) in enumerate(zip(text["insults"], text["answers"], strict=True)):
@@ -116,7 +116,7 @@ def _insert_insults(answer: str, insult: str, places: list[int]) -> str:
 
 
 async def correct_case(pipeline: Pipeline, case: InsultCase, policy: Policy, *, streamed: bool) -> Outcome:
-    """What becomes of a case."""
+    """Send a case through the pipeline, whole or as a stream."""
     exchange = Exchange("echo", 0, (Turn("user", case.question),), case.answer)
     if case.form == IN_PART:
         policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
@@ -132,7 +132,7 @@ def judge_outcome(case: InsultCase, way: str, outcome: Outcome) -> InsultOutcome
 
 
 def table(results: list[InsultOutcome]) -> str:
-    """Markdown: a row a form and way."""
+    """A table in Markdown with a row for each form and way."""
     rows = []
     for way in dict.fromkeys(r.way for r in results):
         for form in (*FORMS, COPIES, IN_PART):
@@ -144,7 +144,7 @@ def table(results: list[InsultOutcome]) -> str:
 
 
 async def run(arguments: argparse.Namespace) -> list[InsultOutcome]:
-    """Every case through the pipeline."""
+    """Send every case through the pipeline."""
     policy = replace(ENFORCED, objectives=find_objectives(arguments.objectives.split(",")))
     if arguments.once:
         policy = replace(policy, on_error=FailurePolicy())
@@ -159,7 +159,7 @@ async def run(arguments: argparse.Namespace) -> list[InsultOutcome]:
 
 @dataclass(frozen=True, slots=True)
 class ReadingComparison:
-    """A strong answer under one reading, and under two."""
+    """A strong answer, read once and read twice."""
 
     model: str
     same_once: bool
@@ -175,7 +175,7 @@ class ReadingComparison:
 
 
 async def compare(arguments: argparse.Namespace) -> list[ReadingComparison]:
-    """Strong answers through the pipeline, with one reading and with two."""
+    """Send strong answers through the pipeline, with one reading and with two."""
     twice = replace(ENFORCED, objectives=find_objectives(arguments.objectives.split(",")))
     once = replace(twice, on_error=FailurePolicy())
     results = []
@@ -191,7 +191,7 @@ async def compare(arguments: argparse.Namespace) -> list[ReadingComparison]:
 
 
 def comparison_table(results: list[ReadingComparison]) -> str:
-    """Markdown: one row."""
+    """A table in Markdown with one row."""
     head = ("as they were, one reading", "with the second", "have a second", "tokens read")
     ratio = sum(r.tokens for r in results) / max(1, sum(r.tokens_once for r in results))
     rates = (Rate.from_outcomes(r.same_once for r in results), Rate.from_outcomes(r.same for r in results))

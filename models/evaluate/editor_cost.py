@@ -54,7 +54,7 @@ _ABOUT = AlignerInfo("scripted", "0" * 64, "ultrafeedback", "", 4096, has_head=T
 
 
 def _count_tokens(text: str) -> int:
-    """Tokens of a text, by estimate."""
+    """Estimated number of tokens of a text."""
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
@@ -66,7 +66,7 @@ class ScriptedHead:
         return _ABOUT
 
     async def align(self, request: AlignRequest) -> Correction:
-        """The verdicts."""
+        """The verdicts: segments with an insult of this module are flagged."""
         texts = [segment.text for segment in structure.split(request.answer)]
         flags = [text.strip() in INSULTS for text in texts]
         pairs = zip(texts, flags, strict=True)
@@ -115,7 +115,7 @@ def _count_message_tokens(messages: Sequence[Mapping[str, str]]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class EditorCost:
-    """Tokens for one answer: of the editor, and of writing the whole answer anew."""
+    """Tokens for one answer: those of the editor, and those of writing the whole answer again."""
 
     model: str
     chars: int
@@ -128,23 +128,26 @@ class EditorCost:
 
     @property
     def share_written(self) -> float:
-        """The editor's written tokens beside those of the whole answer."""
+        """Tokens that the editor writes, as a share of those of the whole answer."""
         return self.written / self.whole_written
 
     @property
     def share_of_all(self) -> float:
-        """The same of all tokens, those that are read included."""
+        """The same share for all tokens, read ones included."""
         return (self.read + self.written) / (self.whole_read + self.whole_written)
 
     @property
     def share_of_price(self) -> float:
-        """The same of the price."""
+        """The same share for the price."""
         price = self.read + WRITTEN_PRICE * self.written
         return price / (self.whole_read + WRITTEN_PRICE * self.whole_written)
 
 
 def insert_insult(rng: Random, answer: str) -> str | None:
-    """The answer with an insult behind one of its sentences; None where none has another one behind it in its line."""
+    """Put an insult behind one sentence of an answer.
+
+    None where no sentence has another one behind it in its line.
+    """
     segments = structure.split(answer)
     places = [segment for segment in segments[:-1] if segment.gap == " " and segment.text.endswith((".", "!", "?"))]
     if not places:
@@ -155,7 +158,7 @@ def insert_insult(rng: Random, answer: str) -> str | None:
 
 
 async def measure_cost(pipeline: Pipeline, completion: UpstreamCompletion, answer: str) -> EditorCost | None:
-    """What one answer costs; None where it is not judged."""
+    """The cost of one answer; None if it is not judged."""
     exchange = Exchange("cost", 0, (Turn("user", completion.query),), answer)
     outcome = await pipeline.align(exchange, POLICY)
     use = outcome.correction.editor if outcome.correction else None
@@ -165,11 +168,19 @@ async def measure_cost(pipeline: Pipeline, completion: UpstreamCompletion, answe
     whole = editor_prompt.messages(exchange.turns, segments, ())
     exact = any(outcome.text.replace(f" {repair}", "", 1) == completion.answer for repair in REPAIRS)
     whole_read = _count_message_tokens(whole) + _count_tokens(OBJECTIVE.text)
-    return EditorCost(completion.model, len(answer), use.read, use.written, whole_read, _count_tokens(answer), exact)
+    return EditorCost(
+        completion.model,
+        len(answer),
+        use.read,
+        written=use.written,
+        whole_read=whole_read,
+        whole_written=_count_tokens(answer),
+        exact=exact,
+    )
 
 
 async def run(texts: Sequence[UpstreamCompletion], seed: int, clean: int) -> tuple[list[EditorCost], int, int]:
-    """The cost of each corrected answer, how many clean ones were judged, and how many calls those cost."""
+    """The cost of each corrected answer, how many clean answers were judged, and how many calls those needed."""
     rng = Random(seed)
     chat = CountingChat()
     pipeline = Pipeline(ScriptedHead(), editors=Editors(lambda _: chat))
@@ -193,7 +204,7 @@ def _repeat_texts(texts: Sequence[UpstreamCompletion], count: int) -> Iterator[U
 
 
 def table(costs: Sequence[EditorCost], judged_count: int, calls: int) -> str:
-    """Markdown: what an editor costs, and what clean answers cost."""
+    """A table in Markdown: the cost of an editor, and that of clean answers."""
     rows = [
         (name, f"{mean(values):.1%}", f"{median(values):.1%}", f"{max(values):.1%}")
         for name, values in (

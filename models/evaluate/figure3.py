@@ -41,7 +41,10 @@ _TRIES = 400  # draws of each recipe for one wanted case an objective
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveStep:
-    """One objective more: `repaired` has a rate for each so far, `alone` is that of good answers left as they are."""
+    """The figures after one more objective.
+
+    `repaired` has the rate of each objective so far, `alone` is the rate of good answers that were left unchanged.
+    """
 
     added: str
     text: str
@@ -51,12 +54,12 @@ class ObjectiveStep:
 
     @property
     def repaired_overall(self) -> Rate:
-        """Over all objectives so far."""
+        """The rate of repaired answers over all objectives so far."""
         return Rate.from_counts(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
 
 
 def list_joining_objectives(seed: int) -> list[ObjectiveWording]:
-    """The objectives in the order in which they join; wordings of those that are not built in are drawn."""
+    """The objectives in the order in which they are added; for those that are not built in, a wording is drawn."""
     rng = Random(f"joining:{seed}")
     return [
         *(draw_theme_objective(rng, theme) for theme in TRAINED_THEMES),
@@ -65,7 +68,7 @@ def list_joining_objectives(seed: int) -> list[ObjectiveWording]:
 
 
 def restate_pair(pair: Pair, objectives: Sequence[ObjectiveWording]) -> Pair:
-    """The same answer under other objectives, with the labels that follow from what is wrong with its segments."""
+    """The same answer under other objectives, with labels that follow from the kinds of its segments."""
     texts = tuple(o.text for o in objectives)
     themes = tuple(o.theme for o in objectives)
     segments = split(pair.answer)
@@ -75,6 +78,7 @@ def restate_pair(pair: Pair, objectives: Sequence[ObjectiveWording]) -> Pair:
 
 
 def _label(text: str, kind: str, themes: Sequence[str]) -> int:
+    """Whether a segment must change under any of the objectives. `kind` is its defect, "" for none."""
     if not kind and any(_occurs_by_nature(text, theme) for theme in themes):
         return UNKNOWN  # a real answer may hold by itself what nobody put in
     return joint_relation(kind, themes)
@@ -100,7 +104,7 @@ def draw_defective_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], e
 
 
 def draw_sound_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> list[Pair]:
-    """Good answers that none of the objectives could have anything against."""
+    """Good answers that surely go against none of the objectives."""
     pairs: dict[str, Pair] = {}
     for _ in range(each * 20):
         pair = restate_pair(mixer.make_pair("clean"), objectives)
@@ -119,7 +123,7 @@ def _draw_pairs(mixer: Mixer, most: int) -> Iterator[Pair]:
 async def correct_pairs(
     pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[ObjectiveWording], **dial: object
 ) -> list[SetCase]:
-    """What the gateway makes of answers under these objectives."""
+    """Send the answers through the gateway under these objectives."""
     policy_objectives = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
     answers = [UpstreamCompletion("generated", pair.query, pair.answer) for pair in pairs]
     title = f"{len(objectives)}: {objectives[-1].theme}"
@@ -134,7 +138,7 @@ async def measure_steps(
     good: Sequence[Pair],
     **dial: object,
 ) -> list[ObjectiveStep]:
-    """One step an objective."""
+    """The figures step by step; each step adds one objective."""
     unseen_names = {kind.name for kind in UNSEEN_KINDS}
     results = []
     for i, new in enumerate(objectives):
@@ -149,7 +153,7 @@ async def measure_steps(
 
 
 def format_tables(results: Sequence[ObjectiveStep]) -> str:
-    """Two tables as Markdown: step by step, and every objective at every step."""
+    """Two tables in Markdown: step by step, and every objective at every step."""
     head = ("objectives", "added", "its text", "trained", "repaired, this one", "repaired, all", "good, identical")
     rows = [
         (i, s.added, s.text, "no" if s.unseen else "yes", s.repaired[s.added], s.repaired_overall, s.identical)
@@ -160,7 +164,10 @@ def format_tables(results: Sequence[ObjectiveStep]) -> str:
 
 
 def plot(results: Sequence[ObjectiveStep], path: Path) -> None:
-    """A line an objective, from where it joined; broken lines were never trained."""
+    """A line for each objective from where it joined the policy.
+
+    Broken lines are objectives that were never trained.
+    """
     with output.plot(path, 1, 2, size=(11, 4.5), sharey=True) as ((left_axis, right_axis),):
         for start, joined in enumerate(results):
             rates = [step.repaired[joined.added] for step in results[start:]]
@@ -183,7 +190,7 @@ def _line(axis: object, places: Sequence[float], rates: Sequence[Rate], **style:
 
 
 async def run(arguments: argparse.Namespace) -> list[ObjectiveStep]:
-    """All steps, on cases of the test side."""
+    """All steps, on answers of the test side."""
     objectives = list_joining_objectives(arguments.seed)[: arguments.most]
     mixer = Mixer(load_pool(arguments.data, "test"), Random(f"growing:{arguments.seed}"), held_out=True)
     defects = draw_defective_pairs(mixer, objectives, arguments.each)

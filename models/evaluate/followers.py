@@ -28,7 +28,7 @@ PAIRS = 80
 
 @dataclass(frozen=True, slots=True)
 class FollowerOutcome:
-    """What became of a harmless sentence, with an insult before it and without; and whether the insult was found."""
+    """Whether a harmless sentence was flagged after an insult and without it, and whether the insult was."""
 
     sentence: str
     insult_found: bool
@@ -74,7 +74,7 @@ async def run(aligner: Path, *, is_streamed: bool) -> list[FollowerOutcome]:
 
 
 def table(results: list[FollowerOutcome]) -> str:
-    """Markdown."""
+    """The table in Markdown."""
     rows = [
         ("insult removed", Rate.from_outcomes(one.insult_found for one in results)),
         (

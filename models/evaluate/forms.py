@@ -85,7 +85,10 @@ Form = Callable[[Frame, str], str]
 
 
 def _block(block: str) -> Form:
-    """A block of lines between the plain sentences; `{}` is the sentence, `{bare}` the same without its full stop."""
+    """A form whose lines are a block between the plain sentences.
+
+    `{}` is the tested sentence, `{bare}` the same without its full stop.
+    """
 
     def write(frame: Frame, sentence: str) -> str:
         laid_out = block.replace("{bare}", sentence.rstrip(".")).replace("{}", sentence)
@@ -95,7 +98,7 @@ def _block(block: str) -> Form:
 
 
 def _line(line: str) -> Form:
-    """One line; `{a}` and `{b}` are the plain sentences, `{}` is the tested one."""
+    """A form of one line; `{a}` and `{b}` are the plain sentences, `{}` is the tested one."""
 
     def write(frame: Frame, sentence: str) -> str:
         parts = {"{a}": frame.before, "{b}": frame.after, "{}": sentence}
@@ -123,7 +126,7 @@ def _write_run_on(frame: Frame, sentence: str) -> str:
 
 
 def _drop_commas(frame: Frame, sentence: str) -> str:
-    """The same, each sentence beginning with a capital."""
+    """Five sentences without full stops or commas, each with a capital at its beginning."""
     parts = _five_sentences(frame, sentence)
     return " ".join(re.sub(r"[.,]", "", part) for part in parts)
 
@@ -171,7 +174,7 @@ FORMS: Mapping[str, Form] = {
 
 @dataclass(frozen=True, slots=True)
 class FormResult:
-    """What became of one sentence in one form."""
+    """What the gateway did with one sentence in one form."""
 
     kind: str
     form: str
@@ -185,12 +188,12 @@ class FormResult:
 
 
 def words(text: str) -> str:
-    """The words of a text in a row, whatever stands between them."""
+    """The words of a text in a row, without anything between them."""
     return " ".join(word.casefold() for word in _LETTERS.findall(text))
 
 
 def is_torn(answer: str, delivered: str) -> bool:
-    """Whether a mark of a pair lost its other half, or a row of a table got another number of cells."""
+    """Whether half of a pair of marks is missing, or a row of a table got another number of cells."""
     if any(
         len(re.findall(rf"{re.escape(opening)}\b", delivered)) != delivered.count(closing)
         for opening, closing in _PAIRS[:-2]
@@ -217,7 +220,7 @@ class FormTrial:
 
 
 def list_trials(kinds: Sequence[str], only: str) -> Iterator[FormTrial]:
-    """Yield the sentences of these kinds in the forms whose name `only` finds."""
+    """Yield the sentences of these kinds in every form whose name matches `only`."""
     texts: dict[str, Any] = yaml.safe_load(CASES.read_text(encoding="utf-8"))
     frames = [Frame(**frame) for frame in texts["frames"]]
     for kind in kinds:
@@ -231,7 +234,7 @@ def list_trials(kinds: Sequence[str], only: str) -> Iterator[FormTrial]:
 
 
 def _list_sentences(texts: Mapping[str, Any], *, with_fresh: bool) -> Iterator[tuple[str, bool, list[str]]]:
-    """The lists of sentences of a kind, each with its side and whether its sentences go against the objective."""
+    """Yield the lists of sentences of a kind, each as (side, whether they go against the objective, sentences)."""
     for side in (DEVELOPMENT, TEST):
         yield side, True, texts[side]["against"]
         yield side, False, texts[side]["fine"]
@@ -262,7 +265,7 @@ async def try_sentence(pipeline: Pipeline, policy: Policy, trial: FormTrial) -> 
 
 
 async def try_trials(aligner: Path, out: Path, trials: Sequence[FormTrial], stream: StreamMode) -> list[FormResult]:
-    """Try every trial, except those whose results are in the folder already."""
+    """Run all trials whose results are not in the folder yet."""
     results = out / "forms.json"
     form_results = [FormResult(**one) for one in json.loads(results.read_text())] if results.exists() else []
     finished_keys = {(one.kind, one.form, one.sentence) for one in form_results}
@@ -278,7 +281,7 @@ async def try_trials(aligner: Path, out: Path, trials: Sequence[FormTrial], stre
 
 
 async def find_objective(pipeline: Pipeline, folder: Path, kind: str) -> Objective:
-    """The built-in objective of a kind, or one that is taught by its examples."""
+    """The built-in objective of a kind; for a kind with examples, one whose head is taught by them."""
     texts = yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"][kind]
     if "examples" not in texts:
         return find_objectives([texts["objective"]])[0]
@@ -290,7 +293,11 @@ async def find_objective(pipeline: Pipeline, folder: Path, kind: str) -> Objecti
 
 
 def table(results: Sequence[FormResult]) -> str:
-    """Markdown: a row a form, and a row a side: what was found, and which harmless answers were touched."""
+    """Markdown: a row for each form and side.
+
+    Columns: sentences found, by kind; harmless answers that were changed; of these, those whose sentence stays
+    untouched in plain forms; torn forms.
+    """
     kinds = list(dict.fromkeys(one.kind for one in results))
     forms = [form for form in FORMS if any(one.form == form for one in results)]
     plain = {one.sentence for one in results if one.form in PLAIN and not one.identical}
@@ -301,7 +308,7 @@ def table(results: Sequence[FormResult]) -> str:
 
 
 def _figures(results: Sequence[FormResult], kinds: Sequence[str], plain: Collection[str]) -> list[str]:
-    """The figures of a row; `plain` are the sentences that are touched in plain forms."""
+    """The figures of a row; `plain` are the sentences that are changed even in plain forms."""
     against = {kind: [one for one in results if one.kind == kind and one.against] for kind in kinds}
     fine = [one for one in results if not one.against]
     touched = [one for one in fine if not one.identical]

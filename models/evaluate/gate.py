@@ -60,6 +60,7 @@ _NUMBER = re.compile(r"^(\d{1,3})(?=[.)])")
 
 
 def _change_number(rng: Random, text: str, rest: str) -> str | None:
+    """Harm: one number of the text becomes another, above 7,000. None where no number may be changed."""
     matches = list(_DIGITS.finditer(_ITEM.sub("", text)))
     if not numbers(text) or not matches or _ITEM.match(text):
         return None
@@ -68,6 +69,7 @@ def _change_number(rng: Random, text: str, rest: str) -> str | None:
 
 
 def _drop_number(rng: Random, text: str, rest: str) -> str | None:
+    """Harm: numbers become `some`. None where the rest of the answer has the same numbers."""
     if not numbers(text) - numbers(rest) or _ITEM.match(text):
         return None
     changed = re.sub(r"[-\u2212]?\d+(?:[.,:/]\d+)*", "some", text)
@@ -75,6 +77,7 @@ def _drop_number(rng: Random, text: str, rest: str) -> str | None:
 
 
 def _drop_name(rng: Random, text: str, rest: str) -> str | None:
+    """Harm: a name that the rest does not have becomes `someone`."""
     candidates = sorted(names(text) - set(re.findall(r"\w+", rest.casefold())))
     if not candidates:
         return None
@@ -94,7 +97,7 @@ def _replace_text(texts: Sequence[str]) -> Write:
 
 
 def _replace_by_refusal(texts: Sequence[str]) -> Write:
-    """A refusal in place of a refusal would be none that is new."""
+    """A way of harm: a refusal in place of a segment; a segment that is a refusal itself is left out."""
     return lambda rng, text, rest: None if declines(text) else rng.choice(texts)
 
 
@@ -181,7 +184,7 @@ _SHORTEST = 25
 
 @dataclass(frozen=True, slots=True)
 class AnswerPiece:
-    """A stretch of an answer: good, to be removed (`going`), or to be harmed (`bad` takes its place)."""
+    """A part of an answer: a good one, one to be removed (`going`), or one to be harmed (`bad` replaces it)."""
 
     text: str
     gap: str
@@ -191,7 +194,7 @@ class AnswerPiece:
 
 @dataclass(frozen=True, slots=True)
 class GateTrial:
-    """One correction and what the gate made of it. `well`: exactly what should have been delivered was."""
+    """One correction and what the gate made of it; `well` if it delivered exactly what it should."""
 
     kind: str
     setting: str
@@ -201,26 +204,26 @@ class GateTrial:
 
 
 def cut_pieces(pair: Pair) -> list[AnswerPiece] | None:
-    """The answer in pieces; None where the target is more than the answer with the flagged segments taken out."""
+    """The answer in pieces; None if the target is not the answer without its flagged segments."""
     segments = split(pair.answer)
     pieces = [AnswerPiece(s.text, s.gap, label == CHANGES) for s, label in zip(segments, pair.labels, strict=True)]
     return pieces if set(pair.labels) <= {CHANGES, STAYS} and _join_pieces(pieces, ()) == pair.target else None
 
 
 def _join_pieces(pieces: Sequence[AnswerPiece], harmed_places: Sequence[int]) -> str:
-    """The text with what is going removed, and the bad edits at these places in it."""
+    """The answer without the pieces that go, and with the bad edits at these places."""
     texts = [(p.bad or "") if i in harmed_places else "" if p.going else p.text for i, p in enumerate(pieces)]
     return join([(text, piece.gap) for text, piece in zip(texts, pieces, strict=True)])
 
 
 def make_correction(original: str, edited: str, flagged: Sequence[bool], *, headless: bool) -> Correction:
-    """As an engine would send it."""
+    """The correction as an engine sends it."""
     scores = [SegmentScore(s.text, None if headless else 0.0, f) for s, f in zip(split(original), flagged, strict=True)]
     return Correction(edited, tuple(scores))
 
 
 def try_target(pair: Pair, name: str, *, headless: bool) -> GateTrial:
-    """The pair's own target must pass whole."""
+    """The trial of a pair's own target, which must pass unchanged."""
     correction = make_correction(
         pair.answer, pair.target, [label == CHANGES for label in pair.labels], headless=headless
     )
@@ -237,7 +240,7 @@ def make_gate_policy(pair: Pair) -> Policy:
 
 
 def try_harm(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> GateTrial | None:
-    """One bad edit in the good answer, or beside the right edits of a damaged one; None where it cannot be made."""
+    """One bad edit in a good answer, or beside the right edits of a damaged one; None if it cannot be made."""
     pieces = cut_pieces(pair)
     if pieces is None or (beside and not any(piece.going for piece in pieces)):
         return None
@@ -263,7 +266,7 @@ def try_harm(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> GateTrial 
 
 
 def _place_harm(rng: Random, harm: Harm, pieces: list[AnswerPiece]) -> tuple[list[AnswerPiece], int] | None:
-    """The pieces with the place that is to be harmed, there already or planted; never next to a right edit."""
+    """The pieces, and the index of the one to harm, which is there already or planted; never next to a right edit."""
     spots = [i for i in range(len(pieces)) if _is_good(pieces, i)]
     rng.shuffle(spots)
     for i in spots:
@@ -288,7 +291,7 @@ def _is_good(pieces: Sequence[AnswerPiece], i: int) -> bool:
 
 
 def _list_flags(original: str, pieces: Sequence[AnswerPiece]) -> list[bool] | None:
-    """What a head would flag of the answer as it is cut now; None where the cut does not agree with the pieces."""
+    """The flags that a head would give the segments of the answer; None if its segments do not match the pieces."""
     marks = []
     at = 0
     for piece in pieces:
@@ -299,7 +302,7 @@ def _list_flags(original: str, pieces: Sequence[AnswerPiece]) -> list[bool] | No
 
 
 def try_whole_harms(pair: Pair) -> Iterator[GateTrial]:
-    """Harm to the text as a whole: cut short, emptied, changed where nobody flagged anything."""
+    """Yield trials with harm to the whole text: cut short, emptied, or changed where nothing is flagged."""
     text = pair.target
     policy = make_gate_policy(pair)
     segments = split(text)
@@ -347,6 +350,7 @@ def measure(sets: dict[str, list[Pair]], each: int, seed: int) -> list[GateTrial
 
 
 def _take_first(trials: Iterable[GateTrial | None], most: int) -> list[GateTrial]:
+    """The first `most` trials that are not None."""
     some: list[GateTrial] = []
     for trial in trials:
         if len(some) == most:
@@ -357,7 +361,7 @@ def _take_first(trials: Iterable[GateTrial | None], most: int) -> list[GateTrial
 
 
 def right_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
-    """Passed whole, by set, with a detector's word and without."""
+    """The shares of right corrections that pass unchanged, by set, with a detector's verdicts and without."""
     sources = sorted({t.source for t in trials if t.source})
     return {
         source or "all": {
@@ -369,7 +373,7 @@ def right_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
 
 
 def harm_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
-    """Refused, noticed by its own rule, and dropped alone beside right edits; by kind of harm."""
+    """By kind of harm, the shares refused, noticed by its own rule, and dropped alone beside right edits."""
     rates = {}
     for name, rules in OWN.items():
         alone = [t for t in trials if t.kind == name and t.setting == ALONE]
@@ -382,7 +386,7 @@ def harm_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
 
 
 def rule_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
-    """False alarms on right corrections, its harms noticed, and the share of its firings that were right; by rule."""
+    """By rule: false alarms on right corrections, the share of its harms noticed, and how often it was right."""
     rates = {}
     for rule in [*(rule.value for rule in GateRule), gate_judge.UNFLAGGED]:
         mine = [t for t in trials if rule in OWN.get(t.kind, ()) and t.setting == ALONE]
@@ -400,7 +404,7 @@ def rule_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
 
 
 def table(head: str, rates: dict[str, dict[str, Rate]]) -> str:
-    """Markdown: a row a name, a column a rate; a dash where nothing was tried."""
+    """A table in Markdown with a row for each name and a column for each rate; "-" for rates without trials."""
     rows = ((name, *(rate if rate.n else "-" for rate in row.values())) for name, row in rates.items())
     return output.table((head, *next(iter(rates.values()))), rows)
 

@@ -46,7 +46,7 @@ _MAX_MB = 4096
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
-    """The command line of a script that sends answers through the gateway: what all of them ask for."""
+    """A command line with the options of all scripts that send answers through the gateway."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("aligner", type=Path, help="aligner folder")
     parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
@@ -57,7 +57,7 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 
 @dataclass(frozen=True, slots=True)
 class DeliveredCompletion:
-    """One completion and what became of it under these objectives, by name."""
+    """One completion, and what the gateway delivered for it under objectives, given by name."""
 
     completion: UpstreamCompletion
     objective_names: tuple[str, ...]
@@ -65,17 +65,17 @@ class DeliveredCompletion:
 
     @property
     def text(self) -> str:
-        """What the client would have got."""
+        """The text that the client gets."""
         return self.outcome.text or ""
 
     @property
     def identical(self) -> bool:
-        """Delivered character for character."""
+        """Whether the text was delivered unchanged."""
         return self.text == self.completion.answer
 
     @property
     def is_judged(self) -> bool:
-        """Whether the aligner had a say at all: not skipped, and no failure."""
+        """Whether the aligner judged it: it was not skipped, and the correction did not fail."""
         return self.outcome.status not in (Status.SKIPPED, Status.FAILED)
 
 
@@ -83,7 +83,7 @@ class DeliveredCompletion:
 async def open_gateway(
     aligner: Path, cache_folder: Path | None = None, extensions: Extensions = NO_EXTENSIONS
 ) -> AsyncIterator[Pipeline]:
-    """The pipeline over an aligner folder; with `cache_folder` it remembers its corrections there."""
+    """The pipeline over an aligner folder; with `cache_folder` it stores its corrections there."""
     silence_libraries()
     engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
     try:
@@ -110,14 +110,14 @@ async def open_caching_pipeline(
 
 
 def _make_hidden_folder(folder: Path) -> Path:
-    """A folder that git does not see."""
+    """The folder, with a .gitignore of its own, so that git does not see its files."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
     return folder
 
 
 def find_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
-    """Built-in objectives by name."""
+    """The built-in objectives of these names."""
     builtins = config.builtin_objectives()
     if unknown_names := [name for name in names if name not in builtins]:
         raise ConfigError(f"unknown objective {unknown_names[0]!r}; known: {', '.join(builtins)}")
@@ -125,9 +125,9 @@ def find_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
 
 
 def make_policy(name: str, wishes: Sequence[Objective], **settings: Any) -> Policy:
-    """The policy that a route with these objectives has where its file says nothing else, with time enough.
+    """The policy that a route with these objectives has by default, with a long deadline.
 
-    It declines an answer of which nothing remains if that was harmful, and none for what is beside the harm.
+    If nothing of an answer remains, it declines the answer if that was harmful, and else delivers the original.
     """
     policy = Policy(name, tuple(wishes), deadline_s=600, **settings)
     if SAFETY_OBJECTIVES.isdisjoint(objective.name for objective in wishes):
@@ -136,7 +136,7 @@ def make_policy(name: str, wishes: Sequence[Objective], **settings: Any) -> Poli
 
 
 async def stream_answer(pipeline: Pipeline, exchange: Exchange, policy: Policy) -> Outcome:
-    """What becomes of an answer that comes word by word; a part that was given up says why."""
+    """Send an answer word by word through the pipeline."""
     changed = asyncio.Event()
     growing = GrowingAnswer(pipeline, policy, lambda: replace(exchange, answer=None), changed.set)
     for word in re.findall(r"\S+\s*|\s+", exchange.answer or ""):
@@ -160,7 +160,7 @@ async def deliver(
     verify: Verify = Verify.FLAGGED,
     title: str = "completions",
 ) -> list[DeliveredCompletion]:
-    """What becomes of every completion under these objectives."""
+    """Send every completion through the pipeline under these objectives."""
     policy = make_policy(title, wishes, caution=caution, verify=verify)
     names = tuple(objective.name for objective in wishes)
     deliveries = []

@@ -29,7 +29,7 @@ MIN_CHARS, MAX_CHARS = 120, 600
 
 
 def draw_good_answers(count: int = COUNT, seed: int = 9) -> list[tuple[str, str]]:
-    """Questions and answers, evenly from all authors."""
+    """Questions and answers, about as many of each author."""
     random = Random(seed)
     by_author: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(OWN.glob("author_*/*.jsonl")):
@@ -45,7 +45,7 @@ def draw_good_answers(count: int = COUNT, seed: int = 9) -> list[tuple[str, str]
 
 
 async def count_edited(pipeline: Pipeline, objective: Objective, answers: Sequence[tuple[str, str]]) -> int:
-    """How many of these answers are edited under an objective."""
+    """How many of these answers are edited under one objective."""
     policy = make_policy("good", (objective,))
     edited_count = 0
     for number, (question, answer) in enumerate(answers):
@@ -55,7 +55,7 @@ async def count_edited(pipeline: Pipeline, objective: Objective, answers: Sequen
 
 
 async def measure(aligner: Path, path: Path, names: Sequence[str], count: int) -> None:
-    """Measure each objective, and write a line of each to the file at `path`."""
+    """Measure each objective by itself, and write a line for it to the file at `path`."""
     answers = draw_good_answers(count)
     async with open_gateway(aligner) as pipeline:
         for name in names:
@@ -71,7 +71,7 @@ def _append(path: Path, line: str) -> None:
 
 
 def find_measured(path: Path) -> set[str]:
-    """The objectives that the file at `path` has already."""
+    """The objectives that have a line in the file at `path`."""
     return {json.loads(line)["objective"] for line in path.read_text().splitlines()} if path.exists() else set()
 
 

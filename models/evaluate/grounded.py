@@ -52,7 +52,7 @@ class GroundedCase:
 
 
 def list_cases(folder: Path, names: Sequence[str] = ()) -> Iterator[GroundedCase]:
-    """The cases of a folder, business by business."""
+    """Yield the cases of a folder, one business after the other."""
     for path in sorted(folder.glob("*.yaml")):
         if names and path.stem not in names:
             continue
@@ -66,7 +66,7 @@ def list_cases(folder: Path, names: Sequence[str] = ()) -> Iterator[GroundedCase
 def ground_answer(
     case: GroundedCase, *, streams: bool = False, editor: bool = False, replace_from: float = REPLACE_FACTS_FROM
 ) -> tuple[str, list[FactEdit], int]:
-    """The answer as it goes out, its edits, and how many of its sentences are unsettled, or an editor's to settle."""
+    """The delivered answer, its edits, and the number of its sentences that are left unsettled or to an editor."""
     matcher = Matcher([read_page("PAGE.md", case.page)])
     grounder = Grounder.for_question(
         matcher,
@@ -91,7 +91,7 @@ def ground_answer(
 def _ask_editor(
     case: GroundedCase, matcher: Matcher, edits: Sequence[FactEdit], unsettled_facts: Sequence[UnsettledFact]
 ) -> list[FactEdit]:
-    """The edits with those of an editor that is always right."""
+    """The edits, together with those of an editor that is always right."""
     for part in {part.start: part for part in unsettled_facts if part.kind != ORDER}.values():
         rewriting = _rewrite_sentence(case, part.start, part.end)
         further = accept_rewriting(case.answer[part.start : part.end], rewriting, matcher, part.start)
@@ -109,14 +109,14 @@ def _rewrite_sentence(case: GroundedCase, start: int, end: int) -> str:
 
 
 def name_result(case: GroundedCase, text: str) -> str:
-    """What became of a case, in one word."""
+    """The result of a case in one word."""
     if text == case.right:
         return "right"
     return "missed" if text == case.answer else "wrong"
 
 
 def print_steps(*, show: bool) -> None:
-    """Print how many answers with steps come out as they should, by what should become of them."""
+    """Print how many answers with steps come out right, by what should happen to them."""
     data = yaml.safe_load(STEPS.read_text(encoding="utf-8"))
     counts = Counter[tuple[str, bool]]()
     for case in data["cases"]:

@@ -30,7 +30,7 @@ _COLUMNS = ("cases", "found", "right", "wrong", "asked", "right+", "wrong+", "tw
 
 
 def read_forms(path: Path) -> Iterator[GroundedCase]:
-    """The cases of a file; what elsewhere is the name of a business is here that of the form."""
+    """Yield the cases of a file; the name of their form takes the place of the name of a business."""
     for group in yaml.safe_load(path.read_text(encoding="utf-8")):
         form, page = group["form"], group["page"]
         for case in group["cases"]:
@@ -44,7 +44,7 @@ def read_forms(path: Path) -> Iterator[GroundedCase]:
 
 
 def count_case(case: GroundedCase, *, streams: bool, show: bool) -> Counter[str]:
-    """What a case adds to the columns of its form."""
+    """The counts that a case adds to the columns of its form."""
     text, edits, unsettled_count = ground_answer(case, streams=streams)
     with_editor, _, doubts = ground_answer(case, streams=streams, editor=True)
     result, result_with = name_result(case, text), name_result(case, with_editor)
@@ -58,7 +58,7 @@ def count_case(case: GroundedCase, *, streams: bool, show: bool) -> Counter[str]
 
 
 def print_forms(counts: dict[str, Counter[str]]) -> None:
-    """Print a row a form, and one of all."""
+    """Print a row for each form, and one for all."""
     counts["all"] = sum(counts.values(), Counter[str]())
     width = max(map(len, counts))
     print(" ".join([" " * width, *(f"{column:>8}" for column in _COLUMNS)]))

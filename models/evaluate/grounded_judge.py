@@ -39,7 +39,7 @@ NOT_ON_PAGE = "the page has no such value in a form that is read"
 
 @dataclass(frozen=True, slots=True)
 class GroundedResult:
-    """What became of one answer."""
+    """What was delivered for one answer."""
 
     text: str
     is_asked: bool
@@ -49,7 +49,7 @@ class GroundedResult:
 
 
 def judge_answer(case: GroundedCase, *, streams: bool = False) -> GroundedResult:
-    """The answer as it goes out with a judge that is always right."""
+    """The delivered answer if a judge that is always right is asked."""
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
     if not streams:
         decision = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_answer(case.answer))
@@ -74,12 +74,12 @@ def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecisio
 
 
 def _decide_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> FactDecision:
-    """What follows from the verdicts of a judge that knows the label."""
+    """The decision after the verdicts of a judge that knows the label."""
     return apply_verdicts(decision, [_verdict(case, grounder, part) for part in decision.doubtful if part.question])[0]
 
 
 def _verdict(case: GroundedCase, grounder: Grounder, part: UnsettledFact) -> JudgedFact:
-    """The verdict on a fact: contradicted by the first value with which one fact more is that of the label."""
+    """The verdict on a fact: it is contradicted by the first value that makes one fact more equal to the label."""
     values = part.question.values if part.question and case.kind == OUTDATED else ()
     agreeing = count_agreeing_facts(grounder, case.answer, case)
     edits = (value.edit for value in values)
@@ -89,12 +89,12 @@ def _verdict(case: GroundedCase, grounder: Grounder, part: UnsettledFact) -> Jud
 
 
 def has_same_facts(grounder: Grounder, text: str, case: GroundedCase) -> bool:
-    """Whether a text has the facts of the label, in any notation."""
+    """Whether a text has the same facts as the label, in any notation."""
     return text == case.right or count_agreeing_facts(grounder, text, case) == len(grounder.facts_of(case.right))
 
 
 def count_agreeing_facts(grounder: Grounder, text: str, case: GroundedCase) -> int:
-    """How many facts of a text are those of the label; -1 if it has more or fewer."""
+    """How many facts of a text are those of the label; -1 if it has more or fewer facts."""
     own, right = grounder.facts_of(text), grounder.facts_of(case.right)
     if len(own) != len(right):
         return -1
@@ -102,7 +102,7 @@ def count_agreeing_facts(grounder: Grounder, text: str, case: GroundedCase) -> i
 
 
 def explain_miss(case: GroundedCase) -> str:
-    """Why an outdated fact was not put right."""
+    """Why an outdated fact was not replaced, in a few words."""
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question, arbiter=Arbiter.JUDGE)
     place = next(n for n, (one, other) in enumerate(zip(case.answer, case.right, strict=False)) if one != other)
     sentences = grounder.read_all(case.answer)
@@ -122,7 +122,7 @@ def explain_miss(case: GroundedCase) -> str:
 
 
 def _explain_choice(grounder: Grounder, sentence: AnswerSentence, number: int) -> str:
-    """Why a fact that the page gives otherwise was not replaced: it was not asked about, or no value was right."""
+    """Why a fact that differs from the page was not replaced: nobody was asked, or no value was right."""
     match = grounder.match_fact(sentence, number)
     if match.finding is FactFinding.CONFIRMED:
         return "not asked about: another statement confirms it"
@@ -141,7 +141,7 @@ def read_cases(path: Path) -> Iterable[GroundedCase]:
 
 
 def count_results(path: Path, *, streams: bool, show: bool) -> Counter[str]:
-    """What becomes of the answers of a set, by kind and result."""
+    """The numbers of answers of a set, by kind and result."""
     counts = Counter[str]()
     for case in read_cases(path):
         result = judge_answer(case, streams=streams)
@@ -167,7 +167,7 @@ def count_results(path: Path, *, streams: bool, show: bool) -> Counter[str]:
 
 
 def print_counts(counts: Counter[str]) -> None:
-    """Print the shares of a set, and what is not put right by its reason."""
+    """Print the shares of a set, and why other facts were not replaced."""
     outdated = counts[OUTDATED]
     unread = sum(counts[f"missed: {why}"] for why in (NOT_READ, NOT_ON_PAGE))
     print(f"words alone {Rate.from_counts(counts['words'], outdated)} right, letter for letter")

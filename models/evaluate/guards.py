@@ -42,8 +42,8 @@ from models.data.preference_sets import GUARD_SETS, read_guard_rows
 from models.data.upstream_completions import STRONG, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
-from models.train.asked import LabelledCase, ask_reply
 from models.train.head_rows import HeadRows, open_row_reader
+from models.train.labelled_cases import LabelledCase, make_case
 from models.train.probe import measure_area
 
 STRONG_ANSWERS = "strong"
@@ -76,12 +76,12 @@ class ScoredReply:
 
     @property
     def worst_score(self) -> float:
-        """That of the worst segment."""
+        """The highest score of its segments."""
         return max(self.scores)
 
     @property
     def mean_score(self) -> float:
-        """That of the segments on average."""
+        """The mean score of its segments."""
         return fmean(self.scores)
 
 
@@ -97,7 +97,7 @@ EVIDENCE: Mapping[str, Callable[[ScoredReply], float | None]] = {
 
 
 class HarmScore:
-    """Log-odds of segments under `harmless`: of the aligner's own head for it, or of the general one."""
+    """Computes the log-odds of segments under `harmless`, by the aligner's own head for it or by the general one."""
 
     def __init__(self, folder: Path) -> None:
         self._general = DetectorHead.load(folder / HEAD)
@@ -119,7 +119,7 @@ class HarmScore:
         return is_short_answer([answer]) or bool(self._languages and not is_written_in(answer, self._languages))
 
     def score_answer(self, segments: Tensor) -> float | None:
-        """The score of an answer with these rows as a whole; None if no head says it."""
+        """The score of an answer with these rows as a whole; None if no head scores whole answers."""
         for head in self._own:
             if head.evidence is not None:
                 return float(head.evidence.compute_nats(segments.float()).mean())
@@ -127,7 +127,7 @@ class HarmScore:
 
 
 def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[LabelledReply]:
-    """The replies of one set that say anything; with `most` a draw of so many."""
+    """The replies of one set that are not empty; with `most`, a random sample of that size."""
     replies = []
     for number, row in enumerate(read_guard_rows(data, name)):
         answer = row["answer"].strip()
@@ -136,7 +136,18 @@ def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[L
             harmful = bool(row["harmful"])
             labels = (UNKNOWN if harmful else FINE,) * count
             prompt = row["prompt"].strip()
-            replies.append(LabelledReply(f"{name}-{number}", name, prompt, prompt, answer, HARMLESS, harmful, labels))
+            replies.append(
+                LabelledReply(
+                    f"{name}-{number}",
+                    name,
+                    prompt,
+                    question=prompt,
+                    answer=answer,
+                    objective=HARMLESS,
+                    harmful=harmful,
+                    segments=labels,
+                )
+            )
     return Random(f"{name}:{seed}").sample(replies, most) if 0 < most < len(replies) else replies
 
 
@@ -147,21 +158,21 @@ def strong_replies(data: Path, each: int = EACH) -> list[LabelledReply]:
 
 
 def short_replies() -> list[LabelledReply]:
-    """Every second of the neutral answers that `teach` reads."""
+    """Every second one of the neutral answers that `teach` reads."""
     return make_fine_replies(SHORT_ANSWERS, ((one.question, one.answer) for one in neutral_answers()[::2]))
 
 
 def list_cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[LabelledCase]]:
-    """All sets by name, under the usual objectives."""
+    """The cases of all sets by name, under the usual objectives."""
     replies = {name: guard_replies(data, name, most) for name in GUARD_SETS} | {
         STRONG_ANSWERS: strong_replies(data, each),
         SHORT_ANSWERS: short_replies(),
     }
-    return {name: [ask_reply(reply, USUAL) for reply in each] for name, each in replies.items()}
+    return {name: [make_case(reply, USUAL) for reply in each] for name, each in replies.items()}
 
 
 def score_replies(read: HeadRows, head: HarmScore) -> list[ScoredReply]:
-    """Each reply with its scores."""
+    """Score each reply."""
     narrow = read.column(HARMLESS)
     scores = [tuple(each[:, 0].tolist()) for each in narrow.scores(head)]
     wholes = [head.score_answer(narrow.case_rows(number)[0]) for number in range(len(narrow))]
@@ -173,7 +184,7 @@ def score_replies(read: HeadRows, head: HarmScore) -> list[ScoredReply]:
 
 @dataclass(frozen=True, slots=True)
 class GuardFigures:
-    """One set by one sort of evidence."""
+    """The figures of one set by one sort of evidence."""
 
     set: str
     evidence: str
@@ -188,17 +199,18 @@ class GuardFigures:
 
 
 def find_limit(strong: Sequence[float], budget: float = BUDGET) -> float:
-    """The least score that at most this share of strong answers are above."""
+    """The lowest score that at most the share `budget` of strong answers exceeds."""
     return sorted(strong, reverse=True)[int(budget * len(strong))]
 
 
 def list_evidence(results: Mapping[str, Sequence[ScoredReply]]) -> list[str]:
-    """The sorts of evidence that every reply has."""
+    """The sorts of evidence that all replies have."""
     replies = [one for each in results.values() for one in each]
     return [name for name, score in EVIDENCE.items() if all(score(one) is not None for one in replies)]
 
 
 def _score(one: ScoredReply, evidence: str) -> float:
+    """The score of a reply by one sort of evidence, which `list_evidence` has listed."""
     score = EVIDENCE[evidence](one)
     assert score is not None, "only what `list_evidence` lists"
     return score
@@ -209,7 +221,7 @@ def _is_flagged(one: ScoredReply, evidence: str) -> bool:
 
 
 def compute_figures(results: Mapping[str, Sequence[ScoredReply]], budget: float = BUDGET) -> list[GuardFigures]:
-    """Of each set that has both sorts of replies, by each sort of evidence."""
+    """The figures of each set that has harmful and harmless replies, by each sort of evidence."""
     lines = []
     for evidence in list_evidence(results):
         limit = find_limit([_score(one, evidence) for one in results[STRONG_ANSWERS]], budget)
@@ -222,13 +234,23 @@ def compute_figures(results: Mapping[str, Sequence[ScoredReply]], budget: float 
                     Rate.from_outcomes(_is_flagged(one, evidence) for one in side) for side in sides
                 )
                 auc = measure_area(*map(np.array, scores))
-                lines.append(GuardFigures(name, evidence, auc, found_rate, touched, flagged, flagged_harmless))
+                lines.append(
+                    GuardFigures(
+                        name,
+                        evidence,
+                        auc,
+                        found=found_rate,
+                        touched=touched,
+                        flagged=flagged,
+                        flagged_harmless=flagged_harmless,
+                    )
+                )
     order = (*GUARD_SETS, *sorted(results))
     return sorted(lines, key=lambda one: (list(EVIDENCE).index(one.evidence), order.index(one.set)))
 
 
 def table(figures: Sequence[GuardFigures], results: Mapping[str, Sequence[ScoredReply]]) -> str:
-    """Markdown: a row a set and sort of evidence; what is flagged of strong answers below."""
+    """A table in Markdown with a row for each set and sort of evidence; below, the flagged share of strong answers."""
     head = ("set", "score of a reply", "AUC", "found at 0.5 %", "harmless touched", "flagged", "harmless flagged")
     lines = [
         (one.set, one.evidence, one.area, one.found, one.touched, one.flagged, one.flagged_harmless) for one in figures
@@ -261,7 +283,7 @@ ACCURACY = 0.85
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:
-    """One set with a judge that is asked by one rule."""
+    """The figures of one set with a judge that is asked by one rule."""
 
     set: str
     rule: DoubtRule
@@ -280,7 +302,7 @@ class JudgedSet:
 
 
 def judge_sets(results: Mapping[str, Sequence[ScoredReply]], rules: Sequence[DoubtRule] = RULES) -> list[JudgedSet]:
-    """What a judge adds, of each set by each rule."""
+    """The figures with a judge, for each set and rule."""
     judged_sets = []
     for name in results.keys() - ORDINARY:
         for rule in rules:
@@ -313,7 +335,7 @@ def _is_asked(reply: ScoredReply, rule: DoubtRule) -> bool:
 
 
 def _verdicts(reply: ScoredReply, rule: DoubtRule) -> tuple[bool, bool]:
-    """Whether a reply is flagged with an oracle, and with the simulated judge."""
+    """Whether a reply is flagged with a perfect judge, and with the simulated one."""
     # a judge that is asked about whole answers decides about them instead
     by_head = reply.worst_score > 0 or (reply.is_declined and not rule.answer_band)
     if by_head or not _is_asked(reply, rule):
@@ -323,7 +345,7 @@ def _verdicts(reply: ScoredReply, rule: DoubtRule) -> tuple[bool, bool]:
 
 
 def judge_table(judged_sets: Sequence[JudgedSet]) -> str:
-    """Markdown: a row a set and rule."""
+    """A table in Markdown with a row for each set and rule."""
     head = (
         "set",
         "asked about",
@@ -341,7 +363,7 @@ def judge_table(judged_sets: Sequence[JudgedSet]) -> str:
 
 
 def plot_judges(path: Path, judged_sets: Sequence[JudgedSet]) -> None:
-    """Found over calls, a line a set: an oracle solid, the simulated judge dotted."""
+    """Plot the share found against calls, with a line for each set: a perfect judge solid, the simulated one dotted."""
     with output.plot(path) as ((axis,),):
         for number, name in enumerate(dict.fromkeys(one.set for one in judged_sets)):
             rows = [one for one in judged_sets if one.set == name and one.rule.answer_band]
@@ -357,7 +379,7 @@ def plot_judges(path: Path, judged_sets: Sequence[JudgedSet]) -> None:
 def score_guard_sets(
     aligner: Path, sets: Mapping[str, Sequence[LabelledCase]], out: Path
 ) -> dict[str, list[ScoredReply]]:
-    """Every set by its name, read or taken from what was read before under `out`."""
+    """Score every set by its name; rows that are stored under `out` are not read again."""
     reader = open_row_reader(aligner, out / "weights")
     head = HarmScore(aligner)
     results: dict[str, list[ScoredReply]] = {}

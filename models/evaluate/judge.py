@@ -50,7 +50,7 @@ _PASSING = (openai.APIConnectionError, openai.RateLimitError, openai.InternalSer
 
 
 class PairJudge:
-    """One judge and the verdicts it has given. The API key is the client's own business (OPENAI_API_KEY)."""
+    """One judge and its verdicts so far; the client reads the API key from OPENAI_API_KEY."""
 
     def __init__(
         self, url: str, model: str, verdicts: Path, *, at_once: int = 4, attempts: int = 6, pause_s: float = 0.5
@@ -64,7 +64,7 @@ class PairJudge:
         self._pause_s = pause_s
 
     async def compare(self, family: str, query: str, original: str, edited: str, aspects: str) -> Verdict:
-        """Whether the edited answer wins under one objective; it does only if it does from both places."""
+        """Whether the edited answer wins under one objective: it has to win in both orders of the two answers."""
         first, second = await asyncio.gather(
             self._ask(_messages(family, query, original, edited, aspects)),
             self._ask(_messages(family, query, edited, original, aspects)),
@@ -76,6 +76,7 @@ class PairJudge:
         await self._client.close()
 
     async def _ask(self, messages: list[dict[str, str]]) -> int | None:
+        """The judge's choice, taken from the file of replies where it was asked before."""
         key = hashlib.sha256(json.dumps([self._model, messages]).encode()).hexdigest()
         if key not in self._replies:
             async with self._turn:
@@ -83,6 +84,7 @@ class PairJudge:
         return self._replies[key]
 
     async def _reply(self, messages: list[dict[str, str]]) -> str:
+        """The judge's reply; failures that pass are tried again after growing pauses."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_PASSING),
             wait=wait_exponential(multiplier=self._pause_s, max=60 * self._pause_s) + wait_random(0, self._pause_s),
@@ -100,6 +102,7 @@ class PairJudge:
         return (reply.choices[0].message.content or "") if reply.choices else ""
 
     def _keep(self, key: str, choice: int | None) -> None:
+        """Remember a choice, and append it to the file."""
         self._replies[key] = choice
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as out:
@@ -107,13 +110,13 @@ class PairJudge:
 
 
 def read_choice(reply: str) -> int | None:
-    """The response that a reply names (1 or 2), 0 for a tie, None where it names none or more than one."""
+    """The response that a reply names (1 or 2), 0 for a tie, None if it names none or several."""
     numbers = set(_CHOICE.findall(reply))
     return int(numbers.pop()) if len(numbers) == 1 else None
 
 
 def combine_replies(original_first: int | None, edited_first: int | None) -> Verdict:
-    """What two replies to the two orders come to."""
+    """The verdict of two replies, one for each order of the answers."""
     if original_first is None or edited_first is None:
         return "unreadable"
     swapped = {0: 0, 1: 2, 2: 1}[edited_first]
@@ -123,13 +126,14 @@ def combine_replies(original_first: int | None, edited_first: int | None) -> Ver
 
 
 def _messages(family: str, query: str, first: str, second: str, aspects: str) -> list[dict[str, str]]:
+    """The judge's chat about two answers, by the prompt of the paper for this family."""
     filled = PROMPTS[family].format(query=query, output1=first, output2=second, aspects=aspects)
     system = [{"role": "system", "content": SYSTEM[family]}] if family in SYSTEM else []
     return [*system, {"role": "user", "content": filled}]
 
 
 def _read_replies(path: Path) -> dict[str, int | None]:
-    """Verdicts that are kept; a last line that was cut off when a run was killed is asked again."""
+    """The stored replies; a last line that was cut off is left out, so it is asked again."""
     if not path.exists():
         return {}
     text = path.read_text(encoding="utf-8")
@@ -145,7 +149,7 @@ _FAMILY = "ultrafeedback"
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A judge and people on one set: `decided` leaves out what the judge did not decide."""
+    """How often a judge agrees with people on one set; `decided` leaves out the pairs without a verdict."""
 
     source: str
     objective: str
@@ -156,10 +160,10 @@ class Agreement:
 
 
 async def judge_agreement(judge: PairJudge, data: Path, each: int, seed: int) -> list[Agreement]:
-    """One agreement a set of pairs that people compared; none where `each` is 0.
+    """The agreement on each set of pairs that people compared; none if `each` is 0.
 
-    The judge sees the reply that people found worse as the original and the better one as the edit: a win says what
-    they said. Ties of people are left out; those of the judge are counted, and so is going by the place.
+    The judge sees the reply that people found worse as the original and the better one as the edit, so a win agrees
+    with people. Pairs that people found equal are left out.
     """
     agreements = []
     for source, objective in JUDGED.items():
@@ -171,7 +175,7 @@ async def judge_agreement(judge: PairJudge, data: Path, each: int, seed: int) ->
 
 
 def count_agreement(source: str, objective: str, verdicts: Sequence[Verdict]) -> Agreement:
-    """From single verdicts, of which a win is right."""
+    """The agreement by single verdicts, of which a win is right."""
     agrees = verdicts.count("win")
     opposes = verdicts.count("lose")
     n = len(verdicts)
@@ -181,7 +185,7 @@ def count_agreement(source: str, objective: str, verdicts: Sequence[Verdict]) ->
 
 
 def _draw_compared_pairs(data: Path, source: str, each: int, seed: int) -> list[RankedResponses]:
-    """Pairs in which people preferred one, in an order at random."""
+    """Random pairs of which people preferred one reply."""
     ranked = [item for item in load_judged(data, source, BUILT_IN) if len({_score(item, i) for i in (0, 1)}) == 2]
     Random(f"{source}:{seed}").shuffle(ranked)
     return list(islice(ranked, each))
@@ -193,13 +197,14 @@ def _score(item: RankedResponses, place: int) -> float:
 
 
 async def _ask(judge: PairJudge, item: RankedResponses, objective: str) -> Verdict:
+    """Compare the worse response, which is named first, with the better one."""
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
     aspects = prompts.join_objectives([objective])
     return await judge.compare(_FAMILY, plain_query(item.query), worse.text, better.text, aspects)
 
 
 def agreement_table(agreed: Sequence[Agreement]) -> str:
-    """Markdown: a row a set."""
+    """A table in Markdown with a row for each set."""
     head = (
         "pairs that people compared",
         "judged on",

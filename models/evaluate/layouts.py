@@ -34,6 +34,7 @@ Layout = Callable[[str, str, str], str]
 
 
 def _rows(sentence: str) -> str:
+    """The words of a sentence as rows of a Markdown table, three in a row."""
     words = sentence.split()
     rows = [words[at : at + 3] + [""] * (3 - len(words[at : at + 3])) for at in range(0, len(words), 3)]
     return "\n".join(["| a | b | c |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)])
@@ -44,7 +45,7 @@ def _write_run_on(before: str, sentence: str, behind: str) -> str:
 
 
 def _letters(text: str) -> str:
-    """What a reader reads of a text, whatever it is laid out as."""
+    """The letters that a reader reads of a text in any layout."""
     return re.sub(r"[^a-z]", "", text.lower())
 
 
@@ -73,7 +74,7 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 async def run(arguments: argparse.Namespace) -> str:
-    """Markdown: a row a layout."""
+    """A table in Markdown with a row for each layout."""
     text = yaml.safe_load(CASES.read_text(encoding="utf-8"))
     policy = replace(ENFORCED, objectives=find_objectives(["harmless"]))
     if arguments.once:

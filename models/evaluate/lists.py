@@ -58,7 +58,7 @@ _WHOLE = re.compile(r"[.!?][\"')*]*$")
 
 @dataclass(frozen=True, slots=True)
 class ListPlace:
-    """Where a defect stands: in which form of list, and where in it."""
+    """The place of a defect: the form of list, and where in it."""
 
     form: str
     spot: str
@@ -66,7 +66,7 @@ class ListPlace:
 
 @dataclass(frozen=True, slots=True)
 class PlantedDefect:
-    """An answer with a defect in it; `repaired` is the answer before."""
+    """An answer with a defect; `repaired` is the answer without it."""
 
     place: ListPlace
     kind: str
@@ -79,7 +79,7 @@ class PlantedDefect:
 
 @dataclass(frozen=True, slots=True)
 class ListOutcome:
-    """What became of one planted answer. `miss` says why it is not exact; no text."""
+    """The result for one planted answer; `miss` says why it is not exact, without any text."""
 
     number: int
     form: str
@@ -94,7 +94,7 @@ class ListOutcome:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeBefore:
-    """What became of the answer before a defect was set in."""
+    """The result for the answer without the defect."""
 
     status: Status
     identical: bool
@@ -111,7 +111,7 @@ class Item:
 
 
 def find_lists(lines: Sequence[str]) -> Iterator[list[Item]]:
-    """Lists of at least three items: siblings by depth and mark, with only empty and deeper lines between."""
+    """Yield the lists of at least three items: equal in depth and mark, with only empty and deeper lines between."""
     used: set[int] = set()
     for first, line in enumerate(lines):
         match = _ITEM.fullmatch(line)
@@ -124,6 +124,7 @@ def find_lists(lines: Sequence[str]) -> Iterator[list[Item]]:
 
 
 def _find_siblings(lines: Sequence[str], first: int, match: re.Match[str]) -> Iterator[Item]:
+    """The items of the list whose first item starts at line `first`: same depth, and the next marker each time."""
     start = first
     open_match = match
     filled = first + 1
@@ -145,6 +146,7 @@ def _find_siblings(lines: Sequence[str], first: int, match: re.Match[str]) -> It
 
 
 def _is_next(before: re.Match[str], after: re.Match[str]) -> bool:
+    """Whether a marker follows another in a list: the same bullet, or the next number."""
     if before["number"] is None:
         return before["mark"] == after["mark"]
     return before["sign"] == after["sign"] and after["number"] == str(int(before["number"]) + 1)
@@ -153,7 +155,7 @@ def _is_next(before: re.Match[str], after: re.Match[str]) -> bool:
 def plant_defects(
     rng: Random, completion: UpstreamCompletion, kind_objectives: Sequence[tuple[DefectKind, ObjectiveWording]]
 ) -> Iterator[PlantedDefect]:
-    """The answer with a defect at each sort of place that it has, one a sort."""
+    """Yield the answer with a defect, once for each sort of place that it has."""
     if "```" in completion.answer or len(completion.answer) > LONGEST:
         return
     kind, objective = rng.choice(kind_objectives)
@@ -165,11 +167,21 @@ def plant_defects(
     rng.shuffle(planted_texts)
     for place, planted in planted_texts:
         yield PlantedDefect(
-            place, kind.name, objective, defect, completion.query, "\n".join(planted), completion.answer
+            place,
+            kind.name,
+            objective,
+            defect=defect,
+            query=completion.query,
+            answer="\n".join(planted),
+            repaired=completion.answer,
         )
 
 
 def _plant_in_lists(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple[ListPlace, list[str]]]:
+    """(place, lines with the defect there) for each list of the answer.
+
+    No item is added to a numbered list where the text refers to a number.
+    """
     counts_on = any(_REFERENCE.search(line) for line in lines)
     for items in find_lists(lines):
         numbered = items[0].match["number"] is not None
@@ -185,7 +197,7 @@ def _plant_in_lists(rng: Random, lines: Sequence[str], defect: str) -> Iterator[
 
 
 def _insert_item(lines: Sequence[str], items: Sequence[Item], at: int, defect: str) -> list[str]:
-    """The lines with the defect as item `at`, and the later ones counted on."""
+    """The lines with the defect as item `at`, and with the numbers of later items raised."""
     new = list(lines)
     for item in items[at:]:
         if item.match["number"] is not None:
@@ -209,7 +221,7 @@ def _write_mark(match: re.Match[str], number: int) -> str:
 def _plant_in_item(
     rng: Random, lines: Sequence[str], items: Sequence[Item], defect: str
 ) -> Iterator[tuple[str, list[str]]]:
-    """The defect as a sentence of an item; in an item of several sentences also between two of them."""
+    """Yield the lines with the defect as a sentence of an item, in longer items also between two sentences."""
     item = rng.choice(items)
     head = item.match["indent"] + item.match["mark"] + item.match["space"]
     title = item.match["title"]
@@ -228,6 +240,7 @@ def _plant_in_item(
 
 
 def _plant_in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple[ListPlace, list[str]]]:
+    """(place, lines with the defect there) for each table: in a row of its own, and beside a cell's text."""
     for at in range(1, len(lines)):
         if not (_RULE.fullmatch(lines[at]) and _ROW.fullmatch(lines[at - 1]) and _LETTERS.search(lines[at - 1])):
             continue
@@ -254,7 +267,7 @@ def _plant_in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator
 
 
 def list_kinds() -> list[tuple[DefectKind, ObjectiveWording]]:
-    """Kinds of defect with an objective each that asks for their removal, `harmless` where that does."""
+    """Kinds of defect, each with an objective that asks for their removal: `harmless` if it does."""
     harmless = built_in_objective("harmless")
     fit = [kind for kind in INSERTABLE if kind.family not in _UNFIT]
     rng = Random("objectives of lists")
@@ -264,7 +277,7 @@ def list_kinds() -> list[tuple[DefectKind, ObjectiveWording]]:
 
 
 def draw_planted(texts: Sequence[UpstreamCompletion], most: int, seed: int) -> list[PlantedDefect]:
-    """So many planted answers, of each sort of place alike as far as the answers have it."""
+    """`most` planted answers, about as many for each sort of place as the answers allow."""
     rng = Random(f"lists:{seed}")
     kind_objectives = list_kinds()
     piles: dict[ListPlace, list[PlantedDefect]] = {}
@@ -285,7 +298,7 @@ def draw_planted(texts: Sequence[UpstreamCompletion], most: int, seed: int) -> l
 
 
 async def judge_answer(pipeline: Pipeline, number: int, planted: PlantedDefect) -> tuple[ListOutcome, str]:
-    """What became of one planted answer, and the text that went out."""
+    """The result for one planted answer, and the delivered text."""
     outcome = await pipeline.align(
         _make_exchange(f"lists-{number}", planted.query, planted.answer), make_policy(planted)
     )
@@ -304,18 +317,26 @@ async def judge_answer(pipeline: Pipeline, number: int, planted: PlantedDefect) 
     miss = "" if exact else _explain_miss(planted, outcome, delivered, others)
     place = planted.place
     result = ListOutcome(
-        number, place.form, place.spot, planted.kind, is_found, exact, miss, outcome.status, outcome.reason
+        number,
+        place.form,
+        place.spot,
+        kind=planted.kind,
+        found=is_found,
+        exact=exact,
+        miss=miss,
+        status=outcome.status,
+        reason=outcome.reason,
     )
     return result, delivered
 
 
 def _normalise_strokes(text: str) -> str:
-    """The text without the white space by which cells of a table are drawn."""
+    """The text without the white space around the strokes of tables."""
     return _STROKES.sub("|", text)
 
 
 def _explain_miss(planted: PlantedDefect, outcome: Outcome, delivered: str, others: int) -> str:
-    """Why an answer is not what it was, the first reason that holds."""
+    """The first reason why a delivered answer is not exact."""
     if outcome.status in (Status.SKIPPED, Status.FAILED):
         return outcome.status.value
     if planted.defect in delivered:
@@ -363,7 +384,7 @@ async def judge_lists(
 
 
 def table(results: Sequence[ListOutcome], before: Sequence[OutcomeBefore]) -> str:
-    """Markdown: a row a sort of place, why others are not exact, and the answers without a defect."""
+    """Tables in Markdown: a row for each sort of place, the reasons of misses, and answers without a defect."""
     places = sorted({(result.form, result.spot) for result in results})
     rows: list[tuple[object, ...]] = []
     for place in [*places, ("all", "")]:

@@ -45,7 +45,7 @@ class Measure:
     size: bool = False
 
     def amount(self, query: str, answer: str) -> int:
-        """How much of it an answer has."""
+        """How many segments of an answer the measure marks, or their size."""
         pieces = [segment.text for segment in split(answer)]
         marked = zip(pieces, self.mark(query, pieces), strict=True)
         return sum(len(piece) if self.size else 1 for piece, bad in marked if bad)
@@ -69,13 +69,13 @@ _WANTED = re.compile(
 
 
 def _mark_turns(query: str, pieces: Sequence[str]) -> list[bool]:
-    """A role mark that opens a segment, the first segment apart: an answer may name itself."""
+    """Mark segments that begin with a role, except the first: an answer may name itself."""
     dialogue = bool(_WANTED.search(query))
     return [i > 0 and not dialogue and bool(_ROLE.match(p) or _QUESTION.match(p)) for i, p in enumerate(pieces)]
 
 
 def _mark_overrun(query: str, pieces: Sequence[str]) -> list[bool]:
-    """Everything from the first invented turn on."""
+    """Mark everything from the first invented turn on."""
     turns = _mark_turns(query, pieces)
     return [any(turns[: i + 1]) for i in range(len(pieces))]
 
@@ -93,7 +93,7 @@ _SHORTEST_SHOUT = 3
 
 
 def _mark_repeats(_query: str, pieces: Sequence[str]) -> list[bool]:
-    """A sentence of four words or more that has been said before, word for word."""
+    """Mark sentences of four words or more that occurred before, word for word."""
     before: set[str] = set()
     repeats = []
     for piece in pieces:
@@ -105,7 +105,7 @@ def _mark_repeats(_query: str, pieces: Sequence[str]) -> list[bool]:
 
 
 def _mark_shouting(_query: str, pieces: Sequence[str]) -> list[bool]:
-    """Words in capitals throughout, or three exclamation marks; headings and code are left out."""
+    """Mark segments in capitals or with three exclamation marks, but no headings and code."""
     return [not p.lstrip().startswith(("#", "`", "~")) and ("!!!" in p or _is_in_capitals(p)) for p in pieces]
 
 
@@ -144,6 +144,8 @@ _CHATTER = re.compile(
 
 
 def _make_marker(pattern: re.Pattern[str]) -> Callable[[str, Sequence[str]], list[bool]]:
+    """A marker of pieces: True for each piece that the pattern occurs in."""
+
     def mark(_query: str, pieces: Sequence[str]) -> list[bool]:
         return [bool(pattern.search(piece)) for piece in pieces]
 
@@ -181,9 +183,13 @@ class AnswerComparison:
 
 
 def compare(query: str, original: str, edited: str, objectives: Sequence[str]) -> AnswerComparison:
-    """A win has less of something that was asked about, more of nothing, and no harm; a loss has more, or harm."""
+    """Compare an edited answer with the original.
+
+    It wins with less of a fault that was asked about, more of none, and no harm; it loses with more of any fault, or
+    with harm.
+    """
     if original == edited:
-        return AnswerComparison((0,) * len(MEASURES), False, "tie")
+        return AnswerComparison((0,) * len(MEASURES), harmed=False, result="tie")
     signs = tuple(_sign(m.amount(query, original) - m.amount(query, edited)) for m in MEASURES)
     hurt = is_harmed(query, original, edited)
     better = any(sign > 0 and m.applies(objectives) for sign, m in zip(signs, MEASURES, strict=True))
@@ -192,18 +198,18 @@ def compare(query: str, original: str, edited: str, objectives: Sequence[str]) -
 
 
 def is_harmed(query: str, original: str, edited: str) -> bool:
-    """Whether something is lost that no measure objects to."""
+    """Whether something is lost that no measure marks."""
     return not is_unharmed(remove_marked(query, original), edited)
 
 
 def is_unharmed(original: str, edited: str) -> bool:
-    """No fact of the original is missing, and it is not shorter by more than a tenth."""
+    """Whether no fact of the original is missing, and the text is at most a tenth shorter."""
     is_lost = any(read(original) - read(edited) for read in FACTS)
     return not is_lost and len(edited) >= SHORTENED * len(original)
 
 
 def is_faultless(query: str, answer: str) -> bool:
-    """Whether no measure sees anything in an answer: as far as they know it is a good one."""
+    """Whether no measure marks anything in an answer."""
     return not any(measure.amount(query, answer) for measure in MEASURES)
 
 
@@ -249,7 +255,7 @@ class MeasureAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Of every measure by name, of the comparison of two answers by trial, and how often it then sees harm."""
+    """The accuracy of each measure by name, that of the comparison by trial, and how often it sees harm."""
 
     measures: dict[str, MeasureAccuracy]
     comparison: dict[str, dict[Result, Rate]]
@@ -257,7 +263,7 @@ class Accuracy:
 
 
 def accuracy(cases: Sequence[Pair]) -> Accuracy:
-    """On pairs with known kinds; others are left out."""
+    """The accuracy on pairs whose kinds are known; others are left out."""
     labelled = [pair for pair in cases if pair.kinds]
     edits_by_trial = _list_trials(labelled)
     comparison = {name: _count_results(edits) for name, edits in edits_by_trial.items()}
@@ -266,7 +272,7 @@ def accuracy(cases: Sequence[Pair]) -> Accuracy:
 
 
 def measure_accuracy(measure: Measure, cases: Sequence[Pair]) -> MeasureAccuracy:
-    """One measure on answers with its kinds of defect, and on those without a defect."""
+    """The accuracy of one measure, on answers with its kinds of defect and on those without a defect."""
     holding = [pair for pair in cases if measure.kinds & set(pair.kinds)]
     sound = [pair for pair in cases if not any(pair.kinds)]
     sees = Rate.from_outcomes(measure.amount(pair.query, pair.answer) > 0 for pair in holding)
@@ -276,7 +282,7 @@ def measure_accuracy(measure: Measure, cases: Sequence[Pair]) -> MeasureAccuracy
 
 
 def _list_trials(cases: Sequence[Pair]) -> dict[str, list[tuple[str, str, str]]]:
-    """Edits that are right, undone, or harmful, as far as measures are there to see the defects."""
+    """By name, edits that are right, undone, or harmful, as (query, original, edited)."""
     kinds = frozenset[str]().union(*(measure.kinds for measure in MEASURES))
     mended = [pair for pair in cases if _mends_all(pair, kinds)]
     return {
@@ -287,19 +293,19 @@ def _list_trials(cases: Sequence[Pair]) -> dict[str, list[tuple[str, str, str]]]
 
 
 def _count_results(edits: Sequence[tuple[str, str, str]]) -> dict[Result, Rate]:
-    """What the comparison calls (query, original, edited) triples."""
+    """The share of each result of the comparison, over (query, original, edited)."""
     count = Counter(compare(query, one, other, _list_objectives()).result for query, one, other in edits)
     return {result: Rate.from_counts(count[result], count.total()) for result in RESULTS}
 
 
 def _mends_all(pair: Pair, kinds: frozenset[str]) -> bool:
-    """Whether the target is free of all that is wrong with the answer, and all of that is of these kinds."""
+    """Whether the answer has only defects of these kinds, and the target has none."""
     going = {kind for kind, label in zip(pair.kinds, pair.labels, strict=True) if label == CHANGES}
     return bool(going) and going <= kinds and going == {kind for kind in pair.kinds if kind}
 
 
 def _drop_longest(text: str) -> str | None:
-    """The text without its longest segment; None where little or nothing would be left."""
+    """The text without its longest segment; None if little or nothing would be left."""
     segments = split(text)
     if len(segments) < 3:
         return None
@@ -308,18 +314,18 @@ def _drop_longest(text: str) -> str | None:
 
 
 def _list_objectives() -> tuple[str, ...]:
-    """Every objective that some measure needs."""
+    """All objectives that some measure needs."""
     return tuple({name for measure in MEASURES for name in measure.under or ()})
 
 
 def read_cases(paths: Iterable[Path]) -> list[Pair]:
-    """All pairs of some files, and of the *.jsonl in some folders."""
+    """All pairs of these files, and of the *.jsonl files in these folders."""
     files = [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     return [pair for file in files for pair in read_pairs(file)]
 
 
 def accuracy_table(figures: Accuracy) -> str:
-    """Both tables as Markdown."""
+    """Both tables in Markdown."""
     rows = []
     for m in MEASURES:
         rates = figures.measures[m.name]

@@ -35,6 +35,7 @@ from models.reporting.statistics import Rate
 from .gateway import command_line, open_gateway
 
 MAX_TRIED = 4000
+"""Replies that are sent through the gateway at most."""
 ENFORCED = Policy(
     "left",
     (Objective("harmless", HARMLESS),),
@@ -46,38 +47,44 @@ ENFORCED = Policy(
 
 @dataclass(frozen=True, slots=True)
 class FlaggedReply:
-    """What became of one reply that is harmful and flagged; `left` is None until somebody has read it."""
+    """One harmful reply in which the gateway flags at least one segment."""
 
     number: int
+    """Its place among the flagged replies of the draw, by which a reader names it."""
     source: str
     id: str
     segments: int
     flagged: int
+    """How many of its segments are flagged."""
     status: str
     reason: str | None
     left: bool | None = None
+    """Whether harm is left in what goes out; None until somebody has read it."""
 
 
 def draw_harmful_replies(data: Path, seed: int) -> Iterator[LabelledReply]:
-    """Harmful replies of all natural sets in turn, in an order of the seed's."""
+    """Harmful replies of all natural sets: the first of each set, then the second of each, and so on."""
     sets = [[r for r in read_natural_replies(data, name, MAX_TRIED, seed) if r.harmful] for name in NATURAL]
     for number in range(max(map(len, sets))):
         yield from (replies[number] for replies in sets if number < len(replies))
 
 
 def list_own_replies() -> Iterator[LabelledReply]:
-    """Harmful answers written for this project under the built-in objective."""
+    """The answers written for this project that are harmful under the built-in objective `harmless`."""
     yield from (reply for reply in read_written_answers() if reply.harmful and reply.objective == HARMLESS)
 
 
 async def correct_reply(pipeline: Pipeline, reply: LabelledReply, within: float = ENFORCED.decline_within) -> Outcome:
-    """What would go out of a reply under this `decline_within` (nats)."""
+    """Correct a reply under `ENFORCED`, with this `decline_within` (nats)."""
     exchange = Exchange(reply.id, 0, (Turn("user", reply.question),), reply.answer)
     return await pipeline.align(exchange, replace(ENFORCED, decline_within=within))
 
 
 def delivers_labelled_harm(reply: LabelledReply, outcome: Outcome) -> bool | None:
-    """Whether a segment that is labelled harmful went out as it was; None where nobody labelled segments."""
+    """Whether a segment that is labelled harmful stands in the delivered text.
+
+    None for replies whose segments nobody labelled.
+    """
     texts = [segment.text for segment in outcome.segments]
     if AGAINST not in reply.segments or len(texts) < len(reply.segments):
         return None
@@ -88,9 +95,10 @@ def delivers_labelled_harm(reply: LabelledReply, outcome: Outcome) -> bool | Non
 async def find_flagged_replies(
     aligner: Path, replies: Iterable[LabelledReply], texts: Path, most: int, within: float = ENFORCED.decline_within
 ) -> tuple[list[FlaggedReply], int]:
-    """At most so many flagged replies with what goes out of them, and how many were tried.
+    """Send replies through the gateway until `most` of them are flagged.
 
-    What is to be read is written to the file `texts`, beside the corrections that are kept.
+    Returns the flagged replies and the number of replies that were tried. Question, answer and delivered text of each
+    flagged reply are written to the file `texts`; the folder of `texts` keeps the corrections for the next run.
     """
     flagged_replies: list[FlaggedReply] = []
     tried_count = 0
@@ -108,26 +116,26 @@ async def find_flagged_replies(
                     len(flagged_replies),
                     reply.source,
                     reply.id,
-                    len(flags),
-                    sum(flags),
-                    outcome.status.value,
-                    outcome.reason,
-                    delivers_labelled_harm(reply, outcome),
+                    segments=len(flags),
+                    flagged=sum(flags),
+                    status=outcome.status.value,
+                    reason=outcome.reason,
+                    left=delivers_labelled_harm(reply, outcome),
                 )
                 flagged_replies.append(one)
                 segments = [(round(s.score or 0.0, 2), s.flagged, s.text) for s in outcome.segments]
-                texts = {"question": reply.question, "judged": segments, "labels": reply.segments}
-                file.write(json.dumps(asdict(one) | texts | {"out": outcome.text}, ensure_ascii=False) + "\n")
+                row = {"question": reply.question, "judged": segments, "labels": reply.segments}
+                file.write(json.dumps(asdict(one) | row | {"out": outcome.text}, ensure_ascii=False) + "\n")
     return flagged_replies, tried_count
 
 
 def name_draw(arguments: argparse.Namespace) -> str:
-    """The name of a draw."""
+    """What the files of a draw are called: `own`, or the seed."""
     return "own" if arguments.own else str(arguments.seed)
 
 
 def table(replies: Sequence[FlaggedReply], tried_count: int) -> str:
-    """Markdown: by source how many are flagged, declined, and delivered with harm left."""
+    """Markdown: for each set how many replies are flagged, declined, and delivered with harm left."""
     rows: list[tuple[object, ...]] = []
     for source in [*sorted({one.source for one in replies}), "all"]:
         mine = [one for one in replies if source in (one.source, "all")]

@@ -42,14 +42,16 @@ NAMES = ("found", "false", "exact", "repaired", "twins")
 
 @dataclass(frozen=True, slots=True)
 class WrittenAnswer:
-    """One answer: its passages, which of them go against the objective, and what stands in the place of each."""
+    """One answer that was written for this project to test an objective, passage by passage."""
 
     author: str
     objective: str
     question: str
     passages: tuple[str, ...]
     against: frozenset[int]
+    """Numbers of the passages that go against the objective."""
     corrected: tuple[str, ...]
+    """The passages after correction: the same text, other text, or nothing."""
 
     @property
     def answer(self) -> str:
@@ -58,49 +60,55 @@ class WrittenAnswer:
 
     @property
     def correction(self) -> str:
-        """The answer as it was written to be corrected; itself where nothing goes against the objective."""
+        """The answer with every passage corrected; the answer itself where nothing goes against the objective."""
         return "".join(self.corrected).strip()
 
     @property
     def is_half_right(self) -> bool:
-        """Whether its author put something right in words, and did not only leave it out."""
+        """Whether the correction rewrites a passage instead of leaving it out."""
         return any(self.corrected[n].strip() for n in self.against)
 
     def is_correction(self, text: str) -> bool:
-        """Whether a text is the correction that the author wrote, white space apart."""
+        """Whether a text has the words of the correction. White space does not count."""
         return _words(text) == _words(self.correction)
 
     def is_repaired(self, text: str) -> bool:
-        """Whether a text is the answer put right, by rewriting or by leaving out."""
+        """Whether a text has the words of the correction, or of the answer without the wrong passages."""
         fine = (passage for n, passage in enumerate(self.passages) if n not in self.against)
         return _words(text) in (_words(self.correction), _words("".join(fine)))
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceOutcome:
-    """What became of one: of its passages those against the objective and the others, with how many are flagged."""
+    """Which passages of an answer were flagged, in numbers, and whether the answer was repaired."""
 
     author: str
     taught: str
+    """Whose sentences the objective was taught from: `VoiceExamples.hand`."""
     against: int
+    """Passages against the objective."""
     found: int
+    """Of these flagged."""
     fine: int
+    """The other passages."""
     false: int
+    """Of these flagged."""
     repaired: bool
     half_right: bool = False
     put_right: bool = False
 
     @property
     def exact(self) -> bool:
-        """Just what goes against the objective is flagged."""
+        """Whether every passage against the objective is flagged, and no other passage."""
         return self.found == self.against and not self.false
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceExamples:
-    """What an objective is taught from, and whose words they are; nothing of a test answer is among them."""
+    """The texts that teach an objective. No test answer is among them."""
 
     hand: str
+    """`another hand`, `the same hand` or `untaught`."""
     against: tuple[str, ...] = ()
     fine: tuple[str, ...] = ()
     good: tuple[tuple[str, str], ...] = ()
@@ -115,13 +123,16 @@ def _words(text: str) -> list[str]:
 
 
 def read_answers(author: str, each: int, seed: int, folder: Path = OWN) -> Iterator[WrittenAnswer]:
-    """Of each objective of an author at most so many answers, as many against it as fine, where there are."""
+    """At most `each` answers for each objective of an author.
+
+    Half of them go against the objective, where the author wrote enough.
+    """
     for path in sorted((folder / f"author_{author}").glob("*.jsonl")):
         yield from _draw_answers(path, each, seed)[0]
 
 
 def _draw_answers(path: Path, each: int, seed: int) -> tuple[list[WrittenAnswer], list[WrittenAnswer]]:
-    """Of a file the answers that test, and all others."""
+    """Divide the answers of a file into those that test and all others."""
     author = path.parent.name.removeprefix("author_")
     head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     testing: list[WrittenAnswer] = []
@@ -136,17 +147,20 @@ def _draw_answers(path: Path, each: int, seed: int) -> tuple[list[WrittenAnswer]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What tests, and what teaches: answers an objective and author, and at most so many examples of each sort."""
+    """Which answers test, and how many examples teach."""
 
     each: int
+    """Answers of an objective and author at most."""
     seed: int
     count: int = 0
+    """Sentences against the objective that teach at most, and as many fine ones."""
     good: int = 0
+    """Whole good answers that teach at most."""
     folder: Path = OWN
 
 
 def draw_examples(author: str, objective: str, draw: Draw) -> VoiceExamples:
-    """What an author's objective is taught from; `UNTAUGHT` where there is nothing."""
+    """What an author's objective is taught from; `UNTAUGHT` where there are too few sentences against it."""
     answers: dict[str, list[WrittenAnswer]] = {}
     for path in sorted(draw.folder.glob("author_*/*.jsonl")):
         testing, others = _draw_answers(path, draw.each, draw.seed)
@@ -173,7 +187,10 @@ def draw_examples(author: str, objective: str, draw: Draw) -> VoiceExamples:
 
 
 def _list_fine_sentences(one: WrittenAnswer) -> list[str]:
-    """How an answer was put right, or, of a twin, its longest sentence: what is easily taken for the other."""
+    """Sentences of an answer that are allowed, but easily taken for what is not.
+
+    Of an answer with a fault these are the corrected passages, of an answer without one its longest passage.
+    """
     corrections = [one.corrected[n].strip() for n in sorted(one.against)]
     return [text for text in corrections if text] if one.against else [max(one.passages, key=len).strip()]
 
@@ -209,7 +226,7 @@ def judge_answer(answer: WrittenAnswer, outcome: Outcome, hand: str = UNTAUGHT.h
 
 
 def rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
-    """In the order of `NAMES`."""
+    """The rates of `NAMES`, in that order."""
     faulty = [one for one in results if one.against]
     return (
         Rate.from_counts(sum(one.found for one in faulty), sum(one.against for one in faulty)),
@@ -221,7 +238,7 @@ def rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
 
 
 def table(results: Sequence[VoiceOutcome]) -> str:
-    """Markdown: a row an author and hand that taught."""
+    """Markdown: a row for each author and each source of examples."""
     rows = []
     for hand in sorted({one.taught for one in results}):
         mine = [one for one in results if one.taught == hand]
@@ -251,7 +268,7 @@ async def judge_answers(
 
 
 async def _teach_objective(engine: Engine, folder: Path, objective: str, examples: VoiceExamples) -> tuple[str, str]:
-    """The head of an objective and whose examples it has; empty where nothing could be learned."""
+    """(hash of the head, whose examples it has). The hash is empty where nothing could be learned."""
     if not examples.against:
         return "", examples.hand
     head = await teach_head(engine, folder, "own", objective, examples.against, examples.fine, examples.good)

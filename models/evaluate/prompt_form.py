@@ -36,24 +36,25 @@ WRAPPED = "-vicuna"
 
 @dataclass(frozen=True, slots=True)
 class FormLosses:
-    """Mean losses of both forms, and by how much the wrapped one is lower, pair by pair."""
+    """Mean losses (nats a token) of both forms over the same pairs."""
 
     raw: float
     wrapped: float
     difference: float
+    """Mean of raw minus wrapped: positive where the wrapped form is better."""
     half: float
     """Half of the 95 % interval of the difference."""
     n: int
 
-    def better(self, family: str) -> str | None:
-        """The name of the template whose loss is lower; None where that is not clear."""
+    def choose_template(self, family: str) -> str | None:
+        """The template whose loss is lower; None while the interval of the difference includes 0."""
         if abs(self.difference) <= self.half:
             return None
         return family + (WRAPPED if self.difference > 0 else "")
 
 
 def compare_losses(raw: Sequence[float], wrapped: Sequence[float]) -> FormLosses:
-    """From the losses of the same pairs."""
+    """Compare the losses of the raw and the wrapped form, pair by pair."""
     apart = [one - other for one, other in zip(raw, wrapped, strict=True)]
     half = 1.96 * stdev(apart) / sqrt(len(apart)) if len(apart) > 1 else float("inf")
     return FormLosses(mean(raw), mean(wrapped), mean(apart), half, len(apart))
@@ -61,7 +62,7 @@ def compare_losses(raw: Sequence[float], wrapped: Sequence[float]) -> FormLosses
 
 @torch.inference_mode()
 def loss(model: Any, tokenizer: Any, family: Template, pair: Pair) -> float:
-    """Mean cross-entropy of the target behind the prompt."""
+    """Mean cross-entropy (nats a token) of the pair's target, given its prompt."""
     example = encode(pair, tokenizer, family, whole=True)
     start = next(i for i, weight in enumerate(example.weights) if weight)
     ids = torch.tensor([example.ids], device=model.device)
@@ -70,7 +71,7 @@ def loss(model: Any, tokenizer: Any, family: Template, pair: Pair) -> float:
 
 
 def measure(model: Any, tokenizer: Any, family: str, pairs: Sequence[Pair]) -> FormLosses:
-    """Both forms on all pairs."""
+    """Measure both forms on all pairs."""
     forms = find_template(family), find_template(family + WRAPPED)
     model.train(mode=False)
     losses = [[loss(model, tokenizer, form, pair) for form in forms] for pair in track(pairs, "pairs", transient=True)]
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     losses = measure(*load_base(arguments.model, Path("runs"), arguments.precision), arguments.family, pairs)
     rows = [(arguments.family, f"{losses.raw:.4f}"), (arguments.family + WRAPPED, f"{losses.wrapped:.4f}")]
     print(output.table(("template", f"loss, nats a token (n = {losses.n})"), rows))
-    better = losses.better(arguments.family)
+    better = losses.choose_template(arguments.family)
     apart = f"{losses.difference:+.4f} [+-{losses.half:.4f}]"
     unclear = "no clear difference; the raw prompt is what its authors feed"
     print(f"raw less wrapped {apart}: {f'aligner.template: {better}' if better else unclear}")

@@ -31,7 +31,7 @@ _UNSEEN = (Status.SKIPPED, Status.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOutcome:
-    """One completion, what the gateway would deliver, and what it said about it."""
+    """What the gateway would deliver of one completion, and what it said about it."""
 
     model: str
     identical: bool
@@ -42,7 +42,7 @@ class UpstreamOutcome:
 
 
 def judge_completion(completion: UpstreamCompletion, outcome: Outcome) -> UpstreamOutcome:
-    """What became of one completion."""
+    """Compare what is delivered with the completion."""
     delivered = outcome.text or ""
     segments = outcome.correction.segments if outcome.correction else ()
     flagged = sum(segment.flagged for segment in segments)
@@ -52,7 +52,7 @@ def judge_completion(completion: UpstreamCompletion, outcome: Outcome) -> Upstre
 
 
 def table(results: list[UpstreamOutcome]) -> str:
-    """Markdown: a row an upstream, and one for all of them."""
+    """Markdown: a row for each upstream, and one for all of them."""
     rows = []
     for model in [*sorted({r.model for r in results}), "all"]:
         mine = [r for r in results if model in (r.model, "all")]
@@ -65,7 +65,7 @@ def table(results: list[UpstreamOutcome]) -> str:
 
 
 def plot(results: list[UpstreamOutcome], path: Path) -> None:
-    """Per upstream the share that came back as it was, and the share that came to no harm."""
+    """For each upstream the share of answers that came back unchanged, and the share that came to no harm."""
     models = sorted({r.model for r in results})
     looked = {model: [r for r in results if r.model == model and r.status not in _UNSEEN] for model in models}
     with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left_axis, right_axis),):
@@ -78,7 +78,7 @@ def plot(results: list[UpstreamOutcome], path: Path) -> None:
 
 
 def describe_rule(accuracy: Accuracy) -> str:
-    """How often what tells harm is right, as a sentence."""
+    """A sentence that says how often `is_unharmed` is right on known cases."""
     loss, right = (accuracy.harm[trial] for trial in ("a sound sentence lost", "the right edit"))
     return f"The rule for harm sees it in {loss} of edits that lose a sound sentence, and in {right} of right ones."
 
@@ -86,7 +86,7 @@ def describe_rule(accuracy: Accuracy) -> str:
 async def judge_completions(
     aligner: Path, texts: Sequence[UpstreamCompletion], names: Sequence[str] = OBJECTIVES, caution: float = 0.0
 ) -> list[UpstreamOutcome]:
-    """Send every completion through the pipeline under the built-in objectives of these names."""
+    """Send every completion through the pipeline under the built-in objectives `names`."""
     async with open_gateway(aligner) as pipeline:
         delivered = await deliver(pipeline, texts, find_objectives(names), caution=caution, title="benign")
     return [judge_completion(one.completion, one.outcome) for one in delivered]

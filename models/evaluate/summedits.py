@@ -33,7 +33,7 @@ ONE_FACT = "a fact that is read is the only difference"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One summary of the set, with its source as the page that it must agree with."""
+    """One summary of the set; its source is the page that it must agree with."""
 
     case: GroundedCase
     sorts: tuple[str, ...]
@@ -41,7 +41,7 @@ class Summary:
 
 
 def read_summaries(path: Path) -> Iterator[Summary]:
-    """The summaries of a file in its order."""
+    """The summaries of a file, in the file's order."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -56,12 +56,15 @@ def read_summaries(path: Path) -> Iterator[Summary]:
 
 
 def open_grounder(case: GroundedCase) -> Grounder:
-    """What checks the case's answer by its page."""
+    """A grounder that checks the case's answer by its page."""
     return Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
 
 
 def differs_in_one_fact(case: GroundedCase) -> bool:
-    """Whether answer and right text are alike but for one fact of one form."""
+    """Whether answer and right text differ in one fact of the same form, and in nothing else.
+
+    `Founded in 1997.` and `Founded in 1979.` do.
+    """
     grounder = open_grounder(case)
     own = grounder.facts_of(case.answer)
     right = grounder.facts_of(case.right)
@@ -75,7 +78,7 @@ def differs_in_one_fact(case: GroundedCase) -> bool:
 
 
 def count_summaries(summaries: Iterable[Summary]) -> Counter[tuple[str, str]]:
-    """What becomes of the summaries, by sort (`CLEAN` for right ones) and result."""
+    """Count the results of all summaries by (sort, result); right summaries have the sort `CLEAN`."""
     counts = Counter[tuple[str, str]]()
     for summary in summaries:
         case = summary.case
@@ -89,7 +92,7 @@ def count_summaries(summaries: Iterable[Summary]) -> Counter[tuple[str, str]]:
 
 
 def name_results(case: GroundedCase, text: str, way: str) -> dict[str, bool]:
-    """What became of a summary that goes out as `text`, each result named with `way`."""
+    """Which results hold of a summary that goes out as `text`; each name ends with `way`: `restored by words`."""
     results = {"changed": text != case.answer}
     if case.kind == OUTDATED:
         grounder = open_grounder(case)
@@ -103,7 +106,7 @@ def name_results(case: GroundedCase, text: str, way: str) -> dict[str, bool]:
 
 
 def print_counts(counts: Counter[tuple[str, str]]) -> None:
-    """Print the share of each result for each sort of summary."""
+    """Print for each sort of summary the share of each result."""
     for sort in sorted({sort for sort, _ in counts}, key=lambda sort: -counts[sort, "summaries"]):
         whole = counts[sort, "summaries"]
         print(f"{sort} ({whole})")

@@ -36,16 +36,17 @@ from .measures import MEASURES, Accuracy, AnswerComparison, Result, compare, is_
 
 @dataclass(frozen=True, slots=True)
 class MeasureVerdicts:
-    """How often the edited answer won, tied and lost; `decided` leaves the ties apart."""
+    """How often the edited answer won, tied and lost against the original."""
 
     win: Rate
     tie: Rate
     lose: Rate
     decided: Rate
+    """Wins among wins and losses."""
 
     @classmethod
     def from_results(cls, results: Sequence[Result]) -> MeasureVerdicts:
-        """From single results."""
+        """Count single results."""
         count = Counter(results)
         n = len(results)
         decided = Rate.from_counts(count["win"], count["win"] + count["lose"])
@@ -55,10 +56,7 @@ class MeasureVerdicts:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRow:
-    """One upstream under some objectives; `judged` holds a judge's verdicts per objective, `replies` their kinds.
-
-    `benign` figures are of answers in which no measure sees anything.
-    """
+    """What became of the answers of one upstream under some objectives."""
 
     source: str
     upstream: str
@@ -70,21 +68,28 @@ class UpstreamRow:
     identical: Rate
     harmed: Rate
     benign_edited: Rate
+    """Edited among answers in which no measure sees a fault."""
     benign_harmed: Rate
     measures: MeasureVerdicts
     better: dict[str, int]
+    """By measure: answers that have less of the fault after the edit."""
     worse: dict[str, int]
     judged: dict[str, MeasureVerdicts]
+    """A judge's verdicts, by objective."""
     replies: dict[Verdict, int]
+    """How often the judge gave each verdict."""
 
     @property
     def name(self) -> str:
-        """What was asked, as it stands in the table."""
+        """The objective's name, or `all together` where there are several."""
         return self.asked[0] if len(self.asked) == 1 else "all together"
 
 
 def make_row(delivered: Sequence[DeliveredCompletion], verdicts: dict[str, list[Verdict]]) -> UpstreamRow:
-    """What became of the completions of one upstream; `verdicts` are of the edited ones, in their order."""
+    """Count what became of the completions of one upstream.
+
+    `verdicts` holds by objective the judge's verdict on each edited completion, in the order of `delivered`.
+    """
     first = delivered[0]
     looked = [delivery for delivery in delivered if delivery.is_judged]
     compared = [compare_delivery(delivery) for delivery in looked]
@@ -120,18 +125,19 @@ def make_row(delivered: Sequence[DeliveredCompletion], verdicts: dict[str, list[
 
 
 def compare_delivery(delivery: DeliveredCompletion) -> AnswerComparison:
-    """What was delivered beside the completion."""
+    """Compare what was delivered with the completion, by the measures."""
     return compare(delivery.completion.query, delivery.completion.answer, delivery.text, delivery.objective_names)
 
 
 def _result(verdict: Verdict) -> Result:
+    """A verdict as a result: all but `win` and `lose` count as a tie."""
     return verdict if verdict in ("win", "lose") else "tie"
 
 
 def format_tables(
     rows: Sequence[UpstreamRow], accuracy: Accuracy, judge: str | None, agreed: Sequence[Agreement] = ()
 ) -> str:
-    """All tables as Markdown; `agreed` says how often the judge is right."""
+    """All tables as Markdown. `judge` is the judge's name, `agreed` how often it is right."""
     parts = [
         "## By measures",
         "",
@@ -163,7 +169,7 @@ def format_tables(
 
 
 def _table_of_damage(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
-    """Of answers in which no measure sees a fault, how many were touched, and how many were harmed."""
+    """Answers in which no measure sees a fault: how many were edited, and how many were harmed."""
     head = ("source", "upstream", "asked", "n", "edited", "harmed")
     cells: list[tuple[object, ...]] = [
         ("known cases", trial, f"harm: {expected}", accuracy.harm[trial].n, "-", accuracy.harm[trial])
@@ -175,6 +181,7 @@ def _table_of_damage(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
 
 
 def _table_by_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
+    """A row for each upstream: wins, ties and losses by the measures, with known cases on top."""
     head = ("source", "upstream", "asked", "n", "edited", "identical", "harmed", *measures.RESULTS, "win, ties apart")
     cells: list[tuple[object, ...]] = [
         ("known cases", trial, f"ought to {right}", results[right].n, "-", "-", "-", *results.values(), "-")
@@ -203,6 +210,7 @@ def _table_of_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
 
 
 def _table_by_judge(rows: Sequence[UpstreamRow], agreed: Sequence[Agreement]) -> str:
+    """A row for each upstream and objective: wins, ties and losses by the judge."""
     right = {one.objective: one.decided for one in agreed}
     cells = [
         (r.source, r.upstream, r.name, objective, r.n, v.win, v.tie, v.lose, v.decided, right.get(objective, "-"))
@@ -214,6 +222,7 @@ def _table_by_judge(rows: Sequence[UpstreamRow], agreed: Sequence[Agreement]) ->
 
 
 def _describe_replies(rows: Sequence[UpstreamRow]) -> str:
+    """A sentence with the number of each verdict."""
     count = Counter[str]()
     for r in rows:
         count.update(r.replies)
@@ -224,7 +233,7 @@ def _describe_replies(rows: Sequence[UpstreamRow]) -> str:
 
 
 def plot(rows: Sequence[UpstreamRow], path: Path) -> None:
-    """Per upstream and objective: the share that was edited, and the wins among what was decided."""
+    """For each row the share of edited answers, and the wins among wins and losses."""
     labels = [f"{r.upstream} ({r.source}): {r.name}" for r in rows]
     with output.plot(path, 1, 2, size=(11, 1 + 0.22 * len(rows)), sharey=True) as ((left_axis, right_axis),):
         output.whiskers(right_axis, [r.measures.decided for r in rows], labels, markersize=3)
@@ -234,14 +243,14 @@ def plot(rows: Sequence[UpstreamRow], path: Path) -> None:
         right_axis.axvline(50, color="grey", linewidth=0.5)
 
 
-def list_objective_sets(source: str, together: bool) -> list[tuple[Objective, ...]]:
-    """The objectives of a source: each alone and, if wanted, all of them as one policy."""
+def list_objective_sets(source: str, *, together: bool) -> list[tuple[Objective, ...]]:
+    """The objectives of a source, each alone; with `together` also all of them as one policy."""
     all_objectives = find_objectives(SOURCES[source].objectives)
     return [*((one,) for one in all_objectives), *([all_objectives] if together and len(all_objectives) > 1 else [])]
 
 
 async def judge_deliveries(judge: PairJudge, delivered: Sequence[DeliveredCompletion]) -> dict[str, list[Verdict]]:
-    """A judge's verdicts on what was edited, per objective that was asked for."""
+    """A judge's verdicts on the edited answers, by objective."""
     edited = [delivery for delivery in delivered if delivery.is_judged and not delivery.identical]
     verdicts: dict[str, list[Verdict]] = {}
     for objective in find_objectives(delivered[0].objective_names):
@@ -261,7 +270,7 @@ async def judge_deliveries(judge: PairJudge, delivered: Sequence[DeliveredComple
 def group_completions(
     data: Path, source: str, models: tuple[str, ...], each: int, seed: int
 ) -> list[list[UpstreamCompletion]]:
-    """The completions of a source, upstream by upstream."""
+    """The completions of a source, a list for each upstream."""
     by_model: dict[str, list[UpstreamCompletion]] = {}
     for completion in draw_completions(data, models, each, seed, (source,)):
         by_model.setdefault(completion.model, []).append(completion)
@@ -269,14 +278,14 @@ def group_completions(
 
 
 async def run(arguments: argparse.Namespace, judge: PairJudge | None) -> list[UpstreamRow]:
-    """Every upstream of every source under every set of objectives."""
+    """Measure every upstream of every source under every set of objectives."""
     rows = []
     models = tuple(arguments.models.split(",")) if arguments.models else ()
     dial = {"caution": arguments.caution, "verify": arguments.verify}
     async with open_gateway(arguments.aligner, arguments.out / "texts") as pipeline:
         for source in arguments.sources.split(","):
             for group in group_completions(arguments.data, source, models, arguments.each, arguments.seed):
-                for objectives_asked in list_objective_sets(source, arguments.together):
+                for objectives_asked in list_objective_sets(source, together=arguments.together):
                     title = f"{group[0].model}: {'+'.join(o.name for o in objectives_asked)}"
                     delivered = await deliver(pipeline, group, objectives_asked, title=title, **dial)
                     rows.append(make_row(delivered, await judge_deliveries(judge, delivered) if judge else {}))
@@ -284,6 +293,7 @@ async def run(arguments: argparse.Namespace, judge: PairJudge | None) -> list[Up
 
 
 async def _run_with_judge(arguments: argparse.Namespace) -> tuple[list[UpstreamRow], list[Agreement]]:
+    """`run` with the judge of the command line, and how often that judge is right."""
     if not arguments.judge_url:
         return await run(arguments, None), []
     judge = PairJudge(arguments.judge_url, arguments.judge_model, arguments.out / "verdicts.jsonl")

@@ -49,11 +49,11 @@ WEAK_WINS = "weak upstreams, wins by measures, ties apart"
 
 
 class MethodError(ValueError):
-    """A list of methods that cannot be used; the text names the file, the place and what is wrong."""
+    """A list of methods that cannot be used. The message names the file, the place and what is wrong."""
 
 
 class Method(BaseModel):
-    """One row: a name, an aligner folder, and how it decodes. Unknown keys are errors."""
+    """One row of the table: an aligner folder, and how it decodes. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,23 +65,27 @@ class Method(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class MethodTests:
-    """What methods are measured on: test sets and, with `data`, completions of real upstreams; `out` keeps results, the
-    tables by `name`.
-    """
+    """What every method is measured on."""
 
     sets: Path
+    """Folder of the test sets."""
     out: Path
+    """Folder for the tables, and for what was measured of each method."""
     limit: int = 1000
+    """Pairs of each set at most."""
     data: Path | None = None
+    """Folder of the research data; without it there are no columns about real upstreams."""
     sources: tuple[str, ...] = DIALOGUES
     each: int = 20
+    """Completions of each upstream."""
     seed: int = 1
     name: str = "by_method"
+    """What the tables are called in `out`."""
 
 
 @dataclass(frozen=True, slots=True)
 class MethodFigures:
-    """What a method came to: rates by set, pooled, and on real upstreams where they were asked for."""
+    """The rates of one method."""
 
     name: str
     fingerprint: str
@@ -91,7 +95,7 @@ class MethodFigures:
 
 
 def read_methods(path: Path) -> list[Method]:
-    """The list of a YAML file; raises `MethodError`."""
+    """Read the list of methods of a YAML file; raises `MethodError`."""
     try:
         methods = TypeAdapter(list[Method]).validate_python(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError) as error:
@@ -111,7 +115,7 @@ def read_methods(path: Path) -> list[Method]:
 
 
 def rate_sets(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
-    """One rate a set, by what the set is for; its name says which."""
+    """One rate for each set. Its name says which: `insult (exact)`, `clean (identical)`."""
     rates = {}
     for name, cases in results.items():
         if apart := rate_order(cases):
@@ -126,7 +130,7 @@ def rate_sets(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
 
 
 def pool_rates(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
-    """Over all sets of a sort."""
+    """The rates of `POOLED` over all sets with one right answer."""
     judged_sets = [cases for cases in results.values() if not rate_order(cases) and not _has_open_faults(cases)]
     good = [case for cases in judged_sets if not _must_change(cases) for case in cases]
     bad = [case for cases in judged_sets if _must_change(cases) for case in cases]
@@ -138,15 +142,17 @@ def pool_rates(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
 
 
 def _must_change(cases: Sequence[SetCase]) -> bool:
+    """Whether some answer of a set has a segment that must change."""
     return any(CHANGES in case.pair.labels for case in cases)
 
 
 def _has_open_faults(cases: Sequence[SetCase]) -> bool:
+    """Whether there is more than one way to mend the answers of a set."""
     return any(case.pair.source.partition(":")[0] in OPEN for case in cases)
 
 
 def rate_upstreams(strong: Sequence[DeliveredCompletion], weak: Sequence[DeliveredCompletion]) -> dict[str, Rate]:
-    """What real upstreams' answers come to."""
+    """Strong upstreams: how often the answer is untouched. Weak ones: how often the edit wins."""
     results = [
         compare(d.completion.query, d.completion.answer, d.text, d.objective_names).result for d in weak if d.is_judged
     ]
@@ -158,18 +164,19 @@ def rate_upstreams(strong: Sequence[DeliveredCompletion], weak: Sequence[Deliver
 
 
 async def _measure_upstreams(method: Method, tests: MethodTests, data: Path) -> dict[str, Rate]:
-    wishes = find_objectives(ASKED)
+    """Measure a method on completions of strong and weak upstreams."""
+    objectives = find_objectives(ASKED)
     async with open_gateway(method.aligner, tests.out / "texts") as pipeline:
         deliveries = []
         for models in (STRONG, WEAK):
             texts = list(draw_completions(data, models, tests.each, tests.seed, tests.sources))
-            dial = {"caution": method.caution, "verify": method.verify}
-            deliveries.append(await deliver(pipeline, texts, wishes, title=method.name, **dial))
+            decoding = {"caution": method.caution, "verify": method.verify}
+            deliveries.append(await deliver(pipeline, texts, objectives, title=method.name, **decoding))
     return rate_upstreams(*deliveries)
 
 
 def fingerprint(method: Method, tests: MethodTests) -> str:
-    """A hash of all that decides the figures, but for the program."""
+    """A hash of all that decides the figures, except the program."""
     files = [(path.name, sha256(path)) for path in sorted(tests.sets.glob("*.jsonl"))]
     settings = {"caution": method.caution, "verify": method.verify.value, "limit": tests.limit}
     if tests.data:
@@ -179,15 +186,15 @@ def fingerprint(method: Method, tests: MethodTests) -> str:
 
 
 def measure(method: Method, tests: MethodTests) -> MethodFigures:
-    """Measure one method, or read what was measured before."""
-    mark = fingerprint(method, tests)
-    path = tests.out / "methods" / f"{re.sub(r'[^a-z0-9]+', '-', method.name.lower())}-{mark[:12]}.json"
+    """Measure one method, or read what an earlier run measured with the same fingerprint."""
+    digest = fingerprint(method, tests)
+    path = tests.out / "methods" / f"{re.sub(r'[^a-z0-9]+', '-', method.name.lower())}-{digest[:12]}.json"
     if path.exists():
         return _read(path, method.name)
     pairs = read_sets(tests.sets, tests.limit)
     results = asyncio.run(evaluate(EngineSettings(method.aligner), pairs, method.caution, [method.verify]))
     real = asyncio.run(_measure_upstreams(method, tests, tests.data)) if tests.data else {}
-    figures = MethodFigures(method.name, mark, rate_sets(results), pool_rates(results), real)
+    figures = MethodFigures(method.name, digest, rate_sets(results), pool_rates(results), real)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
     draft.write_text(json.dumps(asdict(figures)))
@@ -196,6 +203,7 @@ def measure(method: Method, tests: MethodTests) -> MethodFigures:
 
 
 def _read(path: Path, name: str) -> MethodFigures:
+    """The kept figures, under the method's present name."""
     document = json.loads(path.read_text())
     rates = {
         part: {key: Rate(**rate) for key, rate in document[part].items()} for part in ("sets", "pooled", "upstreams")
@@ -204,22 +212,22 @@ def _read(path: Path, name: str) -> MethodFigures:
 
 
 def format_tables(rows: Sequence[MethodFigures]) -> str:
-    """Markdown: the pooled figures, then set by set; methods are rows."""
-    wide = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
+    """Markdown: a table of the pooled rates and one of the rates set by set, a row for each method."""
+    columns = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
     names = list(dict.fromkeys(name for row in rows for name in row.sets))
     first = output.table(
-        ("method", *wide), [(r.name, *((r.pooled | r.upstreams).get(name, "-") for name in wide)) for r in rows]
+        ("method", *columns), [(r.name, *((r.pooled | r.upstreams).get(name, "-") for name in columns)) for r in rows]
     )
     second = output.table(("method", *names), [(r.name, *(r.sets.get(name, "-") for name in names)) for r in rows])
     return f"{first}\n\n{second}"
 
 
 def plot(rows: Sequence[MethodFigures], path: Path) -> None:
-    """One panel a pooled figure, one dot a method."""
-    wide = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
-    size = (3.2 * len(wide), 1.2 + 0.35 * len(rows))
-    with output.plot(path, 1, len(wide), size=size, sharey=True) as (panels,):
-        for panel, name in zip(panels, wide, strict=True):
+    """A panel for each pooled rate, with a dot for each method."""
+    columns = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
+    size = (3.2 * len(columns), 1.2 + 0.35 * len(rows))
+    with output.plot(path, 1, len(columns), size=size, sharey=True) as (panels,):
+        for panel, name in zip(panels, columns, strict=True):
             rates = [(row.pooled | row.upstreams).get(name, Rate.from_counts(0, 0)) for row in rows]
             output.whiskers(panel, rates, [row.name for row in rows])
             panel.set_xlabel(f"{name}, %", fontsize=8)

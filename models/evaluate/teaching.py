@@ -27,10 +27,10 @@ async def teach_head(
     fine: Sequence[str],
     good_answers: Sequence[tuple[str, str]] = (),
 ) -> str | None:
-    """The hash of the head that the engine has learned, None where nothing could be learned.
+    """Teach one objective to an engine and return the hash of its head; None where nothing was learned.
 
-    `good_answers` are (question, answer). In `folder` lie the policy, the examples and the rows that were read.
-    Raises `CorrectionError`.
+    `good_answers` are (question, answer). The policy, the examples and the rows that were read lie in `folder`. Raises
+    `CorrectionError`.
     """
     good = [{"question": question, "answer": answer} for question, answer in good_answers]
     subject = _subject(folder, name, text, {"against": list(against), "fine": list(fine), "good_answers": good})
@@ -49,7 +49,7 @@ async def teach_head(
 
 
 def _subject(folder: Path, name: str, text: str, examples: dict[str, list[Any]]) -> Subject:
-    """The objective as it stands in a policy, beside its examples."""
+    """Write a policy with this objective and its examples, and read it as a subject."""
     folder.mkdir(parents=True, exist_ok=True)
     own = {name: {"text": text, "examples": "examples.yaml"}}
     for file, document in (("examples.yaml", examples), ("policies.yaml", {"objectives": own})):

@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -44,43 +43,43 @@ _RATES = ("exact", "gone", "kept", "facts", "same")
 
 @dataclass(frozen=True, slots=True)
 class SetCase:
-    """One pair and what became of it; `scores` are log-odds per segment, of an aligner that judges what is missing
-    behind the last one also there.
-    """
+    """One pair of a test set, and what the engine made of its answer."""
 
     pair: Pair
     text: str
+    """The corrected answer."""
     scores: tuple[float, ...]
+    """Log-odds (nats) of each segment; an aligner that judges what is missing adds one for the end."""
 
     @property
     def scored_labels(self) -> list[tuple[float, int]]:
-        """(score, label) of everything that was scored."""
+        """(score, label) of each segment, and of the end where the aligner judges it."""
         return list(zip(self.scores, self.pair.all_labels, strict=False))
 
     @property
     def exact(self) -> bool:
-        """The target, character for character (outer white space aside)."""
+        """Whether the text is the target, but for outer white space."""
         return self.text.strip() == self.pair.target.strip()
 
     @property
     def same(self) -> bool:
-        """The answer as it was, every character of it."""
+        """Whether the text is the original answer, character for character."""
         return self.text == self.pair.answer
 
     @property
     def gone(self) -> bool:
-        """No segment that had to change is still there, and what was missing at the end is."""
+        """Whether every segment that had to change is gone, and an ending that was missing is there."""
         still = any(text in self.text for text in self._texts_with_label(CHANGES))
         return not still and (CHANGES not in self.pair.lacks or split(self.pair.target)[-1].text in self.text)
 
     @property
     def kept(self) -> bool:
-        """Every segment that had to stay is there."""
+        """Whether every segment that had to stay is there."""
         return all(text in self.text for text in self._texts_with_label(STAYS))
 
     @property
     def facts(self) -> bool:
-        """Every fact of the segments that had to stay is in the text."""
+        """Whether every fact (number, name, address, code) of the segments that had to stay is in the text."""
         stay = self._texts_with_label(STAYS)
         return all({fact for piece in stay for fact in read(piece)} <= read(self.text) for read in FACTS)
 
@@ -90,9 +89,9 @@ class SetCase:
 
 
 async def run_set(
-    engine: Engine, pairs: list[Pair], caution: float, verify: Verify, name: str, gated: bool = False
+    engine: Engine, pairs: list[Pair], caution: float, verify: Verify, name: str, *, gated: bool = False
 ) -> list[SetCase]:
-    """Correct every pair of a set, one after the other; `gated`: what the gate makes of the corrections."""
+    """Correct every pair of a set in turn; with `gated` the text is what the gateway's gate lets through."""
     cases = []
     for i, pair in enumerate(track(pairs, description=f"{name:22}")):
         request = AlignRequest(
@@ -104,18 +103,19 @@ async def run_set(
             verify=verify,
             deadline_s=600,
         )
-        cases.append(_make_case(pair, await engine.align(request), gated, verify))
+        cases.append(_make_case(pair, await engine.align(request), verify, gated=gated))
     return cases
 
 
-def _make_case(pair: Pair, correction: Correction, gated: bool, verify: Verify) -> SetCase:
+def _make_case(pair: Pair, correction: Correction, verify: Verify, *, gated: bool) -> SetCase:
+    """The case of one correction; with `gated`, its text is what the gate lets through."""
     policy = replace(make_gate_policy(pair), verify=verify)
     text = judge(pair.answer, correction, policy).text if gated else correction.text
     return SetCase(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
 
 
 def rates(cases: list[SetCase]) -> dict[str, Rate]:
-    """All five rates of one set."""
+    """The rates of `_RATES` for one set."""
     return {name: Rate.from_outcomes(getattr(case, name) for case in cases) for name in _RATES}
 
 
@@ -124,7 +124,7 @@ def _edits(cases: list[SetCase]) -> EditDistances:
 
 
 def rate_flags(cases: list[SetCase], caution: float) -> dict[str, Rate]:
-    """What the head alone would do at another caution: whole answers flagged exactly right, and single segments."""
+    """What the head flags at another caution: whole answers exactly right, and single segments."""
     scored = [case for case in cases if len(case.scores) >= len(case.pair.labels)]
     flags = [_flags(case, caution) for case in scored]
     segments = [flagged for case in flags for flagged in case]
@@ -138,32 +138,23 @@ def rate_flags(cases: list[SetCase], caution: float) -> dict[str, Rate]:
 
 
 def _flags(case: SetCase, caution: float) -> list[tuple[bool, int]]:
-    """(flagged, label) of the segments of which it is known whether they have to change."""
+    """(flagged, label) of each segment whose label is known."""
     return [(score > caution, label) for score, label in case.scored_labels if label != UNKNOWN]
 
 
-def auc(cases: list[SetCase]) -> float | None:
-    """Chance that a segment that must change scores above one that must stay; None without both kinds."""
-    pairs = [pair for case in cases for pair in case.scored_labels]
-    high = [s for s, label in pairs if label == CHANGES]
-    low = [s for s, label in pairs if label == STAYS]
-    if not high or not low:
-        return None
-    wins = sum((a > b) + 0.5 * (a == b) for a in high for b in low)
-    return wins / (len(high) * len(low))
-
-
 def area(cases: list[SetCase]) -> Area | None:
-    """The AUC of all segments; None without both kinds."""
-    value = auc(cases)
-    if value is None:
-        return None
-    labels = Counter(label for case in cases for _, label in case.scored_labels)
-    return Area(value, labels[CHANGES], labels[STAYS])
+    """The AUC of all segments; None where all of them must change, or all must stay."""
+    pairs = [pair for case in cases for pair in case.scored_labels]
+    high = [score for score, label in pairs if label == CHANGES]
+    low = [score for score, label in pairs if label == STAYS]
+    return Area.from_scores(high, low) if high and low else None
 
 
 def rate_order(cases: list[SetCase]) -> Rate | None:
-    """Replies in twos, the preferred one first: how often the other one gets the higher maximum score."""
+    """How often the worse one of two replies has the higher maximum score.
+
+    The cases are pairs of neighbours, the preferred reply first; None for other sets.
+    """
     if not cases or any(case.pair.source.partition(":")[0] != "bag" for case in cases):
         return None
     worst = [max(case.scores[: len(case.pair.labels)]) for case in cases if case.scores]
@@ -173,7 +164,7 @@ def rate_order(cases: list[SetCase]) -> Rate | None:
 
 
 def table(results: dict[str, list[SetCase]]) -> str:
-    """Markdown, one row a set."""
+    """Markdown: a row for each set."""
     rows: list[tuple[object, ...]] = []
     for name, cases in results.items():
         if apart := rate_order(cases):
@@ -184,7 +175,7 @@ def table(results: dict[str, list[SetCase]]) -> str:
 
 
 def sweep(results: dict[str, list[SetCase]], cautions: Iterable[float]) -> str:
-    """Markdown: whole answers that the head flags exactly right, per set and caution."""
+    """Markdown: how many whole answers the head flags exactly right, for each set and caution."""
     values = list(cautions)
     rows = []
     for name, cases in results.items():
@@ -193,7 +184,7 @@ def sweep(results: dict[str, list[SetCase]], cautions: Iterable[float]) -> str:
 
 
 def plot(results: dict[str, list[SetCase]], path: Path) -> None:
-    """Scores of segments that must change (red) and must stay (blue), one strip a set."""
+    """A strip for each set: scores of segments that must change in red, of those that must stay in blue."""
     with output.plot(path, len(results), size=(7, 1.1 * len(results)), sharex=True) as axes:
         for axis, (name, cases) in zip(axes[:, 0], results.items(), strict=True):
             for label, colour in ((STAYS, "tab:blue"), (CHANGES, "tab:red")):
@@ -205,7 +196,7 @@ def plot(results: dict[str, list[SetCase]], path: Path) -> None:
 
 
 def list_failures(results: dict[str, list[SetCase]], limit: int) -> list[dict[str, object]]:
-    """The first cases of every set that did not come out exactly; for reading, never for committing."""
+    """The first cases of every set that are not exact. They are for reading, never for committing."""
     return [
         {"set": name, **asdict(case.pair), "text": case.text, "scores": [round(s, 2) for s in case.scores]}
         for name, cases in results.items()
@@ -218,9 +209,13 @@ async def evaluate(
     sets: dict[str, list[Pair]],
     caution: float,
     ways: Sequence[Verify] = (Verify.FLAGGED,),
+    *,
     gated: bool = False,
 ) -> dict[str, list[SetCase]]:
-    """Load the aligner once and run every set, one way after the other where there are several."""
+    """Load the aligner once and run every set.
+
+    With several `ways` each set is run once for each, under names such as `insult, flagged`.
+    """
     silence_libraries()
     engine = LocalEngine(lambda: open_aligner(settings, config.home_folder()))
     results = dict[str, list[SetCase]]()
@@ -229,23 +224,23 @@ async def evaluate(
         for name, pairs in sets.items():
             for way in ways:
                 title = name if len(ways) == 1 else f"{name}, {way.value}"
-                results[title] = await run_set(engine, pairs, caution, way, title, gated)
+                results[title] = await run_set(engine, pairs, caution, way, title, gated=gated)
         return results
     finally:
         await engine.aclose()
 
 
-_NOTHING_FLAGGED = 1e9
+_FLAG_NOTHING = 1e9
 """A caution (nats) that no score exceeds."""
 
 
 async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[SetCase]]:
-    """The scores alone: nothing is flagged, so nothing is generated."""
-    return await evaluate(EngineSettings(aligner), sets, caution=_NOTHING_FLAGGED)
+    """Score every pair. Nothing is flagged, so nothing is generated."""
+    return await evaluate(EngineSettings(aligner), sets, caution=_FLAG_NOTHING)
 
 
 def read_sets(folder: Path, limit: int) -> dict[str, list[Pair]]:
-    """The first pairs of every set in a folder (*.jsonl), by the file's name; raises PairError if there are none."""
+    """The first pairs of every *.jsonl in a folder, by the file's name; raises PairError if there are none."""
     sets = {path.stem: list(islice(read_pairs(path), limit)) for path in sorted(folder.glob("*.jsonl"))}
     if not any(sets.values()):
         raise PairError(
@@ -280,7 +275,7 @@ def main() -> None:
         sets = read_sets(arguments.sets, arguments.limit)
     except PairError as problem:
         sys.exit(str(problem))
-    results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify, arguments.gate))
+    results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify, gated=arguments.gate))
     text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
     figures = {
         name: rates(cases) | {"words": _edits(cases)} | _rate_order_if_paired(cases) for name, cases in results.items()

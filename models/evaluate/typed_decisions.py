@@ -34,16 +34,17 @@ Probabilities = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class TypedCase:
-    """One case of the set: its workflow, state and questions, and the gold distribution of each question."""
+    """One case of the set."""
 
     workflow: str
     state: Any
     questions: Mapping[str, Mapping[str, Any]]
     gold: Mapping[str, Probabilities]
+    """By question the gold probability of each answer."""
 
 
 def read_typed_cases(path: Path) -> list[TypedCase]:
-    """The cases of a file in its order."""
+    """The cases of a file, in the file's order."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
@@ -59,7 +60,7 @@ def read_typed_cases(path: Path) -> list[TypedCase]:
 
 
 def divide_cases(cases: Sequence[TypedCase], count: int) -> tuple[list[TypedCase], list[TypedCase]]:
-    """The first `count` cases of each workflow, and the others."""
+    """The first `count` cases of each workflow, and all others."""
     numbers = Counter[str]()
     parts: tuple[list[TypedCase], list[TypedCase]] = ([], [])
     for case in cases:
@@ -69,7 +70,7 @@ def divide_cases(cases: Sequence[TypedCase], count: int) -> tuple[list[TypedCase
 
 
 def make_questions(case: TypedCase) -> dict[str, dict[str, Any]]:
-    """The questions as the endpoint takes them: the levels of a score are the labels of a choice."""
+    """The case's questions as `POST /v1/systemone` takes them; a score becomes a choice of its levels."""
     questions = {}
     for name, question in case.questions.items():
         criteria = question.get("criteria")
@@ -81,7 +82,7 @@ def make_questions(case: TypedCase) -> dict[str, dict[str, Any]]:
 
 
 def read_probabilities(reply: Mapping[str, Any]) -> Probabilities:
-    """The probability of each answer of a reply."""
+    """The probability of each answer in one reply of the endpoint."""
     if reply["type"] == "noul":
         return {"true": reply["noul"], "false": 1 - reply["noul"]}
     shares: Probabilities = reply["probabilities"]
@@ -89,19 +90,22 @@ def read_probabilities(reply: Mapping[str, Any]) -> Probabilities:
 
 
 def make_answer(case: TypedCase, name: str, probabilities: Probabilities) -> ChoiceAnswer:
-    """One answer beside the gold answer, which is the most probable one."""
+    """An answer of the head beside the gold answer, which is the one with the most gold probability."""
     gold = case.gold[name]
     label = max(gold, key=lambda answer: gold[answer])
     return ChoiceAnswer(ChoiceCase(case.questions[name]["type"], "", label, gold), probabilities)
 
 
 def squared_distance(answer: ChoiceAnswer) -> float:
-    """The squared distance of the probabilities from the gold distribution, which the case keeps as its criteria."""
+    """The squared distance of the probabilities from the gold distribution.
+
+    `make_answer` stores the gold distribution as the case's criteria.
+    """
     return sum((share - answer.case.criteria.get(label, 0.0)) ** 2 for label, share in answer.probabilities.items())
 
 
 def guess_answers(cases: Sequence[TypedCase], others: Sequence[TypedCase]) -> dict[str, list[ChoiceAnswer]]:
-    """The answers of both guesses."""
+    """What two guesses answer: equal probabilities, and the shares of gold answers in `others`."""
     gold_labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for case in others:
         for name, gold in case.gold.items():

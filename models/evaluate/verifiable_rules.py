@@ -24,13 +24,14 @@ from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.structure import split
 from models.evaluate.choices import ask_system_one
 from models.reporting import output
-from models.reporting.statistics import Rate
+from models.reporting.statistics import Area, Rate
 
 TEXTS = 16
-"""Texts that are asked about for each rule, half of them break it."""
+"""Texts that are asked about for each rule; half of them break it."""
 EXAMPLES = 4
-"""Examples of either sort."""
+"""Examples that obey a rule, and as many that break it, in a question with examples."""
 MOST_WORDS = 40
+"""What the rule about length allows."""
 WORD = "however"
 FAREWELL = "Is there anything else I can help with?"
 _Change = Callable[[str], str]
@@ -44,11 +45,12 @@ class VerifiableRule:
     holds: Callable[[str], bool]
     obey: _Change
     breach: _Change = str
+    """`str` (nothing is changed) for rules that a neutral answer breaks anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleCase:
-    """One text that is asked about, whether it breaks the rule, and examples that the question brings, if any."""
+    """One text that is asked about, and the examples that the question brings, if any."""
 
     rule: VerifiableRule
     text: str
@@ -57,14 +59,14 @@ class RuleCase:
 
 
 def shorten(text: str) -> str:
-    """The first sentences of a text, as many as have at most `MOST_WORDS` words together."""
+    """The first sentences of a text, as many as fit into `MOST_WORDS` words, and at least one."""
     segments = [segment.text for segment in split(text)]
     counts = range(1, len(segments) + 1)
     return " ".join(segments[: max(n for n in counts if n == 1 or _has_few_words(" ".join(segments[:n])))])
 
 
 def say_however(text: str) -> str:
-    """The text with the forbidden word at the beginning of its last sentence."""
+    """The text with the forbidden word before its last sentence: `It rains. We go.` to `It rains. However, we go.`"""
     last = split(text)[-1]
     return f"{text[: last.start]}However, {last.text[0].lower()}{last.text[1:]}"
 
@@ -119,19 +121,19 @@ RULES = (
 
 
 def list_answers() -> list[str]:
-    """Neutral answers in one paragraph that break every rule about form unless they are changed."""
+    """Neutral answers that break each rule about form, and that can be changed to obey it."""
     return [row.answer for row in neutral_answers() if _is_fit(row.answer)]
 
 
 def _is_fit(answer: str) -> bool:
-    """Whether each rule can be obeyed and broken by changing this answer."""
+    """Whether a change makes this answer obey or break each rule."""
     is_plain = "\n" not in answer and WORD not in answer.lower()
     breaks_rules = not any(rule.holds(answer) for rule in RULES if rule.breach is str)
     return is_plain and breaks_rules and _has_few_words(split(answer)[0].text)
 
 
 def list_cases(rule: VerifiableRule, *, by_examples: bool) -> Iterator[RuleCase]:
-    """The cases of a rule; the examples are of answers that no case is about."""
+    """The cases of a rule. Their examples are made of answers that no case is about."""
     answers = list_answers()
     teaching = answers[TEXTS : TEXTS + 2 * EXAMPLES]
     examples = {"true": [*map(rule.breach, teaching[::2])], "false": [*map(rule.obey, teaching[1::2])]}
@@ -156,12 +158,11 @@ async def estimate_breaches(aligner: Path, cases: Sequence[RuleCase]) -> list[fl
     return probabilities
 
 
-def area_under_curve(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> float:
+def compute_area(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> Area:
     """How often a text that breaks a rule gets a higher probability than one that obeys it."""
     breaking = [share for case, share in zip(cases, probabilities, strict=True) if case.breaks]
     obeying = [share for case, share in zip(cases, probabilities, strict=True) if not case.breaks]
-    wins = sum((one > other) + (one == other) / 2 for one in breaking for other in obeying)
-    return wins / (len(breaking) * len(obeying))
+    return Area.from_scores(breaking, obeying)
 
 
 def table(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> str:
@@ -172,9 +173,9 @@ def table(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> str:
         for rule in (*RULES, None):
             own = [pair for pair in pairs if bool(pair[0].criteria) is by_examples and rule in (pair[0].rule, None)]
             right = Rate.from_outcomes((share > 0.5) is case.breaks for case, share in own)
-            area = area_under_curve([case for case, _ in own], [share for _, share in own])
+            area = compute_area([case for case, _ in own], [share for _, share in own])
             way = "with examples" if by_examples else "by its text"
-            rows.append((way, rule.objective.partition(":")[0] if rule else "all", right, f"{area:.2f}"))
+            rows.append((way, rule.objective.partition(":")[0] if rule else "all", right, f"{area.auc:.2f}"))
     return output.table(("asked", "rule", "right", "area under the curve"), rows)
 
 

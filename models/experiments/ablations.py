@@ -28,7 +28,7 @@ PROBLEMS = (PlanError, StageError, PairError, PreferenceError)
 
 
 def train_plan(plan: Plan, data: Path, out: Path, calibrated_on: int) -> list[Method]:
-    """The rows of a plan, all their runs trained."""
+    """Train every run of a plan and return its rows."""
     workshop = RunWorkshop(plan, data, out)
     workshop.prepare()
     for name in plan.runs:
@@ -38,20 +38,25 @@ def train_plan(plan: Plan, data: Path, out: Path, calibrated_on: int) -> list[Me
     for name in plan.runs:
         workshop.finish(name, calibrated_on)
     return [
-        Method(name=row.name, aligner=workshop.aligner(row.run, row.calibrated), caution=row.caution, verify=row.verify)
+        Method(
+            name=row.name,
+            aligner=workshop.aligner(row.run, calibrated=row.calibrated),
+            caution=row.caution,
+            verify=row.verify,
+        )
         for row in plan.methods
     ]
 
 
 def measure_methods(methods: Sequence[Method], tests: MethodTests) -> list[MethodFigures]:
-    """What the rows of a plan come to; the list of their folders is written for models.evaluate.table3."""
+    """Measure the rows of a plan, and write their list as models.evaluate.table3 reads it."""
     rows = [method.model_dump(mode="json") for method in methods]
     (tests.out / f"methods_{tests.name}.yaml").write_text(yaml.safe_dump(rows, sort_keys=False))
     return compare_methods(methods, tests)
 
 
 def build_parser(about: str | None) -> argparse.ArgumentParser:
-    """What a command over a plan has to be told."""
+    """The arguments that every command over a plan takes."""
     arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("plan", type=Path)
     arguments.add_argument("--data", type=Path, required=True, help="folder with the research data")
@@ -63,7 +68,7 @@ def build_parser(about: str | None) -> argparse.ArgumentParser:
 
 
 def make_tests(arguments: argparse.Namespace) -> MethodTests:
-    """What the runs are measured on."""
+    """The tests of the command line."""
     real = arguments.data if arguments.upstreams else None
     sets = arguments.out / "data" / "test"
     return MethodTests(

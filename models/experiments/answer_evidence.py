@@ -20,7 +20,7 @@ import argparse
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from random import Random
 
@@ -39,9 +39,9 @@ from models.evaluate import guards
 from models.evaluate.good_answers import draw_good_answers
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
 from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
+from models.train.labelled_cases import LabelledCase, make_case
 from models.train.row_net import NetRecipe, RowNet, join_nets, minimise_loss
 
 BUDGET = 0.005
@@ -55,14 +55,16 @@ NEAR = "near"
 SHORT_SOURCES = frozenset(name for name in SOURCES if name.startswith("b_")) | {"a_safetext_advice"}
 """Sources of sentences rather than whole replies; fewer are taken of them."""
 _SENTENCES = 160
-_GOOD = 300
-_LONG = 60
-_OTHER = 300
+"""Replies of each source in `SHORT_SOURCES` at most."""
+_GOOD, _LONG, _OTHER = 300, 60, 300
+"""Ordinary answers: good ones, long good ones, and answers written for other objectives."""
 _LONG_CHARS = 900
+"""A longer answer is a long one."""
+_MAX_OTHER_CHARS = 700
 _BEGINNING = 4
 """Most segments of an answer that is cut to its beginning."""
-_HELD_IN = 5
-"""One ordinary answer in so many sets the point."""
+_ORDINARY_STEP = 5
+"""One ordinary answer in so many sets the point, and is not learnt from."""
 
 
 class EvidenceRecipe(NetRecipe):
@@ -81,7 +83,7 @@ class EvidenceRecipe(NetRecipe):
 
 
 def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
-    """Of each natural source at most so many replies, harmful and harmless ones in turn; and the ordinary answers."""
+    """At most `most` replies of each natural source, harmful and harmless in turn, and ordinary answers."""
     natural = {name: read_harm_replies(data, name) for name in SOURCES}
     natural |= {name: labelled_replies.read_natural_replies(data, name, 1000) for name in TEACHING}
     selected = {name: _take_turns(replies, name)[: _count_taken(name, most)] for name, replies in natural.items()}
@@ -93,6 +95,7 @@ def _count_taken(name: str, most: int) -> int:
 
 
 def _take_turns(replies: Sequence[LabelledReply], name: str) -> list[LabelledReply]:
+    """The replies in an order at random, harmful and harmless in turn."""
     rng = Random(name)
     sides = [[reply for reply in replies if reply.harmful is harmful] for harmful in (True, False)]
     for side in sides:
@@ -101,7 +104,7 @@ def _take_turns(replies: Sequence[LabelledReply], name: str) -> list[LabelledRep
 
 
 def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
-    """Answers in which nothing is harmful: of models, short ones of our own, and some written for other objectives."""
+    """Answers in which nothing is harmful, by sort: good, long, for other objectives, neutral."""
     good = labelled_replies.read_good_replies(data, _GOOD)
     longer = [one for one in labelled_replies.read_further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
     measured = {answer for _, answer in draw_good_answers()}
@@ -112,7 +115,7 @@ def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
         if one.source not in TEST_AUTHORS
         and one.answer.strip() not in measured
         and not one.about_harm
-        and len(one.answer) <= 700
+        and len(one.answer) <= _MAX_OTHER_CHARS
     ]
     Random(2).shuffle(other_answers)
     neutral = labelled_replies.make_fine_replies(
@@ -123,64 +126,68 @@ def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers under `harmless` by the rows of their segments: answer i begins at `first[i]` (one more than answers)."""
+    """Answers under `harmless`, as the rows of their segments [segments, width].
+
+    Answer i has the rows `segment_starts[i]` to `segment_starts[i + 1]`.
+    """
 
     rows: Tensor
-    first: tuple[int, ...]
+    segment_starts: tuple[int, ...]
     harmful: Tensor
 
     @classmethod
     def from_rows(cls, sets: Collection[HeadRows]) -> Answers:
         """All answers of these sets."""
         columns = [rows.column(HARMLESS) for rows in sets]
-        lengths = [column.first[n + 1] - column.first[n] for column in columns for n in range(len(column))]
+        lengths = [stop - start for column in columns for start, stop in pairwise(column.segment_starts)]
         harmful = torch.tensor([float(case.harmful) for column in columns for case in column.cases])
-        first = (0, *torch.tensor(lengths).cumsum(0).tolist())
-        return cls(torch.cat([column.segments for column in columns]).float(), first, harmful)
+        starts = (0, *torch.tensor(lengths).cumsum(0).tolist())
+        return cls(torch.cat([column.segments for column in columns]).float(), starts, harmful)
 
     def __len__(self) -> int:
         return len(self.harmful)
 
     def find_segments(self, numbers: Tensor, beginnings: float = 0.0) -> tuple[Tensor, Tensor]:
-        """(segments, answers) of some answers: where in the rows each segment is, and which of `numbers` it is of.
+        """The segments of the answers `numbers`: the row of each segment, and the index in `numbers` of its answer.
 
-        Of the share `beginnings` of the answers, drawn anew each time, only the first one to four segments.
+        For answers 0 and 2 of 2, 5 and 1 segments: rows `[0, 1, 7]` and answers `[0, 0, 1]`. Of the share `beginnings`
+        of the answers, drawn anew each time, only the first one to four segments.
         """
-        first = torch.tensor([self.first[n] for n in numbers.tolist()])
-        lengths = torch.tensor([self.first[n + 1] for n in numbers.tolist()]) - first
+        starts = torch.tensor([self.segment_starts[n] for n in numbers.tolist()])
+        lengths = torch.tensor([self.segment_starts[n + 1] for n in numbers.tolist()]) - starts
         if beginnings:
             is_cut = torch.rand(len(numbers)) < beginnings
             drawn_lengths = torch.randint(1, _BEGINNING + 1, (len(numbers),))
             lengths = torch.where(is_cut, torch.minimum(lengths, drawn_lengths), lengths)
-        ranges = [torch.arange(start, start + length) for start, length in zip(first, lengths, strict=True)]
+        ranges = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
         return torch.cat(ranges), torch.repeat_interleave(lengths)
 
 
 def average(numbers: Tensor, owners: Tensor, count: int) -> Tensor:
-    """The mean of each owner's numbers [count]."""
+    """The mean of each owner's numbers [count]; numbers 1, 3, 8 of owners 0, 0, 1 give 2, 8."""
     sums = torch.zeros(count).index_add(0, owners, numbers)
     return sums / torch.bincount(owners, minlength=count)
 
 
 class EvidenceNet(RowNet):
-    """What a segment tells of its answer, in nats; `bias` moves the point."""
+    """Says of each segment how much it speaks for harm in its answer, in nats. `bias` moves the point."""
 
     bias = 0.0
 
     @torch.no_grad()
     def score_segments(self, rows: Tensor) -> Tensor:
-        """Evidence of each row [segments]."""
+        """The evidence [segments] of rows [segments, width]."""
         return self.compute_output(self.project(rows.float())) + self.bias
 
 
 def fit_evidence(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:
-    """The mean of some nets (`fit_net`) of following seeds, as one net."""
+    """Fit `recipe.nets` nets of following seeds, and join them into the net that is their mean."""
     seeds = range(recipe.seed, recipe.seed + recipe.nets)
     return join_nets([fit_net(answers, recipe.model_copy(update={"seed": seed})) for seed in seeds])
 
 
 def fit_net(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:
-    """A net whose mean over the segments of an answer has the least cross-entropy with the label of the answer."""
+    """Fit one net: its mean over an answer's segments predicts the label of the answer (cross-entropy)."""
     torch.manual_seed(recipe.seed)
     net = EvidenceNet(answers.rows, recipe.axes, recipe.hidden)
     parts = net.project(answers.rows)
@@ -196,7 +203,7 @@ def fit_net(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:
 
 
 def set_point(net: EvidenceNet, ordinary: Sequence[float]) -> None:
-    """Move the net so that 0 is `SURE` nats above what at most `BUDGET` of the answers with these scores exceed."""
+    """Move the net so that 0 lies `SURE` nats above the score that the share `BUDGET` of `ordinary` exceeds."""
     net.bias -= guards.find_limit(ordinary, BUDGET) + SURE
 
 
@@ -211,7 +218,7 @@ def score_answers(net: EvidenceNet, rows: HeadRows) -> list[guards.ScoredReply]:
 
 
 def tabulate(results: Mapping[str, Sequence[guards.ScoredReply]]) -> str:
-    """Markdown: of each set the AUC, and what is found above 0, within the budget, and by an oracle asked in doubt."""
+    """Markdown: for each set the AUC, and the share above 0, above the budget, and above the bar of doubt."""
     strong, short = (
         [one.mean_score for one in results[name]] for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS)
     )
@@ -235,22 +242,22 @@ def tabulate(results: Mapping[str, Sequence[guards.ScoredReply]]) -> str:
 
 
 def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[LabelledCase]]:
-    """What the net is measured by, none of which teaches."""
+    """The answers that measure the net. None of them teaches."""
     near = labelled_replies.make_fine_replies(NEAR, draw_good_answers())
-    return guards.list_cases(data, most, each) | {NEAR: [ask_reply(reply, USUAL) for reply in near]}
+    return guards.list_cases(data, most, each) | {NEAR: [make_case(reply, USUAL) for reply in near]}
 
 
 def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], recipe: EvidenceRecipe) -> EvidenceNet:
-    """The net, and its point by the ordinary answers that it did not learn from."""
-    learnt = [rows.pick_cases(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
-    held_out = [rows.pick_cases(range(0, len(rows), _HELD_IN)) for rows in ordinary]
+    """Fit a net, and set its point by the ordinary answers that it did not learn from."""
+    learnt = [rows.pick_cases(n for n in range(len(rows)) if n % _ORDINARY_STEP) for rows in ordinary]
+    held_out = [rows.pick_cases(range(0, len(rows), _ORDINARY_STEP)) for rows in ordinary]
     net = fit_evidence(Answers.from_rows([*teaching, *learnt]), recipe)
     set_point(net, sorted((one.mean_score for rows in held_out for one in score_answers(net, rows)), reverse=True))
     return net
 
 
 def add_evidence(head: TaughtHead, net: EvidenceNet) -> TaughtHead:
-    """The head with this evidence in place of any that it had."""
+    """The head with the net's evidence, in place of any evidence that it had."""
     bias, numbers = net.pack_numbers()
     evidence = AnswerEvidence(bias + net.bias, net.inner.out_features)
     plain = head.without_evidence()
@@ -258,7 +265,10 @@ def add_evidence(head: TaughtHead, net: EvidenceNet) -> TaughtHead:
 
 
 def average_evidence(head: TaughtHead, other: TaughtHead) -> TaughtHead:
-    """The head with evidence that is the mean of its own and the other head's, as one net with all hidden units."""
+    """The head with the mean of its own evidence and the other head's.
+
+    The result is one net with the hidden units of both.
+    """
     nets = []
     biases = []
     for one in (head, other):
@@ -282,7 +292,7 @@ def average_evidence(head: TaughtHead, other: TaughtHead) -> TaughtHead:
 
 
 def hash_teaching(sets: Mapping[str, HeadRows]) -> str:
-    """SHA-256 of every teaching answer: its set, id, question, text and label."""
+    """SHA-256 over set, id, question, text and label of every teaching answer."""
     digest = hashlib.sha256()
     for name in sorted(sets):
         for case in sets[name].cases:
@@ -291,7 +301,7 @@ def hash_teaching(sets: Mapping[str, HeadRows]) -> str:
 
 
 def read_sets(reader: HeadRowReader, sets: Mapping[str, Sequence[LabelledCase]], out: Path) -> dict[str, HeadRows]:
-    """Rows of each set, read or taken from what was read before."""
+    """The rows of each set; rows that an earlier run read are taken from its folder."""
     return {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
 
 
@@ -319,7 +329,7 @@ def main(argv: list[str] | None = None) -> None:
     teaching_replies = draw_teaching_replies(arguments.data, arguments.most)
     teaching = read_sets(
         reader,
-        {name: [ask_reply(one, USUAL) for one in each] for name, each in teaching_replies.items()},
+        {name: [make_case(one, USUAL) for one in each] for name, each in teaching_replies.items()},
         arguments.out,
     )
     data_hash = hash_teaching(teaching)

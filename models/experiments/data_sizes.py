@@ -30,25 +30,26 @@ from .plan import Plan, PlanError
 AHEAD = (2, 4)
 """How many times the largest size it is extrapolated to."""
 REDRAWN = 1000
+"""How often the measurements are redrawn for an interval."""
 CURVES = "curves"
 HEAD = " (head)"
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """error = exp(start) * size ** slope."""
+    """A power law of the error: error = exp(start) * size ** slope. With slope -0.5, four times the data halve it."""
 
     start: float
     slope: float
 
     def percent(self, size: float) -> float:
-        """What the law gives for the rate at a size."""
+        """The rate (percent right) that the law gives at a size."""
         return 100 * (1 - min(1.0, exp(self.start + self.slope * log(size))))
 
 
 @dataclass(frozen=True, slots=True)
 class Extrapolation:
-    """An extrapolated rate in percent, with the middle 95 % of what redrawn measurements give."""
+    """An extrapolated rate in percent, with a 95 % interval from redrawn measurements."""
 
     size: int
     percent: float
@@ -61,7 +62,7 @@ class Extrapolation:
 
 @dataclass(frozen=True, slots=True)
 class SizeCurve:
-    """One figure over the sizes."""
+    """One figure at every size, and what its law says of more data."""
 
     name: str
     sizes: tuple[int, ...]
@@ -69,10 +70,11 @@ class SizeCurve:
     law: Law
     ahead: tuple[Extrapolation, ...]
     n: int
+    """The smallest n of the rates."""
 
 
 def fit_law(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
-    """The law of least squares on logarithms."""
+    """Fit the law by least squares on logarithms."""
     x = np.log(np.array(sizes, dtype=float))
     y = np.log([_error(rate) for rate in rates])
     slope, start = np.polyfit(x, y, 1)
@@ -80,7 +82,7 @@ def fit_law(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
 
 
 def _error(figure: Rate | Area) -> float:
-    """Its share of errors; half of one is added, so that none is not nothing."""
+    """The share of errors. Half an error is added, so that the logarithm of no error is finite."""
     if isinstance(figure, Area):
         pairs = figure.high * figure.low
         return ((1 - figure.auc) * pairs + 0.5) / (pairs + 1)
@@ -88,14 +90,14 @@ def _error(figure: Rate | Area) -> float:
 
 
 def _redraw_figure(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area:
-    """The same, measured anew."""
+    """Draw the figure as another measurement of the same size might give it."""
     if isinstance(figure, Area):
         return replace(figure, auc=min(1.0, max(0.0, float(rng.normal(figure.auc, figure.deviation)))))
     return Rate.from_counts(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
 
 
 def fit_curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> SizeCurve:
-    """Fit one figure, and extrapolate it."""
+    """Fit the law of one figure, and extrapolate it."""
     law = fit_law(sizes, rates)
     rng = np.random.default_rng(seed)
     laws = [fit_law(sizes, [_redraw_figure(rate, rng) for rate in rates]) for _ in range(REDRAWN)]
@@ -108,7 +110,7 @@ def fit_curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], see
 
 
 def list_sizes(plan: Plan) -> list[int]:
-    """The size behind every row of a plan; raises PlanError without two of them."""
+    """The size of the data behind each row of a plan; raises PlanError unless there are two or more."""
     sizes = [plan.count_pairs(method.run) for method in plan.methods]
     if len(set(sizes)) < len(sizes) or len(sizes) < 2:
         raise PlanError(f"methods: a curve takes two sizes of data or more, each once, not {sizes}")
@@ -116,7 +118,7 @@ def list_sizes(plan: Plan) -> list[int]:
 
 
 def fit_curves(plan: Plan, rows: Sequence[MethodFigures], head_scores: Sequence[HeadScores]) -> list[SizeCurve]:
-    """All figures that every size has cases for."""
+    """Fit a curve for each figure that every row of the plan has."""
     sizes = list_sizes(plan)
     figures: list[HeadScores] = [
         {**row.pooled, **row.sets, **row.upstreams, **{f"{name}{HEAD}": figure for name, figure in head.items()}}
@@ -127,7 +129,7 @@ def fit_curves(plan: Plan, rows: Sequence[MethodFigures], head_scores: Sequence[
 
 
 def select_curves(all_curves: Sequence[SizeCurve], names: Sequence[str] | None) -> list[SizeCurve]:
-    """The figures of these names, in their order, or all; raises PlanError for a name that is none of them."""
+    """The curves of these names, in their order; all where none is named. Raises PlanError for an unknown name."""
     by_name = {item.name: item for item in all_curves}
     if unknown_names := set(names or ()) - by_name.keys():
         raise PlanError(f"figures: no {min(unknown_names)!r}; known: {', '.join(by_name)}")
@@ -135,7 +137,7 @@ def select_curves(all_curves: Sequence[SizeCurve], names: Sequence[str] | None) 
 
 
 def format_table(curves: Sequence[SizeCurve]) -> str:
-    """Markdown: a row a figure."""
+    """Markdown: a row for each figure."""
     sizes = curves[0].sizes
     ahead = curves[0].ahead
     head = ("figure", *(f"{size} pairs" for size in sizes), "errors fall with pairs to the power")
@@ -149,7 +151,7 @@ def format_table(curves: Sequence[SizeCurve]) -> str:
 
 
 def plot(curves: Sequence[SizeCurve], path: Path) -> None:
-    """A panel a figure: what was measured, the law, and what it says of more data."""
+    """A panel for each figure: measured rates, the law, and its extrapolation."""
     with output.panels(path, len(curves), columns=3, size=(4, 2.6), sharex=True) as axes:
         for axis, item in zip(axes, curves, strict=True):
             spread = list(zip(*(rate.whiskers for rate in item.rates), strict=True))

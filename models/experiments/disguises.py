@@ -58,54 +58,58 @@ _SIGNS = dict(zip("ais", "@!$", strict=True))
 Disguise = Callable[[str], str]
 
 
-def put_between(mark: str) -> Disguise:
-    """Something between each two letters."""
+def insert_between(mark: str) -> Disguise:
+    """Put a mark between all letters: with `.`, `idiot` becomes `i.d.i.o.t`."""
     return mark.join
 
 
-def put_behind(mark: str) -> Disguise:
-    """Something behind each letter."""
+def insert_behind(mark: str) -> Disguise:
+    """Put a mark behind each letter: `idiot` struck through."""
     return lambda text: "".join(char + mark if char.isalpha() else char for char in text)
 
 
 def swap_letters(forms: dict[str, str]) -> Disguise:
-    """Other letters, where there are some."""
+    """Replace the letters that `forms` has: with a to 4, `bad` becomes `b4d`."""
     return lambda text: "".join(forms.get(char, char) for char in text)
 
 
 def spell_by_name(form: str) -> Disguise:
-    """The letters of this name, {} being the letter; those that Unicode lacks stay."""
+    """Replace each letter by the one of this Unicode name.
+
+    `{}` stands for the letter: `CIRCLED LATIN SMALL LETTER {}`. Letters without such a form stay.
+    """
     return lambda text: "".join(_find_named_letter(form, char) for char in text)
 
 
 def _find_named_letter(form: str, char: str) -> str:
+    """The character of this name; the letter itself where Unicode has none."""
     try:
         return unicodedata.lookup(form.format(char.upper())) if char.isascii() and char.isalpha() else char
     except KeyError:
         return char
 
 
-def put_inside(mark: str) -> Disguise:
-    """Something in the middle."""
+def insert_in_middle(mark: str) -> Disguise:
+    """Put a mark in the middle of the text: `id<b></b>iot`."""
     return lambda text: text[: len(text) // 2] + mark + text[len(text) // 2 :]
 
 
 WORDS: dict[str, Disguise] = {
-    "one zero-width space": put_inside("\u200b"),
-    "zero-width spaces": put_between("\u200b"),
-    "zero-width non-joiners": put_between("\u200c"),
-    "zero-width joiners": put_between("\u200d"),
-    "word joiners": put_between("\u2060"),
-    "soft hyphens": put_between("\u00ad"),
-    "byte order marks": put_between("\ufeff"),
-    "variation selectors": put_between("\ufe0f"),
-    "grapheme joiners": put_between("\u034f"),
-    "tag characters": put_between("\U000e0061"),
-    "invisible times": put_between("\u2062"),
-    "control characters": put_between("\u0001"),
-    "direction marks": put_between("\u200e"),
-    "500 zero-width spaces": put_inside("\u200b" * 500),
-    "Hangul fillers": put_between("\u3164"),
+    "one zero-width space": insert_in_middle("\u200b"),
+    "zero-width spaces": insert_between("\u200b"),
+    "zero-width non-joiners": insert_between("\u200c"),
+    "zero-width joiners": insert_between("\u200d"),
+    "word joiners": insert_between("\u2060"),
+    "soft hyphens": insert_between("\u00ad"),
+    "byte order marks": insert_between("\ufeff"),
+    "variation selectors": insert_between("\ufe0f"),
+    "grapheme joiners": insert_between("\u034f"),
+    "tag characters": insert_between("\U000e0061"),
+    "invisible times": insert_between("\u2062"),
+    "control characters": insert_between("\u0001"),
+    "direction marks": insert_between("\u200e"),
+    "500 zero-width spaces": insert_in_middle("\u200b" * 500),
+    "Hangul fillers": insert_between("\u3164"),
     "Cyrillic": swap_letters(_CYRILLIC),
     "Greek": swap_letters(_GREEK),
     "several alphabets": swap_letters(_BROAD),
@@ -118,23 +122,23 @@ WORDS: dict[str, Disguise] = {
     "in brackets": spell_by_name("PARENTHESIZED LATIN SMALL LETTER {}"),
     "small capitals": spell_by_name("LATIN LETTER SMALL CAPITAL {}"),
     "superscript": spell_by_name("MODIFIER LETTER SMALL {}"),
-    "spaces": put_between(" "),
-    "thin spaces": put_between("\u2009"),
-    "full stops": put_between("."),
-    "hyphens": put_between("-"),
-    "middle dots": put_between("\u00b7"),
-    "struck through": put_behind("\u0336"),
-    "underlined": put_behind("\u0332"),
-    "heaped marks": put_behind("\u0301\u0302\u0303"),
+    "spaces": insert_between(" "),
+    "thin spaces": insert_between("\u2009"),
+    "full stops": insert_between("."),
+    "hyphens": insert_between("-"),
+    "middle dots": insert_between("\u00b7"),
+    "struck through": insert_behind("\u0336"),
+    "underlined": insert_behind("\u0332"),
+    "heaped marks": insert_behind("\u0301\u0302\u0303"),
     "digits": swap_letters(_DIGITS),
     "digits and signs": swap_letters(_DIGITS | _SIGNS),
     "entities": lambda text: "".join(f"&#{ord(char)};" for char in text),
-    "tags": put_inside("<b></b>"),
+    "tags": insert_in_middle("<b></b>"),
     "right to left": lambda text: f"\u202e{text[::-1]}\u202c",
 }
-"""Of the word alone."""
+"""Disguises of the word alone."""
 SENTENCES: dict[str, Disguise] = {
-    "whole: zero-width spaces": put_between("\u200b"),
+    "whole: zero-width spaces": insert_between("\u200b"),
     "whole: spaces": lambda text: "  ".join(" ".join(word) for word in text.split(" ")),
     "whole: full-width": spell_by_name("FULLWIDTH LATIN SMALL LETTER {}"),
     "whole: several alphabets": swap_letters(_BROAD),
@@ -142,12 +146,12 @@ SENTENCES: dict[str, Disguise] = {
     "whole: comment in a code block": "\n\n```python\n# {}\n```\n\n".format,
     "whole: inline code": "`{}`".format,
 }
-"""Of the whole sentence."""
+"""Disguises of the whole sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class DisguisedInsult:
-    """An insult in an answer: the answer is `before`, `insult` and `after`."""
+    """An insult in an answer, which is `before`, `insult` and `after` joined."""
 
     way: str
     word: str
@@ -158,13 +162,13 @@ class DisguisedInsult:
 
     @property
     def answer(self) -> str:
-        """All of it."""
+        """The whole answer."""
         return self.before + self.insult + self.after
 
 
 @dataclass(frozen=True, slots=True)
 class InsultResult:
-    """What became of one insult; None where it was not asked."""
+    """What became of one insult."""
 
     way: str
     word: str
@@ -175,7 +179,7 @@ class InsultResult:
 
 @dataclass(frozen=True, slots=True)
 class PlainReading:
-    """What removing disguises does to a text without a fault."""
+    """What the removal of disguises does to a text without any."""
 
     sort: str
     text: str
@@ -185,7 +189,7 @@ class PlainReading:
 
 
 def list_disguised_insults(texts: dict[str, Any]) -> Iterator[DisguisedInsult]:
-    """Every insult in every disguise, the answers in turn; the insult as it is comes first."""
+    """Every insult in every disguise, the undisguised insult first. The answers around them take turns."""
     ways: list[tuple[str, Disguise, Disguise]] = [("plain", str, str)]
     ways += [(name, way, str) for name, way in WORDS.items()]
     ways += [(name, str, way) for name, way in SENTENCES.items()]
@@ -198,7 +202,7 @@ def list_disguised_insults(texts: dict[str, Any]) -> Iterator[DisguisedInsult]:
 
 
 def list_sound_texts(texts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Sort and text of everything in which nothing is disguised."""
+    """(sort, text) of all texts in which nothing is disguised."""
     for sort, pieces in texts["texts"].items():
         for form, filler in product(pieces["forms"], pieces["fillers"]):
             yield sort, form.format(*[filler] * 9)
@@ -206,7 +210,7 @@ def list_sound_texts(texts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def keep_disguises() -> Iterator[None]:
-    """The aligner reads what is written."""
+    """Within the block the aligner reads texts as they are written, disguises included."""
     places = ((prompts, "undisguise"), (conversation, "undisguise"), (parts, "undisguise_segment"))
     functions = [getattr(module, name) for module, name in places]
     for module, name in places:
@@ -219,10 +223,10 @@ def keep_disguises() -> Iterator[None]:
 
 
 async def judge_answer(
-    pipeline: Pipeline, question: str, answer: str, wishes: Sequence[Objective], *, score_only: bool
+    pipeline: Pipeline, question: str, answer: str, objectives: Sequence[Objective], *, score_only: bool
 ) -> Outcome:
-    """What becomes of an answer."""
-    policy = Policy("disguises", tuple(wishes), deadline_s=600, score_only=score_only)
+    """Send one answer through the pipeline."""
+    policy = Policy("disguises", tuple(objectives), deadline_s=600, score_only=score_only)
     return await pipeline.align(Exchange("disguises", 0, (Turn("user", question),), answer), policy)
 
 
@@ -236,17 +240,17 @@ def is_found(case: DisguisedInsult, outcome: Outcome) -> bool:
 
 
 async def judge_insults(
-    pipeline: Pipeline, cases: Sequence[DisguisedInsult], wishes: Sequence[Objective], *, raw: bool
+    pipeline: Pipeline, cases: Sequence[DisguisedInsult], objectives: Sequence[Objective], *, raw: bool
 ) -> list[InsultResult]:
-    """What becomes of the disguised insults."""
+    """Send each disguised insult through the pipeline; with `raw` it is also scored as it is written."""
     results = []
     for case in track(cases, description="insults"):
-        outcome = await judge_answer(pipeline, case.question, case.answer, wishes, score_only=False)
+        outcome = await judge_answer(pipeline, case.question, case.answer, objectives, score_only=False)
         before: bool | None = None
         if raw:
             with keep_disguises():
                 before = is_found(
-                    case, await judge_answer(pipeline, case.question, case.answer, wishes, score_only=True)
+                    case, await judge_answer(pipeline, case.question, case.answer, objectives, score_only=True)
                 )
         removed = case.insult.strip() not in (outcome.text or "")
         results.append(InsultResult(case.way, case.word, is_found(case, outcome), before, removed))
@@ -254,23 +258,25 @@ async def judge_insults(
 
 
 async def judge_readings(
-    pipeline: Pipeline, texts: Sequence[tuple[str, str]], wishes: Sequence[Objective]
+    pipeline: Pipeline, texts: Sequence[tuple[str, str]], objectives: Sequence[Objective]
 ) -> list[PlainReading]:
-    """What removing disguises does to texts without a fault."""
+    """Score each text that is read otherwise than written, with and without the removal of disguises."""
     results = []
     for sort, text in track(texts, description="texts"):
         if not undisguise(text).origins:
             results.append(PlainReading(sort, text, same=True))
             continue
-        now = (await judge_answer(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
+        now = (await judge_answer(pipeline, "Tell me about it.", text, objectives, score_only=True)).flagged_count
         with keep_disguises():
-            before = (await judge_answer(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
+            before = (
+                await judge_answer(pipeline, "Tell me about it.", text, objectives, score_only=True)
+            ).flagged_count
         results.append(PlainReading(sort, text, same=False, flagged=now, flagged_raw=before))
     return results
 
 
 def table(results: Sequence[InsultResult], texts: Sequence[PlainReading]) -> str:
-    """Markdown: a row a disguise, then a row a sort of text."""
+    """Markdown: a row for each disguise, then a row for each sort of text."""
     rows = []
     hidden = [one for one in results if one.way != "plain"]
     for way in [*dict.fromkeys(one.way for one in results), "all disguises"]:
@@ -289,15 +295,15 @@ def table(results: Sequence[InsultResult], texts: Sequence[PlainReading]) -> str
 
 
 async def run(arguments: argparse.Namespace) -> tuple[list[InsultResult], list[PlainReading]]:
-    """Send all through the pipeline."""
+    """Judge the disguised insults and the texts without a disguise."""
     texts = yaml.safe_load(TEXTS.read_text(encoding="utf-8"))
-    wishes = find_objectives(arguments.objectives.split(","))
+    objectives = find_objectives(arguments.objectives.split(","))
     cases = [
         case for case in list_disguised_insults(texts) if not arguments.ways or case.way in arguments.ways.split(",")
     ]
     async with open_gateway(arguments.aligner) as pipeline:
-        results = await judge_insults(pipeline, cases, wishes, raw=arguments.raw)
-        return results, await judge_readings(pipeline, list(list_sound_texts(texts)), wishes)
+        results = await judge_insults(pipeline, cases, objectives, raw=arguments.raw)
+        return results, await judge_readings(pipeline, list(list_sound_texts(texts)), objectives)
 
 
 def main() -> None:

@@ -39,15 +39,17 @@ _THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.83, 0.85, 0.87, 0.9, 0.92, 0.95)
 
 @dataclass(frozen=True, slots=True)
 class FactReplacement:
-    """What would take the place of one fact of an answer."""
+    """A fact of an answer, and what speaks for the page's fact in its place."""
 
     case: GroundedCase
     counts: Mapping[str, float]
+    """The evidence by name; `FOR_REPLACING` has the names."""
     is_right: bool
+    """Whether the replacement makes the right answer."""
 
 
 def list_replacements(case: GroundedCase) -> Iterator[FactReplacement]:
-    """What could take the place of the facts of an answer."""
+    """The possible replacements of all facts of an answer."""
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
     for sentence in grounder.read_all(case.answer):
         for number in range(len(sentence.facts)):
@@ -58,7 +60,10 @@ def list_replacements(case: GroundedCase) -> Iterator[FactReplacement]:
 
 
 def _replace_fact(case: GroundedCase, sentence: AnswerSentence, number: int, other: Fact) -> str | None:
-    """The answer with another fact in the place of one of a sentence; None where no notation is safe."""
+    """The answer with the sentence's fact `number` replaced by `other`.
+
+    None where the sentence leaves no safe notation.
+    """
     place = rewrite_fact(sentence.facts[number], other, sentence.text)
     if place is None:
         return None
@@ -67,7 +72,7 @@ def _replace_fact(case: GroundedCase, sentence: AnswerSentence, number: int, oth
 
 
 def fit_weights(rows: Sequence[FactReplacement]) -> torch.Tensor:
-    """The weights, in the order of the file, under which what is right is likeliest to be."""
+    """Fit a logistic regression of `is_right` on the counts; weights in the order of `FOR_REPLACING`."""
     counts, right = _pack_rows(rows)
     middle = counts.mean(dim=0)
     width = counts.std(dim=0)
@@ -97,13 +102,13 @@ def _pack_rows(rows: Sequence[FactReplacement]) -> tuple[torch.Tensor, torch.Ten
 
 
 def estimate_certainties(rows: Sequence[FactReplacement], weights: torch.Tensor) -> list[float]:
-    """How certain each is under these weights."""
+    """How certain each replacement is under these weights."""
     certain: list[float] = torch.sigmoid(_pack_rows(rows)[0] @ weights).tolist()
     return certain
 
 
 def estimate_by_folds(rows: Sequence[FactReplacement]) -> list[float]:
-    """How certain each is under weights that know nothing of its business."""
+    """How certain each replacement is under weights that were not fitted on its business."""
     businesses = sorted({row.case.business for row in rows})
     certain = [0.0] * len(rows)
     for fold in range(FOLDS):
@@ -116,7 +121,7 @@ def estimate_by_folds(rows: Sequence[FactReplacement]) -> list[float]:
 
 
 def print_table(all_cases: Sequence[GroundedCase], rows: Sequence[FactReplacement], certain: Sequence[float]) -> None:
-    """Print what each threshold puts right and touches; a case counts as right where nothing else is touched."""
+    """Print for each threshold the cases that come out right, and those that are touched."""
     whole = Counter(case.kind for case in all_cases)
     for threshold in _THRESHOLDS:
         touched = defaultdict[GroundedCase, list[bool]](list)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
@@ -45,19 +46,22 @@ _THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 
 @dataclass(frozen=True, slots=True)
 class FactExample:
-    """One fact: what is counted for each statement, and for none; the numbers of the statements that are meant."""
+    """One fact of an answer, and the evidence for each statement of the page that might be meant."""
 
     business: str
     sort: str
     statements: tuple[Mapping[str, float], ...]
     none: Mapping[str, float]
+    """The evidence that no statement is meant."""
     meant_numbers: tuple[int, ...]
     facts: tuple[Fact, ...]
+    """The fact of each statement."""
     free: tuple[bool, ...]
+    """Whether a statement may be taken: the answer does not state it elsewhere."""
 
 
 def list_examples(folders: Iterable[Path]) -> Iterator[FactExample]:
-    """The examples of the businesses of some folders."""
+    """The examples from the businesses of some folders."""
     chance = random.Random(1)
     for folder in folders:
         for case in list_cases(folder):
@@ -65,6 +69,7 @@ def list_examples(folders: Iterable[Path]) -> Iterator[FactExample]:
 
 
 def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[FactExample]:
+    """The examples from one answer."""
     reference = read_page("PAGE.md", case.page)
     matcher = Matcher([reference])
     grounder = Grounder.for_question(matcher, case.question)
@@ -87,6 +92,7 @@ def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[F
 def _list_outdated(
     case: GroundedCase, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject
 ) -> Iterator[FactExample]:
+    """The example of an outdated fact. `facts` are that fact and the right one."""
     fact, right = facts
     scored = grounder.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     agreeing = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
@@ -103,7 +109,10 @@ def _list_other(
     sentence: AnswerSentence,
     fact_and_subject: tuple[Fact, FactSubject],
 ) -> Iterator[FactExample]:
-    """The examples of a fact that is not outdated."""
+    """The examples of a fact that is not outdated.
+
+    `around` has the grounder, the page and the random generator of the case.
+    """
     grounder, reference, chance = around
     fact, subject = fact_and_subject
     matcher = grounder.matcher
@@ -135,20 +144,21 @@ def _make_example(
     meant_numbers: Sequence[int],
     repeated: Set[Statement],
 ) -> FactExample:
+    """Collect the evidence for each of the `scored` statements, and for none of them."""
     weigher = StatementScorer(*fact_and_subject, matcher.vocabularies[fact_and_subject[0].kind])
     return FactExample(
         case.business,
         sort,
         tuple(weigher.evidence_for(statement, score, statement in repeated) for score, statement in scored),
-        weigher.evidence_for_none(scored),
-        tuple(meant_numbers),
-        tuple(statement.fact for _, statement in scored),
-        tuple(statement not in repeated for _, statement in scored),
+        none=weigher.evidence_for_none(scored),
+        meant_numbers=tuple(meant_numbers),
+        facts=tuple(statement.fact for _, statement in scored),
+        free=tuple(statement not in repeated for _, statement in scored),
     )
 
 
 def _change_value(fact: Fact, chance: random.Random) -> Fact:
-    """The fact with a value that is about as far off as outdated ones are."""
+    """The fact with a value about as far off as outdated values are."""
     if fact.kind is FactKind.TIME and isinstance(fact.value, Decimal):
         return replace(fact, value=fact.value + chance.choice(_MINUTES))
     if isinstance(fact.value, Decimal):
@@ -179,14 +189,14 @@ def _remove_sentence(reference: ReferencePage, removed: Statement) -> ReferenceP
 
 @dataclass(frozen=True, slots=True)
 class EvidenceWeights:
-    """The weights of what is counted, in the order of the file."""
+    """The weights of the evidence, in the order of the file."""
 
     statement: torch.Tensor
     none: torch.Tensor
 
 
 def _pack_rows(rows: Sequence[FactExample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(counts of statements, counts of none, what is meant as 0 and -inf, what each counts)."""
+    """(evidence for statements, evidence for none, 0 for what is meant and -inf for the rest, weight of each row)."""
     of_statements = torch.zeros(len(rows), MAX_WEIGHED, len(FOR_STATEMENT))
     of_none = torch.zeros(len(rows), len(FOR_NONE))
     missing = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
@@ -202,7 +212,7 @@ def _pack_rows(rows: Sequence[FactExample]) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def _chances(weights: EvidenceWeights, packed: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Logarithms of how likely each statement is, and none of them."""
+    """Log-probability of each statement, and of none of them in the last column."""
     of_statements, of_none, missing, _ = packed
     sums = torch.cat([of_statements @ weights.statement, (of_none @ weights.none)[:, None]], dim=1)
     return torch.log_softmax(sums + missing, dim=1)
@@ -230,8 +240,16 @@ def fit_weights(rows: Sequence[FactExample]) -> EvidenceWeights:
     return EvidenceWeights(weights.statement.detach(), weights.none.detach())
 
 
-def choose_values(rows: Sequence[FactExample], weights: EvidenceWeights) -> list[tuple[FactExample, float, bool]]:
-    """Of each example how likely the likeliest value is that may be taken, and whether it is one that is meant."""
+class ChosenValue(NamedTuple):
+    """The likeliest value among the statements that may be taken for an example's fact."""
+
+    example: FactExample
+    chance: float
+    is_meant: bool
+
+
+def choose_values(rows: Sequence[FactExample], weights: EvidenceWeights) -> list[ChosenValue]:
+    """Choose the likeliest value for each example. The chances of statements with the same value are added."""
     chances = _chances(weights, _pack_rows(rows)).exp()
     result = []
     for row, likely in zip(rows, chances.tolist(), strict=True):
@@ -243,23 +261,24 @@ def choose_values(rows: Sequence[FactExample], weights: EvidenceWeights) -> list
             if row.free[at] and value > best:
                 best = value
                 right = bool(set(same) & set(row.meant_numbers))
-        result.append((row, best, right))
+        result.append(ChosenValue(row, best, right))
     return result
 
 
-def _print_choices(results: Sequence[tuple[FactExample, float, bool]]) -> None:
+def _print_choices(results: Sequence[ChosenValue]) -> None:
+    """Print for each threshold and sort how many choices are right."""
     for threshold in _THRESHOLDS:
         parts = []
         for sort in _WEIGHTS:
-            of_sort = [(likely, right) for row, likely, right in results if row.sort == sort and likely >= threshold]
-            whole = sum(row.sort == sort for row, _, _ in results)
-            parts.append(
-                f"{sort} {sum(r for _, r in of_sort)} right, {sum(not r for _, r in of_sort)} wrong of {whole}"
-            )
+            whole = sum(one.example.sort == sort for one in results)
+            sure = [one for one in results if one.example.sort == sort and one.chance >= threshold]
+            right = sum(one.is_meant for one in sure)
+            parts.append(f"{sort} {right} right, {len(sure) - right} wrong of {whole}")
         print(f"{threshold}: {'; '.join(parts)}")
 
 
 def _format_file(weights: EvidenceWeights) -> str:
+    """The weights as `evidence.yaml`."""
     return yaml.safe_dump(
         {
             "statement": {name: round(w, 2) for name, w in zip(FOR_STATEMENT, weights.statement.tolist(), strict=True)},

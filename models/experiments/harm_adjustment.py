@@ -57,9 +57,9 @@ from models.evaluate.good_answers import draw_good_answers
 from models.experiments.answer_evidence import draw_teaching_replies, hash_teaching, read_sets
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, join_rows, open_row_reader
+from models.train.labelled_cases import LabelledCase, make_case
 from models.train.row_net import NetRecipe, RowNet, join_nets, minimise_loss
 
 TEACHERS = frozenset({"author_a", "author_b", "author_c", "author_d"})
@@ -68,14 +68,19 @@ _ALONE = (HARMLESS,)
 _WRITTEN_EACH, _PHRASES_EACH, _GOOD_EACH = 192, 80, 16
 """Answers of one part of the teaching cases: any number of parts is balanced."""
 _LONGEST = 700
+"""Characters of a written or good answer that teaches, at most."""
 _LONGEST_PHRASE = 500
 _HOSTILE = ("insult", "threat")
 _PART_PHRASES = 960
 """Phrases from this place on are not in the parts, but in company of other objectives."""
 _SHORT = 260
+"""Characters of a phrase in company of other objectives, at most."""
 _COMPANIES = 4
+"""Different sets of other objectives."""
 _COMPANY_SIZES = (1, 2, 2, 3)
+"""How many other objectives a set has; one of these is drawn."""
 _UNSEEN = 150
+"""Insults of unseen wording that measure."""
 SHARES = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Shares of the harm found before that the table compares."""
 SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -110,7 +115,7 @@ class AdjustmentRecipe(NetRecipe):
 
 
 def draw_parts(data: Path, without: Collection[str]) -> list[list[LabelledCase]]:
-    """Teaching cases in parts of equal make-up: written answers of all authors, phrases of harm, good answers."""
+    """Teaching cases in parts of the same make-up: written answers of all authors, phrases of harm, good answers."""
     rng = Random(1)
     written_replies = _draw_written(without, rng)
     phrases = _draw_phrases(data, rng)
@@ -123,15 +128,15 @@ def draw_parts(data: Path, without: Collection[str]) -> list[list[LabelledCase]]
             *_take_part(good, number, _GOOD_EACH),
         ]
         parts.append(
-            [ask_reply(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)]
+            [make_case(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)]
         )
     return parts
 
 
 def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[LabelledCase]:
-    """Short phrases of harm beside other objectives, every second one an insult or a threat.
+    """Short phrases of harm beside other objectives; every second phrase is an insult or a threat.
 
-    The companies are few, because prompts that begin alike are read together.
+    There are few different sets of objectives, because prompts that begin alike are read together.
     """
     rng = Random(1)
     _draw_written(without, rng)
@@ -144,7 +149,7 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Labell
     turns = [reply for both in zip(hostile, rest, strict=False) for reply in both]
     turns += rest[len(hostile) :]
     return [
-        ask_reply(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)
+        make_case(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)
     ]
 
 
@@ -156,18 +161,18 @@ def draw_teaching_cases(options: argparse.Namespace) -> dict[str, list[LabelledC
         {f"part-{number}": part for number, part in enumerate(parts)}
         | {"in-company": draw_phrases_in_company(options.data, options.without)[: options.in_company]}
         | {SHORT: draw_short_answers(options.without)}
-        | {name: [ask_reply(reply, USUAL) for reply in replies] for name, replies in natural.items()}
+        | {name: [make_case(reply, USUAL) for reply in replies] for name, replies in natural.items()}
     )
 
 
 def draw_short_answers(without: Collection[str]) -> list[LabelledCase]:
-    """Short answers in pairs, harmful and safe, and innocent ones."""
+    """Short answers in pairs, a harmful and a safe one, and innocent ones."""
     replies = [reply for reply in read_short_answers() if reply.source not in without]
-    return [ask_reply(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)]
+    return [make_case(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)]
 
 
 def draw_evaluation_cases(data: Path) -> dict[str, list[LabelledCase]]:
-    """What measures: good answers, unseen authors and insults, and the sets that guards are measured by."""
+    """The cases that measure: good answers, unseen authors and insults, and sets of guards."""
     own_replies = [
         replace(reply, objective=HARMLESS)
         for reply in labelled_replies.read_written_answers()
@@ -178,11 +183,12 @@ def draw_evaluation_cases(data: Path) -> dict[str, list[LabelledCase]]:
         AUTHORS: own_replies,
         UNSEEN: labelled_replies.plant_replies(data, _UNSEEN, held_out=True),
     }
-    own = {name: [ask_reply(reply, _ALONE) for reply in each] for name, each in replies.items()}
+    own = {name: [make_case(reply, _ALONE) for reply in each] for name, each in replies.items()}
     return own | guards.list_cases(data, 200, 20)
 
 
 def _draw_company(others: Sequence[str], rng: Random) -> tuple[str, ...]:
+    """`harmless` among one to three other objectives, in an order at random."""
     company = [*rng.sample(others, rng.choice(_COMPANY_SIZES)), HARMLESS]
     rng.shuffle(company)
     return tuple(company)
@@ -193,7 +199,7 @@ def _take_part(replies: Sequence[LabelledReply], number: int, size: int) -> Sequ
 
 
 def _draw_written(without: Collection[str], rng: Random) -> list[LabelledReply]:
-    """Written answers about harm, of all authors in turn, harmful and fine ones alternating."""
+    """Written answers about harm, from all authors in turn, harmful and fine ones alternating."""
     asked_elsewhere = {question for question, _ in draw_good_answers()}
     groups: dict[str, dict[bool, list[LabelledReply]]] = {}
     for reply in labelled_replies.read_written_answers():
@@ -209,11 +215,13 @@ def _draw_written(without: Collection[str], rng: Random) -> list[LabelledReply]:
 
 
 def _take_turns(groups: Sequence[list[LabelledReply]]) -> Iterator[LabelledReply]:
+    """The last of each group, then the second last of each, and so on."""
     while any(groups):
         yield from (group.pop() for group in groups if group)
 
 
 def _draw_phrases(data: Path, rng: Random) -> list[LabelledReply]:
+    """Phrases of harm in an order at random."""
     phrases = [
         reply for reply in labelled_replies.make_harm_phrases(data, 1500, 900) if len(reply.answer) <= _LONGEST_PHRASE
     ]
@@ -222,7 +230,7 @@ def _draw_phrases(data: Path, rng: Random) -> list[LabelledReply]:
 
 
 class UnadjustedScore:
-    """Log-odds under `harmless` by the head that an aligner ships for it, without an adjustment."""
+    """Scores under `harmless` (nats) by the head that an aligner ships for it, without an adjustment."""
 
     def __init__(self, folder: Path) -> None:
         (self.head,) = [one for one in unpack((folder / TAUGHT).read_bytes()) if one.objective == HARMLESS]
@@ -239,16 +247,19 @@ class UnadjustedScore:
 
 @dataclass(frozen=True, slots=True)
 class SegmentExamples:
-    """Segments under `harmless`: rows, scores of the head before, labels, and whose each is."""
+    """Segments with a label under `harmless`."""
 
     rows: Tensor
+    """[segments, width]."""
     scores: Tensor
+    """Of the head before the adjustment [segments], in nats."""
     labels: Tensor
     sources: tuple[str, ...]
+    """The author or set of each segment."""
 
     @classmethod
     def from_rows(cls, rows: HeadRows, score: Callable[[Tensor, Tensor], Tensor]) -> SegmentExamples:
-        """All segments with a label, and those of harmful replies that the head flags."""
+        """All labelled segments. In harmful replies without labels those that the head flags count as harm."""
         column = rows.column(HARMLESS)
         labels = torch.tensor([label for case in column.cases for (label,) in case.labels])
         sources = [case.source for case in column.cases for _ in case.labels]
@@ -258,12 +269,12 @@ class SegmentExamples:
         return every.select(labels != UNKNOWN)
 
     def select(self, mask: Tensor) -> SegmentExamples:
-        """Those for which `mask` is true."""
+        """The segments for which `mask` is true."""
         sources = tuple(source for source, is_chosen in zip(self.sources, mask.tolist(), strict=True) if is_chosen)
         return SegmentExamples(self.rows[mask], self.scores[mask], self.labels[mask], sources)
 
     def are_from(self, sources: Collection[str]) -> Tensor:
-        """Which of them come from one of these sources."""
+        """A mask [segments]: whether the segment is of one of these sources."""
         return torch.tensor([source in sources for source in self.sources])
 
 
@@ -282,19 +293,19 @@ class OperatingPoint:
 
 
 class AdjustmentNet(RowNet):
-    """A net over the rows; `move` is what it adds to a score."""
+    """A net over the rows of segments that moves their scores by at most `bound` nats."""
 
     def __init__(self, rows: Tensor, recipe: AdjustmentRecipe) -> None:
         super().__init__(rows, recipe.axes, recipe.hidden)
         self.bound = recipe.bound
 
     def move(self, parts: Tensor) -> Tensor:
-        """By how much scores move, at most `bound` nats either way, for these principal parts."""
+        """The change of each score (nats), for rows as principal parts [segments, axes]."""
         return self.bound * torch.tanh(self.compute_output(parts) / self.bound)
 
     @torch.no_grad()
     def adjust_scores(self, examples: SegmentExamples) -> Tensor:
-        """The scores with what the net says of them, before any threshold."""
+        """The moved scores, before any threshold."""
         return examples.scores + self.move(self.project(examples.rows))
 
     def adjust_head(self, head: TaughtHead, point: OperatingPoint) -> TaughtHead:
@@ -307,13 +318,13 @@ class AdjustmentNet(RowNet):
 
 
 def fit_adjustment(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:
-    """The mean of some nets (`fit_net`) of following seeds, as one net."""
+    """Fit `recipe.nets` nets of following seeds, and join them into the net that is their mean."""
     seeds = range(recipe.seed, recipe.seed + recipe.nets)
     return join_nets([fit_net(examples, recipe.model_copy(update={"seed": seed})) for seed in seeds])
 
 
 def fit_net(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:
-    """A net under whose moves the scores have the least cross-entropy with the labels."""
+    """Fit one net: the moved scores predict the labels (cross-entropy)."""
     torch.manual_seed(recipe.seed)
     net = AdjustmentNet(examples.rows, recipe)
     parts = net.project(examples.rows)
@@ -334,24 +345,27 @@ def fit_net(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNe
 
 @dataclass(frozen=True, slots=True)
 class HalfNets:
-    """Two nets, each learnt without half of the authors, whom it judges."""
+    """Two nets for the choice of a threshold. Each learnt without one half of the authors, and judges that half."""
 
     nets: Mapping[frozenset[str], AdjustmentNet]
 
     @classmethod
     def fit(cls, examples: SegmentExamples, recipe: AdjustmentRecipe) -> HalfNets:
-        """Both nets."""
+        """Fit a net for each half of the authors."""
         authors = sorted({source for source in examples.sources if source.startswith("author_")})
         Random(3).shuffle(authors)
         halves = (frozenset(authors[0::2]), frozenset(authors[1::2]))
         return cls({half: fit_adjustment(examples.select(~examples.are_from(half)), recipe) for half in halves})
 
     def find_net(self, author: str, otherwise: AdjustmentNet) -> AdjustmentNet:
-        """The net that learnt nothing from this author; `otherwise` if neither did."""
+        """The net that did not learn from this author; `otherwise` where the author is in no half."""
         return next((net for half, net in self.nets.items() if author in half), otherwise)
 
     def choose_threshold(self, examples: SegmentExamples, kept: float) -> float:
-        """The threshold at which of the harm found before, by authors not learnt from, the share `kept` is found."""
+        """The threshold that keeps the share `kept` of the harm found before.
+
+        Only harm of authors that neither the head nor the judging net learnt from counts.
+        """
         moved = torch.zeros(len(examples.scores))
         for half, net in self.nets.items():
             of_half = examples.are_from(half)
@@ -364,14 +378,16 @@ class HalfNets:
 
 @dataclass(frozen=True, slots=True)
 class JudgedCase:
-    """One answer of a set that measures: the scores of its segments before, their labels, and what the net says."""
+    """One answer of a set that measures."""
 
     set: str
     harmful: bool
     kind: str
     labels: tuple[int, ...]
     scores: Tensor
+    """Of the segments before the adjustment, in nats."""
     moves: Tensor
+    """By how much the net moves each score, in nats."""
 
     def flag_segments(self, point: OperatingPoint) -> list[bool]:
         """Which segments are flagged at this point."""
@@ -385,7 +401,7 @@ def judge_cases(
     score: Callable[[Tensor, Tensor], Tensor],
     choose_net: Callable[[LabelledCase], AdjustmentNet],
 ) -> list[JudgedCase]:
-    """Each answer of one set, by the net that is chosen for it."""
+    """Judge each answer of a set by the net that `choose_net` gives for it."""
     column = rows.column(HARMLESS)
     judged_cases = []
     for number, (case, scores) in enumerate(zip(column.cases, column.scores(score), strict=True)):

@@ -26,12 +26,12 @@ from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
 from models.data.labelled_replies import HARMLESS
 from models.data.pairs import Pair, read_pairs
 from models.train import train
-from models.train.asked import LabelledCase
 from models.train.batches import encode_pairs
 from models.train.config import StageConfig
 from models.train.detector_loss import read_rows
 from models.train.features import EncodedExample, relations
 from models.train.head_rows import HeadRows
+from models.train.labelled_cases import LabelledCase
 from models.train.network import Network
 from models.train.snapshots import SCORES, TAUGHT_SCORES, flatten_scores, group_examples
 
@@ -44,16 +44,18 @@ RECIPE = ObjectiveHeadRecipe(weights={OURS: 1.0}, hidden=48, prior=0.3, floor=-4
 
 
 def select_harm_pairs(pairs: Sequence[Pair]) -> list[Pair]:
-    """The labelled replies under `harmless`, of which something is known there."""
+    """The labelled replies that are asked about `harmless`."""
     return [pair for pair in pairs if pair.source.startswith(OURS) and HARMLESS in pair.objectives]
 
 
 def make_case(pair: Pair, number: int) -> LabelledCase:
-    """What is known of it under `harmless` alone."""
+    """The pair as a case under `harmless` alone."""
     at = pair.objectives.index(HARMLESS)
     labels = tuple((line[at],) for line in relations(pair))
     whole = (bool(pair.whole) and pair.whole[at],)
-    return LabelledCase(f"pair-{number}", OURS, pair.query, pair.answer, (HARMLESS,), labels, whole)
+    return LabelledCase(
+        f"pair-{number}", OURS, pair.query, answer=pair.answer, objectives=(HARMLESS,), labels=labels, whole=whole
+    )
 
 
 @torch.no_grad()
@@ -64,13 +66,13 @@ def read_example_rows(network: Network, examples: Sequence[EncodedExample]) -> I
         with torch.autocast(network.head.score.bias.device.type, torch.bfloat16):
             _, _, states = network.read(group)
         segments, objectives = (part.half().cpu() for part in read_rows(states, group))
-        lines = [len(example.where.segments) for example in group]
-        columns = [len(example.where.objectives) for example in group]
+        lines = [len(example.spans.segments) for example in group]
+        columns = [len(example.spans.objectives) for example in group]
         yield from zip(numbers, segments.split(lines), objectives.split(columns), strict=True)
 
 
 def read_harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[EncodedExample]) -> HeadRows:
-    """What a head for `harmless` reads of these pairs."""
+    """The rows of these pairs under `harmless`."""
     parts: dict[int, tuple[Tensor, Tensor]] = {}
     for number, segments, objectives in read_example_rows(network, examples):
         at = pairs[number].objectives.index(HARMLESS)
@@ -93,7 +95,10 @@ def score_watched(
     general: DetectorHead,
     head: ObjectiveHead,
 ) -> dict[str, Any]:
-    """Scores by the general head, and with the other one for `harmless`, as a run writes them of a snapshot."""
+    """Scores by the general head, and scores with the other head for `harmless`.
+
+    They have the names and form in which a training writes the scores of a snapshot.
+    """
     plain: dict[int, Tensor] = {}
     with_head: dict[int, Tensor] = {}
     for number, segments, objectives in read_example_rows(network, examples):

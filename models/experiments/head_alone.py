@@ -35,11 +35,11 @@ from models.data.pairs import Pair, read_pairs
 from models.evaluate.calibrate import GOOD
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train import asked, head_rows
-from models.train.asked import LabelledCase
+from models.train import head_rows, labelled_cases
 from models.train.export import add_heads
 from models.train.head_alone import HeadRecipe, train_head
 from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
+from models.train.labelled_cases import LabelledCase
 
 from . import head_measures as measures
 from .head_measures import LabelFigures, ScoredCase, WrittenFigures
@@ -49,6 +49,7 @@ MIXTURE = {"settle": 71, "wishes": 73}
 """Stages whose examples hold the head to what it does well, with the seeds of their data."""
 STRONG = "strong"
 BAR = "bar"
+"""Good answers that place the operating point of a head for `harmless` alone."""
 GOOD_ANSWERS = "good"
 UNSEEN = "unseen wordings"
 PHRASES = "phrases"
@@ -59,6 +60,7 @@ TEST = "test/"
 BEFORE = "the head before"
 """The head that the aligner has, among the attempts."""
 _EVERY = 10**6
+"""More pairs than any set has."""
 
 
 class AnswerSizes(BaseModel):
@@ -79,19 +81,18 @@ class AnswerSizes(BaseModel):
 
 
 class Attempt(HeadRecipe):
-    """A recipe; a head for `harmless` `alone` leaves all other objectives to the head before.
-
-    With `fresh` it is such a head, learnt from nothing by that recipe, phrases of harm among what it learns from.
-    """
+    """How one head is trained."""
 
     alone: bool = False
+    """Whether the head is for `harmless` only; the head before judges all other objectives."""
     fresh: ObjectiveHeadRecipe | None = None
+    """The recipe of a head for `harmless` only that starts from nothing, and also learns from phrases of harm."""
     budget: float = 0.005
     """Share of the good answers of the bar that such a head may flag."""
 
 
 class AttemptPlan(BaseModel):
-    """A YAML file: sizes of the sets, what all attempts have in common, and what each has of its own."""
+    """The YAML file of all attempts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -103,28 +104,31 @@ class AttemptPlan(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> AttemptPlan:
-        """From a YAML file."""
+        """Read a YAML file."""
         return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
     def attempt(self, name: str) -> Attempt:
-        """One of them."""
+        """The attempt of this name: the common settings, changed by its own."""
         return Attempt.model_validate({**self.common, **self.attempts[name]})
 
 
 @dataclass(frozen=True, slots=True)
 class RowCorpus:
-    """Rows of all sets by name, and the pairs of those of models.data.test_sets by set and id."""
+    """The rows of all sets by name, and the pairs of test sets by set and id."""
 
     rows: Mapping[str, HeadRows]
     pairs: Mapping[str, Mapping[str, Pair]]
 
     @property
     def authors(self) -> list[str]:
-        """Of the written answers."""
+        """The authors of the written answers."""
         return sorted({case.source for case in self.rows[WRITTEN].cases})
 
     def list_teaching(self, left_out: frozenset[str], *, alone: bool) -> dict[str, HeadRows]:
-        """What a head may learn from, some authors and natural sources left out; `alone`: under `harmless` only."""
+        """What a head may learn from, without the authors and sources in `left_out`.
+
+        With `alone` all sets are asked about `harmless` only.
+        """
         sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *TEACHING) if name not in left_out}
         sets |= {
             name: self.rows[name].select_cases(lambda case: case.source not in left_out) for name in (WRITTEN, OWN)
@@ -139,12 +143,12 @@ class RowCorpus:
         return narrow | mixed
 
     def list_harm_teaching(self, left_out: frozenset[str]) -> dict[str, HeadRows]:
-        """What a head for `harmless` from nothing may learn from."""
+        """What a head for `harmless` that starts from nothing may learn from."""
         return self.list_teaching(left_out, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
 
 
 def read_corpus(reader: HeadRowReader, plan: AttemptPlan, data: Path, folder: Path, out: Path) -> RowCorpus:
-    """All sets; of the development side only the good answers, which choose the operating point."""
+    """Read all sets. The development side has only the good answers that choose the operating point."""
     pairs = {f"{DEV}{name}": _pairs(folder / "dev" / f"{name}.jsonl", _EVERY) for name in GOOD}
     pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", most) for name, most in plan.tests.items()}
     sizes = {"settle": plan.sizes.settle, "wishes": plan.sizes.wishes}
@@ -163,8 +167,8 @@ def _make_cases(pairs: Sequence[Pair]) -> list[LabelledCase]:
 
 
 def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[LabelledCase]]:
-    """Labelled and good replies, and written answers."""
-    harm, own = asked.read_written_cases()
+    """The labelled replies, the good replies and the written answers, by set."""
+    harm, own = labelled_cases.read_written_cases()
     good = labelled_replies.read_good_replies(data, sizes.good)
     replies = {
         **{name: labelled_replies.read_natural_replies(data, name, sizes.natural) for name in TEACHING},
@@ -176,21 +180,23 @@ def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[LabelledCase
     return {
         WRITTEN: harm,
         OWN: own,
-        STRONG: asked.ask_replies(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
-        **{name: asked.ask_replies(each, COMPANIES) for name, each in replies.items()},
+        STRONG: labelled_cases.make_cases(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
+        **{name: labelled_cases.make_cases(each, COMPANIES) for name, each in replies.items()},
     }
 
 
 @dataclass(frozen=True, slots=True)
 class HeadJudge:
-    """A head at its operating point; `others` scores all but `harmless` where the head is for that alone."""
+    """A head at its operating point."""
 
     head: Callable[[Tensor, Tensor], Tensor]
     point: float
+    """Scores above it are flagged (nats)."""
     others: DetectorHead | None = None
+    """What scores all other objectives where `head` is for `harmless` alone."""
 
     def score_rows(self, rows: HeadRows) -> list[ScoredCase]:
-        """All cases of a set."""
+        """Score all cases of a set."""
         return measures.score_cases(self.head, rows, self.point, self.others)
 
 
@@ -202,8 +208,8 @@ class AttemptFigures:
     whole: Mapping[str, LabelFigures]
     """Natural sources, each by a head that never saw it; so are authors."""
     written: Mapping[str, WrittenFigures]
-    faults: Mapping[str, tuple[Rate, Rate]]
-    """(found, false) of segments under the objective that an answer was written for, by author."""
+    faults: Mapping[str, measures.FaultRates]
+    """By author, under the objectives that the answers were written for."""
     strong: Rate
     insults: Rate
     """Segments with an unseen wording of an insult or a threat that are flagged."""
@@ -212,10 +218,13 @@ class AttemptFigures:
 
 
 def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]], HeadJudge]) -> AttemptFigures:
-    """By heads that never saw what they are measured on."""
+    """Measure an attempt. Each author and source is judged by a head that did not learn from it.
+
+    `judge_without` gives the head that learned from all authors and sources but the named ones.
+    """
     whole: dict[str, LabelFigures] = {}
     by_author: dict[str, WrittenFigures] = {}
-    faults: dict[str, tuple[Rate, Rate]] = {}
+    faults: dict[str, measures.FaultRates] = {}
     for left_out in list_folds(corpus):
         judge = judge_without(left_out)
         whole |= {
@@ -228,13 +237,13 @@ def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]],
     tests = {name: judge.score_rows(rows) for name, rows in corpus.rows.items() if name.startswith(TEST)}
     unseen_cases = judge.score_rows(corpus.rows[UNSEEN])
     return AttemptFigures(
-        judge.point,
-        whole,
-        by_author,
-        faults,
-        Rate.from_outcomes(one.flagged for one in judge.score_rows(corpus.rows[STRONG])),
-        Rate.from_outcomes(flag for one in unseen_cases for flag in one.flags(AGAINST, [HARMLESS])),
-        {
+        point=judge.point,
+        whole=whole,
+        written=by_author,
+        faults=faults,
+        strong=Rate.from_outcomes(one.flagged for one in judge.score_rows(corpus.rows[STRONG])),
+        insults=Rate.from_outcomes(flag for one in unseen_cases for flag in one.flags(AGAINST, [HARMLESS])),
+        sets={
             name.removeprefix(TEST): measures.rate_exact(measures.make_set_cases(each, corpus.pairs[name]))
             for name, each in tests.items()
         },
@@ -242,7 +251,10 @@ def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]],
 
 
 def list_folds(corpus: RowCorpus) -> list[frozenset[str]]:
-    """Each author and each natural source is held out once; of the first authors one source with each."""
+    """The authors and sources that are left out together, each once.
+
+    A fold has one author, and one natural source as long as there are any.
+    """
     folds = [{author} for author in corpus.authors]
     for number, source in enumerate(TEACHING):
         folds[number % len(folds)].add(source)
@@ -252,7 +264,7 @@ def list_folds(corpus: RowCorpus) -> list[frozenset[str]]:
 def learn_attempt(
     before: DetectorHead, corpus: RowCorpus, attempt: Attempt, folder: Path, left_out: frozenset[str]
 ) -> HeadJudge:
-    """The head of an attempt without these sources, from `folder` where it is there already."""
+    """Train the head of an attempt without `left_out`, or load it from `folder`."""
     settings = json.dumps([attempt.model_dump(mode="json", exclude={"budget"}), sorted(left_out)], sort_keys=True)
     path = folder / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,13 +284,13 @@ def learn_attempt(
 def place_at_bar(
     head: Callable[[Tensor, Tensor], Tensor], before: DetectorHead, corpus: RowCorpus, budget: float
 ) -> HeadJudge:
-    """A head for `harmless` alone, at the score that so many of the good answers of the bar are above."""
+    """A head for `harmless` alone, at the score that the share `budget` of the bar's good answers exceed."""
     bar = [one.worst for one in measures.score_cases(head, corpus.rows[BAR].column(HARMLESS), 0.0)]
     return HeadJudge(head, float(np.quantile(bar, 1 - budget)), before)
 
 
 def find_operating_point(head: DetectorHead, corpus: RowCorpus) -> float:
-    """By the good answers of the development side."""
+    """The operating point by the good answers of the development side."""
     return measures.find_operating_point(
         {
             name: measures.make_set_cases(
@@ -290,14 +302,17 @@ def find_operating_point(head: DetectorHead, corpus: RowCorpus) -> float:
 
 
 def ship(judge: HeadJudge, folder: Path) -> None:
-    """Put a head from nothing into an aligner's folder, where it takes the general head's place for `harmless`."""
+    """Put a head that started from nothing into an aligner's folder.
+
+    There it takes the general head's place for `harmless`.
+    """
     if not isinstance(judge.head, ObjectiveHead):
         raise TypeError("only a head that was learnt from nothing is shipped beside the general one")
     add_heads(folder, [judge.head.pack_head(HARMLESS, judge.point)])
 
 
 def tables(figures: Mapping[str, AttemptFigures]) -> str:
-    """Markdown: replies and written answers a row an attempt, then the sets, a column an attempt."""
+    """Markdown: a row for each attempt on replies, one on written answers, and a column on test sets."""
     first = next(iter(figures.values()))
     replies = [
         (name, *(cell for source in TEACHING for cell in _cells(one.whole[source])), one.strong, one.insults)
@@ -337,7 +352,7 @@ def _cells(whole: LabelFigures) -> tuple[object, ...]:
 
 
 def plot(figures: Mapping[str, AttemptFigures], path: Path) -> None:
-    """One panel a measure, one dot an attempt."""
+    """A panel for each measure, with a dot for each attempt."""
     panels = {
         **{
             f"{source}: harmful flagged": [one.whole[source].harmful for one in figures.values()] for source in TEACHING
@@ -358,6 +373,7 @@ def plot(figures: Mapping[str, AttemptFigures], path: Path) -> None:
 
 
 def _pool_rates(rates: Iterable[Rate]) -> Rate:
+    """The rate over all of them together."""
     each = list(rates)
     return Rate.from_counts(sum(rate.hits for rate in each), sum(rate.n for rate in each))
 

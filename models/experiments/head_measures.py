@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,26 +16,26 @@ from models.data.pairs import Pair
 from models.evaluate.calibrate import GOOD, HARM, find_threshold, is_beyond_doubt
 from models.evaluate.test_sets import SetCase, rate_flags, rate_order
 from models.reporting.statistics import Area, Rate
-from models.train.asked import LabelledCase
 from models.train.head_rows import HeadRows
+from models.train.labelled_cases import LabelledCase
 from models.train.probe import measure_area
 from models.train.taught import QUIET
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredCase:
-    """One case and its log-odds [segments, objectives] above the operating point."""
+    """One case and its scores [segments, objectives]: nats above the operating point."""
 
     case: LabelledCase
     scores: Tensor
 
     @property
     def flagged(self) -> bool:
-        """Whether any objective asks for any change."""
+        """Whether any segment is flagged under any objective."""
         return bool((self.scores > 0).any())
 
     def column(self, objective: str) -> Tensor:
-        """Scores under one objective."""
+        """The scores [segments] under one objective."""
         return self.scores[:, self.case.objectives.index(objective)]
 
     @property
@@ -43,7 +44,7 @@ class ScoredCase:
         return float(self.column(HARMLESS).max())
 
     def flags(self, label: int, objectives: Iterable[str]) -> list[bool]:
-        """Whether each segment with this label under one of the objectives is flagged on its account."""
+        """For each segment and objective with this label: whether the segment is flagged under it."""
         columns = [self.case.objectives.index(text) for text in objectives if text in self.case.objectives]
         places = [(row, at) for row, labels in enumerate(self.case.labels) for at in columns if labels[at] == label]
         return [bool(self.scores[place] > 0) for place in places]
@@ -52,9 +53,9 @@ class ScoredCase:
 def score_cases(
     head: Callable[[Tensor, Tensor], Tensor], rows: HeadRows, point: float, others: DetectorHead | None = None
 ) -> list[ScoredCase]:
-    """All cases of a set by one head; scores above `point` are flagged.
+    """Score all cases of a set; scores above `point` are flagged.
 
-    With `others` the head is for `harmless` alone, and other objectives are scored by that one, whose point is 0.
+    With `others`, `head` scores only `harmless`, and `others` scores all other objectives at the point 0.
     """
     margins = [scores - point for scores in rows.scores(head)]
     if others is not None:
@@ -66,15 +67,17 @@ def score_cases(
 
 @dataclass(frozen=True, slots=True)
 class LabelFigures:
-    """Replies with one label."""
+    """How well a head tells harmful replies of a set from harmless ones."""
 
     area: Area
     harmful: Rate
+    """Harmful replies that are flagged."""
     harmless: Rate
+    """Harmless replies that are flagged."""
 
     @classmethod
     def from_cases(cls, cases: Sequence[ScoredCase]) -> LabelFigures:
-        """By the worst segment under `harmless`; flagged is what any objective flags."""
+        """The AUC of the worst segments under `harmless`, and the flags under all objectives."""
         worst = np.array([one.worst for one in cases])
         harmful = np.array([one.case.harmful for one in cases])
         flagged = np.array([one.flagged for one in cases])
@@ -87,7 +90,7 @@ class LabelFigures:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFigures:
-    """Written answers with labels of segments."""
+    """What a head flags in written answers, whose segments are labelled."""
 
     harmful: Rate
     """Harmful answers with a flagged segment."""
@@ -102,7 +105,7 @@ class WrittenFigures:
 
     @classmethod
     def from_cases(cls, cases: Sequence[ScoredCase]) -> WrittenFigures:
-        """By answer and by segment, under `harmless`."""
+        """Count flagged answers, and flagged segments under `harmless`."""
         harmful = [one for one in cases if one.case.harmful]
         part = [one for one in harmful if any(AGAINST not in labels for labels in one.case.labels)]
         return cls(
@@ -114,28 +117,37 @@ class WrittenFigures:
         )
 
 
-def rate_faults(cases: Sequence[ScoredCase]) -> tuple[Rate, Rate]:
-    """(found, false) of segments under the objective that an answer was written for."""
+class FaultRates(NamedTuple):
+    """Flagged segments of answers under the objective that each was written for."""
+
+    found: Rate
+    """Of those against the objective."""
+    false: Rate
+    """Of the others."""
+
+
+def rate_faults(cases: Sequence[ScoredCase]) -> FaultRates:
+    """Rate each answer under the objective that it was written for."""
     own = [(one, [one.case.own]) for one in cases]
-    return (
+    return FaultRates(
         Rate.from_outcomes(flag for one, objective in own for flag in one.flags(AGAINST, objective)),
         Rate.from_outcomes(flag for one, objective in own for flag in one.flags(FINE, objective)),
     )
 
 
 def make_set_cases(scored_cases: Sequence[ScoredCase], pairs: Mapping[str, Pair]) -> list[SetCase]:
-    """A test set as its own measures take it; of a segment the highest score counts."""
+    """The cases as models.evaluate.test_sets takes them, each segment with its highest score."""
     return [
         SetCase(pairs[one.case.id], one.case.answer, tuple(one.scores.amax(dim=1).tolist())) for one in scored_cases
     ]
 
 
 def rate_exact(cases: list[SetCase]) -> Rate:
-    """Answers of which every segment that must change is flagged and no other; of compared ones, told apart."""
+    """Answers in which exactly the segments that must change are flagged; for compared replies `rate_order`."""
     return rate_order(cases) or rate_flags(cases, 0.0)["answers"]
 
 
 def find_operating_point(cases: Mapping[str, list[SetCase]]) -> float:
-    """The score at which to flag, by good answers of the development side (models.evaluate.calibrate)."""
+    """The score above which to flag, by good answers of the development side (models.evaluate.calibrate)."""
     good = [case for name in GOOD for case in filter(is_beyond_doubt, cases[name])]
     return (ceil(find_threshold(good, HARM) * 1e3) + 1) / 1e3

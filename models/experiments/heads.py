@@ -29,7 +29,7 @@ HeadScores = dict[str, Rate | Area]
 
 
 def score_heads(aligner: Path, measured_on: MethodTests) -> HeadScores:
-    """What the head of one aligner tells apart, by set."""
+    """How well the head of one aligner tells apart what must change from what must stay, set by set."""
     sets = {
         name: pairs if _is_natural(pairs) else pairs[: measured_on.limit]
         for name, pairs in read_sets(measured_on.sets, 10**6).items()
@@ -41,18 +41,18 @@ def score_heads(aligner: Path, measured_on: MethodTests) -> HeadScores:
 
 
 def _is_natural(pairs: Sequence[Pair]) -> bool:
-    """Whether faults are an answer's own. Such sets are small, so they are scored whole."""
+    """Whether a set has faults that were not put in. Such sets are small, so all of their pairs are scored."""
     return any(pair.source.partition(":")[0] in ("bag", *OPEN) for pair in pairs)
 
 
 def format_table(rows: Mapping[str, HeadScores]) -> str:
-    """Markdown: a row a set, a column a run."""
+    """Markdown: a row for each set, a column for each run."""
     sets = list(dict.fromkeys(name for scores in rows.values() for name in scores))
     return output.table(("set", *rows), [(name, *(scores.get(name, "-") for scores in rows.values())) for name in sets])
 
 
 def plot(rows: Mapping[str, HeadScores], path: Path) -> None:
-    """One panel a set, one dot a run."""
+    """A panel for each set, with a dot for each run."""
     sets = list(dict.fromkeys(name for scores in rows.values() for name in scores))
     with output.panels(path, len(sets), columns=4, size=(3.4, 0.8 + 0.3 * len(rows)), sharey=True) as axes:
         for axis, name in zip(axes, sets, strict=True):

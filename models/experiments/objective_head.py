@@ -53,7 +53,7 @@ class ObjectiveHeadRecipe(BaseModel):
 
 
 class ObjectiveHead(nn.Module):
-    """Log-odds of a segment under one objective, whatever objective it is asked about."""
+    """Scores segments under the one objective that it learnt, whatever objective it is asked about."""
 
     def __init__(
         self, mean: Tensor, axes: Tensor, hidden: int, general: DetectorHead, recipe: ObjectiveHeadRecipe
@@ -77,24 +77,25 @@ class ObjectiveHead(nn.Module):
     axes: Tensor
 
     def compute_parts(self, segments: Tensor) -> Tensor:
-        """Rows as their principal parts."""
+        """Rows [segments, width] as principal parts [segments, parts]."""
         return (segments - self.mean) @ self.axes
 
     def score_alone(self, parts: Tensor) -> Tensor:
-        """What it says without the general head."""
+        """The scores [segments] without the general head's part, in nats."""
         scores: Tensor = self.linear(parts)[:, 0] + self.outer(F.gelu(self.inner(parts)))[:, 0]
         return scores
 
     def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
-        """Log-odds [segments, objectives], each as if of its own objective."""
+        """Scores [segments, objectives] in nats; only the general head's part differs between objectives."""
         general = self._general[0](segments, objectives)
         return self.score_alone(self.compute_parts(segments))[:, None] + self._prior * self._limit_general(general)
 
     def _limit_general(self, general: Tensor) -> Tensor:
+        """The general head's score, but not below `floor`."""
         return general if self._floor is None else general.clamp(min=self._floor)
 
     def save(self, path: Path) -> None:
-        """Write its own numbers as safetensors."""
+        """Write the learnt numbers as safetensors."""
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, str(path))
 
     @classmethod
@@ -106,7 +107,7 @@ class ObjectiveHead(nn.Module):
         return head.eval()
 
     def pack_head(self, objective: str, point: float) -> TaughtHead:
-        """The head as an aligner ships it; scores above `point` are above 0."""
+        """The head as an aligner ships it. A score of `point` becomes 0."""
         with torch.no_grad():
             weight = self.axes @ self.linear.weight[0]
             inner = self.inner.weight @ self.axes.T
@@ -119,7 +120,7 @@ class ObjectiveHead(nn.Module):
 
 
 def learn_head(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: ObjectiveHeadRecipe) -> ObjectiveHead:
-    """A head learnt from sets under one objective each (`HeadRows.column`)."""
+    """Learn a head from sets that are asked about one objective each (`HeadRows.column`)."""
     torch.manual_seed(recipe.seed)
     table = _ReplyTable.from_sets(sets, recipe.weights)
     mean, axes = _compute_axes(table.rows, recipe.parts)
@@ -138,19 +139,23 @@ def learn_head(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: Obje
 
 @dataclass(frozen=True, slots=True)
 class _ReplyTable:
-    """Rows and labels of segments; of each reply where its segments are, what it counts, and whether it is open."""
+    """The segments of all replies, with what each reply counts."""
 
     rows: Tensor
     labels: Tensor
     places: tuple[range, ...]
+    """For each reply the numbers of its segments in `rows`."""
     counts: tuple[float, ...]
+    """What each reply counts."""
     open: tuple[bool, ...]
+    """Whether a reply is known to be harmful, but not where."""
 
     @classmethod
     def from_sets(cls, sets: Mapping[str, HeadRows], weights: Mapping[str, float]) -> _ReplyTable:
+        """Collect the sets with a weight."""
         weighted_sets = [(rows, weights[name]) for name, rows in sets.items() if weights.get(name)]
         cases = [(case, weight) for rows, weight in weighted_sets for case in rows.cases]
-        lengths = [b - a for rows, _ in weighted_sets for a, b in pairwise(rows.first)]
+        lengths = [b - a for rows, _ in weighted_sets for a, b in pairwise(rows.segment_starts)]
         ends = np.cumsum(lengths).tolist()
         return cls(
             torch.cat([rows.segments for rows, _ in weighted_sets]),
@@ -162,7 +167,7 @@ class _ReplyTable:
 
 
 def _compute_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(mean, axes [width, count]) of rows, each number in units of its spread."""
+    """(mean [width], axes [width, count]): the principal axes of rows, each number in units of its spread."""
     data = rows.float()
     mean = data.mean(0)
     spread = data.std(0) + 1e-3
@@ -172,6 +177,7 @@ def _compute_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
+    """Batches of reply numbers for all epochs, each epoch in another order."""
     rng = Random(recipe.seed)
     for _ in range(recipe.epochs):
         order = rng.sample(range(replies), replies)
@@ -179,6 +185,10 @@ def _batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
 
 
 def _loss(head: ObjectiveHead, parts: Tensor, table: _ReplyTable, batch: list[int], dropout: float) -> Tensor:
+    """The loss of a batch of replies.
+
+    Segments with a label count by it. A reply that is only known to be harmful counts by the mean of its segments.
+    """
     lines = torch.tensor([line for reply in batch for line in table.places[reply]])
     owners = torch.tensor([place for place, reply in enumerate(batch) for _ in table.places[reply]])
     counts = torch.tensor([table.counts[reply] for reply in batch])

@@ -19,47 +19,50 @@ from models.data.preference_sets import JUDGED
 
 
 class PlanError(ValueError):
-    """A plan that cannot be used; the text names the file, the place and what is wrong."""
+    """A plan that cannot be used. The message names the file, the place and what is wrong."""
 
 
 class PlannedRun(BaseModel):
-    """One run: stages it leaves out, settings that every stage gets, and where it departs from the plan's sizes.
-
-    `preferences` are pairs by Algorithm 1 from replies that people compared, in place of edits. `without` names kinds
-    of example that the last stage does not see, `compared` the sets of compared replies that the head learns from.
-    """
+    """One run, and where it departs from the plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     leave_out: tuple[StageName, ...] = ()
     examples: Literal["edits", "preferences"] = "edits"
+    """`preferences`: pairs by Algorithm 1 from replies that people compared, in place of edits."""
     without: tuple[str, ...] = ()
+    """Kinds of example that the last stage does not see."""
     compared: tuple[str, ...] = HARMLESS
+    """Sets of compared replies that the head learns from."""
     settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings that every stage of the run gets."""
     pairs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
 
 
 class PlanRow(BaseModel):
-    """One row of the table: a run, and how it decodes. An aligner that is not calibrated flags at even odds."""
+    """One row of the table: a run, and how it decodes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     run: str
     calibrated: bool = True
+    """An aligner that is not calibrated flags at even odds."""
     caution: float = 0.0
     verify: Verify = Verify.FLAGGED
 
 
 class Plan(BaseModel):
-    """Runs and rows; `pairs` has the size of each stage's data, `steps` is the sum over all stages."""
+    """A YAML file with the runs to train and the rows to measure."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     configs: Path
     pairs: dict[StageName, int] = Field(min_length=1)
+    """The number of pairs of each stage."""
     steps: int = Field(ge=1)
+    """The steps of all stages together."""
     seed: int = 1
     runs: dict[str, PlannedRun]
     methods: tuple[PlanRow, ...] = Field(min_length=1)
@@ -85,23 +88,23 @@ class Plan(BaseModel):
 
     @property
     def last(self) -> StageName:
-        """The stage that takes what steps are left."""
+        """The last stage, which takes the steps that the others leave."""
         return max(self.pairs, key=STAGES.index)
 
     def list_stages(self, name: str) -> dict[StageName, int]:
-        """The stages of a run in their order, with the sizes of their data."""
+        """The stages of a run in their order, each with the number of its pairs."""
         run = self.runs[name]
         stages = [stage for stage in STAGES if stage in self.pairs and stage not in run.leave_out]
         sizes = {stage: self.pairs[stage] for stage in stages}
         return sizes | {self.last: run.pairs or sizes[self.last]}
 
     def count_pairs(self, name: str) -> int:
-        """Pairs of a run's last stage."""
+        """The pairs of a run's last stage."""
         return self.list_stages(name)[self.last]
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """From a YAML file; raises `PlanError` naming the first thing that is wrong."""
+        """Read a YAML file; raises `PlanError` that names the first mistake."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except (OSError, yaml.YAMLError) as error:

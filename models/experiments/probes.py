@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,13 +32,15 @@ from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReade
 
 _BUDGET = 0.01
 """Share of strong answers that may be flagged."""
+_SEGMENT_BUDGET = 0.002
+"""Share of the segments of strong answers that may be flagged."""
 SHIPPED = (11, 19, 26)
 """Layers of which the shipped head reads the mean; it reads the last token after the final norm, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeFigures:
-    """What a probe tells apart on a set that it never saw."""
+    """What a probe tells apart on a set that it did not learn from."""
 
     area: Area
     harmful: Rate
@@ -47,7 +49,7 @@ class ProbeFigures:
 
 @dataclass(frozen=True, slots=True)
 class StateCorpus:
-    """States of all sources, by name."""
+    """The states of all sources, by name."""
 
     natural: dict[str, SegmentStates]
     written_answers: SegmentStates
@@ -56,21 +58,21 @@ class StateCorpus:
     layers: tuple[int, ...]
 
     def place(self, layer: int) -> int:
-        """Where a layer lies among the kept ones; -1 after the final norm."""
+        """The index of a layer among the kept ones; -1 means after the final norm, which is kept last."""
         return len(self.layers) if layer == -1 else self.layers.index(layer)
 
     def taps(self, *taps: tuple[str, int]) -> Features:
-        """Features of (pooling, layer) pairs."""
+        """The features of these (pooling, layer) pairs: `taps(("mean", 12), ("last", -1))`."""
         return Features(tuple((POOLINGS.index(pooling), self.place(layer)) for pooling, layer in taps))
 
 
 def find_threshold(strong: Any, budget: float = _BUDGET) -> float:
-    """Score above which this share of strong answers lies."""
+    """The score that the share `budget` of strong answers exceeds."""
     return float(np.quantile(strong, 1 - budget))
 
 
 def measure_probe(probe: Probe, features: Features, test: SegmentStates, strong: SegmentStates) -> ProbeFigures:
-    """Replies of a set, harmful over harmless, by their worst segments."""
+    """Compare the worst segments of harmful and harmless replies of a set."""
     scores = worst_scores(test, probe.score_segments(features.compute_rows(test)))
     bar = find_threshold(worst_scores(strong, probe.score_segments(features.compute_rows(strong))))
     harmful = np.array([reply.harmful for reply in test.replies])
@@ -81,7 +83,7 @@ def measure_probe(probe: Probe, features: Features, test: SegmentStates, strong:
 
 @dataclass(frozen=True, slots=True)
 class ProbeQuestion:
-    """One line of a table: features, settings, and which sources teach."""
+    """One line of a table: which features a probe reads, and which sources teach it."""
 
     name: str
     features: Features
@@ -90,7 +92,7 @@ class ProbeQuestion:
 
 
 def measure_question(question: ProbeQuestion, corpus: StateCorpus, held_out: str) -> ProbeFigures:
-    """Learn from all sources of the question but one, and measure on that one."""
+    """Learn from all sources of the question except `held_out`, and measure on that one."""
     parts: list[SegmentStates] = []
     for name, read in corpus.natural.items():
         if name != held_out and ("natural" in question.sources or name in question.sources):
@@ -103,8 +105,21 @@ def measure_question(question: ProbeQuestion, corpus: StateCorpus, held_out: str
     return measure_probe(probe, question.features, corpus.natural[held_out], corpus.strong)
 
 
-def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) -> tuple[Area, Rate, Rate, Rate]:
-    """Segments of an author never learnt from, those against `harmless` over the others; flagged, twins, neighbours."""
+class AuthorFigures(NamedTuple):
+    """What a probe tells apart in the answers of an author that it did not learn from."""
+
+    area: Area
+    """Segments against `harmless` over the others."""
+    flagged_harm: Rate
+    """Segments against `harmless` that are flagged."""
+    twins: Rate
+    """Answers with nothing against it that are flagged."""
+    beside: Rate
+    """Fine segments of harmful answers that are flagged."""
+
+
+def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) -> AuthorFigures:
+    """Learn from all sources and all other authors, and measure on this author."""
     states = corpus.written_answers
     others = states.select_replies(reply.source != author for reply in states.replies)
     test = states.select_replies(reply.source == author for reply in states.replies)
@@ -112,7 +127,7 @@ def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) ->
     probe = fit_probe(parts, question.features, question.settings, [1.0] * len(parts))
     scores = probe.score_segments(question.features.compute_rows(test)).numpy()
     strong = probe.score_segments(question.features.compute_rows(corpus.strong)).numpy()
-    bar = float(np.quantile(strong, 0.998))
+    bar = find_threshold(strong, _SEGMENT_BUDGET)
     labels = np.array([label for reply, n in _lengths(test) for label in reply.segments[:n]])
     flagged = scores > bar
     twin = np.array([not reply.harmful for reply, n in _lengths(test) for _ in range(n)])
@@ -120,7 +135,7 @@ def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) ->
     worst_of_twins = worst_scores(
         test.select_replies(not r.harmful for r in test.replies), torch.from_numpy(scores[twin])
     )
-    return (
+    return AuthorFigures(
         measure_area(scores[labels == AGAINST], scores[labels == FINE]),
         Rate.from_outcomes(flagged[labels == AGAINST]),
         Rate.from_outcomes(worst_of_twins > bar),
@@ -129,11 +144,12 @@ def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) ->
 
 
 def _lengths(read: SegmentStates) -> list[tuple[LabelledReply, int]]:
-    return [(reply, read.first[i + 1] - read.first[i]) for i, reply in enumerate(read.replies)]
+    """(reply, number of its segments)."""
+    return [(reply, read.segment_starts[i + 1] - read.segment_starts[i]) for i, reply in enumerate(read.replies)]
 
 
 def list_questions(corpus: StateCorpus) -> dict[str, list[ProbeQuestion]]:
-    """The tables: layers, poolings, aggregations, sizes and penalties, sources."""
+    """The lines of each table: layers, pooling, aggregation, size, sources."""
     middle = SHIPPED
     shipped = [("mean", layer) for layer in middle]
     base = corpus.taps(*shipped, ("last", -1))
@@ -170,7 +186,7 @@ def list_questions(corpus: StateCorpus) -> dict[str, list[ProbeQuestion]]:
 def read_corpus(
     reader: StateReader, arguments: argparse.Namespace, variant: str, objectives: Sequence[str], share: float = 1.0
 ) -> StateCorpus:
-    """States of all sources in one variant of model and prompt."""
+    """Read the states of all sources, for one variant of model and prompt."""
     folder = arguments.out / "states" / variant
     most = int(arguments.most * share)
     natural = {
@@ -198,7 +214,7 @@ def read_corpus(
 
 
 def open_reader(folder: Path, home: Path, *, adapted: bool, every: int) -> StateReader:
-    """The aligner merged into its base in fp32, or its base alone, with every n-th layer kept."""
+    """A reader of every `every`th layer of the aligner merged into its base in fp32, or of its base alone."""
     if adapted:
         _, weights = prepare(EngineSettings(model=str(folder), quantization="none"), home)
         head = DetectorHead.load(folder / "detector.safetensors")
@@ -261,6 +277,7 @@ _HEADS = {"authors": ("author kept apart", "AUC of segments", "found", "twins fl
 
 
 def _row(question: ProbeQuestion, corpus: StateCorpus) -> tuple[object, ...]:
+    """The cells of one line: for each held-out source the AUC and the flagged shares."""
     cells: list[object] = [question.name]
     for source in corpus.natural:
         figures = measure_question(question, corpus, source)
@@ -270,7 +287,7 @@ def _row(question: ProbeQuestion, corpus: StateCorpus) -> tuple[object, ...]:
 
 
 def plot(tables: dict[str, list[tuple[object, ...]]], path: Path) -> None:
-    """AUC by table, one panel a held-out source."""
+    """The AUC of each table's lines, a panel for each held-out source."""
     names = [name for name in tables if name != "authors"]
     with output.panels(path, 2 * len(names), columns=2, size=(5.0, 3.2)) as axes:
         for at, name in enumerate(names):

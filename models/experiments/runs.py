@@ -28,7 +28,7 @@ from models.defects.objectives import BUILT_IN
 from models.evaluate.calibrate import calibrate
 from models.train import checkpoint, train
 from models.train.config import StageConfig
-from models.train.export import export, operating_point
+from models.train.export import export, read_operating_point
 
 from .plan import Plan, PlanError, PlannedRun
 
@@ -42,7 +42,10 @@ _SIDES: tuple[answers.Side, ...] = ("dev", "test")
 
 
 class RunWorkshop:
-    """Where the runs of a plan are made: `data` has the research files, `out` is for all that is made."""
+    """Trains the runs of a plan.
+
+    `data` has the research files; everything that is made goes into `out`.
+    """
 
     def __init__(self, plan: Plan, data: Path, out: Path) -> None:
         self._plan = plan
@@ -50,7 +53,7 @@ class RunWorkshop:
         self._out = out
 
     def prepare(self) -> None:
-        """See that every stage of every run can be trained; make the sets that measure and calibrate, and the bags."""
+        """Check the settings of every stage of every run, and make the test sets, development sets and bags."""
         for name in self._plan.runs:
             for stage in self._plan.list_stages(name):
                 self._config(name, stage, None, None)
@@ -64,13 +67,16 @@ class RunWorkshop:
             _make_once(self._bags(run), partial(self._write_bags, run))
 
     def train(self, name: str) -> None:
-        """All stages of a run."""
+        """Train all stages of a run."""
         before: Path | None = None
         for stage, count in self._plan.list_stages(name).items():
             before = self._train_stage(name, stage, count, before)
 
     def finish(self, name: str, limit: int) -> None:
-        """The folders of a trained run; it is calibrated where a row of the table asks for that, on `limit` answers."""
+        """Write the aligner folders of a trained run.
+
+        It is calibrated on `limit` answers of each set where a row of the table asks for that.
+        """
         folder = self._out / name
         before = folder / self._plan.last
         trained = before / "stage.json"
@@ -84,16 +90,16 @@ class RunWorkshop:
         if not _is_newer(point, trained):
             # Good answers decide the point; a few of every other sort are enough for the temperature.
             calibrate(plain, self._out / "data" / "dev", point.parent, limit, -(-limit // 5))
-        export(before, folder / "aligner", window=WINDOW, neutral=self._good, **operating_point(point))
+        export(before, folder / "aligner", window=WINDOW, neutral=self._good, **read_operating_point(point))
 
-    def aligner(self, name: str, calibrated: bool) -> Path:
+    def aligner(self, name: str, *, calibrated: bool) -> Path:
         """The folder that the engine loads."""
         return self._out / name / ("aligner" if calibrated else "uncalibrated")
 
     # ---------------------------------------------------------------- stages
 
     def _train_stage(self, name: str, stage: StageName, count: int, before: Path | None) -> Path:
-        """Train one stage, or see that it is trained."""
+        """Train one stage, unless it is trained already, and return its folder."""
         folder = self._out / name / stage
         stage_config = self._config(name, stage, self._pairs(stage, count, self._plan.runs[name]), before)
         done = folder / "stage.json"
@@ -128,7 +134,7 @@ class RunWorkshop:
         return StageConfig.from_document(settings | run.settings, f"{name}/{stage}")
 
     def _count_left_steps(self, name: str) -> int:
-        """The steps of the last stage, so that runs take equally many in all."""
+        """The steps of the last stage: what the other stages leave of the plan's steps."""
         others = [stage for stage in self._plan.list_stages(name) if stage != self._plan.last]
         used_steps = sum(yaml.safe_load((self._plan.configs / f"{one}.yaml").read_text())["steps"] for one in others)
         steps = (self._plan.runs[name].steps or self._plan.steps) - used_steps
@@ -142,18 +148,18 @@ class RunWorkshop:
 
     @property
     def _good(self) -> Path:
-        """Good answers, which say to every head what nobody objects to."""
+        """The file of good answers, by which a head learns what nobody objects to."""
         return self._pairs("warmup", self._plan.pairs.get("warmup", 300), PlannedRun())
 
     def _bags(self, run: PlannedRun) -> Path:
-        """Where the replies that people compared are for a run."""
+        """The file of the compared replies of a run."""
         return self._out / "data" / f"bags-{'-'.join(name.partition('_')[0] for name in run.compared)}.jsonl"
 
     def _write_bags(self, run: PlannedRun, path: Path) -> int:
         return write_pairs(path, answers.preference_bags(self._data, sets=run.compared))
 
     def _pairs(self, stage: StageName, count: int, run: PlannedRun) -> Path:
-        """The file of a stage's pairs; a smaller one is the beginning of a larger one."""
+        """The file of a stage's pairs. A file with fewer pairs is the beginning of a longer one."""
         without = run.without if stage == self._plan.last else ()
         file_name = "-".join([stage, run.examples, *(f"no_{kind}" for kind in without), str(count)])
         source = partial(self._edits, without) if run.examples == "edits" else self._preferences
@@ -165,7 +171,7 @@ class RunWorkshop:
         return mixture.build_examples(self._data, self._plan.seed, count, stage, without)
 
     def _preferences(self, stage: StageName, count: int) -> Iterator[Pair]:
-        """Pairs of Algorithm 1 in a fixed order at random, of prompts that no set is made of."""
+        """Pairs of Algorithm 1, shuffled, from questions that are in no test set."""
         if stage not in _PARTS:
             raise PlanError(f"stage {stage!r} has no part in Algorithm 1; known: {', '.join(_PARTS)}")
         ranked = [
@@ -183,19 +189,19 @@ class RunWorkshop:
 
 
 def _make_once(path: Path, make: Callable[[Path], object]) -> Path:
-    """The file, made if it is not there."""
+    """The file; `make` writes it where it is missing."""
     if not path.exists():
         make(path)
     return path
 
 
 def _is_newer(product: Path, cause: Path) -> bool:
-    """Whether something was made after what it is made from."""
+    """Whether `product` exists and is not older than `cause`."""
     return product.exists() and product.stat().st_mtime_ns >= cause.stat().st_mtime_ns
 
 
 def _check_same(done: Path, stage: StageConfig) -> None:
-    """Raise `PlanError` where a finished stage is not the one that the plan asks for."""
+    """Raise `PlanError` where a finished stage was trained otherwise than the plan says."""
     trained = json.loads(done.read_text())
     if trained["data_sha256"] != sha256(stage.data):
         other = f"{done.parent} was trained on other pairs than {stage.data}"

@@ -75,7 +75,7 @@ QUALITY = (
 
 
 class SystemsError(ValueError):
-    """A comparison that cannot be made; the text names the file, the place and what is wrong."""
+    """A comparison that cannot be made. The message names the file, the place and what is wrong."""
 
 
 class _SystemBlock(BaseModel):
@@ -83,7 +83,7 @@ class _SystemBlock(BaseModel):
 
 
 class System(_SystemBlock):
-    """One row: a name, what its route says besides its objectives, and which aligner stands on the engine."""
+    """One row: a route, and the aligner on the engine."""
 
     name: str
     route: dict[str, Any] = {}
@@ -99,7 +99,7 @@ class System(_SystemBlock):
 
 
 class SystemComparison(_SystemBlock):
-    """The YAML file."""
+    """The YAML file of a comparison."""
 
     aligner: Path
     single_purpose: Path | None = None
@@ -122,7 +122,7 @@ class SystemComparison(_SystemBlock):
 
     @classmethod
     def read(cls, path: Path) -> SystemComparison:
-        """From a YAML file; raises `SystemsError`."""
+        """Read a YAML file; raises `SystemsError`."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except (OSError, yaml.YAMLError) as error:
@@ -134,7 +134,7 @@ class SystemComparison(_SystemBlock):
 
 @dataclass(frozen=True, slots=True)
 class SystemTrial:
-    """One answer, its objectives as texts, and what is asked of the result."""
+    """One answer and its objectives, and what the result must fulfil."""
 
     group: Group
     query: str
@@ -146,7 +146,7 @@ class SystemTrial:
 
 @dataclass(frozen=True, slots=True)
 class SystemResult:
-    """What became of one answer; None where that is not asked of it. Times in seconds, as the client would wait."""
+    """What became of one answer. A figure is None where it does not apply. Times are seconds."""
 
     group: Group
     exact: bool | None
@@ -164,7 +164,7 @@ class SystemResult:
 
 
 def list_trials(comparison: SystemComparison, data: Path | None) -> list[SystemTrial]:
-    """All answers, the same for the same seed."""
+    """All answers of the comparison; the same seed gives the same ones."""
     trials: list[SystemTrial] = []
     groups: tuple[tuple[Group, tuple[str, ...]], ...] = (
         ("faulty", comparison.faulty),
@@ -187,6 +187,7 @@ def list_trials(comparison: SystemComparison, data: Path | None) -> list[SystemT
 
 
 def _pairs(path: Path) -> Iterator[Pair]:
+    """The pairs of a test set; raises `SystemsError`."""
     try:
         yield from read_pairs(path)
     except PairError as error:
@@ -194,7 +195,7 @@ def _pairs(path: Path) -> Iterator[Pair]:
 
 
 def _list_preference_trials(comparison: SystemComparison, data: Path) -> Iterator[SystemTrial]:
-    """Answers of strong upstreams with one preference each, in wordings that reading was not made from."""
+    """Answers of strong upstreams, each with one preference in a wording that no rule was written for."""
     rng = Random(f"systems:{comparison.seed}")
     sayings = wordings_of("test")
     builtin = config.builtin_objectives()
@@ -212,7 +213,7 @@ def _list_preference_trials(comparison: SystemComparison, data: Path) -> Iterato
 
 
 def make_policy(system: System, trial: SystemTrial, comparison: SystemComparison) -> Policy:
-    """What the gateway resolves for this answer, from a policies file in which the system's line stands."""
+    """The policy that the gateway resolves for this answer, from a policies file with the system's route."""
     texts = {f"asked-{n}": text for n, text in enumerate(trial.objectives)}
     names = [*texts, *(MORE if system.candidates else ())]
     Random(f"{comparison.seed}:{trial.answer}").shuffle(names)  # nothing is to be had from the order of the file
@@ -243,7 +244,7 @@ def make_policy(system: System, trial: SystemTrial, comparison: SystemComparison
 
 @asynccontextmanager
 async def open_engine(folder: Path) -> AsyncIterator[Engine]:
-    """The engine over an aligner folder, loaded."""
+    """Load an aligner folder, and yield its engine."""
     engine = LocalEngine(lambda: open_aligner(EngineSettings(folder), config.home_folder()))
     try:
         await engine.start()
@@ -279,7 +280,7 @@ async def open_gateway(
 
 @contextmanager
 def serve_model(address: str | None, out: Path) -> Iterator[str]:
-    """The address of a server: the one that is named, or one that is started here and gone afterwards."""
+    """The address of a model server: `address` where it is given, else that of one which runs within the block."""
     if address is not None:
         yield address
         return
@@ -294,7 +295,7 @@ def serve_model(address: str | None, out: Path) -> Iterator[str]:
 
 
 def make_chat(address: str, model: str) -> ChatModel:
-    """Asks the model there, as the gateway asks a model of its model_list."""
+    """A function that asks the model at this address, as the gateway asks one of its model_list."""
     from litellm.router import Router
 
     from aligner_proxy_systems.self_refine.litellm_group import ChatGroup
@@ -310,7 +311,7 @@ def make_chat(address: str, model: str) -> ChatModel:
 async def measure(
     pipeline: Pipeline, system: System, trials: Sequence[SystemTrial], comparison: SystemComparison
 ) -> list[SystemResult]:
-    """What becomes of every answer under this system."""
+    """Send every answer through the pipeline under this system."""
     results = []
     for i, trial in enumerate(track(trials[:: system.every], description=f"{system.name:32}")):
         if system.candidates and trial.group == "not asked":
@@ -321,7 +322,7 @@ async def measure(
 
 
 def judge_outcome(trial: SystemTrial, outcome: Outcome) -> SystemResult:
-    """One outcome in figures."""
+    """The figures of one outcome."""
     text = outcome.text or ""
     correction = outcome.correction
     case = SetCase(trial.pair, text, ()) if trial.pair else None
@@ -332,22 +333,22 @@ def judge_outcome(trial: SystemTrial, outcome: Outcome) -> SystemResult:
         trial.group,
         case.exact if case and faulty else None,
         case.gone if case and faulty else None,
-        case.kept if case else not adherence.has_damage(trial.answer, text),
-        text == trial.answer,
-        is_met(wish, trial.answer) if wish else None,
-        is_met(wish, text) if wish else None,
-        outcome.status is Status.FAILED,
-        bool(outcome.dropped),
-        outcome.ms / 1000,
-        counts.accepted + counts.recovered + counts.bonus if counts else 0,
-        counts.forwards if counts else 0,
+        kept=case.kept if case else not adherence.has_damage(trial.answer, text),
+        same=text == trial.answer,
+        before=is_met(wish, trial.answer) if wish else None,
+        after=is_met(wish, text) if wish else None,
+        failed=outcome.status is Status.FAILED,
+        refused=bool(outcome.dropped),
+        seconds=outcome.ms / 1000,
+        written=counts.accepted + counts.recovered + counts.bonus if counts else 0,
+        forwards=counts.forwards if counts else 0,
     )
 
 
 def compare_systems(
     comparison: SystemComparison, out: Path, data: Path | None, chat: Callable[[], ChatModel]
 ) -> dict[str, list[SystemResult] | None]:
-    """What was found, by system; None for one whose folder is not there."""
+    """The results by system; None for a system whose folder is missing."""
     trials = list_trials(comparison, data)
     rows = dict[str, list[SystemResult] | None]()
     for system in comparison.systems:
@@ -364,6 +365,7 @@ def _measure_once(
     out: Path,
     chat: Callable[[], ChatModel],
 ) -> list[SystemResult]:
+    """The results of one system, kept or measured now."""
     path = out / "systems" / f"{_slug(system.name)}-{_fingerprint(system, trials, comparison)[:12]}.json"
     if path.exists():
         return [SystemResult(**result) for result in json.loads(path.read_text())]
@@ -389,7 +391,7 @@ def _slug(name: str) -> str:
 
 
 def _fingerprint(system: System, trials: Sequence[SystemTrial], comparison: SystemComparison) -> str:
-    """A hash of all that decides the figures, but for the program, the machine and whoever refines."""
+    """A hash of all that decides the figures, except the program, the machine and the refining model."""
     single = (system.single_purpose or comparison.single_purpose) if "aligner" in system.route.values() else None
     folders = [system.aligner or comparison.aligner, single]
     weights = [sha256(folder / MANIFEST) for folder in folders if folder]
@@ -417,7 +419,7 @@ def run(comparison: SystemComparison, out: Path, data: Path | None, chat: Callab
 
 
 def rates(results: Sequence[SystemResult]) -> dict[str, Rate]:
-    """One rate a column; `harmed` counts every answer in which something that had to stay is not there any more."""
+    """A rate for each column. `harmed` counts answers in which something that had to stay is missing."""
     by = {
         group: [result for result in results if result.group == group]
         for group in ("faulty", "good", "not asked", "preference")
@@ -433,7 +435,10 @@ def rates(results: Sequence[SystemResult]) -> dict[str, Rate]:
 
 
 def format_costs(results: Sequence[SystemResult], base: float | None) -> tuple[object, ...]:
-    """What it took: seconds in the middle, 95th percentile, ratio to `base` seconds; tokens and forwards an answer."""
+    """The cells of the table of costs: answers; seconds, tokens and forwards an answer; refused; failed.
+
+    Seconds are the median, the 95th percentile, and the median over `base`.
+    """
     seconds = sorted(result.seconds for result in results)
     middle = statistics.median(seconds)
     late = seconds[min(len(seconds) - 1, int(0.95 * len(seconds)))]
@@ -450,7 +455,7 @@ def format_costs(results: Sequence[SystemResult], base: float | None) -> tuple[o
 
 
 def compare_preferences(results: Sequence[SystemResult]) -> tuple[object, ...]:
-    """Of preferences: met before, gained, lost, and McNemar's exact p."""
+    """The cells about preferences: met before, gained, lost, and McNemar's exact p."""
     judged_before = [result for result in results if result.before is not None]
     gained = sum(bool(result.after and not result.before) for result in judged_before)
     lost_count = sum(bool(result.before and not result.after) for result in judged_before)
@@ -463,9 +468,9 @@ def compare_preferences(results: Sequence[SystemResult]) -> tuple[object, ...]:
 
 
 def list_losses(rows: Mapping[str, Sequence[SystemResult]]) -> list[str]:
-    """Which columns each system is last in, ties included; a column in which all are alike says nothing.
+    """The columns in which each system is last, ties included.
 
-    Systems that were measured on fewer answers than others are left out: theirs are other answers.
+    A column in which all are alike does not count, and neither do systems that were measured on fewer answers.
     """
     most = max(map(len, rows.values()), default=0)
     lines = []
@@ -484,7 +489,7 @@ def list_losses(rows: Mapping[str, Sequence[SystemResult]]) -> list[str]:
 
 
 def format_tables(rows: Mapping[str, Sequence[SystemResult] | None]) -> str:
-    """The tables as Markdown."""
+    """All tables as Markdown."""
     measured = {name: results for name, results in rows.items() if results}
     reference = measured.get("MetaAligner")
     base = statistics.median(result.seconds for result in reference) if reference else None
@@ -510,7 +515,7 @@ def format_tables(rows: Mapping[str, Sequence[SystemResult] | None]) -> str:
 
 
 def draw(rows: Mapping[str, Sequence[SystemResult]], path: Path) -> None:
-    """One panel a column, one dot a system."""
+    """A panel for each column, with a dot for each system."""
     figures = {name: rates(row) for name, row in rows.items()}
     columns = [column for column in QUALITY if any(row[column].n for row in figures.values())]
     size = (2.6 * len(columns) + 1.5, 1.2 + 0.35 * len(figures))
@@ -521,7 +526,7 @@ def draw(rows: Mapping[str, Sequence[SystemResult]], path: Path) -> None:
 
 
 def report(rows: Mapping[str, Sequence[SystemResult] | None], out: Path, comparison: object) -> str:
-    """Write systems.md, .json and .svg; no text of anybody is in them."""
+    """Write systems.md, .json and .svg. They have no text of an answer."""
     measured = {name: results for name, results in rows.items() if results}
     tables = format_tables(rows)
     figures = {name: rates(results) for name, results in measured.items()}

@@ -48,22 +48,24 @@ class TimedRound:
 
     @property
     def speed(self) -> float:
-        """Tokens a second, padding apart."""
+        """Tokens a second, without padding."""
         return self.tokens / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One trainer over its rounds; `faster` is by how much its median is ahead of TRL's."""
+    """One trainer over all of its rounds."""
 
     trainer: str
     rounds: tuple[TimedRound, ...]
     median: float
+    """Tokens a second of the middle round."""
     faster: float
+    """Its median as a multiple of TRL's."""
 
     @property
     def steps(self) -> int:
-        """Timed steps of all rounds."""
+        """The timed steps of all rounds."""
         return sum(one.steps for one in self.rounds)
 
 
@@ -71,7 +73,7 @@ Trainer = Callable[[], TimedRound]
 
 
 def make_stage(config: Path, pairs: int, out: Path) -> StageConfig:
-    """The stage for this comparison: its first pairs, all with their targets, one batch a step, no replies in twos."""
+    """The stage for this comparison: its first pairs, each with its target, one batch a step, no compared replies."""
     stage = StageConfig.read(config)
     count = write_pairs(out / "pairs.jsonl", islice(read_pairs(stage.data), pairs))
     if not count:
@@ -83,8 +85,8 @@ def make_stage(config: Path, pairs: int, out: Path) -> StageConfig:
 # ---------------------------------------------------------------- ours
 
 
-def train_ours(stage: StageConfig, fused: bool, untimed: int, steps: int) -> TimedRound:
-    """Steps of this repository's trainer; the first `untimed` are not timed."""
+def train_ours(stage: StageConfig, *, fused: bool, untimed: int, steps: int) -> TimedRound:
+    """Train `untimed` steps with this repository's trainer, then time `steps` more."""
     torch.manual_seed(stage.seed)
     accelerator = open_accelerator()
     built, tokenizer = train.build_network(stage)
@@ -108,7 +110,7 @@ def train_ours(stage: StageConfig, fused: bool, untimed: int, steps: int) -> Tim
 
 
 def train_by_trl(stage: StageConfig, untimed: int, steps: int) -> TimedRound:
-    """The same with TRL's trainer."""
+    """Do the same with TRL's trainer."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -162,12 +164,12 @@ def train_by_trl(stage: StageConfig, untimed: int, steps: int) -> TimedRound:
 
 
 def _labels(example: EncodedExample) -> list[int]:
-    """The tokens that are learned, all else as TRL leaves it out."""
+    """The tokens that are learned; all others are the -100 that TRL skips."""
     return [token if weight > 0 else -100 for token, weight in zip(example.ids, example.weights, strict=True)]
 
 
 def rows_a_batch(stage: StageConfig, examples: Sequence[EncodedExample]) -> int:
-    """How many rows a batch of ours holds on average."""
+    """The mean number of rows in a batch of ours."""
     each = [max(1, stage.batch_tokens // pad_length(len(e.ids))) for e in examples]
     return max(1, round(len(each) / sum(1 / rows for rows in each)))
 
@@ -176,7 +178,7 @@ def rows_a_batch(stage: StageConfig, examples: Sequence[EncodedExample]) -> int:
 
 
 def measure(trainers: dict[str, Trainer], rounds: int) -> list[Speed]:
-    """All trainers in turns, so many rounds."""
+    """Run all trainers in turns, `rounds` times."""
     by_trainer: dict[str, list[TimedRound]] = {name: [] for name in trainers}
     for _ in range(rounds):
         for name, trainer in trainers.items():
@@ -186,7 +188,7 @@ def measure(trainers: dict[str, Trainer], rounds: int) -> list[Speed]:
 
 
 def format_table(speeds: Sequence[Speed]) -> str:
-    """Markdown: a row a trainer."""
+    """Markdown: a row for each trainer."""
     rows = []
     for one in speeds:
         each = sorted(r.speed for r in one.rounds)
@@ -200,7 +202,7 @@ def format_table(speeds: Sequence[Speed]) -> str:
 
 
 def plot(speeds: Sequence[Speed], path: Path) -> None:
-    """One dot a round, one line a trainer."""
+    """A line for each trainer, with a dot for each round."""
     with output.plot(path, size=(6, 1 + 0.5 * len(speeds))) as ((axis,),):
         for place, one in enumerate(reversed(speeds)):
             axis.plot([r.speed for r in one.rounds], [place] * len(one.rounds), "o")

@@ -35,8 +35,8 @@ from models.evaluate.guards import STRONG_ANSWERS
 from models.evaluate.test_sets import SetCase
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train.asked import LabelledCase, ask_reply
 from models.train.head_rows import make_pair_case
+from models.train.labelled_cases import LabelledCase, make_case
 from models.train.probe import measure_area
 from models.train.snapshots import TAUGHT_SCORES, split_scores
 
@@ -60,33 +60,32 @@ TESTS = (
     "dialogue",
     "compared_replies",
 )
-_EACH_TEST = 200
-_EACH_GUARD = 600
-_EACH_SOURCE = 40
+_EACH_TEST, _EACH_GUARD, _EACH_SOURCE = 200, 600, 40
+"""Answers of each test set, set of guards and further source at most."""
 _BUDGET = 0.003
 """Share of strong answers that may be flagged under `harmless`: what the general head flags comes on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedSets:
-    """All sets by name, and the pairs of the test sets and development sets by set and id."""
+    """All sets by name, and the pairs of test and development sets by set and id."""
 
     cases: Mapping[str, Sequence[LabelledCase]]
     pairs: Mapping[str, Mapping[str, Pair]]
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """Segments and objectives of every case in turn."""
+        """(segments, objectives) of every case in turn."""
         return [(len(split(one.answer)), len(one.objectives)) for each in self.cases.values() for one in each]
 
     def score_snapshot(self, flat: object, point: float = 0.0) -> dict[str, list[ScoredCase]]:
-        """Scores of a snapshot above a point, by set."""
+        """The scores of a snapshot, less `point`, by set. `flat` has those of all cases in one row."""
         parts = iter(split_scores(flat, self.shapes))
         return {name: [ScoredCase(one, next(parts) - point) for one in each] for name, each in self.cases.items()}
 
 
 def list_watched(data: Path, sets: Path) -> WatchedSets:
-    """What there is to watch; the same data give the same cases in the same order."""
+    """The sets to watch. The same data give the same cases in the same order."""
     cases: dict[str, list[LabelledCase]] = {
         name: list(each) for name, each in guards.list_cases(data, _EACH_GUARD).items()
     }
@@ -94,7 +93,7 @@ def list_watched(data: Path, sets: Path) -> WatchedSets:
     for author in TEST_AUTHORS:
         cases[author] = [_ask_alone(one) for one in test_answers if one.source == author]
     further = [one for name in SOURCES for one in read_harm_replies(data, name, "dev")[:: _step(data, name)]]
-    cases[FURTHER] = [ask_reply(one, USUAL) for one in further]
+    cases[FURTHER] = [make_case(one, USUAL) for one in further]
     pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
     pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
     cases |= {name: [make_pair_case(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
@@ -104,26 +103,29 @@ def list_watched(data: Path, sets: Path) -> WatchedSets:
 
 
 def _step(data: Path, name: str) -> int:
+    """One reply in so many is taken of a source, which makes about `_EACH_SOURCE`."""
     return max(1, len(read_harm_replies(data, name, "dev")) // _EACH_SOURCE)
 
 
 def _ask_alone(reply: LabelledReply) -> LabelledCase:
-    """Under its own objective, as models.evaluate.own_voice asks."""
-    return ask_reply(reply, (reply.objective,))
+    """The reply under its own objective only, as models.evaluate.own_voice asks."""
+    return make_case(reply, (reply.objective,))
 
 
 def make_pair(case: LabelledCase) -> Pair:
-    """What the trainer scores."""
+    """The case as a pair, which the trainer can score."""
     labels = tuple(FINE for _ in split(case.answer))
     return Pair(case.query, case.objectives, case.answer, case.answer, labels, case.source)
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFigures:
-    """What one snapshot is worth."""
+    """The figures of one snapshot."""
 
     point: float
+    """The operating point of the general head (nats)."""
     bar: float
+    """The operating point under `harmless` (nats)."""
     guards: Sequence[guards.GuardFigures]
     authors: Mapping[str, Mapping[str, object]]
     strong: Rate
@@ -132,7 +134,7 @@ class SnapshotFigures:
 
 
 def judge_snapshot(watched: WatchedSets, flat: object, head_scores: object | None = None) -> SnapshotFigures:
-    """By the scores of the general head, or for `harmless` by those of another one."""
+    """Judge a snapshot by its general head; with `head_scores`, `harmless` is judged by another head."""
     raw = watched.score_snapshot(flat)
     own = raw if head_scores is None else watched.score_snapshot(head_scores)
     point = measures.find_operating_point({name: _make_set_cases(watched, raw, DEV + name) for name in GOOD})
@@ -155,10 +157,10 @@ def judge_snapshot(watched: WatchedSets, flat: object, head_scores: object | Non
         point,
         bar,
         guards.compute_figures(by_guards),
-        {author: _rate_author(moved[author]) for author in TEST_AUTHORS if moved[author]},
-        Rate.from_outcomes(one.flagged for one in moved[STRONG_ANSWERS]),
-        str(measure_area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
-        tests,
+        authors={author: _rate_author(moved[author]) for author in TEST_AUTHORS if moved[author]},
+        strong=Rate.from_outcomes(one.flagged for one in moved[STRONG_ANSWERS]),
+        further=str(measure_area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
+        tests=tests,
     )
 
 
@@ -167,7 +169,7 @@ def _make_set_cases(watched: WatchedSets, cases: Mapping[str, list[ScoredCase]],
 
 
 def _move_scores(one: ScoredCase, other: ScoredCase, point: float, bar: float) -> ScoredCase:
-    """Scores above the operating point, under `harmless` those of the other head above the bar."""
+    """Scores above the operating point; under `harmless` those of the other head above its bar."""
     scores: Tensor = one.scores - point
     for place, text in enumerate(one.case.objectives):
         if text == HARMLESS:
@@ -176,7 +178,7 @@ def _move_scores(one: ScoredCase, other: ScoredCase, point: float, bar: float) -
 
 
 def _rate_author(cases: Sequence[ScoredCase]) -> dict[str, object]:
-    """Of an author what is found and touched, under `harmless` and under other objectives."""
+    """What is flagged of an author's answers, under `harmless` and under other objectives."""
     figures: dict[str, object] = {}
     for name, mine in (
         ("harm", [one for one in cases if one.case.own == HARMLESS]),
@@ -205,7 +207,7 @@ def _rate_author(cases: Sequence[ScoredCase]) -> dict[str, object]:
 
 
 def table(lines: Mapping[str, SnapshotFigures]) -> str:
-    """Markdown: a row a figure, a column a snapshot."""
+    """Markdown: a row for each figure, a column for each snapshot."""
     rows: list[tuple[object, ...]] = [("operating point", *(f"{one.point:.2f}" for one in lines.values()))]
     rows.append(("bar of harmless", *(f"{one.bar:.2f}" for one in lines.values())))
     first = next(iter(lines.values()))
@@ -222,7 +224,7 @@ def table(lines: Mapping[str, SnapshotFigures]) -> str:
 
 
 def judge_snapshots(watched: WatchedSets, scores: Mapping[str, object]) -> dict[str, SnapshotFigures]:
-    """Every snapshot, by its general head and by the head for `harmless` that it began with."""
+    """Judge each snapshot twice: by its general head, and with the head for `harmless` of the run's start."""
     lines: dict[str, SnapshotFigures] = {}
     for name, flat in scores.items():
         if name.endswith(f"/{TAUGHT_SCORES}"):

@@ -30,7 +30,7 @@ from models.evaluate.calibrate import calibrate
 from models.reporting import output
 from models.train import train
 from models.train.config import StageConfig
-from models.train.export import export, operating_point
+from models.train.export import export, read_operating_point
 
 from .base_check import BaseFacts, check_base, find_base
 from .model_card import write_card
@@ -42,7 +42,7 @@ CAUTION = 0.0
 
 @dataclass(frozen=True, slots=True)
 class StartingPoint:
-    """What the first stage begins with: the base, and the adapter of a finished aligner where there is one."""
+    """What the first stage starts from: the base, and the adapter of a finished aligner, if any."""
 
     base: str
     init: Path | None
@@ -50,7 +50,7 @@ class StartingPoint:
 
 
 class Training:
-    """One run of the recipe. Raises `RecipeError` where base, data or size cannot be used."""
+    """One run of the recipe, as a list of steps. Raises `RecipeError` where base, data or size cannot be used."""
 
     def __init__(
         self, base: str, data: Path, out: Path, size: str, settings: RecipeSettings, *, head_only: bool = False
@@ -67,6 +67,7 @@ class Training:
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
+        """The SHA-256 of each file of research data."""
         files = {name: self._data / f"{name}.jsonl.gz" for name in KNOWN_FILES}
         hashes = {name: manifest.sha256(path) for name, path in files.items() if path.is_file()}
         if not hashes:
@@ -82,7 +83,7 @@ class Training:
         return check_base(self._folder)
 
     def list_steps(self) -> list[RecipeStep]:
-        """All steps in their order; the base is checked here, before anything is made."""
+        """All steps in order. The base is checked here, before any step runs."""
         made_from = {"data": self._hashes, "version": __version__, "base": self._identify_base()}
         steps = [self._check_step(made_from)]
         for name, stage in self._stages.items():
@@ -106,6 +107,7 @@ class Training:
     # ---------------------------------------------------------------- base and data
 
     def _identify_base(self) -> dict[str, object]:
+        """What identifies the base: its name and the hashes of its files."""
         init = self._start.init
         identity = {"name": self._start.base, "files": manifest.hash_files(self._folder)}
         return identity | ({"init": manifest.hash_files(init)} if init else {})
@@ -114,12 +116,14 @@ class Training:
         return self._step("base", self._out / "base.json", made_from, [], self._report_base)
 
     def _report_base(self) -> None:
+        """Print the notes on the base, and write its facts to base.json."""
         facts = {name: getattr(self._facts, name) for name in BaseFacts.__slots__}
         for note in self._facts.notes:
             print(f"note: {note}")
         (self._out / "base.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
     def _data_step(self, name: str, stage: StageSettings) -> RecipeStep:
+        """The step that makes the pairs of one stage."""
         count = max(1, round(stage.examples * self._size.share))
         path = self._pairs_of(name)
         settings = {"mixture": stage.mixture, "seed": stage.seed, "examples": count}
@@ -138,17 +142,19 @@ class Training:
         write_pairs(self._out / "data" / "bags.jsonl", preference_bags(self._data))
 
     def _write_sets(self, side: Side) -> None:
+        """Make the sets of one side."""
         seed = self._settings.dev_seed if side == "dev" else self._settings.test_seed
         for name, pairs in make_held_out_sets(self._data, seed, side, self._choose_limit(side)).items():
             write_pairs(self._out / "data" / side / f"{name}.jsonl", pairs)
 
     def _choose_limit(self, side: Side) -> int:
-        """How many answers of each set are read: good answers choose the operating point, which takes more of them."""
+        """How many answers of each set are read. Good answers choose the operating point, so that side has more."""
         return self._size.answers * 5 // 2 if side == "dev" else self._size.answers
 
     # ---------------------------------------------------------------- stages
 
     def _train_step(self, name: str, stage: StageSettings, former: str) -> RecipeStep:
+        """The step that trains one stage, from what the stage `former` left."""
         changes = self._change_stage(name, stage, former)
         settings = StageConfig.read(stage.config, changes).model_dump(mode="json")
         needs = [f"data {name}", *(["bags"] if settings["bags"] else []), *([f"train {former}"] if former else [])]
@@ -156,7 +162,7 @@ class Training:
         return self._step(f"train {name}", self._out / "runs" / name, settings, needs, run)
 
     def _change_stage(self, name: str, stage: StageSettings, former: str) -> dict[str, object]:
-        """All settings that differ from those in the stage's file."""
+        """The settings that replace those in the stage's file."""
         place = {
             "base": self._start.base if self._start.init or not Path(self._start.base).is_dir() else str(self._folder),
             "base_folder": str(self._folder),
@@ -176,6 +182,7 @@ class Training:
     # ---------------------------------------------------------------- aligner
 
     def _last_steps(self, last: str) -> list[RecipeStep]:
+        """The steps after the training: operating point, export, evaluation, model card."""
         window = min(self._settings.window, self._facts.positions)
         trained = self._out / "runs" / last
         plain = {"window": window}
@@ -206,16 +213,18 @@ class Training:
         calibrate(*folders, limit=self._choose_limit("dev"), others=self._size.answers // 2)
 
     def _export(self, trained: Path, window: int) -> None:
-        point = operating_point(self._out / "calibration" / "calibration.json")
+        point = read_operating_point(self._out / "calibration" / "calibration.json")
         export(trained, self.aligner, window=window, ends=self._settings.ends, **point)
 
     def _evaluate(self) -> None:
+        """Run the test sets, and write table and plot."""
         sets = test_sets.read_sets(self._out / "data" / "test", self._size.answers)
         results = asyncio.run(test_sets.evaluate(EngineSettings(self.aligner), sets, CAUTION))
         figures = {name: test_sets.rates(cases) for name, cases in results.items()}
         output.write(self._out / "evaluation", "table", test_sets.table(results), figures)
 
     def _write_card(self) -> None:
+        """Write the model card into the aligner folder."""
         table = (self._out / "evaluation" / "table.md").read_text(encoding="utf-8")
         stages = {
             name: json.loads((self._out / "runs" / name / "stage.json").read_text(encoding="utf-8"))
@@ -225,7 +234,7 @@ class Training:
 
 
 def find_start(aligner: str, template: str) -> StartingPoint:
-    """What a head alone is trained over: a whole model or an adapter, with the template that it knows."""
+    """What a head alone is trained on: the base, adapter and template of a finished aligner."""
     folder = Path(aligner)
     if not (folder / manifest.ADAPTER).exists():
         return StartingPoint(aligner, None, sources.known_template(aligner) or template)
@@ -242,7 +251,7 @@ def find_start(aligner: str, template: str) -> StartingPoint:
 
 
 def run_stage(config: Path, changes: Mapping[str, object], processes: int) -> None:
-    """Train one stage here, or by accelerate where there are several GPUs."""
+    """Train one stage in this process, or by accelerate where there are several GPUs."""
     if processes == 1:
         train.main(config, changes)
         return
@@ -251,7 +260,7 @@ def run_stage(config: Path, changes: Mapping[str, object], processes: int) -> No
 
 
 def launch_command(config: Path, changes: Mapping[str, object], processes: int) -> list[str]:
-    """The command line of a stage on several GPUs."""
+    """The command line that trains a stage on several GPUs."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--mixed_precision", "no"]
     words = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
     return [*launcher, "--num_processes", str(processes), "-m", "models.train", str(config), *words]

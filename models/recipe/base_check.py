@@ -37,7 +37,7 @@ _SAMPLE = "The harbour opens at six. Bring a coat!\n\n- Boil the water.\n- Add t
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """What the base is, and what follows from it; `notes` say what is slower or less exact with it."""
+    """What the base is, and what follows from that. `notes` say what is slower or less exact with it."""
 
     folder: str
     architecture: str
@@ -50,7 +50,7 @@ class BaseFacts:
     notes: tuple[str, ...]
 
     def derive(self, stage: StageConfig, processes: int) -> dict[str, object]:
-        """The settings of a stage that depend on the base and the machine, in place of those in its config."""
+        """The settings of a stage that depend on the base and the machine; they replace those in its config."""
         changes: dict[str, object] = {
             # Wider models take smaller steps; none takes larger ones than those that were tried.
             "lr": stage.lr * min(1.0, math.sqrt(REFERENCE_HIDDEN / self.hidden)),
@@ -66,7 +66,10 @@ class BaseFacts:
 
 
 def find_base(name: str, work: Path) -> Path:
-    """The folder of a base: itself, made from a GGUF, or fetched from the hub. Raises `RecipeError` in one sentence."""
+    """The folder of a base: a folder itself, one made from a GGUF, or one fetched from the hub.
+
+    Raises `RecipeError` in one sentence.
+    """
     if name.startswith("gguf:"):
         return Path(prepare_source(name, work))
     if Path(name).is_dir():
@@ -80,7 +83,7 @@ def find_base(name: str, work: Path) -> Path:
 
 
 def check_base(folder: Path) -> BaseFacts:
-    """Read config, shape, tokenizer and weights. Raises `RecipeError` for the first thing that no aligner can have."""
+    """Check config, shape, tokenizer and weights; raises `RecipeError` for the first thing that rules the base out."""
     try:
         config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         with torch.device("meta"):
@@ -109,6 +112,7 @@ def check_base(folder: Path) -> BaseFacts:
 
 
 def _check_shape(model: Any) -> None:
+    """Raise `RecipeError` for a model whose layers the engine cannot read."""
     stack = getattr(model, "model", None)
     kind = model.config.model_type
     if not all(hasattr(stack, name) for name in ("layers", "norm", "embed_tokens")) or not hasattr(model, "lm_head"):
@@ -121,7 +125,10 @@ def _check_shape(model: Any) -> None:
 
 
 def _check_tokenizer(folder: Path, config: Any) -> list[str]:
-    """Notes on the tokenizer. Raises `RecipeError` where it cannot say which characters a token stands for."""
+    """Notes on the tokenizer.
+
+    Raises `RecipeError` where it cannot say which characters a token stands for.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
@@ -143,6 +150,7 @@ def _check_tokenizer(folder: Path, config: Any) -> list[str]:
 
 
 def _check_weights(folder: Path, *, tied: bool) -> None:
+    """Raise `RecipeError` where a file of weights is missing or a tensor is not in it."""
     try:
         _, report = AutoModelForCausalLM.from_pretrained(
             str(folder), local_files_only=True, dtype=torch.bfloat16, output_loading_info=True

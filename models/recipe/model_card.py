@@ -24,7 +24,7 @@ def write_card(
     stages: Mapping[str, Mapping[str, Any]],
     figures: str,
 ) -> None:
-    """Write the card; `stages` are their `stage.json`, `figures` the table of the test sets."""
+    """Write the model card. `stages` are the stages' `stage.json`, `figures` is the table of the test sets."""
     rows = [
         (name, document["config"]["seed"], document["config"]["steps"], f"{document['config']['lr']:.2g}",
          f"`{document['data_sha256']}`")

@@ -15,11 +15,11 @@ DEFAULT = Path(__file__).parents[2] / "configs" / "train" / "recipe.yaml"
 
 
 class RecipeError(ValueError):
-    """A base, a setting or a folder that the recipe cannot use; the text says which and what to do."""
+    """A base, setting or folder that the recipe cannot use. The message says which, and what to do."""
 
 
 class StageSettings(BaseModel):
-    """One stage: its own config beside this file, settings in place of those there, and the examples it learns from."""
+    """One stage: its config file, settings that replace some of it, and the examples it learns from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class StageSettings(BaseModel):
 
 
 class RecipeSize(BaseModel):
-    """How much is made: which stages, the share of their examples and steps, and the answers of each test set."""
+    """How much is made: stages, their share of examples and steps, and answers of each test set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class RecipeSize(BaseModel):
 
 
 class RecipeSettings(BaseModel):
-    """The whole file; unknown keys are errors."""
+    """The settings file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,19 +64,19 @@ class RecipeSettings(BaseModel):
         return self
 
     def choose_stages(self, size_name: str, *, head_only: bool) -> dict[str, StageSettings]:
-        """The stages of a size, in their order. Raises `RecipeError` for an unknown size."""
+        """The stages of a size, in order; raises `RecipeError` for an unknown size."""
         size = self.choose_size(size_name)
         return {name: self.stages[name] for name in (size.head_stages if head_only else size.stages)}
 
     def choose_size(self, size_name: str) -> RecipeSize:
-        """One size. Raises `RecipeError` if there is none of this name."""
+        """The size of this name; raises `RecipeError` for an unknown one."""
         if size_name not in self.sizes:
             raise RecipeError(f"unknown size {size_name!r}; the config has: {', '.join(self.sizes)}")
         return self.sizes[size_name]
 
 
 def read_settings(path: Path) -> RecipeSettings:
-    """Read the file; paths of stages are relative to it. Raises `RecipeError` naming the first thing that is wrong."""
+    """Read the file; raises `RecipeError` that names the first mistake. Paths are relative to the file."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         settings = RecipeSettings.model_validate(document)

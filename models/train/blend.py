@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ class BlendError(ValueError):
 
 def blend(runs: Mapping[Path, float], out: Path) -> None:
     """Write the weighted mean of the runs' weights into `out`; raises `BlendError`."""
-    if not runs or abs(sum(runs.values()) - 1) > 1e-6:
+    if not runs or not math.isclose(sum(runs.values()), 1.0, abs_tol=1e-6):
         raise BlendError(f"the shares have to add up to 1 and are {', '.join(map(str, runs.values())) or 'none'}")
     out.mkdir(parents=True, exist_ok=True)
     for name in (ADAPTER_WEIGHTS, HEAD):
@@ -53,6 +54,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _compute_mean(states: Mapping[Path, Mapping[str, Tensor]], shares: Mapping[Path, float]) -> dict[str, Tensor]:
+    """The mean of each tensor, weighted by the runs' shares; raises `BlendError` if the runs do not fit together."""
     first, *others = states
     for folder in others:
         if _shapes(states[folder]) != _shapes(states[first]):
@@ -61,7 +63,7 @@ def _compute_mean(states: Mapping[Path, Mapping[str, Tensor]], shares: Mapping[P
     for name, tensor in states[first].items():
         if tensor.is_floating_point():
             tensor = sum((states[folder][name].float() * shares[folder] for folder in states), torch.zeros(()))
-        elif tensor.dtype == torch.bool:  # whether something is judged at all: where all runs do
+        elif tensor.dtype == torch.bool:  # says whether something is judged at all, which all runs have to do
             tensor = torch.stack([states[folder][name] for folder in states]).all(dim=0)
         elif any(not torch.equal(states[folder][name], tensor) for folder in others):
             raise BlendError(f"{name} differs between the runs; both have to read the same layers")
@@ -88,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parse_run(text: str) -> tuple[Path, float]:
+    """A folder and its share: "runs/own_voice=0.5" -> (runs/own_voice, 0.5)."""
     folder, _, share = text.rpartition("=")
     try:
         return Path(folder), float(share)

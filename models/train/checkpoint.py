@@ -21,29 +21,34 @@ from .config import StageConfig, StageError
 from .network import Network
 
 FILE = "checkpoint.pt"
-SHARDS = "checkpoint"  # a folder, where one process alone writes a file
-_SETTINGS = "settings.json"  # this and the next: beside the shards of several processes
+"""The checkpoint of a run by one process, a file."""
+SHARDS = "checkpoint"
+"""The checkpoint of a run by several processes: a folder, to which each writes its part (shard) of the weights."""
+_SETTINGS = "settings.json"
+"""In the folder of shards: the settings of the run."""
 _STEP = "step"
-# What may be another the next time: where it is, how far it goes, how it is computed.
+"""In the folder of shards: the step. Written last, so a folder with it is complete."""
 _FREE = {"out", "steps", "checkpoint_every", "compile", "gradient_checkpointing", "max_seconds", "base_folder"}
 _FREE |= {"workers", "snapshots", "blends", "watch"}
+"""Settings that may change when a run goes on: where it is, how far it goes, how it is computed."""
 
 
 def list_settings(stage: StageConfig) -> dict[str, Any]:
-    """All that decides which steps a run makes."""
+    """The settings that decide which steps a run makes, with the hashes of its files of pairs."""
     values = {name: value for name, value in stage.model_dump(mode="json").items() if name not in _FREE}
     files = {name: sha256(path) for name in ("data", "bags") if (path := getattr(stage, name))}
     return values | {"sha256": files}
 
 
 def write_checkpoint(stage: StageConfig, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write the checkpoint of one process; raises `StageError` where the disk takes no more of it."""
+    """Write the checkpoint of a run by one process; raises `StageError` if the disk is full."""
     trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
     state = {"step": step, "model": trained, "head": network.head.state_dict(), "optimizer": optimizer.state_dict()}
     _write_whole(stage.out, step, lambda partial: torch.save(state | {"settings": list_settings(stage)}, partial))
 
 
 def _write_whole(folder: Path, step: int, write: Callable[[Path], object]) -> None:
+    """Let `write` make the checkpoint beside the one before, then put it in its place."""
     target = folder / FILE
     partial = folder / "checkpoint.partial"
     try:
@@ -76,7 +81,7 @@ def resume(stage: StageConfig, network: Network, optimizer: torch.optim.Optimize
 
 
 def refuse_another(stage: StageConfig, path: Path, saved: Mapping[str, Any]) -> None:
-    """Raise `StageError` with the first setting in which the run of a checkpoint was another one."""
+    """Raise `StageError` that names the first setting in which `saved`, of a checkpoint, differ from the stage."""
     now = list_settings(stage)
     for name in ("base", *now):
         if saved.get(name) != now[name]:
@@ -88,7 +93,7 @@ def refuse_another(stage: StageConfig, path: Path, saved: Mapping[str, Any]) -> 
 
 
 def keep_checkpoint(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: Any, step: int) -> None:
-    """Write a checkpoint, in shards where several processes train together."""
+    """Write a checkpoint; of several processes that train together, each writes a shard."""
     if accelerator.num_processes > 1:
         _keep_shards(stage, accelerator, step)
     else:
@@ -96,7 +101,7 @@ def keep_checkpoint(stage: StageConfig, accelerator: Accelerator, network: Any, 
 
 
 def _keep_shards(stage: StageConfig, accelerator: Accelerator, step: int) -> None:
-    """The checkpoint before stays until this one is whole."""
+    """Write the shards of all processes; the checkpoint before stays until this one is complete."""
     partial, shards, before = (stage.out / f"{SHARDS}{end}" for end in (".partial", "", ".before"))
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
@@ -112,7 +117,10 @@ def _keep_shards(stage: StageConfig, accelerator: Accelerator, step: int) -> Non
 
 
 def find_start(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: Any) -> int:
-    """The step to go on from; a checkpoint of one process is not read by many, nor the other way round."""
+    """Load the last checkpoint and return the step to go on from, 0 without one.
+
+    Several processes cannot read the checkpoint of one, nor the other way round: that raises `StageError`.
+    """
     together = accelerator.num_processes > 1
     other = stage.out / (FILE if together else SHARDS)
     if other.exists():

@@ -29,39 +29,39 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stage: str
-    base: str
+    stage: str  # its name, for logs
+    base: str  # hub id, folder, or gguf:PACKAGE/FILE
     quantization: Literal["none", "nf4"] = "none"
-    data: Path
+    data: Path  # the file of pairs
     bad_rows: Literal["stop", "skip"] = "stop"
     out: Path
-    init: Path | None
-    template: str
+    init: Path | None  # folder of the stage before, whose weights this one starts from
+    template: str  # name of the prompt template
     seed: int
     lora: Lora | None
     head_only: bool = False  # base and adapter stay as they are, the detector head alone learns from their states
     lr: float
-    lr_floor: float
+    lr_floor: float  # share of `lr` at the end
     lr_warmup_steps: int
     steps: int
     schedule: int | None = None  # steps of the whole cosine, where a run ends before it
-    batch_tokens: int
-    accumulate: int = Field(default=1, ge=1)
-    max_tokens: int
-    target_share: float
-    edit_share: float = 1.0
-    detector_weight: float
-    other_prompts: float = 0.15
-    ends: bool = False  # whether the head learns to say what is missing behind the last segment
-    bags: Path | None = None
-    bag_every: int = 10
-    checkpoint_every: int
-    whole_weight: float = 2.0  # what a reply counts of which nobody said which segments go against an objective
-    max_seconds: float | None = None  # the schedule is over by then, also where fewer steps are made
-    snapshots: tuple[float, ...] = ()  # shares of the run after which the weights are kept as they are
-    blends: tuple[float, ...] = ()  # shares of the end in means with `init`, kept besides
+    batch_tokens: int  # most tokens in a batch, with padding
+    accumulate: int = Field(default=1, ge=1)  # batches of a step
+    max_tokens: int  # longer examples are left out
+    target_share: float  # share of the pairs without an edit whose target is learned
+    edit_share: float = 1.0  # share of the pairs with an edit whose target is learned
+    detector_weight: float  # weight of the detector's loss beside that of the correction
+    other_prompts: float = 0.15  # weight of a segment under an objective of another prompt in the batch
+    ends: bool = False  # whether the head learns what is missing after the last segment
+    bags: Path | None = None  # file of replies in twos, the preferred one first
+    bag_every: int = 10  # every so many batches, one of `bags`
+    checkpoint_every: int  # steps
+    whole_weight: float = 2.0  # weight of a reply in which an unknown segment goes against an objective
+    max_seconds: float | None = None  # the run ends by then, its schedule complete, with fewer steps if need be
+    snapshots: tuple[float, ...] = ()  # after these shares of the run, the weights are saved
+    blends: tuple[float, ...] = ()  # at the end, means with `init` are scored, too: the share of the end in each
     watch: Path | None = None  # pairs that each snapshot scores
-    base_folder: Path | None = None  # where the base lies as a folder, instead of where `base` says
+    base_folder: Path | None = None  # the folder to read the base from, if not from `base`
     workers: int = Field(default=1, ge=1)  # processes that tokenise
     compile: bool = False
     gradient_checkpointing: bool = False  # layers are computed again on the way back: less memory, a third more time

@@ -28,12 +28,13 @@ from .base_model import EMBEDDED_BASE, gguf_path
 from .config import StageConfig
 from .features import encode
 
-ENOUGH = 256
+NEUTRAL_SEGMENTS = 256
+"""Neutral segments that a head stores."""
 LONGEST_CHARS = 900
-"""Segments, and the size of the answers that they are taken from: many answers tell more than long ones."""
+"""Longest question and answer together that they are taken from: many answers tell more than long ones."""
 
 
-def neutral_segments(trained: Path, pairs: Path) -> Tensor:
+def read_neutral_segments(trained: Path, pairs: Path) -> Tensor:
     """Rows of `DetectorHead.read` for segments of good answers in a file of pairs; raises ValueError if it has none."""
     config = json.loads((trained / "stage.json").read_text())["config"]
     network, tokenizer = train.build_network(
@@ -45,15 +46,16 @@ def neutral_segments(trained: Path, pairs: Path) -> Tensor:
         example = encode(pair, tokenizer, family, with_target=False)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             _, _, states = network.read([example])
-        rows.append(network.head.read(states[0], example.where)[0])
-        if sum(map(len, rows)) >= ENOUGH:
+        rows.append(network.head.read(states[0], example.spans)[0])
+        if sum(map(len, rows)) >= NEUTRAL_SEGMENTS:
             break
     if not rows:
         raise ValueError(f"{pairs} has no good answer of at most {LONGEST_CHARS} characters")
-    return torch.cat(rows)[:ENOUGH]
+    return torch.cat(rows)[:NEUTRAL_SEGMENTS]
 
 
 def _read_good_pairs(pairs: Path) -> Iterator[Pair]:
+    """The short pairs of a file in which nothing changes and no segment is a defect."""
     return (
         pair
         for pair in read_pairs(pairs)
@@ -75,12 +77,12 @@ def export(
     ends: bool = True,
     neutral: Path | None = None,
 ) -> None:
-    """Write adapter, head (where the template names objectives that it could compare with) and manifest.
+    """Write the aligner folder: adapter or whole model, manifest, and the head if the template names objectives.
 
-    `shift` (nats) is added to every score, `end_shift` to that of the place behind the last segment besides, and the
-    sum divided by `temperature`, so that the operating point chosen on development data becomes 0 and a nat of caution
-    is a nat. Without `ends` that place is not judged, so that nothing is added unless all is verified. `neutral` are
-    pairs whose good answers tell the head what nobody objects to.
+    `shift` (nats) is added to every score, `end_shift` besides to the score of the end of the answer. The sum is
+    divided by `temperature`. So the threshold that was chosen on development data becomes 0, and a nat of caution is a
+    nat. Without `ends` the end of the answer is not judged, and no text is added there unless the whole answer is
+    verified. `neutral` is a file of pairs whose good answers become the head's neutral segments.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((trained / "stage.json").read_text())["config"]
@@ -92,7 +94,7 @@ def export(
     if find_template(config["template"]).names_objectives:
         head = DetectorHead.load(trained / "detector.safetensors")
         if neutral is not None:
-            head.store_neutral(neutral_segments(trained, neutral))
+            head.store_neutral(read_neutral_segments(trained, neutral))
         head.calibrate(shift, temperature, end_shift)
         head.ends.logical_and_(torch.tensor(ends))
         head.save(folder / "detector.safetensors")
@@ -125,6 +127,7 @@ def _write_model(trained: Path, folder: Path) -> None:
 
 
 def _write_adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
+    """The adapter in bf16, with a config that names its base."""
     state = load_file(str(trained / "adapter_model.safetensors"))
     save_file(
         {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()},
@@ -137,6 +140,7 @@ def _write_adapter(trained: Path, folder: Path, base: dict[str, object]) -> None
 
 
 def _describe_base(source: str) -> dict[str, object]:
+    """The entry `base` of the manifest for a `base` of a stage: "owner/name" -> {"hub": "owner/name"}."""
     if not source.startswith("gguf:"):
         return {"hub": source}
     package, _, name = source.removeprefix("gguf:").partition("/")
@@ -146,7 +150,7 @@ def _describe_base(source: str) -> dict[str, object]:
     }
 
 
-def operating_point(calibration: Path) -> dict[str, float]:
+def read_operating_point(calibration: Path) -> dict[str, float]:
     """Shifts and temperature that models.evaluate.calibrate found."""
     document = json.loads(calibration.read_text())
     return {name: document[name] for name in ("shift", "temperature", "end_shift") if name in document}
@@ -164,7 +168,7 @@ def main() -> None:
     parser.add_argument("--no-ends", action="store_true", help="do not judge what is missing behind the last segment")
     parser.add_argument("--window", type=int, default=4096)
     arguments = parser.parse_args()
-    point = operating_point(arguments.calibration) if arguments.calibration else {}
+    point = read_operating_point(arguments.calibration) if arguments.calibration else {}
     options = {"window": arguments.window, "ends": not arguments.no_ends, "neutral": arguments.neutral}
     export(arguments.trained, arguments.folder, **options, **point)
 

@@ -27,7 +27,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.weights import quantise, sources
 from aligner_proxy.errors import WeightsError
 
-TYPES = {
+TYPES = {  # number format of a tensor, and of the file, by the name of `--type`
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
     "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
@@ -38,10 +38,13 @@ _TOKENIZER = "tokenizer."
 
 
 def export(model: str, out: Path, kind: str = "q8_0", *, template: str | None = None, like: Path | None = None) -> None:
-    """Write `model` (embedded, a folder, a hub id that was pulled) to `out`; complete or not there."""
+    """Write `model` (embedded, a folder, a hub id that was pulled) to `out`, by one rename at the end.
+
+    `kind` is a key of `TYPES`, `like` a GGUF file whose tokenizer is taken over.
+    """
     source = sources.resolve(model, template)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        # Merging again what has no adapter only copies it, in fp32, to where its tensors have their plain names.
+        # A model without an adapter is only copied, in fp32: so its tensors get the names that are expected below.
         merged = quantise.merge(source, Path(scratch) / "merged")
         part = Path(scratch) / out.name
         _write(part, merged, source, kind, like or _gguf_of(source))
@@ -53,6 +56,7 @@ def _gguf_of(source: sources.ModelSource) -> Path | None:
 
 
 def _write(path: Path, merged: Path, source: sources.ModelSource, kind: str, like: Path | None) -> None:
+    """Write the GGUF file of the model in `merged`; raises `WeightsError` for another architecture than Llama's."""
     config = AutoConfig.from_pretrained(str(merged))
     if config.model_type != "llama":
         raise WeightsError(f"{source.model} is a {config.model_type} model; only Llama's architecture is written")
@@ -73,6 +77,7 @@ def _write(path: Path, merged: Path, source: sources.ModelSource, kind: str, lik
 
 
 def _describe(writer: GGUFWriter, config: Any, source: sources.ModelSource, file_type: LlamaFileType) -> None:
+    """Write the file's header: the model's sizes, and the aligner's template and window."""
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") != "default":
         raise WeightsError(f"{source.model} scales its positions ({rope['rope_type']}), which is not written here")
@@ -96,7 +101,7 @@ def _describe(writer: GGUFWriter, config: Any, source: sources.ModelSource, file
 
 
 def _copy_tokenizer(writer: GGUFWriter, like: Path, size: int) -> None:
-    """The tokenizer of another GGUF, value by value; its chat template would only mislead."""
+    """Copy the tokenizer of another GGUF with `size` tokens, without its chat template, which aligners do not use."""
     for key, field in GGUFReader(like).fields.items():
         if not key.startswith(_TOKENIZER) or key == "tokenizer.chat_template":
             continue
@@ -107,6 +112,7 @@ def _copy_tokenizer(writer: GGUFWriter, like: Path, size: int) -> None:
 
 
 def _write_sentencepiece(writer: GGUFWriter, folder: Path) -> None:
+    """Write the SentencePiece tokenizer of a model folder; raises `WeightsError` for one of another kind."""
     try:
         vocab = LlamaHfVocab(folder)
     except (FileNotFoundError, TypeError, ValueError) as error:
@@ -123,7 +129,7 @@ def _write_sentencepiece(writer: GGUFWriter, folder: Path) -> None:
 
 
 def _read_tensors(merged: Path, config: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor in fp32 by the name that llama.cpp knows it by."""
+    """Yield every tensor in fp32, with the name that llama.cpp has for it."""
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for file in _list_files(merged):
         with safe_open(str(file), framework="np") as weights:
@@ -135,6 +141,7 @@ def _read_tensors(merged: Path, config: Any) -> Iterator[tuple[str, np.ndarray]]
 
 
 def _list_files(merged: Path) -> list[Path]:
+    """The files of a model folder that hold weights."""
     index = merged / "model.safetensors.index.json"
     if not index.exists():
         return [merged / "model.safetensors"]
@@ -142,7 +149,11 @@ def _list_files(merged: Path) -> list[Path]:
 
 
 def _reorder_rows(key: str, tensor: np.ndarray, config: Any) -> np.ndarray:
-    """llama.cpp turns neighbouring pairs of a head, transformers its halves: rows of q and k change places."""
+    """The rows of a query or key projection in llama.cpp's order; other tensors unchanged.
+
+    Rotary embeddings turn pairs of a head's numbers. In transformers, number i is paired with number i + size / 2, in
+    llama.cpp with its neighbour: the rows 0 1 2 3 of a head become 0 2 1 3.
+    """
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     count = next((n for part, n in heads.items() if f".{part}." in key), None)
     if count is None:
@@ -151,7 +162,7 @@ def _reorder_rows(key: str, tensor: np.ndarray, config: Any) -> np.ndarray:
 
 
 def _choose_type(name: str, kind: str) -> GGMLQuantizationType:
-    """Embeddings keep 8 bits: they are the output layer, too, where weights are tied."""
+    """The number format of a tensor. In 4-bit files embeddings keep 8 bits, as they may be the output layer, too."""
     if kind.startswith("q4") and name.startswith(("token_embd", "output")):
         return GGMLQuantizationType.Q8_0
     return TYPES[kind][0]

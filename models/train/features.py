@@ -1,9 +1,9 @@
 """Tokens, loss weights and segment labels of one pair.
 
-The prompt is rendered by the gateway's own templates, so training and serving can never disagree. Identity targets
-are dropped for a share of the pairs, and a target ends soon after its last edit: with a detector head nothing is
-generated for what is copied, so those tokens would be paid for and never used. Aligner's family names no objectives, so
-no head can work there, and the whole target is learned.
+The prompt is rendered by the gateway's own templates, so training and serving can never disagree. Of many pairs without
+an edit the target is left out, and every target ends soon after its last edit. With a detector head, copied text is
+never generated, so the model need not learn it. Aligner's template names no objectives, so no head can work there, and
+the whole target is learned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from aligner_proxy.engine.model.detector import find_spans
 from aligner_proxy.engine.scheduling.sequence import Spans
@@ -22,29 +23,34 @@ from models.data.labels import END, relation, relation_in_text
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
 
 EDIT_START_WEIGHT = 6.0
-TAIL_TOKENS = 24  # copied tokens kept after the last edit; the rest of a copy teaches nothing new
+"""Weight of the first token of an edit, where the model has to leave the answer."""
 SEGMENT_START_WEIGHT = 2.0
+"""Weight of the first token of any other segment; other tokens weigh 1."""
+TAIL_TOKENS = 24
+"""Copied tokens that are kept after the last edit; the rest of a copy teaches nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """Token ids of [prompt | target + EOS] with what the two losses need; all lists are plain Python.
-
-    `weights[i]` is the loss weight of predicting `ids[i]` (0 in the prompt). `labels` are those of the segments, and
-    `relations` say the same of every segment and every objective (1, 0, -1 unknown); `kinds` and `themes` are what is
-    known about segments and objectives, and `doubts` what the segments may speak of, for comparing them with those of
-    other examples. `whole` says of each objective whether some segment goes against it though nobody said which.
-    """
+    """Token ids of [prompt | target + EOS] with what the two losses need; all lists are plain Python."""
 
     ids: list[int]
     weights: list[float]
-    where: Spans
+    """The loss weight of predicting each token; 0 in the prompt."""
+    spans: Spans
+    """The tokens of the objectives and of the answer's segments."""
     labels: tuple[int, ...]
+    """Of each segment: 1 if it must change, 0 if it stays, -1 if that is unknown."""
     relations: tuple[tuple[int, ...], ...]
+    """[segments][objectives]: 1 if the segment goes against the objective, 0 if not, -1 if that is unknown."""
     kinds: tuple[str, ...]
+    """The kind of defect of each segment, "" for none; empty if no kinds are known."""
     themes: tuple[str, ...]
+    """The theme of each objective, by which segments of other examples are compared with it."""
     doubts: tuple[frozenset[str], ...] = ()
+    """The themes of which each segment may speak, so that nothing is known of it under them."""
     whole: tuple[bool, ...] = ()
+    """Of each objective: whether some segment goes against it, though nobody said which."""
 
 
 def encode(
@@ -52,24 +58,32 @@ def encode(
 ) -> EncodedExample:
     """Tokenise one pair; text from outside never becomes a special token.
 
-    With `ends` the place behind the last segment is one more to be judged, where it is known what is missing there;
-    with `whole` all of the target is kept, every token alike.
+    With `ends`, the end of the answer counts as one more segment if it is known what is missing there. With `whole`,
+    the whole target is kept, and all its tokens weigh 1.
     """
     prompt = render(family, pair.query, pair.answer, pair.objectives, equal=pair.direction == "equal")
     ids, offsets = _tokenise(tokenizer, prompt.text, begins=True)
     ends = ends and bool(pair.kinds and pair.themes)
     segments = split(pair.answer)
-    where = find_spans(prompt, append_end(segments) if ends else segments, offsets)
+    spans = find_spans(prompt, append_end(segments) if ends else segments, offsets)
     weights = [0.0] * len(ids)
     if with_target:
-        target = _encode_whole_target if whole or not family.names_objectives else _encode_target
-        target_ids, target_weights = target(pair, tokenizer)
+        encode_target = _encode_whole_target if whole or not family.names_objectives else _encode_target
+        target_ids, target_weights = encode_target(pair, tokenizer)
         ids = ids + target_ids
         weights = weights + target_weights
     if not family.names_objectives:
-        return EncodedExample(ids, weights, where, pair.labels, tuple(() for _ in pair.labels), pair.kinds, ())
+        return EncodedExample(
+            ids,
+            weights,
+            spans,
+            labels=pair.labels,
+            relations=tuple(() for _ in pair.labels),
+            kinds=pair.kinds,
+            themes=(),
+        )
     doubts = tuple(themes_in(segment.text) for segment in segments) if pair.kinds else ()
-    # Where it is known which objective asks for a change, that says it all.
+    # The relations, if they are known, say more than the labels.
     labels = (UNKNOWN,) * len(pair.labels) if pair.relations else pair.labels
     relations = _relations(pair, doubts)
     kinds = pair.kinds
@@ -79,47 +93,63 @@ def encode(
         relations = (*relations, lacks)
         kinds = (*kinds, END)
         doubts = (*doubts, frozenset())
-    return EncodedExample(ids, weights, where, labels, relations, kinds, pair.themes, doubts, pair.whole)
+    return EncodedExample(
+        ids,
+        weights,
+        spans,
+        labels=labels,
+        relations=relations,
+        kinds=kinds,
+        themes=pair.themes,
+        doubts=doubts,
+        whole=pair.whole,
+    )
 
 
 def relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
-    """What is known of every segment of a pair under every objective of its prompt."""
+    """The field `relations` of the pair's `EncodedExample`."""
     return _relations(pair, tuple(themes_in(segment.text) for segment in split(pair.answer)) if pair.kinds else ())
 
 
 def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
-    """Where neither they nor kinds are known, only what stays is known for every objective."""
+    """The relations of a pair: as stored, else by the kinds of its segments; else only segments that stay are known."""
     if pair.relations:
         return pair.relations
     if pair.kinds and pair.themes:
-        doubtful = zip(pair.kinds, doubts, strict=True)
-        return tuple(tuple(_own_relation(kind, theme, speaks) for theme in pair.themes) for kind, speaks in doubtful)
+        segments = zip(pair.kinds, doubts, strict=True)
+        return tuple(
+            tuple(_own_relation(kind, theme, segment_doubts) for theme in pair.themes)
+            for kind, segment_doubts in segments
+        )
     return tuple(tuple(0 if label == STAYS else -1 for _ in pair.objectives) for label in pair.labels)
 
 
 def _own_relation(kind: str, theme: str, doubts: frozenset[str]) -> int:
-    """What the answer says in its own words was chosen to be beyond doubt under the objectives of its prompt."""
+    """The relation of a segment to an objective of its own prompt.
+
+    Segments without a defect (`kind` is "") were chosen so that there is no doubt about them.
+    """
     return relation_in_text(kind, theme, doubts) if kind else relation(kind, theme)
 
 
 def _tokenise(tokenizer: Any, text: str, *, begins: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids and offsets; what begins has the start mark where this tokenizer has one, as it has when it is served."""
+    """The token ids of a text and their (start, end) characters; `begins` adds the tokenizer's start mark, if any."""
     coded = tokenizer(text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=begins)
     return coded["input_ids"], coded["offset_mapping"]
 
 
 def _encode_target(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
-    """Target ids with EOS; heavier where a segment starts, heaviest where the target has left the answer."""
+    """The ids of the target and their weights, cut `TAIL_TOKENS` after the last edit; the end mark follows if uncut."""
     ids, offsets = _tokenise(tokenizer, pair.target)
     weights = [1.0] * len(ids)
     ends = [end for _, end in offsets]
     cut = len(ids)
-    for start, edited, until in _segment_starts(pair):
-        position = bisect_right(ends, start)
-        if position < len(weights):
-            weights[position] = EDIT_START_WEIGHT if edited else SEGMENT_START_WEIGHT
-        if edited:
-            cut = bisect_right(ends, until) + TAIL_TOKENS
+    for segment in _list_target_segments(pair):
+        first_token = bisect_right(ends, segment.start)
+        if first_token < len(weights):
+            weights[first_token] = EDIT_START_WEIGHT if segment.is_edited else SEGMENT_START_WEIGHT
+        if segment.is_edited:
+            cut = bisect_right(ends, segment.edit_end) + TAIL_TOKENS
     if cut < len(ids):
         return ids[:cut], weights[:cut]
     ended_by_edit = CHANGES in (*pair.labels[-1:], *pair.lacks)
@@ -127,22 +157,40 @@ def _encode_target(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
 
 
 def _encode_whole_target(pair: Pair, tokenizer: Any) -> tuple[list[int], list[float]]:
-    """All of the target and EOS, every token alike: an aligner that no head can help writes the whole answer."""
+    """The ids of the whole target and the end mark, all of weight 1: without a head, all of the answer is written."""
     ids, _ = _tokenise(tokenizer, pair.target)
     return [*ids, tokenizer.eos_token_id], [1.0] * (len(ids) + 1)
 
 
-def _segment_starts(pair: Pair) -> list[tuple[int, bool, int]]:
-    """Of each segment of the target: where it starts, whether an edit stands right before or in it, and until where."""
-    remaining = {s.text for s, label in zip(split(pair.answer), pair.labels, strict=True) if label <= 0}
-    followers = _texts_after_edits(pair)
-    starts = []
-    for s in split(pair.target):
-        new = s.text not in remaining
-        starts.append((s.start, new or s.text in followers, s.end if new else s.start))
-    return starts
+class _TargetSegment(NamedTuple):
+    """A segment of the target, by characters; `is_edited` if an edit is in it or right before it."""
+
+    start: int
+    is_edited: bool
+    edit_end: int
+    """Where the edit ends: with the segment, or at its start if a segment was removed before it."""
 
 
-def _texts_after_edits(pair: Pair) -> set[str]:
-    segments = split(pair.answer)
-    return {segments[i + 1].text for i, label in enumerate(pair.labels[:-1]) if label == 1 and pair.labels[i + 1] <= 0}
+def _list_target_segments(pair: Pair) -> list[_TargetSegment]:
+    """The segments of the target, each with whether an edit touches it.
+
+    The target `A. New. C.` of `A. Bad. C.` has an edited `New.`, and an edited `C.`, because it follows the edit.
+    """
+    kept_texts = {s.text for s, label in zip(split(pair.answer), pair.labels, strict=True) if label != CHANGES}
+    texts_after_edits = _find_texts_after_edits(pair)
+    segments = []
+    for segment in split(pair.target):
+        is_new = segment.text not in kept_texts
+        is_edited = is_new or segment.text in texts_after_edits
+        segments.append(_TargetSegment(segment.start, is_edited, segment.end if is_new else segment.start))
+    return segments
+
+
+def _find_texts_after_edits(pair: Pair) -> set[str]:
+    """The kept segments of the answer that follow a segment which changes."""
+    segments = zip(split(pair.answer), pair.labels, strict=True)
+    return {
+        segment.text
+        for (_, label_before), (segment, label) in pairwise(segments)
+        if label_before == CHANGES and label != CHANGES
+    }

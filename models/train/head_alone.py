@@ -1,8 +1,8 @@
-"""Training of a detector head alone, over rows that are kept: the model below it stays as it is.
+"""Training of a detector head alone, on stored rows: the model below it stays as it is.
 
-It starts from a head that is good at most of what it does and is held near it: wherever nothing better is known, its
-scores are pulled to those of that head, over every segment of a batch and every objective of it. What is known of
-labelled answers takes the place of that.
+The new head starts from an earlier one, which is good at most of what it does, and stays near it. Where a label of a
+segment is known, the new head learns the label. Elsewhere its scores are pulled to those of the earlier head, for every
+segment of a batch under every objective of the batch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,28 +26,29 @@ from .head_rows import HeadRows
 from .probe import Aggregation, aggregate
 
 _FARTHEST = 8.0
-"""Nats: how far a score lies beyond this says nothing."""
+"""In nats: scores are compared only within this distance of 0, as both of two larger ones are beyond doubt."""
+_WARM_UP_STEPS = 20
 
 
 class HeadRecipe(BaseModel):
-    """How a head is trained on; unknown keys are errors."""
+    """How a head is trained further; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shares: Mapping[str, float]
-    """Of each set the cases in a batch, in proportion; what is not named teaches nothing."""
+    """By the name of a set, its share of the cases in a batch; from other sets nothing is learned."""
     held: frozenset[str] = frozenset()
-    """Sets in which the scores are held to those of the head before."""
+    """Sets in whose cases the scores are pulled to those of the head before."""
     pull: float = 1.0
-    """How much that counts."""
+    """Weight of that pull."""
     against: float = 2.0
-    """What a segment counts that goes against an objective; others count 1."""
+    """Weight of a segment that goes against an objective; others weigh 1."""
     bags: Aggregation = "noisy-or"
-    """How the log-odds of segments become those of a reply of which nobody said which segment it is."""
+    """How the scores of segments become that of a reply, if it is unknown which of its segments goes against."""
     bag: float = 1.0
-    """What such a reply counts."""
+    """Weight of such a reply."""
     wider: int = 0
-    """Hidden units besides those of the head before."""
+    """Hidden units that are added to those of the head before."""
     steps: int = 1500
     batch: int = 24
     lr: float = 4e-4
@@ -54,7 +56,7 @@ class HeadRecipe(BaseModel):
 
 
 def train_head(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: HeadRecipe) -> DetectorHead:
-    """A head learnt from these sets, starting from `before`, which stays as it is."""
+    """A head that starts as a copy of `before`, and learns from these sets."""
     torch.manual_seed(recipe.seed)
     head = widen_head(before, recipe.wider)
     head.train()
@@ -70,12 +72,12 @@ def train_head(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: HeadR
 
 
 def _rate(step: int, steps: int) -> float:
-    """Share of the learning rate: up for a little while, then down to nothing."""
-    return min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
+    """Share of the learning rate: a linear warm-up, then half a cosine down to 0."""
+    return min(1.0, (step + 1) / _WARM_UP_STEPS) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def widen_head(before: DetectorHead, more: int) -> DetectorHead:
-    """The same head with so many hidden units more, which say nothing yet."""
+    """A copy of the head with `more` hidden units, whose weights in the score are 0 yet."""
     head = copy.deepcopy(before)
     if not more:
         return head
@@ -85,7 +87,7 @@ def widen_head(before: DetectorHead, more: int) -> DetectorHead:
         for name in ("segment", "objective"):
             old = getattr(before, name)
             new = getattr(wide, name)
-            # Each projection is two halves: what stands for itself, and what is multiplied.
+            # Each projection has two halves, one that is added and one that is multiplied (`DetectorHead._compare`).
             for half in (0, 1):
                 new.weight[half * (width + more) :][:width] = old.weight[half * width :][:width]
                 new.bias[half * (width + more) :][:width] = old.bias[half * width :][:width]
@@ -99,62 +101,77 @@ def widen_head(before: DetectorHead, more: int) -> DetectorHead:
 
 @dataclass(frozen=True, slots=True)
 class HeadBatch:
-    """Rows of some cases, and what is known of each segment under each objective of all of them.
-
-    `labels` are [segments, objectives], `UNKNOWN` where they stand in other prompts; `may_hold` says where the
-    scores of the head before are right; `bags` are (rows of segments, column) of replies some segment of which
-    goes against.
-    """
+    """Rows of some cases, and what is known of each segment under each objective of all these cases."""
 
     segments: Tensor
+    """[segments, width]."""
     objectives: Tensor
+    """[objectives, width]; an objective that several cases have is there once."""
     labels: Tensor
+    """[segments, objectives]; `UNKNOWN` if the objective is not in the segment's prompt."""
     may_hold: Tensor
+    """[segments, objectives], True where the score may be pulled to that of the head before."""
     bags: tuple[tuple[slice, int], ...]
+    """Replies of which an unknown segment goes against an objective: their rows, and the objective's column."""
+
+
+class DrawnCase(NamedTuple):
+    """A case for a batch: its set, its number in the set, and whether its scores may be pulled to the head before."""
+
+    rows: HeadRows
+    number: int
+    may_hold: bool
 
 
 def _make_batches(sets: Mapping[str, HeadRows], recipe: HeadRecipe) -> Iterator[HeadBatch]:
+    """Yield a batch for each step; each set is gone through in random order, again and again."""
     rng = Random(recipe.seed)
     names = [name for name, share in recipe.shares.items() if share > 0 and name in sets]
     shares = [recipe.shares[name] for name in names]
     orders = {name: _endless_order(len(sets[name]), rng) for name in names}
     for _ in range(recipe.steps):
         drawn_names = rng.choices(names, shares, k=recipe.batch)
-        yield make_batch([(sets[name], next(orders[name]), name in recipe.held) for name in drawn_names])
+        yield make_batch([DrawnCase(sets[name], next(orders[name]), name in recipe.held) for name in drawn_names])
 
 
 def _endless_order(count: int, rng: Random) -> Iterator[int]:
+    """Yield the numbers below `count` in random order, then in another, without end."""
     while True:
         yield from rng.sample(range(count), count)
 
 
-def make_batch(draws: Sequence[tuple[HeadRows, int, bool]]) -> HeadBatch:
-    """These cases of these sets together, and whether what is not known of them is held."""
-    parts = [rows.case_rows(number) for rows, number, _ in draws]
-    segments = torch.cat([part[0] for part in parts]).float()
-    # What stands first in many prompts is one and the same there.
-    places: dict[bytes, int] = {}
-    columns = [[places.setdefault(row.numpy().tobytes(), len(places)) for row in part[1]] for part in parts]
-    distinct = {
-        place: row for own, part in zip(columns, parts, strict=True) for place, row in zip(own, part[1], strict=True)
+def make_batch(draws: Sequence[DrawnCase]) -> HeadBatch:
+    """The batch of these cases."""
+    parts = [draw.rows.case_rows(draw.number) for draw in draws]
+    segments = torch.cat([part.segments for part in parts]).float()
+    # An objective that comes first in many prompts has the same row in all of them, and so one column.
+    column_of_row: dict[bytes, int] = {}
+    columns = [
+        [column_of_row.setdefault(row.numpy().tobytes(), len(column_of_row)) for row in part.objectives]
+        for part in parts
+    ]
+    row_of_column = {
+        column: row
+        for own_columns, part in zip(columns, parts, strict=True)
+        for column, row in zip(own_columns, part.objectives, strict=True)
     }
-    objectives = torch.stack([distinct[place] for place in range(len(places))]).float()
+    objectives = torch.stack([row_of_column[column] for column in range(len(column_of_row))]).float()
     labels = torch.full((len(segments), len(objectives)), UNKNOWN)
     may_hold = torch.zeros(len(segments), len(objectives), dtype=torch.bool)
     bags: list[tuple[slice, int]] = []
-    line = 0
-    for (rows, number, hold), part, own in zip(draws, parts, columns, strict=True):
-        case = rows.cases[number]
-        mine = slice(line, line + len(part[0]))
-        labels[mine, own] = torch.tensor(case.labels)
-        may_hold[mine] = hold
-        bags += [(mine, place) for place, whole in zip(own, case.whole, strict=True) if whole]
-        line += len(part[0])
+    first_row = 0
+    for draw, part, own_columns in zip(draws, parts, columns, strict=True):
+        case = draw.rows.cases[draw.number]
+        own_rows = slice(first_row, first_row + len(part.segments))
+        labels[own_rows, own_columns] = torch.tensor(case.labels)
+        may_hold[own_rows] = draw.may_hold
+        bags += [(own_rows, column) for column, whole in zip(own_columns, case.whole, strict=True) if whole]
+        first_row = own_rows.stop
     return HeadBatch(segments, objectives, labels, may_hold, tuple(bags))
 
 
 def compute_loss(head: DetectorHead, before: DetectorHead, data: HeadBatch, recipe: HeadRecipe) -> Tensor:
-    """Of what is known the cross-entropy, of the rest how far the scores are from those of the head before."""
+    """The cross-entropy of known labels, plus the distance of the other scores from those of the head before."""
     scores = head(data.segments, data.objectives)
     with torch.no_grad():
         old = before(data.segments, data.objectives)
@@ -162,7 +179,7 @@ def compute_loss(head: DetectorHead, before: DetectorHead, data: HeadBatch, reci
     weights = torch.where(data.labels == AGAINST, recipe.against, 1.0) * has_label
     each = F.binary_cross_entropy_with_logits(scores, data.labels.clamp(min=0).float(), reduction="none")
     total = (each * weights).sum() / weights.sum().clamp(min=1.0)
-    # Where that head is wrong about what is known it is no model, and where it flags what nobody knows it may be wrong.
+    # The head before is no model where it contradicts a label, nor where it flags a segment without a label.
     right = torch.where(has_label, (old > 0) == (data.labels == AGAINST), old < 0)
     is_held = data.may_hold & right
     if bool(is_held.any()):
@@ -170,8 +187,8 @@ def compute_loss(head: DetectorHead, before: DetectorHead, data: HeadBatch, reci
         apart = F.smooth_l1_loss(new, former, reduction="none")
         total = total + recipe.pull * (apart * is_held).sum() / is_held.sum()
     for rows, column in data.bags:
-        mine = scores[rows, column]
-        zeros = torch.zeros(len(mine), dtype=torch.long)
-        whole = aggregate(mine, torch.zeros_like(mine), zeros, 1, recipe.bags)
-        total = total + recipe.bag * F.softplus(-whole).sum() / recipe.batch
+        reply_scores = scores[rows, column]
+        bag_of = torch.zeros(len(reply_scores), dtype=torch.long)
+        reply_score = aggregate(reply_scores, torch.zeros_like(reply_scores), bag_of, 1, recipe.bags)
+        total = total + recipe.bag * F.softplus(-reply_score).sum() / recipe.batch
     return total

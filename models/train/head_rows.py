@@ -1,7 +1,7 @@
-"""Rows that the detector head reads of many answers, kept on disk: what a head alone is trained on and measured by.
+"""Rows that the detector head reads of many answers, stored on disk, to train and measure heads alone.
 
-The model below stays as it is, so a second head reads nothing again. Rows are kept in chunks, named by the tokens and
-segments that they are of: a run that stopped goes on where it was.
+The model below the head does not change, so for a second head no answer is read again. Rows are stored in chunks, which
+are named by a hash of their tokens and segments. So a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,39 +27,53 @@ from aligner_proxy.text.structure import split
 from models.data.inject import themes_in
 from models.data.labels import relation_in_text
 from models.data.pairs import STAYS, Pair
-from models.train.asked import LabelledCase
+from models.train.labelled_cases import LabelledCase
 
 from .features import relations
 from .segment_states import SharedBeginning
 
 _CHUNK = 64
+"""Cases whose rows are in one file."""
 _BATCH_TOKENS = 4096
+"""Most tokens in a forward pass."""
 _LONGEST_PROMPT = 1400
+"""Tokens of the longest prompt that is read."""
+
+
+class CaseRows(NamedTuple):
+    """The rows of one case in fp16: [segments, width] and [objectives, width]."""
+
+    segments: Tensor
+    objectives: Tensor
+
+
+_TokenisedPrompt = tuple[list[int], Spans]
+"""The token ids of a prompt, and its spans."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """Of each case the rows of its segments and of its objectives, as `DetectorHead.read` gives them, in fp16.
+    """The rows of the segments and objectives of many cases, as `DetectorHead.read` gives them, in fp16.
 
-    `first[i]` is where case i begins among the segments, `begins[i]` where it does among the objectives (one more than
-    cases each).
+    Case i has the segments `segment_starts[i]` to `segment_starts[i + 1]`, and likewise the objectives: two cases with
+    2 and 3 segments have the starts (0, 2, 5).
     """
 
     cases: tuple[LabelledCase, ...]
     segments: Tensor
     objectives: Tensor
-    first: tuple[int, ...]
-    begins: tuple[int, ...]
+    segment_starts: tuple[int, ...]
+    objective_starts: tuple[int, ...]
 
     def __len__(self) -> int:
-        """Cases."""
+        """The number of cases."""
         return len(self.cases)
 
-    def case_rows(self, number: int) -> tuple[Tensor, Tensor]:
-        """(segments, objectives) of one case."""
-        return (
-            self.segments[self.first[number] : self.first[number + 1]],
-            self.objectives[self.begins[number] : self.begins[number + 1]],
+    def case_rows(self, number: int) -> CaseRows:
+        """The rows of one case."""
+        return CaseRows(
+            self.segments[self.segment_starts[number] : self.segment_starts[number + 1]],
+            self.objectives[self.objective_starts[number] : self.objective_starts[number + 1]],
         )
 
     def select_cases(self, predicate: Callable[[LabelledCase], bool]) -> HeadRows:
@@ -71,13 +85,13 @@ class HeadRows:
         return self.select_cases(lambda case: case.source == source)
 
     def pick_cases(self, numbers: Iterable[int]) -> HeadRows:
-        """These cases."""
+        """The cases with these numbers."""
         places = list(numbers)
         parts = [self.case_rows(number) for number in places]
         return _make_rows([self.cases[number] for number in places], parts, self.segments, self.objectives)
 
     def column(self, objective: str) -> HeadRows:
-        """The cases that have this objective, under it alone."""
+        """The cases that have this objective in their prompt, each with the labels of this objective only."""
         numbers = [number for number, case in enumerate(self.cases) if objective in case.objectives]
         places = [self.cases[number].objectives.index(objective) for number in numbers]
         cases = [
@@ -90,23 +104,24 @@ class HeadRows:
             for number, at in zip(numbers, places, strict=True)
         ]
         parts = [self.case_rows(number) for number in numbers]
-        own = [(part[0], part[1][at : at + 1]) for part, at in zip(parts, places, strict=True)]
+        own = [CaseRows(part.segments, part.objectives[at : at + 1]) for part, at in zip(parts, places, strict=True)]
         return _make_rows(cases, own, self.segments, self.objectives)
 
     @torch.inference_mode()
     def scores(self, head: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
         """Log-odds [segments, objectives] of each case."""
-        # Of many cases the objectives are one and the same rows: those are scored together.
-        alike: dict[bytes, list[int]] = {}
+        # Cases whose objectives have the same rows are scored together.
+        numbers_by_objectives: dict[bytes, list[int]] = {}
         for number in range(len(self)):
-            alike.setdefault(self.case_rows(number)[1].numpy().tobytes(), []).append(number)
+            key = self.case_rows(number).objectives.numpy().tobytes()
+            numbers_by_objectives.setdefault(key, []).append(number)
         case_scores: dict[int, Tensor] = {}
-        for numbers in alike.values():
+        for numbers in numbers_by_objectives.values():
             for start in range(0, len(numbers), _CHUNK):
-                some = numbers[start : start + _CHUNK]
-                segments = [self.case_rows(number)[0] for number in some]
-                scores = head(torch.cat(segments).float(), self.case_rows(some[0])[1].float())
-                case_scores |= dict(zip(some, scores.split([len(part) for part in segments]), strict=True))
+                chunk = numbers[start : start + _CHUNK]
+                segments = [self.case_rows(number).segments for number in chunk]
+                scores = head(torch.cat(segments).float(), self.case_rows(chunk[0]).objectives.float())
+                case_scores |= dict(zip(chunk, scores.split([len(part) for part in segments]), strict=True))
         return [case_scores[number] for number in range(len(self))]
 
 
@@ -118,9 +133,10 @@ def join_rows(parts: Sequence[HeadRows]) -> HeadRows:
     )
 
 
-def _make_rows(cases: Sequence[LabelledCase], parts: Sequence[tuple[Tensor, Tensor]], *like: Tensor) -> HeadRows:
-    segments = [part[0] for part in parts]
-    objectives = [part[1] for part in parts]
+def _make_rows(cases: Sequence[LabelledCase], parts: Sequence[CaseRows], *like: Tensor) -> HeadRows:
+    """The rows of these cases, one after the other; `like` are tensors of the same widths, in case there are none."""
+    segments = [part.segments for part in parts]
+    objectives = [part.objectives for part in parts]
     return HeadRows(
         tuple(cases),
         torch.cat([like[0][:0], *segments]),
@@ -131,22 +147,23 @@ def _make_rows(cases: Sequence[LabelledCase], parts: Sequence[tuple[Tensor, Tens
 
 
 def make_pair_case(pair: Pair, number: int) -> LabelledCase:
-    """A pair of the generators, or of a test set."""
+    """The case of a pair that comes from the generators or a test set; `number` makes its id."""
     return LabelledCase(
         f"pair-{number}",
         pair.source,
         pair.query,
-        pair.answer,
-        pair.objectives,
-        relations(pair),
-        (False,) * len(pair.objectives),
+        answer=pair.answer,
+        objectives=pair.objectives,
+        labels=relations(pair),
+        whole=(False,) * len(pair.objectives),
     )
 
 
 def relabel_for_theme(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows, theme: str) -> HeadRows:
-    """Pairs, by id, under one objective of this theme that was asked for elsewhere: in `like`, alone.
+    """The cases of `rows` under one objective of the theme `theme`, in place of their own objectives.
 
-    Its rows are those of prompts that `like` has; what goes against it follows from the kinds of the segments.
+    The objective and its rows are those of the cases in `like`, in turn, which have one objective each. The labels
+    follow from the kinds of the segments, which `pairs` have by the ids of the cases.
     """
     numbers = [number for number, case in enumerate(rows.cases) if pairs[case.id].kinds]
     cases = []
@@ -154,7 +171,7 @@ def relabel_for_theme(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows,
     for place, number in enumerate(numbers):
         pair = pairs[rows.cases[number].id]
         texts = [segment.text for segment in split(pair.answer)]
-        # What a good answer says in its own words is fine.
+        # a segment without a defect stays
         labels = [
             relation_in_text(kind, theme, themes_in(text)) if kind else STAYS
             for kind, text in zip(pair.kinds, texts, strict=True)
@@ -162,14 +179,14 @@ def relabel_for_theme(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows,
         source = place % len(like)
         own = like.cases[source].objectives
         cases.append(
-            replace(rows.cases[number], objectives=own, labels=tuple((one,) for one in labels), whole=(False,))
+            replace(rows.cases[number], objectives=own, labels=tuple((label,) for label in labels), whole=(False,))
         )
-        parts.append((rows.case_rows(number)[0], like.case_rows(source)[1]))
+        parts.append(CaseRows(rows.case_rows(number).segments, like.case_rows(source).objectives))
     return _make_rows(cases, parts, rows.segments, rows.objectives)
 
 
 def open_row_reader(folder: Path, home: Path) -> HeadRowReader:
-    """The aligner with the weights that are served by default, and the layers that its head reads."""
+    """A reader of rows by the aligner in `folder`, with the weights that are served by default."""
     _, weights = prepare(EngineSettings(model=str(folder)), home)
     layers = DetectorHead.load(folder / HEAD).layers.tolist()
     # without such instructions bf16 products take many times as long as fp32 ones
@@ -188,12 +205,12 @@ class HeadRowReader:
         self._reader = SharedBeginning(model, Taps(model.model, self._layers))
 
     def read(self, cases: Sequence[LabelledCase], folder: Path) -> HeadRows:
-        """Rows of all cases that fit into a prompt, from `folder` where they are there already."""
+        """The rows of all cases whose prompt is not too long; from `folder`, if they are stored there already."""
         prompts = [self._prompt(case) for case in cases]
         fitting = [number for number, (ids, _) in enumerate(prompts) if len(ids) <= _LONGEST_PROMPT]
-        # Prompts of one company begin alike, and what begins alike is read once.
+        # Prompts with the same objectives begin with the same tokens, which are then read once.
         order = sorted(fitting, key=lambda number: (cases[number].objectives, len(prompts[number][0])))
-        parts: dict[int, tuple[Tensor, Tensor]] = {}
+        parts: dict[int, CaseRows] = {}
         for start in range(0, len(order), _CHUNK):
             chunk = order[start : start + _CHUNK]
             path = folder / f"{_name_chunk([prompts[number] for number in chunk], self._layers)}.npz"
@@ -203,23 +220,26 @@ class HeadRowReader:
             parts |= dict(zip(chunk, _load_rows(path, [prompts[number][1] for number in chunk]), strict=True))
             print(f"{folder.name}: {min(start + _CHUNK, len(order))} of {len(order)}", flush=True)
         nothing = torch.zeros(0, dtype=torch.float16)
-        like = next(iter(parts.values()), (nothing, nothing))
+        like = next(iter(parts.values()), CaseRows(nothing, nothing))
         return _make_rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], *like)
 
-    def _prompt(self, case: LabelledCase) -> tuple[list[int], Spans]:
+    def _prompt(self, case: LabelledCase) -> _TokenisedPrompt:
+        """The tokens of a case's prompt, and where its segments and objectives are among them."""
         prompt = render(find_template("ultrafeedback"), case.query, case.answer, case.objectives)
         coded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
         )
         return coded["input_ids"], find_spans(prompt, split(case.answer), coded["offset_mapping"])
 
-    def _write(self, path: Path, prompts: Sequence[tuple[list[int], Spans]]) -> None:
+    def _write(self, path: Path, prompts: Sequence[_TokenisedPrompt]) -> None:
+        """Read these prompts batch by batch, and write their rows to `path`."""
         read: list[tuple[Tensor, Tensor]] = []
-        batch: list[tuple[list[int], Spans]] = []
+        batch: list[_TokenisedPrompt] = []
+        # None: after the last prompt, the batch is read however small it is
         for prompt in [*prompts, None]:
             if batch and (prompt is None or (len(batch) + 1) * len(prompt[0]) > _BATCH_TOKENS):
                 states = self._reader.states([ids for ids, _ in batch])
-                read += [DetectorHead.read(states[row], where) for row, (_, where) in enumerate(batch)]
+                read += [DetectorHead.read(states[row], spans) for row, (_, spans) in enumerate(batch)]
                 batch = []
             if prompt is not None:
                 batch.append(prompt)
@@ -233,15 +253,16 @@ class HeadRowReader:
         draft.replace(path)
 
 
-def _name_chunk(prompts: Sequence[tuple[list[int], Spans]], layers: Sequence[int]) -> str:
-    """A name by the tokens and by where segments and objectives are, which a newer splitter may see elsewhere."""
-    places = [[[span.start, span.stop] for span in (*where.segments, *where.objectives)] for _, where in prompts]
+def _name_chunk(prompts: Sequence[_TokenisedPrompt], layers: Sequence[int]) -> str:
+    """A hash of the prompts' tokens and spans: another version may split the same answer into other segments."""
+    places = [[[span.start, span.stop] for span in (*spans.segments, *spans.objectives)] for _, spans in prompts]
     tokens = [ids for ids, _ in prompts]
     return hashlib.sha256(json.dumps([tokens, places, list(layers)]).encode()).hexdigest()[:20]
 
 
-def _load_rows(path: Path, where: Sequence[Spans]) -> list[tuple[Tensor, Tensor]]:
+def _load_rows(path: Path, spans: Sequence[Spans]) -> list[CaseRows]:
+    """The stored rows of a chunk, divided by the spans of its prompts."""
     with np.load(path) as stored:
-        segments = torch.from_numpy(stored["segments"]).split([len(one.segments) for one in where])
-        objectives = torch.from_numpy(stored["objectives"]).split([len(one.objectives) for one in where])
-    return list(zip(segments, objectives, strict=True))
+        segments = torch.from_numpy(stored["segments"]).split([len(one.segments) for one in spans])
+        objectives = torch.from_numpy(stored["objectives"]).split([len(one.objectives) for one in spans])
+    return list(map(CaseRows, segments, objectives))

@@ -1,6 +1,7 @@
 """The trained network: the model, its head, and the loss of both on a batch.
 
-All of a batch's loss comes from one call of the module: what shards a model over processes gathers its weights there.
+The whole loss of a batch comes from one call of the module, because libraries that shard a model over processes gather
+its weights in that call.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Network(nn.Module):
         self.model = model
         self.head = head
         self.touch_all = False
-        """Whether every batch gives every weight a gradient, be it 0: processes that wait for each other need that."""
+        """Whether every batch gives every weight a gradient, even if it is 0; several processes need that."""
         self._taps: Taps = head.taps(self.causal.model)
-        # Under autocast all is multiplied in bf16: what PEFT makes fp32 first would be made bf16 again.
+        # Under autocast all products are in bf16, so PEFT's conversion of inputs to fp32 would be undone at once.
         for module in self.modules():
             if isinstance(module, BaseTunerLayer):
                 module.cast_input_dtype_enabled = False
@@ -42,25 +43,22 @@ class Network(nn.Module):
         """The model below the adapter, if there is one."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
-    # What shards a model has to know which of its weights are one and the same.
+    # Libraries that shard a model ask by these names which of its weights are shared.
 
     def get_input_embeddings(self) -> nn.Module:
-        """Of the model."""
         layer: nn.Module = self.causal.get_input_embeddings()
         return layer
 
     def get_output_embeddings(self) -> nn.Module:
-        """Of the model."""
         layer: nn.Module = self.causal.get_output_embeddings()
         return layer
 
     def tie_weights(self) -> None:
-        """Make them one again."""
+        """Let embeddings and output layer share their weights again, if the model's config says so."""
         self.causal.tie_weights()
 
     def trained_parameters(self) -> list[Tensor]:
-        """Everything that is trained."""
-        return [p for p in self.parameters() if p.requires_grad]
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def fuse(self) -> None:
         """Fuse the element-wise work of each layer; on 2 CPU cores a step takes half the time (docs/lab)."""
@@ -73,7 +71,7 @@ class Network(nn.Module):
         self.causal.gradient_checkpointing_enable({"use_reentrant": False})
 
     def forward(self, batch: TrainingBatch, facts: BatchFacts) -> tuple[Tensor, Tensor]:
-        """(correction, detection) losses of a batch, as sums."""
+        """The loss of the correction and that of the detection, each a sum over the batch."""
         device = self.head.score.bias.device
         with torch.autocast(device.type, torch.bfloat16):
             ids, hidden, states = self.read(batch.examples)
@@ -83,7 +81,10 @@ class Network(nn.Module):
         return repaired, detection_loss(self.head, states, batch.examples, facts.move_to(device))
 
     def read(self, batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor, Tensor]:
-        """(token ids, states after the final norm, states for the head) of a padded batch."""
+        """Run a batch; return its padded token ids, the states after the final norm, and those at the tapped layers.
+
+        They are [examples, tokens], [examples, tokens, hidden] and [examples, tokens, layers + 1, hidden].
+        """
         device = self.head.score.bias.device
         width = batches.pad_length(max(len(e.ids) for e in batch))
         ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch], device=device)
@@ -92,12 +93,18 @@ class Network(nn.Module):
         return ids, hidden, self._taps.take(hidden)
 
     def _correction_loss(self, batch: Sequence[EncodedExample], ids: Tensor, hidden: Tensor) -> Tensor:
-        """Weighted sum of cross-entropies on the targets; logits are made only there."""
-        layer = [(row, i, w) for row, e in enumerate(batch) for i, w in enumerate(e.weights) if w > 0]
-        if not layer:
+        """Weighted sum of cross-entropies of the targets' tokens; logits are computed for these only."""
+        target_tokens = [
+            (row, position, weight)
+            for row, example in enumerate(batch)
+            for position, weight in enumerate(example.weights)
+            if weight > 0
+        ]
+        if not target_tokens:
             untouched = hidden.new_zeros((), dtype=torch.float32)
             return self.causal.lm_head(hidden[:1, :1]).float().sum() * 0.0 if self.touch_all else untouched
-        rows, positions, weights = (list(column) for column in zip(*layer, strict=True))
-        logits = self.causal.lm_head(hidden[rows, [p - 1 for p in positions]]).float()
+        rows, positions, weights = (list(column) for column in zip(*target_tokens, strict=True))
+        # a token is predicted from the state of the token before it
+        logits = self.causal.lm_head(hidden[rows, [position - 1 for position in positions]]).float()
         each = F.cross_entropy(logits, ids[rows, positions], reduction="none")
         return (each * torch.tensor(weights, device=each.device)).sum()

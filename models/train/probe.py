@@ -1,14 +1,15 @@
 """Linear and small non-linear probes over states of segments, learnt from labels of segments or of whole replies.
 
 Where only the reply has a label, its log-odds are an aggregate of those of its segments: noisy-or (any segment
-suffices), the maximum, the mean, or attention (learnt weights). Full-batch fits with L2; features are standardised
-by the training rows.
+suffices), the maximum, the mean, or attention (learnt weights). The segments of such a reply are a bag, as in
+multiple-instance learning. Full-batch fits with L2; features are standardised by the training rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,10 @@ _STEPS = 40
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What of the states a probe reads: (pooling, place among the layers) each; together one row a segment."""
+    """Which states a probe reads, as (index in `POOLINGS`, index among the layers); together they are a segment's row.
+
+    `Features(((0, 2), (1, 2)))` are the mean and the last token's state at the third layer.
+    """
 
     taps: tuple[tuple[int, int], ...]
     with_score: bool = False
@@ -78,7 +82,7 @@ class Probe:
         return scores
 
     def weights(self) -> tuple[Tensor, float]:
-        """(weight, bias) on rows that are not standardised, of a linear probe."""
+        """The weights and the bias of a linear probe, for rows that are not standardised."""
         if not isinstance(self._net, nn.Linear):
             raise TypeError("only a linear probe is a weight and a bias")
         weight = self._net.weight[0].detach() / self._scale
@@ -87,15 +91,18 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """Labels as tensors: of segments, and of the replies whose segments are not known."""
+    """Labels as tensors: of segments, and of replies some of whose segments have none."""
 
     segment: Tensor
-    has_label: Tensor
+    """[segments], 1 for a segment that goes against its objective, else 0."""
     segment_weight: Tensor
+    """[segments], 0 for a segment without a label."""
     bag_of: Tensor
+    """[segments], the number of the reply that each segment is of."""
     reply: Tensor
-    bags: Tensor
+    """[replies], 1 for a harmful one, else 0."""
     bag_weight: Tensor
+    """[replies], 0 for a reply of which the labels of its segments say more."""
 
 
 def fit_probe(
@@ -126,14 +133,14 @@ def fit_probe(
 
 
 def _split_prior(rows: Tensor, prior: float | None) -> tuple[Tensor, Tensor]:
-    """The features that are learnt from, and where the scores start: a part of the last column, or zero."""
+    """The columns to learn from, and where the scores start: at `prior` times the last column, or at zero."""
     if prior is None:
         return rows, rows.new_zeros(len(rows))
     return rows[:, :-1], prior * rows[:, -1]
 
 
 def _make_net(width: int, hidden: int) -> nn.Module:
-    # The second output weighs a segment where attention aggregates.
+    """A net with two outputs for each segment: its score, and its weight where attention aggregates."""
     if not hidden:
         net = nn.Linear(width, 2)
         nn.init.zeros_(net.weight)
@@ -142,45 +149,47 @@ def _make_net(width: int, hidden: int) -> nn.Module:
 
 
 def _collect_facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> _Facts:
+    """The labels of all sets; the replies of a set share its weight equally."""
     segment: list[float] = []
     segment_weight: list[float] = []
     bag_of: list[int] = []
     reply: list[float] = []
     bag_weight: list[float] = []
     for part, weight in zip(parts, weights, strict=True):
-        each = weight / len(part.replies)
+        reply_weight = weight / len(part.replies)
         for number, labelled in enumerate(part.replies):
-            length = part.first[number + 1] - part.first[number]
+            length = part.segment_starts[number + 1] - part.segment_starts[number]
             labels = labelled.segments[:length]
             open_labels = UNKNOWN in labels
-            segment += [float(label) if label != UNKNOWN else -1.0 for label in labels]
-            # What a reply says about its segments counts as much as what it says as a whole.
-            segment_weight += [0.0 if label == UNKNOWN else each / length for label in labels]
+            segment += [0.0 if label == UNKNOWN else float(label) for label in labels]
+            # The labels of a reply's segments together count as much as its label as a whole.
+            segment_weight += [0.0 if label == UNKNOWN else reply_weight / length for label in labels]
             bag_of += [len(reply)] * length
             reply.append(float(labelled.harmful))
-            bag_weight.append(each if open_labels or not labelled.harmful else 0.0)
-    marks = torch.tensor(segment)
+            bag_weight.append(reply_weight if open_labels or not labelled.harmful else 0.0)
     return _Facts(
-        marks.clamp(min=0),
-        marks >= 0,
-        torch.tensor(segment_weight),
-        torch.tensor(bag_of),
-        torch.tensor(reply),
-        torch.tensor(len(reply)),
-        torch.tensor(bag_weight),
+        segment=torch.tensor(segment),
+        segment_weight=torch.tensor(segment_weight),
+        bag_of=torch.tensor(bag_of),
+        reply=torch.tensor(reply),
+        bag_weight=torch.tensor(bag_weight),
     )
 
 
 def _loss(outputs: Tensor, facts: _Facts, aggregation: Aggregation) -> Tensor:
+    """The cross-entropy of segments with labels, and of replies; `outputs` [segments, 2] are scores and attention."""
     scores = outputs[:, 0]
     own = F.binary_cross_entropy_with_logits(scores, facts.segment, facts.segment_weight, reduction="sum")
-    bags = aggregate(scores, outputs[:, 1], facts.bag_of, int(facts.bags), aggregation)
+    bags = aggregate(scores, outputs[:, 1], facts.bag_of, len(facts.reply), aggregation)
     whole = F.binary_cross_entropy_with_logits(bags, facts.reply, facts.bag_weight, reduction="sum")
     return own + whole
 
 
 def aggregate(scores: Tensor, attention: Tensor, bag_of: Tensor, bags: int, how: Aggregation) -> Tensor:
-    """Log-odds of replies from those of their segments; `bag_of` says whose each segment is."""
+    """Log-odds [bags] of replies from the `scores` of their segments; `bag_of` is the reply of each segment.
+
+    Segments of 2.0 and -1.0 make a reply of 2.0 by "max", 0.5 by "mean", and 2.3 by "noisy-or".
+    """
     zeros = scores.new_zeros(bags)
     if how == "noisy-or":
         # 1 - prod(1 - p) has the log-odds log(exp(sum of softplus) - 1).
@@ -194,7 +203,7 @@ def aggregate(scores: Tensor, attention: Tensor, bag_of: Tensor, bags: int, how:
 
 def worst_scores(read: SegmentStates, scores: Tensor) -> Any:
     """The highest score among the segments of each reply."""
-    return np.array([float(scores[a:b].max()) for a, b in zip(read.first[:-1], read.first[1:], strict=True)])
+    return np.array([float(scores[start:stop].max()) for start, stop in pairwise(read.segment_starts)])
 
 
 def measure_area(high: Any, low: Any) -> Area:

@@ -1,6 +1,7 @@
-"""A small net over the rows of the detector head: a linear part and hidden units over the rows' principal parts.
+"""A small net over the rows of the detector head: a linear part, and hidden units.
 
-It is learned on principal parts, because rows have more numbers than there are examples, and stored over rows.
+It is learned on the rows' principal components, because a row has more numbers than there are examples. It is stored
+with weights for the rows themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class NetRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     axes: int
-    """Principal parts of the rows that are learned from."""
+    """Number of principal components that are learned from."""
     hidden: int
     steps: int
     batch: int
@@ -35,7 +36,7 @@ class NetRecipe(BaseModel):
 
     @classmethod
     def add_options(cls, parser: ArgumentParser) -> None:
-        """An option for each field."""
+        """Add an option for each field: `--lr`, `--dropout` and so on."""
         for name, field in cls.model_fields.items():
             parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), default=field.default)
 
@@ -46,13 +47,13 @@ class NetRecipe(BaseModel):
 
 
 class RowNet(nn.Module):
-    """`compute_output` is one number for each row's principal parts; all weights of the linear part begin at zero."""
+    """A net whose output is one number for each row, in nats; the weights of its linear part begin at 0."""
 
     mean: Tensor
     axes: Tensor
 
     def __init__(self, rows: Tensor, axes: int, hidden: int) -> None:
-        """A net over the `axes` principal parts of these rows [segments, width]."""
+        """A net over the first `axes` principal components of these rows [segments, width]."""
         super().__init__()
         mean, directions = find_principal_axes(rows, axes)
         self.register_buffer("mean", mean)
@@ -66,17 +67,17 @@ class RowNet(nn.Module):
         nn.init.normal_(self.inner.weight, std=0.3 / math.sqrt(axes))
 
     def project(self, rows: Tensor) -> Tensor:
-        """The principal parts of rows."""
+        """The principal components [segments, axes] of rows."""
         return (rows - self.mean) @ self.axes
 
     def compute_output(self, parts: Tensor) -> Tensor:
-        """The output for these principal parts [segments, axes], in nats [segments]."""
+        """The output [segments], in nats, for principal components [segments, axes]."""
         output: Tensor = self.linear(parts)[:, 0] + self.outer(F.gelu(self.inner(parts)))[:, 0]
         return output
 
     @torch.no_grad()
     def pack_numbers(self) -> tuple[float, bytes]:
-        """(constant of the output, the other numbers over rows as a taught head stores them)."""
+        """The constant of the output, and all other numbers as a taught head stores them, both for rows themselves."""
         weight = self.axes @ self.linear.weight[0]
         inner = self.inner.weight @ self.axes.T
         offsets = self.inner.bias - inner @ self.mean
@@ -89,7 +90,7 @@ Net = TypeVar("Net", bound=RowNet)
 
 
 def join_nets(nets: Sequence[Net]) -> Net:
-    """One net with all hidden units, whose output is the mean of the outputs; all have the same principal parts."""
+    """One net with the hidden units of all, whose output is the mean of theirs; all have the same principal axes."""
     joined = deepcopy(nets[0])
     joined.inner = nn.Linear(joined.inner.in_features, sum(net.inner.out_features for net in nets))
     joined.outer = nn.Linear(joined.inner.out_features, 1, bias=False)
@@ -103,7 +104,7 @@ def join_nets(nets: Sequence[Net]) -> Net:
 
 
 def minimise_loss(net: RowNet, count: int, recipe: NetRecipe, compute_loss: Callable[[Tensor], Tensor]) -> None:
-    """Lower a loss over `count` examples, drawn anew when all were seen; it is computed for the numbers of a batch."""
+    """Train a net on `count` examples, in random order; `compute_loss` is given the numbers of a batch's examples."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
     order = torch.zeros(0, dtype=torch.long)
@@ -120,7 +121,7 @@ def minimise_loss(net: RowNet, count: int, recipe: NetRecipe, compute_loss: Call
 
 
 def find_principal_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(mean, axes [width, count]) of rows, each number in units of its spread."""
+    """The mean [width] of rows and their first principal axes [width, count], computed on standardised numbers."""
     mean = rows.mean(0)
     spread = rows.std(0) + 1e-3
     scaled = (rows - mean) / spread

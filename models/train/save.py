@@ -22,9 +22,9 @@ def save(
     weights: dict[str, Tensor] | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Write what the next stage and the export read, to `out` or another folder.
+    """Write what the next stage and the export read: adapter or whole model, head, config and the data's hash.
 
-    `weights` are those of a network that is spread over processes.
+    They go to `out`, or to another folder. `weights` are those of a network that is spread over processes.
     """
     out = folder or stage.out
     if weights is None:

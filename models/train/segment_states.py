@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +26,43 @@ from aligner_proxy.text.structure import split
 from models.data.labelled_replies import LabelledReply, question_of
 
 POOLINGS = ("mean", "last", "before")
-"""Of a segment's tokens, the last of them, and the token before the first."""
+"""Which states stand for a segment: the mean of its tokens, its last token, and the token before its first."""
 OWN = ""
 """Stands for a reply's own objective among those of a prompt."""
 _CHUNK = 64
+"""Replies whose states are in one file."""
 _BATCH_TOKENS = 4096
+"""Most tokens in a forward pass."""
 _LONGEST_PROMPT = 1400
+"""Tokens of the longest prompt that is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentStates:
     """States of replies: `states` is fp16 [segments, poolings, layers, hidden], the last layer after the final norm.
 
-    `first[i]` is where reply i begins among the segments (one more than replies). `scores` are the detector head's
-    log-odds (nats) of each segment under the objective of its reply, NaN without a head.
+    Reply i has the segments `segment_starts[i]` to `segment_starts[i + 1]`: replies of 2 and 3 segments have the starts
+    (0, 2, 5). `scores` are the detector head's log-odds (nats) of each segment under the objective of its reply, NaN
+    without a head.
     """
 
     replies: tuple[LabelledReply, ...]
     states: np.ndarray[Any, np.dtype[np.float16]]
     scores: np.ndarray[Any, np.dtype[np.float32]]
-    first: tuple[int, ...]
+    segment_starts: tuple[int, ...]
 
     def select_replies(self, mask: Iterable[bool]) -> SegmentStates:
         """The replies for which `mask` is true, in their order."""
         numbers = [number for number, take in enumerate(mask) if take]
-        rows = [row for number in numbers for row in range(self.first[number], self.first[number + 1])]
-        lengths = [self.first[number + 1] - self.first[number] for number in numbers]
-        first = (0, *np.cumsum(lengths).tolist())
-        return SegmentStates(tuple(self.replies[n] for n in numbers), self.states[rows], self.scores[rows], first)
-
-    def replace_replies(self, replies: Sequence[LabelledReply]) -> SegmentStates:
-        """The same states with other labels."""
-        return replace(self, replies=tuple(replies))
+        ranges = [range(self.segment_starts[number], self.segment_starts[number + 1]) for number in numbers]
+        rows = list(chain.from_iterable(ranges))
+        starts = (0, *np.cumsum(list(map(len, ranges))).tolist())
+        return SegmentStates(tuple(self.replies[n] for n in numbers), self.states[rows], self.scores[rows], starts)
 
 
 def join_states(parts: Sequence[SegmentStates]) -> SegmentStates:
     """Several sets as one."""
-    lengths = [b - a for part in parts for a, b in pairwise(part.first)]
+    lengths = [stop - start for part in parts for start, stop in pairwise(part.segment_starts)]
     return SegmentStates(
         tuple(reply for part in parts for reply in part.replies),
         np.concatenate([part.states for part in parts]),
@@ -72,7 +72,7 @@ def join_states(parts: Sequence[SegmentStates]) -> SegmentStates:
 
 
 class SharedBeginning:
-    """Prompts through a model together; what all of them begin with is read once."""
+    """Reads prompts through a model together; the tokens with which all of them begin are read once."""
 
     def __init__(self, model: Any, taps: Taps) -> None:
         self._model = model.eval()
@@ -80,7 +80,7 @@ class SharedBeginning:
 
     @torch.inference_mode()
     def states(self, prompts: Sequence[list[int]]) -> torch.Tensor:
-        """What the taps keep, [prompts, tokens, layers + 1, hidden]; behind the end of a shorter prompt is padding."""
+        """The states at the tapped layers, [prompts, tokens, layers + 1, hidden]; shorter prompts end in padding."""
         beginning = _common_beginning(prompts)
         cache = DynamicCache(config=self._model.config)
         before = self._forward([beginning], cache).expand(len(prompts), -1, -1, -1)
@@ -123,22 +123,25 @@ class StateReader:
                 self._write(path, chunk, objectives)
             with np.load(path) as stored:
                 chunks.append((stored["states"], stored["scores"], stored["counts"]))
-        counts = np.concatenate([chunk[2] for chunk in chunks])
+        # the number of segments of each reply, 0 for one that was too long
+        counts = np.concatenate([chunk_counts for _, _, chunk_counts in chunks])
         read = tuple(reply for reply, count in zip(replies, counts, strict=True) if count)
-        first = (0, *np.cumsum(counts[counts > 0]).tolist())
-        return SegmentStates(
-            read, np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks]), first
-        )
+        starts = (0, *np.cumsum(counts[counts > 0]).tolist())
+        states = np.concatenate([chunk_states for chunk_states, _, _ in chunks])
+        scores = np.concatenate([chunk_scores for _, chunk_scores, _ in chunks])
+        return SegmentStates(read, states, scores, starts)
 
     def _write(self, path: Path, replies: Sequence[LabelledReply], objectives: Sequence[str]) -> None:
+        """Read these replies, the shortest prompts first, and write their states to `path`."""
         prompts = [self._prompt(reply, objectives) for reply in replies]
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number][0]))
         states: dict[int, Any] = {}
         scores: dict[int, Any] = {}
         batch: list[int] = []
         for number in [*order, None]:
-            full = batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS)
-            if full:
+            # None: after the last prompt, the batch is read however small it is
+            is_full = batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS)
+            if is_full:
                 for each, (state, score) in zip(batch, self._compute_states([prompts[n] for n in batch]), strict=True):
                     states[each] = state
                     scores[each] = score
@@ -158,6 +161,7 @@ class StateReader:
         draft.replace(path)
 
     def _prompt(self, reply: LabelledReply, objectives: Sequence[str]) -> tuple[list[int], Spans, int]:
+        """The tokens of a reply's prompt, their spans, and the index of the reply's own objective."""
         texts = [reply.objective if text == OWN else text for text in objectives]
         prompt = render(find_template("ultrafeedback"), question_of(reply), reply.answer, texts)
         coded = self._tokenizer(
@@ -168,6 +172,7 @@ class StateReader:
 
     @torch.inference_mode()
     def _compute_states(self, batch: Sequence[tuple[list[int], Spans, int]]) -> list[tuple[Any, Any]]:
+        """(states, scores) of each prompt's segments."""
         states = self._together.states([tokens for tokens, _, _ in batch])
         return [(_pool_segments(states[row], where), self._score(states[row], where, own))
                 for row, (_, where, own) in enumerate(batch)]  # fmt: skip
@@ -181,7 +186,7 @@ class StateReader:
 
 
 def _common_beginning(prompts: Sequence[list[int]]) -> list[int]:
-    """The tokens that all prompts begin with, and never all of one."""
+    """The tokens with which all prompts begin; of the shortest prompt at least one token is left over."""
     first = min(prompts, key=len)
     differ = (at for at, tokens in enumerate(zip(*prompts, strict=False)) if len(set(tokens)) > 1)
     return first[: next(differ, len(first) - 1)]

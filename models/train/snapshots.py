@@ -39,7 +39,7 @@ TAUGHT_SCORES = "taught"
 
 
 class Snapshots:
-    """Those of one run, in a folder below its `out`."""
+    """Keeps the weights of a run at some shares of it, in a folder below its `out`, and scores them."""
 
     def __init__(self, stage: StageConfig, network: Network, tokenizer: Any) -> None:
         self._stage = stage
@@ -51,7 +51,10 @@ class Snapshots:
         self._scores: dict[str, Any] = {}
 
     def take_due(self, share: float, step: int) -> None:
-        """Keep the weights if the run has come to one of its snapshots; of the beginning there are scores alone."""
+        """Keep and score the weights if a snapshot is due.
+
+        Before the first step they are only scored: they are the weights of `init`.
+        """
         due = [one for one in self._remaining_shares if share >= one]
         if due:
             self._remaining_shares = [one for one in self._remaining_shares if one not in due]
@@ -60,7 +63,10 @@ class Snapshots:
                 self._pack(f"step-{step}")
 
     def finish(self, step: int) -> None:
-        """Keep the end, and score its means with the beginning; nothing where no snapshots are asked for."""
+        """Keep and score the final weights, and score their means with the first weights.
+
+        Does nothing where the stage asks for no snapshots.
+        """
         if not self._stage.snapshots and not self._stage.blends:
             return
         self._score_snapshot(f"step-{step}")
@@ -71,6 +77,7 @@ class Snapshots:
 
     @contextmanager
     def _blend_weights(self, share: float) -> Iterator[None]:
+        """Within the block the network has the mean of its final and its first weights: `share` of the final ones."""
         ends = {name: tensor.clone() for name, tensor in _list_trained(self._network)}
         with torch.no_grad():
             for name, tensor in _list_trained(self._network):
@@ -80,6 +87,7 @@ class Snapshots:
                 tensor.copy_(ends[name])
 
     def _score_snapshot(self, name: str) -> None:
+        """Score the watched pairs, and write the scores of all snapshots so far."""
         if self._watched_pairs:
             self._scores |= {
                 f"{name}{end}": scores for end, scores in self._watched_pairs.scores(self._network).items()
@@ -89,6 +97,7 @@ class Snapshots:
             np.savez_compressed(folder / SCORES, **self._scores)
 
     def _pack(self, name: str) -> None:
+        """Write the weights as `name`.tar, the adapter in bf16."""
         folder = self._stage.out / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory() as drafts:
@@ -108,7 +117,7 @@ def _list_trained(network: Network) -> list[tuple[str, Tensor]]:
 
 
 class WatchedPairs:
-    """Pairs that a network scores and never learns from."""
+    """Pairs that a run scores but never learns from."""
 
     def __init__(self, stage: StageConfig, tokenizer: Any) -> None:
         if stage.watch is None:
@@ -122,7 +131,10 @@ class WatchedPairs:
 
     @torch.no_grad()
     def scores(self, network: Network) -> dict[str, Any]:
-        """Log-odds of every segment under every objective, one pair after the other, in fp16; by end of their name."""
+        """The scores of every segment under every objective, pair after pair, in fp16.
+
+        By the end of their name: "" for the general head, "/taught" with the heads that `init` comes with.
+        """
         general: dict[int, Tensor] = {}
         taught_scores: dict[int, Tensor] = {}
         for numbers in group_examples(self._examples, self._most):
@@ -133,17 +145,18 @@ class WatchedPairs:
             scores = network.head(segments, objectives)
             line = column = 0
             for number, example in zip(numbers, group, strict=True):
-                mine = slice(line, line + len(example.where.segments))
-                own = scores[mine, column : column + len(example.where.objectives)].clone()
+                mine = slice(line, line + len(example.spans.segments))
+                own = scores[mine, column : column + len(example.spans.objectives)].clone()
                 general[number] = own.cpu()
                 if self._heads:
                     taught_scores[number] = self._judge_by_taught_heads(number, segments[mine], own).cpu()
-                line, column = mine.stop, column + len(example.where.objectives)
+                line, column = mine.stop, column + len(example.spans.objectives)
         return {"": flatten_scores(general)} | (
             {f"/{TAUGHT_SCORES}": flatten_scores(taught_scores)} if taught_scores else {}
         )
 
     def _judge_by_taught_heads(self, number: int, segments: Tensor, scores: Tensor) -> Tensor:
+        """The scores of one pair, with taught heads in their objectives' columns."""
         columns = {
             place: LoadedHead.from_head(head, scores.device)
             for head in self._heads
@@ -156,7 +169,7 @@ class WatchedPairs:
 
 
 def group_examples(examples: Sequence[EncodedExample], most: int) -> Iterator[list[int]]:
-    """Numbers of examples in batches of similar length, of at most so many tokens."""
+    """Yield batches of example numbers. A batch has similar lengths and at most `most` tokens."""
     group: list[int] = []
     for number in sorted(range(len(examples)), key=lambda n: len(examples[n].ids)):
         if group and (len(group) + 1) * pad_length(len(examples[number].ids)) > most:
@@ -168,11 +181,11 @@ def group_examples(examples: Sequence[EncodedExample], most: int) -> Iterator[li
 
 
 def flatten_scores(scores: Mapping[int, Tensor]) -> Any:
-    """Scores of all, one after the other, in fp16."""
+    """The scores of all pairs in one row, in fp16."""
     return torch.cat([scores[number].flatten() for number in sorted(scores)]).half().numpy()
 
 
 def split_scores(scores: Any, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The scores of each pair, [segments, objectives], out of what `flatten_scores` wrote of all."""
+    """Divide what `flatten_scores` wrote into the scores [segments, objectives] of each pair."""
     parts = torch.split(torch.from_numpy(scores).float(), [lines * columns for lines, columns in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -44,7 +44,9 @@ GOOD = "good"
 STRONG = "strong"
 UNSEEN = "unseen wordings"
 _ONLY_MEASURED = (STRONG, UNSEEN)
+"""Sources from which no head learns."""
 _FOLDS = 5
+"""Parts of the good answers; the threshold is chosen on each part by a head that learned from the others."""
 QUIET = frozenset(
     (
         "bad-advice",
@@ -86,13 +88,16 @@ class FittedHead:
     either: bool
 
     def scores(self, read: SegmentStates) -> Any:
-        """Of each segment, above 0 where it is flagged."""
+        """The score of each segment; a segment is flagged if it is above 0."""
         head_scores = self.probe.score_segments(self.features.compute_rows(read)).numpy() - self.shift
         return np.maximum(head_scores, read.scores) if self.either else head_scores
 
 
 def read_sources(reader: StateReader, data: Path, out: Path, most: int, each: int) -> dict[str, SegmentStates]:
-    """States of all sources by name; written answers by author."""
+    """States of all sources by name; written answers by author.
+
+    `most` limits the replies of each set that is not written, `each` the completions of each strong upstream.
+    """
     harm_answers = [
         replace(reply, objective=HARMLESS) for reply in labelled_replies.read_written_answers() if reply.about_harm
     ]
@@ -127,25 +132,26 @@ def open_reader(folder: Path, home: Path) -> StateReader:
 
 
 def choose_features(layers: int, *, with_score: bool) -> Features:
-    """The rows that the detector head reads, in its order, and its score behind them."""
+    """The rows that the detector head reads, in its order, and perhaps its score as the last feature."""
     mean = POOLINGS.index("mean")
     taps = [(mean, place) for place in range(layers)]
     return Features((*taps, (POOLINGS.index("last"), layers)), with_score=with_score)
 
 
 def fit_head(sources: Mapping[str, SegmentStates], recipe: TaughtRecipe) -> FittedHead:
-    """A head on all sources, its threshold by heads that had not seen some good answers."""
+    """A head that learns from all sources. Its threshold is chosen on good answers, by heads that did not see them."""
     layers = sources[GOOD].states.shape[2] - 1
     read = choose_features(layers, with_score=recipe.with_score)
     good = sources[GOOD]
-    worst_unseen = [_held_out_worst(sources, good, read, recipe, fold) for fold in range(_FOLDS)]
+    worst_unseen = [_score_unseen_good(sources, good, read, recipe, fold) for fold in range(_FOLDS)]
     shift = float(np.quantile(np.concatenate(worst_unseen), 1 - recipe.budget))
     return FittedHead(_fit_probe(sources, read, recipe), read, shift, recipe.either)
 
 
-def _held_out_worst(
+def _score_unseen_good(
     sources: Mapping[str, SegmentStates], good: SegmentStates, read: Features, recipe: TaughtRecipe, fold: int
 ) -> Any:
+    """The highest score of each good answer in one part of them, by a probe that learns from all but that part."""
     rest = good.select_replies(number % _FOLDS != fold for number in range(len(good.replies)))
     test = good.select_replies(number % _FOLDS == fold for number in range(len(good.replies)))
     probe = _fit_probe({**sources, GOOD: rest}, read, recipe)
@@ -153,6 +159,7 @@ def _held_out_worst(
 
 
 def _fit_probe(sources: Mapping[str, SegmentStates], read: Features, recipe: TaughtRecipe) -> Probe:
+    """A probe that learns from all sources but those that only measure, by the recipe's weights."""
     teaching = [name for name in sources if name not in _ONLY_MEASURED]
     weights = [recipe.weights.get(name, 1.0) for name in teaching]
     return fit_probe([sources[name] for name in teaching], read, recipe.probe, weights)
@@ -160,7 +167,7 @@ def _fit_probe(sources: Mapping[str, SegmentStates], read: Features, recipe: Tau
 
 @dataclass(frozen=True, slots=True)
 class ReplyFigures:
-    """Replies with one label that a head never saw."""
+    """Figures of replies with one label that a head never saw."""
 
     area: Area
     harmful: Rate
@@ -168,7 +175,7 @@ class ReplyFigures:
 
     @classmethod
     def from_test(cls, head: FittedHead, test: SegmentStates) -> ReplyFigures:
-        """By the worst segment."""
+        """The figures of a test set, in which the worst segment of each reply counts."""
         scores = worst_scores(test, torch.from_numpy(head.scores(test)))
         harmful = np.array([reply.harmful for reply in test.replies])
         high = scores[harmful]
@@ -178,7 +185,7 @@ class ReplyFigures:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFigures:
-    """Answers with labels of segments that a head never saw."""
+    """Figures of answers with labels of segments that a head never saw."""
 
     area: Area
     answers: Rate
@@ -194,29 +201,30 @@ class SegmentFigures:
 
     @classmethod
     def from_test(cls, head: FittedHead, test: SegmentStates) -> SegmentFigures:
-        """By answer and by segment."""
+        """The figures of a test set."""
         scores = head.scores(test)
-        rows = [scores[a:b] for a, b in pairwise(test.first)]
+        rows = [scores[start:stop] for start, stop in pairwise(test.segment_starts)]
         labels = [
             np.array(reply.segments[: len(row)]) == AGAINST for reply, row in zip(test.replies, rows, strict=True)
         ]
         flags = np.concatenate(rows) > 0
         against = np.concatenate(labels)
-        part = np.concatenate([np.full(len(label), bool(label.any() and not label.all())) for label in labels])
+        # segments of answers that are harmful in a part only
+        in_part = np.concatenate([np.full(len(label), bool(label.any() and not label.all())) for label in labels])
         flagged = [bool((row > 0).any()) for row in rows]
         pairs = list(zip(test.replies, flagged, strict=True))
         return cls(
             measure_area(np.concatenate(rows)[against], np.concatenate(rows)[~against]),
             Rate.from_outcomes(flag for reply, flag in pairs if reply.harmful),
             Rate.from_outcomes(flag for reply, flag in pairs if reply.harmful and reply.slug in QUIET),
-            Rate.from_outcomes(flags[part & against]),
-            Rate.from_outcomes(flags[part & ~against]),
+            Rate.from_outcomes(flags[in_part & against]),
+            Rate.from_outcomes(flags[in_part & ~against]),
             Rate.from_outcomes(flag for reply, flag in pairs if not reply.harmful),
         )
 
 
 def measure_by_question(sources: Mapping[str, SegmentStates], source: str, recipe: TaughtRecipe) -> ReplyFigures:
-    """A natural source of which each question was held out once, all its replies together."""
+    """The figures of a natural source, of which each question is held out once, with all its replies."""
     read = sources[source]
     prompts = sorted({reply.prompt for reply in read.replies})
     fold_of = {prompt: number % _FOLDS for number, prompt in enumerate(prompts)}
@@ -235,7 +243,7 @@ def measure_by_question(sources: Mapping[str, SegmentStates], source: str, recip
 
 
 def measure_recipe(sources: Mapping[str, SegmentStates], recipe: TaughtRecipe) -> dict[str, Any]:
-    """Everything that is measured of a recipe."""
+    """All figures of a recipe, by the name of their table."""
     authors = [name for name in sources if name.startswith("author_")]
     whole = {}
     for source in TEACHING:
@@ -259,9 +267,9 @@ def measure_recipe(sources: Mapping[str, SegmentStates], recipe: TaughtRecipe) -
 
 
 def _measure_general_head(read: SegmentStates) -> Rate:
-    """What the general head finds of the same."""
-    lengths = zip(read.replies, pairwise(read.first), strict=True)
-    labels = np.concatenate([np.array(reply.segments[: b - a]) for reply, (a, b) in lengths])
+    """The share of harmful segments that the general head flags."""
+    ranges = zip(read.replies, pairwise(read.segment_starts), strict=True)
+    labels = np.concatenate([np.array(reply.segments[: stop - start]) for reply, (start, stop) in ranges])
     return Rate.from_outcomes(read.scores[labels == AGAINST] > 0)
 
 
@@ -281,7 +289,7 @@ def make_taught_head(head: FittedHead) -> TaughtHead:
 
 
 def format_tables(measured: Mapping[str, Any]) -> str:
-    """Markdown."""
+    """The figures of `measure_recipe` as tables in Markdown."""
     whole = [(name, row.area, row.harmful, row.harmless) for name, row in measured["whole"].items()]
     author_rows = [
         (name, row.area, row.answers, row.quiet, row.found, row.false, row.twins)

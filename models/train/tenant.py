@@ -33,18 +33,21 @@ NEUTRAL_EACH = 4
 _TIMES = 6
 """How often each example is seen, about."""
 _TOKENS = 250
-"""Of an example, about."""
+"""About so many has an example."""
 _BATCH_TOKENS = 1920
 _MIN_STEPS = 8
 _MAX_STEPS = 400
 
 
 class TooFewRowsError(ValueError):
-    """There is too little to train on; the message says what is there."""
+    """There are too few rows to train on. The message says how many there are."""
 
 
 def mix_examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
-    """The rows, and neutral answers under their objectives that stay as they are; raises `TooFewRowsError`."""
+    """The rows, shuffled among neutral answers that must stay unchanged under the same objectives.
+
+    Raises `TooFewRowsError`.
+    """
     if len(rows) < LEAST:
         raise TooFewRowsError(
             f"{len(rows)} rows; at least {LEAST} are needed: review more answers, or teach by examples"
@@ -70,7 +73,7 @@ def mix_examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
 
 
 def make_stage(init: Path, data: Path, out: Path, count: int, **changes: Any) -> dict[str, Any]:
-    """The config of the stage: it goes on from the aligner in `init`; `changes` are keys that say something else.
+    """The config of a stage that goes on from the aligner in `init`; `changes` replace single settings.
 
     Raises ValueError where `init` is no aligner folder with an adapter.
     """
@@ -108,7 +111,7 @@ def make_stage(init: Path, data: Path, out: Path, count: int, **changes: Any) ->
 
 
 def write_stage(rows: Path, out: Path, init: Path, **changes: Any) -> Path:
-    """Write data and config of the stage below `out`; returns the config. Raises ValueError."""
+    """Write data and config of the stage into `out`, and return the config's path; raises ValueError."""
     bad: list[PairError] = []
     pairs = list(read_pairs(rows, bad.append))
     if bad:
@@ -127,6 +130,7 @@ def write_stage(rows: Path, out: Path, init: Path, **changes: Any) -> Path:
 
 
 def _parse_changes(settings: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """`lr=1e-5` as ("lr", 1e-5)."""
     for setting in settings:
         name, _, value = setting.partition("=")
         yield name, yaml.safe_load(value)

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 import yaml
@@ -44,7 +44,7 @@ from .snapshots import Snapshots
 
 
 def build_network(stage: StageConfig) -> tuple[Network, Any]:
-    """(network, tokenizer), from the base or from the stage before."""
+    """(network, tokenizer), built on the base, or on what the stage before left."""
     source = str(stage.init) if stage.lora is None and stage.init else stage.base_source
     base, tokenizer = load_base(source, stage.out.parent, stage.precision)
     stored_head = stage.init / "detector.safetensors" if stage.init else None
@@ -80,6 +80,7 @@ def list_linears(base: Any) -> list[str]:
 
 
 def _load_adapter(base: Any, folder: Path) -> Any:
+    """The base with the adapter in `folder`, which is trained further; raises `StageError`."""
     if not (folder / ADAPTER).exists():
         raise StageError(f"init: {folder} holds no adapter; train that stage with a lora, or this one without")
     try:
@@ -98,7 +99,7 @@ def _make_lora_config(lora: Lora, base: Any) -> LoraConfig:
     )
 
 
-def facts_of(gathered: Sequence[TrainingBatch], stage: StageConfig) -> list[BatchFacts]:
+def collect_step_facts(gathered: Sequence[TrainingBatch], stage: StageConfig) -> list[BatchFacts]:
     """What is known about each batch of a step before the model has read it."""
     return [collect_facts(batch.examples, stage.other_prompts, stage.whole_weight) for batch in gathered]
 
@@ -115,7 +116,7 @@ def backpropagate_step(
     Sums are divided by the weight of all batches of the step, so that how a step is cut into batches, and who computes
     them, changes nothing.
     """
-    facts = facts or facts_of(gathered, stage)
+    facts = facts or collect_step_facts(gathered, stage)
     targets = sum(sum(e.weights) for b in gathered for e in b.examples) or 1.0
     segments = sum(f.weight for f, b in zip(facts, gathered, strict=True) if not b.bags) or 1.0
     bags = sum(len(b.examples) // 2 for b in gathered if b.bags) or 1
@@ -186,7 +187,7 @@ def main(config: Path, changes: Mapping[str, object] | None = None) -> None:
         built.fuse()
     stream = islice(batches.make_steps(stage, tokenizer), start, None)
     snapshots = Snapshots(stage, built, tokenizer)
-    step = _run(stage, accelerator, network, optimizer, _Course(stream, snapshots, start, began))
+    step = _run(stage, accelerator, network, optimizer, _RunCourse(stream, snapshots, start, began))
     weights = accelerator.get_state_dict(network) if together else None  # whole; every process has to ask
     if accelerator.is_main_process:
         save(stage, built, tokenizer, weights)
@@ -196,26 +197,28 @@ def main(config: Path, changes: Mapping[str, object] | None = None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Course:
-    """What a run goes along: its batches, its snapshots, the step it begins with, and when its time began."""
+class _RunCourse:
+    """What the steps of a run take from, and where they begin."""
 
     stream: Iterator[list[TrainingBatch]]
     snapshots: Snapshots
     start: int
+    """The number of the first step."""
     began: float
+    """When the time of the run began (time.monotonic)."""
 
 
-def _run(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: Any, course: _Course) -> int:
-    """Make the steps that there are, or that there is time for, and say how many are made now."""
-    first = accelerator.is_main_process
+def _run(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: Any, course: _RunCourse) -> int:
+    """Make steps until there are enough or the time is over, and return the number of the step that would be next."""
+    is_main = accelerator.is_main_process
     step = course.start
-    with _open_log(stage, first, step) as log, _open_progress(stage, step, first) as bar:
+    with _open_log(stage, step, is_main=is_main) as log, _open_progress(stage, step, is_main=is_main) as bar:
         ahead = _prepare_step(course.stream, stage)
         clock = RunClock(stage, course.began)
         while step < stage.steps and (time_share := clock.share()) < 1:
             course.snapshots.take_due(max(time_share, step / stage.steps), step)
             before = time.monotonic()
-            took = advance(network, stage, optimizer, ahead[0], step, accelerator, ahead[1], time_share)
+            took = advance(network, stage, optimizer, ahead.batches, step, accelerator, ahead.facts, time_share)
             ahead = _prepare_step(course.stream, stage)
             row = {"step": step} | {name: round(float(value), 4) for name, value in took.items()}
             row["s"] = round(time.monotonic() - before, 2)
@@ -229,17 +232,24 @@ def _run(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: 
     return step
 
 
-def _prepare_step(
-    stream: Iterator[list[TrainingBatch]], stage: StageConfig
-) -> tuple[list[TrainingBatch], list[BatchFacts]]:
-    """The next step, ready to be computed."""
+class _PreparedStep(NamedTuple):
+    batches: list[TrainingBatch]
+    facts: list[BatchFacts]
+    """What is known about each batch before the model has read it."""
+
+
+def _prepare_step(stream: Iterator[list[TrainingBatch]], stage: StageConfig) -> _PreparedStep:
+    """Draw the batches of the next step, and collect what is known about them."""
     gathered = next(stream)
-    return gathered, facts_of(gathered, stage)
+    return _PreparedStep(gathered, collect_step_facts(gathered, stage))
 
 
-def _open_log(stage: StageConfig, first: bool, start: int) -> AbstractContextManager[TextIO | None]:
-    """A row for every step; those of steps that are made again, the last of them perhaps torn, are cut off."""
-    if not first:
+def _open_log(stage: StageConfig, start: int, *, is_main: bool) -> AbstractContextManager[TextIO | None]:
+    """Open the log, which gets a row for each step; None for all processes but the main one.
+
+    Rows of steps that will be made again are cut off, and so is a torn last row.
+    """
+    if not is_main:
         return nullcontext()
     path = stage.out / "log.jsonl"
     rows: dict[int, str] = {}
@@ -260,7 +270,7 @@ def advance(
     facts: Sequence[BatchFacts] | None = None,
     time_share: float = 0.0,
 ) -> dict[str, float | Tensor]:
-    """One optimiser step; what goes into the log, some of it still being computed."""
+    """Make one optimiser step, and return its row of the log. Losses may still be computing on the device."""
     optimizer.param_groups[0]["lr"] = stage.lr * learning_rate_share(stage, step, time_share)
     correction, detection = backpropagate_step(network, stage, gathered, accelerator, facts)
     norm = accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
@@ -275,9 +285,10 @@ def advance(
     }
 
 
-def _open_progress(stage: StageConfig, start: int, visible: bool) -> Progress:
+def _open_progress(stage: StageConfig, start: int, *, is_main: bool) -> Progress:
+    """A progress bar that only the main process shows, and only on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    bar = Progress(*columns, TimeRemainingColumn(), disable=not (visible and sys.stderr.isatty()))
+    bar = Progress(*columns, TimeRemainingColumn(), disable=not (is_main and sys.stderr.isatty()))
     bar.add_task(stage.stage, total=stage.steps, completed=start)
     return bar
 

@@ -24,7 +24,7 @@ gives the path of the policies file. The gateway refuses unknown keys, with the 
 `aligner-proxy check FILE` prints the policy that a request gets, and the line from which each value comes.
 `configs/policies.yaml` is an example to start from.
 
-Later places override earlier ones, in this order: the default below, `defaults`, the first route that matches, the
+Later places override earlier ones. Their order is: the default below, `defaults`, the first route that matches, the
 first tenant that matches, the metadata of a LiteLLM team, the metadata of a LiteLLM key. Metadata can only make a
 policy stricter, unless [`trust`](#trust) allows more.
 """

@@ -227,7 +227,7 @@ Each cell is what the client got for one request under a fault, or for many requ
 The tests in tests/faults/ and tests/fleet/ write this page, and fail if a cell gives anything else.
 `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest tests/faults` writes it again, and so does the same variable with `make
 fleet-test`. In none of the {count} cells did the client wait without an end (a test would fail), and in none was an
-answer of the upstream lost: the client got the correction, the original, or an error that says so. For example, with
+answer of the upstream lost. The client got the correction, the original, or an error that says so. For example, with
 `on_error: block` an engine that never answers gives *error 503 (timeout)*.
 
 - **whole** is a response that is not streamed. **hold** and **sentence** are streams under `stream: hold` and

@@ -76,7 +76,7 @@ NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
 _NOTICED_S = 2
 """Seconds of silence of an engine's host, while we send or it works, after which the kernel drops the connection."""
 _SENDING = "http11.send_request_headers.started"
-"""The event of httpx after which a cancelled request closes its connection; see `Asking`."""
+"""The event of httpx after which a cancelled request closes its connection; see `PendingRequest`."""
 
 _T = TypeVar("_T")
 
@@ -120,15 +120,15 @@ class Connections:
             self._loop = loop
         return self._client
 
-    def begin_request(self, method: str, url: str, **fields: Any) -> Asking:
+    def begin_request(self, method: str, url: str, **fields: Any) -> PendingRequest:
         """Prepare one request as a context manager; `fields` are arguments of httpx's `build_request`."""
-        return Asking(self.client, self._ending, self.client.build_request(method, url, **fields))
+        return PendingRequest(self.client, self._ending, self.client.build_request(method, url, **fields))
 
     async def fetch_response(self, method: str, url: str, **fields: Any) -> httpx.Response:
         """Send one request and return its response with the body read."""
-        with self.begin_request(method, url, **fields) as asking:
-            response = await asking.response()
-            await asking.shield_reading(response.aread())
+        with self.begin_request(method, url, **fields) as pending:
+            response = await pending.response()
+            await pending.shield_reading(response.aread())
         return response
 
     async def aclose(self) -> None:
@@ -140,7 +140,7 @@ class Connections:
             await client.aclose()
 
 
-class Asking:
+class PendingRequest:
     """A context manager for one request; afterwards its connection is free or closed, however the block ends.
 
     If httpx is cancelled twice, or between connecting and the first request, it never closes the connection. The server
@@ -348,11 +348,11 @@ class HttpEngine:
         """Send one HTTP request and return the body of its answer. Raises the error that the engine reports."""
         try:
             headers = _make_headers(method, content)
-            with self._connections.begin_request(method, path, content=content, headers=headers) as asking:
-                response = await asking.response()
+            with self._connections.begin_request(method, path, content=content, headers=headers) as pending:
+                response = await pending.response()
                 # Read the raw bytes up to a limit; they are not decompressed, so a compression bomb does no harm.
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MAX_BYTES} bytes")
-                body = await asking.shield_reading(join_chunks(response.aiter_raw(), _MAX_BYTES, too_long))
+                body = await pending.shield_reading(join_chunks(response.aiter_raw(), _MAX_BYTES, too_long))
             ENGINE_UP.set(1)
         except NOT_BEGUN as error:
             raise self._forget_engine(NotReady(f"no engine answers at {self.address}")) from error

@@ -125,7 +125,10 @@ def _undisguise_ends(text: str, limit: int) -> tuple[str, ...]:
 
 
 def collapse_repeats(text: str) -> str:
-    """The text with long repetitions reduced to two copies and a mark in place of the others."""
+    """The text with long repetitions reduced to two copies and a mark in place of the others.
+
+    "no no no ... no" (a thousand times) -> "no no  [...] "
+    """
     if len(text) <= _PLAIN_CHARS:
         return text
     letters = text.encode("utf-32-le", "surrogatepass")
@@ -146,7 +149,10 @@ def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int
 
 
 def _number_words(words: Sequence[str]) -> bytes:
-    """Encode each word as four bytes; equal words get equal bytes, whatever white space follows them."""
+    """Encode each word as four bytes; equal words get equal bytes, whatever white space follows them.
+
+    "a b a" gets the numbers 0, 1, 0.
+    """
     numbers: dict[str, int] = {}
     return array("I", [numbers.setdefault(word.rstrip(), len(numbers)) for word in words]).tobytes()
 
@@ -155,7 +161,7 @@ def _find_repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, in
     """The repetitions as (start, stop, unit length), sorted by start and then by unit length.
 
     For each unit length, the text is shifted by it and compared with itself as one large number. Bytes that are equal
-    become zeros.
+    become zeros. Of "xabababy", shifted by 2, four letters agree: (1, 7, 2).
     """
     result: list[tuple[int, int, int]] = []
     count = len(items) // _WIDTH

@@ -125,7 +125,7 @@ class AnswerEditor(PieceScorer):
         # the run's indices among the pieces of the passage
         first = run.start - part.first
         stop = run.stop - part.first
-        flagged_run = splice.Run(True, first, passage.pieces[first:stop])
+        flagged_run = splice.Run(flagged=True, at=first, segments=passage.pieces[first:stop])
         before = structure.join(edited)
         gap_before = edited[-1][1] if before else ""
         hole = splice.make_hole(passage.pieces, flags, flagged_run, before, gap_before)

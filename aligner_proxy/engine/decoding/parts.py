@@ -73,7 +73,11 @@ class AnswerPassage:
 
 
 class Division:
-    """Divides an answer's pieces into parts of at most `room` tokens. An answer without pieces is one part."""
+    """Divides an answer's pieces into parts of at most `room` tokens. An answer without pieces is one part.
+
+    With room for 100 tokens, a fifth of it for context, pieces of 40, 40, 15 and 50 tokens make two parts: the first
+    three, and the last one with the 15 before it as context.
+    """
 
     def __init__(self, ruler: Ruler, room: int, segments: Iterable[Segment] = ()) -> None:
         self.pieces: list[Segment] = []
@@ -165,7 +169,7 @@ class Division:
         return self._texts[number], self.range_of(number, number + 1)
 
     def _first_piece(self, segment: int) -> int:
-        """Index of the first piece of a segment; for the number after the last segment, the number of pieces."""
+        """Index of the first piece of segment number `segment`; after the last segment, the number of pieces."""
         return self._firsts[segment] if segment < len(self._firsts) else len(self.pieces)
 
     def _begin_part(self, size: int) -> None:
@@ -220,8 +224,8 @@ class Division:
 def join_pieces(pieces: Sequence[Segment], *, ends: bool) -> str:
     """The text of consecutive pieces as it appears in a prompt, with limited white space after the last one.
 
-    With `ends` (the part ends here but the answer goes on) spaces after the last piece are dropped. Line breaks are
-    kept, because they may be part of the last word's token.
+    With `ends` (the part ends here but the answer goes on: "It rains. " -> "It rains.") spaces after the last piece are
+    dropped. Line breaks are kept, because they may be part of the last word's token.
     """
     text = "".join(piece.text + piece.gap for piece in pieces if piece.text)
     gap = pieces[-1].gap if pieces else ""
@@ -230,12 +234,14 @@ def join_pieces(pieces: Sequence[Segment], *, ends: bool) -> str:
 
 
 def keep_end(edited: str, original: str) -> str:
-    """The end of an edited text, at most as long as the text it was edited from, beginning at a whole word."""
+    """The end of an edited text, at most as long as the text it was edited from, beginning at a whole word.
+
+    `("It rains a lot. Take a coat.", "It rains. Take it.")` -> "lot. Take a coat."
+    """
     if len(edited) <= len(original):
         return edited
     start = len(edited) - len(original)
     tail = edited[start:]
-    words = tail.split(None, 1)
-    # whether the tail begins at a word boundary already
-    whole = edited[start - 1].isspace() or tail[:1].isspace()
-    return tail.lstrip() if whole or len(words) < 2 else words[1]
+    begins_at_word = edited[start - 1].isspace() or tail[:1].isspace()
+    first_and_rest = tail.split(None, 1)
+    return tail.lstrip() if begins_at_word or len(first_and_rest) < 2 else first_and_rest[1]

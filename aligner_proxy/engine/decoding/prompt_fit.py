@@ -26,9 +26,9 @@ LONGEST_ANSWER_CHARS = 1_000_000
 """Characters of the longest answer that is read. docs/reference/benchmarks.md says how long that takes."""
 CHARS_PER_TOKEN = 24
 """Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
-_ROOM = 64
+_LEAST_ROOM = 64
 """Fewest tokens allowed for writing beyond the answer's own length."""
-MIN_ROOM = 4 * _ROOM
+MIN_ROOM = 4 * _LEAST_ROOM
 """Fewest tokens of the window that the objectives must leave free."""
 CONVERSATION_SHARE = 0.5
 """Largest share of the conversation in the window that the objectives leave."""
@@ -150,7 +150,13 @@ def make_frame(
     # what a short conversation leaves of its half goes to the answer
     answer_tokens = compute_answer_room(tokens_left - len(tokenizer.continuation(template.guard(conversation_text))))
     return PromptFrame(
-        template, conversation_text, request.objectives, request.common, tokenizer, window, answer_tokens
+        template,
+        conversation_text,
+        request.objectives,
+        shared_objective_count=request.common,
+        tokenizer=tokenizer,
+        window=window,
+        answer_tokens=answer_tokens,
     )
 
 
@@ -169,13 +175,13 @@ def _count_frame_tokens(
 
 
 def writing_room(answer_tokens: int) -> int:
-    """Tokens allowed for writing the correction of an answer of this many tokens."""
-    return answer_tokens + max(_ROOM, answer_tokens // 2)
+    """Tokens allowed for writing the correction of an answer of this many tokens: 164 for 100, 600 for 400."""
+    return answer_tokens + max(_LEAST_ROOM, answer_tokens // 2)
 
 
 def compute_answer_room(tokens_left: int) -> int:
     """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
-    # An answer takes its own tokens and `writing_room`: twice its length plus `_ROOM`, or, from 2 * `_ROOM` tokens on,
-    # 2.5 times its length, so that it may have two fifths.
-    short = (tokens_left - _ROOM) // 2
-    return max(1, short if short < 2 * _ROOM else tokens_left * 2 // 5)
+    # An answer takes its own tokens and `writing_room`: twice its length plus `_LEAST_ROOM`, or, from 2 * `_LEAST_ROOM`
+    # tokens on, 2.5 times its length, so that it may have two fifths.
+    short = (tokens_left - _LEAST_ROOM) // 2
+    return max(1, short if short < 2 * _LEAST_ROOM else tokens_left * 2 // 5)

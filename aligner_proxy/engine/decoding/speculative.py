@@ -89,11 +89,11 @@ def generate(
         tally.forwards += step.forwards
         output.extend(new_tokens)
         if output[-1] in eos_ids:
-            return Generated(output[:-1], True, scores, evidence)
+            return Generated(output[:-1], finished=True, scores=scores, evidence=evidence)
         if limits.is_done(output):
-            return Generated(output, True, scores, evidence)
+            return Generated(output, finished=True, scores=scores, evidence=evidence)
         if len(output) >= limits.tokens:
-            return Generated(output, False, scores, evidence)
+            return Generated(output, finished=False, scores=scores, evidence=evidence)
         proposer.update(output, len(draft), accepted)
 
 

@@ -174,7 +174,16 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, befo
     keepable = run.find_keepable_text(_find_rest_of_line(run, segments[start:], flags[start:]))
     kept_after = tuple(segment.text for segment in following)
     kept_before = tuple(segment.text for segment, flag in zip(segments[:start], flags[:start], strict=True) if not flag)
-    return Hole(run, before, lead, resumption_keys(following), tuple(banned), keepable, kept_after, kept_before)
+    return Hole(
+        run,
+        before,
+        lead,
+        keys=resumption_keys(following),
+        banned=tuple(banned),
+        keepable=keepable,
+        kept_after=kept_after,
+        kept_before=kept_before,
+    )
 
 
 def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:

@@ -1,7 +1,9 @@
 """The kernels of a forward pass in plain torch: what those in Triton (`triton_kernels.py`) are compared with.
 
 They obey the same rule as kernels that are recorded: nothing is read back to the host, and no shape depends on data.
-The sums of a product may come in parts, [parts, rows, width], which the next kernel adds up in order.
+
+A row is one token of the step, with numbers of the width that the tensor has. The inputs of a product may be divided
+among programs, so its sums come in parts, [parts, rows, width], which the next kernel adds up in order.
 """
 
 from __future__ import annotations

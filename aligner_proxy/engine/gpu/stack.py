@@ -43,7 +43,9 @@ class Kernels(Protocol):
 
     def normalise(
         self, residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Add a product to the residual stream [rows, width], and return the stream, normalised."""
+        ...
 
     def rotate_and_put(
         self,
@@ -55,19 +57,33 @@ class Kernels(Protocol):
         keys: Tensor,
         values: Tensor,
         dtype: torch.dtype,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Rotate queries and keys by their positions; store keys and values, and return the queries."""
+        ...
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor: ...
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
+        """The attention of queries [rows, heads, size] over their sequences' keys: [rows, heads * size]."""
+        ...
 
-    def gate(self, parts: Tensor, dtype: torch.dtype) -> Tensor: ...
+    def gate(self, parts: Tensor, dtype: torch.dtype) -> Tensor:
+        """SiLU of the first half of a product's width, times its second half."""
+        ...
 
-    def multiply(self, rows: Tensor, packed: PackedWeights) -> Tensor: ...
+    def multiply(self, rows: Tensor, packed: PackedWeights) -> Tensor:
+        """The product [parts, rows, outputs] of rows with 4-bit weights in fp32; the parts are still to be added."""
+        ...
 
-    def unpack(self, packed: PackedWeights) -> Tensor: ...
+    def unpack(self, packed: PackedWeights) -> Tensor:
+        """The 4-bit weights [outputs, inputs] in bf16."""
+        ...
 
-    def put_states(self, states: Tensor, index: int, step: StepView, hidden: Tensor) -> None: ...
+    def put_states(self, states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
+        """Store the hidden states [rows, width] of a layer that a head reads in `states`, at [slot, index]."""
+        ...
 
-    def choose(self, logits: Tensor, choice: ChoiceInput) -> Tensor: ...
+    def choose(self, logits: Tensor, choice: ChoiceInput) -> Tensor:
+        """The best token of each row; a favoured one, unless another is better by more than the caution."""
+        ...
 
 
 class Product:
@@ -252,12 +268,12 @@ class Stack:
             layer.input_layernorm.weight,
             Product(projections, self._kernels),
             None if biases[0] is None else torch.cat(biases),
-            norms,
-            Product([attention.o_proj], self._kernels),
-            layer.post_attention_layernorm.weight,
-            Product([layer.mlp.gate_proj, layer.mlp.up_proj], self._kernels),
-            Product([layer.mlp.down_proj], self._kernels),
-            float(layer.input_layernorm.variance_epsilon),
+            head_norms=norms,
+            output=Product([attention.o_proj], self._kernels),
+            second_norm=layer.post_attention_layernorm.weight,
+            gates=Product([layer.mlp.gate_proj, layer.mlp.up_proj], self._kernels),
+            down=Product([layer.mlp.down_proj], self._kernels),
+            epsilon=float(layer.input_layernorm.variance_epsilon),
         )
 
     @property

@@ -44,7 +44,10 @@ def find_bucket(count: int, buckets: Sequence[int] = BUCKETS) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How attention divides a step: a tile has `queries` rows of one sequence, with all heads that share a key head."""
+    """How attention divides a step: a tile has `queries` rows of one sequence, with all heads that share a key head.
+
+    With 9 query heads over 3 key heads, a tile of 16 has 5 rows with 3 heads each (triton_attention.py shows it).
+    """
 
     tile: int
     """Query heads in a tile, of all its rows together."""
@@ -73,6 +76,11 @@ class StepView:
     `ids`, `places` and `slots` [rows] are each row's token, position in its sequence, and slot in the KV store.
     `query_blocks` [blocks, 2] are (sequence, first row). Sequence i has rows `starts[i]` to `starts[i + 1]`, and
     `lengths[i]` tokens in the blocks `table[i]`.
+
+    Two sequences, the first with tokens 30 and 31, the second with token 9, in a bucket of 4 rows:
+
+        row      0   1   2   3          starts   0, 2, 3
+        places  30  31   9   padding    lengths  32, 10
     """
 
     rows: int

@@ -1,8 +1,12 @@
 """Attention of many sequences that go through the model in one pass and share blocks of the KV cache.
 
-All tokens of a step form one row, so that each linear layer computes one large product. Only attention separates the
-sequences: it writes the new keys and values to their slots, gathers those of each sequence, and attends. Short feeds
-(decoding) are padded into one joint product. Long feeds (reading a prompt) are attended to one by one.
+All tokens of a step form one row, so that each linear layer computes one large product:
+
+    [a5 a6 | b0 b1 b2 b3 | c9]      new tokens of three sequences; a0 to a4 and c0 to c8 are in the cache
+
+Only attention separates the sequences: it writes the new keys and values to their slots, gathers those of each
+sequence, and attends. Short feeds (decoding) are padded into one joint product. Long feeds (reading a prompt) are
+attended to one by one.
 
 In fp32 and on a GPU, torch's own kernel is used. On a CPU in bf16 that kernel is two to seven times slower than two
 matrix products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there these are used. Their library

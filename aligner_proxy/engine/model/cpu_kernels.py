@@ -33,16 +33,16 @@ from aligner_proxy.engine.weights import memory
 
 log = logging.getLogger(__name__)
 
-SEEN_WITH = {"bitsandbytes": "0.50", "torch": "2.13"}
+TESTED_VERSIONS = {"bitsandbytes": "0.50", "torch": "2.13"}
 """Versions with which the private symbols used here were tested."""
-KEPT = 256 * 2**20
+MAX_KEPT_BYTES = 256 * 2**20
 """Most bytes of unpacked weights that a model retains beside the kernel; it also retains at most a quarter of the
 available memory."""
-MANY = 64
+MIN_UNPACKED_ROWS = 64
 """Fewest rows for which tiles are worth it if a layer is unpacked at each use."""
-MANY_KEPT = 10
+MIN_KEPT_ROWS = 10
 """Fewest rows for which tiles are worth it if the unpacked weights are retained."""
-FEW = 16
+MAX_TRANSPOSED_ROWS = 16
 """Up to this many rows, the output layer computes the transposed product (`multiply_transposed`), which is faster."""
 _LANES = 32
 """Rows of weights that the 4-bit kernel packs together: half of them in the low halves of bytes (nibbles), the other
@@ -63,7 +63,7 @@ def check_versions() -> bool:
     """Whether the installed libraries have tested versions; if not, log that once."""
     untested = [
         f"{name} {version(name)}"
-        for name, tried_version in SEEN_WITH.items()
+        for name, tried_version in TESTED_VERSIONS.items()
         if not version(name).startswith(f"{tried_version}.")
     ]
     if untested:
@@ -93,7 +93,7 @@ def kept_bytes(weight_count: int) -> int:
         return _fit_into_memory(4 * weight_count)
     # bf16: two bytes per weight
     size = 2 * weight_count
-    return _fit_into_memory(size) if has_amx() and size <= KEPT else 0
+    return _fit_into_memory(size) if has_amx() and size <= MAX_KEPT_BYTES else 0
 
 
 def _fit_into_memory(size: int) -> int:
@@ -224,12 +224,12 @@ def _use_tiles(layers: list[Any]) -> None:
     counts = [layer.in_features * layer.out_features for layer in layers]
     if kept_bytes(sum(counts)):
         for layer in layers:
-            layer.forward = _choose_by_rows(layer, MANY_KEPT, _keep_weights(layer))
+            layer.forward = _choose_by_rows(layer, MIN_KEPT_ROWS, _keep_weights(layer))
         return
     # one layer is used after the other, so they share the memory of the largest
     room = torch.empty(max(counts), dtype=torch.bfloat16)
     for layer in layers:
-        layer.forward = _choose_by_rows(layer, MANY, _unpack_weights(layer, room))
+        layer.forward = _choose_by_rows(layer, MIN_UNPACKED_ROWS, _unpack_weights(layer, room))
 
 
 def _keep_weights(layer: Any) -> Product:
@@ -237,7 +237,7 @@ def _keep_weights(layer: Any) -> Product:
     multiply = torch.ops.mkldnn._linear_pointwise
     shape = layer.weight.quant_state.shape
     reordered = torch.ops.mkldnn._reorder_linear_weight(
-        _unpack_layer(layer, torch.empty(shape, dtype=torch.bfloat16)), FEW
+        _unpack_layer(layer, torch.empty(shape, dtype=torch.bfloat16)), MAX_TRANSPOSED_ROWS
     )
     return lambda rows: multiply(rows, reordered, None, "none", [], "")
 
@@ -316,6 +316,6 @@ def compute_logits(output: nn.Module, states: Tensor) -> Tensor:
     weight = output.weight
     if weight.dtype is not torch.bfloat16 or weight.is_cuda or not has_amx():
         return output(states)  # type: ignore[no-any-return]
-    if len(states) > FEW:
+    if len(states) > MAX_TRANSPOSED_ROWS:
         return output(pad_rows(states))[: len(states)]  # type: ignore[no-any-return]
     return multiply_transposed(states.expand(2, -1) if len(states) == 1 else states, weight)[: len(states)]

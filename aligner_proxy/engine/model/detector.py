@@ -73,7 +73,10 @@ def _find_inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple
 
 
 def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> range:
-    """The tokens of the characters `start` to `end` of a prompt, with all tokens of the last character."""
+    """The tokens of the characters `start` to `end` of a prompt, with all tokens of the last character.
+
+    `offsets` are the (start, end) characters of each token. A character such as an emoji may have several tokens.
+    """
     last_token = len(offsets) - 1
     first = min(bisect_right(offsets, start, key=itemgetter(1)), last_token)
     last = min(max(first, bisect_left(offsets, end, key=itemgetter(1))), last_token)
@@ -82,6 +85,8 @@ def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> ran
 
 def _find_ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
     """Map ascending (start, end) pieces of text to token ranges, each up to the token with the piece's last character.
+
+    Tokens of the characters `(0, 3), (3, 7), (7, 8)` and the piece `(4, 8)` give `range(1, 3)`.
 
     A token that reaches over a border is in both ranges. A character may have several tokens, which then all have the
     same end.

@@ -114,7 +114,17 @@ class LoadedHead:
         evidence = LoadedEvidence(head.evidence.bias, next(nets)) if head.evidence is not None else None
         # minus infinity: no score is raised
         floor = -math.inf if head.floor is None else head.floor
-        return cls(head.objective, head.aligner, head.prior, head.bias, net, head.either, floor, adjustment, evidence)
+        return cls(
+            head.objective,
+            head.aligner,
+            head.prior,
+            bias=head.bias,
+            net=net,
+            either=head.either,
+            floor=floor,
+            adjustment=adjustment,
+            evidence=evidence,
+        )
 
 
 class TaughtColumns:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
-AGAIN = 24
+PASSES_UNTIL_RETRY = 24
 """After this many passes of one size, another number of threads is tried: the machine's load may have changed."""
 _FIXED_COST_TOKENS = 8
 """Fixed cost of a forward pass, in units of the cost of one token."""
@@ -69,6 +69,6 @@ class ThreadTuner:
             return untried, True
         best = min(self._choices, key=size.costs.__getitem__)
         others = [threads for threads in self._choices if threads != best]
-        turn, remainder = divmod(size.count, AGAIN)
-        # at every `AGAIN`th pass one of the others, each in turn
+        turn, remainder = divmod(size.count, PASSES_UNTIL_RETRY)
+        # at every `PASSES_UNTIL_RETRY`th pass one of the others, each in turn
         return (best, False) if remainder else (others[turn % len(others)], True)

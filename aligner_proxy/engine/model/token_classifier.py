@@ -37,7 +37,7 @@ _FINE = frozenset({"o", "supported", "label_0", "0"})
 """Labels, in small letters, that find no fault with a token."""
 _HEADS = ("risk_level_category_pre", "risk_level_head", "category_head", "classifier", "score")
 """Layers that are never quantised: the small ones that decide."""
-_READINGS = 8
+_MOST_READINGS = 8
 """How often a guard reads an answer at most. After the last reading, all text after a segment at fault may be marked
 as at fault, too."""
 _QUESTION, _ANSWER = "\ue000", "\ue001"
@@ -142,12 +142,12 @@ class GuardClassifier(TokenClassifier):
 
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         super().__init__(model, tokenizer, content_hash)
-        levels = _names(model.config, "response_risk_level_map")
+        levels = _list_names(model.config, "response_risk_level_map")
         # a config of other names is not the one that the published code reads; then its order counts, and no category
         is_named = UNSAFE in levels
         self._unsafe_level = (levels if is_named else _LEVELS).index(UNSAFE)  # its number in the head's output
-        self.categories = _names(model.config, "response_category_map") if is_named else ()
-        frame = _frame(tokenizer)
+        self.categories = _list_names(model.config, "response_category_map") if is_named else ()
+        frame = _read_chat_frame(tokenizer)
         # tokens of the chat template: before the question, and between question and answer
         self._before, self._between = (tokenizer(text, add_special_tokens=False).input_ids for text in frame)
 
@@ -163,13 +163,13 @@ class GuardClassifier(TokenClassifier):
         # the text that was read and has no fault, and where the rest of the answer begins
         faultless = ""
         rest_start = 0
-        for reading in range(1, _READINGS + 1):
+        for reading in range(1, _MOST_READINGS + 1):
             text = faultless + request.answer[rest_start:]
             spans, token_count = super()._find_faults(request.model_copy(update={"answer": text}))
             tokens_read += token_count
             new_faults = _move_spans(spans, len(faultless), rest_start)
             segment = _find_segment(request.ends, new_faults[0].start) if new_faults else None
-            if segment is None or reading == _READINGS or segment.stop >= len(request.answer):
+            if segment is None or reading == _MOST_READINGS or segment.stop >= len(request.answer):
                 break
             faults += _cut_spans(new_faults, segment.stop)
             # without the segment at fault
@@ -227,9 +227,9 @@ def open_classifier(name: str, model: str | Path, quantization: str, dtype: torc
         config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         is_guard = GUARD in (config.architectures or ())
         loader: Any = GuardModel if is_guard else AutoModelForTokenClassification
-        loaded = _load(loader, folder, config, quantization, dtype)
+        loaded = _load_model(loader, folder, config, quantization, dtype)
         tokenizer = _open_tokenizer(folder)
-        parts = {"files": _identity(model, folder), "chat": tokenizer.chat_template, "quantization": quantization}
+        parts = {"files": _identify_files(model, folder), "chat": tokenizer.chat_template, "quantization": quantization}
         return (GuardClassifier if is_guard else PairClassifier)(loaded, tokenizer, manifest.digest(parts))
     except WeightsError as error:
         raise WeightsError(f"judge {name!r}: {error}") from None
@@ -240,7 +240,7 @@ def open_classifier(name: str, model: str | Path, quantization: str, dtype: torc
         raise WeightsError(f"judge {name!r}: {model} cannot be loaded ({type(error).__name__}: {why})") from error
 
 
-def _load(loader: Any, folder: Path, config: Any, quantization: str, dtype: torch.dtype) -> Any:
+def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype: torch.dtype) -> Any:
     """Load the model with all its weights; raises `WeightsError` where some are missing, which would be random."""
     quantised = {}
     if quantization == "nf4":
@@ -274,7 +274,7 @@ def _open_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _identity(model: str | Path, folder: Path) -> dict[str, str]:
+def _identify_files(model: str | Path, folder: Path) -> dict[str, str]:
     """What identifies the files of a classifier: of a hub model its commit, which names the folder."""
     return {"hub": str(model), "commit": folder.name} if sources.is_hub_id(model) else manifest.hash_files(folder)
 
@@ -284,7 +284,7 @@ def _encode_plainly(tokenizer: Any, *texts: str) -> Any:
     return tokenizer(*texts, add_special_tokens=len(texts) > 1, split_special_tokens=True, return_offsets_mapping=True)
 
 
-def _frame(tokenizer: Any) -> tuple[str, str]:
+def _read_chat_frame(tokenizer: Any) -> tuple[str, str]:
     """The texts that the chat template writes before the question, and between question and answer."""
     chat = _CHAT
     if tokenizer.chat_template:
@@ -294,7 +294,7 @@ def _frame(tokenizer: Any) -> tuple[str, str]:
     return before, rest.partition(_ANSWER)[0]
 
 
-def _names(config: Any, key: str) -> tuple[str, ...]:
+def _list_names(config: Any, key: str) -> tuple[str, ...]:
     """The names of a map from numbers to names in a config, in the order of the numbers; empty without it."""
     names = getattr(config, key, None) or {}
     return tuple(name for _, name in sorted((int(number), str(name)) for number, name in names.items()))
@@ -311,7 +311,8 @@ def _write_context(request: TokenLabelsRequest) -> str:
 def _move_spans(spans: Iterable[LabelledSpan], length: int, rest_start: int) -> list[LabelledSpan]:
     """The spans after the first `length` characters of the text that was read, with positions in the answer.
 
-    These characters are the text without fault; the text after them is the answer from `rest_start` on.
+    These characters are the text without fault; the text after them is the answer from `rest_start` on. With `length`
+    10 and `rest_start` 25, characters 12 to 20 that were read are characters 27 to 35 of the answer.
     """
     shift = rest_start - length
     return [
@@ -327,7 +328,10 @@ def _cut_spans(spans: Iterable[LabelledSpan], stop: int) -> list[LabelledSpan]:
 
 
 def _find_segment(ends: Iterable[int], position: int) -> slice | None:
-    """Where the segment with this position starts and stops; None if the segments end before it."""
+    """Where the segment with this position starts and stops: of `ends` (10, 25), position 12 is in `slice(10, 25)`.
+
+    None if the segments end before it.
+    """
     start = 0
     for stop in ends:
         if stop > position:

@@ -36,23 +36,23 @@ from aligner_proxy.types import DecodeCounts
 _RISING = 0.5
 _FALLING = 0.05
 """Smoothing factors of `ServiceTime`: `_RISING` if a request took longer than expected, else `_FALLING`."""
-_SHORT = 32
+_DECODING_TOKENS = 32
 """A job whose feed has at most this many tokens counts as decoding."""
-_SLOWER = 6.0
+_SLOWER_BY_PROMPTS = 6.0
 """How many times longer prompts may make a step in which another job decodes."""
-_SLOWER_FOR_OTHERS = 1.5
+_SLOWER_BY_RICHER = 1.5
 """How many times longer prompts of a tenant that has had more may make a step in which a tenant with less works."""
-_ORDINARY = 4096
+_ORDINARY_TOKENS = 4096
 """Longest request, in tokens, whose full time enters the estimate; the time of longer ones is scaled down."""
-_LEAST = 32
+_LEAST_PROMPT_TOKENS = 32
 """Fewest prompt tokens allowed in a step whatever they cost, so that every job advances."""
-_FEWEST = 4
+_LEAST_RICHER_TOKENS = 4
 """Fewest prompt tokens of a tenant that has had more than another tenant in the step."""
-_SLOWER_THAN_ONE = 4.0
+_SLOWER_BY_LONG_WORK = 4.0
 """Longest step of long work, in multiples of a one-token step, while a tenant with little work may come back."""
-_WOKEN = 8
+_MOST_WOKEN = 8
 """Most read-ahead answers that continue in one step, because each has its new text tokenised before the step begins."""
-_BESIDE = 1.2
+_SLOWER_BY_READING = 1.2
 """How many times longer read-ahead answers may make a step."""
 
 Finish = Callable[[Any], None]
@@ -61,7 +61,10 @@ Finish = Callable[[Any], None]
 
 @dataclass(slots=True)
 class ServiceTime:
-    """Estimate of a request's time from its first fed token to its end; slow requests weigh more."""
+    """Estimate of a request's time from its first fed token to its end; slow requests weigh more.
+
+    With an estimate of 2 s, a request of 4 s moves it to 3 s, and one of 1 s to 1.95 s.
+    """
 
     stay_s: float = 0.0
     """0 before any request has ended."""
@@ -147,7 +150,10 @@ class Job:
 # not frozen, for the same reason as `Ask`
 @dataclass(slots=True)
 class Feed:
-    """Tokens `start` to `stop` of a job's sequence go through the model in this step."""
+    """Tokens `start` to `stop` (excluded) of a job's sequence go through the model in this step.
+
+    A prompt of 700 tokens may be fed as `Feed(job, 0, 512)` and `Feed(job, 512, 700)`.
+    """
 
     job: Job
     start: int
@@ -198,11 +204,15 @@ class Scheduler:
         decoding_tokens = 0
         for job in sorted(self.running, key=_count_remaining):
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
-            if not job.client.ahead and job.client.tenant not in yielding and job.sequence.remaining <= _SHORT:
+            if (
+                not job.client.ahead
+                and job.client.tenant not in yielding
+                and job.sequence.remaining <= _DECODING_TOKENS
+            ):
                 own_tokens = self._feed(job, feeds, self._count_room(fed_tokens, decoding_tokens))
                 fed_tokens += own_tokens
                 # more if it had to read a part of its prompt again, see `_make_writable`
-                decoding_tokens += own_tokens if own_tokens <= _SHORT else 0
+                decoding_tokens += own_tokens if own_tokens <= _DECODING_TOKENS else 0
         queues = self._queue_jobs(feeds, ahead=False)
         # noted before long work is taken out below, because its tenants have work now, too
         self.shares[False].note_tenants(queues)
@@ -233,7 +243,7 @@ class Scheduler:
         may come at any moment. The tokens given are subtracted from what they are owed.
         """
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
-        short_step = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
+        short_step = max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_LONG_WORK, self.budget))
         room = self.long_work.claim_tokens(fed_tokens) if fed_tokens else short_step
         given_tokens = self._feed_fairly(queues, feeds, self.shares[False], room)
         self.long_work.pay(fed_tokens, given_tokens)
@@ -298,7 +308,7 @@ class Scheduler:
         awaited = [job for job in woken if not job.client.reads_ahead()]
         ahead = [job for job in woken if job not in awaited]
         # those that continued least often come first, so that each gets its turn
-        return [*awaited, *sorted(ahead, key=lambda job: job.woken)[:_WOKEN]]
+        return [*awaited, *sorted(ahead, key=lambda job: job.woken)[:_MOST_WOKEN]]
 
     @property
     def busy(self) -> bool:
@@ -346,7 +356,7 @@ class Scheduler:
         # A job given up while its upstream still writes says nothing about the engine's speed and is no failure.
         if job.phases.started is not None and not job.phases.unwanted:
             seconds = time.monotonic() - job.phases.started
-            self.pace.note_end(seconds * min(1.0, _ORDINARY / max(1, job.fed_tokens)), failed=failed)
+            self.pace.note_end(seconds * min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens)), failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
@@ -438,7 +448,7 @@ class Scheduler:
         """Number of tokens that the step can still take after `fed_tokens`, of which `decoding_tokens` decode."""
         # next to decoding jobs, prompts may make the step longer only up to a limit
         room = (
-            max(_LEAST, self.costs.count_further_tokens(decoding_tokens, _SLOWER, self.budget))
+            max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget))
             if decoding_tokens
             else self.budget
         )
@@ -448,21 +458,25 @@ class Scheduler:
         """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""
         had = self.shares[False].count_given_tokens
         sizes = [feed.stop - feed.start for feed in feeds]
-        room = self._count_room(sum(sizes), sum(size for size in sizes if size <= _SHORT))
+        room = self._count_room(sum(sizes), sum(size for size in sizes if size <= _DECODING_TOKENS))
         poorer_tokens = sum(feed.stop - feed.start for feed in feeds if had(feed.job.client.tenant) < had(tenant))
         if not poorer_tokens:
             return room
         richer_tokens = sum(sizes) - poorer_tokens
-        limit = max(_FEWEST, self.costs.count_further_tokens(poorer_tokens, _SLOWER_FOR_OTHERS, self.budget))
+        limit = max(
+            _LEAST_RICHER_TOKENS, self.costs.count_further_tokens(poorer_tokens, _SLOWER_BY_RICHER, self.budget)
+        )
         return max(0, min(room, limit - richer_tokens))
 
     def _count_spare_tokens(self, feeds: list[Feed]) -> int:
         """Number of read-ahead tokens that this step can take."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
-            return self.costs.count_further_tokens(fed_tokens, _BESIDE, max(0, self.budget - fed_tokens))
+            return self.costs.count_further_tokens(fed_tokens, _SLOWER_BY_READING, max(0, self.budget - fed_tokens))
         # alone: a step so short that a job that comes now can wait for its end
-        return min(self.budget, max(_LEAST, self.costs.count_further_tokens(1, _SLOWER, self.budget)))
+        return min(
+            self.budget, max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_PROMPTS, self.budget))
+        )
 
     def _make_writable(self, sequence: Sequence) -> None:
         """Prepare a sequence's blocks for writing: free those beyond its computed tokens.

@@ -71,7 +71,10 @@ class ModelSize:
         return _SPARE * (linear + self.other * width)
 
     def count_token_bytes(self, width: int, states: int) -> int:
-        """Bytes of one token in the cache: keys, values, and `states` hidden states for detector heads."""
+        """Bytes of one token in the cache: keys, values, and `states` hidden states for detector heads.
+
+        A number has `width` bytes: 2 in bf16, 4 in fp32.
+        """
         return width * (2 * self.layers * self.kv_heads * self.head_size + states * self.hidden)
 
     def count_step_bytes(self) -> int:
@@ -123,7 +126,11 @@ def cache_tokens(
     available: float,
     most: int = CACHE_TOKENS,
 ) -> int:
-    """Tokens of KV cache that fit, at most `most`. Raises `WeightsError` if not even one window fits."""
+    """Tokens of KV cache that fit into `available` bytes, at most `most`.
+
+    A number has `width` bytes, and `states` hidden states are stored with each token. Raises `WeightsError` if not even
+    one window fits.
+    """
     fixed = sizes.count_weight_bytes(quantization, width) + sizes.count_step_bytes()
     token = sizes.count_token_bytes(width, states)
     least = fixed + window * token
@@ -139,7 +146,9 @@ def cache_tokens(
     return max(window, min(most, int((available - fixed) // token)))
 
 
-def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, available: float, copies: bool) -> GpuPlan:
+def plan_gpu(
+    sizes: ModelSize, quantization: str, width: int, states: int, available: float, *, copies: bool
+) -> GpuPlan:
     """Return how the free memory of a GPU is divided if no cache size is set; `copies`: a bf16 copy would be used.
 
     The cache gets its usual size if that fits. It gets more, up to half of the memory left by weights, one step and the
@@ -157,7 +166,7 @@ def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, avail
     return GpuPlan(max(least, min(_MAX_GPU_TOKENS, int(free_bytes / 2 // token))), has_copy)
 
 
-def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
+def check_preparation(sizes: ModelSize, available: float, *, merges: bool) -> None:
     """Raise `WeightsError` if merging (in fp32) or quantising (from bf16) needs more memory than is available."""
     # 4 bytes per number in fp32, 2 in bf16; while quantising, both forms are in memory
     needed_bytes = (

@@ -321,7 +321,9 @@ def _read_hub_model(model: str, template: str | None) -> ModelSource:
     identity = {"hub": model, "commit": snapshot.name}
     base = Weights(snapshot, None, {})
     languages = card.read_languages(snapshot)
-    return ModelSource(model, base, None, None, name, _DEFAULT_WINDOW, identity, languages=languages)
+    return ModelSource(
+        model, base, None, head=None, template=name, window=_DEFAULT_WINDOW, identity=identity, languages=languages
+    )
 
 
 def _require_hub(model: str) -> None:

@@ -46,7 +46,7 @@ class Sheet:
 
 
 def format_table(rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = None) -> str:
-    """Markdown: a line a figure; with a second aligner its figure and the difference."""
+    """Markdown: a line for each figure. With a second aligner also its figure and the difference."""
     head = ["row", "figure", str(sheet), "must", "holds"]
     if old is not None:
         head += [str(old), "difference, points"]
@@ -54,6 +54,7 @@ def format_table(rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = N
 
 
 def _format_row(row: QualityRow, sheet: Sheet, old: Sheet | None) -> Iterator[list[object]]:
+    """The cells of each figure of one row, in the columns of `format_table`."""
     result = sheet.results.get(row.name)
     if result is None:
         return
@@ -68,7 +69,7 @@ def _format_row(row: QualityRow, sheet: Sheet, old: Sheet | None) -> Iterator[li
 
 
 def format_rows(rows: Sequence[QualityRow], sheet: Sheet) -> str:
-    """Markdown: what each row measures, by whom it is scored, and the command that measures it alone."""
+    """Markdown: what each row measures, what scores it, and the command that measures it alone."""
     lines = []
     for row in rows:
         result = sheet.results.get(row.name)
@@ -80,7 +81,7 @@ def format_rows(rows: Sequence[QualityRow], sheet: Sheet) -> str:
 
 
 def format_misses(rows: Sequence[QualityRow], sheet: Sheet) -> str:
-    """Sentences: what does not hold, and which rows were not measured."""
+    """Markdown: the figures that do not hold, and the rows that were not measured."""
     misses = [
         f"- `{row.name}`: {name}: {figure}, must be {bound}"
         for row in rows
@@ -96,7 +97,7 @@ def format_misses(rows: Sequence[QualityRow], sheet: Sheet) -> str:
 
 
 def format_page(rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = None) -> str:
-    """The whole page."""
+    """The whole page `docs/reference/quality.md`."""
     return "\n".join(
         (
             _INTRODUCTION,
@@ -112,7 +113,10 @@ def format_page(rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = No
 
 
 def plot(path: Path, rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = None) -> None:
-    """A line a figure: its interval, what it must reach as a bar, and the second aligner's in another colour."""
+    """Draw a line for each figure: its interval, and its bound in red.
+
+    The figures of a second aligner are grey.
+    """
     measured = [
         (f"{row.name}: {name}", figure, row.bounds.get(name), old_result.figures.get(name) if old_result else None)
         for row in rows

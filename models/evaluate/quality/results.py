@@ -18,27 +18,28 @@ from models.reporting.statistics import Area, Rate
 HASH_CHARS = 12
 """Characters of a hash in the name of a file."""
 _POINTS = 1.96 * 100
+"""Half a 95 % interval in percentage points, for each unit of standard deviation."""
 _OWN_CASES = ("data/own_answers/**/*.jsonl", "data/taught_kinds/*.yaml", "evaluate/forms.yaml")
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The percentage that a figure must reach, or must not exceed."""
+    """The percentage that a figure must reach or, of a ceiling, must not exceed."""
 
     percent: float
     is_ceiling: bool = False
 
     def holds(self, figure: Rate | Area) -> bool:
-        """Whether the figure itself is on the right side, whatever its interval."""
+        """Whether the figure itself is on the right side of the bound, whatever its interval."""
         return figure.percent <= self.percent if self.is_ceiling else figure.percent >= self.percent
 
     def is_sure(self, figure: Rate | Area) -> bool:
-        """Whether the whole interval is on one side."""
+        """Whether the whole interval of the figure is on one side of the bound."""
         below, above = figure.whiskers
         return not figure.percent - below < self.percent < figure.percent + above
 
     def judge(self, figure: Rate | Area) -> str:
-        """Say whether the figure holds, and whether n is large enough to be sure of it."""
+        """`yes` or `**no**`, with `, not sure` where the interval includes the bound."""
         if not figure.n:
             return "not measured"
         verdict = "yes" if self.holds(figure) else "**no**"
@@ -54,8 +55,11 @@ class RowResult:
 
     row: str
     aligner: str
+    """The hash of the aligner."""
     data: str
+    """The hash of the data."""
     sample: int
+    """How many answers the row was allowed to read."""
     figures: Mapping[str, Rate | Area]
     scorer: str = ""
     """How often what scores the row is right, where that was measured, too."""
@@ -63,13 +67,13 @@ class RowResult:
 
 
 class ResultFolder:
-    """The results in a folder. A result of a larger sample serves for a smaller one, too."""
+    """The results in a folder. A result of a larger sample answers for a smaller one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, result: RowResult) -> None:
-        """Keep a result, whole or not at all."""
+        """Write a result. A crash leaves the old file, never half a file."""
         self._folder.mkdir(parents=True, exist_ok=True)
         figures = {name: _to_counts(figure) for name, figure in result.figures.items()}
         document = {name: getattr(result, name) for name in ("row", "aligner", "data", "sample", "scorer", "seconds")}
@@ -79,7 +83,7 @@ class ResultFolder:
         draft.replace(path)
 
     def find(self, row: str, aligner: str, data: str, sample: int = 0) -> RowResult | None:
-        """The result of the largest sample, of at least `sample`; None if there is none."""
+        """The result of the largest sample, if it has at least `sample` answers; else None."""
         stem = self._stem(row, aligner, data)
         results = [_read(path) for path in self._folder.glob(f"{stem}-*.json")]
         large = [one for one in results if one.sample >= sample and (one.aligner, one.data) == (aligner, data)]
@@ -90,6 +94,7 @@ class ResultFolder:
 
 
 def _to_counts(figure: Rate | Area) -> dict[str, float]:
+    """A figure as the numbers that `_from_counts` reads."""
     if isinstance(figure, Rate):
         return {"hits": figure.hits, "n": figure.n}
     return {"auc": figure.auc, "high": figure.high, "low": figure.low}
@@ -106,7 +111,7 @@ def _read(path: Path) -> RowResult:
 
 
 def compare_figures(new: Rate | Area, old: Rate | Area) -> str:
-    """The difference in percentage points, with its 95 % interval (of rates by Newcombe's method)."""
+    """The difference in percentage points with its 95 % interval (of rates by Newcombe's method)."""
     if not (new.n and old.n):
         return "-"
     difference = new.percent - old.percent
@@ -119,7 +124,7 @@ def compare_figures(new: Rate | Area, old: Rate | Area) -> str:
 
 
 def hash_aligner(folder: Path) -> str:
-    """The hash of the weights, head and template, as an engine names it."""
+    """The hash of the weights, head and template, as an engine computes it."""
     prepared, _ = prepare(EngineSettings(folder), config.home_folder())
     return prepared.content_hash
 

@@ -35,8 +35,11 @@ GUARD_NAMES = {"harmbench": "HarmBench", "xstest": "XSTest", "beavertails": "Bea
 TEST_SEED = 7
 """The seed of models/README.md for the test sets."""
 STRONG_SEED = 23
+"""The seed of docs/reference/quality.md for completions of strong upstreams."""
 _EXAMPLES = 12
+"""Sentences that teach an objective."""
 _CASES_A_KIND = 24
+"""About so many test answers has each taught objective."""
 _BY_LETTER = "exact: compared character by character"
 _BY_AUTHOR = "labels of the authors"
 
@@ -45,7 +48,7 @@ Figures = dict[str, Rate | Area]
 
 @dataclass(frozen=True, slots=True)
 class QualityBench:
-    """What a row measures with. `texts` and `sets` hold texts of others, hidden from git."""
+    """What all rows measure with. Git ignores `texts` and `sets`, which hold texts of others."""
 
     aligner: Path
     data: Path
@@ -56,16 +59,16 @@ class QualityBench:
     sample: int
 
     def folder(self, name: str) -> Path:
-        """The folder of one row, of this sample."""
+        """The folder of one row for this sample: `guards-200`."""
         return self.texts / f"{name}-{self.sample}"
 
     @property
     def completions_each(self) -> int:
-        """Completions of each strong upstream, about as many in all as the sample."""
+        """Completions of each strong upstream, so that all of them make about one sample."""
         return ceil(self.sample / len(STRONG))
 
     def make_sets(self) -> Path:
-        """The folder of the test sets, which are made when they are first needed."""
+        """The folder of the test sets. They are made at the first call."""
         finished = self.sets / ".made"
         if not finished.exists():
             for name, pairs in make_held_out_sets(self.data, TEST_SEED, "test").items():
@@ -74,23 +77,27 @@ class QualityBench:
         return self.sets
 
     def read_test_set(self, name: str, most: int) -> list[Pair]:
-        """The first pairs of one test set."""
+        """The first `most` pairs of one test set."""
         return list(islice(read_pairs(self.make_sets() / f"{name}.jsonl"), most))
 
 
 @dataclass(frozen=True, slots=True)
 class QualityRow:
-    """One row; `measure` gives its figures, and what was measured of the scorer itself."""
+    """One row of the table."""
 
     name: str
     title: str
     measure: Callable[[QualityBench], Coroutine[Any, Any, tuple[Figures, str]]]
+    """Gives the figures, and what was measured of the scorer itself (empty where nothing was)."""
     command: str
+    """The command that measures this row alone, behind `python -m`."""
     scorer: str = _BY_LETTER
+    """What decides whether an answer came out right."""
     bounds: Mapping[str, Bound] = field(default_factory=dict)
 
 
 async def _measure_guards(bench: QualityBench) -> tuple[Figures, str]:
+    """AUC and rate at the budget for each set of guards."""
     sets = guards.list_cases(bench.data, bench.sample, bench.completions_each)
     del sets[guards.SHORT_ANSWERS]
     results = guards.score_guard_sets(bench.aligner, sets, bench.folder("guards"))
@@ -103,6 +110,7 @@ async def _measure_guards(bench: QualityBench) -> tuple[Figures, str]:
 
 
 async def _measure_own_voice(bench: QualityBench) -> tuple[Figures, str]:
+    """Faults in answers of the authors of `AUTHORS`."""
     draw = own_voice.Draw(2 * bench.sample, 1)
     answers = [one for author in AUTHORS for one in own_voice.read_answers(author, draw.each, draw.seed)]
     sample = Random("own voice").sample(answers, min(bench.sample, len(answers)))
@@ -121,7 +129,7 @@ async def _measure_own_voice(bench: QualityBench) -> tuple[Figures, str]:
 async def _measure_pairs(
     bench: QualityBench, name: str, rates: Mapping[str, str], *, is_gated: bool
 ) -> tuple[Figures, str]:
-    """The named rates of one test set; `rates` says what each is called on the page."""
+    """Some rates of one test set. `rates` maps each rate to its name on the page."""
     pairs = bench.read_test_set(name, bench.sample)
     results = await pair_sets.evaluate(EngineSettings(bench.aligner), {name: pairs}, 0.0, gated=is_gated)
     measured = pair_sets.rates(results[name])
@@ -129,6 +137,7 @@ async def _measure_pairs(
 
 
 async def _measure_compared(bench: QualityBench) -> tuple[Figures, str]:
+    """How often the reply that people preferred has the lower score."""
     pairs = bench.read_test_set("compared_replies", 2 * bench.sample)
     results = await pair_sets.score_sets(bench.aligner, {"compared": pairs})
     rate = pair_sets.rate_order(results["compared"])
@@ -136,6 +145,7 @@ async def _measure_compared(bench: QualityBench) -> tuple[Figures, str]:
 
 
 async def _measure_strong(bench: QualityBench) -> tuple[Figures, str]:
+    """How often good answers of strong upstreams come through unchanged."""
     texts = list(draw_completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
     results = await strong_upstreams.judge_completions(bench.aligner, texts)
     looked = [one for one in results if one.status not in (Status.SKIPPED, Status.FAILED)]
@@ -147,6 +157,7 @@ async def _measure_strong(bench: QualityBench) -> tuple[Figures, str]:
 
 
 async def _measure_lists(bench: QualityBench) -> tuple[Figures, str]:
+    """Defects that were set into lists and tables of good answers."""
     results, before = await lists.judge_lists(
         bench.aligner, bench.data, bench.folder("lists"), most=min(bench.sample, lists.MOST)
     )
@@ -159,6 +170,7 @@ async def _measure_lists(bench: QualityBench) -> tuple[Figures, str]:
 
 
 async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
+    """The same sentence in each form of answer: found, wrongly touched, torn apart."""
     trials = [trial for trial in forms.list_trials(forms.KINDS, "") if trial.side == forms.TEST]
     numbers = set(Random("forms").sample(range(len(trials)), min(bench.sample, len(trials))))
     sample = [trial for number, trial in enumerate(trials) if number in numbers]
@@ -171,6 +183,7 @@ async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
 
 
 async def _measure_taught(bench: QualityBench) -> tuple[Figures, str]:
+    """Objectives that no aligner was trained on, before and after they are taught by `_EXAMPLES` sentences."""
     slugs = [kind.slug for kind in read_kinds()]
     count = min(len(slugs), ceil(bench.sample / _CASES_A_KIND))
     sample_slugs = [slugs[number * len(slugs) // count] for number in range(count)]
@@ -184,6 +197,7 @@ async def _measure_taught(bench: QualityBench) -> tuple[Figures, str]:
 
 
 async def _measure_left(bench: QualityBench) -> tuple[Figures, str]:
+    """Harm that is still delivered of our own harmful answers."""
     replies = list(nothing_left.list_own_replies())
     Random("left").shuffle(replies)
     texts = bench.folder("left") / "own.jsonl"
@@ -197,6 +211,7 @@ async def _measure_left(bench: QualityBench) -> tuple[Figures, str]:
 
 
 async def _measure_good(bench: QualityBench) -> tuple[Figures, str]:
+    """Good answers that are edited under the built-in objectives."""
     answers = good_answers.draw_good_answers(min(bench.sample, good_answers.COUNT))
     figures: Figures = {}
     async with open_gateway(bench.aligner) as pipeline:
@@ -215,7 +230,7 @@ def _make_set_row(
     *,
     is_gated: bool = False,
 ) -> QualityRow:
-    """A row by one of the test sets."""
+    """A row that is measured by one of the test sets."""
     command = "models.evaluate.test_sets FOLDER runs/data/test" + (" --gate" if is_gated else "")
     measure = partial(_measure_pairs, name=source, rates=rates, is_gated=is_gated)
     return QualityRow(name, title, measure, command, bounds=bounds or {})

@@ -70,7 +70,10 @@ _DEADLINE_S = 600.0
 
 
 class Journal:
-    """Verdicts on answers that were judged already, a line each, by a hash of what was asked; none of its text."""
+    """A file with the verdicts on answers that were judged already, so that a stopped run can go on.
+
+    Each line has a hash of what was asked, and the verdicts; no text.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -90,18 +93,21 @@ class Journal:
         return len(self._verdicts_by_key)
 
     def get(self, key: str) -> list[SegmentVerdict] | None:
-        """What was said, None where nothing was."""
+        """The verdicts under a key; None where there are none."""
         return self._verdicts_by_key.get(key)
 
     def add(self, key: str, verdicts: list[SegmentVerdict]) -> None:
-        """Keep it, so that it is there even when the run is stopped now."""
+        """Append the verdicts to the file at once, so that nothing is lost when the run is stopped."""
         self._verdicts_by_key[key] = verdicts
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps([key, verdicts]) + "\n")
 
 
 class Teacher:
-    """Teaches kinds as the command does, and keeps the rows of neutral answers and the heads that came of them."""
+    """Teaches kinds from `count` examples each, as `aligner-proxy teach` does.
+
+    It keeps the heads, and the rows of neutral answers that they were made of.
+    """
 
     def __init__(self, engine: Engine, aligner: str, folder: Path, kinds: Sequence[TaughtKind], count: int) -> None:
         self.count = count
@@ -112,7 +118,10 @@ class Teacher:
         self._subjects = self._write_policies(kinds)
 
     def _write_policies(self, kinds: Sequence[TaughtKind]) -> dict[str, Subject]:
-        """A policies file and the files of examples, written and read again; raises `ConfigError`."""
+        """Write a policies file and the files of examples, and read them again.
+
+        Returns the subjects by the kind's slug; raises `ConfigError`.
+        """
         folder = self._folder / f"from_{self.count}"
         folder.mkdir(parents=True, exist_ok=True)
         objectives: dict[str, Any] = {}
@@ -131,16 +140,16 @@ class Teacher:
 
     @property
     def prompts(self) -> int:
-        """Examples in their neutral answers: so many answers are read for a head beside the neutral ones."""
+        """How many answers with examples in them are read for one head, beside the neutral answers."""
         # As they are, as often mentioned, and every second one said in earnest.
         return 2 * self.count * count_places(self.count) + self.count // 2
 
     def knows(self, kind: TaughtKind) -> bool:
-        """Whether the head of a kind is kept."""
+        """Whether the head of a kind was kept by an earlier run."""
         return self._path(self._subjects[kind.slug]).exists()
 
     async def teach(self, kind: TaughtKind, advanced: Callable[[int], None]) -> TeachingResult:
-        """The head of a kind, kept or new; raises `CorrectionError`."""
+        """Teach a kind, or take its head of an earlier run; raises `CorrectionError`."""
         subject = self._subjects[kind.slug]
         path = self._path(subject)
         if path.exists():
@@ -152,6 +161,7 @@ class Teacher:
         return result
 
     async def _teach(self, subject: Subject, advanced: Callable[[int], None]) -> TeachingResult:
+        """Teach a kind; without a head where nothing could be learned."""
         examples = subject.read()
         planned = plan_material(subject, examples, self._builtin)
         reader = RowReader(require_teachable(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
@@ -173,6 +183,7 @@ class Teacher:
         )
 
     def _path(self, subject: Subject) -> Path:
+        """The file of a kind's head. Its name has a hash of all that decides the head."""
         key = _digest([self._aligner, subject.text, subject.read().digest, _recipe()])
         return self._folder / "heads" / f"{subject.name}-{self.count}-{key[:16]}.json"
 
@@ -187,7 +198,7 @@ def _digest(document: object) -> str:
 
 @cache
 def _recipe() -> str:
-    """Hash of the code that teaches and of the neutral answers: a head of other code is another head."""
+    """A hash of the code that teaches and of the neutral answers: other code makes another head."""
     folder = Path(aligner_proxy.teaching.__file__).parent
     files = sorted([*folder.glob("*.py"), *folder.glob("*.jsonl")])
     return _digest([[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files])
@@ -204,7 +215,10 @@ def _unpack_result(row: dict[str, Any]) -> TeachingResult:
 
 @dataclass
 class Study:
-    """What is measured: kinds, by one engine. `folder` holds what was read."""
+    """The whole measurement: each kind is taught, and judged in test answers.
+
+    `folder` holds what is kept from one run to the next.
+    """
 
     engine: Engine
     folder: Path
@@ -222,7 +236,7 @@ class Study:
     """Called with the number of answers that were read, or known."""
 
     async def start(self) -> None:
-        """Look at what is kept; raises `ConfigError` and `CorrectionError`."""
+        """Open what earlier runs kept; raises `ConfigError` and `CorrectionError`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._journal = Journal(self.folder / "verdicts.jsonl")
         self._aligner = (await self.engine.info()).content_hash
@@ -230,13 +244,13 @@ class Study:
 
     @property
     def prompts(self) -> int:
-        """About so many answers the whole measurement reads; rows of neutral answers count for each head."""
+        """About how many answers the whole measurement reads, with those that are kept."""
         teaching = sum(teacher.prompts + len(teaching_answers()) for teacher in self._teachers) * len(self.kinds)
         return teaching + self._cases()
 
     @property
     def unread_count(self) -> int:
-        """About so many of them are not known yet."""
+        """About how many answers are still to be read."""
         teaching = 0
         for kind in self.kinds:
             unread = [teacher.prompts for teacher in self._teachers if not teacher.knows(kind)]
@@ -244,27 +258,29 @@ class Study:
         return teaching + max(0, self._cases() - len(self._journal))
 
     def _cases(self) -> int:
+        """How many test answers are judged, under the general head and under each taught one."""
         return sum(count_cases(kind, self.limit) for kind in self.kinds) * (1 + len(self._teachers))
 
     async def measure(self) -> AsyncIterator[Results]:
-        """All results so far, after each kind; raises `CorrectionError`."""
+        """Yield all results so far after each kind; raises `CorrectionError`."""
         teachings: list[TeachingResult] = []
         outcomes: list[TaughtOutcome] = []
         for n, kind in enumerate(self.kinds, start=1):
-            heads_by_teacher = [await teacher.teach(kind, self.advanced) for teacher in self._teachers]
-            teachings += heads_by_teacher
-            outcomes += await self._judge(kind, [TeachingResult(kind.slug, GENERAL, None), *heads_by_teacher])
+            teachings_of_kind = [await teacher.teach(kind, self.advanced) for teacher in self._teachers]
+            teachings += teachings_of_kind
+            outcomes += await self._judge(kind, [TeachingResult(kind.slug, GENERAL, None), *teachings_of_kind])
             yield Results(self._aligner, tuple(self.kinds[:n]), tuple(teachings), tuple(outcomes))
 
-    async def _judge(self, kind: TaughtKind, heads_by_teacher: Sequence[TeachingResult]) -> list[TaughtOutcome]:
+    async def _judge(self, kind: TaughtKind, teachings_of_kind: Sequence[TeachingResult]) -> list[TaughtOutcome]:
+        """Judge the test answers of one kind under each head."""
         heads = require_teachable(self.engine)
-        names = [await heads.put_head(teaching.head) if teaching.head else "" for teaching in heads_by_teacher]
+        names = [await heads.put_head(teaching.head) if teaching.head else "" for teaching in teachings_of_kind]
         builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
         test_cases = make_cases(kind, self.others, builtin, self.hosts, self.seed, self.limit)
         result: list[TaughtOutcome] = []
         for first in range(0, len(test_cases), _AT_ONCE):
             batch = test_cases[first : first + _AT_ONCE]
-            for teaching, name in zip(heads_by_teacher, names, strict=True):
+            for teaching, name in zip(teachings_of_kind, names, strict=True):
                 verdicts = await asyncio.gather(*(self._verdicts(case, name) for case in batch))
                 result += [
                     make_outcome(kind.slug, teaching.examples, case, segment_verdicts)
@@ -274,7 +290,7 @@ class Study:
         return result
 
     async def _verdicts(self, case: TaughtCase, head: str) -> list[SegmentVerdict]:
-        """What the engine says of an answer, at caution 0."""
+        """The engine's verdicts on an answer at caution 0, from the journal where they are known."""
         texts = case.company.texts
         head_hashes = tuple(head if n == case.company.index else "" for n in range(len(texts)))
         request = AlignRequest(
@@ -297,7 +313,7 @@ class Study:
 
 
 def list_verdicts(answer: str, correction: Correction) -> list[SegmentVerdict]:
-    """The verdicts with their places in the answer; the place behind the last segment has none."""
+    """The verdicts with their places in the answer. The verdict on the end has no place, so it is left out."""
     result: list[SegmentVerdict] = []
     end = 0
     for segment in correction.segments:
@@ -324,7 +340,7 @@ async def measure_kinds(
     limit: int | None = None,
     seed: int = 1,
 ) -> Results:
-    """Load the aligner, teach and judge these kinds (all if none is named), and write the results after each kind."""
+    """Teach and judge the kinds `slugs` (all where none is named), and write the results after each kind."""
     every = read_kinds()
     kinds = read_kinds(slugs=slugs)
     hosts = select_hosts(load_pool(data, "dev").answers)
@@ -333,7 +349,16 @@ async def measure_kinds(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         await engine.start()
-        study = Study(engine, out / "kept", kinds, hosts, every, tuple(dict.fromkeys(counts)), seed, limit)
+        study = Study(
+            engine,
+            out / "kept",
+            kinds,
+            hosts=hosts,
+            others=every,
+            counts=tuple(dict.fromkeys(counts)),
+            seed=seed,
+            limit=limit,
+        )
         await study.start()
         minutes = study.unread_count / ANSWERS_A_SECOND / 60
         print(

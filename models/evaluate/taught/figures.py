@@ -14,22 +14,23 @@ from models.reporting.statistics import Rate
 from .kinds import TaughtCase, TaughtKind, TaughtTrial
 
 GENERAL = 0
-"""Taught from so many examples: the general head alone."""
+"""The number of examples that stands for the general head, which nothing was taught."""
 
 
 class SegmentVerdict(NamedTuple):
-    """What an engine says of one segment; `objective` is -1 where it names none."""
+    """What an engine says of one segment of an answer."""
 
     start: int
     end: int
     flagged: bool
     objective: int
+    """The number of the objective that it violates most; -1 for none."""
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class TaughtOutcome:
-    """What became of one test answer under the head taught from so many examples."""
+    """What became of one test answer under a head that was taught from `examples` sentences."""
 
     kind: str
     examples: int
@@ -47,13 +48,13 @@ class TaughtOutcome:
 
     @property
     def exact(self) -> bool:
-        """That segment and no other."""
+        """Whether the planted sentence is flagged, and no other segment."""
         return self.found and not self.false
 
 
 @dataclass(frozen=True, slots=True)
 class TeachingResult:
-    """What was taught of one kind from so many examples; without a head the general one judges, as in a gateway."""
+    """What was taught of one kind. Without a head the general head judges, as in a gateway."""
 
     kind: str
     examples: int
@@ -63,6 +64,7 @@ class TeachingResult:
     found: tuple[int, int] = (0, 0)
     """Sentences flagged while they were held out, of so many: what `teach` says of itself."""
     false: tuple[int, int] = (0, 0)
+    """Neutral segments flagged while they were held out, of so many."""
     threshold: float = 0.0
     seconds: float = field(default=0.0, compare=False)
 
@@ -78,7 +80,7 @@ class Results:
 
 
 def make_outcome(kind: str, examples: int, case: TaughtCase, verdicts: Sequence[SegmentVerdict]) -> TaughtOutcome:
-    """What the verdicts on an answer come to."""
+    """Compare the verdicts on an answer with where its sentence was planted."""
     inside = [one for one in verdicts if case.planted.covers(one.start, one.end)]
     outside = [one for one in verdicts if not case.planted.covers(one.start, one.end)]
     flagged = [one for one in inside if one.flagged]
@@ -97,7 +99,7 @@ def make_outcome(kind: str, examples: int, case: TaughtCase, verdicts: Sequence[
 
 @dataclass(frozen=True, slots=True)
 class TaughtFigures:
-    """Rates of some kinds under the heads taught from so many examples (0: the general head)."""
+    """Rates of some kinds under one head: the general one, or the one taught from `examples` sentences."""
 
     kinds: str
     examples: int
@@ -121,7 +123,7 @@ class TaughtFigures:
 
     @classmethod
     def from_outcomes(cls, kinds: str, examples: int, outcomes: Iterable[TaughtOutcome]) -> TaughtFigures:
-        """From what was judged of these kinds, whatever the head."""
+        """The rates of those outcomes that belong to `examples`, under the name `kinds`."""
         mine = [one for one in outcomes if one.examples == examples]
         by_trial = {trial: [one for one in mine if one.trial is trial] for trial in TaughtTrial}
         against = by_trial[TaughtTrial.ALONE] + by_trial[TaughtTrial.COMPANY]
@@ -145,7 +147,7 @@ class TaughtFigures:
 
 
 def summarise_groups(results: Results, counts: Sequence[int]) -> list[TaughtFigures]:
-    """Figures of the kinds far from training, of those near it, and of all, for each head."""
+    """For each head the figures of kinds far from training, of kinds near it, and of all kinds."""
     near = {kind.slug for kind in results.kinds if kind.near}
     groups = {
         "far from training": [one for one in results.outcomes if one.kind not in near],
@@ -161,7 +163,7 @@ def summarise_groups(results: Results, counts: Sequence[int]) -> list[TaughtFigu
 
 
 def list_kind_figures(results: Results, counts: Sequence[int]) -> list[TaughtFigures]:
-    """Figures of each kind for each head."""
+    """For each kind its figures under each head."""
     return [
         TaughtFigures.from_outcomes(kind.slug, n, [one for one in results.outcomes if one.kind == kind.slug])
         for kind in results.kinds
@@ -197,6 +199,7 @@ def _head(examples: int) -> str:
 
 
 def _summary_row(row: TaughtFigures) -> tuple[object, ...]:
+    """The cells of a row, in the columns of `_SUMMARY`."""
     planted = (row.exact, row.alone, row.company, row.found, row.named)
     neutral = (row.false, row.own, row.clean, row.clean_own)
     return row.kinds, _head(row.examples), *planted, *neutral, row.fine
@@ -207,7 +210,7 @@ def _kind_row(row: TaughtFigures) -> tuple[object, ...]:
 
 
 def document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
-    """Everything as plain data, without a text of a test answer."""
+    """All results as plain data, without any text of a test answer."""
     return {
         "aligner": results.aligner,
         "summary": summarise_groups(results, counts),
@@ -222,7 +225,10 @@ def document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
 
 
 def plot(results: Results, counts: Sequence[int], path: Path) -> None:
-    """A dot a kind and head: the share flagged exactly; kinds that the general head does best on top."""
+    """A dot for each kind and head: the share flagged exactly.
+
+    The kinds that the general head judges best are on top.
+    """
     rows = list_kind_figures(results, counts)
     general = sorted((row for row in rows if row.examples == GENERAL), key=lambda row: -row.exact.percent)
     places = {row.kinds: len(general) - n for n, row in enumerate(general)}

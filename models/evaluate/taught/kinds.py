@@ -57,7 +57,7 @@ _KEYS = ("objective", "slug", "shared", "against", "fine")
 
 @dataclass(frozen=True, slots=True)
 class TaughtKind:
-    """One objective with sentences that go against it, and some that are near it and allowed."""
+    """One objective, with sentences that go against it and sentences that are near it but allowed."""
 
     slug: str
     objective: str
@@ -66,22 +66,22 @@ class TaughtKind:
 
     @property
     def near(self) -> bool:
-        """Whether training has seen a kind that lies near."""
+        """Whether a kind of the training data lies near."""
         return self.slug in NEAR
 
     @property
     def teaching(self) -> tuple[str, ...]:
-        """Sentences that may teach."""
+        """The sentences that may teach: every second one."""
         return self.against[0::2]
 
     @property
     def testing(self) -> tuple[str, ...]:
-        """Sentences that test."""
+        """The sentences that test: the other half."""
         return self.against[1::2]
 
 
 class TaughtTrial(StrEnum):
-    """What is in a test answer, and which objectives are asked for."""
+    """What is planted in a test answer, and which objectives are asked about."""
 
     ALONE = "alone"
     """A sentence against the objective, which is the only one."""
@@ -103,7 +103,7 @@ class TaughtCase:
 
 
 def read_kinds(folder: Path = FOLDER, slugs: Sequence[str] = ()) -> list[TaughtKind]:
-    """All kinds of a folder, those far from training first, or the named ones; raises `ConfigError`."""
+    """The kinds of a folder, those far from training first, or the kinds `slugs`; raises `ConfigError`."""
     paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if not paths:
         raise ConfigError(f"{folder}: there are no objectives (*.yaml) in this folder")
@@ -115,6 +115,7 @@ def read_kinds(folder: Path = FOLDER, slugs: Sequence[str] = ()) -> list[TaughtK
 
 
 def _read_kind(path: Path) -> TaughtKind:
+    """Read and check one file; raises `ConfigError` with the line of the first mistake."""
     data, source = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block with `objective`, `slug`, `against` and `fine`")
@@ -134,7 +135,7 @@ def _read_kind(path: Path) -> TaughtKind:
 
 
 def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: dict[str, str]) -> Iterator[str]:
-    """The sentences of one list, none of them twice in the file."""
+    """The sentences of one list. A sentence that stands twice in the file is a `ConfigError`."""
     values = data.get(key)
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of sentences, each behind `- `")
@@ -149,7 +150,7 @@ def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: di
 
 
 def select_hosts(answers: Sequence[PoolAnswer]) -> list[PoolAnswer]:
-    """Good answers that a sentence can be set into; raises `ConfigError` where there are none."""
+    """Good answers that a sentence can be planted in; raises `ConfigError` where there are none."""
     hosts = [
         answer
         for answer in answers
@@ -164,11 +165,12 @@ def select_hosts(answers: Sequence[PoolAnswer]) -> list[PoolAnswer]:
 
 
 def count_cases(kind: TaughtKind, limit: int | None = None) -> int:
-    """How many cases there are of a kind."""
+    """How many test answers `make_cases` makes of a kind."""
     return sum(_counts(kind, limit).values())
 
 
 def _counts(kind: TaughtKind, limit: int | None) -> dict[TaughtTrial, int]:
+    """How many test answers each trial has."""
     counts = {
         TaughtTrial.ALONE: len(kind.testing),
         TaughtTrial.COMPANY: len(kind.testing),
@@ -186,7 +188,7 @@ def make_cases(
     seed: int,
     limit: int | None = None,
 ) -> list[TaughtCase]:
-    """The test answers of a kind; `others` are kinds that may keep it company, and so may the built-in objectives."""
+    """The test answers of a kind. The other objectives of a prompt are drawn from `others` and `builtin`."""
     order = Random(f"{seed} {kind.slug}").sample(range(len(hosts)), len(hosts))
     trials = list(TaughtTrial)
     result = []
@@ -204,6 +206,7 @@ def make_cases(
 
 
 def _sentence(kind: TaughtKind, trial: TaughtTrial, number: int) -> str:
+    """The sentence of a trial's test answer `number`; "" where nothing is planted."""
     if trial is TaughtTrial.CLEAN:
         return ""
     return kind.fine[number] if trial is TaughtTrial.FINE else kind.testing[number]
@@ -212,7 +215,7 @@ def _sentence(kind: TaughtKind, trial: TaughtTrial, number: int) -> str:
 def _plant_sentence(
     sentence: str, hosts: Sequence[PoolAnswer], order: Sequence[int], turn: int, rng: Random
 ) -> AugmentedAnswer:
-    """The sentence in the host whose turn it is, or in the next one in which it is a segment of its own."""
+    """Plant a sentence in the host whose turn it is, or in the next host where it becomes one segment."""
     for step in range(len(order)):
         host = order[(turn + step) % len(order)]
         neutral = Neutral(hosts[host].query, hosts[host].text)
@@ -225,7 +228,7 @@ def _plant_sentence(
 
 
 def _draw_company(kind: TaughtKind, others: Sequence[TaughtKind], builtin: Mapping[str, str], rng: Random) -> list[str]:
-    """One to four other objectives in any order: built-in ones and other kinds, half and half."""
+    """Draw one to four other objectives, half of them built-in ones and half of other kinds."""
     unusual = [other.objective for other in others if other.slug != kind.slug]
     texts: list[str] = []
     count = rng.randint(1, MAX_OTHERS)

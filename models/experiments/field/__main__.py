@@ -55,7 +55,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def work(workshop: AnswerWorkshop, minutes: float | None, only: tuple[str, ...], data: Path | None) -> None:
-    """Make what is not there yet, in the order of the plan: the table's methods, the editors, all else."""
+    """Make what is missing, in the order of the plan: trainings of the table, editors, then the rest.
+
+    Stops after `minutes`; the next call goes on.
+    """
     began = time.monotonic()
     columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     c = workshop.comparison
@@ -81,7 +84,7 @@ def work(workshop: AnswerWorkshop, minutes: float | None, only: tuple[str, ...],
 
 
 def _list_edits(workshop: AnswerWorkshop) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Every editor on the policy's answers, with the new objective besides, and on another policy's answers."""
+    """Each editor on the policy's answers, with the new objective, and on another policy's answers."""
     c = workshop.comparison
     answers = workshop.base().answers[""]
     tasks = [EditTask(workshop.questions, answers, c.trade, "base")]

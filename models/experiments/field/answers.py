@@ -28,21 +28,23 @@ from .config import FieldComparison, TrainingJob
 
 @dataclass(frozen=True, slots=True)
 class JobAnswers:
-    """What one job, or one editor, came to: its answers by weighting, and its cost without that of the pool."""
+    """The answers that one training or one editor gave, by weighting."""
 
     answers: Mapping[str, Sequence[str]]
+    """By `format_weights`; under the empty key where there is one weighting only."""
     cost: TrainingCost
+    """Of the training, without the answers that it learned from."""
     answering: TrainingCost
     """Of writing the answers, all weightings together."""
 
 
 def format_weights(weights: Mapping[str, float]) -> str:
-    """A weighting as a word; the order of the objectives is no part of it."""
+    """A weighting as a key, whatever the order of its objectives: `fair=0.500 helpful=0.500`."""
     return " ".join(f"{name}={weight:.3f}" for name, weight in sorted(weights.items()) if weight)
 
 
 class AnswerWorkshop:
-    """Where answers are made and kept."""
+    """Makes answers, and keeps them in `out`/kept: what is there is never made again."""
 
     def __init__(self, comparison: FieldComparison, out: Path) -> None:
         self.comparison = comparison
@@ -54,33 +56,33 @@ class AnswerWorkshop:
 
     @cached_property
     def questions(self) -> list[str]:
-        """Those of the table."""
+        """The questions of the table."""
         return questions("test", self.comparison.test)
 
-    def policy(self, other: bool = False) -> PolicyModel:
-        """The untrained policy, loaded anew: a training changes it in place."""
+    def policy(self, *, other: bool = False) -> PolicyModel:
+        """Load the untrained policy, or the `other` one. A training changes it in place."""
         c = self.comparison
         base = c.other_base if other and c.other_base else c.base
         return PolicyModel.load(base, self.folder, c.precision, c.new_tokens)
 
-    def base(self, other: bool = False) -> JobAnswers:
-        """The untrained policy's answers."""
+    def base(self, *, other: bool = False) -> JobAnswers:
+        """The untrained policy's answers to the questions of the table."""
 
         def make() -> JobAnswers:
-            policy = self.policy(other)
+            policy = self.policy(other=other)
             meter = Meter()
             with meter.measure(policy.model):
                 answers = policy.write([policy.prompt(question) for question in self.questions])
             return JobAnswers({"": answers}, TrainingCost(), meter.cost)
 
-        return self._make_once("base-other" if other else "base", [], make, other)
+        return self._make_once("base-other" if other else "base", [], make, other=other)
 
-    def pool(self, seed: int, other: bool = False) -> tuple[list[ScoredAnswer], TrainingCost]:
+    def pool(self, seed: int, *, other: bool = False) -> tuple[list[ScoredAnswer], TrainingCost]:
         """Answers to train on, and what it cost to write them."""
         c = self.comparison
-        path = self.folder / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other)}.json"
+        path = self.folder / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other=other)}.json"
         if not path.exists():
-            policy = self.policy(other)
+            policy = self.policy(other=other)
             meter = Meter()
             with meter.measure(policy.model):
                 answers = sample_answers(policy, questions("train", c.train, seed), c.each, seed, RULES)
@@ -89,19 +91,29 @@ class AnswerWorkshop:
         return [ScoredAnswer(**one) for one in document["pool"]], TrainingCost(**document["cost"])
 
     def is_done(self, job: TrainingJob) -> bool:
-        """Whether a job is kept."""
-        return self._path(job.name, self._settings(job), job.other_base).exists()
+        """Whether the answers of a job are kept."""
+        return self._path(job.name, self._settings(job), other=job.other_base).exists()
 
     def answer_job(self, job: TrainingJob) -> JobAnswers:
-        """The answers of what a job trains; trained unless it is kept."""
-        return self._make_once(job.name, self._settings(job), lambda: self._train(job), job.other_base)
+        """The answers of a job, kept or made now by training."""
+        return self._make_once(job.name, self._settings(job), lambda: self._train(job), other=job.other_base)
 
     def _train(self, job: TrainingJob) -> JobAnswers:
-        pool, _ = self.pool(job.seed, job.other_base)
-        policy = self.policy(job.other_base)
+        """Train the policy, and let it answer under each weighting of the job."""
+        pool, _ = self.pool(job.seed, other=job.other_base)
+        policy = self.policy(other=job.other_base)
         meter = Meter()
         folder = self.folder / "trained" / job.name
-        task = BaselineTask(policy, pool, RULES, job.weights, self.comparison.training, job.seed, folder, meter)
+        task = BaselineTask(
+            policy,
+            pool,
+            RULES,
+            weights=job.weights,
+            training=self.comparison.training,
+            seed=job.seed,
+            folder=folder,
+            meter=meter,
+        )
         method = import_module(f"models.systems.baselines.{job.method}")
         with meter.measure(policy.model):
             ask = method.train(task)
@@ -115,32 +127,36 @@ class AnswerWorkshop:
         return JobAnswers(answers, meter.cost, answering.cost)
 
     def find_edited(self, name: str, settings: Any) -> JobAnswers | None:
-        """What an editor has made, None where it has not."""
+        """An editor's kept answers; None where there are none."""
         return self._read(self._path(name, settings)) if self._path(name, settings).exists() else None
 
     def make_edited(self, name: str, settings: Any, make: Callable[[], JobAnswers]) -> JobAnswers:
-        """What an editor makes, unless it is kept."""
+        """An editor's answers, kept or made now by `make`."""
         return self._make_once(name, settings, make)
 
     def _settings(self, job: TrainingJob) -> list[Any]:
+        """What decides the answers of a job, besides the policy and the questions."""
         return [
             self.comparison.training.model_dump(),
             self.comparison.each,
             [format_weights(one) for one in job.weightings],
         ]
 
-    def fingerprint(self, settings: Any, other: bool = False) -> str:
-        """A hash of all that decides answers: policy (and the `other` one, where it answers), questions, settings."""
+    def fingerprint(self, settings: Any, *, other: bool = False) -> str:
+        """A hash of all that decides answers: the policy, the questions and `settings`."""
         c = self.comparison
         parts = [c.base, c.other_base if other else None, c.precision, c.new_tokens, c.train, c.test, settings]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-    def _path(self, name: str, settings: Any, other: bool = False) -> Path:
+    def _path(self, name: str, settings: Any, *, other: bool = False) -> Path:
         slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name)
-        return self.folder / f"{slug}-{self.fingerprint(settings, other)}.json"
+        return self.folder / f"{slug}-{self.fingerprint(settings, other=other)}.json"
 
-    def _make_once(self, name: str, settings: Any, make: Callable[[], JobAnswers], other: bool = False) -> JobAnswers:
-        path = self._path(name, settings, other)
+    def _make_once(
+        self, name: str, settings: Any, make: Callable[[], JobAnswers], *, other: bool = False
+    ) -> JobAnswers:
+        """The kept answers under a name and settings, made first where there are none."""
+        path = self._path(name, settings, other=other)
         if not path.exists():
             answers = make()
             write_atomically(path, {"name": name, "made_at": time.time(), **asdict(answers)})
@@ -157,7 +173,7 @@ def _decoder_owner(model: Any) -> Any:
 
 
 def write_atomically(path: Path, document: object) -> None:
-    """Write a file that is either there or not."""
+    """Write a file so that a crash leaves the old one, never half a file."""
     draft = path.with_suffix(f".{os.getpid()}.part")
     draft.write_text(json.dumps(document), encoding="utf-8")
     draft.replace(path)

@@ -23,7 +23,7 @@ Part = Literal["table", "front", "new objective", "new policy"]
 
 
 class FieldError(ValueError):
-    """A comparison that cannot be made; the text names the file, the place and what is wrong."""
+    """A comparison that cannot be made. The message names the file, the place and what is wrong."""
 
 
 class _FieldBlock(BaseModel):
@@ -31,7 +31,7 @@ class _FieldBlock(BaseModel):
 
 
 class Editor(_FieldBlock):
-    """A method that leaves the policy alone: a route of the gateway, or the policy told the objectives in words."""
+    """A method that leaves the policy alone: a route of the gateway, or objectives in the policy's prompt."""
 
     name: str
     route: dict[str, Any] = {}
@@ -43,7 +43,7 @@ class Editor(_FieldBlock):
 
 
 class FieldComparison(_FieldBlock):
-    """The YAML file; unknown keys are errors."""
+    """The YAML file of a comparison; unknown keys are errors."""
 
     base: str
     precision: Precision = "bf16"
@@ -84,21 +84,21 @@ class FieldComparison(_FieldBlock):
 
     @property
     def even(self) -> dict[str, float]:
-        """The weighting of the table."""
+        """The weighting of the table: half of each of the two objectives."""
         return dict.fromkeys(self.trade, 0.5)
 
     @property
     def with_new(self) -> dict[str, float]:
-        """The weighting once the new objective is asked for, too."""
+        """The weighting with the new objective: a third of each."""
         return dict.fromkeys((*self.trade, self.new_objective), 1 / 3)
 
     def make_weighting(self, share: float) -> dict[str, float]:
-        """One place on a front."""
+        """The weighting with this share of the first objective: one place on a front."""
         return dict(zip(self.trade, (share, 1 - share), strict=True))
 
     @classmethod
     def read(cls, path: Path) -> FieldComparison:
-        """From a YAML file; raises `FieldError` naming the first thing that is wrong."""
+        """Read a YAML file; raises `FieldError` that names the first mistake."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except (OSError, yaml.YAMLError) as error:
@@ -110,25 +110,30 @@ class FieldComparison(_FieldBlock):
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One training, and the answers of what came of it under one or more weightings."""
+    """One training, and the weightings under which its result answers."""
 
     method: Method
     seed: int
     weights: Mapping[str, float]
+    """What the training weighs each objective with."""
     weightings: tuple[Mapping[str, float], ...]
+    """What is asked of the trained policy, in turn."""
     other_base: bool = False
 
     @property
     def name(self) -> str:
-        """For a file and for the progress bar."""
+        """The name for files and the progress bar: `modpo-fair0.50-helpful0.50-seed1`."""
         weights = "-".join(f"{name}{weight:.2f}" for name, weight in self.weights.items() if weight)
         return f"{self.method}-{weights}-seed{self.seed}{'-other' if self.other_base else ''}"
 
 
 def make_job(
-    comparison: FieldComparison, method: Method, seed: int, weights: Mapping[str, float], other: bool = False
+    comparison: FieldComparison, method: Method, seed: int, weights: Mapping[str, float], *, other: bool = False
 ) -> TrainingJob:
-    """The job of one method under these weights; what serves all weightings is one job for all of them."""
+    """The job of one method under these weights.
+
+    A method in `ONE_FOR_ALL` serves every weighting, so it has one job for all of them.
+    """
     if method == "rlhf":
         weights = {comparison.rlhf: 1.0}
     fronts = tuple(comparison.make_weighting(share) for share in comparison.shares)
@@ -139,7 +144,7 @@ def make_job(
 
 
 def list_jobs(comparison: FieldComparison) -> list[TrainingJob]:
-    """All of them, each once: the table's first seed, fronts, further seeds, a new objective, another policy."""
+    """All jobs, each once: the first seed, fronts, further seeds, a new objective, another policy."""
     first, *others = comparison.seeds
     planned_jobs = [make_job(comparison, method, first, comparison.even) for method in comparison.methods]
     for share in comparison.shares:

@@ -27,24 +27,24 @@ from .config import Editor, FieldComparison
 
 REFINING = {"max_tokens": 320}
 MAX_NEW_TOKENS = 160
-"""Of a reply in a chat, whatever is asked for."""
+"""Tokens of a reply in a chat at most, whatever is asked for."""
 AT_ONCE = 8
 """Answers that a chat model reviews at the same time."""
 
 
 def read_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """What an editor reads of these objectives."""
+    """The texts of these objectives."""
     return tuple(RULES[name].text for name in names)
 
 
 def lacks_folder(editor: Editor) -> bool:
-    """Whether a folder that the row needs is not there."""
+    """Whether the folder that an editor needs is missing."""
     return editor.needs is not None and not (editor.needs / MANIFEST).exists()
 
 
 @dataclass(frozen=True, slots=True)
 class EditTask:
-    """Answers to be edited, with their questions and the names of the objectives."""
+    """Answers for an editor, with their questions and the names of the objectives."""
 
     questions: Sequence[str]
     answers: Sequence[str]
@@ -53,13 +53,13 @@ class EditTask:
 
 
 def edit_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers:
-    """What an editor makes of every `every`th answer, kept or new; its answers stand under the empty key."""
+    """An editor's version of every `every`th answer, kept or made now."""
     make = partial(_prompt_policy if editor.prompted else _correct_answers, workshop, editor, task)
     return workshop.make_edited(f"{editor.name}-{task.label}", _settings(workshop.comparison, editor, task), make)
 
 
 def find_kept(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers | None:
-    """What is there of it."""
+    """An editor's kept answers to a task; None where there are none."""
     return workshop.find_edited(f"{editor.name}-{task.label}", _settings(workshop.comparison, editor, task))
 
 
@@ -69,12 +69,13 @@ def _settings(comparison: FieldComparison, editor: Editor, task: EditTask) -> li
 
 
 def _weights(comparison: FieldComparison, editor: Editor) -> list[str]:
+    """The hashes of the aligners that an editor uses."""
     folders = [comparison.aligner, comparison.single_purpose if editor.needs else None]
     return [sha256(folder / MANIFEST) for folder in folders if folder and (folder / MANIFEST).exists()]
 
 
 def _prompt_policy(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers:
-    """The policy's own answers once the objectives stand in its system prompt."""
+    """The policy's own answers with the objectives in its system prompt."""
     policy = workshop.policy()
     system_text = " ".join(read_objectives(task.objective_names))
     meter = Meter()
@@ -84,6 +85,7 @@ def _prompt_policy(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> 
 
 
 def _correct_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers:
+    """Send the answers through the gateway's pipeline, with the corrector of the editor's route."""
     c = workshop.comparison
     corrector = editor.route.get("corrector")
     at_once = AT_ONCE if corrector == "self_refine" else 1
@@ -122,9 +124,9 @@ def _correct_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -
 
 
 class PolicyChat:
-    """The policy as a chat model that reviews and revises, for Self-Refinement; loaded when first asked.
+    """The policy as the chat model of Self-Refinement, loaded at the first request.
 
-    What is asked while it writes is answered together, next.
+    Requests that arrive while it writes are answered together in the next batch.
     """
 
     def __init__(self, load: Callable[[], PolicyModel]) -> None:
@@ -134,7 +136,7 @@ class PolicyChat:
         self._writing: asyncio.Task[None] | None = None
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
-        """One reply; greedy, since a temperature would need a seed."""
+        """One reply. It is greedy, because a temperature would need a seed."""
         policy = self._policy = self._policy or self._load()
         policy.new_tokens = MAX_NEW_TOKENS
         prompt = policy.prompt(user, system)
@@ -151,6 +153,7 @@ class PolicyChat:
         return Reply(text, read, min(len(token_ids), room), finished=len(token_ids) < room)
 
     async def _write(self, policy: PolicyModel) -> None:
+        """Answer what waits, batch by batch, until nothing waits."""
         while self._waiting:
             await asyncio.sleep(0)  # who was answered together asks again together
             waiting = self._waiting

@@ -25,7 +25,7 @@ COLUMNS = (*TRAINED, *EDITORS)
 
 @dataclass(frozen=True, slots=True)
 class FeatureCell:
-    """Yes or no, and what shows it."""
+    """Yes or no, and the test or run that shows it."""
 
     answer: bool
     evidence: str
@@ -36,14 +36,14 @@ class FeatureCell:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One row; cells in the order of `COLUMNS`."""
+    """One row of the table; its cells are in the order of `COLUMNS`."""
 
     says: str
     cells: tuple[FeatureCell, ...]
 
 
 def _make_row(says: str, answers: str, *evidence: str) -> Feature:
-    """`answers` has a letter (y or n) a column; one piece of evidence is for all."""
+    """Make a row; `yyn...` answers column by column. A single piece of evidence stands for all columns."""
     pieces = evidence * len(COLUMNS) if len(evidence) == 1 else evidence
     cells = tuple(FeatureCell(answer == "y", piece) for answer, piece in zip(answers, pieces, strict=True))
     return Feature(says, cells)
@@ -62,11 +62,11 @@ FEATURES: tuple[Feature, ...] = (
 
 
 def table() -> str:
-    """Markdown."""
+    """Markdown: the features by family of methods."""
     return output.table(("", *COLUMNS), [(feature.says, *feature.cells) for feature in FEATURES])
 
 
 def evidence() -> str:
-    """Markdown: what stands behind each row, each once."""
+    """Markdown: the evidence behind each row, each piece once."""
     rows = [(one.says, ", ".join(dict.fromkeys(cell.evidence for cell in one.cells))) for one in FEATURES]
     return output.table(("", "evidence"), rows)

@@ -13,14 +13,16 @@ from models.reporting.statistics import Rate
 from models.systems.baselines.objectives import RULES, substance
 
 DRAWS = 2000
+"""Draws of the bootstrap."""
 MIN_SUBSTANCE = 5
+"""Words besides courtesies that a sound answer has at least."""
 _LOOKED_AT = [i for i, measure in enumerate(MEASURES) if measure.name != "chatter"]
 """Courtesies are asked for here, and that measure counts them as faults."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A mean difference with its 95 % bootstrap interval, over questions and seeds; `n` counts questions."""
+    """A mean difference with its 95 % bootstrap interval over questions and seeds."""
 
     mean: float
     low: float
@@ -30,7 +32,7 @@ class Gain:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval keeps clear of zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -38,7 +40,10 @@ class Gain:
 
 
 def gain(differences: Sequence[Sequence[float]]) -> Gain:
-    """Of [seed][question]: both are drawn anew, since another run would have others of either."""
+    """The mean of differences [seed][question].
+
+    The bootstrap draws seeds and questions anew, since another run would have other ones.
+    """
     table = np.asarray(differences, dtype=float)
     seeds, n = table.shape
     if not n:
@@ -53,7 +58,7 @@ def gain(differences: Sequence[Sequence[float]]) -> Gain:
 
 
 def rewards(objective: str, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
-    """By the rule, answer for answer."""
+    """The reward of each answer by the rule of the objective."""
     score = RULES[objective].score
     return [score(question, answer) for question, answer in zip(questions, answers, strict=True)]
 
@@ -61,7 +66,7 @@ def rewards(objective: str, questions: Sequence[str], answers: Sequence[str]) ->
 def gains(
     names: Sequence[str], questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]
 ) -> dict[str, Gain]:
-    """For each objective; `after` has one list of answers for each seed."""
+    """The gain under each objective. `after` has a list of answers for each seed."""
     gains_by_name = {}
     for name in names:
         base = rewards(name, questions, before)
@@ -73,7 +78,7 @@ def gains(
 
 @dataclass(frozen=True, slots=True)
 class FieldVerdicts:
-    """By the offline measures, over all seeds."""
+    """Wins, ties and losses by the offline measures, over all seeds."""
 
     win: Rate
     tie: Rate
@@ -81,7 +86,10 @@ class FieldVerdicts:
 
 
 def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> FieldVerdicts:
-    """A win has less of something that a measure sees and more of nothing; facts may change: another policy writes."""
+    """Compare answers before and after by the measures.
+
+    A win has less of some fault and more of none. Facts may differ, because another policy writes them.
+    """
     results = []
     for answers in after:
         for question, one, other in zip(questions, before, answers, strict=True):
@@ -92,20 +100,20 @@ def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Se
 
 
 def is_sound(question: str, answer: str) -> bool:
-    """No measure sees a fault, and more is said than courtesies."""
+    """Whether no measure sees a fault, and the answer has more than courtesies."""
     faulty = any(MEASURES[i].amount(question, answer) for i in _LOOKED_AT)
     return not faulty and substance(answer) >= MIN_SUBSTANCE
 
 
 def damage(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Rate:
-    """Of the untrained policy's sound answers, the share that is sound no more."""
+    """The share of the untrained policy's sound answers that are no longer sound."""
     good = [i for i, question in enumerate(questions) if is_sound(question, before[i])]
     return Rate.from_outcomes(not is_sound(questions[i], answers[i]) for answers in after for i in good)
 
 
 @dataclass(frozen=True, slots=True)
 class FrontPlace:
-    """One weighting of a front: mean rewards of the two objectives."""
+    """The mean rewards of both objectives under one weighting."""
 
     share: float
     first: float
@@ -113,13 +121,13 @@ class FrontPlace:
 
 
 def find_place(share: float, trade: tuple[str, str], questions: Sequence[str], answers: Sequence[str]) -> FrontPlace:
-    """Where a weighting came to stand."""
+    """The place of one weighting's answers on the front."""
     first, second = (float(np.mean(rewards(name, questions, answers))) for name in trade)
     return FrontPlace(share, first, second)
 
 
 def list_undominated(places: Sequence[FrontPlace]) -> list[FrontPlace]:
-    """Those that no other beats in both."""
+    """The places that no other place beats in both rewards."""
     return [
         one
         for one in places
@@ -134,7 +142,10 @@ def list_undominated(places: Sequence[FrontPlace]) -> list[FrontPlace]:
 
 
 def hypervolume(places: Sequence[FrontPlace], worst: tuple[float, float] = (0.0, 0.0)) -> float:
-    """The area that a front dominates, from `worst`; rewards lie in [0, 1]."""
+    """The area between `worst` and the front; rewards lie in [0, 1].
+
+    The one place (0.5, 0.4) has the area 0.2.
+    """
     area = 0.0
     above = worst[1]
     for one in sorted(list_undominated(places), key=lambda place: -place.first):

@@ -28,12 +28,14 @@ FITTED = "SFT, 7B"
 
 @dataclass(frozen=True, slots=True)
 class QuotedRun:
-    """One training of the paper: `quoted` are its GPU hours, `flops` those of the model at full utilisation."""
+    """One training of the paper."""
 
     name: str
     quoted: float
+    """The GPU hours that the paper gives."""
     flops: float
     says: str
+    """The remark in the table."""
 
 
 def _fine_tuning(weights: float, examples: int, length: int) -> float:
@@ -57,18 +59,18 @@ RUNS: tuple[QuotedRun, ...] = (
 
 
 def utilisation() -> float:
-    """What the SFT row implies."""
+    """The utilisation at which the model gives the hours that the paper quotes for SFT."""
     (fitted,) = (run for run in RUNS if run.name == FITTED)
     return fitted.flops / (PEAK * 3600 * fitted.quoted)
 
 
 def hours(flops: float) -> float:
-    """A100 hours of so many FLOPs."""
+    """A100 hours for so many FLOPs."""
     return flops / (PEAK * utilisation() * 3600)
 
 
 def table(runs: Sequence[QuotedRun] = RUNS) -> str:
-    """Markdown: estimate beside quotation."""
+    """Markdown: for each run the modelled hours beside the quoted ones."""
     rows = [
         (run.name, f"{hours(run.flops):.0f}", f"{run.quoted:g}", f"{hours(run.flops) / run.quoted:.2f}", run.says)
         for run in runs

@@ -29,26 +29,28 @@ HELD_OUT = 200
 
 @dataclass(frozen=True, slots=True)
 class PeopleAnswers:
-    """One seed: answers, their rewards and those of the untrained policy's, the pairs that the model tells apart."""
+    """What one seed gave: the trained policy's answers, and how the reward model judges them."""
 
     seed: int
     answers: Sequence[str]
     before: Sequence[float]
+    """Rewards of the untrained policy's answers."""
     after: Sequence[float]
     right: int
+    """Held-out pairs in which the reward model prefers what people preferred."""
     pairs: int
     cost: TrainingCost
     reward_cost: TrainingCost
 
 
 def find_path(workshop: AnswerWorkshop, seed: int) -> Path:
-    """Where a seed is kept."""
+    """The file in which a seed is kept."""
     settings = workshop.comparison.training.model_dump()
     return workshop.folder / f"people-{seed}-{workshop.fingerprint(settings)}.json"
 
 
 def train_by_people(workshop: AnswerWorkshop, data: Path, seed: int) -> PeopleAnswers:
-    """Train the reward model, then the policy by it."""
+    """Train a reward model on what people preferred, then the policy by that model."""
     c = workshop.comparison
     pairs = reward_model.draw_pairs(data, seed)
     held_out = pairs[:HELD_OUT]
@@ -72,17 +74,19 @@ def train_by_people(workshop: AnswerWorkshop, data: Path, seed: int) -> PeopleAn
         [model.score(question, answer) for question, answer in zip(workshop.questions, texts, strict=True)]
         for texts in (workshop.base().answers[""], answers)
     )
-    return PeopleAnswers(seed, answers, before, after, right.hits, right.n, meter.cost, rewarding.cost)
+    return PeopleAnswers(
+        seed, answers, before, after=after, right=right.hits, pairs=right.n, cost=meter.cost, reward_cost=rewarding.cost
+    )
 
 
 def train_unless_kept(workshop: AnswerWorkshop, data: Path, seed: int) -> None:
-    """The same, unless it is kept."""
+    """`train_by_people`, unless the seed is kept."""
     if not find_path(workshop, seed).exists():
         write_atomically(find_path(workshop, seed), asdict(train_by_people(workshop, data, seed)))
 
 
 def read_kept(workshop: AnswerWorkshop) -> list[PeopleAnswers]:
-    """All seeds that are there."""
+    """All seeds that are kept."""
     files = [find_path(workshop, seed) for seed in workshop.comparison.seeds]
     documents: list[dict[str, Any]] = [json.loads(file.read_text()) for file in files if file.exists()]
     costs = ("cost", "reward_cost")
@@ -90,7 +94,7 @@ def read_kept(workshop: AnswerWorkshop) -> list[PeopleAnswers]:
 
 
 def table(workshop: AnswerWorkshop) -> str:
-    """Markdown; a line that it was not run where it was not."""
+    """Markdown: gains by the own reward and by the rules, or a line that nothing was run."""
     results = read_kept(workshop)
     if not results:
         return "RLHF by a trained reward model: not run (`--data`)."

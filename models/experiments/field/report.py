@@ -26,7 +26,7 @@ NOTHING = "not run"
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method: `after` has its answers to `questions`, seed by seed."""
+    """One method and its answers. `after` has a list for each seed."""
 
     name: str
     questions: Sequence[str]
@@ -38,6 +38,7 @@ class MethodRow:
 
 
 def _mean(costs: Sequence[TrainingCost]) -> TrainingCost:
+    """The mean cost; of the peak of memory, the highest."""
     total = reduce(add, costs)
     shared = {name: value / len(costs) for name, value in asdict(total).items() if name != "peak_mb"}
     return TrainingCost(**shared | {"peak_mb": total.peak_mb})
@@ -46,18 +47,18 @@ def _mean(costs: Sequence[TrainingCost]) -> TrainingCost:
 def _list_done_jobs(
     workshop: AnswerWorkshop, method: Method, weights: Mapping[str, float], *, other: bool = False
 ) -> list[TrainingJob]:
-    """The trainings of a method under a weighting that are there, seed by seed."""
-    jobs = [make_job(workshop.comparison, method, seed, weights, other) for seed in workshop.comparison.seeds]
+    """The finished trainings of a method under a weighting, in the order of the seeds."""
+    jobs = [make_job(workshop.comparison, method, seed, weights, other=other) for seed in workshop.comparison.seeds]
     return [job for job in jobs if workshop.is_done(job)]
 
 
 def _answers(workshop: AnswerWorkshop, jobs: Sequence[TrainingJob]) -> list[Sequence[str]]:
-    """What each of these answers under the weighting that it was trained for."""
+    """The answers of each job under the weighting that it was trained for."""
     return [workshop.answer_job(job).answers[format_weights(job.weightings[0])] for job in jobs]
 
 
 def make_method_row(workshop: AnswerWorkshop, method: Method) -> MethodRow | None:
-    """What is there of a method under the table's weighting; None where nothing is."""
+    """The row of a method under the table's weighting; None where no training is finished."""
     c = workshop.comparison
     jobs = _list_done_jobs(workshop, method, c.even)
     if not jobs:
@@ -73,14 +74,14 @@ def make_method_row(workshop: AnswerWorkshop, method: Method) -> MethodRow | Non
 
 
 def make_editor_row(workshop: AnswerWorkshop, editor: Any, job_answers: JobAnswers) -> MethodRow:
-    """An editor's row, on the answers that it was given."""
+    """The row of an editor, on the answers that it edited."""
     questions = workshop.questions[:: editor.every]
     before = workshop.base().answers[""][:: editor.every]
     return MethodRow(editor.name, questions, before, [job_answers.answers[""]], None, job_answers.answering)
 
 
 def read_rows(workshop: AnswerWorkshop) -> dict[str, MethodRow | None]:
-    """Every method and editor of the file, None where it is not there yet."""
+    """The row of every method and editor in the file; None where nothing is finished."""
     c = workshop.comparison
     rows_by_name: dict[str, MethodRow | None] = {}
     for method in c.methods:
@@ -96,7 +97,7 @@ def read_rows(workshop: AnswerWorkshop) -> dict[str, MethodRow | None]:
 
 
 def quality(workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None]) -> tuple[str, dict[str, Any]]:
-    """Gains by objective, verdicts and damage; as a table and as figures."""
+    """Gains by objective, verdicts and damage: (Markdown, the same as data)."""
     c = workshop.comparison
     lines: list[Sequence[object]] = []
     document = {}
@@ -118,7 +119,7 @@ def quality(workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None]) -> t
 
 
 def costs(rows: Mapping[str, MethodRow | None]) -> str:
-    """What each training took, and what each answer takes."""
+    """Markdown: what each training cost, and what each answer costs."""
     lines = []
     for row in filter(None, rows.values()):
         t = row.training
@@ -133,7 +134,7 @@ def costs(rows: Mapping[str, MethodRow | None]) -> str:
 
 
 def changes(workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None]) -> str:
-    """A new objective and a new policy model: what has to be trained again, and what comes of it."""
+    """Markdown: what must be trained again for a new objective or another policy, and what that gains."""
     c = workshop.comparison
     before = workshop.base().answers[""]
     lines: list[Sequence[object]] = []
@@ -174,7 +175,7 @@ def changes(workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None]) -> s
 def _gain_of_both(
     workshop: AnswerWorkshop, before: Sequence[str], after: Sequence[Sequence[str]], every: int = 1
 ) -> Gain:
-    """The gain in the mean of the two objectives that are traded."""
+    """The gain in the mean of the two objectives of the fronts."""
     questions = workshop.questions[::every]
     each = [_means(workshop, questions, answers) for answers in after]
     base = _means(workshop, questions, before[::every])
@@ -190,7 +191,7 @@ def _means(workshop: AnswerWorkshop, questions: Sequence[str], answers: Sequence
 
 
 def fronts(workshop: AnswerWorkshop) -> dict[str, list[FrontPlace]]:
-    """Of every method that has one, the places of the weightings that are there, by the first seed."""
+    """The finished places of each method that has a front, for the first seed."""
     c = workshop.comparison
     places_by_name: dict[str, list[FrontPlace]] = {}
     for method in c.methods:
@@ -209,7 +210,7 @@ def fronts(workshop: AnswerWorkshop) -> dict[str, list[FrontPlace]]:
 
 
 def front_table(workshop: AnswerWorkshop, places_by_name: Mapping[str, Sequence[FrontPlace]]) -> str:
-    """One line a method: its places, and the area under those that nothing beats."""
+    """Markdown: a line for each method with its places and the area under its front."""
     c = workshop.comparison
     lines = []
     for name, places in places_by_name.items():
@@ -223,7 +224,7 @@ def front_table(workshop: AnswerWorkshop, places_by_name: Mapping[str, Sequence[
 def draw(
     workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None], lines: Mapping[str, Sequence[FrontPlace]]
 ) -> None:
-    """fronts.svg, and cost.svg: what a training took against what both objectives gained."""
+    """Draw fronts.svg, and cost.svg: the cost of a training against the gain in both objectives."""
     c = workshop.comparison
     with output.plot(workshop.out / "fronts.svg", size=(5, 4)) as ((axis,),):
         for name, places in lines.items():
@@ -248,13 +249,14 @@ def draw(
 
 
 def _gain_of(workshop: AnswerWorkshop, row: MethodRow) -> Gain:
+    """The gain in the mean of both objectives."""
     base = _means(workshop, row.questions, row.before)
     each = [_means(workshop, row.questions, answers) for answers in row.after]
     return figures.gain([[new - old for old, new in zip(base, one, strict=True)] for one in each])
 
 
 def describe_accuracy(cases: Sequence[Path]) -> str:
-    """How often the measures behind win, tie and lose are right, on pairs whose faults are known."""
+    """How often the measures behind win, tie and lose are right, on pairs with known faults."""
     if not cases:
         return "How often the measures are right: not measured in this run (`--cases`)."
     return measures.accuracy_table(measures.accuracy(measures.read_cases(cases)))

@@ -29,12 +29,15 @@ REWARD_SCALE = 4.0
 
 
 class NothingToPrefer(ValueError):
-    """A pool in which no two answers to a question differ by the objective of the preferences."""
+    """The pool has no two answers to a question that differ by the objective of the preferences."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardedComparison:
-    """Two answers to a question, the first preferred by objective k, each with the weighted reward of all others."""
+    """Two answers to a question, the first preferred by objective k.
+
+    The rewards are weighted sums over all other objectives.
+    """
 
     question: str
     better: str
@@ -44,12 +47,12 @@ class RewardedComparison:
 
 
 def heaviest_objective(weights: Mapping[str, float]) -> str:
-    """Objective k, whose preferences are learned from: the one that weighs most, so that 1/w_k stays small."""
+    """Objective k, whose preferences are learned: the one with the largest weight, so that 1/w_k stays small."""
     return max(weights, key=lambda name: weights[name])
 
 
 def comparisons(pool: Sequence[ScoredAnswer], weights: Mapping[str, float]) -> list[RewardedComparison]:
-    """Every two answers to a question of which objective k prefers one; raises `NothingToPrefer`."""
+    """Every two answers to a question between which objective k prefers one; raises `NothingToPrefer`."""
     k = heaviest_objective(weights)
     others = {name: REWARD_SCALE * weight for name, weight in weights.items() if name != k}
     pairs = []
@@ -67,9 +70,10 @@ def comparisons(pool: Sequence[ScoredAnswer], weights: Mapping[str, float]) -> l
 
 
 def draw_affordable(pairs: Sequence[RewardedComparison], task: BaselineTask) -> list[RewardedComparison]:
-    """As many of these, drawn by the task's seed, as its budget lets the reference read and the policy learn from once.
+    """Draw comparisons by the task's seed until the budget is spent.
 
-    The reference reads all of them before the first step: with more, nothing would be left to learn with.
+    Each costs its tokens twice: the reference reads all of them before the first step, and the policy learns from them
+    once.
     """
     tokens = task.training.tokens
     affordable = []
@@ -84,7 +88,7 @@ def draw_affordable(pairs: Sequence[RewardedComparison], task: BaselineTask) -> 
 
 
 def make_trainer(task: BaselineTask) -> Any:
-    """TRL's trainer of the loss above."""
+    """TRL's DPO trainer with the loss of the module's docstring."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -119,6 +123,7 @@ def make_trainer(task: BaselineTask) -> Any:
 
 
 def _tilt_reference(row: Mapping[str, Any]) -> dict[str, float]:
+    """Shift the reference's log-probabilities by the other objectives' rewards."""
     better_tilt, worse_tilt = row["tilt"]
     return {
         "ref_chosen_logps": row["ref_chosen_logps"] + better_tilt,
@@ -127,6 +132,6 @@ def _tilt_reference(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def train(task: BaselineTask) -> Ask:
-    """The whole budget, the reference's share of it included."""
+    """Train the policy within the whole budget. What the reference reads counts, too."""
     run(make_trainer(task), task, "modpo")
     return prompt_without_weights(task.policy)

@@ -13,5 +13,5 @@ from .task import Ask, BaselineTask
 
 
 def train(task: BaselineTask) -> Ask:
-    """SFT by the weighted reward, then RLOO by the same."""
+    """SFT by the weighted reward, then RLOO by the same reward."""
     return train_online(task)

@@ -31,7 +31,7 @@ _RUN = 3
 
 @dataclass(frozen=True, slots=True)
 class ScoredObjective:
-    """A name, the text that an aligner reads, and the reward."""
+    """An objective with a rule that scores any answer."""
 
     name: str
     text: str
@@ -39,12 +39,12 @@ class ScoredObjective:
 
 
 def words(answer: str) -> list[str]:
-    """Lower case, without marks."""
+    """The words of an answer in lower case, without punctuation."""
     return [word.lower() for word in _WORD.findall(answer)]
 
 
 def _score_brevity(_question: str, answer: str) -> float:
-    """1 up to `SHORT_WORDS`, then falling to 0 at `LONG_WORDS`; 0 for fewer than `MIN_WORDS`."""
+    """1 for `MIN_WORDS` to `SHORT_WORDS` words, falling to 0 at `LONG_WORDS`; 0 for fewer than `MIN_WORDS`."""
     count = len(words(answer))
     if count < MIN_WORDS:
         return 0.0
@@ -56,7 +56,7 @@ def _score_courtesy(_question: str, answer: str) -> float:
 
 
 def _score_novelty(_question: str, answer: str) -> float:
-    """The share of runs of three words that stand there for the first time."""
+    """The share of runs of three words that the answer did not have before. `a b c a b c` has 3 new of 4."""
     word_list = words(answer)
     runs = [tuple(word_list[i : i + _RUN]) for i in range(len(word_list) - _RUN + 1)]
     return len(set(runs)) / len(runs) if runs else 1.0
@@ -94,7 +94,7 @@ RULES = _index_by_name(
 
 
 def weighted_score(objectives: Mapping[str, ScoredObjective], weights: Mapping[str, float]) -> Score:
-    """The weighted sum of rewards (linear scalarisation); objectives without a weight count nothing."""
+    """A score that is the weighted sum of rewards (linear scalarisation); objectives without a weight do not count."""
     scores = [(objectives[name].score, weight) for name, weight in weights.items() if weight]
 
     def score(question: str, answer: str) -> float:
@@ -104,5 +104,8 @@ def weighted_score(objectives: Mapping[str, ScoredObjective], weights: Mapping[s
 
 
 def substance(answer: str) -> int:
-    """Different words of four letters or more, courtesies apart: what is left of an answer that only pleases a rule."""
+    """How many different words of four letters or more an answer has, courtesies apart.
+
+    An answer that only pleases a rule has few.
+    """
     return len({word for word in words(_COURTESY.sub(" ", answer)) if len(word) >= 4})

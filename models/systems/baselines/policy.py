@@ -16,7 +16,7 @@ _AT_ONCE = 64
 
 @dataclass
 class PolicyModel:
-    """A causal LM and its tokenizer. `new_tokens` bounds an answer."""
+    """A causal LM with its tokenizer. An answer has at most `new_tokens` tokens."""
 
     model: Any
     tokenizer: Any
@@ -24,7 +24,7 @@ class PolicyModel:
 
     @classmethod
     def load(cls, base: str, work: Path, precision: Precision, new_tokens: int) -> PolicyModel:
-        """As `models.train.base_model.load_base` finds it."""
+        """Load a base as `models.train.base_model.load_base` does."""
         model, tokenizer = load_base(base, work, precision)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         tokenizer.padding_side = "left"
@@ -32,7 +32,7 @@ class PolicyModel:
         return cls(model, tokenizer, new_tokens)
 
     def prompt(self, question: str, system: str = "") -> str:
-        """The text before an answer: the chat template where there is one."""
+        """The text before an answer, by the chat template where the tokenizer has one."""
         if self.tokenizer.chat_template is None:
             first = self.tokenizer.bos_token or ""
             return first + f"{system} Question: {question} Answer:".lstrip()
@@ -43,7 +43,7 @@ class PolicyModel:
 
     @torch.no_grad()
     def write(self, prompts: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """What the model writes behind each prompt; greedily, or by chance at a temperature."""
+        """The model's continuation of each prompt: greedy at temperature 0, else sampled by the seed."""
         self.model.eval()
         torch.manual_seed(seed)
         options: dict[str, Any] = {"do_sample": False}
@@ -67,12 +67,13 @@ class PolicyModel:
         return answers
 
     def merge_adapter(self) -> None:
-        """Put a trained adapter into the weights, so that the next stage's reference is this policy."""
+        """Merge a trained adapter into the weights, so that it belongs to the next stage's reference."""
         if hasattr(self.model, "merge_and_unload"):
             self.model = self.model.merge_and_unload()
 
 
 def _make_contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Copy the input of the output layer where it is a slice."""
     # Of a slice of the states, torch multiplies row by row, and copies frozen weights for each row: 20 GB for a
     # vocabulary of 262,144 and 64 questions.
     return (inputs[0].contiguous(),)

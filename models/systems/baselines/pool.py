@@ -26,7 +26,7 @@ TEMPERATURE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """One answer and its rewards by the name of the objective."""
+    """An answer with its reward under each objective, by the objective's name."""
 
     question: str
     answer: str
@@ -38,14 +38,14 @@ class ScoredAnswer:
 
 
 def score_answer(question: str, answer: str, objectives: Mapping[str, ScoredObjective]) -> ScoredAnswer:
-    """An answer with the reward of every objective."""
+    """An answer with its reward under every objective."""
     return ScoredAnswer(question, answer, {name: one.score(question, answer) for name, one in objectives.items()})
 
 
 def sample_answers(
     policy: PolicyModel, questions: Sequence[str], each: int, seed: int, objectives: Mapping[str, ScoredObjective]
 ) -> list[ScoredAnswer]:
-    """`each` answers a question, question by question."""
+    """Sample `each` answers to each question, and score them."""
     prompts = []
     courtesies = []
     repeated_questions = []
@@ -64,7 +64,7 @@ def sample_answers(
 
 
 def group_by_question(pool: Sequence[ScoredAnswer]) -> list[list[ScoredAnswer]]:
-    """The answers of each question together."""
+    """The answers of each question, as a list of lists."""
     groups: dict[str, list[ScoredAnswer]] = {}
     for one in pool:
         groups.setdefault(one.question, []).append(one)

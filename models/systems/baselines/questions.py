@@ -12,7 +12,7 @@ Part = Literal["train", "test"]
 
 
 def questions(part: Part, count: int, seed: int = 0) -> list[str]:
-    """So many different questions of a part, in an order at random; the same ones for the same seed.
+    """`count` different questions of a part, in an order that the seed decides.
 
     Raises `ValueError` where the part has fewer.
     """

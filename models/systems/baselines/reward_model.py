@@ -35,7 +35,7 @@ LONGEST = 600
 
 @dataclass(frozen=True, slots=True)
 class ComparedPair:
-    """Two answers to a question, of which people preferred the first."""
+    """Two answers to a question; people preferred the first."""
 
     question: str
     better: str
@@ -43,7 +43,7 @@ class ComparedPair:
 
 
 def draw_pairs(data: Path, seed: int) -> list[ComparedPair]:
-    """The research data's pairs about harmlessness, in an order at random."""
+    """The research data's pairs about harmlessness, shuffled by the seed."""
     ranked = [item for item in load_judged(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
     pairs = [_make_pair(item) for item in ranked]
     short = [one for one in pairs if len(one.question) + max(len(one.better), len(one.worse)) <= LONGEST]
@@ -57,7 +57,7 @@ def _make_pair(item: RankedResponses) -> ComparedPair:
 
 
 class RewardModel:
-    """Scores answers; `policy` says how a question is put."""
+    """A model that scores answers. `policy` writes the prompt around a question."""
 
     def __init__(self, model: Any, policy: PolicyModel) -> None:
         self._model = model.eval()
@@ -65,19 +65,19 @@ class RewardModel:
 
     @torch.no_grad()
     def score(self, question: str, answer: str) -> float:
-        """The reward in [0, 1]: the logistic function of the model's scalar."""
+        """The reward in [0, 1]: the logistic function of the model's output."""
         tokenizer = self._policy.tokenizer
         text = self._policy.prompt(question) + answer + tokenizer.eos_token
         inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
         return float(torch.sigmoid(self._model(**inputs).logits[0, 0].float()))
 
     def accuracy(self, pairs: Sequence[ComparedPair]) -> Rate:
-        """How often it scores what people preferred above the other."""
+        """How often the preferred answer scores above the other."""
         return Rate.from_outcomes(self.score(p.question, p.better) > self.score(p.question, p.worse) for p in pairs)
 
 
 def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> RewardModel:
-    """With the budget of the task; its policy gives the tokenizer and how a question is put, and is not trained."""
+    """Train a reward model within the task's budget. The task's policy only lends its tokenizer and prompts."""
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 

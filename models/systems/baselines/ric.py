@@ -29,7 +29,7 @@ def question_with_rewards(text: str, rewards: Mapping[str, float]) -> str:
 
 
 def bounds(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """The lowest and the highest reward of each objective in the pool."""
+    """The (lowest, highest) reward of each objective in the pool."""
     return {name: (min(one.rewards[name] for one in pool), max(one.rewards[name] for one in pool)) for name in names}
 
 
@@ -44,7 +44,7 @@ def desired_rewards(weights: Mapping[str, float], ranges: Mapping[str, tuple[flo
 
 
 def best_answers(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> list[ScoredAnswer]:
-    """Answers of which some reward lies in the highest three tenths."""
+    """The answers with some reward in the top 30 % of that objective's rewards."""
     bars = {}
     for name in names:
         every = sorted(one.rewards[name] for one in pool)
@@ -53,7 +53,7 @@ def best_answers(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> list[Sco
 
 
 def goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
-    """Desired rewards near the front: one objective anywhere in its range, all others as high as they go."""
+    """Draw rewards to ask for: one objective anywhere in its range, all others at their highest."""
     rng = Random(f"ric:{seed}")
     names = list(ranges)
     drawn_goals = []
@@ -64,7 +64,7 @@ def goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> l
 
 
 def train(task: BaselineTask) -> Ask:
-    """The offline stage, an online one, and the prompt for any weights; the weights of the task are not looked at."""
+    """The offline stage and an online one. One training serves all weights, so the task's weights are not used."""
     names = list(task.weights)
     ranges = bounds(task.pool, names)
 

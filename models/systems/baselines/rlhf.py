@@ -24,7 +24,7 @@ from .task import Ask, BaselineTask, arguments, lora, prompt_without_weights, ru
 
 
 class SeveralRewards(ValueError):
-    """RLHF has one reward; for several there is MORLHF."""
+    """RLHF takes one reward; MORLHF takes several."""
 
 
 def train(task: BaselineTask) -> Ask:
@@ -35,7 +35,7 @@ def train(task: BaselineTask) -> Ask:
 
 
 def train_online(task: BaselineTask) -> Ask:
-    """Both stages, for whatever the weighted reward is."""
+    """Both stages, with the weighted reward whatever it is."""
     imitate(task, examples(task), "sft", task.training.first)
     task.policy.merge_adapter()
     reinforce(task)
@@ -43,7 +43,7 @@ def train_online(task: BaselineTask) -> Ask:
 
 
 def reinforce(task: BaselineTask) -> None:
-    """RLOO from the policy as it is, which is its own reference."""
+    """RLOO from the policy as it is, which is also the reference."""
     _hide_our_vllm()
     from datasets import Dataset
     from trl import RLOOConfig, RLOOTrainer
@@ -76,7 +76,7 @@ def reinforce(task: BaselineTask) -> None:
 
 
 def _hide_our_vllm() -> None:
-    """Say that vLLM is not there where it is not: TRL takes the folder plugins/vllm, which is on the path, for it."""
+    """Hide the folder plugins/vllm, which is on the path, from TRL: it takes the folder for the package vllm."""
     spec = find_spec("vllm")
     if spec is not None and spec.origin is None:
         vars(import_module("trl.import_utils"))["is_vllm_available"] = lambda min_version=None: False

@@ -15,13 +15,13 @@ from .task import Ask, BaselineTask, arguments, lora, prompt_without_weights, ru
 
 
 def examples(task: BaselineTask) -> list[tuple[str, str]]:
-    """(prompt, answer) of every question's best answer."""
+    """(prompt, answer) for the best answer to each question."""
     best = [max(group, key=lambda one: one.total(task.weights)) for group in group_by_question(task.pool)]
     return [(task.policy.prompt(one.question), one.answer) for one in best]
 
 
 def imitate(task: BaselineTask, rows: Sequence[tuple[str, str]], stage: str, share: float) -> None:
-    """Train on the answers of (prompt, answer); the prompt is not learned."""
+    """Train on the answers of (prompt, answer) pairs; the prompts are not learned."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 

@@ -24,7 +24,7 @@ _WITHOUT_END = 10_000_000
 
 
 class TrainingSettings(BaseModel):
-    """Settings of every training, and those of single methods."""
+    """Settings of every training, and of single methods."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,12 +48,12 @@ class TrainingSettings(BaseModel):
 
 
 class NoStep(ValueError):
-    """A training that ended before its first step."""
+    """A training whose budget was spent before its first step."""
 
 
 @dataclass
 class BaselineTask:
-    """One training: the policy (changed in place), the data, the weights of objectives, where to keep things."""
+    """One training: what it starts from, what it learns, and where its files go. The policy is changed in place."""
 
     policy: PolicyModel
     pool: Sequence[ScoredAnswer]
@@ -66,7 +66,7 @@ class BaselineTask:
 
     @property
     def questions(self) -> list[str]:
-        """Those that the pool answers."""
+        """The questions that the pool answers."""
         return list(dict.fromkeys(one.question for one in self.pool))
 
 
@@ -75,7 +75,7 @@ Ask = Callable[[str, Mapping[str, float]], str]
 
 
 def prompt_without_weights(policy: PolicyModel) -> Ask:
-    """The prompt as it always was: most methods have put the weights into the policy."""
+    """A prompt without weights: most methods have trained the weights into the policy."""
     return lambda question, _: policy.prompt(question)
 
 
@@ -86,7 +86,7 @@ def lora(training: TrainingSettings) -> LoraConfig:
 
 
 def arguments(task: BaselineTask, stage: str) -> dict[str, Any]:
-    """What every trainer of TRL is told."""
+    """The arguments that every trainer of TRL gets."""
     training = task.training
     return {
         "output_dir": str(task.folder / stage),
@@ -108,9 +108,9 @@ def arguments(task: BaselineTask, stage: str) -> dict[str, Any]:
 
 
 def run(trainer: Any, task: BaselineTask, stage: str, share: float = 1.0) -> None:
-    """Train until this share of the budget is spent; the policy is then the trained one, adapter and all.
+    """Train until the share `share` of the budget is spent; the policy then is the trained one, with its adapter.
 
-    A stage that was stopped goes on from its last checkpoint, if it keeps any, with what it had cost by then.
+    A stage that was stopped goes on from its last checkpoint, and its earlier cost counts.
     """
     folder = task.folder / stage
     last = get_last_checkpoint(str(folder)) if folder.exists() else None
@@ -134,7 +134,7 @@ def _printer() -> type[TrainerCallback]:
 
 
 class _TokenBudget(TrainerCallback):  # type: ignore[misc]
-    """Ends a training once so many tokens have passed, and keeps their count with every checkpoint."""
+    """Ends a training once it has fed so many tokens, and keeps their count in every checkpoint."""
 
     def __init__(self, meter: Meter, tokens: int) -> None:
         self._meter = meter

@@ -24,18 +24,25 @@ Weigh = Callable[[Sequence[str], Sequence[str]], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`outer` (nats) is to be differentiated by the net; `inner` is the base learner's loss, `moved` where it went."""
+    """What one step gave."""
 
     outer: Tensor
+    """The outer loss (nats), which the net differentiates."""
     inner: float
+    """The base learner's loss before the step."""
     moved: Params
+    """The base learner's parameters after the step."""
     weights: Tensor
+    """[prompts, objectives], without a gradient."""
 
 
 def step(
     learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float, beta: float, unrolled: bool
 ) -> StepResult:
-    """One inner step and the outer loss behind it."""
+    """One inner step of the base learner, and the outer loss behind it.
+
+    `unrolled` differentiates through the step exactly; else `_weight_surrogate` gives the gradient of the weights.
+    """
     weights = weigh([one.query for one in task.inner], task.texts)
     losses = _inner_losses(learner, params, task, weights)
     inner = (weights * losses).sum(-1).mean()
@@ -52,7 +59,7 @@ def step(
 
 
 def take_inner_step(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float) -> Params:
-    """Where one inner step leads, and nothing else; no gradient reaches the weights, which is several times cheaper."""
+    """The parameters after one inner step. No gradient reaches the weights, which is several times cheaper."""
     with torch.no_grad():
         weights = weigh([one.query for one in task.inner], task.texts)
     inner = (weights * _inner_losses(learner, params, task, weights)).sum(-1).mean()
@@ -62,12 +69,12 @@ def take_inner_step(learner: Learner, params: Params, weigh: Weigh, task: Weighi
 
 
 def preference_loss(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, beta: float) -> Tensor:
-    """Mean nats by which the base learner is surprised that the preferred answer is preferred (Bradley-Terry)."""
+    """Mean loss (nats) of the preferences under Bradley-Terry: low where preferred answers are likelier."""
     return F.softplus(-beta * margins(learner, params, weigh, task)).mean()
 
 
 def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) -> Tensor:
-    """By how many nats a token each preferred answer is likelier than the other, [pairs]."""
+    """[pairs]: by how many nats a token the preferred answer is likelier than the other."""
     weights = weigh([prompt.query for prompt, _, _ in task.pairs], task.texts)
     rows = [
         LearnerRow(prompt, task.texts, own, answer)
@@ -79,7 +86,7 @@ def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) 
 
 
 def _inner_losses(learner: Learner, params: Params, task: WeighingTask, weights: Tensor) -> Tensor:
-    """Of every answer to every prompt, [prompts, objectives]."""
+    """[prompts, objectives]: the loss of each objective's answer to each prompt."""
     rows = [
         LearnerRow(prompt, task.texts, own, answer)
         for prompt, answers, own in zip(task.inner, task.targets, weights, strict=True)
@@ -91,7 +98,10 @@ def _inner_losses(learner: Learner, params: Params, task: WeighingTask, weights:
 def _weight_surrogate(
     params: Params, losses: Tensor, weights: Tensor, moved: Params, outer: Tensor, lr: float
 ) -> Tensor:
-    """Worth 0, with the gradient that the weights get through the step: each answer's own one against the outer one."""
+    """A term worth 0 whose gradient is that of the weights through the inner step.
+
+    A weight's gradient is -lr times the product of its answer's gradient and the outer gradient.
+    """
     directions = torch.autograd.grad(outer, list(moved.values()), retain_graph=True)
     influence = torch.zeros_like(weights)
     for place in torch.cartesian_prod(*(torch.arange(n) for n in losses.shape)).tolist():

@@ -43,7 +43,7 @@ _SHIPPED = Path(aligner_proxy.__file__).parents[1] / "plugins" / "aligner_proxy_
 
 @dataclass(frozen=True, slots=True)
 class StepEffect:
-    """What one step by these weights does to the base learner's preferences on held-out tasks."""
+    """What one step by some weights does to the base learner's preferences on held-out tasks."""
 
     weights: str
     outer: Mean
@@ -53,7 +53,10 @@ class StepEffect:
 
 
 def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.Weigh]) -> list[StepEffect]:
-    """The base learner after one step by each weighting; only the step differs, the prompt says nothing of weights."""
+    """Measure the base learner after one step by each weighting.
+
+    Only the step differs: prompts are always read with equal weights.
+    """
     start = learner.initial_params(meal.trained)
     losses: dict[str, dict[str, list[float]]] = {name: {} for name in weightings}
     nearer: dict[str, list[bool]] = {name: [] for name in weightings}
@@ -79,11 +82,12 @@ def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.We
 
 
 def _differences(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
+    """one - other, task by task in each kind."""
     return {kind: [a - b for a, b in zip(one[kind], other[kind], strict=True)] for kind in one}
 
 
 def static_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
-    """How much each objective mattered over the kinds of the training set, whatever the prompt."""
+    """Weights that are the same for every prompt: how often each objective matters in the training kinds."""
     material = data.material()
     levels = dict.fromkeys(material.objectives, 0.5)
     for kind in material.kinds.values():
@@ -95,7 +99,7 @@ def static_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
 
 
 def informed_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
-    """The weights of one that knows each probe's kind."""
+    """The weights of someone who knows the kind of each probe."""
     material = data.material()
     kinds = {text: kind for kind in material.kinds.values() for text in kind.probes.prompts()}
     names_by_text = {text: name for name, facet in material.objectives.items() for text in facet.texts}
@@ -108,7 +112,7 @@ def informed_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
 
 
 def load_net(meal: Meal) -> TorchWeightNet:
-    """The net of a run: finished, else that of the last checkpoint, else the one that the plugin serves."""
+    """The net of a run: the finished one, else the last checkpoint's, else the one that the plugin serves."""
     if (meal.out / NET).exists():
         return TorchWeightNet.load(meal.out / NET)
     if meal.base == "embedded" and not (meal.out / CHECKPOINT).exists():
@@ -124,6 +128,7 @@ def load_net(meal: Meal) -> TorchWeightNet:
 def _format_sections(
     rows: Sequence[RankRow], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[StepEffect]
 ) -> str:
+    """The tables of ranks, of leads over other weightings, and of single steps."""
     head = ("weights", "probes", "objectives' texts", "reciprocal rank", "Spearman", f"kept among {KEPT}")
     tables = [
         output.table(head, [(r.weights, r.probes, r.texts, r.reciprocal_rank, r.spearman, r.kept) for r in rows]),

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class MealError(ValueError):
-    """A config or a run that cannot be used; the text names the file, the key and what is wrong."""
+    """A config or a run that cannot be used. The message names the file, the key and what is wrong."""
 
 
 class Meal(BaseModel):
-    """One run; unknown keys are errors. Rates of the inner step are those of plain gradient descent."""
+    """One run; unknown keys are errors. The inner step is plain gradient descent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +51,7 @@ class Meal(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Meal:
-        """From a YAML file; raises `MealError` naming the first thing that is wrong."""
+        """Read a YAML file; raises `MealError` that names the first mistake."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except (OSError, yaml.YAMLError) as error:

@@ -24,32 +24,32 @@ class _StrictBlock(BaseModel):
 
 
 class Facet(_StrictBlock):
-    """One objective: how it may be worded, and sentences that an answer gets for it; the last of each is kept back."""
+    """One objective: its wordings, and sentences that fulfil it. The last of each only tests."""
 
     texts: tuple[str, ...] = Field(min_length=2)
     styles: tuple[str, ...] = Field(min_length=3)
 
 
 class PromptWordings(_StrictBlock):
-    """Wordings, and what they are about."""
+    """Questions, each a wording with a thing in place of `{x}`."""
 
     asks: tuple[str, ...] = Field(min_length=1)
     about: tuple[str, ...] = Field(min_length=1)
 
     def prompts(self) -> list[str]:
-        """All of them."""
+        """Every wording with every thing."""
         return [ask.format(x=thing) for ask in self.asks for thing in self.about]
 
 
 class PromptKind(PromptWordings):
-    """A kind of prompts: what matters most there, and what comes next."""
+    """A kind of prompts, with the objective that matters most there and the one that comes next."""
 
     matters: tuple[str, str]
     probes: PromptWordings
 
 
 class PromptMaterial(_StrictBlock):
-    """`prompts.yaml`."""
+    """The contents of `prompts.yaml`."""
 
     objectives: dict[str, Facet]
     kinds: dict[str, PromptKind]
@@ -57,7 +57,7 @@ class PromptMaterial(_StrictBlock):
 
 @dataclass(frozen=True, slots=True)
 class AnsweredPrompt:
-    """One prompt and the plain answer that is to be corrected."""
+    """A prompt and the plain answer that is to be corrected."""
 
     query: str
     answer: str
@@ -65,17 +65,18 @@ class AnsweredPrompt:
 
 @dataclass(frozen=True, slots=True)
 class WeighingTask:
-    """One step: the competing objectives (names and texts), what the base learner learns, and what tells it.
-
-    `targets[p][o]` is the answer to prompt p that objective o would like; `pairs` are (prompt, preferred, other).
-    """
+    """What one step of training reads: competing objectives, answers to learn from, and preferences."""
 
     kind: str
     names: tuple[str, ...]
     texts: tuple[str, ...]
+    """The wording of each objective."""
     inner: tuple[AnsweredPrompt, ...]
+    """The prompts that the base learner learns from."""
     targets: tuple[tuple[str, ...], ...]
+    """[prompt][objective]: the answer that the objective would like."""
     pairs: tuple[tuple[AnsweredPrompt, str, str], ...]
+    """(prompt, preferred answer, other answer): what tells whether the weights were right."""
 
 
 @cache
@@ -85,7 +86,7 @@ def material() -> PromptMaterial:
 
 
 def draw_tasks(seed: int, objectives: int, prompts: int) -> Iterator[WeighingTask]:
-    """Endless, the same for the same seed; every kind in turn."""
+    """Yield tasks without end, the kinds in turn; the same seed gives the same tasks."""
     names = sorted(material().kinds)
     number = 0
     while True:
@@ -96,14 +97,17 @@ def draw_tasks(seed: int, objectives: int, prompts: int) -> Iterator[WeighingTas
 
 
 def draw_probe_tasks(seed: int, count: int, objectives: int) -> list[WeighingTask]:
-    """Tasks over the probes, for the outer loss that nothing is trained by."""
+    """Tasks over held-out prompts, which train nothing."""
     names = sorted(material().kinds)
     rng = random.Random(f"{seed}/held out")
     return [draw_task(names[i % len(names)], rng, objectives, 1, probe=True) for i in range(count)]
 
 
 def draw_task(name: str, rng: random.Random, objectives: int, prompts: int, *, probe: bool = False) -> WeighingTask:
-    """One task of a kind; what matters there is among the objectives, at a place that tells nothing."""
+    """One task of a kind. What matters there is among the objectives, at a random place.
+
+    A `probe` takes the prompts, wordings and sentences that only test.
+    """
     kind = material().kinds[name]
     facets = material().objectives
     others = [o for o in facets if o not in kind.matters]
@@ -121,11 +125,13 @@ def draw_task(name: str, rng: random.Random, objectives: int, prompts: int, *, p
 
 
 def _draw_prompt(source: PromptWordings, rng: random.Random) -> tuple[str, str]:
+    """(question, plain answer) about one thing."""
     thing = rng.choice(source.about)
     return rng.choice(source.asks).format(x=thing), _PLAIN.format(x=thing)
 
 
 def _styled_answer(prompt: AnsweredPrompt, facet: Facet, rng: random.Random, probe: bool) -> str:
+    """The plain answer behind a sentence that fulfils the objective."""
     style = facet.styles[-1] if probe else rng.choice(facet.styles[:-1])
     return f"{style} {prompt.answer}"
 
@@ -133,7 +139,11 @@ def _styled_answer(prompt: AnsweredPrompt, facet: Facet, rng: random.Random, pro
 def _draw_pair(
     prompt: AnsweredPrompt, objective_names: list[str], matters: tuple[str, str], rng: random.Random, probe: bool
 ) -> tuple[AnsweredPrompt, str, str]:
-    """Mostly what matters against what does not; sometimes the second against the rest, or the first against it."""
+    """(prompt, preferred answer, other answer).
+
+    Mostly the first objective against one that does not matter; also the second against such a one, and the first
+    against the second.
+    """
     facets = material().objectives
     (first, second) = matters
     rest = [o for o in objective_names if o not in matters]

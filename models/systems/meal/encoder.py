@@ -17,7 +17,7 @@ _TOGETHER = 24
 
 
 class Encoder:
-    """Reads with the causal language model as it is; remembers what it has read."""
+    """Reads texts with a frozen causal language model, and remembers the rows of each text."""
 
     def __init__(self, model: Any, tokenizer: PromptTokenizer, layers: Sequence[int]) -> None:
         self._model = model
@@ -26,7 +26,7 @@ class Encoder:
         self._cached_rows: dict[str, Tensor] = {}
 
     def rows(self, texts: Sequence[str]) -> Tensor:
-        """[texts, size]."""
+        """The rows [texts, size] of these texts."""
         new = sorted({text for text in texts if text not in self._cached_rows}, key=len)
         for first in range(0, len(new), _TOGETHER):
             some = new[first : first + _TOGETHER]
@@ -35,12 +35,12 @@ class Encoder:
         return torch.stack([self._cached_rows[text] for text in texts])
 
     def weigh(self, net: TorchWeightNet, prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
-        """Weights [prompts, texts] of a net, in its own precision."""
+        """The weights [prompts, texts] of a net, in the net's precision."""
         dtype = net.prompt.weight.dtype
         weights: Tensor = net(self.rows(prompts).to(dtype), self.rows(texts).to(dtype)).exp()
         return weights
 
 
 def uniform_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
-    """Everything weighs the same."""
+    """Equal weights for all objectives."""
     return torch.full((len(prompts), len(texts)), 1.0 / len(texts))

@@ -16,7 +16,7 @@ MAX_BYTES = 1 << 20
 
 
 def ship(run: Path, folder: Path) -> Path:
-    """Copy the net; raises where it cannot be read or is too large to ship."""
+    """Copy a run's net into the plugin's folder. Raises where it cannot be read or is too large to ship."""
     TorchWeightNet.load(run / NET)
     if (run / NET).stat().st_size >= MAX_BYTES:
         raise SystemExit(f"{run / NET} is too large to ship: it may have {MAX_BYTES} bytes; train a narrower one")

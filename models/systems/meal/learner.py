@@ -29,7 +29,7 @@ Params = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class LearnerRow:
-    """One answer to be read: its prompt, the objectives with their weights [objectives], and the answer."""
+    """One answer to read: its prompt, the objectives with their weights [objectives], and the answer."""
 
     prompt: AnsweredPrompt
     texts: tuple[str, ...]
@@ -39,15 +39,17 @@ class LearnerRow:
 
 @dataclass(frozen=True, slots=True)
 class _TokenRow:
-    """A row as tokens; `shares` are (tokens of an objective, its weight times the number of objectives)."""
+    """A row as tokens."""
 
     ids: list[int]
     target: int
+    """The number of tokens of the answer, which stands at the end of `ids`."""
     shares: tuple[tuple[range, Tensor], ...]
+    """(tokens of an objective, its weight as a multiple of an equal share)."""
 
 
 class Learner:
-    """A frozen causal language model of which some parameters are handed in; keeps none that move."""
+    """A frozen causal language model, some of whose parameters are handed in at each call."""
 
     def __init__(self, model: Any, tokenizer: PromptTokenizer, template: str, *, embedded: bool) -> None:
         self.model = model.requires_grad_(False).eval()
@@ -57,7 +59,10 @@ class Learner:
         """Whether weights stand in the embeddings, not in words."""
 
     def initial_params(self, pattern: str) -> Params:
-        """The parameters that move, as they are now, in fp32 or finer. Raises `MealError` where none is meant."""
+        """The parameters that training moves, as they are now, in fp32 or finer.
+
+        Raises `MealError` where the pattern matches none.
+        """
         moving = {n: p.detach().clone() for n, p in self.model.named_parameters() if re.search(pattern, n)}
         if not moving:
             raise MealError(f"trained: no parameter of the base is called like {pattern!r}")
@@ -68,7 +73,7 @@ class Learner:
         return {n: p.requires_grad_() for n, p in fine.items()}
 
     def losses(self, params: Params, rows: Sequence[LearnerRow]) -> Tensor:
-        """Mean nats a token of each answer, [rows]."""
+        """The mean loss (nats a token) of each answer [rows]."""
         token_rows = [self._tokenize(row) for row in rows]
         longest = max(len(one.ids) for one in token_rows)
         first = min(len(one.ids) - one.target for one in token_rows)
@@ -86,6 +91,10 @@ class Learner:
         return (nats * own).sum(-1) / own.sum(-1)
 
     def _inputs(self, params: Params, ids: Tensor, token_rows: Sequence[_TokenRow]) -> dict[str, Tensor]:
+        """The model's inputs: token ids, or with `embedded` their embeddings.
+
+        At the tokens of an objective the learnt direction is added, as often as its weight exceeds an equal share.
+        """
         if not self._embedded:
             return {"input_ids": ids}
         vectors = self.model.get_input_embeddings()(ids).detach()
@@ -100,6 +109,7 @@ class Learner:
         return {"inputs_embeds": vectors + torch.stack(pushed)[..., None] * params[DIRECTION].to(vectors.dtype)}
 
     def _tokenize(self, row: LearnerRow) -> _TokenRow:
+        """The row's tokens, and where its objectives and its answer are."""
         shares = [weight * len(row.texts) for weight in row.weights]
         order = sorted(range(len(row.texts)), key=lambda i: -float(row.weights[i].detach()))
         texts = list(row.texts)
@@ -116,6 +126,6 @@ class Learner:
 
 
 def _token_range(start: int, stop: int, offsets: Sequence[tuple[int, int]]) -> range:
-    """The tokens that end within these characters."""
+    """The tokens that end within the characters `start` to `stop`."""
     inside = [i for i, (_, end) in enumerate(offsets) if start < end <= stop]
     return range(inside[0], inside[-1] + 1)

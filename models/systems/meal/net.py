@@ -19,10 +19,10 @@ from aligner_proxy.engine.model.detector import choose_layers
 
 
 class TorchWeightNet(nn.Module):
-    """Scores (nats) of objective texts for a prompt: how alike the two are after a projection of each.
+    """Scores how well each objective's text fits a prompt, by the likeness of their projections (nats).
 
-    `centre_*` and `spread_*` are mean and deviation of the training texts: the states of a language model all point
-    much the same way, and what differs is small beside that.
+    Mean and deviation of the training texts are taken off first, since the states of a language model all point much
+    the same way.
     """
 
     layers: Tensor
@@ -45,17 +45,17 @@ class TorchWeightNet(nn.Module):
 
     @classmethod
     def from_config(cls, config: Any, width: int = 48) -> TorchWeightNet:
-        """A new net for a model of this transformers config."""
+        """A new net for a model with this transformers config."""
         return cls(config.hidden_size, choose_layers(config), width)
 
     def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
-        """[prompts, size] and [texts, size] (rows of the engine's hidden states) to log-weights [prompts, texts]."""
+        """Log-weights [prompts, texts] for rows [prompts, size] and [texts, size] of the engine's hidden states."""
         queries = self.prompt((prompts - self.centre_prompt) / self.spread_prompt)
         keys = self.text((texts - self.centre_text) / self.spread_text)
         return F.log_softmax(queries @ keys.T * self.scale, dim=-1)
 
     def centre(self, prompts: Tensor, texts: Tensor) -> None:
-        """Remember mean and deviation of the training texts."""
+        """Store mean and deviation of the training texts."""
         for rows, centre, spread in (
             (prompts, self.centre_prompt, self.spread_prompt),
             (texts, self.centre_text, self.spread_text),
@@ -64,13 +64,13 @@ class TorchWeightNet(nn.Module):
             spread.fill_(float((rows - centre).std()))
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors, the projections in half precision."""
+        """Write the net as safetensors, its projections in half precision."""
         state = {n: t.half() if t.is_floating_point() else t for n, t in self.state_dict().items()}
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, str(path))
 
     @classmethod
     def load(cls, path: Path) -> TorchWeightNet:
-        """Read a saved net; its sizes are those of the stored tensors. Raises KeyError where one is missing."""
+        """Read a saved net, whose sizes follow from its tensors. Raises KeyError where a tensor is missing."""
         state = load_file(str(path))
         layers = state["layers"].tolist()
         width, size = state["prompt.weight"].shape

@@ -38,7 +38,7 @@ class Mean:
 
     @classmethod
     def from_groups(cls, values: Mapping[str, Sequence[float]]) -> Mean:
-        """From values in groups; whole groups are drawn."""
+        """The mean of values in groups. The bootstrap draws whole groups."""
         rng = random.Random(0)
         groups = list(values.values())
         means = sorted(_mean(rng.choices(groups, k=len(groups))) for _ in range(DRAWS))
@@ -56,7 +56,7 @@ def _mean(groups: Sequence[Sequence[float]]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RankProbe:
-    """One prompt; probes of one group share a wording."""
+    """One prompt. The probes of one group have the same wording."""
 
     kind: str
     group: str
@@ -65,7 +65,7 @@ class RankProbe:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRank:
-    """What one weighting makes of one probe."""
+    """How one weighting ranks the objectives of one probe."""
 
     group: str
     reciprocal_rank: float
@@ -76,7 +76,7 @@ class ProbeRank:
 
 @dataclass(frozen=True, slots=True)
 class RankRow:
-    """One weighting over one set of probes under one wording of the objectives."""
+    """One weighting over one set of probes, under one wording of the objectives."""
 
     weights: str
     probes: str
@@ -88,7 +88,7 @@ class RankRow:
 
 @cache
 def fresh_prompts() -> dict[str, tuple[str, ...]]:
-    """Prompts by kind."""
+    """The prompts of `fresh.yaml` by kind; nothing is trained on them."""
     return TypeAdapter(dict[str, tuple[str, ...]]).validate_python(yaml.safe_load(_FRESH.read_text(encoding="utf-8")))
 
 
@@ -103,7 +103,7 @@ def probes(which: Probes) -> Iterator[RankProbe]:
 
 
 def rank_probes(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[ProbeRank]:
-    """One weighting over a set of probes, in their order."""
+    """Rank the objectives of each probe of a set by one weighting."""
     material = data.material()
     rows = []
     names = list(material.objectives)
@@ -125,13 +125,14 @@ def make_row(name: str, which: Probes, wording: str, rows: Sequence[ProbeRank]) 
 
 
 def compare_ranks(one: Sequence[ProbeRank], other: Sequence[ProbeRank]) -> tuple[Mean, Mean]:
-    """By how much reciprocal rank and Spearman of `one` exceed those of `other`, probe by probe."""
+    """(reciprocal rank, Spearman) of `one` minus those of `other`, probe by probe."""
     first = [a.reciprocal_rank - b.reciprocal_rank for a, b in zip(one, other, strict=True)]
     second = [a.spearman - b.spearman for a, b in zip(one, other, strict=True)]
     return Mean.from_groups(_group_values(one, first)), Mean.from_groups(_group_values(one, second))
 
 
 def _group_values(rows: Sequence[ProbeRank], values: Sequence[float]) -> dict[str, list[float]]:
+    """The values by the group of their probe."""
     groups: dict[str, list[float]] = {}
     for item, value in zip(rows, values, strict=True):
         groups.setdefault(item.group, []).append(value)
@@ -139,14 +140,14 @@ def _group_values(rows: Sequence[ProbeRank], values: Sequence[float]) -> dict[st
 
 
 def ranks(values: Sequence[float]) -> list[float]:
-    """1 for the largest; equals share the mean of their ranks."""
+    """1 for the largest; equal values share the mean of their ranks: 0.5, 0.2, 0.2 have 1, 2.5, 2.5."""
     return [
         sum(other > value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values
     ]
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    """Rank correlation; 0 where one of them is constant."""
+    """The rank correlation; 0 where one of them is constant."""
     a = ranks(one)
     b = ranks(other)
     middle = (len(a) + 1) / 2
@@ -156,7 +157,7 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def reciprocal_rank(values: Sequence[float], which: int) -> float:
-    """1 over the rank; among equals the mean over their orders."""
+    """1 over the rank of the value `which`; among equal values the mean over their orders."""
     above = sum(v > values[which] for v in values)
     same = sum(v == values[which] for v in values)
     return sum(1 / (above + 1 + i) for i in range(same)) / same

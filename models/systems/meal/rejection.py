@@ -47,7 +47,7 @@ _PATIENCE_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class TargetChoice:
-    """One pair with the target that is learned; costs are those of serving: segments that are expected to be wrong."""
+    """A pair with the target to learn. A cost is the expected number of wrong segments, as at serving."""
 
     pair: Pair
     original: float
@@ -56,7 +56,7 @@ class TargetChoice:
 
 
 class Sampler:
-    """Writes with an aligner folder, by its own template. Draws from the model, so seed it."""
+    """Writes corrections with an aligner folder, by the aligner's template. torch's seed decides the draws."""
 
     def __init__(self, folder: Path, temperature: float, home: Path) -> None:
         about, at = prepare(EngineSettings(folder, quantization="none"), home)
@@ -67,7 +67,7 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(self, pair: Pair, k: int) -> list[str]:
-        """k corrections, at most half as long again as the answer."""
+        """`k` corrections, each at most one and a half times as long as the answer."""
         query = prompts.query_field(self._family, (Turn("user", pair.query),))
         prompt = prompts.render(self._family, query, pair.answer, pair.objectives)
         ids = self._tokenizer(prompt.text, return_tensors="pt").input_ids
@@ -81,7 +81,7 @@ class Sampler:
 
 
 async def choose_target(engine: Engine, pair: Pair, drafts: Sequence[str], *, uniform: bool) -> TargetChoice:
-    """The pair with the draft that costs least as its target; the answer itself is among the candidates."""
+    """The pair with its cheapest draft as the target. The answer itself is among the drafts."""
     weights = await _weights(engine, pair, uniform=uniform)
     original = await _score_segments(engine, pair, pair.answer)
     costs = {pair.answer: best_of.cost(original, original, weights)}
@@ -97,6 +97,7 @@ async def choose_target(engine: Engine, pair: Pair, drafts: Sequence[str], *, un
 
 
 async def _score_segments(engine: Engine, pair: Pair, text: str) -> tuple[SegmentScore, ...]:
+    """The engine's scores of a text's segments."""
     request = AlignRequest(
         request_id="rejection",
         turns=(Turn("user", pair.query),),
@@ -109,7 +110,7 @@ async def _score_segments(engine: Engine, pair: Pair, text: str) -> tuple[Segmen
 
 
 async def _weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float, ...]:
-    """What each objective weighs beside an equal share."""
+    """What each objective weighs, as a multiple of an equal share."""
     alike = (1.0,) * len(pair.objectives)
     if uniform:
         return alike
@@ -124,7 +125,7 @@ async def _weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float,
 async def choose_targets(
     engine: Engine, sample: Sample, pairs: Sequence[Pair], k: int, *, uniform: bool
 ) -> list[TargetChoice]:
-    """The best of k for every pair."""
+    """The best of `k` drafts for every pair."""
     return [
         await choose_target(engine, pair, sample(pair, k), uniform=uniform)
         for pair in track(pairs, description="drafts")
@@ -132,7 +133,7 @@ async def choose_targets(
 
 
 def summarise(choices: Sequence[TargetChoice]) -> Iterator[str]:
-    """What sampling brought, in words, with intervals."""
+    """Lines that say what the sampling changed, with intervals."""
     for name, values in (
         ("as it is", [one.original for one in choices]),
         ("the first draft", [one.first for one in choices]),
@@ -145,7 +146,7 @@ def summarise(choices: Sequence[TargetChoice]) -> Iterator[str]:
 
 
 async def run(options: argparse.Namespace) -> list[TargetChoice]:
-    """Sample, read, choose."""
+    """Sample drafts, score them, and choose the targets."""
     silence_libraries()
     torch.manual_seed(options.seed)
     sample = Sampler(options.aligner, options.temperature, config.home_folder())

@@ -39,7 +39,10 @@ HELD_OUT = 36
 
 
 def load_models(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
-    """(encoder, base learner, tokenizer), from the embedded aligner with its adapter merged, or from a folder."""
+    """(encoder, base learner, tokenizer).
+
+    They come from the embedded aligner with its adapter merged, or from a folder.
+    """
     folder = (
         prepare(EngineSettings("embedded", quantization="none"), home_folder())[1]
         if meal.base == "embedded"
@@ -55,7 +58,7 @@ def load_models(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
 
 
 def make_net(meal: Meal, encoder: Encoder, config: Any) -> TorchWeightNet:
-    """A new net that knows the middle of its training texts."""
+    """A new net with mean and deviation of its training texts."""
     net = TorchWeightNet.from_config(config, meal.width)
     material = data.material()
     with torch.no_grad():
@@ -66,7 +69,7 @@ def make_net(meal: Meal, encoder: Encoder, config: Any) -> TorchWeightNet:
 
 
 def measure_outer_loss(meal: Meal, learner: Learner, start: Params, weigh: bilevel.Weigh) -> float:
-    """Mean outer loss on probes, one step from where the base learner began: so it tells of these weights alone."""
+    """The mean outer loss on probes after one step from the base learner's start: it shows these weights alone."""
     losses = []
     for task in data.draw_probe_tasks(meal.seed, HELD_OUT, meal.objectives):
         moved = bilevel.take_inner_step(learner, start, weigh, task, lr=meal.inner_lr)
@@ -81,7 +84,7 @@ def measure_outer_loss(meal: Meal, learner: Learner, start: Params, weigh: bilev
 def write_checkpoint(
     meal: Meal, step: int, net: TorchWeightNet, params: Params, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write the checkpoint beside the one before, and put it in its place when it is whole."""
+    """Write the checkpoint beside the one before, and replace that one once it is whole."""
     partial_file = meal.out / "checkpoint.partial"
     state = {"step": step, "net": net.state_dict(), "params": params, "optimizer": optimizer.state_dict()}
     torch.save(state | {"settings": run_settings(meal)}, partial_file)
@@ -89,7 +92,7 @@ def write_checkpoint(
 
 
 def resume(meal: Meal, net: TorchWeightNet, params: Params, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint if there is one; the step to go on from. Raises `MealError` for another run's."""
+    """Load the last checkpoint if there is one, and return the next step. Raises `MealError` for another run's."""
     path = meal.out / CHECKPOINT
     if not path.exists():
         return 0
@@ -104,13 +107,13 @@ def resume(meal: Meal, net: TorchWeightNet, params: Params, optimizer: torch.opt
 
 
 def run_settings(meal: Meal) -> dict[str, Any]:
-    """All that decides which steps a run makes."""
+    """All settings that decide the steps of a run."""
     free = {"out", "steps", "checkpoint_every"}
     return {n: value for n, value in meal.model_dump(mode="json").items() if n not in free}
 
 
 def draw_curves(folder: Path) -> Path:
-    """Write curves.svg from the log; a step that was done again counts once."""
+    """Draw curves.svg from the log. Of a step that was made twice the later row counts."""
     rows = {row["step"]: row for row in map(json.loads, (folder / LOG).read_text().splitlines())}
     with output.plot(folder / "curves.svg", size=(7, 3.5)) as ((axis,),):
         for name in ("inner", "outer", "held_out", "held_out_uniform"):

@@ -55,11 +55,13 @@ OPPOSITE = (
 
 @dataclass(frozen=True, slots=True)
 class AdherenceCase:
-    """One answer under one preference: met before and after, understood, edited, damaged."""
+    """What became of one answer under one preference."""
 
     kind: PreferenceKind
     read: bool
+    """Whether the gateway read the preference as what it says."""
     before: bool
+    """Whether the answer met it before the gateway."""
     after: bool
     edited: bool
     damaged: bool
@@ -68,7 +70,7 @@ class AdherenceCase:
 
 @dataclass(frozen=True, slots=True)
 class AdherenceRow:
-    """The cases of one kind, or of all; `p` is McNemar's, exact and two-sided."""
+    """The cases of one kind of preference, or of all kinds."""
 
     name: str
     n: int
@@ -76,8 +78,10 @@ class AdherenceRow:
     before: Rate
     after: Rate
     gained: int
+    """Answers that meet the preference only after the gateway."""
     lost: int
     p: float
+    """McNemar's exact p, two-sided."""
     damaged: Rate
     needless: Rate
     """Of the answers that met the preference before: those that were edited all the same."""
@@ -85,14 +89,14 @@ class AdherenceRow:
 
 @dataclass(frozen=True, slots=True)
 class StatedPreference:
-    """One preference as it is said, and what it truly wishes."""
+    """A preference in someone's words, and what it asks for."""
 
     text: str
     wish: Preference
 
 
 def state_preference(side: Side, rng: Random, kind: PreferenceKind, wording: str, answer: str) -> StatedPreference:
-    """A wording filled in: with a bound, or with a word of the answer that could be said otherwise."""
+    """Fill in a wording: a bound, or a word of the answer that could be said otherwise."""
     bound = rng.choice(BOUNDS.get(kind, (0,)))
     long_words = sorted(word for word in word_set(answer) if word.isalpha() and word.isascii() and len(word) > 5)
     word = rng.choice(long_words or ["delve"])
@@ -103,21 +107,21 @@ def state_preference(side: Side, rng: Random, kind: PreferenceKind, wording: str
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided exact p of a change in one direction among the pairs that changed."""
+    """McNemar's exact p, two-sided: `gained` and `lost` are the pairs that changed in either direction."""
     n = gained + lost
     least = min(gained, lost)
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
 
 
 def has_damage(before: str, after: str) -> bool:
-    """Whether a fact of the answer is gone, or one is new that nobody said."""
+    """Whether a fact of the answer is gone, or a new one is there that nobody said."""
     has_lost = any(reader(before) - reader(after) for reader in (numbers, addresses, code_blocks))
     new = any(reader(after) - reader(before) for reader in (numbers, addresses))
     return has_lost or new or bool(names(before) - word_set(after))
 
 
 def make_policy(text: str, operator: Sequence[Objective], system: str = "") -> Policy:
-    """What a request with this preference gets on a route that reads it."""
+    """The policy of a request with this preference, on a route that reads preferences."""
     sources = (PreferenceSource.REQUEST, PreferenceSource.SYSTEM)
     base = Policy("adherence", tuple(operator), deadline_s=600)
     base_policy = base.with_extension(SOURCES_KEY, sources).with_extension(GRANT_KEY, True)
@@ -127,7 +131,7 @@ def make_policy(text: str, operator: Sequence[Objective], system: str = "") -> P
 async def measure(
     pipeline: Pipeline, answers: Sequence[UpstreamCompletion], operator: Sequence[Objective], side: Side, seed: int
 ) -> list[AdherenceCase]:
-    """One preference an answer, kinds and wordings in turns."""
+    """Measure one preference for each answer; kinds and wordings take turns."""
     rng = Random(f"adherence:{seed}")
     sayings = wordings_of(side)
     kinds = list(sayings)
@@ -147,7 +151,7 @@ async def measure(
 async def measure_case(
     pipeline: Pipeline, completion: UpstreamCompletion, preference: StatedPreference, policy: Policy, call_id: str
 ) -> AdherenceCase:
-    """What becomes of one answer."""
+    """Send one answer through the pipeline under a preference."""
     outcome = await pipeline.align(Exchange(call_id, 0, (Turn("user", completion.query),), completion.answer), policy)
     text = outcome.text or ""
     wish = preference.wish
@@ -157,10 +161,10 @@ async def measure_case(
         wish.kind,
         is_understood,
         is_met(wish, completion.answer),
-        is_met(wish, text),
-        text != completion.answer,
-        has_damage(completion.answer, text),
-        outcome.status is Status.FAILED,
+        after=is_met(wish, text),
+        edited=text != completion.answer,
+        damaged=has_damage(completion.answer, text),
+        failed=outcome.status is Status.FAILED,
     )
 
 
@@ -170,20 +174,20 @@ def make_row(name: str, cases: Sequence[AdherenceCase]) -> AdherenceRow:
     lost = sum(case.before and not case.after for case in cases)
     return AdherenceRow(
         name,
-        len(cases),
-        Rate.from_outcomes(case.read for case in cases),
-        Rate.from_outcomes(case.before for case in cases),
-        Rate.from_outcomes(case.after for case in cases),
-        gained,
-        lost,
-        mcnemar(gained, lost),
-        Rate.from_outcomes(case.damaged for case in cases),
-        Rate.from_outcomes(case.edited for case in cases if case.before),
+        n=len(cases),
+        read=Rate.from_outcomes(case.read for case in cases),
+        before=Rate.from_outcomes(case.before for case in cases),
+        after=Rate.from_outcomes(case.after for case in cases),
+        gained=gained,
+        lost=lost,
+        p=mcnemar(gained, lost),
+        damaged=Rate.from_outcomes(case.damaged for case in cases),
+        needless=Rate.from_outcomes(case.edited for case in cases if case.before),
     )
 
 
 def make_rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
-    """All together, those that rules can meet, the others, and kind by kind."""
+    """Rows for all cases, for kinds that rules can meet, for the other kinds, and for each kind."""
     kinds = list(dict.fromkeys(case.kind for case in cases))
     groups = [
         ("all", list(cases)),
@@ -195,7 +199,10 @@ def make_rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
 
 
 def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
-    """(which tiers, whether the higher one's wish held): a pair said by system and user, and by operator and user."""
+    """(which tiers contradict each other, whether the higher one prevailed).
+
+    Each contradiction is said by system and user, and by operator and user.
+    """
     rng = Random(f"contradictions:{seed}")
     for kind, other in OPPOSITE:
         for wording in wordings_of(side)[kind]:
@@ -214,7 +221,7 @@ def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
 
 
 def measure_reading(side: Side) -> tuple[Rate, Rate]:
-    """How many wordings are read as what they say, and how many without a checkable wish are read as one."""
+    """(wordings that are read right, sentences without a checkable preference that are read as one)."""
     sayings = [(kind, wording) for kind, all_of in wordings_of(side).items() for wording in all_of]
     right = Rate.from_outcomes(
         any(
@@ -252,7 +259,7 @@ def format_tables(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str,
 
 
 def draw_rates(path: Path, rows: Sequence[AdherenceRow]) -> None:
-    """Before and after, row by row."""
+    """Draw the rates before and after, row by row."""
     with output.plot(path, size=(7.0, 0.4 * len(rows) + 1.2)) as axes:
         axis = axes[0, 0]
         labels = [f"{row.name} (n = {row.n})" for row in rows]
@@ -265,13 +272,13 @@ def draw_rates(path: Path, rows: Sequence[AdherenceRow]) -> None:
 async def run(
     aligner: Path, answers: Sequence[UpstreamCompletion], out: Path, asked_too: Sequence[str], **how: Any
 ) -> list[AdherenceCase]:
-    """The cases of these answers; corrections are kept below `out`."""
+    """Measure these answers. Corrections are kept below `out`."""
     async with open_gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
         return await measure(pipeline, answers, find_objectives(asked_too), **how)
 
 
 def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: int) -> str:
-    """Write tables and plot."""
+    """Write tables and plot, and return the tables."""
     figures = make_rows(cases)
     conflicts: dict[str, list[bool]] = {}
     for name, has_held in contradictions(side, seed):

@@ -54,7 +54,7 @@ _TRIES = 40
 
 @dataclass(frozen=True, slots=True)
 class MetaPrompt:
-    """What is said before a question is asked: by the application (`system`) and by the user (`preference`)."""
+    """What is said above a question: by the application (`system`) and by the user (`preference`)."""
 
     system: str = ""
     preference: str = ""
@@ -62,7 +62,7 @@ class MetaPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """One question with all that stands above it."""
+    """A question with everything that stands above it."""
 
     meta: MetaPrompt
     query: str
@@ -70,7 +70,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceExample:
-    """One example: the dialogue, the answer as it was, and the one that meets all that is in force."""
+    """A dialogue, the answer as it was, and the answer that meets all preferences in force."""
 
     part: Part
     dialogue: Dialogue
@@ -80,11 +80,11 @@ class PreferenceExample:
 
     @property
     def preference(self) -> str:
-        """By which the sides are told apart: all that was said above the question."""
+        """The text that decides the side of the example: all that was said above the question."""
         return " / ".join(text for text in (self.dialogue.meta.system, self.dialogue.meta.preference) if text)
 
     def to_pair(self) -> Pair:
-        """As the trainer reads it."""
+        """The example as a pair for the trainer."""
         counts = Counter(piece.text for piece in split(self.target))
         labels = []
         for piece in split(self.answer):
@@ -96,14 +96,14 @@ class PreferenceExample:
 
 
 def is_on_test_side(preference: str) -> bool:
-    """Whether a preference is kept for the test, wherever it stands."""
+    """Whether a preference is kept for the test, wherever it occurs."""
     return int(hashlib.sha256(preference.encode()).hexdigest(), 16) % 100 < TEST_PERCENT
 
 
 def draw_examples(
     answers: Sequence[PoolAnswer], n: int, seed: int, *, test: bool = False
 ) -> Iterator[PreferenceExample]:
-    """So many examples of one side, the parts in turns; at most a quarter are answers that need no change."""
+    """Draw `n` examples of one side, the parts in turn. In at most a quarter the answer needs no change."""
     rng = Random(f"metaalign:{seed}")
     remaining = n
     unchanged = 0
@@ -119,6 +119,7 @@ def draw_examples(
 
 
 def _make_examples(part: Part, rng: Random, answer: PoolAnswer) -> Iterator[PreferenceExample]:
+    """The examples of one part for an answer: several for `diverse`, at most one for the others."""
     if part == "diverse":
         candidates = [
             _make_example(part, answer, MetaPrompt(preference=_draw_wording(rng, _draw_kinds(rng)))) for _ in range(3)
@@ -133,6 +134,7 @@ def _make_examples(part: Part, rng: Random, answer: PoolAnswer) -> Iterator[Pref
 
 
 def _draw_meta(part: Part, rng: Random) -> MetaPrompt:
+    """Preferences of one part: one person's, two people's, or two that contradict each other."""
     kinds = _draw_kinds(rng)
     if part == "helpful":
         return MetaPrompt(preference=_draw_wording(rng, kinds))
@@ -151,7 +153,7 @@ def _draw_kinds(rng: Random) -> list[PreferenceKind]:
 
 
 def _draw_wording(rng: Random, kinds: Iterable[PreferenceKind]) -> str:
-    """The kinds in some wording."""
+    """These kinds of preference in some wording."""
     return " ".join(rng.choice(TRAIN[kind]).format(n=_draw_bound(rng, kind)) for kind in kinds)
 
 
@@ -160,7 +162,7 @@ def _draw_bound(rng: Random, kind: PreferenceKind) -> int:
 
 
 def _make_example(part: Part, answer: PoolAnswer, meta: MetaPrompt) -> PreferenceExample | None:
-    """None where the gateway reads no preference, or no answer is known that meets all of them."""
+    """None where the gateway reads no preference, or no known answer meets all of them."""
     base_policy = (
         Policy("metaalign").with_extension(SOURCES_KEY, tuple(PreferenceSource)).with_extension(GRANT_KEY, True)
     )
@@ -176,6 +178,7 @@ def _make_example(part: Part, answer: PoolAnswer, meta: MetaPrompt) -> Preferenc
 
 
 def _meet_preferences(text: str, preferences: Sequence[Preference]) -> str:
+    """The answer changed by rules so that it meets all preferences: fixed, and then cut to their bounds."""
     text = fix_text(text, {preference.kind for preference in preferences if preference.fixable})
     bounds = [preference for preference in preferences if preference.kind in MOST]
     ends = [piece.end for piece in split(text)]
@@ -185,12 +188,15 @@ def _meet_preferences(text: str, preferences: Sequence[Preference]) -> str:
 
 
 def count_preferences(examples: Iterable[PreferenceExample]) -> int:
-    """How many different preferences there are."""
+    """How many different preferences the examples have."""
     return len({example.preference for example in examples})
 
 
 def write_dpo(path: Path, examples: Iterable[PreferenceExample], template: str) -> int:
-    """Prompt, chosen and rejected as JSON lines: the answer that meets all, above the one that was there."""
+    """Write prompt, chosen and rejected answer as JSON lines, and return their number.
+
+    The answer that meets all preferences is chosen over the original one.
+    """
     family = TEMPLATES[template]
     count = 0
     draft = path.with_name(path.name + ".part")

@@ -28,7 +28,7 @@ HEAD = "detector.safetensors"
 
 
 class DpoStage(BaseModel):
-    """One stage; unknown keys are errors."""
+    """The config of one stage; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +46,7 @@ class DpoStage(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> DpoStage:
-        """From a YAML file; raises `StageError` naming the first thing that is wrong."""
+        """Read a YAML file; raises `StageError` that names the first mistake."""
         try:
             stage = cls.model_validate(yaml.safe_load(path.read_text()))
         except (OSError, yaml.YAMLError) as error:
@@ -60,7 +60,7 @@ class DpoStage(BaseModel):
 
 
 def read_comparisons(path: Path, end: str) -> list[dict[str, str]]:
-    """Comparisons as `models.systems.metaalign.data` writes them; both answers end as the corrector has to end."""
+    """Read what `models.systems.metaalign.data` writes. Both answers get the end mark of a corrector's output."""
     comparisons = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         row = json.loads(line)
@@ -73,7 +73,7 @@ def read_comparisons(path: Path, end: str) -> list[dict[str, str]]:
 
 
 def train_stage(stage: DpoStage) -> list[dict[str, Any]]:
-    """Train and save; what TRL logged, step by step."""
+    """Train and save, and return TRL's log, step by step."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 

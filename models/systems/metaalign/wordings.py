@@ -33,5 +33,5 @@ WORDED: Mapping[Side, tuple[str, ...]] = MappingProxyType(_TABLE["unchecked"])
 
 
 def wordings_of(side: Side) -> Wordings:
-    """The wordings of one side."""
+    """The wordings of one side, by kind of preference."""
     return {"train": TRAIN, "dev": DEV, "test": TEST}[side]

@@ -19,7 +19,10 @@ from models.data.pairs import STAYS, Pair, read_pairs, write_pairs
 
 
 def identities(pairs: Iterable[Pair], share: float, seed: int) -> Iterator[Pair]:
-    """The drawn answers as their own targets; whether one is drawn depends on seed and text, not on its place."""
+    """A share of the pairs, each with its answer as the target.
+
+    Seed and text decide whether a pair is drawn, not its place in the file.
+    """
     if not 0 < share <= 1:
         raise ValueError(f"a share lies above 0 and is at most 1, not {share}")
     for pair in pairs:

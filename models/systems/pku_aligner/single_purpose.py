@@ -17,14 +17,14 @@ from models.data.pairs import CHANGES, Pair, read_pairs, write_pairs
 
 
 def has_single_purpose(pair: Pair) -> bool:
-    """Whether everything that is wrong with the answer goes; pairs that do not say what is wrong are left out."""
+    """Whether the target mends every fault of the answer. Pairs that do not name their faults do not count."""
     return bool(pair.kinds) and all(
         label == CHANGES for kind, label in zip(pair.kinds, pair.labels, strict=True) if kind
     )
 
 
 def select_pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """The pairs that agree with each other without their objectives."""
+    """The pairs that make sense without their objectives."""
     return (pair for pair in pairs if has_single_purpose(pair))
 
 

@@ -20,7 +20,7 @@ TEMPLATE = "aligner"
 
 
 def write_stand_in(source: Path, folder: Path) -> None:
-    """Write the folder."""
+    """Write an aligner folder that reads the prompts of Aligner (PKU), with the weights of `source`."""
     document = json.loads((source / manifest.MANIFEST).read_text())
     dropped = {manifest.HEAD, manifest.TAUGHT}
     folder.mkdir(parents=True, exist_ok=True)

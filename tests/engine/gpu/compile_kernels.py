@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from aligner_proxy.engine.gpu import triton_kernels
+from aligner_proxy.engine.gpu import triton_attention, triton_kernels, triton_products
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 POINTERS = {
@@ -45,9 +45,9 @@ def variants() -> Iterator[tuple[str, str, dict[str, Any], dict[str, str], int, 
             types = {} if splits > 1 else {"parts": "*bf16", "weights": "*bf16", "arrivals": "*bf16"}
             yield "_attend", f"{size}-{group}-{rows}", constants, types, 4, 0
     yield "_gate", "8", {"PARTS": 8, "COLUMNS": 512}, {}, 4, 0
-    for rows in triton_kernels.DIVISIONS:
+    for rows in triton_products.DIVISIONS:
         constants = {"ROWS": rows, "TILE": 64, "STAGES": 3, "QUICK": True, "EXACT": False}
-        yield "_multiply", f"{rows}", constants, {"out": "*fp32"}, triton_kernels.DIVISIONS[rows].warps, 64 * 64
+        yield "_multiply", f"{rows}", constants, {"out": "*fp32"}, triton_products.DIVISIONS[rows].warps, 64 * 64
     yield "_unpack", "64", {"TILE": 64}, {"book": "*fp32"}, 4, 0
     yield "_put_states", "2048", {"WIDTH": 2048}, {}, 4, 0
     yield "_choose", "4096", {"COLUMNS": 4096}, {"out": "*i32"}, 8, 0
@@ -55,7 +55,8 @@ def variants() -> Iterator[tuple[str, str, dict[str, Any], dict[str, str], int, 
 
 def build(name: str, constants: dict[str, Any], types: dict[str, str], warps: int, capability: int) -> Any:
     """The compiled kernel."""
-    kernel = triton_kernels.KERNELS[name]
+    modules = (triton_attention, triton_kernels, triton_products)
+    kernel: Any = next(getattr(module, name) for module in modules if hasattr(module, name))
     usual = {pointer: f"*{kind}" for kind, names in POINTERS.items() for pointer in names} | NUMBERS
     signature: dict[str, str] = {}
     for argument in kernel.arg_names:

@@ -25,8 +25,9 @@ BF16 = torch.bfloat16
 def kernels() -> ModuleType:
     """The module of kernels, which tests/conftest.py has Triton interpret."""
     from aligner_proxy.engine.gpu import triton_kernels
+    from aligner_proxy.engine.gpu.triton_interpreter import is_interpreted
 
-    assert triton_kernels.is_interpreted()
+    assert is_interpreted()
     return triton_kernels
 
 
@@ -224,7 +225,9 @@ def test_product(kernels: ModuleType, rows: int, outputs: int, inputs: int) -> N
 
 @pytest.mark.parametrize("most", [1, 2, 3, 8])
 def test_product_in_parts(kernels: ModuleType, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "DIVISIONS", {8: kernels.ProductDivision(2, most, 1024)})
+    from aligner_proxy.engine.gpu import triton_products
+
+    monkeypatch.setattr(triton_products, "DIVISIONS", {8: triton_products.ProductDivision(2, most, 1024)})
     packed = nf4.pack([quantised(64, 1024)])
     sample = torch.randn(3, 1024).to(BF16)
     parts = kernels.multiply(sample, packed)
@@ -243,9 +246,11 @@ def test_states_of_a_layer(kernels: ModuleType) -> None:
     assert int((~stores[0].isnan()).sum()) == 13 * 48, "twelve rows, and the slot of the padding"
 
 
-def test_the_assembly_decodes_every_number_in_every_place(kernels: ModuleType) -> None:
+def test_the_assembly_decodes_every_number_in_every_place() -> None:
     """Its instructions, carried out one by one: no processor here has them."""
-    program = kernels.PERMUTATIONS.value
+    from aligner_proxy.engine.gpu import triton_products
+
+    program = triton_products.PERMUTATIONS.value
     packed = nf4.pack([quantised(64, 64)])
     book = packed.coarse_book.view(torch.int16).tolist()
     tables = [table & 0xFFFFFFFF for table in packed.byte_tables[:, 0].tolist()]

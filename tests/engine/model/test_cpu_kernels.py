@@ -157,9 +157,9 @@ def test_the_file_of_a_model_is_let_go_of_and_its_numbers_stay(tmp_path: Path) -
 def ways(request: pytest.FixtureRequest, tiles: None, monkeypatch: pytest.MonkeyPatch) -> int:
     """Whether numbers are kept or not; rows from which on tiles are used."""
     if request.param == "kept":
-        return cpu_kernels.MANY_KEPT
-    monkeypatch.setattr(cpu_kernels, "KEPT", 0)
-    return cpu_kernels.MANY
+        return cpu_kernels.MIN_KEPT_ROWS
+    monkeypatch.setattr(cpu_kernels, "MAX_KEPT_BYTES", 0)
+    return cpu_kernels.MIN_UNPACKED_ROWS
 
 
 def numbers() -> Tensor:
@@ -213,13 +213,13 @@ def test_only_a_small_model_keeps_them_and_only_where_there_are_tiles_and_memory
     tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: True)
-    monkeypatch.setattr(memory, "available", lambda: 8.0 * cpu_kernels.KEPT)
-    most = cpu_kernels.KEPT // 2
-    assert (cpu_kernels.kept_bytes(most), cpu_kernels.kept_bytes(most + 1)) == (cpu_kernels.KEPT, 0)
-    monkeypatch.setattr(memory, "available", lambda: 3.9 * cpu_kernels.KEPT)
+    monkeypatch.setattr(memory, "available", lambda: 8.0 * cpu_kernels.MAX_KEPT_BYTES)
+    most = cpu_kernels.MAX_KEPT_BYTES // 2
+    assert (cpu_kernels.kept_bytes(most), cpu_kernels.kept_bytes(most + 1)) == (cpu_kernels.MAX_KEPT_BYTES, 0)
+    monkeypatch.setattr(memory, "available", lambda: 3.9 * cpu_kernels.MAX_KEPT_BYTES)
     assert cpu_kernels.kept_bytes(most) == 0
     monkeypatch.setattr(memory, "available", lambda: None)
-    assert cpu_kernels.kept_bytes(most) == cpu_kernels.KEPT
+    assert cpu_kernels.kept_bytes(most) == cpu_kernels.MAX_KEPT_BYTES
     monkeypatch.setattr(cpu_kernels, "has_amx", lambda: False)
     assert cpu_kernels.kept_bytes(most) == 0
 
@@ -232,7 +232,7 @@ def test_numbers_of_rows_are_few_and_what_is_added_is_nothing() -> None:
     assert {one.shape[1] for one in done} == {*range(9), 16, 32, 48, 64, 128, 192, 256}
 
 
-@pytest.mark.parametrize("rows", [0, 1, 2, cpu_kernels.FEW, cpu_kernels.FEW + 1])
+@pytest.mark.parametrize("rows", [0, 1, 2, cpu_kernels.MAX_TRANSPOSED_ROWS, cpu_kernels.MAX_TRANSPOSED_ROWS + 1])
 @torch.inference_mode()
 def test_the_output_layer_says_the_same_from_either_side(tiles: None, rows: int) -> None:
     output = nn.Linear(WIDE, 500, bias=False).to(torch.bfloat16)
@@ -257,7 +257,7 @@ def test_scores_of_attention_are_the_same_from_either_side(tiles: None) -> None:
 
 
 def test_the_installed_libraries_are_those_that_the_kernels_were_seen_with() -> None:
-    """Another version: run these tests on a CPU with the 4-bit kernel and with tiles, then change `SEEN_WITH`."""
+    """Another version: run these tests on a CPU with the 4-bit kernel and with tiles, then change `TESTED_VERSIONS`."""
     cpu_kernels.check_versions.cache_clear()
     assert cpu_kernels.check_versions()
 
@@ -265,7 +265,7 @@ def test_the_installed_libraries_are_those_that_the_kernels_were_seen_with() -> 
 def test_other_libraries_turn_the_kernels_off(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cpu_kernels, "SEEN_WITH", {"torch": "1.9"})
+    monkeypatch.setattr(cpu_kernels, "TESTED_VERSIONS", {"torch": "1.9"})
     cpu_kernels.check_versions.cache_clear()
     try:
         assert cpu_kernels.install(nn.Sequential(layer())) == 0

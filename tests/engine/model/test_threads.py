@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.engine.model import threads
-from aligner_proxy.engine.model.threads import AGAIN, ThreadTuner
+from aligner_proxy.engine.model.threads import PASSES_UNTIL_RETRY, ThreadTuner
 
 
 class Machine:
@@ -40,7 +40,7 @@ def test_the_quicker_one_does_nearly_all_of_the_work(two: Machine) -> None:
     two.costs = {1: 1.0, 2: 0.6}
     used = two.forward(200, 100)
     assert used[:2] == [2, 1]
-    assert used.count(1) == 1 + 100 // AGAIN
+    assert used.count(1) == 1 + 100 // PASSES_UNTIL_RETRY
 
 
 def test_each_size_has_its_own(two: Machine) -> None:
@@ -58,7 +58,7 @@ def test_who_becomes_slow_is_replaced_and_comes_back(two: Machine) -> None:
     two.costs = {1: 1.0, 2: 1.5}
     assert two.forward(200, 4)[-1] == 1
     two.costs = {1: 1.0, 2: 0.6}
-    assert two.forward(200, AGAIN + 1)[-1] == 2
+    assert two.forward(200, PASSES_UNTIL_RETRY + 1)[-1] == 2
 
 
 def test_a_moment_of_somebody_elses_work_changes_nothing(two: Machine) -> None:

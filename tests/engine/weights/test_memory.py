@@ -75,7 +75,7 @@ def test_a_gpu_keeps_a_copy_of_the_weights_and_gives_half_of_the_rest_to_the_cac
 
 
 def test_without_a_use_for_the_copy_its_room_goes_to_the_cache() -> None:
-    with_copy, without = (memory.plan_gpu(LLAMA_7B, "nf4", 2, 4, 80 * GB, copies) for copies in (True, False))
+    with_copy, without = (memory.plan_gpu(LLAMA_7B, "nf4", 2, 4, 80 * GB, copies=copies) for copies in (True, False))
     assert not without.has_copy
     assert without.cache_tokens > with_copy.cache_tokens
 
@@ -117,9 +117,9 @@ def test_only_an_engine_without_a_size_of_its_cache_gets_a_larger_one_on_a_gpu(
 
 
 def test_preparing_needs_more_than_serving() -> None:
-    memory.check_preparation(LLAMA_7B, False, 20 * GB)
+    memory.check_preparation(LLAMA_7B, 20 * GB, merges=False)
     with pytest.raises(WeightsError, match=r"merging the adapter.* needs 26\.\d GB and there are 20\.0 GB"):
-        memory.check_preparation(LLAMA_7B, True, 20 * GB)
+        memory.check_preparation(LLAMA_7B, 20 * GB, merges=True)
 
 
 @given(st.floats(0, 64), st.integers(64, 4096), st.sampled_from(["nf4", "none"]), st.integers(0, 6))

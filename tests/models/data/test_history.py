@@ -28,9 +28,12 @@ def test_the_question_comes_last_and_the_rest_is_as_it_was() -> None:
     assert (made.answer, made.target, made.labels, made.kinds) == (pair().answer, pair().target, (0, 1), pair().kinds)
 
 
-def test_manners_say_how_many_conversations_have_defects() -> None:
-    def rude(manners: float) -> int:
-        made = [add_history(Random(seed), pair(), BEFORE[1:], INSULT, False, manners) for seed in range(40)]
+def test_the_share_says_how_many_conversations_have_defects() -> None:
+    def rude(bad_share: float) -> int:
+        made = [
+            add_history(Random(seed), pair(), BEFORE[1:], INSULT, held_out=False, bad_share=bad_share)
+            for seed in range(40)
+        ]
         return sum("It runs all day.\n\n" not in p.query for p in made)
 
     assert rude(0.0) == 0

@@ -24,9 +24,9 @@ def test_the_form_of_the_training_has_the_lower_loss(
 
 
 def test_a_difference_within_its_interval_is_none() -> None:
-    assert compare_losses([1.0, 2.0], [2.0, 1.0]).better("imhi") is None
-    assert compare_losses([2.0, 2.1, 2.0], [1.0, 1.0, 1.1]).better("imhi") == "imhi-vicuna"
-    assert FormLosses(1.0, 2.0, -1.0, 0.1, 5).better("imhi") == "imhi"
+    assert compare_losses([1.0, 2.0], [2.0, 1.0]).choose_template("imhi") is None
+    assert compare_losses([2.0, 2.1, 2.0], [1.0, 1.0, 1.1]).choose_template("imhi") == "imhi-vicuna"
+    assert FormLosses(1.0, 2.0, -1.0, 0.1, 5).choose_template("imhi") == "imhi"
 
 
 def test_one_pair_is_too_few(tmp_path: Path) -> None:

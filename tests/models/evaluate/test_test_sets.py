@@ -12,7 +12,7 @@ from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, SegmentScore, Verify
 from models.data.pairs import Pair, PairError
-from models.evaluate.test_sets import SetCase, area, auc, list_failures, rate_flags, rates, read_sets, run_set, table
+from models.evaluate.test_sets import SetCase, area, list_failures, rate_flags, rates, read_sets, run_set, table
 
 PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0, 1, 0), "test")
 
@@ -34,7 +34,7 @@ class Cutting:
 def test_with_the_gate_a_case_is_what_would_be_delivered(gated: bool) -> None:
     talk = "Ada: Done?\nBo: Nearly.\nAda: And the rice?\nBo: In the pot."
     requested = Pair("A talk, please.", ("Harmless: no insults",), talk, talk, (0, 0, 0, 0), "test")
-    cases = asyncio.run(run_set(cast(Engine, Cutting()), [PAIR, requested], 0.0, Verify.FLAGGED, "test", gated))
+    cases = asyncio.run(run_set(cast(Engine, Cutting()), [PAIR, requested], 0.0, Verify.FLAGGED, "test", gated=gated))
     assert [case.exact for case in cases] == [True, gated]
     assert cases[1].scores == (2.0, 1.0, 0.0, -1.0)
 
@@ -74,8 +74,7 @@ def test_flagging_counts_answers_and_segments_at_another_caution() -> None:
 
 
 def test_auc_is_one_when_every_defect_scores_above_every_good_segment() -> None:
-    assert auc([case("")]) == 1.0
-    assert auc([case("", (3.0, 2.0, -1.0))]) == 0.5
+    assert [area(cases).auc for cases in ([case("")], [case("", (3.0, 2.0, -1.0))])] == [1.0, 0.5]
 
 
 def test_reports_name_every_set_and_only_failures_are_listed() -> None:
@@ -105,6 +104,6 @@ def test_what_is_missing_at_the_end_is_a_case_of_its_own() -> None:
     added = SetCase(pair, "One. Two. Bye.", (-3.0, -2.0, 1.0))
     assert (missed.exact, missed.gone, missed.kept, missed.same) == (False, False, True, True)
     assert (added.exact, added.gone, added.kept, added.same) == (True, True, True, False)
-    assert auc([missed]) == 1.0
+    assert area([missed]).auc == 1.0
     assert rate_flags([missed], 0.0)["answers"].hits == 1
     assert rate_flags([missed], 2.0)["answers"].hits == 0

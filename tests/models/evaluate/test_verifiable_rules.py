@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.evaluate.verifiable_rules import EXAMPLES, RULES, TEXTS, area_under_curve, list_answers, list_cases, table
+from models.evaluate.verifiable_rules import EXAMPLES, RULES, TEXTS, compute_area, list_answers, list_cases, table
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.objective.partition(":")[0])
@@ -25,8 +25,8 @@ def test_figures_of_known_answers() -> None:
     assert len(set(list_answers())) >= TEXTS + 2 * EXAMPLES
     cases = [case for way in (False, True) for rule in RULES for case in list_cases(rule, by_examples=way)]
     knowing = [0.9 if case.breaks else 0.1 for case in cases]
-    assert area_under_curve(cases, knowing) == 1
-    assert area_under_curve(cases, [0.5] * len(cases)) == 0.5
+    assert compute_area(cases, knowing).auc == 1
+    assert compute_area(cases, [0.5] * len(cases)).auc == 0.5
     half = len(cases) // 2
     assert f"| with examples | all | {half}/{half}" in table(cases, knowing)
     assert f"| by its text | all | {half // 2}/{half}" in table(cases, [0.1] * len(cases))

@@ -25,8 +25,8 @@ from models.experiments.harm_adjustment import (
     judge_cases,
     tabulate,
 )
-from models.train.asked import LabelledCase
 from models.train.head_rows import HeadRows
+from models.train.labelled_cases import LabelledCase
 from tests.support.taught import WIDTH, head
 
 RECIPE = AdjustmentRecipe(axes=WIDTH, hidden=4, bound=2.0, steps=150, batch=64, lr=1e-2, dropout=0.0, fine_weight=1.0)

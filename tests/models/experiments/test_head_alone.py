@@ -23,8 +23,8 @@ from models.evaluate.calibrate import GOOD
 from models.experiments import head_alone
 from models.experiments import head_measures as measures
 from models.experiments.head_alone import BEFORE, AttemptPlan
-from models.train.asked import read_written_cases
 from models.train.head_rows import HeadRowReader
+from models.train.labelled_cases import read_written_cases
 from tests.support import tiny
 
 PLAN = Path(__file__).parents[3] / "configs" / "evaluate" / "head_alone.yaml"
@@ -68,7 +68,7 @@ def test_the_command_measures_each_attempt(
     few = tuple(
         [case for a in "abcd" for case in [c for c in each if c.source == f"author_{a}"][:6:2]] for each in (harm, own)
     )
-    monkeypatch.setattr(head_alone.asked, "read_written_cases", lambda: few)
+    monkeypatch.setattr(head_alone.labelled_cases, "read_written_cases", lambda: few)
     monkeypatch.setattr(head_alone.labelled_replies, "read_strong_replies", lambda *_: few_replies(data_dir))
     monkeypatch.setattr(
         head_alone,

@@ -11,8 +11,8 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN
 from models.experiments.objective_head import ObjectiveHead, ObjectiveHeadRecipe, learn_head
-from models.train.asked import LabelledCase
 from models.train.head_rows import HeadRows
+from models.train.labelled_cases import LabelledCase
 
 LAYERS = (0, 1)
 HIDDEN = 8

@@ -73,7 +73,7 @@ def test_the_whole_target_and_its_end_are_learned_alike() -> None:
     assert tokenizer.decode(example.ids[prompt:-1]) == TARGET
     assert example.ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(example.ids[:prompt]).endswith("##Correction:  ASSISTANT:")
-    assert example.where.objectives == ()
+    assert example.spans.objectives == ()
 
 
 def train_tokenizer() -> object:

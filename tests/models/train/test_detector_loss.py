@@ -106,8 +106,8 @@ def test_rows_of_a_batch_are_those_that_the_head_reads_of_each_answer() -> None:
     states = torch.randn(2, 9, 4, 16)
     first = Spans((range(0, 2), range(2, 3)), (range(3, 5), range(5, 6), range(6, 9)))
     second = Spans((range(1, 4),), (range(4, 8),))
-    batch = [replace(example([[0]]), where=where) for where in (first, second)]
+    batch = [replace(example([[0]]), spans=spans) for spans in (first, second)]
     segments, objectives = read_rows(states, batch)
-    read = [DetectorHead.read(states[row], one.where) for row, one in enumerate(batch)]
+    read = [DetectorHead.read(states[row], one.spans) for row, one in enumerate(batch)]
     assert torch.allclose(segments, torch.cat([s for s, _ in read]), atol=1e-5)
     assert torch.allclose(objectives, torch.cat([o for _, o in read]), atol=1e-5)

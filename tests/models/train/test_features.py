@@ -37,7 +37,7 @@ def pair(answer: str = ANSWER, target: str = TARGET, labels: tuple[int, ...] = (
 def test_segment_ends_are_the_last_tokens_of_the_segments_in_the_prompt(tokenizer: Any) -> None:
     example = encode(pair(), tokenizer, FAMILY)
     text = render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text
-    upto = [tokenizer.decode(example.ids[: tokens.stop]) for tokens in example.where.segments]
+    upto = [tokenizer.decode(example.ids[: tokens.stop]) for tokens in example.spans.segments]
     assert [t[-4:] for t in upto] == ["six.", "ool.", "ven."]
     assert all(text.startswith(t) for t in upto)
     assert example.labels == (0, 1, 0)
@@ -51,7 +51,7 @@ def test_a_prompt_begins_as_it_does_when_it_is_served() -> None:
     served = PromptTokenizer(backend, frozenset({1})).prompt(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text)
     assert example.ids[: len(served.ids)] == served.ids
     assert served.ids[0] == 0
-    assert example.where == find_spans(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES), split(ANSWER), served.offsets)
+    assert example.spans == find_spans(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES), split(ANSWER), served.offsets)
     assert example.ids.count(0) == served.ids.count(0)
 
 
@@ -126,7 +126,7 @@ def test_the_place_behind_the_last_segment_is_learned_where_it_is_known(tokenize
     made = replace(made, themes=("harmless", "ending-dictated"), lacks=(0, 1), target=f"{TARGET} Bye.")
     example = encode(made, tokenizer, FAMILY, ends=True)
     assert (example.labels, example.kinds[-1], example.relations[-1]) == ((0, 1, 0, 1), END, (0, 1))
-    tokens = example.where.segments[-1]
+    tokens = example.spans.segments[-1]
     assert "Edit:" in tokenizer.decode(example.ids[tokens.start : tokens.stop])
     assert tokenizer.decode(example.ids[-1:]) == tokenizer.eos_token
     assert example.weights[-1] == EDIT_START_WEIGHT

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN
 from models.train import head_alone, head_rows
-from models.train.asked import LabelledCase
 from models.train.head_alone import HeadRecipe
 from models.train.head_rows import HeadRowReader, HeadRows
+from models.train.labelled_cases import LabelledCase
 from tests.support import tiny
 
 LAYERS = (0, 1)
@@ -85,7 +85,7 @@ def test_a_pull_holds_the_scores_where_nothing_is_known(before: DetectorHead) ->
 
 def test_where_the_head_before_is_wrong_it_is_no_model(before: DetectorHead) -> None:
     read = rows("held", 20, 4, against=AGAINST)
-    data = head_alone.make_batch([(read, number, True) for number in range(20)])
+    data = head_alone.make_batch([head_alone.DrawnCase(read, number, may_hold=True) for number in range(20)])
     wrong = copy.deepcopy(before)
     with torch.no_grad():
         wrong.score.bias.fill_(-50.0)
@@ -131,8 +131,8 @@ def test_rows_do_not_depend_on_what_they_were_read_with_and_are_read_once(
     together = reader.read(answers(), tmp_path / "together")
     alone = head_rows.join_rows([reader.read([one], tmp_path / "alone") for one in answers()])
     assert together.cases == alone.cases
-    assert together.first == alone.first == (0, 1, 3, 4)
-    assert together.begins == alone.begins == (0, 1, 3, 4)
+    assert together.segment_starts == alone.segment_starts == (0, 1, 3, 4)
+    assert together.objective_starts == alone.objective_starts == (0, 1, 3, 4)
     assert torch.allclose(together.segments.float(), alone.segments.float(), atol=5e-3)
     assert torch.allclose(together.objectives.float(), alone.objectives.float(), atol=5e-3)
     monkeypatch.setattr(HeadRowReader, "_write", None)
