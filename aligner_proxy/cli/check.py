@@ -53,7 +53,8 @@ from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, resolve_policies_file
 from aligner_proxy.policy.losses import refuse_losses
-from aligner_proxy.policy.resolver import NO_ROUTE, PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import NO_ROUTE, PRECEDENCE, PolicyResolver, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, plugin_kind
 from aligner_proxy.policy.yaml_file import BUILT_IN, read_yaml, suggest_name
 from aligner_proxy.teaching.active_heads import ActiveHeads

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from aligner_proxy.formats.base import metadata_buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, RunningSelection
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.teaching.active_heads import taught_versions
 from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, EditorUse, JudgeUse, Mode, Outcome, Policy, Status, all_cached

@@ -23,7 +23,8 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import webhook
 from aligner_proxy.gateway.webhook import ATTEMPTS, SIGNATURE, WebhookSender
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Correction, Exchange, HandOff, Objective, Outcome, Policy, SegmentScore, Status, Turn
 
 SECRET = "a secret of some length"
