@@ -30,7 +30,7 @@ from aligner_proxy.errors import CorrectionError
 from aligner_proxy.observability.metrics import HAND_OFFS
 from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy.policy import config
-from aligner_proxy.types import Exchange, HandOff, Outcome, Status
+from aligner_proxy.types import Exchange, HandOff, Outcome, Status, last_question
 
 log = logging.getLogger(__name__)
 SIGNATURE = "x-aligner-signature"
@@ -222,9 +222,10 @@ def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
 def _report_texts(report: _WebhookReport, redact: Redact) -> Mapping[str, str | None]:
     """The last question, the answer and its edited form, all redacted."""
     exchange = report.exchange
+    question = last_question(exchange.turns)
     edited = report.outcome.edited
     return {
-        "question": next((redact(turn.content) for turn in reversed(exchange.turns) if turn.role == "user"), None),
+        "question": None if question is None else redact(question),
         "answer": redact(exchange.answer or ""),
         "edited": None if edited is None else redact(edited),
     }

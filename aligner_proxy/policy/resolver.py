@@ -44,7 +44,7 @@ from aligner_proxy.policy.schema import (
     Tenant,
     route_objectives,
 )
-from aligner_proxy.policy.strictness import may_tighten, stricter_policy
+from aligner_proxy.policy.strictness import may_tighten, read_setting, stricter_policy
 from aligner_proxy.policy.yaml_file import BUILT_IN, quote_name, suggest_name
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
@@ -470,16 +470,13 @@ def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -
 
 def setting_value(policy: Policy, name: str) -> Any:
     """The value of one of `SETTINGS`, in the form of the policies file: "on_error.gate" gives the reaction to it."""
-    setting, _, kind = name.partition(".")
-    if setting == "aligner" and policy.aligner_shares:
+    if name == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)
-    if setting == "write":
+    if name == "write":
         return policy.effective_write
-    if setting == "shadow_aligner":
+    if name == "shadow_aligner":
         return policy.shadow_aligner and policy.shadow_aligner.name
-    if setting == "on_skip":
-        return policy.on_skip.reaction_to(kind)
-    return policy.on_error.reaction_to(FailureClass(kind)) if kind else getattr(policy, name)
+    return read_setting(policy, name)
 
 
 def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
