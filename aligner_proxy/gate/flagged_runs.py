@@ -81,7 +81,7 @@ def _fit_run(pieces: Sequence[Segment], unflagged: range, edited: str, position:
     """`position` if the run fits there: it ends at a word boundary, and the last run ends the text; otherwise None."""
     end = position + pieces[unflagged.stop - 1].end - pieces[unflagged.start].start
     is_last = unflagged.stop == len(pieces)
-    fits = _is_word_boundary(edited, end) and (not is_last or end + len(pieces[-1].gap) == len(edited))
+    fits = is_word_boundary(edited, end) and (not is_last or end + len(pieces[-1].gap) == len(edited))
     return position if fits else None
 
 
@@ -90,17 +90,15 @@ def _find_run(original: str, pieces: Sequence[Segment], unflagged: range, edited
     text = original[pieces[unflagged.start].start : pieces[unflagged.stop - 1].end]
     if unflagged.stop == len(pieces):
         position = len(edited) - len(pieces[-1].gap) - len(text)
-        fits = position >= at and edited.startswith(text, position) and _is_word_boundary(edited, position)
+        fits = position >= at and edited.startswith(text, position) and is_word_boundary(edited, position)
         return position if fits else None
     position = edited.find(text, at)
-    while position >= 0 and not (
-        _is_word_boundary(edited, position) and _is_word_boundary(edited, position + len(text))
-    ):
+    while position >= 0 and not (is_word_boundary(edited, position) and is_word_boundary(edited, position + len(text))):
         # a match inside a longer word is no copy of the run
         position = edited.find(text, position + 1)
     return position if position >= 0 else None
 
 
-def _is_word_boundary(text: str, at: int) -> bool:
+def is_word_boundary(text: str, at: int) -> bool:
     """Whether offset `at` is not inside a word."""
     return not (0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum())

@@ -111,10 +111,6 @@ class WebhookSender:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_reports())
 
-    async def wait_until_sent(self) -> None:
-        """Wait until every queued report was sent or has failed."""
-        await self._queue.join()
-
     async def aclose(self) -> None:
         """Send queued reports for at most `LAST_S` seconds; drop and count the rest."""
         task = self._task

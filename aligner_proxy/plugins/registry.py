@@ -102,6 +102,10 @@ class ConfiguredPlugin:
         except CorrectionError as error:
             raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be created ({error})") from None
 
+    def make_runner(self) -> Runner:
+        """What runs the object's code: third-party code has its own thread, since it may block the event loop."""
+        return ThreadRunner(self.name) if self.offer.plugin.third_party else InlineRunner()
+
 
 @dataclass(frozen=True, slots=True)
 class PluginEndpoint:

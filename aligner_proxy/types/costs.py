@@ -9,7 +9,7 @@ from typing import Self
 class _Cost:
     """Costs of one kind, which add up field by field."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
