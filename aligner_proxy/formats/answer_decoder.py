@@ -76,9 +76,9 @@ class AnswerDecoder(SafeDecoder):
 
     def _divide_exchange(self, exchange: Exchange) -> Exchange:
         """The exchange with its tagged reasoning moved out of the answer; the same exchange if there is none."""
-        reader = self._readers.get(exchange.index)
         # a text that came only as a whole has no reader
-        return divide_exchange(exchange, reader.reasoning_end if reader and exchange.answer is not None else None)
+        reader = None if exchange.answer is None else self._readers.get(exchange.index)
+        return divide_exchange(exchange, None if reader is None else reader.reasoning_end)
 
     def _pass_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
         """Read events; return those that are decided, with waiting ones before them, and let the others wait."""
