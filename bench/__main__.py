@@ -58,12 +58,12 @@ def _run_part(console: Console, name: str, options: argparse.Namespace) -> dict[
         return {**dict.fromkeys(KEYS[name]), "error": reason, f"without_{name}": reason}
     result[f"{name}_s"] = round(time.perf_counter() - began)
     if result.get("rows"):
-        console.print(_make_table(result["rows"]))
+        console.print(_TextTable(result["rows"]))
     console.print(dict(_list_figures(result)))
     return result
 
 
-def _make_table(rows: list[dict[str, Any]]) -> Table:
+def _TextTable(rows: list[dict[str, Any]]) -> Table:
     """A table of the rows, with nested values flattened."""
     flat = [
         {f"{k} {i}" if isinstance(v, dict) else k: w for k, v in row.items() for i, w in _list_items(v)} for row in rows

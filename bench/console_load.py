@@ -28,7 +28,7 @@ import psutil
 
 from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, Status, Turn
 from bench import gateway
 from bench.gateway import MeasuringClient

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, TypeAdapter
 
 from aligner_proxy.gate.edits import edits_by_comparison
 from aligner_proxy.plugins.api import Content, Entry, Flagged
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, IncomingKind, Outcome, Policy, SideKind, Turn
 

@@ -23,8 +23,7 @@ from aligner_proxy.audit.store import AuditStore, Seal
 from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import AuditSink
-from aligner_proxy.plugins.extensions import InlineRunner, Runner
-from aligner_proxy.plugins.isolation import ThreadRunner
+from aligner_proxy.plugins.extensions import Runner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
 
@@ -91,8 +90,7 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
     redact = load_redaction(file) if sinks else None
     writers: list[AuditWriter] = [] if store is None else [store]
     for sink in sinks:
-        runner = ThreadRunner(sink.name) if sink.offer.plugin.third_party else InlineRunner()
-        writers.append(SinkWriter(sink.name, sink.make(), runner, redact, queue_limits(file)))
+        writers.append(SinkWriter(sink.name, sink.make(), sink.make_runner(), redact, queue_limits(file)))
     return AuditWriters(writers)
 
 

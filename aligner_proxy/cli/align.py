@@ -147,7 +147,7 @@ def command(**options: Any) -> None:
         aligner=aligner,
     )
     if flags["batch_file"]:
-        asyncio.run(_align_batch(flags, policy, address, options, file))
+        asyncio.run(_align_batch(flags, policy, policies, address, options, file))
         return
     open_corrector = partial(_open_corrector, flags, policy, policies if by_policies else None, address, options, file)
     if flags["jsonl"]:
@@ -255,16 +255,20 @@ async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: Op
 
 
 async def _align_batch(
-    flags: dict[str, Any], policy: Policy, address: str | None, options: dict[str, Any], file: Path | None
+    flags: dict[str, Any],
+    policy: Policy,
+    policies: PolicyFile | None,
+    address: str | None,
+    options: dict[str, Any],
+    file: Path | None,
 ) -> None:
-    """Correct the output file of a batch, under the policies of `file` or, if objectives were given, under `policy`."""
+    """Correct the output file of a batch, under `policies` or, if objectives were given, under `policy`."""
     from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
     from aligner_proxy.cli.policy_guardrail import RequestOptions
 
     requests = provider_batch.BatchRequests(flags["requests"]) if flags["requests"] else None
     caller = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
     settings = provider_batch.BatchSettings(flags["batch_file"], requests, flags["bare"], caller)
-    policies = registry.load_policies(file) if file and not flags["objectives"] else None
     async with open_chosen_engine(address, options, file) as engine:
         corrector = provider_batch.open_corrector(settings, engine, policies, policy)
         job = batch.BatchJob(corrector.correct, flags["output"], flags["skip"])

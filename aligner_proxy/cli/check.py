@@ -24,7 +24,7 @@ from rich.markup import escape
 
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.callers import find_caller
-from aligner_proxy.cli.diff import make_table
+from aligner_proxy.cli.diff import TextTable
 from aligner_proxy.cli.options import check_guardrail_entry, check_local_aligner
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
@@ -47,13 +47,14 @@ from aligner_proxy.policy.config import (
     known_keys,
     refuse_without_policies,
 )
-from aligner_proxy.policy.editor_schema import editor_groups as editor_groups
+from aligner_proxy.policy.editor_schema import editor_groups
 from aligner_proxy.policy.engine_schema import ServerKind
 from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, resolve_policies_file
 from aligner_proxy.policy.losses import refuse_losses
-from aligner_proxy.policy.resolver import NO_ROUTE, PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import NO_ROUTE, PRECEDENCE, PolicyResolver, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, plugin_kind
 from aligner_proxy.policy.yaml_file import BUILT_IN, read_yaml, suggest_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
@@ -489,7 +490,7 @@ def _print_settings(console: Console, checked: _CheckedConfig, policy: Policy, *
     rows = _setting_rows(checked.resolver.settings(policy), policy)
     shown_rows = [row for row in rows if in_full or not row[2].startswith(BUILT_IN)]
     if shown_rows:
-        console.print(make_table(("setting", "value", "from"), shown_rows))
+        console.print(TextTable(("setting", "value", "from"), shown_rows))
     if len(shown_rows) < len(rows):
         console.print(f"[dim]{len(rows) - len(shown_rows)} settings have their default; --all prints them[/]")
 
@@ -515,7 +516,7 @@ def _print_policy(
         console.print(f"keys    {len(checked.keys)}{first_end}", soft_wrap=True)
     if key is not None:
         texts = ((name, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in key.items())
-        console.print(make_table(("key of the file", "value"), list(texts)))
+        console.print(TextTable(("key of the file", "value"), list(texts)))
     _print_settings(console, checked, policy, in_full=in_full)
     origins = dict(policy.origins)
     # Columns with plugins' values for each objective, for example its weight.
@@ -529,11 +530,11 @@ def _print_policy(
         )
         for number, objective in enumerate(policy.objectives, 1)
     ]
-    console.print(make_table(("objective", *by_objective, "text", "from"), rows))
+    console.print(TextTable(("objective", *by_objective, "text", "from"), rows))
     if checked.statuses:
-        console.print(make_table(TAUGHT_HEAD, [status.row for status in checked.statuses]))
+        console.print(TextTable(TAUGHT_HEAD, [status.row for status in checked.statuses]))
     for table in checked.extensions.tables(policy):
-        console.print(make_table(table.head, table.rows))
+        console.print(TextTable(table.head, table.rows))
     for name, origin in _denied_objectives(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     console.print(f"trust   {escape(_trust_text(checked.policies.trust))}", soft_wrap=True)
@@ -557,7 +558,7 @@ def _print_notes(
         (name if name != NO_ROUTE else "(no route matches)", _reasons_text(reasons, in_full=in_full), remains[name])
         for name, reasons in gaps.items()
     ]
-    console.print(make_table(("route", "the original goes out uncorrected", "if nothing would remain"), rows))
+    console.print(TextTable(("route", "the original goes out uncorrected", "if nothing would remain"), rows))
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
 

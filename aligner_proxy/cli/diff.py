@@ -85,11 +85,6 @@ class TextTable:
         yield from (Text(f"  {name}: {row[i]}") for i, name in self._columns() if row[i])
 
 
-def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> TextTable:
-    """Make a table of plain texts."""
-    return TextTable(head, rows)
-
-
 def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
     """Print a status line, the diff, and the segments with their scores and the objectives that they violate."""
     correction = outcome.correction

@@ -157,9 +157,7 @@ class ChatWriter:
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
                 return Correction("", aligner=_NO_ALIGNER, editor=use)
-            proof_request = make_proof_request(request.with_deadline(until - time.monotonic()))
-            verdict_request = make_verdict_request(proof_request).model_copy(update={"answer": text})
-            verdict = await scorer.align(verdict_request)
+            verdict = await _score_text(request, scorer, text, until)
         good = not any(segment.flagged for segment in verdict.segments)
         return replace(verdict, text=text if good else "", aligner="", editor=use)
 
@@ -216,6 +214,12 @@ def _whole_text(reply: Reply) -> str:
     return reply.text.strip() if reply.finished else ""
 
 
+async def _score_text(request: AlignRequest, scorer: Engine, text: str, until: float) -> Correction:
+    """The scores of a text in place of the answer, without edits; raises `CorrectionError` if the scorer fails."""
+    proof_request = make_proof_request(request.with_deadline(until - time.monotonic()))
+    return await scorer.align(make_verdict_request(proof_request).model_copy(update={"answer": text}))
+
+
 async def _keep_clean(
     request: AlignRequest, scorer: Engine, replaced: _Replaced, until: float, before: str = ""
 ) -> tuple[_Replaced, list[Correction]]:
@@ -226,10 +230,8 @@ async def _keep_clean(
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
-    proof_request = make_proof_request(request.with_deadline(until - time.monotonic()))
-    verdict_request = make_verdict_request(proof_request).model_copy(update={"answer": candidate})
-    # only scores are asked for: the replacements are judged in the answer that they would become part of
-    again = await scorer.align(verdict_request)
+    # the replacements are judged in the answer that they would become part of
+    again = await _score_text(request, scorer, candidate, until)
     segments = judged_segments(candidate, again.segments)
     # an empty segment is the end of the answer: something missing there is no fault of a replacement
     pairs = zip(segments, again.segments, strict=True)

@@ -19,7 +19,7 @@ from aligner_proxy.errors import AnswerTooLong, InvalidOutput
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import SegmentScore, Turn
+from aligner_proxy.types import SegmentScore, Turn, last_question
 
 INSTRUCTION = (
     "You edit passages of an answer that an assistant gave in a conversation. You get one JSON object: the "
@@ -161,14 +161,18 @@ class Material:
             ],
         }
 
+    def make_messages(self, instruction: str, content: Mapping[str, object] | None = None) -> list[dict[str, str]]:
+        """The messages that ask a model by this instruction; `content` is sent in place of the material alone."""
+        material = json.dumps(content or self.as_json(), ensure_ascii=False)
+        return [
+            {"role": "system", "content": instruction.format(mark=self.mark)},
+            {"role": "user", "content": material},
+        ]
+
 
 def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
     """The messages that ask an editor to replace these passages."""
-    material = Material(turns, segments, marked)
-    return [
-        {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
-        {"role": "user", "content": json.dumps(material.as_json(), ensure_ascii=False)},
-    ]
+    return Material(turns, segments, marked).make_messages(INSTRUCTION)
 
 
 def messages_anew(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict[str, str]]:
@@ -200,8 +204,7 @@ def last_turns(turns: Sequence[Turn]) -> list[Turn]:
 
 def last_user_text(turns: Sequence[Turn]) -> str:
     """The beginning of the user's last message; empty without one."""
-    users = (turn.content for turn in reversed(turns) if turn.role == "user")
-    return next(users, "")[:CONVERSATION_CHARS]
+    return (last_question(turns) or "")[:CONVERSATION_CHARS]
 
 
 def _free_mark(texts: Iterable[str]) -> str:

@@ -58,11 +58,7 @@ _ENTRY_TOKENS = 32
 
 def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
     """The messages that ask a judge about these passages; nothing behind the last one is shown."""
-    material = Material(turns, segments[: marked[-1].at + 1], marked)
-    return [
-        {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
-        {"role": "user", "content": json.dumps(material.as_json(), ensure_ascii=False)},
-    ]
+    return Material(turns, segments[: marked[-1].at + 1], marked).make_messages(INSTRUCTION)
 
 
 def decision_questions(marked: Sequence[Passage]) -> dict[str, Any]:

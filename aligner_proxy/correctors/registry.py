@@ -20,8 +20,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession,
 from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Corrector, SentenceCorrector
-from aligner_proxy.plugins.extensions import InlineRunner, Runner
-from aligner_proxy.plugins.isolation import ThreadRunner
+from aligner_proxy.plugins.extensions import Runner
 from aligner_proxy.plugins.registry import ConfiguredPlugin
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Correction
@@ -54,9 +53,8 @@ def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None
 
 
 def _corrector(plugin: ConfiguredPlugin) -> PluginCorrector:
-    """The corrector that a policies file configures; third-party code gets its own thread."""
-    runner = ThreadRunner(plugin.name) if plugin.offer.plugin.third_party else InlineRunner()
-    return PluginCorrector(plugin.name, plugin.label, plugin.make(), runner)
+    """The corrector that a policies file configures."""
+    return PluginCorrector(plugin.name, plugin.label, plugin.make(), plugin.make_runner())
 
 
 class PluginCorrector:

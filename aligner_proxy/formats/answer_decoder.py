@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -77,12 +76,9 @@ class AnswerDecoder(SafeDecoder):
 
     def _divide_exchange(self, exchange: Exchange) -> Exchange:
         """The exchange with its tagged reasoning moved out of the answer; the same exchange if there is none."""
-        reader = self._readers.get(exchange.index)
-        if reader is None or exchange.answer is None:
-            return divide_exchange(exchange)  # a text that came only as a whole
-        text = exchange.answer
-        end = reader.reasoning_end
-        return replace(exchange, answer=text[end:], tagged_reasoning=text[:end]) if end else exchange
+        # a text that came only as a whole has no reader
+        reader = None if exchange.answer is None else self._readers.get(exchange.index)
+        return divide_exchange(exchange, None if reader is None else reader.reasoning_end)
 
     def _pass_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
         """Read events; return those that are decided, with waiting ones before them, and let the others wait."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get, kind_of, put
 from aligner_proxy.formats.safe import call_or_raise
+from aligner_proxy.formats.side_text import keep_if_same
 
 Place = tuple[object, ...]
 """Identifies a call in a stream. Its first part is its group: the choice, block or item that holds it."""
@@ -195,9 +196,8 @@ def _walk_item(place: Place, item: Any, edit: Edit) -> Any:
 def _walk_list(value: Any, name: str, walk: Callable[[int, Any], Any]) -> Any:
     """The value with `walk` applied to each element of a list in it; the same object if nothing changed."""
     elements = as_list(get(value, name))
-    edited = [walk(number, element) for number, element in enumerate(elements)]
-    is_same = all(new is old for new, old in zip(edited, elements, strict=True))
-    return value if is_same else put(value, name, edited)
+    edited = keep_if_same([walk(number, element) for number, element in enumerate(elements)], elements)
+    return value if edited is elements else put(value, name, edited)
 
 
 def _edit_field(

@@ -24,6 +24,7 @@ from aligner_proxy.formats.side_text import (
     decode_percent,
     field_kind,
     fields_of,
+    keep_if_same,
     side_strings,
     type_kind,
 )
@@ -302,8 +303,7 @@ def _clean_list(values: list[Any], kind: SideKind, search: _Search, *, edited: b
     if len(values) > 1 and all(isinstance(inner, str) for inner in values):
         joined = "".join(values)
         return values if _clean_string(joined, kind, search) == joined else []
-    cleaned = [_clean(inner, kind, search, edited=edited) for inner in values]
-    return values if all(new is old for new, old in zip(cleaned, values, strict=True)) else cleaned
+    return keep_if_same([_clean(inner, kind, search, edited=edited) for inner in values], values)
 
 
 def _clean_string(text: str, kind: SideKind, search: _Search) -> str:

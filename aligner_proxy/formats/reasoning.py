@@ -17,6 +17,7 @@ from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import GrowingText, RemainingNumbers, StreamEvent, has_content
 from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get, kind_of, put
 from aligner_proxy.formats.safe import SafeFormat, call_or_raise
+from aligner_proxy.formats.side_text import keep_if_same
 from aligner_proxy.formats.think_tags import remove_tags
 from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
 
@@ -266,9 +267,9 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
     Returns the same object if there is no reasoning that may be removed.
     """
     bodies = [getattr(choice, name, None) for choice in response.choices]
-    bare_bodies = [_strip_body(body, keeps_signed=keeps_signed) for body in bodies]
+    bare_bodies = keep_if_same([_strip_body(body, keeps_signed=keeps_signed) for body in bodies], bodies)
     # the same object tells the caller that nothing has to be sent again
-    if all(new is old for new, old in zip(bare_bodies, bodies, strict=True)):
+    if bare_bodies is bodies:
         return response
     copy = response.model_copy()
     copy.choices = [choice.model_copy() for choice in response.choices]

@@ -26,7 +26,7 @@ from aligner_proxy.formats.base import (
     has_content,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
-from aligner_proxy.formats.side_text import USUAL_FIELDS
+from aligner_proxy.formats.side_text import USUAL_FIELDS, keep_if_same
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def walk(event: object, edit: Edit) -> object:
 def walk_response(response: object, edit: Edit) -> object:
     """The response with `edit` applied to each of its texts; the same object if nothing changed."""
     items = as_list(get(response, "output"))
-    edited = [_walk_message(item, number, edit) for number, item in enumerate(items)]
-    return response if _all_unchanged(edited, items) else put(response, "output", edited)
+    edited = keep_if_same([_walk_message(item, number, edit) for number, item in enumerate(items)], items)
+    return response if edited is items else put(response, "output", edited)
 
 
 def _walk_message(item: object, index: int, edit: Edit) -> object:
@@ -128,8 +128,8 @@ def _walk_message(item: object, index: int, edit: Edit) -> object:
     if isinstance(content, str):  # some upstreams send the text in place of its parts
         return _replace_text(item, "content", edit((index, 0), content, False))
     parts = as_list(content)
-    edited = [_walk_part(part, (index, number), edit) for number, part in enumerate(parts)]
-    return item if _all_unchanged(edited, parts) else put(item, "content", edited)
+    edited = keep_if_same([_walk_part(part, (index, number), edit) for number, part in enumerate(parts)], parts)
+    return item if edited is parts else put(item, "content", edited)
 
 
 def _walk_part(part: object, place: TextPlace, edit: Edit) -> object:
@@ -147,11 +147,6 @@ def _replace_text(thing: Any, name: str, text: str) -> Any:
         if has_content(get(thing, pointers)):
             thing = put(thing, pointers, [])
     return put(thing, name, text)
-
-
-def _all_unchanged(edited: list[Any], original: list[Any]) -> bool:
-    """Whether each edited element is the same object as the original one."""
-    return all(new is old for new, old in zip(edited, original, strict=True))
 
 
 def as_list(value: object) -> list[Any]:

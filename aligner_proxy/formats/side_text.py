@@ -259,9 +259,13 @@ def _empty_prose(value: Any, kind: SideKind, dropped: Container[SideKind]) -> An
             return value
         return value.model_copy(update=changed) if isinstance(value, BaseModel) else {**value, **changed}
     if isinstance(value, list):
-        edited = [_empty_prose(inner, kind, dropped) for inner in value]
-        return value if all(new is old for new, old in zip(edited, value, strict=True)) else edited
+        return keep_if_same([_empty_prose(inner, kind, dropped) for inner in value], value)
     return value
+
+
+def keep_if_same(edited: list[Any], original: list[Any]) -> list[Any]:
+    """The edited list; the original one if each element is the same object as there."""
+    return original if all(new is old for new, old in zip(edited, original, strict=True)) else edited
 
 
 class SideText:

@@ -116,8 +116,11 @@ def find_answer(text: str) -> int:
     return reader.reasoning_end
 
 
-def divide_exchange(exchange: Exchange) -> Exchange:
-    """The exchange with the reasoning moved out of its answer; the same exchange if the answer begins with none."""
+def divide_exchange(exchange: Exchange, start: int | None = None) -> Exchange:
+    """The exchange with the reasoning moved out of its answer; the same exchange if the answer begins with none.
+
+    The answer itself begins at `start`, which is looked for if it is None.
+    """
     text = exchange.answer or ""
-    start = find_answer(text)
+    start = find_answer(text) if start is None else start
     return replace(exchange, answer=text[start:], tagged_reasoning=text[:start]) if start else exchange

@@ -25,6 +25,7 @@ from aligner_proxy.gate import edits, rules
 from aligner_proxy.gate.closing import can_close, find_last_closable, move_edit, move_parts, without_closed_gap
 from aligner_proxy.gate.completion import EditEffects, complete_edits, removed_segments
 from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, trace_effects
+from aligner_proxy.gate.flagged_runs import edits_in_place
 from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
@@ -227,7 +228,7 @@ class _GateCase:
         flagged = edits.detector_flags(judged_pieces, correction)
         if flagged is not None and policy.verify is Verify.FLAGGED:
             pieces = judged_pieces
-            proposed = edits.edits_in_place(original, pieces, flagged, correction.text)
+            proposed = edits_in_place(original, pieces, flagged, correction.text)
         else:
             # compared pieces have no empty segment at the end, so its flag is dropped
             flagged = flagged and flagged[: len(pieces)]

@@ -21,7 +21,7 @@ from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.gateway.shadow import CorrectTexts, ShadowCorrections
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy.keys_file import KeyEntry
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status
 
 _LITELLM_FIELDS = ("litellm_logging_obj", "proxy_server_request")

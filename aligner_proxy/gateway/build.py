@@ -32,8 +32,6 @@ from aligner_proxy.gateway.shared_server import SharedServer
 from aligner_proxy.pipeline.cache import CorrectionCache, PluginCache
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
-from aligner_proxy.plugins.extensions import InlineRunner
-from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Backend, ServerKind, server_kind
@@ -137,9 +135,7 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
             raise ConfigError(
                 f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
             )
-        # Code of others may block, and then must not stop the event loop.
-        caller = ThreadRunner("cache") if plugin.offer.plugin.third_party else InlineRunner()
-        return PluginCache(folder, ttl_s, plugin.make(), caller)
+        return PluginCache(folder, ttl_s, plugin.make(), plugin.make_runner())
     if server is None:
         return CorrectionCache(folder, ttl_s, file.cache.max_mb)
     return server.open_cache(folder, ttl_s, file.cache.max_mb)

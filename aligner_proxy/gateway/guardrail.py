@@ -68,7 +68,7 @@ from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import RunningSelection
 from aligner_proxy.policy import config, guardrail_entry
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, SideTreatment, SkipReason, Status
 

@@ -30,7 +30,8 @@ from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import PolicySource
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import shares
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, resolve_for_models
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver, resolve_for_models
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter_policy
 from aligner_proxy.types import LOCAL_EDITOR, Policy

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from aligner_proxy.formats.base import metadata_buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, RunningSelection
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.teaching.active_heads import taught_versions
 from aligner_proxy.teaching.store import Version
-from aligner_proxy.types import METAALIGNER, EditorUse, JudgeUse, Mode, Outcome, Policy, Status, all_cached
+from aligner_proxy.types import METAALIGNER, EditorUse, JudgeUse, Mode, Outcome, Policy, Status, all_cached, sum_uses
 
 # If the choices of a response differ in status, the first of these that occurs is the response's status.
 _RANK = (
@@ -365,14 +365,12 @@ def mark_failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
 
 def editor_use(outcomes: Sequence[Outcome]) -> EditorUse | None:
     """The summed editor use of all choices of a response; None if no editor was called."""
-    uses = [outcome.correction.editor for outcome in outcomes if outcome.correction and outcome.correction.editor]
-    return sum(uses, EditorUse()) if uses else None
+    return sum_uses([outcome.correction.editor for outcome in outcomes if outcome.correction], EditorUse())
 
 
 def judge_use(outcomes: Sequence[Outcome]) -> JudgeUse | None:
     """The summed use of a judge by all choices of a response; None if it was asked about nothing."""
-    uses = [outcome.correction.judge for outcome in outcomes if outcome.correction and outcome.correction.judge]
-    return sum(uses, JudgeUse()) if uses else None
+    return sum_uses([outcome.correction.judge for outcome in outcomes if outcome.correction], JudgeUse())
 
 
 def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:

@@ -88,11 +88,6 @@ class ShadowCorrections:
             result = "judged"
         SHADOW_JUDGEMENTS.labels(aligner, result).inc()
 
-    async def wait_until_done(self) -> None:
-        """Wait until all pending corrections are recorded and their callbacks have counted them."""
-        while pending := self._tasks | self.judgements:
-            await asyncio.wait(pending)
-
     async def finish(self, last_work: Callable[[], Awaitable[object]]) -> None:
         """At the end of the process, wait at most `LAST_S` seconds for pending corrections, then call `last_work`."""
         for task in tuple(self.judgements):

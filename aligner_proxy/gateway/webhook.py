@@ -30,7 +30,7 @@ from aligner_proxy.errors import CorrectionError
 from aligner_proxy.observability.metrics import HAND_OFFS
 from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy.policy import config
-from aligner_proxy.types import Exchange, HandOff, Outcome, Status
+from aligner_proxy.types import Exchange, HandOff, Outcome, Status, last_question
 
 log = logging.getLogger(__name__)
 SIGNATURE = "x-aligner-signature"
@@ -110,10 +110,6 @@ class WebhookSender:
         # Started with the first report, since none may ever be due.
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_reports())
-
-    async def wait_until_sent(self) -> None:
-        """Wait until every queued report was sent or has failed."""
-        await self._queue.join()
 
     async def aclose(self) -> None:
         """Send queued reports for at most `LAST_S` seconds; drop and count the rest."""
@@ -222,9 +218,10 @@ def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
 def _report_texts(report: _WebhookReport, redact: Redact) -> Mapping[str, str | None]:
     """The last question, the answer and its edited form, all redacted."""
     exchange = report.exchange
+    question = last_question(exchange.turns)
     edited = report.outcome.edited
     return {
-        "question": next((redact(turn.content) for turn in reversed(exchange.turns) if turn.role == "user"), None),
+        "question": None if question is None else redact(question),
         "answer": redact(exchange.answer or ""),
         "edited": None if edited is None else redact(edited),
     }

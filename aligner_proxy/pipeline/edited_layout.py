@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.gate import edits
+from aligner_proxy.gate.flagged_runs import edits_in_place
 from aligner_proxy.text import structure
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, SegmentScore
@@ -51,7 +52,7 @@ class EditedLayout:
         """Take a correction apart; None if it has no verdicts, or changes text that was not flagged."""
         pieces = structure.match_segments(structure.split(answer), [verdict.text for verdict in correction.segments])
         flags = edits.detector_flags(pieces, correction)
-        proposed = None if flags is None else edits.edits_in_place(answer, pieces, flags, correction.text)
+        proposed = None if flags is None else edits_in_place(answer, pieces, flags, correction.text)
         if flags is None or proposed is None:
             return None
         replacement = {edit.first: edit.text for edit in proposed}

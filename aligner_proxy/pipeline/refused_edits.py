@@ -13,6 +13,7 @@ from dataclasses import replace
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.gate import edits
 from aligner_proxy.gate.edits import Edit
+from aligner_proxy.gate.flagged_runs import edits_in_place
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.text import structure
 from aligner_proxy.types import LOCAL_EDITOR, Correction, EditorUse, IfNothingRemains, Policy
@@ -50,7 +51,7 @@ async def _remove_refused(
     # the verdicts are on other segments, so no edit can be placed
     if len(flags) != len(pieces):
         return correction, verdict
-    proposed = edits.edits_in_place(answer, pieces, flags, correction.text)
+    proposed = edits_in_place(answer, pieces, flags, correction.text)
     replacements = {edit.first: edit for edit in proposed or () if edit.text.strip()}
     if not replacements:
         return correction, verdict

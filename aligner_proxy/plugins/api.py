@@ -25,7 +25,7 @@ from aligner_proxy.plugins.stage import Stage as Stage
 from aligner_proxy.plugins.stage import Stop as Stop
 from aligner_proxy.policy.plugin_keys import PolicyKey as PolicyKey
 from aligner_proxy.policy.plugin_keys import SelectorForm as SelectorForm
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.server_address import ServerAddress as ServerAddress
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Turn
 from aligner_proxy.types import Finding as Finding

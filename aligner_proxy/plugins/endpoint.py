@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 
 

@@ -32,7 +32,7 @@ from aligner_proxy.plugins.stage import (
     StageModels,
     Stop,
 )
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Objective, Outcome, Policy, Turn
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from aligner_proxy.plugins.extensions import Boundary, Extensions, ExtensionWith
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.plugin_keys import BUNDLED, RENAMED_KEYS, SERVERS_OF_PLUGINS, Declarations
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import (
     KIND,
     Grants,
@@ -101,6 +101,10 @@ class ConfiguredPlugin:
                 return self.offer.kind.make(self.settings)
         except CorrectionError as error:
             raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be created ({error})") from None
+
+    def make_runner(self) -> Runner:
+        """What runs the object's code: third-party code has its own thread, since it may block the event loop."""
+        return ThreadRunner(self.name) if self.offer.plugin.third_party else InlineRunner()
 
 
 @dataclass(frozen=True, slots=True)

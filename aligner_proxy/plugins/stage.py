@@ -24,7 +24,7 @@ The drivers are `Pipeline.align` for whole answers and `AnswerPart` for growing 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.text.structure import Segment
@@ -166,6 +166,10 @@ class Outgoing:
     """What the stages' use of an editor cost."""
     judge: JudgeUse | None = None
     """What stages asked a judge, and what that cost."""
+
+    def with_text(self, text: str) -> Outgoing:
+        """This range with another text; the same object if the text is the same."""
+        return self if text == self.text else replace(self, text=text, is_original=False)
 
 
 LAST = 100

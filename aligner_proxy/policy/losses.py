@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from aligner_proxy.errors import ConfigError, ForbiddenError
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, entry_name, route_matches, tenant_matches
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver, entry_name, route_matches, tenant_matches
 from aligner_proxy.policy.schema import EVERY, PolicyFile, Route, Tenant, route_selector
 from aligner_proxy.types import Mode, Policy, StreamMode
 

@@ -18,20 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from itertools import product
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from aligner_proxy.errors import ConfigError, ForbiddenError, SeveralPolicies
+from aligner_proxy.errors import ConfigError, SeveralPolicies
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.config import default_write, objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.metadata_layers import Layer, MetadataReader, warn_not_trusted
+from aligner_proxy.policy.objective_choice import choose_objectives, deny_origins, may_bypass, may_use_own_words
 from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
 from aligner_proxy.policy.plugin_keys import PolicyKey
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import (
     EVERY,
     OnErrorByClass,
@@ -41,9 +43,8 @@ from aligner_proxy.policy.schema import (
     Route,
     Tenant,
     route_objectives,
-    route_selector,
 )
-from aligner_proxy.policy.strictness import may_tighten, stricter_policy
+from aligner_proxy.policy.strictness import may_tighten, read_setting, stricter_policy
 from aligner_proxy.policy.yaml_file import BUILT_IN, quote_name, suggest_name
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
@@ -61,7 +62,6 @@ from aligner_proxy.types import (
     Policy,
     Quota,
     Requirement,
-    Selection,
     SideKind,
     SideTreatment,
     SkipPolicy,
@@ -100,6 +100,15 @@ def find_no_head(tenant: Tenant | None, objective: Objective, aligner: str) -> s
     return ""
 
 
+def _is_cacheable(facts: RequestFacts) -> bool:
+    """Whether the policy depends only on file, model, team and key, so that it can be cached."""
+    # `traffic_percentile` does not matter: the aligner is picked after the cache.
+    is_plain = facts.team_settings is None and facts.key_settings is None
+    return (
+        is_plain and not (facts.tags or facts.asked or facts.own or facts.bypass) and len(facts.model) <= _USUAL_CHARS
+    )
+
+
 def route_matches(route: Route, names: Sequence[str], tags: Sequence[str]) -> bool:
     """Whether this route matches a request with `tags` for a model with any of these `names`."""
     match = route.match
@@ -135,75 +144,6 @@ _BY_KIND = {"on_error": ON_ERROR, "on_skip": ON_SKIP}
 SETTINGS = tuple(setting for name in PolicySettings.model_fields for setting in _BY_KIND.get(name, (name,)))
 """Names of the gateway's own settings, as shown to operators; `on_error` has one per class, `on_skip` one per
 reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
-    """Facts about a request, independent of LiteLLM's data structures.
-
-    Team, key and their settings (the value of metadata "aligner") must come from LiteLLM's authentication, never from
-    the body; `asked` (objectives) and `bypass` come from the request itself.
-    """
-
-    model: str = ""
-    tags: tuple[str, ...] = ()
-    team_id: str | None = None
-    team_alias: str | None = None
-    key_hash: str | None = None
-    key_alias: str | None = None
-    user_id: str | None = None
-    """The user, for a token without a key (JWT)."""
-    team_settings: object = None
-    """The value of the team's metadata "aligner"; not validated."""
-    key_settings: object = None
-    """The value of the key's metadata "aligner"; not validated."""
-    asked: tuple[str, ...] = ()
-    """Names of the objectives that the request adds."""
-    own: tuple[str, ...] = field(default=(), repr=False)
-    """Objectives in the request's own words; only `POST /v1/align` reads them."""
-    bypass: bool = False
-    system: str = field(default="", repr=False)
-    """The request's system prompt, for all endpoints."""
-    fields: Mapping[str, object] = field(default_factory=dict, repr=False)
-    """Values under `metadata.aligner` of the fields that plugins declare; not validated."""
-    tool_results: str = field(default="", repr=False)
-    """The tool results in the request, for all endpoints."""
-    given: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Name -> text of the request headers that a plugin's key names."""
-    brought: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Values of plugins' fields in the body, which only `POST /v1/align` reads; validated."""
-    groups: tuple[str, ...] = ()
-    """The model groups behind `model`, if it is an alias or another name for them."""
-    alias_by_operator: bool = False
-    """Whether the aliases come from the operator's keys file; key owners choose LiteLLM's own."""
-    is_operator: bool = False
-    """Whether the request came with the master key, or from an administrator of LiteLLM: it may add any objective."""
-    traffic_percentile: int | None = None
-    """The conversation's percentile in its tenant's traffic, 0 to 99; set only if aligners share the traffic."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every model name that a route may match."""
-        return (self.model, *self.groups)
-
-    @property
-    def is_cacheable(self) -> bool:
-        """Whether the policy depends only on file, model, team and key, so that it can be cached."""
-        # `traffic_percentile` does not matter: the aligner is picked after the cache.
-        is_plain = self.team_settings is None and self.key_settings is None
-        return is_plain and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
-
-    @property
-    def namespace(self) -> str:
-        """The tenant's identity: the team, else the key, else the user; the prefix keeps equal names of them apart."""
-        teams = (("team", self.team_id), ("alias", self.team_alias))
-        single = (("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id))
-        return next((f"{kind}:{value}" for kind, value in (*teams, *single) if value), "-")
-
-    @property
-    def tenant_name(self) -> str:
-        """The team, else the operator's alias of the key; `-` if there is neither, since metrics name no keys."""
-        return self.team_alias or self.team_id or (self.key_alias if self.alias_by_operator else None) or "-"
 
 
 class PolicyResolver:
@@ -254,7 +194,7 @@ class PolicyResolver:
 
     def _resolve_with_shares(self, facts: RequestFacts) -> Policy:
         """The policy before an aligner is picked, from the cache if the request is cacheable."""
-        if not facts.is_cacheable:
+        if not _is_cacheable(facts):
             return self._resolve(facts)
         return self._cached(_read_cache_key(facts))
 
@@ -318,13 +258,12 @@ class PolicyResolver:
         configured = self._objectives_of(tenant)
         facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured)) if facts.own else facts
         grants = [*tenant, *self._metadata.layers(facts.namespace, facts.team_settings, facts.key_settings, configured)]
-        objectives, chosen_origins, selection = self._choose_objectives(facts, route, grants, configured)
+        objectives, chosen_origins, selection = choose_objectives(self._file, facts, route, grants, configured)
         settings, origins = self._merge_layers(
             [Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
             judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
         )
-        may_use_own_words = facts.is_operator or _may_use_own_words(grants)
-        own = own_objectives(facts.own, configured, allowed=may_use_own_words)
+        own = own_objectives(facts.own, configured, allowed=facts.is_operator or may_use_own_words(grants))
         quota, quota_origin = self._find_quota(facts, grants)
         plugin_grants, granted_origins = self._plugin_grants(grants)
         hand_off, hand_off_origin = self._find_hand_off(route)
@@ -340,7 +279,7 @@ class PolicyResolver:
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + own,
-            bypass=facts.bypass and _may_bypass(grants),
+            bypass=facts.bypass and may_bypass(grants),
             tenant=facts.namespace,
             traffic=Traffic(
                 tenant[0].name if tenant else facts.tenant_name,
@@ -355,7 +294,7 @@ class PolicyResolver:
                 *hand_off_origin,
                 *granted_origins,
                 *chosen_origins,
-                *self._deny_origins(grants),
+                *deny_origins(self._file.source, grants),
             ),
             hand_off=hand_off,
             **settings,
@@ -511,93 +450,6 @@ class PolicyResolver:
             return None, ()
         return HandOff(**block.model_dump()), (("hand_off", route[0].origin(self._file.source, "hand_off")),)
 
-    def _deny_origins(self, grants: Sequence[Layer]) -> tuple[tuple[str, str], ...]:
-        """The origin of each denied objective: the first layer that denies it."""
-        origins: dict[str, str] = {}
-        for layer in grants:
-            for n, name in enumerate(getattr(layer.values, "deny", ())):
-                origins.setdefault(f"deny:{name}", layer.origin(self._file.source, "deny", n))
-        return tuple(origins.items())
-
-    def _choose_objectives(
-        self,
-        facts: RequestFacts,
-        route: Sequence[Layer],
-        grants: Sequence[Layer],
-        configured: Mapping[str, Objective],
-    ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
-        """The objectives of a request in order, (name, origin) of each, and the selection if a plugin chooses some.
-
-        Raises `ForbiddenError` if the request asks for what its tenant may not have.
-        """
-        origins_by_name: dict[str, str] = {}
-        for layer in grants:
-            for n, name in enumerate(getattr(layer.values, "enforce", ())):
-                origins_by_name.setdefault(name, layer.origin(self._file.source, "enforce", n))
-        enforced = tuple(origins_by_name)
-        selector = None
-        for layer in route:
-            assert isinstance(layer.values, Route)
-            selector = route_selector(layer.values)
-            for name, path in route_objectives(layer.values, configured):
-                origins_by_name.setdefault(name, layer.origin(self._file.source, *path))
-        # Before the request's objectives are added: an objective that applies without them needs no permission.
-        self._refuse_forbidden(facts, origins_by_name, grants, configured)
-        selection = None
-        # Without the plugin that would choose, all of these objectives apply.
-        if selector is not None and selector.word not in self._file.declarations.missing_selectors:
-            # What is enforced or asked for always stays.
-            candidates = tuple(name for name in origins_by_name if name not in (*enforced, *facts.asked))
-            selection = Selection(selector.word, candidates, enforced, selector)
-        origins_by_name |= {name: "request" for name in facts.asked if name not in origins_by_name}
-        origins = tuple((f"objective:{name}", origin) for name, origin in origins_by_name.items())
-        return tuple(configured[name] for name in origins_by_name), origins, selection
-
-    def _refuse_forbidden(
-        self,
-        facts: RequestFacts,
-        present: Mapping[str, str],
-        grants: Sequence[Layer],
-        configured: Mapping[str, Objective],
-    ) -> None:
-        """Raise `ForbiddenError` for a bypass or the first objective in the request that is not permitted.
-
-        A request may name an objective that applies anyway, unless that objective is denied.
-        """
-        if facts.bypass and not _may_bypass(grants):
-            raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
-        allowed = set(configured) if facts.is_operator else self._allowed_objectives(grants, configured)
-        denied = _denied_names(grants)
-        for n, name in enumerate(facts.asked, 1):
-            # LiteLLM logs these messages, so they neither repeat the client's text nor reveal other tenants'
-            # objectives.
-            if name in denied:
-                raise ForbiddenError(f"number {n} of the requested objectives is denied for this key")
-            if name not in allowed and name not in present:
-                names = ", ".join(sorted(allowed))
-                offer = f"it may ask for: {names}" if names else "it may not add any objective"
-                raise ForbiddenError(f"number {n} of the requested objectives is not allowed for this key; {offer}")
-
-    def _allowed_objectives(self, grants: Sequence[Layer], configured: Mapping[str, Objective]) -> set[str]:
-        """The objectives that a request may add. An untrusted list can only shorten the list before it."""
-        allowed = set[str]()
-        for layer in grants:
-            allow = getattr(layer.values, "allow", None)
-            if allow is not None:
-                names = set(configured) if EVERY in allow else set(allow)
-                allowed = names if layer.trusted else names & allowed
-        return allowed - _denied_names(grants)
-
-
-def _may_use_own_words(grants: Sequence[Layer]) -> bool:
-    """Whether a request may bring objectives in its own words. An untrusted list can only forbid it."""
-    allows_every = False
-    for layer in grants:
-        allow = getattr(layer.values, "allow", None)
-        if allow is not None:
-            allows_every = EVERY in allow and (layer.trusted or allows_every)
-    return allows_every
-
 
 def _judges_harm(layer: Layer) -> bool:
     """Whether a route's objectives, or those that a tenant enforces, include one about safety."""
@@ -618,16 +470,13 @@ def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -
 
 def setting_value(policy: Policy, name: str) -> Any:
     """The value of one of `SETTINGS`, in the form of the policies file: "on_error.gate" gives the reaction to it."""
-    setting, _, kind = name.partition(".")
-    if setting == "aligner" and policy.aligner_shares:
+    if name == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)
-    if setting == "write":
+    if name == "write":
         return policy.effective_write
-    if setting == "shadow_aligner":
+    if name == "shadow_aligner":
         return policy.shadow_aligner and policy.shadow_aligner.name
-    if setting == "on_skip":
-        return policy.on_skip.reaction_to(kind)
-    return policy.on_error.reaction_to(FailureClass(kind)) if kind else getattr(policy, name)
+    return read_setting(policy, name)
 
 
 def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
@@ -642,17 +491,6 @@ def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[st
         kinds = [kind.value for kind in SideKind if origins[kind.value] == BUILT_IN]
         settings |= dict.fromkeys(kinds, SideTreatment.JUDGE)
         origins |= dict.fromkeys(kinds, _AS_ENFORCED)
-
-
-def _denied_names(grants: Sequence[Layer]) -> set[str]:
-    """Names of the objectives that some layer denies to requests."""
-    return {name for layer in grants for name in getattr(layer.values, "deny", ())}
-
-
-def _may_bypass(grants: Sequence[Layer]) -> bool:
-    """Whether the request may opt out of correction, by the last layer that says so."""
-    values = (layer.values.allow_bypass for layer in reversed(grants))
-    return next((value for value in values if value is not None), False)
 
 
 def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, other_facts: Iterable[RequestFacts]) -> Policy:

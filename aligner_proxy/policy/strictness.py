@@ -86,7 +86,7 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
     merged = replace(merged, declines_harm_alone=_declines_harm_alone(lead, weaker))
     origins = dict(lead.origins)
     origins |= {
-        name: origin for name, origin in weaker.origins if _setting_value(merged, name) != _setting_value(lead, name)
+        name: origin for name, origin in weaker.origins if read_setting(merged, name) != read_setting(lead, name)
     }
     return replace(merged, origins=tuple(origins.items()))
 
@@ -136,8 +136,8 @@ def _stricter_judge(judge: Judge, other: Judge) -> Judge:
     return NO_JUDGE if other.may_clear else other
 
 
-def _setting_value(policy: Policy, name: str) -> object:
-    """The value of a setting by its name in `origins`; None if the name is not a setting."""
+def read_setting(policy: Policy, name: str) -> Any:
+    """The value of a setting by its name in `origins`, such as on_error.gate; None if the name is not a setting."""
     setting, _, part = name.partition(".")
     value = getattr(policy, setting, None)
     return getattr(value, part, None) if part else value

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import Self
 
 
 class _Cost:
     """Costs of one kind, which add up field by field."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
@@ -59,12 +58,3 @@ class JudgeUse(_Cost):
     cleared: int = 0
     """Segments that the head had flagged and it cleared."""
     calls: EditorUse = field(default_factory=EditorUse)
-
-
-_Use = TypeVar("_Use", EditorUse, JudgeUse)
-
-
-def sum_uses(uses: Iterable[_Use | None], nothing: _Use) -> _Use | None:
-    """The sum of the uses; None if there are none."""
-    present = [use for use in uses if use]
-    return sum(present, nothing) if present else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -11,6 +12,11 @@ class Turn:
 
     role: str
     content: str
+
+
+def last_question(turns: Sequence[Turn]) -> str | None:
+    """The last turn of the user; None if there is none."""
+    return next((turn.content for turn in reversed(turns) if turn.role == "user"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +63,4 @@ class Exchange:
     @property
     def question(self) -> str:
         """The last turn of the user; empty if there is none."""
-        return next((turn.content for turn in reversed(self.turns) if turn.role == "user"), "")
+        return last_question(self.turns) or ""

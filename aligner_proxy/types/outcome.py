@@ -9,9 +9,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from aligner_proxy.types.costs import DecodeCounts, EditorUse, JudgeUse, sum_uses
+from aligner_proxy.types.costs import DecodeCounts, EditorUse, JudgeUse
 from aligner_proxy.types.policy import Policy
 from aligner_proxy.types.requirement import MAX_FINDINGS, Finding
 from aligner_proxy.types.scores import SegmentScore
@@ -104,6 +104,15 @@ class Correction:
             editor=sum_uses((part.editor for part in parts), EditorUse()),
             judge=sum_uses((part.judge for part in parts), JudgeUse()),
         )
+
+
+_Use = TypeVar("_Use", EditorUse, JudgeUse)
+
+
+def sum_uses(uses: Iterable[_Use | None], nothing: _Use) -> _Use | None:
+    """The sum of the uses; None if there are none."""
+    present = [use for use in uses if use]
+    return sum(present, nothing) if present else None
 
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:

@@ -37,7 +37,7 @@ from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.teaching.examples import MIN_AGAINST
 from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, insertion_places
 from aligner_proxy.teaching.neutral import Neutral, neutral_answers, teaching_answers

@@ -40,7 +40,8 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.isolation import InlineRunner
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn
 from aligner_proxy_systems.metaalign.checks import is_met

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from scripts.reference.json_types import BOOLEAN, definition, plain_number, type_words
 from scripts.reference.markdown import code, page, sentence, table
 

@@ -19,6 +19,7 @@ from aligner_proxy.types import Correction, HandOff, SegmentScore
 from tests.attacks.attack import Attack, rows
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, user
 from tests.gateway.test_webhook import SECRET, Desk, asked, opened, outcome_of
+from tests.support.background import wait_for_reports
 from tests.support.scripted import ScriptedEngine
 
 EVIL = {"url": "http://127.0.0.1:9/evil", "secret_env": "DESK_SECRET", "within": 50.0, "text": True}
@@ -76,7 +77,7 @@ async def test_only_the_file_says_where_reports_go(
     state = find_state(request)
     assert state is not None
     assert state.policy.hand_off == HandOff(desk.url, "DESK_SECRET", 0.5)
-    await guard._webhook.wait_until_sent()
+    await wait_for_reports(guard._webhook)
     await guard._webhook.aclose()
     assert len(desk.bodies) == 1
     assert b"fool" not in desk.bodies[0]
@@ -107,7 +108,7 @@ async def test_a_webhook_gets_nowhere(attack: Attack) -> None:
         desk.extra += f"location: {inner.url}\r\n"
         for name in ("id-1", "id-2"):
             hand_offs.offer(asked(), outcome_of(desk.url), name)
-        await hand_offs.wait_until_sent()
+        await wait_for_reports(hand_offs)
         assert len(desk.bodies) == 2
         assert not inner.bodies
     await hand_offs.aclose()
@@ -123,7 +124,7 @@ FORGED = rows(
 async def test_a_report_cannot_be_made_up(attack: Attack, desk: Desk) -> None:
     hand_offs = WebhookSender(backoff=wait_none())
     hand_offs.offer(asked(), outcome_of(desk.url), "id")
-    await hand_offs.wait_until_sent()
+    await wait_for_reports(hand_offs)
     await hand_offs.aclose()
     [body] = desk.bodies
     parts = dict(part.split("=") for part in desk.headers[0][SIGNATURE].split(","))
@@ -150,7 +151,7 @@ async def test_what_may_not_be_stored_is_not_handed_on(attack: Attack, desk: Des
     hand_offs = WebhookSender(backoff=wait_none())
     outcome = outcome_of(desk.url, text=True)
     hand_offs.offer(replace(asked(), **attack.payload), outcome, "id")
-    await hand_offs.wait_until_sent()
+    await wait_for_reports(hand_offs)
     await hand_offs.aclose()
     assert b"fool" not in desk.bodies[0]
     assert b"sister" not in desk.bodies[0]

@@ -16,7 +16,7 @@ from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_policy import request_facts
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Mode, Outcome, Policy, Status
 from tests.attacks.attack import Attack, rows
 from tests.gateway.test_guardrail import ACME, CHAT, POLICIES, answer, build, data, ledger_of, opened, user

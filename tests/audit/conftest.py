@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import (
     Correction,
     DecodeCounts,

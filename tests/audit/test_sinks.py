@@ -16,7 +16,7 @@ from aligner_proxy.audit.writer import SinkWriter, make_audit_writers
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 
 ROOM = QueueLimits(2**20)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from aligner_proxy.cli import main
-from aligner_proxy.cli.diff import make_table, render_diff, show_outcome
+from aligner_proxy.cli.diff import TextTable, render_diff, show_outcome
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, SegmentScore, Status
@@ -189,7 +189,7 @@ def test_a_word_diff_without_colours_marks_what_went_and_what_came() -> None:
 def test_a_table_cuts_no_name_and_shows_every_cell(width: int) -> None:
     name = "no-rivals-in-any-of-our-answers-to-customers-of-the-north-shop"
     console = Console(width=width, file=StringIO())
-    console.print(make_table(("objective", "state", "found", "head"), [(name, "not taught", "3 of 4", "0a4d97b0")]))
+    console.print(TextTable(("objective", "state", "found", "head"), [(name, "not taught", "3 of 4", "0a4d97b0")]))
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert name in printed.replace("\n", "")
     assert all(cell in printed for cell in ("state", "not taught", "found", "3 of 4", "head", "0a4d97b0"))

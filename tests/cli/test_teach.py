@@ -21,7 +21,7 @@ from aligner_proxy.cli import main, teach
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.examples import Example, Examples
 from aligner_proxy.teaching.material import TeachingPrompt, build_material

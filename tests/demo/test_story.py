@@ -18,7 +18,7 @@ import pytest
 from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Flagged
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.store import HeadStore

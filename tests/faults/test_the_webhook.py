@@ -21,6 +21,7 @@ from tests.faults.faulty_upstream import INSULT
 from tests.faults.test_by_the_hooks import deliver
 from tests.gateway.test_canary import counted
 from tests.gateway.test_webhook import SECRET, opened
+from tests.support.background import wait_for_reports, wait_for_shadows
 from tests.support.scripted import SegmentEngine
 from tests.support.serving import refused_port
 
@@ -47,12 +48,12 @@ async def test_the_webhook_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             desk.gate.clear()
         check(cell, await deliver(guarded, cell))
         if cell.mode.stream == "passthrough":
-            await guarded._shadows.wait_until_done()
+            await wait_for_shadows(guarded._shadows)
         if cell.fault is faults.DESK_SLOW:
             while not desk.bodies:
                 await asyncio.sleep(0.001)
             desk.gate.set()  # the client had its answer while it was silent
-        await guarded._webhook.wait_until_sent()
+        await wait_for_reports(guarded._webhook)
         assert len(desk.bodies) == ASKED.get(cell.fault, 1)
         result = "sent" if cell.fault in SENT else "failed"
         assert counted("aligner_hand_offs_total", result=result) == told[result] + 1

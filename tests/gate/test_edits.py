@@ -14,9 +14,9 @@ from aligner_proxy.gate.edits import (
     bundle_groups,
     detector_flags,
     edits_by_comparison,
-    edits_in_place,
     independent_groups,
 )
+from aligner_proxy.gate.flagged_runs import edits_in_place
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, SegmentScore
 from tests.support.sampling import examples

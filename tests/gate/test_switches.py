@@ -6,7 +6,8 @@ import pytest
 
 from aligner_proxy.gate.judge import judge, objections
 from aligner_proxy.policy.config import load
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import GateRule, Policy
 from tests.gate.cases import POLITE, correction
 

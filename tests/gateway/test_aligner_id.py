@@ -12,6 +12,7 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.plugins.api import Entry
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, ledger_of, user
+from tests.support.background import wait_for_shadows
 from tests.support.comments import id_in
 from tests.support.stream_fixtures import chat_items
 
@@ -23,7 +24,7 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
 
 async def entries(guard: AlignerGuardrail, folder: Path) -> list[Entry]:
     """What is on record, once everything is settled."""
-    await guard._shadows.wait_until_done()
+    await wait_for_shadows(guard._shadows)
     await guard._audit_writers.aclose()
     store = AuditStore(folder / "home" / "audit.db")
     found = list(store.entries())

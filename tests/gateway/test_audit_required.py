@@ -15,6 +15,7 @@ from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, ledger_of, user
+from tests.support.background import wait_for_shadows
 from tests.support.stream_fixtures import chat_items, flow
 
 RUDE = "It is so. You fool."
@@ -96,7 +97,7 @@ async def test_in_shadow_mode_the_answer_does_not_wait(tmp_path: Path, monkeypat
     request = data()
     got = await guard.async_post_call_success_hook(request, who(mode="shadow"), answer(RUDE))
     assert got.choices[0].message.content == RUDE
-    await guard._shadows.wait_until_done()
+    await wait_for_shadows(guard._shadows)
     await guard._audit_writers.aclose()
     assert [outcome.status for outcome in ledger_of(request).outcomes] == ["shadow"]
 

@@ -18,6 +18,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy_review.evidence import pair_answers
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, user
+from tests.support.background import wait_for_shadows
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 ABOUT = replace(SCRIPTED, others={"acme-2": replace(SCRIPTED, content_hash="acme-2")})
@@ -103,7 +104,7 @@ async def test_the_aligner_beside_judges_the_same_answer_and_changes_none(
     request = asking("Who?")
     headers = await completed(watched, request)
     assert (headers["x-aligner-model"], headers["x-aligner-status"]) == ("embedded", "corrected")
-    await watched._shadows.wait_until_done()
+    await wait_for_shadows(watched._shadows)
     await watched._audit_writers.aclose()
     first, beside = entries(tmp_path)
     assert (first.aligner_id, beside.aligner_id) == (headers["x-aligner-id"], headers["x-aligner-id"] + "-beside")
@@ -138,7 +139,7 @@ async def test_an_answer_that_comes_meanwhile_ends_what_is_judged_beside(watched
     await asyncio.gather(beside, return_exceptions=True)
     assert beside.cancelled()
     assert counted("aligner_shadow_aligner_total", result="shed") - before["shed"] >= 1
-    await watched._shadows.wait_until_done()
+    await wait_for_shadows(watched._shadows)
     after = {result: counted("aligner_shadow_aligner_total", result=result) for result in ("shed", "judged")}
     assert sum(after.values()) - sum(before.values()) == 2
 
@@ -151,5 +152,5 @@ async def test_an_engine_that_fails_beside_is_counted_and_costs_no_answer(watche
 
     watched.pipeline = Pipeline(ScriptedEngine(script, about=ABOUT), extensions=watched.pipeline.extensions)
     assert (await completed(watched, asking("Who?")))["x-aligner-status"] == "unchanged"
-    await watched._shadows.wait_until_done()
+    await wait_for_shadows(watched._shadows)
     assert counted("aligner_shadow_aligner_total", result="failed") == before + 1

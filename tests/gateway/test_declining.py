@@ -17,6 +17,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import SegmentScore
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
+from tests.support.background import wait_for_shadows
 from tests.support.comments import take_comment
 from tests.support.parted_answers import CALL, PARTED_FORMATS, PartedFormat
 from tests.support.scripted import SegmentEngine
@@ -258,7 +259,7 @@ async def test_shadow_changes_nothing_and_says_what_it_would_do(
                 if can_send(form, list(parts)):
                     observed.clear()
                     got, _ = await delivered_parts(guard, form, parts, whole=whole)
-                    await guard._shadows.wait_until_done()
+                    await wait_for_shadows(guard._shadows)
                     assert (got, [observed[n] for n in sorted(observed)]) == (list(parts), reasons), (form.name, whole)
 
 

@@ -29,6 +29,7 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import config
 from tests.e2e.event_streams import frames, message_events, response_events
+from tests.support.background import wait_for_shadows
 from tests.support.comments import take_comment, without_id
 from tests.support.installed import pretend_installed
 from tests.support.scripted import ScriptedEngine, SegmentEngine
@@ -513,7 +514,7 @@ async def test_what_was_looked_at_is_kept_in_the_audit_store(
     guard = build(tmp_path, monkeypatch, audited)
     who = user(metadata={"aligner": {"mode": mode}}, **ACME)
     await guard.async_post_call_success_hook(data(), who, answer("It is so. You fool."))
-    await guard._shadows.wait_until_done()
+    await wait_for_shadows(guard._shadows)
     await guard._audit_writers.aclose()
     if mode == "off":
         assert not (tmp_path / "audit.db").exists()

@@ -20,6 +20,7 @@ from aligner_proxy.types import Correction
 from tests.formats.test_reasoning import PATHS
 from tests.formats.test_think_tags import cuts
 from tests.gateway.test_guardrail import build, data, ledger_of, user
+from tests.support.background import wait_for_shadows
 from tests.support.comments import take_comment
 from tests.support.sampling import examples, spread
 from tests.support.scripted import SegmentEngine
@@ -191,7 +192,7 @@ async def test_reasoning_is_no_answer_however_it_is_delivered(hooks: Hooks, form
                     streamed, _, _ = await hooks.stream(form, model, pieces)
                     if streamed != (f"{opening}{gap}{RUDE}" if mode in ("shadow", "live") else corrected):
                         failures.append((model, f"pieces of {size}", streamed))
-                await hooks.guard._shadows.wait_until_done()
+                await wait_for_shadows(hooks.guard._shadows)
                 if treatment != "judge" and any("I will" in asked for asked in hooks.engine.asked):
                     failures.append((model, "asked", hooks.engine.asked))
     assert failures == []

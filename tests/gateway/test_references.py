@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.observability import metrics
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy_grounding.references import references_of
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
 from tests.support.editors import ScriptedChat

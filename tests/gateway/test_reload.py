@@ -19,7 +19,7 @@ from aligner_proxy.gateway import active_policies, reload
 from aligner_proxy.gateway.reload import Policies, ReloadReport, read_reports, watched_policies, write_report
 from aligner_proxy.policy import config
 from aligner_proxy.policy.config import default_socket
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 
 DIGEST = hashlib.sha256(b"k1").hexdigest()
 GOOD = 'objectives: {kind: "Kind: be kind"}\nroutes:\n  - match: {}\n    name: one\n    objectives: [kind]\n'

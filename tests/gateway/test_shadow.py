@@ -12,6 +12,7 @@ import pytest
 from aligner_proxy.gateway import shadow
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.types import Exchange, Mode, Objective, Policy, Status, Turn
+from tests.support.background import wait_for_shadows
 
 POLICY = Policy("p", (Objective("kind", "Kindness: be kind"),), mode=Mode.SHADOW)
 
@@ -42,7 +43,7 @@ async def test_the_answer_is_there_before_the_work() -> None:
     (outcome,) = shadows.start([asked(1)], POLICY, work)
     assert (outcome.status, outcome.reason, outcome.text) == (Status.SHADOW, None, "It is so.")
     work.gate.set()
-    await shadows.wait_until_done()
+    await wait_for_shadows(shadows)
     assert work.settled == ["call-1"]
 
 
@@ -53,10 +54,10 @@ async def test_beyond_the_limits_answers_are_skipped_by_name() -> None:
     assert [outcome.reason for outcome in outcomes] == [None] * 5 + ["shadow_full"] * 2
     await asyncio.sleep(0)
     work.gate.set()
-    await shadows.wait_until_done()
+    await wait_for_shadows(shadows)
     assert (work.most, len(work.settled)) == (2, 5)
     assert shadows.start([asked(8)], POLICY, work)[0].status is Status.SHADOW
-    await shadows.wait_until_done()
+    await wait_for_shadows(shadows)
 
 
 async def test_what_is_not_eligible_takes_no_place() -> None:
@@ -71,7 +72,7 @@ async def test_a_lost_correction_is_told_by_its_type_alone(caplog: pytest.LogCap
     shadows = ShadowCorrections(1, 0)
     shadows.start([asked(1)], POLICY, broken)
     with caplog.at_level(logging.DEBUG):
-        await shadows.wait_until_done()
+        await wait_for_shadows(shadows)
         await asyncio.sleep(0)
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
@@ -98,4 +99,4 @@ async def test_at_the_end_what_was_taken_is_settled_before_it_is_kept(monkeypatc
     await shadows.finish(keep)
     assert kept == [3, 3, 3]
     work.gate.set()
-    await shadows.wait_until_done()
+    await wait_for_shadows(shadows)

@@ -14,7 +14,7 @@ from aligner_proxy.gateway.process import auto_training
 from aligner_proxy.gateway.process.auto_training import AutoTrainer, ServingEngine
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.gateway.request_state import Arrival, RequestState
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.teaching.store import WHOLE_FILE, Count, HeadStore, Version
 from tests.support.teachable import TeachableEngine
 from tests.teaching.examples import AGAINST, TEXT, listed, policies

@@ -16,7 +16,8 @@ from aligner_proxy.gateway.traffic_bounds import (
     TrafficBounds,
 )
 from aligner_proxy.policy.config import loads
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Traffic
 
 LISTED = frozenset(f"model-{number}" for number in range(60))

@@ -23,8 +23,10 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import webhook
 from aligner_proxy.gateway.webhook import ATTEMPTS, SIGNATURE, WebhookSender
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Correction, Exchange, HandOff, Objective, Outcome, Policy, SegmentScore, Status, Turn
+from tests.support.background import wait_for_reports
 
 SECRET = "a secret of some length"
 QUESTION = "What of my sister?"
@@ -110,7 +112,7 @@ async def counted(hand_offs: WebhookSender, offer: Callable[[], None]) -> dict[s
     """What was counted for what is offered."""
     before = {result: told(result) for result in ("sent", "failed", "dropped")}
     offer()
-    await hand_offs.wait_until_sent()
+    await wait_for_reports(hand_offs)
     return {result: told(result) - count for result, count in before.items() if told(result) != count}
 
 
@@ -143,7 +145,7 @@ async def test_text_is_sent_where_it_is_asked_for_redacted_and_never_of_what_may
     async with opened() as desk:
         redacting.offer(asked(), outcome_of(desk.url, text=True), "id")
         redacting.offer(asked(no_store=True), outcome_of(desk.url, text=True), "id")
-        await redacting.wait_until_sent()
+        await wait_for_reports(redacting)
         await redacting.aclose()
         first, second = map(json.loads, desk.bodies)
     assert (first["question"], first["answer"]) == ("What of my ***?", ANSWER)
@@ -190,7 +192,7 @@ async def test_a_slow_webhook_delays_nothing_and_what_exceeds_the_bound_is_dropp
             hand_offs.offer(asked(), outcome_of(desk.url), f"id-{n}")  # waits for nothing: no await
         assert told("dropped") - before == 7
         desk.gate.set()
-        await hand_offs.wait_until_sent()
+        await wait_for_reports(hand_offs)
         assert [json.loads(body)["id"] for body in desk.bodies] == ["id-0", "id-1", "id-2"]
     await hand_offs.aclose()
 

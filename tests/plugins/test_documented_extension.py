@@ -12,7 +12,8 @@ import pytest
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Exchange, Turn
 from tests.support.installed import install
 from tests.support.scripted import ScriptedEngine

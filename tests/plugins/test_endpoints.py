@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from tests.plugins.test_registry import policies
 from tests.plugins.test_registry import site as site
 from tests.support.installed import install

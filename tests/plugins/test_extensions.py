@@ -30,7 +30,7 @@ from aligner_proxy.plugins.extensions import (
     RunningSelection,
 )
 from aligner_proxy.plugins.isolation import ThreadRunner
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, Status, Turn
 
 POLICY = Policy("p", (Objective("a", "A: one"), Objective("b", "B: two")))

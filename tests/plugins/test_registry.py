@@ -17,7 +17,7 @@ from aligner_proxy.pipeline.cache import PluginCache
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.registry import Plugin, load_plugins
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status
 from tests.support.installed import EXAMPLE, install, install_example

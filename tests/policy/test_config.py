@@ -15,7 +15,8 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.litellm_config import GUARDRAIL, find_policies
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read_yaml
 from aligner_proxy.types import Mode, OnError

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.policy import metadata_layers
 from aligner_proxy.policy.config import load
-from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, RequestFacts, setting_value
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, setting_value
 from aligner_proxy.policy.schema import (
     Grants,
     OnErrorByClass,

@@ -12,7 +12,8 @@ import yaml
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config, shares
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, setting_value
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver, setting_value
 from aligner_proxy.types import Objective, Policy, Turn
 
 ADAPTERS = {"adapters": {"acme-2": "./acme-2", "third": "./third"}}

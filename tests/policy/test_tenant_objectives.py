@@ -8,7 +8,8 @@ import pytest
 
 from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import Tenant
 from aligner_proxy.types import Objective, Policy
 

@@ -10,7 +10,7 @@ import pytest
 from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.own_answers import own_answers
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SegmentScore, Status, Turn

@@ -16,6 +16,7 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.formats.side_text import SIDE_CONTENT
 from aligner_proxy.formats.think_tags import find_answer
 from aligner_proxy.gate.edits import common_prefix_length
+from aligner_proxy.gate.flagged_runs import is_word_boundary
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, AlignSegment, TextEdit
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
@@ -254,17 +255,12 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
 def _equal_ends(old: str, new: str) -> tuple[int, int]:
     """(prefix, suffix): how many characters two texts share at the beginning and at the end, in whole words only."""
     prefix = common_prefix_length(old, new)
-    while prefix and _cuts_word(old, prefix) | _cuts_word(new, prefix):
+    while prefix and not (is_word_boundary(old, prefix) and is_word_boundary(new, prefix)):
         prefix -= 1
     suffix = common_prefix_length(old[prefix:][::-1], new[prefix:][::-1])
-    while suffix and _cuts_word(old, len(old) - suffix) | _cuts_word(new, len(new) - suffix):
+    while suffix and not (is_word_boundary(old, len(old) - suffix) and is_word_boundary(new, len(new) - suffix)):
         suffix -= 1
     return prefix, suffix
-
-
-def _cuts_word(text: str, index: int) -> bool:
-    """Whether this place is between two characters of one word or number."""
-    return 0 < index < len(text) and text[index - 1].isalnum() and text[index].isalnum()
 
 
 def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:

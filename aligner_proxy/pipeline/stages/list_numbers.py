@@ -30,7 +30,7 @@ class ListNumbers(Stage):
             text = self._numbering.continue_lists(answer.text, outgoing.text)
         else:
             return outgoing
-        return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
+        return outgoing.with_text(text)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the number of changed markers added."""

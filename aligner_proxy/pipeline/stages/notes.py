@@ -5,8 +5,6 @@ The gate does this for whole answers (gate/judge.py).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.footnotes import Footnotes
 
@@ -23,4 +21,4 @@ class Notes(Stage):
         if outgoing.is_whole:
             return outgoing
         text = self._footnotes.settle(outgoing.segments, outgoing.removed_segments, outgoing.text)
-        return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
+        return outgoing.with_text(text)

@@ -5,8 +5,6 @@ The gate does this for whole answers (gate/judge.py).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.openings import drop_connective
 
@@ -31,4 +29,4 @@ class OpeningWord(Stage):
         self._has_text = True
         is_orphaned = self._has_lost_text and outgoing.is_original
         text = drop_connective(outgoing.text) if is_orphaned else outgoing.text
-        return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
+        return outgoing.with_text(text)

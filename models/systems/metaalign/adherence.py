@@ -24,7 +24,7 @@ from rich.progress import track
 from aligner_proxy.gate.edits import word_set
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.text.facts import addresses, code_blocks, names, numbers
 from aligner_proxy.types import Exchange, Objective, Policy, Status, Turn
 from aligner_proxy_systems.metaalign.checks import is_met

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.prompts import TEMPLATES, render
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Policy

@@ -21,7 +21,7 @@ from pydantic import Field
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import METAALIGNER, Correction, Policy, SegmentScore, Verify, all_cached
 from aligner_proxy_systems.meal.selector import find_weights
 

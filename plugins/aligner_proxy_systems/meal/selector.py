@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.errors import StatesUnavailable
 from aligner_proxy.plugins.api import Extension, SelectorForm, TextEncoder
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Objective, Outcome, Policy, Turn
 
 if TYPE_CHECKING:

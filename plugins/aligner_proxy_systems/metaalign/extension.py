@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from pydantic import Field
 
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey, RequestField
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Objective, Outcome, Policy
 from aligner_proxy_systems.metaalign import stages
 from aligner_proxy_systems.metaalign.checks import adherence

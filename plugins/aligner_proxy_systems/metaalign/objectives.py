@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from aligner_proxy.errors import BadRequest, ForbiddenError
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Objective, Policy, StreamMode
 from aligner_proxy_systems.metaalign.conflicts import ResolvedPreferences, resolve_conflicts
 from aligner_proxy_systems.metaalign.lexicon import LANGUAGES

@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from pydantic import Field
 
 from aligner_proxy.plugins.api import BodyField, CheckTable, Extension, Finding, PolicyKey, Stage
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Outcome, Policy
 from aligner_proxy_grounding import tables
 from aligner_proxy_grounding.page import MAX_CHARS

@@ -6,7 +6,6 @@ what is accepted. If the editor cannot be called, word matching decides alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 from aligner_proxy.correctors import editor_prompt
@@ -70,7 +69,4 @@ def messages(
     """The chat messages for the editor: the instruction, then one JSON object with references, conversation, answer."""
     material = editor_prompt.Material(turns, segments, marked)
     content = {"references": quote_references(references, {doubt.source for doubt in doubts}), **material.as_json()}
-    return [
-        {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
-        {"role": "user", "content": json.dumps(content, ensure_ascii=False)},
-    ]
+    return material.make_messages(INSTRUCTION, content)

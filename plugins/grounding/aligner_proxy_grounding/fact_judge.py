@@ -7,7 +7,6 @@ or a reference is none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,13 +128,9 @@ class FactJudge:
             **material.as_json(),
             "facts": [fact.as_json() for fact in facts],
         }
-        messages = [
-            {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
-            {"role": "user", "content": json.dumps(content, ensure_ascii=False)},
-        ]
         decides = self._judge.is_decision_model
         judged_facts, calls = await self._judge.ask(
-            messages,
+            material.make_messages(INSTRUCTION, content),
             lambda reply: read_decisions(reply, facts) if decides else read_verdicts(reply, facts),
             tokens=judge_prompt.tokens_for(facts),
             form=decision_questions(facts) if decides else REPLY_SCHEMA,

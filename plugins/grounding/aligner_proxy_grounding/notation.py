@@ -184,8 +184,7 @@ def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
         return None
     if old.unit != new.unit:
         return None if old.ranged else (old.start, old.end, new.text)
-    like = old.text[old.number[0] - old.start : old.number[1] - old.start]
-    return *old.number, format_number(new.value, like, _number_of(new))
+    return *old.number, format_number(new.value, _number_of(old), _number_of(new))
 
 
 def _other_unit(new: Fact, unit: str, rest: str) -> str:

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from aligner_proxy.errors import ConfigError, ForbiddenError
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.yaml_file import quote_name
 from aligner_proxy.types import Policy, Requirement
 from aligner_proxy_grounding.contradictions import find_contradiction

@@ -16,7 +16,7 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
-from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace
+from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, group_reviews
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 TARGET_HALF_WIDTH = 0.05
@@ -102,9 +102,7 @@ def _compute_recall(edited: float, missed: float) -> float:
 
 def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
     """Count the verdicts of the reviews of these answers; reviews of other answers are ignored."""
-    reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
-    for review in reviews:
-        reviews_by_place[review.aligner_id, review.choice].append(review)
+    reviews_by_place = group_reviews(reviews)
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
     # edited answers by whether the edit is right, and random unedited ones by whether something was missed

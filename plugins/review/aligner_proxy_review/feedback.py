@@ -24,7 +24,7 @@ from aligner_proxy.errors import AuditError, CorrectionError
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
 from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy.policy.objective_schema import RequestedObjective
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
 

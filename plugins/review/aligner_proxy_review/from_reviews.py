@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from aligner_proxy.teaching.own_answers import belongs_to
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy_review.evidence import reviewers_disagree
 from aligner_proxy_review.judged_segments import JudgedSegment, judged_segments
-from aligner_proxy_review.review_queue import AnswerPlace
+from aligner_proxy_review.review_queue import group_reviews
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 _BY_REVIEWERS = (
@@ -69,10 +68,7 @@ def find_suggestions(
 
 def _read_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
     """Suggestions from all reviewed answers, newest first."""
-    reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
-    for review in Reviews(store).all():
-        if review.chosen is not ReviewOrigin.FEEDBACK:
-            reviews[review.aligner_id, review.choice].append(review)
+    reviews = group_reviews(Reviews(store).all(), feedback=False)
     for entry in store.select(f"id IN ({_REVIEWED}) ORDER BY id DESC", ()):
         if belongs_to(entry, file, subject.tenant):
             yield from _entry_suggestions(entry, reviews[entry.aligner_id, entry.choice], subject)

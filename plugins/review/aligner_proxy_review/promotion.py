@@ -12,7 +12,6 @@ import re
 import sqlite3
 import time
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -42,8 +41,8 @@ from aligner_proxy.policy.yaml_file import (
 from aligner_proxy.types import Mode
 from aligner_proxy_review.evidence import Share, agreed_verdict, compute_evidence, reviewed_entries
 from aligner_proxy_review.replay import ReplayCase, ReplayChange
-from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace
-from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy_review.review_queue import AnswerFilter, group_reviews
+from aligner_proxy_review.reviews import Review, Reviews, ReviewVerdict
 
 BOUND = 0.01
 """Highest share of reviewed edits that may be wrong."""
@@ -332,10 +331,7 @@ def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review])
 
     A verdict is about the recorded edit, so it does not count if the run before the change gave another result.
     """
-    reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
-    for review in reviews:
-        if review.chosen is not ReviewOrigin.FEEDBACK:
-            reviews_by_place[review.aligner_id, review.choice].append(review)
+    reviews_by_place = group_reviews(reviews, feedback=False)
     counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
     for case in cases:
         verdict = agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
-from aligner_proxy_review.reviews import ReviewOrigin
+from aligner_proxy_review.reviews import Review, ReviewOrigin
 
 RANDOM_SHARE = 0.2
 """Share of answers drawn at random from those without an edit."""
@@ -73,6 +74,15 @@ class AnswerFilter:
         return " AND ".join(parts), values
 
 
+def group_reviews(reviews: Iterable[Review], *, feedback: bool = True) -> dict[AnswerPlace, list[Review]]:
+    """The reviews of each answer; without `feedback` only those of reviewers."""
+    by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
+    for review in reviews:
+        if feedback or review.chosen is not ReviewOrigin.FEEDBACK:
+            by_place[review.aligner_id, review.choice].append(review)
+    return by_place
+
+
 def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
     """The entry of an answer; None if it was deleted."""
     return next(store.select("aligner_id = ? AND choice = ? AND aligner_id != ''", place), None)
@@ -114,8 +124,7 @@ class ReviewQueue:
                 # one more than are skipped, so that one of them is not skipped, if there is any
                 for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
-                        until = self._now() + HOLD_S
-                        self._store.fetch_rows(_HOLD, (*place, self._reviewer, until))
+                        self._lease(place)
                         entry = find_entry(self._store, place)
                         assert entry is not None  # the transaction keeps others from deleting it
                         return entry, origin
@@ -128,8 +137,7 @@ class ReviewQueue:
             # our own and expired leases are gone, so this is somebody else's
             leases = self._store.fetch_rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
             if not leases:
-                until = self._now() + HOLD_S
-                self._store.fetch_rows(_HOLD, (*place, self._reviewer, until))
+                self._lease(place)
         return not leases
 
     def count_waiting(self) -> int:
@@ -141,6 +149,9 @@ class ReviewQueue:
         """Release the answer that is leased to this reviewer."""
         with self._store.transaction():
             self._delete_leases()
+
+    def _lease(self, place: AnswerPlace) -> None:
+        self._store.fetch_rows(_HOLD, (*place, self._reviewer, self._now() + HOLD_S))
 
     def _delete_leases(self) -> None:
         """Delete this reviewer's leases and all that have expired."""

@@ -14,7 +14,7 @@ from aligner_proxy.gateway.endpoints import routes
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.plugins.registry import PluginEndpoint
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 
 
 class Word(BaseModel):

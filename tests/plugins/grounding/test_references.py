@@ -15,7 +15,8 @@ from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.gateway.request_policy import decode_header
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Exchange, Outcome, Policy, Status
 from aligner_proxy_fleet.fleet import policies_hash
 from aligner_proxy_grounding.page import MAX_CHARS

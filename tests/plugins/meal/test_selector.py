@@ -19,7 +19,8 @@ from aligner_proxy.plugins import extensions, registry
 from aligner_proxy.plugins.api import TextEncoder
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import config
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Exchange, Mode, Objective, Policy, Turn
 from aligner_proxy_systems.meal.net import WeightNet
 from aligner_proxy_systems.meal.selector import (

@@ -18,7 +18,7 @@ from aligner_proxy.gateway.request_policy import request_facts
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Policy
 from aligner_proxy_systems.metaalign import checks
 from aligner_proxy_systems.metaalign.extension import Preferences

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.errors import ForbiddenError
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Allowance, GateRule, LengthUnit, Objective, Policy, StreamMode
 from aligner_proxy_systems.metaalign.objectives import (
     GRANT_KEY,

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from aligner_proxy.cli.diff import make_table
+from aligner_proxy.cli.diff import TextTable
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy_review.cli.options import evidence_shares, open_reviews, review_options, share_fields, share_text
 from aligner_proxy_review.comparison import EvidenceComparison, compare_evidence
@@ -45,10 +45,10 @@ def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -
     rows = [("answers", str(comparison.first.answers), str(comparison.second.answers))]
     rows += [(label, share_text(one), share_text(other)) for label, one, other in comparison.shares]
     rows.append(("reviewers disagree", str(len(comparison.first.disagreed)), str(len(comparison.second.disagreed))))
-    console.print(make_table(("", first, second), rows))
+    console.print(TextTable(("", first, second), rows))
     if comparison.may_be_chance:
         console.print(_NO_DIFFERENCE, soft_wrap=True)
-    console.print(make_table(("the same answers", ""), _paired_rows(comparison)))
+    console.print(TextTable(("the same answers", ""), _paired_rows(comparison)))
 
 
 def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:

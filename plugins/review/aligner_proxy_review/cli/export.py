@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.types import Objective
 from aligner_proxy_review.cli.options import OpenReviews, open_reviews, review_options
-from aligner_proxy_review.review_queue import AnswerPlace
-from aligner_proxy_review.reviews import Review, ReviewOrigin
+from aligner_proxy_review.review_queue import group_reviews
 from aligner_proxy_review.training_rows import NoRow, ObjectiveLookup, make_training_row
 
 _FAMILY = "hh-rlhf"
@@ -55,10 +54,7 @@ def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
 
 def _make_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
     """Return the rows, and how many reviewed answers gave none, by reason."""
-    reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
-    for review in store.reviews():
-        if feedback or review.chosen is not ReviewOrigin.FEEDBACK:
-            reviews[review.aligner_id, review.choice].append(review)
+    reviews = group_reviews(store.reviews(), feedback=feedback)
     lookup = _make_objective_lookup(store.file)
     rows: list[Mapping[str, Any]] = []
     skipped_counts: Counter[str] = Counter()

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.align import open_chosen_engine
-from aligner_proxy.cli.diff import can_show_colours, make_table, render_diff
+from aligner_proxy.cli.diff import TextTable, can_show_colours, render_diff
 from aligner_proxy.cli.options import parse_moment, weight_options
 from aligner_proxy.cli.terminal import Terminal, echo_json, print_progress
 from aligner_proxy.correctors.registry import correctors
@@ -93,7 +93,7 @@ class ReplayReport:
         """Print the figures as tables."""
         console.print(escape(self._summary()), soft_wrap=True)
         for head, rows in self._tables():
-            console.print(make_table(head, rows))
+            console.print(TextTable(head, rows))
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON, with the ids of all cases."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.cli.diff import can_show_colours, make_table, render_diff
+from aligner_proxy.cli.diff import TextTable, can_show_colours, render_diff
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.text.hidden import escape_hidden
@@ -104,7 +104,7 @@ class _ReviewLoop:
             if key == "q":
                 return False
             if key == "?":
-                self.console.print(make_table(("key", "what it does"), _KEYS.items()))
+                self.console.print(TextTable(("key", "what it does"), _KEYS.items()))
             elif key == "u":
                 self._undo()
             elif key == "j":
@@ -176,7 +176,7 @@ def show_entry(console: Console, entry: Entry) -> None:
     answer = content.exchange.answer or ""
     edited = answer if content.edited is None else content.edited
     console.print(render_diff(answer, edited, has_colours=can_show_colours(console)))
-    console.print(make_table(("segment", "score", "against", "text"), _segment_rows(content)))
+    console.print(TextTable(("segment", "score", "against", "text"), _segment_rows(content)))
 
 
 def _segment_rows(content: Content) -> list[tuple[str, ...]]:
@@ -202,7 +202,7 @@ def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> N
     if evidence.recall is not None:
         value, low, high = (100 * part for part in evidence.recall)
         rows.append(("found of what should be edited", f"{value:.1f} % ({low:.1f} to {high:.1f})", ""))
-    console.print(make_table(("so far", "", "more needed"), rows))
+    console.print(TextTable(("so far", "", "more needed"), rows))
     disagreements = (
         f"reviewers disagree on {len(evidence.disagreed)}, feedback with reviewers on {len(evidence.disputed)}"
     )

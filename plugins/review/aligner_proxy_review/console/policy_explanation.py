@@ -11,7 +11,7 @@ from aligner_proxy.cli.callers import find_caller
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import litellm_config
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Objective, Policy
 from aligner_proxy_review.console.files import ConsoleConfig
 

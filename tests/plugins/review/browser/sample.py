@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.plugins.api import Entry
-from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import (
     Correction,
     DecodeCounts,

@@ -27,6 +27,7 @@ from aligner_proxy_review.evidence import compute_evidence
 from aligner_proxy_review.reviews import Reviews
 from tests.gateway.test_guardrail import answer, build, data, user
 from tests.plugins.review.console.conftest import MASTER, REVIEWER, Browser, Site
+from tests.support.background import wait_for_shadows
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 ANSWERS = 500
@@ -122,7 +123,7 @@ async def driven(guard: AlignerGuardrail, folder: Path) -> None:
     guard.pipeline = Pipeline(engine, cache, extensions=guard.pipeline.extensions)
     for number in range(ANSWERS):
         await asked(guard, number)
-    await guard._shadows.wait_until_done()
+    await wait_for_shadows(guard._shadows)
     await guard._audit_writers.aclose()
     await cache.aclose()
 
