@@ -82,3 +82,57 @@ CELLS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("cell", "left"), CELLS)
 async def test_of_the_lines_of_a_cell_only_the_faulty_one_goes(cell: str, left: str) -> None:
     assert set((await correct_in_all_ways(TABLE(cell))).values()) == {TABLE(left)}
+
+
+START = "Paint needs a clean wall and some patience.\n\n"
+LEADS: list[tuple[str, str]] = [
+    ("> You are a fool. Rinse it.\n> Dry it.", "> Rinse it.\n> Dry it."),
+    ("> > You are a fool. You big fool. Rinse it.", "> > Rinse it."),
+    ("> You are a fool.\n>\n> Rinse it.\n\nDry it.", "> Rinse it.\n\nDry it."),
+    ("- Water it.\n  You are a fool. Daily is best.\n- Feed it.", "- Water it.\n  Daily is best.\n- Feed it."),
+    ("1. Water it.\n\n\tYou are a fool. Daily is best.\n\n2. Go.", "1. Water it.\n\n\tDaily is best.\n\n2. Go."),
+    ("!!! note\n    You are a fool. Use soap.\n\nDry it.", "!!! note\n    Use soap.\n\nDry it."),
+    ("<div>\n  You are a fool. Use soap.\n</div>", "<div>\n  Use soap.\n</div>"),
+    ("Primer\n: You are a fool. A first coat.", "Primer\n: A first coat."),
+    ("## You are a fool. Clean it well\n\nUse soap.", "## Clean it well\n\nUse soap."),
+    ("- [ ] You are a fool. Use soap.\n- [x] Dry it.", "- [ ] Use soap.\n- [x] Dry it."),
+    ("\u2705 You are a fool. Use soap.\n\u2705 Dry it.", "\u2705 Use soap.\n\u2705 Dry it."),
+    ("- 08:00: You are a fool. Wake up.\n- 09:00: Eat.", "- 08:00: Wake up.\n- 09:00: Eat."),
+    ("[^1]: You are a fool. Berg, 2001.", "[^1]: Berg, 2001."),
+    ("\\item You are a fool. Use soap.\n\\item Dry it.", "\\item Use soap.\n\\item Dry it."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), LEADS)
+async def test_what_stands_before_the_words_of_a_line_stays_while_the_line_goes_on(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+SECTIONS: list[tuple[str, str]] = [
+    ("> **Note**\n> You are a fool.\n\nDry it.", "Dry it."),
+    ("> **Note**\n>\n> You are a fool.\n> You big fool.\n\nDry it.", "Dry it."),
+    ("> [!NOTE]\n> You are a fool.\n\nDry it.", "Dry it."),
+    ("> [!TIP]\n> You are a fool. Rinse it.\n\nDry it.", "> [!TIP]\n> Rinse it.\n\nDry it."),
+    ("**Pros:**\n- Quick.\n\n**Cons:**\n- You are a fool.\n\nDry it.", "**Pros:**\n- Quick.\n\nDry it."),
+    ("**Cost:**\n\n| a | b |\n|---|---|\n| You fool | you fool |\n\nDry it.", "Dry it."),
+    ("**Cons:**\n\nYou are a fool.\n\nIt smells.", "**Cons:**\n\nIt smells."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), SECTIONS)
+async def test_a_title_goes_with_the_quotation_or_list_that_it_heads(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+FRAMES: list[tuple[str, str]] = [
+    ("## Tone\n\nYou are a fool.\n\n---\n\nBe polite.", "## Tone\n\n---\n\nBe polite."),
+    ("## Tone\n\n<ul>\n<li>You are a fool.</li>\n</ul>\n\nBe polite.", "## Tone\n\nBe polite."),
+    ("Anna says:\n\n> You are a fool.\n>\n> Be polite.\n\nDry it.", "Anna says:\n\n> Be polite.\n\nDry it."),
+    ("<details>\n<summary>More</summary>\n\nYou are a fool.\n\n</details>\n\nDry it.", "Dry it."),
+    ("<div>\n<p>You are a fool.</p>\n</div>\n<p>Dry it.</p>", "<p>Dry it.</p>"),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), FRAMES)
+async def test_a_stream_waits_for_what_follows_a_frame(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
