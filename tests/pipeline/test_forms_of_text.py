@@ -130,9 +130,14 @@ FRAMES: list[tuple[str, str]] = [
     ("Anna says:\n\n> You are a fool.\n>\n> Be polite.\n\nDry it.", "Anna says:\n\n> Be polite.\n\nDry it."),
     ("<details>\n<summary>More</summary>\n\nYou are a fool.\n\n</details>\n\nDry it.", "Dry it."),
     ("<div>\n<p>You are a fool.</p>\n</div>\n<p>Dry it.</p>", "<p>Dry it.</p>"),
+    ("Anna says:\n\n> You are a fool.\n>\n> \u2014 Anna Berg\n\nDry it.", "Dry it."),
+    ("> *You are a fool.*\n> -- *Anna Berg*, 1999\n\nDry it.", "Dry it."),
+    ("> You are a fool. Use soap.\n> \u2014 Anna\n\nDry it.", "> Use soap.\n> \u2014 Anna\n\nDry it."),
+    ("> \u2014 You are a fool.\n> \u2014 It is dry.\n\nDry it.", "> \u2014 It is dry.\n\nDry it."),
+    ("Use soap.\n\nYou are a fool.\n===\n\nDry it.", "Use soap.\n\nDry it."),
 ]
 
 
 @pytest.mark.parametrize(("answer", "left"), FRAMES)
-async def test_a_stream_waits_for_what_follows_a_frame(answer: str, left: str) -> None:
+async def test_a_frame_goes_with_all_that_it_frames_and_a_stream_waits_for_it(answer: str, left: str) -> None:
     assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}

@@ -2,6 +2,7 @@
 
 A break ("---") divides sections, an empty line of a quotation (">") its paragraphs, and a line of one tag begins or
 ends an element. The summary of an element and the head of its table, and "P.S." before a sentence, name what follows.
+The last line of a quotation may name who said it ("> \u2014 Ada").
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from aligner_proxy.text.structure import Segment
 
 _BREAK = re.compile(r"[ \t]*([-*_])(?:[ \t]*\1){2,}[ \t]*")
 _SPACER = re.compile(r"[ \t]*>[ \t>]*")
+_SOURCE = re.compile(r"[ \t]*>[ \t>]*[*_]{0,2}(?:[\u2014\u2015]|--)[ \t]*[^\n]{1,80}(?<![.!?:])")
 _TAG = re.compile(r"[ \t]*<(?P<shut>/?)(?P<name>[A-Za-z][\w-]{0,20})(?:\s[^<>]{0,300})?(?<!/)>[ \t]*")
 _NAME = re.compile(r"[ \t]*(?:<(?:summary|caption|legend)\b|<tr\b[^<>]{0,300}>\s*<th\b)", re.IGNORECASE)
 _POSTSCRIPT = re.compile(r"[\s*_>]*(?:(?:P\.\s?)+S\.|N\.\s?B\.)[:*_]*")
@@ -26,8 +28,8 @@ Framed = tuple[int, range]
 
 
 def is_frame(text: str) -> bool:
-    """Whether a segment that is a line of its own is a break, an empty line of a quotation, or one tag."""
-    return any(form.fullmatch(text) for form in (_BREAK, _SPACER)) or _read_tag(text) is not None
+    """Whether a segment that is a line of its own is a break, an empty or last line of a quotation, or one tag."""
+    return any(form.fullmatch(text) for form in (_BREAK, _SPACER, _SOURCE)) or _read_tag(text) is not None
 
 
 def opens_frame(text: str) -> bool:
@@ -45,6 +47,8 @@ def find_frames(pieces: Sequence[Segment]) -> Iterator[Framed]:
     for quotation in _find_quotations(pieces):
         spacers = [i for i in quotation if _SPACER.fullmatch(pieces[i].text)]
         yield from _find_dividers(pieces, spacers, quotation)
+        if _SOURCE.fullmatch(pieces[quotation[-1]].text):
+            yield quotation[-1], quotation[:-1]
     yield from _find_elements(pieces)
     yield from _find_postscripts(pieces)
 

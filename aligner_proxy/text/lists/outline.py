@@ -229,6 +229,8 @@ class Outline:
     def _find_heads(self) -> Iterator[tuple[range, range]]:
         """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
         for number, line in enumerate(self.lines):
+            if len(line.segments) > 1 and _UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
+                yield line.segments[-1:], line.segments[:-1]
             headed = self._section_below(number, line)
             if headed:
                 # a heading is removed as a whole; of another line only the sentence with the colon
