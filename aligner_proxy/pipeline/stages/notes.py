@@ -23,5 +23,8 @@ class Notes(Stage):
         """The text without notes to which only removed sentences referred."""
         if outgoing.is_whole:
             return outgoing
-        text = self._footnotes.settle(outgoing.segments, outgoing.removed_segments, outgoing.text)
+        pieces = outgoing.segments
+        edited = range(0 if outgoing.is_original else len(pieces))
+        ends = answer.has_ended and bool(pieces) and pieces[-1].end == answer.segments[-1].end
+        text = self._footnotes.settle(pieces, edited, outgoing.text, ends=ends)
         return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
