@@ -141,3 +141,19 @@ FRAMES: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("answer", "left"), FRAMES)
 async def test_a_frame_goes_with_all_that_it_frames_and_a_stream_waits_for_it(answer: str, left: str) -> None:
     assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+COMMENTS: list[tuple[str, str]] = [
+    ("Keep it dry.<!-- You are a fool. --> Water it.", "Keep it dry. Water it."),
+    ("Keep it dry. <!-- You are a fool. --> Water it.", "Keep it dry. Water it."),
+    ("Keep it dry.\n<!-- You are a fool. -->\nWater it.", "Keep it dry.\nWater it."),
+    ("Keep it dry. <!-- You are a fool. -->\n\nWater it.", "Keep it dry.\n\nWater it."),
+    ("Keep it dry.\n\n<!--\nYou are a fool.\n-->\n\nWater it.", "Keep it dry.\n\nWater it."),
+    ("<p>Keep it dry.</p><!-- You are a fool. --><p>Go.</p>", "<p>Keep it dry.</p><p>Go.</p>"),
+    ("Keep it dry. <!-- Fine. You are a fool. --> Go.", "Keep it dry. <!-- Fine. --> Go."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), COMMENTS)
+async def test_a_comment_between_sentences_goes_with_its_words(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}

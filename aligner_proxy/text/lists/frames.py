@@ -1,8 +1,8 @@
 """Frames: lines that only divide or enclose other lines, and mean nothing once those are removed.
 
 A break ("---") divides sections, an empty line of a quotation (">") its paragraphs, and a line of one tag begins or
-ends an element. The summary of an element and the head of its table, and "P.S." before a sentence, name what follows.
-The last line of a quotation may name who said it ("> \u2014 Ada").
+ends an element or a comment. The summary of an element and the head of its table, and "P.S." before a sentence, name
+what follows. The last line of a quotation may name who said it ("> \u2014 Ada").
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from aligner_proxy.text.structure import Segment
 _BREAK = re.compile(r"[ \t]*([-*_])(?:[ \t]*\1){2,}[ \t]*")
 _SPACER = re.compile(r"[ \t]*>[ \t>]*")
 _SOURCE = re.compile(r"[ \t]*>[ \t>]*[*_]{0,2}(?:[\u2014\u2015]|--)[ \t]*[^\n]{1,80}(?<![.!?:])")
-_TAG = re.compile(r"[ \t]*<(?P<shut>/?)(?P<name>[A-Za-z][\w-]{0,20})(?:\s[^<>]{0,300})?(?<!/)>[ \t]*")
+_TAG = re.compile(
+    r"[ \t]*(?:<(?P<shut>/?)(?P<name>[A-Za-z][\w-]{0,20})(?:\s[^<>]{0,300})?(?<!/)>|<!--|(?P<end>-->))[ \t]*"
+)
 _NAME = re.compile(r"[ \t]*(?:<(?:summary|caption|legend)\b|<tr\b[^<>]{0,300}>\s*<th\b)", re.IGNORECASE)
 _POSTSCRIPT = re.compile(r"[\s*_>]*(?:(?:P\.\s?)+S\.|N\.\s?B\.)[:*_]*")
 _VOID = frozenset({"br", "hr", "img", "input", "meta", "link", "wbr"})
@@ -35,7 +37,7 @@ def is_frame(text: str) -> bool:
 def opens_frame(text: str) -> bool:
     """Whether the segment at the beginning of a line goes if all that follows goes, up to the end of its frame."""
     tag = _read_tag(text)
-    is_closing_tag = tag is not None and bool(tag["shut"])
+    is_closing_tag = tag is not None and tag[1]
     return not is_closing_tag and (is_frame(text) or bool(_NAME.match(text) or _POSTSCRIPT.fullmatch(text)))
 
 
@@ -96,8 +98,8 @@ def _find_elements(pieces: Sequence[Segment]) -> Iterator[Framed]:
         tag = _read_tag(pieces[i].text)
         if tag is None:
             continue
-        name = tag["name"].lower()
-        if not tag["shut"]:
+        name, shuts = tag
+        if not shuts:
             open_tags = [*open_tags[-_DEEPEST:], (name, i)]
         elif open_tags and open_tags[-1][0] == name:
             _, start = open_tags.pop()
@@ -116,7 +118,11 @@ def _find_postscripts(pieces: Sequence[Segment]) -> Iterator[Framed]:
             yield i, range(i + 1, stop)
 
 
-def _read_tag(text: str) -> re.Match[str] | None:
-    """The only tag of a segment; None for other text, and for a tag without a closing one."""
+def _read_tag(text: str) -> tuple[str, bool] | None:
+    """The name of the only tag of a segment, empty for a comment, and whether it closes its element.
+
+    None for other text, and for a tag without a closing one.
+    """
     match = _TAG.fullmatch(text)
-    return match if match is not None and match["name"].lower() not in _VOID else None
+    name = (match["name"] or "").lower() if match else ""
+    return (name, bool(match["shut"] or match["end"])) if match and name not in _VOID else None
