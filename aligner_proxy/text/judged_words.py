@@ -119,9 +119,9 @@ def _drop_emptied(text: str, pruned: str) -> str:
     """What is left of a segment (`pruned`) without elements that lost their words, and breaks that divide nothing."""
     # an element that was empty before may be a picture
     pruned = _EMPTY.sub(lambda match: match.group() if match.group().strip() in text else "", pruned)
-    for breaks, left in ((_BREAKS, r"\1"), (_HANGING, r"\g<before>")):
+    for breaks, replacement in ((_BREAKS, r"\1"), (_HANGING, r"\g<before>")):
         if len(breaks.findall(pruned)) > len(breaks.findall(text)):
-            pruned = breaks.sub(left, pruned)
+            pruned = breaks.sub(replacement, pruned)
     return pruned
 
 

@@ -157,3 +157,15 @@ COMMENTS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("answer", "left"), COMMENTS)
 async def test_a_comment_between_sentences_goes_with_its_words(answer: str, left: str) -> None:
     assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+ROWS: list[tuple[str, str]] = [
+    ("| 1 | You are a fool. |\n| 2 | Good work. |", "| 2 | Good work. |"),
+    ("| 2 | Good work. |\n| 1 | You are a fool. |\n\nDry it.", "| 2 | Good work. |\n\nDry it."),
+    ("| a | You are a fool. | c |\n| b | Good work. | d |", "| a | | c |\n| b | Good work. | d |"),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), ROWS)
+async def test_rows_without_a_rule_keep_and_lose_their_bars_as_in_a_table(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}

@@ -148,6 +148,8 @@ class Outline:
         self.tables = list(_find_tables(self.lines, in_table=in_table))
         self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
         """By the first segment of its head, the table."""
+        self._grids = list(_find_tables(self.lines, in_table=in_table, loose=True))
+        """The tables, and rows one below the other without a rule, which lose their bars as those of tables do."""
         in_rows = {line.segments.start for line in self.lines if line.is_row}
         self.fresh = [start for start in outside if start not in in_rows]
         self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
@@ -214,7 +216,7 @@ class Outline:
         empty = self._emptiness_test(removed)
         yield from (item.segments for item in self.items if empty(item.segments))
         yield from (segments for segments, headed in heads if empty(headed))
-        for table in self.tables:
+        for table in self._grids:
             yield from self._empty_rows(table, removed)
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
@@ -358,7 +360,7 @@ class Outline:
     def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
         """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
         kept_texts = {}
-        for row in (row for table in self.tables for row in table.rows):
+        for row in (row for table in self._grids for row in table.rows):
             # the whole row goes, with its pipes
             if all(i in removed for i in row.segments):
                 continue
@@ -533,13 +535,20 @@ def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
         rows = []
 
 
-def _find_tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
-    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`."""
+def _find_tables(
+    lines: Sequence[OutlineLine], *, in_table: bool = False, loose: bool = False
+) -> Iterator[OutlineTable]:
+    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`.
+
+    Rows without a rule below the first count as a table only if `loose`.
+    """
     for number, rows in enumerate(_runs_of_rows(lines)):
         if in_table and not number:
             yield OutlineTable((), rows)
         elif len(rows) > 1 and rows[1].is_rule:
             yield OutlineTable(rows[:2], rows[2:])
+        elif loose and len(rows) > 1:
+            yield OutlineTable((), rows)
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
