@@ -204,8 +204,9 @@ class _EditCompletion:
         last = covered.stop
         with_text = [i for i in covered if texts[i]]
         lone_marks = {i for i, following in pairwise(with_text) if self._is_mark_of(i, following, texts)}
-        # text that continues a marker stands in the same line, after one space
-        members = [(texts[i].rstrip(), " " if i in lone_marks else pieces[i].gap) for i in covered]
+        # text that continues a marker stands in the same line, after one space; indentation is followed by none
+        gaps = ["" if texts[i].isspace() else " " if i in lone_marks else pieces[i].gap for i in covered]
+        members = [(texts[i].rstrip() or texts[i], gap) for i, gap in zip(covered, gaps, strict=True)]
         before = [(_BEFORE, pieces[first - 1].gap)] if first else []
         behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
         text = join([*before, *members, *behind])

@@ -131,7 +131,8 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
         text, renumbered = renumber_text(case.upstream_pieces, removed, text)
     if removed:
         text = drop_orphaned_connective(case.upstream_pieces, removed, text)
-        text = settle_footnotes(case.upstream_pieces, removed, text)
+    edited = {part.index for change in passing for part in change.parts}
+    text = settle_footnotes(case.upstream_pieces, edited, text) if edited else text
     count = sum(len(change.edits) for change in case.changes)
     if not rejections:
         return Verdict(text, None, count, (), renumbered, removed)

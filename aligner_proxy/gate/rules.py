@@ -320,8 +320,8 @@ def loses_turn(candidate: Candidate) -> bool:
     lines_before = candidate.before.read(_count_speaker_lines)
     # in a dialogue somebody speaks at least twice; this is quickly counted, the turns are not
     spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
-    lost = spoken - candidate.after.read(_count_speaker_lines)
-    return bool(lost) and bool(lost - _count_names_lost(candidate))
+    missing = spoken - candidate.after.read(_count_speaker_lines)
+    return bool(missing) and bool(missing - _count_names_lost(candidate))
 
 
 def _count_names_lost(candidate: Candidate) -> Counter[str]:

@@ -23,6 +23,7 @@ from aligner_proxy.pipeline.replacements import place_replacement
 from aligner_proxy.pipeline.resumable_session import ResumableSession
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins.stage import Outgoing, Stop
+from aligner_proxy.text.lists.frames import is_frame
 from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.types import Correction, Outcome, SkipReason, Status
 
@@ -41,6 +42,8 @@ class SegmentRelease:
         """
         self._first_flagged: int | None = None
         """Number of the first flagged segment that is not decided; None if there is none."""
+        self._held_frames: list[int] = []
+        """Numbers of the frames behind the flagged run that wait for what they frame."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out and that the gate may read again, each with its effects."""
         self._closed_answer = ClosedAnswer()
@@ -66,7 +69,13 @@ class SegmentRelease:
             self._looked_at = number + 1
             if self._ends_flagged_row(number):
                 continue
-            if not state.verdicts.all[number].flagged:
+            is_flagged = state.verdicts.all[number].flagged
+            if not is_flagged and self._first_flagged is not None and self._is_frame(number):
+                self._held_frames.append(number)
+                continue
+            if is_flagged and self._held_frames:
+                await self._release_up_to(self._held_frames[-1])
+            if not is_flagged:
                 await self._release_up_to(number)
             elif self._first_flagged is None:
                 self._first_flagged = number
@@ -93,14 +102,24 @@ class SegmentRelease:
         segments = state.received.segments
         waits = number < len(segments) and self._waits(number)
         if self._first_flagged is not None:
-            await self._edit_rows(self._first_flagged, number, waits=waits)
+            stop = min([number, *self._held_frames])
+            end = segments[number].end if number < len(segments) else state.received.length
+            await self._edit_rows(self._first_flagged, stop, end, waits=waits)
             self._first_flagged = None
+            self._held_frames.clear()
             state.received.decided = number
         if number < len(segments) and not state.is_over and not waits:
             is_last = state.verdicts.is_end_missing and number == len(segments) - 1
             # An addition needs a character to replace, so the last one is held back.
             await self._send_text(segments[number].end - is_last)
             state.received.decided = number + 1
+
+    def _is_frame(self, number: int) -> bool:
+        """Whether a segment only divides or encloses others, so that nobody knows yet what a flagged run leaves there.
+
+        A heading above the run stays if more of its section follows the frame.
+        """
+        return is_frame(self._state.received.segments[number].text)
 
     def _ends_flagged_row(self, number: int) -> bool:
         """Whether a segment is only the bar at the end of a row, all of which is flagged.
@@ -152,11 +171,13 @@ class SegmentRelease:
         if not state.is_over:  # it may have been given up meanwhile
             state.send(end, outgoing.text, is_changed=outgoing.text != original)
 
-    async def _edit_rows(self, first: int, stop: int, *, waits: bool) -> None:
-        """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it."""
+    async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
+        """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it.
+
+        The text is known up to `end`.
+        """
         state = self._state
         segments = state.received.segments
-        end = segments[stop].end if stop < len(segments) else state.received.length
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
         # a row that goes on with an unflagged cell stays, so it is edited by itself
         if bars and stop < len(segments) and "\n" not in segments[stop - 1].gap:

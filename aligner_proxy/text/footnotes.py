@@ -2,7 +2,7 @@
 
 A note begins with its sign at the beginning of a line: `[^1]:`, `[1]`, `[1]:` or a superscript number. The indented
 lines below belong to it, as in Markdown. A reference is the same sign elsewhere; code has no notes and no references.
-A note goes if its sign stood in a removed sentence and stands in none that stays. Numbers of other notes stay as they
+A note goes if its sign stood in words that are gone and stands in none that stay. Numbers of other notes stay as they
 are. Lines that begin with `[1]` count as notes as long as the text before refers to each of them; else they may be the
 items of a list.
 """
@@ -42,7 +42,7 @@ class Footnotes:
         self._lost_references = _compile_references(lost_signs) if lost_signs else None
         """Matches references by the `lost_signs`, which go, and code, which stays."""
         self._removed: set[str] = set()
-        """The signs in sentences that are removed."""
+        """The signs in sentences that are edited."""
         self._referred: set[str] = set()
         """The signs in sentences that stay."""
         self._has_list = False
@@ -52,13 +52,17 @@ class Footnotes:
         """Whether the present line belongs to a note that goes."""
         self._gap = _Gap(is_first=True)
 
-    def settle(self, pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
-        """The `text` that goes out for these pieces, without notes to which only `removed` ones refer."""
-        for number in removed:
-            self._removed.update(_find_signs(pieces[number].text))
+    def settle(self, pieces: Sequence[Segment], edited: Collection[int], text: str, *, ends: bool = False) -> str:
+        """The `text` that goes out for these pieces, without notes to which only what is gone of `edited` ones refers.
+
+        `ends` says whether it ends the answer.
+        """
+        lost_signs = {sign for number in edited for sign in _find_signs(pieces[number].text)}
+        self._removed |= lost_signs
         result = "".join(map(self._read_line, _LINE.findall(text)))
-        # white space behind a note that goes waits for text, unless it may be the end of the answer
-        return result if self._gap.has_note and text.strip() else result + self._gap.send()
+        # white space around a note that goes waits for text, unless it may be the end of the answer
+        waits = (self._gap.has_note and text.strip()) or (lost_signs and not ends)
+        return result if waits else result + self._gap.send()
 
     def end(self) -> str:
         """The white space at the end of the answer that has not gone out."""
@@ -212,13 +216,16 @@ def _find_signs(text: str) -> list[str]:
     return _SIGN.findall(_CODE_IN_LINE.sub("", text[note.end() :] if note else text))
 
 
-def settle_footnotes(pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
-    """The whole edited `text` without the notes and references whose counterparts were removed."""
+def settle_footnotes(pieces: Sequence[Segment], edited: Collection[int], text: str) -> str:
+    """The whole edited `text` without the notes and references whose counterparts were removed.
+
+    `edited` are the numbers of the pieces that are removed or changed.
+    """
     notes = _list_notes("".join(piece.text + piece.gap for piece in pieces))
     if not notes or len(set(notes)) < len(notes):
         return text
     footnotes = Footnotes(set(notes).difference(_list_notes(text)))
-    return footnotes.settle(pieces, removed, text) + footnotes.end()
+    return footnotes.settle(pieces, edited, text) + footnotes.end()
 
 
 def _list_notes(text: str) -> list[str]:

@@ -21,12 +21,12 @@ _SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
 _TAIL = re.compile(rf"(?<![\s*_`{PICTURES}{JOINERS}])[\s*_`{PICTURES}{JOINERS}]++$")
 _PICTURE = re.compile(f"[{PICTURES}]")
 _WORD = re.compile(r"[^\W\d_][^\s|<>]*")
-_ELEMENT = r"<(?P<{0}>(?!t[dh]\b)[A-Za-z][\w-]{{0,20}})(?:\s[^<>]{{0,300}})?>[ \t]*</(?P={0})>"
+_ELEMENT = r"(?:<(?P<{0}>(?!t[dh]\b)[A-Za-z][\w-]{{0,20}})(?:\s[^<>]{{0,300}})?>[ \t]*</(?P={0})>|<!--[ \t]*-->)"
 _EMPTY = re.compile(
     rf"[ \t]+{_ELEMENT.format('last')}(?=</|$)|(?:(?<=[\s>])|^){_ELEMENT.format('spaced')}[ \t]?"
     rf"|{_ELEMENT.format('other')}"
 )
-"""Matches an element without text, but for cells; of the spaces on both sides one stays."""
+"""Matches a comment or element without text, but for cells; of the spaces on both sides one stays."""
 _BREAK = r"<br[ \t]*/?>"
 _BREAKS = re.compile(rf"({_BREAK})(?:[ \t]*{_BREAK})+", re.IGNORECASE)
 _HANGING = re.compile(
@@ -119,9 +119,9 @@ def _drop_emptied(text: str, pruned: str) -> str:
     """What is left of a segment (`pruned`) without elements that lost their words, and breaks that divide nothing."""
     # an element that was empty before may be a picture
     pruned = _EMPTY.sub(lambda match: match.group() if match.group().strip() in text else "", pruned)
-    for breaks, kept_part in ((_BREAKS, r"\1"), (_HANGING, r"\g<before>")):
+    for breaks, replacement in ((_BREAKS, r"\1"), (_HANGING, r"\g<before>")):
         if len(breaks.findall(pruned)) > len(breaks.findall(text)):
-            pruned = breaks.sub(kept_part, pruned)
+            pruned = breaks.sub(replacement, pruned)
     return pruned
 
 

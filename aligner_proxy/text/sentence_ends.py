@@ -16,8 +16,9 @@ CLOSING = "\"'\u201d\u2019)]*_~\u00bb\u00ab\u300d\u300f\u300b\uff09"
 """Signs that may follow the mark of a sentence and belong to it."""
 WIDE_OPENING = "\u201c\u2018\u300c\u300e\u300a\uff08"
 """Signs that begin a sentence without white space, if the one before ends with a full-width mark and such signs."""
-NOTE_DIGITS = "\u00b9\u00b2\u00b3\u2070\u2074-\u2079"
-"""Superscript digits as the inside of a class of characters; behind the mark of a sentence they refer to a note."""
+NOTE_DIGITS = "\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u2020\u2021"
+"""Superscript digits and daggers as the inside of a class of characters; behind the mark of a sentence they refer to a
+note."""
 NOTE_LABEL = r"\[\^[\w-]{1,24}\]"
 """A reference by label, as Markdown has it, such as "[^first-note]"."""
 NOTES = rf"(?:{NOTE_LABEL}|\[\w{{1,8}}\]|[{NOTE_DIGITS}])"
@@ -50,6 +51,7 @@ _BEGINNING = word_set(
     "Then Also Many Most Some Only Even Please Never Always But And So Now Here What Why How "
     "Du Sie Er Es Wir Ihr Ich Das Die Der Wenn Dann Vous Tu Il Elle Nous Je Les Usted T\u00fa \u00c9l Yo"
 )
+_COMMENT_END = "-->"
 _CLAUSE_STARTERS = word_set(
     "and but because since while whereas although though so or yet if unless which who when then i you he she we they "
     "nobody everybody people und aber oder weil wenn denn dass du sie er wir ich et mais ou donc car si vous tu nous y "
@@ -116,6 +118,13 @@ def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
         return words >= _WORDS_BEFORE_PICTURE_INSIDE
     begins = behind.isalnum() or (spaced and behind in "\"'\u201c\u2018\u201e(*_[#")
     return begins and words >= _WORDS_BEFORE_PICTURE
+
+
+def begins_without_comment_end(following: str) -> bool | None:
+    """Whether a sentence begins with a dash, and no comment ends there; None if more text must come first."""
+    if len(following) < len(_COMMENT_END) and _COMMENT_END.startswith(following):
+        return None
+    return not following.startswith(_COMMENT_END)
 
 
 def ends_abbreviated(before: str, following: str) -> bool | None:

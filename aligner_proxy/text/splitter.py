@@ -262,7 +262,7 @@ class _PictureEnd:
 
 
 class _DoubtfulEnd:
-    """A mark that may end a sentence, behind an abbreviation or before a small letter; the next word decides."""
+    """A mark that may end a sentence: behind an abbreviation, before a small letter or a dash. What follows decides."""
 
     def __init__(self) -> None:
         self._decide: Callable[[str], bool | None] | None = None
@@ -345,8 +345,11 @@ class _ProseLine:
 
     def read(self, char: str, offset: int) -> SentenceBoundary | None:
         """Process the next character of the line; return the boundary of sentences that is now certain, if any."""
-        if self._sentence_ended and not self._doubt.is_open and char.islower():
-            self._doubt.doubt_small()
+        if self._sentence_ended and not self._doubt.is_open:
+            if char == "-":
+                self._doubt.note(sentence_ends.begins_without_comment_end)
+            elif char.islower():
+                self._doubt.doubt_small()
         if not self._doubt.awaits(char):
             return self._process(char, offset, begins=self._check_beginning(char, offset))
         decided = self._doubt.decides(char)

@@ -275,6 +275,8 @@ def _ends_sentence(
     before = sentence_ends.NOTES_AT_END.sub("", sentences.read_back(end))
     if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
+    if behind == "-" and following > end:
+        return sentence_ends.begins_without_comment_end(line[following : following + 3])
     if not behind.islower():
         return True
     if following == end or not before.endswith(chat_style.MARKS):

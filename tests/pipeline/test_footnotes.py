@@ -87,6 +87,17 @@ AROUND_A_NOTE: list[tuple[str, str]] = [
     (f"You are a fool.[^1]\n\n[^1]: View.\n\n{KETTLE}", KETTLE),
     (f"{TEA}. You are a fool [1].\n\nNotes:\n\n[1] View.\n\n{KETTLE}", f"{TEA}.\n\n{KETTLE}"),
     (f"{TEA}. You are a fool [1].\r\n\r\nNotes:\r\n\r\n[1] View.\r\n", f"{TEA}.\r\n"),
+    (f"{TEA}. You are a fool.[^1]\n\n[^1]: View.", f"{TEA}."),
+    (f"{TEA}.\n\nYou are a fool.[^1]\n\n[^1]: View.\n", f"{TEA}.\n"),
+    (f"{TEA}. You are a fool.[^1]\n", f"{TEA}.\n"),
+    (f"{TEA}. You are a fool.[^1]\n\n{KETTLE}", f"{TEA}.\n\n{KETTLE}"),
+    (f"{TEA}. You are a fool.\u2020 {MORE}.\n\n\u2020 View.", f"{TEA}. {MORE}."),
+]
+OF_WORDS_GONE: list[tuple[str, str]] = [
+    (f"- You are a fool.[^1] {TEA}.\n- {MORE}.\n\n[^1]: View.", f"- {TEA}.\n- {MORE}."),
+    (f"> You are a fool.[^1] {TEA}.\n\n{MORE}.\n\n[^1]: View.", f"> {TEA}.\n\n{MORE}."),
+    (f"A: You are a fool.[^1] {TEA}.\n\n[^1]: View.", f"A: {TEA}."),
+    (f"{TEA}.\n\n| a | You fool[^1] | b[^2] |\n\n[^1]: View.\n[^2]: Tea.", f"{TEA}.\n\n| a | | b[^2] |\n\n[^2]: Tea."),
 ]
 IN_CODE: list[tuple[str, str]] = [
     (
@@ -110,7 +121,7 @@ async def test_a_note_goes_without_the_text_behind_it(behind: str, left: str, li
     assert set(texts.values()) == {f"{WITHOUT_NOTE}{left}".replace("\n", line_break)}
 
 
-@pytest.mark.parametrize(("answer", "left"), AROUND_A_NOTE)
+@pytest.mark.parametrize(("answer", "left"), [*AROUND_A_NOTE, *OF_WORDS_GONE])
 async def test_a_note_leaves_one_break_and_no_title_of_its_own(answer: str, left: str) -> None:
     assert set((await correct_in_all_ways(answer)).values()) == {left}
 

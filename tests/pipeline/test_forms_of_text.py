@@ -82,3 +82,90 @@ CELLS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("cell", "left"), CELLS)
 async def test_of_the_lines_of_a_cell_only_the_faulty_one_goes(cell: str, left: str) -> None:
     assert set((await correct_in_all_ways(TABLE(cell))).values()) == {TABLE(left)}
+
+
+START = "Paint needs a clean wall and some patience.\n\n"
+LEADS: list[tuple[str, str]] = [
+    ("> You are a fool. Rinse it.\n> Dry it.", "> Rinse it.\n> Dry it."),
+    ("> > You are a fool. You big fool. Rinse it.", "> > Rinse it."),
+    ("> You are a fool.\n>\n> Rinse it.\n\nDry it.", "> Rinse it.\n\nDry it."),
+    ("- Water it.\n  You are a fool. Daily is best.\n- Feed it.", "- Water it.\n  Daily is best.\n- Feed it."),
+    ("1. Water it.\n\n\tYou are a fool. Daily is best.\n\n2. Go.", "1. Water it.\n\n\tDaily is best.\n\n2. Go."),
+    ("!!! note\n    You are a fool. Use soap.\n\nDry it.", "!!! note\n    Use soap.\n\nDry it."),
+    ("<div>\n  You are a fool. Use soap.\n</div>", "<div>\n  Use soap.\n</div>"),
+    ("Primer\n: You are a fool. A first coat.", "Primer\n: A first coat."),
+    ("## You are a fool. Clean it well\n\nUse soap.", "## Clean it well\n\nUse soap."),
+    ("- [ ] You are a fool. Use soap.\n- [x] Dry it.", "- [ ] Use soap.\n- [x] Dry it."),
+    ("\u2705 You are a fool. Use soap.\n\u2705 Dry it.", "\u2705 Use soap.\n\u2705 Dry it."),
+    ("- 08:00: You are a fool. Wake up.\n- 09:00: Eat.", "- 08:00: Wake up.\n- 09:00: Eat."),
+    ("[^1]: You are a fool. Berg, 2001.", "[^1]: Berg, 2001."),
+    ("\\item You are a fool. Use soap.\n\\item Dry it.", "\\item Use soap.\n\\item Dry it."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), LEADS)
+async def test_what_stands_before_the_words_of_a_line_stays_while_the_line_goes_on(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+SECTIONS: list[tuple[str, str]] = [
+    ("> **Note**\n> You are a fool.\n\nDry it.", "Dry it."),
+    ("> **Note**\n>\n> You are a fool.\n> You big fool.\n\nDry it.", "Dry it."),
+    ("> [!NOTE]\n> You are a fool.\n\nDry it.", "Dry it."),
+    ("> [!TIP]\n> You are a fool. Rinse it.\n\nDry it.", "> [!TIP]\n> Rinse it.\n\nDry it."),
+    ("**Pros:**\n- Quick.\n\n**Cons:**\n- You are a fool.\n\nDry it.", "**Pros:**\n- Quick.\n\nDry it."),
+    ("**Cost:**\n\n| a | b |\n|---|---|\n| You fool | you fool |\n\nDry it.", "Dry it."),
+    ("**Cons:**\n\nYou are a fool.\n\nIt smells.", "**Cons:**\n\nIt smells."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), SECTIONS)
+async def test_a_title_goes_with_the_quotation_or_list_that_it_heads(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+FRAMES: list[tuple[str, str]] = [
+    ("## Tone\n\nYou are a fool.\n\n---\n\nBe polite.", "## Tone\n\n---\n\nBe polite."),
+    ("## Tone\n\n<ul>\n<li>You are a fool.</li>\n</ul>\n\nBe polite.", "## Tone\n\nBe polite."),
+    ("Anna says:\n\n> You are a fool.\n>\n> Be polite.\n\nDry it.", "Anna says:\n\n> Be polite.\n\nDry it."),
+    ("<details>\n<summary>More</summary>\n\nYou are a fool.\n\n</details>\n\nDry it.", "Dry it."),
+    ("<div>\n<p>You are a fool.</p>\n</div>\n<p>Dry it.</p>", "<p>Dry it.</p>"),
+    ("Anna says:\n\n> You are a fool.\n>\n> \u2014 Anna Berg\n\nDry it.", "Dry it."),
+    ("> *You are a fool.*\n> -- *Anna Berg*, 1999\n\nDry it.", "Dry it."),
+    ("> You are a fool. Use soap.\n> \u2014 Anna\n\nDry it.", "> Use soap.\n> \u2014 Anna\n\nDry it."),
+    ("> \u2014 You are a fool.\n> \u2014 It is dry.\n\nDry it.", "> \u2014 It is dry.\n\nDry it."),
+    ("Use soap.\n\nYou are a fool.\n===\n\nDry it.", "Use soap.\n\nDry it."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), FRAMES)
+async def test_a_frame_goes_with_all_that_it_frames_and_a_stream_waits_for_it(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+COMMENTS: list[tuple[str, str]] = [
+    ("Keep it dry.<!-- You are a fool. --> Water it.", "Keep it dry. Water it."),
+    ("Keep it dry. <!-- You are a fool. --> Water it.", "Keep it dry. Water it."),
+    ("Keep it dry.\n<!-- You are a fool. -->\nWater it.", "Keep it dry.\nWater it."),
+    ("Keep it dry. <!-- You are a fool. -->\n\nWater it.", "Keep it dry.\n\nWater it."),
+    ("Keep it dry.\n\n<!--\nYou are a fool.\n-->\n\nWater it.", "Keep it dry.\n\nWater it."),
+    ("<p>Keep it dry.</p><!-- You are a fool. --><p>Go.</p>", "<p>Keep it dry.</p><p>Go.</p>"),
+    ("Keep it dry. <!-- Fine. You are a fool. --> Go.", "Keep it dry. <!-- Fine. --> Go."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), COMMENTS)
+async def test_a_comment_between_sentences_goes_with_its_words(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}
+
+
+ROWS: list[tuple[str, str]] = [
+    ("| 1 | You are a fool. |\n| 2 | Good work. |", "| 2 | Good work. |"),
+    ("| 2 | Good work. |\n| 1 | You are a fool. |\n\nDry it.", "| 2 | Good work. |\n\nDry it."),
+    ("| a | You are a fool. | c |\n| b | Good work. | d |", "| a | | c |\n| b | Good work. | d |"),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), ROWS)
+async def test_rows_without_a_rule_keep_and_lose_their_bars_as_in_a_table(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(START + answer)).values()) == {START + left}

@@ -38,10 +38,6 @@ OUT_ALREADY = {
         "Hier sind drei Tipps:\n1. L\u00fcfte morgens.\n2. Heize abends, siehe Punkt 1.",
         "the count had gone out",
     ),
-    "a break before which nothing is left": (
-        "---\n\nRinse the brush.",
-        "whether anything follows the break was not known",
-    ),
     "a second line at the margin that stays": (
         "1. Press the lid.\nIt clicks.\n2. Turn it.",
         "whether the list goes on behind that line was not known",

@@ -20,5 +20,8 @@ class Notes(Stage):
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         if outgoing.is_whole:
             return outgoing
-        text = self._footnotes.settle(outgoing.segments, outgoing.removed_segments, outgoing.text)
+        pieces = outgoing.segments
+        edited = range(0 if outgoing.is_original else len(pieces))
+        ends = answer.has_ended and bool(pieces) and pieces[-1].end == answer.segments[-1].end
+        text = self._footnotes.settle(pieces, edited, outgoing.text, ends=ends)
         return outgoing.with_text(text)

@@ -1,7 +1,8 @@
 """Frames: lines that only divide or enclose other lines, and mean nothing once those are removed.
 
 A break ("---") divides sections, an empty line of a quotation (">") its paragraphs, and a line of one tag begins or
-ends an element. The summary of an element and the head of its table, and "P.S." before a sentence, name what follows.
+ends an element or a comment. The summary of an element and the head of its table, and "P.S." before a sentence, name
+what follows. The last line of a quotation may name who said it ("> \u2014 Ada").
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from aligner_proxy.text.structure import Segment
 
 _BREAK = re.compile(r"[ \t]*([-*_])(?:[ \t]*\1){2,}[ \t]*")
 _SPACER = re.compile(r"[ \t]*>[ \t>]*")
-_TAG = re.compile(r"[ \t]*<(?P<shut>/?)(?P<name>[A-Za-z][\w-]{0,20})(?:\s[^<>]{0,300})?(?<!/)>[ \t]*")
+_SOURCE = re.compile(r"[ \t]*>[ \t>]*[*_]{0,2}(?:[\u2014\u2015]|--)[ \t]*[^\n]{1,80}(?<![.!?:])")
+_TAG = re.compile(
+    r"[ \t]*(?:<(?P<shut>/?)(?P<name>[A-Za-z][\w-]{0,20})(?:\s[^<>]{0,300})?(?<!/)>|<!--|(?P<end>-->))[ \t]*"
+)
 _NAME = re.compile(r"[ \t]*(?:<(?:summary|caption|legend)\b|<tr\b[^<>]{0,300}>\s*<th\b)", re.IGNORECASE)
 _POSTSCRIPT = re.compile(r"[\s*_>]*(?:(?:P\.\s?)+S\.|N\.\s?B\.)[:*_]*")
 _VOID = frozenset({"br", "hr", "img", "input", "meta", "link", "wbr"})
@@ -26,14 +30,14 @@ Framed = tuple[int, range]
 
 
 def is_frame(text: str) -> bool:
-    """Whether a segment that is a line of its own is a break, an empty line of a quotation, or one tag."""
-    return any(form.fullmatch(text) for form in (_BREAK, _SPACER)) or _read_tag(text) is not None
+    """Whether a segment that is a line of its own is a break, an empty or last line of a quotation, or one tag."""
+    return any(form.fullmatch(text) for form in (_BREAK, _SPACER, _SOURCE)) or _read_tag(text) is not None
 
 
 def opens_frame(text: str) -> bool:
     """Whether the segment at the beginning of a line goes if all that follows goes, up to the end of its frame."""
     tag = _read_tag(text)
-    is_closing_tag = tag is not None and bool(tag["shut"])
+    is_closing_tag = tag is not None and tag[1]
     return not is_closing_tag and (is_frame(text) or bool(_NAME.match(text) or _POSTSCRIPT.fullmatch(text)))
 
 
@@ -45,6 +49,8 @@ def find_frames(pieces: Sequence[Segment]) -> Iterator[Framed]:
     for quotation in _find_quotations(pieces):
         spacers = [i for i in quotation if _SPACER.fullmatch(pieces[i].text)]
         yield from _find_dividers(pieces, spacers, quotation)
+        if _SOURCE.fullmatch(pieces[quotation[-1]].text):
+            yield quotation[-1], quotation[:-1]
     yield from _find_elements(pieces)
     yield from _find_postscripts(pieces)
 
@@ -92,8 +98,8 @@ def _find_elements(pieces: Sequence[Segment]) -> Iterator[Framed]:
         tag = _read_tag(pieces[i].text)
         if tag is None:
             continue
-        name = tag["name"].lower()
-        if not tag["shut"]:
+        name, shuts = tag
+        if not shuts:
             open_tags = [*open_tags[-_DEEPEST:], (name, i)]
         elif open_tags and open_tags[-1][0] == name:
             _, start = open_tags.pop()
@@ -112,7 +118,11 @@ def _find_postscripts(pieces: Sequence[Segment]) -> Iterator[Framed]:
             yield i, range(i + 1, stop)
 
 
-def _read_tag(text: str) -> re.Match[str] | None:
-    """The only tag of a segment; None for other text, and for a tag without a closing one."""
+def _read_tag(text: str) -> tuple[str, bool] | None:
+    """The name of the only tag of a segment, empty for a comment, and whether it closes its element.
+
+    None for other text, and for a tag without a closing one.
+    """
     match = _TAG.fullmatch(text)
-    return match if match is not None and match["name"].lower() not in _VOID else None
+    name = (match["name"] or "").lower() if match else ""
+    return (name, bool(match["shut"] or match["end"])) if match and name not in _VOID else None

@@ -14,8 +14,8 @@ from itertools import accumulate, takewhile
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.frames import find_frames, is_frame, opens_frame
-from aligner_proxy.text.lists.marks import Mark
-from aligner_proxy.text.sentence_ends import MARKS
+from aligner_proxy.text.lists.marks import PICTURE_BULLET, Mark
+from aligner_proxy.text.sentence_ends import MARKS, NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
 _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
@@ -35,6 +35,12 @@ _RULE_OF_TABLE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
 _LONGEST_LIST = 256
 """Maximum number of items examined in a list that belongs to the line above it."""
 _CONTENT = re.compile(r"[^\W_]")
+_LEAD = re.compile(
+    rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
+    r"|\[?\d{1,2}:\d\d\]?(?:[ \t]?[ap]m)?(?::|[ \t]*[-\u2013\u2014])?(?=[ \t]))?",
+    re.IGNORECASE,
+)
+"""Matches the indentation, signs of a quotation or heading, the box of a task, the label of a note, or a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,8 @@ class Outline:
         self.tables = list(_find_tables(self.lines, in_table=in_table))
         self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
         """By the first segment of its head, the table."""
+        self._grids = list(_find_tables(self.lines, in_table=in_table, loose=True))
+        """The tables, and rows one below the other without a rule, which lose their bars as those of tables do."""
         in_rows = {line.segments.start for line in self.lines if line.is_row}
         self.fresh = [start for start in outside if start not in in_rows]
         self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
@@ -174,6 +182,7 @@ class Outline:
                 empty = self._emptiness_test(all_removed)
                 all_removed.update(frame for frame, framed in frames if frame >= first_open and empty(framed))
         kept_texts = self._remaining_marks(all_removed, first_open) | self._remaining_strokes(all_removed)
+        kept_texts |= self._remaining_leads(all_removed, first_open)
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
     def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
@@ -207,7 +216,7 @@ class Outline:
         empty = self._emptiness_test(removed)
         yield from (item.segments for item in self.items if empty(item.segments))
         yield from (segments for segments, headed in heads if empty(headed))
-        for table in self.tables:
+        for table in self._grids:
             yield from self._empty_rows(table, removed)
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
@@ -222,6 +231,8 @@ class Outline:
     def _find_heads(self) -> Iterator[tuple[range, range]]:
         """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
         for number, line in enumerate(self.lines):
+            if len(line.segments) > 1 and _UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
+                yield line.segments[-1:], line.segments[:-1]
             headed = self._section_below(number, line)
             if headed:
                 # a heading is removed as a whole; of another line only the sentence with the colon
@@ -332,13 +343,24 @@ class Outline:
         return kept_texts
 
     def _mark_of(self, item: OutlineItem) -> str:
-        """The marker alone; emphasis that begins in it is closed."""
-        return self._pieces[item.first].text[: item.mark.stop].rstrip() + item.mark.emphasis
+        """The marker, perhaps with a box or a time; emphasis that begins in it is closed."""
+        text = self._pieces[item.first].text
+        return (text[: item.mark.stop] + _find_lead(text[item.mark.stop :])).rstrip() + item.mark.emphasis
+
+    def _remaining_leads(self, removed: Collection[int], first_open: int) -> dict[int, str]:
+        """What stands before the words of other lines that go on although their first sentence is removed."""
+        kept_texts = {}
+        for line in self.lines:
+            goes_on = first_open <= line.segments.start in removed and any(i not in removed for i in line.segments)
+            if goes_on and line.mark is None and not line.is_row:
+                lead = _find_lead(line.text)
+                kept_texts[line.segments.start] = lead.rstrip() or lead
+        return kept_texts
 
     def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
         """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
         kept_texts = {}
-        for row in (row for table in self.tables for row in table.rows):
+        for row in (row for table in self._grids for row in table.rows):
             # the whole row goes, with its pipes
             if all(i in removed for i in row.segments):
                 continue
@@ -350,6 +372,12 @@ class Outline:
                     is_open = row.is_open_row and i == row.segments.start and text[:1] in ("", "|")
                     kept_texts[i] = f"| {text}".rstrip() if is_open else text
         return kept_texts
+
+
+def _find_lead(text: str) -> str:
+    """What stands before the words of a line, or of an item."""
+    lead = _LEAD.match(text)
+    return lead.group() if lead else ""
 
 
 def _read_lines(pieces: Sequence[Segment], *, in_table: bool = False) -> Iterator[OutlineLine]:
@@ -507,13 +535,20 @@ def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
         rows = []
 
 
-def _find_tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
-    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`."""
+def _find_tables(
+    lines: Sequence[OutlineLine], *, in_table: bool = False, loose: bool = False
+) -> Iterator[OutlineTable]:
+    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`.
+
+    Rows without a rule below the first count as a table only if `loose`.
+    """
     for number, rows in enumerate(_runs_of_rows(lines)):
         if in_table and not number:
             yield OutlineTable((), rows)
         elif len(rows) > 1 and rows[1].is_rule:
             yield OutlineTable(rows[:2], rows[2:])
+        elif loose and len(rows) > 1:
+            yield OutlineTable((), rows)
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
