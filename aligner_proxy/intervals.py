@@ -8,7 +8,7 @@ _Z = 1.96
 """Normal quantile of a 95 % interval."""
 
 
-def wilson_interval(count: int, total: int) -> tuple[float, float, float]:
+def wilson_interval(count: float, total: int) -> tuple[float, float, float]:
     """(share, low, high): the proportion with its Wilson 95 % interval, which is valid for small and zero counts."""
     if total == 0:
         return 0.0, 0.0, 1.0  # nothing was counted, so any proportion is possible

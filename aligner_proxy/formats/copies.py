@@ -63,6 +63,8 @@ _KEPT = USUAL_FIELDS | {
     "tool_choice",
 }
 """Fields that are kept and searched for copies; any other is dropped as a whole if it holds one."""
+_POINTING_EVENTS = ("citations_delta", "response.output_text.annotation.added")
+"""Types of events, or of the deltas in them, that say nothing without the pointer in them."""
 ACTED_ON = (SideKind.REASONING, SideKind.TOOL_ARGUMENTS)
 """Kinds of text on which a client or model acts: they may not be changed, and share more words with any answer."""
 
@@ -241,15 +243,23 @@ def drop_copies(
     delivered_texts: Collection[str],
     unchanged_texts: Collection[str] = (),
     echoed_texts: Collection[str] = (),
+    *,
+    edited: bool = True,
 ) -> Any:
     """A body or event without copies of removed text and without pointers into edited texts.
 
     Returns the same object if it has none. `delivered_texts` are the answers in it, of which `unchanged_texts` are as
-    the upstream wrote them; `echoed_texts` come from the request. Raises `CopyStays` for a copy that may not be
-    changed.
+    the upstream wrote them; `echoed_texts` come from the request. `edited` is False if pointers in it stay right.
+    Raises `CopyStays` for a copy that may not be changed.
     """
     search = _Search(removed, delivered_texts, unchanged_texts, echoed_texts)
-    return _clean(value, SideKind.OTHER_TEXT, search, edited=True)
+    return _clean(value, SideKind.OTHER_TEXT, search, edited=edited)
+
+
+def is_pointing_event(event: object) -> bool:
+    """Whether an event of a stream brings nothing but a pointer into the text, as a citation does."""
+    kinds = [_field(holder, "type") for holder in (event, _field(event, "delta"))]
+    return any(getattr(kind, "value", kind) in _POINTING_EVENTS for kind in kinds)
 
 
 def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:

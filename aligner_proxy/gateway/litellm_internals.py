@@ -287,7 +287,8 @@ def keep_out_of_pipelines(name: str) -> None:
     """
     from litellm.proxy.policy_engine.policy_resolver import PolicyResolver
 
-    resolve: Any = PolicyResolver.resolve_pipelines_for_context
+    resolver: Any = PolicyResolver
+    resolve = resolver.resolve_pipelines_for_context
     if hasattr(resolve, "left_out"):  # patched already
         resolve.left_out.add(name)
         return
@@ -304,7 +305,7 @@ def keep_out_of_pipelines(name: str) -> None:
         return pipelines
 
     resolve_other_steps.left_out = left_out  # type: ignore[attr-defined]
-    PolicyResolver.resolve_pipelines_for_context = staticmethod(resolve_other_steps)  # type: ignore[method-assign]
+    resolver.resolve_pipelines_for_context = staticmethod(resolve_other_steps)
 
 
 _COUNTED_AT_ONCE = 50_000

@@ -133,10 +133,13 @@ class StreamCopies:
         if not is_plain(event_value(sse.as_frame(item)), own_texts):
             call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
 
-    def clean(self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str]) -> Any:
-        """An event without copies, which is remembered; raises `CopyStays`, or `NotPutIn` if it cannot be read.
+    def clean(
+        self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str], *, edited: bool = True
+    ) -> Any:
+        """An event without copies, which is remembered; None if nothing is left of it.
 
-        `own_texts` are the answer's texts in it, as they are delivered.
+        `own_texts` are the answer's texts in it, as they are delivered; `edited` is False if its pointers stay right.
+        Raises `CopyStays`, or `NotPutIn` if it cannot be read.
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
@@ -144,12 +147,13 @@ class StreamCopies:
             return item
         if self._echoed is None:
             self._echoed = echoed_texts(self._data)
-        cleaned = call_or_raise(
-            NotPutIn, copies.drop_copies, value, self.removed, own_texts, unchanged_texts, self._echoed
-        )
+        drop = partial(copies.drop_copies, edited=edited)
+        cleaned = call_or_raise(NotPutIn, drop, value, self.removed, own_texts, unchanged_texts, self._echoed)
         if cleaned is not value:
-            # a line that is no event is left out
-            item = cleaned if not isinstance(item, bytes) else frame.with_event(cleaned) if frame.event else b""
+            is_line = isinstance(item, bytes) and frame.event is None
+            if is_line or copies.is_pointing_event(value):
+                return None
+            item = frame.with_event(cleaned)
         call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
         return item
 

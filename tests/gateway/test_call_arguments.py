@@ -634,11 +634,11 @@ async def test_other_tasks_run_while_a_call_in_many_pieces_is_put_together(
     events_by_round = [0]
     clean = StreamCopies.clean
 
-    def counted(*arguments: Any) -> Any:
+    def count_cleaned(*arguments: Any, **keywords: Any) -> Any:
         events_by_round[-1] += 1
-        return clean(*arguments)
+        return clean(*arguments, **keywords)
 
-    monkeypatch.setattr(StreamCopies, "clean", counted)
+    monkeypatch.setattr(StreamCopies, "clean", count_cleaned)
 
     async def count_rounds() -> None:
         while True:

@@ -21,12 +21,13 @@ from aligner_proxy.gateway.request_state import find_state
 from aligner_proxy.gateway.second_copies import StreamCopies
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Status
+from tests.e2e.event_streams import frames, message_events, response_events
 from tests.gateway.test_guardrail import build
 from tests.support.comments import take_comment
 from tests.support.outcome_log import withdrawals
 from tests.support.planted_copies import FIRST, LAST, REMOVED, ROUTES, Case, cut_text, holds_copy, make_case
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk, flow
+from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, response_event
 
 BLOCK = 250
 """Cases of one test."""
@@ -225,3 +226,46 @@ async def test_what_a_long_answer_lost_is_looked_for_in_a_thread(
     take_comment(sent)
     assert "fool" not in chat_text(sent)
     assert on_loop == [count == 1] * 2
+
+
+def cited(text: str) -> dict[str, Any]:
+    """A text block of Messages with a citation behind it."""
+    note = {"type": "char_location", "cited_text": "Section 4", "document_index": 0, "start_char_index": 4}
+    return {"type": "text", "text": text, "citations": [note]}
+
+
+async def streamed(guard: AlignerGuardrail, path: str, items: list[Any], model: str) -> list[Any]:
+    """What goes out, without the closing comment."""
+    user = UserAPIKeyAuth(request_route=path)
+    data = {"model": model, "litellm_call_id": "c", "metadata": {}, "messages": []}
+    sent = [item async for item in guard.async_post_call_streaming_iterator_hook(user, flow(items), data)]
+    assert b"corrected" in take_comment(sent)
+    return sent
+
+
+@pytest.mark.parametrize("model", ["hold-judge", "sentence-judge"])
+async def test_a_citation_goes_with_the_text_that_was_edited_and_stays_beside_others(
+    guard: AlignerGuardrail, model: str
+) -> None:
+    blocks = [cited("The harbour opens at nine."), cited("It is near. You fool."), cited("It closes at six.")]
+    body = {"type": "message", "content": blocks, "usage": {}, "stop_reason": "end_turn", "stop_sequence": None}
+    raw = "".join(frames(message_events(body, lambda text: [text]))).encode()
+    told = events(await streamed(guard, "/v1/messages", [raw], model))
+    notes = [event for event in told if event.get("delta", {}).get("type") == "citations_delta"]
+    # an empty citation breaks clients
+    assert [(event["index"], event["delta"].get("citation")) for event in notes] == [
+        (index, block["citations"][0]) for index, block in enumerate(blocks) if index != 1
+    ]
+
+
+@pytest.mark.parametrize("model", ["hold-judge", "sentence-judge"])
+async def test_an_annotation_goes_with_the_text_that_was_edited(guard: AlignerGuardrail, model: str) -> None:
+    note = {"type": "url_citation", "start_index": 4, "end_index": 11, "url": "https://example.org", "title": "A"}
+    part = {"type": "output_text", "text": "The harbour opens at nine. You fool.", "annotations": [note]}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    body = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "output": [item]}
+    items = [response_event(event) for event in response_events(body, lambda text: [text])]
+    told = await streamed(guard, "/v1/responses", items, model)
+    assert "response.output_text.annotation.added" in map(kind, items)
+    assert "response.output_text.annotation.added" not in map(kind, told)
+    assert len(told) == len(items) - 1

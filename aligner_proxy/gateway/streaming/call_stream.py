@@ -168,7 +168,8 @@ class CallStream:
         arrived = _WaitingEvent(event.original, own_texts)
         call_chars = None if self._has_given_up else self._read_calls(arrived.item)
         if call_chars is None and not self._waiting:
-            return [self._deliver(arrived)]
+            item = self._deliver(arrived)
+            return () if item is None else [item]
         self._waiting.add(arrived, call_chars or 0)
         self._has_given_up |= self._waiting.are_too_many or self._decoder.fault is not None
         return () if self._open and not self._has_given_up else await self._end_calls()
@@ -227,15 +228,16 @@ class CallStream:
         return items
 
     async def _make_items(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
-        """`make_item` of each row of `columns`, with pauses for other tasks, since there may be thousands of rows."""
+        """`make_item` of each row of `columns` without None, and with pauses, since there may be thousands of rows."""
         items = []
         for row in zip(*columns, strict=True):
-            items.append(make_item(*row))
+            if (item := make_item(*row)) is not None:
+                items.append(item)
             await self._time.pause()
         return items
 
     def _deliver(self, event: _WaitingEvent) -> object:
-        """The item of an event that does not wait; it may repeat a call that was corrected before."""
+        """The item of an event that does not wait, or None; it may repeat a call that was corrected before."""
         if not self._calls.has_edits:
             # what cannot be read here cannot be read by the judge of the texts beside the answer, either
             with contextlib.suppress(NotPutIn):
@@ -283,7 +285,7 @@ class CallStream:
         return new_arguments
 
     def _without_copies(self, item: Any, event: _WaitingEvent) -> object:
-        """The item without copies of what was removed from calls; raises `CopyStays` or `NotPutIn`."""
-        cleaned = self._calls.copies.clean(item, event.own_texts, event.own_texts)
+        """The item without copies of what was removed from calls, or None; raises `CopyStays` or `NotPutIn`."""
+        cleaned = self._calls.copies.clean(item, event.own_texts, event.own_texts, edited=False)
         self._calls.copies.check()
         return cleaned

@@ -225,8 +225,9 @@ class HeldStream(StreamQueue[PrefilledText]):
             own_texts = [*pieces, *answers.delivered]
             unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
             for each in (item,) if reasoning is None else reasoning.feed(item):
-                cleaned = copies.clean(each, own_texts, unchanged_texts)
-                items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
+                cleaned = copies.clean(each, own_texts, unchanged_texts, edited=self._is_beside_edit(queued))
+                if cleaned is not None:
+                    items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
             await self._time.pause()
         copies.check()
         return items

@@ -297,6 +297,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self._block_numbers.remove(block.index)
         return is_empty
 
+    def _is_beside_edit(self, queued: QueuedEvent[Text]) -> bool:
+        """Whether pointers in an event may point into an edited text: not if its block has one that is unchanged."""
+        number = None if queued.event.block is None else queued.event.block.text_number
+        return number is None or number not in self._texts or self._texts[number].changed
+
     def _deliverable(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
         """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""
         item, pieces = queued.item()

@@ -219,8 +219,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             queued = self._pop_event()
             if self._skipped_count:
                 self._skipped_count -= 1
-            elif not self._leaves_out(queued):
-                yield self._make_item(queued)
+            elif not self._leaves_out(queued) and (made := self._make_item(queued))[0] is not None:
+                yield made
 
     @property
     def _may_show_next(self) -> bool:
@@ -280,16 +280,17 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                     self._copies.add_removed(original, corrected)
 
     def _without_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
-        """The item without copies of removed text; raises `Blocked` if a copy stays and the policy prefers an error.
+        """The item without copies of removed text; None if nothing is left of it.
 
-        What went out before an edit cannot be taken back.
+        What went out before an edit cannot be taken back: `Blocked` is raised if the policy then prefers an error.
         """
         own_texts = [*pieces, *(text.render(0, text.length) for text in queued.wholes.values())]
         if not self._edit_counts:
             self._copies.read(item, own_texts)
             return item
         try:
-            item = self._copies.clean(item, own_texts, () if queued.changes else own_texts)
+            unchanged_texts = () if queued.changes else own_texts
+            item = self._copies.clean(item, own_texts, unchanged_texts, edited=self._is_beside_edit(queued))
             self._copies.check()
         except CopyStays:
             self._copy_stays = True

@@ -49,7 +49,8 @@ class Share:
 
 def _half_width(share: float, answers: int) -> float:
     """Half the width of the 95 % interval of a share (from 0 to 1) that was found in `answers` answers."""
-    _, low, high = wilson_interval(round(share * answers), answers)
+    # not rounded to whole answers, so that more of them never make the interval wider
+    _, low, high = wilson_interval(share * answers, answers)
     return (high - low) / 2
 
 

@@ -111,6 +111,20 @@ def test_so_many_more_make_the_interval_narrow() -> None:
     assert Share(800, 1000).more_needed == 0
 
 
+def test_one_review_fewer_than_are_needed_is_not_enough() -> None:
+    for of in range(1, 40):
+        for count in range(of + 1):
+            more = Share(count, of).more_needed
+            widths = [high - low for _, low, high in (interval(count, of, more - 1), interval(count, of, more))]
+            assert widths[1] <= 0.1
+            assert more == 0 or widths[0] > 0.1
+
+
+def interval(count: int, of: int, more: int) -> tuple[float, float, float]:
+    """The interval of a share after so many more reviews with the same share."""
+    return wilson_interval(count * (of + more) / of, of + more)
+
+
 def test_the_same_answers_one_by_one() -> None:
     def make_numbered_entry(
         number: int, *, changed: bool, edited: str = "It is so.", tenant: str = "team:acme"

@@ -151,5 +151,6 @@ class LiveFeed:
             if queue.full():
                 while not queue.empty():
                     queue.get_nowait()
-                queue.put_nowait(MISSED)
+                if batch is not MISSED:
+                    queue.put_nowait(MISSED)
             queue.put_nowait(batch)

@@ -148,6 +148,20 @@ async def test_a_slow_page_is_told_that_some_are_missing() -> None:
         assert waiting(page) == [MISSED, clock.entries[-1]]
 
 
+async def test_a_slow_page_is_told_once_of_a_batch_that_holds_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_feed, "_MAX_AT_ONCE", 2)
+    clock = Clock()
+    follower = clock.follower()
+    with follower.open_page() as page:
+        await follower.poll()
+        for n in range(live_feed._MAX_WAITING):
+            clock.entries.append(an_entry(n, at=clock.now))
+            await follower.poll()
+        clock.entries += [an_entry(n, at=clock.now) for n in (100, 101)]
+        await follower.poll()
+        assert waiting(page) == [MISSED, *clock.entries[-2:]]
+
+
 @pytest.mark.parametrize("error", [AuditError("x"), sqlite3.OperationalError("locked"), OSError()])
 async def test_a_store_that_fails_is_tried_again_and_logged_once(
     error: Exception, caplog: pytest.LogCaptureFixture
