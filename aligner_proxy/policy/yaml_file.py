@@ -47,6 +47,30 @@ _SHOWN = 10
 # Limits against nested aliases, which expand a few hundred bytes without end; real files are far below either limit.
 _MAX_NODES = 200_000
 _DEEPEST = 50
+_MAX_BYTES = 16 * 2**20
+_CORE_TAG = "tag:yaml.org,2002:"
+"""Beginning of the tags of YAML's own types; `!!int` is short for it and "int"."""
+_MERGE_TAG = f"{_CORE_TAG}merge"
+_TYPES = {
+    **{f"{_CORE_TAG}{name}": name for name in ("str", "bool", "null", "map", "seq")},
+    **{f"{_CORE_TAG}{name}": "number" for name in ("int", "float")},
+    f"{_CORE_TAG}timestamp": "date",
+}
+"""Words for the types that values may have, by their tags."""
+_SIGNS = (_MERGE_TAG, f"{_CORE_TAG}value")
+"""Tags of the texts `<<` and `=`, which have no meaning as values."""
+# YAML 1.1 would read 010 as 8 and 1:30 as 90, which nobody means.
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|.*:.*)")
+# What to do, by the beginnings of the parser's messages for the most common mistakes.
+_YAML_FIXES = {
+    "mapping values are not allowed": "put a text that contains a colon in quotes",
+    "found character '\\t'": "indent with spaces, not with tabs",
+    "could not find expected ':'": "write `key: value`, and put a text of several lines in quotes",
+    "expected <block end>": "indent what belongs together alike",
+    "but found another document": "keep one document, without the line `---`",
+    "second occurrence": "give each anchor (&name) once",
+    "found undefined alias": "define it before as &name, or put a text that begins with * in quotes",
+}
 # Plainer words for pydantic's messages, by the type of the error.
 _PLAIN_MESSAGES = {
     "string_type": "must be text (put it in quotes)",
@@ -97,11 +121,17 @@ def read_yaml(path: Path) -> tuple[Any, YamlSource]:
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with its line endings unchanged; raises `ConfigError`."""
     try:
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"cannot read {path}: it is larger than {_MAX_BYTES >> 20} MiB")
+    try:
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path.name}:{line}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
@@ -112,9 +142,17 @@ def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: not valid YAML: {type(error).__name__}") from None
+        problem = str(error.problem or error.context)
+        fix = next((f"; {fix}" for beginning, fix in _YAML_FIXES.items() if problem.startswith(beginning)), "")
+        raise ConfigError(f"{path.name}:{line}: not valid YAML: {problem}{fix}") from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        line = before.count("\n") + 1
+        column = len(before) - before.rfind("\n")
+        fault = f"the character U+{error.character:04X} in column {column} is not allowed"
+        raise ConfigError(f"{path.name}:{line}: not valid YAML: {fault}; remove it") from None
+    except RecursionError:
+        raise ConfigError(f"{path.name}: not valid YAML: too many levels; remove brackets or indentation") from None
     return ({} if data is None else data), YamlSource(path.name, path.parent, lines, text)
 
 
@@ -145,12 +183,15 @@ class _YamlReader:
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MAX_NODES or len(path) > _DEEPEST:
-            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too many values or levels; use no aliases")
+            raise self._fault(node, "too many values or levels; use no aliases")
+        if node.tag not in _TYPES and not (isinstance(node, yaml.ScalarNode) and node.tag in _SIGNS):
+            tag = quote_name(node.tag.replace(_CORE_TAG, "!!", 1))
+            raise self._fault(node, f"the tag {tag} has no meaning here; remove it")
         if isinstance(node, yaml.ScalarNode):
-            return self._loader.construct_object(node)
+            return self._read_scalar(node)
         # An alias is the same node object as its anchor.
         if id(node) in self._open:
-            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: an alias (*name) contains itself")
+            raise self._fault(node, "an alias (*name) contains itself")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -159,21 +200,49 @@ class _YamlReader:
         finally:
             self._open.discard(id(node))
 
+    def _fault(self, node: yaml.Node, fault: str) -> ConfigError:
+        """The error for a fault at a node."""
+        return ConfigError(f"{self._name}:{node.start_mark.line + 1}: {fault}")
+
+    def _read_scalar(self, node: yaml.ScalarNode) -> Any:
+        """The value of a scalar; raises `ConfigError` for one that is not of the type that it looks like."""
+        kind = _TYPES.get(node.tag, "str")
+        if node.tag in _SIGNS or (kind == "number" and _ODD_NUMBER.fullmatch(node.value)):
+            return node.value
+        try:
+            return self._loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError):
+            raise self._fault(node, f"looks like a {kind}, but is none; put it in quotes if it is text") from None
+
     def _convert_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         """Convert a mapping and record the line of each key; raises `ConfigError` for duplicate keys."""
+        # First, because the lines of the mapping's own keys count.
+        merged = self._convert_merges(node, path)
         mapping: dict[str, Any] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{self._name}:{line}: a key must be plain text")
+                raise self._fault(key, "a key must be plain text")
+            if key.tag == _MERGE_TAG:
+                continue
             if key.value in mapping:
                 first = self._lines[(*path, key.value)]
-                raise ConfigError(
-                    f"{self._name}:{line}: key {quote_name(key.value)} is given twice (first on line {first}); keep one"
-                )
-            self._lines[(*path, key.value)] = line
+                raise self._fault(key, f"key {quote_name(key.value)} is given twice (first on line {first}); keep one")
+            self._lines[(*path, key.value)] = key.start_mark.line + 1
             mapping[key.value] = self._convert(value, (*path, key.value))
-        return mapping
+        return merged | mapping
+
+    def _convert_merges(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        """The pairs that a mapping takes from others by `<<`, as LiteLLM reads them, too; the first mapping counts."""
+        merged: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag != _MERGE_TAG:
+                continue
+            blocks = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for block in reversed(blocks):
+                if not isinstance(block, yaml.MappingNode):
+                    raise self._fault(key, "<< must be followed by the alias of a block (*name), or a list of them")
+                merged |= self._convert(block, path)
+        return merged
 
 
 def quote_name(name: str) -> str:
