@@ -131,12 +131,12 @@ def _expand_reasons(value: object) -> object:
 
 
 def _expand_action(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum], kind: str) -> object:
-    """Expand one of `actions` into a block with that action for each of `names`; other forms are left to pydantic."""
-    if not isinstance(value, str):
+    """Expand one of `actions` into a block with that action for each of `names`; blocks are left to pydantic."""
+    if isinstance(value, Mapping | BaseModel):
         return value
     words = [action.value for action in actions]
     if value not in words:
-        raise ValueError(f"must be one of these words, or a block of them by {kind}; {suggest_name(value, words)}")
+        raise ValueError(f"must be one of these words, or a block of them by {kind}; {suggest_name(str(value), words)}")
     return dict.fromkeys((name.value for name in names), value)
 
 
@@ -500,10 +500,12 @@ class AuditSettings(_Block):
 
 
 def _expand_audit(value: object) -> object:
-    """Expand the short form `audit: required` into a block; raises `ValueError` for another word."""
-    if isinstance(value, str) and value != AUDIT_REQUIRED:
-        raise ValueError(f"must be a block of keys, or the word {AUDIT_REQUIRED}")
-    return {"enabled": True, "required": True} if value == AUDIT_REQUIRED else value
+    """Expand the short form `audit: required` into a block; raises `ValueError` for anything but a block."""
+    if value == AUDIT_REQUIRED:
+        return {"enabled": True, "required": True}
+    if isinstance(value, Mapping | BaseModel):
+        return value
+    raise ValueError(f"must be a block such as {{enabled: true}}, or the word {AUDIT_REQUIRED}")
 
 
 class StreamSettings(_Block):

@@ -42,6 +42,8 @@ _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _MAX_NAME_CHARS = 80
 """Characters of a name from outside that a message repeats."""
+_MOST_BLOCKS = 3
+"""Most blocks that a message names for a misplaced key."""
 _SHOWN = 10
 """Errors that one message lists."""
 # Limits against nested aliases, which expand a few hundred bytes without end; real files are far below either limit.
@@ -75,11 +77,14 @@ _YAML_FIXES = {
 _PLAIN_MESSAGES = {
     "string_type": "must be text (put it in quotes)",
     "tuple_type": "must be a list, for example [a, b]",
-    "model_type": "must be a block of keys",
-    "model_attributes_type": "must be a block of keys",
-    "dict_type": "must be a block of keys",
+    "dict_type": "must be a block of keys, such as {NAME: ...}",
+    "float_type": "must be a number, without quotes or unit (and 1000, not 1e3)",
+    "int_type": "must be a whole number, without quotes or unit (and 1000, not 1e3)",
+    "bool_type": "must be true or false, without quotes",
     "missing": "is missing",
 }
+_BLOCK_TYPES = ("model_type", "model_attributes_type")
+_VARIABLE_RULE = "must be the name of an environment variable, without $ and not its value"
 _NAME_RULE = "a name begins with a letter or digit, and has at most 64 of A-Z, a-z, 0-9 and . _ -"
 Value = str | float | Mapping[str, int]
 
@@ -264,7 +269,8 @@ def dotted_path(path: KeyPath) -> str:
 
 def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> ConfigError:
     """A `ConfigError` with one line, position and fix, for each of pydantic's errors; at most 10 are shown."""
-    texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
+    # The input only tells whether there is one: it may be a secret.
+    texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False)]
     more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return ConfigError("\n".join(texts[:_SHOWN] + more))
 
@@ -278,21 +284,69 @@ def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseMod
     path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
     place = source.place_of(*path)
     if is_unknown:
-        keys = _model_keys(model, path[:-1])
         key = str(path[-1])
-        return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {suggest_name(key, keys)}"
-    message = _PLAIN_MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+        hint = _find_right_place(model, path) or suggest_name(key, list(_model_at(model, path[:-1]).model_fields))
+        return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {hint}"
+    return f"{place}: {dotted_path(path)}: {_describe_fault(detail, model, path)}"
+
+
+def _describe_fault(detail: ErrorDetails, model: type[BaseModel], path: KeyPath) -> str:
+    """What is wrong with the value at `path`, and what it must be."""
+    kind = detail["type"]
+    if detail["input"] is None:
+        return "has no value; give it one, or remove the key"
+    inner = _model_at(model, path)
+    if kind in _BLOCK_TYPES:
+        return f"must be a block of keys, such as {_show_block(inner)}"
+    is_of_blocks = inner is not _model_at(model, path[:-1]) and LIST_FORM not in detail["loc"]
+    if kind == "tuple_type" and is_of_blocks:
+        return f"must be a list of blocks, such as [{_show_block(inner)}]"
+    if kind == "string_pattern_mismatch" and str(path[-1]).endswith("_env"):
+        return _VARIABLE_RULE
     if detail.get("ctx", {}).get("pattern") == NAME:
-        message = _NAME_RULE
-    return f"{place}: {dotted_path(path)}: {message}"
+        return _NAME_RULE
+    return _PLAIN_MESSAGES.get(kind, detail["msg"].removeprefix("Value error, "))
 
 
-def _model_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys of the model at `path`; list positions do not change the model."""
+def _show_block(model: type[BaseModel]) -> str:
+    """A block with the keys that this model needs, or with its first key."""
+    fields = model.model_fields
+    keys = [name for name, about in fields.items() if about.is_required()] or list(fields)[:1]
+    return "{" + ", ".join(f"{key}: ..." for key in keys) + "}"
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    """The model of the block at `path`, or of the nearest enclosing one; list positions do not change the model."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             model = next(_models_in(model.model_fields[part].annotation), model)
-    return list(model.model_fields)
+    return model
+
+
+def _find_right_place(model: type[BaseModel], path: KeyPath) -> str | None:
+    """A hint for a key that stands in the wrong block: the blocks that have it; None if none or too many have it."""
+    *names, key = (part for part in path if isinstance(part, str))
+    own_keys = _model_at(model, path[:-1]).model_fields.keys()
+    ranks: dict[tuple[int, int], list[str]] = {}
+    for block, inner in _list_blocks(model):
+        if key not in inner.model_fields:
+            continue
+        is_alike = block[-1:] == tuple(names[-1:]) or len(own_keys & inner.model_fields.keys()) > len(own_keys) / 2
+        is_inside = block[: len(names)] == tuple(names)
+        rank = (0 if is_alike else 1 if is_inside else 2, len(block))
+        ranks.setdefault(rank, []).append(dotted_path(block) if block else "the file itself")
+    blocks = ranks[min(ranks)] if ranks else []
+    return f"it belongs in {', '.join(blocks)}" if 0 < len(blocks) <= _MOST_BLOCKS else None
+
+
+def _list_blocks(
+    model: type[BaseModel], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """Yield every block of a model with its position, the outer ones first."""
+    yield path, model
+    for name, about in model.model_fields.items():
+        for inner in _models_in(about.annotation):
+            yield from _list_blocks(inner, (*path, name))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
