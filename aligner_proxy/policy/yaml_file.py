@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from aligner_proxy.errors import ConfigError
@@ -50,6 +50,8 @@ _SHOWN = 10
 _MAX_NODES = 200_000
 _DEEPEST = 50
 _MAX_BYTES = 16 * 2**20
+_MAX_NAME_BYTES = 255
+"""Longest name of a file or folder on common file systems."""
 _CORE_TAG = "tag:yaml.org,2002:"
 """Beginning of the tags of YAML's own types; `!!int` is short for it and "int"."""
 _MERGE_TAG = f"{_CORE_TAG}merge"
@@ -116,6 +118,23 @@ class YamlSource:
     def resolve(self, path: str) -> Path:
         """Resolve a path written in this file, relative to the file's folder."""
         return self.folder / Path(path).expanduser()
+
+
+def check_path(path: str) -> str:
+    """Return a path as written in a file; raises `ValueError` if no file can have it on this machine."""
+    longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    if not path.strip() or "\0" in path or longest > _MAX_NAME_BYTES:
+        raise ValueError(f"must be a path: not empty, without U+0000, each name at most {_MAX_NAME_BYTES} bytes")
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        user = quote_name(path.partition("/")[0])
+        raise ValueError(f"there is no home folder {user} on this machine; write the whole path") from None
+    return path
+
+
+FilePath = Annotated[str, AfterValidator(check_path)]
+"""The path of a file or folder in a block of settings."""
 
 
 def read_yaml(path: Path) -> tuple[Any, YamlSource]:

@@ -128,6 +128,24 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "policies.yaml:1: audit.key_env: must be the name of an environment variable, without $ and not its value",
         ),
         ("audit: on\n", "policies.yaml:1: audit: must be a block such as {enabled: true}, or the word required"),
+        *(
+            (
+                f"{setting}\n",
+                f"policies.yaml:1: {key}: must be a path: not empty, without U+0000, each name at most 255 bytes",
+            )
+            for setting, key in (
+                ('keys: "a\\0b"', "keys"),
+                ("keys: ''", "keys"),
+                (f"audit: {{file: a/{'x' * 256}}}", "audit.file"),
+                ('cache: {dir: "a\\0b"}', "cache.dir"),
+                ('aligner: {model: "./a\\0b"}', "aligner.model"),
+                ('objectives: {x: {text: "X: be x", examples: "a\\0b"}}', "objectives.x.examples"),
+            )
+        ),
+        (
+            "keys: ~nobody-at-all/keys.yaml\n",
+            "policies.yaml:1: keys: there is no home folder '~nobody-at-all' on this machine; write the whole path",
+        ),
         ("gate: {}\n", "policies.yaml:1: unknown key 'gate' in the file; it belongs in defaults, routes, tenants"),
         (
             "defaults: {objectives: []}\n",
@@ -429,3 +447,23 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "getuid", lambda: 54_321)
     with pytest.raises(ConfigError, match="set ALIGNER_PROXY_HOME to a folder of its own"):
         config.home_folder()
+
+
+def test_settings_of_an_audit_store_that_nobody_switched_on_are_warned_of(tmp_path: Path) -> None:
+    for text, warnings in (
+        (
+            "audit: {file: a.db}\n",
+            ("policies.yaml:1: audit is off; set enabled: true, or enabled: false to keep it so",),
+        ),
+        ("audit: {enabled: false, file: a.db}\n", ()),
+        ("audit: {enabled: true, file: a.db}\n", ()),
+    ):
+        assert config.load(_write(tmp_path, text)).warnings == warnings
+
+
+def test_a_home_folder_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_KEYS", "~nobody-at-all/keys.yaml")
+    with pytest.raises(
+        ConfigError, match=r"ALIGNER_PROXY_KEYS='~nobody-at-all/keys\.yaml': there is no such home folder"
+    ):
+        config.keys_path()
