@@ -28,6 +28,7 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.reader import ReaderError
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.shares import NAME
@@ -169,7 +170,7 @@ def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
         problem = str(error.problem or error.context)
         fix = next((f"; {fix}" for beginning, fix in _YAML_FIXES.items() if problem.startswith(beginning)), "")
         raise ConfigError(f"{path.name}:{line}: not valid YAML: {problem}{fix}") from None
-    except yaml.reader.ReaderError as error:
+    except ReaderError as error:
         before = text[: error.position]
         line = before.count("\n") + 1
         column = len(before) - before.rfind("\n")
