@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -20,7 +21,7 @@ from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.recorder import MemoryBudget, QueueLimits, Recorder, count_entries
 from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
 from aligner_proxy.audit.store import AuditStore, Seal
-from aligner_proxy.errors import ConfigError, CorrectionError
+from aligner_proxy.errors import AuditError, ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import AuditSink
 from aligner_proxy.plugins.extensions import Runner
@@ -184,14 +185,21 @@ def queue_limits(file: PolicyFile) -> QueueLimits:
 def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
     """Open the store at `path`, by default that of the policies file, for reading.
 
-    Raises `ConfigError` if there is no store, and the errors of its kind.
+    Raises `ConfigError` if there is no store, and `AuditError` if it cannot be opened.
     """
     location = path or store_location(file, READING_S)
     if isinstance(location, Path) and not location.exists():
         raise ConfigError(
             f"there is no audit store at {location}; turn it on with audit: {{enabled: true}}, or name another"
         )
-    return open_store(location, _make_seal(file))
+    seal = _make_seal(file)
+    try:
+        return open_store(location, seal)
+    except (sqlite3.Error, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AuditError(
+            f"the audit store {location} cannot be opened ({reason}); try again, or name another"
+        ) from None
 
 
 def has_store(file: PolicyFile) -> bool:

@@ -6,16 +6,18 @@ on stderr with exit status 2, and with `--json` also as one JSON object on stdou
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from aligner_proxy import __version__
-from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.plugins.commands import Command, plugin_commands
 
 _OWN = {
@@ -42,6 +44,10 @@ def all_commands() -> dict[str, Command]:
     for command in plugin_commands():
         commands.setdefault(command.name, command)
     return commands
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write for which there is no room."""
 
 
 class LazyGroup(click.Group):
@@ -76,12 +82,25 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an `AlignerProxyError` is printed and ends the process with status 2."""
+        """Run the command; an `AlignerProxyError`, or a file that cannot be used, is printed and ends with status 2."""
+        as_json = bool({"--json", "--json-lines"} & set(sys.argv))
+        fault: AlignerProxyError
         try:
             return super().invoke(ctx)
         except AlignerProxyError as error:
-            print_error(error, as_json=bool({"--json", "--json-lines"} & set(sys.argv)))
-            ctx.exit(2)
+            fault = error
+        except OSError as error:
+            # Click ends quietly where nobody reads the output; other errors that name no file are bugs.
+            if error.filename is None and error.errno not in _FULL:
+                raise
+            fault = ConfigError(f"cannot use {error.filename or 'the output'}: {error.strerror}")
+            if error.filename is None:
+                as_json = False
+                # What is still to be written would fail again at the end of the process.
+                with Path(os.devnull).open("wb") as nowhere:
+                    os.dup2(nowhere.fileno(), 1)
+        print_error(fault, as_json=as_json)
+        ctx.exit(2)
 
 
 def print_error(error: AlignerProxyError, as_json: bool) -> None:

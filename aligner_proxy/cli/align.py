@@ -22,7 +22,13 @@ from click.core import ParameterSource
 from aligner_proxy.cli import batch
 from aligner_proxy.cli.batch_rows import CorrectExchange, ObjectiveNames, RowPolicy, result_fields
 from aligner_proxy.cli.diff import show_outcome
-from aligner_proxy.cli.options import aligner_options, refuse_absent_weights, silence_libraries, weight_settings
+from aligner_proxy.cli.options import (
+    FiniteFloat,
+    aligner_options,
+    refuse_absent_weights,
+    silence_libraries,
+    weight_settings,
+)
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
@@ -59,6 +65,10 @@ _OF_BATCH = ("requests", "bare")
 """Options that need --batch."""
 _NOT_OF_BATCH = ("question", "as_json", "jsonl", "system")
 """Options that have no effect with --batch."""
+_OF_ROWS = ("output", "skip")
+"""Options that need rows: --jsonl or --batch."""
+_NOT_OF_ROWS = ("question", "as_json", "system")
+"""Options that have no effect with --jsonl."""
 _OF_OBJECTIVES = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
 _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, *_OF_POLICIES, "output", "skip")
@@ -101,7 +111,9 @@ _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH
     "references, and all settings.",
 )
 @click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
-@click.option("--caution", type=float, default=0.0, show_default=True, help="Minimum score in nats to flag a sentence.")
+@click.option(
+    "--caution", type=FiniteFloat(), default=0.0, show_default=True, help="Minimum score in nats to flag a sentence."
+)
 @click.option(
     "--verify",
     type=click.Choice([v.value for v in Verify]),
@@ -115,7 +127,7 @@ _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH
 @click.option(
     "--aligner", default=DEFAULT_ALIGNER, show_default=True, help="The aligner to use: a name given to --adapter."
 )
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds for one answer.")
+@click.option("--deadline", type=FiniteFloat(0, 3600, min_open=True), default=120.0, help="Seconds for one answer.")
 @aligner_options
 def command(**options: Any) -> None:
     """Correct one answer (stdin), many with --jsonl, or the output file of a provider's batch with --batch.
@@ -194,13 +206,17 @@ def _read_exchange(question: str | None, system: str | None) -> Exchange:
     """Read the answer from stdin; raises `ConfigError` without a question, or if the answer is not UTF-8."""
     if question is None:
         raise ConfigError("give the question with -q, or rows with --jsonl")
-    try:
-        # The line end that `echo` or an editor adds is no part of the answer.
-        answer = sys.stdin.buffer.read().decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the answer on stdin is not UTF-8 (byte {error.start})") from None
+    answer = read_stdin("answer")
     system_turn = (Turn("system", system),) if system else ()
     return Exchange("align", 0, (*system_turn, Turn("user", question)), answer)
+
+
+def read_stdin(name: str) -> str:
+    """The text on stdin, without the line end that `echo` or an editor adds; raises `ConfigError` for other bytes."""
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the {name} on stdin is not UTF-8 (byte {error.start})") from None
 
 
 @contextlib.asynccontextmanager
@@ -287,6 +303,10 @@ def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> 
             raise ConfigError("--output must be another file than that of --batch")
     else:
         _raise_if_any_set(flags, _OF_BATCH, "has no effect without --batch")
+        if flags["jsonl"]:
+            _raise_if_any_set(flags, _NOT_OF_ROWS, "has no effect with --jsonl, whose rows and results are JSON")
+        else:
+            _raise_if_any_set(flags, _OF_ROWS, "has no effect without --jsonl or --batch")
     if policies is None:
         _raise_if_any_set(flags, _OF_POLICIES, "chooses among the policies of --config; give that, without -o")
         return

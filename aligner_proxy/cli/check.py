@@ -54,7 +54,14 @@ from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, resolve_policies_file
 from aligner_proxy.policy.losses import refuse_losses
 from aligner_proxy.policy.request_facts import RequestFacts
-from aligner_proxy.policy.resolver import NO_ROUTE, PRECEDENCE, PolicyResolver, entry_name, route_matches
+from aligner_proxy.policy.resolver import (
+    NO_ROUTE,
+    PRECEDENCE,
+    PolicyResolver,
+    entry_name,
+    route_matches,
+    tenant_matches,
+)
 from aligner_proxy.policy.schema import PolicyFile, Trust, plugin_kind
 from aligner_proxy.policy.yaml_file import BUILT_IN, read_yaml, suggest_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
@@ -284,7 +291,7 @@ def _parse_metadata(option_name: str, metadata: str | None) -> object:
     """Parse LiteLLM's metadata from an option's JSON and return its value of "aligner"; raises `ConfigError`."""
     try:
         data = json.loads(metadata or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise ConfigError(f'{option_name} must be a JSON object, for example {{"aligner": {{"quota": 6}}}}')
@@ -305,6 +312,10 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
         warnings.append(f"the model_list has no model {facts.model!r}")
     if not any(route_matches(route, facts.names, facts.tags) for route in checked.policies.routes):
         warnings.append("no route matches this request")
+    trusts_aliases = checked.policies.trust.aliases
+    is_named = facts.team_id or facts.key_hash or facts.key_alias
+    if is_named and not any(tenant_matches(tenant, facts, trusts_aliases) for tenant in checked.policies.tenants):
+        warnings.append("no tenant matches this team or key")
     warnings.extend(_start_warnings(checked.policies))
     warnings.extend(_redis_warnings(checked.policies))
     warnings.extend(_key_warnings(checked))
@@ -336,11 +347,14 @@ def _objective_warnings(checked: _CheckedConfig, policy: Policy) -> Iterator[str
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """Warn about what is missing in this environment for a gateway to start, such as keys and secrets."""
     own = (writer.make_recorder, check_audit_file, check_hand_offs, check_local_engine, check_local_aligner)
+    faults = []
     for check in (*own, lambda file: check_completions(file, engine_backend(file))):
         try:
             check(policies)
         except (ConfigError, WeightsError) as error:
-            yield f"{error}; {_NO_START}"
+            faults.append(f"{error}; {_NO_START}")
+    # Two checks may find the same.
+    yield from dict.fromkeys(faults)
 
 
 def _redis_warnings(policies: PolicyFile) -> Iterator[str]:

@@ -7,14 +7,13 @@ names another.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aligner_proxy.cli.align import list_taught_objectives, open_chosen_engine
+from aligner_proxy.cli.align import list_taught_objectives, open_chosen_engine, read_stdin
 from aligner_proxy.cli.batch_rows import ObjectiveNames
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import echo, echo_json
@@ -59,7 +58,7 @@ def command(**options: Any) -> None:
     question = options.pop("question")
     as_json = options.pop("as_json")
     file, address, aligner = (options.pop(name) for name in ("file", "address", "aligner"))
-    text = sys.stdin.read().removesuffix("\n")
+    text = read_stdin("text")
     state = {"question": question, "answer": text}
     form = SystemOneDecision.model_validate({"model": aligner, "state": state, "questions": questions})
     decision = form.read()

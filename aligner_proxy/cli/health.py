@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -54,6 +55,8 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
 
     For example: aligner-proxy health --port 4000
     """
+    if gateway is not None and not _is_web_address(gateway):
+        raise ConfigError("--gateway must be an address such as http://127.0.0.1:4000")
     processes = [_check_engine(_resolve_engine_address(engine))]
     if gateway or not engine:
         processes.insert(0, _check_gateway((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
@@ -66,6 +69,16 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
             status = (process.status, _COLOUR.get(process.status, "red"))
             echo(f"{process.name} ", status, f"{reasons} at {process.address}")
     sys.exit(0 if processes[0].serves else 1)
+
+
+def _is_web_address(address: str) -> bool:
+    """Whether a client can ask this address by HTTP."""
+    try:
+        parts = urlsplit(address)
+        # Reading the port checks it.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _overall_status(processes: list[ProcessHealth]) -> str:

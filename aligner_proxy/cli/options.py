@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import re
 import sys
@@ -70,9 +71,20 @@ _COMPUTING = (
 _LIMITS = ConnectionLimits()
 
 
+class FiniteFloat(click.FloatRange):
+    """A number, perhaps in a range; unlike Click's own, neither infinite nor nan."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the number; fails for one without an end."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+
 def _seconds_option(option: str, limit: str, text: str) -> Callable[[F], F]:
     """An option for one of the timeouts in `ConnectionLimits`, in seconds."""
-    positive = click.FloatRange(min=0, min_open=True)
+    positive = FiniteFloat(min=0, min_open=True)
     return click.option(option, limit, default=getattr(_LIMITS, limit), show_default=True, type=positive, help=text)
 
 

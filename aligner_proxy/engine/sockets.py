@@ -7,6 +7,7 @@ another process still answers is not.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -86,9 +87,13 @@ def bind_socket(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise ConfigError(
-            f"port {port} on {host} cannot be used: {error.strerror}; stop the other process or choose another --port"
-        ) from None
+        is_of_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        fix = (
+            "give --host an address of this machine"
+            if is_of_host
+            else "stop the other process or choose another --port"
+        )
+        raise ConfigError(f"port {port} on {host} cannot be used: {error.strerror}; {fix}") from None
     return listener
 
 

@@ -118,6 +118,8 @@ def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
     """Validate parsed data, and make the checks that concern several keys; raises `ConfigError`."""
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
+    if "model_list" in data or "litellm_settings" in data:
+        raise ConfigError(f"{source.name}: is a file of LiteLLM; give the policies file that its guardrail names")
     declarations = declare(allows_third_party() and _file_allows_third_party(data))
     data, source, renames = _with_current_names(data, source, declarations)
     model = file_model(declarations)
@@ -130,7 +132,13 @@ def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
     file = parsed.with_source(
         source,
         declarations,
-        (*renames, *_missing_plugin_warnings(file), *_unpinned_warnings(file), *_allow_less_warnings(file)),
+        (
+            *renames,
+            *_missing_plugin_warnings(file),
+            *_unpinned_warnings(file),
+            *_audit_warnings(file),
+            *_allow_less_warnings(file),
+        ),
     )
     _check_objectives(file)
     _check_aligners(file)
@@ -230,6 +238,12 @@ def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
             if file.aligner.require_revision:
                 raise ConfigError(f"{fault}, and aligner.require_revision asks for one; {fix}")
             yield f"{fault}, so its weights may change; {fix}"
+
+
+def _audit_warnings(file: PolicyFile) -> Iterator[str]:
+    """Warn about settings of an audit store that nobody switched on or off."""
+    if file.audit.model_fields_set and "enabled" not in file.audit.model_fields_set:
+        yield f"{file.source.place_of('audit')}: audit is off; set enabled: true, or enabled: false to keep it so"
 
 
 def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
@@ -466,8 +480,18 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 
 
 def audit_file(file: PolicyFile) -> Path:
-    """The file of the audit store: the one that the policies file names, or one in the home folder."""
-    return file.source.resolve(file.audit.file) if file.audit.file else home_folder() / "audit.db"
+    """The file of the audit store: the one that the policies file names, or one in the home folder.
+
+    Raises `ConfigError` for a folder or device.
+    """
+    if not file.audit.file:
+        return home_folder() / "audit.db"
+    path = file.source.resolve(file.audit.file)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(
+            f"{file.source.place_of('audit', 'file')}: audit.file: {path} is no file; name a file in a folder"
+        )
+    return path
 
 
 def check_audit_file(file: PolicyFile) -> None:
@@ -497,15 +521,16 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
     """
     if name is None:
         return None
+    text = _env(name)
     try:
-        key = base64.b64decode(_env(name) or "", validate=True)
+        key = base64.b64decode(text or "", validate=True)
     except ValueError:
         key = b""
     if len(key) != _KEY_BYTES:
         place = file.source.place_of(block, "key_env")
         raise ConfigError(
-            f"{place}: {block}.key_env: {name} must hold {_KEY_BYTES} bytes in base64; "
-            "make one: openssl rand -base64 32"
+            f"{place}: {block}.key_env: {name} must hold {_KEY_BYTES} bytes in base64"
+            f"{', and is not set' if text is None else ''}; make one: openssl rand -base64 32"
         )
     return key
 
@@ -622,7 +647,12 @@ def _env(name: str) -> str | None:
 def _env_path(name: str) -> Path | None:
     """The path in an environment variable, with `~` expanded; None if it is not set."""
     text = _env(name)
-    return Path(text).expanduser() if text else None
+    try:
+        return Path(text).expanduser() if text else None
+    except RuntimeError:
+        raise ConfigError(
+            f"{name}={quote_name(text or '')}: there is no such home folder; write the whole path"
+        ) from None
 
 
 def schema(declarations: Declarations = NO_DECLARATIONS) -> dict[str, Any]:

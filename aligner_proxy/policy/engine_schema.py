@@ -49,12 +49,18 @@ def engine_address(text: str) -> str:
         if not text.removeprefix(LITELLM).strip():
             raise ValueError("litellm: needs the name of a model group of the LiteLLM file, as in litellm:aligners")
         return text
-    parts = urlsplit(text) if text.startswith(("http://", "https://", VLLM)) else None
+    fault = f"not an engine address; {_ADDRESS_FORMS}"
+    try:
+        parts = urlsplit(text) if text.startswith(("http://", "https://", VLLM)) else None
+        # Only reading the port checks it.
+        port = parts.port if parts else None
+    except ValueError:
+        raise ValueError(fault) from None
     if parts and (parts.username or parts.password):
         raise ValueError("an engine address must not hold a password; put the key into a variable and name it: key_env")
-    if text == "local" or text.startswith("unix:/") or (parts and parts.hostname):
+    if text == "local" or text.startswith("unix:/") or (parts and parts.hostname and port != 0):
         return text.rstrip("/") if parts else text
-    raise ValueError(f"not an engine address; {_ADDRESS_FORMS}")
+    raise ValueError(fault)
 
 
 Address = Annotated[str, AfterValidator(engine_address)]

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from aligner_proxy.policy.judge_schema import JudgeSetting
+from aligner_proxy.policy.yaml_file import FilePath
 
 MAX_OBJECTIVE_CHARS = 2_000
 _OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
@@ -50,7 +51,7 @@ class ObjectiveEntry(BaseModel):
 
     text: ObjectiveText
     """The whole text of the objective, "Name: description"; the aligner reads it."""
-    examples: Annotated[str, Field(min_length=1, max_length=400)] | None = None
+    examples: Annotated[FilePath, Field(min_length=1, max_length=400)] | None = None
     """File with example sentences, relative to this file: `against: [...]` violate the objective, `fine: [...]` do not.
     `aligner-proxy teach` learns from them."""
     judge: JudgeSetting | None = None

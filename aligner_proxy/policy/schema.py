@@ -37,7 +37,7 @@ from aligner_proxy.policy.objective_schema import ObjectiveEntry, ObjectiveSetti
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.refusal_text import Decline
 from aligner_proxy.policy.shares import NAME, AlignerChoice
-from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, YamlSource, suggest_name
+from aligner_proxy.policy.yaml_file import LIST_FORM, FilePath, KeyPath, YamlSource, suggest_name
 from aligner_proxy.prompts import find_template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
@@ -131,12 +131,12 @@ def _expand_reasons(value: object) -> object:
 
 
 def _expand_action(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum], kind: str) -> object:
-    """Expand one of `actions` into a block with that action for each of `names`; other forms are left to pydantic."""
-    if not isinstance(value, str):
+    """Expand one of `actions` into a block with that action for each of `names`; blocks are left to pydantic."""
+    if isinstance(value, Mapping | BaseModel):
         return value
     words = [action.value for action in actions]
     if value not in words:
-        raise ValueError(f"must be one of these words, or a block of them by {kind}; {suggest_name(value, words)}")
+        raise ValueError(f"must be one of these words, or a block of them by {kind}; {suggest_name(str(value), words)}")
     return dict.fromkeys((name.value for name in names), value)
 
 
@@ -398,7 +398,7 @@ class Tenant(Grants):
 class AlignerSettings(_Block):
     """Which model corrects, and where it runs."""
 
-    model: Annotated[str, Field(min_length=1, max_length=400)] = EMBEDDED
+    model: Annotated[FilePath, Field(min_length=1, max_length=400)] = EMBEDDED
     """embedded, a Hugging Face id (owner/name@commit), or a folder that starts with ./ ../ / or ~."""
     require_revision: Annotated[bool, Field(strict=True)] = False
     """true: refuse a Hugging Face id without a commit; false: only warn."""
@@ -413,11 +413,11 @@ class AlignerSettings(_Block):
     """Size of the KV cache in tokens, as far as memory allows; by default 16384, on a GPU up to half of the free
     memory. A larger one serves more requests at once and reuses more common prefixes."""
     adapters: Annotated[
-        dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_refuse_reserved)
+        dict[Name, Annotated[FilePath, Field(min_length=1, max_length=400)]], AfterValidator(_refuse_reserved)
     ] = {}
     """More aligners on the same base model, name -> a value as for `model`. Routes and tenants choose one by
     `aligner: name`."""
-    judges: dict[Name, Annotated[str, Field(min_length=1, max_length=400)]] = {}
+    judges: dict[Name, Annotated[FilePath, Field(min_length=1, max_length=400)]] = {}
     """Token classifiers that the engine on this machine loads beside the aligner, name -> a folder or a Hugging Face
     id. Policies ask one by `judge: {tokens: name}`."""
     engine: Annotated[
@@ -432,7 +432,7 @@ class CacheSettings(_Block):
 
     enabled: Annotated[bool, Field(strict=True)] = True
     """false: correct every answer again; identical requests in flight still share one correction."""
-    dir: str | None = None
+    dir: FilePath | None = None
     """Folder of the cache, relative to this file; by default a folder in the user's cache folder."""
     ttl_s: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 86_400.0
     """Seconds after which a cache entry expires."""
@@ -466,7 +466,7 @@ class AuditSettings(_Block):
 
     enabled: Annotated[bool, Field(strict=True)] = False
     """true: store the conversation, the answer and the correction of every answer that was processed."""
-    file: str | None = None
+    file: FilePath | None = None
     """SQLite file, relative to this file; by default a file in the user's cache folder."""
     database_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """Environment variable with the URL of a PostgreSQL database, used instead of the file; several gateways share
@@ -500,10 +500,12 @@ class AuditSettings(_Block):
 
 
 def _expand_audit(value: object) -> object:
-    """Expand the short form `audit: required` into a block; raises `ValueError` for another word."""
-    if isinstance(value, str) and value != AUDIT_REQUIRED:
-        raise ValueError(f"must be a block of keys, or the word {AUDIT_REQUIRED}")
-    return {"enabled": True, "required": True} if value == AUDIT_REQUIRED else value
+    """Expand the short form `audit: required` into a block; raises `ValueError` for anything but a block."""
+    if value == AUDIT_REQUIRED:
+        return {"enabled": True, "required": True}
+    if isinstance(value, Mapping | BaseModel):
+        return value
+    raise ValueError(f"must be a block such as {{enabled: true}}, or the word {AUDIT_REQUIRED}")
 
 
 class StreamSettings(_Block):
@@ -553,7 +555,7 @@ class PolicyFile(_Block):
     allow_less: Names = ()
     """Tenants for which a change of this file may remove all enforced objectives; "*": everybody. Remove this key
     afterwards."""
-    keys: str | None = None
+    keys: FilePath | None = None
     """File with hashed client keys, for gateways without a database; relative to this file."""
     # Set by `with_source` and `with_file_texts`; the properties below say what they hold.
     _source: YamlSource = PrivateAttr(default_factory=YamlSource)

@@ -23,11 +23,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.reader import ReaderError
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.shares import NAME
@@ -42,20 +43,51 @@ _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _MAX_NAME_CHARS = 80
 """Characters of a name from outside that a message repeats."""
+_MOST_BLOCKS = 3
+"""Most blocks that a message names for a misplaced key."""
 _SHOWN = 10
 """Errors that one message lists."""
 # Limits against nested aliases, which expand a few hundred bytes without end; real files are far below either limit.
 _MAX_NODES = 200_000
 _DEEPEST = 50
+_MAX_BYTES = 16 * 2**20
+_MAX_NAME_BYTES = 255
+"""Longest name of a file or folder on common file systems."""
+_CORE_TAG = "tag:yaml.org,2002:"
+"""Beginning of the tags of YAML's own types; `!!int` is short for it and "int"."""
+_MERGE_TAG = f"{_CORE_TAG}merge"
+_TYPES = {
+    **{f"{_CORE_TAG}{name}": name for name in ("str", "bool", "null", "map", "seq")},
+    **{f"{_CORE_TAG}{name}": "number" for name in ("int", "float")},
+    f"{_CORE_TAG}timestamp": "date",
+}
+"""Words for the types that values may have, by their tags."""
+_SIGNS = (_MERGE_TAG, f"{_CORE_TAG}value")
+"""Tags of the texts `<<` and `=`, which have no meaning as values."""
+# YAML 1.1 would read 010 as 8 and 1:30 as 90, which nobody means.
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|.*:.*)")
+# What to do, by the beginnings of the parser's messages for the most common mistakes.
+_YAML_FIXES = {
+    "mapping values are not allowed": "put a text that contains a colon in quotes",
+    "found character '\\t'": "indent with spaces, not with tabs",
+    "could not find expected ':'": "write `key: value`, and put a text of several lines in quotes",
+    "expected <block end>": "indent what belongs together alike",
+    "but found another document": "keep one document, without the line `---`",
+    "second occurrence": "give each anchor (&name) once",
+    "found undefined alias": "define it before as &name, or put a text that begins with * in quotes",
+}
 # Plainer words for pydantic's messages, by the type of the error.
 _PLAIN_MESSAGES = {
     "string_type": "must be text (put it in quotes)",
     "tuple_type": "must be a list, for example [a, b]",
-    "model_type": "must be a block of keys",
-    "model_attributes_type": "must be a block of keys",
-    "dict_type": "must be a block of keys",
+    "dict_type": "must be a block of keys, such as {NAME: ...}",
+    "float_type": "must be a number, without quotes or unit (and 1000, not 1e3)",
+    "int_type": "must be a whole number, without quotes or unit (and 1000, not 1e3)",
+    "bool_type": "must be true or false, without quotes",
     "missing": "is missing",
 }
+_BLOCK_TYPES = ("model_type", "model_attributes_type")
+_VARIABLE_RULE = "must be the name of an environment variable, without $ and not its value"
 _NAME_RULE = "a name begins with a letter or digit, and has at most 64 of A-Z, a-z, 0-9 and . _ -"
 Value = str | float | Mapping[str, int]
 
@@ -89,6 +121,23 @@ class YamlSource:
         return self.folder / Path(path).expanduser()
 
 
+def check_path(path: str) -> str:
+    """Return a path as written in a file; raises `ValueError` if no file can have it on this machine."""
+    longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    if not path.strip() or "\0" in path or longest > _MAX_NAME_BYTES:
+        raise ValueError(f"must be a path: not empty, without U+0000, each name at most {_MAX_NAME_BYTES} bytes")
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        user = quote_name(path.partition("/")[0])
+        raise ValueError(f"there is no home folder {user} on this machine; write the whole path") from None
+    return path
+
+
+FilePath = Annotated[str, AfterValidator(check_path)]
+"""The path of a file or folder in a block of settings."""
+
+
 def read_yaml(path: Path) -> tuple[Any, YamlSource]:
     """(plain data, source) of a YAML file; an empty file gives {} as data. Raises `ConfigError`."""
     return parse_yaml(read_text(path), path)
@@ -97,11 +146,17 @@ def read_yaml(path: Path) -> tuple[Any, YamlSource]:
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with its line endings unchanged; raises `ConfigError`."""
     try:
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"cannot read {path}: it is larger than {_MAX_BYTES >> 20} MiB")
+    try:
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path.name}:{line}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
@@ -112,9 +167,17 @@ def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: not valid YAML: {type(error).__name__}") from None
+        problem = str(error.problem or error.context)
+        fix = next((f"; {fix}" for beginning, fix in _YAML_FIXES.items() if problem.startswith(beginning)), "")
+        raise ConfigError(f"{path.name}:{line}: not valid YAML: {problem}{fix}") from None
+    except ReaderError as error:
+        before = text[: error.position]
+        line = before.count("\n") + 1
+        column = len(before) - before.rfind("\n")
+        fault = f"the character U+{error.character:04X} in column {column} is not allowed"
+        raise ConfigError(f"{path.name}:{line}: not valid YAML: {fault}; remove it") from None
+    except RecursionError:
+        raise ConfigError(f"{path.name}: not valid YAML: too many levels; remove brackets or indentation") from None
     return ({} if data is None else data), YamlSource(path.name, path.parent, lines, text)
 
 
@@ -145,12 +208,15 @@ class _YamlReader:
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MAX_NODES or len(path) > _DEEPEST:
-            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too many values or levels; use no aliases")
+            raise self._fault(node, "too many values or levels; use no aliases")
+        if node.tag not in _TYPES and not (isinstance(node, yaml.ScalarNode) and node.tag in _SIGNS):
+            tag = quote_name(node.tag.replace(_CORE_TAG, "!!", 1))
+            raise self._fault(node, f"the tag {tag} has no meaning here; remove it")
         if isinstance(node, yaml.ScalarNode):
-            return self._loader.construct_object(node)
+            return self._read_scalar(node)
         # An alias is the same node object as its anchor.
         if id(node) in self._open:
-            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: an alias (*name) contains itself")
+            raise self._fault(node, "an alias (*name) contains itself")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -159,21 +225,49 @@ class _YamlReader:
         finally:
             self._open.discard(id(node))
 
+    def _fault(self, node: yaml.Node, fault: str) -> ConfigError:
+        """The error for a fault at a node."""
+        return ConfigError(f"{self._name}:{node.start_mark.line + 1}: {fault}")
+
+    def _read_scalar(self, node: yaml.ScalarNode) -> Any:
+        """The value of a scalar; raises `ConfigError` for one that is not of the type that it looks like."""
+        kind = _TYPES.get(node.tag, "str")
+        if node.tag in _SIGNS or (kind == "number" and _ODD_NUMBER.fullmatch(node.value)):
+            return node.value
+        try:
+            return self._loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError):
+            raise self._fault(node, f"looks like a {kind}, but is none; put it in quotes if it is text") from None
+
     def _convert_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         """Convert a mapping and record the line of each key; raises `ConfigError` for duplicate keys."""
+        # First, because the lines of the mapping's own keys count.
+        merged = self._convert_merges(node, path)
         mapping: dict[str, Any] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{self._name}:{line}: a key must be plain text")
+                raise self._fault(key, "a key must be plain text")
+            if key.tag == _MERGE_TAG:
+                continue
             if key.value in mapping:
                 first = self._lines[(*path, key.value)]
-                raise ConfigError(
-                    f"{self._name}:{line}: key {quote_name(key.value)} is given twice (first on line {first}); keep one"
-                )
-            self._lines[(*path, key.value)] = line
+                raise self._fault(key, f"key {quote_name(key.value)} is given twice (first on line {first}); keep one")
+            self._lines[(*path, key.value)] = key.start_mark.line + 1
             mapping[key.value] = self._convert(value, (*path, key.value))
-        return mapping
+        return merged | mapping
+
+    def _convert_merges(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        """The pairs that a mapping takes from others by `<<`, as LiteLLM reads them, too; the first mapping counts."""
+        merged: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag != _MERGE_TAG:
+                continue
+            blocks = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for block in reversed(blocks):
+                if not isinstance(block, yaml.MappingNode):
+                    raise self._fault(key, "<< must be followed by the alias of a block (*name), or a list of them")
+                merged |= self._convert(block, path)
+        return merged
 
 
 def quote_name(name: str) -> str:
@@ -195,7 +289,8 @@ def dotted_path(path: KeyPath) -> str:
 
 def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> ConfigError:
     """A `ConfigError` with one line, position and fix, for each of pydantic's errors; at most 10 are shown."""
-    texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
+    # The input only tells whether there is one: it may be a secret.
+    texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False)]
     more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return ConfigError("\n".join(texts[:_SHOWN] + more))
 
@@ -209,21 +304,69 @@ def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseMod
     path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
     place = source.place_of(*path)
     if is_unknown:
-        keys = _model_keys(model, path[:-1])
         key = str(path[-1])
-        return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {suggest_name(key, keys)}"
-    message = _PLAIN_MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+        hint = _find_right_place(model, path) or suggest_name(key, list(_model_at(model, path[:-1]).model_fields))
+        return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {hint}"
+    return f"{place}: {dotted_path(path)}: {_describe_fault(detail, model, path)}"
+
+
+def _describe_fault(detail: ErrorDetails, model: type[BaseModel], path: KeyPath) -> str:
+    """What is wrong with the value at `path`, and what it must be."""
+    kind = detail["type"]
+    if detail["input"] is None:
+        return "has no value; give it one, or remove the key"
+    inner = _model_at(model, path)
+    if kind in _BLOCK_TYPES:
+        return f"must be a block of keys, such as {_show_block(inner)}"
+    is_of_blocks = inner is not _model_at(model, path[:-1]) and LIST_FORM not in detail["loc"]
+    if kind == "tuple_type" and is_of_blocks:
+        return f"must be a list of blocks, such as [{_show_block(inner)}]"
+    if kind == "string_pattern_mismatch" and str(path[-1]).endswith("_env"):
+        return _VARIABLE_RULE
     if detail.get("ctx", {}).get("pattern") == NAME:
-        message = _NAME_RULE
-    return f"{place}: {dotted_path(path)}: {message}"
+        return _NAME_RULE
+    return _PLAIN_MESSAGES.get(kind, detail["msg"].removeprefix("Value error, "))
 
 
-def _model_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys of the model at `path`; list positions do not change the model."""
+def _show_block(model: type[BaseModel]) -> str:
+    """A block with the keys that this model needs, or with its first key."""
+    fields = model.model_fields
+    keys = [name for name, about in fields.items() if about.is_required()] or list(fields)[:1]
+    return "{" + ", ".join(f"{key}: ..." for key in keys) + "}"
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    """The model of the block at `path`, or of the nearest enclosing one; list positions do not change the model."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             model = next(_models_in(model.model_fields[part].annotation), model)
-    return list(model.model_fields)
+    return model
+
+
+def _find_right_place(model: type[BaseModel], path: KeyPath) -> str | None:
+    """A hint for a key that stands in the wrong block: the blocks that have it; None if none or too many have it."""
+    *names, key = (part for part in path if isinstance(part, str))
+    own_keys = _model_at(model, path[:-1]).model_fields.keys()
+    ranks: dict[tuple[int, int], list[str]] = {}
+    for block, inner in _list_blocks(model):
+        if key not in inner.model_fields:
+            continue
+        is_alike = block[-1:] == tuple(names[-1:]) or len(own_keys & inner.model_fields.keys()) > len(own_keys) / 2
+        is_inside = block[: len(names)] == tuple(names)
+        rank = (0 if is_alike else 1 if is_inside else 2, len(block))
+        ranks.setdefault(rank, []).append(dotted_path(block) if block else "the file itself")
+    blocks = ranks[min(ranks)] if ranks else []
+    return f"it belongs in {', '.join(blocks)}" if 0 < len(blocks) <= _MOST_BLOCKS else None
+
+
+def _list_blocks(
+    model: type[BaseModel], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """Yield every block of a model with its position, the outer ones first."""
+    yield path, model
+    for name, about in model.model_fields.items():
+        for inner in _models_in(about.annotation):
+            yield from _list_blocks(inner, (*path, name))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,8 +38,10 @@ class Subject:
 
     def read(self) -> Examples:
         """Read the examples; raises `ConfigError`."""
-        if not self.examples.is_file():
-            raise ConfigError(f"{self.place}: examples of {self.title}: there is no file {self.examples}")
+        if not os.path.isfile(self.examples):
+            is_folder = os.path.isdir(self.examples)
+            fault = f"{self.examples} is a folder; name a file" if is_folder else f"there is no file {self.examples}"
+            raise ConfigError(f"{self.place}: examples of {self.title}: {fault}")
         return read_examples(self.examples, self.name, self.text)
 
 

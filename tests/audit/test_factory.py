@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.audit import writer as audit
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
 from tests.audit.conftest import noted
@@ -90,3 +90,21 @@ def test_a_database_is_named_by_its_variable_and_its_address_is_in_no_error(
     assert "secret-word" not in repr(place)
     with pytest.raises(ConfigError, match="one store: remove file, or database_env"):
         load(tmp_path, told + "  file: audit.db\n")
+
+
+@pytest.mark.parametrize("name", [".", "/dev/null"])
+def test_a_store_is_no_folder_and_no_device(tmp_path: Path, name: str) -> None:
+    file = load(tmp_path, f"audit: {{enabled: true, file: {name}}}")
+    for use in (audit.make_recorder, config.check_audit_file):
+        with pytest.raises(ConfigError, match=r"policies.yaml:1: audit.file: .* is no file; name a file in a folder"):
+            use(file)
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("Not a database. " * 100)
+    for place, reason in ((path, "file is not a database"), (tmp_path, "unable to open database file")):
+        with pytest.raises(AuditError) as caught:
+            audit.open_for_reading(load(tmp_path, "audit: {enabled: true}"), place)
+        words = f"the audit store {place} cannot be opened ({reason}); try again, or name another"
+        assert str(caught.value) == words

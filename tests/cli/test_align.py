@@ -77,13 +77,39 @@ def test_a_failure_is_named_and_exits_1(engine: tuple[str, ScriptedEngine]) -> N
         (["-q", "x", "-o", "harmles"], "did you mean 'harmless'?"),
         (["-q", "x", "-o", "Broken:"], 'must read "Name: description"'),
         ([], "give the question with -q"),
-        (["-q", "x", "--engine", "nowhere"], "no engine address"),
+        *(
+            (["-q", "x", "--engine", address], "is no engine address")
+            for address in ("nowhere", "http://[::1", "http://a:99999", "http://")
+        ),
+        *((["-q", "x", "--caution", value], "is not a finite number") for value in ("nan", "inf")),
+        (["-q", "x", "--deadline", "nan"], "is not a finite number"),
+        (["-q", "x", "--deadline", "3601"], "is not in the range"),
+        (["--jsonl", "-q", "x"], "--question has no effect with --jsonl"),
+        (["--jsonl", "--json"], "--json has no effect with --jsonl"),
+        (["-q", "x", "--output", "x"], "--output has no effect without --jsonl or --batch"),
+        (["-q", "x", "--skip", "1"], "--skip has no effect without --jsonl or --batch"),
     ],
 )
 def test_mistakes_are_one_sentence(args: list[str], said: str) -> None:
     result = align(*args, given=RUDE)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_named(engine: tuple[str, ScriptedEngine], tmp_path: Path) -> None:
+    for output, reason in ((tmp_path, "Is a directory"), (tmp_path / "no" / "x", "No such file or directory")):
+        result = align("--jsonl", "--output", str(output), "--engine", engine[0], given=LINES)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+            2,
+            f"aligner-proxy: cannot use {output}: {reason}",
+        )
+
+
+def test_a_file_of_litellm_is_not_taken_for_policies(tmp_path: Path) -> None:
+    (tmp_path / "litellm.yaml").write_text("model_list: []\n")
+    result = align("-q", "x", "--config", str(tmp_path / "litellm.yaml"), given=RUDE)
+    words = "aligner-proxy: litellm.yaml: is a file of LiteLLM; give the policies file that its guardrail names\n"
+    assert (result.exit_code, result.stderr) == (2, words)
 
 
 def test_an_answer_that_is_not_utf8_says_so() -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -697,3 +699,38 @@ def test_what_serve_would_refuse_is_a_warning(
     assert len(found) == bool(said)
     starts = not any("a gateway with this environment does not start" in warning for warning in warnings)
     assert starts is (said == "" or "LITELLM" in said)
+
+
+def test_a_team_that_no_tenant_matches_is_a_warning(folder: Path) -> None:
+    for options, count in ((("--team", "nobody-at-all"), 1), (("--key", "nobody-at-all"), 1), ((), 0)):
+        result = _run(folder / "policies.yaml", "--model", "gpt-4o", *options, "--json")
+        assert json.loads(result.stdout)["warnings"].count("no tenant matches this team or key") == count
+
+
+def test_metadata_without_end_is_no_json(folder: Path) -> None:
+    result = _run(folder / "policies.yaml", "--team-metadata", "[" * 100_000)
+    assert (result.exit_code, "must be a JSON object" in result.stderr) == (2, True)
+
+
+def test_an_audit_file_that_is_a_folder_is_warned_of_once(folder: Path) -> None:
+    with (folder / "policies.yaml").open("a") as file:
+        file.write("audit: {enabled: true, file: .}\n")
+    result = _run(folder / "policies.yaml", "--model", "gpt-4o", "--json")
+    (warning,) = [text for text in json.loads(result.stdout)["warnings"] if "audit" in text]
+    assert warning.startswith(f"policies.yaml:13: audit.file: {folder} is no file; name a file in a folder")
+
+
+def test_a_path_that_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    result = CliRunner().invoke(main, ["init", str(path)])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"aligner-proxy: cannot use {path}/litellm.yaml: File name too long\n",
+    )
+
+
+def test_an_output_without_room_is_one_sentence(folder: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "aligner_proxy", "check", str(folder / "policies.yaml"), "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "aligner-proxy: cannot use the output: No space left on device\n")

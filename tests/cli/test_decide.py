@@ -15,7 +15,7 @@ from tests.support.scripted import SegmentEngine
 RUDE = "Open the lid. You are a fool.\n"
 
 
-def decide(*args: str, text: str = RUDE) -> Result:
+def decide(*args: str, text: str | bytes = RUDE) -> Result:
     return CliRunner().invoke(main, ["decide", *args], input=text)
 
 
@@ -43,6 +43,7 @@ def test_what_cannot_be_asked_is_said(serve_engine: Callable[[Engine], str]) -> 
     for args, text, words in (
         (("-o", "no-such"), RUDE, "unknown objective"),
         (("-o", "harmless"), " \n", "no text"),
+        (("-o", "harmless"), b"caf\xe9", "the text on stdin is not UTF-8 (byte 3)"),
         ((), RUDE, "--objective"),
     ):
         result = decide(*args, "--engine", address, text=text)

@@ -115,3 +115,12 @@ def test_for_people_and_for_typing_errors(engine: str) -> None:
     assert said.stdout.startswith("engine ready at unix:")
     wrong = CliRunner().invoke(main, ["health", "--engine", "ftp://x"])
     assert (wrong.exit_code, "not an engine address" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:4000", "ftp://localhost", "http://[::1", "http://localhost:99999", "http://"]
+)
+def test_what_is_no_address_of_a_gateway_is_said(address: str) -> None:
+    result = CliRunner().invoke(main, ["health", "--gateway", address])
+    words = "aligner-proxy: --gateway must be an address such as http://127.0.0.1:4000\n"
+    assert (result.exit_code, result.stderr) == (2, words)

@@ -270,3 +270,11 @@ async def test_an_engine_of_another_version_is_not_waited_for() -> None:
 
     with pytest.raises(EngineMismatch):
         await serve._retry_until_answer(ask)
+
+
+@pytest.mark.parametrize("host", ["no host", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_named(host: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^port 0 on {host} cannot be used: .*; give --host an address of this machine$"
+    ):
+        sockets.bind_socket(host, 0)

@@ -123,7 +123,7 @@ def test_the_short_form_says_both(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("audit: {required: true}\n", "policies.yaml:1: audit: required needs the store: set enabled: true"),
-        ("audit: needed\n", "policies.yaml:1: audit: must be a block of keys, or the word required"),
+        ("audit: needed\n", "policies.yaml:1: audit: must be a block such as {enabled: true}, or the word required"),
         ("audit:\n  enabled: true\n  waiting_mb: 0\n", "policies.yaml:3: audit.waiting_mb"),
     ],
 )

@@ -368,7 +368,7 @@ def test_the_report_follows_what_happens(path: Path) -> None:
     changed(policies, "routes: 1\n")
     (second,) = read_reports()
     assert (second.refused, second.since) == (
-        "policies.yaml:1: routes: must be a list, for example [a, b]",
+        "policies.yaml:1: routes: must be a list of blocks, such as [{match: ...}]",
         first.since,
     )
     assert second.refused_at is not None

@@ -105,9 +105,62 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "tenants:\n  - match: {team: 12}\n",
             "policies.yaml:2: tenants[0].match.team: must be text (put it in quotes)",
         ),
-        ("routes:\n  - match: gpt-4\n", "policies.yaml:2: routes[0].match: must be a block of keys"),
+        (
+            "routes:\n  - match: gpt-4\n",
+            "policies.yaml:2: routes[0].match: must be a block of keys, such as {model: ...}",
+        ),
         ("defaults: {mode: on}\n", "policies.yaml:1: defaults.mode: Input should be 'enforce', 'shadow' or 'off'"),
-        ("defaults: {deadline_s: yes}\n", "policies.yaml:1: defaults.deadline_s: Input should be a valid number"),
+        *(
+            (
+                f"defaults: {{deadline_s: {value}}}\n",
+                "policies.yaml:1: defaults.deadline_s: must be a number, without quotes or unit (and 1000, not 1e3)",
+            )
+            for value in ("yes", "1e1", "1:30", "'5'")
+        ),
+        ("routes: {match: {}}\n", "policies.yaml:1: routes: must be a list of blocks, such as [{match: ...}]"),
+        (
+            "routes: [{match: {}, hand_off: 5}]\n",
+            "policies.yaml:1: routes[0].hand_off: must be a block of keys, such as {url: ..., secret_env: ...}",
+        ),
+        ("objectives: [concise]\n", "policies.yaml:1: objectives: must be a block of keys, such as {NAME: ...}"),
+        ("defaults:\n", "policies.yaml:1: defaults: has no value; give it one, or remove the key"),
+        (
+            "audit: {key_env: $KEY}\n",
+            "policies.yaml:1: audit.key_env: must be the name of an environment variable, without $ and not its value",
+        ),
+        ("audit: on\n", "policies.yaml:1: audit: must be a block such as {enabled: true}, or the word required"),
+        *(
+            (
+                f"{setting}\n",
+                f"policies.yaml:1: {key}: must be a path: not empty, without U+0000, each name at most 255 bytes",
+            )
+            for setting, key in (
+                ('keys: "a\\0b"', "keys"),
+                ("keys: ''", "keys"),
+                (f"audit: {{file: a/{'x' * 256}}}", "audit.file"),
+                ('cache: {dir: "a\\0b"}', "cache.dir"),
+                ('aligner: {model: "./a\\0b"}', "aligner.model"),
+                ('objectives: {x: {text: "X: be x", examples: "a\\0b"}}', "objectives.x.examples"),
+            )
+        ),
+        (
+            "keys: ~nobody-at-all/keys.yaml\n",
+            "policies.yaml:1: keys: there is no home folder '~nobody-at-all' on this machine; write the whole path",
+        ),
+        ("gate: {}\n", "policies.yaml:1: unknown key 'gate' in the file; it belongs in defaults, routes, tenants"),
+        (
+            "defaults: {objectives: []}\n",
+            "policies.yaml:1: unknown key 'objectives' in defaults; it belongs in routes, tenants",
+        ),
+        (
+            "routes: [{match: {team: x}}]\n",
+            "policies.yaml:1: unknown key 'team' in routes[0].match; it belongs in tenants.match",
+        ),
+        (
+            "routes: [{model: x}]\n",
+            "policies.yaml:1: routes[0].match: is missing\n"
+            "policies.yaml:1: unknown key 'model' in routes[0]; it belongs in routes.match",
+        ),
         (
             "routes:\n  - match: {}\n    on_error:\n      timeuot: retry\n",
             "policies.yaml:4: unknown key 'timeuot' in routes[0].on_error; did you mean 'timeout'?",
@@ -126,7 +179,11 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "policies.yaml:1: defaults.on_error: must be one of these words, or a block of them by class of failure; "
             "did you mean 'block'?",
         ),
-        ("defaults: {on_error: 1}\n", "policies.yaml:1: defaults.on_error: must be a block of keys"),
+        (
+            "defaults: {on_error: 1}\n",
+            "policies.yaml:1: defaults.on_error: must be one of these words, or a block of them by class of failure; "
+            "known: block, passthrough, retry",
+        ),
         (
             "defaults: {after_retry: retry}\n",
             "policies.yaml:1: defaults.after_retry: Input should be 'passthrough' or 'block'",
@@ -135,15 +192,7 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "tenants:\n  - match: {}\n    quota: -1\n",
             "policies.yaml:3: tenants[0].quota: Input should be greater than or equal to 0",
         ),
-        (
-            "defaults: {quota: 1}\n",
-            "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, best_of, caution, "
-            "corrector, deadline_s, debug_trailer, decline, decline_whole_answers, decline_within, drafts, "
-            "editor, exact_times, gate, if_nothing_remains, incoming_history, incoming_tool_results, "
-            "json_strings, judge, keepalive_s, max_answer_chars, mode, on_error, on_skip, other_text, "
-            "plugin_rules, preferences, reasoning, references, replace_facts_from, sample, shadow_aligner, "
-            "stream, tool_arguments, tool_output, transcripts, verify, write",
-        ),
+        ("defaults: {quota: 1}\n", "policies.yaml:1: unknown key 'quota' in defaults; it belongs in tenants"),
         ("defaults: {deadline_s: 0}\n", "policies.yaml:1: defaults.deadline_s: Input should be greater than 0"),
         ("defaults: {sample: 1.5}\n", "policies.yaml:1: defaults.sample: Input should be less than or equal to 1"),
         (
@@ -399,3 +448,23 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "getuid", lambda: 54_321)
     with pytest.raises(ConfigError, match="set ALIGNER_PROXY_HOME to a folder of its own"):
         config.home_folder()
+
+
+def test_settings_of_an_audit_store_that_nobody_switched_on_are_warned_of(tmp_path: Path) -> None:
+    for text, warnings in (
+        (
+            "audit: {file: a.db}\n",
+            ("policies.yaml:1: audit is off; set enabled: true, or enabled: false to keep it so",),
+        ),
+        ("audit: {enabled: false, file: a.db}\n", ()),
+        ("audit: {enabled: true, file: a.db}\n", ()),
+    ):
+        assert config.load(_write(tmp_path, text)).warnings == warnings
+
+
+def test_a_home_folder_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_KEYS", "~nobody-at-all/keys.yaml")
+    with pytest.raises(
+        ConfigError, match=r"ALIGNER_PROXY_KEYS='~nobody-at-all/keys\.yaml': there is no such home folder"
+    ):
+        config.keys_path()

@@ -49,6 +49,8 @@ def test_forms(tmp_path: Path, written: str, kind: ServerKind, at: tuple[str, ..
         ("[]", "a list of engines holds addresses"),
         ("[3]", "a list of engines holds addresses"),
         ("[http://a:1, here]", "not an engine address"),
+        ("'http://[::1'", "not an engine address"),
+        ("http://a:99999", "not an engine address"),
         ("[local, http://a:1]", "replicas must be of one kind"),
         ("[http://a:1, http://b:1/v1]", "replicas must be of one kind"),
         ("['litellm:a', 'litellm:b']", "cannot be in one"),

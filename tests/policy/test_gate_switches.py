@@ -53,7 +53,7 @@ def test_a_list_says_everything(tmp_path: Path) -> None:
             "defaults:\n  gate:\n    - empty\n    - lost_cod",
             "p.yaml:4: defaults.gate[1]: unknown rule 'lost_cod'; did you mean 'lost_code'?",
         ),
-        ("defaults:\n  gate: off", "p.yaml:2: defaults.gate: must be a block of keys"),
+        ("defaults:\n  gate: off", "p.yaml:2: defaults.gate: must be a block of keys, such as {empty: ...}"),
         ("defaults:\n  gate: {empty: maybe}", "p.yaml:2: defaults.gate.empty: Input should be 'on' or 'off'"),
     ],
 )

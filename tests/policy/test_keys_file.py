@@ -109,7 +109,7 @@ def test_a_key_ends_at_a_moment(path: Path, written: str, moment: datetime) -> N
         ),
         (
             f"- {{sha256: {DIGEST}, alias: x, max_parallel: yes}}\n",
-            "keys.yaml:1: [0].max_parallel: Input should be a valid integer",
+            "keys.yaml:1: [0].max_parallel: must be a whole number, without quotes or unit (and 1000, not 1e3)",
         ),
         (
             f"- {{sha256: {DIGEST}, alias: x, models: []}}\n",

@@ -185,7 +185,9 @@ def test_old_names_in_metadata_are_read_and_named_once(caplog: pytest.LogCapture
 
 
 def test_a_mistake_under_an_old_name_is_named_with_its_line() -> None:
-    with pytest.raises(ConfigError, match=r"^policies.yaml:2: defaults.debug_trailer: Input should be a valid boolean"):
+    with pytest.raises(
+        ConfigError, match=r"^policies.yaml:2: defaults.debug_trailer: must be true or false, without quotes"
+    ):
         loaded("defaults:\n  trail: perhaps\n")
     with pytest.raises(ConfigError, match=r"^policies.yaml:1: unknown key 'trail' in defaults"):
         loaded("defaults: {trail: true, debug_trailer: true}\n")

@@ -74,3 +74,9 @@ def test_what_could_not_be_taught_from_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         add_examples(made, [NewExample("x" * 100_000, True)])
     assert made.examples.read_text() == BEGUN
+
+
+def test_a_folder_is_no_file_of_examples(tmp_path: Path) -> None:
+    (tmp_path / "feelings.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"feelings\.yaml is a folder; name a file$"):
+        subject(tmp_path).read()

@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, TypeAdapter
@@ -581,8 +582,11 @@ def _parse_address(address: str) -> tuple[str, str | None]:
     if address.startswith("unix:/"):
         # no name is looked up for a socket, so the host may be any
         return "http://engine", address.removeprefix("unix:")
-    if address.startswith(("http://", "https://")):
-        return address.rstrip("/"), None
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(address)
+        # Reading the port checks it.
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return address.rstrip("/"), None
     raise ConfigError(f"{address!r} is no engine address; use unix:/path/to/engine.sock or http(s)://host:port")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from aligner_proxy.policy.yaml_file import quote_name, suggest_name
+from aligner_proxy.policy.yaml_file import check_path, quote_name, suggest_name
 from aligner_proxy_grounding.references import Reference, ReferenceKind, References
 
 MAX_REFERENCES = 16
@@ -61,7 +61,7 @@ def _parse_reference(entry: object) -> Reference:
         return Reference(ReferenceKind.HEADER, name.lower())
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_PATH_CHARS:
         raise ValueError("file must be a path, relative to this file")
-    return Reference(ReferenceKind.FILE, name)
+    return Reference(ReferenceKind.FILE, check_path(name))
 
 
 _JSON_SCHEMA: dict[str, Any] = {

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+from aligner_proxy.cli.options import FiniteFloat
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
@@ -33,8 +34,10 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
     "--defaults", is_flag=True, help="Change the defaults, which apply where neither route nor tenant sets a value."
 )
 @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="enforce, shadow or off.")
-@click.option("--sample", type=click.FloatRange(0, 1), help="Share of requests whose answers are checked.")
-@click.option("--caution", type=float, help="Nats by which an edit must score better than leaving the text unchanged.")
+@click.option("--sample", type=FiniteFloat(0, 1), help="Share of requests whose answers are checked.")
+@click.option(
+    "--caution", type=FiniteFloat(), help="Nats by which an edit must score better than leaving the text unchanged."
+)
 @click.option(
     "--objective", "objectives", multiple=True, help="Name of an objective to add; may be given several times."
 )
@@ -44,7 +47,7 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
     "--bound",
     default=BOUND,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=FiniteFloat(0, 1),
     help="Highest share of reviewed edits that may be wrong; the change is refused if the 95 % interval lies above it.",
 )
 @click.option(

@@ -27,7 +27,7 @@ from rich.text import Text
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.diff import TextTable, can_show_colours, render_diff
-from aligner_proxy.cli.options import parse_moment, weight_options
+from aligner_proxy.cli.options import FiniteFloat, parse_moment, weight_options
 from aligner_proxy.cli.terminal import Terminal, echo_json, print_progress
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
@@ -271,7 +271,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an aligner in this process.")
 @click.option(
     "--deadline",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloat(0, 3600, min_open=True),
     help="Seconds for each answer; by default the policy's deadline.",
 )
 @click.option(
