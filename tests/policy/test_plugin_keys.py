@@ -203,7 +203,7 @@ routes:
 tenants:
   - match: {}
     allow_preferences: true
-audit: {feedback_rpm: 10}
+audit: {enabled: false, feedback_rpm: 10}
 """
 
 
