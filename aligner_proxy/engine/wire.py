@@ -50,7 +50,7 @@ HEADER = "x-aligner-wire"
 RELEASE = "x-aligner-release"
 """The header with the version of aligner-proxy."""
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}
-_REFUSED = 422
+REFUSED = 422
 """Status for a request whose fields are invalid or unknown."""
 BAD_REQUEST = "bad_request"
 """Reason of an error with that status."""
@@ -95,16 +95,6 @@ class WireVersionCheck:
             answer = JSONResponse(response.body.model_dump(), response.status, response.headers)
             return await answer(scope, receive, send_versioned)
         return await self._app(scope, receive, send_versioned)
-
-
-def check_version(status: int, headers: Mapping[str, str]) -> None:
-    """Check an engine's answer in the gateway; raises `EngineMismatch` if its wire version differs from ours.
-
-    A missing version counts as different only if the engine rejects the request (422).
-    """
-    number = headers.get(HEADER)
-    if number != str(WIRE) and (number is not None or status == _REFUSED):
-        raise make_mismatch_error("engine", headers, "gateway")
 
 
 def make_mismatch_error(other: str, headers: Mapping[str, str], here: str) -> EngineMismatch:

@@ -171,8 +171,8 @@ class CallArguments:
 
         A call may come as an object of strings in place of text.
         """
-        judged = [self.new_text(call) for call in calls if _is_judged_whole(call.text)]
-        return [*judged, *(literal.text for text in judged for literal in prose_literals(text))]
+        texts = [self.new_text(call) for call in calls if _is_judged_whole(call.text)]
+        return [*texts, *(literal.text for text in texts for literal in prose_literals(text))]
 
     def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:
         """Drop the corrections of these calls, which then stay unchanged; `error` says why they cannot go out."""

@@ -161,16 +161,16 @@ def _find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mappin
 
 def _find_shared_names(files: Iterable[_File], names: Sequence[object]) -> Iterator[str]:
     """Warn about other guardrails with the name of ours, because LiteLLM runs only one of them."""
-    seen: set[object] = set()
+    earlier_names: set[object] = set()
     for data, source in files:
         for number, entry in enumerate(_list_or_empty(data.get("guardrails"))):
             name = entry.get("guardrail_name") if isinstance(entry, Mapping) else None
             if name in names:
-                if name in seen:
+                if name in earlier_names:
                     place = source.place_of("guardrails", number, "guardrail_name")
                     quoted = quote_name(str(name))
                     yield f"{place}: LiteLLM runs one of several guardrails called {quoted}; give it another name"
-                seen.add(name)
+                earlier_names.add(name)
 
 
 def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, names: Sequence[object]) -> Iterator[str]:

@@ -362,7 +362,7 @@ class HttpEngine:
             raise self._forget_engine(EngineUnavailable(message)) from error
         except httpx.DecodingError:
             raise InvalidOutput("the engine's answer is not what its headers say") from None
-        wire.check_version(response.status_code, response.headers)
+        _check_version(response)
         if response.is_success:
             return body
         failure = parse_error(response.status_code, body, response.headers)
@@ -571,9 +571,23 @@ class HttpSession(Session):
             self._opening_ended.set()  # requests that wait for the session now fail
 
 
+def _check_version(response: httpx.Response) -> None:
+    """Raise `EngineMismatch` if the engine's wire version differs from ours.
+
+    A missing version counts as different only if the engine rejects the request.
+    """
+    number = response.headers.get(wire.HEADER)
+    if number != str(wire.WIRE) and (number is not None or response.status_code == wire.REFUSED):
+        raise wire.make_mismatch_error("engine", response.headers, "gateway")
+
+
+_NO_CORRECTION = translate_parse_errors("the engine sent something that is no correction")
+"""Made once, because every correction enters it."""
+
+
 def _parse_correction(content: bytes) -> Correction:
     """Parse the engine's answer to a correction; raises `InvalidOutput`."""
-    with translate_parse_errors("the engine sent something that is no correction"):
+    with _NO_CORRECTION:
         return AlignResponse.model_validate_json(content).correction()
 
 

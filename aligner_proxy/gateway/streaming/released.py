@@ -219,8 +219,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             queued = self._pop_event()
             if self._skipped_count:
                 self._skipped_count -= 1
-            elif not self._leaves_out(queued) and (made := self._make_item(queued))[0] is not None:
-                yield made
+            elif not self._leaves_out(queued) and (item := self._make_item(queued))[0] is not None:
+                yield item
 
     @property
     def _may_show_next(self) -> bool:
