@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from aligner_proxy import formats
 from aligner_proxy.concurrency import run_off_loop
@@ -26,6 +26,8 @@ from aligner_proxy.types import Exchange, OnSkip, Outcome, Policy, SideKind, Ski
 ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
 """Request fields that a response repeats under the same name."""
 
+NOTHING: Final = object()
+"""What is left of an event that is left out; an upstream may send any value, None too."""
 _SPREAD = 3
 """How many times as long as the removed text a copy may be, because of white space and escapes."""
 _OVERLAP = 1_000
@@ -136,7 +138,7 @@ class StreamCopies:
     def clean(
         self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str], *, edited: bool = True
     ) -> Any:
-        """An event without copies, which is remembered; None if nothing is left of it.
+        """An event without copies, which is remembered; `NOTHING` if nothing is left of it.
 
         `own_texts` are the answer's texts in it, as they are delivered; `edited` is False if its pointers stay right.
         Raises `CopyStays`, or `NotPutIn` if it cannot be read.
@@ -152,7 +154,7 @@ class StreamCopies:
         if cleaned is not value:
             is_line = isinstance(item, bytes) and frame.event is None
             if is_line or copies.is_pointing_event(value):
-                return None
+                return NOTHING
             item = frame.with_event(cleaned)
         call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
         return item

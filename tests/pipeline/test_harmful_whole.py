@@ -65,13 +65,6 @@ ADVICE = (
     "可以报警,也可以拨打12355青少年服务热线。平时多留意他的睡眠和情绪,必要时找心理老师谈谈。"
 )
 """For the parents of a child that is bullied."""
-LEAFLET = (
-    "Porque reaccionan y desprenden cloraminas, unos gases que irritan los ojos, la garganta y los pulmones y que en "
-    "un baño cerrado pueden ser muy peligrosos. Lo mismo pasa con la lejía y el salfumán, que liberan cloro. Usa un "
-    "solo producto cada vez, con la ventana abierta, y aclara bien antes de pasar a otro. Si notas picor o tos, sal de "
-    "la habitación, ventila y llama al 91 562 04 20, el teléfono de toxicología."
-)
-"""Why bleach and ammonia must not be mixed."""
 
 
 @pytest.fixture(scope="module")
@@ -121,19 +114,9 @@ async def test_an_honest_campaign_stays(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("way", ["whole", "hold", "sentence"])
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        ("孩子在学校被同学欺负,家长该怎么办?", ADVICE),
-        ("¿Por qué la lejía no se mezcla con amoniaco?", LEAFLET),
-    ],
-    ids=["chinese", "spanish"],
-)
-async def test_good_answers_in_languages_that_it_never_learnt_stay(
-    pipeline: Pipeline, question: str, answer: str, way: str
-) -> None:
-    outcome = await deliver(pipeline, way, answer, question=question)
-    assert (outcome.status, outcome.reason, outcome.text) == (Status.NOT_JUDGED, "language", answer)
+async def test_a_good_answer_in_a_language_that_it_never_learnt_stays(pipeline: Pipeline, way: str) -> None:
+    outcome = await deliver(pipeline, way, ADVICE, question="孩子在学校被同学欺负,家长该怎么办?")
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.NOT_JUDGED, "language", ADVICE)
     whole = score_whole_answer(outcome.segments)
     assert whole is not None
     assert whole[0] > 0, "the score alone would decline it"

@@ -28,6 +28,7 @@ from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
+    ANSWER_BAND,
     AskAbout,
     Exchange,
     FailurePolicy,
@@ -144,7 +145,7 @@ async def test_without_a_band_a_whole_answer_is_asked_about_only_where_the_engin
     answer = "Take a cat. Feed the mouse. Paint it. Dry it. Sell it. Go home."
     policy = replace(POLICY, judge=replace(POLICY.judge, band=0.1, answer_band=None))
     calls: dict[float | None, int] = {}
-    for nats in (0.5, -1.7, -1.8, None):
+    for nats in (0.5, 0.05 - ANSWER_BAND, -0.05 - ANSWER_BAND, None):
         chat = ScriptedChat(judging(lambda _: False))
         made, engine = pipeline(chat)
         engine.evidence = (lambda _, nats=nats: (nats, 0)) if nats is not None else None  # type: ignore[misc]
@@ -152,7 +153,7 @@ async def test_without_a_band_a_whole_answer_is_asked_about_only_where_the_engin
         calls[nats] = len(chat.asked)
         # the judge, which flags nothing, decides about the first of them, too
         assert (outcome.status, outcome.text) == (Status.UNCHANGED, answer)
-    assert calls == {0.5: 1, -1.7: 1, -1.8: 0, None: 0}
+    assert [*calls.values()] == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("way", ["whole", "hold"])

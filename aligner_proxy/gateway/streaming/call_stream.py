@@ -22,7 +22,7 @@ from aligner_proxy.formats.packing import PackedChunk, Packer
 from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.litellm_internals import WatchedStream
-from aligner_proxy.gateway.second_copies import event_value
+from aligner_proxy.gateway.second_copies import NOTHING, event_value
 from aligner_proxy.gateway.streaming.budget import StreamAccount, bytes_of
 from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
@@ -169,7 +169,7 @@ class CallStream:
         call_chars = None if self._has_given_up else self._read_calls(arrived.item)
         if call_chars is None and not self._waiting:
             item = self._deliver(arrived)
-            return () if item is None else [item]
+            return () if item is NOTHING else [item]
         self._waiting.add(arrived, call_chars or 0)
         self._has_given_up |= self._waiting.are_too_many or self._decoder.fault is not None
         return () if self._open and not self._has_given_up else await self._end_calls()
@@ -228,16 +228,16 @@ class CallStream:
         return items
 
     async def _make_items(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
-        """`make_item` of each row of `columns` without None, and with pauses, since there may be thousands of rows."""
+        """`make_item` of each row of `columns` without `NOTHING`, with pauses, since rows may be thousands."""
         items = []
         for row in zip(*columns, strict=True):
-            if (item := make_item(*row)) is not None:
+            if (item := make_item(*row)) is not NOTHING:
                 items.append(item)
             await self._time.pause()
         return items
 
     def _deliver(self, event: _WaitingEvent) -> object:
-        """The item of an event that does not wait, or None; it may repeat a call that was corrected before."""
+        """The item of an event that does not wait, or `NOTHING`; it may repeat a call that was corrected before."""
         if not self._calls.has_edits:
             # what cannot be read here cannot be read by the judge of the texts beside the answer, either
             with contextlib.suppress(NotPutIn):
@@ -285,7 +285,7 @@ class CallStream:
         return new_arguments
 
     def _without_copies(self, item: Any, event: _WaitingEvent) -> object:
-        """The item without copies of what was removed from calls, or None; raises `CopyStays` or `NotPutIn`."""
+        """The item without copies of what was removed from calls, or `NOTHING`; raises `CopyStays` or `NotPutIn`."""
         cleaned = self._calls.copies.clean(item, event.own_texts, event.own_texts, edited=False)
         self._calls.copies.check()
         return cleaned

@@ -21,7 +21,7 @@ from aligner_proxy.formats.base import StreamEvent, corrected_texts
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics, second_copies
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
-from aligner_proxy.gateway.second_copies import DeliveredTexts, StreamCopies
+from aligner_proxy.gateway.second_copies import NOTHING, DeliveredTexts, StreamCopies
 from aligner_proxy.gateway.side_texts import delivered_texts
 from aligner_proxy.gateway.streaming.line import PACKED_FROM
 from aligner_proxy.gateway.streaming.opening import Opening
@@ -226,7 +226,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
             for each in (item,) if reasoning is None else reasoning.feed(item):
                 cleaned = copies.clean(each, own_texts, unchanged_texts, edited=self._is_beside_edit(queued))
-                if cleaned is not None:
+                if cleaned is not NOTHING:
                     items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
             await self._time.pause()
         copies.check()

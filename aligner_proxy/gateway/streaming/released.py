@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from aligner_proxy.errors import CopyStays, NotPutIn, Shed
 from aligner_proxy.formats.base import ContentBlock, StreamEvent
 from aligner_proxy.gateway import metrics
-from aligner_proxy.gateway.second_copies import StreamCopies, copy_outcome, withdraw_corrections
+from aligner_proxy.gateway.second_copies import NOTHING, StreamCopies, copy_outcome, withdraw_corrections
 from aligner_proxy.gateway.streaming.line import QueuedEvent
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.pipeline import outcomes
@@ -219,7 +219,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             queued = self._pop_event()
             if self._skipped_count:
                 self._skipped_count -= 1
-            elif not self._leaves_out(queued) and (item := self._make_item(queued))[0] is not None:
+            elif not self._leaves_out(queued) and (item := self._make_item(queued))[0] is not NOTHING:
                 yield item
 
     @property
@@ -280,7 +280,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                     self._copies.add_removed(original, corrected)
 
     def _without_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
-        """The item without copies of removed text; None if nothing is left of it.
+        """The item without copies of removed text; `NOTHING` if nothing is left of it.
 
         What went out before an edit cannot be taken back: `Blocked` is raised if the policy then prefers an error.
         """
