@@ -315,27 +315,12 @@ def loses_turn(candidate: Candidate) -> bool:
     """Whether a speaker has fewer lines in text that has the form of a requested dialogue.
 
     This applies to flagged lines, too, because to a detector a line of a dialogue looks like an invented turn, and the
-    next line answers it. A line may be rewritten. A turn of which something stays is not lost, even without its name.
+    next line answers it. A line may be rewritten, and lose a sentence if the name before it stays.
     """
     lines_before = candidate.before.read(_count_speaker_lines)
     # in a dialogue somebody speaks at least twice; this is quickly counted, the turns are not
     spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
-    missing = spoken - candidate.after.read(_count_speaker_lines)
-    return bool(missing) and bool(missing - _count_names_lost(candidate))
-
-
-def _count_names_lost(candidate: Candidate) -> Counter[str]:
-    """Number of removed segments with the name of a speaker who says something more behind them, by name."""
-    removed = candidate.removed_segments
-    names_lost = Counter[str]()
-    behind = ""
-    for index, piece in reversed([*enumerate(candidate.pieces)]):
-        speakers = speaker_lines(piece.text)
-        if index in removed and behind and not speaker_lines(behind):
-            names_lost += speakers
-        if index not in removed or speakers:
-            behind = piece.text
-    return names_lost
+    return bool(spoken) and bool(spoken - candidate.after.read(_count_speaker_lines))
 
 
 def tears_pair(candidate: Candidate) -> bool:

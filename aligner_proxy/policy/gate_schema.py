@@ -61,7 +61,7 @@ class GateSwitches(BaseModel):
     lost_list_item: Switch | None = None
     """A list item that must be kept lost its bullet or its number."""
     lost_turn: Switch | None = None
-    """In an answer that is a dialogue from its beginning, a whole turn is gone."""
+    """In an answer that is a dialogue from its beginning, a speaker has fewer lines than before."""
     torn_pair: Switch | None = None
     """The edit has half a pair: emphasis, quotation marks, brackets or tags of which one sign is missing."""
     invented_fact: Switch | None = None

@@ -53,14 +53,6 @@ SPEAKERS: list[tuple[str, str]] = [
     ("> **Note:** You are a fool. Use some soap on it.", "> **Note:** Use some soap on it."),
     ("The problem is: You are a fool. Use some soap on it.", "Use some soap on it."),
     ("Use some soap on it. You fool: Keep it dry. Then water it daily.", "Use some soap on it. Then water it daily."),
-    (
-        "Tom: Is it dry?\nThe Fool: It is dry. Go and paint it.\nTom: Thanks a lot.",
-        "Tom: Is it dry?\nGo and paint it.\nTom: Thanks a lot.",
-    ),
-    (
-        "Tom: Is it dry?\nAnna: You are a fool.\nIt is dry now.\nTom: Thanks.",
-        "Tom: Is it dry?\nIt is dry now.\nTom: Thanks.",
-    ),
 ]
 
 

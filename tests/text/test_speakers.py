@@ -75,9 +75,11 @@ def test_a_line_may_be_rewritten_and_lose_a_sentence() -> None:
     assert verdict(rude, edited, 1, 4) == Verdict(edited, None, 2)
 
 
-def test_a_turn_that_goes_on_may_lose_its_name() -> None:
+def test_a_turn_that_goes_on_does_not_lose_its_name() -> None:
     rude = TALK.replace("Nearly.", "You fool. Nearly.")
-    edited = TALK.replace("Bo: Nearly.", "Nearly.")
+    found = verdict(rude, TALK.replace("Bo: Nearly.", "Nearly."), 1)
+    assert (found.text, found.dropped) == (rude, (GateRule.LOST_TURN,))
+    edited = TALK
     assert verdict(rude, edited, 1) == Verdict(edited, None, 1)
 
 
