@@ -243,7 +243,7 @@ class Policy:
     if_nothing_remains: IfNothingRemains = IfNothingRemains.ORIGINAL
     declines_harm_alone: bool = False  # if_nothing_remains counts only where a safety objective was violated
     decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
-    decline_within: float = 2.0  # next to a harmful segment, others count as harmful from this far below
+    decline_within: float = 2.5  # next to a harmful segment, others count as harmful from this far below
     decline_whole_answers: bool = True  # if_nothing_remains counts where an answer is harmful as a whole, too
     caution: float = 0.0  # score above which a segment is flagged
     score_only: bool = False  # the engine scores the answer and edits nothing

@@ -74,7 +74,7 @@ def test_every_level_says_its_own_and_the_later_wins(file: Path) -> None:
     }
     policy = resolved(file, data)
     assert (policy.if_nothing_remains, policy.decline) == (IfNothingRemains.DECLINE, (("", "No ({objective})."),))
-    assert policy.decline_within == 2.0
+    assert policy.decline_within == 2.5
     policy = resolved(file, data, team_id="a")
     assert policy.decline_within == 4.0
     assert dict(policy.decline) == {"": "No.", "de": "Nein."}
