@@ -128,6 +128,8 @@ class OutlineTable:
 
     head: Sequence[OutlineLine]
     rows: Sequence[OutlineLine]
+    is_loose: bool = False
+    """Whether it is only rows one below the other, without a rule."""
 
 
 class Outline:
@@ -145,11 +147,11 @@ class Outline:
         """By the first segment of its line, the item."""
         self._by_line_end = {item.line.segments.stop: item for item in self.items}
         """By the segment after its line, the item."""
-        self.tables = list(_find_tables(self.lines, in_table=in_table))
+        self._grids = list(_find_grids(self.lines, in_table=in_table))
+        """The tables and the loose rows, which lose their bars as those of tables do."""
+        self.tables = [grid for grid in self._grids if not grid.is_loose]
         self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
         """By the first segment of its head, the table."""
-        self._grids = list(_find_tables(self.lines, in_table=in_table, loose=True))
-        """The tables, and rows one below the other without a rule, which lose their bars as those of tables do."""
         in_rows = {line.segments.start for line in self.lines if line.is_row}
         self.fresh = [start for start in outside if start not in in_rows]
         self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
@@ -535,20 +537,15 @@ def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
         rows = []
 
 
-def _find_tables(
-    lines: Sequence[OutlineLine], *, in_table: bool = False, loose: bool = False
-) -> Iterator[OutlineTable]:
-    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`.
-
-    Rows without a rule below the first count as a table only if `loose`.
-    """
+def _find_grids(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
+    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`; and loose rows."""
     for number, rows in enumerate(_runs_of_rows(lines)):
         if in_table and not number:
             yield OutlineTable((), rows)
         elif len(rows) > 1 and rows[1].is_rule:
             yield OutlineTable(rows[:2], rows[2:])
-        elif loose and len(rows) > 1:
-            yield OutlineTable((), rows)
+        elif len(rows) > 1:
+            yield OutlineTable((), rows, is_loose=True)
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
@@ -561,8 +558,8 @@ def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tupl
     """The segments of each table row, and its number of cells as text; the text may begin `in_table`."""
     if not any("|" in piece.text for piece in pieces):
         return []
-    tables = _find_tables(list(_read_lines(pieces, in_table=in_table)), in_table=in_table)
-    table_rows = (row for table in tables for row in (*table.head, *table.rows))
+    grids = _find_grids(list(_read_lines(pieces, in_table=in_table)), in_table=in_table)
+    table_rows = (row for grid in grids if not grid.is_loose for row in (*grid.head, *grid.rows))
     return [(row.segments, str(_count_cells(row.text))) for row in table_rows]
 
 
