@@ -38,10 +38,18 @@ _SIGNS = re.escape(MARKS + CLOSING)
 _WIDE_END = re.compile(rf"(?<![{WIDE}])[{WIDE}]+[{re.escape(CLOSING)}]*(?=[^{_SIGNS}])")
 _MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 BULLET = "-"
-_SPEAKER_LINE = re.compile(
-    r"[ \t>*_#-]{0,12}\[?(?P<name>[^\W_][^\n:*_\"?!;\[\]()]{0,39}?)"  # the speaker, perhaps emphasised or in brackets
-    r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps a remark, then colon and speech
-)
+
+
+def speaker_pattern(colons: str, before_name: str = "") -> str:
+    """A pattern of the signs before a speaker, `before_name`, and the name up to its colon, one of `colons`.
+
+    The name may be emphasised or in brackets, with a remark behind it: "> **Ada** (laughs)".
+    """
+    name = rf"(?P<name>[^\W_][^\n{colons}*_\"?!;\[\]()]{{0,39}}?)"
+    return rf"[ \t>*_#-]{{0,12}}{before_name}\[?{name}[ \t]{{0,3}}(?:\([^()\n]{{1,40}}\))?[\]*_ \t]{{0,6}}"
+
+
+_SPEAKER_LINE = re.compile(speaker_pattern(":") + r":[*_]{0,4}[ \t]{1,9}\S")
 _BARE_NAME = re.compile(r".{1,60}:[*_\]]{0,4}")
 _SPEECH = "x"
 """Put in place of what a speaker says."""

@@ -10,6 +10,7 @@ import re
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES
+from aligner_proxy.text.structure import speaker_pattern
 
 _TITLE = re.compile(
     rf"[ \t>{PICTURES}{JOINERS}]{{0,12}}"
@@ -17,10 +18,11 @@ _TITLE = re.compile(
     r"[ \t]*(?:[:\uff1a]|[-\u2013\u2014](?=[ \t]))?(?=[ \t]+\S)"
 )
 """Matches the emphasised title of an item and the sign after it, if more text follows."""
+_TIME = r"(?:\[?\d{1,2}:\d\d(?::\d\d)?\]?[ \t]+(?:-[ \t]+)?)?"
+"""Matches the time of a line in the log of a chat, if there is one."""
 _SPEAKER = re.compile(
-    r"[ \t>*_#-]{0,12}(?:\[?\d{1,2}:\d\d(?::\d\d)?\]?[ \t]+(?:-[ \t]+)?)?"  # the time, in the log of a chat
-    r"\[?(?P<name>[^\W_][^\n:\uff1a*_\"?!;\[\]()]{0,39}?)[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}"
-    r"(?::[*_]{0,4}(?=[ \t]+\S)|\uff1a[*_]{0,4})(?:[ \t]*\([^()\n]{1,40}\)(?=[ \t]+\S))?"  # perhaps a remark
+    speaker_pattern(":\uff1a", before_name=_TIME)
+    + r"(?::[*_]{0,4}(?=[ \t]+\S)|\uff1a[*_]{0,4})(?:[ \t]*\([^()\n]{1,40}\)(?=[ \t]+\S))?"  # perhaps a remark
 )
 """Matches the name of a speaker with its colon, if more text follows."""
 _MOST_NAMES = 4
