@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -17,7 +16,7 @@ import httpx
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.engine_schema import engine_address
+from aligner_proxy.policy.engine_schema import engine_address, is_web_address
 
 _WAIT_S = 5.0
 """Seconds to wait for an answer."""
@@ -55,7 +54,7 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
 
     For example: aligner-proxy health --port 4000
     """
-    if gateway is not None and not _is_web_address(gateway):
+    if gateway is not None and not is_web_address(gateway):
         raise ConfigError("--gateway must be an address such as http://127.0.0.1:4000")
     processes = [_check_engine(_resolve_engine_address(engine))]
     if gateway or not engine:
@@ -69,16 +68,6 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
             status = (process.status, _COLOUR.get(process.status, "red"))
             echo(f"{process.name} ", status, f"{reasons} at {process.address}")
     sys.exit(0 if processes[0].serves else 1)
-
-
-def _is_web_address(address: str) -> bool:
-    """Whether a client can ask this address by HTTP."""
-    try:
-        parts = urlsplit(address)
-        # Reading the port checks it.
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _overall_status(processes: list[ProcessHealth]) -> str:

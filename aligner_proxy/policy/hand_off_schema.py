@@ -7,19 +7,16 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from aligner_proxy.policy.engine_schema import is_web_address
+
 _FORM = "must be an address such as https://desk.example/doubts"
 
 
 def _check_url(url: str) -> str:
     """Check the URL of a webhook; raises `ValueError`."""
-    try:
-        parts = urlsplit(url)
-        # Only reading the port checks it.
-        port = parts.port
-    except ValueError:
-        raise ValueError(_FORM) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if not is_web_address(url):
         raise ValueError(_FORM)
+    parts = urlsplit(url)
     if parts.username or parts.password or parts.fragment:
         raise ValueError(f"{_FORM}, without user, password and fragment: reports are signed instead (secret_env)")
     return url
