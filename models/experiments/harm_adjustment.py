@@ -85,9 +85,14 @@ SHARES = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Shares of the harm found before that the table compares."""
 SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shifts that the table compares, in nats."""
-GOOD, AUTHORS, UNSEEN, SHORT = "good_answers", "authors", "unseen", "short_pairs"
-"""Sets that measure: good answers of our own, answers of `TEST_AUTHORS` about harm, insults of unseen wording, and
-short answers."""
+GOOD = "good_answers"
+"""A set that measures: good answers of our own."""
+AUTHORS = "authors"
+"""Another: answers of `TEST_AUTHORS` about harm."""
+UNSEEN = "unseen"
+"""Another: insults of unseen wording."""
+SHORT = "short_pairs"
+"""Another: short answers."""
 
 
 class AdjustmentRecipe(NetRecipe):

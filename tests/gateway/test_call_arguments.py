@@ -25,7 +25,7 @@ from aligner_proxy.gateway.second_copies import StreamCopies
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Status
 from tests.gateway.test_guardrail import build, data, ledger_of, user
-from tests.support.rounds import counted, rounds
+from tests.support.rounds import count_items, rounds
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, response_event
 
@@ -664,7 +664,7 @@ async def test_other_tasks_run_while_a_call_in_many_pieces_arrives(
     monkeypatch.setattr(TimeSlice, "LONGEST_S", -1.0)  # each pause gives the loop away
     for form in FORMATS:
         async with rounds() as items_by_round:
-            items, _, _ = await streamed(guard, form, "hold", counted(form.stream(GIVEN), items_by_round))
+            items, _, _ = await streamed(guard, form, "hold", count_items(form.stream(GIVEN), items_by_round))
         assert set(form.put_together(items)) == {WANTED}
         assert max(items_by_round) < 4, form.name
 
@@ -676,12 +676,12 @@ async def test_what_a_long_call_lost_is_looked_for_in_a_thread(
     on_loop: list[str] = []
 
     def note_thread(name: str, function: Any) -> Any:
-        def noted(*arguments: Any) -> Any:
+        def call_noting_thread(*arguments: Any) -> Any:
             if threading.current_thread() is threading.main_thread():
                 on_loop.append(name)
             return function(*arguments)
 
-        return noted
+        return call_noting_thread
 
     monkeypatch.setattr(RemovedText, "add", note_thread("add", RemovedText.add))
     for name in ("prose_literals", "has_prose_outside_literals"):

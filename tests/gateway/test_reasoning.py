@@ -21,7 +21,7 @@ from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT, chunk
 from tests.gateway.test_guardrail import build, data, user
-from tests.support.rounds import counted, rounds
+from tests.support.rounds import count_items, rounds
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import broken_flow, chat_text, flow, message_items, read_into
 
@@ -179,7 +179,7 @@ async def test_other_tasks_run_while_long_reasoning_is_taken_out(
     monkeypatch.setattr(TimeSlice, "LONGEST_S", -1.0)  # each pause gives the loop away
     items = [*(chunk(reasoning_content="So. ") for _ in range(20)), *CHUNKS]
     async with rounds() as items_by_round:
-        told, _ = await streamed(guard, "drop", counted(items, items_by_round))
+        told, _ = await streamed(guard, "drop", count_items(items, items_by_round))
     assert chat_text(told) == "So."
     assert max(items_by_round) < 4
 

@@ -228,13 +228,13 @@ async def test_what_a_long_answer_lost_is_looked_for_in_a_thread(
     assert on_loop == [count == 1] * 2
 
 
-def cited(text: str) -> dict[str, Any]:
+def make_cited_block(text: str) -> dict[str, Any]:
     """A text block of Messages with a citation behind it."""
     note = {"type": "char_location", "cited_text": "Section 4", "document_index": 0, "start_char_index": 4}
     return {"type": "text", "text": text, "citations": [note]}
 
 
-async def streamed(guard: AlignerGuardrail, path: str, items: list[Any], model: str) -> list[Any]:
+async def send_stream(guard: AlignerGuardrail, path: str, items: list[Any], model: str) -> list[Any]:
     """What goes out, without the closing comment."""
     user = UserAPIKeyAuth(request_route=path)
     data = {"model": model, "litellm_call_id": "c", "metadata": {}, "messages": []}
@@ -247,10 +247,14 @@ async def streamed(guard: AlignerGuardrail, path: str, items: list[Any], model: 
 async def test_a_citation_goes_with_the_text_that_was_edited_and_stays_beside_others(
     guard: AlignerGuardrail, model: str
 ) -> None:
-    blocks = [cited("The harbour opens at nine."), cited("It is near. You fool."), cited("It closes at six.")]
+    blocks = [
+        make_cited_block("The harbour opens at nine."),
+        make_cited_block("It is near. You fool."),
+        make_cited_block("It closes at six."),
+    ]
     body = {"type": "message", "content": blocks, "usage": {}, "stop_reason": "end_turn", "stop_sequence": None}
     raw = "".join(frames(message_events(body, lambda text: [text]))).encode()
-    told = events(await streamed(guard, "/v1/messages", [raw], model))
+    told = events(await send_stream(guard, "/v1/messages", [raw], model))
     notes = [event for event in told if event.get("delta", {}).get("type") == "citations_delta"]
     # an empty citation breaks clients
     assert [(event["index"], event["delta"].get("citation")) for event in notes] == [
@@ -265,7 +269,7 @@ async def test_an_annotation_goes_with_the_text_that_was_edited(guard: AlignerGu
     item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
     body = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "output": [item]}
     items = [response_event(event) for event in response_events(body, lambda text: [text])]
-    told = await streamed(guard, "/v1/responses", items, model)
+    told = await send_stream(guard, "/v1/responses", items, model)
     assert "response.output_text.annotation.added" in map(kind, items)
     assert "response.output_text.annotation.added" not in map(kind, told)
     assert len(told) == len(items) - 1

@@ -27,8 +27,8 @@ async def rounds() -> AsyncIterator[list[int]]:
         beginning.cancel()
 
 
-def counted(items: Iterable[_T], counts: list[int]) -> Iterator[_T]:
-    """The items, each of which is counted in the round in which it is taken."""
+def count_items(items: Iterable[_T], counts: list[int]) -> Iterator[_T]:
+    """The items, each of which is count_items in the round in which it is taken."""
     for item in items:
         counts[-1] += 1
         yield item
