@@ -160,13 +160,14 @@ _SILENCE_S = 0.9
 """While the upstream is silent: four times as long as the gateway is."""
 
 
-def test_heartbeats_trouble_nobody(reader: Reader, gateway: Gateway) -> None:
+@pytest.mark.parametrize("mode", ["quick", "hesitant"])
+def test_heartbeats_trouble_nobody(reader: Reader, gateway: Gateway, mode: str) -> None:
     """The upstream falls silent in the middle; then the answer goes on, or is refused when some of it was sent."""
     gate = uuid.uuid4().hex
-    every = reader.cases(["quick", "hesitant"], f"paused {gate}", ["stream"])
-    cases = [case for case in every if not reader.is_foreign(case)]
+    # With the raw stream no more than the engine has places: one that finds none for 5 s goes out as it came.
+    cases = [case for case in reader.cases([mode], f"paused {gate}", ["stream"]) if not reader.is_foreign(case)]
     endpoint = cases[0].way.split()[0]
-    model = f"quick{SUFFIXES[endpoint]}"
+    model = f"{mode}{SUFFIXES[endpoint]}"
     with ThreadPoolExecutor(2) as pool:
         pending = pool.submit(reader.read_batch, cases)
         silent = pool.submit(RAW[endpoint], gateway, f"paused {gate}", model=model)
@@ -180,7 +181,7 @@ def test_heartbeats_trouble_nobody(reader: Reader, gateway: Gateway) -> None:
     assert len(silent.result().raw.splitlines()) > len(steady.raw.splitlines()) + 2, "there were no heartbeats"
     failures = [
         unlike(case, reading, Reading(KIND, reader.finish(case), USAGE))
-        if case.model.startswith("quick")
+        if mode == "quick"
         else not_refused(case, reading)
         for case, reading in zip(cases, readings, strict=True)
     ]

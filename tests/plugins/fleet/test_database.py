@@ -209,7 +209,7 @@ def test_when_there_is_too_much_the_first_go_and_their_room_is_used_again(server
     # Of letters without a pattern, which PostgreSQL cannot compress.
     text = Random(7).randbytes(12_000).hex()
     sizes = []
-    for _ in range(2):
+    for _ in range(4):
         filled(server.database, [NOW - n for n in range(60)], answer=text)
         sizes.append(size(server))
         store = DatabaseStore(server.database)
@@ -221,7 +221,9 @@ def test_when_there_is_too_much_the_first_go_and_their_room_is_used_again(server
         left = kept(server.database)
         assert left == [f"call-{n}" for n in range(60 - len(left), 60)], "what was added first went first"
         assert tidy(server.database, RetentionLimits(MONTH_S, 2**20)) == 0
-    assert sizes[1] < sizes[0] * 1.5, "it did not grow by another sixty"
+    # From the second round on what is kept and another sixty take the room. A table that reuses none grows to more than
+    # twice that; one that does, by some pages.
+    assert sizes[3] < sizes[1] * 1.5
 
 
 def test_older_tables_are_brought_up_to_date_by_one_of_several_gateways(server: PostgresProcess) -> None:
