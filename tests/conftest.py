@@ -108,8 +108,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if _unfrozen.is_set():
         _unfrozen.clear()
         gc.freeze()
-    folders = {*_OF_PROXIES, "attacks"}
-    if item.path.parent.name in folders and (nextitem is None or nextitem.path.parent.name not in folders):
+    is_last = nextitem is None or nextitem.path.parent.name not in _STOPPING
+    if item.path.parent.name in _STOPPING and is_last:
         from tests.e2e.processes import stop_proxies
 
         stop_proxies(item.config)
@@ -140,6 +140,8 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 _OF_PROXIES = ("clients", "conformance", "e2e")
 """Folders in which every test is one of a real proxy."""
+_STOPPING = {*_OF_PROXIES, "attacks"}
+"""Folders with tests of real proxies, which stop behind the last of them."""
 _OF_MODELS = Path(__file__).parent / "models"
 """The tests of what makes and measures aligners, in which few do not compute."""
 _COMPUTES = re.compile(
@@ -172,7 +174,7 @@ def _computes(path: Path) -> bool:
 _TOGETHER = {"clients": "SHARED", "conformance": "SHARED", "faults": "faults", "fleet": "fleet"}
 """Folders whose files fill one table together or share a test bed, and what they share with others."""
 _SHARED = re.compile(r"^DEPLOYMENT = ([A-Z]+)$", re.MULTILINE)
-"""How an end-to-end test file says that it shares its proxies with all files that say the same."""
+"""How a test file of real proxies says that it shares them with all files that say the same."""
 
 
 class Together(LoadScopeScheduling):
@@ -186,7 +188,8 @@ class Together(LoadScopeScheduling):
 @functools.cache
 def _proxies_of(file: Path) -> str | None:
     """The deployment that a file shares with others, if it does."""
-    shared = _SHARED.search(file.read_text(encoding="utf-8")) if file.parent.name == "e2e" else None
+    is_of_proxies = file.parent.name in _STOPPING
+    shared = _SHARED.search(file.read_text(encoding="utf-8")) if is_of_proxies else None
     return shared[1] if shared else None
 
 

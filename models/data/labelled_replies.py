@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -382,9 +382,11 @@ def read_strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledRe
     ]
 
 
-def read_written_answers(folder: Path = OWN) -> list[LabelledReply]:
-    """All answers written for this project, under the objectives of their files."""
-    return [reply for file in sorted(folder.glob("author_*/*.jsonl")) for reply in _read_author_file(file)]
+@cache
+def read_written_answers(folder: Path = OWN) -> tuple[LabelledReply, ...]:
+    """All answers written for this project, under the objectives of their files; reading 10,000 takes seconds."""
+    files = sorted(folder.glob("author_*/*.jsonl"))
+    return tuple(reply for file in files for reply in _read_author_file(file))
 
 
 def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:

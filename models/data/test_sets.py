@@ -136,10 +136,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
     parser.add_argument("--side", choices=("dev", "test"), default="test")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--limit", type=int, help="write only the first LIMIT pairs of each set")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
-        sets = make_held_out_sets(args.data, args.seed, args.side)
+        sets = make_held_out_sets(args.data, args.seed, args.side, args.limit)
     except (PreferenceError, PairError) as problem:
         sys.exit(str(problem))
     for name, pairs in sets.items():

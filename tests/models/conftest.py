@@ -9,6 +9,7 @@ import pytest
 from models.data.pairs import Pair, read_pairs
 from models.data.test_sets import main as write_sets
 from tests.models.research import research_data
+from tests.support.sampling import examples
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +19,16 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dev_folder(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def set_size() -> int:
+    """How many pairs of each held-out set tests look at: in the sample few, because making a set takes seconds."""
+    return examples(10_000, 25)
+
+
+@pytest.fixture(scope="session")
+def dev_folder(data_dir: Path, set_size: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The development sets as the command writes them; making them takes seconds."""
     folder = tmp_path_factory.mktemp("dev")
-    write_sets(["--data", str(data_dir), "--side", "dev", "--out", str(folder)])
+    write_sets(["--data", str(data_dir), "--side", "dev", "--limit", str(set_size), "--out", str(folder)])
     return folder
 
 

@@ -21,7 +21,7 @@ MAX_LOGIC = 3.6
 
 
 @pytest.mark.slow
-@pytest.mark.some(1)
+@pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("capability", [NEWEST, 80, 86, 89])
 def test_kernels_spill_nothing_and_decode_quickly(capability: int) -> None:

@@ -125,6 +125,7 @@ def joined_items(form: Format, items: Sequence[Any]) -> object:
 async def test_before_a_heartbeat_is_due_nothing_goes_out(form: Format) -> None:
     """So that an answer that is blocked is an HTTP error, where LiteLLM makes one of it."""
     stream = held_stream(form)
+    stream._request.state.policy = Policy("p", keepalive_s=60)  # on a busy machine a short one is due before the end
 
     async def refuse(_exchanges: object, _session_of: object) -> None:
         raise Blocked("timeout")

@@ -11,6 +11,7 @@ from models.data.mixture import build_examples
 from models.data.pairs import Pair
 from models.data.test_sets import make_held_out_sets
 from models.defects import UNSEEN_KINDS
+from tests.support.sampling import examples
 
 pytestmark = pytest.mark.timeout(600)  # making a side takes ten seconds on an idle core
 
@@ -42,12 +43,12 @@ MIXED = {"compared_replies", "marked", "natural", "marked_factual", "marked_spec
 
 @pytest.fixture(scope="module")
 def trained(data_dir: Path) -> list[Pair]:
-    return list(build_examples(data_dir, 1, 500))
+    return list(build_examples(data_dir, 1, examples(500)))
 
 
 @pytest.fixture(scope="module")
-def tested(data_dir: Path) -> dict[str, list[Pair]]:
-    return make_held_out_sets(data_dir, 1, "test")
+def tested(data_dir: Path, set_size: int) -> dict[str, list[Pair]]:
+    return make_held_out_sets(data_dir, 1, "test", set_size)
 
 
 def test_all_test_sets_are_there_and_repeat_no_answer(tested: dict[str, list[Pair]]) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from models.data.preference_sets import GUARD_SETS
+from models.data.test_sets import make_held_out_sets
 from models.evaluate import all as quality
+from models.evaluate.quality import rows
 from models.evaluate.quality.page import Sheet, format_misses, format_table, plot
 from models.evaluate.quality.results import Bound, ResultFolder, RowResult, compare_figures, hash_data
 from models.evaluate.quality.rows import AUTHORS, ROWS, QualityBench
 from models.reporting.statistics import Area, Rate
 from tests.models.evaluate.test_strong_upstreams import data
 from tests.models.train.test_train import aligner
+from tests.support.sampling import examples
 
 __all__ = ["data"]
 _EXACT = "repaired exactly"
@@ -109,6 +113,8 @@ def test_the_command_measures_each_row_once_and_writes_the_page(
 ) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(quality, "PAGE", tmp_path / "quality.md")
+    few = partial(make_held_out_sets, limit=examples(10_000, 25))
+    monkeypatch.setattr(rows, "make_held_out_sets", few)  # making whole ones takes as long as all the rest
     folder = aligner(tmp_path / "made")
     out = tmp_path / "out"
     options = [str(folder), "--data", str(data), "--out", str(out), "--sample", "2", "--page"]
