@@ -173,8 +173,8 @@ def _computes(path: Path) -> bool:
 
 _TOGETHER = {"clients": "SHARED", "conformance": "SHARED", "faults": "faults", "fleet": "fleet"}
 """Folders whose files fill one table together or share a test bed, and what they share with others."""
-_SHARED = re.compile(r"^DEPLOYMENT = ([A-Z]+)$", re.MULTILINE)
-"""How a test file of real proxies says that it shares them with all files that say the same."""
+_PROXIES = re.compile(r"^DEPLOYMENT = (SHARED$)?", re.MULTILINE)
+"""How a test file says that it needs real proxies, and whether it shares them with others."""
 
 
 class Together(LoadScopeScheduling):
@@ -182,15 +182,21 @@ class Together(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return _TOGETHER.get(Path(path).parts[1]) or _proxies_of(self.config.rootpath / path) or path
+        return _TOGETHER.get(Path(path).parts[1]) or _scope_of_proxies(self.config.rootpath / path) or path
 
 
 @functools.cache
-def _proxies_of(file: Path) -> str | None:
-    """The deployment that a file shares with others, if it does."""
-    is_of_proxies = file.parent.name in _STOPPING
-    shared = _SHARED.search(file.read_text(encoding="utf-8")) if is_of_proxies else None
-    return shared[1] if shared else None
+def _scope_of_proxies(file: Path) -> str | None:
+    """What the files with real proxies have in common: with the shared ones, or with others; None for other files.
+
+    A worker that starts proxies imports LiteLLM once more for them (e2e/warm_litellm.py), so two of them start all.
+    """
+    if file.parent.name not in ("attacks", "e2e"):
+        return None
+    proxies = _PROXIES.search(file.read_text(encoding="utf-8"))
+    if proxies and proxies[1]:
+        return "SHARED"
+    return "other proxies" if proxies or file.parent.name == "e2e" else None
 
 
 @pytest.hookimpl(optionalhook=True)
