@@ -457,6 +457,8 @@ class Candidate:
     """Edits that have half a pair of signs (pair_completion.py)."""
     brevity_flags: BrevityFlags | None = None
     """The pieces that were flagged for an objective about brevity; None if there are none."""
+    clear_harm: Collection[int] = ()
+    """The numbers of the pieces that are clearly harmful."""
 
     @cached_property
     def after(self) -> TextFacts:

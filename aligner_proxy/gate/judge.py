@@ -39,6 +39,7 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
     BREVITY_OBJECTIVES,
     LOCAL_EDITOR,
+    SAFETY_OBJECTIVES,
     Correction,
     Finding,
     GateRule,
@@ -75,6 +76,10 @@ NONE: Mapping[str, Rule] = MappingProxyType({})
 """No rules of plugins."""
 ABOUT_THE_WHOLE = frozenset({GateRule.EMPTY, GateRule.TOO_SHORT, GateRule.TOO_LONG})
 """Rules that all edits together may break although none does alone; choosing which edits to drop would be arbitrary."""
+_CLEAR_NATS = 2.0
+"""Nats above the threshold from which a turn of a dialogue counts as harm, and may go. Of 621 sentences of dialogues
+that were asked for, the embedded head scored none above 0.2 under `harmless`; of 56 insults planted in them, more than
+half above 2 (2026-11-29). Under `helpful` it scored good turns up to 5.6, since they look like invented ones."""
 UNFLAGGED = "unflagged_changed"
 """Not a rule: the correction changes an unflagged segment, which an engine with a detector head never does."""
 # Limits on the cost of trying edits one by one; with more edits, adjacent ones are tried together.
@@ -179,9 +184,8 @@ def judge_next(
     open_rest = original[closed.chars :]
     pieces = structure.match_segments(structure.split(open_rest), [verdict.text for verdict in verdicts])
     flagged = [verdict.flagged for verdict in verdicts]
-    brief = _brief_segments(verdicts, policy)
     edits_to_judge = [move_edit(edit, closed, -1)]
-    case = _GateCase.from_edits(open_rest, pieces, flagged, edits_to_judge, policy, NONE, released, brief)
+    case = _GateCase.from_edits(open_rest, pieces, flagged, edits_to_judge, policy, NONE, released, verdicts)
     broken = case.objections(case.changes)
     effects = {move_edit(e, closed, 1): move_parts(parts, first) for e, parts in case.effects.items()}
     case.close(released)
@@ -218,6 +222,8 @@ class _GateCase:
     """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
     brevity_flags: BrevityFlags | None = None
     """The pieces that were flagged for an objective about brevity; None if there are none."""
+    clear_harm: frozenset[int] = frozenset()
+    """The numbers of the pieces that are clearly harmful (`_find_clear_harm`)."""
 
     @classmethod
     def from_correction(
@@ -236,8 +242,8 @@ class _GateCase:
             proposed = edits.edits_by_comparison(original, pieces, correction.text)
         if proposed is None:
             return None
-        brief = _brief_segments(correction.segments, policy) if flagged is not None else frozenset()
-        return cls.from_edits(original, pieces, flagged, proposed, policy, further, brief=brief)
+        verdicts = correction.segments if flagged is not None else ()
+        return cls.from_edits(original, pieces, flagged, proposed, policy, further, verdicts=verdicts)
 
     @classmethod
     def from_edits(
@@ -249,9 +255,12 @@ class _GateCase:
         policy: Policy,
         further: Mapping[str, Rule] = NONE,
         released: ReleasedAnswer | None = None,
-        brief: frozenset[int] = frozenset(),
+        verdicts: Sequence[SegmentScore] = (),
     ) -> _GateCase:
-        """The case of these edits and of those `released`, which are not judged again; `flagged` is None if unknown."""
+        """The case of these edits and of those `released`, which are not judged again; `flagged` is None if unknown.
+
+        `verdicts` are the detector's on the first pieces, or empty.
+        """
         released = released or ReleasedAnswer(closed=NOTHING)
         closed = released.closed
         open_edits = released.open_edits
@@ -260,16 +269,8 @@ class _GateCase:
         before = TextFacts(undisguised.text, closed.before)
         plain_edits = {edit: _undisguise_edit(edit, undisguised) for edit in proposed}
         proposals = _trace_edits(plain_edits, before, plain_pieces, flagged, policy)
-        effects: EditEffects = proposals
-        if before.read(edits.has_outline):
-            count = released.segments - len(closed.pieces)
-            removed = removed_segments(open_edits)
-            in_table = closed.before.ends_in_table
-            effects = complete_edits(original, pieces, proposals, count, removed, in_table=in_table)
-        torn_edits: Collection[Edit] = ()
-        if any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in effects):
-            around = Surroundings(closed is not NOTHING, closed.open_halves)
-            effects, torn_edits = complete_pairs(original, pieces, effects, around)
+        count = released.segments - len(closed.pieces)
+        effects, torn_edits = _complete(original, pieces, proposals, before, open_edits, count, closed)
         all_effects = {**open_edits, **effects}
         original_edits = {plain_edits.get(edit) or _undisguise_edit(edit, undisguised): edit for edit in all_effects}
         torn = frozenset(edit for edit, original_edit in original_edits.items() if original_edit in torn_edits)
@@ -284,6 +285,7 @@ class _GateCase:
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
+        brief = _brief_segments(verdicts, policy)
         flags = BrevityFlags([piece.text for piece in plain_pieces], brief) if brief else None
         return cls(
             original,
@@ -298,6 +300,7 @@ class _GateCase:
             torn,
             closed,
             flags,
+            _find_clear_harm(verdicts, policy),
         )
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
@@ -309,7 +312,15 @@ class _GateCase:
         sources = self.policy.source_texts
         objectives = self.policy.objectives
         return Candidate(
-            self.before, self.pieces, objectives, changes, sources, self.closed, self.torn, self.brevity_flags
+            self.before,
+            self.pieces,
+            objectives,
+            changes,
+            sources,
+            self.closed,
+            self.torn,
+            self.brevity_flags,
+            self.clear_harm,
         )
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
@@ -347,6 +358,21 @@ def _brief_segments(segments: Sequence[SegmentScore], policy: Policy) -> frozens
     )
 
 
+def _find_clear_harm(segments: Sequence[SegmentScore], policy: Policy) -> frozenset[int]:
+    """The numbers of the segments that were flagged for an objective about safety by more than `_CLEAR_NATS`."""
+    names = [objective.name for objective in policy.objectives]
+    safety: set[int | None] = {number for number, name in enumerate(names) if name in SAFETY_OBJECTIVES}
+    # a verdict that names no objective can only be about the only one
+    if len(safety) == len(policy.objectives):
+        safety.add(None)
+    line = policy.caution + _CLEAR_NATS
+    return frozenset(
+        number
+        for number, segment in enumerate(segments)
+        if segment.flagged and segment.objective in safety and segment.score is not None and segment.score > line
+    )
+
+
 def _undisguise_edit(edit: Edit, undisguised: UndisguisedText) -> Edit:
     """Translate an edit of the original to the undisguised text."""
     return replace(
@@ -355,6 +381,30 @@ def _undisguise_edit(edit: Edit, undisguised: UndisguisedText) -> Edit:
         end=undisguised.place_in_undisguised(edit.end),
         text=undisguise(edit.text).text,
     )
+
+
+def _complete(
+    original: str,
+    pieces: Sequence[Segment],
+    proposals: EditEffects,
+    before: TextFacts,
+    released: EditEffects,
+    first_open: int,
+    closed: ClosedAnswer,
+) -> tuple[EditEffects, Collection[Edit]]:
+    """The proposed edits with what must go with them, and those that have half a pair of signs.
+
+    `original` is the text after `closed`. Segments before `first_open` have gone out, with the edits `released`.
+    """
+    effects = proposals
+    if before.read(edits.has_outline):
+        removed = removed_segments(released)
+        in_table = closed.before.ends_in_table
+        effects = complete_edits(original, pieces, proposals, first_open, removed, in_table=in_table)
+    if not any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in effects):
+        return effects, ()
+    around = Surroundings(closed is not NOTHING, closed.open_halves)
+    return complete_pairs(original, pieces, effects, around)
 
 
 def _choose_changes(case: _GateCase) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:

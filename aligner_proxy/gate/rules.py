@@ -41,6 +41,7 @@ from aligner_proxy.text.structure import (
     one_line,
     repeats_objective,
     speaker_lines,
+    speaker_segments,
     speaker_turns,
     split,
 )
@@ -315,12 +316,30 @@ def loses_turn(candidate: Candidate) -> bool:
     """Whether a speaker has fewer lines in text that has the form of a requested dialogue.
 
     This applies to flagged lines, too, because to a detector a line of a dialogue looks like an invented turn, and the
-    next line answers it. A line may be rewritten, and lose a sentence if the name before it stays.
+    next line answers it. A line may be rewritten, and lose a sentence if the name before it stays. A whole turn may go
+    only if each of its sentences is clearly harmful.
     """
     lines_before = candidate.before.read(_count_speaker_lines)
     # in a dialogue somebody speaks at least twice; this is quickly counted, the turns are not
     spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
-    return bool(spoken) and bool(spoken - candidate.after.read(_count_speaker_lines))
+    if not spoken:
+        return False
+    lost_lines = spoken - candidate.after.read(_count_speaker_lines)
+    return bool(lost_lines and lost_lines - _count_closed_losses(candidate) - _count_harmful_turns(candidate))
+
+
+def _count_closed_losses(candidate: Candidate) -> Counter[str]:
+    """Number of lines that each speaker lost in the closed beginning, by edits that were judged before."""
+    before = candidate.before.closed.read(_count_speaker_lines) or Counter[str]()
+    after = candidate.after.closed.read(_count_speaker_lines) or Counter[str]()
+    return before - after
+
+
+def _count_harmful_turns(candidate: Candidate) -> Counter[str]:
+    """Number of turns of each speaker that are removed completely, and of which each sentence is clearly harmful."""
+    harm = candidate.removed_segments.intersection(candidate.clear_harm)
+    turns = speaker_segments(candidate.pieces, begins_line=not candidate.before.closed.line) if harm else []
+    return Counter(name for name, segments in turns if harm.issuperset(segments))
 
 
 def tears_pair(candidate: Candidate) -> bool:

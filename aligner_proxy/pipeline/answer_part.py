@@ -129,17 +129,28 @@ class AnswerPart:
         return self._whole_outcome if stop is None else Outcome(stop.status, stop.reason, None, self._state.policy)
 
     @property
+    def is_answer_replaced(self) -> bool:
+        """Whether a refusal text, another answer or nothing went out in place of the answer.
+
+        Then nothing more of the answer goes out, even if the upstream goes on after its own end.
+        """
+        ending = self._ending_outcome or self._whole_outcome
+        return self.done and ending is not None and ending.reason in outcomes.REPLACING_REASONS
+
+    @property
     def may_be_structured(self) -> bool:
         """Whether a program reads the answer, or it begins like JSON or other data."""
         text = self._state.received.text
         return self._state.facts().structured or begins_json(text) or begins_data(text)
 
     async def feed(self, piece: str) -> None:
-        """Take more of the answer. Text that comes after the end goes out unchanged."""
+        """Take more of the answer. Text after the end goes out unchanged, or not at all (`is_answer_replaced`)."""
         state = self._state
         is_first = not state.received.text
         state.received.text += piece
         if state.received.has_ended or state.is_over:
+            if self.is_answer_replaced:
+                state.send(self.length, "", is_changed=True)
             return
         if not is_first or await self._begin():
             state.received.cut(piece)

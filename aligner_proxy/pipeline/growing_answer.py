@@ -138,7 +138,7 @@ class GrowingAnswer:
         """Whether the output of a decided part differs from the original."""
         self.has_ended = False
         self._goes_on = False
-        """Whether text came after the end, which goes out unjudged."""
+        """Whether text came after the end, which goes out unjudged unless the answer was replaced."""
         self._time = TimeSlice()
         """Gives other tasks a turn of the event loop while a long piece is processed."""
 
@@ -302,7 +302,7 @@ class GrowingAnswer:
     def outcome(self) -> Outcome:
         """The outcome of the answer, once the stream has ended."""
         outcome = self._outcome_of_parts()
-        if not self._goes_on or outcome.status is Status.FAILED:
+        if not self._goes_on or outcome.status is Status.FAILED or self._present.is_answer_replaced:
             return outcome
         status = Status.CORRECTED if outcome.status is Status.CORRECTED else Status.SKIPPED
         return replace(outcome, status=status, reason=SkipReason.INCONSISTENT.value)

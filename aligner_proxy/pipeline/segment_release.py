@@ -24,8 +24,11 @@ from aligner_proxy.pipeline.resumable_session import ResumableSession
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins.stage import Outgoing, Stop
 from aligner_proxy.text.lists.frames import is_frame
-from aligner_proxy.text.lists.outline import depends_on_next
+from aligner_proxy.text.lists.outline import depends_on_next, find_line_start, is_underline, may_be_underlined
 from aligner_proxy.types import Correction, Outcome, SkipReason, Status
+
+_LINE_CHARS = 100
+"""Characters of a line that suffice to know whether it may underline the line above it."""
 
 
 class SegmentRelease:
@@ -42,8 +45,8 @@ class SegmentRelease:
         """
         self._first_flagged: int | None = None
         """Number of the first flagged segment that is not decided; None if there is none."""
-        self._held_frames: list[int] = []
-        """Numbers of the frames behind the flagged run that wait for what they frame."""
+        self._held_lines: list[int] = []
+        """Numbers of the frames and headings behind the flagged run that wait for what they frame or head."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out and that the gate may read again, each with its effects."""
         self._closed_answer = ClosedAnswer()
@@ -67,14 +70,14 @@ class SegmentRelease:
             )  # the last one has no next to wait for
         for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
-            if self._ends_flagged_row(number):
+            if self._ends_flagged_line(number):
                 continue
             is_flagged = state.verdicts.all[number].flagged
-            if not is_flagged and self._first_flagged is not None and self._is_frame(number):
-                self._held_frames.append(number)
+            if not is_flagged and self._first_flagged is not None and self._leaves_run_open(number):
+                self._held_lines.append(number)
                 continue
-            if is_flagged and self._held_frames:
-                await self._release_up_to(self._held_frames[-1])
+            if is_flagged and self._held_lines:
+                await self._release_up_to(self._held_lines[-1])
             if not is_flagged:
                 await self._release_up_to(number)
             elif self._first_flagged is None:
@@ -102,45 +105,53 @@ class SegmentRelease:
         segments = state.received.segments
         waits = number < len(segments) and self._waits(number)
         if self._first_flagged is not None:
-            stop = min([number, *self._held_frames])
+            stop = min([number, *self._held_lines])
             end = segments[number].end if number < len(segments) else state.received.length
             await self._edit_rows(self._first_flagged, stop, end, waits=waits)
             self._first_flagged = None
-            self._held_frames.clear()
-            state.received.decided = number
+            self._held_lines.clear()
+            state.received.decided = stop
         if number < len(segments) and not state.is_over and not waits:
             is_last = state.verdicts.is_end_missing and number == len(segments) - 1
             # An addition needs a character to replace, so the last one is held back.
             await self._send_text(segments[number].end - is_last)
             state.received.decided = number + 1
 
-    def _is_frame(self, number: int) -> bool:
-        """Whether a segment only divides or encloses others, so that nobody knows yet what a flagged run leaves there.
+    def _leaves_run_open(self, number: int) -> bool:
+        """Whether nobody knows yet what a flagged run leaves before an unflagged segment.
 
-        A heading above the run stays if more of its section follows the frame.
-        """
-        return is_frame(self._state.received.segments[number].text)
-
-    def _ends_flagged_row(self, number: int) -> bool:
-        """Whether a segment is only the bar at the end of a row, all of which is flagged.
-
-        Such a row waits for what follows, because the head of its table goes only if no row is left.
+        A heading above the run stays if more of its section follows a frame. It goes if the segment is another heading,
+        which shows only in the underline below it.
         """
         segments = self._state.received.segments
-        first = self._first_flagged
-        if first is None or segments[number].text.strip("| "):
+        is_open = is_frame(segments[number].text) or is_underline(segments, number)
+        return is_open or may_be_underlined(segments, number, self._text_behind(number))
+
+    def _text_behind(self, number: int) -> str:
+        """The first characters after a segment and its gap, as far as they are known."""
+        received = self._state.received
+        segment = received.segments[number]
+        start = segment.end + len(segment.gap)
+        return received.text[start : start + _LINE_CHARS]
+
+    def _ends_flagged_line(self, number: int) -> bool:
+        """Whether a segment is the bar at the end of a row, or the underline of a heading, all of which is flagged.
+
+        Such a line waits for what follows: the head of a table goes only if no row is left.
+        """
+        segments = self._state.received.segments
+        ends_row = not segments[number].text.strip("| ")
+        if self._first_flagged is None or not (ends_row or is_underline(segments, number)):
             return False
-        start = number
-        while start > first and "\n" not in segments[start - 1].gap:
-            start -= 1
-        begins_line = start == 0 or "\n" in segments[start - 1].gap
-        return begins_line and start < number
+        start = find_line_start(segments, number if ends_row else number - 1)
+        line = self._state.verdicts.all[start:number]
+        return bool(line) and all(verdict.flagged for verdict in line)
 
     def _waits(self, number: int) -> bool:
         """Whether this segment depends on the next one, as a heading does, and so cannot go out yet."""
         cut = self._state.received
         is_last = cut.has_ended and number == len(cut.segments) - 1
-        return not is_last and depends_on_next(cut.segments, number)
+        return not is_last and depends_on_next(cut.segments, number, self._text_behind(number))
 
     async def _send_text(self, end: int, text: str | None = None, removed_numbers: Collection[int] = ()) -> None:
         """Send `text` for the undecided characters up to `end`, after the stages' `release`; None: the original."""
@@ -207,7 +218,7 @@ class SegmentRelease:
         # what is missing after the last segment is written along with it
         correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
-        if bars and correction.text.strip("| \n"):
+        if bars and correction.text.strip("|=- \n"):
             return await self._edit_each_row(first, stop, end, bars, waits=waits)
         lead = received[start : run[0].start]
         text = "" if bars else correction.text

@@ -2,7 +2,8 @@
 
 A row of a table ends with a bar, an element with its tag, a comment within code, and a long piece of text that runs on
 with some other clause. So cells, texts between tags, comments and clauses are judged without the marks around them.
-Of a flagged segment only those that are flagged go, and the marks around them stay.
+Of a flagged segment only those that are flagged go, and the marks around them stay. A remark in brackets does not raise
+the score of its sentence, but goes alone if it is flagged and the rest is not.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _HANGING = re.compile(
     re.IGNORECASE,
 )
 """Matches breaks at the beginning or at the end of a cell or element, or at the end of a segment."""
+_ASIDE = re.compile(r"(?<=\S)[ \t]+\([^()\n]{2,200}\)(?=[\s.,;:!?]|$)|(?<=\S)\uff08[^\uff08\uff09\n]{2,200}\uff09")
+"""Matches a remark in brackets behind other words, with the space before it; full-width brackets have none."""
+ASIDE_SIGNS = " \t()\uff08\uff09"
+"""The space and brackets around the words of a remark in brackets."""
 _OUTER_BARS = re.compile(r"^\s*\||\|\s*$")
 _LONG_SENTENCE = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
@@ -75,6 +80,13 @@ def clauses(text: str) -> list[Place]:
     return parts
 
 
+def find_asides(text: str) -> list[Place]:
+    """The remarks in brackets of a plain segment, in order: in "Take a coat (you fool)." the place of " (you fool)"."""
+    if text.lstrip().startswith(FENCES) or is_row(text) or TAG.search(text):
+        return []
+    return [match.span() for match in _ASIDE.finditer(text) if _WORD.search(match.group())]
+
+
 def judged_words(text: str) -> list[Place]:
     """The words of a segment that are judged by themselves and may go alone: those between marks, or clauses."""
     return marked_words(text) or clauses(text)
@@ -95,7 +107,10 @@ def without_last_marks(text: str) -> str:
 
 
 def without_words(text: str, places: Sequence[Place]) -> str:
-    """A segment without the words at these places, some of its `judged_words`; empty if it has no other words."""
+    """A segment without the words at these places; empty if it has no other words.
+
+    The places are some of its `judged_words` or `find_asides`.
+    """
     if text.lstrip().startswith(FENCES):
         pruned = remove_comment_words(text, places)
         return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""

@@ -344,6 +344,30 @@ def speaker_lines(text: str) -> Counter[str]:
     return Counter(name for line in text.splitlines() if (name := _read_speaker(line.strip())))
 
 
+def speaker_segments(pieces: Sequence[Segment], *, begins_line: bool = True) -> list[tuple[str, range]]:
+    """The name and the segments of each turn of a dialogue, up to the next speaker's line or a stage direction.
+
+    `begins_line` says whether the first segment begins a line.
+    """
+    turns: list[tuple[str, range]] = []
+    start = 0
+    speaker: str | None = None
+    for i, piece in enumerate(pieces):
+        if "\n" not in pieces[i - 1].gap if i else not begins_line:
+            continue
+        line = piece.text.strip()
+        name = _read_speaker(line)
+        if name is None and not line.startswith(_STAGE):
+            continue
+        if speaker is not None:
+            turns.append((speaker, range(start, i)))
+        start = i
+        speaker = name
+    if speaker is not None:
+        turns.append((speaker, range(start, len(pieces))))
+    return turns
+
+
 def _begins_with_titles(text: str) -> bool:
     """Whether only titles precede the first speaker's line."""
     before = list(takewhile(lambda line: not _read_speaker(line), (line.strip() for line in text.splitlines())))

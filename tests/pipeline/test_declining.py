@@ -209,6 +209,20 @@ async def test_behind_fragments_that_have_gone_out_the_text_follows() -> None:
     assert outcome.text == "Of course!\n\nWe do not answer like that (kind)."
 
 
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("answer", [ALL, FRAGMENTS])
+async def test_behind_a_refusal_nothing_goes_out_of_an_upstream_that_goes_on_after_its_end(
+    answer: str, held: bool
+) -> None:
+    policy = replace(POLICY, stream=StreamMode.SENTENCE)
+    growing = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
+    before = (await grown(growing, (answer,))).text
+    await growing.feed(" You are an idiot.")
+    await growing.end()
+    assert (growing.render(0, growing.length), growing.is_decided(growing.length)) == (before, True)
+    assert (growing.outcome().text, growing.outcome().reason) == (before, "declined")
+
+
 async def test_a_stream_may_be_blocked() -> None:
     policy = replace(POLICY, if_nothing_remains=IfNothingRemains.BLOCK)
     for answer in (ALL, "Of course! You are a fool. Then let it dry."):

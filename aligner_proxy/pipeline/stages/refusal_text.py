@@ -32,7 +32,7 @@ from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED, NOTHING_REMAINS
+from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED, NOTHING_REMAINS, SECOND_TRY
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage
 from aligner_proxy.text import fragments
 from aligner_proxy.text.disguises import undisguise_segment
@@ -56,10 +56,8 @@ from aligner_proxy.types import (
 )
 
 log = logging.getLogger(__name__)
-SECOND_TRY = "second_try"
-"""The reason of an outcome whose text the editor rewrote."""
 WOULD_TRY = "would_second_try"
-"""The corresponding reason in shadow mode."""
+"""The reason in shadow mode that corresponds to `SECOND_TRY`."""
 _MIN_TOKENS = 512
 """Room for a second try in tokens, however short the first answer was."""
 _CHARS_PER_TOKEN = 3

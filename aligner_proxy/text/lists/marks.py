@@ -37,8 +37,8 @@ LINE_FORMS = (
     re.compile(f"^(?:{_NUMBERED.pattern})", re.IGNORECASE | re.MULTILINE),
     re.compile(f"^(?:{_BULLET.pattern})", re.MULTILINE),
     re.compile(
-        r"^[ \t>]*(?:\||:?-+:?[ \t]*\||#{1,6}[ \t]|\*\*|__|<[!a-zA-Z]|[*-]{3}|=+$|(?:P\. ?)+S|N\. ?B)|^[ \t]*>|:\W*$"
-        rf"|^(?:[ \t]+\S|:[ \t]|\\item\b|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)",
+        r"^[ \t>]*(?:\||:?-+:?[ \t]*\||#{1,6}[ \t]|\*\*|__|<[!a-zA-Z]|[*-]{3}|(?:P\. ?)+S|N\. ?B)"
+        rf"|^[ \t]*(?:>|=+[ \t\r]*$)|:\W*$|^(?:[ \t]+\S|:[ \t]|\\item\b|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)",
         re.MULTILINE,
     ),
 )

@@ -22,6 +22,8 @@ _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
 _HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
 _TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
 _UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
+_UNDERLINE_BEGINNING = re.compile(r"[ \t]*(?:(?:=+|-{2,})[ \t]*(?:\n|\Z)|-\Z)")
+"""Matches an underline at the beginning of a text, or what may become one where the text ends."""
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
 _ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
 """Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
@@ -86,6 +88,11 @@ class OutlineLine:
     def announces(self) -> bool:
         """Whether it is no heading and ends in a colon."""
         return not self.level and self.has_colon
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a line of text, which a line of dashes or equals signs right below it makes a heading."""
+        return self.mark is None and not self.level and not self.is_row and _CONTENT.search(self.text) is not None
 
     @property
     def is_heading(self) -> bool:
@@ -446,8 +453,7 @@ def _join_underlined(lines: Iterable[OutlineLine]) -> Iterator[OutlineLine]:
             continue
         if title is not None:
             yield title
-        is_text = line.mark is None and not line.level and not line.is_row and _CONTENT.search(line.text) is not None
-        title = line if is_text else None
+        title = line if line.is_plain else None
         if title is None:
             yield line
     if title is not None:
@@ -573,18 +579,35 @@ def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int]
     return [sign for segments, sign in lines if any(i not in removed for i in segments)]
 
 
-def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
+def is_underline(pieces: Sequence[Segment], number: int) -> bool:
+    """Whether a segment is the line of dashes or equals signs that makes the line above it a heading."""
+    if not number or pieces[number - 1].gap.count("\n") != 1 or not _UNDERLINE.fullmatch(pieces[number].text):
+        return False
+    return _line_up_to(pieces, number - 1).is_plain
+
+
+def may_be_underlined(pieces: Sequence[Segment], number: int, following: str) -> bool:
+    """Whether a segment ends a line that an underline makes a heading, as far as the text `following` it is known."""
+    if pieces[number].gap.count("\n") != 1 or not _UNDERLINE_BEGINNING.match(following):
+        return False
+    line = _line_up_to(pieces, number)
+    return line.is_plain and replace(line, level=1).is_heading
+
+
+def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "") -> bool:
     """Whether the unflagged segment `number` may have to be removed together with the segments after it.
 
     This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
-    before it, and the rule below it.
+    before it, and the rule below it. `following` is what is known of the text after the segment.
     """
     piece = pieces[number]
     # a segment in the middle of its line neither begins nor ends one of these
     begins = number == 0 or "\n" in pieces[number - 1].gap
     if not piece.text.strip() or not (begins or "\n" in piece.gap):
         return False
-    line = _outline_line(pieces, range(_line_start(pieces, number), number + 1), apart=False)
+    if is_underline(pieces, number) or may_be_underlined(pieces, number, following):
+        return True
+    line = _line_up_to(pieces, number)
     is_lone_mark = line.mark is not None and len(line.segments) == 1 and _stands_alone(line.mark, piece)
     if is_lone_mark or line.announces or line.is_heading or (begins and opens_frame(piece.text)):
         return True
@@ -593,10 +616,15 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
     last = line.segments.start - 1
     if last < 0 or line.is_rule:
         return True
-    return not _outline_line(pieces, range(_line_start(pieces, last), last + 1), apart=False).has_bar
+    return not _line_up_to(pieces, last).has_bar
 
 
-def _line_start(pieces: Sequence[Segment], number: int) -> int:
+def _line_up_to(pieces: Sequence[Segment], number: int) -> OutlineLine:
+    """The line that contains segment `number`, up to the end of that segment."""
+    return _outline_line(pieces, range(find_line_start(pieces, number), number + 1), apart=False)
+
+
+def find_line_start(pieces: Sequence[Segment], number: int) -> int:
     """The first segment of the line that contains segment `number`."""
     start = number
     while start > 0 and "\n" not in pieces[start - 1].gap and pieces[start - 1].text.strip():

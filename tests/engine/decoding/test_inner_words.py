@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pytest
+
 from aligner_proxy.engine.decoding.aligner import build_frame, divide_answer
 from aligner_proxy.engine.decoding.correct import AnswerEditor
+from aligner_proxy.engine.decoding.splice import group_runs, make_hole
 from aligner_proxy.engine.scheduling.sequence import Score, Step
 from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
 from aligner_proxy.text.judged_words import clauses
@@ -47,6 +50,45 @@ def judge_again(
             ask = work.send(Step(step, [], 1))
     except StopIteration:
         return [score for score, _ in scores], answers
+
+
+def prune(text: str) -> str:
+    """What is left of a flagged segment whose words are flagged if they have a fool among them."""
+    answer = f"Some advice.\n\n{text}\n\nThe end."
+    aligner = tiny.aligner()
+    request = tiny.request(answer)
+    framed = build_frame(aligner, request)
+    editor = AnswerEditor(aligner, framed, divide_answer(aligner, framed, request), request, TokenSequence())
+    segments = split(answer)
+    run = group_runs(segments, [False, True, False])[1]
+    work = editor._prune(make_hole(segments, [False, True, False], run, segments[0].text, segments[0].gap))
+    try:
+        ask = next(work)
+        while True:
+            assert ask.spans is not None
+            texts = [aligner.runner.tokenizer.decode(ask.ids[span.start : span.stop]) for span in ask.spans.segments]
+            ask = work.send(Step([(2.0 if "fool" in text else -2.0, 0) for text in texts], [], 1))
+    except StopIteration as end:
+        return str(end.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Take a coat (you fool).", "Take a coat."),
+        ("Take a coat (you fool) and a hat.", "Take a coat and a hat."),
+        ("Take a coat (a warm one) and a hat (you fool).", "Take a coat (a warm one) and a hat."),
+        ("- Take a coat (you fool, really!)", "- Take a coat"),
+        # the rest is flagged, too, or there is none
+        ("Take a coat (you fool), fool.", ""),
+        ("(You fool.)", ""),
+        ("Take a coat (a warm one), fool.", ""),
+        # no remarks: a call, an address
+        ("Call `fool (fool)` or [the shop](fool).", ""),
+    ],
+)
+def test_a_remark_in_brackets_goes_alone_where_the_rest_is_fine(text: str, left: str) -> None:
+    assert prune(text) == left
 
 
 def test_a_row_is_not_flagged_by_a_cell_that_is_fine_as_a_sentence() -> None:
