@@ -1,8 +1,9 @@
 """`aligner-proxy check`: validate a config, and print the policy of a request with the origin of each value.
 
 Reads a LiteLLM YAML (and the policies file that it registers) or a policies file. It starts nothing, and calls the
-engine only to choose objectives for a `--prompt`. Exit status 0: valid; 1: a gateway starts, but cannot read a file of
-examples; 2: a gateway would refuse it.
+engine only to choose objectives for a `--prompt`. Exit status 0: valid; 1: a file that the policies file names cannot
+be used, such as a file of examples or the audit store; 2: the config itself is wrong. What only the environment lacks,
+such as a key, is a warning: a config may be checked on another machine than the gateway's.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from aligner_proxy.policy.config import (
     keys_path,
     known_keys,
     refuse_without_policies,
+    refuse_wrong_audit_file,
 )
 from aligner_proxy.policy.editor_schema import editor_groups
 from aligner_proxy.policy.engine_schema import ServerKind
@@ -118,9 +120,14 @@ class _CheckedConfig:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong although a gateway would start: files of examples that cannot be read."""
+        """What is wrong with the files that the policies file names: files of examples and the audit store."""
         unreadable = (status for status in self.statuses if status.state is TeachingState.UNREADABLE)
-        return [status.warning for status in unreadable if status.warning is not None]
+        faults = [status.warning for status in unreadable if status.warning is not None]
+        try:
+            refuse_wrong_audit_file(self.policies)
+        except ConfigError as error:
+            faults.append(str(error))
+        return faults
 
     def lacks(self, pattern: str) -> bool:
         """Whether no model of the model_list matches the pattern; False if there is no model_list.

@@ -17,6 +17,7 @@ sound but not complete: a refused entry can never match, but a hidden entry with
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -75,6 +76,8 @@ LOG_FORMS = ("text", "json")
 _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
 """The longest socket name that `serve` creates in this folder: it contains the process id and the generation number."""
+_DATABASE_HEADER = b"SQLite format 3\0"
+"""First bytes of every database of SQLite."""
 _KEY_BYTES = 32
 """Length of an encryption key (AES-256)."""
 _SECRET_CHARS = 16
@@ -494,10 +497,31 @@ def audit_file(file: PolicyFile) -> Path:
     return path
 
 
+def refuse_wrong_audit_file(file: PolicyFile) -> None:
+    """Raise `ConfigError` if `audit.file` names a folder, a device, or a file that holds anything but a database.
+
+    Not for processes that have the store open: closing the file here would release their locks on it.
+    """
+    if not (file.audit.enabled and file.audit.file):
+        return
+    path = audit_file(file)
+    with contextlib.suppress(OSError):
+        if path.stat().st_size and not _is_database(path):
+            place = file.source.place_of("audit", "file")
+            raise ConfigError(f"{place}: audit.file: {path} is no SQLite database; name another file")
+
+
+def _is_database(path: Path) -> bool:
+    """Whether a file begins as every SQLite database does."""
+    with path.open("rb") as content:
+        return content.read(len(_DATABASE_HEADER)) == _DATABASE_HEADER
+
+
 def check_audit_file(file: PolicyFile) -> None:
-    """Raise `ConfigError` for an audit file that this user cannot write: records would only wait and be lost."""
+    """Raise `ConfigError` for an audit file that is none or that this user cannot write: records would be lost."""
     if not file.audit.enabled or file.audit.database_env is not None:
         return
+    refuse_wrong_audit_file(file)
     path = audit_file(file)
     if not can_write(path):
         fix = "name a file in a folder that this user can write to" if file.audit.file else f"set {_HOME}"
