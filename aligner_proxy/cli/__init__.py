@@ -1,7 +1,8 @@
 """Command line: one module per command, imported only when that command runs.
 
 This keeps `--help` fast, because it imports neither torch nor LiteLLM. Every `AlignerProxyError` is printed as one line
-on stderr with exit status 2, and with `--json` also as one JSON object on stdout.
+on stderr, and with `--json` also as one JSON object on stdout. The exit status is 2 for wrong usage: options,
+arguments, and what is named on the command line but is not there, or is wrong. It is 1 for work that failed.
 """
 
 from __future__ import annotations
@@ -82,25 +83,27 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an `AlignerProxyError`, or a file that cannot be used, is printed and ends with status 2."""
+        """Run the command; an `AlignerProxyError`, or a file that cannot be used, is printed and decides the status."""
         as_json = bool({"--json", "--json-lines"} & set(sys.argv))
         fault: AlignerProxyError
         try:
             return super().invoke(ctx)
         except AlignerProxyError as error:
             fault = error
+            status = error.exit_status
         except OSError as error:
             # Click ends quietly where nobody reads the output; other errors that name no file are bugs.
             if error.filename is None and error.errno not in _FULL:
                 raise
             fault = ConfigError(f"cannot use {error.filename or 'the output'}: {error.strerror}")
+            status = 1 if error.errno in _FULL else 2
             if error.filename is None:
                 as_json = False
                 # What is still to be written would fail again at the end of the process.
                 with Path(os.devnull).open("wb") as nowhere:
                     os.dup2(nowhere.fileno(), 1)
         print_error(fault, as_json=as_json)
-        ctx.exit(2)
+        ctx.exit(status)
 
 
 def print_error(error: AlignerProxyError, as_json: bool) -> None:
