@@ -1,7 +1,7 @@
 """`aligner-proxy align`: correct one answer from stdin, many with --jsonl, or the output file of a batch with --batch.
 
 Runs the gateway's pipeline without its cache: eligibility, engine, gate. The engine runs in this process unless
---engine or the policies file names another. Exit status 1 if a single answer could not be corrected.
+--engine or the policies file names another. Exit status 1 if an answer could not be corrected; the others still are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -159,17 +159,22 @@ def command(**options: Any) -> None:
         aligner=aligner,
     )
     if flags["batch_file"]:
-        asyncio.run(_align_batch(flags, policy, policies, address, options, file))
-        return
+        _end_rows(asyncio.run(_align_batch(flags, policy, policies, address, options, file)))
     open_corrector = partial(_open_corrector, flags, policy, policies if by_policies else None, address, options, file)
     if flags["jsonl"]:
         default_objectives = () if by_policies else policy.objectives
-        asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector))
-    else:
-        exchange = _read_exchange(flags["question"], flags["system"])
-        outcome = asyncio.run(_align_answer(exchange, open_corrector))
-        _print_result(exchange, outcome, flags["as_json"])
-        sys.exit(1 if outcome.status is Status.FAILED else 0)
+        _end_rows(asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector)))
+    exchange = _read_exchange(flags["question"], flags["system"])
+    outcome = asyncio.run(_align_answer(exchange, open_corrector))
+    _print_result(exchange, outcome, flags["as_json"])
+    sys.exit(1 if outcome.status is Status.FAILED else 0)
+
+
+def _end_rows(failed_rows: int) -> NoReturn:
+    """End the command after rows or lines: with status 1 and a message if some of them failed."""
+    if failed_rows:
+        echo((f"aligner-proxy: {failed_rows} rows failed; see their `reason`", "red"), err=True)
+    sys.exit(1 if failed_rows else 0)
 
 
 def list_taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
@@ -263,11 +268,11 @@ async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Ou
         return await correct(exchange, ())
 
 
-async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> None:
-    """Correct the rows on stdin, and write the rows with results to --output or stdout."""
+async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> int:
+    """Correct the rows on stdin, and write them with results to --output or stdout; returns how many failed."""
     async with open_corrector() as correct:
         job = batch.BatchJob(partial(rows.correct, correct), flags["output"], flags["skip"])
-        await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
+        return await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
 
 
 async def _align_batch(
@@ -277,8 +282,11 @@ async def _align_batch(
     address: str | None,
     options: dict[str, Any],
     file: Path | None,
-) -> None:
-    """Correct the output file of a batch, under `policies` or, if objectives were given, under `policy`."""
+) -> int:
+    """Correct the output file of a batch, under `policies` or, if objectives were given, under `policy`.
+
+    Returns how many lines failed.
+    """
     from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
     from aligner_proxy.cli.policy_guardrail import RequestOptions
 
@@ -289,7 +297,7 @@ async def _align_batch(
         corrector = provider_batch.open_corrector(settings, engine, policies, policy)
         job = batch.BatchJob(corrector.correct, flags["output"], flags["skip"])
         with settings.path.open("rb") as source:
-            await batch.run(job, source, sys.stdout.buffer)
+            return await batch.run(job, source, sys.stdout.buffer)
 
 
 def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
