@@ -21,7 +21,7 @@ from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.plugins.commands import Command, plugin_commands
 
-_OWN = {
+_OWN_COMMANDS = {
     "init": "Write the configuration of a new gateway into a folder.",
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
     "engine": "Serve only the aligner, so that several gateway workers can share one model.",
@@ -40,14 +40,14 @@ _OWN = {
 @cache
 def all_commands() -> dict[str, Command]:
     """Every command by its name: our own, then those of installed plugins, which cannot replace ours."""
-    own_commands = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN.items())
+    own_commands = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN_COMMANDS.items())
     commands = {command.name: command for command in own_commands}
     for command in plugin_commands():
         commands.setdefault(command.name, command)
     return commands
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a write for which there is no room."""
 
 
@@ -93,10 +93,10 @@ class LazyGroup(click.Group):
             status = error.exit_status
         except OSError as error:
             # Click ends quietly where nobody reads the output; other errors that name no file are bugs.
-            if error.filename is None and error.errno not in _FULL:
+            if error.filename is None and error.errno not in _NO_ROOM:
                 raise
             fault = ConfigError(f"cannot use {error.filename or 'the output'}: {error.strerror}")
-            status = 1 if error.errno in _FULL else 2
+            status = 1 if error.errno in _NO_ROOM else 2
             if error.filename is None:
                 as_json = False
                 # What is still to be written would fail again at the end of the process.

@@ -140,5 +140,6 @@ def _file_size(source: BinaryIO) -> int | None:
 
 
 def _make_progress() -> Progress:
+    """A progress bar on stderr, with the number of finished rows and the time."""
     rows = TextColumn("{task.fields[rows]} rows")
     return Progress(TextColumn("aligning"), BarColumn(), rows, TimeElapsedColumn(), console=Terminal(stderr=True))

@@ -284,6 +284,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 
 def _result_fields(result: _Result) -> dict[str, Any]:
+    """A result as JSON, without texts of examples and answers."""
     task = result.task
     fields = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.report is not None}
     if result.report is None:
@@ -383,11 +384,11 @@ def _own_answer_lines(result: _Result) -> list[str]:
     if not result.own_answers:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
     flagged = result.flagged_own_answers
-    head = (
+    summary = (
         f"  of your own last {len(result.own_answers)} answers that nobody objected to {len(flagged)} would be flagged"
     )
     return [
-        head + (":" if flagged else ""),
+        summary + (":" if flagged else ""),
         *map(_answer_line, flagged[:_SHOWN]),
         "  nearest to the line; write those that are good under `good_answers`:",
         *map(_answer_line, result.nearest),
@@ -395,5 +396,6 @@ def _own_answer_lines(result: _Result) -> list[str]:
 
 
 def _answer_line(scored: tuple[RecordedAnswer, float]) -> str:
+    """One line with the ids and the score of a recorded answer."""
     answer, score = scored
     return f"    {escape(answer.call_id)}/{answer.choice} {score:+.1f} nats"
