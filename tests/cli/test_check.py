@@ -116,6 +116,24 @@ def test_an_audit_file_that_is_empty_or_a_store_is_valid(folder: Path) -> None:
         assert (result.exit_code, "audit.file" in result.stdout) == (0, False)
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("router_settings: [a]", "router_settings"),
+        ("general_settings: text", "general_settings"),
+        ("litellm_settings: [a]", "litellm_settings"),
+        ("environment_variables: [A]", "environment_variables"),
+        ("router_settings: {model_group_alias: text}", "router_settings.model_group_alias"),
+    ],
+)
+def test_a_section_of_litellm_that_is_no_block_is_one_sentence(folder: Path, text: str, path: str) -> None:
+    lines = [line for line in (folder / "litellm.yaml").read_text().splitlines() if "router_settings" not in line]
+    (folder / "litellm.yaml").write_text("\n".join([*lines, text, ""]))
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    words = f"aligner-proxy: litellm.yaml:{len(lines) + 1}: {path} must be a block of keys\n"
+    assert (result.exit_code, result.stderr) == (2, words)
+
+
 def test_a_redis_that_cannot_be_meant_is_refused_with_the_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (folder / "policies.yaml").open("a") as file:
         file.write("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
