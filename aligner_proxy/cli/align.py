@@ -378,7 +378,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
     elif policies and not options.get("model") and config.engine_backend(policies).kind is not ServerKind.LOCAL:
         from aligner_proxy.gateway.build import open_engine  # imports LiteLLM, which takes seconds
 
-        local = await _start_local(options, file) if config.engine_backend(policies).local else None
+        local = await _start_local(options, file) if config.engine_backend(policies).needs_local else None
         engine = open_engine(policies, local=local, head_source=heads)
     else:
         local = await _start_local(options, file)

@@ -148,7 +148,7 @@ class LocalAligner:
 def find_aligner(path: Path | None) -> LocalAligner | None:
     """The configured aligner, by default the embedded one; None if it does not run on this machine."""
     file = registry.load_policies(path) if path else None
-    if file is not None and not config.engine_backend(file).local:
+    if file is not None and not config.engine_backend(file).needs_local:
         return None
     model = config.aligner_model(file) if file else EMBEDDED
     quantization = file.aligner.quantization if file else "nf4"

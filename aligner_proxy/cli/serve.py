@@ -254,7 +254,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     check_local_aligner(loaded)
     engine = config.engine_backend(loaded)
     check_engine(path, loaded, engine)
-    return ServePlan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
+    return ServePlan(path, policies.absolute(), loaded, engine, engine.needs_local, host, port, workers)
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:

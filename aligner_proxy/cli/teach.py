@@ -154,12 +154,12 @@ def _read_tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list
     faults = []
     for subject in matching_subjects:
         try:
-            subject_examples.append((subject, subject.read()))
+            subject_examples.append((subject, subject.read_examples()))
         except ConfigError as error:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
-    aligners = subjects.aligner_names(policies)
+    aligners = subjects.used_aligners(policies)
     return [_Task(subject, examples, aligner, quick) for subject, examples in subject_examples for aligner in aligners]
 
 
@@ -203,9 +203,9 @@ async def _teach_all(
 
 def _readable_examples(policies: PolicyFile) -> Iterator[tuple[str, Examples]]:
     """Yield (text, examples) of all objectives of the file whose examples can be read."""
-    for subject in subjects.subjects(policies):
+    for subject in subjects.list_subjects(policies):
         with contextlib.suppress(ConfigError):
-            yield subject.text, subject.read()
+            yield subject.text, subject.read_examples()
 
 
 async def _teach(

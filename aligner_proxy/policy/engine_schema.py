@@ -151,7 +151,7 @@ class Backend(BaseModel):
         return self.at[0].removeprefix(LITELLM)
 
     @property
-    def local(self) -> bool:
+    def needs_local(self) -> bool:
         """Whether this needs an engine on this machine, which `serve` starts."""
         return "local" in (self.at[0], self.scorer)
 
