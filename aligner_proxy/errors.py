@@ -15,9 +15,14 @@ from aligner_proxy.types import FailureClass, SideKind
 class AlignerProxyError(Exception):
     """Root of every error this package raises on purpose."""
 
+    exit_status: ClassVar[int] = 1
+    """Status with which a command ends: 1 if its work failed, 2 if it was used wrongly."""
+
 
 class ConfigError(AlignerProxyError):
     """A setting is wrong; the message names the key, its location and the fix."""
+
+    exit_status = 2
 
 
 class MissingExtra(ConfigError):
@@ -46,10 +51,13 @@ class NothingRecorded(ConfigError):
 class ForbiddenError(AlignerProxyError):
     """The request asks for something that its tenant is not allowed (HTTP 403)."""
 
+    exit_status = 2
+
 
 class BadRequest(AlignerProxyError):
     """The request is invalid (HTTP 400); `param` names the wrong field."""
 
+    exit_status = 2
     param: str
 
 
@@ -95,6 +103,12 @@ class NotPutIn(AlignerProxyError):
 
 class WeightsError(AlignerProxyError):
     """Weights are missing, corrupt or unreachable; the message names the folder and the fix."""
+
+
+class NoSuchModel(WeightsError):
+    """What is named as a model is not on this machine, or is none."""
+
+    exit_status = 2
 
 
 class MalformedHead(WeightsError):

@@ -129,7 +129,7 @@ class StoryTeller:
         show.print_headline(
             self.console, "    So four sentences that support must not say teach it (aligner-proxy teach)"
         )
-        show.print_rows(self.console, *(("", f'"{example.text}"') for example in subject.read().against))
+        show.print_rows(self.console, *(("", f'"{example.text}"') for example in subject.read_examples().against))
         report = teaching.teach(self.console, POLICIES, story.TAUGHT, WORK / "run")
         self._wait_for_head()
         found_counts = report["found"]

@@ -1,7 +1,8 @@
 """Command line: one module per command, imported only when that command runs.
 
 This keeps `--help` fast, because it imports neither torch nor LiteLLM. Every `AlignerProxyError` is printed as one line
-on stderr with exit status 2, and with `--json` also as one JSON object on stdout.
+on stderr, and with `--json` also as one JSON object on stdout. The exit status is 2 for wrong usage: options,
+arguments, and what is named on the command line but is not there, or is wrong. It is 1 for work that failed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.plugins.commands import Command, plugin_commands
 
-_OWN = {
+_OWN_COMMANDS = {
     "init": "Write the configuration of a new gateway into a folder.",
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
     "engine": "Serve only the aligner, so that several gateway workers can share one model.",
@@ -39,14 +40,14 @@ _OWN = {
 @cache
 def all_commands() -> dict[str, Command]:
     """Every command by its name: our own, then those of installed plugins, which cannot replace ours."""
-    own_commands = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN.items())
+    own_commands = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN_COMMANDS.items())
     commands = {command.name: command for command in own_commands}
     for command in plugin_commands():
         commands.setdefault(command.name, command)
     return commands
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a write for which there is no room."""
 
 
@@ -82,25 +83,27 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an `AlignerProxyError`, or a file that cannot be used, is printed and ends with status 2."""
+        """Run the command; an `AlignerProxyError`, or a file that cannot be used, is printed and decides the status."""
         as_json = bool({"--json", "--json-lines"} & set(sys.argv))
         fault: AlignerProxyError
         try:
             return super().invoke(ctx)
         except AlignerProxyError as error:
             fault = error
+            status = error.exit_status
         except OSError as error:
             # Click ends quietly where nobody reads the output; other errors that name no file are bugs.
-            if error.filename is None and error.errno not in _FULL:
+            if error.filename is None and error.errno not in _NO_ROOM:
                 raise
             fault = ConfigError(f"cannot use {error.filename or 'the output'}: {error.strerror}")
+            status = 1 if error.errno in _NO_ROOM else 2
             if error.filename is None:
                 as_json = False
                 # What is still to be written would fail again at the end of the process.
                 with Path(os.devnull).open("wb") as nowhere:
                     os.dup2(nowhere.fileno(), 1)
         print_error(fault, as_json=as_json)
-        ctx.exit(2)
+        ctx.exit(status)
 
 
 def print_error(error: AlignerProxyError, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """`aligner-proxy align`: correct one answer from stdin, many with --jsonl, or the output file of a batch with --batch.
 
 Runs the gateway's pipeline without its cache: eligibility, engine, gate. The engine runs in this process unless
---engine or the policies file names another. Exit status 1 if a single answer could not be corrected.
+--engine or the policies file names another. Exit status 1 if an answer could not be corrected; the others still are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -59,19 +59,29 @@ OpenCorrector = Callable[[], AbstractAsyncContextManager[CorrectExchange]]
 """Opens an engine for the time of the context, which yields the function that corrects an answer."""
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OF_POLICIES = ("for_model", "route", "team", "key", "system")
+_POLICY_OPTIONS = ("for_model", "route", "team", "key", "system")
 """Options that choose among the policies of --config."""
-_OF_BATCH = ("requests", "bare")
+_BATCH_OPTIONS = ("requests", "bare")
 """Options that need --batch."""
-_NOT_OF_BATCH = ("question", "as_json", "jsonl", "system")
+_NOT_WITH_BATCH = ("question", "as_json", "jsonl", "system")
 """Options that have no effect with --batch."""
-_OF_ROWS = ("output", "skip")
+_ROW_OPTIONS = ("output", "skip")
 """Options that need rows: --jsonl or --batch."""
-_NOT_OF_ROWS = ("question", "as_json", "system")
+_NOT_WITH_JSONL = ("question", "as_json", "system")
 """Options that have no effect with --jsonl."""
-_OF_OBJECTIVES = ("caution", "verify", "write", "aligner")
+_OBJECTIVE_OPTIONS = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
-_FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, *_OF_POLICIES, "output", "skip")
+_NOT_OF_ENGINE = (
+    "question",
+    "objectives",
+    "as_json",
+    "jsonl",
+    "batch_file",
+    *_BATCH_OPTIONS,
+    *_POLICY_OPTIONS,
+    "output",
+    "skip",
+)
 """Options that do not concern the engine; all others choose the aligner that runs in this process."""
 
 
@@ -137,7 +147,7 @@ def command(**options: Any) -> None:
 
     For example: echo "It is Paris. Only a fool has to ask." | aligner-proxy align -q "France's capital?" -o harmless
     """
-    flags = {name: options.pop(name) for name in _FLAGS}
+    flags = {name: options.pop(name) for name in _NOT_OF_ENGINE}
     file = options.pop("file")
     if file:
         # the file names the aligner
@@ -159,17 +169,22 @@ def command(**options: Any) -> None:
         aligner=aligner,
     )
     if flags["batch_file"]:
-        asyncio.run(_align_batch(flags, policy, policies, address, options, file))
-        return
+        _end_rows(asyncio.run(_align_batch(flags, policy, policies, address, options, file)))
     open_corrector = partial(_open_corrector, flags, policy, policies if by_policies else None, address, options, file)
     if flags["jsonl"]:
         default_objectives = () if by_policies else policy.objectives
-        asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector))
-    else:
-        exchange = _read_exchange(flags["question"], flags["system"])
-        outcome = asyncio.run(_align_answer(exchange, open_corrector))
-        _print_result(exchange, outcome, flags["as_json"])
-        sys.exit(1 if outcome.status is Status.FAILED else 0)
+        _end_rows(asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector)))
+    exchange = _read_exchange(flags["question"], flags["system"])
+    outcome = asyncio.run(_align_answer(exchange, open_corrector))
+    _print_result(exchange, outcome, flags["as_json"])
+    sys.exit(1 if outcome.status is Status.FAILED else 0)
+
+
+def _end_rows(failed_rows: int) -> NoReturn:
+    """End the command after rows or lines: with status 1 and a message if some of them failed."""
+    if failed_rows:
+        echo((f"aligner-proxy: {failed_rows} rows failed; see their `reason`", "red"), err=True)
+    sys.exit(1 if failed_rows else 0)
 
 
 def list_taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
@@ -199,7 +214,7 @@ def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Wri
 def _has_policies(flags: dict[str, Any], policies: PolicyFile) -> bool:
     """Whether a file has policies, or an option asks for one of them; a file may also name only an aligner."""
     has_any = policies.routes or policies.tenants or policies.defaults.model_fields_set
-    return bool(has_any or any(flags[name] for name in _OF_POLICIES))
+    return bool(has_any or any(flags[name] for name in _POLICY_OPTIONS))
 
 
 def _read_exchange(question: str | None, system: str | None) -> Exchange:
@@ -230,7 +245,7 @@ async def _open_corrector(
 ) -> AsyncIterator[CorrectExchange]:
     """Open an engine, and yield a function that corrects an answer under `policies`, or without them under `policy`.
 
-    `flags` are the options of `_FLAGS`, `options` those of the aligner, and `address` is that of a running engine.
+    `flags` are the options of `_NOT_OF_ENGINE`, `options` those of the aligner; `address` is that of a running engine.
     """
     async with open_chosen_engine(address, options, file) as engine:
         if policies is not None:
@@ -263,11 +278,11 @@ async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Ou
         return await correct(exchange, ())
 
 
-async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> None:
-    """Correct the rows on stdin, and write the rows with results to --output or stdout."""
+async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> int:
+    """Correct the rows on stdin, and write them with results to --output or stdout; returns how many failed."""
     async with open_corrector() as correct:
-        job = batch.BatchJob(partial(rows.correct, correct), flags["output"], flags["skip"])
-        await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
+        job = batch.BatchJob(partial(rows.correct_row, correct), flags["output"], flags["skip"])
+        return await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
 
 
 async def _align_batch(
@@ -277,8 +292,11 @@ async def _align_batch(
     address: str | None,
     options: dict[str, Any],
     file: Path | None,
-) -> None:
-    """Correct the output file of a batch, under `policies` or, if objectives were given, under `policy`."""
+) -> int:
+    """Correct the output file of a batch, under `policies` or, if objectives were given, under `policy`.
+
+    Returns how many lines failed.
+    """
     from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
     from aligner_proxy.cli.policy_guardrail import RequestOptions
 
@@ -289,7 +307,7 @@ async def _align_batch(
         corrector = provider_batch.open_corrector(settings, engine, policies, policy)
         job = batch.BatchJob(corrector.correct, flags["output"], flags["skip"])
         with settings.path.open("rb") as source:
-            await batch.run(job, source, sys.stdout.buffer)
+            return await batch.run(job, source, sys.stdout.buffer)
 
 
 def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
@@ -298,17 +316,17 @@ def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> 
     `policies` is the policies file that may apply; None if none was given, or objectives were given instead.
     """
     if flags["batch_file"]:
-        _raise_if_any_set(flags, _NOT_OF_BATCH, "has no effect with --batch, whose questions are in --requests")
+        _raise_if_any_set(flags, _NOT_WITH_BATCH, "has no effect with --batch, whose questions are in --requests")
         if flags["output"] and flags["output"].resolve() == flags["batch_file"].resolve():
             raise ConfigError("--output must be another file than that of --batch")
     else:
-        _raise_if_any_set(flags, _OF_BATCH, "has no effect without --batch")
+        _raise_if_any_set(flags, _BATCH_OPTIONS, "has no effect without --batch")
         if flags["jsonl"]:
-            _raise_if_any_set(flags, _NOT_OF_ROWS, "has no effect with --jsonl, whose rows and results are JSON")
+            _raise_if_any_set(flags, _NOT_WITH_JSONL, "has no effect with --jsonl, whose rows and results are JSON")
         else:
-            _raise_if_any_set(flags, _OF_ROWS, "has no effect without --jsonl or --batch")
+            _raise_if_any_set(flags, _ROW_OPTIONS, "has no effect without --jsonl or --batch")
     if policies is None:
-        _raise_if_any_set(flags, _OF_POLICIES, "chooses among the policies of --config; give that, without -o")
+        _raise_if_any_set(flags, _POLICY_OPTIONS, "chooses among the policies of --config; give that, without -o")
         return
     if flags["batch_file"] and not (flags["requests"] or flags["for_model"] or flags["route"]):
         raise ConfigError(
@@ -316,8 +334,10 @@ def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> 
         )
     if not (flags["batch_file"] or _has_policies(flags, policies)):
         return
-    typed = {name: _is_typed(name) for name in _OF_OBJECTIVES}
-    _raise_if_any_set(typed, _OF_OBJECTIVES, "is the policy's in --config; set it there, or give objectives with -o")
+    typed = {name: _is_typed(name) for name in _OBJECTIVE_OPTIONS}
+    _raise_if_any_set(
+        typed, _OBJECTIVE_OPTIONS, "is the policy's in --config; set it there, or give objectives with -o"
+    )
 
 
 def _raise_if_any_set(flags: dict[str, Any], names: Sequence[str], fault: str) -> None:
@@ -337,7 +357,7 @@ def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         correction = outcome.correction
         run_fields = {"ms": round(outcome.ms, 1), "aligner": correction.aligner if correction else None}
-        echo_json(result_fields(outcome) | run_fields, ascii_alone=False)
+        echo_json(result_fields(outcome) | run_fields, ascii_only=False)
     else:
         show_outcome(Terminal(), exchange.answer or "", outcome)
     if outcome.reason == SkipReason.NO_OBJECTIVES:
@@ -358,7 +378,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
     elif policies and not options.get("model") and config.engine_backend(policies).kind is not ServerKind.LOCAL:
         from aligner_proxy.gateway.build import open_engine  # imports LiteLLM, which takes seconds
 
-        local = await _start_local(options, file) if config.engine_backend(policies).local else None
+        local = await _start_local(options, file) if config.engine_backend(policies).needs_local else None
         engine = open_engine(policies, local=local, head_source=heads)
     else:
         local = await _start_local(options, file)

@@ -34,8 +34,18 @@ class SourceLine:
     """Its number in the file, from 1."""
 
 
-CorrectLine = Callable[[SourceLine], Awaitable[bytes]]
-"""Makes the output line, without its line end; raises nothing."""
+@dataclass(frozen=True, slots=True)
+class OutputLine:
+    """The result of one line."""
+
+    content: bytes
+    """The line to write, without its line end."""
+    has_failed: bool = False
+    """Whether its answer could not be corrected; the line then says why."""
+
+
+CorrectLine = Callable[[SourceLine], Awaitable[OutputLine]]
+"""Makes the output line; raises nothing."""
 MakeObject = Callable[[list[tuple[str, Any]]], dict[str, Any]]
 """Makes a JSON object of its (name, value) pairs."""
 
@@ -49,15 +59,16 @@ class BatchJob:
     skip: int = 0
 
 
-async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> None:
+async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> int:
     """Correct all lines of `source`, and write results in order, as soon as they are ready, to `job.output` or `sink`.
 
-    If `job.output` exists, the lines that it already has results for are skipped.
+    If `job.output` exists, the lines that it already has results for are skipped. Returns how many lines failed.
     """
     finished_rows = job.skip + (_count_finished_rows(job.output) if job.output else 0)
+    failed_rows = 0
     with _make_progress() as progress, _open_output(job.output, sink) as output:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
-        tasks: deque[asyncio.Task[bytes]] = deque()
+        tasks: deque[asyncio.Task[OutputLine]] = deque()
         row = 0
         for number, content in enumerate(source, 1):
             progress.advance(bar, len(content))
@@ -67,11 +78,12 @@ async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> None:
             tasks.append(asyncio.ensure_future(job.correct_line(SourceLine(content, row, number))))
             # Wait for the oldest one first: results keep the order of the lines.
             if len(tasks) == _IN_FLIGHT:
-                _write(output, await tasks.popleft())
+                failed_rows += _write(output, await tasks.popleft())
                 progress.update(bar, rows=row)
         while tasks:
-            _write(output, await tasks.popleft())
+            failed_rows += _write(output, await tasks.popleft())
         progress.update(bar, rows=row)
+    return failed_rows
 
 
 def parse_object(content: bytes, make_object: MakeObject = dict) -> dict[str, Any]:
@@ -107,10 +119,11 @@ def _count_finished_rows(output: Path) -> int:
     return complete_lines.count(b"\n")
 
 
-def _write(out: BinaryIO, line: bytes) -> None:
-    """Write a line at once, so that an interrupted run can be resumed after it."""
-    out.write(line + b"\n")
+def _write(out: BinaryIO, line: OutputLine) -> bool:
+    """Write a line at once, so that an interrupted run can be resumed after it; returns whether it has failed."""
+    out.write(line.content + b"\n")
     out.flush()
+    return line.has_failed
 
 
 def _open_output(output: Path | None, sink: BinaryIO) -> AbstractContextManager[BinaryIO]:
@@ -127,5 +140,6 @@ def _file_size(source: BinaryIO) -> int | None:
 
 
 def _make_progress() -> Progress:
+    """A progress bar on stderr, with the number of finished rows and the time."""
     rows = TextColumn("{task.fields[rows]} rows")
     return Progress(TextColumn("aligning"), BarColumn(), rows, TimeElapsedColumn(), console=Terminal(stderr=True))

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aligner_proxy.cli.batch import SourceLine, encode_line, parse_object
+from aligner_proxy.cli.batch import OutputLine, SourceLine, encode_line, parse_object
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.objective_schema import check_objective_text
 from aligner_proxy.policy.yaml_file import quote_name, suggest_name
-from aligner_proxy.types import Exchange, Objective, Outcome, Turn
+from aligner_proxy.types import Exchange, Objective, Outcome, Status, Turn
 
 CorrectExchange = Callable[[Exchange, tuple[Objective, ...]], Awaitable[Outcome]]
 """Corrects an answer; the objectives, if there are any, replace the default ones."""
@@ -37,9 +37,9 @@ class ObjectiveNames:
 
     def resolve(self, names: Sequence[str]) -> tuple[Objective, ...]:
         """The objectives with these names or texts; raises `ConfigError` with a hint for an unknown name."""
-        return tuple(self._configured.get(name) or self._new(name) for name in names)
+        return tuple(self._configured.get(name) or self._make_objective(name) for name in names)
 
-    def _new(self, text: str) -> Objective:
+    def _make_objective(self, text: str) -> Objective:
         """Make an objective from its whole text; raises `ConfigError` if it is not "Name: description"."""
         if ":" not in text:
             hint = suggest_name(text, self._configured)
@@ -59,17 +59,19 @@ class RowPolicy:
     objectives: ObjectiveNames
     """Lookup of the objectives that a row names."""
 
-    async def correct(self, correct: CorrectExchange, line: SourceLine) -> bytes:
-        """Correct one row with the function `correct`, and return the output row; an invalid row gets the reason."""
+    async def correct_row(self, correct_exchange: CorrectExchange, line: SourceLine) -> OutputLine:
+        """Correct one row by `correct_exchange`, and return the output row; an invalid row gets the reason."""
         fields: dict[str, Any] = {}
         try:
             fields = parse_object(line.content)
             row = BatchRow.model_validate(fields)
             objectives = self.objectives.resolve(row.objectives) if row.objectives else self.default_objectives
         except (ValueError, ConfigError) as error:
-            return encode_line(fields | {"row": line.row} | _failure_fields(f"bad row: {_error_text(error)}"))
+            failure = {"row": line.row} | _failure_fields(f"bad row: {_error_text(error)}")
+            return OutputLine(encode_line(fields | failure), has_failed=True)
         exchange = Exchange(f"row-{line.row}", 0, (Turn("user", row.question),), row.answer)
-        return encode_line(fields | result_fields(await correct(exchange, objectives)))
+        outcome = await correct_exchange(exchange, objectives)
+        return OutputLine(encode_line(fields | result_fields(outcome)), outcome.status is Status.FAILED)
 
 
 def result_fields(outcome: Outcome) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def result_fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def _failure_fields(reason: str) -> dict[str, Any]:
+    """The fields of `result_fields` for a row that could not be read."""
     return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
 
 

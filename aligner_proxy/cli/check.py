@@ -1,8 +1,9 @@
 """`aligner-proxy check`: validate a config, and print the policy of a request with the origin of each value.
 
 Reads a LiteLLM YAML (and the policies file that it registers) or a policies file. It starts nothing, and calls the
-engine only to choose objectives for a `--prompt`. Exit status 0: valid; 1: a gateway starts, but cannot read a file of
-examples; 2: a gateway would refuse it.
+engine only to choose objectives for a `--prompt`. Exit status 0: valid; 1: a file that the policies file names cannot
+be used, such as a file of examples or the audit store; 2: the config itself is wrong. What only the environment lacks,
+such as a key, is a warning: a config may be checked on another machine than the gateway's.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from aligner_proxy.policy.config import (
     keys_path,
     known_keys,
     refuse_without_policies,
+    refuse_wrong_audit_file,
 )
 from aligner_proxy.policy.editor_schema import editor_groups
 from aligner_proxy.policy.engine_schema import ServerKind
@@ -108,8 +110,8 @@ class _CheckedConfig:
     """The model groups of the LiteLLM YAML; None if only a policies file was given."""
     keys: dict[str, KeyEntry]
     """The entries of the keys file by the sha256 of the key."""
-    gaps: tuple[str, ...] = ()
-    """Warnings about settings of the LiteLLM YAML that let answers through uncorrected."""
+    litellm_warnings: tuple[str, ...] = ()
+    """Warnings about the LiteLLM YAML, for example about ways on which answers go out uncorrected."""
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The LiteLLM YAML; empty if only a policies file was given."""
     statuses: tuple[HeadStatus, ...] = ()
@@ -118,11 +120,16 @@ class _CheckedConfig:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong although a gateway would start: files of examples that cannot be read."""
+        """What is wrong with the files that the policies file names: files of examples and the audit store."""
         unreadable = (status for status in self.statuses if status.state is TeachingState.UNREADABLE)
-        return [status.warning for status in unreadable if status.warning is not None]
+        faults = [status.warning for status in unreadable if status.warning is not None]
+        try:
+            refuse_wrong_audit_file(self.policies)
+        except ConfigError as error:
+            faults.append(str(error))
+        return faults
 
-    def lacks(self, pattern: str) -> bool:
+    def lacks_model(self, pattern: str) -> bool:
         """Whether no model of the model_list matches the pattern; False if there is no model_list.
 
         LiteLLM's model names can have wildcards, too, so both are tried as the pattern.
@@ -216,14 +223,14 @@ def command(
     warnings = [*losses, *_find_warnings(checked, facts, policy)]
     key_settings = _key_settings(checked.keys.get(facts.key_hash or ""))
     by_route = checked.resolver.policies_by_route(facts)
-    gaps = {name: lets_through(on_route) for name, on_route in by_route}
+    uncorrected = {name: lets_through(on_route) for name, on_route in by_route}
     remains = {name: describe_nothing_remains(on_route) for name, on_route in by_route}
     if as_json:
-        others = {"key": key_settings, "lets_through": gaps, "nothing_remains": remains, "valid": not checked.faults}
-        echo_json(_as_json(checked, policy, warnings) | others, indent=2)
+        by_request = {"key": key_settings, "lets_through": uncorrected, "nothing_remains": remains}
+        echo_json(_report_fields(checked, policy, warnings) | by_request, indent=2)
     else:
         _print_policy(Terminal(), checked, policy, key_settings, in_full=in_full)
-        _print_notes(Terminal(), gaps, remains, warnings, in_full=in_full)
+        _print_notes(Terminal(), uncorrected, remains, warnings, in_full=in_full)
     sys.exit(1 if checked.faults else 0)
 
 
@@ -275,15 +282,17 @@ def _read_config(file: Path) -> _CheckedConfig:
     statuses = tuple(head_statuses(policies))
     if not litellm:
         return _CheckedConfig(path, policies, None, keys, statuses=statuses, extensions=extensions)
-    entry = guardrail_entry.check_entries(data, source, policies, check_guardrail_entry)
-    unset = litellm_config.find_unset_variables(data, source)
-    faults = (f"{fault}; {_NO_START}" for fault in litellm_config.find_start_faults(file))
-    gaps = (*entry, *litellm_config.find_uncovered(data, source), *unset, *faults)
-    checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, statuses, extensions)
-    unserved = next(_unserved_editors(checked), None)
+    litellm_warnings = (
+        *guardrail_entry.check_entries(data, source, policies, check_guardrail_entry),
+        *litellm_config.find_uncovered(data, source),
+        *litellm_config.find_unset_variables(data, source),
+        *(f"{fault}; {_NO_START}" for fault in litellm_config.find_start_faults(file)),
+    )
+    checked = _CheckedConfig(path, policies, model_groups(data), keys, litellm_warnings, data, statuses, extensions)
+    missing_group = next(_missing_editor_groups(checked), None)
     # The group may also be in LiteLLM's database, which is not visible here.
-    if unserved is not None and not litellm_config.has_models_in_database(data):
-        raise ConfigError(unserved)
+    if missing_group is not None and not litellm_config.has_models_in_database(data):
+        raise ConfigError(missing_group)
     return checked
 
 
@@ -303,12 +312,12 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
-        if pattern is not None and checked.lacks(pattern):
+        if pattern is not None and checked.lacks_model(pattern):
             place = checked.policies.source.place_of("routes", i)
             warnings.append(f"{place}: {entry_name(route, i)} ({pattern}) matches no model of the model_list")
     if not facts.model:
         warnings.append("no --model given: routes that name a model were passed over")
-    elif checked.lacks(facts.model):
+    elif checked.lacks_model(facts.model):
         warnings.append(f"the model_list has no model {facts.model!r}")
     if not any(route_matches(route, facts.names, facts.tags) for route in checked.policies.routes):
         warnings.append("no route matches this request")
@@ -320,13 +329,13 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings.extend(_redis_warnings(checked.policies))
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
-    warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
+    warnings += [*_missing_corrector_models(checked), *_missing_editor_groups(checked)]
     warnings += [status.warning for status in checked.statuses if status.warning is not None]
     warnings += _objective_warnings(checked, policy)
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.requirements):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
-    return [*warnings, *checked.gaps]
+    return [*warnings, *checked.litellm_warnings]
 
 
 def _objective_warnings(checked: _CheckedConfig, policy: Policy) -> Iterator[str]:
@@ -375,7 +384,7 @@ def _key_warnings(checked: _CheckedConfig) -> Iterator[str]:
             yield f"key {entry.alias} expired at {_moment_text(entry.expires)} and is refused"
         elif entry.is_expired(now + _SOON):
             yield f"key {entry.alias} expires at {_moment_text(entry.expires)}"
-        unserved = [name for name in entry.models or () if checked.lacks(name)]
+        unserved = [name for name in entry.models or () if checked.lacks_model(name)]
         if unserved:
             yield f"key {entry.alias} may call {', '.join(unserved)}, which the model_list does not have"
 
@@ -401,12 +410,12 @@ def _engine_warnings(checked: _CheckedConfig, policy: Policy) -> list[str]:
         warnings.append(f"{engine} has no detector head: every answer is rewritten as a whole; set a scorer")
         if policy.caution:
             warnings.append(f"caution {policy.caution:g} has no effect without a detector head")
-    if engine.kind is ServerKind.GROUP and checked.lacks(engine.group):
+    if engine.kind is ServerKind.GROUP and checked.lacks_model(engine.group):
         warnings.append(f"the model_list has no model group {engine.group!r}, which aligner.engine names")
     return warnings
 
 
-def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
+def _missing_corrector_models(checked: _CheckedConfig) -> Iterator[str]:
     """Warn about correctors of the kind `self_refine` whose model is not in the model_list."""
     for name, entry in checked.policies.plugins.correctors.items():
         model = str(entry.get("model", ""))
@@ -415,14 +424,14 @@ def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
             yield f"{place}: corrector {name} asks {model!r}, which the model_list does not have"
 
 
-def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
+def _missing_editor_groups(checked: _CheckedConfig) -> Iterator[str]:
     """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
     policies = checked.policies
     editors = (("editor", *entry) for entry in editor_groups(policies.blocks()).items())
     judges_by_path = find_judges([*policies.blocks(), *policies.objective_entries()])
     judges = (("judge", judge.group, path) for judge, path in judges_by_path if judge.kind is not JudgeKind.TOKENS)
     for name, group, path in (*editors, *judges):
-        if checked.lacks(group):
+        if checked.lacks_model(group):
             place = policies.source.place_of(*path)
             hint = suggest_name(group, checked.models or ())
             yield f"{place}: {name} {group!r} is no model group of the model_list; {hint}"
@@ -463,11 +472,12 @@ def _value_text(value: object) -> str:
 
 
 def _denied_objectives(policy: Policy) -> list[tuple[str, str]]:
+    """The name of each objective that a request may not ask for, and where the policy got that from."""
     return [(name.removeprefix(_DENY), origin) for name, origin in policy.origins if name.startswith(_DENY)]
 
 
-def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
-    """The result as the object that --json prints."""
+def _report_fields(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
+    """The config and the policy as --json prints them."""
     origins = dict(policy.origins)
     engine = engine_backend(checked.policies)
     settings = checked.resolver.settings(policy)
@@ -495,6 +505,7 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
             "trust": checked.policies.trust.model_dump(),
             "precedence": list(PRECEDENCE),
             "warnings": list(warnings),
+            "valid": not checked.faults,
         }
     )
 
@@ -558,19 +569,20 @@ def _print_policy(
 
 def _print_notes(
     console: Console,
-    gaps: Mapping[str, Sequence[str]],
+    uncorrected: Mapping[str, Sequence[str]],
     remains: Mapping[str, str],
     warnings: Sequence[str],
     *,
     in_full: bool,
 ) -> None:
-    """Print for each route when the original goes out uncorrected, and what replaces an answer of which all is flagged.
+    """Print what can happen to an answer on each route, and the warnings.
 
-    Then print the warnings.
+    By route: `uncorrected` are the reasons for which the original goes out uncorrected, and `remains` is what is
+    delivered if every sentence of an answer is flagged.
     """
     rows = [
         (name if name != NO_ROUTE else "(no route matches)", _reasons_text(reasons, in_full=in_full), remains[name])
-        for name, reasons in gaps.items()
+        for name, reasons in uncorrected.items()
     ]
     console.print(TextTable(("route", "the original goes out uncorrected", "if nothing would remain"), rows))
     for warning in warnings:

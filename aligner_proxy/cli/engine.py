@@ -1,7 +1,8 @@
 """`aligner-proxy engine`: the aligner in its own process, so that several gateway workers share one model.
 
 The engine listens before it loads the weights. After SIGTERM it rejects new requests, finishes the running ones within
-its grace period, and exits with 0. It exits with 2 if the address is taken or the weights cannot be loaded.
+its grace period, and exits with 0. It exits with 2 if the address is taken or the model is not on this machine, and
+with 1 if the weights cannot be loaded.
 """
 
 from __future__ import annotations

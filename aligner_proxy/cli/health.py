@@ -16,7 +16,8 @@ import httpx
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.engine_schema import engine_address, is_web_address
+from aligner_proxy.policy.engine_schema import engine_address
+from aligner_proxy.web_address import is_web_address
 
 _WAIT_S = 5.0
 """Seconds to wait for an answer."""

@@ -13,9 +13,9 @@ from aligner_proxy.errors import ConfigError
 
 RESERVE = 256
 """Descriptors that a process needs apart from its connections: libraries, logs, stores, sockets."""
-OF_REQUEST = 3
+FILES_PER_REQUEST = 3
 """Descriptors that a request needs in the gateway: for its client, its upstream and the engine."""
-_ENOUGH = 1 << 16
+_LEAST_LIMIT = 1 << 16
 """Descriptors that are asked for in any case, even if the connections need fewer."""
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def allow_connections(connections: int, files_each: int = 1) -> None:
     Raises `ConfigError` if the hard limit is too low for even one descriptor per connection, and logs a warning if it
     is too low for `files_each` of them.
     """
-    limit = _raise_limit(max(_ENOUGH, connections * files_each + RESERVE))
+    limit = _raise_limit(max(_LEAST_LIMIT, connections * files_each + RESERVE))
     fix = "raise the hard limit (LimitNOFILE= of systemd, --ulimit nofile= of docker, ulimit -Hn)"
     if limit < connections + RESERVE:
         allowed_connections = max(1, (limit - RESERVE) // files_each)
@@ -48,7 +48,7 @@ def allow_connections(connections: int, files_each: int = 1) -> None:
 
 def fit_connections(connections: int) -> int:
     """Raise the limit for `connections`, and return how many of them it allows; log a warning if not all."""
-    limit = _raise_limit(max(_ENOUGH, connections + RESERVE))
+    limit = _raise_limit(max(_LEAST_LIMIT, connections + RESERVE))
     allowed = max(1, min(connections, limit - RESERVE))
     if allowed < connections:
         log.warning(

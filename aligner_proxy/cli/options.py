@@ -187,7 +187,7 @@ def check_local_aligner(file: PolicyFile) -> None:
 
     Only the names of the model's files are checked, without importing torch; nothing is checked without a local engine.
     """
-    if not config.engine_backend(file).local:
+    if not config.engine_backend(file).needs_local:
         return
     from aligner_proxy.engine.weights import sources
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy.cli.batch import SourceLine, encode_line, parse_object
+from aligner_proxy.cli.batch import OutputLine, SourceLine, encode_line, parse_object
 from aligner_proxy.cli.policy_guardrail import RequestOptions, open_guardrail
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError, ForbiddenError
@@ -107,7 +107,7 @@ class BatchCorrector:
     settings: BatchSettings
     guard: BatchGuardrail
 
-    async def correct(self, line: SourceLine) -> bytes:
+    async def correct(self, line: SourceLine) -> OutputLine:
         """The line with its answers corrected, or with an error in place of what may not be delivered."""
         fields: dict[str, Any] = {}
         try:
@@ -118,7 +118,7 @@ class BatchCorrector:
         except (ValueError, ForbiddenError, RecursionError) as error:
             return self._withhold(fields, f"{self.settings.path.name}:{line.number}: {error}", f"bad line: {error}")
 
-    async def _correct_fields(self, line: SourceLine, fields: dict[str, Any]) -> bytes:
+    async def _correct_fields(self, line: SourceLine, fields: dict[str, Any]) -> OutputLine:
         """Return the corrected line; an answer that stays unchanged may return the same bytes.
 
         Raises `Blocked` if the policy withholds the answer, and `ValueError` if the line is not a batch's output.
@@ -128,14 +128,15 @@ class BatchCorrector:
         body = fields if holder is None else fields[holder[0]][holder[1]]
         corrected = await self.guard.correct_body(body, self._find_request(fields), f"line-{line.number}")
         is_reported = json_body.holds_answers(body) and not self.settings.bare
+        state = corrected.state
+        has_failed = state.status is Status.FAILED
         if corrected.body is body and not is_reported:
-            return line.content.rstrip(b"\n")
+            return OutputLine(line.content.rstrip(b"\n"), has_failed)
         new_fields = corrected.body
         if holder is not None:
             new_fields = fields | {holder[0]: fields[holder[0]] | {holder[1]: corrected.body}}
-        state = corrected.state
         report = _report_fields(state.status, state.reason, policy=state.policy.name, edits=corrected.edits)
-        return encode_line(new_fields | (report if is_reported else {}))
+        return OutputLine(encode_line(new_fields | (report if is_reported else {})), has_failed)
 
     def _find_request(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The request of a line; without --requests it has no conversation."""
@@ -144,7 +145,7 @@ class BatchCorrector:
         model = self.settings.options.model
         return request if model is None else request | {"model": model}
 
-    def _withhold(self, fields: Mapping[str, Any], message: str, reason: str | None) -> bytes:
+    def _withhold(self, fields: Mapping[str, Any], message: str, reason: str | None) -> OutputLine:
         """The line of an answer that may not be delivered: only its ids, and the error."""
         withheld = {name: fields.get(name) for name in _IDS if name in (*fields, "custom_id")}
         # A line of neither form is an error to the readers of both.
@@ -153,7 +154,8 @@ class BatchCorrector:
         if "result" in fields or "response" not in fields:
             error = {"type": "error", "error": {"type": "api_error", "message": message}}
             withheld |= {"result": {"type": "errored", "error": error}}
-        return encode_line(withheld | ({} if self.settings.bare else _report_fields(Status.FAILED, reason)))
+        report = {} if self.settings.bare else _report_fields(Status.FAILED, reason)
+        return OutputLine(encode_line(withheld | report), has_failed=True)
 
 
 def _parse_line(content: bytes) -> dict[str, Any]:

@@ -27,21 +27,16 @@ if TYPE_CHECKING:
 @click.argument("model", default="embedded")
 @click.option("--judge", is_flag=True, help="MODEL is a token classifier (aligner.judges): only download it.")
 @weight_options
-@click.pass_context
-def command(ctx: click.Context, /, model: str, *, judge: bool, **options: Any) -> None:
+def command(model: str, judge: bool, **options: Any) -> None:
     """Download, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder).
 
     For example: aligner-proxy pull embedded
     """
     console = Terminal(stderr=True)
     weights = weight_settings(options | {"model": model})
-    try:
-        _fetch(console, weights)
-        if not judge:
-            _prepare(console, weights)
-    except WeightsError as error:
-        echo((f"aligner-proxy: {error}", "red"), err=True)
-        ctx.exit(1)
+    _fetch(console, weights)
+    if not judge:
+        _prepare(console, weights)
 
 
 def _fetch(console: Console, weights: EngineSettings) -> None:

@@ -67,7 +67,7 @@ _COMPANIONS: Mapping[str, Companion] = {
 # Defaults for variables that are not set. Without the first three, LiteLLM calls the internet at every start, and waits
 # if there is none. TIMEOUT_WORKER_HEALTHCHECK is the number of seconds after which uvicorn replaces a silent worker: on
 # a busy machine LiteLLM's import takes longer than the default of 5, so workers would be restarted forever.
-_UNLESS_SET = {
+_DEFAULT_VARIABLES = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
     "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
@@ -212,7 +212,7 @@ def command(
     log_to_stderr(form)
     companions = take_companions(options)
     limits = replace(take_limits(options), body_bytes=body_mb << 20)
-    open_files.allow_connections(limits.connections, open_files.OF_REQUEST)
+    open_files.allow_connections(limits.connections, open_files.FILES_PER_REQUEST)
     checked = replace(
         make_plan(file, host, port, workers),
         log=form or config.log_form() or "text",
@@ -254,7 +254,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     check_local_aligner(loaded)
     engine = config.engine_backend(loaded)
     check_engine(path, loaded, engine)
-    return ServePlan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
+    return ServePlan(path, policies.absolute(), loaded, engine, engine.needs_local, host, port, workers)
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
@@ -315,7 +315,7 @@ def litellm_environment(plan: ServePlan) -> dict[str, str]:
         variables[config.LOG] = plan.log
     if litellm_config.needs_key_check(read_yaml(plan.litellm_file)[0]):
         variables[config.CHECK_KEYS] = "1"
-    return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **variables}
+    return {**_DEFAULT_VARIABLES, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **variables}
 
 
 def engine_environment(plan: ServePlan) -> dict[str, str]:

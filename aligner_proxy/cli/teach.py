@@ -154,12 +154,12 @@ def _read_tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list
     faults = []
     for subject in matching_subjects:
         try:
-            subject_examples.append((subject, subject.read()))
+            subject_examples.append((subject, subject.read_examples()))
         except ConfigError as error:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
-    aligners = subjects.aligner_names(policies)
+    aligners = subjects.used_aligners(policies)
     return [_Task(subject, examples, aligner, quick) for subject, examples in subject_examples for aligner in aligners]
 
 
@@ -203,9 +203,9 @@ async def _teach_all(
 
 def _readable_examples(policies: PolicyFile) -> Iterator[tuple[str, Examples]]:
     """Yield (text, examples) of all objectives of the file whose examples can be read."""
-    for subject in subjects.subjects(policies):
+    for subject in subjects.list_subjects(policies):
         with contextlib.suppress(ConfigError):
-            yield subject.text, subject.read()
+            yield subject.text, subject.read_examples()
 
 
 async def _teach(
@@ -284,6 +284,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 
 def _result_fields(result: _Result) -> dict[str, Any]:
+    """A result as JSON, without texts of examples and answers."""
     task = result.task
     fields = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.report is not None}
     if result.report is None:
@@ -383,11 +384,11 @@ def _own_answer_lines(result: _Result) -> list[str]:
     if not result.own_answers:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
     flagged = result.flagged_own_answers
-    head = (
+    summary = (
         f"  of your own last {len(result.own_answers)} answers that nobody objected to {len(flagged)} would be flagged"
     )
     return [
-        head + (":" if flagged else ""),
+        summary + (":" if flagged else ""),
         *map(_answer_line, flagged[:_SHOWN]),
         "  nearest to the line; write those that are good under `good_answers`:",
         *map(_answer_line, result.nearest),
@@ -395,5 +396,6 @@ def _own_answer_lines(result: _Result) -> list[str]:
 
 
 def _answer_line(scored: tuple[RecordedAnswer, float]) -> str:
+    """One line with the ids and the score of a recorded answer."""
     answer, score = scored
     return f"    {escape(answer.call_id)}/{answer.choice} {score:+.1f} nats"

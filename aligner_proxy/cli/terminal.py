@@ -54,10 +54,10 @@ def echo(*parts: str | tuple[str, str], err: bool = False) -> None:
     click.echo("".join(texts), err=err)
 
 
-def echo_json(value: object, *, indent: int | None = None, ascii_alone: bool = True) -> None:
+def echo_json(value: object, *, indent: int | None = None, ascii_only: bool = True) -> None:
     """Print JSON for programs, with hidden characters escaped because a terminal may show it."""
-    text = json.dumps(value, indent=indent, ensure_ascii=ascii_alone)
-    click.echo("".join(_json_number(char) if is_hidden(char) else char for char in text))
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    click.echo("".join(_json_escape(char) if is_hidden(char) else char for char in text))
 
 
 def print_progress(done: int, of: int) -> None:
@@ -65,6 +65,6 @@ def print_progress(done: int, of: int) -> None:
     echo_json({"done": done, "of": of})
 
 
-def _json_number(char: str) -> str:
+def _json_escape(char: str) -> str:
     """The JSON escape of a hidden character; DEL is handled separately, because JSON does not escape it."""
     return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]

@@ -156,7 +156,7 @@ def load_policies(path: Path | str) -> PolicyFile:
 
 def parse_policies(text: str, path: Path, *, with_files: bool = True) -> PolicyFile:
     """Validate the text of a policies file, which need not exist at `path` yet; raises `ConfigError`."""
-    return config.loads(text, path, _load_declarations, with_files=with_files)
+    return config.parse(text, path, _load_declarations, with_files=with_files)
 
 
 def _load_declarations(third_party: bool) -> Declarations:

@@ -17,6 +17,7 @@ sound but not complete: a refused entry can never match, but a hidden entry with
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -75,6 +76,8 @@ LOG_FORMS = ("text", "json")
 _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
 """The longest socket name that `serve` creates in this folder: it contains the process id and the generation number."""
+_DATABASE_HEADER = b"SQLite format 3\0"
+"""First bytes of every database of SQLite."""
 _KEY_BYTES = 32
 """Length of an encryption key (AES-256)."""
 _SECRET_CHARS = 16
@@ -93,15 +96,15 @@ def _declare_nothing(third_party: bool) -> Declarations:
 
 def load(path: Path | str, declare: Declare = _declare_nothing) -> PolicyFile:
     """Read and check a policies file; raises `ConfigError` with the file, the line and the fix."""
-    return _check_file(*read_yaml(Path(path)), declare)
+    return _parse_file(*read_yaml(Path(path)), declare)
 
 
-def loads(text: str, path: Path, declare: Declare = _declare_nothing, *, with_files: bool = True) -> PolicyFile:
+def parse(text: str, path: Path, declare: Declare = _declare_nothing, *, with_files: bool = True) -> PolicyFile:
     """Parse and check the text of a policies file that is not at `path` yet, or no longer is.
 
     With `with_files=False` the files that it names are not read, because they may no longer exist.
     """
-    return _check_file(*parse_yaml(text, path), declare, with_files)
+    return _parse_file(*parse_yaml(text, path), declare, with_files)
 
 
 def refuse_without_policies(file: PolicyFile) -> None:
@@ -114,14 +117,14 @@ def refuse_without_policies(file: PolicyFile) -> None:
         )
 
 
-def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: bool = True) -> PolicyFile:
+def _parse_file(data: Any, source: YamlSource, declare: Declare, with_files: bool = True) -> PolicyFile:
     """Validate parsed data, and make the checks that concern several keys; raises `ConfigError`."""
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
     if "model_list" in data or "litellm_settings" in data:
         raise ConfigError(f"{source.name}: is a file of LiteLLM; give the policies file that its guardrail names")
     declarations = declare(allows_third_party() and _file_allows_third_party(data))
-    data, source, renames = _with_current_names(data, source, declarations)
+    data, source, renames = _replace_deprecated_names(data, source, declarations)
     model = file_model(declarations)
     try:
         parsed = model.model_validate(data)
@@ -167,7 +170,7 @@ def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
     return not (isinstance(plugins, Mapping) and plugins.get("third_party") is False)
 
 
-def _with_current_names(
+def _replace_deprecated_names(
     data: dict[str, Any], source: YamlSource, declarations: Declarations
 ) -> tuple[dict[str, Any], YamlSource, list[str]]:
     """(data with deprecated names replaced, source with the lines of the new names, warnings)."""
@@ -232,7 +235,7 @@ def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
     for path, model in models.items():
         # The embedded aligner has no slash in its name; these beginnings are paths.
         is_hub_id = "/" in model and not model.startswith((".", "/", "~"))
-        if engine_backend(file).local and is_hub_id and not _COMMIT.search(model):
+        if engine_backend(file).needs_local and is_hub_id and not _COMMIT.search(model):
             fix = f"write {model.partition('@')[0]}@COMMIT, its 40 hexadecimal digits (`aligner-proxy pull` prints it)"
             fault = f"{file.source.place_of('aligner', *path)}: {model} names no commit of the hub"
             if file.aligner.require_revision:
@@ -270,7 +273,7 @@ def _check_aligners(file: PolicyFile) -> None:
     aligners = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
         choices = (("aligner", shares.aligner_names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
-        for key, names in choices if engine_backend(file).local else ():
+        for key, names in choices if engine_backend(file).needs_local else ():
             unknown_name = next((name for name in names if name is not None and name not in aligners), None)
             if unknown_name is not None:
                 has_shares = isinstance(getattr(block, key), tuple)
@@ -286,7 +289,7 @@ def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]
     """Raise `ConfigError` for token classifiers that the engine on this machine lacks; a remote one checks its own."""
     names = file.aligner.judges
     for judge, path in judges:
-        if judge.kind is JudgeKind.TOKENS and judge.group not in names and engine_backend(file).local:
+        if judge.kind is JudgeKind.TOKENS and judge.group not in names and engine_backend(file).needs_local:
             place = file.source.place_of(*path, "tokens")
             fix = suggest_name(judge.group, names) if names else "name its model there, as NAME: FOLDER"
             raise ConfigError(f"{place}: aligner.judges has no {quote_name(judge.group)}; {fix}")
@@ -323,12 +326,12 @@ def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
 
 def policies_path(setting: str, folder: Path) -> Path:
     """Path of the policies file: from the environment, else `setting`, relative to the LiteLLM file's folder."""
-    return folder / Path(_env(_POLICIES) or setting).expanduser()
+    return folder / Path(_read_variable(_POLICIES) or setting).expanduser()
 
 
 def policies_in_environment() -> Path | None:
     """Path of the policies file that the environment names; None if it names none."""
-    return _env_path(_POLICIES)
+    return _read_path_variable(_POLICIES)
 
 
 def engine_backend(file: PolicyFile) -> Backend:
@@ -354,7 +357,7 @@ def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
 
 def check_local_engine(file: PolicyFile) -> None:
     """Raise `ConfigError` if this file needs a local engine, and its packages or a folder for weights are missing."""
-    if engine_backend(file).local:
+    if engine_backend(file).needs_local:
         place = file.source.place_of("aligner", "engine")
         extras.require_extra(extras.ENGINE, f"{place}: aligner.engine: local, an engine on this machine,")
         check_home()
@@ -369,7 +372,7 @@ def check_home() -> None:
 
 def hand_off_secret(name: str) -> bytes | None:
     """The secret that signs reports of doubtful answers; None if the variable is not set or the secret is too short."""
-    secret = (_env(name) or "").encode()
+    secret = (_read_variable(name) or "").encode()
     return secret if len(secret) >= _SECRET_CHARS else None
 
 
@@ -391,7 +394,7 @@ def engine_key(backend: Backend) -> str | None:
     """
     if backend.key_env is None:
         return None
-    key = _env(backend.key_env)
+    key = _read_variable(backend.key_env)
     if key is None:
         raise ConfigError(f"aligner.engine.key_env names {backend.key_env}, but that variable is not set")
     return key
@@ -399,17 +402,17 @@ def engine_key(backend: Backend) -> str | None:
 
 def engine_socket() -> Path:
     """The socket of the engine `local`: from the environment (`serve` sets it), else the default for this user."""
-    return _env_path(_SOCKET) or default_socket()
+    return _read_path_variable(_SOCKET) or default_socket()
 
 
 def active_policies_file() -> Path | None:
     """The file in which the parent `serve` process stores the active policies; None without `serve`."""
-    return _env_path(IN_FORCE)
+    return _read_path_variable(IN_FORCE)
 
 
 def engine_override() -> str | None:
     """The engine address from the environment; None if it is not set."""
-    return _env(_ENGINE)
+    return _read_variable(_ENGINE)
 
 
 def aligner_model(file: PolicyFile) -> str | Path:
@@ -434,7 +437,7 @@ def _resolve_model(file: PolicyFile, model: str) -> str | Path:
 
 def keys_path(file: PolicyFile | None = None) -> Path | None:
     """Path of the keys file: from the environment, else from `file` or the environment's policies file; else None."""
-    override = _env_path(_KEYS)
+    override = _read_path_variable(_KEYS)
     if override is not None:
         return override
     policies = policies_in_environment()
@@ -452,7 +455,7 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
 def home_folder() -> Path:
     """The folder for caches and weights; raises `ConfigError` where neither it nor a home is known."""
     try:
-        return _env_path(_HOME) or Path.home() / ".cache" / "aligner-proxy"
+        return _read_path_variable(_HOME) or Path.home() / ".cache" / "aligner-proxy"
     except RuntimeError:
         raise ConfigError(f"this user has no home folder; set {_HOME} to a folder of its own") from None
 
@@ -473,7 +476,7 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 
     Raises `ConfigError` if the variable is neither on nor off.
     """
-    switch = (_env(_PLUGINS) or "on").lower()
+    switch = (_read_variable(_PLUGINS) or "on").lower()
     if switch not in ("on", "off"):
         raise ConfigError(f"{_PLUGINS} must be on or off")
     return switch == "on" and (file is None or file.plugins.third_party)
@@ -494,10 +497,31 @@ def audit_file(file: PolicyFile) -> Path:
     return path
 
 
+def refuse_wrong_audit_file(file: PolicyFile) -> None:
+    """Raise `ConfigError` if `audit.file` names a folder, a device, or a file that holds anything but a database.
+
+    Not for processes that have the store open: closing the file here would release their locks on it.
+    """
+    if not (file.audit.enabled and file.audit.file):
+        return
+    path = audit_file(file)
+    with contextlib.suppress(OSError):
+        if path.stat().st_size and not _is_database(path):
+            place = file.source.place_of("audit", "file")
+            raise ConfigError(f"{place}: audit.file: {path} is no SQLite database; name another file")
+
+
+def _is_database(path: Path) -> bool:
+    """Whether a file begins as every SQLite database does."""
+    with path.open("rb") as content:
+        return content.read(len(_DATABASE_HEADER)) == _DATABASE_HEADER
+
+
 def check_audit_file(file: PolicyFile) -> None:
-    """Raise `ConfigError` for an audit file that this user cannot write: records would only wait and be lost."""
+    """Raise `ConfigError` for an audit file that is none or that this user cannot write: records would be lost."""
     if not file.audit.enabled or file.audit.database_env is not None:
         return
+    refuse_wrong_audit_file(file)
     path = audit_file(file)
     if not can_write(path):
         fix = "name a file in a folder that this user can write to" if file.audit.file else f"set {_HOME}"
@@ -521,7 +545,7 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
     """
     if name is None:
         return None
-    text = _env(name)
+    text = _read_variable(name)
     try:
         key = base64.b64decode(text or "", validate=True)
     except ValueError:
@@ -540,7 +564,7 @@ def redis_address(file: PolicyFile) -> ServerAddress | None:
     name = file.cache.redis_env
     if name is None:
         return None
-    return ServerAddress(redis_setting(file), name, _env(name), shared_cache_key(file))
+    return ServerAddress(redis_setting(file), name, _read_variable(name), shared_cache_key(file))
 
 
 def redis_setting(file: PolicyFile) -> str:
@@ -551,7 +575,7 @@ def redis_setting(file: PolicyFile) -> str:
 def audit_database_address(file: PolicyFile) -> ServerAddress | None:
     """The address of the audit store's PostgreSQL database; None if the store is a file."""
     name = file.audit.database_env
-    return None if name is None else ServerAddress(audit_database_setting(file), name, _env(name))
+    return None if name is None else ServerAddress(audit_database_setting(file), name, _read_variable(name))
 
 
 def audit_database_setting(file: PolicyFile) -> str:
@@ -588,12 +612,12 @@ def _make_private(folder: Path) -> None:
 
 def checks_keys() -> bool:
     """Whether the gateway's own check of keys is to be used, because LiteLLM has none: `serve` finds that out."""
-    return _env(CHECK_KEYS) is not None
+    return _read_variable(CHECK_KEYS) is not None
 
 
 def log_form() -> str | None:
     """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown one."""
-    form = _env(LOG)
+    form = _read_variable(LOG)
     if form is not None and form not in LOG_FORMS:
         raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")
     return form
@@ -621,7 +645,7 @@ def engine_environment() -> dict[str, str]:
 
     The engine does not need the master key, providers' keys or the audit store's key, so it does not get them.
     """
-    operator_names = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
+    operator_names = frozenset((_read_variable(_ENGINE_ENV) or "").replace(",", " ").split())
 
     def is_passed_on(name: str) -> bool:
         """Whether the engine gets the variable of this name."""
@@ -634,19 +658,21 @@ def engine_environment() -> dict[str, str]:
 
 def is_traced() -> bool:
     """Whether OpenTelemetry's environment variables name an address for traces."""
-    is_off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or _env("OTEL_TRACES_EXPORTER") == "none"
+    is_off = (
+        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or _read_variable("OTEL_TRACES_EXPORTER") == "none"
+    )
     address_variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return not is_off and any(_env(name) for name in address_variables)
+    return not is_off and any(_read_variable(name) for name in address_variables)
 
 
-def _env(name: str) -> str | None:
+def _read_variable(name: str) -> str | None:
     """The value of an environment variable, stripped; None if it is not set or blank."""
     return os.environ.get(name, "").strip() or None
 
 
-def _env_path(name: str) -> Path | None:
+def _read_path_variable(name: str) -> Path | None:
     """The path in an environment variable, with `~` expanded; None if it is not set."""
-    text = _env(name)
+    text = _read_variable(name)
     try:
         return Path(text).expanduser() if text else None
     except RuntimeError:

@@ -33,7 +33,7 @@ class EditorBlock(BaseModel):
 def _parse_word(value: object) -> object:
     """Parse any form of `editor` into its one word: {model: strong} becomes "model:strong". Raises `ValueError`."""
     if isinstance(value, Mapping):
-        return EDITOR_GROUP + _group_name(value)
+        return EDITOR_GROUP + _read_group(value)
     if not isinstance(value, str):
         raise ValueError(_FORMS)  # noqa: TRY004 - pydantic takes ValueError alone
     if value in WORDS or (value.startswith(EDITOR_GROUP) and value != EDITOR_GROUP):
@@ -41,7 +41,7 @@ def _parse_word(value: object) -> object:
     raise ValueError(f"{_FORMS}; {suggest_name(value, WORDS)}")
 
 
-def _group_name(block: Mapping[object, object]) -> str:
+def _read_group(block: Mapping[object, object]) -> str:
     """Check the block {model: GROUP} and return the group; raises `ValueError`."""
     extra_key = next((name for name in block if name != _MODEL), None)
     if extra_key is not None:
@@ -124,4 +124,5 @@ def _unique_blocks(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> list[tup
 
 
 def _last_set(values: Iterable[object]) -> object:
+    """The last of the values that is not None; None if there is none."""
     return next((value for value in reversed(list(values)) if value is not None), None)

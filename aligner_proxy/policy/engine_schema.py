@@ -43,16 +43,6 @@ def server_kind(address: str) -> ServerKind:
     return ServerKind.COMPLETIONS if ends_in_v1 else ServerKind.ENGINE
 
 
-def is_web_address(text: str) -> bool:
-    """Whether a client can ask this address by HTTP: it has a host, and its port, if any, is one."""
-    try:
-        parts = urlsplit(text)
-        # Reading the port checks it.
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
 def engine_address(text: str) -> str:
     """Check an address and return it without a trailing slash; raises `ValueError`."""
     if text.startswith(LITELLM):
@@ -161,7 +151,7 @@ class Backend(BaseModel):
         return self.at[0].removeprefix(LITELLM)
 
     @property
-    def local(self) -> bool:
+    def needs_local(self) -> bool:
         """Whether this needs an engine on this machine, which `serve` starts."""
         return "local" in (self.at[0], self.scorer)
 

@@ -94,7 +94,7 @@ GateSetting = Annotated[
 ]
 
 
-def switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
+def read_switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
     """The rules that a gate setting turns on (True) or off (False); a list turns off the rules that it omits."""
     if setting is None:
         return {}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.litellm_config import GUARDRAIL
+from aligner_proxy.policy.litellm_config import GUARDRAIL, REFERENCE, list_or_empty
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, read_yaml
@@ -26,7 +26,6 @@ _BY_TAGS = (
     "mode by tags: clients choose their tags, and so whether answers are corrected; write mode: post_call, and routes "
     "with match: {tag: ...} in the policies file"
 )
-_REFERENCE = "os.environ/"
 _PLAIN_ENTRY = {"guardrail": GUARDRAIL, "mode": _NEEDED, "default_on": True}
 """The entry that `init` writes, which LiteLLM can read; beside it may stand our own setting."""
 _CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
@@ -142,7 +141,7 @@ def _read_files(data: Mapping[str, Any], source: YamlSource) -> Iterator[_File]:
     paths = {(root / source.name).resolve()}
     for data, source in files:
         yield data, source
-        for name in _list_or_empty(data.get("include")):
+        for name in list_or_empty(data.get("include")):
             # LiteLLM looks beside the file that includes it first, and then beside the main file.
             path = next((path for path in (source.folder / str(name), root / str(name)) if path.is_file()), None)
             if path is not None and path.resolve() not in paths:
@@ -153,7 +152,7 @@ def _read_files(data: Mapping[str, Any], source: YamlSource) -> Iterator[_File]:
 
 def _find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
     """The entries of our guardrail: (index, name, settings)."""
-    for number, entry in enumerate(_list_or_empty(data.get("guardrails"))):
+    for number, entry in enumerate(list_or_empty(data.get("guardrails"))):
         params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
         if isinstance(params, Mapping) and params.get("guardrail") == GUARDRAIL:
             yield number, entry.get("guardrail_name"), params
@@ -163,7 +162,7 @@ def _find_shared_names(files: Iterable[_File], names: Sequence[object]) -> Itera
     """Warn about other guardrails with the name of ours, because LiteLLM runs only one of them."""
     earlier_names: set[object] = set()
     for data, source in files:
-        for number, entry in enumerate(_list_or_empty(data.get("guardrails"))):
+        for number, entry in enumerate(list_or_empty(data.get("guardrails"))):
             name = entry.get("guardrail_name") if isinstance(entry, Mapping) else None
             if name in names:
                 if name in earlier_names:
@@ -178,7 +177,7 @@ def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, names: Seq
     policies = data.get("policies")
     for policy, settings in policies.items() if isinstance(policies, Mapping) else ():
         pipeline = settings.get("pipeline") if isinstance(settings, Mapping) else None
-        steps = _list_or_empty(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
+        steps = list_or_empty(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
         for number, step in enumerate(steps):
             if isinstance(step, Mapping) and step.get("guardrail") in names:
                 place = source.place_of("policies", policy, "pipeline", "steps", number)
@@ -191,9 +190,9 @@ def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, names: Seq
 
 def _find_callbacks(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
     """Warn if our class stands in a list of callbacks, where LiteLLM never calls a guardrail."""
-    settings = data.get("litellm_settings") or {}
+    settings = data.get("litellm_settings")
     for key in _CLASS_LISTS:
-        value = settings.get(key)
+        value = settings.get(key) if isinstance(settings, Mapping) else None
         if GUARDRAIL in (value if isinstance(value, list) else [value]):
             place = source.place_of("litellm_settings", key)
             yield f"{place}: LiteLLM never calls a guardrail that is named under {key}; name it under guardrails: alone"
@@ -210,13 +209,9 @@ def _find_ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> I
 
 def _resolve_value(value: object) -> object:
     """Interpret a value as LiteLLM does: resolve references to the environment, and read "yes" or "on" as a bool."""
-    if isinstance(value, str) and value.startswith(_REFERENCE):
-        value = os.environ.get(value.removeprefix(_REFERENCE))
+    if isinstance(value, str) and value.startswith(REFERENCE):
+        value = os.environ.get(value.removeprefix(REFERENCE))
     words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
     if value in (0, 1) and not isinstance(value, bool):
         return bool(value)
     return words.get(value.lower(), value) if isinstance(value, str) else value
-
-
-def _list_or_empty(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from aligner_proxy.policy.engine_schema import is_web_address
+from aligner_proxy.web_address import is_web_address
 
 _FORM = "must be an address such as https://desk.example/doubts"
 

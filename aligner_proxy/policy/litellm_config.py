@@ -28,7 +28,13 @@ _SECTIONS = {
     "agent_list": "agents (A2A)",
 }
 MASTER_KEY = "LITELLM_MASTER_KEY"
-_REFERENCE = "os.environ/"
+_BLOCKS = (
+    *(("general_settings",), ("litellm_settings",), ("router_settings",), ("environment_variables",)),
+    ("router_settings", "model_group_alias"),
+)
+"""Key paths whose values must be blocks of keys, if they are there."""
+REFERENCE = "os.environ/"
+"""Beginning of a value that LiteLLM takes from an environment variable."""
 _PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
 _KEY_CHECKS = ("custom_auth", "database_url", "enable_jwt_auth", "enable_oauth2_auth", "enable_oauth2_proxy_auth")
 """Settings by which LiteLLM knows further keys."""
@@ -39,8 +45,12 @@ _NOT_CORRECTED = "answers given there are not corrected"
 
 
 def find_policies(litellm_file: Path | str) -> Path:
-    """Path of the policies file that a LiteLLM YAML registers with our guardrail; raises `ConfigError` without one."""
+    """Path of the policies file that a LiteLLM YAML registers with our guardrail.
+
+    Raises `ConfigError` if it registers none, or if a section is no block of keys.
+    """
     data, source = read_yaml(Path(litellm_file))
+    _refuse_wrong_sections(data, source)
     entries = data.get("guardrails") if isinstance(data, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         params = entry.get("litellm_params") if isinstance(entry, dict) else None
@@ -50,6 +60,16 @@ def find_policies(litellm_file: Path | str) -> Path:
         f"{source.name}: no guardrail {GUARDRAIL} under guardrails:; register it with "
         f"litellm_params: {{guardrail: {GUARDRAIL}, mode: post_call, default_on: true, policies: policies.yaml}}"
     )
+
+
+def _refuse_wrong_sections(data: object, source: YamlSource) -> None:
+    """Raise `ConfigError` for a list or a single value in place of a block of keys, on which LiteLLM would fail."""
+    for path in _BLOCKS:
+        value = data
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError(f"{source.place_of(*path)}: {'.'.join(path)} must be a block of keys")
 
 
 def resolve_policies_file(file: Path) -> Path:
@@ -75,7 +95,7 @@ def resolve_model(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[st
 
     A deployment's id is replaced by the name of its model group.
     """
-    for entry in _list_or_empty(litellm.get("model_list")):
+    for entry in list_or_empty(litellm.get("model_list")):
         info = entry.get("model_info") if isinstance(entry, dict) else None
         if isinstance(info, dict) and info.get("id") == model and "model_name" in entry:
             return str(entry["model_name"]), ()
@@ -93,10 +113,10 @@ def has_models_in_database(litellm: Mapping[str, Any]) -> bool:
 def master_key(litellm: Mapping[str, Any]) -> str:
     """The master key as LiteLLM finds it: in the file, or in a variable of the environment or .env."""
     settings = litellm.get("general_settings") or {}
-    setting = str(settings.get("master_key") or f"{_REFERENCE}{MASTER_KEY}")
-    if not setting.startswith(_REFERENCE):
+    setting = str(settings.get("master_key") or f"{REFERENCE}{MASTER_KEY}")
+    if not setting.startswith(REFERENCE):
         return setting
-    name = setting.removeprefix(_REFERENCE)
+    name = setting.removeprefix(REFERENCE)
     from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
 
     return os.environ.get(name) or dotenv_values(".env").get(name) or ""
@@ -173,8 +193,8 @@ def find_unset_variables(data: Mapping[str, Any], source: YamlSource) -> list[st
 
 def _find_references(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     """Every `os.environ/NAME` below a value: (key path, NAME)."""
-    if isinstance(value, str) and value.startswith(_REFERENCE):
-        yield path, value.removeprefix(_REFERENCE)
+    if isinstance(value, str) and value.startswith(REFERENCE):
+        yield path, value.removeprefix(REFERENCE)
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _find_references(part, (*path, key))
@@ -186,7 +206,7 @@ def _find_references(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPat
 def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:
     """One warning for each setting of a LiteLLM YAML that lets answers through uncorrected."""
     gaps = [*_find_section_gaps(data), *_find_pass_through_gaps(data), *_find_environment_gaps(data)]
-    for number, entry in enumerate(_list_or_empty(data.get("model_list"))):
+    for number, entry in enumerate(list_or_empty(data.get("model_list"))):
         if isinstance(entry, dict):
             gaps.extend((("model_list", number, *path), text) for path, text in _find_model_gaps(entry))
     return [f"{source.place_of(*path)}: {text}" for path, text in gaps]
@@ -203,7 +223,7 @@ def _find_pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, 
     """(key path, message) for each pass-through route."""
     settings = data.get("general_settings")
     endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
-    for number, entry in enumerate(_list_or_empty(endpoints)):
+    for number, entry in enumerate(list_or_empty(endpoints)):
         path = entry.get("path") if isinstance(entry, dict) else None
         is_guarded = isinstance(entry, dict) and entry.get("guardrails")
         limit = "of its answers only whole JSON bodies are corrected, no streams" if is_guarded else _NOT_CORRECTED
@@ -246,5 +266,6 @@ def _open_route_text(provider: str) -> str:
     return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
 
 
-def _list_or_empty(value: object) -> list[Any]:
+def list_or_empty(value: object) -> list[Any]:
+    """The value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []

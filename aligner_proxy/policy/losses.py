@@ -147,6 +147,7 @@ def _tenant_samples(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> It
 
 
 def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, any_alias: bool) -> Tenant | None:
+    """The tenant entry that applies to a request: the first in file order that matches; None if none does."""
     return next((tenant for tenant in tenants if tenant_matches(tenant, facts, any_alias)), None)
 
 

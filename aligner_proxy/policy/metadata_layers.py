@@ -33,8 +33,8 @@ class Layer:
     path: KeyPath | None = None
     name: str = ""
     """Name of the route or tenant; for metadata, the tenant and the label, for log lines."""
-    own: bool = False
-    """True for a key's metadata: its quota is then the key's, not the team's."""
+    is_key_metadata: bool = False
+    """Whether these are a key's metadata: a quota is then the key's, not the team's."""
     trusted: bool = True
     """Whether the layer may loosen a policy; if not, only its stricter settings count."""
 
@@ -80,27 +80,27 @@ class MetadataReader:
             for name in ignored:
                 warn_not_trusted(source, name)
             values = values.model_copy(update=dict.fromkeys(ignored))
-        return Layer(values, label, name=source, own=label == "key metadata", trusted=trusted)
+        return Layer(values, label, name=source, is_key_metadata=label == "key metadata", trusted=trusted)
 
     def _grant_names(self) -> Iterator[str]:
         """The keys that are grants, including those of plugins."""
         yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
         yield from (key.name for key in self._file.declarations.grants)
 
-    def _parse_grants(self, raw: object, label: str, configured: Mapping[str, Objective]) -> Grants:
+    def _parse_grants(self, raw: object, source: str, configured: Mapping[str, Objective]) -> Grants:
         """The valid settings of an operator's metadata; logs a warning for invalid and deprecated ones."""
         if not isinstance(raw, Mapping):
-            _warn_invalid(label, "aligner")
+            _warn_invalid(source, "aligner")
             return self._grants_model()
         current, changes = rename_deprecated(
             {str(key): value for key, value in raw.items()}, self._file.declarations.current_names
         )
         for change in changes:
-            _warn(label, str(change))
-        return self._grants_model.model_validate(dict(self._valid_settings(current, label, configured)))
+            _warn(source, str(change))
+        return self._grants_model.model_validate(dict(self._valid_settings(current, source, configured)))
 
     def _valid_settings(
-        self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
+        self, raw: Mapping[str, Any], source: str, configured: Mapping[str, Objective]
     ) -> Iterator[tuple[str, Any]]:
         """Yield (name, value) of each valid setting of metadata; logs and skips invalid ones.
 
@@ -110,15 +110,15 @@ class MetadataReader:
             try:
                 parsed = getattr(self._grants_model.model_validate({key: value}), key)
             except ValidationError:
-                _warn_invalid(label, key if key in self._grants_model.model_fields else "(unknown)")
+                _warn_invalid(source, key if key in self._grants_model.model_fields else "(unknown)")
                 continue
             if not self._is_loaded(key, parsed):
-                _warn_invalid(label, key)
+                _warn_invalid(source, key)
                 continue
             if key in _OBJECTIVE_LISTS:
                 names = tuple(name for name in parsed if name in configured or (name == "*" and key == "allow"))
                 if names != parsed:
-                    _warn_invalid(label, key)
+                    _warn_invalid(source, key)
                 parsed = names
             yield key, parsed
 
@@ -131,8 +131,9 @@ class MetadataReader:
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
 
-def _warn_invalid(label: str, key: str) -> None:
-    _warn(label, f"ignoring setting {key}: not valid here")
+def _warn_invalid(source: str, key: str) -> None:
+    """Log that metadata has a setting which is no valid one there."""
+    _warn(source, f"ignoring setting {key}: not valid here")
 
 
 def warn_not_trusted(source: str, key: str) -> None:
@@ -142,6 +143,6 @@ def warn_not_trusted(source: str, key: str) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _warn(label: str, problem: str) -> None:
+def _warn(source: str, problem: str) -> None:
     """Log a warning once for each source and problem (cached): a typo would otherwise be logged with every request."""
-    log.warning("%s: %s", label, problem)
+    log.warning("%s: %s", source, problem)

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from aligner_proxy.errors import ConfigError, SeveralPolicies
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.config import default_write, objectives
-from aligner_proxy.policy.gate_schema import switches
+from aligner_proxy.policy.gate_schema import read_switches
 from aligner_proxy.policy.metadata_layers import Layer, MetadataReader, warn_not_trusted
 from aligner_proxy.policy.objective_choice import choose_objectives, deny_origins, may_bypass, may_use_own_words
 from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
@@ -81,9 +81,9 @@ NO_ROUTE = "no route"
 """Stands for a route where none matches."""
 _Entry = TypeVar("_Entry", Route, Tenant)
 # Limits of the policy cache, because clients choose model names freely and could fill the memory.
-# Policies that are kept, and characters of the longest model name whose policy is kept.
-_REMEMBERED = 1024
-_USUAL_CHARS = 200
+_MAX_CACHED_POLICIES = 1024
+_MAX_CACHED_MODEL_CHARS = 200
+"""Characters of the longest model name whose policy is kept."""
 _CACHE_KEY = ("model", "groups", "team_id", "team_alias", "key_hash", "key_alias", "user_id", "alias_by_operator")
 """The facts that decide the policy of a cacheable request."""
 _read_cache_key = attrgetter(*_CACHE_KEY)
@@ -105,7 +105,9 @@ def _is_cacheable(facts: RequestFacts) -> bool:
     # `traffic_percentile` does not matter: the aligner is picked after the cache.
     is_plain = facts.team_settings is None and facts.key_settings is None
     return (
-        is_plain and not (facts.tags or facts.asked or facts.own or facts.bypass) and len(facts.model) <= _USUAL_CHARS
+        is_plain
+        and not (facts.tags or facts.asked or facts.own or facts.bypass)
+        and len(facts.model) <= _MAX_CACHED_MODEL_CHARS
     )
 
 
@@ -129,11 +131,11 @@ def tenant_matches(tenant: Tenant, facts: RequestFacts, any_alias: bool) -> bool
     """
     match = tenant.match
     aliases_count = any_alias or facts.alias_by_operator
-    team_fits = _any_fits(match.team, (facts.team_id, facts.team_alias if aliases_count else None))
-    return team_fits and _any_fits(match.key, (facts.key_hash, facts.key_alias if aliases_count else None))
+    team_fits = _any_matches(match.team, (facts.team_id, facts.team_alias if aliases_count else None))
+    return team_fits and _any_matches(match.key, (facts.key_hash, facts.key_alias if aliases_count else None))
 
 
-def _any_fits(pattern: str | None, values: Sequence[str | None]) -> bool:
+def _any_matches(pattern: str | None, values: Sequence[str | None]) -> bool:
     """Whether one of the values that are set matches the glob; no pattern matches everything."""
     return pattern is None or any(fnmatchcase(value, pattern) for value in values if value)
 
@@ -171,7 +173,7 @@ class PolicyResolver:
         """Whether this file divides traffic among aligners, so that a request needs its `traffic_percentile`."""
         self._only_route: Route | None = None
         """The route that applies to every request; None: the first that matches."""
-        self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
+        self._resolve_from_cache = lru_cache(_MAX_CACHED_POLICIES)(self._resolve_cacheable)
         """Returns the policy for values of `_CACHE_KEY`, kept from an earlier request if possible."""
 
     def restrict_to_route(self, name: str) -> PolicyResolver:
@@ -182,7 +184,7 @@ class PolicyResolver:
             raise ConfigError(f"{source}: no route is called {quote_name(name)}; {suggest_name(name, routes)}")
         resolver = copy(self)
         resolver._only_route = routes[name]
-        resolver._cached = lru_cache(_REMEMBERED)(resolver._resolve_cacheable)
+        resolver._resolve_from_cache = lru_cache(_MAX_CACHED_POLICIES)(resolver._resolve_cacheable)
         return resolver
 
     def resolve(self, facts: RequestFacts) -> Policy:
@@ -196,7 +198,7 @@ class PolicyResolver:
         """The policy before an aligner is picked, from the cache if the request is cacheable."""
         if not _is_cacheable(facts):
             return self._resolve(facts)
-        return self._cached(_read_cache_key(facts))
+        return self._resolve_from_cache(_read_cache_key(facts))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """(name, policy) for each route and for no route, as if the request matched it despite its model and tags."""
@@ -377,7 +379,7 @@ class PolicyResolver:
                 elif value != settings[name]:
                     warn_not_trusted(layer.name, name)
             # An untrusted layer switches no rule of the gate, neither off nor on.
-            for rule, is_on in switches(layer.values.gate).items() if layer.trusted else ():
+            for rule, is_on in read_switches(layer.values.gate).items() if layer.trusted else ():
                 rules[rule] = is_on
                 origins[f"gate.{rule}"] = layer.origin(self._file.source, "gate", rule.value)
         by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
@@ -438,7 +440,7 @@ class PolicyResolver:
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
                 key = facts.key_hash or facts.key_alias
-                owner = f"key:{key}" if layer.own and key else facts.namespace
+                owner = f"key:{key}" if layer.is_key_metadata and key else facts.namespace
                 origin = layer.origin(self._file.source, "quota")
                 return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
         return None, ()

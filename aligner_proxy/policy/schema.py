@@ -149,7 +149,7 @@ ArgumentTreatment = Annotated[Literal["pass", "judge", "correct", "block"], _AsT
 """Treatment of texts that cannot be dropped, either, but have places in which an edit can be put."""
 
 
-def _refuse_reserved(names: dict[str, str]) -> dict[str, str]:
+def _refuse_main_name(names: dict[str, str]) -> dict[str, str]:
     """Return the adapters by name; raises `ValueError` if one has the name of the main aligner."""
     if DEFAULT_ALIGNER in names:
         raise ValueError(f"{DEFAULT_ALIGNER} is the name of aligner.model; choose another name")
@@ -413,7 +413,7 @@ class AlignerSettings(_Block):
     """Size of the KV cache in tokens, as far as memory allows; by default 16384, on a GPU up to half of the free
     memory. A larger one serves more requests at once and reuses more common prefixes."""
     adapters: Annotated[
-        dict[Name, Annotated[FilePath, Field(min_length=1, max_length=400)]], AfterValidator(_refuse_reserved)
+        dict[Name, Annotated[FilePath, Field(min_length=1, max_length=400)]], AfterValidator(_refuse_main_name)
     ] = {}
     """More aligners on the same base model, name -> a value as for `model`. Routes and tenants choose one by
     `aligner: name`."""
@@ -705,11 +705,11 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
     def choose_tag(value: object) -> str:
         """The tag of the form that pydantic is to read this value as."""
         if isinstance(value, SelectorBlock):
-            return _tag(value.word)
+            return _form_tag(value.word)
         if isinstance(value, Mapping):
             # A block without a known word goes to the first form, which reports what is wrong with it.
-            return _tag(next((word for word in words if word in value), words[0]))
-        return _tag(value) if isinstance(value, str) and value in words else LIST_FORM
+            return _form_tag(next((word for word in words if word in value), words[0]))
+        return _form_tag(value) if isinstance(value, str) and value in words else LIST_FORM
 
     field_type = Annotated[Union[(names_type, *form_types)], Discriminator(choose_tag)]  # type: ignore[valid-type]
     descriptions = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]
@@ -736,9 +736,9 @@ def _selector_type(form: SelectorForm) -> Any:
 
     short_form: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
     input_type = short_form | block
-    return Annotated[block, BeforeValidator(expand_word, json_schema_input_type=input_type), Tag(_tag(form.word))]
+    return Annotated[block, BeforeValidator(expand_word, json_schema_input_type=input_type), Tag(_form_tag(form.word))]
 
 
-def _tag(word: str) -> str:
+def _form_tag(word: str) -> str:
     """Pydantic's name for this form in error locations; yaml_file.py removes it from messages."""
     return f"[{word}]"

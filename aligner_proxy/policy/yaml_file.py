@@ -5,8 +5,8 @@ pydantic's errors as one line each: file:line, the key, the fix. It knows nothin
 quotes a value, because values can be secrets.
 
 An edit changes the text only at the position of the value, so comments, quotes and layout are kept. (Round-trip writers
-lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) `edit_checked` checks that the
-new text parses to the intended data, and `replace_file` replaces the file.
+lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) `apply_checked_edit` checks
+that the new text parses to the intended data, and `replace_file` replaces the file.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ BUILT_IN = "built-in default"
 # Tags of the two forms of a setting, which pydantic puts into error locations; tags in brackets are not in the file.
 LIST_FORM = "[list]"
 BLOCK_FORM = "[block]"
-_NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
+_FORM_TAG = re.compile(r"\[[^\]]*\]")
+"""A part of an error's location that stands for the form of a value, and is not in the file."""
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _MAX_NAME_CHARS = 80
 """Characters of a name from outside that a message repeats."""
-_MOST_BLOCKS = 3
+_MAX_NAMED_BLOCKS = 3
 """Most blocks that a message names for a misplaced key."""
-_SHOWN = 10
+_MAX_SHOWN_ERRORS = 10
 """Errors that one message lists."""
 # Limits against nested aliases, which expand a few hundred bytes without end; real files are far below either limit.
 _MAX_NODES = 200_000
-_DEEPEST = 50
+_MAX_DEPTH = 50
 _MAX_BYTES = 16 * 2**20
 _MAX_NAME_BYTES = 255
 """Longest name of a file or folder on common file systems."""
@@ -62,7 +63,7 @@ _TYPES = {
     f"{_CORE_TAG}timestamp": "date",
 }
 """Words for the types that values may have, by their tags."""
-_SIGNS = (_MERGE_TAG, f"{_CORE_TAG}value")
+_SIGN_TAGS = (_MERGE_TAG, f"{_CORE_TAG}value")
 """Tags of the texts `<<` and `=`, which have no meaning as values."""
 # YAML 1.1 would read 010 as 8 and 1:30 as 90, which nobody means.
 _ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|.*:.*)")
@@ -207,16 +208,16 @@ class _YamlReader:
         # The line of its key, which `_convert_mapping` has recorded, comes first.
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
-        if self._nodes > _MAX_NODES or len(path) > _DEEPEST:
-            raise self._fault(node, "too many values or levels; use no aliases")
-        if node.tag not in _TYPES and not (isinstance(node, yaml.ScalarNode) and node.tag in _SIGNS):
+        if self._nodes > _MAX_NODES or len(path) > _MAX_DEPTH:
+            raise self._make_error(node, "too many values or levels; use no aliases")
+        if node.tag not in _TYPES and not (isinstance(node, yaml.ScalarNode) and node.tag in _SIGN_TAGS):
             tag = quote_name(node.tag.replace(_CORE_TAG, "!!", 1))
-            raise self._fault(node, f"the tag {tag} has no meaning here; remove it")
+            raise self._make_error(node, f"the tag {tag} has no meaning here; remove it")
         if isinstance(node, yaml.ScalarNode):
             return self._read_scalar(node)
         # An alias is the same node object as its anchor.
         if id(node) in self._open:
-            raise self._fault(node, "an alias (*name) contains itself")
+            raise self._make_error(node, "an alias (*name) contains itself")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -225,19 +226,19 @@ class _YamlReader:
         finally:
             self._open.discard(id(node))
 
-    def _fault(self, node: yaml.Node, fault: str) -> ConfigError:
+    def _make_error(self, node: yaml.Node, fault: str) -> ConfigError:
         """The error for a fault at a node."""
         return ConfigError(f"{self._name}:{node.start_mark.line + 1}: {fault}")
 
     def _read_scalar(self, node: yaml.ScalarNode) -> Any:
         """The value of a scalar; raises `ConfigError` for one that is not of the type that it looks like."""
         kind = _TYPES.get(node.tag, "str")
-        if node.tag in _SIGNS or (kind == "number" and _ODD_NUMBER.fullmatch(node.value)):
+        if node.tag in _SIGN_TAGS or (kind == "number" and _ODD_NUMBER.fullmatch(node.value)):
             return node.value
         try:
             return self._loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):
-            raise self._fault(node, f"looks like a {kind}, but is none; put it in quotes if it is text") from None
+            raise self._make_error(node, f"looks like a {kind}, but is none; put it in quotes if it is text") from None
 
     def _convert_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         """Convert a mapping and record the line of each key; raises `ConfigError` for duplicate keys."""
@@ -246,12 +247,14 @@ class _YamlReader:
         mapping: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise self._fault(key, "a key must be plain text")
+                raise self._make_error(key, "a key must be plain text")
             if key.tag == _MERGE_TAG:
                 continue
             if key.value in mapping:
                 first = self._lines[(*path, key.value)]
-                raise self._fault(key, f"key {quote_name(key.value)} is given twice (first on line {first}); keep one")
+                raise self._make_error(
+                    key, f"key {quote_name(key.value)} is given twice (first on line {first}); keep one"
+                )
             self._lines[(*path, key.value)] = key.start_mark.line + 1
             mapping[key.value] = self._convert(value, (*path, key.value))
         return merged | mapping
@@ -265,7 +268,9 @@ class _YamlReader:
             blocks = value.value if isinstance(value, yaml.SequenceNode) else [value]
             for block in reversed(blocks):
                 if not isinstance(block, yaml.MappingNode):
-                    raise self._fault(key, "<< must be followed by the alias of a block (*name), or a list of them")
+                    raise self._make_error(
+                        key, "<< must be followed by the alias of a block (*name), or a list of them"
+                    )
                 merged |= self._convert(block, path)
         return merged
 
@@ -291,8 +296,8 @@ def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseM
     """A `ConfigError` with one line, position and fix, for each of pydantic's errors; at most 10 are shown."""
     # The input only tells whether there is one: it may be a secret.
     texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False)]
-    more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
-    return ConfigError("\n".join(texts[:_SHOWN] + more))
+    more = [f"... and {len(texts) - _MAX_SHOWN_ERRORS} more"] if len(texts) > _MAX_SHOWN_ERRORS else []
+    return ConfigError("\n".join(texts[:_MAX_SHOWN_ERRORS] + more))
 
 
 def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseModel]) -> str:
@@ -301,7 +306,7 @@ def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseMod
     is_unknown = detail["type"] == "extra_forbidden"
     # The last part of an unknown key's location is the key itself, so keep it even if it is in brackets.
     last = len(loc) - 1 if is_unknown else None
-    path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
+    path = tuple(part for n, part in enumerate(loc) if n == last or not _FORM_TAG.fullmatch(str(part)))
     place = source.place_of(*path)
     if is_unknown:
         key = str(path[-1])
@@ -317,10 +322,10 @@ def _describe_fault(detail: ErrorDetails, model: type[BaseModel], path: KeyPath)
         return "has no value; give it one, or remove the key"
     inner = _model_at(model, path)
     if kind in _BLOCK_TYPES:
-        return f"must be a block of keys, such as {_show_block(inner)}"
+        return f"must be a block of keys, such as {_example_block(inner)}"
     is_of_blocks = inner is not _model_at(model, path[:-1]) and LIST_FORM not in detail["loc"]
     if kind == "tuple_type" and is_of_blocks:
-        return f"must be a list of blocks, such as [{_show_block(inner)}]"
+        return f"must be a list of blocks, such as [{_example_block(inner)}]"
     if kind == "string_pattern_mismatch" and str(path[-1]).endswith("_env"):
         return _VARIABLE_RULE
     if detail.get("ctx", {}).get("pattern") == NAME:
@@ -328,7 +333,7 @@ def _describe_fault(detail: ErrorDetails, model: type[BaseModel], path: KeyPath)
     return _PLAIN_MESSAGES.get(kind, detail["msg"].removeprefix("Value error, "))
 
 
-def _show_block(model: type[BaseModel]) -> str:
+def _example_block(model: type[BaseModel]) -> str:
     """A block with the keys that this model needs, or with its first key."""
     fields = model.model_fields
     keys = [name for name, about in fields.items() if about.is_required()] or list(fields)[:1]
@@ -356,7 +361,7 @@ def _find_right_place(model: type[BaseModel], path: KeyPath) -> str | None:
         rank = (0 if is_alike else 1 if is_inside else 2, len(block))
         ranks.setdefault(rank, []).append(dotted_path(block) if block else "the file itself")
     blocks = ranks[min(ranks)] if ranks else []
-    return f"it belongs in {', '.join(blocks)}" if 0 < len(blocks) <= _MOST_BLOCKS else None
+    return f"it belongs in {', '.join(blocks)}" if 0 < len(blocks) <= _MAX_NAMED_BLOCKS else None
 
 
 def _list_blocks(
@@ -392,11 +397,9 @@ def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
     if not isinstance(target, yaml.MappingNode):  # a key without a value (`defaults:`)
         return _replace_node(text, target, f"{{{key}: {_format_value(value)}}}")
     old_node = _find_child(target, key)
-    return (
-        _add_pair(text, target, key, _format_value(value))
-        if old_node is None
-        else _replace_node(text, old_node, _format_value(value))
-    )
+    if old_node is None:
+        return _add_pair(text, target, key, _format_value(value))
+    return _replace_node(text, old_node, _format_value(value))
 
 
 def append_item(text: str, block: KeyPath, key: str, value: str, comment: str = "") -> str:
@@ -466,10 +469,11 @@ def quote_text(value: str) -> str:
     return dumped.strip()
 
 
-def edit_checked(text: str, path: Path, edit: Callable[[str], str], change: Callable[[Any], None]) -> str:
-    """Apply `edit` to the text and return it, if its data change exactly as `change` changes them.
+def apply_checked_edit(text: str, path: Path, edit: Callable[[str], str], change: Callable[[Any], None]) -> str:
+    """The text of a YAML file after `edit`, if that changes its data as intended.
 
-    Raises `ConfigError` if the edit would change anything else.
+    `edit` returns the new text, and `change` makes the intended change in the parsed data. Raises `ConfigError` if the
+    new text has other data.
     """
     data = copy.deepcopy(parse_yaml(text, path)[0])
     change(data)

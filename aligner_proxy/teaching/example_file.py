@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import append_item, edit_checked, read_text, remove_item, replace_file
+from aligner_proxy.policy.yaml_file import append_item, apply_checked_edit, read_text, remove_item, replace_file
 from aligner_proxy.teaching.examples import Examples, normalise_example, parse_examples
 from aligner_proxy.teaching.rows import write_atomically
 from aligner_proxy.teaching.subjects import Subject
@@ -48,7 +48,7 @@ def example_id(text: str) -> str:
 
 def present_examples(subject: Subject) -> Examples:
     """The existing examples; empty if the file does not exist yet. Raises `ConfigError`."""
-    return subject.read() if subject.examples.exists() else Examples(())
+    return subject.read_examples() if subject.examples.exists() else Examples(())
 
 
 def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
@@ -76,7 +76,7 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
     if not numbers:
         return False
 
-    # `change` says what must become of the data, `edit` does it in the text; `edit_checked` compares both.
+    # `change` says what must become of the data, `edit` does it in the text; `apply_checked_edit` compares both.
     def change(data: dict[str, Any]) -> None:
         del data[list_name][numbers[0]]
 
@@ -85,7 +85,7 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
             return _change_json(text, change)
         return remove_item(text, (), list_name, numbers[0])
 
-    _replace_checked(subject, before, edit_checked(before, path, edit, change))
+    _replace_checked(subject, before, apply_checked_edit(before, path, edit, change))
     return True
 
 
@@ -106,7 +106,7 @@ def _write_new(subject: Subject, new: Sequence[NewExample]) -> None:
 
     if path.exists():
         before = read_text(path)
-        _replace_checked(subject, before, edit_checked(before, path, edit, change))
+        _replace_checked(subject, before, apply_checked_edit(before, path, edit, change))
         return
     text = edit("{}" if path.suffix == ".json" else "")
     parse_examples(text, path, subject.name, subject.text)

@@ -29,12 +29,12 @@ from aligner_proxy.text.structure import split
 
 MIN_AGAINST = 2
 """Fewest sentences under `against`."""
-MOST = 400
+MAX_EXAMPLES = 400
 """Maximum items of each list; more of them teach little, and each one costs engine time."""
 MAX_CHARS = 4_000
 """Maximum characters of one example."""
 _KEYS = ("objective", "against", "fine", "good_answers")
-_OF_AN_ANSWER = ("question", "answer")
+_ANSWER_KEYS = ("question", "answer")
 _SPACE = re.compile(r"\s+")
 _ENDING = ".!?\"' "
 """Signs at the ends of an example in which two equal examples may differ."""
@@ -67,7 +67,7 @@ class Examples:
     """Whole answers of the operator without any violation."""
 
     @property
-    def every(self) -> tuple[Example, ...]:
+    def all_examples(self) -> tuple[Example, ...]:
         """All examples, in the order of the fields."""
         return (*self.against, *self.fine, *self.good_answers)
 
@@ -101,14 +101,13 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
     fine = tuple(_read_list(data, "fine", source))
     if len(against) < MIN_AGAINST:
         raise ConfigError(
-            f"{source.place_of('against')}: `against` has {len(against)} sentences; at least {MIN_AGAINST} "
-            "are needed, "
+            f"{source.place_of('against')}: `against` has {len(against)} sentences; at least {MIN_AGAINST} are needed, "
             "four to twelve teach well"
         )
     good = tuple(_read_answers(data, "good_answers", source))
-    _check_different(against, fine)
-    _check_different(against, good)
-    _check_sentences(against, good)
+    _refuse_duplicates(against, fine)
+    _refuse_duplicates(against, good)
+    _refuse_violations_in_answers(against, good)
     return Examples(against, fine, good)
 
 
@@ -131,29 +130,28 @@ def _check_objective(named_objective: object, source: YamlSource, name: str, tex
     if named_objective is not None and str(named_objective).strip() not in (name, text):
         raise ConfigError(
             f"{source.place_of('objective')}: these are examples of another objective than {name!r}; "
-            "name their own file in "
-            "the policies file, or correct `objective`"
+            "name their own file in the policies file, or correct `objective`"
         )
 
 
 def _read_list(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[Example]:
     """Yield the sentences of the list under `key`; raises `ConfigError`."""
-    for number, value in enumerate(_check_list(data, key, source, "sentences, each on a line of its own behind `- `")):
+    for number, value in enumerate(_read_values(data, key, source, "sentences, each on a line of its own behind `- `")):
         place = source.place_of(key, number)
         yield Example(_check_text(value, f"{place}: {key}[{number}]"), place)
 
 
 def _read_answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[GoodAnswer]:
     """Yield the whole answers of the list under `key`; raises `ConfigError`."""
-    for number, value in enumerate(_check_list(data, key, source, "answers, each with `question` and `answer`")):
+    for number, value in enumerate(_read_values(data, key, source, "answers, each with `question` and `answer`")):
         place = source.place_of(key, number)
-        if not isinstance(value, dict) or set(value) != set(_OF_AN_ANSWER):
+        if not isinstance(value, dict) or set(value) != set(_ANSWER_KEYS):
             raise ConfigError(f"{place}: {key}[{number}]: must have `question` and `answer`, and nothing else")
-        question, answer = (_check_text(value[part], f"{place}: {key}[{number}].{part}") for part in _OF_AN_ANSWER)
+        question, answer = (_check_text(value[part], f"{place}: {key}[{number}].{part}") for part in _ANSWER_KEYS)
         yield GoodAnswer(answer, place, question)
 
 
-def _check_list(data: dict[str, Any], key: str, source: YamlSource, content: str) -> list[Any]:
+def _read_values(data: dict[str, Any], key: str, source: YamlSource, content: str) -> list[Any]:
     """The list under `key`, empty if missing; raises `ConfigError` if the value is no list or too long.
 
     `content` says in the message what the list should contain.
@@ -163,8 +161,10 @@ def _check_list(data: dict[str, Any], key: str, source: YamlSource, content: str
         return []
     if not isinstance(values, list):
         raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of {content}")
-    if len(values) > MOST:
-        raise ConfigError(f"{source.place_of(key)}: {key}: {len(values):,} examples; keep the {MOST} that differ most")
+    if len(values) > MAX_EXAMPLES:
+        raise ConfigError(
+            f"{source.place_of(key)}: {key}: {len(values):,} examples; keep the {MAX_EXAMPLES} that differ most"
+        )
     return values
 
 
@@ -183,7 +183,7 @@ def _check_text(value: object, place: str) -> str:
     return text
 
 
-def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
+def _refuse_violations_in_answers(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
     """Raise `ConfigError` for a good answer that contains one of the sentences under `against`."""
     for answer in good:
         sentences = {normalise_example(piece.text) for piece in split(answer.text)}
@@ -195,7 +195,7 @@ def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> 
                 )
 
 
-def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> None:
+def _refuse_duplicates(against: Sequence[Example], fine: Sequence[Example]) -> None:
     """Raise `ConfigError` for an example that appears twice, or both under `against` and among the fine ones."""
     places: dict[str, tuple[bool, str]] = {}
     pairs = [(example, True) for example in against] + [(example, False) for example in fine]

@@ -169,6 +169,6 @@ def highest_score(head: TaughtHead, answer: AnswerRows, index: int) -> float:
     if not answer.segments:
         return -math.inf
     rows = decode_rows(answer.rows, head.width)
-    scores = torch.tensor(answer.general(index))[:, None]
+    scores = torch.tensor(answer.general_scores(index))[:, None]
     TaughtColumns({0: LoadedHead.from_head(head, rows.device)}).judge(rows, scores)
     return float(scores.max())

@@ -63,14 +63,14 @@ class SegmentRole(StrEnum):
 class TeachingSegment:
     """One segment that was read, with its label."""
 
-    kind: SegmentRole
+    role: SegmentRole
     host: int
     """Index of the neutral answer that contains the segment; good answers are counted after the neutral ones."""
     example: int = -1
     """Number of the example, counting first `against`, then `fine`, then good answers; -1 if there is none."""
-    general: float = 0.0
+    general_score: float = 0.0
     """The general head's score."""
-    beside_next: bool = False
+    is_next_to_example: bool = False
     """Whether the segment is directly before or after the example."""
 
 
@@ -80,7 +80,7 @@ class TeachingPrompt:
 
     augmented: AugmentedAnswer
     example: int
-    kind: SegmentRole
+    role: SegmentRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def _build_example_prompts(
     possible = _shorter_hosts(answers)
     rng.shuffle(possible)
     turn = 0
-    for kind, number, texts in (*_forms_of_against(examples.against, frames), *_forms_of_fine(examples)):
+    for role, number, texts in (*_forms_of_against(examples.against, frames), *_forms_of_fine(examples)):
         for n, text in enumerate(texts):
             # By turns over all examples, so that every answer is used about equally often.
             host = possible[turn % len(possible)]
@@ -190,7 +190,7 @@ def _build_example_prompts(
             augmented = insert_randomly(text, host, answers[host], rng)
             # Group 0 is the prompt with the objective alone.
             group_number = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
-            groups[group_number].append(TeachingPrompt(augmented, number, kind))
+            groups[group_number].append(TeachingPrompt(augmented, number, role))
     # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
     groups[0] += _good_answer_prompts(examples, len(answers))
     return tuple(
@@ -256,45 +256,47 @@ async def read_material(
 
     Raises the engine's `CorrectionError`.
     """
-    lines: list[TeachingSegment] = []
+    segments: list[TeachingSegment] = []
     rows: list[bytes] = []
     for prompt_objectives, prompted in material.neutral:
         answers = await cache.read(reader, prompt_objectives, [prompt.augmented.neutral for prompt in prompted])
-        _add_segments(prompted, answers, prompt_objectives.index, lines, rows)
+        _add_segments(prompted, answers, prompt_objectives.index, segments, rows)
     for prompt_objectives, prompted in material.examples:
         answers = await reader.read(prompt_objectives, [prompt.augmented.neutral for prompt in prompted])
-        _add_segments(prompted, answers, prompt_objectives.index, lines, rows)
-    return lines, b"".join(rows)
+        _add_segments(prompted, answers, prompt_objectives.index, segments, rows)
+    return segments, b"".join(rows)
 
 
 def _add_segments(
     prompted: Sequence[TeachingPrompt],
     answers: Sequence[AnswerRows],
     index: int,
-    lines: list[TeachingSegment],
+    segments: list[TeachingSegment],
     rows: list[bytes],
 ) -> None:
-    """Append the labelled segments and the rows of these answers to `lines` and `rows`.
+    """Append the labelled segments and the rows of these answers to `segments` and `rows`.
 
     `index` is that of the taught objective in their prompt.
     """
     for prompt, answer in zip(prompted, answers, strict=True):
         rows.append(answer.rows)
         inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]
-        for number, general in enumerate(answer.general(index)):
+        for number, general_score in enumerate(answer.general_scores(index)):
             # The segment itself or one of its neighbours is in the inserted text.
-            beside_next = any(inside[max(0, number - 1) : number + 2])
-            lines.append(_label_segment(prompt, inside[number], beside_next, general))
+            is_next_to_example = any(inside[max(0, number - 1) : number + 2])
+            segments.append(_label_segment(prompt, inside[number], is_next_to_example, general_score))
 
 
-def _label_segment(prompted: TeachingPrompt, inside: bool, beside_next: bool, general: float) -> TeachingSegment:
+def _label_segment(
+    prompted: TeachingPrompt, inside: bool, is_next_to_example: bool, general_score: float
+) -> TeachingSegment:
     """The labelled segment; `inside` says whether it belongs to the inserted text.
 
     Around a sentence of another neutral answer, the segments are as neutral as without that sentence.
     """
     host = prompted.augmented.host
     if inside:
-        return TeachingSegment(prompted.kind, host, prompted.example, general)
-    if prompted.kind in (SegmentRole.NEUTRAL, SegmentRole.FOREIGN):
-        return TeachingSegment(SegmentRole.NEUTRAL, host, prompted.example, general)
-    return TeachingSegment(SegmentRole.BESIDE, host, prompted.example, general, beside_next)
+        return TeachingSegment(prompted.role, host, prompted.example, general_score)
+    if prompted.role in (SegmentRole.NEUTRAL, SegmentRole.FOREIGN):
+        return TeachingSegment(SegmentRole.NEUTRAL, host, prompted.example, general_score)
+    return TeachingSegment(SegmentRole.BESIDE, host, prompted.example, general_score, is_next_to_example)

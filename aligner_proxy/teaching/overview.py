@@ -68,7 +68,7 @@ class HeadStatus:
     def _describe_fault(self) -> str:
         """Why the examples cannot be read, by reading them once more."""
         try:
-            self.subject.read()
+            self.subject.read_examples()
         except ConfigError as error:
             return f"{error}; the head from before, if any, stays"
         return "its examples can be read again"
@@ -80,14 +80,14 @@ def head_statuses(file: PolicyFile, served_aligners: AlignerInfo | None = None) 
     `served_aligners` is what the engine serves, None if it was not asked. Raises `ConfigError` for a damaged index, or
     if two objectives share a file of examples.
     """
-    all_subjects = subjects.subjects(file)
+    all_subjects = subjects.list_subjects(file)
     if not all_subjects:
         return []
     index = HeadStore.for_file(file).index()
     result = []
     for subject in all_subjects:
         objective = index.objective(subject.scope, subject.name)
-        for aligner_name in subjects.aligner_names(file):
+        for aligner_name in subjects.used_aligners(file):
             version = objective.active_version(aligner_name)
             earlier = tuple(other for other in objective.versions if other.called == aligner_name and other != version)
             state = subjects.teaching_state(subject, index, aligner_name, _content_hash(served_aligners, aligner_name))

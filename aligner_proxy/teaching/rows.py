@@ -28,15 +28,15 @@ BATCH = 8
 """Answers per request; the progress bar advances in these steps."""
 DEADLINE_S = 1800.0
 """Deadline of one request in seconds."""
-_AT_ONCE = 2
+_MAX_CONCURRENT = 2
 """Requests at a time: more than one, because an engine reads several in one step, but few, to leave slots to others."""
 _ACCOUNT = hashlib.sha256(b"teach").hexdigest()[:16]
 """The tenant to which the engine counts this work."""
 _MAX_FILES = 96
 """Files that the cache keeps."""
-_VERSION = 2
+_FORMAT_VERSION = 2
 """Version of the file format, a part of the hash in each file's name."""
-_NUMBER = 2
+_NUMBER_BYTES = 2
 """Bytes of a number in a row."""
 
 
@@ -86,7 +86,7 @@ class AnswerRows:
     scores: tuple[tuple[float, ...], ...]
     """For each segment, the general head's score for each objective of the prompt."""
 
-    def general(self, index: int) -> list[float]:
+    def general_scores(self, index: int) -> list[float]:
         """The general head's scores of the segments for one objective of the prompt."""
         return [scores[index] for scores in self.scores]
 
@@ -104,7 +104,7 @@ class RowReader:
 
     async def read(self, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
         """Return the rows of each answer, as the engine computes them in batches; raises `CorrectionError`."""
-        places = asyncio.Semaphore(_AT_ONCE)
+        places = asyncio.Semaphore(_MAX_CONCURRENT)
 
         async def read_batch(batch: Sequence[AnsweredConversation]) -> list[AnswerRows]:
             async with places:
@@ -145,7 +145,7 @@ def _decode_rows(rows: ExchangeRows, width: int) -> AnswerRows:
     Raises `InvalidOutput` if the number of rows is not that of the segments.
     """
     data = base64.b64decode(rows.rows)
-    size = width * _NUMBER
+    size = width * _NUMBER_BYTES
     if len(data) != size * len(rows.segments):
         raise InvalidOutput("the engine answered with rows that do not belong to their segments")
     with_text = [n for n, (start, end) in enumerate(rows.segments) if end > start]
@@ -182,7 +182,7 @@ class RowsCache:
 
     def _path(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> Path:
         """The file for these rows, named by a hash of everything on which they depend."""
-        parts = [_VERSION, reader.content_hash, prompt.texts, _digest(answers)]
+        parts = [_FORMAT_VERSION, reader.content_hash, prompt.texts, _digest(answers)]
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.rows"
 
     def _make_room(self) -> None:

@@ -30,7 +30,7 @@ WHOLE_FILE = "-"
 _FOLDER = "taught"
 _INDEX = "index.json"
 _HASH = r"^[0-9a-f]{64}$"
-_KEPT = 8
+_MAX_VERSIONS = 8
 """Maximum stored versions of one objective; the oldest inactive version is deleted first."""
 
 
@@ -76,7 +76,7 @@ class Version(StrictModel):
 class HeadHistory(StrictModel):
     """The heads taught for one objective text and one aligner, oldest first, and the active one of them."""
 
-    versions: tuple[Version, ...] = Field(default=(), max_length=2 * _KEPT)
+    versions: tuple[Version, ...] = Field(default=(), max_length=2 * _MAX_VERSIONS)
     current: str | None = None
     """Hash of the active head; empty: forgotten; None: never taught, or a head for another text is active."""
 
@@ -224,7 +224,7 @@ class HeadStore:
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
     def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
-        """Store a new head and make it active for its aligner; earlier heads are kept, `_KEPT` in all.
+        """Store a new head and make it active for its aligner; earlier heads are kept, `_MAX_VERSIONS` in all.
 
         `head` are the bytes of the head that `version` describes. Raises `ConfigError` if the store cannot be written.
         """
@@ -312,8 +312,8 @@ class HeadStore:
 
 
 def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
-    """The newest `_KEPT` versions, and of older ones those whose heads are active (`in_force`)."""
-    last = versions[-_KEPT:]
+    """The newest `_MAX_VERSIONS` versions, and of older ones those whose heads are active (`in_force`)."""
+    last = versions[-_MAX_VERSIONS:]
     return tuple(version for version in versions if version in last or version.head in in_force)
 
 

@@ -36,7 +36,7 @@ class Subject:
     place: str
     """ "file:line" of the examples in the policies file."""
 
-    def read(self) -> Examples:
+    def read_examples(self) -> Examples:
         """Read the examples; raises `ConfigError`."""
         if not os.path.isfile(self.examples):
             is_folder = os.path.isdir(self.examples)
@@ -58,7 +58,7 @@ class TeachingState(StrEnum):
     UNTAUGHT = "not taught yet"
 
 
-def subjects(file: PolicyFile) -> list[Subject]:
+def list_subjects(file: PolicyFile) -> list[Subject]:
     """Every objective with examples, the file's first; raises `ConfigError` if two texts share a file of examples."""
     result = [*_subjects_of_block(file, file.objectives, None, ("objectives",))]
     for number, tenant in enumerate(file.tenants):
@@ -89,31 +89,31 @@ def _subjects_of_block(
 
 def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
     """The subjects with these titles or names; all if none are given. Raises `ConfigError` for an unknown one."""
-    every = subjects(file)
+    all_subjects = list_subjects(file)
     if not names:
-        return every
+        return all_subjects
     result: list[Subject] = []
     for name in names:
         # A title is unique; a name alone may stand for the objectives of several tenants.
-        matching = [subject for subject in every if subject.title == name]
-        matching = matching or [subject for subject in every if subject.name == name]
+        matching = [subject for subject in all_subjects if subject.title == name]
+        matching = matching or [subject for subject in all_subjects if subject.name == name]
         if not matching:
-            raise ConfigError(_unknown_message(file, name, every))
+            raise ConfigError(_unknown_message(file, name, all_subjects))
         result += [subject for subject in matching if subject not in result]
     return result
 
 
-def _unknown_message(file: PolicyFile, name: str, every: Sequence[Subject]) -> str:
+def _unknown_message(file: PolicyFile, name: str, all_subjects: Sequence[Subject]) -> str:
     """The message for a name without a subject; it says how to add examples if the objective only lacks these."""
     if name in file.objectives or any(name in tenant.objectives for tenant in file.tenants):
         return f"{file.source.name}: objective {quote_name(name)} has no examples; write {{text: ..., examples: FILE}}"
-    if not every:
+    if not all_subjects:
         return f"{file.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
-    hint = suggest_name(name, [subject.title for subject in every])
+    hint = suggest_name(name, [subject.title for subject in all_subjects])
     return f"{file.source.name}: unknown objective {quote_name(name)}; {hint}"
 
 
-def aligner_names(file: PolicyFile) -> list[str]:
+def used_aligners(file: PolicyFile) -> list[str]:
     """The names of the aligners that policies use; each of them is taught separately."""
     result = [DEFAULT_ALIGNER]
     for _, block in file.blocks():
@@ -129,7 +129,7 @@ def teaching_state(subject: Subject, index: Index, aligner_name: str, content_ha
         return TeachingState.FORGOTTEN
     version = objective.active_version(aligner_name)
     try:
-        digest = subject.read().digest
+        digest = subject.read_examples().digest
     except ConfigError:
         return TeachingState.UNREADABLE
     if version is None:

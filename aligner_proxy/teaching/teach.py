@@ -42,8 +42,7 @@ from aligner_proxy.teaching.subjects import Subject
 
 EXAMPLE_FOLDS = 8
 """Maximum folds; with more examples than this, several are held out at a time."""
-# Weight of a segment in the fit, by its role; the examples are then scaled so that all together have their share.
-_COUNTS = {
+_ROLE_WEIGHTS = {
     SegmentRole.NEUTRAL: 1.0,
     SegmentRole.FOREIGN: 2.0,
     SegmentRole.BESIDE: 2.0,
@@ -52,24 +51,24 @@ _COUNTS = {
     SegmentRole.AGAINST: 1.0,
 }
 """Weight of a segment in the fit, by its role; all examples together are then scaled to their share."""
-_NEUTRAL = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
+_NEUTRAL_ROLES = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
 """Roles of segments that no head should flag and that are no examples."""
-_NEXT_COUNT = 4.0
+_NEXT_TO_EXAMPLE_WEIGHT = 4.0
 """Weight of segments directly next to an example."""
-_AGAINST_LEAST = 0.2
-_AGAINST_HALF = 6
+_MIN_AGAINST_SHARE = 0.2
+_AGAINST_FOR_HALF = 6
 """All examples together have a share of the total weight: 6 / (6 + number of examples), at least 0.2. With few examples
 each one stands for more sentences like it. With one fixed share, heads taught from two to four examples ranked unseen
 sentences correctly, but the threshold was above them."""
 _SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 """Factors for the scores among which the best is chosen: from 1/4 to 8."""
-_FEW = 4
+_TOO_FEW = 4
 """With fewer examples than this, learning from half of them shows nothing."""
-_SEVERAL = 12
+_TOO_FEW_TO_COMPARE = 12
 """With fewer examples than this, the interval of the share found is too wide to compare half of them with all."""
-_MOST = 0.75
+_GOOD_SHARE = 0.75
 """If more than this share of sentences is found for certain (95 %), more examples hardly help."""
-_ENOUGH = 0.05
+_SMALL_GAIN = 0.05
 """If twice the examples raise the share found by less than this, more examples hardly help."""
 
 
@@ -109,7 +108,7 @@ class FitReport:
 class _FittedHeads:
     """The data read for one objective, and the heads fitted on parts of it; everything is computed when first used."""
 
-    lines: Sequence[TeachingSegment]
+    segments: Sequence[TeachingSegment]
     """The segments, one for each row."""
     examples: Examples
     rows: Tensor
@@ -135,14 +134,14 @@ class _FittedHeads:
         return {name: column for column, name in enumerate(names)}
 
     @cached_property
-    def parts(self) -> Tensor:
+    def learns_from(self) -> Tensor:
         """[segments, heads]: 1 where a head learns from a segment, 0 where the segment is held out."""
-        hosts = torch.tensor([line.host for line in self.lines])
-        numbers = torch.tensor([line.example for line in self.lines])
+        hosts = torch.tensor([segment.host for segment in self.segments])
+        numbers = torch.tensor([segment.example for segment in self.segments])
         against = len(self.examples.against)
         is_against = (numbers >= 0) & (numbers < against)
         order = torch.randperm(against, generator=torch.Generator().manual_seed(self.seed))
-        parts = torch.ones(len(self.lines), len(self.columns))
+        parts = torch.ones(len(self.segments), len(self.columns))
         for (kind, fold), column in self.columns.items():
             if kind == "host":
                 parts[hosts % NEUTRAL_FOLDS == fold, column] = 0
@@ -160,57 +159,63 @@ class _FittedHeads:
     @cached_property
     def table(self) -> fit.Table:
         """The rows with labels and weights; the weights of examples are scaled to their share of the total."""
-        labels = torch.tensor([float(line.kind is SegmentRole.AGAINST) for line in self.lines])
-        counts = torch.tensor([_NEXT_COUNT if line.beside_next else _COUNTS[line.kind] for line in self.lines])
-        share = max(_AGAINST_LEAST, _AGAINST_HALF / (_AGAINST_HALF + len(self.examples.against)))
+        labels = torch.tensor([float(segment.role is SegmentRole.AGAINST) for segment in self.segments])
+        counts = torch.tensor(
+            [
+                _NEXT_TO_EXAMPLE_WEIGHT if segment.is_next_to_example else _ROLE_WEIGHTS[segment.role]
+                for segment in self.segments
+            ]
+        )
+        share = max(_MIN_AGAINST_SHARE, _AGAINST_FOR_HALF / (_AGAINST_FOR_HALF + len(self.examples.against)))
         # The weight of an example by which all of them have `share` of the total.
         each = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
         counts = torch.where(labels == 1, counts * each, counts)
-        return fit.Table(self.rows, torch.tensor([line.general for line in self.lines]), labels, counts)
+        return fit.Table(self.rows, torch.tensor([segment.general_score for segment in self.segments]), labels, counts)
 
     @cached_property
     def scores(self) -> Tensor:
         """The score of each segment by each head: [segments, heads]."""
-        return self.heads.scores(self.standard[0], self.table.general_scores)
+        return self.heads.scores(self.standardised[0], self.table.general_scores)
 
     @cached_property
-    def standard(self) -> tuple[Tensor, Tensor, Tensor]:
+    def standardised(self) -> tuple[Tensor, Tensor, Tensor]:
         """The rows standardised by the neutral segments: (rows, mean, spread)."""
-        return self.table.standardise(torch.tensor([line.kind is SegmentRole.NEUTRAL for line in self.lines]))
+        return self.table.standardise(torch.tensor([segment.role is SegmentRole.NEUTRAL for segment in self.segments]))
 
     @cached_property
     def heads(self) -> fit.Heads:
-        return fit.fit(self.table, self.standard[0], self.parts)
+        """All heads, fitted together, one for each of `columns`."""
+        return fit.fit(self.table, self.standardised[0], self.learns_from)
 
     @property
-    def neutral(self) -> list[float]:
+    def neutral_scores(self) -> list[float]:
         """Scores of all neutral segments by the final head, which learned from them."""
-        return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.kind in _NEUTRAL]
+        return [float(self.scores[n, 0]) for n, segment in enumerate(self.segments) if segment.role in _NEUTRAL_ROLES]
 
     @property
-    def unseen_near(self) -> list[float]:
+    def unseen_near_scores(self) -> list[float]:
         """Scores of the mentioned examples, each by the head that saw neither the example nor its frames."""
         return [
-            float(self.scores[n, self.columns["example", line.example % self.folds]])
-            for n, line in enumerate(self.lines)
-            if line.kind is SegmentRole.NEAR
+            float(self.scores[n, self.columns["example", segment.example % self.folds]])
+            for n, segment in enumerate(self.segments)
+            if segment.role is SegmentRole.NEAR
         ]
 
-    def unseen_neutral(self, *kinds: SegmentRole) -> list[float]:
+    def unseen_neutral_scores(self, *kinds: SegmentRole) -> list[float]:
         """Scores of segments of these kinds, each by the head that did not see its answer."""
         return [
-            float(self.scores[n, self.columns["host", line.host % NEUTRAL_FOLDS]])
-            for n, line in enumerate(self.lines)
-            if line.kind in kinds
+            float(self.scores[n, self.columns["host", segment.host % NEUTRAL_FOLDS]])
+            for n, segment in enumerate(self.segments)
+            if segment.role in kinds
         ]
 
     @cached_property
     def example_segments(self) -> dict[int, list[int]]:
         """The indices of the segments of each example, by the example's number."""
         result: dict[int, list[int]] = {}
-        for n, line in enumerate(self.lines):
-            if line.kind in (SegmentRole.AGAINST, SegmentRole.FINE):
-                result.setdefault(line.example, []).append(n)
+        for n, segment in enumerate(self.segments):
+            if segment.role in (SegmentRole.AGAINST, SegmentRole.FINE):
+                result.setdefault(segment.example, []).append(n)
         return result
 
     def example_scores(self, number: int, column: int) -> list[float]:
@@ -219,15 +224,15 @@ class _FittedHeads:
 
     def answer_scores(self, number: int) -> list[float]:
         """Scores of a good answer's segments by the final head, which learned from them."""
-        return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.example == number]
+        return [float(self.scores[n, 0]) for n, segment in enumerate(self.segments) if segment.example == number]
 
     @property
-    def unseen_against(self) -> list[float]:
+    def unseen_against_scores(self) -> list[float]:
         """The mean score of each violating example over its insertions, by the head that did not see it."""
-        each = [self.unseen_example(number) for number in range(len(self.examples.against))]
+        each = [self.unseen_example_scores(number) for number in range(len(self.examples.against))]
         return [fmean(scores) for scores in each if scores]
 
-    def unseen_example(self, number: int, kind: str = "example") -> list[float]:
+    def unseen_example_scores(self, number: int, kind: str = "example") -> list[float]:
         """Scores of an example by the head of this kind that did not see it."""
         return self.example_scores(number, self.columns[kind, number % self.folds])
 
@@ -279,11 +284,16 @@ async def teach_objective(
     Raises the engine's `CorrectionError`, and `NothingLearned` if the head flags none of its own examples.
     """
     started = time.monotonic()
-    lines, data = await read_material(material, reader, cache)
+    segments, data = await read_material(material, reader, cache)
     # A number of a row has 2 bytes.
-    learned = _FittedHeads(lines, examples, fit.decode_rows(data, len(data) // (2 * len(lines))))
-    held_out = learned.unseen_neutral(*_NEUTRAL)
-    shift = fit.choose_threshold(learned.neutral, held_out, learned.unseen_near, learned.unseen_against) + fit.ROUNDING
+    learned = _FittedHeads(segments, examples, fit.decode_rows(data, len(data) // (2 * len(segments))))
+    held_out = learned.unseen_neutral_scores(*_NEUTRAL_ROLES)
+    shift = (
+        fit.choose_threshold(
+            learned.neutral_scores, held_out, learned.unseen_near_scores, learned.unseen_against_scores
+        )
+        + fit.ROUNDING
+    )
     # Column 0 is the final head, which learned from everything.
     flags = [_is_mostly_flagged(learned.example_scores(n, 0), shift) for n in range(len(examples.against))]
     if not any(flags):
@@ -292,7 +302,7 @@ async def teach_objective(
             "write sentences that are plainly against the objective and unlike ordinary answers"
         )
     scale = _fit_scale(learned, shift)
-    _, mean, spread = learned.standard
+    _, mean, spread = learned.standardised
     prior, bias, weight = fit.destandardise(learned.heads, 0, mean, spread, shift, scale)
     head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
     return FitReport(
@@ -300,12 +310,12 @@ async def teach_objective(
         version=_build_version(subject, examples, learned, reader, aligner_name, head, shift),
         head=head.to_bytes(),
         held_out_missed=tuple(
-            e for n, e in enumerate(examples.against) if not _is_mostly_flagged(learned.unseen_example(n), shift)
+            e for n, e in enumerate(examples.against) if not _is_mostly_flagged(learned.unseen_example_scores(n), shift)
         ),
         never_found=tuple(example for example, flag in zip(examples.against, flags, strict=True) if not flag),
         fine_flagged=_flagged_fine(learned, examples, shift),
         half=_count_found(learned, shift, "half"),
-        near=Count(hits=sum(score > shift for score in learned.unseen_near), of=len(learned.unseen_near)),
+        near=Count(hits=sum(score > shift for score in learned.unseen_near_scores), of=len(learned.unseen_near_scores)),
         seconds=time.monotonic() - started,
     )
 
@@ -347,7 +357,7 @@ def _build_version(
     shift: float,
 ) -> Version:
     """The record of a taught head: its origin, and its results on held-out data."""
-    neutral = learned.unseen_neutral(*_NEUTRAL)
+    neutral = learned.unseen_neutral_scores(*_NEUTRAL_ROLES)
     return Version(
         head=head.content_hash,
         text=subject.text,
@@ -371,7 +381,9 @@ def _is_mostly_flagged(scores: Sequence[float], shift: float) -> bool:
 def _count_found(learned: _FittedHeads, shift: float, kind: str) -> Count:
     """Count the violating examples that are flagged by the head of this kind ("example", "half") without them."""
     numbers = range(len(learned.examples.against))
-    return Count(hits=sum(_is_mostly_flagged(learned.unseen_example(n, kind), shift) for n in numbers), of=len(numbers))
+    return Count(
+        hits=sum(_is_mostly_flagged(learned.unseen_example_scores(n, kind), shift) for n in numbers), of=len(numbers)
+    )
 
 
 def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tuple[Example, ...]:
@@ -390,8 +402,8 @@ def _fit_scale(learned: _FittedHeads, shift: float) -> float:
     Examples and neutral segments have the same total weight. The factor is positive, so no score changes its sign.
     """
     numbers = range(len(learned.examples.against))
-    against = torch.tensor([score for n in numbers for score in learned.unseen_example(n)]) - shift
-    neutral = torch.tensor(learned.unseen_neutral(*_NEUTRAL)) - shift
+    against = torch.tensor([score for n in numbers for score in learned.unseen_example_scores(n)]) - shift
+    neutral = torch.tensor(learned.unseen_neutral_scores(*_NEUTRAL_ROLES)) - shift
 
     def surprise(scale: float) -> float:
         """Mean log loss of the scores times `scale`."""
@@ -404,7 +416,7 @@ def _fit_scale(learned: _FittedHeads, shift: float) -> float:
 def advise_examples(version: Version, half: Count) -> str:
     """A sentence on whether more examples would help, from heads taught with half (`half`) and with all of them."""
     held_out = version.found
-    if held_out.of < _FEW:
+    if held_out.of < _TOO_FEW:
         return f"{held_out.of} examples are too few to say; four to twelve teach well"
     share, low, high = wilson_interval(held_out.hits, held_out.of)
     half_share, _, half_high = wilson_interval(half.hits, half.of)
@@ -412,13 +424,13 @@ def advise_examples(version: Version, half: Count) -> str:
         f"with half of the examples {half.hits} of {half.of} were found that were held out, with all {held_out.hits}, "
         f"so {100 * low:.0f} to {100 * high:.0f} % of sentences like these"
     )
-    more = f"about {max(_FEW, held_out.of)} more, unlike these,"
-    if low > _MOST:
+    more = f"about {max(_TOO_FEW, held_out.of)} more, unlike these,"
+    if low > _GOOD_SHARE:
         return f"{beginning}: more of the same kind will hardly help"
-    if held_out.of < _SEVERAL:
+    if held_out.of < _TOO_FEW_TO_COMPARE:
         return f"{beginning}: that is too wide to say what more would help; {more} would say"
     if half_high < share:
         return f"{beginning}: {more} should help"
-    if share - half_share < _ENOUGH:
+    if share - half_share < _SMALL_GAIN:
         return f"{beginning}: more of the same kind will hardly help, others than these may"
     return f"{beginning}: {more} may help"

@@ -35,7 +35,7 @@ async def teach_head(
     good = [{"question": question, "answer": answer} for question, answer in good_answers]
     subject = _subject(folder, name, text, {"against": list(against), "fine": list(fine), "good_answers": good})
     builtin = {builtin_name: objective.text for builtin_name, objective in config.builtin_objectives().items()}
-    examples = subject.read()
+    examples = subject.read_examples()
     heads = require_teachable(engine)
     reader = RowReader(heads, DEFAULT_ALIGNER, (await engine.info()).content_hash)
     cache = RowsCache(folder / "rows")

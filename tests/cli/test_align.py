@@ -142,7 +142,7 @@ LINES = "\n".join(map(json.dumps, INPUT)) + "\nnot json\n\n[1]\n"
 
 def test_many_rows_each_with_its_own_result(engine: tuple[str, ScriptedEngine]) -> None:
     result = align("--jsonl", "--engine", engine[0], given=LINES)
-    assert result.exit_code == 0
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "aligner-proxy: 5 rows failed; see their `reason`")
     found = rows(result)
     assert [row["status"] for row in found] == [
         "corrected",
@@ -168,7 +168,7 @@ def test_rows_already_there_are_not_done_again(engine: tuple[str, ScriptedEngine
     first, second = whole.splitlines(keepends=True)[:2]
     output.write_bytes(first + second[:10])
     engine[1].seen.clear()
-    assert align("--jsonl", "--output", str(output), "--engine", engine[0], given=LINES).exit_code == 0
+    assert align("--jsonl", "--output", str(output), "--engine", engine[0], given=LINES).exit_code == 1
     assert output.read_bytes() == whole
     assert sorted(engine[1].seen) == ["row-2/0", "row-3/0"]
     assert rows(align("--jsonl", "--skip", "6", "--engine", engine[0], given=LINES)) == [
@@ -179,7 +179,9 @@ def test_rows_already_there_are_not_done_again(engine: tuple[str, ScriptedEngine
 def test_order_is_kept_with_several_rows_in_flight(engine: tuple[str, ScriptedEngine]) -> None:
     engine[1].delay_s = 0.01
     lines = "\n".join(json.dumps({"question": "When?", "answer": f"At {i} o'clock.", "i": i}) for i in range(25))
-    assert [row["i"] for row in rows(align("--jsonl", "--engine", engine[0], given=lines))] == list(range(25))
+    result = align("--jsonl", "--engine", engine[0], given=lines)
+    assert [row["i"] for row in rows(result)] == list(range(25))
+    assert (result.exit_code, "failed" in result.stderr) == (0, False)
 
 
 def test_the_engine_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import check, main
 from aligner_proxy.gateway import active_policies
 from aligner_proxy.plugins import registry
@@ -76,6 +77,61 @@ def test_an_audit_that_could_not_be_kept_is_a_warning(folder: Path, monkeypatch:
     assert result.exit_code == 0
     (warning,) = [text for text in json.loads(result.stdout)["warnings"] if "audit" in text]
     assert warning.startswith("policies.yaml:13: audit.key_env: AUDIT_KEY must hold 32 bytes")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("folder", "is no file; name a file in a folder"), ("notes.txt", "is no SQLite database; name another file")],
+)
+def test_an_audit_file_that_cannot_be_one_is_not_valid_and_keeps_serve_from_starting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.setenv("LITELLM_MASTER_KEY", STRONG_KEY)
+    (folder / "folder").mkdir()
+    (folder / "notes.txt").write_text("Not a database. " * 100)
+    with (folder / "policies.yaml").open("a") as file:
+        file.write(f"audit: {{enabled: true, file: {name}}}\n")
+    with (folder / "litellm.yaml").open("a") as file:
+        file.write("general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n")
+    message = f"policies.yaml:13: audit.file: {folder / name} {said}"
+    shown = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (
+        1,
+        f"not valid  {folder / 'policies.yaml'}: {message}",
+    )
+    assert f"warning {message}; a gateway with this environment does not start" in shown.stdout
+    as_json = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--json")
+    assert (as_json.exit_code, json.loads(as_json.stdout)["valid"]) == (1, False)
+    served = CliRunner().invoke(main, ["serve", "--config", str(folder / "litellm.yaml")])
+    assert (served.exit_code, served.stderr.splitlines()[-1]) == (2, f"aligner-proxy: {message}")
+
+
+def test_an_audit_file_that_is_empty_or_a_store_is_valid(folder: Path) -> None:
+    (folder / "empty.db").touch()
+    AuditStore(folder / "store.db").close()
+    policies = (folder / "policies.yaml").read_text()
+    for name in ("empty.db", "store.db", "new.db"):
+        (folder / "policies.yaml").write_text(f"{policies}audit: {{enabled: true, file: {name}}}\n")
+        result = _run(folder / "policies.yaml", "--model", "gpt-4o")
+        assert (result.exit_code, "audit.file" in result.stdout) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("router_settings: [a]", "router_settings"),
+        ("general_settings: text", "general_settings"),
+        ("litellm_settings: [a]", "litellm_settings"),
+        ("environment_variables: [A]", "environment_variables"),
+        ("router_settings: {model_group_alias: text}", "router_settings.model_group_alias"),
+    ],
+)
+def test_a_section_of_litellm_that_is_no_block_is_one_sentence(folder: Path, text: str, path: str) -> None:
+    lines = [line for line in (folder / "litellm.yaml").read_text().splitlines() if "router_settings" not in line]
+    (folder / "litellm.yaml").write_text("\n".join([*lines, text, ""]))
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    words = f"aligner-proxy: litellm.yaml:{len(lines) + 1}: {path} must be a block of keys\n"
+    assert (result.exit_code, result.stderr) == (2, words)
 
 
 def test_a_redis_that_cannot_be_meant_is_refused_with_the_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,9 @@ class Bench:
     def by_policy(self, lines: list[Any], *args: str) -> list[dict[str, Any]]:
         """The output lines under the policies of FILE."""
         result = self.align(lines, "--config", str(self.folder / "policies.yaml"), *args)
-        assert result.exit_code == 0, result.stderr
+        marks = ('"status": "failed"', '"aligner_error"', '"api_error"')
+        failed = sum(any(mark in line for mark in marks) for line in result.stdout.splitlines())
+        assert (result.exit_code, f"{failed} rows failed" in result.stderr) == (int(failed > 0), failed > 0)
         return parse(result)
 
 
@@ -394,7 +396,8 @@ def test_lines_already_there_are_not_done_again(bench: Bench) -> None:
     for rest, end in enumerate(reversed(ends)):
         output.write_bytes(whole[: end + 10])  # the run was interrupted while it wrote a line
         bench.engine.requests.clear()
-        assert bench.align(lines, "-o", "harmless", "--output", str(output)).exit_code == 0
+        done = bench.align(lines, "-o", "harmless", "--output", str(output))
+        assert done.exit_code == int(rest >= 2)  # the line that is not JSON is the last but one
         assert output.read_bytes() == whole
         left = {request.request_id.partition("/")[0] for request in bench.engine.requests}
         assert left == {"line-1", "line-4", "line-6"} - {f"line-{n}" for n in (1, 4, 6) if _row(n) <= 5 - rest}

@@ -166,5 +166,5 @@ def test_without_a_network_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
     result = pull(str(tmp_path / "nowhere"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "does not exist; give a folder" in result.stderr

@@ -148,7 +148,7 @@ def test_errors_are_one_line_and_status_2(tmp_path: Path) -> None:
 def test_local_engine_is_our_child_and_litellm_is_told_where(tmp_path: Path) -> None:
     plan = planned(written(tmp_path))
     assert plan.socket is not None
-    assert plan.engine.local
+    assert plan.engine.needs_local
     assert serve.engine_command(plan)[1:] == [
         *("-m", "aligner_proxy", "engine"),
         *("--socket", str(plan.socket), "--config", str(tmp_path / "policies.yaml"), "--grace", "25"),

@@ -57,7 +57,7 @@ def test_lines_and_json_are_escaped_too() -> None:
     @click.command()
     def command() -> None:
         terminal.echo(HOSTILE, (HOSTILE, "red"))
-        terminal.echo_json({"said": HOSTILE + "\U000e0041ü"}, ascii_alone=False)
+        terminal.echo_json({"said": HOSTILE + "\U000e0041ü"}, ascii_only=False)
         terminal.echo_json({"said": HOSTILE}, indent=2)
 
     got = CliRunner().invoke(command).output

@@ -50,7 +50,7 @@ def test_its_policies_have_what_the_story_names(policies: PolicyFile) -> None:
     assert {tenant.name for tenant in policies.tenants} == {story.ALDER, story.BIRCH} == set(run.CUSTOMERS)
     assert {scene.case.model for scene in story.SCENES} <= set(run.MODELS)
     [subject] = subjects.select_subjects(policies, [story.TAUGHT])
-    assert len(subject.read().against) == 4
+    assert len(subject.read_examples().against) == 4
     questions = {scene.case.question for scene in (*story.SCENES, story.BEFORE_TEACHING)}
     assert len(questions) == 11, "twelve questions, one of them asked by the customers of both shops"
 

@@ -15,7 +15,7 @@ from aligner_proxy.gateway.traffic_bounds import (
     RecentNames,
     TrafficBounds,
 )
-from aligner_proxy.policy.config import loads
+from aligner_proxy.policy.config import parse
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Traffic
@@ -75,5 +75,5 @@ def test_names_are_read_anew_when_they_are_old() -> None:
 )
 def test_a_policy_names_tenant_and_model_and_no_key_or_user(facts: RequestFacts, traffic: tuple[str, str]) -> None:
     text = "trust: {aliases: true}\ntenants: [{name: shop, match: {team: acme}, enforce: [harmless]}]\n"
-    policy_file = loads(text, Path("policies.yaml"))
+    policy_file = parse(text, Path("policies.yaml"))
     assert PolicyResolver(policy_file).resolve(facts).traffic == traffic

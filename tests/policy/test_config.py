@@ -416,20 +416,20 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def test_a_hub_id_without_a_commit_is_a_warning_with_its_line_or_refused(tmp_path: Path) -> None:
     text = "aligner:\n  model: somebody/aligner\n  adapters: {{legal: somebody/legal@{}}}\n"
-    file = config.loads(text.format(COMMIT), tmp_path / "policies.yaml")
+    file = config.parse(text.format(COMMIT), tmp_path / "policies.yaml")
     (warning,) = file.warnings
     assert warning.startswith("policies.yaml:2: ")
     assert "somebody/aligner@COMMIT" in warning
     with pytest.raises(ConfigError, match=r"policies.yaml:2: .*require_revision asks for one"):
-        config.loads(text.format(COMMIT) + "  require_revision: true\n", tmp_path / "policies.yaml")
+        config.parse(text.format(COMMIT) + "  require_revision: true\n", tmp_path / "policies.yaml")
     pinned = text.replace("model: somebody/aligner", f"model: somebody/aligner@{COMMIT}")
     with pytest.raises(ConfigError, match=r"policies.yaml:3: .*legal@main"):
-        config.loads(pinned.format("main") + "  require_revision: true\n", tmp_path / "policies.yaml")
-    assert config.loads(pinned.format(COMMIT), tmp_path / "policies.yaml").warnings == ()
-    (warning,) = config.loads("aligner:\n  judges:\n    facts: somebody/facts\n", tmp_path / "policies.yaml").warnings
+        config.parse(pinned.format("main") + "  require_revision: true\n", tmp_path / "policies.yaml")
+    assert config.parse(pinned.format(COMMIT), tmp_path / "policies.yaml").warnings == ()
+    (warning,) = config.parse("aligner:\n  judges:\n    facts: somebody/facts\n", tmp_path / "policies.yaml").warnings
     assert warning.startswith("policies.yaml:3: somebody/facts names no commit")
     for model in ("embedded", "./folder", "~/models/mine"):
-        assert config.loads(f"aligner: {{model: {model}}}\n", tmp_path / "policies.yaml").warnings == ()
+        assert config.parse(f"aligner: {{model: {model}}}\n", tmp_path / "policies.yaml").warnings == ()
 
 
 def test_the_example_policies_use_no_objective_that_edits_good_answers() -> None:

@@ -85,8 +85,8 @@ def test_a_key_comes_from_the_variable_that_is_named(tmp_path: Path, monkeypatch
 
 
 def test_who_is_to_be_started(tmp_path: Path) -> None:
-    assert backend(tmp_path, "local").local
+    assert backend(tmp_path, "local").needs_local
     scored = backend(tmp_path, "{at: http://a/v1, scorer: local}")
-    assert scored.local
+    assert scored.needs_local
     assert str(scored) == "http://a/v1, where local flags something"
-    assert not backend(tmp_path, "http://a/v1").local
+    assert not backend(tmp_path, "http://a/v1").needs_local

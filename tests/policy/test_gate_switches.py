@@ -9,7 +9,7 @@ from jsonschema import validate
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.gate_schema import GateSwitches, switches
+from aligner_proxy.policy.gate_schema import GateSwitches, read_switches
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read_yaml
 from aligner_proxy.types import GateRule
@@ -27,7 +27,7 @@ def test_every_rule_has_a_switch_with_its_meaning() -> None:
 
 def test_a_block_says_only_what_it_names(tmp_path: Path) -> None:
     file = loaded(tmp_path, "defaults: {gate: {lost_name: off, empty: 'off', too_long: on}}")
-    assert switches(file.defaults.gate) == {
+    assert read_switches(file.defaults.gate) == {
         GateRule.EMPTY: False,
         GateRule.LOST_NAME: False,
         GateRule.TOO_LONG: True,
@@ -35,11 +35,11 @@ def test_a_block_says_only_what_it_names(tmp_path: Path) -> None:
 
 
 def test_a_list_says_everything(tmp_path: Path) -> None:
-    said = switches(loaded(tmp_path, "defaults: {gate: [lost_name]}").defaults.gate)
+    said = read_switches(loaded(tmp_path, "defaults: {gate: [lost_name]}").defaults.gate)
     assert set(said) == set(GateRule)
     assert [rule for rule, on in said.items() if on] == [GateRule.LOST_NAME]
-    assert not any(switches(()).values())
-    assert switches(None) == {}
+    assert not any(read_switches(()).values())
+    assert read_switches(None) == {}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ ACME = "  - {match: {team: acme-*}, name: acme, enforce: [harmless, honest]}\n"
 
 
 def parsed(text: str) -> PolicyFile:
-    return config.loads(text, Path("policies.yaml"))
+    return config.parse(text, Path("policies.yaml"))
 
 
 def lost(after: str, before: str = BEFORE) -> list[str]:

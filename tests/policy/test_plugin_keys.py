@@ -39,7 +39,7 @@ DECLARED = Declarations(
 
 
 def loaded(text: str, declared: Declarations = DECLARED) -> PolicyFile:
-    return config.loads(text, Path("policies.yaml"), lambda third_party: declared)
+    return config.parse(text, Path("policies.yaml"), lambda third_party: declared)
 
 
 def resolved(text: str, **facts: Any) -> Policy:
@@ -236,9 +236,9 @@ def test_third_parties_are_asked_for_only_where_file_and_environment_let_them(
 
     monkeypatch.delenv("ALIGNER_PROXY_PLUGINS", raising=False)
     for text in ("", "plugins: {third_party: false}\n"):
-        config.loads(text, Path("policies.yaml"), declare)
+        config.parse(text, Path("policies.yaml"), declare)
     monkeypatch.setenv("ALIGNER_PROXY_PLUGINS", "off")
-    config.loads("", Path("policies.yaml"), declare)
+    config.parse("", Path("policies.yaml"), declare)
     assert asked == [True, False, False]
 
 

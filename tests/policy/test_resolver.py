@@ -598,7 +598,7 @@ def test_policies_of_requests_without_wishes_are_made_once_and_nothing_that_a_cl
         resolver.resolve(RequestFacts(model="gpt", team_id="t", system=text, fields={"preference": text}))
         for text in ("Answer in at most 80 words.", "Do not use any lists.")
     )
-    assert resolver._cached.cache_info().misses == 1
+    assert resolver._resolve_from_cache.cache_info().misses == 1
     assert first is again
     for facts in (
         RequestFacts(model="gpt", tags=("t",)),
@@ -607,4 +607,4 @@ def test_policies_of_requests_without_wishes_are_made_once_and_nothing_that_a_cl
         RequestFacts(model="gpt", key_settings={"mode": "off"}),
     ):
         resolver.resolve(facts)
-    assert resolver._cached.cache_info().currsize == 1
+    assert resolver._resolve_from_cache.cache_info().currsize == 1

@@ -10,7 +10,7 @@ import pytest
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import load
 from aligner_proxy.teaching.example_file import NewExample, add_examples, example_id, present_examples, remove_example
-from aligner_proxy.teaching.subjects import Subject, subjects
+from aligner_proxy.teaching.subjects import Subject, list_subjects
 from tests.teaching.examples import AGAINST, FINE, policies
 
 BEGUN = "# ours\nagainst:\n" + "".join(f'  - "{text}"\n' for text in AGAINST[:4]).replace(
@@ -20,7 +20,7 @@ BEGUN = "# ours\nagainst:\n" + "".join(f'  - "{text}"\n' for text in AGAINST[:4]
 
 def subject(folder: Path, name: str = "feelings.yaml") -> Subject:
     (folder / "policies.yaml").write_text(policies(name))
-    return subjects(load(folder / "policies.yaml"))[0]
+    return list_subjects(load(folder / "policies.yaml"))[0]
 
 
 def texts(made: Subject) -> tuple[list[str], list[str]]:
@@ -79,4 +79,4 @@ def test_what_could_not_be_taught_from_is_not_written(tmp_path: Path) -> None:
 def test_a_folder_is_no_file_of_examples(tmp_path: Path) -> None:
     (tmp_path / "feelings.yaml").mkdir()
     with pytest.raises(ConfigError, match=r"feelings\.yaml is a folder; name a file$"):
-        subject(tmp_path).read()
+        subject(tmp_path).read_examples()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.teaching.examples import MOST, read_examples
+from aligner_proxy.teaching.examples import MAX_EXAMPLES, read_examples
 from tests.teaching.examples import AGAINST, FINE, TEXT, listed
 
 GOOD = "against:\n  - I cry.\n  - I laugh.\ngood_answers:\n"
@@ -39,7 +39,7 @@ def test_good_answers_have_their_questions(tmp_path: Path) -> None:
     [good] = examples.good_answers
     assert (good.question, good.text, good.place) == ("Why?", "So it is.", "e.yaml:5")
     assert examples.digest != plain.digest
-    assert examples.every == (*examples.against, good)
+    assert examples.all_examples == (*examples.against, good)
 
 
 @pytest.mark.parametrize("named", ["no-feelings", TEXT])
@@ -90,7 +90,7 @@ def test_the_digest_is_that_of_the_texts_alone(tmp_path: Path) -> None:
         ("objective: other\nagainst: [a, b]\n", "e.yaml:1: these are examples of another objective than 'no-feelings'"),
         ("against: [\n", "e.yaml:2: not valid YAML"),
         (
-            "against:\n" + "".join(f"  - s{n}\n" for n in range(MOST + 1)),
+            "against:\n" + "".join(f"  - s{n}\n" for n in range(MAX_EXAMPLES + 1)),
             "e.yaml:1: against: 401 examples; keep the 400",
         ),
     ],

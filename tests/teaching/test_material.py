@@ -47,7 +47,7 @@ def test_many_objectives_are_spread_over_several_prompts() -> None:
 def test_examples_are_read_as_they_are_meant_in_a_frame_and_mentioned() -> None:
     prompts = [prompt for _, prompted in material().examples for prompt in prompted]
     inserted = {
-        (prompt.kind, prompt.example, prompt.augmented.neutral.answer[prompt.augmented.start : prompt.augmented.end])
+        (prompt.role, prompt.example, prompt.augmented.neutral.answer[prompt.augmented.start : prompt.augmented.end])
         for prompt in prompts
     }
     for number, text in enumerate(AGAINST[:4]):
@@ -64,4 +64,4 @@ def test_examples_are_read_as_they_are_meant_in_a_frame_and_mentioned() -> None:
 def test_an_example_of_several_sentences_is_not_framed() -> None:
     long = Examples((Example(f"{AGAINST[0]} {AGAINST[1]}", "a:1"), Example(AGAINST[2], "a:2")))
     prompts = [prompt for _, prompted in material(examples=long).examples for prompt in prompted]
-    assert {prompt.example for prompt in prompts if prompt.kind is SegmentRole.NEAR} == {1}
+    assert {prompt.example for prompt in prompts if prompt.role is SegmentRole.NEAR} == {1}

@@ -17,7 +17,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, TypeAdapter
@@ -61,6 +60,7 @@ from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import ENGINE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy.web_address import is_web_address
 
 _Timed = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
 _INFO = TypeAdapter(AlignerInfo)
@@ -596,11 +596,8 @@ def _parse_address(address: str) -> tuple[str, str | None]:
     if address.startswith("unix:/"):
         # no name is looked up for a socket, so the host may be any
         return "http://engine", address.removeprefix("unix:")
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(address)
-        # Reading the port checks it.
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return address.rstrip("/"), None
+    if is_web_address(address):
+        return address.rstrip("/"), None
     raise ConfigError(f"{address!r} is no engine address; use unix:/path/to/engine.sock or http(s)://host:port")
 
 

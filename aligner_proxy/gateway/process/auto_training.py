@@ -84,7 +84,7 @@ class AutoTrainer:
         Raises an error of this package, `OSError` or `ValueError` if the files or the engine cannot be read.
         """
         file = registry.load_policies(self.policies)
-        if not subjects.subjects(file):  # the engine need not be asked
+        if not subjects.list_subjects(file):  # the engine need not be asked
             return
         due = self._due_subjects(file, await _read_info(target))
         self._fault = ""
@@ -95,12 +95,12 @@ class AutoTrainer:
         """Objectives that lack a head for the serving aligner and were not attempted recently; records the attempt."""
         index = HeadStore.for_file(file).index()
         due_subjects = []
-        for subject in subjects.subjects(file):
-            for aligner in subjects.aligner_names(file):
+        for subject in subjects.list_subjects(file):
+            for aligner in subjects.used_aligners(file):
                 content_hash = info.find_aligner(aligner).content_hash
                 if subjects.teaching_state(subject, index, aligner, content_hash) not in _TO_TEACH:
                     continue
-                attempt = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
+                attempt = (subject.title, subject.text, aligner, content_hash, subject.read_examples().digest)
                 if attempt not in self._attempted:
                     self._attempted[attempt] = True  # before it is tried, so that a failure is not repeated at once
                     due_subjects.append(subject)

@@ -162,7 +162,7 @@ class Teacher:
 
     async def _teach(self, subject: Subject, advanced: Callable[[int], None]) -> TeachingResult:
         """Teach a kind; without a head where nothing could be learned."""
-        examples = subject.read()
+        examples = subject.read_examples()
         planned = plan_material(subject, examples, self._builtin)
         reader = RowReader(require_teachable(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
         # A folder for each kind: one for all would let go of the rows that were not used for longest.
@@ -184,7 +184,7 @@ class Teacher:
 
     def _path(self, subject: Subject) -> Path:
         """The file of a kind's head. Its name has a hash of all that decides the head."""
-        key = _digest([self._aligner, subject.text, subject.read().digest, _recipe()])
+        key = _digest([self._aligner, subject.text, subject.read_examples().digest, _recipe()])
         return self._folder / "heads" / f"{subject.name}-{self.count}-{key[:16]}.json"
 
 

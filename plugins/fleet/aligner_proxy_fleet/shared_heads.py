@@ -283,8 +283,8 @@ def _list_places(file: PolicyFile) -> list[HeadPlace]:
     """All combinations of an objective with examples and an aligner in this file."""
     return [
         HeadPlace(subject.scope, subject.name, subject.text, aligner_name)
-        for subject in subjects.subjects(file)
-        for aligner_name in subjects.aligner_names(file)
+        for subject in subjects.list_subjects(file)
+        for aligner_name in subjects.used_aligners(file)
     ]
 
 

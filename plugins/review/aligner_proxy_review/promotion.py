@@ -30,7 +30,7 @@ from aligner_proxy.policy.yaml_file import (
     KeyPath,
     Value,
     append_item,
-    edit_checked,
+    apply_checked_edit,
     parse_yaml,
     put_value,
     quote_name,
@@ -169,7 +169,7 @@ def apply_changes(text: str, path: Path, place: KeyPath, settings: SettingChange
         if settings.objectives:
             block[list_key] = [*_list_names(block.get(list_key), place), *settings.objectives]
 
-    return edit_checked(text, path, edit, change)
+    return apply_checked_edit(text, path, edit, change)
 
 
 def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_key: str) -> SettingChanges:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ def test_every_name_finds_the_same_weights(name: str | Path, tmp_path: Path, mon
     assert sources.languages(name) == ("en",)
     assert not sources.is_hub_id(name)
     assert list(sources.list_missing(str(name))) == list(sources.list_unpinned(name)) == []
+
+
+def test_its_base_is_the_version_that_this_project_pins() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["dependency-groups"]["weights"] == [sources.EMBEDDED_BASE]
 
 
 def test_a_folder_of_that_name_is_a_folder(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.examples import Examples, parse_examples
-from aligner_proxy.teaching.subjects import Subject, subjects
+from aligner_proxy.teaching.subjects import Subject, list_subjects
 from aligner_proxy_review.from_reviews import find_suggestions, hash_suggestions
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.audit.conftest import noted
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> PolicyFile:
 
 
 def subject(file: PolicyFile) -> Subject:
-    return subjects(file)[0]
+    return list_subjects(file)[0]
 
 
 def put(store: AuditStore, number: int, text: str, *, flagged: bool = True) -> str:

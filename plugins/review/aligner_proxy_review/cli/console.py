@@ -24,6 +24,7 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import litellm_config
 from aligner_proxy.policy.yaml_file import read_yaml
+from aligner_proxy.web_address import is_web_address
 from aligner_proxy_review.console import forms
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def command(
         raise ConfigError(
             f"{source.name}: no master key, with which the operator logs in; set general_settings.master_key"
         )
-    if not gateway.startswith(("http://", "https://")):
-        raise ConfigError("--gateway must begin with http:// or https://")
+    if not is_web_address(gateway):
+        raise ConfigError("--gateway must be an address such as http://127.0.0.1:4000")
     console = Console(path, master, GatewayClient(gateway, master), secure=behind_https, engine=engine)
     limits = replace(_LIMITS, connections=open_files.fit_connections(_LIMITS.connections))
     os.nice(_NICENESS)

@@ -107,7 +107,7 @@ class ConsoleFiles:
         if self._engine is not None:
             return ["--engine", self._engine]
         # an aligner on another server is not loaded here, so a command can ask that server itself
-        if not config.engine_backend(self.current().policies).local:
+        if not config.engine_backend(self.current().policies).needs_local:
             return []
         socket = config.engine_socket()
         if not socket.exists():

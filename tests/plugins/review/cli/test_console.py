@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +32,11 @@ def test_what_it_refuses(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("LITELLM_MASTER_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
     file = str(site.litellm)
-    assert "--gateway must begin with http" in refused("--config", file, "--gateway", "ftp://x")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for address in ("ftp://x", "http://", "http://x:99999"):
+            words = refused("--config", file, "--port", port, "--gateway", address)
+            assert "--gateway must be an address such as http://127.0.0.1:4000" in words
     assert "nothing.yaml" in refused("--config", str(tmp_path / "nothing.yaml"))
     data = yaml.safe_load(site.litellm.read_text())
     site.litellm.write_text(yaml.safe_dump(data | {"general_settings": {}}))

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from aligner_proxy.audit import writer
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.intervals import wilson_interval
-from aligner_proxy.policy.yaml_file import edit_checked, put_value, read_text, replace_file, wrap_in_block
+from aligner_proxy.policy.yaml_file import apply_checked_edit, put_value, read_text, replace_file, wrap_in_block
 from aligner_proxy.teaching import example_file, subjects
 from aligner_proxy.teaching.example_file import AGAINST, FINE, NewExample
 from aligner_proxy.teaching.examples import Example, Examples
@@ -257,7 +257,7 @@ def _insert_examples(policies_text: str, target: KnownObjective, name: str, conf
         # an objective may be written as its text alone
         block[target.path[-1]] = {**(entry if isinstance(entry, dict) else {"text": entry}), "examples": name}
 
-    return edit_checked(policies_text, path_of(configured.policies), edit, change)
+    return apply_checked_edit(policies_text, path_of(configured.policies), edit, change)
 
 
 def _block_auto_teaching_of_new_file(visit: Visit, subject: Subject) -> None:
@@ -265,7 +265,7 @@ def _block_auto_teaching_of_new_file(visit: Visit, subject: Subject) -> None:
     if subject.examples.exists():
         return
     policies = visit.services.files.current().policies
-    HeadStore.for_file(policies).block_auto_teaching(subject.scope, subject.name, subjects.aligner_names(policies))
+    HeadStore.for_file(policies).block_auto_teaching(subject.scope, subject.name, subjects.used_aligners(policies))
 
 
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
@@ -312,7 +312,7 @@ def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     # other teaching may have ended since the page was loaded
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
         raise PageError(409, "This report is no longer available; teach again.")
-    digest = subject.read().digest
+    digest = subject.read_examples().digest
     # the report is not about the present text and examples
     if any(version.text != subject.text or version.digest != digest for version, _ in heads):
         raise PageError(409, _CHANGED)
@@ -398,7 +398,7 @@ def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingRepo
     except ConfigError:
         # then the report is shown without the examples' texts
         examples = Examples(())
-    by_place = {example.place: example for example in examples.every}
+    by_place = {example.place: example for example in examples.all_examples}
     reports = []
     for result in job.result["objectives"]:
         if not result["taught"]:
