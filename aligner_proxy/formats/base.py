@@ -29,7 +29,7 @@ from aligner_proxy.types import Exchange, Outcome, Status, Turn, join_surrogates
 _GRAMMARS = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar"}
 _NO_STORE = "no-store"
 """The directive of Cache-Control, which is looked for in any case and among others."""
-_MAX_BESIDE = 256
+_MAX_UNUSUAL_TEXTS = 256
 """Most texts of unusual fields that are compared with an answer."""
 _PIECES_PER_BLOCK = 64
 """Number of pieces of a growing text that are joined to one block."""
@@ -344,34 +344,34 @@ class ChoiceBuilder:
     """Whether a field points into the text or encodes it, such as a citation."""
     inconsistent: bool = False
     """Whether the response contradicts itself."""
-    beside: list[str] = field(default_factory=list)
+    unusual_texts: list[str] = field(default_factory=list)
     """Texts in unusual fields, which may quote the answer."""
-    declined: GrowingText = field(default_factory=GrowingText)
+    refusal_pieces: GrowingText = field(default_factory=GrowingText)
     """Text of the refusal field that arrived in pieces."""
-    declined_wholes: list[str] = field(default_factory=list)
+    whole_refusals: list[str] = field(default_factory=list)
     """Texts of the refusal field that arrived whole."""
 
-    def decline(self, text: object, *, piece: bool) -> None:
+    def add_refusal(self, text: object, *, piece: bool) -> None:
         """Record a text of the refusal field, which is delivered unchanged; `piece` if a stream sends more of it."""
         if not has_content(text):
             return
         self.refusal = True
         if piece:
-            self.declined.append(str(text))
+            self.refusal_pieces.append(str(text))
         else:
-            self.declined_wholes.append(str(text))
+            self.whole_refusals.append(str(text))
 
     def read_fields(self, fields: Sequence[tuple[str, Any]]) -> None:
         """Record fields beside the usual ones (`fields_beside`), which may describe or quote the text."""
         if fields:
             self.annotations |= any(copies.describes(value, name) for name, value in fields)
-            room = _MAX_BESIDE - len(self.beside)
-            self.beside += copies.quoting_strings(fields)[:room]
+            room = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
+            self.unusual_texts += copies.quoting_strings(fields)[:room]
 
     @property
     def hidden_text(self) -> bool:
         """Whether the refusal field holds anything other than a refusal."""
-        texts = (str(self.declined), *self.declined_wholes)
+        texts = (str(self.refusal_pieces), *self.whole_refusals)
         return self.refusal and not all(is_refusal(text) for text in texts if text.strip())
 
     def exchange(
@@ -398,9 +398,9 @@ class ChoiceBuilder:
             refusal=self.refusal,
             non_text=self.non_text,
             logprobs=self.logprobs,
-            # the facts of a growing text are asked without the text, at every step
+            # a growing text is asked about at every step, without its characters (`exchange_without_text`)
             annotations=self.annotations
-            or (answer is not None and any(copies.quotes(text, answer) for text in self.beside)),
+            or (answer is not None and any(copies.quotes(text, answer) for text in self.unusual_texts)),
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
             no_store=no_store(data, response, request_forbids=form.no_store),
@@ -490,9 +490,9 @@ class StreamEvent:
     """The event as it arrived, or stored compactly as a `PackedChunk`."""
     pieces: Sequence[tuple[int, str]] = ()
     """(number of a text, piece that the event adds to it)."""
-    wholes: Sequence[int] = ()
+    repeated_texts: Sequence[int] = ()
     """Numbers of the texts that the event repeats as a whole."""
-    ends: Sequence[int] = ()
+    ended_texts: Sequence[int] = ()
     """Numbers of the texts that end with this event."""
     rewrite: Rewrite | None = None
     """Copies an event with new pieces and, by text number, those whole texts that changed; None if it has no text."""
@@ -506,13 +506,13 @@ class StreamEvent:
         """The event as it arrived, or an equal copy."""
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
-    def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+    def with_texts(self, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
         """The event with new pieces and, by text number, new whole texts; the same object if no text differs."""
         # an event without changes is sent as it arrived, byte by byte
         same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
-        if self.rewrite is None or (same and not wholes):
+        if self.rewrite is None or (same and not whole_texts):
             return self.original
-        return self.rewrite(self.original, pieces, wholes)
+        return self.rewrite(self.original, pieces, whole_texts)
 
 
 class StreamDecoder(Protocol):
@@ -533,15 +533,15 @@ class StreamDecoder(Protocol):
         `finish_reason` is None until the stream gives one.
         """
 
-    def facts(self, index: int) -> Exchange:
+    def exchange_without_text(self, index: int) -> Exchange:
         """The same as `exchange` without the text itself, at a cost that does not grow with the text."""
 
     @property
-    def refusing(self) -> bool:
+    def has_refusal(self) -> bool:
         """Whether the upstream filled a refusal field, which is delivered unchanged."""
 
     @property
-    def disagrees(self) -> bool:
+    def contradicts_itself(self) -> bool:
         """Whether the events so far contradict one another."""
 
     def exchanges(self) -> list[Exchange]:

@@ -150,7 +150,7 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> str:
     builder.finish_reason = fields.get("finish_reason") or builder.finish_reason
     builder.tool_calls |= has_content(body_fields.get("tool_calls")) or has_content(body_fields.get("function_call"))
     # without a message the choice has a delta, which brings only a piece of the refusal
-    builder.decline(_refusal(body_fields), piece=message is None)
+    builder.add_refusal(_refusal(body_fields), piece=message is None)
     builder.non_text |= has_content(body_fields.get("audio")) or has_content(body_fields.get("images"))
     builder.read_fields(fields_beside(body, _USUAL))
     builder.read_fields(fields_beside(choice, _USUAL))
@@ -202,18 +202,18 @@ class ChunkDecoder:
     def exchange(self, index: int) -> Exchange:
         return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
 
-    def facts(self, index: int) -> Exchange:
+    def exchange_without_text(self, index: int) -> Exchange:
         """A choice without its text."""
         builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
         return self._exchange(builder, index, self._first)
 
     @property
-    def refusing(self) -> bool:
+    def has_refusal(self) -> bool:
         """Whether any choice has filled its refusal field."""
         return any(builder.refusal for builder in self._builders.values())
 
     @property
-    def disagrees(self) -> bool:
+    def contradicts_itself(self) -> bool:
         """Always false, since no chunk repeats the text of another."""
         return False
 
@@ -236,7 +236,7 @@ class ChunkDecoder:
                     return _empty_chunk(chunk, choice)
         return None
 
-    def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _wholes: Mapping[int, str]) -> object:
+    def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _whole_texts: Mapping[int, str]) -> object:
         """A copy of a chunk with new pieces, one for each choice that has text."""
         remaining_pieces = iter(pieces)
         copy = chunk.model_copy()

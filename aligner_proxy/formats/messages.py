@@ -122,17 +122,17 @@ class MessagesDecoder:
         builder = replace(self._builder, pieces=self._texts[index] if self._texts else GrowingText())
         return builder.exchange(self._data, index, self._turns, None, self._form)
 
-    def facts(self, index: int) -> Exchange:
+    def exchange_without_text(self, index: int) -> Exchange:
         """The exchange of a block without its text."""
         return self._builder.exchange(self._data, index, self._turns, None, self._form)
 
     @property
-    def refusing(self) -> bool:
+    def has_refusal(self) -> bool:
         """Whether the upstream filled a refusal field."""
         return self._builder.refusal
 
     @property
-    def disagrees(self) -> bool:
+    def contradicts_itself(self) -> bool:
         return self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:
@@ -234,7 +234,7 @@ def opens_answer(item: object) -> bool:
     return kind in ("ping", "content_block_stop")
 
 
-def _rewrite_event(item: object, pieces: Sequence[str], _wholes: Mapping[int, str]) -> object:
+def _rewrite_event(item: object, pieces: Sequence[str], _whole_texts: Mapping[int, str]) -> object:
     """The event with a new piece of its text; the same object if it has no text."""
     remaining_pieces = iter(pieces)
     frame = sse.as_frame(item)

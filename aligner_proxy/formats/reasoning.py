@@ -131,7 +131,7 @@ class SafeReasoningStream:
         """The items of events, without those of which nothing remains."""
         items: list[object] = []
         for event in events:
-            self._tagged_event_count += bool(event.divided_texts) and not event.wholes
+            self._tagged_event_count += bool(event.divided_texts) and not event.repeated_texts
             if not (event.divided_texts and self._decoder.drops and _is_empty(event)):
                 items.append(event.original)
         return items
@@ -297,7 +297,7 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
 
 def _is_empty(event: StreamEvent) -> bool:
     """Whether nothing is left of an event whose reasoning was removed."""
-    if event.pieces or event.wholes or event.ends:
+    if event.pieces or event.repeated_texts or event.ended_texts:
         return False
     item = event.original
     if getattr(item, "choices", None) is not None:

@@ -243,7 +243,7 @@ class ResponsesDecoder:
         self._form = RequestedForm.from_request(data)
         self._unplaced = False
         """Whether some event did not say which part it belongs to, so that parts cannot be followed."""
-        self._disagrees = False
+        self._contradicts_itself = False
         """Whether a whole text differed from the pieces before it."""
         self._has_events = False
         """Whether any item has a type, as events have."""
@@ -263,7 +263,7 @@ class ResponsesDecoder:
         self._is_complete |= kind in TERMINAL
         _absorb_event(self._builder, item)
         pieces: list[tuple[int, str]] = []
-        wholes: list[int] = []
+        repeated_texts: list[int] = []
 
         def note(place: TextPlace, text: str, is_piece: bool) -> str:
             """Record a text of the event, and return it unchanged."""
@@ -271,18 +271,18 @@ class ResponsesDecoder:
                 pieces.append((self._number(place), text))
                 self._parts[pieces[-1][0]].pieces.append(text)
             elif text:
-                wholes.append(self._number(place))
-                self._disagrees |= not self._parts[wholes[-1]].repeat(text)
+                repeated_texts.append(self._number(place))
+                self._contradicts_itself |= not self._parts[repeated_texts[-1]].repeat(text)
             return text
 
         walk(item, note)
         # an event that begins a part may hold a whole text, too, but ends nothing
-        ends = wholes if kind in _DONE else []
+        ended_texts = repeated_texts if kind in _DONE else []
         # a whole response repeats all texts, and a terminal event ends all
         if self._note_response(item) or kind in TERMINAL:
-            wholes = list(self._numbers.values())
-            ends = wholes if kind in TERMINAL else []
-        return [StreamEvent(item, tuple(pieces), tuple(wholes), tuple(ends), self._rewrite_event)]
+            repeated_texts = list(self._numbers.values())
+            ended_texts = repeated_texts if kind in TERMINAL else []
+        return [StreamEvent(item, tuple(pieces), tuple(repeated_texts), tuple(ended_texts), self._rewrite_event)]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing, since events arrive whole."""
@@ -292,7 +292,7 @@ class ResponsesDecoder:
         """The exchange of a part with its pieces so far."""
         return self._exchange(index, self._parts[index].pieces if self._parts else GrowingText())
 
-    def facts(self, index: int) -> Exchange:
+    def exchange_without_text(self, index: int) -> Exchange:
         """The exchange of a part without its text."""
         return self._exchange(index, GrowingText())
 
@@ -303,13 +303,13 @@ class ResponsesDecoder:
         return builder.exchange(self._data, index, self._turns, None, self._form)
 
     @property
-    def refusing(self) -> bool:
+    def has_refusal(self) -> bool:
         """Whether the upstream filled a refusal field."""
         return self._builder.refusal
 
     @property
-    def disagrees(self) -> bool:
-        return self._disagrees or self._unplaced or self._builder.inconsistent
+    def contradicts_itself(self) -> bool:
+        return self._contradicts_itself or self._unplaced or self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:
         """Every part in the order of the output; a stream without a terminal event counts as broken off ("error")."""
@@ -397,13 +397,15 @@ class ResponsesDecoder:
         for place, _ in texts:
             self._number(place)
         if texts:
-            wholes = [join_surrogates(text) for _, text in texts]
-            self._response = self._response or wholes
-            self._builder.inconsistent |= wholes != self._response
-            self._disagrees |= wholes != [self._parts[number].joined_pieces for number in self._numbers_in_order()]
+            whole_texts = [join_surrogates(text) for _, text in texts]
+            self._response = self._response or whole_texts
+            self._builder.inconsistent |= whole_texts != self._response
+            self._contradicts_itself |= whole_texts != [
+                self._parts[number].joined_pieces for number in self._numbers_in_order()
+            ]
         return bool(texts)
 
-    def _rewrite_event(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+    def _rewrite_event(self, event: object, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
         """The event with new pieces and whole texts, also in the response that it may hold."""
         remaining_pieces = iter(pieces)
 
@@ -411,15 +413,13 @@ class ResponsesDecoder:
             """The new text at a place: the next piece, or the whole text of the part there."""
             if not text:
                 return text
-            return next(remaining_pieces) if is_piece else wholes.get(self._numbers[place], text)
+            return next(remaining_pieces) if is_piece else whole_texts.get(self._numbers[place], text)
 
         edited = walk(event, edit)
         response = get(event, "response")
-        return (
-            edited
-            if response is None
-            else put(edited, "response", _replace_texts(response, wholes, self._numbers_in_order()))
-        )
+        if response is None:
+            return edited
+        return put(edited, "response", _replace_texts(response, whole_texts, self._numbers_in_order()))
 
 
 decoder = ResponsesDecoder
@@ -541,7 +541,7 @@ def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
         builder.finish_reason = "error"
     if kind in _REFUSAL:
         is_piece = kind == _REFUSAL[0]
-        builder.decline(get(event, "delta" if is_piece else "refusal"), piece=is_piece)
+        builder.add_refusal(get(event, "delta" if is_piece else "refusal"), piece=is_piece)
     builder.annotations |= kind == _ANNOTATION
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get(event, "logprobs"))
 
@@ -568,7 +568,7 @@ def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
         builder.logprobs |= has_content(get(part, "logprobs"))
     elif kind == "refusal":
         builder.refusal = True
-        builder.decline(get(part, "refusal"), piece=False)
+        builder.add_refusal(get(part, "refusal"), piece=False)
     # the reasoning is read elsewhere (reasoning.py) and never edited
     elif kind != "reasoning_text":
         builder.non_text = True

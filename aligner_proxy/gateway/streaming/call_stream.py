@@ -164,7 +164,7 @@ class CallStream:
     async def _take_event(self, event: StreamEvent) -> Sequence[object]:
         """The items to deliver now that an event has arrived; none while a call in it, or before it, has not ended."""
         own_texts = [piece for _, piece in event.pieces]
-        own_texts += [self._decoder.exchange(index).answer or "" for index in event.wholes]
+        own_texts += [self._decoder.exchange(index).answer or "" for index in event.repeated_texts]
         arrived = _WaitingEvent(event.original, own_texts)
         call_chars = None if self._has_given_up else self._read_calls(arrived.item)
         if call_chars is None and not self._waiting:

@@ -59,7 +59,9 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     def _new_text(self, index: int) -> PrefilledText:
         pipeline = self._request.corrector.pipeline
-        return PrefilledText(pipeline, self._request.state.policy, index, partial(self._decoder.facts, index))
+        return PrefilledText(
+            pipeline, self._request.state.policy, index, partial(self._decoder.exchange_without_text, index)
+        )
 
     async def take(self, item: object) -> None:
         """Decode an item and queue its events; switch to release by parts if a text is too long."""

@@ -19,7 +19,7 @@ from aligner_proxy.formats.safe import replace_event_texts
 
 PACKED_FROM = 256
 """Number of queued events from which chunks are packed; an answer of ordinary length keeps its own objects."""
-NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
+NO_REPEATED_TEXTS: Mapping[int, Any] = MappingProxyType({})
 """Shared by all events that repeat no text."""
 _MAX_SHAPES = 16
 """Most shapes known in one queue; an event of any further shape is kept unpacked."""
@@ -57,9 +57,9 @@ class QueuedEvent(Generic[Text]):
     """A queued event, with the position of each of its pieces in its text and the texts that it repeats as a whole."""
 
     event: StreamEvent
-    places: tuple[tuple[Text, int, int], ...]
+    piece_spans: tuple[tuple[Text, int, int], ...]
     """(text, start, end) of each piece, in the order of the event's pieces."""
-    wholes: Mapping[int, Text]
+    repeated_texts: Mapping[int, Text]
     """The texts that the event repeats as a whole, by number."""
     size: int
     """Estimated bytes."""
@@ -67,7 +67,9 @@ class QueuedEvent(Generic[Text]):
     @property
     def changes(self) -> bool:
         """Whether any text in the event is changed, here or in another event."""
-        return any(text.changed for text, _, _ in self.places) or any(text.changed for text in self.wholes.values())
+        return any(text.changed for text, _, _ in self.piece_spans) or any(
+            text.changed for text in self.repeated_texts.values()
+        )
 
     def item(self) -> tuple[object, list[str]]:
         """The item to deliver (the same object if its texts did not change), and the pieces in it.
@@ -76,10 +78,12 @@ class QueuedEvent(Generic[Text]):
         """
         pieces = [
             text.render(start, end) if text.changed else piece
-            for (text, start, end), (_, piece) in zip(self.places, self.event.pieces, strict=True)
+            for (text, start, end), (_, piece) in zip(self.piece_spans, self.event.pieces, strict=True)
         ]
-        wholes = {index: text.render(0, text.length) for index, text in self.wholes.items() if text.changed}
-        return replace_event_texts(self.event, pieces, wholes), pieces
+        whole_texts = {
+            index: text.render(0, text.length) for index, text in self.repeated_texts.items() if text.changed
+        }
+        return replace_event_texts(self.event, pieces, whole_texts), pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +154,15 @@ class EventLine(Generic[Text]):
         """An event as plain values; None if it is more than one text piece in a packed chunk."""
         event = queued.event
         chunk = event.item
-        if not isinstance(chunk, PackedChunk) or len(queued.places) != 1 or queued.wholes or event.wholes or event.ends:
+        if (
+            not isinstance(chunk, PackedChunk)
+            or len(queued.piece_spans) != 1
+            or queued.repeated_texts
+            or event.repeated_texts
+            or event.ended_texts
+        ):
             return None
-        ((text, start, _),) = queued.places
+        ((text, start, _),) = queued.piece_spans
         ((index, piece),) = event.pieces
         shape = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
         return None if shape is None else (shape, chunk.values, piece, start, queued.size)
@@ -177,4 +187,4 @@ class EventLine(Generic[Text]):
         shape = self._shapes[number]
         item = PackedChunk(shape.template, shape.paths, values)
         event = StreamEvent(item, [(shape.index, piece)], rewrite=shape.rewrite)
-        return QueuedEvent(event, ((shape.text, start, start + len(piece)),), NO_WHOLES, size)
+        return QueuedEvent(event, ((shape.text, start, start + len(piece)),), NO_REPEATED_TEXTS, size)

@@ -56,7 +56,7 @@ class Opening:
         event = queued.event
         # Not even the beginning of a text's block, since the block is left out if nothing remains of the text.
         begins_text = event.block is not None and event.block.is_text
-        has_text = bool(queued.places or queued.wholes or event.ends)
+        has_text = bool(queued.piece_spans or queued.repeated_texts or event.ended_texts)
         self.is_over = self.is_over or begins_text or has_text or not self._opens_answer(event.original)
         return not self.is_over
 

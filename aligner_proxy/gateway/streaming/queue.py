@@ -29,7 +29,7 @@ from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.gateway.side_texts import SideTexts, withhold_error
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
-from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
+from aligner_proxy.gateway.streaming.line import NO_REPEATED_TEXTS, EventLine, QueuedEvent, Text
 from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.types import OnSkip
 
@@ -251,27 +251,29 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     async def _enqueue(self, event: StreamEvent) -> None:
         """Add the event's pieces to their texts, then queue the event with their positions."""
-        places = []
+        piece_spans = []
         for index, piece in event.pieces:
             text = self._get_text(index)
             start = text.length
             await text.feed(piece)
-            places.append((text, start, start + len(piece)))
+            piece_spans.append((text, start, start + len(piece)))
             self._room.account.keep(len(piece))
-        if places:  # other events, such as roles and usage, do not count as text
+        if piece_spans:  # other events, such as roles and usage, do not count as text
             self.client.timeline.note_upstream()
-        wholes = {index: self._get_text(index) for index in event.wholes} if event.wholes else NO_WHOLES
+        repeated_texts = NO_REPEATED_TEXTS
+        if event.repeated_texts:
+            repeated_texts = {index: self._get_text(index) for index in event.repeated_texts}
         if self._request.side is not None:
-            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original_text, wholes)]
+            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original_text, repeated_texts)]
             self._request.side.read(event.original, answer_texts, event.divided_texts)
         event.divided_texts = ()  # nobody else reads them, and the event may wait for long
         event.item = self._queue.pack(event.item)
         # `size_of` counts only pieces; an event that repeats whole texts contains these, too.
         size = size_of(event)
-        if wholes:
-            size += sum(text.length for text in wholes.values())
+        if repeated_texts:
+            size += sum(text.length for text in repeated_texts.values())
         self._room.account.hold(size)
-        self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
+        self._queue.append(QueuedEvent(event, tuple(piece_spans), repeated_texts, size))
 
     def _original_text(self, index: int) -> str:
         """The text with this number as far as it has arrived, before any correction."""

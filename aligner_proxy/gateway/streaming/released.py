@@ -68,7 +68,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     def _new_text(self, index: int) -> GrowingAnswer:
         """A text that is corrected while it grows; closed as failed at once if there is no room to correct it."""
-        facts = partial(self._decoder.facts, index)
+        facts = partial(self._decoder.exchange_without_text, index)
         policy = self._request.state.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
         is_whole = policy.stream is StreamMode.HOLD
@@ -76,7 +76,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         notify: Callable[[], None] = self.changed.set
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL and self._decoder.is_one_answer:
             self._answer_texts = self._answer_texts or GrowingTexts(
-                pipeline.refusal_text, self._texts, partial(self._decoder.facts, 0)
+                pipeline.refusal_text, self._texts, partial(self._decoder.exchange_without_text, 0)
             )
             notify = partial(_note_change, self.changed, self._answer_texts)
         text = GrowingAnswer(pipeline, policy, facts, notify, whole=is_whole, texts=self._answer_texts)
@@ -103,13 +103,13 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             # Texts beside the answer, such as reasoning, end where the answer begins.
             await self._request.side.judge_pending((), ended_only=True)
         # More than known text arrived: a new text, an end, or something like a tool call, which may forbid edits.
-        if len(self._texts) > text_count or not event.pieces or event.ends:
+        if len(self._texts) > text_count or not event.pieces or event.ended_texts:
             for text in self._list_undecided():
                 text.check()
             if self._answer_texts is not None:
                 self._answer_texts.check()
-        self._ended_texts.update(event.ends)
-        for index in event.ends:
+        self._ended_texts.update(event.ended_texts)
+        for index in event.ended_texts:
             if index in self._texts:
                 await self._texts[index].end()
 
@@ -154,7 +154,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         An event that adds to a text after its end is a contradiction. So is one that repeats a whole text differently
         from its pieces, since released text was judged by its pieces.
         """
-        if not self._decoder.disagrees and not any(index in self._ended_texts for index, _ in event.pieces):
+        if not self._decoder.contradicts_itself and not any(index in self._ended_texts for index, _ in event.pieces):
             return
         outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._request.state.policy)
         if outcomes.blocks(outcome):
@@ -204,7 +204,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         """Whether the refusal field may block the stream, which is known only when the field is complete."""
         policy = self._request.state.policy
         reasons = (SkipReason.NON_TEXT, SkipReason.REFUSAL)
-        return self._decoder.refusing and any(
+        return self._decoder.has_refusal and any(
             outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in reasons
         )
 
@@ -215,7 +215,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._request.side.raise_if_pending()
         # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
         while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):
-            self._raise_if_blocked([*(text for text, _, _ in queued.places), *queued.wholes.values()])
+            self._raise_if_blocked([*(text for text, _, _ in queued.piece_spans), *queued.repeated_texts.values()])
             queued = self._pop_event()
             if self._skipped_count:
                 self._skipped_count -= 1
@@ -228,8 +228,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     def _is_decided(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
         """Whether all texts of the event are decided, and whether its block is delivered."""
-        texts_decided = all(text.is_decided(end) for text, _, end in queued.places) and all(
-            text.done for text in queued.wholes.values()
+        texts_decided = all(text.is_decided(end) for text, _, end in queued.piece_spans) and all(
+            text.done for text in queued.repeated_texts.values()
         )
         block = queued.event.block
         return texts_decided and (block is None or not block.is_text or self._is_block_decided(block))
@@ -269,7 +269,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._request.corrector.raise_if_blocked(
                 Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.state.policy)
             )
-            return queued.event.original, bool(queued.places)
+            return queued.event.original, bool(queued.piece_spans)
 
     def _note_edits(self) -> None:
         """Tell `_copies` what edits removed since the last event."""
@@ -284,7 +284,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
         What went out before an edit cannot be taken back: `Blocked` is raised if the policy then prefers an error.
         """
-        own_texts = [*pieces, *(text.render(0, text.length) for text in queued.wholes.values())]
+        own_texts = [*pieces, *(text.render(0, text.length) for text in queued.repeated_texts.values())]
         if not self._edit_counts:
             self._copies.read(item, own_texts)
             return item

@@ -10,7 +10,7 @@ from typing import Any
 
 from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.formats.packing import PackedChunk
-from aligner_proxy.gateway.streaming.line import _MAX_SHAPES, NO_WHOLES, EventLine, QueuedEvent
+from aligner_proxy.gateway.streaming.line import _MAX_SHAPES, NO_REPEATED_TEXTS, EventLine, QueuedEvent
 from tests.support.stream_fixtures import chunk
 
 TEXT: Any = SimpleNamespace(changed=False, length=0)
@@ -30,7 +30,7 @@ PATHS = (("choices", 0, "delta", "content"),)
 
 def queued(piece: str, start: int, **more: Any) -> QueuedEvent[Any]:
     event = StreamEvent(PackedChunk(TEMPLATE, PATHS, (piece,)), [(0, piece)], rewrite=DECODER.rewritten, **more)
-    return QueuedEvent(event, ((TEXT, start, start + len(piece)),), NO_WHOLES, 900)
+    return QueuedEvent(event, ((TEXT, start, start + len(piece)),), NO_REPEATED_TEXTS, 900)
 
 
 def test_what_comes_out_is_what_went_in() -> None:
@@ -38,9 +38,9 @@ def test_what_comes_out_is_what_went_in() -> None:
     events = [
         queued("It ", 0),
         queued("is", 3),
-        replace(queued("", 5), wholes={0: TEXT}),
-        queued(" so.", 5, ends=(0,)),
-        QueuedEvent(StreamEvent(b"data: x\n\n"), (), NO_WHOLES, 10),
+        replace(queued("", 5), repeated_texts={0: TEXT}),
+        queued(" so.", 5, ended_texts=(0,)),
+        QueuedEvent(StreamEvent(b"data: x\n\n"), (), NO_REPEATED_TEXTS, 10),
         queued("!", 9),
     ]
     for event in events:

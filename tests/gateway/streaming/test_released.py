@@ -640,25 +640,25 @@ class Brittle:
         events = self.decoder.feed(item)
         return [replace(event, rewrite=self.rewrite) for event in events] if self.over == "edit" else events
 
-    def rewrite(self, item: object, pieces: Sequence[str], wholes: Any) -> object:
+    def rewrite(self, item: object, pieces: Sequence[str], whole_texts: Any) -> object:
         raise AttributeError("secret")
 
     def flush(self) -> list[StreamEvent]:
         return []
 
     @property
-    def refusing(self) -> bool:
-        return self.decoder.refusing
+    def has_refusal(self) -> bool:
+        return self.decoder.has_refusal
 
     @property
-    def disagrees(self) -> bool:
-        return self.decoder.disagrees
+    def contradicts_itself(self) -> bool:
+        return self.decoder.contradicts_itself
 
     def exchange(self, index: int) -> Exchange:
         return self.decoder.exchange(index)
 
-    def facts(self, index: int) -> Exchange:
-        return self.decoder.facts(index)
+    def exchange_without_text(self, index: int) -> Exchange:
+        return self.decoder.exchange_without_text(index)
 
     def exchanges(self) -> list[Exchange]:
         return self.decoder.exchanges()
