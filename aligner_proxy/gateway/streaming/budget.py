@@ -29,12 +29,12 @@ _SMALL = 0.5
 _MIB = 1 << 20
 
 
-def size_of(event: StreamEvent) -> int:
+def estimate_event_bytes(event: StreamEvent) -> int:
     """Approximate bytes that a queued event takes."""
-    return bytes_of(event.item, sum([len(piece) for _, piece in event.pieces]))
+    return estimate_bytes(event.item, sum([len(piece) for _, piece in event.pieces]))
 
 
-def bytes_of(item: object, chars: int) -> int:
+def estimate_bytes(item: object, chars: int) -> int:
     """Approximate bytes that an event takes with `chars` characters of text in it."""
     if isinstance(item, bytes | str):
         return _EVENT_BYTES + len(item)
@@ -106,20 +106,20 @@ class StreamAccount:
         self._kept_bytes = 0
         """Bytes that stay until the stream ends, as for the log."""
 
-    def hold(self, size: int) -> None:
+    def add_queued_bytes(self, size: int) -> None:
         """Add bytes of a queued event."""
         self.held_bytes += size
         self._budget.add(self._tenant, size)
 
-    def keep(self, chars: int) -> None:
+    def add_kept_chars(self, chars: int) -> None:
         """Add the bytes that each arrived character takes until the stream ends."""
         # Not in `held_bytes`, since delivery does not free them.
         self._kept_bytes += chars * _KEPT_BYTES
         self._budget.add(self._tenant, chars * _KEPT_BYTES)
 
-    def free(self, size: int) -> None:
+    def free_queued_bytes(self, size: int) -> None:
         """Subtract bytes of a delivered event."""
-        self.hold(-size)
+        self.add_queued_bytes(-size)
 
     @property
     def is_too_long(self) -> bool:
@@ -148,7 +148,7 @@ class StreamAccount:
 
     def close(self) -> None:
         """Release all bytes of the ended stream."""
-        self.hold(-self.held_bytes)
+        self.add_queued_bytes(-self.held_bytes)
         self._budget.add(self._tenant, -self._kept_bytes)
         self._kept_bytes = 0
         STREAM_BYTES.set(self._budget.held_bytes)

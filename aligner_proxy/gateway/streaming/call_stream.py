@@ -23,7 +23,7 @@ from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.second_copies import NOTHING, event_value
-from aligner_proxy.gateway.streaming.budget import StreamAccount, bytes_of
+from aligner_proxy.gateway.streaming.budget import StreamAccount, estimate_bytes
 from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
 from aligner_proxy.types import SideKind
@@ -88,7 +88,7 @@ class WaitingEvents:
             event = replace(event, item=self._packer.pack(event.item))
         self._events.append(event)
         self._chars += call_chars
-        self._account.hold(bytes_of(event.item, call_chars + sum(map(len, event.own_texts))))
+        self._account.add_queued_bytes(estimate_bytes(event.item, call_chars + sum(map(len, event.own_texts))))
 
     def take_all(self) -> tuple[list[_WaitingEvent], list[CallText]]:
         """All events and calls, which then no longer wait; their room is free after `free_room`."""
@@ -101,7 +101,7 @@ class WaitingEvents:
 
     def free_room(self) -> None:
         """Free the room of events that were taken."""
-        self._account.free(self._account.held_bytes)
+        self._account.free_queued_bytes(self._account.held_bytes)
 
     def close(self) -> None:
         """Free all room when the stream ends."""
@@ -125,7 +125,7 @@ class CallStream:
         self._waiting = WaitingEvents(account)
         self._filled: set[Place] = set()
         """The calls whose new arguments have been put into an event."""
-        self._time = TimeSlice()
+        self._time_slice = TimeSlice()
         self._has_given_up = False
         """Whether nothing waits any longer, so that no further call is corrected."""
 
@@ -142,7 +142,7 @@ class CallStream:
                     for item in await self._take_event(event):
                         yield item
                     # while a call arrives, nothing goes out that would let other tasks run
-                    await self._time.pause()
+                    await self._time_slice.pause()
             for item in await self._end_calls():
                 yield item
         finally:
@@ -233,7 +233,7 @@ class CallStream:
         for row in zip(*columns, strict=True):
             if (item := make_item(*row)) is not NOTHING:
                 items.append(item)
-            await self._time.pause()
+            await self._time_slice.pause()
         return items
 
     def _deliver(self, event: _WaitingEvent) -> object:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from aligner_proxy.formats.side_text import side_strings
-from aligner_proxy.gateway.streaming.line import QueuedEvent
-from aligner_proxy.gateway.streaming.queue import StreamRequest
+from aligner_proxy.gateway.streaming.delivery import StreamRequest
+from aligner_proxy.gateway.streaming.event_queue import QueuedEvent
 from aligner_proxy.types import Mode, SideKind
 
 

@@ -23,7 +23,7 @@ NO_REPEATED_TEXTS: Mapping[int, Any] = MappingProxyType({})
 """Shared by all events that repeat no text."""
 _MAX_SHAPES = 16
 """Most shapes known in one queue; an event of any further shape is kept unpacked."""
-Plain = tuple[int, tuple[object, ...], str, int, int]
+PlainEvent = tuple[int, tuple[object, ...], str, int, int]
 """An event as plain values: number of its shape, values of its chunk, its piece, the piece's offset, and its size."""
 
 
@@ -71,8 +71,8 @@ class QueuedEvent(Generic[Text]):
             text.changed for text in self.repeated_texts.values()
         )
 
-    def item(self) -> tuple[object, list[str]]:
-        """The item to deliver (the same object if its texts did not change), and the pieces in it.
+    def render_item(self) -> tuple[object, list[str]]:
+        """The item to deliver, with corrected texts, and the pieces in it; the same object if no text changed.
 
         Raises `NotPutIn` if a changed text cannot be inserted.
         """
@@ -100,11 +100,11 @@ class _Shape(Generic[Text]):
     text: Text
 
 
-class EventLine(Generic[Text]):
-    """First-in, first-out queue of the waiting events of one stream."""
+class EventQueue(Generic[Text]):
+    """First-in, first-out queue of the waiting events of one stream; its entries are events, plain or not."""
 
     def __init__(self) -> None:
-        self._entries: deque[QueuedEvent[Text] | Plain] = deque()
+        self._entries: deque[QueuedEvent[Text] | PlainEvent] = deque()
         self._shapes: list[_Shape[Text]] = []
         """Shapes of the plain entries, which refer to them by their place in this list."""
         self._packer = Packer()
@@ -124,16 +124,15 @@ class EventLine(Generic[Text]):
         return self._unpack_entry(self._entries[0])
 
     @property
-    def last(self) -> StreamEvent | Plain:
-        """The last event, still packed if it was stored so; `self.original(entry)` returns the upstream's own chunk."""
-        entry = self._entries[-1]
-        return entry if isinstance(entry, tuple) else entry.event
+    def last(self) -> StreamEvent | PlainEvent:
+        """The last event, packed if it was stored so; `original_item` returns the upstream's own chunk for it."""
+        return _stored_event(self._entries[-1])
 
-    def entries(self) -> list[StreamEvent | Plain]:
-        """All events as they are stored, packed or not; `self.original(entry)` returns the upstream's own chunk."""
-        return [entry if isinstance(entry, tuple) else entry.event for entry in self._entries]
+    def entries(self) -> list[StreamEvent | PlainEvent]:
+        """All events as they are stored, packed or not; `original_item` returns the upstream's own chunk for each."""
+        return [*map(_stored_event, self._entries)]
 
-    def original(self, entry: object) -> object:
+    def original_item(self, entry: object) -> object:
         """The chunk of the upstream from which a stored event was read."""
         if isinstance(entry, tuple):
             return self._unpack_entry(entry).event.original
@@ -150,7 +149,7 @@ class EventLine(Generic[Text]):
     def __iter__(self) -> Iterator[QueuedEvent[Text]]:
         return map(self._unpack_entry, self._entries)
 
-    def _pack_event(self, queued: QueuedEvent[Text]) -> Plain | None:
+    def _pack_event(self, queued: QueuedEvent[Text]) -> PlainEvent | None:
         """An event as plain values; None if it is more than one text piece in a packed chunk."""
         event = queued.event
         chunk = event.item
@@ -162,10 +161,10 @@ class EventLine(Generic[Text]):
             or event.ended_texts
         ):
             return None
-        ((text, start, _),) = queued.piece_spans
-        ((index, piece),) = event.pieces
-        shape = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
-        return None if shape is None else (shape, chunk.values, piece, start, queued.size)
+        text, start, _ = queued.piece_spans[0]
+        index, piece = event.pieces[0]
+        shape_number = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
+        return None if shape_number is None else (shape_number, chunk.values, piece, start, queued.size)
 
     def _find_shape(self, other: _Shape[Text]) -> int | None:
         """The number of a shape, which is registered if new; None if too many are known."""
@@ -179,7 +178,7 @@ class EventLine(Generic[Text]):
         self._shapes.append(other)
         return len(self._shapes) - 1
 
-    def _unpack_entry(self, entry: QueuedEvent[Text] | Plain) -> QueuedEvent[Text]:
+    def _unpack_entry(self, entry: QueuedEvent[Text] | PlainEvent) -> QueuedEvent[Text]:
         """The event of a stored entry."""
         if not isinstance(entry, tuple):
             return entry
@@ -188,3 +187,8 @@ class EventLine(Generic[Text]):
         item = PackedChunk(shape.template, shape.paths, values)
         event = StreamEvent(item, [(shape.index, piece)], rewrite=shape.rewrite)
         return QueuedEvent(event, ((shape.text, start, start + len(piece)),), NO_REPEATED_TEXTS, size)
+
+
+def _stored_event(entry: QueuedEvent[Any] | PlainEvent) -> StreamEvent | PlainEvent:
+    """The event of an entry, packed if it is stored so, without its positions in the texts."""
+    return entry if isinstance(entry, tuple) else entry.event
