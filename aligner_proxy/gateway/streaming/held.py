@@ -251,7 +251,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         """What opens the answer once that is due, and all items once the answer is corrected; each item only once."""
         if self._released is not None:
             yield from self._released.take_ready_items()
-        while self._may_send_opening and self._opening.admits(self._queue.first):
+        while self._may_send_opening and self._opening.admit_next(self._queue.first):
             item, _ = self._render_item(self._pop_event())
             self._opening.delivered.append(item)
             yield item, False
