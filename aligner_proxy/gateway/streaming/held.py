@@ -130,7 +130,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         if self._released is None:
             await super().finish_reading()
         else:
-            self._released.broken = self.upstream_error
+            self._released.upstream_error = self.upstream_error
             await self._released.finish_reading()
 
     async def decide_early(self) -> None:

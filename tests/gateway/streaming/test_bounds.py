@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
+import httpx
 import pytest
 from litellm.types.utils import ModelResponseStream
 from prometheus_client import REGISTRY
@@ -119,6 +120,23 @@ async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: py
         await anext(made.deliver(upstream.items()))
     assert upstream.taken < 40
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "too_long")
+
+
+async def test_a_stream_that_was_too_long_to_be_held_may_break_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has not been decided when the upstream breaks off passes unjudged, as in a stream that was never held."""
+    monkeypatch.setattr(part_splitter, "PART_CHARS", 200)
+
+    async def upstream() -> AsyncIterator[object]:
+        async for item in flow([chunk(SENTENCE) for _ in range(20)] + [chunk("You fool")]):
+            yield item
+        raise httpx.ReadError("gone")
+
+    made, ledger = stream(FORMATS[0], policy())
+    sent: list[Any] = []
+    with pytest.raises(httpx.ReadError):
+        await into(sent, made.deliver(upstream()))
+    assert (ledger.status, ledger.reason) == (Status.CORRECTED, "upstream_error")
+    assert FORMATS[0].read(sent[:-1]).endswith("You fool")
 
 
 async def test_what_is_only_too_long_to_be_held_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
