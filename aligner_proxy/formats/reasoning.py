@@ -50,7 +50,7 @@ class ReasoningStream(Protocol):
         """Items that were fed earlier and not yet passed on."""
 
     @property
-    def size(self) -> int:
+    def piece_count(self) -> int:
         """Number of the pieces of reasoning so far."""
 
     @property
@@ -142,9 +142,9 @@ class SafeReasoningStream:
         return self._decoder.fault is not None
 
     @property
-    def size(self) -> int:
+    def piece_count(self) -> int:
         """Number of pieces of reasoning so far."""
-        return self._stream.size + self._tagged_event_count
+        return self._stream.piece_count + self._tagged_event_count
 
     @property
     def texts(self) -> dict[int, str]:
@@ -178,13 +178,13 @@ class _CollectedReasoning:
         """By choice."""
         self._breaks: set[int] = set()
         """Choices whose next piece begins a new part."""
-        self.size = 0
+        self.piece_count = 0
         """Number of pieces."""
 
     def add(self, index: int, piece: str) -> None:
         """Add a piece to the reasoning of a choice; beyond `_MAX_PIECES` pieces are ignored."""
-        if piece and self.size < _MAX_PIECES:
-            self.size += 1
+        if piece and self.piece_count < _MAX_PIECES:
+            self.piece_count += 1
             # the first part has none before it to be separated from
             if index in self._breaks and index in self._texts:
                 self._texts[index].append(_BETWEEN)
