@@ -345,7 +345,7 @@ async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
             plan = replace(plan, number=number, engine_number=number)
             return _build_generation(plan, None, listener, files, link, plans.append)
 
-        pace = supervisor.Pace(grace=first_plan.grace, handover=first_plan.handover)
+        pace = supervisor.Pace(grace_s=first_plan.grace, handover_s=first_plan.handover)
         memory = memory_limit.MemoryLimit(first_plan.worker_mb)
         side_tasks = [asyncio.ensure_future(teacher.keep_training())]
         side_tasks += [

@@ -88,7 +88,7 @@ class AnswerDecoder(SafeDecoder):
                 ready.append(event)
                 continue
             self._waiting.append((event, [self._read_piece(*piece) for piece in event.pieces]))
-            for index in event.ends:
+            for index in event.ended_texts:
                 if index in self._readers:
                     self._readers[index].end()
             if len(self._waiting) > _MAX_WAITING:
@@ -99,7 +99,9 @@ class AnswerDecoder(SafeDecoder):
     def _is_answer_only(self, event: StreamEvent) -> bool:
         """Whether the event holds nothing but pieces of answers that have begun, or no text."""
         readers = self._readers
-        return not event.wholes and all(index in readers and readers[index].is_answer for index, _ in event.pieces)
+        return not event.repeated_texts and all(
+            index in readers and readers[index].is_answer for index, _ in event.pieces
+        )
 
     def _read_piece(self, index: int, piece: str) -> _ReadPiece:
         """Let the reader of a text read the next piece of it."""
@@ -122,11 +124,11 @@ class AnswerDecoder(SafeDecoder):
     def _divide_event(self, event: StreamEvent, read_pieces: Sequence[_ReadPiece]) -> StreamEvent:
         """Reduce the texts of an event to the answers in them, in place; unchanged if none begins with reasoning."""
         pieces = [piece.divide() for piece in read_pieces]
-        wholes = {index: text for index in event.wholes if (text := self._divide_whole(index)) is not None}
-        if event.rewrite is None or not (wholes or any(piece.tagged_reasoning for piece in pieces)):
+        whole_texts = {index: text for index in event.repeated_texts if (text := self._divide_whole(index)) is not None}
+        if event.rewrite is None or not (whole_texts or any(piece.tagged_reasoning for piece in pieces)):
             return event
         if self.drops:
-            answers = {index: text.answer for index, text in wholes.items()}
+            answers = {index: text.answer for index, text in whole_texts.items()}
             try:
                 event.item = call_or_raise(
                     NotPutIn, event.rewrite, event.item, [piece.answer for piece in pieces], answers
@@ -135,9 +137,9 @@ class AnswerDecoder(SafeDecoder):
                 self.fault = self.fault or str(error)
                 return event
         else:
-            tagged_reasoning = {index: text.tagged_reasoning for index, text in wholes.items()}
+            tagged_reasoning = {index: text.tagged_reasoning for index, text in whole_texts.items()}
             event.rewrite = partial(_rewrite_answers, event.rewrite, pieces, tagged_reasoning)
-        event.divided_texts = [text for text in (*pieces, *wholes.values()) if text.tagged_reasoning]
+        event.divided_texts = [text for text in (*pieces, *whole_texts.values()) if text.tagged_reasoning]
         event.pieces = [
             (read.number, piece.answer) for read, piece in zip(read_pieces, pieces, strict=True) if piece.answer
         ]
@@ -159,9 +161,9 @@ def _rewrite_answers(
     tagged_reasoning: Mapping[int, str],
     item: object,
     answers: Sequence[str],
-    wholes: Mapping[int, str],
+    whole_texts: Mapping[int, str],
 ) -> object:
     """Copy an event with new answers behind its reasoning; `pieces` and `tagged_reasoning` are those of the event."""
     remaining_answers = iter(answers)
     texts = [piece.tagged_reasoning + (next(remaining_answers) if piece.answer else "") for piece in pieces]
-    return rewrite(item, texts, {index: tagged_reasoning.get(index, "") + text for index, text in wholes.items()})
+    return rewrite(item, texts, {index: tagged_reasoning.get(index, "") + text for index, text in whole_texts.items()})

@@ -123,9 +123,9 @@ class SafeDecoder:
         """A text so far, or an exchange that says why it cannot be read."""
         return self._read(self._decoder.exchange, index)
 
-    def facts(self, index: int) -> Exchange:
-        """The facts about a text without the text, or an exchange that says why it cannot be read."""
-        return self._read(self._decoder.facts, index)
+    def exchange_without_text(self, index: int) -> Exchange:
+        """What is known about a text, without the text, or an exchange that says why it cannot be read."""
+        return self._read(self._decoder.exchange_without_text, index)
 
     def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
         """The exchange that `read` returns for a text, or one that says why it cannot be read."""
@@ -212,9 +212,9 @@ class SafeDecoder:
         return [StreamEvent(pending)] if pending else []
 
 
-def replace_event_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+def replace_event_texts(event: StreamEvent, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
     """The event with these texts; raises `NotPutIn`."""
-    return call_or_raise(NotPutIn, event.with_texts, pieces, wholes)
+    return call_or_raise(NotPutIn, event.with_texts, pieces, whole_texts)
 
 
 def call_or_raise(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:

@@ -29,10 +29,11 @@ _PREFIX = "in-force-"
 
 @dataclass(frozen=True, slots=True)
 class ActivePolicies:
-    """The active version of the policies file at `path`; `state_file` stores it, None without `serve`."""
+    """The active version of the policies file at `path`."""
 
     path: Path
     state_file: Path | None
+    """The file in which `serve` stores the active version; None without `serve`."""
 
     def read_text(self) -> str | None:
         """The active text; None if none is stored."""
@@ -71,17 +72,18 @@ class ActivePolicies:
     def save(self, file: PolicyFile) -> None:
         """Store a file as the active one. If that fails, remove the stored one; each process then uses its own file."""
         assert self.state_file is not None
-        new = self.state_file.with_suffix(".new")
+        new_file = self.state_file.with_suffix(".new")
+        state = {"path": os.path.abspath(self.path), "text": file.source.text}
         try:
-            new.touch(mode=0o600)  # before the text is in it, so that no other user can read it
-            new.write_text(json.dumps({"path": os.path.abspath(self.path), "text": file.source.text}), encoding="utf-8")
-            new.replace(self.state_file)
+            new_file.touch(mode=0o600)  # before the text is in it, so that no other user can read it
+            new_file.write_text(json.dumps(state), encoding="utf-8")
+            new_file.replace(self.state_file)
         except OSError as error:
             log.warning(
                 "the active policies cannot be stored for new processes (%s); each reads the file itself",
                 error.strerror,
             )
-            for path in (new, self.state_file):
+            for path in (new_file, self.state_file):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -150,8 +152,9 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
 
 def is_running(path: Path) -> bool:
     """Whether the process is running whose id ends the file's name, as in `policies-4711.json`."""
+    _, _, process_id = path.stem.rpartition("-")
     try:
-        os.kill(int(path.stem.rpartition("-")[2]), 0)
+        os.kill(int(process_id), 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, ValueError):
         return False
     except PermissionError:

@@ -28,27 +28,27 @@ _LINGER_BYTES = 32 * MIB
 _LINGER_S = 5.0
 """Most seconds for which a refused body is read."""
 
-Bound = Callable[[Scope], int | None]
-"""The maximum body size in bytes; None for no limit."""
+FindLimit = Callable[[Scope], int | None]
+"""Returns the maximum body size of a request in bytes; None for no limit."""
 
 
 class BodyLimitMiddleware:
-    """ASGI middleware around `app` that refuses bodies above the sender's limit, which `bound` returns."""
+    """ASGI middleware around `app` that refuses bodies above the sender's limit, which `find_limit` returns."""
 
-    def __init__(self, app: ASGIApp, bound: Bound) -> None:
+    def __init__(self, app: ASGIApp, find_limit: FindLimit) -> None:
         self.app = app
-        self._bound = bound
+        self._find_limit = find_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        max_bytes = self._bound(scope) if scope["type"] == "http" else None
+        max_bytes = self._find_limit(scope) if scope["type"] == "http" else None
         if max_bytes is None:
             await self.app(scope, receive, send)
         elif _declared_bytes(scope) > max_bytes:
             await _reply_413(receive, send, max_bytes)
         else:
-            await self._read_body(scope, receive, send, max_bytes)
+            await self._run_with_body(scope, receive, send, max_bytes)
 
-    async def _read_body(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
+    async def _run_with_body(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
         """Read the whole body, then run the application; stop if the client disconnects or the body is too large."""
         messages: deque[Message] = deque()
         size = 0
@@ -64,10 +64,11 @@ class BodyLimitMiddleware:
                 return
             messages.append(message)
 
-        async def replay() -> Message:
-            return messages.popleft() if messages else await receive()  # later messages say that the client left
+        async def receive_again() -> Message:
+            """The messages that were read, then those that come later, which say that the client left."""
+            return messages.popleft() if messages else await receive()
 
-        await self.app(scope, replay, send)
+        await self.app(scope, receive_again, send)
 
 
 def _declared_bytes(scope: Scope) -> int:
@@ -105,7 +106,7 @@ async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: 
     await send({"type": "http.response.body", "body": b""})
 
 
-def sender_bound(scope: Scope) -> int | None:
+def find_sender_limit(scope: Scope) -> int | None:
     """The limit for this request; None for the master key, or if the gateway does not check keys itself."""
     proxy = litellm_internals.proxy_module()
     # With these settings LiteLLM may accept keys that we do not know.
@@ -116,15 +117,15 @@ def sender_bound(scope: Scope) -> int | None:
         entries = client_keys.active_keys()
     except client_keys.KeysUnreadable:
         return _UNKNOWN_SENDER_BYTES
-    bounds = list[int]()
+    limits: list[int] = []
     for credential in _possible_keys(scope):
         digest = client_keys.key_digest(credential)
         if client_keys.is_master(digest):
             return None
         if digest in entries:
-            bounds.append(entries[digest].max_body_mb * MIB)
+            limits.append(entries[digest].max_body_mb * MIB)
     # Which of several keys LiteLLM takes is not known here, so the lowest limit applies.
-    return min(bounds, default=_UNKNOWN_SENDER_BYTES)
+    return min(limits, default=_UNKNOWN_SENDER_BYTES)
 
 
 def _possible_keys(scope: Scope) -> Iterator[str]:
@@ -142,4 +143,4 @@ def install() -> None:
     """Limit the request bodies of the running proxy; does nothing outside the proxy."""
     app = litellm_internals.proxy_application()
     if app is not None:
-        add_layer(app, BodyLimitMiddleware, bound=sender_bound)
+        add_layer(app, BodyLimitMiddleware, find_limit=find_sender_limit)

@@ -60,13 +60,13 @@ def open_engine(
 
     def open_client(address: str, wait_s: float) -> Engine:
         """The client of one engine; `local` itself in place of the engine on this machine's socket."""
-        if server_kind(address) is ServerKind.SCORER:
-            judge = VllmScorer(address, wait_s=wait_s)
-            return SuppliedEngine(judge, head_source) if head_source else judge
-        is_local = server_kind(address) is ServerKind.LOCAL
-        if is_local and local:
-            return SuppliedEngine(local, head_source) if head_source else local
-        address = f"unix:{config.engine_socket()}" if is_local else address
+        kind = server_kind(address)
+        if kind is ServerKind.SCORER:
+            return _supply_heads(VllmScorer(address, wait_s=wait_s), head_source)
+        if kind is ServerKind.LOCAL and local is not None:
+            return _supply_heads(local, head_source)
+        if kind is ServerKind.LOCAL:
+            address = f"unix:{config.engine_socket()}"
         return HttpEngine(address, wait_s=wait_s, head_source=head_source)
 
     if not backend.completes:
@@ -86,6 +86,11 @@ def open_engine(
     ]
     engines = [_make_editor(backend, completer, family, scorer) for completer in completers]
     return _join_replicas(list(zip(backend.at, engines, strict=True)), wait_s)
+
+
+def _supply_heads(engine: Engine, head_source: HeadSource | None) -> Engine:
+    """The engine, supplied with the taught heads that it lacks; the engine itself without a source of heads."""
+    return engine if head_source is None else SuppliedEngine(engine, head_source)
 
 
 def check_completions(file: PolicyFile, backend: Backend) -> None:

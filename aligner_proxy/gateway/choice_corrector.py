@@ -67,12 +67,12 @@ class ChoiceCorrector:
         shadows: ShadowCorrections,
         auditor: AuditWriters | None,
         publish: Publish,
-        hand_offs: WebhookSender | None = None,
+        webhook: WebhookSender | None = None,
     ) -> None:
-        self._hand_offs = hand_offs
+        self._webhook = webhook
         """Sends reports of doubtful answers; None if nothing sends them."""
-        self._streaming = 0
-        """1 while a stream corrected segment by segment counts in `ShadowCorrections.busy`."""
+        self._busy_streams = 0
+        """1 while this request's stream, corrected segment by segment, counts in `ShadowCorrections.busy`; else 0."""
         self.pipeline = pipeline
         self._state = state
         self._shadows = shadows
@@ -95,8 +95,10 @@ class ChoiceCorrector:
         policy = state.policy
         metrics.record_upstream_end(state)
         if state.skip is not None:
-            skip = partial(metrics.record_unprocessed, policy=policy, status=Status.SKIPPED, reason=state.skip)
-            outcomes = [skip(exchange.call_id, index=exchange.index) for exchange in exchanges]
+            outcomes = [
+                metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, state.skip, exchange.index)
+                for exchange in exchanges
+            ]
         elif policy.mode is Mode.SHADOW:
             outcomes = [
                 outcome
@@ -175,11 +177,11 @@ class ChoiceCorrector:
         """Context manager around a stream that is corrected segment by segment; no shadow aligner judges meanwhile."""
         self._cancel_shadow_judgements()
         self._shadows.busy += 1
-        self._streaming = 1
+        self._busy_streams = 1
         try:
             yield
         finally:
-            self._streaming = 0
+            self._busy_streams = 0
             self._shadows.busy -= 1
 
     def _cancel_shadow_judgements(self) -> None:
@@ -197,7 +199,7 @@ class ChoiceCorrector:
             # This entry must not be taken for the answer's own entry, nor count among the entries of the route.
             policy = replace(policy, name=f"{policy.name}/beside")
             judge = partial(self._judge_with_shadow_aligner, policy)
-            self._shadows.judge_alongside(exchange, policy, judge, self._streaming)
+            self._shadows.judge_alongside(exchange, policy, judge, self._busy_streams)
 
     async def _judge_with_shadow_aligner(self, policy: Policy, exchange: Exchange) -> Outcome:
         """Judge an answer with the shadow aligner and record the result in a separate audit entry."""
@@ -250,8 +252,8 @@ class ChoiceCorrector:
         if outcome.status is Status.SKIPPED:
             return None
         state.arrival.extensions.observe(outcome)
-        if outcome.policy.hand_off is not None and self._hand_offs is not None:
-            self._hand_offs.offer(exchange, outcome, state.arrival.aligner_id)
+        if outcome.policy.hand_off is not None and self._webhook is not None:
+            self._webhook.offer(exchange, outcome, state.arrival.aligner_id)
         if state.arrival.facts is None or self._auditor is None:
             return None
         record = state.policy_record(outcome.policy) | model_use_record(outcome)

@@ -90,7 +90,7 @@ def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
     """The watcher of a keys file that is used without a policies file; started at the first call."""
 
     def log_change(reason: str | None) -> None:
-        reload.log_keys(watcher.current, reason)
+        reload.log_keys_change(watcher.current, reason)
 
     watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
     if watcher.current.fault:

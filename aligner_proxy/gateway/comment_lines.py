@@ -62,7 +62,8 @@ class _Response:
             if self._pending and (body or not message.get("more_body", False)):
                 body = self._pending + body
                 self._pending = b""
-            self._between_events = body.endswith((b"\n\n", KEEPALIVE[:-1]))
+            # a keep-alive comment has lost its blank line in `join_comments`
+            self._between_events = body.endswith((b"\n\n", KEEPALIVE.removesuffix(b"\n")))
             message = {**message, "body": body}
         await self._send(message)
 

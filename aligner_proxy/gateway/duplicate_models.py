@@ -17,7 +17,7 @@ body_model_names: ContextVar[tuple[str, ...]] = ContextVar("aligner_proxy_double
 """All model names in the body of this request, if the key may occur several times."""
 
 
-def note_models(body: bytes) -> None:
+def note_model_names(body: bytes) -> None:
     """Store the model names of a JSON body in `body_model_names` before it is parsed; HTTP 400 if it is ambiguous."""
     body_model_names.set(_all_models(body) if body.count(_KEY) > 1 or _ESCAPED in body else ())
 

@@ -29,7 +29,7 @@ from aligner_proxy.audit.writer import load_redaction, make_audit_writers
 from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter
 from aligner_proxy.errors import AlignerProxyError, ClientGone, CopyStays, NotPutIn
 from aligner_proxy.formats import json_body, sse
-from aligner_proxy.formats.base import is_plain
+from aligner_proxy.formats.base import holds_only_answer
 from aligner_proxy.gateway import (
     body_limits,
     client_keys,
@@ -56,7 +56,7 @@ from aligner_proxy.gateway.incoming_texts import IncomingTexts
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import Arrival, RequestState, copy_without_state, find_state, store_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
-from aligner_proxy.gateway.shared_server import open_shared_server
+from aligner_proxy.gateway.shared_server import SharedServer, open_shared_server
 from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts, withhold_error
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
@@ -96,14 +96,23 @@ def is_sampled(share: float) -> bool:
     return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
 
-def _is_passed_body(route: str | None, response: object) -> bool:
+def _is_pass_through_body(route: str | None, response: object) -> bool:
+    """Whether a response is the JSON body of a pass-through route, for which LiteLLM has no object of its own."""
     return formats.wire(route) is None and isinstance(response, dict) and litellm_internals.is_pass_through(route)
 
 
-_NO_PASSED_STREAMS = (
+_NO_PASS_THROUGH_STREAMS = (
     "streams of pass-through routes are not judged, and the policy withholds answers that are not judged; "
     "send `stream: false`, or use the endpoint of LiteLLM for this format"
 )
+
+
+def _join_server(server: SharedServer, policies: reload.Policies) -> None:
+    """Report this process to the server that gateways share, until the proxy ends; not without an event loop."""
+    membership = server.join(policies)
+    with contextlib.suppress(RuntimeError):  # raised if no event loop runs, as in `check`
+        membership.start()
+        litellm_internals.run_at_shutdown(membership.aclose)
 
 
 class AlignerGuardrail(CustomGuardrail):
@@ -112,8 +121,8 @@ class AlignerGuardrail(CustomGuardrail):
     use_native_lifecycle_hooks: ClassVar[bool] = True
     _gaps: tuple[str, ...] = ()
     """Descriptions of settings in LiteLLM's entry that keep answers from the hooks."""
-    _enforcing: tuple[PolicyFile, bool] | None = None
-    """The policies file that was examined last, and whether it enforces."""
+    _examined_file: tuple[PolicyFile, bool] | None = None
+    """The policies file that was examined last, and whether it withholds answers that were not judged."""
 
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
         """Load the policies file, build pipeline, audit and webhook, and hook into LiteLLM for the whole process.
@@ -138,10 +147,7 @@ class AlignerGuardrail(CustomGuardrail):
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         if server is not None:
-            membership = server.join(watched)
-            with contextlib.suppress(RuntimeError):  # raised if no event loop runs, as in `check`
-                membership.start()
-                litellm_internals.run_at_shutdown(membership.aclose)
+            _join_server(server, watched)
         self._shadows = ShadowCorrections(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
         with contextlib.suppress(RuntimeError):  # the proxy creates guardrails in the event loop that will serve
@@ -151,17 +157,21 @@ class AlignerGuardrail(CustomGuardrail):
         # LiteLLM's application never forgets a reason of `count_in_readiness`, so the reason must not refer to this
         # guardrail
         weak_policies = weakref.ref(watched)
-        readiness = EngineReadiness(
-            self.pipeline.engine, lambda: active.current.file if (active := weak_policies()) else None
-        )
+
+        def find_active_file() -> PolicyFile | None:
+            """The active policies file; None once no guardrail uses it any more."""
+            policies_in_use = weak_policies()
+            return None if policies_in_use is None else policies_in_use.current.file
+
+        readiness = EngineReadiness(self.pipeline.engine, find_active_file)
         litellm_internals.count_in_readiness(readiness.reason)
         body_limits.install()
         client_keys.install()
         litellm_internals.add_middleware()
-        litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+        litellm_internals.bound_fallbacks(routing.has_too_many_fallbacks, routing.TOO_MANY_FALLBACKS)
         litellm_internals.count_tokens_off_loop()
         litellm_internals.keep_out_of_pipelines(str(settings.get("guardrail_name")))
-        litellm_internals.watch_bodies(duplicate_models.note_models)
+        litellm_internals.watch_bodies(duplicate_models.note_model_names)
         malloc_trim.trim_periodically()
         gc_workaround.collect_between_callbacks()
         install_endpoints(self)
@@ -195,8 +205,9 @@ class AlignerGuardrail(CustomGuardrail):
         earlier_gaps = self._gaps
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
         self._gaps = tuple(text for _, text in guardrail_entry.find_gaps(mode, self.default_on, stream_scope))
-        # LiteLLM calls this twice for each entry; once is enough for the log.
-        for gap in self._gaps if self._gaps != earlier_gaps else ():
+        if self._gaps == earlier_gaps:  # LiteLLM calls this twice for each entry; once is enough for the log
+            return
+        for gap in self._gaps:
             log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", gap)
 
     def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
@@ -209,9 +220,10 @@ class AlignerGuardrail(CustomGuardrail):
     def _enforces(self) -> bool:
         """Whether the active policies file withholds answers that were not judged."""
         file = self._policies.current.file
-        if self._enforcing is None or self._enforcing[0] is not file:
-            self._enforcing = (file, guardrail_entry.find_enforcement(file) is not None)
-        return self._enforcing[1]
+        if self._examined_file is None or self._examined_file[0] is not file:
+            self._examined_file = (file, guardrail_entry.find_enforcement(file) is not None)
+        _, enforces = self._examined_file
+        return enforces
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
@@ -223,7 +235,7 @@ class AlignerGuardrail(CustomGuardrail):
             if formats.wire(route) is not None:
                 request_policy.check_body(data, self._policies.current.file.trust)
             elif data.get("stream") and litellm_internals.is_pass_through(route):
-                await self._refuse_passed_stream(data, user_api_key_dict)
+                await self._refuse_pass_through_stream(data, user_api_key_dict)
             state = await self._get_state(data, user_api_key_dict)
             if state.policy.looks_at_incoming and state.skip is None and state.incoming is None:
                 judgement = IncomingTexts(data, state, partial(self._make_corrector, data))
@@ -231,7 +243,7 @@ class AlignerGuardrail(CustomGuardrail):
                 await judgement.start()
         return data
 
-    async def _refuse_passed_stream(self, data: dict[str, Any], user: UserAPIKeyAuth) -> None:
+    async def _refuse_pass_through_stream(self, data: dict[str, Any], user: UserAPIKeyAuth) -> None:
         """Refuse (HTTP 400) a stream of a pass-through route, which would not be judged, if the policy forbids that.
 
         Only routes whose configuration names this guardrail are concerned.
@@ -244,7 +256,7 @@ class AlignerGuardrail(CustomGuardrail):
         endpoint = user.model_copy(update={"request_route": json_body.CHAT})
         state = await self._open_state(data, endpoint)
         if state.is_enforced and state.policy.blocks_unjudged:
-            raise ProxyException(_NO_PASSED_STREAMS, "invalid_request_error", "stream", 400)
+            raise ProxyException(_NO_PASS_THROUGH_STREAMS, "invalid_request_error", "stream", 400)
 
     def get_disable_global_guardrail(self, data: dict[str, Any]) -> bool:
         """Whether metadata of team or key turns guardrails off; only metadata that the policies file trusts counts."""
@@ -261,20 +273,23 @@ class AlignerGuardrail(CustomGuardrail):
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """The corrected response; None to leave it unchanged. Raises `Blocked` if the policy prefers an error."""
-        if _is_passed_body(user_api_key_dict.request_route, response):
-            return await self._correct_passed_body(data, user_api_key_dict, response)
+        if _is_pass_through_body(user_api_key_dict.request_route, response):
+            return await self._correct_pass_through_body(data, user_api_key_dict, response)
         state = await self._get_state(data, user_api_key_dict)
         if state.is_final:
             return None
-        self._note_answering(data, state, response)
+        self._switch_to_answering_group(data, state, response)
         await state.wait_for_selection()
-        thoughts = self._open_reasoning(data, state)
-        if state.skip and thoughts is None:
+        reasoning_handler = self._open_reasoning(data, state)
+        if state.skip and reasoning_handler is None:
             self._skip_choices(data, state, SkipReason(state.skip), formats.count_choices(response))
             return None
         side = self._open_side_texts(data, state, response)
         calls = self._open_calls(data, state, side)
-        async with thoughts.judge_alongside(response) if thoughts else contextlib.nullcontext(response) as remaining:
+        without_reasoning = (
+            reasoning_handler.judge_alongside(response) if reasoning_handler else contextlib.nullcontext(response)
+        )
+        async with without_reasoning as remaining:
             exchanges = self._read_exchanges(data, state, remaining)
             outcomes: Sequence[Outcome] = ()
             delivered = remaining
@@ -283,18 +298,13 @@ class AlignerGuardrail(CustomGuardrail):
                 async with cancel_when_gone(client_gone_waiter() if exchanges or side else None):
                     if calls is not None:
                         delivered = remaining = await calls.correct_body(remaining, exchanges)
-                    async with (
-                        side.judge_alongside(remaining, exchanges)
-                        if side
-                        else contextlib.nullcontext(remaining) as remaining
-                    ):
+                    without_dropped_kinds = (
+                        side.judge_alongside(remaining, exchanges) if side else contextlib.nullcontext(remaining)
+                    )
+                    async with without_dropped_kinds as remaining:
                         if exchanges:
                             outcomes = await self._make_corrector(data, state).correct(exchanges)
-                    delivered = (
-                        await self._apply_outcomes(data, state, remaining, exchanges, outcomes)
-                        if outcomes
-                        else remaining
-                    )
+                    delivered = await self._apply_outcomes(data, state, remaining, exchanges, outcomes)
                     if side is not None:
                         changed = delivered is not remaining
                         await side.judge_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
@@ -304,7 +314,7 @@ class AlignerGuardrail(CustomGuardrail):
                 self._add_record(data, state, time.time())
         return delivered if outcomes or delivered is not response else None
 
-    async def _correct_passed_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
+    async def _correct_pass_through_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
         """The corrected JSON body of a pass-through route, read as an answer of the endpoint whose form it has.
 
         None leaves the body unchanged.
@@ -334,16 +344,16 @@ class AlignerGuardrail(CustomGuardrail):
         exchanges: Sequence[Exchange],
         outcomes: Sequence[Outcome],
     ) -> Any:
-        """The corrected response; the original if corrections do not fit in.
+        """The corrected response; the same object without corrections, or if one does not fit in.
 
         In the latter case `Blocked` is raised instead if the policy prefers an error.
         """
         wire = formats.wire(state.arrival.route)
-        if wire is None:
+        if wire is None or not outcomes:
             return response
         try:
             edited = wire.apply(response, outcomes, exchanges)
-            if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
+            if edited is response or holds_only_answer(edited, [outcome.text or "" for outcome in outcomes]):
                 return edited
             texts = await second_copies.compare_answers(exchanges, outcomes)
             # in a thread, because a body may hold thousands of citations
@@ -351,6 +361,7 @@ class AlignerGuardrail(CustomGuardrail):
         except NotPutIn:
             metrics.record_not_applied(state)
             reason: str | None = pipeline_outcomes.INTERNAL
+        # a copy of removed text would go out in another field
         except CopyStays:
             reason = second_copies.withdraw_corrections(state).reason
         if any(map(pipeline_outcomes.blocks, state.outcomes)):
@@ -372,18 +383,19 @@ class AlignerGuardrail(CustomGuardrail):
         Skipped streams pass item by item.
         """
         state = await self._get_state(request_data, user_api_key_dict)
-        self._note_answering(request_data, state)
+        self._switch_to_answering_group(request_data, state)
         if routing.may_switch_model(request_data):
-            note = partial(self._note_answering, request_data, state)
-            response = await takeover.watch_stream(response, state, self.pipeline, note)
+            note_item = partial(self._switch_to_answering_group, request_data, state)
+            response = await takeover.watch_stream(response, state, self.pipeline, note_item)
         await state.wait_for_selection()
-        thoughts = self._open_reasoning(request_data, state)
-        response = thoughts.wrap_stream(response) if thoughts else response
+        reasoning_handler = self._open_reasoning(request_data, state)
+        if reasoning_handler is not None:
+            response = reasoning_handler.wrap_stream(response)
         wire = formats.wire(state.arrival.route)
         if wire is None or state.skip or state.is_final:
             # with `mode: off`, the client gets what LiteLLM alone would send, byte for byte
-            commented = wire is not None and state.skip != SkipReason.MODE_OFF
-            source = self._pass_stream(response, request_data, state, commented=commented)
+            adds_comment = wire is not None and state.skip != SkipReason.MODE_OFF
+            source = self._pass_stream(response, request_data, state, adds_comment=adds_comment)
         else:
             corrector = self._make_corrector(request_data, state)
             side = self._open_side_texts(request_data, state, response, streamed=True)
@@ -395,14 +407,18 @@ class AlignerGuardrail(CustomGuardrail):
                     yield item
 
     async def _pass_stream(
-        self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, commented: bool
+        self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, adds_comment: bool
     ) -> AsyncGenerator[Any, None]:
-        """Pass a skipped stream item by item, record the skip, and add our comment before the last event."""
+        """Pass a skipped stream item by item, and record the skip; with `adds_comment`, our comment is put at its end.
+
+        It comes before the event that ends the stream.
+        """
         keeper = sse.LastEventKeeper()
         try:
             async for item in response:
-                for event in keeper.feed(item) if commented else (item,):
-                    yield event
+                passed_items = keeper.feed(item) if adds_comment else [item]
+                for passed_item in passed_items:
+                    yield passed_item
         except upstream_errors.UPSTREAM_ERRORS:
             # the connection may break after the event that ends the stream, which the client would miss
             for event in keeper.flush():
@@ -411,7 +427,7 @@ class AlignerGuardrail(CustomGuardrail):
         finally:
             if not state.is_final:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
-        if commented and keeper.is_between_events:
+        if adds_comment and keeper.is_between_events:
             yield state.comment()
         for event in keeper.flush():
             yield event
@@ -453,7 +469,7 @@ class AlignerGuardrail(CustomGuardrail):
         if response is None and not state.is_final:
             state.skip = state.skip or SkipReason.UPSTREAM_ERROR.value
         if response is not None:
-            self._note_answering(data, state, response)
+            self._switch_to_answering_group(data, state, response)
         await state.wait_for_selection()
         if state.incoming is not None:
             await state.incoming.wait()
@@ -474,13 +490,13 @@ class AlignerGuardrail(CustomGuardrail):
         wire = formats.wire(route)
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, Arrival(route), skip=SkipReason.ENDPOINT.value)
-        request, policy = await self._resolve_policy(data, user)
+        facts, policy = await self._resolve_policy(data, user)
         skip = self._find_skip_reason(policy, sampled=is_sampled(policy.sample))
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
         arrival = Arrival(
             route,
-            facts=request,
+            facts=facts,
             extensions=self.pipeline.extensions,
             heads_in_force=self._policies.current.head_versions,
             trace=tracing.context_of(user.parent_otel_span),
@@ -510,13 +526,13 @@ class AlignerGuardrail(CustomGuardrail):
             work = self.pipeline.select_objectives(wire.first_exchange(data), state.policy)
             state.selecting = RunningSelection(work, state.policy)
 
-    def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
+    def _switch_to_answering_group(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Switch to the stricter policy if a different model group answers than the requested one."""
         if state.arrival.facts is None or state.is_final:
             return
-        group = routing.answering_group(data, response)
+        group = routing.find_answering_group(data, response)
         if group is None or group == state.answered_by:
-            return
+            return  # unknown, or the same as before
         state.answered_by = group
         policy = request_policy.resolve_answer(
             self._policies, state.arrival.extensions, state.arrival.facts, state.policy, group

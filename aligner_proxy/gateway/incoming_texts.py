@@ -17,7 +17,7 @@ from litellm.proxy._types import ProxyException
 
 from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter, start_task
 from aligner_proxy.errors import ClientGone
-from aligner_proxy.formats.base import no_store
+from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.incoming import IncomingText, incoming_texts
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.choice_corrector import RETRY_AFTER_S
@@ -74,19 +74,24 @@ class IncomingTexts:
             elif treatment is not IncomingTreatment.PASS:
                 reported.append(text)
         if blocking:
-            try:
-                async with cancel_when_gone(client_gone_waiter()):
-                    doubtful_texts = await self._judge(blocking)
-            except ClientGone:
-                state = self._state
-                state.finalize(
-                    [metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, metrics.CANCELLED)]
-                )
-                raise ProxyException("the client left", "aligner_error", None, ClientGone.status_code) from None
-            for doubtful_text in doubtful_texts:
+            for doubtful_text in await self._judge_for_client(blocking):
                 self._raise_if_blocked(doubtful_text)
         if reported:
             self._report = start_task(self._judge(reported))
+
+    async def _judge_for_client(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
+        """Judge texts as `_judge` does; if the client leaves, fail the request as cancelled, with LiteLLM's error."""
+        try:
+            async with cancel_when_gone(client_gone_waiter()):
+                return await self._judge(texts)
+        except ClientGone:
+            self._fail_request(metrics.CANCELLED)
+            raise ProxyException("the client left", "aligner_error", None, ClientGone.status_code) from None
+
+    def _fail_request(self, reason: str) -> None:
+        """Record that the request failed for this reason before the upstream answered."""
+        state = self._state
+        state.finalize([metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, reason)])
 
     async def wait(self) -> None:
         """Wait until everything is judged; `labels` is complete then."""
@@ -96,7 +101,7 @@ class IncomingTexts:
     async def _judge(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
         """Judge texts; return those that were flagged or could not be judged, and note them for the header."""
         await self._state.wait_for_selection()
-        unstored = no_store(self._data)
+        unstored = is_storing_forbidden(self._data)
         outcomes = await asyncio.gather(*(self._score(text, unstored=unstored) for text in texts))
         doubtful_texts = [
             _DoubtfulText(text, outcome)
@@ -116,17 +121,15 @@ class IncomingTexts:
 
     def _raise_if_blocked(self, doubtful: _DoubtfulText) -> None:
         """Raise LiteLLM's error for a flagged text, and for an unjudged one if the policy blocks these."""
-        state = self._state
-        if not (doubtful.is_flagged or state.policy.blocks_unjudged):
+        if not (doubtful.is_flagged or self._state.policy.blocks_unjudged):
             return
-        reason = doubtful.text.kind.value
-        state.finalize([metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, reason)])
-        may_pass = not doubtful.is_flagged and pipeline_outcomes.may_pass(doubtful.outcome.reason)
-        fault = (
-            f"was flagged: {', '.join(doubtful.outcome.violated_objectives)}"
-            if doubtful.is_flagged
-            else f"could not be judged: {doubtful.outcome.reason}"
-        )
+        self._fail_request(doubtful.text.kind.value)
+        if doubtful.is_flagged:
+            fault = f"was flagged: {', '.join(doubtful.outcome.violated_objectives)}"
+            may_pass = False
+        else:
+            fault = f"could not be judged: {doubtful.outcome.reason}"
+            may_pass = pipeline_outcomes.may_pass(doubtful.outcome.reason)
         raise ProxyException(
             f"{doubtful.text.place} of the request ({doubtful.text.kind.short_name}) {fault}",
             "aligner_error",

@@ -73,9 +73,8 @@ class LabelBounds:
 @cache
 def _fixed_routes() -> frozenset[str]:
     """The paths of LiteLLM without a variable part."""
-    return frozenset(
-        path for group in LiteLLMRoutes for path in group.value if isinstance(path, str) and not set("{*") & set(path)
-    )
+    paths = [path for group in LiteLLMRoutes for path in group.value if isinstance(path, str)]
+    return frozenset(path for path in paths if "{" not in path and "*" not in path)
 
 
 def install() -> None:

@@ -85,16 +85,18 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
     from litellm.proxy.common_utils.http_parsing_utils import read_request_body
 
     body = await read_request_body(request)
-    # Reads only the first fallback above the limit, if there is one.
-    if any(True for _ in islice(iter_request_fallback_targets(body), _MAX_FALLBACKS, None)):
+    # Counted only up to the limit, since a body may name very many.
+    fallback_count = sum(1 for _ in islice(iter_request_fallback_targets(body), _MAX_FALLBACKS + 1))
+    if fallback_count > _MAX_FALLBACKS:
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MAX_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = proxy_module()
     # LiteLLM checks only the name in the body, but a name in the path or query may decide which model answers.
-    for body_model in ({}, *({"model": name} for name in _models_in_address(request))):
+    bodies = [dict(body), *({**body, "model": name} for name in _models_in_address(request))]
+    for checked_body in bodies:
         await enforce_key_and_fallback_model_access(
             valid_token=caller,
-            request_data={**body, **body_model},
+            request_data=checked_body,
             route=get_request_route(request),
             request=request,
             llm_model_list=proxy.llm_model_list,
@@ -109,28 +111,28 @@ def _models_in_address(request: Request) -> Iterator[str]:
         yield in_path
 
 
-def watch_bodies(note: Callable[[bytes], None]) -> None:
-    """Pass each JSON body to `note` before LiteLLM parses it; a `ProxyException` that it raises goes to the client."""
+def watch_bodies(note_body: Callable[[bytes], None]) -> None:
+    """Pass each JSON body to `note_body` before LiteLLM parses it; a `ProxyException` from it goes to the client."""
     from litellm.proxy.common_utils import http_parsing_utils
 
-    bodies: Any = http_parsing_utils
-    if not isinstance(bodies.orjson, _WatchedParser):
-        bodies.orjson = _WatchedParser(bodies.orjson, note)
+    parsing_module: Any = http_parsing_utils
+    if not isinstance(parsing_module.orjson, _WatchedParser):
+        parsing_module.orjson = _WatchedParser(parsing_module.orjson, note_body)
 
 
 class _WatchedParser:
-    """Wrapper of LiteLLM's body parser that passes each body to `note` first."""
+    """Wrapper of `orjson`, with which LiteLLM parses bodies, that passes each body to `note_body` first."""
 
-    def __init__(self, parser: Any, note: Callable[[bytes], None]) -> None:
+    def __init__(self, parser: Any, note_body: Callable[[bytes], None]) -> None:
         self._parser = parser
-        self._note = note
+        self._note_body = note_body
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
 
     def loads(self, body: bytes) -> Any:
-        """Parse a body after `note` has seen it; an error that `note` raises passes."""
-        self._note(body)
+        """Parse a body after `note_body` has seen it; an error that it raises passes."""
+        self._note_body(body)
         return self._parser.loads(body)
 
 
@@ -257,8 +259,8 @@ def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
     module.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
 
 
-def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
-    """Patch LiteLLM's check of a body to refuse long lists of fallbacks (HTTP 400).
+def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> None:
+    """Patch LiteLLM's check of a body to refuse long lists of fallbacks, with HTTP 400 and this message.
 
     LiteLLM runs this check before any hook, and compares each entry with about a hundred parameter names.
     """
@@ -271,7 +273,7 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
         """LiteLLM's own iteration, ended by HTTP 400 at a value that holds too many fallbacks."""
         for value in iterate_values(request_body):
-            if too_many(value):
+            if has_too_many(value):
                 raise ProxyException(message, "invalid_request_error", "fallbacks", 400)
             yield value
 
@@ -360,9 +362,8 @@ def add_pre_call(event_hook: Any) -> Any:
     """
     if event_hook is None or isinstance(event_hook, ModeByTag):
         return event_hook
-    names = [
-        str(getattr(hook, "value", hook)) for hook in (event_hook if isinstance(event_hook, list) else [event_hook])
-    ]
+    hooks = event_hook if isinstance(event_hook, list) else [event_hook]
+    names = [str(getattr(hook, "value", hook)) for hook in hooks]
     modes = [hook.value for hook in GuardrailEventHooks]
     unsupported = next((name for name in names if name not in modes), None)
     if unsupported is not None:
@@ -375,9 +376,11 @@ def add_pre_call(event_hook: Any) -> Any:
 def check_entry(params: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for guardrail settings with which LiteLLM would log a line and skip the guardrail."""
     # LiteLLM fills in `os.environ/` values later; a mode given in this way is replaced by a valid one here.
-    literal = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
+    literal_params = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
+    if "mode" in params:
+        literal_params.setdefault("mode", "post_call")
     try:
-        settings = LitellmParams(**{"mode": "post_call", **literal} if "mode" in params else literal)
+        settings = LitellmParams(**literal_params)
     except ValidationError as error:
         first_error = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(map(str, first_error["loc"])) or "litellm_params"
@@ -392,7 +395,7 @@ def log_served_texts(data: dict[str, Any], items: Sequence[object]) -> None:
         record_served_output_texts(details, served_stream_output_texts(items))
 
 
-_MERGED_FROM = 512
+_MIN_MERGED_ITEMS = 512
 """Number of kept chunks from which the older ones are merged."""
 _RECENT = 64
 """Number of recent chunks that stay separate, because LiteLLM looks for repetitions in them."""
@@ -403,7 +406,7 @@ class MergedItems:
 
     def __init__(self, items: list[object]) -> None:
         self.items = items
-        self._due = _MERGED_FROM
+        self._merge_at = _MIN_MERGED_ITEMS
         """Number of items from which they are merged next."""
 
     def merge(self) -> None:
@@ -411,9 +414,9 @@ class MergedItems:
 
         The limit then doubles, so that the total work stays linear even if nothing can be merged.
         """
-        if len(self.items) >= self._due:
+        if len(self.items) >= self._merge_at:
             self.items[:-_RECENT] = merge_items(self.items[:-_RECENT])
-            self._due = max(_MERGED_FROM, 2 * len(self.items))
+            self._merge_at = max(_MIN_MERGED_ITEMS, 2 * len(self.items))
 
 
 def stream_chunks(stream: object) -> MergedItems:

@@ -217,8 +217,9 @@ def _count_edits(outcome: Outcome) -> None:
     """Count the gate's verdicts; cache hits count, too, because the gate checks them again."""
     for rule in outcome.dropped:
         prometheus.EDITS.labels(rule).inc()
-    if kept_count := outcome.edits - len(outcome.dropped):
-        prometheus.EDITS.labels("kept").inc(kept_count)
+    delivered_count = outcome.edits - len(outcome.dropped)
+    if delivered_count:  # no series is created before there is something to count
+        prometheus.EDITS.labels("kept").inc(delivered_count)
 
 
 def record_breaker(state: State) -> None:

@@ -81,22 +81,24 @@ class PublicPages:
         self._pages: dict[Hashable, PublicPage] = {}
         self._made_at: dict[Hashable, float] = {}
         """Monotonic time at which each page was rendered."""
-        self._making: dict[Hashable, asyncio.Task[None]] = {}
+        self._making: dict[Hashable, asyncio.Task[PublicPage]] = {}
         """Tasks that render pages now, by variant."""
 
     async def get_page(self, variant: Hashable) -> PublicPage:
         """The page from memory, rendered first if there is none; an old page is served while the next is rendered."""
-        if time.monotonic() - self._made_at.get(variant, -math.inf) >= self._lasts_s or variant not in self._pages:
-            task = self._making.get(variant)
-            if task is None:
-                task = asyncio.ensure_future(self._make(variant))
-                self._making[variant] = task
-            if variant not in self._pages:
-                await asyncio.shield(task)  # not stopped if this client leaves, since others wait, too
-        return self._pages[variant]
+        page = self._pages.get(variant)
+        if page is not None and time.monotonic() - self._made_at[variant] < self._lasts_s:
+            return page
+        task = self._making.get(variant)
+        if task is None:
+            task = asyncio.ensure_future(self._make(variant))
+            self._making[variant] = task
+        if page is None:
+            page = await asyncio.shield(task)  # not stopped if this client leaves, since others wait, too
+        return page
 
-    async def _make(self, variant: Hashable) -> None:
-        """Render a page in a thread and store it; after a failure the next request tries again."""
+    async def _make(self, variant: Hashable) -> PublicPage:
+        """Render a page in a thread, store it and return it; after a failure the next request tries again."""
         started = time.monotonic()
         try:
             page = await asyncio.to_thread(lambda: PublicPage.from_document(self._document(variant)))
@@ -105,6 +107,7 @@ class PublicPages:
             self._pages[variant] = page
             self._made_at[variant] = time.monotonic()
             log.info("public page %s: built in %.1f s and cached", self._path, self._made_at[variant] - started)
+            return page
         finally:
             del self._making[variant]
 

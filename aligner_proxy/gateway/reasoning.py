@@ -15,7 +15,7 @@ from typing import Any
 from aligner_proxy import formats
 from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.formats.base import no_store
+from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.reasoning import SafeReasoning, SafeReasoningStream
 from aligner_proxy.gateway import metrics, side_texts
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -119,12 +119,12 @@ class Reasoning:
 
         `source` is the response or stream, with which LiteLLM stores the upstream's headers.
         """
-        unstored = no_store(self._data, source)
+        unstored = is_storing_forbidden(self._data, source)
         exchanges = [
             make_side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
         ]
-        scored = await asyncio.gather(*map(self._corrector.correct_one, exchanges))
-        self._state.reasoning = list(scored)
+        outcomes_of_reasoning = await asyncio.gather(*map(self._corrector.correct_one, exchanges))
+        self._state.reasoning = list(outcomes_of_reasoning)
 
     def wrap_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """The stream with its reasoning removed, or read for scoring as it passes."""
@@ -162,23 +162,25 @@ class Reasoning:
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
         """The unchanged items of a stream; its reasoning is scored as soon as something else follows it."""
         work: asyncio.Task[None] | None = None
-        judged_size = size = 0
+        piece_count = 0
+        judged_count = 0
         try:
             async with _close_at_end(source) as items:
                 async for item in items:
                     with contextlib.suppress(Unreadable):
                         reader.feed(item)
-                    # An item without reasoning: what was read so far is complete and was not scored yet.
-                    if reader.size == size > judged_size:
-                        judged_size = size
+                    has_grown = reader.piece_count > piece_count
+                    piece_count = reader.piece_count
+                    # An item without reasoning follows, so what was read so far is complete.
+                    if not has_grown and piece_count > judged_count:
+                        judged_count = piece_count
                         # The reasoning so far is scored again as a whole, so a running task on its beginning is
                         # useless.
                         work = _replace_task(work, self._judge(reader.texts, source))
-                    size = reader.size
                     yield item
             with contextlib.suppress(Unreadable):
                 reader.flush()
-            if reader.size > judged_size:
+            if reader.piece_count > judged_count:
                 work = _replace_task(work, self._judge(reader.texts, source))
             if work is not None:
                 await work

@@ -56,8 +56,8 @@ _PARSER_ERRORS = (
 _T = TypeVar("_T")
 Signature = tuple[tuple[int, int, int] | None, ...]
 """What `file_signature` returns for each of some files; it differs whenever one of them changes."""
-Listener = Callable[[str | None], None]
-"""Told of a change: None if it was applied, else the reason for its refusal."""
+OnChange = Callable[[str | None], None]
+"""Called after a change: with None if it was applied, else with the reason for its refusal."""
 log = logging.getLogger(__name__)
 _FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
 """Blocks of the file that are read only when the process starts."""
@@ -79,35 +79,38 @@ class WatchedFiles(Generic[_T]):
     change: with None if it was applied, else with the reason for its refusal.
     """
 
-    def __init__(self, read: Callable[[], tuple[_T, tuple[Path, ...]]], on_change: Listener = lambda _: None) -> None:
+    def __init__(self, read: Callable[[], tuple[_T, tuple[Path, ...]]], on_change: OnChange = lambda _: None) -> None:
         self._read = read
         self._on_change = on_change
         self.current, self._files = read()
         self.refusal: str | None = None
         """Why the files on disk are refused; None if they are the current ones."""
-        self._applied: Signature | None = None
+        self._applied_signature: Signature | None = None
         """Signature of the files with the current value; None to read them at the next check.
 
         At first None, since the files may have changed between being read and being checked.
         """
-        self._last_signature = self._signature()
+        self._last_signature = self._compute_signature()
         """Signature at the last check."""
 
     def check_files(self) -> None:
         """Check the files and apply a completed change. Only one thread may call this at a time."""
-        signature = self._signature()
+        signature = self._compute_signature()
         is_stable = signature == self._last_signature
         self._last_signature = signature
         # After a refusal, read the files again even if unchanged, since a file that they name may have been missing.
-        if is_stable and (signature != self._applied or self.refusal):
-            self._apply(signature)
+        if is_stable and (signature != self._applied_signature or self.refusal):
+            self._read_files(signature)
 
-    def read_again(self) -> None:
+    def force_next_read(self) -> None:
         """Read again at the next check even if no file has changed, because `read` may use other files now."""
-        self._applied = None
+        self._applied_signature = None
 
-    def _apply(self, signature: Signature) -> None:
-        """Read the files and make their value the current one, unless it is refused or they change meanwhile."""
+    def _read_files(self, signature: Signature) -> None:
+        """Read the files and make their value the current one, unless it is refused or they change meanwhile.
+
+        `signature` is theirs now; another one after reading means that they have changed.
+        """
         try:
             value, files = self._read()
         except AlignerProxyError as error:
@@ -116,14 +119,15 @@ class WatchedFiles(Generic[_T]):
         except _PARSER_ERRORS as error:
             self._reject_change(f"cannot be read: {type(error).__name__}")
             return
-        if self._signature() != signature:
+        if self._compute_signature() != signature:
             return  # changed while it was read; the next check reads it again
         # An equal value is a change, too, if it ends a refusal.
         is_change = value != self.current or self.refusal is not None
         self.current = value
         self._files = files
         self.refusal = None
-        self._applied = self._last_signature = self._signature()  # `_files` may be others now
+        self._last_signature = self._compute_signature()  # `_files` may be others now
+        self._applied_signature = self._last_signature
         if is_change:
             self._on_change(None)
 
@@ -133,7 +137,7 @@ class WatchedFiles(Generic[_T]):
             self.refusal = reason
             self._on_change(reason)
 
-    def _signature(self) -> Signature:
+    def _compute_signature(self) -> Signature:
         # A list first: a tuple cannot grow while another thread's `gc.get_objects` holds it.
         return tuple([file_signature(path) for path in self._files])
 
@@ -141,10 +145,10 @@ class WatchedFiles(Generic[_T]):
 def keep_checking(watcher: Watcher, every_s: float = CHECK_EVERY_S) -> None:
     """Start a thread that checks for changes and ends with the watcher."""
     arguments = (weakref.ref(watcher), every_s)
-    threading.Thread(target=_look_repeatedly, args=arguments, name="aligner-proxy-watch", daemon=True).start()
+    threading.Thread(target=_check_repeatedly, args=arguments, name="aligner-proxy-watch", daemon=True).start()
 
 
-def _look_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
+def _check_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
     """Check until the watcher is freed; only a weak reference to it is kept during a pause."""
     pause = threading.Event()
     while not pause.wait(every_s):
@@ -217,9 +221,9 @@ class ClientKeys:
     @property
     def fault(self) -> str | None:
         """A problem with the file that the operator should know; None if there is none."""
-        return (
-            f"{self.path.name} does not exist, so none of its keys is accepted" if self.path and self.missing else None
-        )
+        if self.path is None or not self.missing:
+            return None
+        return f"{self.path.name} does not exist, so none of its keys is accepted"
 
 
 def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
@@ -231,7 +235,7 @@ def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
     return ClientKeys(load_keys_quietly(path), path), (path,)
 
 
-def log_keys(keys: ClientKeys, reason: str | None) -> None:
+def log_keys_change(keys: ClientKeys, reason: str | None) -> None:
     """Log the result of a change of the keys file; `reason` says why it was refused, None that it was applied."""
     name = keys.path.name if keys.path else "keys"
     if reason is not None:
@@ -277,7 +281,7 @@ class Policies(WatchedFiles[ActiveConfig]):
         self.keys = self._keys_file.current.entries
         self._started = self.current.file
         if self._keys_file.current.fault:
-            log_keys(self._keys_file.current, None)
+            log_keys_change(self._keys_file.current, None)
         self._report = ReloadReport(os.getpid(), str(path), time.time(), keys=self._keys_file.current.fault)
         self._write_report()
 
@@ -291,7 +295,7 @@ class Policies(WatchedFiles[ActiveConfig]):
 
     def _read_config(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
         """The configuration, and the files to watch: policies file, index of taught heads, and files that it names."""
-        file = self._read_disk() if self._started else self._read_at_start()
+        file = self._read_at_start() if self._started is None else self._read_disk()
         for warning in file.warnings:
             _warn_once(warning)
         active_config = ActiveConfig.from_file(file)
@@ -317,7 +321,7 @@ class Policies(WatchedFiles[ActiveConfig]):
                 raise
             return active_file
 
-    def _catch_up(self) -> None:
+    def _adopt_other_process_version(self) -> None:
         """Adopt the version that another process has made active, if this process does not have it yet."""
         text = self._active.read_text()
         if text is None or text == self.current.file.source.text:
@@ -343,22 +347,22 @@ class Policies(WatchedFiles[ActiveConfig]):
         self._count_change(reason)
         if reason is not None:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, reason)
-            self._catch_up()  # another process may have read a valid version before this one looked
+            self._adopt_other_process_version()  # another process may have read a valid version before this one looked
             self._report = replace(self._report, refused=reason, refused_at=now)
         else:
-            restart = tuple(_fixed_changes(self._started, self.current.file)) if self._started else ()
+            restart = tuple(_list_restart_changes(self._started, self.current.file)) if self._started else ()
             log.info("%s: reloaded, applies to new requests", self.path.name)
             for change in restart:
                 log.warning("%s", change)
             self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart)
-            self._keys_file.read_again()  # the file may name another keys file now
+            self._keys_file.force_next_read()  # the file may name another keys file now
         self._write_report()
 
     def _handle_keys_change(self, reason: str | None) -> None:
         """Count, log and report a change of the keys file, as `_handle_change` does."""
         self._count_change(reason)
         self.keys = self._keys_file.current.entries
-        log_keys(self._keys_file.current, reason)
+        log_keys_change(self._keys_file.current, reason)
         self._report = replace(self._report, keys=reason or self._keys_file.current.fault)
         self._write_report()
 
@@ -407,7 +411,7 @@ def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
         raise ConfigError(f"{place}: invalid keys file; run `aligner-proxy check` to see why") from None
 
 
-def _fixed_changes(started: PolicyFile, current: PolicyFile) -> Iterator[str]:
+def _list_restart_changes(started: PolicyFile, current: PolicyFile) -> Iterator[str]:
     """Messages about changes that take effect only after a restart."""
     for block in _FIXED:
         old_block = getattr(started, block)
@@ -416,9 +420,10 @@ def _fixed_changes(started: PolicyFile, current: PolicyFile) -> Iterator[str]:
             if getattr(old_block, name) != getattr(new_block, name):
                 place = current.source.place_of(block, name)
                 yield f"{place}: {block}.{name} changed on disk; restart the gateway to apply it"
-    for names in (corrector_names, rule_names):
-        for name in names(current).keys() - names(started).keys():
-            place = current.source.place_of(*names(current)[name])
+    for places_of_names in (corrector_names, rule_names):
+        places = places_of_names(current)
+        for name in places.keys() - places_of_names(started).keys():
+            place = current.source.place_of(*places[name])
             yield f"{place}: {quote_name(name)} is new; restart the gateway to load it, until then requests for it fail"
 
 

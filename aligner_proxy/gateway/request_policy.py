@@ -24,7 +24,7 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from aligner_proxy.concurrency import ErrorTranslation
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import is_stored_answer, wire
-from aligner_proxy.formats.base import metadata_buckets, request_headers, system_turn, turns
+from aligner_proxy.formats.base import make_system_turn, metadata_buckets, read_turns, request_headers
 from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import PolicySource
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
 _OUR_FIELD = "aligner"
-"""Name of our field in metadata, by which clients, keys and teams set things; a client's is called its wish."""
+"""Name of our field in metadata, by which clients, keys and teams set things."""
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
@@ -82,36 +82,32 @@ async def resolve_request(
         with _AS_HTTP_ERRORS:
             request = request_facts(data, user, fields, policies.keys, current.resolver)
             if current.resolver.splits_traffic:
-                request = _add_position(request, data, user)
-            targets = [routing.resolve_name(model, user.team_id) for model in routing.further_models(data)]
+                request = _add_traffic_percentile(request, data, user)
+            targets = [routing.resolve_name(model, user.team_id) for model in routing.list_fallback_models(data)]
             other_requests = [replace(request, model=model, groups=groups) for model, groups in targets]
             policy = resolve_for_models(current.resolver, request, other_requests)
             if policy.aligner_shares:  # shares set by metadata
-                request = _add_position(request, data, user)
-                policy = (
-                    policy
-                    if request.traffic_percentile is None
-                    else shares.pick_aligner(policy, request.traffic_percentile)
-                )
+                request = _add_traffic_percentile(request, data, user)
+                if request.traffic_percentile is not None:
+                    policy = shares.pick_aligner(policy, request.traffic_percentile)
             policy = await extensions.resolve_async(policy, request)
             if current.asks_models or policy.editor != LOCAL_EDITOR or policy.judges:
                 policy = _add_payer(policy, request, user)
             return request, policy
     finally:
-        remove_wishes(data)
+        remove_client_settings(data)
 
 
-def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
+def _add_traffic_percentile(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
     """The facts with the conversation's fixed number (0 to 99), which picks one of several aligners.
 
     The facts are unchanged on endpoints whose answers are not corrected.
     """
-    form = wire(user.request_route)
-    if form is None:
+    wire_format = wire(user.request_route)
+    if wire_format is None:
         return request
-    return replace(
-        request, traffic_percentile=shares.traffic_percentile(request.namespace, form.first_exchange(data).turns)
-    )
+    conversation = wire_format.first_exchange(data).turns
+    return replace(request, traffic_percentile=shares.traffic_percentile(request.namespace, conversation))
 
 
 def resolve_answer(
@@ -193,7 +189,7 @@ def request_facts(
     """
     sent_headers = request_headers(data)
     metadata = metadata_buckets(data)
-    wishes = [bucket[_OUR_FIELD] for bucket in metadata if _OUR_FIELD in bucket]
+    client_settings = [bucket[_OUR_FIELD] for bucket in metadata if _OUR_FIELD in bucket]
     model, groups = _model_names(data, user)
     key_hash = _hash_key(user.token or user.api_key)
     is_operator = user.user_role is LitellmUserRoles.PROXY_ADMIN
@@ -209,11 +205,11 @@ def request_facts(
         user_id=_user_id(user),
         team_settings=_find_settings(user.team_metadata),
         key_settings=_find_settings(user.metadata),
-        asked=tuple(dict.fromkeys((*_requested_objectives(wishes, sent_headers), *body_request.names))),
+        asked=tuple(dict.fromkeys((*_requested_objectives(client_settings, sent_headers), *body_request.names))),
         own=body_request.texts,
         bypass=sent_headers.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system_prompt(data),
-        fields=dict(_wish_fields(wishes, fields)) if wishes else {},
+        fields=dict(_read_client_fields(client_settings, fields)) if client_settings else {},
         tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
         given={
             name: decode_header(sent_headers[name])
@@ -240,15 +236,15 @@ def decode_header(header: str) -> str:
 
 def _system_prompt(data: Mapping[str, Any]) -> str:
     """The system prompt, in the fields of any endpoint."""
-    own_fields = (*system_turn(data.get("instructions")), *system_turn(data.get("system")))
-    in_messages = (*turns(data.get("messages"), _SYSTEM_ROLES), *turns(data.get("input"), _SYSTEM_ROLES))
+    own_fields = (*make_system_turn(data.get("instructions")), *make_system_turn(data.get("system")))
+    in_messages = (*read_turns(data.get("messages"), _SYSTEM_ROLES), *read_turns(data.get("input"), _SYSTEM_ROLES))
     return "\n".join([turn.content for turn in (*own_fields, *in_messages)])
 
 
-def _wish_fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
+def _read_client_fields(client_settings: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
     """(name, value) of the fields with these names, each from the first metadata that has it."""
     for name in names:
-        values = [wish[name] for wish in wishes if isinstance(wish, Mapping) and name in wish]
+        values = [settings[name] for settings in client_settings if isinstance(settings, Mapping) and name in settings]
         if values:
             yield name, values[0]
 
@@ -259,7 +255,7 @@ def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tu
     model, groups = routing.resolve_name(requested, user.team_id)
     if is_stored_answer(user.request_route):
         return model, groups
-    other_names = routing.further_names(routing.written_names(data), requested, user.team_id)
+    other_names = routing.list_other_names(routing.list_written_names(data), requested, user.team_id)
     # The policy of each group counts. If there are other names, the policy of the model must count as well.
     return model, (*groups, model, *other_names) if other_names else groups
 
@@ -274,7 +270,7 @@ def _requested_model(data: Mapping[str, Any], route: str | None) -> str:
     return str(data.get("model") or "")
 
 
-def remove_wishes(data: Mapping[str, Any]) -> None:
+def remove_client_settings(data: Mapping[str, Any]) -> None:
     """Remove our field from the client's metadata, so that it reaches neither the upstream nor a log."""
     for bucket in metadata_buckets(data):
         for metadata in (bucket, bucket.get("requester_metadata")):
@@ -305,13 +301,17 @@ def _find_settings(metadata: object) -> object:
 
 def _read_tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The tags in all metadata of a request, without duplicates."""
-    lists = [tags for bucket in metadata if isinstance(tags := bucket.get("tags"), list)]
-    return tuple(dict.fromkeys([str(tag) for tags in lists for tag in tags]))
+    all_tags: list[str] = []
+    for bucket in metadata:
+        tags = bucket.get("tags")
+        if isinstance(tags, list):
+            all_tags += map(str, tags)
+    return tuple(dict.fromkeys(all_tags))
 
 
-def _requested_objectives(wishes: Sequence[object], request_headers: Mapping[str, str]) -> tuple[str, ...]:
+def _requested_objectives(client_settings: Sequence[object], request_headers: Mapping[str, str]) -> tuple[str, ...]:
     """Names of requested objectives, without duplicates: header first, then body."""
-    fields = [wish.get("objectives") for wish in wishes if isinstance(wish, Mapping)]
+    fields = [settings.get("objectives") for settings in client_settings if isinstance(settings, Mapping)]
     names = [_read_names(field) for field in (request_headers.get(OBJECTIVES_HEADER), *fields) if field]
     return tuple(dict.fromkeys(filter(None, chain(*names))))
 

@@ -244,7 +244,7 @@ class RequestState:
         use = judge_use(self.outcomes)
         if use is None:
             return None
-        calls = use.calls
+        calls = use.calls  # the calls to the judge's model group, with their tokens
         counts = f"asked={use.segments} flagged={use.flagged} cleared={use.cleared}"
         summary = f"{self.policy.judge_groups} {counts} calls={calls.calls} read={calls.read} written={calls.written}"
         summary += f" failed={calls.failed}" if calls.failed else ""
@@ -346,8 +346,12 @@ def store_state(data: dict[str, Any], state: RequestState) -> None:
 
 def copy_without_state(data: dict[str, Any]) -> dict[str, Any]:
     """A copy of a request without the state that an earlier hook stored."""
-    buckets = {name: data[name] for name in ("metadata", "litellm_metadata") if isinstance(data.get(name), Mapping)}
-    return data | {name: {key: bucket[key] for key in bucket if key != _STATE} for name, bucket in buckets.items()}
+    copy = dict(data)
+    for name in ("metadata", "litellm_metadata"):
+        bucket = data.get(name)
+        if isinstance(bucket, Mapping):
+            copy[name] = {key: value for key, value in bucket.items() if key != _STATE}
+    return copy
 
 
 def find_state(data: Mapping[str, Any]) -> RequestState | None:
@@ -378,7 +382,7 @@ def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
     return [
         {
             "segment": number,
-            "score": segment.score and round(segment.score, 2),
+            "score": None if segment.score is None else round(segment.score, 2),
             "objective": outcome.objective_of(segment),
         }
         for number, segment in enumerate(outcome.segments)
@@ -387,14 +391,17 @@ def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
 
 
 def _reasoning_summary(outcomes: Sequence[Outcome]) -> str:
-    """For each choice's reasoning: flagged/total segments and the objectives; without segments, status and reason."""
-    return ",".join(
-        f"{outcome.flagged_count}/{len(outcome.segments)}"
-        + (f":{'+'.join(outcome.violated_objectives)}" if outcome.violated_objectives else "")
-        if outcome.segments
-        else _status_text(outcome)
-        for outcome in outcomes
-    )
+    """The result of each choice's reasoning, such as "2/7:insults+legal,0/3" for two choices."""
+    return ",".join(map(_reasoning_result, outcomes))
+
+
+def _reasoning_result(outcome: Outcome) -> str:
+    """Flagged and all segments, and the violated objectives ("2/7:insults+legal"); without segments, the status."""
+    if not outcome.segments:
+        return _status_text(outcome)
+    counts = f"{outcome.flagged_count}/{len(outcome.segments)}"
+    objectives = "+".join(outcome.violated_objectives)
+    return f"{counts}:{objectives}" if objectives else counts
 
 
 def _taught_summary(versions: Mapping[str, Version]) -> str:

@@ -101,7 +101,7 @@ _IN_PATH = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completi
 """Paths that contain the model: `/engines/MODEL/...` and `/openai/deployments/MODEL/...`."""
 _MAY_NAME_MODELS = re.compile(r"[?%]|/(?:engines|deployments)/")
 """What an address with names of models has; `%` may stand for any letter."""
-TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
+TOO_MANY_FALLBACKS = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
 def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
@@ -117,7 +117,7 @@ def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]
     return _resolve_pattern(router, model, team_id)
 
 
-def written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
+def list_written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
     """Every model name in one request: in path, query and body, including duplicate keys of the body.
 
     LiteLLM uses the path's name, else the query's (chat and text completions), else the body's last one.
@@ -143,21 +143,21 @@ def _names_in_address(url: str) -> Iterator[str]:
     yield from (value for name, value in parse_qsl(parts.query) if name == "model")
 
 
-def further_names(names: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
-    """The `names` other than `model`, by which LiteLLM routes, each with the groups behind it.
-
-    Names that LiteLLM cannot route are ignored.
-    """
+def list_other_names(names: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
+    """The `names` other than `model`, and the groups behind each; names that LiteLLM cannot route are left out."""
     router = _find_router()
     others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS]
     if router is None or not others:
         return ()
     answerable = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
-    resolved = ((name, *groups) for name, groups in (resolve_name(name, team_id) for name in answerable))
-    return tuple(dict.fromkeys(name for group_names in resolved for name in group_names))
+    resolved_names: list[str] = []
+    for name in answerable:
+        resolved_name, groups = resolve_name(name, team_id)
+        resolved_names += [resolved_name, *groups]
+    return tuple(dict.fromkeys(resolved_names))
 
 
-def answering_group(data: Mapping[str, Any], response: object = None) -> str | None:
+def find_answering_group(data: Mapping[str, Any], response: object = None) -> str | None:
     """The model group whose deployment gave this response or stream item; None if LiteLLM does not say."""
     router = _find_router()
     deployment = _deployment_id(response)
@@ -180,10 +180,14 @@ def may_switch_model(data: Mapping[str, Any]) -> bool:
 def has_words(item: object) -> bool:
     """Whether a stream item contains words, after which LiteLLM does not switch models."""
     if isinstance(item, (bytes, str)):
-        return "content_block_delta" in (item.decode(errors="replace") if isinstance(item, bytes) else item)
+        text = item.decode(errors="replace") if isinstance(item, bytes) else item
+        return "content_block_delta" in text
     choices = getattr(item, "choices", None)
     if isinstance(choices, list):
-        return any(getattr(c, "text", None) or getattr(getattr(c, "delta", None), "content", None) for c in choices)
+        return any(
+            getattr(choice, "text", None) or getattr(getattr(choice, "delta", None), "content", None)
+            for choice in choices
+        )
     return str(getattr(item, "type", "")).endswith("delta")
 
 
@@ -199,7 +203,7 @@ def _is_group(router: Any, model: str) -> bool:
 
 
 def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
-    """(name, groups): the name as its wildcard group expands it, without groups; else the name and its groups."""
+    """The name as its wildcard group expands it, and no groups; without a wildcard, the name and its groups."""
     rows = router.get_model_list(model_name=model, team_id=team_id) or router._get_deployment_by_litellm_model(model)
     groups = tuple(dict.fromkeys(_groups_of_rows(router, rows)))
     patterns = [group for group in groups if "*" in group]
@@ -259,7 +263,7 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
     """Raise `RouterFieldRefused` for a body with router fields that are neither harmless nor `allowed`."""
     body = _client_body(data)
     _check_sizes(data)
-    for name in sorted(directing_fields().intersection(body).difference(allowed)):
+    for name in sorted(list_router_fields().intersection(body).difference(allowed)):
         if body[name] is not None:
             raise RouterFieldRefused(
                 name, f"{name} is not accepted from clients; the operator may add it to {_SETTING}"
@@ -268,7 +272,7 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
     if internal is not None:
         raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not accepted from clients")
     extra = body.get("extra_body")
-    if isinstance(extra, Mapping) and (hidden := _hiding_fields().intersection(extra).difference(allowed)):
+    if isinstance(extra, Mapping) and (hidden := _list_refused_extra_fields().intersection(extra).difference(allowed)):
         raise RouterFieldRefused(
             "extra_body", f"extra_body may not contain {min(hidden)}; send it as a field of the body"
         )
@@ -281,13 +285,14 @@ def _check_sizes(data: Mapping[str, Any]) -> None:
     """Raise `RouterFieldRefused` for so many tags or so long names that matching them with routes would take long."""
     if len(str(data.get("model") or "")) > MAX_NAME_CHARS:
         raise RouterFieldRefused("model", f"the model's name is longer than {MAX_NAME_CHARS:,} characters")
-    for tags in (bucket.get("tags") for bucket in metadata_buckets(data)):
+    for bucket in metadata_buckets(data):
+        tags = bucket.get("tags")
         if isinstance(tags, list) and (len(tags) > MAX_TAGS or any(len(str(tag)) > MAX_NAME_CHARS for tag in tags)):
             raise RouterFieldRefused("tags", f"at most {MAX_TAGS} tags of {MAX_NAME_CHARS:,} characters are read")
 
 
 @cache
-def directing_fields() -> frozenset[str]:
+def list_router_fields() -> frozenset[str]:
     """The fields that control LiteLLM's router, except harmless ones such as timeouts and retries."""
     from litellm.router import Router  # importing it takes seconds, except inside the proxy
 
@@ -296,15 +301,15 @@ def directing_fields() -> frozenset[str]:
 
 
 @cache
-def _hiding_fields() -> frozenset[str]:
+def _list_refused_extra_fields() -> frozenset[str]:
     """The fields that `extra_body` may not contain."""
-    return _BODY_FIELDS | directing_fields()
+    return _BODY_FIELDS | list_router_fields()
 
 
-def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
+def list_fallback_models(data: Mapping[str, Any]) -> tuple[str, ...]:
     """The fallback models that the request names, at most as many as `check_router_fields` permits."""
     body = _client_body(data)
-    names = (str(name) for field in FALLBACKS if field in body for name in _named_models(body[field]))
+    names = (str(name) for field in FALLBACKS if field in body for name in _list_named_models(body[field]))
     return tuple(dict.fromkeys(islice(names, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
 
 
@@ -326,31 +331,36 @@ def _check_fallbacks(field: str, value: object, allows_settings: bool) -> None:
         return
     if not isinstance(value, list):
         raise RouterFieldRefused(field, f"{field} must be a list of model names")
-    if too_many(value):
-        raise RouterFieldRefused(field, TOO_MANY)
+    if has_too_many_fallbacks(value):
+        raise RouterFieldRefused(field, TOO_MANY_FALLBACKS)
     if not allows_settings and not all(map(_names_models_only, value)):
         raise RouterFieldRefused(field, f"an entry of {field} may only name models; other settings need {_SETTING}")
-    if any(len(str(name)) > MAX_NAME_CHARS for name in _named_models(value)):
+    if any(len(str(name)) > MAX_NAME_CHARS for name in _list_named_models(value)):
         raise RouterFieldRefused(field, f"a name in {field} is longer than {MAX_NAME_CHARS:,} characters")
 
 
-def too_many(fallbacks: object) -> bool:
+def has_too_many_fallbacks(fallbacks: object) -> bool:
     """Whether there are more than `MAX_FALLBACKS` fallbacks, nested ones included; stops counting at the limit."""
-    lists = [fallbacks] if isinstance(fallbacks, list) else []
+    uncounted_lists = [fallbacks] if isinstance(fallbacks, list) else []
     count = 0
-    while lists:
-        entries = lists.pop()
+    while uncounted_lists:
+        entries = uncounted_lists.pop()
         count += len(entries)
         if count > MAX_FALLBACKS:
             return True
-        # LiteLLM reads all lists in an entry, or only the fallback fields if the entry names its model.
-        for entry in (entry for entry in entries if isinstance(entry, Mapping)):
-            has_model = isinstance(entry.get("model"), str)
-            values = (
-                [entry.get(field) for field in FALLBACKS] if has_model else list(islice(entry.values(), MAX_FALLBACKS))
-            )
-            lists += [value for value in values if isinstance(value, list)]
+        for entry in entries:
+            if isinstance(entry, Mapping):
+                uncounted_lists += _list_nested_lists(entry)
     return False
+
+
+def _list_nested_lists(entry: Mapping[str, Any]) -> list[list[Any]]:
+    """The lists in an entry of fallbacks that LiteLLM reads: all, or only in fallback fields if it names its model."""
+    if isinstance(entry.get("model"), str):
+        values = [entry.get(field) for field in FALLBACKS]
+    else:
+        values = list(islice(entry.values(), MAX_FALLBACKS))
+    return [value for value in values if isinstance(value, list)]
 
 
 def _names_models_only(entry: object) -> bool:
@@ -359,13 +369,13 @@ def _names_models_only(entry: object) -> bool:
         return True
     if not isinstance(entry, Mapping) or len(entry) != 1:
         return False
-    ((key, value),) = entry.items()
+    key, value = next(iter(entry.items()))
     if isinstance(value, list):
         return all(isinstance(name, str) for name in value)
     return key == "model" and isinstance(value, str)
 
 
-def _named_models(value: object) -> Iterator[object]:
+def _list_named_models(value: object) -> Iterator[object]:
     """The models in a list of fallbacks: plain entries, and in objects `model` and every list of names."""
     for entry in value if isinstance(value, list) else ():
         if not isinstance(entry, Mapping):

@@ -15,7 +15,7 @@ from aligner_proxy import formats
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats import copies, sse
-from aligner_proxy.formats.base import corrected_texts, is_plain
+from aligner_proxy.formats.base import corrected_texts, holds_only_answer
 from aligner_proxy.formats.copies import RemovedText
 from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import SideText, SideTextReader, side_strings
@@ -124,15 +124,15 @@ class StreamCopies:
         self._echoed: list[str] | None = None
         """Strings of the request that the response may repeat; None until they are needed."""
         self._checked: dict[object, tuple[int, str]] = {}
-        """By path, the number of pieces that were looked at, and the end of the last of them."""
-        self._new_removed: RemovedText | None = None
-        """What was removed since the events so far were looked at."""
+        """By path of a text, the number of its pieces that were checked, and the end of the last of them."""
+        self._newly_removed: RemovedText | None = None
+        """What was removed since `check` was called last; None if nothing was."""
         self._past = _PastTexts()
         """The texts of all events so far, in which later edits are looked for."""
 
     def read(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
-        if not is_plain(event_value(sse.as_frame(item)), own_texts):
+        if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
             call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
 
     def clean(
@@ -145,7 +145,7 @@ class StreamCopies:
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
-        if is_plain(value, own_texts):
+        if holds_only_answer(value, own_texts):
             return item
         if self._echoed is None:
             self._echoed = echoed_texts(self._data)
@@ -160,26 +160,31 @@ class StreamCopies:
         return item
 
     def add_removed(self, original: str, corrected: str) -> None:
-        """Note what an edit removes; the events so far are then looked at again."""
+        """Note what an edit removes; `check` then looks for it in the events so far, too."""
         self.removed.add(original, corrected)
-        self._new_removed = self._new_removed or RemovedText()
-        self._new_removed.add(original, corrected)
+        if self._newly_removed is None:
+            self._newly_removed = RemovedText()
+        self._newly_removed.add(original, corrected)
 
     def check(self) -> None:
         """Raise `CopyStays` if a text in the events so far holds removed text, whole or in pieces."""
         grown_texts = self._reader.take_grown()
-        if self._new_removed is not None:
-            self._past.check(self._new_removed)
-            self._new_removed = None
+        if self._newly_removed is not None:
+            self._past.check(self._newly_removed)
+            self._newly_removed = None
+        for text in grown_texts:
+            self._check_new_pieces(text)
+            self._past.add(text)
+
+    def _check_new_pieces(self, text: SideText) -> None:
+        """Raise `CopyStays` if what has come of a text since the last check holds removed text."""
+        count, tail = self._checked.get(text.path, (0, ""))
+        latest = tail + "".join(text.pieces[count:])
+        if self.removed.is_quoted_in(latest, text.kind):
+            raise CopyStays(text.kind)
         # how much of a text's end is read again with later pieces, since a copy may begin there
         overlap = min(_SPREAD * self.removed.longest, max(_OVERLAP, _SPREAD * self.removed.longest_alike))
-        for text in grown_texts:
-            count, tail = self._checked.get(text.path, (0, ""))
-            latest = tail + "".join(text.pieces[count:])
-            if self.removed.is_quoted_in(latest, text.kind):
-                raise CopyStays(text.kind)
-            self._checked[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
-            self._past.add(text)
+        self._checked[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
 
 
 class _PastTexts:
@@ -189,8 +194,8 @@ class _PastTexts:
         self._grown_texts: dict[object, SideText] = {}
         """Texts that have grown since the last check, by path."""
         self._read: dict[object, tuple[int, str, str]] = {}
-        """By path, the number of pieces, their normalized text, and a rest that may end in half an escape."""
-        self._normal: dict[bool, dict[object, str]] = {False: {}, True: {}}
+        """By path, the number of pieces that were read, their normalized text, and an end that is not final yet."""
+        self._normalized: dict[bool, dict[object, str]] = {False: {}, True: {}}
         """The normalized texts by path; under True those of a kind in `ACTED_ON`, such as reasoning."""
         self._grams = {False: copies.Grams(), True: copies.Grams()}
         """Short stretches of these texts, which show quickly that most edits do not occur in them."""
@@ -201,23 +206,29 @@ class _PastTexts:
 
     def check(self, removed: RemovedText) -> None:
         """Raise `CopyStays` if one of the texts holds removed text."""
-        for path, text in self._grown_texts.items():
-            count, normal, unread = self._read.get(path, (0, "", ""))
-            unread += "".join(text.pieces[count:])
-            # Only text up to the last space is final: no escape holds a space, but one may be cut off after it.
-            end = unread.rfind(" ") + 1
-            is_acted_on = text.kind in copies.ACTED_ON
-            whole = normal + copies.normalize(unread[:end])
-            self._read[path] = (len(text.pieces), whole, unread[end:])
-            self._normal[is_acted_on][path] = whole + copies.normalize(unread[end:])
-            self._grams[is_acted_on].add(self._normal[is_acted_on][path], len(normal))
+        for text in self._grown_texts.values():
+            self._read_new_pieces(text)
         self._grown_texts.clear()
-        for is_acted_on, texts in self._normal.items():
+        for is_acted_on, texts in self._normalized.items():
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
             # looking into all texts for each edit would take quadratic time
             likely_texts = removed.narrow(self._grams[is_acted_on])
             if likely_texts is not None and likely_texts.is_quoted_in_normalized("\n".join(texts.values()), kind):
                 raise CopyStays(kind)
+
+    def _read_new_pieces(self, text: SideText) -> None:
+        """Normalize what has come of a text since the last check."""
+        count, final_text, end = self._read.get(text.path, (0, "", ""))
+        end += "".join(text.pieces[count:])
+        # Only text up to the last space is final: no escape holds a space, but one may be cut off after it.
+        final_length = end.rfind(" ") + 1
+        grown_text = final_text + copies.normalize(end[:final_length])
+        end = end[final_length:]
+        self._read[text.path] = (len(text.pieces), grown_text, end)
+        is_acted_on = text.kind in copies.ACTED_ON
+        normalized_text = grown_text + copies.normalize(end)
+        self._normalized[is_acted_on][text.path] = normalized_text
+        self._grams[is_acted_on].add(normalized_text, len(final_text))
 
 
 def event_value(frame: sse.EventFrame) -> Any:

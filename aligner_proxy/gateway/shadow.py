@@ -30,7 +30,7 @@ class ShadowCorrections:
     """Background corrections: at most `running` answers at a time and `waiting` in the queue; others are skipped."""
 
     def __init__(self, running: int, waiting: int) -> None:
-        self._limit = running + waiting
+        self._max_tasks = running + waiting
         self._slots = asyncio.Semaphore(running)
         self._tasks: set[asyncio.Task[None]] = set()
         """Running and waiting corrections."""
@@ -45,8 +45,9 @@ class ShadowCorrections:
         `correct` corrects and records the texts, also those that are skipped, unless all of them are.
         """
         skips = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
-        is_full = len(self._tasks) >= self._limit
-        if is_full or None not in skips:  # None: the text is to be corrected
+        is_full = len(self._tasks) >= self._max_tasks
+        corrects_any = None in skips  # None: the text is to be corrected
+        if is_full or not corrects_any:
             reasons = [skip or SkipReason.SHADOW_FULL for skip in skips]
             return [
                 metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, reason.value, exchange.index)
@@ -55,12 +56,7 @@ class ShadowCorrections:
         task = asyncio.create_task(self._run_correction(texts, correct))
         self._tasks.add(task)  # the loop itself keeps only weak references to tasks
         task.add_done_callback(self._finish_correction)
-        return [
-            Outcome(
-                Status.SKIPPED if skip else Status.SHADOW, skip and skip.value, exchange.answer, policy, exchange.index
-            )
-            for exchange, skip in zip(texts, skips, strict=True)
-        ]
+        return [_make_immediate_outcome(exchange, policy, skip) for exchange, skip in zip(texts, skips, strict=True)]
 
     def judge_alongside(self, exchange: Exchange, policy: Policy, judge: JudgeAnswer, own_count: int = 0) -> None:
         """Let the shadow aligner judge an answer if nothing else runs, else only count it as `shed` (left out).
@@ -69,7 +65,8 @@ class ShadowCorrections:
         answer.
         """
         # The current task may be the shadow correction whose answer this is.
-        if self.busy > own_count or self._tasks - {asyncio.current_task()} or self.judgements:
+        other_tasks = self._tasks - {asyncio.current_task()}
+        if self.busy > own_count or other_tasks or self.judgements:
             SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
             return
         task = asyncio.ensure_future(judge(exchange))
@@ -106,3 +103,10 @@ class ShadowCorrections:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a shadow correction failed (%s)", type(error).__name__)
+
+
+def _make_immediate_outcome(exchange: Exchange, policy: Policy, skip: SkipReason | None) -> Outcome:
+    """The outcome that the client gets of a text: `shadow` if it will be corrected, else skipped for this reason."""
+    status = Status.SHADOW if skip is None else Status.SKIPPED
+    reason = None if skip is None else skip.value
+    return Outcome(status, reason, exchange.answer, policy, exchange.index)

@@ -30,7 +30,7 @@ from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import corrected_texts, no_store
+from aligner_proxy.formats.base import corrected_texts, is_storing_forbidden
 from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose
 from aligner_proxy.formats.think_tags import DividedText, remove_tags
@@ -141,12 +141,12 @@ class _KindTreatments:
         treatments = {kind: policy.side_treatment(kind) for kind in SideKind}
         self.dropped = frozenset(kind for kind in DROPPED if treatments[kind] is SideTreatment.DROP)
         """Kinds that are removed."""
-        ending = (*_JUDGED_TREATMENTS, SideTreatment.BLOCK)
-        may_end = frozenset(kind for kind, treatment in treatments.items() if treatment in ending)
-        self.holding = frozenset(kind for kind in may_end if blocks_kind(policy, kind))
+        checked_treatments = (*_JUDGED_TREATMENTS, SideTreatment.BLOCK)
+        checked = frozenset(kind for kind, treatment in treatments.items() if treatment in checked_treatments)
+        self.blocking = frozenset(kind for kind in checked if blocks_kind(policy, kind))
         """Kinds that may block the answer, which therefore waits for them."""
         # Reasoning that cannot block the answer is scored in reasoning.py for the record.
-        self.looked_at = self.holding | (may_end - {SideKind.REASONING})
+        self.checked = self.blocking | (checked - {SideKind.REASONING})
         """Kinds that are judged here or block the answer."""
 
 
@@ -175,7 +175,7 @@ class SideTextJudge:
     async def score(self, kind: SideKind, text: str) -> Outcome:
         """The outcome of a side text of this kind, scored as an answer."""
         corrector = self.corrector_of(scoring_state(self.state, kind))
-        is_unstored = no_store(self.data, self.source)
+        is_unstored = is_storing_forbidden(self.data, self.source)
         return await corrector.correct_one(make_side_exchange(self.opening, 0, text, no_store=is_unstored))
 
 
@@ -221,7 +221,7 @@ class SideTexts:
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
             return None
         kinds = _KindTreatments(policy)
-        if not (kinds.dropped or kinds.looked_at):
+        if not (kinds.dropped or kinds.checked):
             return None
         judge = SideTextJudge(data, state, wire.first_exchange(data), corrector_of, source)
         return cls(judge, streamed=streamed)
@@ -256,7 +256,7 @@ class SideTexts:
 
     @contextlib.asynccontextmanager
     async def judge_alongside(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
-        """Context manager that yields a whole response without dropped kinds, and judges its side texts in parallel."""
+        """Context manager that yields a whole response without dropped kinds, and judges its side texts meanwhile."""
         remaining = self.drop_kinds(response)
         answers = [exchange.answer or "" for exchange in exchanges]
         self._tagged_reasoning = [exchange.tagged_reasoning for exchange in exchanges]
@@ -292,10 +292,10 @@ class SideTexts:
     @property
     def has_pending(self) -> bool:
         """Whether a text was read that may not be delivered yet."""
-        holding = self._current_kinds().holding
-        return not holding.isdisjoint(self._unjudgeable_kinds) or any(
-            text.kind in holding for text in self._reader.pending_texts()
-        )
+        blocking = self._current_kinds().blocking
+        if not blocking.isdisjoint(self._unjudgeable_kinds):
+            return True
+        return any(text.kind in blocking for text in self._reader.pending_texts())
 
     @property
     def is_growing(self) -> bool:
@@ -303,7 +303,8 @@ class SideTexts:
 
         The kind "other text" does not count, since it includes ids and similar values.
         """
-        return not self._current_kinds().holding.isdisjoint(self._grown_kinds - {SideKind.OTHER_TEXT})
+        grown_kinds = self._grown_kinds - {SideKind.OTHER_TEXT}
+        return not self._current_kinds().blocking.isdisjoint(grown_kinds)
 
     async def judge_pending(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
         """Judge text that is not part of `delivered`; raises `Blocked` if it may not be delivered.
@@ -315,14 +316,16 @@ class SideTexts:
             self.release_echoes()
         while self._unjudgeable_kinds:
             self.raise_if_blocked(self._unjudgeable_kinds.pop())
-        covering = (*delivered, *self._cleared_texts)
-        texts = [text for text in self._undecided_texts() if not (ended_only and text.kind in self._grown_kinds)]
-        uncovered: dict[SideKind, list[str]] = {}
+        texts = self._undecided_texts()
+        if ended_only:
+            texts = [text for text in texts if text.kind not in self._grown_kinds]
+        covering_texts = (*delivered, *self._cleared_texts)
+        uncovered_by_kind: dict[SideKind, list[str]] = {}
         for text in texts:
-            if uncovered_text := self._uncovered_text(text, covering):
-                uncovered.setdefault(text.kind, []).append(uncovered_text)
+            if uncovered_text := self._uncovered_text(text, covering_texts):
+                uncovered_by_kind.setdefault(text.kind, []).append(uncovered_text)
         # One judgement per kind, however many fields an upstream fills.
-        for kind, parts in uncovered.items():
+        for kind, parts in uncovered_by_kind.items():
             await self._judge_text(kind, _SEPARATOR.join(dict.fromkeys(parts)))
             # A text that repeats one of these later is not judged again.
             self._cleared_texts += parts
@@ -335,12 +338,15 @@ class SideTexts:
             fields = [name for name in ECHOED if name in text.path and len(text.pieces) == 1]
             text.is_released = any(text.pieces[0] in self._request_strings(name) for name in fields)
 
-    def _uncovered_text(self, text: SideText, covering: Sequence[str]) -> str:
-        """The part of a text that was not judged with another text and does not repeat the request."""
+    def _uncovered_text(self, text: SideText, covering_texts: Sequence[str]) -> str:
+        """The part of a text that is in none of `covering_texts` and does not repeat the request; it is to be judged.
+
+        Empty if there is none.
+        """
         # Without objectives nothing can be flagged. The request's texts are collected only if they may matter.
-        if not self._state.policy.objectives or not self._reader.uncovered_text(text, covering):
+        if not self._state.policy.objectives or not self._reader.uncovered_text(text, covering_texts):
             return ""
-        return self._reader.uncovered_text(text, (*covering, *self._echoed_texts(text)))
+        return self._reader.uncovered_text(text, (*covering_texts, *self._echoed_texts(text)))
 
     async def withhold_flagged_error(self, error: Exception) -> HTTPException | None:
         """Judge an upstream's error text and remove it from the error if it may not be delivered.
@@ -382,8 +388,11 @@ class SideTexts:
         upstream = UpstreamItems(source)
         has_failed = False
         async for item in upstream:
-            if has_failed or not isinstance(item, bytes | str):
-                yield item if has_failed else self.drop_kinds(item)
+            if has_failed:
+                yield item
+                continue
+            if not isinstance(item, bytes | str):
+                yield self.drop_kinds(item)
                 continue
             try:
                 frames = splitter.feed(item)
@@ -409,8 +418,8 @@ class SideTexts:
 
     def _undecided_texts(self) -> list[SideText]:
         """The texts that were read, concern the policy and are not released for delivery."""
-        looked_at = self._current_kinds().looked_at
-        return [text for text in self._reader.pending_texts() if text.kind in looked_at]
+        checked = self._current_kinds().checked
+        return [text for text in self._reader.pending_texts() if text.kind in checked]
 
     def _echoed_texts(self, text: SideText) -> list[str]:
         """Strings that the request sent in the field that contains `text`, such as `instructions`.
@@ -458,7 +467,9 @@ class SideTexts:
 def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], *, changed: bool) -> list[str]:
     """The answers as delivered: the corrected ones if `changed`, and the originals of the others."""
     texts = {exchange.index: exchange.answer or "" for exchange in exchanges}
-    return list((texts | (corrected_texts(outcomes) if changed else {})).values())
+    if changed:
+        texts |= corrected_texts(outcomes)
+    return list(texts.values())
 
 
 def is_clean(outcome: Outcome, policy: Policy) -> bool:

@@ -13,13 +13,13 @@ from litellm.proxy._types import ProxyException
 # An upstream stream may break with any exception. LiteLLM maps provider errors to its own types, but its internal
 # errors (ValueError, KeyError) end a stream as well. All are raised again after the items that had arrived.
 UPSTREAM_ERRORS = (Exception,)
-_QUOTING = ("message", "body", "litellm_debug_info", "provider_specific_fields")
+_QUOTING_ATTRIBUTES = ("message", "body", "litellm_debug_info", "provider_specific_fields")
 """Attributes of errors that may quote an upstream's text."""
 _ANSWER = re.compile(
     r"""["'](?:choices|output|output_text|content|content_block|delta|completion|candidates)\\*["']\s*:\s*[\\"'\[{]"""
 )
 """A field of an answer, as JSON, escaped JSON or a Python value."""
-_REFUSALS = range(400, 500)
+_REFUSAL_STATUSES = range(400, 500)
 """With these, the upstream says what is wrong with the request, which it may quote, and answers nothing."""
 
 
@@ -59,7 +59,7 @@ def is_from_upstream(error: Exception) -> bool:
 
 def quotes_answer(error: Exception) -> bool:
     """Whether an error holds an answer that LiteLLM could not read, such as one that was cut off."""
-    if not is_from_upstream(error) or getattr(error, "status_code", None) in _REFUSALS:
+    if not is_from_upstream(error) or getattr(error, "status_code", None) in _REFUSAL_STATUSES:
         return False
     return _ANSWER.search(str(error)) is not None
 
@@ -75,7 +75,7 @@ def withhold_message(error: Exception) -> HTTPException | None:
     if isinstance(error, httpx.HTTPStatusError):
         return HTTPException(error.response.status_code, message)
     error.args = (message,)
-    for name in _QUOTING:
+    for name in _QUOTING_ATTRIBUTES:
         if getattr(error, name, None) is not None:
             setattr(error, name, message if name == "message" else None)
     # The errors behind it may quote the upstream, too.

@@ -72,14 +72,17 @@ class _WebhookReport:
 def is_doubtful(outcome: Outcome) -> bool:
     """Whether to report an answer, because it was judged and a segment score is near the threshold."""
     target = outcome.policy.hand_off
-    margin = outcome.margin
     is_judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
-    return is_judged and target is not None and margin is not None and margin <= target.within
+    if target is None or outcome.margin is None or not is_judged:
+        return False
+    return outcome.margin <= target.within
 
 
 def sign_report(secret: bytes, at: int, body: bytes) -> str:
     """The signature header for a body sent at this time (seconds since the epoch)."""
-    return f"t={at},v1={hmac.new(secret, f'{at}.'.encode() + body, hashlib.sha256).hexdigest()}"
+    signed_bytes = f"{at}.".encode() + body
+    signature = hmac.new(secret, signed_bytes, hashlib.sha256).hexdigest()
+    return f"t={at},v1={signature}"
 
 
 class WebhookSender:
@@ -94,7 +97,7 @@ class WebhookSender:
         self._backoff = backoff
         self._task: asyncio.Task[None] | None = None
         """Sends the queued reports; None before the first one."""
-        self._failing = False
+        self._last_failed = False
         """Whether the last report failed, so that only the first of a series of failures is logged."""
 
     def offer(self, exchange: Exchange, outcome: Outcome, aligner_id: str) -> None:
@@ -143,14 +146,14 @@ class WebhookSender:
         except (_RetryLater, _Rejected, CorrectionError) as error:
             self._log_failure(str(error))
             return "failed"
-        self._failing = False
+        self._last_failed = False
         return "sent"
 
     def _log_failure(self, reason: str) -> None:
         """Log the reason, unless the report before this one failed, too."""
-        if not self._failing:
+        if not self._last_failed:
             log.error("hand_off: reports of doubtful answers fail (%s); answers are not affected", reason)
-        self._failing = True
+        self._last_failed = True
 
     async def _send_retrying(self, client: httpx.AsyncClient, target: HandOff, body: bytes) -> None:
         """Post a report, at most `ATTEMPTS` times while the webhook may still accept it."""

@@ -91,7 +91,7 @@ def test_answers_are_what_their_names_say() -> None:
 
 def test_the_fallbacks_are_too_many_for_the_gateway() -> None:
     (attack,) = (attack for attack in hostile.ATTACKS if attack.name == "fallbacks")
-    assert routing.too_many(attack.body(1)["fallbacks"])
+    assert routing.has_too_many_fallbacks(attack.body(1)["fallbacks"])
 
 
 async def test_hostile_clients_tell_what_they_got() -> None:

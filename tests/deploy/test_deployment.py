@@ -392,7 +392,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 
 def test_everybody_waits_longer_than_draining_takes() -> None:
     """`serve` gives LiteLLM its grace and then the engine; the engine alone needs its own."""
-    both = 2 * PACE.grace
+    both = 2 * PACE.grace_s
     alone = int(serve_engine.__kwdefaults__["grace_s"])
     seconds = re.search(r"TimeoutStopSec=(\d+)", UNIT)
     assert seconds is not None

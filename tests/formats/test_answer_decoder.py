@@ -39,7 +39,7 @@ def test_reasoning_stays_where_it_is_and_the_answer_is_read(form: Format) -> Non
             items = form.tell(pieces)
             decoder, events = decode(form, items)
             read = "".join(piece for event in events for _, piece in event.pieces)
-            of_pieces = [text for event in events if not event.wholes for text in event.divided_texts]
+            of_pieces = [text for event in events if not event.repeated_texts for text in event.divided_texts]
             (exchange,) = decoder.exchanges()
             if (
                 read != answer
@@ -62,7 +62,7 @@ def test_a_correction_goes_in_behind_the_reasoning(form: Format) -> None:
             for event in events:
                 new = [("XYZ" if first and number == 0 else "") for number, _ in enumerate(event.pieces)]
                 first = first and not event.pieces
-                items.append(event.with_texts(new, dict.fromkeys(event.wholes, "XYZ")))
+                items.append(event.with_texts(new, dict.fromkeys(event.repeated_texts, "XYZ")))
             if form.read(items) != before + "XYZ":
                 failures.append(pieces)
     assert failures == []
@@ -155,7 +155,7 @@ def test_an_answer_that_has_begun_is_not_looked_at(monkeypatch: pytest.MonkeyPat
 def test_texts_that_come_only_as_a_whole() -> None:
     items = [item for item in BY_NAME["responses"].tell([f"{THINK}So it is."]) if not kind(item).endswith("delta")]
     _, events = decode(BY_NAME["responses"], items)
-    edited = [event.with_texts([], dict.fromkeys(event.wholes, "XYZ")) for event in events]
+    edited = [event.with_texts([], dict.fromkeys(event.repeated_texts, "XYZ")) for event in events]
     (body,) = [item for item in edited if kind(item) == "response.completed"]
     assert f'"text":"{THINK}XYZ"' in body.model_dump_json()  # type: ignore[attr-defined]
     _, events = decode(BY_NAME["responses"], items, drop=True)

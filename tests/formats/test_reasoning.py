@@ -244,7 +244,7 @@ def test_a_stream_with_reasoning_in_its_text() -> None:
         sizes = []
         for item in items:
             reader.feed(item)
-            sizes.append(reader.size)
+            sizes.append(reader.piece_count)
         assert reader.texts == {0: THOUGHT}, form.name
         assert sizes[-1] in sizes[:-1], "what follows the reasoning adds nothing to it"
         dropper = reasoning.open_stream({}, drop=True)

@@ -22,7 +22,7 @@ from typing import Any
 from aligner_proxy import formats
 from aligner_proxy.formats.responses import kind_of
 from aligner_proxy.gateway.guardrail import Blocked
-from aligner_proxy.gateway.streaming.line import PACKED_FROM
+from aligner_proxy.gateway.streaming.event_queue import PACKED_FROM
 from aligner_proxy.types import Outcome
 from tests.e2e.scripted_answers import GOOD, RUDE
 from tests.fuzz import released

@@ -160,32 +160,32 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNames
     ],
 )
 def test_the_bound_is_the_senders(headers: list[tuple[str, str]], query: str, bound: int | None) -> None:
-    assert body_limits.sender_bound(scope(*headers, query=query)) == bound
+    assert body_limits.find_sender_limit(scope(*headers, query=query)) == bound
 
 
 def test_where_litellm_knows_the_keys_there_is_no_bound(server: types.SimpleNamespace) -> None:
     server.general_settings = {"custom_auth_settings": {"mode": "auto"}}
-    assert body_limits.sender_bound(scope()) is None
+    assert body_limits.find_sender_limit(scope()) is None
     server.general_settings = {}
     server.user_custom_auth = None
-    assert body_limits.sender_bound(scope()) is None
+    assert body_limits.find_sender_limit(scope()) is None
 
 
 def test_without_readable_keys_everybody_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("- 1\n")
     monkeypatch.setenv("ALIGNER_PROXY_KEYS", str(broken))
-    assert body_limits.sender_bound(scope(("authorization", "Bearer k1"))) == MIB
+    assert body_limits.find_sender_limit(scope(("authorization", "Bearer k1"))) == MIB
 
 
 def test_an_application_is_wrapped_once_before_it_runs_and_while_it_runs() -> None:
     app = Starlette()
     for _ in range(2):
-        add_layer(app, BodyLimitMiddleware, bound=lambda _: None)
+        add_layer(app, BodyLimitMiddleware, find_limit=lambda _: None)
     assert [middleware.cls for middleware in app.user_middleware] == [BodyLimitMiddleware]
     app = Starlette()
     app.middleware_stack = app.build_middleware_stack()
     for _ in range(2):
-        add_layer(app, BodyLimitMiddleware, bound=lambda _: None)
+        add_layer(app, BodyLimitMiddleware, find_limit=lambda _: None)
     assert isinstance(app.middleware_stack, BodyLimitMiddleware)
     assert not isinstance(app.middleware_stack.app, BodyLimitMiddleware)

@@ -117,7 +117,7 @@ async def test_where_another_group_answers_that_one_edits(
 ) -> None:
     routes = [{**ROUTE, "editor": first}, {"match": {}, "objectives": ["harmless"], "editor": "upstream"}]
     guard, opening = guarded(tmp_path, monkeypatch, {"routes": routes})
-    monkeypatch.setattr(routing, "answering_group", lambda *_: "fallback")
+    monkeypatch.setattr(routing, "find_answering_group", lambda *_: "fallback")
     await guard.async_post_call_success_hook(data(), user(team_id="acme"), answer(RUDE))
     assert opening.groups == ["fallback"]
     assert opening.chat.payers[0]["user_api_key_team_id"] == "acme"

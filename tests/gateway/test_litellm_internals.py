@@ -82,8 +82,8 @@ async def test_litellm_counts_for_every_key_at_once(monkeypatch: pytest.MonkeyPa
 def test_litellm_checks_no_more_fallbacks_than_we_let_it(place: str, inside: bool) -> None:
     from litellm.proxy.auth import auth_utils
 
-    litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
-    litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+    litellm_internals.bound_fallbacks(routing.has_too_many_fallbacks, routing.TOO_MANY_FALLBACKS)
+    litellm_internals.bound_fallbacks(routing.has_too_many_fallbacks, routing.TOO_MANY_FALLBACKS)
     few: list[Any] = ["gpt"] * routing.MAX_FALLBACKS
     many: list[Any] = [{"model": "gpt", "fallbacks": ["a"] * 50_000}] if inside else [{"model": "gpt"}] * 50_000
 

@@ -73,7 +73,7 @@ def test_every_name_leads_to_its_groups(model: str, names: tuple[str, tuple[str,
 def test_other_names_of_a_request_lead_to_their_groups_if_they_are_any(
     written: tuple[str, ...], further: tuple[str, ...]
 ) -> None:
-    assert routing.further_names(written, "plain", None) == further
+    assert routing.list_other_names(written, "plain", None) == further
 
 
 def test_an_upstream_model_leads_to_every_group_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +95,12 @@ def test_who_answered_is_what_litellm_keeps_beside_the_response() -> None:
     response = ModelResponse()
     response._hidden_params["model_id"] = "third"
     deployment = SimpleNamespace(model_name="support")
-    assert routing.answering_group({"deployment": deployment}, response) == "plain"
-    assert routing.answering_group({"deployment": deployment}, ModelResponse()) == "support"
-    assert routing.answering_group({"deployment": deployment}, {"_hidden_params": {"model_id": "wild"}}) == "openai/*"
-    assert routing.answering_group({}, b"data: {}") is None
+    assert routing.find_answering_group({"deployment": deployment}, response) == "plain"
+    assert routing.find_answering_group({"deployment": deployment}, ModelResponse()) == "support"
+    assert (
+        routing.find_answering_group({"deployment": deployment}, {"_hidden_params": {"model_id": "wild"}}) == "openai/*"
+    )
+    assert routing.find_answering_group({}, b"data: {}") is None
 
 
 def test_a_group_with_a_wildcard_is_the_one_that_was_asked_by_any_name_it_fits() -> None:
@@ -134,9 +136,9 @@ def _data(url: str, **body: Any) -> dict[str, Any]:
     ],
 )
 def test_names_in_the_address(path: str, names: tuple[str, ...]) -> None:
-    assert routing.written_names(_data(f"http://gateway:4000{path}", model="x")) == (*names, "x")
+    assert routing.list_written_names(_data(f"http://gateway:4000{path}", model="x")) == (*names, "x")
 
 
 def test_what_is_no_name_is_left_out() -> None:
-    assert routing.written_names(_data("http://g/v1/responses?model=", model=["a"])) == ()
-    assert routing.written_names({}) == ()
+    assert routing.list_written_names(_data("http://g/v1/responses?model=", model=["a"])) == ()
+    assert routing.list_written_names({}) == ()

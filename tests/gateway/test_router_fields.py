@@ -12,8 +12,8 @@ from aligner_proxy.gateway.routing import (
     MAX_FALLBACKS,
     RouterFieldRefused,
     check_router_fields,
-    directing_fields,
-    further_models,
+    list_fallback_models,
+    list_router_fields,
 )
 
 MESSAGES = [{"role": "user", "content": "What?"}]
@@ -97,7 +97,7 @@ def test_extra_body_cannot_go_over_the_body(field: str) -> None:
 
 def test_what_litellm_adds_by_itself_is_not_the_clients() -> None:
     data = sent()
-    assert "router_settings_override" in directing_fields()
+    assert "router_settings_override" in list_router_fields()
     check_router_fields(data, ())
 
 
@@ -113,7 +113,7 @@ def test_what_litellm_adds_by_itself_is_not_the_clients() -> None:
 )
 def test_the_models_that_may_answer_besides(fallbacks: Any, models: tuple[str, ...]) -> None:
     check_router_fields(sent(fallbacks=fallbacks), ())
-    assert further_models(sent(fallbacks=fallbacks)) == models
+    assert list_fallback_models(sent(fallbacks=fallbacks)) == models
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_opened_lists_of_fallbacks_count_like_fallbacks() -> None:
     opened = ("context_window_fallbacks", "fallbacks")
     body = sent(context_window_fallbacks=[{"gpt": ["a"]}], fallbacks=[{"model": "b", "temperature": 0}])
     check_router_fields(body, opened)
-    assert further_models(body) == ("b", "a")
+    assert list_fallback_models(body) == ("b", "a")
 
 
 @pytest.mark.parametrize("tags", [["t"] * 129, ["t" * 1001]])
@@ -180,7 +180,7 @@ def test_a_name_longer_than_any_is_refused() -> None:
 
 
 def test_the_list_follows_litellm() -> None:
-    names = directing_fields()
+    names = list_router_fields()
     assert {"order", "weight", "model_info", "silent_model", "auto_router_config", "tag_filtering_match_any"} <= names
     assert not names & {"model", "messages", "metadata", "tags", "user", "temperature", "api_key", "fallbacks"}
-    assert routing.directing_fields() is names
+    assert routing.list_router_fields() is names

@@ -22,7 +22,7 @@ from aligner_proxy.gateway.process.memory_limit import MemoryLimit, largest_mb
 from aligner_proxy.gateway.process.supervisor import ChildProcess, EngineProcess, Generation, Pace, Ready
 
 WAIT_S = 20.0
-QUICK = Pace(first=0.05, most=0.2, stable=60, grace=WAIT_S)
+QUICK = Pace(first_pause_s=0.05, longest_pause_s=0.2, stable_s=60, grace_s=WAIT_S)
 
 # A child writes what happens to it, one word a line, and ends on SIGTERM. A gateway is held: it waits for a line.
 CHILD = """
@@ -224,7 +224,7 @@ async def test_a_restart_that_does_not_get_ready_is_given_up(log: Path, caplog: 
             engine = EngineProcess(made.engine.child, never)
             return Generation(engine, made.gateway, never) if self.made > 1 else made
 
-    running = asyncio.create_task(supervisor.run(Slow(log).make, replace(QUICK, start=0.3)))
+    running = asyncio.create_task(supervisor.run(Slow(log).make, replace(QUICK, start_s=0.3)))
     await until(started(log, "gateway1"))
     os.kill(os.getpid(), signal.SIGHUP)
     await until(lambda: "not ready after 0.3 s" in caplog.text)
@@ -287,7 +287,9 @@ class NotAgain(Generations):
 async def test_a_gateway_that_does_not_come_back_is_tried_again_with_growing_pauses(
     log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    running = asyncio.create_task(supervisor.run(NotAgain(log).make, replace(QUICK, first=0.1, most=0.2)))
+    running = asyncio.create_task(
+        supervisor.run(NotAgain(log).make, replace(QUICK, first_pause_s=0.1, longest_pause_s=0.2))
+    )
     await until(started(log, "gateway1"))
     await asyncio.sleep(0.1)
     os.kill(pids(log)[-1], signal.SIGKILL)
@@ -314,7 +316,7 @@ subprocess.run([sys.executable, "-c", code, log, name, *more])
 async def test_the_processes_of_a_killed_child_end_before_the_next_one_starts(
     log: Path, manner: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_REST_S", 0.3)
+    monkeypatch.setattr(supervisor, "_SUBPROCESSES_S", 0.3)
     parent = ChildProcess("gateway", [sys.executable, "-c", PARENT, CHILD, str(log), "worker", *manner])
     await parent.start()
     await until(started(log, "worker"))
@@ -353,7 +355,7 @@ async def until_renewed(log: Path, times: int, pace: Pace, *, restart: bool = Fa
 
 
 async def test_a_gateway_that_holds_too_much_is_replaced_and_the_engine_stays(log: Path) -> None:
-    assert await until_renewed(log, 2, replace(QUICK, stable=0.0)) == 0
+    assert await until_renewed(log, 2, replace(QUICK, stable_s=0.0)) == 0
     said = lines(log)
     assert said[:5] == [
         "engine1 started",
@@ -369,13 +371,13 @@ async def test_a_gateway_that_holds_too_much_is_replaced_and_the_engine_stays(lo
 
 
 async def test_a_whole_restart_after_it_ends_the_shared_engine(log: Path) -> None:
-    assert await until_renewed(log, 1, replace(QUICK, stable=1.0), restart=True) == 0
+    assert await until_renewed(log, 1, replace(QUICK, stable_s=1.0), restart=True) == 0
     assert not any(map(alive, pids(log)))
 
 
 async def test_a_new_gateway_is_not_replaced_at_once(log: Path) -> None:
     running = asyncio.create_task(
-        supervisor.run(Generations(log).make, replace(QUICK, stable=600.0), memory=limited(log))
+        supervisor.run(Generations(log).make, replace(QUICK, stable_s=600.0), memory=limited(log))
     )
     await until(lambda: "gateway1 stopped" in lines(log))
     await asyncio.sleep(0.6)  # three looks and more
@@ -406,7 +408,7 @@ class ToldMemory(Limited):
 
 async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, caplog: pytest.LogCaptureFixture) -> None:
     memory = ToldMemory(most_mb=1, look_s=0.05, log=log)
-    pace = replace(QUICK, grace=0.2, last=0.2)
+    pace = replace(QUICK, grace_s=0.2, short_grace_s=0.2)
     running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
     await until(started(log, "gateway2"))
     first, second = pids(log)[1:]
@@ -423,7 +425,7 @@ async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, cap
 
 async def test_a_third_gateway_starts_only_when_the_first_has_ended(log: Path) -> None:
     memory = ToldMemory(most_mb=1, look_s=0.05, log=log)
-    pace = replace(QUICK, grace=0.2, last=0.2, stable=0.0)
+    pace = replace(QUICK, grace_s=0.2, short_grace_s=0.2, stable_s=0.0)
     running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
     await until(started(log, "gateway2"))
     await asyncio.sleep(0.5)  # near the limit all that time

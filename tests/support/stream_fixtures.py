@@ -60,7 +60,8 @@ def replayed(wire: Wire, items: Sequence[object], outcomes: Sequence[Outcome]) -
 
     return [
         event.with_texts(
-            [new(index, piece) for index, piece in event.pieces], {i: texts[i] for i in event.wholes if i in texts}
+            [new(index, piece) for index, piece in event.pieces],
+            {index: texts[index] for index in event.repeated_texts if index in texts},
         )
         for event in events
     ]

@@ -24,10 +24,10 @@ JudgeBatch = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
 TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key of a text in it."""
 _TOOL_CALLS = "tool_calls"
-_ANSWERED = "afterRequestHook"
+_ANSWER_EVENT = "afterRequestHook"
 """Portkey's event for an answer; other events concern prompts."""
 _TEXT = "text"
-_ROLES = ("system", "instructions", "messages", "prompt", "input")
+_CONVERSATION_FIELDS = ("system", "instructions", "messages", "prompt", "input")
 """Request fields that hold the conversation, in its order."""
 
 
@@ -61,12 +61,12 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
     texts = body.texts or ()
     if body.input_type == "request" or not (texts or body.tool_calls):
         return {"action": "NONE"}
-    objectives = (body.additional_provider_specific_params or GenericSettings()).objectives
+    settings = body.additional_provider_specific_params or GenericSettings()
     answers = AnswerBatch(
         texts=texts,
         messages=[message.model_dump() for message in body.structured_messages or ()],
         model=body.model,
-        objectives=objectives,
+        objectives=settings.objectives,
         # The body does not say which of the answers made the calls.
         finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
         call_id=body.litellm_call_id,
@@ -126,7 +126,9 @@ class WebhookRequest(_Foreign):
 
 async def judge_webhook(body: WebhookRequest, judge: JudgeBatch) -> dict[str, Any]:
     """The verdict in the format of agentgateway or Portkey; prompts always pass."""
-    return await (_judge_portkey(body, judge) if body.body is None else _judge_agentgateway(body.body, judge))
+    if body.body is None:
+        return await _judge_portkey(body, judge)
+    return await _judge_agentgateway(body.body, judge)
 
 
 async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict[str, Any]:
@@ -134,10 +136,9 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict
     if not body.choices:
         return {"action": {"reason": "prompts are not judged"}}  # an action without a body lets the message pass
     try:
+        texts = [choice.message.content for choice in body.choices]
         other_fields = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
-        result = await judge(
-            AnswerBatch(texts=[choice.message.content for choice in body.choices], side_content=other_fields)
-        )
+        result = await judge(AnswerBatch(texts=texts, side_content=other_fields))
     except Blocked as error:
         return {"action": {"body": error.message, "status_code": error.status_code, "reason": error.message}}
     reason = result.state.status.value
@@ -152,7 +153,7 @@ async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, A
     """The Portkey verdict: whether the answer may pass, with the corrected response if there is one."""
     request = body.request.content or {}
     response = body.response.content or {}
-    if body.event_type != _ANSWERED or not (response or body.response.model_extra):
+    if body.event_type != _ANSWER_EVENT or not (response or body.response.model_extra):
         return {"verdict": True}
     places = list(_find_texts(response))
     model = request.get("model")
@@ -183,14 +184,19 @@ def _find_texts(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
     for choice in _list_objects(response.get("choices")):
         reason = _finish_reason(choice.get("finish_reason"))
         message = choice.get("message")
-        places = _find_texts_under(message, "content") if isinstance(message, dict) else ()
-        yield from ((place, reason) for place in (*places, *_find_texts_under(choice, "text")))
+        if isinstance(message, dict):
+            for place in _find_texts_under(message, "content"):
+                yield place, reason
+        for place in _find_texts_under(choice, "text"):
+            yield place, reason
     reason = _finish_reason(response.get("stop_reason"))
     for item in (response, *_list_objects(response.get("output"))):
-        yield from ((place, reason) for place in _find_texts_under(item, "content"))
+        for place in _find_texts_under(item, "content"):
+            yield place, reason
 
 
 def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
+    """The text in this field of an object, or the texts of the parts in it."""
     if isinstance(holder.get(key), str):
         yield holder, key
     for part in _list_objects(holder.get(key)):
@@ -212,7 +218,7 @@ def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -
 
 def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The turns before the answer, as chat messages, from a request of any endpoint."""
-    for name in _ROLES:
+    for name in _CONVERSATION_FIELDS:
         value = request.get(name)
         # In Messages requests `system` may be a list of blocks instead of a text.
         if isinstance(value, str) or (name == "system" and value):
@@ -223,7 +229,9 @@ def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any
 
 def _list_objects(value: object) -> list[dict[str, Any]]:
     """The JSON objects in a list; empty for anything else."""
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    if not isinstance(value, list):
+        return []
+    return [entry for entry in value if isinstance(entry, dict)]
 
 
 def _finish_reason(value: object) -> str:

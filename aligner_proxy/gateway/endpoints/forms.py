@@ -65,8 +65,11 @@ class AlignBody(_Body):
 @lru_cache(maxsize=8)
 def align_form(extensions: Extensions) -> type[AlignBody]:
     """The request body model of `POST /v1/align`, extended with the fields of plugins."""
-    fields = extensions.body_fields
-    return extend_model(AlignBody, {f.name: (f.type, Field(default=f.default, description=f.about)) for f in fields})
+    plugin_fields = {
+        field.name: (field.type, Field(default=field.default, description=field.about))
+        for field in extensions.body_fields
+    }
+    return extend_model(AlignBody, plugin_fields)
 
 
 class AlignSegment(_Body):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -90,20 +91,25 @@ class AnswerBatch:
     def make_response(self) -> ModelResponse:
         """A chat completion with each answer as a choice, as an upstream would have returned it."""
         # "tool_calls" is a finish reason and also the field with the calls
-        reasons = self.finish_reasons or [_TOOL_CALLS if self.tool_calls else STOP] * len(self.texts)
-        calls = {_TOOL_CALLS: [dict(call) for call in self.tool_calls]} if self.tool_calls else {}
-        choices = [
-            {"index": index, "finish_reason": reason, "message": {"role": "assistant", "content": text, **calls}}
-            for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True))
-        ]
+        usual_reason = _TOOL_CALLS if self.tool_calls else STOP
+        reasons = self.finish_reasons or [usual_reason] * len(self.texts)
+        choices: list[dict[str, Any]] = []
+        for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True)):
+            message: dict[str, Any] = {"role": "assistant", "content": text}
+            if self.tool_calls:
+                message[_TOOL_CALLS] = [dict(call) for call in self.tool_calls]
+            choices.append({"index": index, "finish_reason": reason, "message": message})
         side_content = {} if self.side_content is None else {SIDE_CONTENT: self.side_content}
         return ModelResponse(choices=choices, **side_content)
 
     def make_data(self) -> dict[str, Any]:
         """The request data as LiteLLM passes it to hooks."""
         data: dict[str, Any] = {"messages": [dict(message) for message in self.messages]}
-        data |= {"tools": [dict(tool) for tool in self.tools]} if self.tools else {}
-        return data | ({"model": self.model} if self.model else {})
+        if self.tools:
+            data["tools"] = [dict(tool) for tool in self.tools]
+        if self.model:
+            data["model"] = self.model
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +140,16 @@ class JudgedBatch:
         if not self.state.is_enforced:
             return [0] * len(self.after)
         outcomes = {outcome.index: outcome for outcome in self.state.outcomes}
-        texts = zip(self.before, self.after, strict=True)
-        return [count_undecided(*pair, outcomes.get(index)) for index, pair in enumerate(texts)]
+        return [
+            count_undecided(before, after, outcomes.get(index))
+            for index, (before, after) in enumerate(zip(self.before, self.after, strict=True))
+        ]
 
     async def make_report(self) -> AlignAnswer:
         """The report on the first answer, with its scores and edits."""
         outcome = self.state.outcomes[0]
-        before, after = self.before[0], self.after[0]
+        before = self.before[0]
+        after = self.after[0]
         changes = await run_off_loop(len(before), partial(list_changes, before, after, outcome))
         return AlignAnswer(
             id=self.state.call_id,
@@ -168,13 +177,16 @@ async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, 
             corrected = await hooks.async_post_call_success_hook(data, caller, response)
     except ProxyException as error:
         state = find_state(data)
-        error.headers = {**(state.headers() if state else {}), **error.headers}
+        if state is not None:
+            error.headers = {**state.headers(), **error.headers}
         raise
     delivered = response if corrected is None else corrected
     state = find_state(data)
     assert state is not None  # the first hook creates it
     after = [choice.message.content or "" for choice in delivered.choices]
-    calls = [call.model_dump() for call in delivered.choices[0].message.tool_calls or ()] if answers.tool_calls else ()
+    calls = []
+    if answers.tool_calls:
+        calls = [call.model_dump() for call in delivered.choices[0].message.tool_calls or ()]
     return JudgedBatch(answers.texts, after, state, calls)
 
 
@@ -194,36 +206,43 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     if before == after:
         return []
     names = client_names(outcome.policy.objectives)
-    flagged = list(_flagged_ranges(before, outcome))
-    ranges = list(_finding_ranges(after, outcome))
+    flagged_ranges = list(_list_flagged_ranges(before, outcome))
+    finding_ranges = list(_list_finding_ranges(after, outcome))
     changes = []
     shift = 0
     for start, end, text in find_edits(before, after):
-        # An insertion has no characters of its own and counts as touching the segment at its place.
-        touched = [segment for first, last, segment in flagged if first < max(end, start + 1) and start <= last]
-        worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
-        name = outcome.objective_of(worst) if worst else None
-        score = _finite_score(worst.score) if worst else None
+        segment = _find_worst_segment(flagged_ranges, start, end)
         # Findings are placed in the delivered text, flagged segments in the original.
-        delivered_range = (start + shift, start + shift + len(text))
-        findings = [
-            finding for first, last, finding in ranges if first < delivered_range[1] and delivered_range[0] < last
-        ]
-        source = ", ".join(dict.fromkeys(finding.source for finding in findings)) or None
-        objective = names.get(name, name) if name else findings[0].against if findings else None
-        prefix, suffix = _equal_ends(before[start:end], text)
+        new_start = start + shift
+        new_end = new_start + len(text)
+        findings = [finding for first, stop, finding in finding_ranges if first < new_end and new_start < stop]
+        objective = findings[0].against if findings else None
+        name = None if segment is None else outcome.objective_of(segment)
+        if name:
+            objective = names.get(name, name)
+        sources = dict.fromkeys(finding.source for finding in findings)
+        prefix, suffix = _count_equal_ends(before[start:end], text)
         changes.append(
             TextEdit(
                 start=start + prefix,
                 end=end - suffix,
                 text=text[prefix : len(text) - suffix],
                 objective=objective,
-                score=score,
-                source=source,
+                score=None if segment is None else _finite_score(segment.score),
+                source=", ".join(sources) or None,
             ),
         )
         shift += len(text) - (end - start)  # how far later text has moved in the delivered answer
     return changes
+
+
+def _find_worst_segment(
+    flagged_ranges: Sequence[tuple[int, int, SegmentScore]], start: int, end: int
+) -> SegmentScore | None:
+    """The flagged segment with the highest score among those that an edit from `start` to `end` touches."""
+    end = max(end, start + 1)  # an insertion has no characters of its own, and counts as one character wide
+    touched = [segment for first, last, segment in flagged_ranges if first < end and start <= last]
+    return max(touched, key=lambda segment: segment.score or 0.0, default=None)
 
 
 def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
@@ -238,7 +257,7 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
         return len(after)
     edits = list(find_edits(before, after))
     end = offset + segments[-1].start
-    for first, last, _ in _flagged_ranges(before, outcome):
+    for first, last, _ in _list_flagged_ranges(before, outcome):
         # a flagged sentence that no edit touches was kept; an insertion counts as one character wide
         if not any(start <= last and first < max(stop, start + 1) for start, stop, _ in edits):
             end = min(end, first)
@@ -252,8 +271,11 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
     return len(after) - len(after[: end + shift].rstrip())
 
 
-def _equal_ends(old: str, new: str) -> tuple[int, int]:
-    """(prefix, suffix): how many characters two texts share at the beginning and at the end, in whole words only."""
+def _count_equal_ends(old: str, new: str) -> tuple[int, int]:
+    """How many characters two texts share at their beginning, and at their end, in whole words only.
+
+    For example "two red cars" and "two blue cars" share 4 and 5 characters.
+    """
     prefix = common_prefix_length(old, new)
     while prefix and not (is_word_boundary(old, prefix) and is_word_boundary(new, prefix)):
         prefix -= 1
@@ -263,7 +285,7 @@ def _equal_ends(old: str, new: str) -> tuple[int, int]:
     return prefix, suffix
 
 
-def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
+def _list_finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
     """(start, end, finding) of each replacement that stages made, by position in the delivered text."""
     # Findings count from the beginning of the answer, after reasoning in tags, and in the text without earlier
     # replacements; `shift` leads from there to the delivered text.
@@ -278,7 +300,7 @@ def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Fi
         shift += len(finding.text) - (finding.end - finding.start)
 
 
-def _flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
+def _list_flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
     """(first, last, segment) of each flagged segment; none if the judged segments are not those of the whole answer."""
     offset = find_answer(text)
     answer = text[offset:]
@@ -295,5 +317,5 @@ def _flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, Seg
 
 
 def _finite_score(score: float | None) -> float | None:
-    """The score; None if it is infinite."""
-    return score if score is not None and abs(score) < float("inf") else None  # JSON has no infinity
+    """The score; None if it is infinite, since JSON has no infinity."""
+    return None if score is None or math.isinf(score) else score

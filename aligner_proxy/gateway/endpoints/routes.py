@@ -63,11 +63,11 @@ def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -
 
     `auth` is the FastAPI dependency that authenticates the caller.
     """
-    is_served = app in _hooks
+    has_endpoints = app in _hooks
     _hooks[app] = hooks
-    if not is_served:
-        app.include_router(_router(auth, align_form(hooks.pipeline.extensions)))
-        app.include_router(_plugin_router(hooks, auth))
+    if not has_endpoints:
+        app.include_router(_make_router(auth, align_form(hooks.pipeline.extensions)))
+        app.include_router(_make_plugin_router(hooks, auth))
         app.openapi_schema = None  # FastAPI's stored document lacks the new routes
 
 
@@ -86,12 +86,12 @@ def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
     return judge_with_hooks
 
 
-def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
+def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
     """The routes of the gateway's own endpoints; `align_body` is the form of `POST /v1/align` with plugins' fields."""
     authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 
-    @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_body_schema(align_body))
+    @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_describe_body(align_body))
     async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
         """Judge and correct an answer that you send, in the same way as a proxied answer."""
         body = await parse_body(request, align_body)
@@ -99,13 +99,13 @@ def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
         response.headers.update(result.headers)
         return await result.make_report()
 
-    @router.post(GENERIC_GUARDRAIL, openapi_extra=_body_schema(adapters.GenericRequest))
+    @router.post(GENERIC_GUARDRAIL, openapi_extra=_describe_body(adapters.GenericRequest))
     async def generic_guardrail(request: Request, caller: Any = authenticated) -> JSONResponse:
         """Guardrail for another LiteLLM proxy: `guardrail: generic_guardrail_api`, with this gateway as api_base."""
         body = await parse_body(request, adapters.GenericRequest)
         return JSONResponse(await adapters.judge_generic_guardrail(body, _make_judge(request, caller)))
 
-    @router.post(WEBHOOK, openapi_extra=_body_schema(adapters.WebhookRequest))
+    @router.post(WEBHOOK, openapi_extra=_describe_body(adapters.WebhookRequest))
     async def webhook(request: Request, caller: Any = authenticated) -> JSONResponse:
         """Webhook guardrail for agentgateway or Portkey."""
         body = await parse_body(request, adapters.WebhookRequest)
@@ -114,15 +114,15 @@ def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
     forms: Mapping[str, type[DecisionForm]] = {DECISIONS: OpenAIDecision, SYSTEM_ONE: SystemOneDecision}
     for path, form in forms.items():
         name = path.rpartition("/")[2]
-        function = _make_decision_route(form, authenticated)
+        function = _make_decision_function(form, authenticated)
         about = f"Ask questions about a text in the form of LiteLLM's `{name}` requests; each question is an objective."
         router.add_api_route(
-            path, function, methods=["POST"], name=name, description=about, openapi_extra=_body_schema(form)
+            path, function, methods=["POST"], name=name, description=about, openapi_extra=_describe_body(form)
         )
     return router
 
 
-def _make_decision_route(form: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
+def _make_decision_function(form: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
     """The function that FastAPI calls for questions in this form."""
 
     async def answer(request: Request, caller: Any = authenticated) -> JSONResponse:
@@ -132,11 +132,12 @@ def _make_decision_route(form: type[DecisionForm], authenticated: Any) -> Callab
     return answer
 
 
-def _plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
+def _make_plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
+    """The routes of the endpoints that plugins bring."""
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
     for plugin_endpoint in hooks.endpoints.values():
         endpoint = plugin_endpoint.endpoint
-        function = _make_route(endpoint, Depends(auth))
+        function = _make_plugin_function(endpoint, Depends(auth))
         _plugin_endpoints[function] = endpoint
         router.add_api_route(
             endpoint.path,
@@ -147,12 +148,12 @@ def _plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
             status_code=endpoint.status,
             response_model=endpoint.answer,
             responses={status: {"description": text} for status, text in endpoint.errors.items()},
-            openapi_extra=_body_schema(endpoint.body),
+            openapi_extra=_describe_body(endpoint.body),
         )
     return router
 
 
-def _make_route(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
+def _make_plugin_function(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
     """The function that FastAPI calls for a plugin's endpoint."""
 
     async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
@@ -176,19 +177,24 @@ async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) ->
     return answer
 
 
-def _body_schema(form: type[BaseModel]) -> dict[str, Any]:
+def _describe_body(form: type[BaseModel]) -> dict[str, Any]:
     """The OpenAPI entry of a body that the route parses itself, since FastAPI's errors lack LiteLLM's format."""
     schema = form.model_json_schema()
-    content = {"application/json": {"schema": _inline_schema(schema, schema.pop("$defs", {}))}}
+    definitions = schema.pop("$defs", {})
+    content = {"application/json": {"schema": _inline_schema(schema, definitions)}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _inline_schema(schema: Any, parts: Mapping[str, Any]) -> Any:
-    """A schema with its `$defs` inlined, because their references would not resolve in an OpenAPI document."""
+def _inline_schema(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema with each reference to a definition (`$ref`) replaced by the definition of that name.
+
+    In an OpenAPI document the references would not resolve.
+    """
     if isinstance(schema, list):
-        return [_inline_schema(entry, parts) for entry in schema]
+        return [_inline_schema(entry, definitions) for entry in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        return _inline_schema(parts[schema["$ref"].rpartition("/")[2]], parts)
-    return {name: _inline_schema(value, parts) for name, value in schema.items()}
+        name = schema["$ref"].rpartition("/")[2]
+        return _inline_schema(definitions[name], definitions)
+    return {name: _inline_schema(value, definitions) for name, value in schema.items()}

@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STDERR = 2
 """File descriptor of standard error."""
-_REST_S = 5.0
+_SUBPROCESSES_S = 5.0
 """Seconds that the subprocesses of an ended child get to finish."""
-_LOOK_S = 0.05
+_CHECK_EVERY_S = 0.05
 """Seconds between two checks whether those subprocesses have ended."""
 
 Ready = Callable[[], Awaitable[None]]
@@ -47,18 +47,18 @@ Ready = Callable[[], Awaitable[None]]
 class Pace:
     """Pauses and time limits of the supervisor, in seconds.
 
-    The pause before a restart grows from `first` to `most`, and is reset once a child has run for `stable` seconds.
-    Running requests get `grace` seconds at shutdown, `handover` seconds when a new generation serves, and `last`
-    seconds when memory is short. A new generation gets `start` seconds to become ready.
+    The pause before a restart grows from `first_pause_s` to `longest_pause_s`, and is reset once a child has run for
+    `stable_s` seconds. Running requests get `grace_s` seconds at shutdown, `handover_s` seconds when a new generation
+    serves, and `short_grace_s` seconds when memory is short. A new generation gets `start_s` seconds to become ready.
     """
 
-    first: float = 0.5
-    most: float = 30.0
-    stable: float = 60.0
-    grace: float = 30.0
-    handover: float = 600.0
-    start: float = 900.0
-    last: float = 5.0
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 30.0
+    stable_s: float = 60.0
+    grace_s: float = 30.0
+    handover_s: float = 600.0
+    start_s: float = 900.0
+    short_grace_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class ChildProcess:
     """Whether it waits, after its imports, for a line on its standard input, which `release` writes."""
     process: asyncio.subprocess.Process | None = None
     """The process that was started last; None before the first start."""
-    since: float = -math.inf
+    started_at: float = -math.inf
     """Time of its last start, on the monotonic clock."""
     _end_task: asyncio.Task[int] | None = None
     """Waits for the end of `process` and its subprocesses; its result is the exit status."""
@@ -91,7 +91,7 @@ class ChildProcess:
             start_new_session=True,
             pass_fds=tuple(self.descriptors),
         )
-        self.since = time.monotonic()
+        self.started_at = time.monotonic()
         self._end_task = asyncio.ensure_future(self._wait_end())
         log.info("%s: started (pid %d)", self.name, self.process.pid)
 
@@ -110,13 +110,13 @@ class ChildProcess:
         """Wait for the child, then end the subprocesses that it left behind; return its exit status."""
         assert self.process is not None
         status = await self.process.wait()
-        if self._send_group(signal.SIGTERM):
+        if self._signal_group(signal.SIGTERM):
             log.warning("%s: ended and left subprocesses running; ending them, too", self.name)
-            for _ in range(round(_REST_S / _LOOK_S)):
-                if not self._send_group(0):  # signal 0 only asks whether any process is left
+            for _ in range(round(_SUBPROCESSES_S / _CHECK_EVERY_S)):
+                if not self._signal_group(0):  # signal 0 only asks whether any process is left
                     break
-                await asyncio.sleep(_LOOK_S)
-            self._send_group(signal.SIGKILL)
+                await asyncio.sleep(_CHECK_EVERY_S)
+            self._signal_group(signal.SIGKILL)
         return status
 
     async def stop(self, grace: float) -> None:
@@ -124,7 +124,7 @@ class ChildProcess:
         if self.process is None:
             return
         if self.process.returncode is None:
-            self._send(signal.SIGTERM)
+            self._signal_child(signal.SIGTERM)
         try:
             # Not `wait_for`: in Python 3.11 it loses a cancellation that comes when the child has just ended.
             async with asyncio.timeout(grace):
@@ -137,9 +137,9 @@ class ChildProcess:
     def kill(self) -> None:
         """Send SIGKILL to the child and its own children."""
         if self._end_task is not None and not self._end_task.done():
-            self._send_group(signal.SIGKILL)
+            self._signal_group(signal.SIGKILL)
 
-    def _send_group(self, number: int) -> bool:
+    def _signal_group(self, number: int) -> bool:
         """Send a signal to the child's process group; return whether any process is left.
 
         Must not be called once `_wait_end` is done, since the id of the group may be reused then.
@@ -151,7 +151,7 @@ class ChildProcess:
             return False
         return True
 
-    def _send(self, number: int) -> None:
+    def _signal_child(self, number: int) -> None:
         """Send a signal to the child alone, if it still runs."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
@@ -170,7 +170,7 @@ class EngineProcess:
         """Returns when the aligner is loaded."""
         self._users = set[Generation]()
         """The generations whose LiteLLM uses this engine."""
-        self._keeping: asyncio.Task[None] | None = None
+        self._keep_alive_task: asyncio.Task[None] | None = None
         """Task that restarts the engine when it ends; None until it is ready, and if the engine is not our child."""
 
     async def start(self, user: Generation, pace: Pace) -> None:
@@ -184,16 +184,16 @@ class EngineProcess:
             return
         await self.child.start()
         await _wait_ready(self.child, self._wait_loaded)
-        self._keeping = asyncio.ensure_future(keep_alive(self.child, pace))
+        self._keep_alive_task = asyncio.ensure_future(keep_alive(self.child, pace))
 
     async def stop(self, user: Generation, grace: float) -> None:
         """Stop the engine unless another generation uses it."""
         self._users.discard(user)
         if self._users:
             return
-        if self._keeping is not None:
+        if self._keep_alive_task is not None:
             # First, since it would restart the stopped engine.
-            await end_tasks(self._keeping)
+            await end_tasks(self._keep_alive_task)
         if self.child:
             await self.child.stop(grace)
 
@@ -243,29 +243,29 @@ class Generation:
         self.engine.kill()
 
 
-class _Pauses:
+class _RestartPauses:
     """Growing pauses before the restarts of one child."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._next = pace.first
-        """Seconds of the next pause, unless the child runs for `stable` seconds before."""
+        self._next = pace.first_pause_s
+        """Seconds of the next pause, unless the child runs for `stable_s` seconds before."""
 
     def next_pause(self, run_s: float) -> float:
         """The next pause, given that the child ran for `run_s` seconds; advances the growing pause."""
-        if run_s >= self._pace.stable:
-            self._next = self._pace.first
+        if run_s >= self._pace.stable_s:
+            self._next = self._pace.first_pause_s
         pause = self._next
-        self._next = min(pause * 2, self._pace.most)
+        self._next = min(pause * 2, self._pace.longest_pause_s)
         return pause
 
 
 async def keep_alive(child: ChildProcess, pace: Pace) -> None:
     """Restart a started `child` whenever it ends, with a growing pause; runs until cancelled."""
-    pauses = _Pauses(pace)
+    pauses = _RestartPauses(pace)
     while True:
         status = await child.wait()
-        pause = pauses.next_pause(time.monotonic() - child.since)
+        pause = pauses.next_pause(time.monotonic() - child.started_at)
         log.error("%s: ended with status %d, restart in %g s", child.name, status, pause)
         await asyncio.sleep(pause)
         await child.start()
@@ -286,16 +286,16 @@ class _Demand(Enum):
 
 
 async def run(
-    make: MakeGeneration,
+    make_generation: MakeGeneration,
     pace: Pace | None = None,
     on_drain: Callable[[], None] = lambda: None,
     memory: MemoryLimit | None = None,
 ) -> int:
     """Supervise the engine and LiteLLM; return 0 after a signal, or the status of a LiteLLM that ends before it serves.
 
-    `make` builds a generation. `on_drain` is called at the shutdown, before the child processes are stopped.
+    `make_generation` builds a generation. `on_drain` is called at the shutdown, before the child processes are stopped.
     """
-    supervisor = _Supervisor(make, pace or Pace(), memory or MemoryLimit())
+    supervisor = _Supervisor(make_generation, pace or Pace(), memory or MemoryLimit())
     with supervisor.handle_signals():
         supervising = asyncio.ensure_future(supervisor.run())
         stopped = asyncio.ensure_future(supervisor.stop.wait())
@@ -311,23 +311,23 @@ async def run(
 class _Supervisor:
     """The running generations: the one that serves, one that starts, and those that finish their requests."""
 
-    def __init__(self, make: MakeGeneration, pace: Pace, memory: MemoryLimit) -> None:
+    def __init__(self, make_generation: MakeGeneration, pace: Pace, memory: MemoryLimit) -> None:
         self.stop = asyncio.Event()
         """Set when a signal asks for the end."""
         self._restart = asyncio.Event()
         """Set when SIGHUP asks for a new generation."""
         self._hurry_drains = asyncio.Event()
         """Set while draining generations must end soon, because memory is short."""
-        self._make = make
+        self._make_next_generation = make_generation
         self._pace = pace
         self._memory = memory
-        self._pauses = _Pauses(pace)
+        self._pauses = _RestartPauses(pace)
         """Pauses before LiteLLM is started again."""
-        self._renewed = -math.inf
+        self._renewed_at = -math.inf
         """Monotonic time of the last replacement, or attempt, because of memory."""
         self._generations: list[Generation] = []
         """All generations with running processes."""
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._retirements: set[asyncio.Task[None]] = set()
         """Tasks that drain and stop the generations that were replaced."""
 
     async def run(self) -> int:
@@ -346,7 +346,8 @@ class _Supervisor:
                 if demand is not _Demand.END:
                     shared_engine = current.engine if demand is _Demand.RENEW else None
                     successor = await self._replace_generation(current, shared_engine, "the running processes stay")
-                    current = successor or current
+                    if successor is not None:
+                        current = successor
                 elif current.has_served:
                     current = await self._revive(current)
                 else:
@@ -370,13 +371,13 @@ class _Supervisor:
             await end_tasks(*demands)
 
     async def _wait_too_large(self, current: Generation) -> None:
-        """Wait until LiteLLM uses too much memory, at least `stable` seconds after the last replacement or attempt."""
-        await asyncio.sleep(max(0.0, self._renewed + self._pace.stable - time.monotonic()))
+        """Wait until LiteLLM uses too much memory, at least `stable_s` seconds after the last attempt to replace it."""
+        await asyncio.sleep(max(0.0, self._renewed_at + self._pace.stable_s - time.monotonic()))
         assert current.gateway.process is not None
         resident_mb = await self._memory.wait_near(current.gateway.process.pid)
-        if self._leaving:
+        if self._retirements:
             await self._wait_until_drained(current.gateway.process.pid)
-        self._renewed = time.monotonic()
+        self._renewed_at = time.monotonic()
         log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.most_mb)
 
     async def _wait_until_drained(self, pid: int) -> None:
@@ -385,7 +386,7 @@ class _Supervisor:
         Beside the serving one and its successor it would be a third, for which there is no memory. If the serving
         process `pid` exceeds its memory limit meanwhile, the draining ones must finish quickly.
         """
-        draining = set(self._leaving)
+        draining = set(self._retirements)
         over_limit = asyncio.ensure_future(self._memory.wait_passed(pid))
         departures = asyncio.ensure_future(asyncio.wait(draining))
         try:
@@ -404,7 +405,7 @@ class _Supervisor:
         refused.
         """
         status = await predecessor.gateway.wait()
-        run_s = time.monotonic() - predecessor.gateway.since
+        run_s = time.monotonic() - predecessor.gateway.started_at
         while True:
             pause = self._pauses.next_pause(run_s)
             log.error("%s: ended with status %d, restart in %g s", predecessor.gateway.name, status, pause)
@@ -430,51 +431,53 @@ class _Supervisor:
         successor = None
         try:
             successor = self._make_generation(shared_engine)
-            async with asyncio.timeout(self._pace.start):
+            async with asyncio.timeout(self._pace.start_s):
                 await successor.start_engine(self._pace)
                 await successor.start_gateway()
         except (AlignerProxyError, TimeoutError) as error:
-            fault = str(error) or f"not ready after {self._pace.start:g} s"
+            fault = str(error) or f"not ready after {self._pace.start_s:g} s"
             log.error("restart: refused, %s: %s", consequence, fault)  # noqa: TRY400 - the error is a sentence
             if successor is not None:
-                await successor.stop(self._pace.grace, self._pace.grace)
+                await successor.stop(self._pace.grace_s, self._pace.grace_s)
                 self._generations.remove(successor)
             return None
         retirement = asyncio.ensure_future(self._retire(current))
-        self._leaving.add(retirement)
-        retirement.add_done_callback(self._leaving.discard)
+        self._retirements.add(retirement)
+        retirement.add_done_callback(self._retirements.discard)
         return successor
 
     async def _retire(self, generation: Generation) -> None:
         """Drain a generation as long as memory allows, then stop it."""
         await self._drain(generation.gateway)
-        await generation.stop(self._pace.last, self._pace.grace)
+        await generation.stop(self._pace.short_grace_s, self._pace.grace_s)
         self._generations.remove(generation)
         log.info("restart: done, the old processes have ended")
 
     async def _drain(self, gateway: ChildProcess) -> None:
         """Drain LiteLLM; stop waiting if it or its successor exceeds the memory limit."""
         assert gateway.process is not None
-        finished = asyncio.ensure_future(gateway.stop(self._pace.handover))
+        finished = asyncio.ensure_future(gateway.stop(self._pace.handover_s))
         over_limit = asyncio.ensure_future(self._memory.wait_passed(gateway.process.pid))
         hurry = asyncio.ensure_future(self._hurry_drains.wait())
         try:
             await asyncio.wait({finished, over_limit, hurry}, return_when=asyncio.FIRST_COMPLETED)
             if not finished.done():
-                log.warning("litellm: too much memory is used, the old process ends in %g s", self._pace.last)
+                log.warning("litellm: too much memory is used, the old process ends in %g s", self._pace.short_grace_s)
         finally:
             await end_tasks(finished, over_limit, hurry)
 
     def _make_generation(self, engine: EngineProcess | None = None) -> Generation:
         """A new generation, not started, with this running engine or a new one; raises `ConfigError`."""
-        generation = self._make(engine)
+        generation = self._make_next_generation(engine)
         self._generations.append(generation)
         return generation
 
     async def stop_all(self) -> None:
         """Drain and stop all generations concurrently."""
-        await end_tasks(*self._leaving)
-        await asyncio.gather(*(generation.stop(self._pace.grace, self._pace.grace) for generation in self._generations))
+        await end_tasks(*self._retirements)
+        await asyncio.gather(
+            *(generation.stop(self._pace.grace_s, self._pace.grace_s) for generation in self._generations)
+        )
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:

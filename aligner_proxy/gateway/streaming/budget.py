@@ -24,17 +24,17 @@ _KEPT_BYTES = 12
 """Bytes kept for each character until its stream ends: for the log, the audit and events that repeat the text.
 9 to 15 were measured in streams of two million characters.
 """
-_SMALL = 0.5
+_SMALL_SHARE = 0.5
 """Part of an equal share up to which a tenant does not have to wait when all streams together hold too much."""
 _MIB = 1 << 20
 
 
-def size_of(event: StreamEvent) -> int:
+def estimate_event_bytes(event: StreamEvent) -> int:
     """Approximate bytes that a queued event takes."""
-    return bytes_of(event.item, sum([len(piece) for _, piece in event.pieces]))
+    return estimate_bytes(event.item, sum([len(piece) for _, piece in event.pieces]))
 
 
-def bytes_of(item: object, chars: int) -> int:
+def estimate_bytes(item: object, chars: int) -> int:
     """Approximate bytes that an event takes with `chars` characters of text in it."""
     if isinstance(item, bytes | str):
         return _EVENT_BYTES + len(item)
@@ -51,7 +51,7 @@ class StreamBudget:
         self.max_stream_bytes = stream_mb * _MIB
         """Bytes that one stream may hold."""
         self.held_bytes = 0
-        self._by_tenant: Counter[str] = Counter()
+        self._bytes_by_tenant: Counter[str] = Counter()
         """Bytes that the streams of each tenant hold."""
         self._waiting: set[asyncio.Event] = set()
         """One event for each stream that waits for room; set when bytes are freed."""
@@ -69,17 +69,18 @@ class StreamBudget:
     def add(self, tenant: str, size: int) -> None:
         """Add `size` bytes (negative if freed) to a tenant's streams; wake waiting streams if bytes were freed."""
         self.held_bytes += size
-        self._by_tenant[tenant] += size
-        # A tenant that holds nothing does not count in `shares`.
-        if not self._by_tenant[tenant]:
-            del self._by_tenant[tenant]
+        self._bytes_by_tenant[tenant] += size
+        # A tenant that holds nothing does not count in `shares_used_by`.
+        if not self._bytes_by_tenant[tenant]:
+            del self._bytes_by_tenant[tenant]
         if size < 0:
             for event in self._waiting:
                 event.set()
 
-    def shares(self, tenant: str) -> float:
+    def shares_used_by(self, tenant: str) -> float:
         """A tenant's use in multiples of an equal share: if four tenants have streams, a quarter of the budget is 1."""
-        return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.max_bytes
+        tenant_count = max(1, len(self._bytes_by_tenant))
+        return self._bytes_by_tenant[tenant] * tenant_count / self.max_bytes
 
     async def wait_for_room(self, within_s: float) -> bool:
         """Wait until some stream frees bytes; False if none did within `within_s` seconds."""
@@ -106,20 +107,20 @@ class StreamAccount:
         self._kept_bytes = 0
         """Bytes that stay until the stream ends, as for the log."""
 
-    def hold(self, size: int) -> None:
+    def add_queued_bytes(self, size: int) -> None:
         """Add bytes of a queued event."""
         self.held_bytes += size
         self._budget.add(self._tenant, size)
 
-    def keep(self, chars: int) -> None:
+    def add_kept_chars(self, chars: int) -> None:
         """Add the bytes that each arrived character takes until the stream ends."""
         # Not in `held_bytes`, since delivery does not free them.
         self._kept_bytes += chars * _KEPT_BYTES
         self._budget.add(self._tenant, chars * _KEPT_BYTES)
 
-    def free(self, size: int) -> None:
+    def free_queued_bytes(self, size: int) -> None:
         """Subtract bytes of a delivered event."""
-        self.hold(-size)
+        self.add_queued_bytes(-size)
 
     @property
     def is_too_long(self) -> bool:
@@ -128,8 +129,8 @@ class StreamAccount:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether all streams together hold too much, and this tenant's more than `_SMALL` of an equal share."""
-        return self._budget.is_full and self._budget.shares(self._tenant) > _SMALL
+        """Whether all streams together hold too much, and this tenant's more than `_SMALL_SHARE` of an equal share."""
+        return self._budget.is_full and self._budget.shares_used_by(self._tenant) > _SMALL_SHARE
 
     @property
     def is_full(self) -> bool:
@@ -139,7 +140,7 @@ class StreamAccount:
     @property
     def is_over_share(self) -> bool:
         """Whether all streams together hold too much, and this tenant's streams more than an equal share."""
-        return self._budget.is_full and self._budget.shares(self._tenant) > 1
+        return self._budget.is_full and self._budget.shares_used_by(self._tenant) > 1
 
     async def wait_for_room(self, within_s: float) -> bool:
         """Wait for room; False if none was freed within `within_s` seconds and the budget of all streams is full."""
@@ -148,7 +149,7 @@ class StreamAccount:
 
     def close(self) -> None:
         """Release all bytes of the ended stream."""
-        self.hold(-self.held_bytes)
+        self.add_queued_bytes(-self.held_bytes)
         self._budget.add(self._tenant, -self._kept_bytes)
         self._kept_bytes = 0
         STREAM_BYTES.set(self._budget.held_bytes)

@@ -23,7 +23,7 @@ from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.second_copies import NOTHING, event_value
-from aligner_proxy.gateway.streaming.budget import StreamAccount, bytes_of
+from aligner_proxy.gateway.streaming.budget import StreamAccount, estimate_bytes
 from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
 from aligner_proxy.types import SideKind
@@ -71,24 +71,24 @@ class WaitingEvents:
         """Stores waiting chunks as their differences from one another."""
         self._account = account
         """Counts the bytes of the waiting events against the budget of streams."""
-        self._chars = 0
-        """Characters of calls in them."""
+        self._call_chars = 0
+        """Characters of the calls in the waiting events."""
 
     def __bool__(self) -> bool:
         return bool(self._events)
 
     @property
-    def are_too_many(self) -> bool:
-        """Whether they take more room than they may, or hold more of calls than can be corrected."""
-        return self._chars > LONGEST_JSON or len(self._events) > _MAX_EVENTS or self._account.is_full
+    def is_full(self) -> bool:
+        """Whether the events take more room than they may, or their calls are too long to be corrected."""
+        return self._call_chars > LONGEST_JSON or len(self._events) > _MAX_EVENTS or self._account.is_full
 
     def add(self, event: _WaitingEvent, call_chars: int) -> None:
         """Add an event, packed if many wait; `call_chars` is the length of the calls in it."""
         if len(self._events) >= _PACKED_FROM:
             event = replace(event, item=self._packer.pack(event.item))
         self._events.append(event)
-        self._chars += call_chars
-        self._account.hold(bytes_of(event.item, call_chars + sum(map(len, event.own_texts))))
+        self._call_chars += call_chars
+        self._account.add_queued_bytes(estimate_bytes(event.item, call_chars + sum(map(len, event.own_texts))))
 
     def take_all(self) -> tuple[list[_WaitingEvent], list[CallText]]:
         """All events and calls, which then no longer wait; their room is free after `free_room`."""
@@ -96,12 +96,12 @@ class WaitingEvents:
         calls = self.calls
         self._events = []
         self.calls = []
-        self._chars = 0
+        self._call_chars = 0
         return events, calls
 
     def free_room(self) -> None:
         """Free the room of events that were taken."""
-        self._account.free(self._account.held_bytes)
+        self._account.free_queued_bytes(self._account.held_bytes)
 
     def close(self) -> None:
         """Free all room when the stream ends."""
@@ -118,14 +118,14 @@ class CallStream:
         """The upstream's stream; None before `correct`."""
         self._upstream_error: Exception | None = None
         """The exception that broke the upstream's stream; None if it is intact."""
-        self._open: dict[Place, _GrowingCall] = {}
+        self._open_calls: dict[Place, _GrowingCall] = {}
         """The calls that have not ended, by place in the response."""
         self._whole_arguments: dict[Place, str] = {}
         """The complete arguments of calls that have ended."""
         self._waiting = WaitingEvents(account)
-        self._filled: set[Place] = set()
-        """The calls whose new arguments have been put into an event."""
-        self._time = TimeSlice()
+        self._filled_places: set[Place] = set()
+        """The places of the calls whose new arguments have been put into an event."""
+        self._time_slice = TimeSlice()
         self._has_given_up = False
         """Whether nothing waits any longer, so that no further call is corrected."""
 
@@ -142,7 +142,7 @@ class CallStream:
                     for item in await self._take_event(event):
                         yield item
                     # while a call arrives, nothing goes out that would let other tasks run
-                    await self._time.pause()
+                    await self._time_slice.pause()
             for item in await self._end_calls():
                 yield item
         finally:
@@ -164,127 +164,142 @@ class CallStream:
     async def _take_event(self, event: StreamEvent) -> Sequence[object]:
         """The items to deliver now that an event has arrived; none while a call in it, or before it, has not ended."""
         own_texts = [piece for _, piece in event.pieces]
-        own_texts += [self._decoder.exchange(index).answer or "" for index in event.wholes]
+        own_texts += [self._decoder.exchange(index).answer or "" for index in event.repeated_texts]
         arrived = _WaitingEvent(event.original, own_texts)
-        call_chars = None if self._has_given_up else self._read_calls(arrived.item)
-        if call_chars is None and not self._waiting:
-            item = self._deliver(arrived)
+        new_calls = [] if self._has_given_up else self._read_calls(arrived.item)
+        if not new_calls and not self._waiting:
+            item = self._make_later_item(arrived)
             return () if item is NOTHING else [item]
-        self._waiting.add(arrived, call_chars or 0)
-        self._has_given_up |= self._waiting.are_too_many or self._decoder.fault is not None
-        return () if self._open and not self._has_given_up else await self._end_calls()
+        self._waiting.add(arrived, sum(len(call.text) for call in new_calls if call.is_piece))
+        if self._waiting.is_full or self._decoder.fault is not None:
+            self._has_given_up = True
+        if self._open_calls and not self._has_given_up:
+            return ()
+        return await self._end_calls()
 
-    def _read_calls(self, item: object) -> int | None:
-        """Note the calls in an event; return the characters of their pieces, or None if no call has to wait."""
+    def _read_calls(self, item: object) -> list[CallText]:
+        """Note the calls in an event, and which calls it ends; return those, or their pieces, that make it wait."""
         value = event_value(sse.as_frame(item))
         try:
             calls = self._calls.form.read(value)
-            ended_groups = self._calls.form.ended_groups(value) if self._open or calls else ()
+            ended_groups = self._calls.form.ended_groups(value) if self._open_calls or calls else ()
         except Unreadable:
             self._has_given_up = True
-            return None
-        has_calls = False
-        chars = 0
-        for call in calls:
+            return []
+        new_calls = [call for call in calls if call.is_piece or not self._calls.is_known(call)]
+        for call in new_calls:
             if call.is_piece:
-                has_calls = True
-                # a call that goes on after its end; what is right for it now was not asked
-                self._has_given_up |= call.place in self._whole_arguments
-                growing = self._open.setdefault(call.place, _GrowingCall("", call.is_free, GrowingText()))
-                growing.name = growing.name or call.name
-                growing.pieces.append(call.text)
-                chars += len(call.text)
-            elif not self._calls.is_known(call):
-                has_calls = True
+                self._add_piece(call)
+            else:
                 self._waiting.calls.append(call)
-        # None means that the event ends every call
-        for place in [place for place in self._open if ended_groups is None or place[0] in ended_groups]:
-            self._end_call(place)
-        return chars if has_calls else None
+        for place in list(self._open_calls):
+            group = place[0]
+            if ended_groups is None or group in ended_groups:  # None means that the event ends every call
+                self._end_call(place)
+        return new_calls
+
+    def _add_piece(self, piece: CallText) -> None:
+        """Add a piece to the arguments of its call."""
+        if piece.place in self._whole_arguments:
+            # The call goes on after its end. What was corrected was not all of it.
+            self._has_given_up = True
+        call = self._open_calls.setdefault(piece.place, _GrowingCall("", piece.is_free, GrowingText()))
+        call.name = call.name or piece.name
+        call.pieces.append(piece.text)
 
     def _end_call(self, place: Place) -> None:
         """Move an open call, whose arguments are complete now, to the calls that are corrected next."""
-        call = self._open.pop(place)
+        call = self._open_calls.pop(place)
         self._whole_arguments[place] = str(call.pieces)
         self._waiting.calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
 
     async def _end_calls(self) -> Sequence[object]:
         """Correct the calls in the waiting events; return the items of these events."""
-        for place in [*self._open]:
+        for place in list(self._open_calls):
             self._end_call(place)
         events, calls = self._waiting.take_all()
         if not self._has_given_up:
             await self._calls.correct(calls, self._source)
         self._waiting.free_room()
         try:
-            items = await self._make_items(self._with_arguments, events)
+            items = await self._map_with_pauses(self._put_in_arguments, events)
             if self._calls.has_edits:
-                items = await self._make_items(self._without_copies, items, events)
+                items = await self._map_with_pauses(self._remove_copies, items, events)
         except (CopyStays, NotPutIn) as error:
             self._calls.withdraw(calls, error)
             self._has_given_up = True
-            return await self._make_items(self._with_arguments_or_original, events)
+            return await self._map_with_pauses(self._put_in_arguments_if_possible, events)
         await self._calls.report_judged_calls(calls)
         return items
 
-    async def _make_items(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
-        """`make_item` of each row of `columns` without `NOTHING`, with pauses, since rows may be thousands."""
+    async def _map_with_pauses(self, make_item: Callable[..., object], *arguments: Sequence[Any]) -> list[object]:
+        """A list like `map(make_item, *arguments)`, without results that are `NOTHING`.
+
+        Between two results other tasks run, since there may be thousands.
+        """
         items = []
-        for row in zip(*columns, strict=True):
-            if (item := make_item(*row)) is not NOTHING:
+        for each_arguments in zip(*arguments, strict=True):
+            item = make_item(*each_arguments)
+            if item is not NOTHING:
                 items.append(item)
-            await self._time.pause()
+            await self._time_slice.pause()
         return items
 
-    def _deliver(self, event: _WaitingEvent) -> object:
-        """The item of an event that does not wait, or `NOTHING`; it may repeat a call that was corrected before."""
+    def _make_later_item(self, event: _WaitingEvent) -> object:
+        """The item of an event that brings no new call, but may repeat a corrected one; `NOTHING` if nothing is left.
+
+        Nothing waits when it arrives, so it goes out at once.
+        """
         if not self._calls.has_edits:
             # what cannot be read here cannot be read by the judge of the texts beside the answer, either
             with contextlib.suppress(NotPutIn):
                 self._calls.copies.read(event.original, event.own_texts)
             return event.original
-        item = self._with_arguments_or_original(event)
+        item = self._put_in_arguments_if_possible(event)
         try:
-            return self._without_copies(item, event)
+            return self._remove_copies(item, event)
         except (CopyStays, NotPutIn):
             # what went out before cannot be taken back
             self._calls.side.note_unjudged(SideKind.TOOL_ARGUMENTS)
             return item
 
-    def _with_arguments_or_original(self, event: _WaitingEvent) -> Any:
+    def _put_in_arguments_if_possible(self, event: _WaitingEvent) -> Any:
         """The item of an event with the new arguments of its calls; the original if they cannot be put in."""
         try:
-            return self._with_arguments(event)
+            return self._put_in_arguments(event)
         except NotPutIn:
             self._calls.side.note_unjudged(SideKind.TOOL_ARGUMENTS)
             return event.original
 
-    def _with_arguments(self, event: _WaitingEvent) -> Any:
+    def _put_in_arguments(self, event: _WaitingEvent) -> Any:
         """The item of an event with the new arguments of its calls; raises `NotPutIn`."""
         item = event.original
         if not self._calls.has_edits:
             return item
         frame = sse.as_frame(item)
         value = event_value(frame)
-        edited = self._calls.form.replace(value, self._new_text)
+        edited = self._calls.form.replace(value, self._find_new_text)
         if edited is value:
             return item
         return frame.with_event(edited) if isinstance(item, bytes) else edited
 
-    def _new_text(self, call: CallText) -> str:
-        """The text to deliver in place of arguments or a piece of them."""
+    def _find_new_text(self, call: CallText) -> str:
+        """The text to deliver in place of arguments or a piece of them.
+
+        Of a corrected call the first piece becomes all of the new arguments, and the other pieces become empty.
+        """
         if not call.is_piece:
             return self._calls.new_text(call)
         arguments = self._whole_arguments.get(call.place, "")
         new_arguments = self._calls.new_text(replace(call, text=arguments))
         if not call.text or new_arguments == arguments:
             return call.text
-        if call.place in self._filled:
+        if call.place in self._filled_places:
             return ""
-        self._filled.add(call.place)
+        self._filled_places.add(call.place)
         return new_arguments
 
-    def _without_copies(self, item: Any, event: _WaitingEvent) -> object:
+    def _remove_copies(self, item: Any, event: _WaitingEvent) -> object:
         """The item without copies of what was removed from calls, or `NOTHING`; raises `CopyStays` or `NotPutIn`."""
         cleaned = self._calls.copies.clean(item, event.own_texts, event.own_texts, edited=False)
         self._calls.copies.check()

@@ -19,13 +19,13 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.side_texts import SideTexts
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.gateway.streaming.call_stream import CallStream
+from aligner_proxy.gateway.streaming.delivery import StreamDelivery
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
-from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Mode, Policy, StreamMode
 
-_STREAMS: dict[StreamMode, type[StreamQueue[Any]]] = {
+_STREAMS: dict[StreamMode, type[StreamDelivery[Any]]] = {
     StreamMode.HOLD: HeldStream,
     StreamMode.SENTENCE: ReleasedStream,
     StreamMode.PASSTHROUGH: LiveStream,
@@ -62,7 +62,7 @@ async def deliver_stream(
     pausing = corrector.pause_shadow_aligners() if stream_mode is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
         with pausing:
-            async with contextlib.aclosing(queue.play(response)) as items:
+            async with contextlib.aclosing(queue.deliver(response)) as items:
                 async for item in items:
                     # The comment is the last item, so everything served is known now.
                     if item is queue.client.comment:

@@ -23,21 +23,21 @@ from aligner_proxy.gateway import litellm_internals, metrics, second_copies
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.second_copies import NOTHING, DeliveredTexts, StreamCopies
 from aligner_proxy.gateway.side_texts import delivered_texts
-from aligner_proxy.gateway.streaming.line import PACKED_FROM
+from aligner_proxy.gateway.streaming.delivery import StreamDelivery, cut_slices
+from aligner_proxy.gateway.streaming.event_queue import PACKED_FROM
 from aligner_proxy.gateway.streaming.opening import Opening
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
-from aligner_proxy.gateway.streaming.queue import StreamQueue, cut_slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.part_splitter import is_blocked, longest_part
 from aligner_proxy.types import Exchange, Outcome, SideKind, SkipReason, Status
 
 
-class HeldStream(StreamQueue[PrefilledText]):
+class HeldStream(StreamDelivery[PrefilledText]):
     """A stream that is delivered only after its whole answer is corrected; the engine reads it ahead meanwhile."""
 
-    _outgoing: Collection[object] = ()
-    """The items to deliver, set once the answer is decided."""
+    _outgoing_items: Collection[object] = ()
+    """The items to deliver, set once the answer is decided; some in the compact form of the queue."""
     _has_outcome = False
     """Whether outcomes of the choices are recorded, or will be by the correction that runs."""
     _released: ReleasedStream | None = None
@@ -59,44 +59,46 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     def _new_text(self, index: int) -> PrefilledText:
         pipeline = self._request.corrector.pipeline
-        return PrefilledText(pipeline, self._request.state.policy, index, partial(self._decoder.facts, index))
+        return PrefilledText(
+            pipeline, self._request.state.policy, index, partial(self._decoder.exchange_without_text, index)
+        )
 
-    async def take(self, item: object) -> None:
+    async def take_item(self, item: object) -> None:
         """Decode an item and queue its events; switch to release by parts if a text is too long."""
         if self._released is not None:
-            await self._released.take(item)
+            await self._released.take_item(item)
             return
         count_before = self._event_count
         was_waiting = self._decoder.is_waiting
-        await super().take(item)
-        # Kept as the queue stores it if the item is exactly one event; bytes may end inside an event, and an event that
-        # waited is not of this item.
-        is_event = self._event_count == count_before + 1 and not (was_waiting or isinstance(item, bytes | str))
-        self._received.append(self._last_entry if is_event else item)
-        if self._longest_length() > longest_part(self._request.state.policy):
-            await self._go_on_in_parts()
+        await super().take_item(item)
+        # An item that is exactly one event is kept as the queue stores it, which takes less memory. Bytes may end
+        # inside an event, and an event that waited in the decoder came with an earlier item.
+        is_one_event = self._event_count == count_before + 1 and not (was_waiting or isinstance(item, bytes | str))
+        self._received.append(self._last_entry if is_one_event else item)
+        if self._longest_text_length() > longest_part(self._request.state.policy):
+            await self._switch_to_parts()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event; once the client waits for a sign of life, wake delivery for what opens the answer."""
-        has_begun = bool(self._texts)
+        """Queue an event; once a heartbeat was due, wake delivery, since the event may open the answer."""
+        has_text = bool(self._texts)
         await super()._enqueue(event)
         self._last_entry = self._queue.last
         self._event_count += 1
         is_due = self.client.heartbeat_was_due
-        if not self._opening.is_over and (is_due or not has_begun):
+        if not self._opening.is_over and (is_due or not has_text):
             await self._opening.note_event(is_due=is_due)
             if is_due:
-                self.changed.set()
+                self.delivery_signal.set()
 
-    def _longest_length(self) -> int:
+    def _longest_text_length(self) -> int:
         """The length of the longest text."""
         return max((text.length for text in self._texts.values()), default=0)
 
-    async def _go_on_in_parts(self) -> ReleasedStream:
+    async def _switch_to_parts(self) -> ReleasedStream:
         """Switch to release by parts, for held and future items; raises `Blocked` if the policy prefers an error."""
-        if is_blocked(self._request.state.policy, self._longest_length()):
+        if is_blocked(self._request.state.policy, self._longest_text_length()):
             self._has_outcome = True
-            self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
+            self._record_uncorrected(Status.SKIPPED, SkipReason.TOO_LONG.value)
             self._request.corrector.raise_if_blocked(self._request.state.outcomes[0])
         for text in self._texts.values():
             await run_to_end(text.aclose())
@@ -104,36 +106,41 @@ class HeldStream(StreamQueue[PrefilledText]):
         # The events are queued again below, in the new stream; taking them out frees their room.
         while self._queue:
             self._pop_event()
-        side = self._request.side.reopen() if self._request.side else None
+        released = self._open_released_stream()
+        self._released = released
+        while self._received:
+            await released.take_item(self._queue.original_item(self._received.popleft()))
+            await self._time_slice.pause()
+        return released
+
+    def _open_released_stream(self) -> ReleasedStream:
+        """A stream for the same request and client that releases its answer part by part."""
         request = self._request
+        side = None if request.side is None else request.side.reopen()
         released = ReleasedStream(
             request.wire, request.data, request.state, request.corrector, self._room.account, side
         )
         released.client = self.client
-        released.changed = self.changed
+        released.delivery_signal = self.delivery_signal
         released.note_source(self._source)
-        released.note_opening(self._opening.delivered)
-        self._released = released
-        while self._received:
-            await released.take(self._queue.original(self._received.popleft()))
-            await self._time.pause()
+        released.note_delivered_opening(self._opening.delivered)
         return released
 
-    async def finish(self) -> None:
+    async def finish_reading(self) -> None:
         if self._released is None:
-            await super().finish()
+            await super().finish_reading()
         else:
-            self._released.broken = self.broken
-            await self._released.finish()
+            self._released.upstream_error = self.upstream_error
+            await self._released.finish_reading()
 
-    async def relieve(self) -> None:
+    async def decide_early(self) -> None:
         """Free memory by switching to release by parts."""
-        released = self._released or await self._go_on_in_parts()
-        await released.relieve()
+        released = self._released or await self._switch_to_parts()
+        await released.decide_early()
 
     @property
-    def needs_more(self) -> bool:
-        return self._released is not None and self._released.needs_more
+    def needs_more_input(self) -> bool:
+        return self._released is not None and self._released.needs_more_input
 
     def give_up_correcting(self) -> None:
         """Give up undecided parts, if parts are released."""
@@ -141,36 +148,38 @@ class HeldStream(StreamQueue[PrefilledText]):
             self._released.give_up_correcting()
 
     @property
-    def waits(self) -> bool:
-        return super().waits if self._released is None else self._released.waits
+    def has_queued_events(self) -> bool:
+        return super().has_queued_events if self._released is None else self._released.has_queued_events
 
-    async def _end(self) -> None:
+    async def _end_answer(self) -> None:
         """Correct the answer and set the items to deliver; if the upstream broke off, these are the original items."""
         # First, since `correct` records an outcome even if the client leaves meanwhile.
         self._has_outcome = True
         exchanges = self._decoder.exchanges()
         outcomes = await self._correct_texts(exchanges)
         self._opening.is_over = True  # what is left goes out together
-        originals = self._queue.entries() if self._opening.delivered else self._received
-        outgoing: Collection[object] = originals
-        if corrected_texts(outcomes) and (corrected := await self._corrected_items(exchanges, outcomes)) is not None:
-            outgoing = corrected
+        corrected_items = None
+        if corrected_texts(outcomes):
+            corrected_items = await self._make_corrected_items(exchanges, outcomes)
         if self._request.side is not None:
-            changed = outgoing is not originals
+            changed = corrected_items is not None
             await self._request.side.judge_pending(delivered_texts(exchanges, outcomes, changed=changed))
+        # The opening is not in the queue any more, but still in `_received`.
+        original_items = self._queue.entries() if self._opening.delivered else self._received
         self._queue.clear()
-        self._outgoing = outgoing  # set last, since nothing may be delivered while other tasks have their turn
+        # Set last, since nothing may be delivered while other tasks have their turn.
+        self._outgoing_items = original_items if corrected_items is None else corrected_items
 
     async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
         """Correct all texts of the response; no outcomes if the upstream failed or there is no text."""
-        if self._passes_broken:
-            self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
+        if self._skips_broken_answer:
+            self._record_uncorrected(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._request.state.outcomes)):
                 self._request.corrector.raise_if_blocked(self._request.state.outcomes[0])
             return ()
         if not exchanges:
-            reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
-            self._give_up(Status.SKIPPED, reason.value)
+            reason = SkipReason.EMPTY if self.upstream_error is None else SkipReason.UPSTREAM_ERROR
+            self._record_uncorrected(Status.SKIPPED, reason.value)
             return ()
         return await self._request.corrector.correct(exchanges, self._take_session)
 
@@ -178,7 +187,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         """The engine's session on a text, which the caller must close; None if the text was not read ahead."""
         return self._texts[index].take_session() if index in self._texts else None
 
-    async def _corrected_items(
+    async def _make_corrected_items(
         self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]
     ) -> Collection[object] | None:
         """The items with the corrected texts; None if the original has to go out. Raises `Blocked` if it may not."""
@@ -189,12 +198,7 @@ class HeldStream(StreamQueue[PrefilledText]):
                 self._get_text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
         answers = await second_copies.compare_answers(exchanges, outcomes)
         try:
-            try:
-                return await self._replay_events(answers, without_reasoning=answers.is_quoted_in_opening)
-            except CopyStays as copy:
-                if copy.kind is not SideKind.REASONING:
-                    raise
-            return await self._replay_events(answers, without_reasoning=True)
+            return await self._replay_without_copies(answers)
         except NotPutIn:
             metrics.record_not_applied(state)
             for outcome in filter(pipeline_outcomes.blocks, state.outcomes):
@@ -203,7 +207,17 @@ class HeldStream(StreamQueue[PrefilledText]):
             self._request.corrector.raise_if_blocked(second_copies.withdraw_corrections(state))
         return None
 
-    async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool = False) -> list[object]:
+    async def _replay_without_copies(self, answers: DeliveredTexts) -> list[object]:
+        """The items of all events as `_replay_events` makes them, without reasoning if that quotes what was removed."""
+        if not answers.is_quoted_in_opening:
+            try:
+                return await self._replay_events(answers, without_reasoning=False)
+            except CopyStays as copy:
+                if copy.kind is not SideKind.REASONING:
+                    raise
+        return await self._replay_events(answers, without_reasoning=True)
+
+    async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool) -> list[object]:
         """The items of all events with the corrected texts, and without copies of what was removed.
 
         Raises `NotPutIn` if a text does not fit in, and `CopyStays` if a copy cannot be removed.
@@ -219,58 +233,60 @@ class HeldStream(StreamQueue[PrefilledText]):
         items: list[object] = []
         packer = Packer()
         for queued in self._queue:
-            if self._leaves_out(queued):
+            if self._leave_out_if_empty(queued):
                 continue
-            item, pieces = self._deliverable(queued)
+            item, pieces = self._render_item(queued)
             own_texts = [*pieces, *answers.delivered]
             unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
-            for each in (item,) if reasoning is None else reasoning.feed(item):
-                cleaned = copies.clean(each, own_texts, unchanged_texts, edited=self._is_beside_edit(queued))
+            remaining_items = [item] if reasoning is None else reasoning.feed(item)
+            for remaining in remaining_items:
+                cleaned = copies.clean(remaining, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued))
                 if cleaned is not NOTHING:
                     items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
-            await self._time.pause()
+            await self._time_slice.pause()
         copies.check()
         return items
 
-    def ready(self) -> Iterator[tuple[object, bool]]:
+    def take_ready_items(self) -> Iterator[tuple[object, bool]]:
         """What opens the answer once that is due, and all items once the answer is corrected; each item only once."""
         if self._released is not None:
-            yield from self._released.ready()
-        while self._may_open and self._opening.admits(self._queue.first):
-            item, _ = self._deliverable(self._pop_event())
+            yield from self._released.take_ready_items()
+        while self._may_send_opening and self._opening.admit_next(self._queue.first):
+            item, _ = self._render_item(self._pop_event())
             self._opening.delivered.append(item)
             yield item, False
-        outgoing = self._outgoing
-        self._outgoing = ()
-        yield from ((self._queue.original(item), True) for item in outgoing)
+        outgoing_items = self._outgoing_items
+        self._outgoing_items = ()
+        for item in outgoing_items:
+            yield self._queue.original_item(item), True
 
     @property
-    def _may_open(self) -> bool:
+    def _may_send_opening(self) -> bool:
         """Whether the next event may go out now if it opens the answer."""
         is_due = self.client.heartbeat_was_due and not self._opening.is_over
-        return is_due and bool(self._queue) and self._may_show_next
+        return is_due and bool(self._queue) and self._may_show_next_event
 
     @property
-    def _may_show_next(self) -> bool:
+    def _may_show_next_event(self) -> bool:
         return self._opening.is_cleared and self._decoder.fault is None
 
     @property
-    def next_shown(self) -> object:
-        return super().next_shown if self._released is None else self._released.next_shown
+    def event_for_heartbeat(self) -> object:
+        return super().event_for_heartbeat if self._released is None else self._released.event_for_heartbeat
 
-    async def finalize(self, *, finished: bool) -> None:
+    async def finalize_outcomes(self, *, finished: bool) -> None:
         """Close the engine's sessions, and record an outcome for choices that have none yet."""
         if self._released is not None:
-            await self._released.finalize(finished=finished)
+            await self._released.finalize_outcomes(finished=finished)
             return
         if not self._has_outcome:
             blocking = self._request.side.ending_kind if self._request.side else None
-            self._give_up(Status.FAILED, blocking.value if blocking else metrics.CANCELLED)
+            self._record_uncorrected(Status.FAILED, blocking.value if blocking else metrics.CANCELLED)
         for text in self._texts.values():
             await text.aclose()
 
-    def _give_up(self, status: Status, reason: str) -> None:
-        """End every choice that had begun, each with this status and reason."""
+    def _record_uncorrected(self, status: Status, reason: str) -> None:
+        """Record this status and reason as the outcome of every choice that had begun."""
         state = self._request.state
         metrics.record_upstream_end(state)
         # A response without any text counts as one choice.
@@ -292,29 +308,29 @@ class LiveStream(HeldStream):
         async with contextlib.aclosing(self._read_upstream(source)) as items:
             async for item in items:
                 self.client.timeline.note_upstream()
-                self.client.note(item, has_text=True)
+                self.client.note_delivered(item, has_text=True)
                 yield item
-                await self.take(item)
+                await self.take_item(item)
                 chunks.merge()
         # Nothing is left to deliver, but correcting for the record takes a while; comments keep the connection alive.
         async with contextlib.aclosing(super()._deliver_items(_nothing())) as comments:
             async for comment in comments:
                 yield comment
 
-    async def take(self, item: object) -> None:
+    async def take_item(self, item: object) -> None:
         """Decode an item that was already delivered."""
         for piece in cut_slices(item):
             self._decoder.feed(piece)
-            await self._time.pause()
+            await self._time_slice.pause()
 
     async def _enqueue(self, event: StreamEvent) -> None:
         """Do nothing, since every item was already delivered."""
 
-    def heartbeat(self) -> object:
+    def make_heartbeat(self) -> object:
         """A comment, since the stream is the upstream's own."""
         return KEEPALIVE
 
-    async def _end(self) -> None:
+    async def _end_answer(self) -> None:
         """Correct the delivered answer for the record."""
         self._has_outcome = True
         await self._correct_texts(self._decoder.exchanges())

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from aligner_proxy.formats.side_text import side_strings
-from aligner_proxy.gateway.streaming.line import QueuedEvent
-from aligner_proxy.gateway.streaming.queue import StreamRequest
+from aligner_proxy.gateway.streaming.delivery import StreamRequest
+from aligner_proxy.gateway.streaming.event_queue import QueuedEvent
 from aligner_proxy.types import Mode, SideKind
 
 
@@ -24,7 +24,7 @@ class Opening:
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
         self._read_count = 0
-        """Events that came so far."""
+        """Number of events that were queued so far."""
         self._cleared_count = 0
         """How many of the first events may go out: no side text in them may still block the answer."""
         self.delivered: list[object] = []
@@ -51,13 +51,14 @@ class Opening:
         if side is None or not (side.has_pending or side.is_growing):
             self._cleared_count = self._read_count
 
-    def admits(self, queued: QueuedEvent[Any]) -> bool:
+    def admit_next(self, queued: QueuedEvent[Any]) -> bool:
         """Whether the next event is part of the opening; the first one that is not ends it."""
         event = queued.event
         # Not even the beginning of a text's block, since the block is left out if nothing remains of the text.
         begins_text = event.block is not None and event.block.is_text
-        has_text = bool(queued.places or queued.wholes or event.ends)
-        self.is_over = self.is_over or begins_text or has_text or not self._opens_answer(event.original)
+        has_text = bool(queued.piece_spans or queued.repeated_texts or event.ended_texts)
+        if begins_text or has_text or not self._opens_answer(event.original):
+            self.is_over = True
         return not self.is_over
 
     def _opens_answer(self, item: object) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
+import httpx
 import pytest
 from litellm.types.utils import ModelResponseStream
 from prometheus_client import REGISTRY
@@ -19,7 +20,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
-from aligner_proxy.gateway.streaming.budget import StreamBudget, size_of
+from aligner_proxy.gateway.streaming.budget import StreamBudget, estimate_event_bytes
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import part_splitter
@@ -82,7 +83,7 @@ async def into(sent: list[Any], source: AsyncIterator[Any]) -> None:
 
 
 async def played(made: HeldStream | ReleasedStream, items: list[Any]) -> list[Any]:
-    return [item async for item in made.play(flow(items)) if item != KEEPALIVE]
+    return [item async for item in made.deliver(flow(items)) if item != KEEPALIVE]
 
 
 @pytest.mark.slow
@@ -105,7 +106,7 @@ async def test_a_held_stream_begins_before_its_upstream_ends() -> None:
     got: list[Any] = []
     upstream = Endless()
     async with asyncio.timeout(30):
-        async for item in made.play(upstream.items()):
+        async for item in made.deliver(upstream.items()):
             got.append(item)
             upstream.ended = True
     assert "fool" not in form.read(got[:-1])
@@ -116,9 +117,26 @@ async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: py
     made, ledger = stream(FORMATS[0], policy())
     upstream = Endless()
     with pytest.raises(Blocked, match="too_long"):
-        await anext(made.play(upstream.items()))
+        await anext(made.deliver(upstream.items()))
     assert upstream.taken < 40
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "too_long")
+
+
+async def test_a_stream_that_was_too_long_to_be_held_may_break_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has not been decided when the upstream breaks off passes unjudged, as in a stream that was never held."""
+    monkeypatch.setattr(part_splitter, "PART_CHARS", 200)
+
+    async def upstream() -> AsyncIterator[object]:
+        async for item in flow([chunk(SENTENCE) for _ in range(20)] + [chunk("You fool")]):
+            yield item
+        raise httpx.ReadError("gone")
+
+    made, ledger = stream(FORMATS[0], policy())
+    sent: list[Any] = []
+    with pytest.raises(httpx.ReadError):
+        await into(sent, made.deliver(upstream()))
+    assert (ledger.status, ledger.reason) == (Status.CORRECTED, "upstream_error")
+    assert FORMATS[0].read(sent[:-1]).endswith("You fool")
 
 
 async def test_what_is_only_too_long_to_be_held_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +166,7 @@ async def test_a_part_that_fails_does_not_pass_while_it_is_let_go(
     made, ledger = stream(FORMATS[0], strict, asked=failing)
     sent: list[Any] = []
     with pytest.raises(Blocked, match="engine_error"):
-        await into(sent, made.play(flow([chunk("You fool! ") for _ in range(400)])))
+        await into(sent, made.deliver(flow([chunk("You fool! ") for _ in range(400)])))
     assert "fool" not in FORMATS[0].read(sent)
     assert (ledger.status, ledger.reason) == (Status.FAILED, "engine_error")
 
@@ -158,7 +176,7 @@ async def test_an_upstream_waits_for_a_client_that_does_not_read(mode: StreamMod
     budget = StreamBudget(max_mb=512, stream_mb=1)
     made, _ = stream(FORMATS[0], policy(stream=mode), budget)
     upstream = Endless()
-    source = made.play(upstream.items())
+    source = made.deliver(upstream.items())
     await anext(source)
     for _ in range(5_000):  # the client does not read
         await asyncio.sleep(0)
@@ -201,7 +219,7 @@ def test_chunks_in_line_are_kept_as_what_tells_them_apart() -> None:
     packed = [packer.pack(one) for one in chunks]
     assert all(isinstance(one, PackedChunk) for one in packed[1:])
     assert [one.unpack() if isinstance(one, PackedChunk) else one for one in packed] == chunks
-    assert size_of(StreamEvent(packed[1])) < size_of(StreamEvent(chunks[1])) / 4
+    assert estimate_event_bytes(StreamEvent(packed[1])) < estimate_event_bytes(StreamEvent(chunks[1])) / 4
 
 
 async def test_a_held_stream_packs_what_waits() -> None:
@@ -209,9 +227,9 @@ async def test_a_held_stream_packs_what_waits() -> None:
     made, _ = stream(FORMATS[0], policy(max_answer_chars=20_000), budget)
     count = 2_000
     for _ in range(count):
-        await made.take(chunk("word "))
-    assert budget.held_bytes < count * size_of(StreamEvent(chunk("word "))) / 2
-    await made.finalize(finished=False)
+        await made.take_item(chunk("word "))
+    assert budget.held_bytes < count * estimate_event_bytes(StreamEvent(chunk("word "))) / 2
+    await made.finalize_outcomes(finished=False)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
@@ -227,13 +245,13 @@ def test_what_is_packed_comes_out_as_it_was(form: Format) -> None:
 async def test_a_tenant_beyond_its_share_is_shed_and_others_are_not() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
     small = budget.open("small")
-    small.hold(1_000)
+    small.add_queued_bytes(1_000)
     strict = FailurePolicy(overload=OnError.BLOCK)
     made, ledger = stream(FORMATS[0], policy(tenant="large", stream=StreamMode.SENTENCE, on_error=strict), budget)
     elsewhere = budget.open("large")
-    elsewhere.hold(budget.max_bytes)
+    elsewhere.add_queued_bytes(budget.max_bytes)
     before = REGISTRY.get_sample_value("aligner_streams_shed_total", {"policy": "p"}) or 0.0
-    source = made.play(flow([chunk(SENTENCE) for _ in range(300)]))
+    source = made.deliver(flow([chunk(SENTENCE) for _ in range(300)]))
     sent = [await anext(source)]
     for _ in range(2_000):  # the client does not read
         await asyncio.sleep(0)
@@ -251,24 +269,24 @@ async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> 
     slow.lag_s = 3600.0
     strict = FailurePolicy(overload=OnError.BLOCK)
     made, _ = stream(FORMATS[0], policy(stream=StreamMode.SENTENCE, on_error=strict), asked=slow)
-    await made.take(chunk("It is so.", 0))
-    await made.take(chunk("You fool.", 1))
+    await made.take_item(chunk("It is so.", 0))
+    await made.take_item(chunk("You fool.", 1))
     texts: Any = made._texts
     texts[0].close(Status.SKIPPED, "refusal")
-    ready = made.ready()
+    ready = made.take_ready_items()
     next(ready)
     texts[1].close(Status.FAILED, "shed")
     with pytest.raises(Blocked, match="shed"):
         next(ready)
-    await made.finalize(finished=False)
+    await made.finalize_outcomes(finished=False)
 
 
 async def test_a_stream_within_its_share_waits_for_room() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
     large = budget.open("large")
-    large.hold(budget.max_bytes)
+    large.add_queued_bytes(budget.max_bytes)
     elsewhere = budget.open("fair")
-    elsewhere.hold(int(budget.max_bytes * 0.4))
+    elsewhere.add_queued_bytes(int(budget.max_bytes * 0.4))
     made, ledger = stream(FORMATS[0], policy(tenant="fair"), budget)
     playing = asyncio.create_task(played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")]))
     for _ in range(500):
@@ -283,7 +301,7 @@ async def test_a_stream_within_its_share_waits_for_room() -> None:
 
 async def test_a_small_tenant_is_not_held_up_by_a_large_one() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
-    budget.open("large").hold(2 * budget.max_bytes)
+    budget.open("large").add_queued_bytes(2 * budget.max_bytes)
     made, ledger = stream(FORMATS[0], policy(tenant="small"), budget)
     async with asyncio.timeout(20):
         await played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")])
@@ -300,7 +318,7 @@ def test_a_stream_is_decoded_in_linear_time(form: Format) -> None:
         for item in items[size]:
             for event in decoder.feed(item):
                 for index, _ in event.pieces:
-                    decoder.facts(index)
+                    decoder.exchange_without_text(index)
         decoder.exchanges()
 
     assert growth(decode, 200) < 2.2

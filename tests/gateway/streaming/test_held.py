@@ -75,7 +75,7 @@ def held(
 
 
 async def played(stream: HeldStream, source: AsyncIterator[object]) -> list[Any]:
-    return [item async for item in stream.play(source)]
+    return [item async for item in stream.deliver(source)]
 
 
 async def into(got: list[object], source: AsyncIterator[object]) -> None:
@@ -108,7 +108,7 @@ async def test_nothing_is_said_before_the_whole_answer_is_aligned() -> None:
         await gate.wait()
         yield chunk("b")
 
-    replay = stream.play(slow())
+    replay = stream.deliver(slow())
     first = asyncio.ensure_future(anext(replay))
     await asyncio.sleep(0.01)
     assert not first.done()
@@ -130,7 +130,7 @@ async def test_a_broken_upstream_delivers_what_came_and_breaks(error: Exception)
     items = [chunk("a"), chunk("b", 1)]
     got = list[object]()
     with pytest.raises(type(error)) as caught:
-        await into(got, stream.play(flow(items if error is None else [*items, error])))
+        await into(got, stream.deliver(flow(items if error is None else [*items, error])))
     assert caught.value is error
     assert got[:2] == items
     choices = b"choices=skipped/upstream_error,skipped/upstream_error"
@@ -173,7 +173,7 @@ async def test_an_alignment_that_is_refused_delivers_nothing() -> None:
 
     got: list[object] = []
     with pytest.raises(PermissionError):
-        await into(got, stream_of(chat, {}, RequestState("c", POLICY, "m"), align).play(flow([chunk("a")])))
+        await into(got, stream_of(chat, {}, RequestState("c", POLICY, "m"), align).deliver(flow([chunk("a")])))
     assert got == []
 
 
@@ -202,7 +202,7 @@ async def test_in_shadow_mode_items_pass_as_they_come() -> None:
         return outcomes
 
     items = [chunk("a"), chunk("b")]
-    replay = stream_of(chat, {}, ledger, align).play(flow(items))
+    replay = stream_of(chat, {}, ledger, align).deliver(flow(items))
     assert await anext(replay) is items[0]
     assert not ledger.is_final
     rest = [item async for item in replay]
@@ -330,7 +330,7 @@ async def test_a_stream_that_ends_inside_an_event_gets_no_comment() -> None:
     stream, ledger, _ = held(wire=messages)
     got: list[object] = []
     with pytest.raises(httpx.ReadError):
-        await into(got, stream.play(flow([TOLD[:-300], httpx.ReadError("gone")])))
+        await into(got, stream.deliver(flow([TOLD[:-300], httpx.ReadError("gone")])))
     assert got == [TOLD[:-300]]
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "upstream_error")
     stream, _, _ = held(wire=messages)
@@ -345,7 +345,7 @@ async def test_what_the_upstream_says_of_the_whole_stream_counts_for_each_part()
             return flow([TOLD])
 
     stream, _, asked = held(wire=messages)
-    await into([], stream.play(Source()))
+    await into([], stream.deliver(Source()))
     assert [exchange.no_store for exchange in asked] == [True]
 
 

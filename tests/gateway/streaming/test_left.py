@@ -17,8 +17,8 @@ import pytest
 
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.formats.safe import SafeDecoder
-from aligner_proxy.gateway.streaming import queue
-from aligner_proxy.gateway.streaming.queue import StreamQueue
+from aligner_proxy.gateway.streaming import delivery
+from aligner_proxy.gateway.streaming.delivery import StreamDelivery
 from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.resumable_session import ResumableSession
@@ -27,7 +27,7 @@ from tests.gateway.streaming.test_bounds import SENTENCE, engine, flow, policy, 
 from tests.support.scripted import ScriptedSession, SegmentEngine
 from tests.support.stream_fixtures import FORMATS, Format
 
-KINDS = (StreamQueue, SafeDecoder, GrowingAnswer, AnswerPart, ResumableSession)
+KINDS = (StreamDelivery, SafeDecoder, GrowingAnswer, AnswerPart, ResumableSession)
 ANSWER = SENTENCE * 120
 
 
@@ -61,9 +61,9 @@ async def play(form: Format, mode: StreamMode, most: int, asked: SegmentEngine) 
     made, _ = stream(form, policy(stream=mode), asked=asked)
     items = form.tell([ANSWER[at : at + 200] for at in range(0, len(ANSWER), 200)])
     seen = list[Any]()
-    async with contextlib.aclosing(made.play(flow(items))) as out:
+    async with contextlib.aclosing(made.deliver(flow(items))) as out:
         async for item in out:
-            seen += [item] if item != queue.KEEPALIVE else []
+            seen += [item] if item != delivery.KEEPALIVE else []
             if len(seen) >= most:
                 return
 

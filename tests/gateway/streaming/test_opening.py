@@ -102,7 +102,7 @@ async def test_what_opens_an_answer_goes_out_while_its_text_is_held(form: Format
     items = form.tell(ANSWER)
     upstream = Upstream(items, first_text(form, items) + 1)
     stream = held_stream(form, text)
-    before, rest = await play(stream.play(aiter(upstream)), upstream)
+    before, rest = await play(stream.deliver(aiter(upstream)), upstream)
     whole = [item for item in before + rest if not is_comment(item)]
     assert form.read(before) == ""
     assert form.read(whole) == (text or "".join(ANSWER))
@@ -135,7 +135,7 @@ async def test_before_a_heartbeat_is_due_nothing_goes_out(form: Format) -> None:
     got: Items = []
 
     async def read() -> None:
-        async for item in stream.play(aiter(Upstream(form.tell(ANSWER), -1))):
+        async for item in stream.deliver(aiter(Upstream(form.tell(ANSWER), -1))):
             got.append(item)
 
     with pytest.raises(Blocked):
@@ -148,7 +148,7 @@ async def test_before_a_heartbeat_is_due_nothing_goes_out(form: Format) -> None:
 async def test_of_what_nothing_has_come_no_event_can_be_made() -> None:
     for form in FORMATS:
         upstream = Upstream(form.tell(ANSWER), 0)
-        before, _ = await play(held_stream(form).play(aiter(upstream)), upstream)
+        before, _ = await play(held_stream(form).deliver(aiter(upstream)), upstream)
         assert before == [KEEPALIVE] * len(before) != [], form.name
 
 
@@ -160,7 +160,7 @@ async def test_what_comes_later_opens_the_answer_at_once() -> None:
     got: Items = []
 
     async def read() -> None:
-        async for item in stream.play(aiter(upstream)):
+        async for item in stream.deliver(aiter(upstream)):
             got.append(item)
             upstream.goes_on.set()
 
@@ -173,12 +173,12 @@ async def test_behind_the_last_event_there_are_only_comments() -> None:
     form = FORMATS[2]
     stream = held_stream(form)
     for item in form.tell(ANSWER):
-        stream.client.note(item, has_text=True)
-        stream.client.keeper.feed(item)
-        is_last = stream.client.keeper.is_at_end
+        stream.client.note_delivered(item, has_text=True)
+        stream.client.last_event_keeper.feed(item)
+        is_last = stream.client.last_event_keeper.is_at_end
     assert not is_last  # the items are torn
-    stream.client.keeper.feed(b'event: message_stop\ndata: {"type": "message_stop"}\n\n')
-    assert stream.heartbeat() == KEEPALIVE
+    stream.client.last_event_keeper.feed(b'event: message_stop\ndata: {"type": "message_stop"}\n\n')
+    assert stream.make_heartbeat() == KEEPALIVE
 
 
 async def test_a_stream_that_grows_too_long_says_its_opening_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ async def test_a_stream_that_grows_too_long_says_its_opening_once(monkeypatch: p
         shadows = ShadowCorrections(1, 1)
         corrector = ChoiceCorrector(Pipeline(CountingEngine()), ledger, shadows, None, lambda _: None)
         stream = HeldStream(SafeFormat(form.wire), {"messages": []}, ledger, corrector)
-        before, rest = await play(stream.play(aiter(upstream)), upstream)
+        before, rest = await play(stream.deliver(aiter(upstream)), upstream)
         assert stream._released is not None
         assert form.read(before + [item for item in rest if not is_comment(item)]) == "".join([*ANSWER, *ANSWER])
         assert joined_items(form, stream.client.served_items.items) == joined_items(form, items)
@@ -322,7 +322,7 @@ async def test_the_beginning_of_a_text_that_may_be_left_out_waits_for_it() -> No
     form = FORMATS[2]
     items = form.tell(ANSWER)
     upstream = Upstream(items, first_text(form, items) + 1)
-    before, _ = await play(held_stream(form).play(aiter(upstream)), upstream)
+    before, _ = await play(held_stream(form).deliver(aiter(upstream)), upstream)
     events = b"".join(before)
     assert b"message_start" in events
     assert b"content_block_start" not in events

@@ -97,7 +97,7 @@ def held(engine: ReadingEngine, data: dict[str, Any] | None = None) -> HeldStrea
 
 async def played(stream: HeldStream, *items: object) -> list[Any]:
     """What was taken."""
-    assert [item async for item in stream.play(flow(items))][: len(items)] == list(items)
+    assert [item async for item in stream.deliver(flow(items))][: len(items)] == list(items)
     made: Any = stream._request.corrector
     return list(made.taken)
 
@@ -134,7 +134,7 @@ async def test_what_came_before_the_reading_began_is_read_first(monkeypatch: pyt
         yield chunk("opens ")
         yield chunk("at six.")
 
-    assert [item async for item in held(engine).play(source())]
+    assert [item async for item in held(engine).deliver(source())]
     assert [one.heard for one in engine.listeners] == ["The harbour opens at six."]
 
 
@@ -185,7 +185,7 @@ async def test_a_client_that_leaves_takes_the_reading_with_it() -> None:
         await asyncio.sleep(30)
 
     async def play() -> None:
-        async for _ in held(engine).play(source()):
+        async for _ in held(engine).deliver(source()):
             pass
 
     task = asyncio.create_task(play())

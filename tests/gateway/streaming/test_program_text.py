@@ -68,7 +68,7 @@ async def play(
     data = data or {"messages": [ASKED], "input": [ASKED], "prompt": "When does it open?"}
     made = kind(form.wire, data, ledger, corrector)
     items = form.tell(pieces or [answer[at : at + 9] for at in range(0, len(answer), 9)])
-    got = [item async for item in made.play(slowly(items))]
+    got = [item async for item in made.deliver(slowly(items))]
     take_comment(got)
     return got, ledger
 
@@ -147,7 +147,7 @@ async def test_a_stream_that_may_become_data_is_held_and_prose_with_labels_is_no
             lengths.append(len(chat.read(got)))
             yield item
 
-    async for item in ReleasedStream(chat.wire, {"messages": [ASKED]}, ledger, corrector).play(source()):
+    async for item in ReleasedStream(chat.wire, {"messages": [ASKED]}, ledger, corrector).deliver(source()):
         got.append(item)
     before_finish = lengths[-2]
     assert (before_finish == 0) is is_held

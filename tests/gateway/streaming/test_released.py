@@ -25,8 +25,8 @@ from aligner_proxy.formats.safe import SafeDecoder
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
+from aligner_proxy.gateway.streaming.delivery import KEEPALIVE
 from aligner_proxy.gateway.streaming.held import HeldStream
-from aligner_proxy.gateway.streaming.queue import KEEPALIVE
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -107,7 +107,7 @@ async def calm(items: Sequence[object]) -> AsyncIterator[object]:
 
 
 async def played(made: ReleasedStream, source: AsyncIterator[object]) -> list[Any]:
-    return [item async for item in made.play(source)]
+    return [item async for item in made.deliver(source)]
 
 
 async def into(got: list[object], source: AsyncIterator[object]) -> None:
@@ -223,7 +223,7 @@ async def test_a_segment_goes_out_when_the_next_one_has_begun() -> None:
 
     made, _ = stream(SegmentEngine(score, milder))
     got: list[Any] = []
-    task = asyncio.create_task(into(got, made.play(slow())))
+    task = asyncio.create_task(into(got, made.deliver(slow())))
     behind = []
     for sent in range(len(items)):
         gate.release()
@@ -297,7 +297,7 @@ async def test_where_tool_calls_pass_one_lets_the_rest_pass_at_once() -> None:
         yield chunk(why="tool_calls")
 
     got: list[Any] = []
-    task = asyncio.create_task(into(got, made.play(endless())))
+    task = asyncio.create_task(into(got, made.deliver(endless())))
     async with asyncio.timeout(10):
         while len(got) < 3:
             await asyncio.sleep(0)
@@ -411,7 +411,7 @@ async def test_what_a_full_engine_does_not_read_is_held_and_sent_whole() -> None
         yield chunk("o.")
         yield chunk(why="stop")
 
-    task = asyncio.create_task(into(got, made.play(slow())))
+    task = asyncio.create_task(into(got, made.deliver(slow())))
     await asyncio.sleep(0.05)
     assert not chat_text(got)
     gate.set()
@@ -509,7 +509,7 @@ async def test_a_failure_may_end_the_stream() -> None:
     made, ledger = stream(SegmentEngine(score, lambda _: EngineFault("broken")), blocked=[Status.FAILED])
     got: list[Any] = []
     with pytest.raises(PermissionError, match="engine_error"):
-        await into(got, made.play(calm(chat_items(["It is so.", " You fool.", " Go on."]))))
+        await into(got, made.deliver(calm(chat_items(["It is so.", " You fool.", " Go on."]))))
     assert chat_text(got) == "It is so."
     assert ledger.status is Status.FAILED
 
@@ -519,7 +519,7 @@ async def test_a_broken_upstream_is_delivered_as_far_as_it_came() -> None:
     got: list[Any] = []
     error = httpx.ReadError("gone")
     with pytest.raises(httpx.ReadError) as caught:
-        await into(got, made.play(flow([chunk("It is so. You fool. An"), chunk("d")], error)))
+        await into(got, made.deliver(flow([chunk("It is so. You fool. An"), chunk("d")], error)))
     assert caught.value is error
     assert chat_text(got) == "It is so. You fool. And"
     assert got[-1] == b": aligner status=skipped reason=upstream_error\n\n"
@@ -532,7 +532,7 @@ async def test_a_messages_stream_that_ends_inside_an_event_gets_no_comment() -> 
     raw = whole[: whole.rindex(b'"text": "On.') + 9]
     got: list[Any] = []
     with pytest.raises(httpx.ReadError):
-        await into(got, made.play(flow([raw], httpx.ReadError("gone"))))
+        await into(got, made.deliver(flow([raw], httpx.ReadError("gone"))))
     assert b"".join(got) == raw
     assert message_text([raw[: raw.rindex(b"event:")]]) == "You fool. Go. "
 
@@ -640,25 +640,25 @@ class Brittle:
         events = self.decoder.feed(item)
         return [replace(event, rewrite=self.rewrite) for event in events] if self.over == "edit" else events
 
-    def rewrite(self, item: object, pieces: Sequence[str], wholes: Any) -> object:
+    def rewrite(self, item: object, pieces: Sequence[str], whole_texts: Any) -> object:
         raise AttributeError("secret")
 
     def flush(self) -> list[StreamEvent]:
         return []
 
     @property
-    def refusing(self) -> bool:
-        return self.decoder.refusing
+    def has_refusal(self) -> bool:
+        return self.decoder.has_refusal
 
     @property
-    def disagrees(self) -> bool:
-        return self.decoder.disagrees
+    def contradicts_itself(self) -> bool:
+        return self.decoder.contradicts_itself
 
     def exchange(self, index: int) -> Exchange:
         return self.decoder.exchange(index)
 
-    def facts(self, index: int) -> Exchange:
-        return self.decoder.facts(index)
+    def exchange_without_text(self, index: int) -> Exchange:
+        return self.decoder.exchange_without_text(index)
 
     def exchanges(self) -> list[Exchange]:
         return self.decoder.exchanges()
@@ -687,7 +687,9 @@ async def test_an_edit_that_does_not_go_into_its_event_may_end_the_stream() -> N
     made._decoder = SafeDecoder(Brittle("edit"), DATA)
     got: list[object] = []
     with pytest.raises(PermissionError, match="internal_error"):
-        got += [item async for item in made.play(calm([chunk("It is so. "), chunk("You fool. "), chunk(why="stop")]))]
+        got += [
+            item async for item in made.deliver(calm([chunk("It is so. "), chunk("You fool. "), chunk(why="stop")]))
+        ]
     assert "fool" not in chat_text([item for item in got if not isinstance(item, bytes)])
 
 

@@ -1,11 +1,13 @@
 """The path of a stream's events from the upstream to the client.
 
-All state of one stream is in one `StreamQueue` and is freed with it. A task reads the upstream, decodes it and queues
-its events, which are delivered in order. A subclass decides what replaces a text, and when: held.py decides about the
-whole answer at its end, released.py segment by segment. While nothing can be delivered, heartbeats keep the connection
-alive: empty events in the form of the stream, and comments where there can be none. The status follows as a comment
-before the event that ends the stream, or as the last item where LiteLLM writes that event, unless the stream ended
-inside an event. While the queue is too long (budget.py), the upstream is not read further.
+All state of one stream is in one `StreamDelivery` and is freed with it. A task reads the upstream, decodes it and
+queues its events, which are delivered in order. A subclass decides what replaces a text, and when: held.py decides
+about the whole answer at its end, released.py segment by segment.
+
+While nothing can be delivered, heartbeats keep the connection alive: empty events in the form of the stream, and
+comments where there can be none. The status follows as a comment before the event that ends the stream, or as the last
+item where LiteLLM writes that event, unless the stream ended inside an event. While the queue is too long (budget.py),
+the upstream is not read further.
 """
 
 from __future__ import annotations
@@ -21,20 +23,20 @@ from typing import Any, Generic
 from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent, no_store
+from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent, is_storing_forbidden
 from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.gateway.side_texts import SideTexts, withhold_error
-from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
-from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
+from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, estimate_event_bytes
+from aligner_proxy.gateway.streaming.event_queue import NO_REPEATED_TEXTS, EventQueue, QueuedEvent, Text
 from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.types import OnSkip
 
-RELIEVED_S = 1.0
-"""Shortest time between two parts that are cut because all streams together hold too much; keeps parts useful."""
+DECIDE_EARLY_EVERY_S = 1.0
+"""Seconds between two calls of `decide_early` because all streams together hold too much; keeps parts useful."""
 WAIT_S = 5.0
 """Seconds that a stream waits for room taken by other streams."""
 _SLICE_BYTES = 1 << 16
@@ -59,23 +61,23 @@ class StreamRoom:
     """Memory use of a stream."""
 
     account: StreamAccount
-    relieved_at: float = 0.0
-    """Monotonic time of the last call of `relieve`; 0 before the first."""
+    decided_early_at: float = 0.0
+    """Monotonic time of the last call of `decide_early`; 0 before the first."""
     gave_up_correcting: bool = False
     """Whether correction was given up for lack of room; the rest is delivered unchanged, or blocked."""
 
 
 class ClientSide:
-    """Tracks what was delivered to the client, and when a heartbeat is due."""
+    """What the client of one stream got so far, and when it is to get a heartbeat."""
 
     def __init__(self, state: RequestState) -> None:
         self._state = state
         self.timeline = Timeline()
         self.served_items = litellm_internals.ServedItems()
         """All delivered items, for LiteLLM's log."""
-        self.keeper = sse.LastEventKeeper()
+        self.last_event_keeper = sse.LastEventKeeper()
         """Keeps back the event that ends the stream, so that our final comment can come before it."""
-        self._ending = b""
+        self._last_bytes = b""
         """The last delivered bytes, needed because a heartbeat is allowed only between two events."""
         self._heartbeat_at: float | None = None
         """Monotonic time at which a heartbeat is due; None for never."""
@@ -85,31 +87,31 @@ class ClientSide:
         """The final comment, set when it is delivered."""
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_between_events(self) -> bool:
         """Whether the delivered bytes end between two events."""
-        return sse.is_between_events(self._ending)
+        return sse.is_between_events(self._last_bytes)
 
     @property
     def seconds_to_heartbeat(self) -> float | None:
         """Seconds until a heartbeat is due; None for never."""
         return None if self._heartbeat_at is None else self._heartbeat_at - time.monotonic()
 
-    def note(self, item: object, *, has_text: bool) -> None:
+    def note_delivered(self, item: object, *, has_text: bool) -> None:
         """Record an item that is delivered now; `has_text` says whether it adds text to an answer."""
         self.served_items.append(item)
-        self._ending = sse.stream_tail(self._ending, item)
+        self._last_bytes = sse.stream_tail(self._last_bytes, item)
         if has_text:
             self.timeline.note_client()
-        self.put_off_heartbeat()
+        self.schedule_heartbeat()
 
-    def put_off_heartbeat(self) -> None:
+    def schedule_heartbeat(self) -> None:
         """Schedule the next heartbeat, `keepalive_s` seconds from now."""
         every_s = self._state.policy.keepalive_s
         self._heartbeat_at = time.monotonic() + every_s if every_s else None
 
 
-class StreamQueue(abc.ABC, Generic[Text]):
-    """One stream between upstream and client."""
+class StreamDelivery(abc.ABC, Generic[Text]):
+    """Delivers one stream of an upstream to the client: `deliver` yields the items that the client gets."""
 
     def __init__(
         self,
@@ -124,24 +126,24 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._decoder = AnswerDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
         """The texts of the answers so far, by number of choice or text part."""
-        self._queue: EventLine[Text] = EventLine()
+        self._queue: EventQueue[Text] = EventQueue()
         """The events that arrived and were not delivered yet."""
         self._block_numbers = RemainingNumbers()
         """Renumbers the blocks that are delivered, since others are left out."""
         self._room = StreamRoom(account or StreamBudget().open("-"))
-        self._time = TimeSlice()
+        self._time_slice = TimeSlice()
         """Pauses long work regularly, so that other tasks run."""
-        self.changed = asyncio.Event()
-        """Set when items may be ready for delivery."""
+        self.delivery_signal = asyncio.Event()
+        """Set when items may have become ready for delivery."""
         self._source: object = None
-        """The upstream's stream; None before `play`."""
-        self._work: asyncio.Task[None] | None = None
+        """The upstream's stream; None before `deliver`."""
+        self._reading_task: asyncio.Task[None] | None = None
         """The task that reads the upstream; None before it starts and after it was ended."""
-        self.broken: Exception | None = None
+        self.upstream_error: Exception | None = None
         """The exception that broke the upstream's stream; None if it is intact."""
         self.client = ClientSide(state)
 
-    async def play(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+    async def deliver(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """Yield all items for the client. If the upstream breaks off, yield what arrived, then raise its error.
 
         When the client leaves, this generator is closed and the reading task ends.
@@ -151,8 +153,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
         try:
             async with contextlib.aclosing(self._deliver_items(source)) as items:
                 async for item in items:
-                    for each in self.client.keeper.feed(item):
-                        yield each
+                    for item_to_send in self.client.last_event_keeper.feed(item):
+                        yield item_to_send
             finished = True
         except Blocked:
             if not self.client.served_items.any and (beginning := self._decoder.beginning()) is not None:
@@ -161,76 +163,80 @@ class StreamQueue(abc.ABC, Generic[Text]):
         finally:
             await run_to_end(self._close(finished=finished))
         # No comment for a stream that broke before its first item, so that it stays a plain HTTP error.
-        if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
+        if (self.client.served_items.any or self.upstream_error is None) and self.client.is_between_events:
             self.client.comment = self._request.state.comment(self.client.timeline)
             yield self.client.comment
-        for each in self.client.keeper.flush():
-            yield each
-        if self.broken is not None:
-            raise await withhold_error(self._request.state, self._request.side, self.broken) or self.broken
+        for item_to_send in self.client.last_event_keeper.flush():
+            yield item_to_send
+        if self.upstream_error is not None:
+            raise (
+                await withhold_error(self._request.state, self._request.side, self.upstream_error)
+                or self.upstream_error
+            )
 
     def note_source(self, source: object) -> None:
         """Keep the upstream's stream, and note whether its headers forbid to store the answer."""
         self._source = source
         # LiteLLM may store the upstream's headers only with the stream, not with its items.
-        self._decoder.is_unstored = no_store(self._request.data, source)
+        self._decoder.is_unstored = is_storing_forbidden(self._request.data, source)
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items in order, with heartbeats while nothing can be delivered."""
         # A single task reads the stream, since objects in it may be bound to the task that reads them.
-        work = self._work = asyncio.create_task(self._read(source))
-        work.add_done_callback(lambda _: self.changed.set())
-        self.client.put_off_heartbeat()
-        is_due = False
+        reading_task = asyncio.create_task(self._read(source))
+        reading_task.add_done_callback(lambda _: self.delivery_signal.set())
+        self._reading_task = reading_task
+        self.client.schedule_heartbeat()
+        is_heartbeat_due = False
         while True:
-            # Asked before `ready`: what is queued after that is delivered in the next round.
-            has_ended = work.done()
+            # Asked before `take_ready_items`: what is queued after that is delivered in the next round.
+            has_ended = reading_task.done()
             if has_ended:
-                work.result()
-            for item, has_text in self.ready():
-                is_due = False
-                self.client.note(item, has_text=has_text)
+                reading_task.result()  # raises the error of the task
+            for item, has_text in self.take_ready_items():
+                is_heartbeat_due = False
+                self.client.note_delivered(item, has_text=has_text)
                 yield item
-                await self._time.pause()
-            if has_ended and not self.waits:
+                await self._time_slice.pause()
+            if has_ended and not self.has_queued_events:
                 return
-            if is_due:
-                yield self.heartbeat()
-            is_due = await self._wait_for_items()
+            if is_heartbeat_due:
+                yield self.make_heartbeat()
+            is_heartbeat_due = await self._wait_for_items()
 
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Read and queue the whole stream; pause for room when the budget is full."""
         chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._read_upstream(source)) as items:
             async for item in items:
-                await self.take(item)
+                await self.take_item(item)
                 chunks.merge()
-                await self._time.pause()
+                await self._time_slice.pause()
                 if self._room.account.is_full:
                     await self._make_room()
-        await self.finish()
+        await self.finish_reading()
 
-    async def finish(self) -> None:
-        """Finish after the upstream has ended or broken off."""
+    async def finish_reading(self) -> None:
+        """Queue the remaining events and decide the rest of the answer, after the upstream has ended or broken off."""
         for event in self._decoder.flush():
             await self._enqueue(event)
         self.note_source(self._source)  # another model may have taken the stream over, with other headers
-        await self._end()
+        await self._end_answer()
 
     async def _read_upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """The upstream's items; if it breaks off, store the error in `broken` and end."""
+        """The upstream's items; if it breaks off, store the error in `upstream_error` and end."""
         try:
             async for item in source:
                 yield item
         except UPSTREAM_ERRORS as error:
-            self.broken = error
+            self.upstream_error = error
 
-    async def take(self, item: object) -> None:
+    async def take_item(self, item: object) -> None:
         """Decode an item and queue its events."""
         for piece in cut_slices(item):
             for event in self._decoder.feed(piece):
                 await self._enqueue(event)
-                await self._time.pause()
+                await self._time_slice.pause()
 
     async def _make_room(self) -> None:
         """Decide what can be decided, and wait until enough of it was delivered.
@@ -238,40 +244,45 @@ class StreamQueue(abc.ABC, Generic[Text]):
         Correction of the stream is given up (`give_up_correcting`) if other streams take the room and the wait is too
         long, or if this tenant has more than its share.
         """
-        if self._room.account.is_too_long or time.monotonic() - self._room.relieved_at > RELIEVED_S:
-            self._room.relieved_at = time.monotonic()
-            await self.relieve()
-        while self._room.account.is_full and self.waits and not self.needs_more:
+        if self._room.account.is_too_long or time.monotonic() - self._room.decided_early_at > DECIDE_EARLY_EVERY_S:
+            self._room.decided_early_at = time.monotonic()
+            await self.decide_early()
+        while self._room.account.is_full and self.has_queued_events and not self.needs_more_input:
             # A stream that was given up already cannot be given up again; it only waits for its own client.
-            crowded_out = not self._room.gave_up_correcting and self._room.account.is_over_share
-            if crowded_out or not (await self._room.account.wait_for_room(WAIT_S) or self._room.gave_up_correcting):
+            gives_up = not self._room.gave_up_correcting and self._room.account.is_over_share
+            if not gives_up:
+                has_room = await self._room.account.wait_for_room(WAIT_S)
+                gives_up = not has_room and not self._room.gave_up_correcting
+            if gives_up:
                 metrics.record_stream_shed(self._request.state)
                 self._room.gave_up_correcting = True
                 self.give_up_correcting()
 
     async def _enqueue(self, event: StreamEvent) -> None:
         """Add the event's pieces to their texts, then queue the event with their positions."""
-        places = []
+        piece_spans = []
         for index, piece in event.pieces:
             text = self._get_text(index)
             start = text.length
             await text.feed(piece)
-            places.append((text, start, start + len(piece)))
-            self._room.account.keep(len(piece))
-        if places:  # other events, such as roles and usage, do not count as text
+            piece_spans.append((text, start, start + len(piece)))
+            self._room.account.add_kept_chars(len(piece))
+        if piece_spans:  # other events, such as roles and usage, do not count as text
             self.client.timeline.note_upstream()
-        wholes = {index: self._get_text(index) for index in event.wholes} if event.wholes else NO_WHOLES
+        repeated_texts = NO_REPEATED_TEXTS
+        if event.repeated_texts:
+            repeated_texts = {index: self._get_text(index) for index in event.repeated_texts}
         if self._request.side is not None:
-            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original_text, wholes)]
+            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original_text, repeated_texts)]
             self._request.side.read(event.original, answer_texts, event.divided_texts)
         event.divided_texts = ()  # nobody else reads them, and the event may wait for long
         event.item = self._queue.pack(event.item)
-        # `size_of` counts only pieces; an event that repeats whole texts contains these, too.
-        size = size_of(event)
-        if wholes:
-            size += sum(text.length for text in wholes.values())
-        self._room.account.hold(size)
-        self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
+        # `estimate_event_bytes` counts only pieces; an event that repeats whole texts contains these, too.
+        size = estimate_event_bytes(event)
+        if repeated_texts:
+            size += sum(text.length for text in repeated_texts.values())
+        self._room.account.add_queued_bytes(size)
+        self._queue.append(QueuedEvent(event, tuple(piece_spans), repeated_texts, size))
 
     def _original_text(self, index: int) -> str:
         """The text with this number as far as it has arrived, before any correction."""
@@ -280,14 +291,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
     def _pop_event(self) -> QueuedEvent[Text]:
         """Remove and return the first queued event, and free its room."""
         queued = self._queue.popleft()
-        self._room.account.free(queued.size)
+        self._room.account.free_queued_bytes(queued.size)
         return queued
 
-    def _leaves_out(self, queued: QueuedEvent[Text]) -> bool:
-        """Leave out the event if its block ends up without text; the blocks after it then get lower numbers.
-
-        Returns whether it was left out.
-        """
+    def _leave_out_if_empty(self, queued: QueuedEvent[Text]) -> bool:
+        """Whether the event is left out, because no text remains in its block; later blocks then get lower numbers."""
         block = queued.event.block
         if block is None or block.is_sent or block.text_number is None:
             return False
@@ -297,25 +305,27 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self._block_numbers.remove(block.index)
         return is_empty
 
-    def _is_beside_edit(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether pointers in an event may point into an edited text: not if its block has one that is unchanged."""
+    def _may_point_into_edit(self, queued: QueuedEvent[Text]) -> bool:
+        """Whether pointers in an event may point into an edited text; not if the text of its block is unchanged."""
         number = None if queued.event.block is None else queued.event.block.text_number
         return number is None or number not in self._texts or self._texts[number].changed
 
-    def _deliverable(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
+    def _render_item(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
         """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""
-        item, pieces = queued.item()
+        item, pieces = queued.render_item()
         block = queued.event.block
-        return (item if block is None else self._renumber(item, block)), pieces
+        if block is not None:
+            block.is_sent = True
+            item = self._renumber(item, block)
+        return item, pieces
 
     def _renumber(self, item: object, block: ContentBlock) -> object:
-        """The item of a block with the number that the block has now."""
-        block.is_sent = True
+        """The item of a block with the number that the block has, now that others were left out."""
         number = self._block_numbers.new_number(block.index)
         return item if number == block.index else sse.as_frame(item).with_index(number)
 
     @property
-    def waits(self) -> bool:
+    def has_queued_events(self) -> bool:
         """Whether events wait for delivery."""
         return bool(self._queue)
 
@@ -326,34 +336,34 @@ class StreamQueue(abc.ABC, Generic[Text]):
         return self._texts[index]
 
     @property
-    def _passes_broken(self) -> bool:
+    def _skips_broken_answer(self) -> bool:
         """Whether the upstream failed and the text that arrived is delivered without being judged."""
-        return self.broken is not None and self._request.state.policy.on_skip.upstream_error is not OnSkip.JUDGE
+        return self.upstream_error is not None and self._request.state.policy.on_skip.upstream_error is not OnSkip.JUDGE
 
     @abc.abstractmethod
     def _new_text(self, index: int) -> Text:
         """Create the object for a text of which nothing has arrived yet."""
 
     @abc.abstractmethod
-    async def _end(self) -> None:
-        """Finish after the upstream has ended or broken off."""
+    async def _end_answer(self) -> None:
+        """Decide what is still open of the answer, after all its events were queued."""
 
     @abc.abstractmethod
-    def ready(self) -> Iterator[tuple[object, bool]]:
+    def take_ready_items(self) -> Iterator[tuple[object, bool]]:
         """The items to deliver now, each with whether it adds any text; raises if a failure ends the stream."""
 
     @property
     @abc.abstractmethod
-    def _may_show_next(self) -> bool:
+    def _may_show_next_event(self) -> bool:
         """Whether a heartbeat may show the id and similar fields of the first queued event before its text goes out."""
 
     @abc.abstractmethod
-    async def relieve(self) -> None:
+    async def decide_early(self) -> None:
         """Decide texts that only wait for more of the stream."""
 
     @property
     @abc.abstractmethod
-    def needs_more(self) -> bool:
+    def needs_more_input(self) -> bool:
         """Whether the stream has to be read further before what is queued can be decided."""
 
     @abc.abstractmethod
@@ -361,41 +371,41 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """Give up correcting undecided texts for lack of room; what follows is delivered unchanged, or blocked."""
 
     @abc.abstractmethod
-    async def finalize(self, *, finished: bool) -> None:
+    async def finalize_outcomes(self, *, finished: bool) -> None:
         """Stop running work and make the outcomes final; `finished` is False if not everything was delivered."""
 
-    def heartbeat(self) -> object:
+    def make_heartbeat(self) -> object:
         """An event without content, which keeps the connection alive; a comment where the format has none."""
         # After the event that ends a stream there can be no other event.
-        if self.client.keeper.is_at_end:
+        if self.client.last_event_keeper.is_at_end:
             return KEEPALIVE
-        return self._decoder.empty_event(self.client.served_items.items, self.next_shown) or KEEPALIVE
+        return self._decoder.empty_event(self.client.served_items.items, self.event_for_heartbeat) or KEEPALIVE
 
     @property
-    def next_shown(self) -> object:
-        """The first queued event, from which a heartbeat takes the id; None if not even the id may go out."""
-        return self._queue.first.event.original if self._queue and self._may_show_next else None
+    def event_for_heartbeat(self) -> object:
+        """The next event for the client, from which a heartbeat takes the id; None if not even the id may go out."""
+        return self._queue.first.event.original if self._queue and self._may_show_next_event else None
 
     async def _wait_for_items(self) -> bool:
         """Wait until something can be delivered; True if a heartbeat is due first and is allowed at this point."""
         try:
             async with asyncio.timeout(self.client.seconds_to_heartbeat):
-                await self.changed.wait()
+                await self.delivery_signal.wait()
         except TimeoutError:
-            self.client.put_off_heartbeat()
+            self.client.schedule_heartbeat()
             self.client.heartbeat_was_due = True
-            return self.client.is_at_rest
-        self.changed.clear()
+            return self.client.is_between_events
+        self.delivery_signal.clear()
         return False
 
     async def _close(self, *, finished: bool) -> None:
         """End the reading task and finalize the stream, even if the client has left."""
-        work = self._work
-        self._work = None  # avoids a reference cycle, since its error refers to the stream
-        if work is not None:
-            await end_tasks(work)
+        reading_task = self._reading_task
+        self._reading_task = None  # avoids a reference cycle, since its error refers to the stream
+        if reading_task is not None:
+            await end_tasks(reading_task)
         self._room.account.close()
-        await self.finalize(finished=finished)
+        await self.finalize_outcomes(finished=finished)
 
 
 def cut_slices(item: object) -> Iterator[object]:

@@ -19,11 +19,11 @@ from aligner_proxy.formats.safe import replace_event_texts
 
 PACKED_FROM = 256
 """Number of queued events from which chunks are packed; an answer of ordinary length keeps its own objects."""
-NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
+NO_REPEATED_TEXTS: Mapping[int, Any] = MappingProxyType({})
 """Shared by all events that repeat no text."""
 _MAX_SHAPES = 16
 """Most shapes known in one queue; an event of any further shape is kept unpacked."""
-Plain = tuple[int, tuple[object, ...], str, int, int]
+PlainEvent = tuple[int, tuple[object, ...], str, int, int]
 """An event as plain values: number of its shape, values of its chunk, its piece, the piece's offset, and its size."""
 
 
@@ -57,9 +57,9 @@ class QueuedEvent(Generic[Text]):
     """A queued event, with the position of each of its pieces in its text and the texts that it repeats as a whole."""
 
     event: StreamEvent
-    places: tuple[tuple[Text, int, int], ...]
+    piece_spans: tuple[tuple[Text, int, int], ...]
     """(text, start, end) of each piece, in the order of the event's pieces."""
-    wholes: Mapping[int, Text]
+    repeated_texts: Mapping[int, Text]
     """The texts that the event repeats as a whole, by number."""
     size: int
     """Estimated bytes."""
@@ -67,19 +67,23 @@ class QueuedEvent(Generic[Text]):
     @property
     def changes(self) -> bool:
         """Whether any text in the event is changed, here or in another event."""
-        return any(text.changed for text, _, _ in self.places) or any(text.changed for text in self.wholes.values())
+        return any(text.changed for text, _, _ in self.piece_spans) or any(
+            text.changed for text in self.repeated_texts.values()
+        )
 
-    def item(self) -> tuple[object, list[str]]:
-        """The item to deliver (the same object if its texts did not change), and the pieces in it.
+    def render_item(self) -> tuple[object, list[str]]:
+        """The item to deliver, with corrected texts, and the pieces in it; the same object if no text changed.
 
         Raises `NotPutIn` if a changed text cannot be inserted.
         """
         pieces = [
             text.render(start, end) if text.changed else piece
-            for (text, start, end), (_, piece) in zip(self.places, self.event.pieces, strict=True)
+            for (text, start, end), (_, piece) in zip(self.piece_spans, self.event.pieces, strict=True)
         ]
-        wholes = {index: text.render(0, text.length) for index, text in self.wholes.items() if text.changed}
-        return replace_event_texts(self.event, pieces, wholes), pieces
+        whole_texts = {
+            index: text.render(0, text.length) for index, text in self.repeated_texts.items() if text.changed
+        }
+        return replace_event_texts(self.event, pieces, whole_texts), pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,11 @@ class _Shape(Generic[Text]):
     text: Text
 
 
-class EventLine(Generic[Text]):
-    """First-in, first-out queue of the waiting events of one stream."""
+class EventQueue(Generic[Text]):
+    """First-in, first-out queue of the waiting events of one stream; its entries are events, plain or not."""
 
     def __init__(self) -> None:
-        self._entries: deque[QueuedEvent[Text] | Plain] = deque()
+        self._entries: deque[QueuedEvent[Text] | PlainEvent] = deque()
         self._shapes: list[_Shape[Text]] = []
         """Shapes of the plain entries, which refer to them by their place in this list."""
         self._packer = Packer()
@@ -120,16 +124,15 @@ class EventLine(Generic[Text]):
         return self._unpack_entry(self._entries[0])
 
     @property
-    def last(self) -> StreamEvent | Plain:
-        """The last event, still packed if it was stored so; `self.original(entry)` returns the upstream's own chunk."""
-        entry = self._entries[-1]
-        return entry if isinstance(entry, tuple) else entry.event
+    def last(self) -> StreamEvent | PlainEvent:
+        """The last event, packed if it was stored so; `original_item` returns the upstream's own chunk for it."""
+        return _stored_event(self._entries[-1])
 
-    def entries(self) -> list[StreamEvent | Plain]:
-        """All events as they are stored, packed or not; `self.original(entry)` returns the upstream's own chunk."""
-        return [entry if isinstance(entry, tuple) else entry.event for entry in self._entries]
+    def entries(self) -> list[StreamEvent | PlainEvent]:
+        """All events as they are stored, packed or not; `original_item` returns the upstream's own chunk for each."""
+        return [*map(_stored_event, self._entries)]
 
-    def original(self, entry: object) -> object:
+    def original_item(self, entry: object) -> object:
         """The chunk of the upstream from which a stored event was read."""
         if isinstance(entry, tuple):
             return self._unpack_entry(entry).event.original
@@ -146,16 +149,22 @@ class EventLine(Generic[Text]):
     def __iter__(self) -> Iterator[QueuedEvent[Text]]:
         return map(self._unpack_entry, self._entries)
 
-    def _pack_event(self, queued: QueuedEvent[Text]) -> Plain | None:
+    def _pack_event(self, queued: QueuedEvent[Text]) -> PlainEvent | None:
         """An event as plain values; None if it is more than one text piece in a packed chunk."""
         event = queued.event
         chunk = event.item
-        if not isinstance(chunk, PackedChunk) or len(queued.places) != 1 or queued.wholes or event.wholes or event.ends:
+        if (
+            not isinstance(chunk, PackedChunk)
+            or len(queued.piece_spans) != 1
+            or queued.repeated_texts
+            or event.repeated_texts
+            or event.ended_texts
+        ):
             return None
-        ((text, start, _),) = queued.places
-        ((index, piece),) = event.pieces
-        shape = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
-        return None if shape is None else (shape, chunk.values, piece, start, queued.size)
+        text, start, _ = queued.piece_spans[0]
+        index, piece = event.pieces[0]
+        shape_number = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
+        return None if shape_number is None else (shape_number, chunk.values, piece, start, queued.size)
 
     def _find_shape(self, other: _Shape[Text]) -> int | None:
         """The number of a shape, which is registered if new; None if too many are known."""
@@ -169,7 +178,7 @@ class EventLine(Generic[Text]):
         self._shapes.append(other)
         return len(self._shapes) - 1
 
-    def _unpack_entry(self, entry: QueuedEvent[Text] | Plain) -> QueuedEvent[Text]:
+    def _unpack_entry(self, entry: QueuedEvent[Text] | PlainEvent) -> QueuedEvent[Text]:
         """The event of a stored entry."""
         if not isinstance(entry, tuple):
             return entry
@@ -177,4 +186,9 @@ class EventLine(Generic[Text]):
         shape = self._shapes[number]
         item = PackedChunk(shape.template, shape.paths, values)
         event = StreamEvent(item, [(shape.index, piece)], rewrite=shape.rewrite)
-        return QueuedEvent(event, ((shape.text, start, start + len(piece)),), NO_WHOLES, size)
+        return QueuedEvent(event, ((shape.text, start, start + len(piece)),), NO_REPEATED_TEXTS, size)
+
+
+def _stored_event(entry: QueuedEvent[Any] | PlainEvent) -> StreamEvent | PlainEvent:
+    """The event of an entry, packed if it is stored so, without its positions in the texts."""
+    return entry if isinstance(entry, tuple) else entry.event
