@@ -58,7 +58,8 @@ _BUSY_S = 1.0
 EDITING = 5
 """Version in the cache key, raised when the same aligner would write other text. 2: replacements are judged, too.
 3: sentences end at other places, and cells, elements and comments are judged by themselves. 4: sentences end at the
-marks of more scripts, and names of speakers and leads of lines stay. 5: remarks in brackets go alone."""
+marks of more scripts, and names of speakers and leads of lines stay. 5: remarks in brackets, and values in
+blocks of data, go alone."""
 BUSY_S = 0.5
 """Timeout of a plugin's store in seconds; a slower store is worse than none."""
 FIRST_PAUSE_S = 1.0

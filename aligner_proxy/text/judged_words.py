@@ -38,8 +38,16 @@ _HANGING = re.compile(
 """Matches breaks at the beginning or at the end of a cell or element, or at the end of a segment."""
 _ASIDE = re.compile(r"(?<=\S)[ \t]+\([^()\n]{2,200}\)(?=[\s.,;:!?]|$)|(?<=\S)\uff08[^\uff08\uff09\n]{2,200}\uff09")
 """Matches a remark in brackets behind other words, with the space before it; full-width brackets have none."""
-ASIDE_SIGNS = " \t()\uff08\uff09"
-"""The space and brackets around the words of a remark in brackets."""
+ASIDE_SIGNS = " \n\t()\uff08\uff09"
+"""The white space and brackets around the words of a remark in brackets."""
+_JSON = frozenset({"json", "jsonl", "jsonc", "json5"})
+_CSV = frozenset({"csv", "tsv"})
+"""Languages of blocks of data, as their first line names them."""
+_MOST_ASIDES = 32
+"""Each is read by itself, so that a block with many values would take long; it goes as a whole."""
+_CSV_LINE = re.compile(r"[^\n]*\n")
+_JSON_STRING = re.compile(r'(?<=[\[:,{\s])"(?P<value>(?:[^"\\\n]|\\.)*+)"(?!\s*:)')
+"""Matches a string that is a value, and no key."""
 _OUTER_BARS = re.compile(r"^\s*\||\|\s*$")
 _LONG_SENTENCE = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
@@ -81,10 +89,34 @@ def clauses(text: str) -> list[Place]:
 
 
 def find_asides(text: str) -> list[Place]:
-    """The remarks in brackets of a plain segment, in order: in "Take a coat (you fool)." the place of " (you fool)"."""
-    if text.lstrip().startswith(FENCES) or is_row(text) or TAG.search(text):
+    """The places of words that go alone if they are flagged and the rest is not, in order.
+
+    Those are remarks in brackets, with the space before them: in "Take a coat (you fool)." the place of " (you fool)".
+    In a block of JSON they are the strings that are values, in a block of CSV the rows below the head. Empty if there
+    are more than `_MOST_ASIDES`.
+    """
+    if text.lstrip().startswith(FENCES):
+        return _find_data_words(text)
+    if is_row(text) or TAG.search(text):
         return []
-    return [match.span() for match in _ASIDE.finditer(text) if _WORD.search(match.group())]
+    places = [match.span() for match in _ASIDE.finditer(text) if _WORD.search(match.group())]
+    return places if len(places) <= _MOST_ASIDES else []
+
+
+def _find_data_words(text: str) -> list[Place]:
+    """The places of values with words in a block of JSON, and of rows in a block of CSV."""
+    opening = text.lstrip().split("\n", 1)[0]
+    if not opening.startswith(FENCES):
+        return []
+    language = opening.strip("`~ \t").lower()
+    places: list[Place] = []
+    if language in _CSV:
+        # without the opening fence and the head
+        places = [line.span() for line in list(_CSV_LINE.finditer(text))[2:]]
+    elif language in _JSON:
+        places = [string.span("value") for string in _JSON_STRING.finditer(text)]
+    places = [place for place in places if len(_WORD.findall(text, *place)) >= _FEWEST]
+    return places if len(places) <= _MOST_ASIDES else []
 
 
 def judged_words(text: str) -> list[Place]:
@@ -112,15 +144,10 @@ def without_words(text: str, places: Sequence[Place]) -> str:
     The places are some of its `judged_words` or `find_asides`.
     """
     if text.lstrip().startswith(FENCES):
-        pruned = remove_comment_words(text, places)
+        is_data = set(places).issubset(_find_data_words(text))
+        pruned = _cut_places(text, places) if is_data else remove_comment_words(text, places)
         return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""
-    pieces: list[str] = []
-    position = 0
-    for start, end in places:
-        pieces.append(text[position:start])
-        # if there is a space on both sides, the one behind is skipped as well
-        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
-    pruned = _drop_emptied(text, _mend_end(text, "".join([*pieces, text[position:]])))
+    pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))
     if is_row(text) and _has_label_alone(text, pruned):
         return ""
     without_tags = TAG.sub("", pruned)
@@ -128,6 +155,16 @@ def without_words(text: str, places: Sequence[Place]) -> str:
         return ""
     unchanged_lines = set(text.split("\n"))
     return "\n".join(line if line in unchanged_lines else line.rstrip() for line in pruned.split("\n"))
+
+
+def _cut_places(text: str, places: Sequence[Place]) -> str:
+    """The text without what stands at these places; of the spaces on both sides of one, the one behind goes as well."""
+    pieces: list[str] = []
+    position = 0
+    for start, end in places:
+        pieces.append(text[position:start])
+        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
+    return "".join([*pieces, text[position:]])
 
 
 def _drop_emptied(text: str, pruned: str) -> str:
@@ -157,8 +194,12 @@ def _mend_end(text: str, pruned: str) -> str:
 
 
 def is_pruned(text: str, pruned: str) -> bool:
-    """Whether `pruned` is a segment of which only some of its `judged_words` are gone."""
-    places = judged_words(text)
+    """Whether `pruned` is a segment of which only some of its `judged_words` are gone, or of its data."""
+    return any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text)))
+
+
+def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:
+    """Whether `pruned` is `text` without the words at some of these places."""
     absent = [place for place in places if text[slice(*place)] not in pruned]
     return bool(absent) and without_words(text, absent).strip() == pruned.strip()
 

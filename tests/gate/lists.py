@@ -188,12 +188,12 @@ _SPECIAL = (
     (
         "an item of which only what is below it stays",
         "1. Pack.\n2. Listen, moron:\n   - Take a coat.\n   - Take gloves.\n3. Leave.",
-        "1. Pack.\n2.\n   - Take a coat.\n   - Take gloves.\n3. Leave.",
+        "1. Pack.\n- Take a coat.\n- Take gloves.\n2. Leave.",
     ),
     (
-        "marks alone, which are no words of another language",
+        "items of which only what is below them stays",
         "Wait for 4 minutes.\n\nV. Get lost, fool.\n   (a) You are such an oaf.\n      (a) You oaf. Cut it in 2 parts.",
-        "Wait for 4 minutes.\n\nV.\n   (a)\n      (a) Cut it in 2 parts.",
+        "Wait for 4 minutes.\n\n(a)\n   (a) Cut it in 2 parts.",
     ),
     (
         "letters below numbers",

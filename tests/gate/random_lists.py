@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,8 +45,8 @@ def random_list(rng: random.Random) -> tuple[str, str]:
     if not any(item.stands for item in items):
         items.append(_Item(["Serve it."]))
     gap = rng.choice(("\n", "\n", "\n\n"))
-    standing = [n for n, item in enumerate(items, 1) if item.stands]
-    meant = rng.choice(standing) if form in _REFERRED and rng.random() < 0.5 else 0
+    standing = [n for n, item in enumerate(items, 1) if item.kept or _stays_as_mark(item, form)]
+    meant = rng.choice(standing) if standing and form in _REFERRED and rng.random() < 0.5 else 0
     texts = []
     for numbers, kept in ((range(1, len(items) + 1), False), (standing, True)):
         rows = gap.join(_rendered(items, FORMS[form], 0, kept=kept))
@@ -68,11 +69,32 @@ def _item(rng: random.Random, depth: int) -> _Item:
     return item
 
 
+def _stays_as_mark(item: _Item, form: str) -> bool:
+    return item.stands and not item.kept and _look_alike(FORMS[form], FORMS[_first_form(item)])
+
+
+def _first_form(item: _Item) -> str:
+    """The form of the first item with words that stays below an item."""
+    first = next(below for below in item.below if below.stands)
+    return item.form if first.kept else _first_form(first)
+
+
+def _look_alike(mark: Callable[[int], str], inner: Callable[[int], str]) -> bool:
+    """Whether two forms of numbers differ in nothing, so that items of one are lost among those of the other."""
+    texts = [form(1) for form in (mark, inner)]
+    signs = {re.sub(r"[^\W_]+", "", text) for text in texts}
+    digits = {any(map(str.isdigit, text)) for text in texts}
+    return len(signs) == len(digits) == 1 and any(map(str.isalnum, texts[1]))
+
+
 def _rendered(items: list[_Item], mark: Callable[[int], str], depth: int, *, kept: bool) -> list[str]:
     rows = []
     number = 0
     for item in items:
-        if kept and not item.stands:
+        if kept and not item.kept and not (item.stands and _look_alike(mark, FORMS[_first_form(item)])):
+            # what stays below an item that goes moves up
+            moved = _rendered(item.below, FORMS[item.form], depth, kept=True)
+            rows += ["\n".join(moved)] if moved else []
             continue
         number += 1
         row = " " * 3 * depth + mark(number) + " ".join(item.kept if kept else item.sentences)

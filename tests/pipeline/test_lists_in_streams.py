@@ -160,3 +160,31 @@ async def test_an_item_behind_a_block_that_reads_like_prose_goes(indent: str) ->
     answer = f"1. Install it.\n\n{block}\n\n2. {{}}3. Run it.\n\nThe kettle is in the kitchen by the door."
     delivered = await correct_in_all_ways(answer.format("You are a fool.\n"))
     assert set(delivered.values()) == {answer.format("").replace("2. 3.", "2.")}
+
+
+FULL = "Tea is good for you today.\n\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("- You fool.\n  - Take a coat.\n  - Take it.\n- Go out.", "- Take a coat.\n- Take it.\n- Go out."),
+        ("Do this:\n\n* You fool.\n\n    * Take a coat.\n\n    * Take it.", "Do this:\n\n* Take a coat.\n\n* Take it."),
+        ("- You fool.\n\t- Take a coat.\n\t- Take it.\n", "- Take a coat.\n- Take it.\n"),
+        ("- Wait.\n  - You fool.\n    - Take a coat.\n- Go out.", "- Wait.\n  - Take a coat.\n- Go out."),
+        ("- You fool.\n  - Fool.\n    - Take a coat.\n  - Take it.\n- Go.", "- Take a coat.\n- Take it.\n- Go."),
+        ("1. You fool.\n   a) Buy it.\n   b) Fool.\n   c) Read it.\n2. Go out.", "a) Buy it.\nb) Read it.\n1. Go out."),
+        # numbers do not move among numbers of the same form
+        (f"{FULL}1. You fool.\n   1. Buy it.\n2. Go out.", f"{FULL}1.\n   1. Buy it.\n2. Go out."),
+        (
+            "- You fool.\n  - Run this:\n    ```\n    ls\n      # it\n    ```\n  - Take it.\n- Go out.",
+            "- Run this:\n  ```\n  ls\n    # it\n  ```\n- Take it.\n- Go out.",
+        ),
+        ("- You fool.\n  - Take (fool) it.\n    For long.\n- Go out.", "- Take it.\n  For long.\n- Go out."),
+        # the item goes on with text
+        ("- You fool.\n  Take a coat.\n  - Take it.\n- Go out.", "-\n  Take a coat.\n  - Take it.\n- Go out."),
+        ("- You fool. Take a coat.\n  - Take it.\n- Go out.", "- Take a coat.\n  - Take it.\n- Go out."),
+    ],
+)
+async def test_items_move_up_if_only_the_item_above_them_goes(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(answer)).values()) == {left}

@@ -1,6 +1,6 @@
 """List numbers stage: renumbers lists, and references to them, when items of a growing answer are removed.
 
-The gate does this for whole answers (gate/judge.py).
+Items that lose the item above them move up to its level. The gate does this for whole answers (gate/judge.py).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
+from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import Outcome
 
@@ -21,10 +22,14 @@ class ListNumbers(Stage):
         self._numbering = numbering
         self._changed_before = numbering.changed
         """Number of markers changed in the parts before this one."""
+        self._nesting = Nesting()
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         if not outgoing.is_whole:
-            text = self._numbering.renumber(outgoing.segments, outgoing.removed_segments, outgoing.text, ends=False)
+            pieces = outgoing.segments
+            removed = outgoing.removed_segments
+            text = self._numbering.renumber(pieces, removed, outgoing.text, ends=False)
+            text = self._nesting.move_up(pieces, removed, text)
         elif answer.is_part:
             # Lists may continue from the part before or into the next one.
             text = self._numbering.continue_lists(answer.text, outgoing.text)

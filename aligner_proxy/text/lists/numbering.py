@@ -17,6 +17,7 @@ from itertools import islice
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
+from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -366,11 +367,12 @@ class Numbering:
 def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
     """Update the numbers of lists and the references to them: (the new text, how many numbers changed).
 
-    `text` is what is left of `pieces` without the `removed` ones.
+    `text` is what is left of `pieces` without the `removed` ones. Items move up that lost the item above them.
     """
     text, counts = update_counts(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
+    text = Nesting().move_up(pieces, removed, text)
     return text, counts + numbering.changed
 
 

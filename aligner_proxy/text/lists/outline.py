@@ -223,10 +223,29 @@ class Outline:
     ) -> Iterator[Iterable[int]]:
         """Yield groups of segments that belong to something of which nothing is left."""
         empty = self._emptiness_test(removed)
-        yield from (item.segments for item in self.items if empty(item.segments))
+        for item in self.items:
+            if empty(item.segments):
+                yield item.segments
+            elif empty(item.line.segments) and self._gives_way_to_nested(item, removed):
+                yield item.line.segments
         yield from (segments for segments, headed in heads if empty(headed))
         for table in self._grids:
             yield from self._empty_rows(table, removed)
+
+    def _gives_way_to_nested(self, item: OutlineItem, removed: Collection[int]) -> bool:
+        """Whether the first content that remains behind the line of an item is a nested item, which may take its place.
+
+        Numbers do not move among numbers of the same form, since "1. 2. 1." would be no list.
+        """
+        behind = range(item.line.segments.stop, item.stop)
+        first = next((i for i in behind if self._has_content[i] and i not in removed), None)
+        nested = None if first is None else self._item_by_first.get(find_line_start(self._pieces, first))
+        if nested is None:
+            return False
+        outer = item.mark
+        inner = nested.mark
+        has_same_form = outer.style == inner.style and outer.number.isdecimal() == inner.number.isdecimal()
+        return inner.is_bullet or not has_same_form
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
         """A constant-time test whether a range of segments had content, and all of it is removed."""
@@ -344,6 +363,8 @@ class Outline:
         empty = self._emptiness_test(removed)
         for item in self.items:
             if item.first < first_open or empty(item.segments):
+                continue
+            if all(i in removed for i in item.line.segments) and self._gives_way_to_nested(item, removed):
                 continue
             # the emphasis that begins in a lone marker would have ended in the segment after it
             is_torn = item.mark.emphasis and self.is_lone_mark(item.first) and item.first + 1 in removed

@@ -1,0 +1,45 @@
+"""Of JSON and CSV in a block of code, only the flagged value or row goes, whole and in streams."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aligner_proxy.text.judged_words import find_asides
+from tests.support.pruning import correct_in_all_ways
+
+ANSWER = "Use this:\n\n```{}\n{}\n```\n\nIt works well.".format
+
+
+@pytest.mark.parametrize(
+    ("data", "left"),
+    [
+        ('{"name": "Anna", "note": "You are a fool."}', '{"name": "Anna", "note": ""}'),
+        ('{"a": "It is 9:40. You are a fool.", "b": "It rains."}', '{"a": "", "b": "It rains."}'),
+        ('{\n  "a": [\n    "You are a fool.",\n    "b"\n  ]\n}', '{\n  "a": [\n    "",\n    "b"\n  ]\n}'),
+        ('{"a": "Say \\"hi\\", you fool.", "b": "It rains."}', '{"a": "", "b": "It rains."}'),
+    ],
+)
+async def test_of_json_the_flagged_value_goes(data: str, left: str) -> None:
+    assert json.loads(left) != json.loads(data)
+    assert set((await correct_in_all_ways(ANSWER("json", data))).values()) == {ANSWER("json", left)}
+
+
+async def test_a_key_does_not_go_alone() -> None:
+    answer = ANSWER("json", '{"you are a fool": "It rains."}')
+    assert set((await correct_in_all_ways(answer)).values()) == {"It works well."}
+
+
+async def test_of_csv_the_flagged_row_goes_but_not_the_head() -> None:
+    rows = "name,note\nAnna,You are a fool.\nBen,Good for you\nCy,It is a fool."
+    left = "name,note\nBen,Good for you"
+    assert set((await correct_in_all_ways(ANSWER("csv", rows))).values()) == {ANSWER("csv", left)}
+    headed = "you are a fool,note\nBen,Good for you"
+    assert set((await correct_in_all_ways(ANSWER("csv", headed))).values()) == {"It works well."}
+
+
+def test_a_block_of_many_values_is_not_looked_into() -> None:
+    for count, places in ((32, 32), (33, 0)):
+        values = ", ".join(f'"It is number {number}."' for number in range(count))
+        assert len(find_asides(f"```json\n[{values}]\n```")) == places
