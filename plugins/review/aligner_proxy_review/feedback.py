@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated
 
 from cachetools import TTLCache
@@ -22,11 +21,18 @@ from aligner_proxy.audit.entry import Redact
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import AuditError, CorrectionError
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
-from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy.policy.objective_schema import RequestedObjective
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
+from aligner_proxy_review.reviews import (
+    NoSuchPlace,
+    Review,
+    ReviewOrigin,
+    Reviews,
+    ReviewVerdict,
+    UnknownAnswer,
+    redact_review,
+)
 
 FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
@@ -171,13 +177,7 @@ def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact:
     """Save a review with its texts redacted; opens the store, since a connection belongs to its thread."""
     store = open_store()
     try:
-        with Boundary():  # redaction is the operator's code, so only the type of its errors may be reported
-            edit = None if review.edit is None else redact(review.edit)
-            objective = review.objective
-            # the name of an active objective is the operator's own; a written-out one is the sender's text
-            if objective is not None and ":" in objective:
-                objective = redact(objective)
-        Reviews(store).save(replace(review, edit=edit, objective=objective))
+        Reviews(store).save(redact_review(review, redact))
     finally:
         store.close()
 

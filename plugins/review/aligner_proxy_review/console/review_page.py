@@ -11,7 +11,6 @@ from starlette.responses import RedirectResponse, Response
 from aligner_proxy.audit import writer
 from aligner_proxy.errors import ConfigError, NothingRecorded
 from aligner_proxy.plugins.api import Entry
-from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy_review.console.answer import AnswerView
 from aligner_proxy_review.console.forms import PageError
 from aligner_proxy_review.console.guidelines import Guideline, list_guidelines
@@ -105,9 +104,9 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
         if act == "next":
             session.skip()
             return True
-        review_input = _parse_input(act, form, next_answer[0])
+        redact = writer.load_redaction(visit.services.files.current().policies) or str
         try:
-            session.save(_redact_input(visit, review_input))
+            session.save(_parse_input(act, form, next_answer[0]), redact)
         except NoSuchPlace as error:
             raise PageError(400, f"The review was not saved: {error}.") from None
         except UnknownAnswer:
@@ -135,17 +134,6 @@ def _parse_segment(text: str) -> int | None:
     if not text:
         return None
     return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else -1
-
-
-def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
-    """Return the input with its text redacted; the operator's redaction must see every text before it is stored."""
-    redact = writer.load_redaction(visit.services.files.current().policies)
-    if redact is None or review_input.edit is None:
-        return review_input
-    with Boundary():  # only the type of an error may be reported
-        return ReviewInput(
-            review_input.verdict, review_input.segment, redact(review_input.edit), review_input.objective
-        )
 
 
 @contextmanager
