@@ -42,11 +42,11 @@ PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses before each further lookup of an unknown id."""
 MAX_LOOKED_FOR = 64
 """How many ids may be in repeated lookup at a time; further ones are looked up once."""
-_AT_ONCE = 4
+_MAX_CONCURRENT_WRITES = 4
 """How many reviews are written at a time."""
 _MINUTE_S = 60.0
 """Seconds in which a tenant's calls are counted."""
-_TENANTS = 65_536
+_MAX_COUNTED_TENANTS = 65_536
 """For how many tenants calls are counted."""
 _KEY_DIGITS = 16
 """How many digits of the key's hash name the sender."""
@@ -93,9 +93,9 @@ class Feedback:
         self._open_store = open_store
         self._rpm = rpm
         self._redact = redact
-        self._counts: TTLCache[str, list[int]] = TTLCache(_TENANTS, _MINUTE_S)
+        self._counts: TTLCache[str, list[int]] = TTLCache(_MAX_COUNTED_TENANTS, _MINUTE_S)
         """Calls in the current minute, by tenant, each in a list of one number."""
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT_WRITES)
         """Limits the reviews that are written at a time."""
         self._waiting_count = 0
         """Number of ids in repeated lookup."""

@@ -34,7 +34,7 @@ async def show_review(visit: Visit) -> Response:
     view = None if entry is None else AnswerView(entry)
     segments = judged_segments(entry.content)[:MAX_SEGMENTS] if entry and entry.content else []
     undone = visit.request.query_params.get("undone")
-    return visit.page(
+    return visit.render_page(
         "review.html",
         answer=view,
         segments=segments,
@@ -47,7 +47,7 @@ async def show_review(visit: Visit) -> Response:
 async def show_figures(visit: Visit) -> Response:
     """Show the figures; the page loads them separately, since a large store takes a moment to read."""
     figures = await asyncio.to_thread(_compute_figures, visit)
-    return visit.page(
+    return visit.render_page(
         "review_figures.html", figures=figures, disagreed=[AnswerView(entry) for entry in figures.disagreed]
     )
 

@@ -27,7 +27,7 @@ _MAX_STATES = 1000
 """How many sessions have a state at a time."""
 _MAX_REMEMBERED = 200
 """Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
-Drawn = tuple[AnswerPlace, ReviewOrigin]
+DrawnAnswer = tuple[AnswerPlace, ReviewOrigin]
 """An answer, and how it was chosen for review."""
 
 
@@ -36,9 +36,9 @@ class ReviewState:
     """The state of one session."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    current: Drawn | None = None
+    current: DrawnAnswer | None = None
     """The answer that is shown; None before the first, and between two answers."""
-    skipped: list[Drawn] = field(default_factory=list)
+    skipped: list[DrawnAnswer] = field(default_factory=list)
     """Answers skipped without a verdict, the latest last."""
     reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
     """Verdicts of this session, the latest last, and how their answers were chosen."""
@@ -94,7 +94,7 @@ class ReviewSession:
             place, origin = self._state.current
             entry = find_entry(self._store, place)
             # the answer may have been deleted, hidden from this reviewer, or leased to somebody else
-            if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
+            if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.lease(place):
                 return entry, origin
         next_answer = self._queue.next([place for place, _ in self._state.skipped])
         if next_answer is None:
