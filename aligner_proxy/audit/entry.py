@@ -29,13 +29,13 @@ BESIDE_ID = "-beside"
 """Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
 SIDE_IDS: Mapping[SideKind | IncomingKind, str] = {kind: f"-{kind.value}" for kind in (*SideKind, *IncomingKind)}
 """Suffix of the id for entries of side texts (such as reasoning) and of texts of the request, by kind."""
-_BARE = 4096
+_EVENT_BYTES = 4096
 """Estimated bytes of an event without its texts."""
-_PART = 96
+_BYTES_PER_PART = 96
 """Estimated bytes of the object around each text: a turn, a segment, an item of a list."""
-_DIGITS = 3
+_SCORE_DIGITS = 3
 """Decimal digits of a stored score."""
-_NOT_POLICY = frozenset(
+_NO_EFFECT = frozenset(
     ("origins", "tenant", "traffic", "quota", "upstream", "payer", "aligner_shares", "shadow_aligner", "hand_off")
 )
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
@@ -105,6 +105,7 @@ def encode_content(content: Content) -> bytes:
 
 
 def _replace_surrogates(text: str) -> str:
+    """The text with U+FFFD in place of unpaired surrogates, which UTF-8 cannot represent."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -113,7 +114,7 @@ def estimate_event_bytes(event: AuditEvent) -> int:
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
     values += (event.facts.own, event.facts.system, event.facts.tool_results, event.facts.given, event.facts.brought)
-    values += (event.exchange.answer, event.exchange.json_schema)
+    values += (event.exchange.answer, event.exchange.json_schema, event.exchange.tagged_reasoning)
     values += (event.outcome.text, event.outcome.edited)
     for turn in event.exchange.turns:
         values += (turn.role, turn.content)
@@ -131,7 +132,7 @@ def estimate_event_bytes(event: AuditEvent) -> int:
         elif isinstance(value, str):
             # By identity, because several fields often share one text.
             sizes[id(value)] = getsizeof(value)
-    return _BARE + parts * _PART + sum(sizes.values())
+    return _EVENT_BYTES + parts * _BYTES_PER_PART + sum(sizes.values())
 
 
 def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
@@ -170,7 +171,7 @@ def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 def policy_hash(policy: Policy) -> str:
     """Hash of the settings that have an effect, without tenant and origins; 16 hexadecimal digits."""
     # Requirements contain texts of the request; only what the operator set of them counts.
-    parts = {name: value for name, value in asdict(policy.without_requirements()).items() if name not in _NOT_POLICY}
+    parts = {name: value for name, value in asdict(policy.without_requirements()).items() if name not in _NO_EFFECT}
     parts["standards"] = [(name, requirement.operator_settings) for name, requirement in policy.requirements]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -179,15 +180,15 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
     """Build the block with texts: redact all texts, then find edits and flagged segments in the redacted ones."""
     outcome = event.outcome
     correction = outcome.correction
-    turns = tuple(Turn(turn.role, redact(turn.content)) for turn in event.exchange.turns)
-    answer = None if event.exchange.answer is None else redact(event.exchange.answer)
+    exchange = _redact_exchange(event.exchange, redact)
+    answer = exchange.answer
     edited = None if outcome.edited is None else redact(outcome.edited)
     proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
     # If the answer went out unchanged, the edits are those that were proposed.
     intended_text = proposed if proposed is not None and edited == answer else edited
     return Content(
         facts=_redact_facts(event.facts, redact),
-        exchange=replace(event.exchange, turns=turns, answer=answer),
+        exchange=exchange,
         edited=edited,
         proposed=proposed,
         edits=() if answer is None or intended_text is None else tuple(find_edits(answer, intended_text)),
@@ -197,6 +198,27 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
         reports=dict(outcome.reports) | outcome.findings_record,
         record=dict(event.record),
     )
+
+
+def _redact_exchange(exchange: Exchange, redact: Redact) -> Exchange:
+    """Return a copy of an exchange with every text redacted."""
+    return replace(
+        exchange,
+        turns=tuple(Turn(turn.role, redact(turn.content)) for turn in exchange.turns),
+        answer=None if exchange.answer is None else redact(exchange.answer),
+        json_schema=None if exchange.json_schema is None else _redact_json(exchange.json_schema, redact),
+        tagged_reasoning=redact(exchange.tagged_reasoning),
+    )
+
+
+def _redact_json(text: str, redact: Redact) -> str:
+    """Return a JSON text with every text in it redacted, so that it stays JSON; any other text is redacted whole."""
+    try:
+        value = json.loads(text)
+        redacted = _redact_value(value, redact)
+    except (ValueError, RecursionError):
+        return redact(text)
+    return text if redacted == value else json.dumps(redacted)
 
 
 def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
@@ -234,7 +256,7 @@ def _find_flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Ite
 
 def _round_score(score: float | None) -> float | None:
     """A score rounded for storage; None if JSON cannot represent it."""
-    return round(score, _DIGITS) if score is not None and math.isfinite(score) else None
+    return round(score, _SCORE_DIGITS) if score is not None and math.isfinite(score) else None
 
 
 def find_edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:

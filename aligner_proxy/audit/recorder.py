@@ -27,9 +27,9 @@ from aligner_proxy.plugins.extensions import Boundary
 
 log = logging.getLogger(__name__)
 
-WAIT_S = 5.0
+MAX_WAIT_S = 5.0
 """Seconds that the store may fail before answers that wait for their entry are refused."""
-LAST_S = 2.0
+LAST_TRIES_S = 2.0
 """Seconds for which queued entries are retried when the process ends."""
 _BATCH_ENTRIES = 64
 """Limit of one transaction in entries."""
@@ -116,7 +116,7 @@ class _StoreWriter:
         # None until the first write, and after a failure.
         self._store: AuditStore | None = None
         # Whether entries are being lost; only changes are logged.
-        self._losing = False
+        self._is_losing = False
 
     def write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
         """Write a batch in one transaction; returns the items that can never be stored, and logs that they are lost.
@@ -137,7 +137,7 @@ class _StoreWriter:
         if unstorable:
             self._log_loss("a row that the store cannot hold")
         unwritable = set(batch) - set(rows) | unstorable
-        self._losing = bool(unwritable)
+        self._is_losing = bool(unwritable)
         return unwritable
 
     def close(self) -> None:
@@ -149,9 +149,9 @@ class _StoreWriter:
 
     def _log_loss(self, reason: str) -> None:
         """Log that entries are lost, unless the last batch had losses, too."""
-        if not self._losing:
+        if not self._is_losing:
             log.error("audit: entries are lost (%s)", reason)
-        self._losing = True
+        self._is_losing = True
 
 
 class Recorder:
@@ -188,7 +188,7 @@ class Recorder:
         self._failing_since: float | None = None
         """Monotonic time of the first of the failures in a row; None while writing works."""
         # Whether entries are being dropped; only changes are logged.
-        self._dropping = False
+        self._is_dropping = False
 
     def note(self, event: AuditEvent) -> None:
         """Queue an event without waiting; it is dropped and counted if the queue is full."""
@@ -205,11 +205,11 @@ class Recorder:
         await asyncio.wrap_future(completion)
 
     async def aclose(self) -> None:
-        """Write the queued entries, as far as possible within `LAST_S` seconds, and close."""
+        """Write the queued entries, as far as possible within `LAST_TRIES_S` seconds, and close."""
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """Write the queued entries, as far as possible within `LAST_S` seconds, and close; blocks the caller."""
+        """Write the queued entries, as far as possible within `LAST_TRIES_S` seconds, and close; blocks the caller."""
         with self._condition:
             # The first call counts: a second one must not give the queue more time.
             self._closing_at = self._closing_at or time.monotonic()
@@ -235,12 +235,13 @@ class Recorder:
                 self._condition.notify()
         if not accepted:
             count_entries("dropped")
-            if not self._dropping:
+            if not self._is_dropping:
                 log.error("audit: the queue is full, entries are dropped")
-        self._dropping = not accepted
+        self._is_dropping = not accepted
         return accepted
 
     def _start_thread(self) -> None:
+        """Start the writer thread, unless it runs already."""
         if self._thread is None:
             # A daemon thread, because while the store fails only `close` would end it, and the process could not exit.
             self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
@@ -305,9 +306,9 @@ class Recorder:
             reason = getattr(error, "sqlite_errorname", reason)
             effect = "answers are refused" if self.required else "answers are not affected"
             log.error("audit: entries cannot be written (%s) and wait; %s", reason, effect)
-        if self._closing_at is not None and now - self._closing_at >= LAST_S:
+        if self._closing_at is not None and now - self._closing_at >= LAST_TRIES_S:
             self._give_up(lambda _: True)
-        elif now - self._failing_since >= WAIT_S:
+        elif now - self._failing_since >= MAX_WAIT_S:
             # Only those for which a request waits; the others can wait for the store to return.
             self._give_up(lambda item: item.completion is not None)
 

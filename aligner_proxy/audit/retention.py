@@ -30,13 +30,13 @@ from aligner_proxy.observability.metrics import AUDIT_DELETED
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 600.0
+ROUND_S = 600.0
 """Seconds between two rounds."""
-_GAP_S = 3600.0
+_USUAL_GAP_S = 3600.0
 """Seconds between two boots of the machine that are always accepted as real."""
 _GAP_SHARE = 0.1
 """Clock error after a boot that is accepted, as a share of the retention time."""
-_ROOM = 0.9
+_FILL_AFTER = 0.9
 """Fill level after deleting, as a share of the size limit, so that not every new entry triggers a deletion."""
 _PORTION_S = 0.02
 """Seconds for which one portion should lock the store."""
@@ -105,7 +105,7 @@ def _make_lease(location: StoreLocation) -> Lease:
 
 
 class RetentionWorker:
-    """Background thread that deletes entries beyond the limits of age and size, in a round every `every_s` seconds.
+    """Background thread that deletes entries beyond the limits of age and size, in a round every `round_s` seconds.
 
     `read_clock` reads the machine's clocks.
     """
@@ -115,19 +115,19 @@ class RetentionWorker:
         location: StoreLocation,
         limits: RetentionLimits,
         *,
-        every_s: float = EVERY_S,
+        round_s: float = ROUND_S,
         read_clock: Callable[[], ClockReading] = read_clocks,
     ) -> None:
         self._location = location
         self._limits = limits
-        self._every_s = every_s
+        self._round_s = round_s
         self._read_clock = read_clock
         self._lease = _make_lease(location)
         self._clock: SteadyClock | None = None
         """A clock that ignores jumps of the machine's time; None until this worker holds the lease."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._healthy = True
+        self._is_healthy = True
         """Whether the last round succeeded; only changes are logged."""
 
     def start(self) -> None:
@@ -170,7 +170,7 @@ class RetentionWorker:
         """Delete the oldest entries if the store is above its size limit; returns their number."""
         if store.used_bytes() <= self._limits.max_bytes:
             return 0
-        room = self._limits.max_bytes * _ROOM
+        room = self._limits.max_bytes * _FILL_AFTER
         return pace.delete(lambda count: store.delete_first(count) if store.used_bytes() > room else 0)
 
     def _read_believed_time(self, store: AuditStore) -> float:
@@ -185,7 +185,7 @@ class RetentionWorker:
             self._clock = SteadyClock(
                 "audit",
                 ClockReading(newest) if newest is not None else last,
-                gap_s=max(_GAP_S, self._limits.seconds * _GAP_SHARE),
+                gap_s=max(_USUAL_GAP_S, self._limits.seconds * _GAP_SHARE),
                 believed_after_s=min(BELIEVED_AFTER_S, self._limits.seconds),
                 read=self._read_clock,
             )
@@ -197,16 +197,16 @@ class RetentionWorker:
         """Run rounds until stopped, the first at once; log a failure only when it begins."""
         pause = 0.0
         while not self._stop.wait(pause):
-            pause = self._every_s
+            pause = self._round_s
             try:
                 self.delete_old()
             except (sqlite3.Error, OSError, AuditError) as error:
-                if self._healthy:
+                if self._is_healthy:
                     reason = getattr(error, "sqlite_errorname", type(error).__name__)
                     log.warning("audit: old entries cannot be deleted (%s); trying again in the next round", reason)
-                self._healthy = False
+                self._is_healthy = False
             else:
-                self._healthy = True
+                self._is_healthy = True
 
 
 class _DeletionPace:

@@ -29,7 +29,7 @@ from aligner_proxy.audit.entry import CONTENT, encode_content
 from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Content, Entry
 
-_NONCE = 12
+_NONCE_BYTES = 12
 """Bytes of the random number with which each AES-GCM message begins."""
 BUSY_S = 1.0
 """Seconds to wait for another process's write."""
@@ -42,7 +42,7 @@ _INCREMENTAL = 2
 _LAST_ID = 2**63 - 1
 """The largest row id of SQLite; used where there is no limit."""
 # Errors of a row that SQLite can never store; all other errors concern the file or the disk, and a retry may help.
-_REFUSED = (
+_UNSTORABLE_ERRORS = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -136,25 +136,25 @@ class Seal:
 
     def encrypt(self, content: bytes, row: bytes) -> bytes:
         """Encrypt `content`; it can be decrypted only with the same `row`, so it cannot be moved to another entry."""
-        nonce = os.urandom(_NONCE)
+        nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, content, row)
 
     def decrypt(self, sealed: bytes, row: bytes) -> bytes:
         """Decrypt; raises `AuditError` if the content or its row was changed."""
         try:
-            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], row)
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], row)
         except InvalidTag:
             raise AuditError("an entry of the audit store was changed, moved or cut off") from None
 
 
-_PLAIN = tuple(field.name for field in fields(Entry) if field.name != "content")
+_PLAIN_COLUMNS = tuple(field.name for field in fields(Entry) if field.name != "content")
 """Columns that are never encrypted."""
-_COLUMNS = (*_PLAIN, "sealed_by", "content")
+_COLUMNS = (*_PLAIN_COLUMNS, "sealed_by", "content")
 INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries"
-_SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN, 'NULL', 'NULL'))} FROM entries"
+_SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN_COLUMNS, 'NULL', 'NULL'))} FROM entries"
 """As `_SELECT`, with empty columns in place of the texts, which are then neither read nor decrypted."""
-_FLAGS = ("cache_hit", "changed")
+_TRUTH_COLUMNS = ("cache_hit", "changed")
 """Columns with 0, 1 or NULL, which are False, True or None in an entry."""
 
 
@@ -215,8 +215,8 @@ class AuditStore:
             key, content = self.seal_content(
                 encode_content(entry.content), _row_identity(entry.call_id, entry.choice, entry.at)
             )
-        plain = [getattr(entry, name) for name in _PLAIN]
-        plain[_PLAIN.index("objectives")] = json.dumps(entry.objectives)
+        plain = [getattr(entry, name) for name in _PLAIN_COLUMNS]
+        plain[_PLAIN_COLUMNS.index("objectives")] = json.dumps(entry.objectives)
         return (*plain, key, content)
 
     def seal_content(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
@@ -242,7 +242,7 @@ class AuditStore:
             for position, values in enumerate(rows):
                 try:
                     self._execute(INSERT, values)
-                except _REFUSED:
+                except _UNSTORABLE_ERRORS:
                     unstorable.append(position)
         return unstorable
 
@@ -264,7 +264,7 @@ class AuditStore:
             sealed_by = columns.pop("sealed_by")
             raw = columns.pop("content")
             columns["objectives"] = tuple(json.loads(columns["objectives"]))
-            columns |= {name: None if columns[name] is None else bool(columns[name]) for name in _FLAGS}
+            columns |= {name: None if columns[name] is None else bool(columns[name]) for name in _TRUTH_COLUMNS}
             yield Entry(**columns, content=None if raw is None else self._decode_content(raw, sealed_by, columns))
 
     def fetch_rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
@@ -362,13 +362,16 @@ class AuditStore:
             raise
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
+        """Run an SQL statement; returns the cursor."""
         return self._connection.execute(statement, values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
+        """Yield the rows of an SQL query as they are read."""
         cursor: Iterator[Row] = self._execute(statement, values)
         return cursor
 
     def _pragma(self, name: str) -> int:
+        """The value of one of SQLite's settings or counters, such as `page_count`."""
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _decode_content(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:

@@ -30,7 +30,7 @@ from aligner_proxy.policy.schema import PolicyFile
 
 log = logging.getLogger(__name__)
 
-WRITE_S = 10.0
+SINK_WRITE_S = 10.0
 """Timeout in seconds for a sink to write one entry; after it the entry is lost."""
 READING_S = 60.0
 """Timeout in seconds of database calls by commands and pages that read or erase."""
@@ -65,6 +65,7 @@ class AuditWriters:
         return bool(self._writers)
 
     def note(self, event: AuditEvent) -> None:
+        """Queue an event with each writer."""
         for writer in self._writers:
             writer.note(event)
 
@@ -107,7 +108,7 @@ class SinkWriter:
         # One task for each entry that is not written yet.
         self._tasks: set[asyncio.Task[None]] = set()
         # Whether the last entry was written; only changes are logged.
-        self._healthy = True
+        self._is_healthy = True
 
     def note(self, event: AuditEvent) -> None:
         """Pass an event to the sink in a background task; if the queue is full, drop and count it."""
@@ -130,17 +131,17 @@ class SinkWriter:
             await self._sink.write(make_entry(event, self._redact))  # redaction, too, is not our code
 
         try:
-            async with asyncio.timeout(WRITE_S):
+            async with asyncio.timeout(SINK_WRITE_S):
                 await self._runner.call(work)
         except (CorrectionError, TimeoutError) as error:
             count_entries("sink_lost")
-            if self._healthy:
+            if self._is_healthy:
                 name = type(error).__name__
                 log.warning("audit sink %s: entries are lost (%s); answers are not affected", self._name, name)
-            self._healthy = False
+            self._is_healthy = False
         else:
             count_entries("sink_written")
-            self._healthy = True
+            self._is_healthy = True
 
 
 def make_recorder(file: PolicyFile) -> Recorder | None:

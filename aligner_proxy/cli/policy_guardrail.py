@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aligner_proxy.cli.callers import find_caller
-from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.correctors.registry import open_correctors
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.gateway.batch_guardrail import BatchGuardrail, FixedPolicies
 from aligner_proxy.gateway.choice_corrector import Blocked
@@ -41,7 +41,7 @@ def open_guardrail(options: RequestOptions, engine: Engine, file: PolicyFile, de
     policies = FixedPolicies(active, config.known_keys(file))
     pipeline = Pipeline(
         engine,
-        correctors=correctors(file),
+        correctors=open_correctors(file),
         rules=PluginRules.from_file(file),
         extensions=registry.load_extensions(file),
     )

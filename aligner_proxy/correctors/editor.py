@@ -71,7 +71,7 @@ class Editors(ModelGroups):
 
 
 @dataclass(frozen=True, slots=True)
-class _Replaced:
+class _ReplacedPassages:
     """Passages and their replacements, by segment index."""
 
     segments: Sequence[Segment]
@@ -137,22 +137,22 @@ class ChatWriter:
 
     async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
-    ) -> tuple[_Replaced, EditorUse]:
+    ) -> tuple[_ReplacedPassages, EditorUse]:
         """Ask the editor in one call to replace all flagged segments; return (replacements cut to length, cost)."""
-        marked = editor_prompt.passages(segments, scores, request.objectives)
-        messages = editor_prompt.messages(request.turns, segments, marked)
-        question = Question(messages, editor_prompt.tokens_for(marked), editor_prompt.REPLY_SCHEMA)
+        marked = editor_prompt.make_passages(segments, scores, request.objectives)
+        messages = editor_prompt.make_edit_messages(request.turns, segments, marked)
+        question = Question(messages, editor_prompt.limit_reply_tokens(marked), editor_prompt.REPLY_SCHEMA)
         replies, use = await self._ask(
-            request, question, lambda reply: editor_prompt.replacements(reply.text, marked), until
+            request, question, lambda reply: editor_prompt.read_replacements(reply.text, marked), until
         )
         banned = _list_banned_texts(segments, scores, marked)
         texts = {at: splice.find_replacement(text, (), banned, finished=True) for at, text in replies.items()}
-        return _Replaced(segments, marked, texts), use
+        return _ReplacedPassages(segments, marked, texts), use
 
     async def write_new_answer(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
         """A new answer to the conversation, as a correction; its text is empty if the answer is flagged or missing."""
         until = time.monotonic() + request.deadline_s
-        question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
+        question = Question(editor_prompt.make_new_answer_messages(request.turns, request.objectives), tokens)
         async with enforce_deadline(request.deadline_s):
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
@@ -221,8 +221,8 @@ async def _score_text(request: AlignRequest, scorer: Engine, text: str, until: f
 
 
 async def _keep_clean(
-    request: AlignRequest, scorer: Engine, replaced: _Replaced, until: float, before: str = ""
-) -> tuple[_Replaced, list[Correction]]:
+    request: AlignRequest, scorer: Engine, replaced: _ReplacedPassages, until: float, before: str = ""
+) -> tuple[_ReplacedPassages, list[Correction]]:
     """Judge the replacements in the answer, after `before`; return (those not flagged, the correction of the judging).
 
     Raises `CorrectionError` if the scorer fails.
@@ -279,13 +279,13 @@ def _drop_flagged_sentences(
     return structure.join([(segment.text, segment.gap) for segment in inside if segment not in flagged_inside])
 
 
-def _count_shortened(before: _Replaced, after: _Replaced) -> int:
+def _count_shortened(before: _ReplacedPassages, after: _ReplacedPassages) -> int:
     """How many replacements lost text between `before` and `after`, because it was flagged again."""
     return sum(text != after.texts[at] for at, text in before.texts.items())
 
 
-def _within_span(replaced: _Replaced, span: Span) -> _Replaced:
+def _within_span(replaced: _ReplacedPassages, span: Span) -> _ReplacedPassages:
     """The replacements within a span, with indexes relative to its first segment."""
     passages = [replace(passage, at=passage.at - span.first) for passage in replaced.passages]
     texts = {at - span.first: text for at, text in replaced.texts.items()}
-    return _Replaced(replaced.segments[span.first : span.stop], passages, texts)
+    return _ReplacedPassages(replaced.segments[span.first : span.stop], passages, texts)

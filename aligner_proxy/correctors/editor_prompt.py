@@ -111,26 +111,29 @@ class Passage:
         return MIN_CHARS + LONGEST_SHARE * len(self.text)
 
 
-def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], objectives: Sequence[str]) -> list[Passage]:
+def make_passages(
+    segments: Sequence[Segment], scores: Sequence[SegmentScore], objectives: Sequence[str]
+) -> list[Passage]:
     """The flagged segments of an answer as passages. Raises `AnswerTooLong` if there are too many for one call."""
     pairs = enumerate(zip(segments, scores, strict=True))
     flagged = [(at, segment, score) for at, (segment, score) in pairs if score.flagged]
     if len(flagged) > MAX_PASSAGES:
         raise AnswerTooLong(f"{len(flagged)} passages are flagged; an editor is asked for at most {MAX_PASSAGES}")
     return [
-        _passage(number, at, segment.text, score, objectives) for number, (at, segment, score) in enumerate(flagged, 1)
+        _make_flagged_passage(number, at, segment.text, score, objectives)
+        for number, (at, segment, score) in enumerate(flagged, 1)
     ]
 
 
-def _passage(number: int, at: int, text: str, score: SegmentScore, objectives: Sequence[str]) -> Passage:
+def _make_flagged_passage(number: int, at: int, text: str, score: SegmentScore, objectives: Sequence[str]) -> Passage:
     """The passage for the flagged segment at index `at`, with the objectives that it may violate."""
     has_objective = score.objective is not None and 0 <= score.objective < len(objectives)
     # if the detector names no objective, the passage may violate any of them
     against = (objectives[score.objective],) if has_objective and score.objective is not None else tuple(objectives)
-    return passage(number, at, text, against)
+    return make_passage(number, at, text, against)
 
 
-def passage(number: int, at: int, text: str, against: tuple[str, ...] = ()) -> Passage:
+def make_passage(number: int, at: int, text: str, against: tuple[str, ...] = ()) -> Passage:
     """The passage for the segment at index `at`, without the marker of a list item."""
     mark = marks.read(text)
     # a segment that is only a marker has nothing else to replace, so it is shown whole
@@ -151,7 +154,7 @@ class Material:
     def as_json(self) -> dict[str, Any]:
         """The material as one JSON object, in which nothing from outside can be taken for an instruction."""
         return {
-            "conversation": [{"role": turn.role, "text": turn.content} for turn in last_turns(self._turns)],
+            "conversation": [{"role": turn.role, "text": turn.content} for turn in select_last_turns(self._turns)],
             "answer": _mark_passages(self._segments, self._marked, self.mark),
             "passages": [
                 {"number": passage.number, "against": list(passage.against)}
@@ -170,12 +173,14 @@ class Material:
         ]
 
 
-def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
+def make_edit_messages(
+    turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]
+) -> list[dict[str, str]]:
     """The messages that ask an editor to replace these passages."""
     return Material(turns, segments, marked).make_messages(INSTRUCTION)
 
 
-def messages_anew(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict[str, str]]:
+def make_new_answer_messages(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict[str, str]]:
     """The messages that ask an editor for another answer to a conversation."""
     objective_lines = "\n".join(f"- {text}" for text in objectives)
     conversation = [
@@ -184,12 +189,12 @@ def messages_anew(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict
     return [{"role": "system", "content": NEW_ANSWER_INSTRUCTION.format(objectives=objective_lines)}, *conversation]
 
 
-def tokens_for(marked: Sequence[Passage]) -> int:
+def limit_reply_tokens(marked: Sequence[Passage]) -> int:
     """Maximum number of tokens in the reply."""
     return _FRAME_TOKENS + sum(_FRAME_TOKENS // 4 + int(passage.room / _CHARS_PER_TOKEN) for passage in marked)
 
 
-def last_turns(turns: Sequence[Turn]) -> list[Turn]:
+def select_last_turns(turns: Sequence[Turn]) -> list[Turn]:
     """As many of the last turns as fit, without the operator's system prompt, as not every model may see it."""
     last_turns: list[Turn] = []
     room = CONVERSATION_CHARS
@@ -259,7 +264,7 @@ def _distance(segment: Segment, start: int, end: int) -> int:
     return max(start - segment.start, segment.end - end)
 
 
-def replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
+def read_replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
     """The reply's text for each passage, by segment index; raises `InvalidOutput` if the reply has no usable format.
 
     The parser is lenient: it accepts JSON in a fence or between words, a list, or an object by number. A passage
@@ -267,14 +272,14 @@ def replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
     that fits.
     """
     by_number = {passage.number: passage for passage in marked}
-    texts = dict(_find_entries(json_in(reply)))
+    texts = dict(_find_entries(find_json(reply)))
     # some missing entries mean removals, but a reply without any was not about these passages
     if not texts.keys() & by_number.keys():
         raise InvalidOutput("the editor replied without a replacement for any passage")
     return {passage.at: _trim_replacement(texts.get(number, ""), passage) for number, passage in by_number.items()}
 
 
-def json_in(reply: str) -> object:
+def find_json(reply: str) -> object:
     """The JSON in a reply, ignoring text around it; raises `InvalidOutput` if there is none."""
     text = _FENCE.sub("", reply.strip())
     for opening, closing in ("{}", "[]"):
@@ -288,13 +293,13 @@ def json_in(reply: str) -> object:
                 continue
             return parsed
     # no complete JSON: the token limit may have cut the reply off
-    entries = dict(_begun_entries(text))
+    entries = dict(_find_unfinished_entries(text))
     if not entries:
         raise InvalidOutput("the editor replied without JSON")
     return entries
 
 
-def _begun_entries(text: str) -> Iterator[tuple[str, str]]:
+def _find_unfinished_entries(text: str) -> Iterator[tuple[str, str]]:
     """(number, text) of the entries of a reply that was cut off; the last text is cut after its last whole sentence."""
     for entry in _ENTRY.finditer(text):
         try:
@@ -313,16 +318,16 @@ def _find_entries(parsed: object) -> Iterator[tuple[int, str]]:
         elif "number" in parsed:
             yield from _find_entries([parsed])
         else:
-            yield from _entries(parsed.items())
+            yield from _check_numbers(parsed.items())
     elif isinstance(parsed, list):
-        yield from _entries(
+        yield from _check_numbers(
             (entry.get("number"), next((entry[name] for name in _TEXT_NAMES if name in entry), None))
             for entry in parsed
             if isinstance(entry, Mapping)
         )
 
 
-def _entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]]:
+def _check_numbers(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]]:
     """Yield the entries with a possible number, also written as "passage-1"; the text null counts as empty."""
     for number, text in pairs:
         digits = re.search(r"\d{1,3}", str(number))

@@ -44,7 +44,7 @@ def _drop_thought(reply: str) -> str:
     return reply[thought.end() :] if thought else reply
 
 
-def name_of(objective: str) -> str:
+def read_objective_name(objective: str) -> str:
     """The name of an objective ("Name: description"), as categories are compared with it."""
     return _normalise(objective.partition(":")[0])
 
@@ -82,12 +82,12 @@ class CategoryGuard(Guard):
 
     def knows(self, objective: str) -> bool:
         """Whether the objective is harmlessness, or has the name of a category."""
-        name = name_of(objective)
+        name = read_objective_name(objective)
         return name == EVERY_CATEGORY or name in map(_normalise, self.categories.values())
 
     def concerns(self, codes: Sequence[str], objective: str) -> bool:
         """Whether one of the categories in a reply is the objective's; raises `InvalidOutput` if it names none."""
-        name = name_of(objective)
+        name = read_objective_name(objective)
         if name == EVERY_CATEGORY:
             return True
         if not any(code.strip() for code in codes):
@@ -257,7 +257,7 @@ class TokenGuard(Qwen3Guard):
 
     def knows(self, objective: str) -> bool:
         """Whether the objective is harmlessness, or has the name of a category of the model."""
-        name = name_of(objective)
+        name = read_objective_name(objective)
         return name == EVERY_CATEGORY or name in self.names
 
 

@@ -93,7 +93,7 @@ class Judges:
             JudgeKind.TOKENS: ModelGroups(open_classifier or open_chat, accounts, role="judge"),
         }
         """The model groups that are asked, by kind of judge."""
-        self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
+        self._known_verdicts: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
         """Whether a segment violates its objectives, by a hash of all that the verdict depends on."""
         self._classifiers: dict[str, ClassifierInfo] = {}
         """Descriptions of the engine's token classifiers, by name; filled when a request first asks the engine."""
@@ -103,11 +103,11 @@ class Judges:
     def open(self, policy: Policy) -> RequestJudges:
         """The judges of a policy and of its objectives, for one request."""
         judges = {judge: self.open_judge(judge, policy) for judge in policy.judges}
-        own: dict[str, RequestJudge | None] = {}
+        objective_judges: dict[str, RequestJudge | None] = {}
         for objective in policy.objectives:
             if objective.judge is not None:
-                own[replace_surrogates(objective.text)] = judges.get(objective.judge)
-        return RequestJudges(judges.get(policy.judge), own, self._classifiers)
+                objective_judges[replace_surrogates(objective.text)] = judges.get(objective.judge)
+        return RequestJudges(judges.get(policy.judge), objective_judges, self._classifiers)
 
     def open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
         """This judge for one request, charged to the policy's payer."""
@@ -117,7 +117,7 @@ class Judges:
         classifier = None
         if judge.kind is JudgeKind.TOKENS:
             classifier = RequestClassifier(policy.source_texts, judge.group, self._classifiers)
-        return RequestJudge(judge, group, self._recent, dict(policy.payer), retries, blocks, classifier)
+        return RequestJudge(judge, group, self._known_verdicts, dict(policy.payer), retries, blocks, classifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class RequestJudge:
 
     judge: Judge
     group: ModelGroup
-    recent: LRUCache[str, bool]
+    known_verdicts: LRUCache[str, bool]
     """Verdicts that this worker keeps for all requests, by `_compute_verdict_key`."""
     payer: Payer
     retries: bool = False
@@ -315,15 +315,15 @@ class RequestJudge:
         objectives = {at: _list_objectives(request, objective) for at, objective in doubtful.items()}
         identity = self.identity()
         keys = {at: _compute_verdict_key(identity, request, segments, at, texts) for at, texts in objectives.items()}
-        opinion = JudgeOpinion({at: self.recent[key] for at, key in keys.items() if key in self.recent})
+        opinion = JudgeOpinion({at: self.known_verdicts[key] for at, key in keys.items() if key in self.known_verdicts})
         new_indexes = [at for at in sorted(doubtful) if at not in opinion.violates]
-        marked = [editor_prompt.passage(1, at, segments[at].text, objectives[at]) for at in new_indexes]
+        marked = [editor_prompt.make_passage(1, at, segments[at].text, objectives[at]) for at in new_indexes]
         ask, passages_at_once, questions_at_once = self._ask_by_kind()
         until = time.monotonic() + self._find_seconds(deadline_at)
-        for questions in _batches([*_batches(marked, passages_at_once)], questions_at_once):
+        for questions in _split_into_batches([*_split_into_batches(marked, passages_at_once)], questions_at_once):
             seconds = max(0.001, until - time.monotonic())
             more = await merge_opinions(self._ask_about(ask, request, segments, one, seconds) for one in questions)
-            self.recent.update((keys[at], verdict) for at, verdict in more.violates.items())
+            self.known_verdicts.update((keys[at], verdict) for at, verdict in more.violates.items())
             opinion += more
             # a judge without time, or without any verdict, would fail again
             is_over = self.blocks or not more.violates or time.monotonic() >= until
@@ -400,11 +400,11 @@ class RequestJudge:
     ) -> tuple[dict[int, bool], EditorUse]:
         """Ask a chat or decision model about all passages in one call; return (verdicts by segment index, cost)."""
         by_questions = self.judge.kind is JudgeKind.DECISIONS
-        form = judge_prompt.decision_questions(marked) if by_questions else judge_prompt.REPLY_SCHEMA
-        messages = judge_prompt.messages(request.turns, segments, marked)
-        question = Question(messages, judge_prompt.tokens_for(marked), form, varies=False)
+        form = judge_prompt.make_decision_questions(marked) if by_questions else judge_prompt.REPLY_SCHEMA
+        messages = judge_prompt.make_judge_messages(request.turns, segments, marked)
+        question = Question(messages, judge_prompt.limit_reply_tokens(marked), form, varies=False)
         return await self.group.ask(
-            request, question, lambda reply: judge_prompt.verdicts(reply.text, marked), self.payer, seconds
+            request, question, lambda reply: judge_prompt.read_verdicts(reply.text, marked), self.payer, seconds
         )
 
     async def _ask_classifier(
@@ -469,12 +469,12 @@ def _compute_verdict_key(
     """Cache key of a verdict: a hash of the judge's identity, the tenant and all that the judge reads."""
     earlier_segments = segments[max(0, index - _CONTEXT_SEGMENTS) : index]
     context = "".join(segment.text + segment.gap for segment in earlier_segments)
-    turns = [[turn.role, turn.content] for turn in editor_prompt.last_turns(request.turns)]
+    turns = [[turn.role, turn.content] for turn in editor_prompt.select_last_turns(request.turns)]
     parts = [identity, request.tenant, list(objectives), segments[index].text, context[-_CONTEXT_CHARS:], turns]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+def _split_into_batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     """Yield the items in groups of `size`; the last may be smaller."""
     return (items[first : first + size] for first in range(0, len(items), size))
 
@@ -486,7 +486,7 @@ def _list_objectives(request: AlignRequest, objective: int | None) -> tuple[str,
     return (request.objectives[objective],)
 
 
-def use_of(opinion: JudgeOpinion, scores: Sequence[SegmentScore], segments: int) -> JudgeUse:
+def compute_judge_use(opinion: JudgeOpinion, scores: Sequence[SegmentScore], segments: int) -> JudgeUse:
     """The use of a judge that was asked about this number of `segments`; `scores` are the head's, of all segments."""
     flagged = sum(violates and not scores[at].flagged for at, violates in opinion.violates.items())
     cleared = sum(not violates and scores[at].flagged for at, violates in opinion.violates.items())

@@ -56,12 +56,14 @@ _FRAME_TOKENS = 64
 _ENTRY_TOKENS = 32
 
 
-def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
+def make_judge_messages(
+    turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]
+) -> list[dict[str, str]]:
     """The messages that ask a judge about these passages; nothing behind the last one is shown."""
     return Material(turns, segments[: marked[-1].at + 1], marked).make_messages(INSTRUCTION)
 
 
-def decision_questions(marked: Sequence[Passage]) -> dict[str, Any]:
+def make_decision_questions(marked: Sequence[Passage]) -> dict[str, Any]:
     """The questions to a decision model about these passages of the same material."""
     return {
         "questions": [
@@ -76,18 +78,18 @@ def decision_questions(marked: Sequence[Passage]) -> dict[str, Any]:
     }
 
 
-def tokens_for(questions: Sized) -> int:
+def limit_reply_tokens(questions: Sized) -> int:
     """Maximum number of tokens in the reply."""
     return _FRAME_TOKENS + _ENTRY_TOKENS * len(questions)
 
 
-def verdicts(reply: str, marked: Sequence[Passage]) -> dict[int, bool]:
+def read_verdicts(reply: str, marked: Sequence[Passage]) -> dict[int, bool]:
     """Whether each passage violates its objectives, by segment index; raises `InvalidOutput` for an unusable reply."""
-    by_number = verdicts_by_number(reply, {passage.number for passage in marked})
+    by_number = read_verdicts_by_number(reply, {passage.number for passage in marked})
     return {passage.at: by_number[passage.number] for passage in marked}
 
 
-def verdicts_by_number(reply: str, numbers: Set[int]) -> dict[int, bool]:
+def read_verdicts_by_number(reply: str, numbers: Set[int]) -> dict[int, bool]:
     """Whether the passage of each number violates its objectives; raises `InvalidOutput` for an unusable reply."""
     return {number: _read_verdict(entry) for number, entry in read_entries(reply, numbers).items()}
 

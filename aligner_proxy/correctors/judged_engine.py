@@ -17,7 +17,7 @@ from functools import partial
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors.early_opinions import EarlyOpinions
-from aligner_proxy.correctors.judge import RequestJudges, use_of
+from aligner_proxy.correctors.judge import RequestJudges, compute_judge_use
 from aligner_proxy.engine.api import (
     MIN_DEADLINE_S,
     AlignerInfo,
@@ -141,7 +141,7 @@ class JudgedEngine(ForwardingEngine):
             for at, score in enumerate(scores)
         )
         by_judge = frozenset(at for at, violates in opinion.violates.items() if violates and not scores[at].flagged)
-        use = use_of(opinion, scores, len(doubtful))
+        use = compute_judge_use(opinion, scores, len(doubtful))
         return JudgedScores(final_scores, use, final_scores != tuple(scores), by_judge)
 
     async def replace_runs(
@@ -308,6 +308,7 @@ class JudgedSession(ForwardingSession):
         await super().aclose()
 
     async def _close_early(self) -> None:
+        """Give up the early question to the judge that runs, if one does."""
         if self._early is not None:
             await self._early.aclose()
 
@@ -338,6 +339,7 @@ class JudgedSession(ForwardingSession):
         return review
 
     def _add_use(self, use: JudgeUse | None) -> None:
+        """Count what the judge was asked once more; None: nothing."""
         if use is not None:
             self.use = self.use + use if self.use else use
 

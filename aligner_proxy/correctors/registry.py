@@ -29,13 +29,15 @@ SEATS = 32
 """Maximum concurrent answers per corrector and worker; above it, tenants share as with a full engine."""
 
 
-def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[str, Engine]:
+def open_correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[str, Engine]:
     """The correctors of a policies file by name, without the aligner on the engine; raises `ConfigError`.
 
     `accounts` opens the accounts that workers and gateways share.
     """
     return {
-        plugin.name: admit_corrector(_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None)
+        plugin.name: admit_corrector(
+            _make_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None
+        )
         for plugin in registry.configure_plugins(file)["correctors"]
     }
 
@@ -52,7 +54,7 @@ def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None
     return (SentenceAdmission if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
 
 
-def _corrector(plugin: ConfiguredPlugin) -> PluginCorrector:
+def _make_corrector(plugin: ConfiguredPlugin) -> PluginCorrector:
     """The corrector that a policies file configures."""
     return PluginCorrector(plugin.name, plugin.label, plugin.make(), plugin.make_runner())
 
@@ -98,7 +100,7 @@ class PluginCorrector:
                 identity = aligner or await self._runner.call(lambda: self._corrector.identity())
         except TimeoutError:
             raise DeadlineExceeded(f"{self._name} did not answer in time") from None
-        text = _text(correction)
+        text = _check_text(correction)
         return replace(correction, text=text, ms=(time.monotonic() - began) * 1000, aligner=self._hash(identity))
 
     @property
@@ -124,7 +126,7 @@ class PluginCorrector:
         return hashlib.sha256(json.dumps([self._label, str(identity)]).encode()).hexdigest()
 
 
-def _text(correction: object) -> str:
+def _check_text(correction: object) -> str:
     """The text of a correction; raises `InvalidOutput` if it is missing, empty or cannot be encoded."""
     text = correction.text if isinstance(correction, Correction) else None
     try:
@@ -136,20 +138,20 @@ def _text(correction: object) -> str:
     raise InvalidOutput("a corrector returned something that is no correction")
 
 
-_ADDED = "this corrector was added to the policies file; restart the gateway to load it"
+_ADDED_LATER = "this corrector was added to the policies file; restart the gateway to load it"
 
 
-class Missing:
+class MissingCorrector:
     """The engine of a corrector that was added to the policies file after the start; it always fails.
 
     Each method raises `EngineUnavailable`. Satisfies `Engine`.
     """
 
     async def info(self) -> AlignerInfo:
-        raise EngineUnavailable(_ADDED)
+        raise EngineUnavailable(_ADDED_LATER)
 
     async def align(self, request: AlignRequest) -> Correction:
-        raise EngineUnavailable(_ADDED)
+        raise EngineUnavailable(_ADDED_LATER)
 
     async def read(self, request: AlignRequest) -> Session:
         """A session that fails at the end of the answer."""
@@ -159,6 +161,6 @@ class Missing:
         """Nothing to close."""
 
 
-MISSING = Missing()
+MISSING = MissingCorrector()
 Correctors = Mapping[str, Engine]
 """The engine of each corrector, by the name that policies give in `corrector`."""

@@ -25,7 +25,7 @@ class UnjudgedSession(Session):
         self._scores: list[SegmentScore] = []
         """An unflagged verdict on each of them."""
         self._text_ended = False
-        self._more = asyncio.Condition()
+        self._segments_added = asyncio.Condition()
         """Notified when segments are added."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -38,17 +38,17 @@ class UnjudgedSession(Session):
         await self._add_segments(self._splitter.end(), text_ended=True)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
-        async with self._more:
-            await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
+        async with self._segments_added:
+            await self._segments_added.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
         return self._verdicts()
 
     async def _add_segments(self, segments: Sequence[Segment], *, text_ended: bool = False) -> None:
         """Add finished segments, and wake who waits for them."""
-        async with self._more:
+        async with self._segments_added:
             self._segments += segments
             self._scores += (SegmentScore(segment.text, None, False) for segment in segments)
             self._text_ended = text_ended
-            self._more.notify_all()
+            self._segments_added.notify_all()
 
     def _verdicts(self) -> tuple[SegmentScore, ...]:
         return tuple(self._scores)

@@ -13,7 +13,7 @@ from functools import partial
 from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import Judges
-from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.correctors.registry import open_correctors
 from aligner_proxy.correctors.token_judge import EngineClassifier
 from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine, HeadSource
@@ -165,7 +165,7 @@ def build_pipeline(
         counted_engine,
         correction_cache(file, server),
         remember=file.cache.enabled,
-        correctors=correctors(file, accounts),
+        correctors=open_correctors(file, accounts),
         rules=PluginRules.from_file(file),
         extensions=registry.load_extensions(file),
         editors=Editors(GroupChat, accounts),

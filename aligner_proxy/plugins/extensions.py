@@ -206,19 +206,24 @@ class Extensions:
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
+        """The response headers of all extensions, by name without `x-aligner-`."""
         return self._merge_results("headers", policy, outcomes)
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
+        """What all extensions add to the comment at the end of a stream (`debug_trailer`)."""
         return self._merge_results("trailer", policy, outcomes)
 
     def record(self, policy: Policy) -> dict[str, Any]:
+        """The fields about a policy that all extensions put into records and audit entries, by name."""
         return self._merge_results("record", policy)
 
     def observe(self, outcome: Outcome) -> None:
+        """Let all extensions count an outcome in their metrics."""
         for member in self._members_by_method["observe"]:
             _call_logging_errors(member.extension, "observe", outcome)
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
+        """The notes of all extensions on a request's policy, for `aligner-proxy check`."""
         note_lists = (
             _call_logging_errors(member.extension, "explain", policy, request)
             for member in self._members_by_method["explain"]
@@ -226,15 +231,18 @@ class Extensions:
         return [str(note) for notes in note_lists for note in notes or ()]
 
     def tables(self, policy: Policy) -> list[CheckTable]:
+        """The tables of all extensions for `aligner-proxy check`."""
         table_lists = (
             _call_logging_errors(member.extension, "tables", policy) for member in self._members_by_method["tables"]
         )
         return [table for tables in table_lists for table in tables or () if isinstance(table, CheckTable)]
 
     def details(self, policy: Policy) -> dict[str, Any]:
+        """What all extensions add to the JSON of `aligner-proxy check`."""
         return self._merge_results("details", policy)
 
     def describe(self, objective: Objective) -> str | None:
+        """How an objective is met, by the first extension that says so; None if none does."""
         texts = (
             _call_logging_errors(member.extension, "describe", objective)
             for member in self._members_by_method["describe"]

@@ -321,6 +321,7 @@ def third_party_names() -> list[str]:
 
 
 def _is_bundled(entry: importlib.metadata.EntryPoint) -> bool:
+    """Whether a plugin comes in one of our own distributions."""
     return entry.dist is not None and entry.dist.name in BUNDLED
 
 

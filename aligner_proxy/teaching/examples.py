@@ -116,6 +116,8 @@ def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
     if path.suffix == ".json":
         try:
             json.loads(text)
+        except RecursionError:
+            raise ConfigError(f"{path.name}:1: not valid JSON: too many levels; remove brackets") from None
         except ValueError as error:
             line = getattr(error, "lineno", 1)
             raise ConfigError(

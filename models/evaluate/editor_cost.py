@@ -165,7 +165,7 @@ async def measure_cost(pipeline: Pipeline, completion: UpstreamCompletion, answe
     if use is None or outcome.text is None:
         return None
     segments = structure.split(answer)
-    whole = editor_prompt.messages(exchange.turns, segments, ())
+    whole = editor_prompt.make_edit_messages(exchange.turns, segments, ())
     exact = any(outcome.text.replace(f" {repair}", "", 1) == completion.answer for repair in REPAIRS)
     whole_read = _count_message_tokens(whole) + _count_tokens(OBJECTIVE.text)
     return EditorCost(

@@ -36,8 +36,8 @@ DAY_S = 86_400.0
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store that fails is waited for."""
-    monkeypatch.setattr(recording, "WAIT_S", 0.0)
-    monkeypatch.setattr(recording, "LAST_S", 0.0)
+    monkeypatch.setattr(recording, "MAX_WAIT_S", 0.0)
+    monkeypatch.setattr(recording, "LAST_TRIES_S", 0.0)
     monkeypatch.setattr(recording, "_FIRST_PAUSE_S", 0.0)
 
 

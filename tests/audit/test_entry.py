@@ -70,6 +70,17 @@ def test_redaction_comes_before_everything_that_is_made_of_a_text() -> None:
     assert apply(content.exchange.answer, list(content.edits)) == KIND
 
 
+def test_reasoning_in_the_text_and_the_schema_of_the_answer_are_redacted_too() -> None:
+    schema = json.dumps({"title": "a fool's answer", "type": "object"})
+    event = noted()
+    exchange = replace(event.exchange, tagged_reasoning="<think>What a fool.</think>", json_schema=schema)
+    content = make_entry(replace(event, exchange=exchange), lambda text: text.replace("fool", '"x"')).content
+    assert content is not None
+    assert "fool" not in encode_content(content).decode()
+    assert content.exchange.tagged_reasoning == '<think>What a "x".</think>'
+    assert json.loads(content.exchange.json_schema or "") == {"title": 'a "x"\'s answer', "type": "object"}
+
+
 def test_a_segment_never_shows_what_is_redacted_in_the_whole() -> None:
     """The pattern stands across two segments, so neither of them alone is redacted."""
     one, hide = noted(), lambda text: text.replace("so. You", "**")

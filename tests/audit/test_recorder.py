@@ -32,7 +32,7 @@ ROOM = QueueLimits(2**24, longest_pause_s=0.0)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between attempts, and a single one at the end."""
     monkeypatch.setattr(recording, "_FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr(recording, "LAST_S", 0.0)
+    monkeypatch.setattr(recording, "LAST_TRIES_S", 0.0)
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(place:
 async def test_answers_are_refused_while_the_store_fails_and_notes_still_wait(
     place: StoreLocation, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
 ) -> None:
-    monkeypatch.setattr(recording, "WAIT_S", 0.01)
+    monkeypatch.setattr(recording, "MAX_WAIT_S", 0.01)
     disk = Disk(place)
     recorder = Recorder(disk, ROOM, required=True)
     recorder.note(sized(1, BIG))

@@ -181,7 +181,7 @@ def test_a_round_that_fails_is_told_once_and_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     filled(path, [NOW])
-    tidier = RetentionWorker(path, KEEPING, every_s=0.0)
+    tidier = RetentionWorker(path, KEEPING, round_s=0.0)
     rounds = 0
 
     def fails(_: object) -> int:

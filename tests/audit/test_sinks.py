@@ -79,7 +79,7 @@ async def test_one_that_raises_costs_its_entry_and_one_warning(caplog: pytest.Lo
 async def test_one_that_blocks_keeps_bounded_entries_waiting(
     monkeypatch: pytest.MonkeyPatch, bounds: QueueLimits
 ) -> None:
-    monkeypatch.setattr("aligner_proxy.audit.writer.WRITE_S", 0.1)
+    monkeypatch.setattr("aligner_proxy.audit.writer.SINK_WRITE_S", 0.1)
     door = threading.Event()
     told = Told()
     told.wrong = door.wait

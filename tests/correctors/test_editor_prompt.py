@@ -23,12 +23,12 @@ def scored(answer: str, flagged: str, objective: int | None = 0) -> tuple[list[s
 
 
 def marked(answer: str, flagged: str, objective: int | None = 0) -> list[Passage]:
-    return editor_prompt.passages(*scored(answer, flagged, objective), (KIND, BRIEF))
+    return editor_prompt.make_passages(*scored(answer, flagged, objective), (KIND, BRIEF))
 
 
 def material(answer: str, flagged: str) -> dict[str, object]:
     segments, _ = scored(answer, flagged)
-    content = editor_prompt.messages(ASKED, segments, marked(answer, flagged))[1]["content"]
+    content = editor_prompt.make_edit_messages(ASKED, segments, marked(answer, flagged))[1]["content"]
     parsed: dict[str, object] = json.loads(content)
     return parsed
 
@@ -80,12 +80,16 @@ def test_of_a_long_answer_what_stands_near_is_shown() -> None:
 def test_of_a_long_conversation_the_last_turns_are_shown() -> None:
     turns = [Turn("user", f"{n} " + "x" * 5_000) for n in range(9)]
     told = json.loads(
-        editor_prompt.messages(turns, *[scored("You fool.", "fool")[0], marked("You fool.", "fool")])[1]["content"]
+        editor_prompt.make_edit_messages(turns, *[scored("You fool.", "fool")[0], marked("You fool.", "fool")])[1][
+            "content"
+        ]
     )
     assert [turn["text"][0] for turn in told["conversation"]] == ["7", "8"]
     long = [Turn("user", "x" * 50_000)]
     told = json.loads(
-        editor_prompt.messages(long, *[scored("You fool.", "fool")[0], marked("You fool.", "fool")])[1]["content"]
+        editor_prompt.make_edit_messages(long, *[scored("You fool.", "fool")[0], marked("You fool.", "fool")])[1][
+            "content"
+        ]
     )
     assert len(told["conversation"][0]["text"]) == editor_prompt.CONVERSATION_CHARS
 
@@ -114,7 +118,7 @@ PASSAGES = [
     ],
 )
 def test_replies_are_read_leniently(reply: str) -> None:
-    assert editor_prompt.replacements(reply, PASSAGES) == {3: "Friend.", 5: "Paint."}
+    assert editor_prompt.read_replacements(reply, PASSAGES) == {3: "Friend.", 5: "Paint."}
 
 
 @pytest.mark.parametrize(
@@ -131,14 +135,14 @@ def test_replies_are_read_leniently(reply: str) -> None:
     ],
 )
 def test_of_a_reply_that_is_cut_off_whole_sentences_count(reply: str, texts: tuple[str, str]) -> None:
-    assert editor_prompt.replacements(reply, PASSAGES) == dict(zip((3, 5), texts, strict=True))
+    assert editor_prompt.read_replacements(reply, PASSAGES) == dict(zip((3, 5), texts, strict=True))
 
 
 @pytest.mark.parametrize(
     "reply", ['{"replacements": [{"number": 1, "text": ""}]}', '{"1": null}', '{"1": "", "2": ""}', '{"1": "  "}']
 )
 def test_nothing_for_a_passage_removes_it(reply: str) -> None:
-    assert editor_prompt.replacements(reply, PASSAGES) == {3: "", 5: ""}
+    assert editor_prompt.read_replacements(reply, PASSAGES) == {3: "", 5: ""}
 
 
 @pytest.mark.parametrize(
@@ -155,17 +159,17 @@ def test_nothing_for_a_passage_removes_it(reply: str) -> None:
 )
 def test_a_reply_without_a_form_is_refused(reply: str) -> None:
     with pytest.raises(InvalidOutput):
-        editor_prompt.replacements(reply, PASSAGES)
+        editor_prompt.read_replacements(reply, PASSAGES)
 
 
 def test_a_replacement_ends_with_the_last_sentence_that_fits() -> None:
     reply = json.dumps({"1": "All is well. " * 100})
-    text = editor_prompt.replacements(reply, PASSAGES)[3]
+    text = editor_prompt.read_replacements(reply, PASSAGES)[3]
     assert text.endswith("well.")
     assert PASSAGES[0].room - 20 < len(text) <= PASSAGES[0].room
 
 
 def test_another_answer_is_asked_for_with_the_objectives_and_without_the_first_one() -> None:
-    told = editor_prompt.messages_anew([*ASKED, Turn("tool", "42")], [KIND, BRIEF])
+    told = editor_prompt.make_new_answer_messages([*ASKED, Turn("tool", "42")], [KIND, BRIEF])
     assert [message["role"] for message in told] == ["system", "system", "user"]
     assert f"- {KIND}\n- {BRIEF}" in told[0]["content"]

@@ -19,12 +19,12 @@ TURNS = (Turn("system", "Secret."), Turn("user", "How do I paint a fence?"))
 
 def passages_of(text: str, numbers: tuple[int, ...]) -> tuple[list[structure.Segment], list[editor_prompt.Passage]]:
     segments = structure.split(text)
-    return segments, [editor_prompt.passage(n, at, segments[at].text, (KIND,)) for n, at in enumerate(numbers, 1)]
+    return segments, [editor_prompt.make_passage(n, at, segments[at].text, (KIND,)) for n, at in enumerate(numbers, 1)]
 
 
 def test_messages_show_nothing_behind_the_last_passage_and_no_system_prompt() -> None:
     segments, passages = passages_of("Take a brush. You fool. Then paint it.", (1,))
-    _, asked = judge_prompt.messages(TURNS, segments, passages)
+    _, asked = judge_prompt.make_judge_messages(TURNS, segments, passages)
     material = json.loads(asked["content"])
     assert material["answer"] == "Take a brush. <passage-1>You fool.</passage-1>"
     assert material["conversation"] == [{"role": "user", "text": "How do I paint a fence?"}]
@@ -35,7 +35,7 @@ def test_messages_hold_hostile_texts_in_their_field() -> None:
     for hostile in HOSTILE_TEXTS:
         segments, passages = passages_of(f"Take a brush.\n\n{hostile}", (1,))
         turns = (*TURNS, Turn("user", hostile))
-        system, asked = judge_prompt.messages(turns, segments, passages)
+        system, asked = judge_prompt.make_judge_messages(turns, segments, passages)
         assert hostile not in system["content"]
         material = json.loads(asked["content"])
         assert set(material) == {"conversation", "answer", "passages"}
@@ -55,8 +55,8 @@ def entry(number: object = 1, violates: object = True, probability: object = 0.9
 def test_verdicts_are_read_by_number() -> None:
     _, passages = passages_of("Take a brush. You fool. Then paint it.", (0, 2))
     both = reply(entry(2), entry(1, False, 0))
-    assert judge_prompt.verdicts(both, passages) == {0: False, 2: True}
-    assert judge_prompt.verdicts(f"```json\n{both}\n```", passages) == {0: False, 2: True}
+    assert judge_prompt.read_verdicts(both, passages) == {0: False, 2: True}
+    assert judge_prompt.read_verdicts(f"```json\n{both}\n```", passages) == {0: False, 2: True}
 
 
 WRONG = (
@@ -88,4 +88,4 @@ WRONG = (
 def test_verdicts_refuse_any_other_reply(text: str) -> None:
     _, passages = passages_of("You fool.", (0,))
     with pytest.raises(InvalidOutput):
-        judge_prompt.verdicts(text, passages)
+        judge_prompt.read_verdicts(text, passages)

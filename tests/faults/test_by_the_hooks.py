@@ -179,7 +179,7 @@ AUDITS: dict[Fault, Callable[[Path], AbstractContextManager[None]]] = {
 async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     file = tmp_path / "audit" / "audit.db"
     AuditStore(file).close()
-    monkeypatch.setattr(recorder, "LAST_S", 0.0)
+    monkeypatch.setattr(recorder, "LAST_TRIES_S", 0.0)
     guarded = guard(tmp_path, monkeypatch, tmp_path / "store", audit=file)
     lost = counted("lost")
     with AUDITS[cell.fault](file):

@@ -147,7 +147,7 @@ async def test_who_computes_it_is_dead(
 @every_kind
 @pytest.mark.parametrize("cell", cells((faults.AUDIT_AWAY, faults.AUDIT_SILENT)), ids=lambda cell: cell.name)
 async def test_the_audit_database_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
-    monkeypatch.setattr(recorder, "LAST_S", 0.0)
+    monkeypatch.setattr(recorder, "LAST_TRIES_S", 0.0)
     with closing(socket.socket()) as server:
         server.bind(("127.0.0.1", 0))
         if cell.fault is faults.AUDIT_SILENT:

@@ -24,8 +24,8 @@ RUDE = "It is so. You fool."
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails is not waited for."""
-    monkeypatch.setattr(recorder, "WAIT_S", 0.0)
-    monkeypatch.setattr(recorder, "LAST_S", 0.0)
+    monkeypatch.setattr(recorder, "MAX_WAIT_S", 0.0)
+    monkeypatch.setattr(recorder, "LAST_TRIES_S", 0.0)
 
 
 def guard_of(folder: Path, monkeypatch: pytest.MonkeyPatch, audit: Any = "required") -> AlignerGuardrail:

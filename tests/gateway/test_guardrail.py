@@ -532,7 +532,7 @@ async def test_an_audit_that_cannot_be_written_touches_no_response(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(recorder, "LAST_S", 0.0)
+    monkeypatch.setattr(recorder, "LAST_TRIES_S", 0.0)
     guard = build(tmp_path, monkeypatch, {**POLICIES, "audit": {"enabled": True, "file": "file/folder/audit.db"}})
     edited = await guard.async_post_call_success_hook(data(), user(), answer("It is so. You fool."))
     assert edited.choices[0].message.content == "It is so."

@@ -106,6 +106,11 @@ def test_bad_json_is_refused_with_its_line(tmp_path: Path) -> None:
         read(tmp_path, '{\n"against": [}', "e.json")
 
 
+def test_json_of_endless_depth_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^e\.json:1: not valid JSON: too many levels"):
+        read(tmp_path, "[" * 100_000, "e.json")
+
+
 def test_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_bytes(b"against: [\xff\xfe]")
     with pytest.raises(ConfigError, match="not UTF-8"):

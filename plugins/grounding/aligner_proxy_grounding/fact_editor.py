@@ -48,8 +48,8 @@ class FactEditor:
         marked = mark_passages(segments, {doubt.start for doubt in doubts})
         texts, use = await self._editor.ask(
             messages(self._turns, segments, marked, references, doubts),
-            lambda reply: editor_prompt.replacements(reply, marked),
-            tokens=editor_prompt.tokens_for(marked),
+            lambda reply: editor_prompt.read_replacements(reply, marked),
+            tokens=editor_prompt.limit_reply_tokens(marked),
             form=editor_prompt.REPLY_SCHEMA,
         )
         if texts is None:

@@ -132,7 +132,7 @@ class FactJudge:
         judged_facts, calls = await self._judge.ask(
             material.make_messages(INSTRUCTION, content),
             lambda reply: read_decisions(reply, facts) if decides else read_verdicts(reply, facts),
-            tokens=judge_prompt.tokens_for(facts),
+            tokens=judge_prompt.limit_reply_tokens(facts),
             form=decision_questions(facts) if decides else REPLY_SCHEMA,
         )
         contradicted = {one.part.start for one in judged_facts or () if one.verdict is FactVerdict.CONTRADICTED}
@@ -186,7 +186,7 @@ def read_decisions(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:
     Raises `InvalidOutput` for a reply in another form.
     """
     count = sum(len(fact.values) for fact in facts)
-    by_name = judge_prompt.verdicts_by_number(reply, set(range(1, count + 1)))
+    by_name = judge_prompt.read_verdicts_by_number(reply, set(range(1, count + 1)))
     names = iter(range(1, count + 1))
     judged_facts: list[JudgedFact] = []
     for fact in facts:

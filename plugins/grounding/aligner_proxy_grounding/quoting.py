@@ -19,7 +19,7 @@ _LINES_NEAR = 12
 def mark_passages(segments: Sequence[Segment], starts: Set[int]) -> list[Passage]:
     """The segments that begin at these positions as passages; at most as many as one call may ask about."""
     places = [at for at, segment in enumerate(segments) if segment.start in starts][: editor_prompt.MAX_PASSAGES]
-    return [editor_prompt.passage(number, at, segments[at].text) for number, at in enumerate(places, 1)]
+    return [editor_prompt.make_passage(number, at, segments[at].text) for number, at in enumerate(places, 1)]
 
 
 def quote_references(references: Sequence[Reference], sources: Set[str]) -> list[Mapping[str, str]]:

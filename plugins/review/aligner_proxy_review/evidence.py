@@ -119,7 +119,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         if reviewers_disagree(reviewer_reviews):
             disagreed.append(place)
             continue
-        verdict = agreed_verdict(reviewer_reviews)
+        verdict = find_agreed_verdict(reviewer_reviews)
         if verdict is None:
             continue
         if reviewers_disagree(all_reviews):
@@ -147,16 +147,16 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
 
 def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
     """Return what the store's reviews prove about the selected answers; counts unreviewed ones without loading them."""
-    condition, values = answer_filter.condition()
+    condition, values = answer_filter.sql_condition()
     clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
     answers, changed = store.fetch_rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
-    reviewed = compute_evidence(reviewed_entries(store, answer_filter), Reviews(store).all())
+    reviewed = compute_evidence(select_reviewed_entries(store, answer_filter), Reviews(store).all())
     return replace(reviewed, answers=int(answers), changed=Share(int(changed), int(answers)))
 
 
-def reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
+def select_reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
     """The selected answers that have a review, in order of their entries and without texts."""
-    condition, values = answer_filter.condition()
+    condition, values = answer_filter.sql_condition()
     reviewed = "JOIN (SELECT DISTINCT aligner_id, choice FROM reviews) r ON r.aligner_id = e.aligner_id"
     inner = f"SELECT e.id FROM entries e {reviewed} AND r.choice = e.choice WHERE e.aligner_id != '' AND {condition}"
     return store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
@@ -182,14 +182,14 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
     ]
 
 
-def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
+def find_agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
     """The worst verdict that these reviews of one answer give; None without reviews, or if reviewers disagree."""
     if not reviews or reviewers_disagree(reviews):
         return None
-    return min((review.verdict for review in reviews), key=_WORST.index)
+    return min((review.verdict for review in reviews), key=_WORST_FIRST.index)
 
 
-_WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)
+_WORST_FIRST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)
 """Verdicts, the worst first."""
 
 

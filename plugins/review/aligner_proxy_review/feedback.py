@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated
 
 from cachetools import TTLCache
@@ -22,11 +21,18 @@ from aligner_proxy.audit.entry import Redact
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import AuditError, CorrectionError
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
-from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy.policy.objective_schema import RequestedObjective
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
+from aligner_proxy_review.reviews import (
+    NoSuchPlace,
+    Review,
+    ReviewOrigin,
+    Reviews,
+    ReviewVerdict,
+    UnknownAnswer,
+    redact_review,
+)
 
 FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
@@ -36,11 +42,11 @@ PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses before each further lookup of an unknown id."""
 MAX_LOOKED_FOR = 64
 """How many ids may be in repeated lookup at a time; further ones are looked up once."""
-_AT_ONCE = 4
+_MAX_CONCURRENT_WRITES = 4
 """How many reviews are written at a time."""
 _MINUTE_S = 60.0
 """Seconds in which a tenant's calls are counted."""
-_TENANTS = 65_536
+_MAX_COUNTED_TENANTS = 65_536
 """For how many tenants calls are counted."""
 _KEY_DIGITS = 16
 """How many digits of the key's hash name the sender."""
@@ -87,9 +93,9 @@ class Feedback:
         self._open_store = open_store
         self._rpm = rpm
         self._redact = redact
-        self._counts: TTLCache[str, list[int]] = TTLCache(_TENANTS, _MINUTE_S)
+        self._counts: TTLCache[str, list[int]] = TTLCache(_MAX_COUNTED_TENANTS, _MINUTE_S)
         """Calls in the current minute, by tenant, each in a list of one number."""
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT_WRITES)
         """Limits the reviews that are written at a time."""
         self._waiting_count = 0
         """Number of ids in repeated lookup."""
@@ -171,13 +177,7 @@ def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact:
     """Save a review with its texts redacted; opens the store, since a connection belongs to its thread."""
     store = open_store()
     try:
-        with Boundary():  # redaction is the operator's code, so only the type of its errors may be reported
-            edit = None if review.edit is None else redact(review.edit)
-            objective = review.objective
-            # the name of an active objective is the operator's own; a written-out one is the sender's text
-            if objective is not None and ":" in objective:
-                objective = redact(objective)
-        Reviews(store).save(replace(review, edit=edit, objective=objective))
+        Reviews(store).save(redact_review(review, redact))
     finally:
         store.close()
 

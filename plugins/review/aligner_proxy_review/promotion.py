@@ -39,7 +39,7 @@ from aligner_proxy.policy.yaml_file import (
     suggest_name,
 )
 from aligner_proxy.types import Mode
-from aligner_proxy_review.evidence import Share, agreed_verdict, compute_evidence, reviewed_entries
+from aligner_proxy_review.evidence import Share, compute_evidence, find_agreed_verdict, select_reviewed_entries
 from aligner_proxy_review.replay import ReplayCase, ReplayChange
 from aligner_proxy_review.review_queue import AnswerFilter, group_reviews
 from aligner_proxy_review.reviews import Review, Reviews, ReviewVerdict
@@ -50,11 +50,11 @@ PERIOD_S = 30 * 86_400.0
 """How far back reviewed answers count."""
 _MAX_NEEDED = 1_000_000
 """Upper end of the search for the number of reviews needed."""
-_BESIDE = "/beside"
+SHADOW_SUFFIX = "/beside"
 """Suffix of the policy's name in the entries of a shadow aligner."""
 _COMMENT = re.compile(r"^(?:[^'\"#]|'[^']*'|\"[^\"]*\"|(?<=\S)#)*(?:^|\s)#")
 """A line of YAML with a comment, which is no part of a quoted value."""
-_BAD = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
+_BAD_EDITS = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
 """Verdicts on edits that should not have been made."""
 
 
@@ -76,7 +76,7 @@ class Target:
     def covers(self, entry: Entry) -> bool:
         """Whether this route or tenant was in the policy of a recorded answer; False for a shadow aligner's entries."""
         policy = entry.policy
-        if policy.endswith(_BESIDE):
+        if policy.endswith(SHADOW_SUFFIX):
             return False
         # a policy is named ROUTE+TENANT
         route, _, tenant = policy.partition("+")
@@ -304,7 +304,9 @@ def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False)
         return Ruling(None, bound, strict)
     try:
         with closing(writer.open_for_reading(file)) as store:
-            entries = reviewed_entries(store, AnswerFilter(policy=change.target.route, since=time.time() - PERIOD_S))
+            entries = select_reviewed_entries(
+                store, AnswerFilter(policy=change.target.route, since=time.time() - PERIOD_S)
+            )
             reviewed = compute_evidence(filter(change.target.covers, entries), Reviews(store).all())
     except sqlite3.Error as error:
         raise AuditError(f"the audit store cannot be read ({type(error).__name__}); try again") from None
@@ -334,13 +336,13 @@ def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review])
     reviews_by_place = group_reviews(reviews, feedback=False)
     counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
     for case in cases:
-        verdict = agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))
+        verdict = find_agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))
         # not reviewed, without agreement, or of another result
         if verdict is None or not case.is_as_recorded:
             continue
         counts["answers"] += 1
         counts["damaged"] += verdict is ReviewVerdict.RIGHT and case.change is ReplayChange.NEWLY
         counts["lost"] += verdict is ReviewVerdict.RIGHT and case.change is ReplayChange.NO_LONGER
-        counts["repaired"] += verdict in _BAD and case.change is ReplayChange.NO_LONGER
+        counts["repaired"] += verdict in _BAD_EDITS and case.change is ReplayChange.NO_LONGER
         counts["caught"] += verdict is ReviewVerdict.MISSED and case.change is ReplayChange.NEWLY
     return ReviewedReplay(**counts)

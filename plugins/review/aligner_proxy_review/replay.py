@@ -19,15 +19,14 @@ from enum import StrEnum
 
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.intervals import wilson_interval
+from aligner_proxy.pipeline.outcomes import GATE
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Outcome, Status
 
-_AT_ONCE = 4
+_MAX_CONCURRENT = 4
 """How many answers are replayed at a time."""
-_GATE_PREFIX = "gate_"
-"""The beginning of each reason with which the gate refuses an edit."""
 
 
 class ReplayResult(StrEnum):
@@ -118,10 +117,10 @@ async def replay(
     Each case compares a run under `policies` with a run under `current` or, without `current`, with the recorded one.
     `deadline_s` replaces the policy's deadline.
     """
-    slots = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def replay_one(entry: Entry, content: Content) -> ReplayCase:
-        recorded = recorded_run(entry, content)
+        recorded = read_recorded_run(entry, content)
         async with slots:
             after = await _replay_answer(content, policies, deadline_s)
             before = await _replay_answer(content, current, deadline_s) if current else recorded
@@ -131,7 +130,7 @@ async def replay(
     return await asyncio.gather(*(replay_one(entry, entry.content) for entry in entries if entry.content is not None))
 
 
-def recorded_run(entry: Entry, content: Content) -> ReplayRun:
+def read_recorded_run(entry: Entry, content: Content) -> ReplayRun:
     """The run that an audit entry recorded."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
@@ -154,6 +153,7 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
+    """The run of an answer that ended with this outcome."""
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(
@@ -177,7 +177,7 @@ def _classify_result(status: Status, reason: str | None, changed: bool) -> Repla
         return ReplayResult.SKIPPED
     if changed:
         return ReplayResult.CHANGED
-    if reason is not None and reason.startswith(_GATE_PREFIX):
+    if reason is not None and reason.startswith(GATE):
         return ReplayResult.REFUSED
     return ReplayResult.LEFT
 

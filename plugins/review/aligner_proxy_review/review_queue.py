@@ -18,7 +18,7 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin
 
 RANDOM_SHARE = 0.2
 """Share of answers drawn at random from those without an edit."""
-HOLD_S = 900.0
+LEASE_S = 900.0
 """Seconds for which an inactive reviewer keeps the lease of an answer."""
 AnswerPlace = tuple[str, int]
 """An answer's id and the number of its choice."""
@@ -34,7 +34,7 @@ _BY_ANOTHER_ALONE = (
     f"EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{ReviewOrigin.FEEDBACK}') "
     f"AND NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.who = ?)"
 )
-_HOLD = (
+_WRITE_LEASE = (
     "INSERT INTO review_leases VALUES (?, ?, ?, ?) "
     "ON CONFLICT (aligner_id, choice) DO UPDATE SET who = excluded.who, until = excluded.until"
 )
@@ -57,7 +57,7 @@ class AnswerFilter:
     tenants: frozenset[str] | None = None
     """The tenants whose answers the reviewer may see, as in the store; None for all."""
 
-    def condition(self) -> tuple[str, list[object]]:
+    def sql_condition(self) -> tuple[str, list[object]]:
         """An SQL condition on entries `e`, and the values of its placeholders."""
         parts: list[str] = ["e.at >= ?"]
         values: list[object] = [self.since]
@@ -124,25 +124,25 @@ class ReviewQueue:
                 # one more than are skipped, so that one of them is not skipped, if there is any
                 for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
-                        self._lease(place)
+                        self._write_lease(place)
                         entry = find_entry(self._store, place)
                         assert entry is not None  # the transaction keeps others from deleting it
                         return entry, origin
         return None
 
-    def hold(self, place: AnswerPlace) -> bool:
+    def lease(self, place: AnswerPlace) -> bool:
         """Lease this answer and release all others; False if somebody else has leased it."""
         with self._store.transaction():
             self._delete_leases()
             # our own and expired leases are gone, so this is somebody else's
             leases = self._store.fetch_rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
             if not leases:
-                self._lease(place)
+                self._write_lease(place)
         return not leases
 
     def count_waiting(self) -> int:
         """The number of answers in the queue that nobody else has leased."""
-        condition, values = self._condition()
+        condition, values = self._queue_condition()
         return int(self._store.fetch_rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
 
     def release(self) -> None:
@@ -150,8 +150,8 @@ class ReviewQueue:
         with self._store.transaction():
             self._delete_leases()
 
-    def _lease(self, place: AnswerPlace) -> None:
-        self._store.fetch_rows(_HOLD, (*place, self._reviewer, self._now() + HOLD_S))
+    def _write_lease(self, place: AnswerPlace) -> None:
+        self._store.fetch_rows(_WRITE_LEASE, (*place, self._reviewer, self._now() + LEASE_S))
 
     def _delete_leases(self) -> None:
         """Delete this reviewer's leases and all that have expired."""
@@ -159,13 +159,13 @@ class ReviewQueue:
 
     def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
         """The first `count` answers of the queue, in the order for this origin."""
-        condition, values = self._condition()
+        condition, values = self._queue_condition()
         statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[origin]} LIMIT ?"
         return [(str(row[0]), int(row[1])) for row in self._store.fetch_rows(statement, (*values, count))]
 
-    def _condition(self) -> tuple[str, list[object]]:
+    def _queue_condition(self) -> tuple[str, list[object]]:
         """The SQL condition for answers in this queue, and the values of its placeholders."""
-        condition, values = self._filter.condition()
+        condition, values = self._filter.sql_condition()
         reviewed = _BY_ANOTHER_ALONE if self._second_opinion else _BY_NOBODY
         values += [self._reviewer, self._now(), *([self._reviewer] if self._second_opinion else [])]
         return f"{_REVIEWABLE} AND {condition} AND {_FREE} AND {reviewed}", values

@@ -15,8 +15,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from aligner_proxy.audit.entry import Redact
 from aligner_proxy.audit.store import AuditStore, Row
 from aligner_proxy.errors import AlignerProxyError, AuditError
+from aligner_proxy.plugins.extensions import Boundary
 
 
 class UnknownAnswer(AlignerProxyError):
@@ -170,6 +172,18 @@ class Reviews:
         except ValidationError:
             raise AuditError("a review in the audit store is damaged") from None
         return replace(review, edit=texts.edit, objective=texts.objective)
+
+
+def redact_review(review: Review, redact: Redact) -> Review:
+    """A copy of a review whose texts the operator's function has redacted; raises `CorrectionError` if that fails."""
+    # the function is not our code, so only the type of its errors may be reported
+    with Boundary():
+        edit = None if review.edit is None else redact(review.edit)
+        objective = review.objective
+        # the name of an active objective is the operator's own; a written-out one is the reviewer's text
+        if objective is not None and ":" in objective:
+            objective = redact(objective)
+    return replace(review, edit=edit, objective=objective)
 
 
 def _check_place(review: Review, judged_count: object, objectives: Sequence[str]) -> None:

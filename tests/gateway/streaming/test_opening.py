@@ -350,7 +350,7 @@ async def test_rude_reasoning_ends_a_stream_that_was_opened(guard: AlignerGuardr
 async def test_an_answer_that_is_recorded_first_is_opened_without_reasoning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "WAIT_S", 0.0)
+    monkeypatch.setattr(recorder, "MAX_WAIT_S", 0.0)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
     guard = guard_of(tmp_path, monkeypatch, audit="required")
     upstream = thinking(CLEAN_THOUGHTS, waits_behind=4)

@@ -169,7 +169,7 @@ def test_a_server_that_says_nothing_costs_no_more_than_the_patience(server: Post
 async def test_where_the_entry_is_required_an_answer_is_refused_while_the_database_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aligner_proxy.audit.recorder.WAIT_S", 0.0)
+    monkeypatch.setattr("aligner_proxy.audit.recorder.MAX_WAIT_S", 0.0)
     nowhere = Database("postgresql://aligner:secret-word@127.0.0.1:1/none", "AUDIT_DATABASE")
     recorder = Recorder(lambda: DatabaseStore(nowhere), QueueLimits(2**20), required=True)
     with pytest.raises(NotRecorded) as refused:

@@ -12,7 +12,7 @@ from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy_fleet.database import DatabaseStore
-from aligner_proxy_review.review_queue import HOLD_S, AnswerFilter, ReviewQueue
+from aligner_proxy_review.review_queue import LEASE_S, AnswerFilter, ReviewQueue
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.audit.conftest import noted
 
@@ -83,7 +83,7 @@ def test_an_answer_is_held_for_one_reviewer_until_the_hold_ends(store: AuditStor
     anna, ben = queue(store, "anna", now=clock), queue(store, "ben", now=clock)
     assert [found[0].aligner_id for found in (anna.next(), ben.next()) if found] == ["near", "middle"]
     assert (anna.count_waiting(), ben.count_waiting()) == (4, 4)
-    clock.at += HOLD_S + 1
+    clock.at += LEASE_S + 1
     found = ben.next()
     assert found is not None
     assert found[0].aligner_id == "near"
@@ -93,14 +93,14 @@ def test_an_answer_is_held_for_one_reviewer_until_the_hold_ends(store: AuditStor
     assert again[0].aligner_id == "near"
 
 
-def test_a_held_answer_is_nobody_elses_and_can_be_held_again(store: AuditStore) -> None:
+def test_a_leased_answer_is_nobody_elses_and_can_be_leased_again(store: AuditStore) -> None:
     anna = queue(store, "anna")
     ben = queue(store, "ben")
-    assert anna.hold(("far", 0))
-    assert anna.hold(("far", 0))
-    assert not ben.hold(("far", 0))
+    assert anna.lease(("far", 0))
+    assert anna.lease(("far", 0))
+    assert not ben.lease(("far", 0))
     anna.release()
-    assert ben.hold(("far", 0))
+    assert ben.lease(("far", 0))
 
 
 def test_what_is_passed_comes_back_only_when_it_is_no_longer_passed(store: AuditStore) -> None:

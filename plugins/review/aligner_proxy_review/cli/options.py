@@ -53,7 +53,7 @@ class OpenReviews:
 
     def entries(self) -> Iterator[Entry]:
         """The selected answers, oldest first."""
-        condition, values = self.answer_filter.condition()
+        condition, values = self.answer_filter.sql_condition()
         selected_ids = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
         return self.store.select(f"id IN ({selected_ids}) ORDER BY id", values)
 

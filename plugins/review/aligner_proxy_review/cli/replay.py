@@ -29,7 +29,7 @@ from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.diff import TextTable, can_show_colours, render_diff
 from aligner_proxy.cli.options import FiniteFloat, parse_moment, weight_options
 from aligner_proxy.cli.terminal import Terminal, echo_json, print_progress
-from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.correctors.registry import open_correctors
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -379,7 +379,7 @@ def _open_policies(engine: Engine, file: PolicyFile) -> ReplayPolicies:
     """The policies of a file, with the heads and plugins that it names."""
     pipeline = Pipeline(
         engine,
-        correctors=correctors(file),
+        correctors=open_correctors(file),
         rules=PluginRules.from_file(file),
         extensions=registry.load_extensions(file),
     )

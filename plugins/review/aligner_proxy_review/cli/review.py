@@ -15,6 +15,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.entry import Redact
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli.diff import TextTable, can_show_colours, render_diff
 from aligner_proxy.cli.terminal import Terminal, echo_json
@@ -31,7 +33,15 @@ from aligner_proxy_review.cli.options import (
 from aligner_proxy_review.evidence import Evidence, read_evidence
 from aligner_proxy_review.judged_segments import judged_segments
 from aligner_proxy_review.review_queue import AnswerPlace, ReviewQueue
-from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
+from aligner_proxy_review.reviews import (
+    NoSuchPlace,
+    Review,
+    ReviewOrigin,
+    Reviews,
+    ReviewVerdict,
+    UnknownAnswer,
+    redact_review,
+)
 
 _KEYS = {
     "a": "right: what was done to it is right, an edit or none",
@@ -68,7 +78,8 @@ def command(who: str | None, second: bool, as_json: bool, **options: Any) -> Non
             echo_json(_figure_fields(evidence, queue.count_waiting()), indent=2)
             return
         try:
-            _ReviewLoop(Terminal(), store.store, queue, reviewer).run()
+            redact = writer.load_redaction(store.file) or str
+            _ReviewLoop(Terminal(), store.store, queue, reviewer, redact).run()
         finally:
             queue.release()
         _show_figures(Terminal(), store, queue)
@@ -82,6 +93,8 @@ class _ReviewLoop:
     store: AuditStore
     queue: ReviewQueue
     reviewer: str
+    redact: Redact
+    """Returns a text that the reviewer wrote without what must not be stored."""
     skipped: list[AnswerPlace] = field(default_factory=list)
     """Answers skipped without a verdict, the latest last."""
     reviews: list[Review] = field(default_factory=list)
@@ -133,7 +146,7 @@ class _ReviewLoop:
         place = (entry.aligner_id, entry.choice)
         review = Review(*place, verdict, self.reviewer, time.time(), origin, segment, edit, objective)
         try:
-            Reviews(self.store).save(review)
+            Reviews(self.store).save(redact_review(review, self.redact))
         except NoSuchPlace as error:
             self.console.print(Text(str(error), style="red"))
             return False

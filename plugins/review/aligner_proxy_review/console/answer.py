@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from aligner_proxy.pipeline.outcomes import GATE
 from aligner_proxy.plugins.api import Content, Entry, Flagged
 from aligner_proxy.text.word_diff import WordChange, word_diff
 from aligner_proxy.types import Status
@@ -16,17 +17,15 @@ from aligner_proxy_review.reviews import Review, ReviewVerdict
 
 Passage = tuple[str, str]
 """A part of the word diff: "kept", "removed" or "added" (`WordChange`), and its text."""
-_MAX_COMPARED = 3000
+_MAX_COMPARED_CHARS = 3000
 """Largest passage that is compared word by word; longer ones are shown whole, before and after."""
 _MAX_EDITS = 200
 """Limit on the changes shown of one answer."""
-_CONTEXT = 60
+_CONTEXT_CHARS = 60
 """Characters of unchanged text shown next to a change in a list."""
 _ELLIPSIS = " … "
-_MAX_IN_LIST = 1500
+_MAX_EXCERPT_CHARS = 1500
 """Characters of an answer shown in a list."""
-_GATE = "gate_"
-"""How the gate's reasons begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class AnswerView:
         if self.entry.status in (Status.FAILED, Status.NOT_JUDGED):
             return "-"
         if content is None:
-            return "refused" if (self.entry.reason or "").startswith(_GATE) else "no text kept"
+            return "refused" if (self.entry.reason or "").startswith(GATE) else "no text kept"
         # the aligner's text is stored apart only if the gate changed or refused it
         if content.proposed is not None:
             return "changed" if content.edited not in (None, content.exchange.answer) else "refused"
@@ -135,10 +134,10 @@ class AnswerView:
     def excerpt(self) -> tuple[Passage, ...]:
         """The changes with a little text around each, for a list; without changes, the beginning of the answer."""
         if not self.edits:
-            return ((WordChange.KEPT.value, self.answer[:_MAX_IN_LIST]),)
+            return ((WordChange.KEPT.value, self.answer[:_MAX_EXCERPT_CHARS]),)
         excerpt: list[Passage] = []
         # how many characters may still be shown
-        room = _MAX_IN_LIST
+        room = _MAX_EXCERPT_CHARS
         last_number = len(self.passages) - 1
         for number, (change, text) in enumerate(self.passages):
             is_kept = change == WordChange.KEPT.value
@@ -169,6 +168,7 @@ class AnswerView:
 
     @property
     def _flagged(self) -> Sequence[Flagged]:
+        """The flagged segments; empty without stored text."""
         return self.content.segments if self.content else ()
 
     def _make_edit(self, answer: str, start: int, end: int, text: str) -> ShownEdit:
@@ -189,7 +189,7 @@ def _overlap(segment: str, passage: str) -> bool:
 
 def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
     """The word diff of two texts; in place of a long text, the whole old text as removed and the new one as added."""
-    if max(len(before), len(after)) <= _MAX_COMPARED:
+    if max(len(before), len(after)) <= _MAX_COMPARED_CHARS:
         yield from word_diff(before, after)
         return
     if before:
@@ -200,8 +200,8 @@ def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str
 
 def _shorten_kept(text: str, is_first: bool, is_last: bool) -> str:
     """Shorten unchanged text between changes to its two ends; the first passage keeps its end, the last its start."""
-    if len(text) <= 2 * _CONTEXT:
+    if len(text) <= 2 * _CONTEXT_CHARS:
         return text
-    head = "" if is_first else text[:_CONTEXT]
-    tail = "" if is_last else text[-_CONTEXT:]
+    head = "" if is_first else text[:_CONTEXT_CHARS]
+    tail = "" if is_last else text[-_CONTEXT_CHARS:]
     return head + _ELLIPSIS + tail

@@ -77,7 +77,7 @@ def _holds(entry: Entry, search_text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFilters:
+class ListFilters:
     """Filters of a list; an empty filter matches everything."""
 
     tenant: str = ""
@@ -88,7 +88,7 @@ class AnswerFilters:
     """Only answers before this time, in seconds since the epoch; for the next page of a list."""
 
     @classmethod
-    def from_query(cls, query: dict[str, str]) -> AnswerFilters:
+    def from_query(cls, query: dict[str, str]) -> ListFilters:
         """The filters in the parameters of a query string; long values are cut."""
         return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
 
@@ -106,7 +106,7 @@ class AnswerFilters:
         values = {field.name: getattr(self, field.name) for field in fields(self)} | {"before": before}
         return urlencode({name: value for name, value in values.items() if value})
 
-    def with_value(self, name: str, value: str) -> AnswerFilters:
+    def with_value(self, name: str, value: str) -> ListFilters:
         """These filters with another value of one, or without it if it has this value already."""
         return replace(self, **{name: "" if getattr(self, name) == value else value})
 
@@ -142,7 +142,7 @@ class AnswerQueries:
     def __init__(self, opener: StoreOpener) -> None:
         self._opener = opener
 
-    def newest(self, viewer: Viewer, filters: AnswerFilters, limit: int) -> AnswerList:
+    def newest(self, viewer: Viewer, filters: ListFilters, limit: int) -> AnswerList:
         """The newest matching answers, at most `limit`."""
         return self._find_newest(viewer, filters.admit, limit, filters.until)
 
@@ -224,7 +224,7 @@ class AnswerQueries:
             entries = store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (known_row, last, limit))
             return last, list(entries)[::-1]
 
-    def count_values(self, viewer: Viewer, filters: AnswerFilters) -> list[tuple[str, list[tuple[str, int]]]]:
+    def count_values(self, viewer: Viewer, filters: ListFilters) -> list[tuple[str, list[tuple[str, int]]]]:
         """How many of the newest answers have each value of a filter, under the other filters.
 
         Empty with a filter by objective, since only the texts of answers tell their objectives.
@@ -248,7 +248,7 @@ class AnswerQueries:
 
     def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
         """The newest answers since a time that this viewer may see, newest first, for counting rates."""
-        condition, values = AnswerFilter(since=since, tenants=viewer.tenants).condition()
+        condition, values = AnswerFilter(since=since, tenants=viewer.tenants).sql_condition()
         columns = ", ".join(f"e.{name}" for name in CountedAnswer._fields)
         statement = f"SELECT {columns} FROM entries e WHERE {condition} ORDER BY e.at DESC, e.id DESC LIMIT ?"
         with self._open_store() as store:

@@ -17,7 +17,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import config
 from aligner_proxy.policy.keys_file import KeyEntry
-from aligner_proxy.policy.litellm_config import find_policies
+from aligner_proxy.policy.litellm_config import find_policies, model_groups
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read_yaml
@@ -46,10 +46,8 @@ class ConsoleConfig:
 
     @property
     def model_names(self) -> list[str]:
-        """The model groups of LiteLLM's file, for fields that take a model."""
-        return sorted(
-            {str(entry["model_name"]) for entry in self.litellm.get("model_list") or () if "model_name" in entry}
-        )
+        """The model groups of LiteLLM's file and their aliases, for fields that take a model."""
+        return sorted(set(model_groups(self.litellm)))
 
     @property
     def team_names(self) -> list[str]:

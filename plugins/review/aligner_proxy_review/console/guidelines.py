@@ -36,11 +36,11 @@ def list_guidelines(file: PolicyFile, entry: Entry, viewer: Viewer) -> list[Guid
         for objective in list_objectives(file)
         if objective.may_see(viewer)
         and {objective.name, objective.text} & {*entry.objectives}
-        and _is_for(objective, entry.tenant)
+        and _applies_to(objective, entry.tenant)
     ]
 
 
-def _is_for(objective: KnownObjective, tenant: str) -> bool:
+def _applies_to(objective: KnownObjective, tenant: str) -> bool:
     """Whether answers of a tenant may be under this objective, by the team that its entry matches."""
     team = objective.tenant.match.team if objective.tenant else None
     return team is None or fnmatchcase(tenant, TEAM + team)
@@ -58,4 +58,5 @@ def _make_guideline(objective: KnownObjective, viewer: Viewer) -> Guideline:
 
 
 def _first_texts(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The texts of the first `MAX_EXAMPLES` examples."""
     return tuple(example.text for example in examples[:MAX_EXAMPLES])

@@ -65,7 +65,7 @@ async def show_overview(visit: Visit) -> Response:
         asyncio.to_thread(visit.services.answers.evidence, visit.viewer, time.time() - EVIDENCE_S),
         _read_uses(visit),
     )
-    return visit.page(
+    return visit.render_page(
         "overview.html", overview=Overview(rates, rates.total, evidence, uses), period=name, periods=PERIODS
     )
 

@@ -21,7 +21,7 @@ from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy_review.console import access, policy_explanation
 from aligner_proxy_review.console.access import Viewer
 from aligner_proxy_review.console.answer import AnswerView, list_opinions
-from aligner_proxy_review.console.answer_queries import AnswerFilters, AnswerQueries, answer_handle, route_name
+from aligner_proxy_review.console.answer_queries import AnswerQueries, ListFilters, answer_handle, route_name
 from aligner_proxy_review.console.files import ConsoleFiles
 from aligner_proxy_review.console.forms import NOT_FOUND, PageError
 from aligner_proxy_review.console.jobs import ConsoleJobs
@@ -78,7 +78,7 @@ class Visit:
     session: ConsoleSession
     viewer: Viewer
 
-    def page(self, template: str, **values: object) -> Response:
+    def render_page(self, template: str, **values: object) -> Response:
         """The page that a template makes from `values`, the viewer, and the session's token for forms."""
         token = self.services.sessions.form_token(self.session.id)
         text = self.services.templates.get_template(template).render(
@@ -92,9 +92,9 @@ class Visit:
         return sessions.is_open(self.session) and self.services.find_viewer(self.session) == self.viewer
 
     @property
-    def filters(self) -> AnswerFilters:
+    def filters(self) -> ListFilters:
         """The filters in the query string."""
-        return AnswerFilters.from_query(dict(self.request.query_params))
+        return ListFilters.from_query(dict(self.request.query_params))
 
 
 async def show_live(visit: Visit) -> Response:
@@ -102,7 +102,7 @@ async def show_live(visit: Visit) -> Response:
     filters = visit.filters
     answers = await asyncio.to_thread(visit.services.answers.newest, visit.viewer, filters, LISTED)
     views = [AnswerView(entry) for entry in answers.entries]
-    return visit.page(
+    return visit.render_page(
         "live.html",
         answers=views,
         found=answers,
@@ -128,7 +128,7 @@ def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[st
 
 async def show_search(visit: Visit) -> Response:
     """Show the empty search form."""
-    return visit.page("search.html", search_text="", answers=None, found=None)
+    return visit.render_page("search.html", search_text="", answers=None, found=None)
 
 
 async def search_answers(visit: Visit, form: dict[str, str]) -> Response:
@@ -140,7 +140,7 @@ async def search_answers(visit: Visit, form: dict[str, str]) -> Response:
         else None
     )
     views = [AnswerView(entry) for entry in matches.entries] if matches else None
-    return visit.page("search.html", search_text=search_text, answers=views, found=matches)
+    return visit.render_page("search.html", search_text=search_text, answers=views, found=matches)
 
 
 async def stream_events(visit: Visit) -> Response:
@@ -193,7 +193,7 @@ async def show_answer(visit: Visit) -> Response:
     policy = await asyncio.to_thread(lambda: policy_explanation.explain_entry(services.files.current(), entry))
     reviews = await asyncio.to_thread(services.answers.reviews, entry)
     shadow = await asyncio.to_thread(services.answers.shadow_entry, entry)
-    return visit.page(
+    return visit.render_page(
         "answer.html",
         answer=AnswerView(entry),
         policy=policy,
@@ -207,7 +207,7 @@ async def show_rates(visit: Visit) -> Response:
     """Show the rates of the period in the query string."""
     name, period = read_period(visit)
     rates = await asyncio.to_thread(count_rates, visit, period)
-    return visit.page("rates.html", rates=rates, period=name, periods=PERIODS)
+    return visit.render_page("rates.html", rates=rates, period=name, periods=PERIODS)
 
 
 def read_period(visit: Visit) -> tuple[str, float]:
@@ -237,7 +237,7 @@ def _render_playground(visit: Visit, **values: object) -> Response:
     """Render the playground, with the configured names that its fields suggest."""
     configured = visit.services.files.current()
     names = sorted(config.objectives(configured.policies))
-    return visit.page("playground.html", configured=configured, objective_names=names, **values)
+    return visit.render_page("playground.html", configured=configured, objective_names=names, **values)
 
 
 def _linked_question(visit: Visit) -> PlaygroundQuestion:
@@ -283,7 +283,7 @@ async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
     refuse_reviewers(visit)
     fields = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
     explanation = await asyncio.to_thread(partial(_explain_policy, visit, **fields))
-    return visit.page("policy.html", policy=explanation, given=fields)
+    return visit.render_page("policy.html", policy=explanation, given=fields)
 
 
 def _explain_policy(visit: Visit, model: str, team: str, key: str) -> policy_explanation.ExplainedPolicy | None:

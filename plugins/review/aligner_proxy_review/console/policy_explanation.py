@@ -12,10 +12,9 @@ from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import litellm_config
 from aligner_proxy.policy.request_facts import RequestFacts
+from aligner_proxy.policy.yaml_file import BUILT_IN
 from aligner_proxy.types import Objective, Policy
 from aligner_proxy_review.console.files import ConsoleConfig
-
-_BUILT_IN = "built-in default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +24,12 @@ class ExplainedSetting:
     name: str
     value: str
     origin: str
-    """Where its value was set, such as a line of the policies file; or `_BUILT_IN`."""
+    """Where its value was set, such as a line of the policies file; or `BUILT_IN`."""
 
     @property
     def is_default(self) -> bool:
-        return self.origin == _BUILT_IN
+        """Whether nobody has set it."""
+        return self.origin == BUILT_IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _explained_settings(
     values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]
 ) -> list[ExplainedSetting]:
     """All settings and the quota, first those that somebody has set; `origins` is by setting."""
-    rows = [ExplainedSetting(name, _value_text(value), origins.get(name, _BUILT_IN)) for name, value in values.items()]
+    rows = [ExplainedSetting(name, _value_text(value), origins.get(name, BUILT_IN)) for name, value in values.items()]
     if policy.quota is not None:
         rows.append(ExplainedSetting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
     return sorted(rows, key=lambda row: row.is_default)

@@ -11,7 +11,6 @@ from starlette.responses import RedirectResponse, Response
 from aligner_proxy.audit import writer
 from aligner_proxy.errors import ConfigError, NothingRecorded
 from aligner_proxy.plugins.api import Entry
-from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy_review.console.answer import AnswerView
 from aligner_proxy_review.console.forms import PageError
 from aligner_proxy_review.console.guidelines import Guideline, list_guidelines
@@ -35,7 +34,7 @@ async def show_review(visit: Visit) -> Response:
     view = None if entry is None else AnswerView(entry)
     segments = judged_segments(entry.content)[:MAX_SEGMENTS] if entry and entry.content else []
     undone = visit.request.query_params.get("undone")
-    return visit.page(
+    return visit.render_page(
         "review.html",
         answer=view,
         segments=segments,
@@ -48,7 +47,7 @@ async def show_review(visit: Visit) -> Response:
 async def show_figures(visit: Visit) -> Response:
     """Show the figures; the page loads them separately, since a large store takes a moment to read."""
     figures = await asyncio.to_thread(_compute_figures, visit)
-    return visit.page(
+    return visit.render_page(
         "review_figures.html", figures=figures, disagreed=[AnswerView(entry) for entry in figures.disagreed]
     )
 
@@ -105,9 +104,9 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
         if act == "next":
             session.skip()
             return True
-        review_input = _parse_input(act, form, next_answer[0])
+        redact = writer.load_redaction(visit.services.files.current().policies) or str
         try:
-            session.save(_redact_input(visit, review_input))
+            session.save(_parse_input(act, form, next_answer[0]), redact)
         except NoSuchPlace as error:
             raise PageError(400, f"The review was not saved: {error}.") from None
         except UnknownAnswer:
@@ -135,17 +134,6 @@ def _parse_segment(text: str) -> int | None:
     if not text:
         return None
     return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else -1
-
-
-def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
-    """Return the input with its text redacted; the operator's redaction must see every text before it is stored."""
-    redact = writer.load_redaction(visit.services.files.current().policies)
-    if redact is None or review_input.edit is None:
-        return review_input
-    with Boundary():  # only the type of an error may be reported
-        return ReviewInput(
-            review_input.verdict, review_input.segment, redact(review_input.edit), review_input.objective
-        )
 
 
 @contextmanager

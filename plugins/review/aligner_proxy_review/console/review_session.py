@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cachetools import TTLCache
 
+from aligner_proxy.audit.entry import Redact
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy_review.console.access import Viewer
 from aligner_proxy_review.console.sessions import LIFETIME_S
 from aligner_proxy_review.evidence import Evidence, read_evidence
 from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, ReviewQueue, find_entry
-from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict, redact_review
 
 PERIOD_S = 30 * 86_400.0
 """How many seconds back the queue reaches; the default of the `review` command."""
@@ -27,9 +27,8 @@ _MAX_STATES = 1000
 """How many sessions have a state at a time."""
 _MAX_REMEMBERED = 200
 """Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
-Drawn = tuple[AnswerPlace, ReviewOrigin]
+DrawnAnswer = tuple[AnswerPlace, ReviewOrigin]
 """An answer, and how it was chosen for review."""
-Redact = Callable[[str], str]
 
 
 @dataclass(slots=True)
@@ -37,9 +36,9 @@ class ReviewState:
     """The state of one session."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    current: Drawn | None = None
+    current: DrawnAnswer | None = None
     """The answer that is shown; None before the first, and between two answers."""
-    skipped: list[Drawn] = field(default_factory=list)
+    skipped: list[DrawnAnswer] = field(default_factory=list)
     """Answers skipped without a verdict, the latest last."""
     reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
     """Verdicts of this session, the latest last, and how their answers were chosen."""
@@ -95,7 +94,7 @@ class ReviewSession:
             place, origin = self._state.current
             entry = find_entry(self._store, place)
             # the answer may have been deleted, hidden from this reviewer, or leased to somebody else
-            if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
+            if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.lease(place):
                 return entry, origin
         next_answer = self._queue.next([place for place, _ in self._state.skipped])
         if next_answer is None:
@@ -105,8 +104,11 @@ class ReviewSession:
         self._state.current = ((entry.aligner_id, entry.choice), origin)
         return entry, origin
 
-    def save(self, review_input: ReviewInput) -> None:
-        """Save a verdict on the current answer and end its lease; raises `UnknownAnswer` and `NoSuchPlace`."""
+    def save(self, review_input: ReviewInput, redact: Redact) -> None:
+        """Save a verdict on the current answer, with its texts redacted, and end the answer's lease.
+
+        Raises `UnknownAnswer`, `NoSuchPlace`, and `CorrectionError` if redaction fails.
+        """
         if self._state.current is None:
             return
         place, origin = self._state.current
@@ -123,7 +125,7 @@ class ReviewSession:
             review_input.objective,
             tenant,
         )
-        Reviews(self._store).save(review)
+        Reviews(self._store).save(redact_review(review, redact))
         self._state.reviews.append((review, origin))
         self._state.current = None
         self._queue.release()

@@ -19,13 +19,13 @@ LIFETIME_S = 8 * 3600.0
 """Seconds until a session expires."""
 _MAX_SESSIONS = 1000
 """How many sessions may be open at a time."""
-_MAX_OF_BROWSER = 10
+_MAX_FAILURES_OF_BROWSER = 10
 """Failed log-ins of one browser before it has to wait."""
 _MAX_KEYS_OF_ADDRESS = 100
 """Different keys that may fail at one address before unknown browsers there have to wait."""
-_FAILURES_IN_S = 60.0
+_FAILURE_COUNTS_S = 60.0
 """Seconds for which a failure counts."""
-_MAX_KNOWN = 10_000
+_MAX_COUNTED = 10_000
 """For how many browsers, and for how many addresses, failures are counted."""
 _LONGEST_COOKIE = 200
 """Longer cookies are cut; none of ours is so long."""
@@ -81,28 +81,28 @@ class ConsoleSessions:
 
     def sign(self, value: str) -> str:
         """The value with our signature appended."""
-        return f"{value}.{self._mac('cookie', value)}"
+        return f"{value}.{self._compute_signature('cookie', value)}"
 
     def verify(self, cookie: str | None) -> str | None:
         """Return the value in a cookie that we signed; None if its signature is missing or wrong."""
         value, _, mac = (cookie or "")[:_LONGEST_COOKIE].rpartition(".")
-        return value if value and _equal(mac, self._mac("cookie", value)) else None
+        return value if value and _equal_in_constant_time(mac, self._compute_signature("cookie", value)) else None
 
     def form_token(self, name: str) -> str:
         """The token for forms of a session, or before log-in of a browser."""
-        return self._mac("form", name)
+        return self._compute_signature("form", name)
 
     def owns_token(self, token: str, name: str) -> bool:
         """Whether a form's token belongs to this session or browser."""
-        return _equal(token, self.form_token(name))
+        return _equal_in_constant_time(token, self.form_token(name))
 
-    def _mac(self, use: str, value: str) -> str:
+    def _compute_signature(self, use: str, value: str) -> str:
         """The signature (HMAC-SHA256) of a value for one use, "cookie" or "form"."""
         # the use is signed too, so that a form's token is no valid cookie
         return hmac.new(self._secret, f"{use}:{value}".encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
-def _equal(first: str, second: str) -> bool:
+def _equal_in_constant_time(first: str, second: str) -> bool:
     """Compare in constant time; `first` is untrusted."""
     return hmac.compare_digest(first.encode(errors="replace"), second.encode())
 
@@ -117,15 +117,15 @@ class LoginFailures:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._of_browsers: TTLCache[str, deque[float]] = TTLCache(_MAX_KNOWN, _FAILURES_IN_S, clock)
+        self._of_browsers: TTLCache[str, deque[float]] = TTLCache(_MAX_COUNTED, _FAILURE_COUNTS_S, clock)
         """By browser: when log-ins failed."""
-        self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MAX_KNOWN, _FAILURES_IN_S, clock)
+        self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MAX_COUNTED, _FAILURE_COUNTS_S, clock)
         """By address: the hashes of the keys that failed, each with its last time, the latest last."""
 
     def too_many(self, browser: str, address: str, *, is_known: bool) -> bool:
         """Whether this browser has to wait; `is_known`: somebody has logged in from it before."""
-        oldest = self._clock() - _FAILURES_IN_S
-        if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MAX_OF_BROWSER:
+        oldest = self._clock() - _FAILURE_COUNTS_S
+        if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MAX_FAILURES_OF_BROWSER:
             return True
         keys = self._of_addresses.get(address, {})
         return not is_known and sum(at > oldest for at in keys.values()) >= _MAX_KEYS_OF_ADDRESS
@@ -133,7 +133,7 @@ class LoginFailures:
     def record(self, browser: str, address: str, key: str) -> None:
         """Record a failed log-in; `key` is the hash of the key that was tried."""
         now = self._clock()
-        times = self._of_browsers.get(browser) or deque(maxlen=_MAX_OF_BROWSER)
+        times = self._of_browsers.get(browser) or deque(maxlen=_MAX_FAILURES_OF_BROWSER)
         times.append(now)
         self._of_browsers[browser] = times
         keys = self._of_addresses.get(address) or {}

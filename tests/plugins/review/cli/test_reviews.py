@@ -89,6 +89,15 @@ def test_answers_are_reviewed_by_keys(folder: Path) -> None:
     assert "1 of 2 (50.0 %" in got.output
 
 
+def test_what_a_reviewer_writes_is_redacted(folder: Path) -> None:
+    policies = (folder / "policies.yaml").read_text()
+    redacting = policies.replace("file: audit.db", "file: audit.db, redact: tests.audit.test_factory.hide")
+    (folder / "policies.yaml").write_text(redacting)
+    got = run(folder, "review", keys="e1\nNo fool.\n" + "m1\nOwn: no fool\n" + "q")
+    assert got.exit_code == 0, got.output
+    assert [(r.edit, r.objective) for r in reviews(folder)] == [("No ****.", None), (None, "Own: no ****")]
+
+
 def test_a_verdict_is_taken_back_and_an_answer_passed(folder: Path) -> None:
     got = run(folder, "review", keys="r" + "u" + "j" + "h" + "q")
     assert got.exit_code == 0, got.output

@@ -14,7 +14,7 @@ import yaml
 from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy_review.console import live_feed, pages
-from aligner_proxy_review.console.answer_queries import AnswerFilters, answer_handle
+from aligner_proxy_review.console.answer_queries import ListFilters, answer_handle
 from aligner_proxy_review.console.live_feed import MISSED, Batch, LiveFeed
 from tests.plugins.review.console.conftest import KEYS, MASTER, REVIEWER, Site, an_entry, digest
 
@@ -291,8 +291,8 @@ async def test_pages_that_show_the_same_share_one_text() -> None:
         made.append(entries)
         return "shown"
 
-    kind = (None, AnswerFilters())
+    kind = (None, ListFilters())
     assert [batch.render(kind, shown) for _ in range(50)] == ["shown"] * 50
     assert made == [batch.entries]
-    assert batch.render((frozenset({"team:acme"}), AnswerFilters()), shown) == "shown"
+    assert batch.render((frozenset({"team:acme"}), ListFilters()), shown) == "shown"
     assert len(made) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from aligner_proxy.audit.entry import make_entry as recorded
 from aligner_proxy.audit.store import AuditStore, Seal
@@ -379,6 +380,12 @@ async def test_what_follows_before_the_first_answer_gets_it(site: Site) -> None:
         batch = page.get_nowait()
         assert batch is not None
         assert list(batch.entries) == [an_entry()]
+
+
+def test_the_playground_passes_over_an_entry_that_is_no_model(site: Site, operator: Browser) -> None:
+    data = yaml.safe_load(site.litellm.read_text())
+    site.litellm.write_text(yaml.safe_dump(data | {"model_list": [*data["model_list"], 7]}))
+    assert 'value="gpt"' in operator.get("/playground").text
 
 
 def test_the_playground_suggests_what_is_configured(site: Site, operator: Browser) -> None:

@@ -60,6 +60,16 @@ def test_what_was_missed_names_its_segment_and_an_edit_its_text(site: Site, brow
     assert (edited.verdict, edited.segment, edited.edit) == (ReviewVerdict.HARM, 1, "You friend.")
 
 
+def test_what_a_reviewer_writes_is_redacted(site: Site, browser: Browser) -> None:
+    audit = {"enabled": True, "file": str(site.audit), "redact": "tests.audit.test_factory.hide"}
+    site.write_policies(audit=audit)
+    site.add(waiting(1))
+    browser.log_in(REVIEWER)
+    browser.send("/review", act="edit", answer=on_desk(browser), edit="No fool.", objective="Own: no fool")
+    (review,) = reviews_in(site.audit)
+    assert (review.edit, review.objective) == ("No ****.", "Own: no ****")
+
+
 @pytest.mark.parametrize("segment", ["2", "-1", "x", "9" * 5000])
 def test_a_segment_that_is_not_there_is_refused(site: Site, browser: Browser, segment: str) -> None:
     site.add(waiting(1))

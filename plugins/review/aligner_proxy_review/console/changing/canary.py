@@ -13,7 +13,7 @@ from starlette.responses import Response
 from aligner_proxy.errors import ConfigError
 from aligner_proxy_review.comparison import EvidenceComparison, compare_evidence
 from aligner_proxy_review.console.pages import Visit, refuse_reviewers
-from aligner_proxy_review.promotion import PERIOD_S
+from aligner_proxy_review.promotion import PERIOD_S, SHADOW_SUFFIX
 from aligner_proxy_review.review_queue import AnswerFilter
 from aligner_proxy_review.reviews import Reviews
 
@@ -48,7 +48,7 @@ async def show_canary(visit: Visit) -> Response:
     names = [aligner for aligner, _, _ in data.aligners]
     # by default the two aligners with the most answers
     first, second = (value or default for value, default in zip(hashes, [*names, "", ""], strict=False))
-    return visit.page("canary.html", found=data, first=first, second=second, most=MAX_COMPARED)
+    return visit.render_page("canary.html", found=data, first=first, second=second, most=MAX_COMPARED)
 
 
 def _hash_prefix(text: str) -> str:
@@ -59,7 +59,7 @@ def _hash_prefix(text: str) -> str:
 
 def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
     """Read the newest answers, count them by aligner, and compare two aligners if both are given."""
-    condition, values = AnswerFilter(since=time.time() - PERIOD_S).condition()
+    condition, values = AnswerFilter(since=time.time() - PERIOD_S).sql_condition()
     inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:
         # texts are needed only to compare answers one by one
@@ -67,7 +67,7 @@ def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
         reviews = list(Reviews(store).all())
     judged_entries = [entry for entry in entries if entry.changed is not None and entry.aligner]
     answers = Counter(str(entry.aligner) for entry in judged_entries)
-    shadow_counts = Counter(str(entry.aligner) for entry in judged_entries if entry.policy.endswith("/beside"))
+    shadow_counts = Counter(str(entry.aligner) for entry in judged_entries if entry.policy.endswith(SHADOW_SUFFIX))
     aligners = [(name, count, shadow_counts[name]) for name, count in answers.most_common()]
     comparison = None
     problem = None

@@ -51,7 +51,7 @@ def count_interval(count: Count) -> tuple[float, float, float]:
 async def show_list(visit: Visit) -> Response:
     """Show all objectives that this viewer may see."""
     objectives = await asyncio.to_thread(_visible_objectives, visit)
-    return visit.page("objectives.html", objectives=objectives, interval=count_interval)
+    return visit.render_page("objectives.html", objectives=objectives, interval=count_interval)
 
 
 def _visible_objectives(visit: Visit) -> list[KnownObjective]:
@@ -83,7 +83,7 @@ async def show_objective(visit: Visit) -> Response:
     contents = await asyncio.to_thread(_read_contents, visit)
     views = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
     may_change = contents.target.may_change(visit.viewer)
-    return visit.page(
+    return visit.render_page(
         "objective.html",
         known=contents.target,
         contents=contents,
@@ -102,7 +102,7 @@ async def show_teaching(visit: Visit) -> Response:
     target = await asyncio.to_thread(_find_changeable, visit)
     job = visit.services.jobs.find(_job_name(target))
     report = await asyncio.to_thread(_teaching_reports, visit, target)
-    return visit.page("lesson.html", known=target, work=job, report=report, interval=count_interval)
+    return visit.render_page("lesson.html", known=target, work=job, report=report, interval=count_interval)
 
 
 async def take_form(visit: Visit, form: dict[str, str]) -> Response:
@@ -362,6 +362,7 @@ def _start_teaching(visit: Visit, target: KnownObjective) -> None:
 
 
 def _job_name(target: KnownObjective) -> str:
+    """The name of the job that teaches an objective."""
     return f"teach {target.handle}"
 
 

@@ -105,7 +105,7 @@ async def show_replay(visit: Visit) -> Response:
     refuse_reviewers(visit)
     job = visit.services.jobs.find(_job_name(visit))
     answers = await asyncio.to_thread(_differing_answers, visit, job)
-    return visit.page("replayed.html", work=job, listed=answers, limits=LIMITS)
+    return visit.render_page("replayed.html", work=job, listed=answers, limits=LIMITS)
 
 
 def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **extra: Any) -> Response:
@@ -126,7 +126,7 @@ def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange
         "listed": _differing_answers(visit, job if is_same_change else None),
         "canaries": _list_canaries(file),
     }
-    return visit.page(
+    return visit.render_page(
         "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=proposed, **values | extra
     )
 
@@ -213,6 +213,7 @@ def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
 
 
 def _job_name(visit: Visit) -> str:
+    """The name of the job that replays answers for a session."""
     return f"replay {visit.session.id}"
 
 
