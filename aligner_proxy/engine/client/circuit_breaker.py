@@ -64,8 +64,8 @@ class State(StrEnum):
 
 
 _T = TypeVar("_T")
-Listener = Callable[[State], None]
-"""Is given the new state of a circuit."""
+NoteState = Callable[[State], None]
+"""Called with the new state of a circuit."""
 Ask = Callable[[AlignRequest], Awaitable[Correction]]
 """Sends a request to the engine and returns its correction."""
 
@@ -79,33 +79,35 @@ class Circuit:
 
     longest_pause_s: float = LONGEST_PAUSE_S
     state: State = State.CLOSED
-    losses: int = 0
+    loss_count: int = 0
     """Consecutive requests that met no engine or got invalid output."""
-    timeouts: int = 0
+    timeout_count: int = 0
     """Consecutive requests that timed out."""
     pause_s: float = FIRST_PAUSE_S
     """Length of the current pause, or of the last one."""
-    until: float = 0.0
+    paused_until: float = 0.0
     """End of the pause, while the circuit is open."""
-    probing: bool = False
+    is_probing: bool = False
     """Whether a probe is running."""
 
     def wants_probe(self, now: float) -> bool:
         """Whether the next request has to probe the engine; only one probe runs at a time."""
-        if self.probing:
+        if self.is_probing:
             return False
+        if self.state is State.OPEN:
+            return now >= self.paused_until
         # a closed circuit probes only after timeouts, which leave in doubt whether the engine is slow or dead
-        return now >= self.until if self.state is State.OPEN else self.timeouts >= THRESHOLD
+        return self.timeout_count >= THRESHOLD
 
     def begin_probe(self) -> None:
         """Record that a probe begins; an open circuit becomes half-open, a closed one still lets requests pass."""
-        self.probing = True
+        self.is_probing = True
         if self.state is State.OPEN:
             self.state = State.HALF_OPEN
 
     def end_probe(self, *, alive: bool | None, now: float) -> None:
         """Record the result of the probe; `alive` is None if the probe was abandoned and shows nothing."""
-        self.probing = False
+        self.is_probing = False
         if alive:
             self.note_answer()
         elif alive is False:
@@ -115,8 +117,8 @@ class Circuit:
 
     def note_answer(self) -> None:
         """Record that the engine answered: reset the counts and close the circuit."""
-        self.losses = 0
-        self.timeouts = 0
+        self.loss_count = 0
+        self.timeout_count = 0
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             self.pause_s = FIRST_PAUSE_S
@@ -124,34 +126,35 @@ class Circuit:
     def note_failure(self, now: float, *, late: bool = False, unavailable: bool = False) -> None:
         """Record a failed request: `late` for a timeout, else a loss; `unavailable` opens the circuit at once."""
         if late:
-            self.timeouts += 1
+            self.timeout_count += 1
             return  # a slow engine times out as well, so a probe decides; see `wants_probe`
-        self.losses += 1
-        if self.state is State.CLOSED and (unavailable or self.losses >= THRESHOLD):
+        self.loss_count += 1
+        if self.state is State.CLOSED and (unavailable or self.loss_count >= THRESHOLD):
             self._open(now)
 
     def _open(self, now: float) -> None:
         """Open the circuit for a pause, twice as long as the last one if a probe failed."""
-        # opened from another state than closed: the probe has failed once more
-        failed_again = self.state is not State.CLOSED
-        self.pause_s = min(self.pause_s * 2, self.longest_pause_s) if failed_again else FIRST_PAUSE_S
+        if self.state is State.CLOSED:
+            self.pause_s = FIRST_PAUSE_S
+        else:  # a probe has failed
+            self.pause_s = min(self.pause_s * 2, self.longest_pause_s)
         self.state = State.OPEN
-        self.until = now + self.pause_s
+        self.paused_until = now + self.pause_s
 
 
 class Breaker:
-    """An engine behind a circuit breaker. `changed` is called with every new state of the circuit."""
+    """An engine behind a circuit breaker. `note_state` is called with the first and every new state of the circuit."""
 
     def __init__(
-        self, engine: Engine, changed: Listener = lambda _: None, *, clock: Callable[[], float] = time.monotonic
+        self, engine: Engine, note_state: NoteState = lambda _: None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._engine = engine
-        self._changed = changed
+        self._note_state = note_state
         self._clock = clock
         self.circuit = Circuit()
-        self._probing: asyncio.Task[bool] | None = None  # the latest probe; its result: whether the engine answered
-        self._reported = self.circuit.state  # the state of which the listener knows
-        changed(self._reported)
+        self._probe_task: asyncio.Task[bool] | None = None  # the latest probe; its result: whether the engine answered
+        self._reported = self.circuit.state  # the state that `note_state` was called with last
+        note_state(self._reported)
         self._watch = _ErrorWatch(self._note_error)
 
     async def info(self) -> AlignerInfo:
@@ -183,18 +186,18 @@ class Breaker:
         with self._watch:
             correction = await ask(request.with_deadline(remaining_s))
         self.circuit.note_answer()
-        self._report()
+        self._report_change()
         return correction
 
     async def read(self, request: AlignRequest) -> Session:
         """Read ahead if the engine is not in doubt, else return a session that corrects at the end; never probes."""
-        if self.circuit.state is not State.CLOSED or self.circuit.timeouts >= THRESHOLD:
+        if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             return DeferredSession(self)
         return _GuardedSession(self, await self._engine.read(request))
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Return hidden states if the engine is not in doubt; never probes, as requests can go on without states."""
-        if self.circuit.state is not State.CLOSED or self.circuit.timeouts >= THRESHOLD:
+        if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.watch_call(text_states(self._engine, request))
 
@@ -211,14 +214,14 @@ class Breaker:
         with self._watch:
             result = await call
         self.circuit.note_answer()
-        self._report()
+        self._report_change()
         return result
 
     async def aclose(self) -> None:
         """Cancel a running probe and close the engine."""
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        if self._probe_task is not None:
+            self._probe_task.cancel()
+            await asyncio.gather(self._probe_task, return_exceptions=True)
         await self._engine.aclose()
 
     async def _wait_for_circuit(self) -> None:
@@ -226,14 +229,14 @@ class Breaker:
         now = self._clock()
         if self.circuit.wants_probe(now):
             self.circuit.begin_probe()
-            self._report()
+            self._report_change()
             # The probe is a separate task, because a request with a shorter deadline would never see its end.
-            self._probing = asyncio.create_task(self._probe())
-            self._probing.add_done_callback(self._note_probe_end)
-            if not await asyncio.shield(self._probing):
+            self._probe_task = asyncio.create_task(self._probe())
+            self._probe_task.add_done_callback(self._note_probe_end)
+            if not await asyncio.shield(self._probe_task):
                 raise BreakerOpen("the engine still does not answer", self.circuit.pause_s)
         elif self.circuit.state is not State.CLOSED:
-            raise BreakerOpen("the engine did not answer lately", max(_SOON_S, self.circuit.until - now))
+            raise BreakerOpen("the engine did not answer lately", max(_SOON_S, self.circuit.paused_until - now))
 
     async def _probe(self) -> bool:
         """Send the probe; return whether the engine answers in time, be it with an error."""
@@ -250,19 +253,19 @@ class Breaker:
         """Tell the circuit the probe's result, even if its request does not wait any more."""
         inconclusive = probing.cancelled() or probing.exception() is not None
         self.circuit.end_probe(alive=None if inconclusive else probing.result(), now=self._clock())
-        self._report()
+        self._report_change()
 
     def _note_error(self, error: BaseException | None) -> None:
         """Record the error that a call raised in the circuit; errors of a living engine count as answers."""
         if isinstance(error, EngineUnavailable | InvalidOutput | DeadlineExceeded):
             self.circuit.note_failure(self._clock(), late=isinstance(error, DeadlineExceeded))
-            self._report()
+            self._report_change()
         elif isinstance(error, CorrectionError):
             self.circuit.note_answer()
-            self._report()
+            self._report_change()
 
-    def _report(self) -> None:
-        """Log the circuit's state and tell the listener, if it has changed."""
+    def _report_change(self) -> None:
+        """Log the circuit's state and pass it to `note_state`, if it has changed."""
         if self.circuit.state is self._reported:
             return
         self._reported = self.circuit.state
@@ -270,7 +273,7 @@ class Breaker:
             log.warning("circuit breaker open: the engine does not answer, next probe in %g s", self.circuit.pause_s)
         else:
             log.warning("circuit breaker %s", self._reported.value.replace("_", "-"))
-        self._changed(self._reported)
+        self._note_state(self._reported)
 
 
 class _ErrorWatch:

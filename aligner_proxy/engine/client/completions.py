@@ -126,11 +126,10 @@ class _RemoteCompletion(LooseModel):
 def parse_completion(body: bytes | dict[str, Any]) -> Completion:
     """Return the first choice of a server's answer as a `Completion`. Raises `InvalidOutput` if there is none."""
     with translate_parse_errors("the server sent something that is no completion"):
-        parsed = (
-            _RemoteCompletion.model_validate_json(body)
-            if isinstance(body, bytes)
-            else _RemoteCompletion.model_validate(body)
-        )
+        if isinstance(body, bytes):
+            parsed = _RemoteCompletion.model_validate_json(body)
+        else:
+            parsed = _RemoteCompletion.model_validate(body)
     choice = parsed.choices[0]
     usage = parsed.usage or _TokenUsage()
     details = usage.completion_tokens_details or _Details()
@@ -160,19 +159,20 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     entry = models.get(model) if model else next(iter(models.values()))
     if entry is None:
         raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
+    # vLLM names the window and the weights ("root") in the entry itself, llama.cpp in its `meta`
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
-    # vLLM sends max_model_len, llama.cpp the others
     window = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
-    parts = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
-    identity = {name: value for name, value in parts.items() if value is not None}
+    weights = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
+    identity = {name: value for name, value in weights.items() if value is not None}
     return ServedModel(str(entry["id"]), identity, window if isinstance(window, int) else None, where)
 
 
 def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
     """Convert a foreign server's error answer to one of our errors; only one-word codes of it are quoted."""
     error = _find_error(body)
-    codes = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
-    summary = f"status {status}" + "".join(f", {code}" for code in sorted(codes) if _PLAIN.fullmatch(code))
+    codes = {str(error[name]) for name in ("code", "type") if error.get(name) is not None}
+    quotable_codes = [code for code in sorted(codes) if _PLAIN.fullmatch(code)]
+    summary = ", ".join([f"status {status}", *quotable_codes])
     if status == 429:
         return EngineOverloaded(f"the server is full ({summary})", read_retry_after(headers))
     if status == 413 or codes & _TOO_LONG or (status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS):

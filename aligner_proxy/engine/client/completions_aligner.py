@@ -153,14 +153,15 @@ class CompletionsAligner:
             passage = division.passage(part)
             before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
             prompt = frame.render_prompt(passage.undisguised)
-            completions.append(
-                await self._completer.complete(_request_part(prompt, passage, before, request), request.deadline_s)
-            )
+            part_request = _request_part(prompt, passage, before, request)
+            completion = await self._completer.complete(part_request, request.deadline_s)
+            completions.append(completion)
             if request.score_only:
                 return _add_up_costs(request.answer, completions)
-            text = _restore_marks(prompt, passage.text, completions[-1].text)
-            text = restore_disguises(text, passage.text[passage.start :])
-            text = splice.clean_answer(text, passage.text[passage.start :], finished=completions[-1].finished)
+            original = passage.text[passage.start :]
+            text = _restore_marks(prompt, passage.text, completion.text)
+            text = restore_disguises(text, original)
+            text = splice.clean_answer(text, original, finished=completion.finished)
             edited.append((text.rstrip(), division.pieces[part.stop - 1].gap))
         return _add_up_costs(splice.clean_answer(structure.join(edited), request.answer, finished=True), completions)
 
@@ -179,8 +180,10 @@ class CompletionsAligner:
         """
         frame = make_frame(request, self._template, window)
         division = frame.division(pieces)
-        # a very long segment is several pieces of the division, which all have its flag
-        piece_flags = [flags[number] for number in range(len(flags)) for _ in division.range_of(number, number + 1)]
+        piece_flags: list[bool] = []
+        for number, flag in enumerate(flags):
+            # a very long segment is several pieces of the division, which all have its flag
+            piece_flags += [flag] * len(division.range_of(number, number + 1))
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
         for part in division.parts:
@@ -194,9 +197,11 @@ class CompletionsAligner:
                 while prompt is not None:
                     trimmed_hole = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
                     continuation = _request_replacement(prompt, trimmed_hole, passage.text, request.tenant)
-                    completions.append(await self._completer.complete(continuation, request.deadline_s))
-                    text = _cut_replacement(prompt, trimmed_hole, passage.text, completions[-1])
-                    hole = rewriting.send(await judge_edit(trimmed_hole, text) if text else "")
+                    completion = await self._completer.complete(continuation, request.deadline_s)
+                    completions.append(completion)
+                    text = _cut_replacement(prompt, trimmed_hole, passage.text, completion)
+                    passed_text = await judge_edit(trimmed_hole, text) if text else ""
+                    hole = rewriting.send(passed_text)  # the next hole; `StopIteration` after the last
             except StopIteration:
                 pass
         return _add_up_costs(structure.join(edited), completions)
@@ -316,12 +321,10 @@ def make_frame(request: AlignRequest, template: prompts.Template, window: int) -
             "each); write shorter ones"
         )
     turns = conversation.cut_turns(request.turns, ByteRuler(), int(room_left * CONVERSATION_SHARE))
-    conversation_text = prompts.query_field(
-        template, [replace(turn, content=veil_controls(undisguise(turn.content).text)) for turn in turns]
-    )
-    return RemoteFrame(
-        template, conversation_text, objectives, compute_answer_room(room_left - estimate_tokens(conversation_text))
-    )
+    shown_turns = [replace(turn, content=veil_controls(undisguise(turn.content).text)) for turn in turns]
+    conversation_text = prompts.query_field(template, shown_turns)
+    answer_tokens = compute_answer_room(room_left - estimate_tokens(conversation_text))
+    return RemoteFrame(template, conversation_text, objectives, answer_tokens)
 
 
 def estimate_tokens(text: str) -> int:
@@ -337,8 +340,10 @@ def veil_controls(text: str) -> str:
 def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
     """Return generated text with the marks that the prompt had replaced, such as the "<" of control tokens."""
     text = prompt.restore(generated)
-    # only where the mark must come from a veil: the answer has a control token and no such character
-    return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
+    # Only if the mark must come from a veil: the answer has a control token and no such character.
+    if _VEIL not in answer and _CONTROL.search(answer):
+        return text.replace(_VEIL, "<")
+    return text
 
 
 def _make_request(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, user: str) -> CompletionRequest:
@@ -369,8 +374,8 @@ def _request_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str,
     The beginnings of kept segments after the hole are the stop texts. The original text from the hole on goes along as
     the predicted output, for servers that use one.
     """
-    before, run_text = (_clean_text(text) for text in (hole.before, hole.run.text))
-    run_tokens = estimate_tokens(run_text)
+    before = _clean_text(hole.before)
+    run_tokens = estimate_tokens(_clean_text(hole.run.text))
     # Short keys could occur anywhere, so they are no stop texts; `_cut_replacement` looks for them.
     stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
     rest = _clean_text(hole.lead + answer[hole.run.segments[0].start :])
@@ -401,10 +406,8 @@ def _ends_between_segments(text: str, hole: splice.Hole) -> bool:
     """
     if not hole.keys:
         return True
-    return (
-        splice.cut_before_resumption(text + hole.keys[0], hole.keys) is not None
-        or splice.drop_unfinished_end(text) == text
-    )
+    ends_before_key = splice.cut_before_resumption(text + hole.keys[0], hole.keys) is not None
+    return ends_before_key or splice.drop_unfinished_end(text) == text
 
 
 def _add_up_costs(text: str, completions: Sequence[Completion]) -> Correction:

@@ -34,7 +34,7 @@ LACKING = (UnknownHead, HeadRefused)
 """The errors by which an engine rejects a request whose heads it cannot use."""
 _RETRY_S = 30.0
 """Seconds after which a head that could not be uploaded is tried again."""
-_MOST = 4096
+_MAX_ABSENT = 4096
 """Most heads that are remembered as not uploaded."""
 _LOG_S = 60.0
 """Seconds between two warnings in the log."""
@@ -55,35 +55,38 @@ class HeadSupply:
         self._source = source
         self._put = put
         self._clock = clock
-        self._absent: TTLCache[str, str] = TTLCache(_MOST, _RETRY_S, timer=clock)
+        self._absence_reasons: TTLCache[str, str] = TTLCache(_MAX_ABSENT, _RETRY_S, timer=clock)
         """Reasons why heads could not be uploaded recently, by the heads' hashes."""
-        self._logged = float("-inf")  # time of the latest warning, by the clock
+        self._logged_at = float("-inf")  # time of the latest warning, by the clock
 
     def drop_absent_heads(self, request: AlignRequest) -> AlignRequest:
         """The request without the heads that recently could not be uploaded."""
-        return drop_heads(request, [name for name in request.heads if name in self._absent])
+        return drop_heads(request, [name for name in request.heads if name in self._absence_reasons])
 
     async def upload_heads(self, request: AlignRequest) -> AlignRequest:
         """Upload the request's heads, and return the request without those that could not be uploaded."""
         for name, objective in zip(request.heads, request.objectives, strict=True):
-            if name and name not in self._absent and (reason := await self._upload(name, objective)):
-                self._absent[name] = reason
+            if not name or name in self._absence_reasons:
+                continue
+            reason = await self._upload(name, objective)
+            if reason:
+                self._absence_reasons[name] = reason
         return self.drop_absent_heads(request)
 
     async def supply_and_correct(
-        self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], until: float
+        self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], deadline_at: float
     ) -> Correction:
-        """Upload the heads that the engine lacks; return the correction from `ask`, before `until` by the clock.
+        """Upload the heads that the engine lacks; return the correction from `ask`, before `deadline_at` by the clock.
 
         If the engine still rejects the heads, the request is sent without any.
         """
         sent_request = await self.upload_heads(request)
         try:
-            correction = await ask(sent_request.with_deadline(until - self._clock()))
+            correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
         except LACKING:
             # The engine has lost the heads again, or they do not fit the request.
             sent_request = drop_heads(sent_request, sent_request.heads)
-            correction = await ask(sent_request.with_deadline(until - self._clock()))
+            correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
         return self.count_untaught(correction, request, sent_request)
 
     def count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
@@ -98,11 +101,11 @@ class HeadSupply:
         ]
         for name in lacking_heads:
             # "lost" was uploaded, and then rejected once more
-            UNTAUGHT.labels(self._absent.get(name, "lost")).inc()
+            UNTAUGHT.labels(self._absence_reasons.get(name, "lost")).inc()
         now = self._clock()
-        if lacking_heads and now >= self._logged + _LOG_S:
-            self._logged = now
-            reason = self._absent.get(lacking_heads[0], "lost")
+        if lacking_heads and now >= self._logged_at + _LOG_S:
+            self._logged_at = now
+            reason = self._absence_reasons.get(lacking_heads[0], "lost")
             log.warning(
                 "taught head %s cannot be used (%s): the general head judges its objective alone; teach it again",
                 lacking_heads[0][:8],
@@ -150,12 +153,12 @@ class SuppliedEngine(ForwardingEngine):
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, supplying taught heads that the engine lacks."""
-        until = time.monotonic() + request.deadline_s
+        deadline_at = time.monotonic() + request.deadline_s
         sent_request = self._supply.drop_absent_heads(request)
         try:
             return self._supply.count_untaught(await self.inner.align(sent_request), request, sent_request)
         except LACKING:
-            return await self._supply.supply_and_correct(request, self.inner.align, until)
+            return await self._supply.supply_and_correct(request, self.inner.align, deadline_at)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
         """Return a session that corrects at the end, because callers in this process have the whole answer."""

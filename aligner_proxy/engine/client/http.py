@@ -62,8 +62,8 @@ from aligner_proxy.observability.metrics import ENGINE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.types import Correction, SegmentScore
 
-_Timed = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
-_INFO = TypeAdapter(AlignerInfo)
+_TimedRequest = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
+_INFO_ADAPTER = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """Seconds that an engine may take for requests that need no model, apart from the wait until it begins."""
 _MAX_BYTES = 32 << 20
@@ -85,21 +85,21 @@ _T = TypeVar("_T")
 def _keep_alive_options() -> list[tuple[int, int, int]]:
     """TCP socket options that let the kernel detect that the host on the other side is gone."""
     # macOS has no TCP_USER_TIMEOUT, and another name for TCP_KEEPIDLE; there only the deadline applies.
-    names = {"TCP_USER_TIMEOUT": _NOTICED_S * 1000, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _NOTICED_S}
-    options = [(getattr(socket, name), value) for name, value in names.items() if hasattr(socket, name)]
-    return [
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        *((socket.IPPROTO_TCP, name, value) for name, value in options),
-    ]
+    values = {"TCP_USER_TIMEOUT": _NOTICED_S * 1000, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _NOTICED_S}
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in values.items():
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options
 
 
 class Connections:
     """Pooled connections to one server; when another event loop uses them, they are opened again."""
 
-    def __init__(self, base: str = "", socket: str | None = None, *, idle: int = 64) -> None:
-        self._base = base
-        self._socket = socket  # path of a unix socket; None for a TCP port
-        self._idle = idle  # most idle connections that stay open
+    def __init__(self, base_url: str = "", socket_path: str | None = None, *, max_idle: int = 64) -> None:
+        self._base_url = base_url
+        self._socket_path = socket_path  # of a unix socket; None for a TCP port
+        self._max_idle = max_idle  # most idle connections that stay open
         self._client: httpx.AsyncClient | None = None  # None before the first use, and when closed
         self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of `_client`
         self._ending: set[asyncio.Task[None]] = set()  # abandoned requests that have not ended
@@ -111,13 +111,15 @@ class Connections:
         if self._client is None or self._loop is not loop:
             # No limit on connections: the engine decides which requests wait or are refused, because it sees all
             # tenants of all workers. A limit here would be a queue that ignores the tenants' shares.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._idle)
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._max_idle)
             # a unix socket leads to this host, so its other side cannot disappear unnoticed
-            options = None if self._socket else _keep_alive_options()
-            transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits, socket_options=options)
+            options = None if self._socket_path else _keep_alive_options()
+            transport = httpx.AsyncHTTPTransport(uds=self._socket_path, limits=limits, socket_options=options)
             # The request's deadline covers every phase. Only connecting has its own timeout.
             timeout = httpx.Timeout(None, connect=CONNECT_S)
-            self._client = httpx.AsyncClient(transport=transport, base_url=self._base, timeout=timeout, trust_env=False)
+            self._client = httpx.AsyncClient(
+                transport=transport, base_url=self._base_url, timeout=timeout, trust_env=False
+            )
             self._loop = loop
         return self._client
 
@@ -163,7 +165,7 @@ class PendingRequest:
 
     def __exit__(self, *_: object) -> None:
         if self._response is not None and not self._has_ended(self._response):
-            ending = asyncio.create_task(self._end(self._response))
+            ending = asyncio.create_task(self._abandon(self._response))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         self._task = None
@@ -197,7 +199,7 @@ class PendingRequest:
             return False
         return response.cancelled() or response.exception() is not None or response.result().is_closed
 
-    async def _end(self, response: asyncio.Task[httpx.Response]) -> None:
+    async def _abandon(self, response: asyncio.Task[httpx.Response]) -> None:
         """Abandon the request: cancel its running task once headers are sent, and close an open response.
 
         If headers are not sent yet, `_trace` cancels the task when they are.
@@ -232,7 +234,8 @@ class HttpEngine:
     ) -> None:
         self.address = address
         self.heads = HeadSupply(head_source, self.put_head)
-        self._connections = Connections(*_parse_address(address), idle=pool)
+        base_url, socket_path = _parse_address(address)
+        self._connections = Connections(base_url, socket_path, max_idle=pool)
         self._wait_s = wait_s
         self._info_ttl_s = info_ttl_s
         self._info: tuple[float, AlignerInfo] | None = None  # when it came, and the engine's description
@@ -245,7 +248,7 @@ class HttpEngine:
         # the deadline must not end before the wait for an engine that is loading
         content = await self._send_with_retries("GET", "/info", None, max(_INFO_S, self._wait_s))
         with translate_parse_errors("the engine's /info is none of ours; check the address"):
-            about = _INFO.validate_json(content)
+            about = _INFO_ADAPTER.validate_json(content)
         self._info = (time.monotonic(), about)
         return about
 
@@ -254,13 +257,13 @@ class HttpEngine:
 
         Uploads taught heads that the engine lacks, and asks again.
         """
-        until = time.monotonic() + request.deadline_s
+        deadline_at = time.monotonic() + request.deadline_s
         sent_request = self.heads.drop_absent_heads(request) if request.heads else request
         try:
             with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
                 content = await self._send_with_retries("POST", path, sent_request, request.deadline_s)
         except LACKING:
-            return await self.heads.supply_and_correct(request, partial(self._correct, path), until)
+            return await self.heads.supply_and_correct(request, partial(self._correct, path), deadline_at)
         correction = _parse_correction(content)
         return self.heads.count_untaught(correction, request, sent_request) if request.heads else correction
 
@@ -331,7 +334,9 @@ class HttpEngine:
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             return _parse_correction(await self._send_with_retries("POST", path, request, request.deadline_s))
 
-    async def _send_with_retries(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
+    async def _send_with_retries(
+        self, method: str, path: str, request: _TimedRequest | None, deadline_s: float
+    ) -> bytes:
         """Send until the engine begins, or only once if `_wait_s` is 0; return the body of its answer.
 
         Each attempt has the time left as its deadline.
@@ -404,7 +409,7 @@ class _Outbox:
     @property
     def has_more(self) -> bool:
         """Whether there is something to send: text, or the message that no more will come."""
-        return bool(self._text) or self._has_ended > self._end_sent
+        return bool(self._text) or (self._has_ended and not self._end_sent)
 
     def take(self, known_count: int) -> TextChunk:
         """Return all text that waits, as a chunk to send, and empty the outbox.
@@ -420,11 +425,11 @@ class _Outbox:
         """Give up the text that waits."""
         self._text = ""
 
-    async def wait_until_sent(self, until: float) -> None:
-        """Wait until all text is sent; raises `DeadlineExceeded` if that is not before `until`."""
+    async def wait_until_sent(self, deadline_at: float) -> None:
+        """Wait until all text is sent; raises `DeadlineExceeded` if that is not before `deadline_at`."""
         if self._task is None:
             return
-        await asyncio.wait({self._task}, timeout=max(0.0, until - time.monotonic()))
+        await asyncio.wait({self._task}, timeout=max(0.0, deadline_at - time.monotonic()))
         if not self._task.done():
             raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
 
@@ -453,10 +458,10 @@ class HttpSession(Session):
         self._verdicts: tuple[SegmentScore, ...] = ()  # of `feed`
         self._received_verdicts: tuple[SegmentScore, ...] = ()  # of `wait_for_verdicts`
         self._broken = False  # whether sending has failed: the answer is then sent whole at its end
-        self._ending = False  # whether `finish` was called
+        self._is_finishing = False  # whether `finish` was called
         self._opening_ended = asyncio.Event()  # set when the session is open, or lost
         self._failure: CorrectionError | None = None  # why it is broken, if the error is one of ours
-        self._time = TimeSlice()
+        self._time_slice = TimeSlice()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text, which is sent in the background, and return the verdicts received so far."""
@@ -492,10 +497,10 @@ class HttpSession(Session):
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the complete answer from what the engine has read, or send it whole if the session is lost."""
-        self._ending = True
-        until = time.monotonic() + request.deadline_s
+        self._is_finishing = True
+        deadline_at = time.monotonic() + request.deadline_s
         try:
-            await self._outbox.wait_until_sent(until)
+            await self._outbox.wait_until_sent(deadline_at)
             if self._name is not None and not self._broken:
                 path = f"/v1/read/{self._name}/finish"
                 self._name = None  # the engine ends the session whether or not this succeeds
@@ -503,13 +508,13 @@ class HttpSession(Session):
                 # a lost session has changed nothing, so the answer is then sent whole
                 with contextlib.suppress(SessionLost):
                     return await self._engine.align(request, path)
-            return await self._engine.align(request.with_deadline(until - time.monotonic()))
+            return await self._engine.align(request.with_deadline(deadline_at - time.monotonic()))
         finally:
             await self._stop()
 
     async def aclose(self) -> None:
         """Stop sending and close the session on the engine, unless `finish` was called."""
-        if not self._ending:
+        if not self._is_finishing:
             await self._stop()
 
     async def _post(self, action: str, body: BaseModel) -> bytes:
@@ -518,7 +523,7 @@ class HttpSession(Session):
         Raises `SessionLost`, or the error that broke the session.
         """
         await self._opening_ended.wait()
-        await self._time.pause()
+        await self._time_slice.pause()
         if self._name is None or self._broken:
             raise self._failure or SessionLost("the engine does not read this answer")
         return await self._engine.send("POST", f"/v1/read/{self._name}/{action}", body.model_dump_json().encode())
@@ -539,13 +544,13 @@ class HttpSession(Session):
         """Open the session on the engine, uploading heads that it lacks; return the session's name."""
         request = self._engine.heads.drop_absent_heads(self._request)
         try:
-            session = await self._begin(request)
+            session = await self._request_session(request)
         except LACKING:
-            session = await self._begin(await self._engine.heads.upload_heads(request))
+            session = await self._request_session(await self._engine.heads.upload_heads(request))
         with translate_parse_errors("the engine sent something that is no name of a reading"):
             return SessionOpened.model_validate_json(session).reading
 
-    async def _begin(self, request: AlignRequest) -> bytes:
+    async def _request_session(self, request: AlignRequest) -> bytes:
         """Ask the engine to open a session; return the body of its answer."""
         return await self._engine.send("POST", "/v1/read", request.model_dump_json().encode())
 
@@ -559,7 +564,7 @@ class HttpSession(Session):
                 self._opening_ended.set()
             # also without text, if the engine must still be told that no more will come
             while self._outbox.has_more:
-                await self._time.pause()
+                await self._time_slice.pause()
                 more = self._outbox.take(len(self._verdicts))
                 content = await self._engine.send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
                 with translate_parse_errors("the engine sent something that is no verdict"):
@@ -576,8 +581,10 @@ def _check_version(response: httpx.Response) -> None:
 
     A missing version counts as different only if the engine rejects the request.
     """
-    number = response.headers.get(wire.HEADER)
-    if number != str(wire.WIRE) and (number is not None or response.status_code == wire.REFUSED):
+    version = response.headers.get(wire.HEADER)
+    if version is None and response.status_code != wire.REFUSED:
+        return
+    if version != str(wire.WIRE):
         raise wire.make_mismatch_error("engine", response.headers, "gateway")
 
 
@@ -608,11 +615,13 @@ def _make_headers(method: str, content: bytes | None) -> Mapping[str, str]:
     """The headers of a request: version, trace, and the type of its content if it has any."""
     # the only uploads are taught heads
     content_type = "application/octet-stream" if method == "PUT" else "application/json"
-    content_headers = {"content-type": content_type} if content is not None else {}
     # answers uncompressed, because `send` reads their raw bytes
-    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers(), **content_headers}
+    headers = {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers()}
+    if content is not None:
+        headers["content-type"] = content_type
+    return headers
 
 
-def _serialise_with_deadline(request: _Timed | None, left_s: float) -> bytes | None:
+def _serialise_with_deadline(request: _TimedRequest | None, left_s: float) -> bytes | None:
     """The request as JSON, with `left_s` as its deadline; None for a request without a body."""
     return None if request is None else request.with_deadline(left_s).model_dump_json().encode()

@@ -107,7 +107,9 @@ class Replica:
         """
         if self.is_due(now):
             return 0, self.busy
-        return (1 if self.healthy else 2), self.busy
+        if self.healthy:
+            return 1, self.busy
+        return 2, self.busy
 
     def note_end(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
         """Record the end of a request and log changes of health; `alive` is None if it was abandoned and shows nothing.
@@ -175,7 +177,7 @@ class Replicas:
 
     async def put_head(self, data: bytes) -> str:
         """Upload a taught head to all replicas; raises the first error if none of them accepts it."""
-        uploads = (self._put(replica, data) for replica in self.replicas)
+        uploads = (self._put_in_replica(replica, data) for replica in self.replicas)
         results = await asyncio.gather(*uploads, return_exceptions=True)
         for result in results:
             if isinstance(result, str):
@@ -200,7 +202,7 @@ class Replicas:
         # a classifier that fails or is slow says nothing about the aligner beside it
         return await self._try_replicas(ask, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
 
-    async def _put(self, replica: Replica, data: bytes) -> str:
+    async def _put_in_replica(self, replica: Replica, data: bytes) -> str:
         """Upload a taught head to one replica and return its content hash."""
         async with self.use_replica(replica):
             return await require_teachable(replica.engine).put_head(data)
@@ -276,17 +278,19 @@ class Replicas:
         deadline = self._clock() + left_s
         worst_error = CorrectionError("no engine was asked")
         order = self._order_replicas()
-        for others_left, replica in zip(reversed(range(len(order))), order, strict=True):
+        for replica in order:
             left_s = deadline - self._clock()
+            is_last = replica is order[-1]
             # A replica that is tried after a pause may hang, so it gets only half of the time.
-            share = left_s / 2 if replica.is_due(self._clock()) or (divided and others_left) else left_s
+            gets_half = replica.is_due(self._clock()) or (divided and not is_last)
+            granted_s = left_s / 2 if gets_half else left_s
             try:
                 async with self.use_replica(replica, excused):
-                    return await ask(replica, max(MIN_DEADLINE_S, share))
+                    return await ask(replica, max(MIN_DEADLINE_S, granted_s))
             except (AnswerTooLong, QuotaSpent):
                 raise  # the other replicas would refuse it, too
             except DeadlineExceeded as error:
-                if share == left_s:
+                if not gets_half:
                     raise  # no time is left for another replica
                 worst_error = _choose_graver(worst_error, error)
             except CorrectionError as error:
@@ -324,7 +328,7 @@ class ReplicaSession(ForwardingSession):
         self._replicas = replicas
         self._replica = replica
         replica.busy += 1  # a session is load on its replica between its requests, too
-        self._counted = True  # whether this session is part of `replica.busy`
+        self._is_counted = True  # whether this session is part of `replica.busy`
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         async with self._replicas.use_replica(self._replica):
@@ -336,7 +340,7 @@ class ReplicaSession(ForwardingSession):
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the whole answer on the replica that has read it, or on any other if that fails."""
-        started = time.monotonic()
+        deadline_at = time.monotonic() + request.deadline_s
         self._stop_counting()  # from here on, `use_replica` counts it
         try:
             async with self._replicas.use_replica(self._replica):
@@ -344,7 +348,7 @@ class ReplicaSession(ForwardingSession):
         except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
             raise  # another replica could not do better
         except CorrectionError:
-            return await self._replicas.align(request.with_deadline(started + request.deadline_s - time.monotonic()))
+            return await self._replicas.align(request.with_deadline(deadline_at - time.monotonic()))
 
     async def aclose(self) -> None:
         """Give up the session and stop counting it as load."""
@@ -353,11 +357,13 @@ class ReplicaSession(ForwardingSession):
 
     def _stop_counting(self) -> None:
         """Stop counting the session as load of its replica; only the first call does anything."""
-        self._replica.busy -= self._counted
-        self._counted = False
+        if self._is_counted:
+            self._replica.busy -= 1
+            self._is_counted = False
 
 
 def _choose_graver(previous: CorrectionError, error: CorrectionError) -> CorrectionError:
     """The error to report if all replicas fail: a full engine or a fault says more than an unreachable engine."""
-    # `CorrectionError` itself is the error before any replica was asked
-    return previous if isinstance(error, EngineUnavailable) and type(previous) is not CorrectionError else error
+    if type(previous) is CorrectionError:  # the error before any replica was asked
+        return error
+    return previous if isinstance(error, EngineUnavailable) else error

@@ -90,7 +90,11 @@ class VllmScorer:
         """Refresh the cached description if a verdict comes from the expected aligner; otherwise drop it."""
         if self._about is None or not judged_by:
             return
-        self._about = (time.monotonic(), self._about[1]) if judged_by == expected.content_hash else None
+        if judged_by == expected.content_hash:
+            _, about = self._about
+            self._about = (time.monotonic(), about)
+        else:
+            self._about = None
 
     async def align(self, request: AlignRequest) -> Correction:
         """Return the verdicts on an answer within `request.deadline_s`; raises `EngineFault` unless `score_only`."""

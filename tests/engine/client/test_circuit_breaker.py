@@ -52,7 +52,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(late=st.booleans())
     def a_request_fails(self, late: bool) -> None:
-        before = self.circuit.losses
+        before = self.circuit.loss_count
         self.circuit.note_failure(self.now, late=late)
         if not late and before + 1 >= THRESHOLD:
             assert self.circuit.state is not State.CLOSED
@@ -61,8 +61,8 @@ class Machine(RuleBasedStateMachine):
     def the_engine_speaks(self) -> None:
         self.circuit.note_answer()
         assert self.circuit.state is State.CLOSED
-        assert not self.circuit.losses
-        assert not self.circuit.timeouts
+        assert not self.circuit.loss_count
+        assert not self.circuit.timeout_count
 
     @precondition(lambda self: self.circuit.wants_probe(self.now))
     @rule()
@@ -78,24 +78,24 @@ class Machine(RuleBasedStateMachine):
         self.probes -= 1
         if alive is False:
             assert self.circuit.state is State.OPEN
-            assert self.circuit.until > self.now
+            assert self.circuit.paused_until > self.now
         if alive:
             assert self.circuit.state is State.CLOSED
 
     @invariant()
     def one_probe_at_most(self) -> None:
-        assert self.probes == int(self.circuit.probing) <= 1
+        assert self.probes == int(self.circuit.is_probing) <= 1
 
     @invariant()
     def only_a_probe_is_half_open(self) -> None:
-        assert self.circuit.state is not State.HALF_OPEN or self.circuit.probing
+        assert self.circuit.state is not State.HALF_OPEN or self.circuit.is_probing
 
     @invariant()
     def nobody_is_left_alone_for_long(self) -> None:
         assert FIRST_PAUSE_S <= self.circuit.pause_s <= LONGEST_PAUSE_S
         if self.circuit.state is State.OPEN:
-            assert self.circuit.until - self.now <= LONGEST_PAUSE_S
-            assert self.circuit.probing or self.circuit.wants_probe(self.circuit.until)
+            assert self.circuit.paused_until - self.now <= LONGEST_PAUSE_S
+            assert self.circuit.is_probing or self.circuit.wants_probe(self.circuit.paused_until)
 
 
 TestMachine = Machine.TestCase
@@ -147,8 +147,8 @@ async def test_the_pause_grows_and_is_forgiven() -> None:
     await world.several(THRESHOLD)
     pauses = []
     for _ in range(6):
-        pauses.append(world.breaker.circuit.until - world.now)
-        world.now = world.breaker.circuit.until
+        pauses.append(world.breaker.circuit.paused_until - world.now)
+        world.now = world.breaker.circuit.paused_until
         assert await world.several(2) == ["breaker_open"] * 2
     assert pauses == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert world.engine.seen[THRESHOLD:] == ["probe"] * 6
@@ -157,7 +157,7 @@ async def test_the_pause_grows_and_is_forgiven() -> None:
     await world.outcome()
     world.said = EngineUnavailable("gone")
     await world.several(THRESHOLD)
-    assert world.breaker.circuit.until - world.now == FIRST_PAUSE_S
+    assert world.breaker.circuit.paused_until - world.now == FIRST_PAUSE_S
 
 
 @pytest.mark.parametrize("error", [EngineOverloaded("full"), EngineFault("broken"), AnswerTooLong("long")])
@@ -241,7 +241,7 @@ async def test_one_request_probes_and_the_others_do_not_wait_for_it(monkeypatch:
     assert breaker.circuit.state is State.HALF_OPEN
     await until(lambda: breaker.circuit.state is State.OPEN)
     engine.hung = False
-    breaker.circuit.until = 0.0
+    breaker.circuit.paused_until = 0.0
     assert (await breaker.align(tiny.request())).text == tiny.ANSWER
     assert engine.seen == ["probe", "probe", "r1"]
 
@@ -263,7 +263,7 @@ async def test_a_deadline_shorter_than_the_question_does_not_keep_a_hung_engine_
         "aligner_proxy.engine.client.circuit_breaker.PROBE", PROBE.model_copy(update={"deadline_s": 0.3})
     )
     breaker = Breaker(Hanging())
-    breaker.circuit.timeouts = THRESHOLD
+    breaker.circuit.timeout_count = THRESHOLD
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
@@ -276,13 +276,13 @@ async def test_a_deadline_shorter_than_the_question_does_not_keep_a_hung_engine_
 async def test_closing_ends_the_question() -> None:
     engine = Hanging()
     breaker = Breaker(engine)
-    breaker.circuit.timeouts = THRESHOLD
+    breaker.circuit.timeout_count = THRESHOLD
     asking = asyncio.create_task(breaker.align(tiny.request()))
     await until(lambda: engine.seen == ["probe"])
     await breaker.aclose()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert not breaker.circuit.probing
+    assert not breaker.circuit.is_probing
 
 
 async def test_a_request_that_probed_has_less_time_left() -> None:
@@ -290,7 +290,7 @@ async def test_a_request_that_probed_has_less_time_left() -> None:
     times = iter([0.0, 0.0, 1.5, 1.5])
     engine = ScriptedEngine(lambda request: heard.append((request.request_id, request.deadline_s)) or "x")  # type: ignore[func-returns-value]
     breaker = Breaker(engine, clock=lambda: next(times))
-    breaker.circuit.timeouts = THRESHOLD
+    breaker.circuit.timeout_count = THRESHOLD
     await breaker.align(tiny.request(deadline_s=10.0))
     assert heard == [("probe", PROBE.deadline_s), ("r1", 8.5)]
 
@@ -306,9 +306,9 @@ async def test_a_description_that_cannot_be_had_counts_and_one_that_is_remembere
             await breaker.info()
     assert breaker.circuit.state is State.OPEN
     remembering = Breaker(ScriptedEngine())
-    remembering.circuit.losses = THRESHOLD - 1
+    remembering.circuit.loss_count = THRESHOLD - 1
     await remembering.info()
-    assert remembering.circuit.losses == THRESHOLD - 1
+    assert remembering.circuit.loss_count == THRESHOLD - 1
 
 
 async def test_a_real_model_answers_the_probe_and_leaves_it_as_it_is() -> None:
@@ -331,7 +331,7 @@ async def test_a_description_that_is_given_up_after_a_while_is_late(waited: floa
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert breaker.circuit.timeouts == late
+    assert breaker.circuit.timeout_count == late
 
 
 class Reader(ScriptedEngine):
@@ -368,7 +368,7 @@ async def test_the_end_of_a_reading_counts_once_and_the_way_there_not_at_all() -
         await reading.feed("a coat.")
         with pytest.raises(EngineUnavailable):
             await reading.finish(tiny.request())
-        assert breaker.circuit.losses == lost
+        assert breaker.circuit.loss_count == lost
         await reading.aclose()
     assert breaker.circuit.state is State.OPEN
     assert engine.closed_readings == THRESHOLD
@@ -377,10 +377,10 @@ async def test_the_end_of_a_reading_counts_once_and_the_way_there_not_at_all() -
 
 async def test_a_reading_that_ends_well_is_a_sign_of_life() -> None:
     breaker = Breaker(Reader())
-    breaker.circuit.losses = breaker.circuit.timeouts = THRESHOLD - 1
+    breaker.circuit.loss_count = breaker.circuit.timeout_count = THRESHOLD - 1
     reading = await breaker.read(tiny.request(""))
     assert (await reading.finish(tiny.request())).text == "edited"
-    assert (breaker.circuit.losses, breaker.circuit.timeouts) == (0, 0)
+    assert (breaker.circuit.loss_count, breaker.circuit.timeout_count) == (0, 0)
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -179,7 +179,7 @@ async def test_what_is_no_fault_of_an_engine_is_not_asked_twice() -> None:
     with pytest.raises(AnswerTooLong):
         await together.align(tiny.request())
     assert len(first.seen) + len(second.seen) == 1
-    assert all(not replica.circuit.losses for replica in together.replicas)
+    assert all(not replica.circuit.loss_count for replica in together.replicas)
 
 
 async def test_a_tenant_without_quota_and_a_wrong_name_make_no_outliers() -> None:
