@@ -33,7 +33,7 @@ _MAX_UNUSUAL_TEXTS = 256
 """Most texts of unusual fields that are compared with an answer."""
 _PIECES_PER_BLOCK = 64
 """Number of pieces of a growing text that are joined to one block."""
-_SHORT = frozenset(
+_SHORT_FIELDS = frozenset(
     {
         *("id", "model", "object", "type", "role", "name", "status", "item_id"),
         *("finish_reason", "stop_reason", "stop_sequence", "system_fingerprint", "service_tier"),
@@ -50,11 +50,11 @@ def _begins_structure(data: Mapping[str, Any]) -> bool:
     """Whether a request begins machine-readable output itself, or asks for the middle of one."""
     if _asks_for_middle(data):
         return True
-    prefill = _prefill(data)
+    prefill = _find_answer_prefill(data)
     return bool(prefill) and begins_form(prefill)
 
 
-def _prefill(data: Mapping[str, Any]) -> str:
+def _find_answer_prefill(data: Mapping[str, Any]) -> str:
     """The beginning of the answer, if the request gives it as its last turn, by the assistant; else an empty text."""
     turns = data.get("messages") or data.get("input")
     last = turns[-1] if turns and isinstance(turns, (list, tuple)) else None
@@ -111,12 +111,12 @@ def _get_field(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, Mapping) else None
 
 
-def system_turn(text: object) -> tuple[Turn, ...]:
+def make_system_turn(text: object) -> tuple[Turn, ...]:
     """The system prompt as a turn: `instructions` of Responses, `system` of Messages; empty without one."""
-    return turns([{"role": "system", "content": text}]) if text else ()
+    return read_turns([{"role": "system", "content": text}]) if text else ()
 
 
-def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
+def read_turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
     """The turns before the answer, only those of `roles` if given; of a turn made of parts, only its text parts."""
     if not isinstance(messages, (list, tuple)):
         return ()
@@ -124,11 +124,11 @@ def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, 
     for message in messages:
         role = str(message.get("role") or "") if isinstance(message, Mapping) else None
         if role is not None and (roles is None or role in roles):
-            chosen_turns.append(turn(role, _content_text(message.get("content"))))
+            chosen_turns.append(make_turn(role, _content_text(message.get("content"))))
     return tuple(chosen_turns)
 
 
-def turn(role: str, content: str) -> Turn:
+def make_turn(role: str, content: str) -> Turn:
     """A turn with lone surrogates replaced, so that it can be encoded."""
     return Turn(replace_surrogates(role), replace_surrogates(content))
 
@@ -158,26 +158,28 @@ def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
 
 
-def no_store(data: Mapping[str, Any], response: object = None, *, request_forbids: bool | None = None) -> bool:
+def is_storing_forbidden(
+    data: Mapping[str, Any], response: object = None, *, request_forbids: bool | None = None
+) -> bool:
     """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it.
 
-    `request_forbids` is what `_asks_no_store` says, if that is known.
+    `request_forbids` is what `_request_forbids_storing` says, if that is known.
     """
-    if _asks_no_store(data) if request_forbids is None else request_forbids:
+    if _request_forbids_storing(data) if request_forbids is None else request_forbids:
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     received = _get_field(_get_field(details, "response_headers"), "cache-control")
-    return _forbids_storing(received) or _forbids_storing(_upstream_cache_control(response))
+    return _says_no_store(received) or _says_no_store(_upstream_cache_control(response))
 
 
-def _asks_no_store(data: Mapping[str, Any]) -> bool:
+def _request_forbids_storing(data: Mapping[str, Any]) -> bool:
     """Whether the client sent `Cache-Control: no-store`, or used LiteLLM's own field in the body."""
     control = data.get("cache")
     in_body = isinstance(control, Mapping) and bool(control.get("no-store"))
-    return in_body or _forbids_storing(request_headers(data).get("cache-control"))
+    return in_body or _says_no_store(request_headers(data).get("cache-control"))
 
 
-def _forbids_storing(control: object) -> bool:
+def _says_no_store(control: object) -> bool:
     return control is not None and _NO_STORE in str(control).lower()
 
 
@@ -197,7 +199,10 @@ def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(common, dict):
         return [other]
     # the proxy writes the fields of the key into its own dict only
-    return sorted((common, other), key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
+    if any(str(name).startswith("user_api_key") for name in common):
+        return [common, other]
+    has_key = any(str(name).startswith("user_api_key") for name in other)
+    return [other, common] if has_key else [common, other]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,7 @@ class RequestedForm:
     constrained: bool
     """Whether an edit may break the form in a way that cannot be checked (`_has_constraint`)."""
     no_store: bool
-    """Whether the client asks that nothing is stored (`_asks_no_store`)."""
+    """Whether the client asks that nothing is stored (`_request_forbids_storing`)."""
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
@@ -221,7 +226,7 @@ class RequestedForm:
         formats = _requested_formats(data)
         constrained = _has_constraint(data, formats)
         structured = bool(formats) or constrained or _begins_structure(data)
-        return cls(call_id, structured, _json_schema(data, formats), constrained, _asks_no_store(data))
+        return cls(call_id, structured, _json_schema(data, formats), constrained, _request_forbids_storing(data))
 
 
 class GrowingText:
@@ -253,24 +258,24 @@ class GrowingText:
         return "".join((*self._blocks, *self._recent))
 
 
-def read_fields(thing: object, names: Iterable[str]) -> Mapping[str, Any]:
-    """The fields of an object, by name. Of other objects than models, those called `names`.
+def fields_by_name(thing: object, names: Iterable[str]) -> Mapping[str, Any]:
+    """The fields of an object, by name: all fields of a pydantic model, and those called `names` of any other object.
 
     Asking a model for a field that it lacks takes ten times as long, and a chunk lacks most fields.
     """
     if isinstance(thing, BaseModel):
-        own, extra = _own_and_extra(thing)
+        own, extra = _declared_and_extra_fields(thing)
         return {**extra, **own} if extra else own
     return {name: getattr(thing, name, None) for name in names}
 
 
-def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[tuple[str, Any]]:
-    """(name, value) of an object's fields that are not `usual` and hold more than a number, a flag or a short word.
+def list_unusual_fields(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[tuple[str, Any]]:
+    """The names and values of fields that are not `usual` and hold more than a number, a flag or a short word.
 
-    Verdicts of filters are left out.
+    A provider added them, and they may quote or describe the answer. Verdicts of filters are left out.
     """
-    own, extra = _own_and_extra(thing)
-    # as sets, since this runs for every event of a stream
+    own, extra = _declared_and_extra_fields(thing)
+    # names as sets, since this runs for every event of a stream
     names = (own.keys() - usual) | (extra.keys() - usual) if extra else own.keys() - usual
     if not names:
         return []
@@ -278,36 +283,38 @@ def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[t
     return [(name, value) for name, value in fields if _may_hold_more(value) and "filter" not in name]
 
 
-def _own_and_extra(thing: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _declared_and_extra_fields(thing: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Two mappings: the fields of an object that its class declares, and its extra fields."""
     if isinstance(thing, BaseModel):
         return thing.__dict__, thing.__pydantic_extra__ or {}
     return (thing if isinstance(thing, Mapping) else {}), {}
 
 
-def is_plain(thing: object, own_texts: Collection[str]) -> bool:
+def holds_only_answer(thing: object, own_texts: Collection[str]) -> bool:
     """Whether an event holds nothing beside a piece of the answer, one of `own_texts`, and the usual short values."""
-    own, extra = _own_and_extra(thing)
+    own, extra = _declared_and_extra_fields(thing)
     for fields in (own, extra):
         for name, value in fields.items():
-            if value is None or isinstance(value, int | float):
+            if not value or isinstance(value, int | float):
                 continue
             if isinstance(value, str):
-                is_usual = name in _SHORT and (len(value) < copies.SHORTEST_COPY or " " not in value)
-                if value and not is_usual and value not in own_texts:
+                is_usual = name in _SHORT_FIELDS and (len(value) < copies.SHORTEST_COPY or " " not in value)
+                if not is_usual and value not in own_texts:
                     return False
-            elif value and not (_counts_only(value) if name == USAGE else _is_plain_container(name, value, own_texts)):
+            elif not _container_holds_only_answer(name, value, own_texts):
                 return False
     return True
 
 
-def _is_plain_container(name: str, value: object, own_texts: Collection[str]) -> bool:
-    """Whether a field holds further objects (`choices`, `delta`, ...), and each object in its value is plain."""
+def _container_holds_only_answer(name: str, value: object, own_texts: Collection[str]) -> bool:
+    """Whether a field with objects (`choices`, `usage`, ...) holds only a piece of the answer and short values."""
+    if name == USAGE:
+        return _counts_only(value)
     if name not in _CONTAINER_FIELDS:
         return False
     if isinstance(value, list):
-        return all(isinstance(inner, BaseModel | Mapping) and is_plain(inner, own_texts) for inner in value)
-    return is_plain(value, own_texts)
+        return all(isinstance(inner, BaseModel | Mapping) and holds_only_answer(inner, own_texts) for inner in value)
+    return holds_only_answer(value, own_texts)
 
 
 def _counts_only(value: object) -> bool:
@@ -315,7 +322,7 @@ def _counts_only(value: object) -> bool:
     if isinstance(value, str):
         return len(value) < copies.SHORTEST_COPY
     if isinstance(value, BaseModel | Mapping):
-        return all(_counts_only(inner) for fields in _own_and_extra(value) for inner in fields.values())
+        return all(_counts_only(inner) for fields in _declared_and_extra_fields(value) for inner in fields.values())
     return value is None or isinstance(value, int | float)
 
 
@@ -361,8 +368,8 @@ class ChoiceBuilder:
         else:
             self.whole_refusals.append(str(text))
 
-    def read_fields(self, fields: Sequence[tuple[str, Any]]) -> None:
-        """Record fields beside the usual ones (`fields_beside`), which may describe or quote the text."""
+    def note_unusual_fields(self, fields: Sequence[tuple[str, Any]]) -> None:
+        """Record fields beside the usual ones (`list_unusual_fields`), which may describe or quote the text."""
         if fields:
             self.annotations |= any(copies.describes(value, name) for name, value in fields)
             room = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
@@ -374,7 +381,7 @@ class ChoiceBuilder:
         texts = (str(self.refusal_pieces), *self.whole_refusals)
         return self.refusal and not all(is_refusal(text) for text in texts if text.strip())
 
-    def exchange(
+    def make_exchange(
         self,
         data: Mapping[str, Any],
         index: int,
@@ -403,18 +410,20 @@ class ChoiceBuilder:
             or (answer is not None and any(copies.quotes(text, answer) for text in self.unusual_texts)),
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
-            no_store=no_store(data, response, request_forbids=form.no_store),
+            no_store=is_storing_forbidden(data, response, request_forbids=form.no_store),
         )
 
-    def exchanges(
+    def make_exchanges(
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
         """One exchange per text part of an answer (by number, in order), or a single one without an answer."""
         form = RequestedForm.from_request(data)
         parts = [
-            replace(self, pieces=GrowingText(text)).exchange(data, index, turns, response, form)
+            replace(self, pieces=GrowingText(text)).make_exchange(data, index, turns, response, form)
             for index, text in texts.items()
-        ] or [self.exchange(data, 0, turns, response, form)]
+        ]
+        if not parts:
+            return [self.make_exchange(data, 0, turns, response, form)]
         # all but the last are followed by more of the same answer
         return [*(replace(part, inner=True) for part in parts[:-1]), parts[-1]]
 
@@ -430,7 +439,9 @@ def corrected_texts(outcomes: Sequence[Outcome]) -> dict[int, str]:
 
 def has_content(value: object) -> bool:
     """Whether an optional field of a choice is set (None, white space, [] and {} count as not set)."""
-    return value is not None and (bool(value.strip()) if isinstance(value, str) else value not in ([], {}))
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and value not in ([], {})
 
 
 CITATIONS = ("citations", "citation")
@@ -441,9 +452,10 @@ def has_citations(fields: object) -> bool:
     """Whether LiteLLM's provider fields hold Anthropic's citations, which quote the passages they support."""
     if not isinstance(fields, Mapping):
         return False
+    if has_content(fields.get("citation")):
+        return True
     groups = fields.get("citations")
-    grouped = isinstance(groups, Sequence) and any(isinstance(group, list) and group for group in groups)
-    return grouped or has_content(fields.get("citation"))
+    return isinstance(groups, Sequence) and any(isinstance(group, list) and group for group in groups)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get, kind_of, put
+from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get_field, kind_of, with_field
 from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import keep_if_same
 
@@ -46,7 +46,7 @@ Edit = Callable[[CallText], str]
 class CallForm(Protocol):
     """How a wire format transports calls."""
 
-    def walk(self, value: Any, edit: Edit) -> Any:
+    def edit_arguments(self, value: Any, edit: Edit) -> Any:
         """A body or event with `edit` applied to the arguments in it; the same object if nothing changed."""
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
@@ -68,7 +68,7 @@ class SafeCalls:
             texts.append(call)
             return call.text
 
-        call_or_raise(Unreadable, self._form.walk, value, note)
+        call_or_raise(Unreadable, self._form.edit_arguments, value, note)
         return texts
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
@@ -76,51 +76,51 @@ class SafeCalls:
         return call_or_raise(Unreadable, self._form.ended_groups, event)
 
     def replace(self, value: Any, edit: Edit) -> Any:
-        """The body or event with `edit` applied to the arguments in it, as in `walk`; raises `NotPutIn`."""
-        return call_or_raise(NotPutIn, self._form.walk, value, edit)
+        """The body or event with `edit` applied to the arguments in it; raises `NotPutIn`."""
+        return call_or_raise(NotPutIn, self._form.edit_arguments, value, edit)
 
 
 class ChatCalls:
     """Calls in the messages of a chat completion and its deltas."""
 
-    def walk(self, value: Any, edit: Edit) -> Any:
+    def edit_arguments(self, value: Any, edit: Edit) -> Any:
         """The response or chunk with `edit` applied."""
-        return _walk_list(value, "choices", lambda number, choice: _walk_choice(number, choice, edit))
+        return _edit_list(value, "choices", lambda number, choice: _edit_choice(number, choice, edit))
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
         """The choices that say why they finish."""
-        choices = as_list(get(event, "choices"))
-        return [get(choice, "index") for choice in choices if get(choice, "finish_reason")]
+        choices = as_list(get_field(event, "choices"))
+        return [get_field(choice, "index") for choice in choices if get_field(choice, "finish_reason")]
 
 
-def _walk_choice(number: int, choice: Any, edit: Edit) -> Any:
+def _edit_choice(number: int, choice: Any, edit: Edit) -> Any:
     """The choice at position `number` with `edit` applied to the calls in its message or delta."""
     for name in ("message", "delta"):
-        body = get(choice, name)
+        body = get_field(choice, name)
         if body is not None:
-            group = number if name == "message" else get(choice, "index")
-            return put(choice, name, _walk_body(body, group, edit, is_piece=name == "delta"))
+            group = number if name == "message" else get_field(choice, "index")
+            return with_field(choice, name, _edit_body(body, group, edit, is_piece=name == "delta"))
     return choice
 
 
-def _walk_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
+def _edit_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
     """A message or delta with `edit` applied to its calls and to `function_call`, the single call of older clients."""
 
-    def walk_call(number: int, call: Any) -> Any:
+    def edit_call(number: int, call: Any) -> Any:
         """The call at position `number` with `edit` applied to its arguments."""
-        index = get(call, "index")
+        index = get_field(call, "index")
         place = (group, number if index is None else index)
         for name, field in (("function", "arguments"), ("custom", "input")):
-            if get(call, name) is not None:
-                edited = _edit_field(get(call, name), field, place, edit, is_piece=is_piece)
-                return put(call, name, edited)
+            if get_field(call, name) is not None:
+                edited = _edit_field(get_field(call, name), field, place, edit, is_piece=is_piece)
+                return with_field(call, name, edited)
         return call
 
-    body = _walk_list(body, "tool_calls", walk_call)
-    single = get(body, "function_call")
+    body = _edit_list(body, "tool_calls", edit_call)
+    single = get_field(body, "function_call")
     if single is None:
         return body
-    return put(
+    return with_field(
         body, "function_call", _edit_field(single, "arguments", (group, "function_call"), edit, is_piece=is_piece)
     )
 
@@ -128,45 +128,46 @@ def _walk_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
 class MessagesCalls:
     """Blocks of type `tool_use` in a Messages response."""
 
-    def walk(self, value: Any, edit: Edit) -> Any:
+    def edit_arguments(self, value: Any, edit: Edit) -> Any:
         """The message or event with `edit` applied."""
         kind = kind_of(value)
         if kind == "content_block_start":
-            return put(value, "content_block", _walk_block((get(value, "index"),), get(value, "content_block"), edit))
+            block = _edit_block((get_field(value, "index"),), get_field(value, "content_block"), edit)
+            return with_field(value, "content_block", block)
         if kind == "content_block_delta":
-            delta = get(value, "delta")
-            place = (get(value, "index"),)
-            return put(value, "delta", _edit_field(delta, "partial_json", place, edit, is_piece=True))
-        return _walk_list(value, "content", lambda number, block: _walk_block((number,), block, edit))
+            delta = get_field(value, "delta")
+            place = (get_field(value, "index"),)
+            return with_field(value, "delta", _edit_field(delta, "partial_json", place, edit, is_piece=True))
+        return _edit_list(value, "content", lambda number, block: _edit_block((number,), block, edit))
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
         """The block that ends; all blocks with the message."""
         kind = kind_of(event)
         if kind in ("message_delta", "message_stop", "error"):
             return None
-        return [get(event, "index")] if kind == "content_block_stop" else ()
+        return [get_field(event, "index")] if kind == "content_block_stop" else ()
 
 
-def _walk_block(place: Place, block: Any, edit: Edit) -> Any:
+def _edit_block(place: Place, block: Any, edit: Edit) -> Any:
     """A block of a call, whose arguments are an object; at the beginning of a stream's block it is empty."""
     if kind_of(block) != "tool_use":
         return block
-    arguments = get(block, "input")
+    arguments = get_field(block, "input")
     # as the pieces of a stream are written, so that a whole answer gives the same text
     text = json.dumps(arguments, ensure_ascii=False) if arguments else ""
-    edited = edit(CallText(place, text, str(get(block, "name") or ""), is_piece=not text))
-    return block if edited == text else put(block, "input", json.loads(edited))
+    edited = edit(CallText(place, text, str(get_field(block, "name") or ""), is_piece=not text))
+    return block if edited == text else with_field(block, "input", json.loads(edited))
 
 
 class ResponsesCalls:
     """Items of type `function_call` and `custom_tool_call` in a Responses response."""
 
-    def walk(self, value: Any, edit: Edit) -> Any:
+    def edit_arguments(self, value: Any, edit: Edit) -> Any:
         """The response or event with `edit` applied."""
         kind = kind_of(value)
-        place = (get(value, "output_index"),)
+        place = (get_field(value, "output_index"),)
         if kind in ITEM:
-            return put(value, "item", _walk_item(place, get(value, "item"), edit))
+            return with_field(value, "item", _edit_item(place, get_field(value, "item"), edit))
         prefix, _, step = kind.rpartition(".")
         field = _EVENT_FIELDS.get(prefix)
         if field is not None:
@@ -174,30 +175,30 @@ class ResponsesCalls:
             return _edit_field(
                 value, "delta" if is_piece else field, place, edit, is_piece=is_piece, is_free=field == "input"
             )
-        response = get(value, "response")
+        response = get_field(value, "response")
         if response is not None:
-            return put(value, "response", self.walk(response, edit))
-        return _walk_list(value, "output", lambda number, item: _walk_item((number,), item, edit))
+            return with_field(value, "response", self.edit_arguments(response, edit))
+        return _edit_list(value, "output", lambda number, item: _edit_item((number,), item, edit))
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
         """The item that ends; all items with the response."""
         kind = kind_of(event)
         if kind in TERMINAL or kind == "error":
             return None
-        return [get(event, "output_index")] if kind == ITEM_DONE else ()
+        return [get_field(event, "output_index")] if kind == ITEM_DONE else ()
 
 
-def _walk_item(place: Place, item: Any, edit: Edit) -> Any:
+def _edit_item(place: Place, item: Any, edit: Edit) -> Any:
     """An item with `edit` applied to its arguments; the same object if it is no call or nothing changed."""
     field = _FIELDS.get(kind_of(item))
     return item if field is None else _edit_field(item, field, place, edit)
 
 
-def _walk_list(value: Any, name: str, walk: Callable[[int, Any], Any]) -> Any:
-    """The value with `walk` applied to each element of a list in it; the same object if nothing changed."""
-    elements = as_list(get(value, name))
-    edited = keep_if_same([walk(number, element) for number, element in enumerate(elements)], elements)
-    return value if edited is elements else put(value, name, edited)
+def _edit_list(value: Any, name: str, edit_element: Callable[[int, Any], Any]) -> Any:
+    """The value with `edit_element` applied to each element of a list in it; the same object if nothing changed."""
+    elements = as_list(get_field(value, name))
+    edited = keep_if_same([edit_element(number, element) for number, element in enumerate(elements)], elements)
+    return value if edited is elements else with_field(value, name, edited)
 
 
 def _edit_field(
@@ -208,13 +209,13 @@ def _edit_field(
     `is_piece`: the field holds a piece of a streamed call. `is_free`: it holds free text and no JSON; if None, only the
     field "input" does.
     """
-    text = get(holder, field)
+    text = get_field(holder, field)
     if not isinstance(text, str):
         return holder
     call = CallText(
-        place, text, str(get(holder, "name") or ""), is_piece, field == "input" if is_free is None else is_free
+        place, text, str(get_field(holder, "name") or ""), is_piece, field == "input" if is_free is None else is_free
     )
-    return put(holder, field, edit(call))
+    return with_field(holder, field, edit(call))
 
 
 def find_tool(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -22,10 +22,10 @@ from aligner_proxy.formats.base import (
     RequestedForm,
     StreamEvent,
     corrected_texts,
-    fields_beside,
+    fields_by_name,
     has_citations,
     has_content,
-    read_fields,
+    list_unusual_fields,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
@@ -48,10 +48,11 @@ _USUAL = USUAL_FIELDS | {"logprobs", "audio", "images"}
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position (some upstreams number all choices 0)."""
-    turns = base.turns(data.get("messages"))
+    turns = base.read_turns(data.get("messages"))
     form = RequestedForm.from_request(data)
     return [
-        builder.exchange(data, index, turns, response, form) for index, builder in enumerate(build_choices(response))
+        builder.make_exchange(data, index, turns, response, form)
+        for index, builder in enumerate(build_choices(response))
     ]
 
 
@@ -70,9 +71,9 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     """A decoder for one stream of chunks."""
-    turns = base.turns(data.get("messages"))
+    turns = base.read_turns(data.get("messages"))
     form = RequestedForm.from_request(data)
-    return ChunkDecoder(lambda builder, index, first: builder.exchange(data, index, turns, first, form))
+    return ChunkDecoder(lambda builder, index, first: builder.make_exchange(data, index, turns, first, form))
 
 
 def opens_answer(chunk: Any) -> bool:
@@ -125,20 +126,20 @@ def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
     choices = choices_of(response)
     if choices is None:
         raise_if_answer(response)
-    fields = fields_beside(response)
+    fields = list_unusual_fields(response)
     for choice in choices or ():
         builder = ChoiceBuilder()
-        builder.read_fields(fields)
-        absorb_choice(builder, choice)
+        builder.note_unusual_fields(fields)
+        read_choice(builder, choice)
         yield builder
 
 
-def absorb_choice(builder: ChoiceBuilder, choice: Any) -> str:
+def read_choice(builder: ChoiceBuilder, choice: Any) -> str:
     """Add a choice, or a delta of one, to a builder; return its text, or the piece that a delta adds."""
-    fields = read_fields(choice, _CHOICE_FIELDS)
+    fields = fields_by_name(choice, _CHOICE_FIELDS)
     message = fields.get("message")
     body = fields.get("delta") if message is None else message
-    body_fields = read_fields(body, _BODY_FIELDS)
+    body_fields = fields_by_name(body, _BODY_FIELDS)
     content = body_fields.get("content")
     if content is None:
         _, content = _find_content(choice)
@@ -152,8 +153,8 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> str:
     # without a message the choice has a delta, which brings only a piece of the refusal
     builder.add_refusal(_refusal(body_fields), piece=message is None)
     builder.non_text |= has_content(body_fields.get("audio")) or has_content(body_fields.get("images"))
-    builder.read_fields(fields_beside(body, _USUAL))
-    builder.read_fields(fields_beside(choice, _USUAL))
+    builder.note_unusual_fields(list_unusual_fields(body, _USUAL))
+    builder.note_unusual_fields(list_unusual_fields(choice, _USUAL))
     builder.annotations |= has_citations(body_fields.get("provider_specific_fields"))
     builder.logprobs |= has_content(fields.get("logprobs"))
     return content if isinstance(content, str) else ""
@@ -184,12 +185,12 @@ class ChunkDecoder:
             return [StreamEvent(item)]
         pieces: list[tuple[int, str]] = []
         ended_indices: list[int] = []
-        fields = fields_beside(item)
+        fields = list_unusual_fields(item)
         for choice in item.choices:
             index = choice.index
             builder = self._builders[index]
-            builder.read_fields(fields)
-            if text := absorb_choice(builder, choice):
+            builder.note_unusual_fields(fields)
+            if text := read_choice(builder, choice):
                 pieces.append((index, text))
             if choice.finish_reason:
                 ended_indices.append(index)
@@ -269,10 +270,10 @@ def _find_content(choice: Any) -> tuple[str | None, object]:
 
     That is None if the choice holds the text itself.
     """
-    fields = read_fields(choice, _CHOICE_FIELDS)
+    fields = fields_by_name(choice, _CHOICE_FIELDS)
     for name in _BODIES:
         if (body := fields.get(name)) is not None and (
-            content := read_fields(body, _CONTENT).get("content")
+            content := fields_by_name(body, _CONTENT).get("content")
         ) is not None:
             return name, content
     return None, fields.get("text")

@@ -18,15 +18,15 @@ from aligner_proxy.formats.base import (
     RequestedForm,
     StreamEvent,
     corrected_texts,
-    fields_beside,
     has_content,
+    list_unusual_fields,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 # A text next to these blocks is still an answer to the user, since the upstream ran these tools itself. With any other
 # block, text and block may have to be read together.
-_BESIDE = ("text", "thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use")
+_BLOCKS_BESIDE_ANSWERS = ("text", "thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use")
 _RESULT = "_tool_result"
 """End of the types of blocks with the result of a tool that the upstream ran."""
 _THINKING = ("thinking", "redacted_thinking")
@@ -44,11 +44,11 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
         return []
     stop = response.get("stop_reason") if isinstance(response, dict) else None
     builder = ChoiceBuilder(finish_reason=str(stop) if stop else None)
-    builder.read_fields(fields_beside(response))
+    builder.note_unusual_fields(list_unusual_fields(response))
     for block in content:
-        _absorb_block(builder, block)
+        _record_block(builder, block)
     texts = filter(None, map(_text, content))
-    return builder.exchanges(data, dict(enumerate(texts)), _turns(data), response)
+    return builder.make_exchanges(data, dict(enumerate(texts)), _turns(data), response)
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
@@ -120,11 +120,11 @@ class MessagesDecoder:
     def exchange(self, index: int) -> Exchange:
         """The exchange of a block with its text so far."""
         builder = replace(self._builder, pieces=self._texts[index] if self._texts else GrowingText())
-        return builder.exchange(self._data, index, self._turns, None, self._form)
+        return builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     def exchange_without_text(self, index: int) -> Exchange:
         """The exchange of a block without its text."""
-        return self._builder.exchange(self._data, index, self._turns, None, self._form)
+        return self._builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     @property
     def has_refusal(self) -> bool:
@@ -141,7 +141,7 @@ class MessagesDecoder:
             return []
         builder = replace(self._builder, finish_reason=self._builder.finish_reason or "error")
         texts = {number: str(pieces) for number, pieces in enumerate(self._texts)}
-        return builder.exchanges(self._data, texts, self._turns, None)
+        return builder.make_exchanges(self._data, texts, self._turns, None)
 
     def beginning(self) -> object:
         """None, since a failure needs no event before it."""
@@ -166,7 +166,7 @@ class MessagesDecoder:
         if "choices" in event or str(event.get("type")).startswith("response"):
             raise_if_answer(event)
         self._has_events = True
-        _absorb_event(self._builder, event, self._begun_blocks)
+        _record_event(self._builder, event, self._begun_blocks)
         pieces: list[tuple[int, str]] = []
 
         def note(block: int, piece: str) -> str:
@@ -243,7 +243,7 @@ def _rewrite_event(item: object, pieces: Sequence[str], _whole_texts: Mapping[in
 
 def _edit_text(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
     """The event with `edit` applied to its text, if it has one; the same object if nothing changed."""
-    for kind, name, text_types in _PLACES:
+    for kind, name, text_types in _TEXT_PLACES:
         body = event.get(name)
         if event.get("type") == kind and isinstance(body, Mapping) and body.get("type", _TEXT) in text_types:
             old = body.get("text")
@@ -255,7 +255,7 @@ def _edit_text(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
 _TEXT = "text"
 _BLOCK_EVENTS = ("content_block_start", "content_block_delta", "content_block_stop")
 # Some upstreams omit the type of a delta, or use the type of its block.
-_PLACES = (
+_TEXT_PLACES = (
     ("content_block_start", "content_block", (_TEXT,)),
     ("content_block_delta", "delta", (_TEXT, "text_delta")),
 )
@@ -276,10 +276,10 @@ def _text(block: object) -> str:
 
 
 def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return base.system_turn(data.get("system")) + base.turns(data.get("messages"))
+    return base.make_system_turn(data.get("system")) + base.read_turns(data.get("messages"))
 
 
-def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks: set[int]) -> None:
+def _record_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks: set[int]) -> None:
     """Record what an event says about the message besides its text."""
     kind = event.get("type")
     delta = event.get("delta")
@@ -287,7 +287,7 @@ def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks
         # a block that begins twice would mix two texts
         builder.inconsistent |= _block_index(event) in begun_blocks
         begun_blocks.add(_block_index(event))
-        _absorb_block(builder, event.get("content_block"))
+        _record_block(builder, event.get("content_block"))
     elif kind == "message_start":
         message = event.get("message")
         # a message begins once, and a streamed one begins empty
@@ -297,20 +297,20 @@ def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks
     elif kind == "message_delta" and isinstance(delta, Mapping):
         builder.finish_reason = delta.get("stop_reason") or builder.finish_reason
     elif kind == "content_block_delta" and isinstance(delta, Mapping):
-        builder.read_fields(fields_beside(delta))
+        builder.note_unusual_fields(list_unusual_fields(delta))
         builder.annotations |= delta.get("type") == "citations_delta"
     elif kind == "error":
         builder.finish_reason = "error"
 
 
-def _absorb_block(builder: ChoiceBuilder, block: object) -> None:
+def _record_block(builder: ChoiceBuilder, block: object) -> None:
     """Record of what kind a block of the message is, and whether it has citations."""
     if not isinstance(block, Mapping):
         builder.non_text |= not isinstance(block, str)
         return
     kind = str(block.get("type", _TEXT))
     if kind == _TEXT:
-        builder.read_fields(fields_beside(block))
+        builder.note_unusual_fields(list_unusual_fields(block))
     builder.annotations |= kind == "text" and has_content(block.get("citations"))
     builder.tool_calls |= kind == "tool_use"
-    builder.non_text |= kind not in (*_BESIDE, "tool_use") and not kind.endswith(_RESULT)
+    builder.non_text |= kind not in (*_BLOCKS_BESIDE_ANSWERS, "tool_use") and not kind.endswith(_RESULT)

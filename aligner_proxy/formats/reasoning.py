@@ -15,7 +15,7 @@ from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import GrowingText, RemainingNumbers, StreamEvent, has_content
-from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get, kind_of, put
+from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get_field, kind_of, with_field
 from aligner_proxy.formats.safe import SafeFormat, call_or_raise
 from aligner_proxy.formats.side_text import keep_if_same
 from aligner_proxy.formats.think_tags import remove_tags
@@ -257,7 +257,7 @@ def _body_reasoning(body: Any) -> str:
 
 def _thinking_text(block: object) -> str:
     """The thinking in a block or delta; empty if it has none."""
-    text = get(block, "thinking")
+    text = get_field(block, "thinking")
     return text if isinstance(text, str) else ""
 
 
@@ -323,12 +323,12 @@ class MessagesReasoning:
 
     def texts(self, response: Any) -> dict[int, str]:
         """The thinking of the message, listed as choice 0."""
-        blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
+        blocks = as_list(get_field(response, "content")) if isinstance(response, dict) else []
         return {0: _BETWEEN.join(filter(None, map(_thinking_text, blocks)))}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without thinking blocks."""
-        blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
+        blocks = as_list(get_field(response, "content")) if isinstance(response, dict) else []
         remaining = [block for block in blocks if kind_of(block) not in _THINKING]
         if len(remaining) == len(blocks) or _must_come_back(data):
             return response
@@ -378,12 +378,12 @@ class ResponsesReasoning:
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of the response, listed as choice 0."""
-        items = as_list(get(response, "output"))
+        items = as_list(get_field(response, "output"))
         return {0: _BETWEEN.join(filter(None, map(_item_reasoning, items)))}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning items."""
-        has_items = get(response, "output") is not None
+        has_items = get_field(response, "output") is not None
         return _strip_items(response) if has_items and not _must_come_back(data) else response
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
@@ -402,22 +402,22 @@ class _ResponsesReasoningStream(_CollectedReasoning):
     def feed(self, item: object) -> list[object]:
         """Record the reasoning in an event; return the event with its new number, or nothing if it is removed."""
         kind = kind_of(item)
-        if kind in _DELTAS and isinstance(get(item, "delta"), str):
-            self.add(0, get(item, "delta"))
+        if kind in _DELTAS and isinstance(get_field(item, "delta"), str):
+            self.add(0, get_field(item, "delta"))
         if kind == _NEXT_PART:
             self.begin_part()
         if not self._drop:
             return [item]
-        index = get(item, "output_index")
-        if kind in ITEM and kind_of(get(item, "item")) == _REASONING:
+        index = get_field(item, "output_index")
+        if kind in ITEM and kind_of(get_field(item, "item")) == _REASONING:
             self._numbers.remove(index)
         # all events about a removed item go, even those that do not say its number
         if self._numbers.is_removed(index) or kind.startswith("response.reasoning"):
             return []
         number = self._numbers.new_number(index)
-        renumbered = item if number == index else put(item, "output_index", number)
-        response = get(renumbered, "response")
-        return [renumbered if response is None else put(renumbered, "response", _strip_items(response))]
+        renumbered = item if number == index else with_field(item, "output_index", number)
+        response = get_field(renumbered, "response")
+        return [renumbered if response is None else with_field(renumbered, "response", _strip_items(response))]
 
 
 def _item_reasoning(item: object) -> str:
@@ -425,7 +425,7 @@ def _item_reasoning(item: object) -> str:
     if kind_of(item) != _REASONING:
         return ""
     for name in ("summary", "content"):
-        texts = [text for part in as_list(get(item, name)) if isinstance(text := get(part, "text"), str)]
+        texts = [text for part in as_list(get_field(item, name)) if isinstance(text := get_field(part, "text"), str)]
         if texts:
             return _BETWEEN.join(texts)
     return ""
@@ -433,6 +433,6 @@ def _item_reasoning(item: object) -> str:
 
 def _strip_items(response: Any) -> Any:
     """The response without reasoning items; the same object if it has none."""
-    items = as_list(get(response, "output"))
+    items = as_list(get_field(response, "output"))
     remaining = [item for item in items if kind_of(item) != _REASONING]
-    return response if len(remaining) == len(items) else put(response, "output", remaining)
+    return response if len(remaining) == len(items) else with_field(response, "output", remaining)

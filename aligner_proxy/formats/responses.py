@@ -21,9 +21,9 @@ from aligner_proxy.formats.base import (
     RequestedForm,
     StreamEvent,
     corrected_texts,
-    fields_beside,
     has_citations,
     has_content,
+    list_unusual_fields,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.side_text import USUAL_FIELDS, keep_if_same
@@ -54,7 +54,7 @@ _KEEPALIVE = "keepalive"
 """The upstream's own heartbeat, which it does not document."""
 _POINTERS = ("annotations", "logprobs")
 """Fields beside a text that point into it."""
-_PLACES = ("item_id", "output_index", "content_index", "summary_index")
+_PLACE_FIELDS = ("item_id", "output_index", "content_index", "summary_index")
 """Fields that say to which part of a response an event belongs."""
 _DELTAS = {
     "response.output_text": DELTA,
@@ -62,10 +62,10 @@ _DELTAS = {
     "response.reasoning_summary": "response.reasoning_summary_text.delta",
 }
 """By the beginning of an event's kind, the delta of the part that it belongs to."""
-_DONE = (TEXT_DONE, PART_DONE, ITEM_DONE)
+_DONE_KINDS = (TEXT_DONE, PART_DONE, ITEM_DONE)
 # First the calls that the client has to execute. Then the items next to which a message is still an answer to the user;
 # with any other item, text and item may have to be read together.
-_CALLS = {
+_CLIENT_CALLS = {
     "function_call",
     "custom_tool_call",
     "computer_call",
@@ -74,7 +74,7 @@ _CALLS = {
     "apply_patch_call",
     "mcp_approval_request",
 }
-_BESIDE = {
+_ITEMS_BESIDE_ANSWERS = {
     "reasoning",
     "compaction",
     "web_search_call",
@@ -98,55 +98,55 @@ def _usual_fields() -> frozenset[str]:
     return USUAL_FIELDS | {*_litellm_types().ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
 
 
-def walk(event: object, edit: Edit) -> object:
+def edit_event_texts(event: object, edit: Edit) -> object:
     """The event with `edit` applied to each of its texts; the same object if nothing changed."""
     kind = kind_of(event)
-    place = (_number(get(event, "output_index")), _number(get(event, "content_index")))
+    place = (_read_index(get_field(event, "output_index")), _read_index(get_field(event, "content_index")))
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
-        text = get(event, name)
+        text = get_field(event, name)
         return _replace_text(event, name, edit(place, text, kind == DELTA)) if isinstance(text, str) else event
     if kind in PART:
-        return put(event, "part", _walk_part(get(event, "part"), place, edit))
+        return with_field(event, "part", _edit_part_text(get_field(event, "part"), place, edit))
     if kind in ITEM:
-        return put(event, "item", _walk_message(get(event, "item"), place[0], edit))
+        return with_field(event, "item", _edit_message_texts(get_field(event, "item"), place[0], edit))
     return event
 
 
-def walk_response(response: object, edit: Edit) -> object:
+def edit_response_texts(response: object, edit: Edit) -> object:
     """The response with `edit` applied to each of its texts; the same object if nothing changed."""
-    items = as_list(get(response, "output"))
-    edited = keep_if_same([_walk_message(item, number, edit) for number, item in enumerate(items)], items)
-    return response if edited is items else put(response, "output", edited)
+    items = as_list(get_field(response, "output"))
+    edited = keep_if_same([_edit_message_texts(item, number, edit) for number, item in enumerate(items)], items)
+    return response if edited is items else with_field(response, "output", edited)
 
 
-def _walk_message(item: object, index: int, edit: Edit) -> object:
+def _edit_message_texts(item: object, index: int, edit: Edit) -> object:
     """The item with `edit` applied to its texts; the same object if nothing changed or it is no message."""
-    if get(item, "type") != "message":
+    if get_field(item, "type") != "message":
         return item
-    content = get(item, "content")
+    content = get_field(item, "content")
     if isinstance(content, str):  # some upstreams send the text in place of its parts
         return _replace_text(item, "content", edit((index, 0), content, False))
     parts = as_list(content)
-    edited = keep_if_same([_walk_part(part, (index, number), edit) for number, part in enumerate(parts)], parts)
-    return item if edited is parts else put(item, "content", edited)
+    edited = keep_if_same([_edit_part_text(part, (index, number), edit) for number, part in enumerate(parts)], parts)
+    return item if edited is parts else with_field(item, "content", edited)
 
 
-def _walk_part(part: object, place: TextPlace, edit: Edit) -> object:
+def _edit_part_text(part: object, place: TextPlace, edit: Edit) -> object:
     """The part with `edit` applied to its text; the same object if nothing changed or it is no text part."""
-    text = get(part, "text")
-    is_text = get(part, "type") == "output_text" and isinstance(text, str)
+    text = get_field(part, "text")
+    is_text = get_field(part, "type") == "output_text" and isinstance(text, str)
     return _replace_text(part, "text", edit(place, text, False)) if is_text else part
 
 
 def _replace_text(thing: Any, name: str, text: str) -> Any:
     """A copy with a new text, without annotations and logprobs of the old one; the same object if nothing changed."""
-    if get(thing, name) == text:
+    if get_field(thing, name) == text:
         return thing
     for pointers in _POINTERS:
-        if has_content(get(thing, pointers)):
-            thing = put(thing, pointers, [])
-    return put(thing, name, text)
+        if has_content(get_field(thing, pointers)):
+            thing = with_field(thing, pointers, [])
+    return with_field(thing, name, text)
 
 
 def as_list(value: object) -> list[Any]:
@@ -154,25 +154,25 @@ def as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _number(value: object) -> int:
+def _read_index(value: object) -> int:
     """An index of an event; -1 if the upstream omits it."""
     return value if isinstance(value, int) else -1
 
 
 def kind_of(event: object) -> str:
     """The type of an event or item, given as an enum or as text."""
-    kind = get(event, "type")
+    kind = get_field(event, "type")
     return str(getattr(kind, "value", kind) or "")
 
 
-def get(thing: object, name: str) -> Any:
+def get_field(thing: object, name: str) -> Any:
     """A field of a dict or object: one response may mix LiteLLM's types, the OpenAI client's types and plain dicts."""
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
 
 
-def put(thing: Any, name: str, value: object) -> Any:
+def with_field(thing: Any, name: str, value: object) -> Any:
     """A copy with a field set to `value`; the same object if the field has this value already."""
-    old = get(thing, name)
+    old = get_field(thing, name)
     if old is value or (isinstance(value, str) and old == value):
         return thing
     return {**thing, name: value} if isinstance(thing, dict) else thing.model_copy(update={name: value})
@@ -180,13 +180,13 @@ def put(thing: Any, name: str, value: object) -> Any:
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per non-empty text part, numbered in the order of the output."""
-    if get(response, "output") is None:
+    if get_field(response, "output") is None:
         raise_if_answer(response)
         return []
     builder = ChoiceBuilder()
-    _absorb_response(builder, response)
+    _record_response(builder, response)
     texts = (text for _, text in _texts(response))
-    return builder.exchanges(data, dict(enumerate(texts)), _turns(data), response)
+    return builder.make_exchanges(data, dict(enumerate(texts)), _turns(data), response)
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
@@ -204,7 +204,7 @@ class _OutputPart:
     agrees: bool = True
     """Whether all later whole texts equal the first one."""
 
-    def repeat(self, whole: str) -> bool:
+    def add_whole_text(self, whole: str) -> bool:
         """Record a whole text that an event gave; return whether it equals earlier ones and the pieces so far."""
         whole = join_surrogates(whole)
         if self.whole is None:
@@ -234,14 +234,14 @@ class ResponsesDecoder:
         self._turns = _turns(data)
         self._builder = ChoiceBuilder()
         """What the events so far say about the response, without its texts."""
-        self._numbers: dict[TextPlace, int] = {}
+        self._part_numbers: dict[TextPlace, int] = {}
         """By place, the number of the part."""
         self._parts: list[_OutputPart] = []
         """The parts, by their number."""
-        self._response: list[str] | None = None
+        self._response_texts: list[str] | None = None
         """Texts of the first event that contains a whole response with texts; None before such an event."""
         self._form = RequestedForm.from_request(data)
-        self._unplaced = False
+        self._has_unplaced_text = False
         """Whether some event did not say which part it belongs to, so that parts cannot be followed."""
         self._contradicts_itself = False
         """Whether a whole text differed from the pieces before it."""
@@ -261,26 +261,26 @@ class ResponsesDecoder:
             self._note_beginning(item)
         self._has_events |= bool(kind)
         self._is_complete |= kind in TERMINAL
-        _absorb_event(self._builder, item)
+        _record_event(self._builder, item)
         pieces: list[tuple[int, str]] = []
         repeated_texts: list[int] = []
 
         def note(place: TextPlace, text: str, is_piece: bool) -> str:
             """Record a text of the event, and return it unchanged."""
             if text and is_piece:
-                pieces.append((self._number(place), text))
+                pieces.append((self._number_part(place), text))
                 self._parts[pieces[-1][0]].pieces.append(text)
             elif text:
-                repeated_texts.append(self._number(place))
-                self._contradicts_itself |= not self._parts[repeated_texts[-1]].repeat(text)
+                repeated_texts.append(self._number_part(place))
+                self._contradicts_itself |= not self._parts[repeated_texts[-1]].add_whole_text(text)
             return text
 
-        walk(item, note)
+        edit_event_texts(item, note)
         # an event that begins a part may hold a whole text, too, but ends nothing
-        ended_texts = repeated_texts if kind in _DONE else []
+        ended_texts = repeated_texts if kind in _DONE_KINDS else []
         # a whole response repeats all texts, and a terminal event ends all
         if self._note_response(item) or kind in TERMINAL:
-            repeated_texts = list(self._numbers.values())
+            repeated_texts = list(self._part_numbers.values())
             ended_texts = repeated_texts if kind in TERMINAL else []
         return [StreamEvent(item, tuple(pieces), tuple(repeated_texts), tuple(ended_texts), self._rewrite_event)]
 
@@ -298,9 +298,9 @@ class ResponsesDecoder:
 
     def _exchange(self, index: int, pieces: GrowingText) -> Exchange:
         """The exchange of the part with this number and these pieces."""
-        inconsistent = self._builder.inconsistent or self._unplaced
+        inconsistent = self._builder.inconsistent or self._has_unplaced_text
         builder = replace(self._builder, pieces=pieces, inconsistent=inconsistent)
-        return builder.exchange(self._data, index, self._turns, None, self._form)
+        return builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     @property
     def has_refusal(self) -> bool:
@@ -309,7 +309,7 @@ class ResponsesDecoder:
 
     @property
     def contradicts_itself(self) -> bool:
-        return self._contradicts_itself or self._unplaced or self._builder.inconsistent
+        return self._contradicts_itself or self._has_unplaced_text or self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:
         """Every part in the order of the output; a stream without a terminal event counts as broken off ("error")."""
@@ -320,13 +320,13 @@ class ResponsesDecoder:
         # a part may have come only in pieces, without a whole text, or only as a whole text
         agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
         # not every stream ends with the whole response
-        agree &= self._response in (None, list(texts.values()))
+        agree &= self._response_texts in (None, list(texts.values()))
         builder = replace(
             self._builder,
             finish_reason=self._builder.finish_reason if self._is_complete else "error",
             inconsistent=self._builder.inconsistent or not agree,
         )
-        return builder.exchanges(self._data, texts, self._turns, None)
+        return builder.make_exchanges(self._data, texts, self._turns, None)
 
     def beginning(self) -> object:
         """The event that begins the stream, with an empty response; clients fail on a stream that begins otherwise.
@@ -353,7 +353,7 @@ class ResponsesDecoder:
         last = next((event for event in reversed(delivered) if kind_of(event) != _KEEPALIVE), None)
         if self._first_response is None or last is None:
             return None
-        number = get(delivered[-1], "sequence_number")
+        number = get_field(delivered[-1], "sequence_number")
         if kind_of(last) not in (*BEGINNING, *ITEM):
             return _empty_delta(last, number)
         # Clients may put the response of such an event in place of what they have, so it needs the items delivered.
@@ -371,35 +371,35 @@ class ResponsesDecoder:
         """Keep a copy of the response in an event if the stream begins with it."""
         if kind_of(event) not in BEGINNING or not opens_answer(event):
             return
-        response = get(event, "response")
+        response = get_field(event, "response")
         if isinstance(response, _litellm_types().ResponsesAPIResponse):
             self._first_response = response.model_copy()
 
-    def _number(self, place: TextPlace) -> int:
+    def _number_part(self, place: TextPlace) -> int:
         """The number of the part at this place; a new number the first time."""
-        if place not in self._numbers:
+        if place not in self._part_numbers:
             # -1 stands for an index that the upstream left out
-            self._unplaced |= min(place) < 0
-            self._numbers[place] = len(self._numbers)
+            self._has_unplaced_text |= min(place) < 0
+            self._part_numbers[place] = len(self._part_numbers)
             self._parts.append(_OutputPart())
-        return self._numbers[place]
+        return self._part_numbers[place]
 
     def _numbers_in_order(self) -> list[int]:
         """The numbers of the parts that have a text, in the order of the output."""
-        return [number for _, number in sorted(self._numbers.items()) if self._parts[number].text]
+        return [number for _, number in sorted(self._part_numbers.items()) if self._parts[number].text]
 
     def _note_response(self, event: object) -> bool:
         """Compare the texts of the response in an event with the parts, and record contradictions.
 
         The texts are compared by order, not by index. Returns whether the event has a response with texts.
         """
-        texts = _texts(get(event, "response"))
+        texts = _texts(get_field(event, "response"))
         for place, _ in texts:
-            self._number(place)
+            self._number_part(place)
         if texts:
             whole_texts = [join_surrogates(text) for _, text in texts]
-            self._response = self._response or whole_texts
-            self._builder.inconsistent |= whole_texts != self._response
+            self._response_texts = self._response_texts or whole_texts
+            self._builder.inconsistent |= whole_texts != self._response_texts
             self._contradicts_itself |= whole_texts != [
                 self._parts[number].joined_pieces for number in self._numbers_in_order()
             ]
@@ -413,13 +413,13 @@ class ResponsesDecoder:
             """The new text at a place: the next piece, or the whole text of the part there."""
             if not text:
                 return text
-            return next(remaining_pieces) if is_piece else whole_texts.get(self._numbers[place], text)
+            return next(remaining_pieces) if is_piece else whole_texts.get(self._part_numbers[place], text)
 
-        edited = walk(event, edit)
-        response = get(event, "response")
+        edited = edit_event_texts(event, edit)
+        response = get_field(event, "response")
         if response is None:
             return edited
-        return put(edited, "response", _replace_texts(response, whole_texts, self._numbers_in_order()))
+        return with_field(edited, "response", _replace_texts(response, whole_texts, self._numbers_in_order()))
 
 
 decoder = ResponsesDecoder
@@ -432,15 +432,15 @@ def opens_answer(event: object) -> bool:
     """
     kind = kind_of(event)
     if kind in BEGINNING:
-        return not has_content(get(get(event, "response"), "output"))
+        return not has_content(get_field(get_field(event, "response"), "output"))
     if kind in ITEM:
-        item = get(event, "item")
-        begins_message = kind == ITEM[0] and kind_of(item) == "message" and not has_content(get(item, "content"))
+        item = get_field(event, "item")
+        begins_message = kind == ITEM[0] and kind_of(item) == "message" and not has_content(get_field(item, "content"))
         return begins_message or kind_of(item) == "reasoning"
     if kind in PART:
-        part = get(event, "part")
+        part = get_field(event, "part")
         begins_text = kind == PART[0] and kind_of(part) == "output_text"
-        is_empty = not any(has_content(get(part, name)) for name in ("text", *_POINTERS))
+        is_empty = not any(has_content(get_field(part, name)) for name in ("text", *_POINTERS))
         return (begins_text and is_empty) or kind_of(part) == "reasoning_text"
     return kind == _KEEPALIVE or kind.startswith("response.reasoning")
 
@@ -453,8 +453,8 @@ def _whole_items(delivered: Iterable[object]) -> list[object] | None:
     for event in delivered:
         if kind_of(event) not in ITEM:
             continue
-        last_index = get(event, "output_index")
-        items[last_index] = get(event, "item")
+        last_index = get_field(event, "output_index")
+        items[last_index] = get_field(event, "item")
         if kind_of(event) == ITEM_DONE:
             open_indices.discard(last_index)
         else:
@@ -467,11 +467,11 @@ def _whole_items(delivered: Iterable[object]) -> list[object] | None:
 
 def _empty_delta(event: object, number: object) -> object:
     """A delta that adds nothing to the part that an event belongs to; None if it belongs to no text or reasoning."""
-    kind = f"response.{kind_of(get(event, 'part'))}" if kind_of(event) in PART else kind_of(event)
+    kind = f"response.{kind_of(get_field(event, 'part'))}" if kind_of(event) in PART else kind_of(event)
     delta = next((delta for beginning, delta in _DELTAS.items() if kind.startswith(beginning)), None)
     if delta is None:
         return None
-    places = {name: get(event, name) for name in _PLACES if get(event, name) is not None}
+    places = {name: get_field(event, name) for name in _PLACE_FIELDS if get_field(event, name) is not None}
     types = _litellm_types()
     if delta == DELTA:
         type_ = types.ResponsesAPIStreamEvents.OUTPUT_TEXT_DELTA
@@ -489,7 +489,7 @@ def _texts(response: object) -> list[tuple[TextPlace, str]]:
             texts.append((place, text))
         return text
 
-    walk_response(response, note)
+    edit_response_texts(response, note)
     return texts
 
 
@@ -501,74 +501,74 @@ def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable
         # empty texts have no number
         return texts.get(next(remaining_numbers, -1), text) if text else text
 
-    return walk_response(response, edit) if texts else response
+    return edit_response_texts(response, edit) if texts else response
 
 
 def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
     """The conversation in this request; items without a role (calls, their outputs, reasoning) are left out."""
     items = data.get("input")
     messages = [{"role": "user", "content": items}] if isinstance(items, str) else items
-    with_role = [message for message in messages if get(message, "role")] if isinstance(messages, list) else []
-    return base.system_turn(data.get("instructions")) + base.turns(with_role)
+    with_role = [message for message in messages if get_field(message, "role")] if isinstance(messages, list) else []
+    return base.make_system_turn(data.get("instructions")) + base.read_turns(with_role)
 
 
-def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
+def _record_response(builder: ChoiceBuilder, response: object) -> None:
     """Record the finish reason of a whole response and what its items are."""
-    status = get(response, "status")
-    details = get(get(response, "incomplete_details"), "reason")
+    status = get_field(response, "status")
+    details = get_field(get_field(response, "incomplete_details"), "reason")
     reason = details if status == "incomplete" and details else status
     builder.finish_reason = str(reason) if reason else None
-    builder.annotations |= has_citations(get(response, "provider_specific_fields"))
-    builder.read_fields(fields_beside(response, _usual_fields()))
+    builder.annotations |= has_citations(get_field(response, "provider_specific_fields"))
+    builder.note_unusual_fields(list_unusual_fields(response, _usual_fields()))
     # On the wire, `output_text` would be a second copy of the text that is not edited; LiteLLM's own property is not
     # meant.
     fields = response if isinstance(response, dict) else getattr(response, "model_extra", None)
     builder.inconsistent |= has_content((fields or {}).get("output_text"))
-    for item in as_list(get(response, "output")):
-        _absorb_item(builder, item)
+    for item in as_list(get_field(response, "output")):
+        _record_item(builder, item)
 
 
-def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
+def _record_event(builder: ChoiceBuilder, event: object) -> None:
     """Record what an event says about the answer besides its text."""
     kind = kind_of(event)
     if kind in TERMINAL:
-        _absorb_response(builder, get(event, "response"))
+        _record_response(builder, get_field(event, "response"))
     elif kind in ITEM:
-        _absorb_item(builder, get(event, "item"))
+        _record_item(builder, get_field(event, "item"))
     elif kind in PART:
-        _absorb_part(builder, get(event, "part"))
+        _record_part(builder, get_field(event, "part"))
     elif kind == _ERROR:
         builder.finish_reason = "error"
     if kind in _REFUSAL:
         is_piece = kind == _REFUSAL[0]
-        builder.add_refusal(get(event, "delta" if is_piece else "refusal"), piece=is_piece)
+        builder.add_refusal(get_field(event, "delta" if is_piece else "refusal"), piece=is_piece)
     builder.annotations |= kind == _ANNOTATION
-    builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get(event, "logprobs"))
+    builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get_field(event, "logprobs"))
 
 
-def _absorb_item(builder: ChoiceBuilder, item: object) -> None:
+def _record_item(builder: ChoiceBuilder, item: object) -> None:
     """Record of what kind an item of the response is, and what the parts of a message hold."""
     kind = kind_of(item)
     if kind == "message":
-        builder.read_fields(fields_beside(item))
-        for part in as_list(get(item, "content")):
-            _absorb_part(builder, part)
-    elif kind in _CALLS:
+        builder.note_unusual_fields(list_unusual_fields(item))
+        for part in as_list(get_field(item, "content")):
+            _record_part(builder, part)
+    elif kind in _CLIENT_CALLS:
         builder.tool_calls = True
-    elif kind not in _BESIDE:
+    elif kind not in _ITEMS_BESIDE_ANSWERS:
         builder.non_text = True
 
 
-def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
+def _record_part(builder: ChoiceBuilder, part: object) -> None:
     """Record what a part of a message holds besides text."""
-    kind = get(part, "type")
+    kind = get_field(part, "type")
     if kind == "output_text":
-        builder.read_fields(fields_beside(part, _usual_fields()))
-        builder.annotations |= has_content(get(part, "annotations"))
-        builder.logprobs |= has_content(get(part, "logprobs"))
+        builder.note_unusual_fields(list_unusual_fields(part, _usual_fields()))
+        builder.annotations |= has_content(get_field(part, "annotations"))
+        builder.logprobs |= has_content(get_field(part, "logprobs"))
     elif kind == "refusal":
         builder.refusal = True
-        builder.add_refusal(get(part, "refusal"), piece=False)
+        builder.add_refusal(get_field(part, "refusal"), piece=False)
     # the reasoning is read elsewhere (reasoning.py) and never edited
     elif kind != "reasoning_text":
         builder.non_text = True

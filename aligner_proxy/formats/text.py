@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aligner_proxy.formats import chat
-from aligner_proxy.formats.base import ChoiceBuilder, RequestedForm, turn
+from aligner_proxy.formats.base import ChoiceBuilder, RequestedForm, make_turn
 from aligner_proxy.types import Exchange
 
 
@@ -38,7 +38,9 @@ def _exchange(
     """The exchange of the choice at `index`; one without a usable prompt counts as non-text."""
     prompt = _prompt(data, index)
     builder.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
-    return builder.exchange(data, index, (turn("user", prompt),) if prompt is not None else (), response, form)
+    return builder.make_exchange(
+        data, index, (make_turn("user", prompt),) if prompt is not None else (), response, form
+    )
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:

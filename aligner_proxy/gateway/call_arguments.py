@@ -17,7 +17,7 @@ from typing import Any
 from aligner_proxy import formats
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
-from aligner_proxy.formats.base import no_store
+from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.calls import CallText, Place, SafeCalls, arguments_schema, find_tool, has_grammar
 from aligner_proxy.formats.side_text import has_prose, has_prose_outside_literals, prose_literals
 from aligner_proxy.gateway import metrics, second_copies
@@ -126,7 +126,7 @@ class CallArguments:
         if not selected or self.state.policy.tool_arguments is not SideTreatment.CORRECT:
             return
         corrector = self._corrector_of(correcting_state(self.state, SideKind.TOOL_ARGUMENTS))
-        is_unstored = no_store(self.data, source)
+        is_unstored = is_storing_forbidden(self.data, source)
         exchanges = [
             self._make_exchange(len(self._outcomes) + number, call, unstored=is_unstored)
             for number, call in enumerate(selected)

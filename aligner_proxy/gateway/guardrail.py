@@ -29,7 +29,7 @@ from aligner_proxy.audit.writer import load_redaction, make_audit_writers
 from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter
 from aligner_proxy.errors import AlignerProxyError, ClientGone, CopyStays, NotPutIn
 from aligner_proxy.formats import json_body, sse
-from aligner_proxy.formats.base import is_plain
+from aligner_proxy.formats.base import holds_only_answer
 from aligner_proxy.gateway import (
     body_limits,
     client_keys,
@@ -353,7 +353,7 @@ class AlignerGuardrail(CustomGuardrail):
             return response
         try:
             edited = wire.apply(response, outcomes, exchanges)
-            if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
+            if edited is response or holds_only_answer(edited, [outcome.text or "" for outcome in outcomes]):
                 return edited
             texts = await second_copies.compare_answers(exchanges, outcomes)
             # in a thread, because a body may hold thousands of citations

@@ -17,7 +17,7 @@ from litellm.proxy._types import ProxyException
 
 from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter, start_task
 from aligner_proxy.errors import ClientGone
-from aligner_proxy.formats.base import no_store
+from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.incoming import IncomingText, incoming_texts
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.choice_corrector import RETRY_AFTER_S
@@ -101,7 +101,7 @@ class IncomingTexts:
     async def _judge(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
         """Judge texts; return those that were flagged or could not be judged, and note them for the header."""
         await self._state.wait_for_selection()
-        unstored = no_store(self._data)
+        unstored = is_storing_forbidden(self._data)
         outcomes = await asyncio.gather(*(self._score(text, unstored=unstored) for text in texts))
         doubtful_texts = [
             _DoubtfulText(text, outcome)

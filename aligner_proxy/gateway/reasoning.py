@@ -15,7 +15,7 @@ from typing import Any
 from aligner_proxy import formats
 from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.formats.base import no_store
+from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.reasoning import SafeReasoning, SafeReasoningStream
 from aligner_proxy.gateway import metrics, side_texts
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -119,7 +119,7 @@ class Reasoning:
 
         `source` is the response or stream, with which LiteLLM stores the upstream's headers.
         """
-        unstored = no_store(self._data, source)
+        unstored = is_storing_forbidden(self._data, source)
         exchanges = [
             make_side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
         ]

@@ -24,7 +24,7 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from aligner_proxy.concurrency import ErrorTranslation
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import is_stored_answer, wire
-from aligner_proxy.formats.base import metadata_buckets, request_headers, system_turn, turns
+from aligner_proxy.formats.base import make_system_turn, metadata_buckets, read_turns, request_headers
 from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import PolicySource
@@ -236,8 +236,8 @@ def decode_header(header: str) -> str:
 
 def _system_prompt(data: Mapping[str, Any]) -> str:
     """The system prompt, in the fields of any endpoint."""
-    own_fields = (*system_turn(data.get("instructions")), *system_turn(data.get("system")))
-    in_messages = (*turns(data.get("messages"), _SYSTEM_ROLES), *turns(data.get("input"), _SYSTEM_ROLES))
+    own_fields = (*make_system_turn(data.get("instructions")), *make_system_turn(data.get("system")))
+    in_messages = (*read_turns(data.get("messages"), _SYSTEM_ROLES), *read_turns(data.get("input"), _SYSTEM_ROLES))
     return "\n".join([turn.content for turn in (*own_fields, *in_messages)])
 
 

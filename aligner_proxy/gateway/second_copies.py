@@ -15,7 +15,7 @@ from aligner_proxy import formats
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats import copies, sse
-from aligner_proxy.formats.base import corrected_texts, is_plain
+from aligner_proxy.formats.base import corrected_texts, holds_only_answer
 from aligner_proxy.formats.copies import RemovedText
 from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import SideText, SideTextReader, side_strings
@@ -132,7 +132,7 @@ class StreamCopies:
 
     def read(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
-        if not is_plain(event_value(sse.as_frame(item)), own_texts):
+        if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
             call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
 
     def clean(
@@ -145,7 +145,7 @@ class StreamCopies:
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
-        if is_plain(value, own_texts):
+        if holds_only_answer(value, own_texts):
             return item
         if self._echoed is None:
             self._echoed = echoed_texts(self._data)

@@ -30,7 +30,7 @@ from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import corrected_texts, no_store
+from aligner_proxy.formats.base import corrected_texts, is_storing_forbidden
 from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose
 from aligner_proxy.formats.think_tags import DividedText, remove_tags
@@ -175,7 +175,7 @@ class SideTextJudge:
     async def score(self, kind: SideKind, text: str) -> Outcome:
         """The outcome of a side text of this kind, scored as an answer."""
         corrector = self.corrector_of(scoring_state(self.state, kind))
-        is_unstored = no_store(self.data, self.source)
+        is_unstored = is_storing_forbidden(self.data, self.source)
         return await corrector.correct_one(make_side_exchange(self.opening, 0, text, no_store=is_unstored))
 
 

@@ -23,7 +23,7 @@ from typing import Any, Generic
 from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent, no_store
+from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent, is_storing_forbidden
 from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -178,7 +178,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         """Keep the upstream's stream, and note whether its headers forbid to store the answer."""
         self._source = source
         # LiteLLM may store the upstream's headers only with the stream, not with its items.
-        self._decoder.is_unstored = no_store(self._request.data, source)
+        self._decoder.is_unstored = is_storing_forbidden(self._request.data, source)
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items in order, with heartbeats while nothing can be delivered."""
