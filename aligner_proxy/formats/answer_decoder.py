@@ -60,10 +60,10 @@ class AnswerDecoder(SafeDecoder):
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that are complete and decided."""
-        return self._pass_events(super().feed(item))
+        return self._sort_events(super().feed(item))
 
     def flush(self) -> list[StreamEvent]:
-        events = self._pass_events(super().flush())
+        events = self._sort_events(super().flush())
         self._end_undecided()
         return [*events, *self._take_decided()]
 
@@ -80,7 +80,7 @@ class AnswerDecoder(SafeDecoder):
         reader = None if exchange.answer is None else self._readers.get(exchange.index)
         return divide_exchange(exchange, None if reader is None else reader.reasoning_end)
 
-    def _pass_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    def _sort_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
         """Read events; return those that are decided, with waiting ones before them, and let the others wait."""
         ready: list[StreamEvent] = []
         for event in events:

@@ -67,7 +67,9 @@ def write_body(edited: Any, body: Any) -> Any:
 def _read_choice(choice: dict[str, Any]) -> Any:
     """The object of LiteLLM for a choice of a chat completion, and for its message."""
     message = choice.get("message")
-    return _fill(Choices, choice | ({"message": _fill(Message, message)} if isinstance(message, dict) else {}))
+    if isinstance(message, dict):
+        choice = {**choice, "message": _fill(Message, message)}
+    return _fill(Choices, choice)
 
 
 def _read_text_choice(choice: dict[str, Any]) -> Any:

@@ -44,7 +44,7 @@ BEGINNING = ("response.created", "response.queued", "response.in_progress")
 TextPlace = tuple[int, int]
 """(output index, content index) of a text; -1 for an index that the upstream omits."""
 Edit = Callable[[TextPlace, str, bool], str]
-"""Maps the place of a text, the text, and whether it is only a piece, to the new text."""
+"""Called with the place of a text, the text, and whether it is only a piece of one; returns the new text."""
 _REFUSAL = ("response.refusal.delta", "response.refusal.done")
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
@@ -209,7 +209,8 @@ class _OutputPart:
         whole = join_surrogates(whole)
         if self.whole is None:
             self.whole = whole
-        self.agrees &= whole == self.whole
+        elif whole != self.whole:
+            self.agrees = False
         return self.agrees and whole == self.joined_pieces
 
     @property
@@ -267,12 +268,17 @@ class ResponsesDecoder:
 
         def note(place: TextPlace, text: str, is_piece: bool) -> str:
             """Record a text of the event, and return it unchanged."""
-            if text and is_piece:
-                pieces.append((self._number_part(place), text))
-                self._parts[pieces[-1][0]].pieces.append(text)
-            elif text:
-                repeated_texts.append(self._number_part(place))
-                self._contradicts_itself |= not self._parts[repeated_texts[-1]].add_whole_text(text)
+            if not text:
+                return text
+            number = self._number_part(place)
+            part = self._parts[number]
+            if is_piece:
+                pieces.append((number, text))
+                part.pieces.append(text)
+            else:
+                repeated_texts.append(number)
+                if not part.add_whole_text(text):
+                    self._contradicts_itself = True
             return text
 
         edit_event_texts(item, note)
@@ -318,13 +324,13 @@ class ResponsesDecoder:
         texts = {number: self._parts[number].text for number in self._numbers_in_order()}
         parts = [self._parts[number] for number in texts]
         # a part may have come only in pieces, without a whole text, or only as a whole text
-        agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
+        parts_agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
         # not every stream ends with the whole response
-        agree &= self._response_texts in (None, list(texts.values()))
+        response_agrees = self._response_texts in (None, list(texts.values()))
         builder = replace(
             self._builder,
             finish_reason=self._builder.finish_reason if self._is_complete else "error",
-            inconsistent=self._builder.inconsistent or not agree,
+            inconsistent=self._builder.inconsistent or not (parts_agree and response_agrees),
         )
         return builder.make_exchanges(self._data, texts, self._turns, None)
 
