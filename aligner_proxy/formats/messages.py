@@ -158,10 +158,11 @@ class MessagesDecoder:
         return {"type": "ping"} if isinstance(delivered[-1], Mapping) else _PING
 
     def _read_frame(self, frame: sse.EventFrame) -> StreamEvent:
-        """Add the text of a frame's event to its block; return the event with its texts."""
-        self._builder.inconsistent |= frame.broken
+        """The event of a frame with its texts; raises `Unreadable` for an answer in the form of another endpoint."""
+        if frame.broken:
+            self._builder.inconsistent = True
+            self._has_events = True
         event = frame.event
-        self._has_events |= frame.broken
         if not event:
             # an event may be cut off, and is then no JSON
             if not isinstance(frame.item, bytes) or frame.item.lstrip().startswith((b"{", b"[")):
@@ -171,9 +172,20 @@ class MessagesDecoder:
             raise_if_answer(event)
         self._has_events = True
         _record_event(self._builder, event, self._begun_blocks)
+        return StreamEvent(
+            frame.item,
+            self._read_pieces(event),
+            (),
+            self._find_ended_texts(event),
+            _rewrite_event,
+            block=self._update_block(event),
+        )
+
+    def _read_pieces(self, event: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+        """Add the piece of text in an event, if it has one, to its block; return it with the number of its text."""
         pieces: list[tuple[int, str]] = []
 
-        def note(block: int, piece: str) -> str:
+        def note_piece(block: int, piece: str) -> str:
             """Record a piece of a block's text, and return it unchanged."""
             if piece:
                 number = self._number_text(block)
@@ -181,10 +193,8 @@ class MessagesDecoder:
                 self._texts[number].append(piece)
             return piece
 
-        _edit_text(event, note)
-        return StreamEvent(
-            frame.item, tuple(pieces), (), self._ended_texts(event), _rewrite_event, block=self._update_block(event)
-        )
+        _edit_text(event, note_piece)
+        return tuple(pieces)
 
     def _update_block(self, event: Mapping[str, Any]) -> ContentBlock | None:
         """Update the block that an event belongs to, and return it; None if the event belongs to no block."""
@@ -209,7 +219,7 @@ class MessagesDecoder:
             self._texts.append(GrowingText())
         return self._numbers[block]
 
-    def _ended_texts(self, event: Mapping[str, Any]) -> tuple[int, ...]:
+    def _find_ended_texts(self, event: Mapping[str, Any]) -> tuple[int, ...]:
         """Numbers of the texts that this event ends: of one text if a block ends, of all if the message ends."""
         kind = event.get("type")
         if kind in ("message_delta", "message_stop", "error"):

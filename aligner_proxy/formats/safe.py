@@ -110,8 +110,8 @@ class SafeDecoder:
         # dicts are never held back, so only bytes can be lost
         if self._pending or isinstance(item, bytes | str):
             self._pending += _to_bytes(item)
-            # what the decoder returned as events is no longer pending
-            del self._pending[: sum(len(_to_bytes(event.item)) for event in events)]
+            returned_bytes = sum(len(_to_bytes(event.item)) for event in events)
+            del self._pending[:returned_bytes]
         return self._join_halves(events)
 
     def flush(self) -> list[StreamEvent]:

@@ -16,7 +16,7 @@ from aligner_proxy.errors import Unreadable
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
-_DATA = re.compile(r"[ \t]*data:", re.IGNORECASE)
+_DATA_START = re.compile(r"[ \t]*data:", re.IGNORECASE)
 """Start of a data line. The standard requires lower case and no space before it; some readers accept either."""
 _FIELDS = ("event", "id", "retry", "")
 """Fields other than data; a comment has an empty name."""
@@ -187,11 +187,14 @@ def split_frame(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
     data: list[str] = []
     others: list[tuple[str, str]] = []
     for line in _LINE.findall(frame_text):
-        if match := _DATA.match(line):
+        match = _DATA_START.match(line)
+        name, _, value = line.partition(":")
+        if match is not None:
             data.append(line[match.end() :].strip())
+        elif name in _FIELDS and line.strip():
+            others.append((name, value.strip()))
         elif line.strip():
-            name, _, value = line.partition(":")
-            others.append((name, value.strip()) if name in _FIELDS else ("", line.strip()))
+            others.append(("", line.strip()))
     return "\n".join(data), others
 
 
@@ -201,7 +204,7 @@ def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
     data = json.dumps(event, ensure_ascii=raw.isascii())
     lines: list[str] = []
     for line in _LINE.findall(raw.decode()):
-        if not _DATA.match(line):
+        if not _DATA_START.match(line):
             lines.append(line)
         elif data:
             lines.append(f"data: {data}{line[len(line.rstrip()) :]}")

@@ -96,9 +96,10 @@ class RemoteFrame:
             self.template, self.conversation_text, replace(answer, text=veil_controls(answer.text)), self.objectives
         )
 
-    def division(self, segments: Sequence[structure.Segment]) -> Division:
+    def divide_answer(self, segments: Sequence[structure.Segment]) -> Division:
         """Divide an answer into parts that should fit; an empty last segment means the end of the answer."""
-        division = Division(ByteRuler(), self.answer_tokens, [segment for segment in segments if segment.text])
+        texts = [segment for segment in segments if segment.text]
+        division = Division(ByteRuler(), self.answer_tokens, texts)
         if segments and not segments[-1].text:
             division.add_end()
         return division
@@ -146,7 +147,7 @@ class CompletionsAligner:
         With `score_only` one completion is requested and the answer is left unchanged.
         """
         frame = make_frame(request, self._template, window)
-        division = frame.division(structure.split(request.answer))
+        division = frame.divide_answer(structure.split(request.answer))
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
         for part in division.parts:
@@ -179,7 +180,7 @@ class CompletionsAligner:
         may stay.
         """
         frame = make_frame(request, self._template, window)
-        division = frame.division(pieces)
+        division = frame.divide_answer(pieces)
         piece_flags: list[bool] = []
         for number, flag in enumerate(flags):
             # a very long segment is several pieces of the division, which all have its flag

@@ -289,9 +289,9 @@ class CallStream:
         Of a corrected call the first piece becomes all of the new arguments, and the other pieces become empty.
         """
         if not call.is_piece:
-            return self._calls.new_text(call)
+            return self._calls.find_new_text(call)
         arguments = self._whole_arguments.get(call.place, "")
-        new_arguments = self._calls.new_text(replace(call, text=arguments))
+        new_arguments = self._calls.find_new_text(replace(call, text=arguments))
         if not call.text or new_arguments == arguments:
             return call.text
         if call.place in self._filled_places:
