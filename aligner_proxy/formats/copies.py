@@ -79,9 +79,9 @@ def normalize(text: str) -> str:
 class Grams:
     """Hashes of short stretches (grams) of texts, by which most longer stretches are seen not to occur in the texts."""
 
-    _CHARS = 12
+    _LENGTH = 12
     """Length of a stretch (gram)."""
-    _EVERY = 5
+    _STEP = 5
     """A gram begins at every fifth character, so that each stretch of sixteen holds a whole one."""
 
     def __init__(self) -> None:
@@ -89,16 +89,17 @@ class Grams:
 
     def add(self, text: str, start: int) -> None:
         """Add the grams of a text that reach beyond `start`, where the text ended when it was added last."""
-        first = max(0, start - self._CHARS) // self._EVERY * self._EVERY
-        places = range(first, len(text) - self._CHARS + 1, self._EVERY)
-        self._hashes.update(hash(text[place : place + self._CHARS]) for place in places)
+        # the last multiple of `_STEP` before the grams that were too long for the text of then
+        first = max(0, start - self._LENGTH) // self._STEP * self._STEP
+        gram_starts = range(first, len(text) - self._LENGTH + 1, self._STEP)
+        self._hashes.update(hash(text[gram_start : gram_start + self._LENGTH]) for gram_start in gram_starts)
 
     def may_hold(self, stretch: str) -> bool:
         """Whether a stretch may occur in the texts; always True for one that is too short to tell."""
-        if len(stretch) < self._CHARS + self._EVERY - 1:
+        if len(stretch) < self._LENGTH + self._STEP - 1:
             return True
         # wherever the stretch stands, one of its first five grams begins at a place where grams were taken
-        return any(hash(stretch[place : place + self._CHARS]) in self._hashes for place in range(self._EVERY))
+        return any(hash(stretch[offset : offset + self._LENGTH]) in self._hashes for offset in range(self._STEP))
 
 
 @dataclass(slots=True)

@@ -123,7 +123,8 @@ class MessagesDecoder:
 
     def exchange(self, index: int) -> Exchange:
         """The exchange of a block with its text so far."""
-        builder = replace(self._builder, pieces=self._texts[index] if self._texts else GrowingText())
+        pieces = self._texts[index] if self._texts else GrowingText()
+        builder = replace(self._builder, pieces=pieces)
         return builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     def exchange_without_text(self, index: int) -> Exchange:

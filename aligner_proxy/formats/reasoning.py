@@ -430,9 +430,10 @@ def _item_reasoning(item: object) -> str:
     if kind_of(item) != _REASONING:
         return ""
     for name in ("summary", "content"):
-        texts = [text for part in as_list(get_field(item, name)) if isinstance(text := get_field(part, "text"), str)]
-        if texts:
-            return _BETWEEN.join(texts)
+        texts = [get_field(part, "text") for part in as_list(get_field(item, name))]
+        strings = [text for text in texts if isinstance(text, str)]
+        if strings:
+            return _BETWEEN.join(strings)
     return ""
 
 

@@ -537,9 +537,9 @@ def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
 
 def _record_response(builder: ChoiceBuilder, response: object) -> None:
     """Record the finish reason of a whole response and what its items are."""
-    status = get_field(response, "status")
-    details = get_field(get_field(response, "incomplete_details"), "reason")
-    reason = details if status == "incomplete" and details else status
+    reason = get_field(response, "status")
+    if reason == "incomplete":
+        reason = get_field(get_field(response, "incomplete_details"), "reason") or reason
     builder.finish_reason = str(reason) if reason else None
     builder.annotations |= has_citations(get_field(response, "provider_specific_fields"))
     builder.note_unusual_fields(list_unusual_fields(response, _usual_fields()))

@@ -96,7 +96,7 @@ class RemoteFrame:
             self.template, self.conversation_text, replace(answer, text=veil_controls(answer.text)), self.objectives
         )
 
-    def divide_answer(self, segments: Sequence[structure.Segment]) -> Division:
+    def division(self, segments: Sequence[structure.Segment]) -> Division:
         """Divide an answer into parts that should fit; an empty last segment means the end of the answer."""
         texts = [segment for segment in segments if segment.text]
         division = Division(ByteRuler(), self.answer_tokens, texts)
@@ -147,7 +147,7 @@ class CompletionsAligner:
         With `score_only` one completion is requested and the answer is left unchanged.
         """
         frame = make_frame(request, self._template, window)
-        division = frame.divide_answer(structure.split(request.answer))
+        division = frame.division(structure.split(request.answer))
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
         for part in division.parts:
@@ -180,7 +180,7 @@ class CompletionsAligner:
         may stay.
         """
         frame = make_frame(request, self._template, window)
-        division = frame.divide_answer(pieces)
+        division = frame.division(pieces)
         piece_flags: list[bool] = []
         for number, flag in enumerate(flags):
             # a very long segment is several pieces of the division, which all have its flag
@@ -244,6 +244,7 @@ class CompletionsAligner:
             judging: list[Correction] = []
 
             async def judge_edit(hole: splice.Hole, text: str) -> str:
+                """The sentences of a replacement that the scorer does not flag in their place; notes its cost."""
                 passed_text, cost = await _judge_in_place(request, scorer, hole, text)
                 judging.append(cost)
                 return passed_text

@@ -253,7 +253,7 @@ class CallStream:
         if not self._calls.has_edits:
             # what cannot be read here cannot be read by the judge of the texts beside the answer, either
             with contextlib.suppress(NotPutIn):
-                self._calls.copies.read(event.original, event.own_texts)
+                self._calls.copies.remember(event.original, event.own_texts)
             return event.original
         item = self._put_in_arguments_if_possible(event)
         try:
@@ -301,6 +301,6 @@ class CallStream:
 
     def _remove_copies(self, item: Any, event: _WaitingEvent) -> object:
         """The item without copies of what was removed from calls, or `NOTHING`; raises `CopyStays` or `NotPutIn`."""
-        cleaned = self._calls.copies.clean(item, event.own_texts, event.own_texts, edited=False)
-        self._calls.copies.check()
+        cleaned = self._calls.copies.remove_copies(item, event.own_texts, event.own_texts, edited=False)
+        self._calls.copies.check_remembered()
         return cleaned
