@@ -188,7 +188,7 @@ class ModelGroup:
             circuit.begin_probe()
             return True
         if circuit.state is not State.CLOSED:
-            raise BreakerOpen("the model group did not answer lately", max(0.0, circuit.until - now))
+            raise BreakerOpen("the model group did not answer lately", max(0.0, circuit.paused_until - now))
         return False
 
     def _note_error(self, error: CorrectionError, circuit: Circuit) -> bool | None:

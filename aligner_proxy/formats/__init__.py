@@ -68,6 +68,7 @@ def calls(route: str | None) -> SafeCalls | None:
 
 
 def _find_format(route: str | None, formats: Iterable[tuple[re.Pattern[str], _Format]]) -> _Format | None:
+    """The format whose pattern matches a route; None if none does."""
     path = _strip_line_break(route)
     for pattern, format_ in formats:
         if pattern.fullmatch(path):
@@ -92,7 +93,10 @@ def count_choices(response: object) -> int:
     return len(answers) if isinstance(answers, list) and answers else 1
 
 
-_CHAT_WIRE, _TEXT_WIRE, _RESPONSES_WIRE, _MESSAGES_WIRE = map(SafeFormat, (chat, text, responses, messages))
+_CHAT_WIRE = SafeFormat(chat)
+_TEXT_WIRE = SafeFormat(text)
+_RESPONSES_WIRE = SafeFormat(responses)
+_MESSAGES_WIRE = SafeFormat(messages)
 _WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
     (_CHAT, _CHAT_WIRE),
     (_TEXT, _TEXT_WIRE),

@@ -60,10 +60,10 @@ class AnswerDecoder(SafeDecoder):
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that are complete and decided."""
-        return self._pass_events(super().feed(item))
+        return self._sort_events(super().feed(item))
 
     def flush(self) -> list[StreamEvent]:
-        events = self._pass_events(super().flush())
+        events = self._sort_events(super().flush())
         self._end_undecided()
         return [*events, *self._take_decided()]
 
@@ -80,7 +80,7 @@ class AnswerDecoder(SafeDecoder):
         reader = None if exchange.answer is None else self._readers.get(exchange.index)
         return divide_exchange(exchange, None if reader is None else reader.reasoning_end)
 
-    def _pass_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    def _sort_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
         """Read events; return those that are decided, with waiting ones before them, and let the others wait."""
         ready: list[StreamEvent] = []
         for event in events:
@@ -124,15 +124,14 @@ class AnswerDecoder(SafeDecoder):
     def _divide_event(self, event: StreamEvent, read_pieces: Sequence[_ReadPiece]) -> StreamEvent:
         """Reduce the texts of an event to the answers in them, in place; unchanged if none begins with reasoning."""
         pieces = [piece.divide() for piece in read_pieces]
-        whole_texts = {index: text for index in event.repeated_texts if (text := self._divide_whole(index)) is not None}
-        if event.rewrite is None or not (whole_texts or any(piece.tagged_reasoning for piece in pieces)):
+        divided_wholes = {index: self._divide_whole(index) for index in event.repeated_texts}
+        whole_texts = {index: text for index, text in divided_wholes.items() if text is not None}
+        has_reasoning = bool(whole_texts) or any(piece.tagged_reasoning for piece in pieces)
+        if event.rewrite is None or not has_reasoning:
             return event
         if self.drops:
-            answers = {index: text.answer for index, text in whole_texts.items()}
             try:
-                event.item = call_or_raise(
-                    NotPutIn, event.rewrite, event.item, [piece.answer for piece in pieces], answers
-                )
+                event.item = _drop_reasoning(event.rewrite, event.item, pieces, whole_texts)
             except NotPutIn as error:
                 self.fault = self.fault or str(error)
                 return event
@@ -153,6 +152,15 @@ class AnswerDecoder(SafeDecoder):
         else:
             exchanges = [self.exchange(index)] if reader.reasoning_end else []
         return next((DividedText.from_exchange(each) for each in exchanges if each.tagged_reasoning), None)
+
+
+def _drop_reasoning(
+    rewrite: Rewrite, item: object, pieces: Sequence[DividedText], whole_texts: Mapping[int, DividedText]
+) -> object:
+    """A copy of an event in which only the answers of its texts remain; raises `NotPutIn`."""
+    answers = [piece.answer for piece in pieces]
+    whole_answers = {index: text.answer for index, text in whole_texts.items()}
+    return call_or_raise(NotPutIn, rewrite, item, answers, whole_answers)
 
 
 def _rewrite_answers(

@@ -57,8 +57,12 @@ def _begins_structure(data: Mapping[str, Any]) -> bool:
 def _find_answer_prefill(data: Mapping[str, Any]) -> str:
     """The beginning of the answer, if the request gives it as its last turn, by the assistant; else an empty text."""
     turns = data.get("messages") or data.get("input")
-    last = turns[-1] if turns and isinstance(turns, (list, tuple)) else None
-    return _content_text(last.get("content")) if isinstance(last, Mapping) and last.get("role") == "assistant" else ""
+    if not turns or not isinstance(turns, list | tuple):
+        return ""
+    last = turns[-1]
+    if not isinstance(last, Mapping) or last.get("role") != "assistant":
+        return ""
+    return _content_text(last.get("content"))
 
 
 def _asks_for_middle(data: Mapping[str, Any]) -> bool:

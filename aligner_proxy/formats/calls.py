@@ -234,9 +234,13 @@ def _offered_tools(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def arguments_schema(tool: Mapping[str, Any] | None) -> str | None:
     """The JSON schema of a tool's arguments as text; None without one, "false" (nothing meets it) if it is invalid."""
-    schema = next((tool[name] for name in ("parameters", "input_schema") if tool and tool.get(name)), None)
+    if tool is None:
+        return None
+    schema = tool.get("parameters") or tool.get("input_schema")
+    if not schema:
+        return None
     try:
-        return None if schema is None else json.dumps(schema)
+        return json.dumps(schema)
     except (TypeError, ValueError):
         return "false"
 

@@ -272,9 +272,9 @@ def _find_content(choice: Any) -> tuple[str | None, object]:
     """
     fields = fields_by_name(choice, _CHOICE_FIELDS)
     for name in _BODIES:
-        if (body := fields.get(name)) is not None and (
-            content := fields_by_name(body, _CONTENT).get("content")
-        ) is not None:
+        body = fields.get(name)
+        content = None if body is None else fields_by_name(body, _CONTENT).get("content")
+        if content is not None:
             return name, content
     return None, fields.get("text")
 
@@ -287,7 +287,7 @@ def _with_content(body: Any, text: str) -> Any:
         copy.annotations = None
     fields = getattr(copy, "provider_specific_fields", None) or {}
     if has_citations(fields):
-        copy.provider_specific_fields = {k: v for k, v in fields.items() if k not in CITATIONS}
+        copy.provider_specific_fields = {name: value for name, value in fields.items() if name not in CITATIONS}
     return copy
 
 

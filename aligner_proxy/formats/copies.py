@@ -79,9 +79,9 @@ def normalize(text: str) -> str:
 class Grams:
     """Hashes of short stretches (grams) of texts, by which most longer stretches are seen not to occur in the texts."""
 
-    _CHARS = 12
+    _LENGTH = 12
     """Length of a stretch (gram)."""
-    _EVERY = 5
+    _STEP = 5
     """A gram begins at every fifth character, so that each stretch of sixteen holds a whole one."""
 
     def __init__(self) -> None:
@@ -89,16 +89,17 @@ class Grams:
 
     def add(self, text: str, start: int) -> None:
         """Add the grams of a text that reach beyond `start`, where the text ended when it was added last."""
-        first = max(0, start - self._CHARS) // self._EVERY * self._EVERY
-        places = range(first, len(text) - self._CHARS + 1, self._EVERY)
-        self._hashes.update(hash(text[place : place + self._CHARS]) for place in places)
+        # the last multiple of `_STEP` before the grams that were too long for the text of then
+        first = max(0, start - self._LENGTH) // self._STEP * self._STEP
+        gram_starts = range(first, len(text) - self._LENGTH + 1, self._STEP)
+        self._hashes.update(hash(text[gram_start : gram_start + self._LENGTH]) for gram_start in gram_starts)
 
     def may_hold(self, stretch: str) -> bool:
         """Whether a stretch may occur in the texts; always True for one that is too short to tell."""
-        if len(stretch) < self._CHARS + self._EVERY - 1:
+        if len(stretch) < self._LENGTH + self._STEP - 1:
             return True
         # wherever the stretch stands, one of its first five grams begins at a place where grams were taken
-        return any(hash(stretch[place : place + self._CHARS]) in self._hashes for place in range(self._EVERY))
+        return any(hash(stretch[offset : offset + self._LENGTH]) in self._hashes for offset in range(self._STEP))
 
 
 @dataclass(slots=True)
@@ -126,20 +127,20 @@ class RemovedText:
     def add(self, original: str, corrected: str) -> None:
         """Add what `corrected` no longer has of `original`."""
         remaining = normalize(corrected)
-        # searching all of what remains for each sentence would take quadratic time
-        staying_sentences = _long_sentences(corrected)
-        candidates = _long_sentences(original) - staying_sentences
-        own_windows = _missing_windows(candidates, remaining, _WINDOW)
+        # as sets, since searching all of what remains for each sentence would take quadratic time
+        candidates = _long_sentences(original) - _long_sentences(corrected)
+        candidate_windows = _missing_windows(candidates, remaining, _WINDOW)
         removed = {
             sentence
             for sentence in candidates
-            if not own_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining
+            if not candidate_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining
         }
         for size, windows in self.windows.items():
-            new = own_windows if size == _WINDOW else _missing_windows(removed, remaining, size)
-            windows |= new
+            new_windows = candidate_windows if size == _WINDOW else _missing_windows(removed, remaining, size)
+            windows.update(new_windows)
             for sentence in removed:
-                if new.isdisjoint(_windows(sentence, size)):
+                # each of its windows is in what remains, too, so only the whole sentence shows a copy
+                if new_windows.isdisjoint(_windows(sentence, size)):
                     self.sentences[size].setdefault(len(sentence), set()).add(sentence)
                     self.longest_alike = max(self.longest_alike, len(sentence))
         self.longest = max(self.longest, *map(len, removed), 0)
@@ -147,12 +148,15 @@ class RemovedText:
     def narrow(self, grams: Grams) -> RemovedText | None:
         """The part of this removed text that texts with these grams may hold; None if they hold none of it."""
         windows = {size: set(filter(grams.may_hold, group)) for size, group in self.windows.items()}
-        sentences = {
-            size: {length: likely for length, group in groups.items() if (likely := set(filter(grams.may_hold, group)))}
-            for size, groups in self.sentences.items()
-        }
-        any_left = any(windows.values()) or any(sentences.values())
-        return RemovedText(sentences, windows) if any_left else None
+        sentences: dict[int, dict[int, set[str]]] = {size: {} for size in self.sentences}
+        for size, by_length in self.sentences.items():
+            for length, group in by_length.items():
+                likely_sentences = set(filter(grams.may_hold, group))
+                if likely_sentences:
+                    sentences[size][length] = likely_sentences
+        if not any(windows.values()) and not any(sentences.values()):
+            return None
+        return RemovedText(sentences, windows)
 
     def is_quoted_in(self, text: str, kind: SideKind) -> bool:
         """Whether a text holds a removed sentence, or a good part of one."""
@@ -172,7 +176,7 @@ def _long_sentences(text: str) -> set[str]:
 
 
 def _windows(text: str, size: int) -> list[str]:
-    """All overlapping stretches of `size` characters in a text."""
+    """All overlapping stretches of `size` characters in a text: "abcd" has "abc" and "bcd" of size 3."""
     return [text[start : start + size] for start in range(len(text) - size + 1)]
 
 
@@ -185,6 +189,7 @@ def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set
 
 
 def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
+    """Whether a text holds one of these stretches, each of which has this length."""
     # few stretches are looked for one by one; of many, each place of the text is looked up among them
     if len(stretches) * _CHARS_PER_STRETCH <= len(text):
         return any(stretch in text for stretch in stretches)
@@ -197,12 +202,13 @@ def describes(value: object, name: str = "") -> bool:
         if value and all(type(inner) is int for inner in value):
             return len(value) >= _MIN_IDS or _TOKENS.fullmatch(name) is not None
         return any(describes(inner, name) for inner in value)
-    fields = fields_of(value)
-    return any(
-        (type(inner) is int and _POINTER.fullmatch(inner_name) is not None and inner_name != "index")
-        or (not isinstance(inner, str | int | float) and describes(inner, inner_name))
-        for inner_name, inner in fields or ()
-    )
+    for inner_name, inner in fields_of(value) or ():
+        if type(inner) is int:
+            if inner_name != "index" and _POINTER.fullmatch(inner_name) is not None:
+                return True
+        elif not isinstance(inner, str | int | float) and describes(inner, inner_name):
+            return True
+    return False
 
 
 def quoting_strings(fields: Iterable[tuple[str, Any]]) -> list[str]:
@@ -221,7 +227,10 @@ def quotes(text: str, answer: str) -> bool:
     outer = normalize(answer)
     if len(inner) < _WINDOW or len(outer) < _WINDOW:
         return False
-    return outer in inner or (inner in outer and (len(inner) >= _SENTENCE or inner.endswith(_ENDS)))
+    if outer in inner:
+        return True
+    is_sentence = len(inner) >= _SENTENCE or inner.endswith(_ENDS)
+    return is_sentence and inner in outer
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,14 +60,18 @@ def write_body(edited: Any, body: Any) -> Any:
     declared = {name: value for name, value in vars(edited).items() if name in edited.model_fields_set}
     fields = declared | (edited.model_extra or {})
     originals_by_name = body if isinstance(body, dict) else {}
-    names = dict.fromkeys((*(name for name in originals_by_name if name in fields), *fields))
-    return {name: write_body(fields[name], originals_by_name.get(name)) for name in names}
+    # first the names that the body had, in its order, then the others
+    names_in_order = [name for name in originals_by_name if name in fields]
+    names_in_order += [name for name in fields if name not in originals_by_name]
+    return {name: write_body(fields[name], originals_by_name.get(name)) for name in names_in_order}
 
 
 def _read_choice(choice: dict[str, Any]) -> Any:
     """The object of LiteLLM for a choice of a chat completion, and for its message."""
     message = choice.get("message")
-    return _fill(Choices, choice | ({"message": _fill(Message, message)} if isinstance(message, dict) else {}))
+    if isinstance(message, dict):
+        choice = {**choice, "message": _fill(Message, message)}
+    return _fill(Choices, choice)
 
 
 def _read_text_choice(choice: dict[str, Any]) -> Any:

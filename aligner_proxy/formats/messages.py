@@ -33,7 +33,7 @@ _THINKING = ("thinking", "redacted_thinking")
 _PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 Edit = Callable[[int, str], str]
-"""Maps the index of a block and a piece of its text to the new piece."""
+"""Called with the index of a block and a piece of its text; returns the new piece."""
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
@@ -47,7 +47,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     builder.note_unusual_fields(list_unusual_fields(response))
     for block in content:
         _record_block(builder, block)
-    texts = filter(None, map(_text, content))
+    texts = [text for text in map(_block_text, content) if text]
     return builder.make_exchanges(data, dict(enumerate(texts)), _turns(data), response)
 
 
@@ -60,14 +60,17 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     if not texts:
         return response
     content = list(_blocks(response) or ())
-    filled = [number for number, block in enumerate(content) if _text(block)]
+    # texts are numbered without the blocks that have none
+    text_positions = [position for position, block in enumerate(content) if _block_text(block)]
     for index, text in texts.items():
-        content[filled[index]] = _with_new_text(content[filled[index]], text)
+        position = text_positions[index]
+        content[position] = _with_new_text(content[position], text)
     # the form in which this upstream sent the content is kept
     if not isinstance(response["content"], list):
         return {**response, "content": content[0]}
-    emptied = {filled[index] for index, text in texts.items() if not text.strip()}
-    return {**response, "content": [block for number, block in enumerate(content) if number not in emptied]}
+    empty_positions = {text_positions[index] for index, text in texts.items() if not text.strip()}
+    remaining = [block for position, block in enumerate(content) if position not in empty_positions]
+    return {**response, "content": remaining}
 
 
 def _blocks(response: object) -> list[Any] | None:
@@ -82,8 +85,9 @@ def _with_new_text(block: Any, text: str) -> object:
     """A copy of a block with a new text in the form of the old one, without citations that point into the old one."""
     if not isinstance(block, Mapping):
         return [text] if isinstance(block, list) else text
-    form = [text] if isinstance(block["text"], list) else text
-    return {**{name: value for name, value in block.items() if name != "citations"}, "text": form}
+    edited = {name: value for name, value in block.items() if name != "citations"}
+    edited["text"] = [text] if isinstance(block["text"], list) else text
+    return edited
 
 
 class MessagesDecoder:
@@ -119,7 +123,8 @@ class MessagesDecoder:
 
     def exchange(self, index: int) -> Exchange:
         """The exchange of a block with its text so far."""
-        builder = replace(self._builder, pieces=self._texts[index] if self._texts else GrowingText())
+        pieces = self._texts[index] if self._texts else GrowingText()
+        builder = replace(self._builder, pieces=pieces)
         return builder.make_exchange(self._data, index, self._turns, None, self._form)
 
     def exchange_without_text(self, index: int) -> Exchange:
@@ -154,10 +159,11 @@ class MessagesDecoder:
         return {"type": "ping"} if isinstance(delivered[-1], Mapping) else _PING
 
     def _read_frame(self, frame: sse.EventFrame) -> StreamEvent:
-        """Add the text of a frame's event to its block; return the event with its texts."""
-        self._builder.inconsistent |= frame.broken
+        """The event of a frame with its texts; raises `Unreadable` for an answer in the form of another endpoint."""
+        if frame.broken:
+            self._builder.inconsistent = True
+            self._has_events = True
         event = frame.event
-        self._has_events |= frame.broken
         if not event:
             # an event may be cut off, and is then no JSON
             if not isinstance(frame.item, bytes) or frame.item.lstrip().startswith((b"{", b"[")):
@@ -167,19 +173,29 @@ class MessagesDecoder:
             raise_if_answer(event)
         self._has_events = True
         _record_event(self._builder, event, self._begun_blocks)
+        return StreamEvent(
+            frame.item,
+            self._read_pieces(event),
+            (),
+            self._find_ended_texts(event),
+            _rewrite_event,
+            block=self._update_block(event),
+        )
+
+    def _read_pieces(self, event: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+        """Add the piece of text in an event, if it has one, to its block; return it with the number of its text."""
         pieces: list[tuple[int, str]] = []
 
-        def note(block: int, piece: str) -> str:
+        def note_piece(block: int, piece: str) -> str:
             """Record a piece of a block's text, and return it unchanged."""
             if piece:
-                pieces.append((self._number_text(block), piece))
-                self._texts[pieces[-1][0]].append(piece)
+                number = self._number_text(block)
+                pieces.append((number, piece))
+                self._texts[number].append(piece)
             return piece
 
-        _edit_text(event, note)
-        return StreamEvent(
-            frame.item, tuple(pieces), (), self._ended_texts(event), _rewrite_event, block=self._update_block(event)
-        )
+        _edit_text(event, note_piece)
+        return tuple(pieces)
 
     def _update_block(self, event: Mapping[str, Any]) -> ContentBlock | None:
         """Update the block that an event belongs to, and return it; None if the event belongs to no block."""
@@ -204,12 +220,13 @@ class MessagesDecoder:
             self._texts.append(GrowingText())
         return self._numbers[block]
 
-    def _ended_texts(self, event: Mapping[str, Any]) -> tuple[int, ...]:
+    def _find_ended_texts(self, event: Mapping[str, Any]) -> tuple[int, ...]:
         """Numbers of the texts that this event ends: of one text if a block ends, of all if the message ends."""
-        if event.get("type") == "content_block_stop":
-            number = self._numbers.get(_block_index(event))
-            return () if number is None else (number,)
-        return tuple(self._numbers.values()) if event.get("type") in ("message_delta", "message_stop", "error") else ()
+        kind = event.get("type")
+        if kind in ("message_delta", "message_stop", "error"):
+            return tuple(self._numbers.values())
+        number = self._numbers.get(_block_index(event))
+        return (number,) if kind == "content_block_stop" and number is not None else ()
 
 
 decoder = MessagesDecoder
@@ -267,7 +284,7 @@ def _block_index(event: Mapping[str, Any]) -> int:
     return index if isinstance(index, int) else -1
 
 
-def _text(block: object) -> str:
+def _block_text(block: object) -> str:
     """The text of a block, which some upstreams send as a list of pieces; empty if it is no text block."""
     text = block.get("text") if isinstance(block, Mapping) and block.get("type", _TEXT) == _TEXT else block
     if isinstance(text, list) and all(isinstance(piece, str) for piece in text):

@@ -90,7 +90,7 @@ def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, obj
 def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: list[tuple[_Path, object]]) -> None:
     """Compare the fields, extras and private attributes of two models, as `_compare` does with their values."""
     # these two are copied from the template and could not be restored
-    if new.model_fields_set != old.model_fields_set or _private(new) != _private(old):
+    if new.model_fields_set != old.model_fields_set or _private_attributes(new) != _private_attributes(old):
         raise _TooDifferent
     for values, others in ((vars(new), vars(old)), (new.model_extra or {}, old.model_extra or {})):
         if values.keys() != others.keys():
@@ -109,15 +109,16 @@ def _compare_lists(
         _compare(value, other, (*path, index), differences)
 
 
-def _private(model: BaseModel) -> object:
+def _private_attributes(model: BaseModel) -> object:
+    """The values of a model's private attributes; None if it has none."""
     return getattr(model, "__pydantic_private__", None)
 
 
 def _set(chunk: Any, template: Any, path: _Path, value: object) -> None:
     """Set a value in a copy of the template; first copy the objects on the path that both still share."""
     for step in path[:-1]:
-        inner = _get(chunk, step)
-        original = _get(template, step)
+        inner = _get_child(chunk, step)
+        original = _get_child(template, step)
         if inner is original:
             inner = list(inner) if isinstance(inner, list) else inner.model_copy()
             _set_child(chunk, step, inner)
@@ -126,7 +127,8 @@ def _set(chunk: Any, template: Any, path: _Path, value: object) -> None:
     _set_child(chunk, path[-1], value)
 
 
-def _get(parent: Any, step: str | int) -> Any:
+def _get_child(parent: Any, step: str | int) -> Any:
+    """The element of a list, or the field of a model."""
     return parent[step] if isinstance(step, int) else _fields(parent, step)[step]
 
 

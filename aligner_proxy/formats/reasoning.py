@@ -131,8 +131,10 @@ class SafeReasoningStream:
         """The items of events, without those of which nothing remains."""
         items: list[object] = []
         for event in events:
-            self._tagged_event_count += bool(event.divided_texts) and not event.repeated_texts
-            if not (event.divided_texts and self._decoder.drops and _is_empty(event)):
+            if event.divided_texts and not event.repeated_texts:
+                self._tagged_event_count += 1
+            was_emptied = event.divided_texts and self._decoder.drops and _is_empty(event)
+            if not was_emptied:
                 items.append(event.original)
         return items
 
@@ -160,9 +162,12 @@ def _tagged_texts(exchanges: Iterable[Exchange]) -> dict[int, str]:
 
 def _join_texts(*sources: Mapping[int, str]) -> dict[int, str]:
     """The texts of all sources, by choice; choices whose text is empty are left out."""
-    indices = sorted({index for texts in sources for index in texts})
-    joined = {index: _BETWEEN.join(filter(str.strip, (texts.get(index, "") for texts in sources))) for index in indices}
-    return {index: text for index, text in joined.items() if text}
+    texts_by_index: dict[int, list[str]] = {}
+    for texts in sources:
+        for index, text in texts.items():
+            if text.strip():
+                texts_by_index.setdefault(index, []).append(text)
+    return {index: _BETWEEN.join(texts) for index, texts in sorted(texts_by_index.items())}
 
 
 def _must_come_back(data: Mapping[str, Any]) -> bool:
@@ -425,9 +430,10 @@ def _item_reasoning(item: object) -> str:
     if kind_of(item) != _REASONING:
         return ""
     for name in ("summary", "content"):
-        texts = [text for part in as_list(get_field(item, name)) if isinstance(text := get_field(part, "text"), str)]
-        if texts:
-            return _BETWEEN.join(texts)
+        texts = [get_field(part, "text") for part in as_list(get_field(item, name))]
+        strings = [text for text in texts if isinstance(text, str)]
+        if strings:
+            return _BETWEEN.join(strings)
     return ""
 
 

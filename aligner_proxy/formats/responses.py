@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aligner_proxy.formats import base
 from aligner_proxy.formats.base import (
@@ -43,8 +43,19 @@ BEGINNING = ("response.created", "response.queued", "response.in_progress")
 
 TextPlace = tuple[int, int]
 """(output index, content index) of a text; -1 for an index that the upstream omits."""
-Edit = Callable[[TextPlace, str, bool], str]
-"""Maps the place of a text, the text, and whether it is only a piece, to the new text."""
+
+
+class PlacedText(NamedTuple):
+    """A text in a response or event."""
+
+    place: TextPlace
+    text: str
+    is_piece: bool = False
+    """Whether it is only a piece that a delta adds."""
+
+
+Edit = Callable[[PlacedText], str]
+"""Returns the new text in place of one."""
 _REFUSAL = ("response.refusal.delta", "response.refusal.done")
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
@@ -105,7 +116,9 @@ def edit_event_texts(event: object, edit: Edit) -> object:
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
         text = get_field(event, name)
-        return _replace_text(event, name, edit(place, text, kind == DELTA)) if isinstance(text, str) else event
+        if not isinstance(text, str):
+            return event
+        return _replace_text(event, name, edit(PlacedText(place, text, is_piece=kind == DELTA)))
     if kind in PART:
         return with_field(event, "part", _edit_part_text(get_field(event, "part"), place, edit))
     if kind in ITEM:
@@ -126,7 +139,7 @@ def _edit_message_texts(item: object, index: int, edit: Edit) -> object:
         return item
     content = get_field(item, "content")
     if isinstance(content, str):  # some upstreams send the text in place of its parts
-        return _replace_text(item, "content", edit((index, 0), content, False))
+        return _replace_text(item, "content", edit(PlacedText((index, 0), content)))
     parts = as_list(content)
     edited = keep_if_same([_edit_part_text(part, (index, number), edit) for number, part in enumerate(parts)], parts)
     return item if edited is parts else with_field(item, "content", edited)
@@ -136,7 +149,7 @@ def _edit_part_text(part: object, place: TextPlace, edit: Edit) -> object:
     """The part with `edit` applied to its text; the same object if nothing changed or it is no text part."""
     text = get_field(part, "text")
     is_text = get_field(part, "type") == "output_text" and isinstance(text, str)
-    return _replace_text(part, "text", edit(place, text, False)) if is_text else part
+    return _replace_text(part, "text", edit(PlacedText(place, text))) if is_text else part
 
 
 def _replace_text(thing: Any, name: str, text: str) -> Any:
@@ -209,7 +222,8 @@ class _OutputPart:
         whole = join_surrogates(whole)
         if self.whole is None:
             self.whole = whole
-        self.agrees &= whole == self.whole
+        elif whole != self.whole:
+            self.agrees = False
         return self.agrees and whole == self.joined_pieces
 
     @property
@@ -265,17 +279,22 @@ class ResponsesDecoder:
         pieces: list[tuple[int, str]] = []
         repeated_texts: list[int] = []
 
-        def note(place: TextPlace, text: str, is_piece: bool) -> str:
+        def note_text(placed: PlacedText) -> str:
             """Record a text of the event, and return it unchanged."""
-            if text and is_piece:
-                pieces.append((self._number_part(place), text))
-                self._parts[pieces[-1][0]].pieces.append(text)
-            elif text:
-                repeated_texts.append(self._number_part(place))
-                self._contradicts_itself |= not self._parts[repeated_texts[-1]].add_whole_text(text)
-            return text
+            if not placed.text:
+                return placed.text
+            number = self._number_part(placed.place)
+            part = self._parts[number]
+            if placed.is_piece:
+                pieces.append((number, placed.text))
+                part.pieces.append(placed.text)
+            else:
+                repeated_texts.append(number)
+                if not part.add_whole_text(placed.text):
+                    self._contradicts_itself = True
+            return placed.text
 
-        edit_event_texts(item, note)
+        edit_event_texts(item, note_text)
         # an event that begins a part may hold a whole text, too, but ends nothing
         ended_texts = repeated_texts if kind in _DONE_KINDS else []
         # a whole response repeats all texts, and a terminal event ends all
@@ -318,13 +337,13 @@ class ResponsesDecoder:
         texts = {number: self._parts[number].text for number in self._numbers_in_order()}
         parts = [self._parts[number] for number in texts]
         # a part may have come only in pieces, without a whole text, or only as a whole text
-        agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
+        parts_agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
         # not every stream ends with the whole response
-        agree &= self._response_texts in (None, list(texts.values()))
+        response_agrees = self._response_texts in (None, list(texts.values()))
         builder = replace(
             self._builder,
             finish_reason=self._builder.finish_reason if self._is_complete else "error",
-            inconsistent=self._builder.inconsistent or not agree,
+            inconsistent=self._builder.inconsistent or not (parts_agree and response_agrees),
         )
         return builder.make_exchanges(self._data, texts, self._turns, None)
 
@@ -409,11 +428,13 @@ class ResponsesDecoder:
         """The event with new pieces and whole texts, also in the response that it may hold."""
         remaining_pieces = iter(pieces)
 
-        def edit(place: TextPlace, text: str, is_piece: bool) -> str:
+        def edit(placed: PlacedText) -> str:
             """The new text at a place: the next piece, or the whole text of the part there."""
-            if not text:
-                return text
-            return next(remaining_pieces) if is_piece else whole_texts.get(self._part_numbers[place], text)
+            if not placed.text:
+                return placed.text
+            if placed.is_piece:
+                return next(remaining_pieces)
+            return whole_texts.get(self._part_numbers[placed.place], placed.text)
 
         edited = edit_event_texts(event, edit)
         response = get_field(event, "response")
@@ -483,13 +504,13 @@ def _texts(response: object) -> list[tuple[TextPlace, str]]:
     """Every non-empty text of a response with its place, in order."""
     texts: list[tuple[TextPlace, str]] = []
 
-    def note(place: TextPlace, text: str, _is_piece: bool) -> str:
+    def note_text(placed: PlacedText) -> str:
         """Record a text of the response, and return it unchanged."""
-        if text:
-            texts.append((place, text))
-        return text
+        if placed.text:
+            texts.append((placed.place, placed.text))
+        return placed.text
 
-    edit_response_texts(response, note)
+    edit_response_texts(response, note_text)
     return texts
 
 
@@ -497,9 +518,11 @@ def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable
     """The response with new texts by number; `numbers` are the numbers of its texts in order."""
     remaining_numbers = iter(numbers)
 
-    def edit(_place: TextPlace, text: str, _is_piece: bool) -> str:
-        # empty texts have no number
-        return texts.get(next(remaining_numbers, -1), text) if text else text
+    def edit(placed: PlacedText) -> str:
+        """The new text with the next number; an empty text has no number."""
+        if not placed.text:
+            return placed.text
+        return texts.get(next(remaining_numbers, -1), placed.text)
 
     return edit_response_texts(response, edit) if texts else response
 
@@ -514,9 +537,9 @@ def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
 
 def _record_response(builder: ChoiceBuilder, response: object) -> None:
     """Record the finish reason of a whole response and what its items are."""
-    status = get_field(response, "status")
-    details = get_field(get_field(response, "incomplete_details"), "reason")
-    reason = details if status == "incomplete" and details else status
+    reason = get_field(response, "status")
+    if reason == "incomplete":
+        reason = get_field(get_field(response, "incomplete_details"), "reason") or reason
     builder.finish_reason = str(reason) if reason else None
     builder.annotations |= has_citations(get_field(response, "provider_specific_fields"))
     builder.note_unusual_fields(list_unusual_fields(response, _usual_fields()))

@@ -89,7 +89,7 @@ class SafeDecoder:
         """The request."""
         self._pending = bytearray()
         """Bytes that the decoder has read and not returned as events."""
-        self._indices: set[int] = set()
+        self._text_numbers: set[int] = set()
         """The numbers of all texts so far."""
         self._halves: dict[int, str] = {}
         """By number of a text, the first half of a letter (a lone surrogate) whose second half has not arrived."""
@@ -109,9 +109,9 @@ class SafeDecoder:
             return [*self._take_pending(), StreamEvent(item)]
         # dicts are never held back, so only bytes can be lost
         if self._pending or isinstance(item, bytes | str):
-            self._pending += _raw(item)
-            # what the decoder returned as events is no longer pending
-            del self._pending[: sum(len(_raw(event.item)) for event in events)]
+            self._pending += _to_bytes(item)
+            returned_bytes = sum(len(_to_bytes(event.item)) for event in events)
+            del self._pending[:returned_bytes]
         return self._join_halves(events)
 
     def flush(self) -> list[StreamEvent]:
@@ -178,8 +178,8 @@ class SafeDecoder:
             for index, piece in event.pieces:
                 if not (isinstance(index, int) and isinstance(piece, str)):
                     raise Unreadable(TypeError.__name__)
-                self._indices.add(index)
-        if len(self._indices) > MAX_TEXTS:
+                self._text_numbers.add(index)
+        if len(self._text_numbers) > MAX_TEXTS:
             raise Unreadable(OverflowError.__name__)
         return events
 
@@ -229,7 +229,7 @@ def call_or_raise(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *a
         raise kind(type(error).__name__) from error
 
 
-def _raw(item: object) -> bytes:
+def _to_bytes(item: object) -> bytes:
     """The bytes of an item that is bytes or text; no bytes for any other item."""
     if isinstance(item, str):
         return item.encode(errors="surrogatepass")

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -100,11 +101,7 @@ def is_prose(text: str) -> bool:
 
 def _count_letters(text: str) -> int:
     """The number of letters in a text, counted up to `_MIN_LETTERS`."""
-    count = 0
-    for count, _ in enumerate(_LETTER.finditer(text), 1):
-        if count >= _MIN_LETTERS:
-            break
-    return count
+    return sum(1 for _ in islice(_LETTER.finditer(text), _MIN_LETTERS))
 
 
 def prose_literals(text: str) -> list[JsonString]:
@@ -119,7 +116,12 @@ def has_prose(text: str) -> bool:
 
 def readable_prose(text: str) -> str:
     """The prose in a text outside of embedded JSON, and in each string of the JSON; empty if there is none."""
-    return "\n".join(filter(is_prose, _readings(decode_percent(text))))
+    return _join_prose(decode_percent(text))
+
+
+def _join_prose(text: str) -> str:
+    """The readings of a text that are prose, in lines of their own."""
+    return "\n".join(filter(is_prose, _readings(text)))
 
 
 def has_prose_outside_literals(text: str) -> bool:
@@ -313,22 +315,27 @@ class SideText:
         If `streamed`, its pieces may be parts of one sentence; otherwise each piece is read alone.
         """
         texts = tuple(delivered)
-        joined = "".join(self.pieces)
-        if any(joined in text for text in texts):
+        whole = "".join(self.pieces)
+        if _is_in_any(whole, texts):
             return ""
         long_pieces = [piece for piece in self.pieces if len(piece) >= SHORTEST_PROSE]
+        if len(long_pieces) > _MAX_PIECES:
+            # only the text as a whole is searched for, since each search takes time
+            return _join_prose(whole)
+        uncovered_pieces = [piece for piece in long_pieces if not _is_in_any(piece, texts)]
         short_pieces = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
-        # with more pieces, only the text as a whole is searched for, since each search takes time
-        if len(long_pieces) <= _MAX_PIECES:
-            uncovered_pieces = [piece for piece in long_pieces if not any(piece in text for text in texts)]
-            short_pieces = "" if any(short_pieces in text for text in texts) else short_pieces
-            has_prose = any(map(is_prose, (*uncovered_pieces, short_pieces)))
-            # the pieces of a stream may be prose only together
-            may_join = streamed and (uncovered_pieces or not long_pieces)
-            if not has_prose and not may_join:
-                return ""
-            joined = joined if streamed else "\n".join(filter(None, (*uncovered_pieces, short_pieces)))
-        return "\n".join(filter(is_prose, _readings(joined)))
+        if _is_in_any(short_pieces, texts):
+            short_pieces = ""
+        has_uncovered_prose = any(map(is_prose, (*uncovered_pieces, short_pieces)))
+        # the pieces of a stream may be prose only together
+        may_be_prose_together = streamed and (uncovered_pieces or not long_pieces)
+        if not has_uncovered_prose and not may_be_prose_together:
+            return ""
+        return _join_prose(whole if streamed else "\n".join(filter(None, (*uncovered_pieces, short_pieces))))
+
+
+def _is_in_any(piece: str, texts: Sequence[str]) -> bool:
+    return any(piece in text for text in texts)
 
 
 def _readings(text: str) -> Iterator[str]:

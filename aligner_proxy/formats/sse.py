@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aligner_proxy.errors import Unreadable
 
-_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
-_DATA = re.compile(r"[ \t]*data:", re.IGNORECASE)
+_DATA_START = re.compile(r"[ \t]*data:", re.IGNORECASE)
 """Start of a data line. The standard requires lower case and no space before it; some readers accept either."""
 _FIELDS = ("event", "id", "retry", "")
 """Fields other than data; a comment has an empty name."""
@@ -70,14 +70,14 @@ class FrameSplitter:
         # the end of an event may have begun with the last bytes of the item before
         search_start = max(0, len(self._rest) + 1 - _LONGEST_END)
         self._rest += item
-        if not _END.search(self._rest, search_start):
+        if not _EVENT_END.search(self._rest, search_start):
             if len(self._rest) > _LONGEST_EVENT:
                 del self._rest[-len(item) :]
                 raise Unreadable("an event is too long")
             return []
-        *whole, rest = _cut_events(bytes(self._rest))
+        events, rest = _cut_events(bytes(self._rest))
         self._rest = bytearray(rest)
-        return [_read_frame(piece) for piece in whole]
+        return [*map(_read_frame, events)]
 
     def flush(self) -> list[EventFrame]:
         """The remaining bytes as an event, complete or not; nothing if none remain."""
@@ -97,7 +97,9 @@ def stream_tail(before: bytes, item: object) -> bytes:
     """The last bytes of a stream that ends with `item`, for `is_between_events`; `before` are those before `item`."""
     if isinstance(item, str):
         item = item[-_LONGEST_END:].encode(errors="surrogatepass")
-    return (before + item[-_LONGEST_END:])[-_LONGEST_END:] if isinstance(item, bytes) else b""
+    if not isinstance(item, bytes):
+        return b""  # an item of another type is a whole event
+    return (before + item[-_LONGEST_END:])[-_LONGEST_END:]
 
 
 def is_between_events(ending: bytes) -> bool:
@@ -111,9 +113,9 @@ def is_last_event(item: object) -> bool:
         # most items end no stream, and looking for the names is far quicker than reading the events
         if not any(kind in item for kind in _LAST_IN_BYTES):
             return False
-        *frames, rest = _cut_events(item)
-        event = _read_frame(frames[-1]).event if frames and not rest.strip() else None
-        kind = event.get("type") if event else None
+        events, rest = _cut_events(item)
+        last_event = _read_frame(events[-1]).event if events and not rest.strip() else None
+        kind = last_event.get("type") if last_event else None
     else:
         kind = item.get("type") if isinstance(item, Mapping) else getattr(item, "type", None)
     # LiteLLM's events of Responses have an enumeration of strings
@@ -154,13 +156,14 @@ class LastEventKeeper:
         return items
 
 
-def _cut_events(whole: bytes) -> Iterator[bytes]:
-    """Yield the bytes of each complete event, and last the remaining bytes, which may be empty."""
+def _cut_events(raw: bytes) -> tuple[list[bytes], bytes]:
+    """The bytes of each complete event, and the remaining bytes, which may be empty."""
+    events: list[bytes] = []
     start = 0
-    for match in _END.finditer(whole):
-        yield whole[start : match.end()]
+    for match in _EVENT_END.finditer(raw):
+        events.append(raw[start : match.end()])
         start = match.end()
-    yield whole[start:]
+    return events, raw[start:]
 
 
 def _read_frame(raw: bytes) -> EventFrame:
@@ -184,11 +187,14 @@ def split_frame(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
     data: list[str] = []
     others: list[tuple[str, str]] = []
     for line in _LINE.findall(frame_text):
-        if match := _DATA.match(line):
+        match = _DATA_START.match(line)
+        name, _, value = line.partition(":")
+        if match is not None:
             data.append(line[match.end() :].strip())
+        elif name in _FIELDS and line.strip():
+            others.append((name, value.strip()))
         elif line.strip():
-            name, _, value = line.partition(":")
-            others.append((name, value.strip()) if name in _FIELDS else ("", line.strip()))
+            others.append(("", line.strip()))
     return "\n".join(data), others
 
 
@@ -198,7 +204,7 @@ def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
     data = json.dumps(event, ensure_ascii=raw.isascii())
     lines: list[str] = []
     for line in _LINE.findall(raw.decode()):
-        if not _DATA.match(line):
+        if not _DATA_START.match(line):
             lines.append(line)
         elif data:
             lines.append(f"data: {data}{line[len(line.rstrip()) :]}")

@@ -19,28 +19,28 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position."""
     form = RequestedForm.from_request(data)
     builders = chat.build_choices(response)
-    return [_exchange(builder, data, index, response, form) for index, builder in enumerate(builders)]
+    return [_make_exchange(builder, data, index, response, form) for index, builder in enumerate(builders)]
 
 
 def decoder(data: Mapping[str, Any]) -> chat.ChunkDecoder:
     """A decoder for one stream of chunks."""
     form = RequestedForm.from_request(data)
-    return chat.ChunkDecoder(lambda builder, index, first: _exchange(builder, data, index, first, form))
+    return chat.ChunkDecoder(lambda builder, index, first: _make_exchange(builder, data, index, first, form))
 
 
 apply = chat.apply
 opens_answer = chat.opens_answer
 
 
-def _exchange(
+def _make_exchange(
     builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object, form: RequestedForm
 ) -> Exchange:
     """The exchange of the choice at `index`; one without a usable prompt counts as non-text."""
     prompt = _prompt(data, index)
-    builder.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
-    return builder.make_exchange(
-        data, index, (make_turn("user", prompt),) if prompt is not None else (), response, form
-    )
+    if prompt is None or data.get("echo") or data.get("suffix"):
+        builder.non_text = True
+    turns = () if prompt is None else (make_turn("user", prompt),)
+    return builder.make_exchange(data, index, turns, response, form)
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:

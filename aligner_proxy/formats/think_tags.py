@@ -65,7 +65,7 @@ class ThinkTagReader:
     def feed(self, piece: str) -> str:
         """Read the next piece of the text; return the reasoning, without its tags, that this piece completes.
 
-        A possible half of a tag at the end is kept for the next call.
+        A possible half of a tag at the end is kept for the next call: of "<think>No. </thi" this returns "No. ".
         """
         if self.is_answer:
             return ""
@@ -109,7 +109,7 @@ def remove_tags(tagged_reasoning: str) -> str:
     return ThinkTagReader().feed(tagged_reasoning)
 
 
-def find_answer(text: str) -> int:
+def find_answer_start(text: str) -> int:
     """The offset of the answer in a whole text: 0 without reasoning before it, the text's length without an answer."""
     reader = ThinkTagReader()
     reader.feed(text)
@@ -122,5 +122,5 @@ def divide_exchange(exchange: Exchange, start: int | None = None) -> Exchange:
     The answer itself begins at `start`, which is looked for if it is None.
     """
     text = exchange.answer or ""
-    start = find_answer(text) if start is None else start
+    start = find_answer_start(text) if start is None else start
     return replace(exchange, answer=text[start:], tagged_reasoning=text[:start]) if start else exchange

@@ -134,12 +134,14 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
     """The file's correction cache: on disk, in a plugin's store, or on the shared server; raises `ConfigError`."""
     folder = config.cache_dir(file)
     ttl_s = file.cache.ttl_s
-    for plugin in registry.configure_plugins(file)["caches"]:
-        if server is not None:
-            place = config.redis_setting(file)
-            raise ConfigError(
-                f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
-            )
+    plugins = registry.configure_plugins(file)["caches"]
+    if plugins and server is not None:
+        place = config.redis_setting(file)
+        raise ConfigError(
+            f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
+        )
+    if plugins:
+        plugin = plugins[0]
         return PluginCache(folder, ttl_s, plugin.make(), plugin.make_runner())
     if server is None:
         return CorrectionCache(folder, ttl_s, file.cache.max_mb)

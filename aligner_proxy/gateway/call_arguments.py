@@ -87,7 +87,7 @@ class CallArguments:
         if self.has_edits:
             texts = DeliveredTexts(exchanges, removed=self.copies.removed)
             try:
-                edited = self.form.replace(response, self.new_text)
+                edited = self.form.replace(response, self.find_new_text)
                 # in a thread, as for a corrected answer
                 edited = await asyncio.to_thread(
                     second_copies.drop_from_body, self.state.arrival.route, self.data, edited, texts
@@ -107,10 +107,12 @@ class CallArguments:
         """Whether any call is corrected."""
         return any(outcome.status is Status.CORRECTED for outcome in self._outcomes.values())
 
-    def new_text(self, call: CallText) -> str:
+    def find_new_text(self, call: CallText) -> str:
         """The arguments to deliver in place of those of a whole call."""
         outcome = self._outcomes.get(self._key(call))
-        return outcome.text if outcome and outcome.status is Status.CORRECTED and outcome.text else call.text
+        if outcome is None or outcome.status is not Status.CORRECTED:
+            return call.text
+        return outcome.text or call.text
 
     async def correct(self, calls: Iterable[CallText], source: object) -> None:
         """Correct the calls that hold prose and are not known; `source` is the response or stream with their headers.
@@ -171,7 +173,7 @@ class CallArguments:
 
         A call may come as an object of strings in place of text.
         """
-        texts = [self.new_text(call) for call in calls if _is_judged_whole(call.text)]
+        texts = [self.find_new_text(call) for call in calls if _is_judged_whole(call.text)]
         return [*texts, *(literal.text for text in texts for literal in prose_literals(text))]
 
     def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:

@@ -100,17 +100,18 @@ class ChoiceCorrector:
                 for exchange in exchanges
             ]
         elif policy.mode is Mode.SHADOW:
-            outcomes = [
-                outcome
-                for answer in _split_answers(exchanges)
-                for outcome in self._shadows.start(answer, policy, self._correct_answer)
-            ]
+            outcomes = []
+            for answer in _split_answers(exchanges):
+                outcomes += self._shadows.start(answer, policy, self._correct_answer)
         else:
-            answers = _split_answers(exchanges)
-            corrections = [work for answer in answers for work in self._make_corrections(answer, session_of)]
+            corrections: list[Coroutine[Any, Any, Outcome]] = []
+            for answer in _split_answers(exchanges):
+                corrections += self._make_corrections(answer, session_of)
             with tracing.span("aligner.correct", state.arrival.trace, aligner__call_id=state.call_id):
-                # A single choice needs no task of its own.
-                outcomes = [await corrections[0]] if len(corrections) == 1 else await asyncio.gather(*corrections)
+                if len(corrections) == 1:  # a single choice needs no task of its own
+                    outcomes = [await corrections[0]]
+                else:
+                    outcomes = await asyncio.gather(*corrections)
         state.finalize(outcomes)
         # Before `raise_if_blocked`, so that a blocked answer is recorded, too.
         self._publish(started)

@@ -297,7 +297,8 @@ class AlignerGuardrail(CustomGuardrail):
                 # without exchanges and side texts there is nothing to wait for, so the client need not be watched
                 async with cancel_when_gone(client_gone_waiter() if exchanges or side else None):
                     if calls is not None:
-                        delivered = remaining = await calls.correct_body(remaining, exchanges)
+                        remaining = await calls.correct_body(remaining, exchanges)
+                        delivered = remaining
                     without_dropped_kinds = (
                         side.judge_alongside(remaining, exchanges) if side else contextlib.nullcontext(remaining)
                     )
@@ -312,7 +313,8 @@ class AlignerGuardrail(CustomGuardrail):
             except ClientGone:
                 state.finalize([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
                 self._add_record(data, state, time.time())
-        return delivered if outcomes or delivered is not response else None
+        is_unchanged = delivered is response and not outcomes
+        return None if is_unchanged else delivered
 
     async def _correct_pass_through_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
         """The corrected JSON body of a pass-through route, read as an answer of the endpoint whose form it has.

@@ -430,12 +430,12 @@ class ServedItems(MergedItems):
 
     def __init__(self) -> None:
         super().__init__([])
-        self.any = False
+        self.has_any = False
         """Whether anything was delivered."""
 
     def append(self, item: object) -> None:
         """Add a delivered item and merge older ones if there are too many."""
-        self.any = True
+        self.has_any = True
         self.items.append(item)
         self.merge()
 

@@ -377,7 +377,9 @@ def _names_models_only(entry: object) -> bool:
 
 def _list_named_models(value: object) -> Iterator[object]:
     """The models in a list of fallbacks: plain entries, and in objects `model` and every list of names."""
-    for entry in value if isinstance(value, list) else ():
+    if not isinstance(value, list):
+        return
+    for entry in value:
         if not isinstance(entry, Mapping):
             yield entry
             continue
@@ -385,4 +387,5 @@ def _list_named_models(value: object) -> Iterator[object]:
         if model is not None and not isinstance(model, list):
             yield model
         for names in islice(entry.values(), MAX_FALLBACKS):
-            yield from names if isinstance(names, list) else ()
+            if isinstance(names, list):
+                yield from names

@@ -126,16 +126,16 @@ class StreamCopies:
         self._checked: dict[object, tuple[int, str]] = {}
         """By path of a text, the number of its pieces that were checked, and the end of the last of them."""
         self._newly_removed: RemovedText | None = None
-        """What was removed since `check` was called last; None if nothing was."""
+        """What was removed since `check_remembered` was called last; None if nothing was."""
         self._past = _PastTexts()
         """The texts of all events so far, in which later edits are looked for."""
 
-    def read(self, item: object, own_texts: Collection[str]) -> None:
+    def remember(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
         if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
             call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
 
-    def clean(
+    def remove_copies(
         self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str], *, edited: bool = True
     ) -> Any:
         """An event without copies, which is remembered; `NOTHING` if nothing is left of it.
@@ -160,13 +160,13 @@ class StreamCopies:
         return item
 
     def add_removed(self, original: str, corrected: str) -> None:
-        """Note what an edit removes; `check` then looks for it in the events so far, too."""
+        """Note what an edit removes; `check_remembered` then looks for it in the events so far, too."""
         self.removed.add(original, corrected)
         if self._newly_removed is None:
             self._newly_removed = RemovedText()
         self._newly_removed.add(original, corrected)
 
-    def check(self) -> None:
+    def check_remembered(self) -> None:
         """Raise `CopyStays` if a text in the events so far holds removed text, whole or in pieces."""
         grown_texts = self._reader.take_grown()
         if self._newly_removed is not None:

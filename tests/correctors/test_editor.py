@@ -257,10 +257,10 @@ async def test_a_cancelled_probe_says_nothing() -> None:
     now[0] += 10.0
     probe = asyncio.create_task(group.ask(request(), Question([], 1), str, {}, 60.0))
     await asyncio.sleep(0)
-    assert group.circuit("-").probing
+    assert group.circuit("-").is_probing
     probe.cancel()
     await asyncio.gather(probe, return_exceptions=True)
-    assert not group.circuit("-").probing
+    assert not group.circuit("-").is_probing
     assert group.circuit("-").wants_probe(now[0])
 
 

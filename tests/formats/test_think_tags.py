@@ -9,7 +9,13 @@ from dataclasses import replace
 import pytest
 from litellm.litellm_core_utils.prompt_templates.common_utils import parse_content_for_reasoning
 
-from aligner_proxy.formats.think_tags import DividedText, ThinkTagReader, divide_exchange, find_answer, remove_tags
+from aligner_proxy.formats.think_tags import (
+    DividedText,
+    ThinkTagReader,
+    divide_exchange,
+    find_answer_start,
+    remove_tags,
+)
 from aligner_proxy.types import Exchange
 from tests.support.sampling import examples, spread
 
@@ -48,7 +54,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(("before", "reasoning", "answer"), TEXTS)
 def test_a_whole_text(before: str, reasoning: str, answer: str) -> None:
-    assert find_answer(before + answer) == len(before)
+    assert find_answer_start(before + answer) == len(before)
     assert remove_tags(before) == reasoning
     exchange = Exchange("c", 0, (), before + answer)
     divided = divide_exchange(exchange)
@@ -115,5 +121,5 @@ def test_litellm_takes_the_same_out_of_whole_answers() -> None:
 
 def test_blocks_of_reasoning_without_end_take_linear_time() -> None:
     began = time.process_time()
-    assert find_answer("<think></think>" * 100_000) == 1_500_000
+    assert find_answer_start("<think></think>" * 100_000) == 1_500_000
     assert time.process_time() - began < 1

@@ -632,13 +632,13 @@ async def test_other_tasks_run_while_a_call_in_many_pieces_is_put_together(
     """All its events were once made anew in one piece: 20,000 of them stalled the loop for a second."""
     monkeypatch.setattr(TimeSlice, "LONGEST_S", -1.0)  # each pause gives the loop away
     events_by_round = [0]
-    clean = StreamCopies.clean
+    remove_copies = StreamCopies.remove_copies
 
     def count_cleaned(*arguments: Any, **keywords: Any) -> Any:
         events_by_round[-1] += 1
-        return clean(*arguments, **keywords)
+        return remove_copies(*arguments, **keywords)
 
-    monkeypatch.setattr(StreamCopies, "clean", count_cleaned)
+    monkeypatch.setattr(StreamCopies, "remove_copies", count_cleaned)
 
     async def count_rounds() -> None:
         while True:

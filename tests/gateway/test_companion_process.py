@@ -29,7 +29,7 @@ async def test_it_lives_as_long_as_its_generation() -> None:
         made.append(ChildProcess("companion", [sys.executable, "-c", "import time; time.sleep(600)"]))
         return made[-1]
 
-    beside = CompanionKeeper(lambda: number, make, Pace(first_pause_s=0.01), look_s=0.02)
+    beside = CompanionKeeper(lambda: number, make, Pace(first_pause_s=0.01), check_every_s=0.02)
     task = asyncio.ensure_future(beside.keep_running())
     await asyncio.sleep(0.1)
     assert not made  # nothing serves yet

@@ -132,13 +132,13 @@ def test_what_an_edit_removes_is_found_in_earlier_events_however_they_were_cut()
                 text = text.replace("\n", "\\n").replace('"', "&quot;") if escaped else text
                 copies = StreamCopies({})
                 for at in range(0, len(text), size):
-                    copies.clean(
+                    copies.remove_copies(
                         {"choices": [{"delta": {name: text[at : at + size]}}], "other": f"A word {at}."}, [], []
                     )
-                    copies.check()
+                    copies.check_remembered()
                 copies.add_removed(removed, "")
                 try:
-                    copies.check()
+                    copies.check_remembered()
                     missed.append((name, size, escaped))
                 except CopyStays:
                     pass
@@ -155,8 +155,10 @@ def test_an_edit_is_looked_for_once_in_what_went_out() -> None:
             if number % 10 == 0:
                 copies.add_removed(f"You fool at the harbour number {number} today.", "")
             name = f"extra{number}"
-            copies.clean({"note": f"Page {number} of many pages.", name: f"Book {number}, by Anna Maria."}, [], [])
-            copies.check()
+            copies.remove_copies(
+                {"note": f"Page {number} of many pages.", name: f"Book {number}, by Anna Maria."}, [], []
+            )
+            copies.check_remembered()
         return time.process_time() - began
 
     seconds(50)
@@ -178,10 +180,10 @@ def searched_chars(monkeypatch: pytest.MonkeyPatch, events: int, sentence: str, 
         patch.setattr(copies, "_holds_any", counted)
         for number in range(events):
             field = {f"note_{number}": f"The lantern of keeper {number} hangs beside the northern bridge."}
-            stream.clean({"choices": [{"delta": {"content": "The "}}], **field}, ["The "], ())
+            stream.remove_copies({"choices": [{"delta": {"content": "The "}}], **field}, ["The "], ())
             if number % (events // edits) == 0:
                 stream.add_removed(f"You fool number {number}, {sentence}", "")
-            stream.check()
+            stream.check_remembered()
     return count
 
 

@@ -333,14 +333,14 @@ class Limited(MemoryLimit):
 
     log: Path = Path()
 
-    async def wait_near(self, pid: int) -> int:
+    async def wait_until_near(self, pid: int) -> int:
         await until(lambda: pid in pids(self.log))
-        return await MemoryLimit.wait_near(self, pid)
+        return await MemoryLimit.wait_until_near(self, pid)
 
 
 def limited(log: Path) -> Limited:
     """A limit that every process passes."""
-    return Limited(most_mb=1, look_s=0.05, log=log)
+    return Limited(max_mb=1, check_every_s=0.05, log=log)
 
 
 async def until_renewed(log: Path, times: int, pace: Pace, *, restart: bool = False) -> int:
@@ -401,13 +401,13 @@ class ToldMemory(Limited):
 
     beyond: list[int] = field(default_factory=list)
 
-    async def wait_passed(self, pid: int) -> int:
+    async def wait_until_exceeded(self, pid: int) -> int:
         await until(lambda: pid in self.beyond)
         return 2
 
 
 async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, caplog: pytest.LogCaptureFixture) -> None:
-    memory = ToldMemory(most_mb=1, look_s=0.05, log=log)
+    memory = ToldMemory(max_mb=1, check_every_s=0.05, log=log)
     pace = replace(QUICK, grace_s=0.2, short_grace_s=0.2)
     running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
     await until(started(log, "gateway2"))
@@ -424,7 +424,7 @@ async def test_a_gateway_that_leaves_and_holds_too_much_ends_soon(log: Path, cap
 
 
 async def test_a_third_gateway_starts_only_when_the_first_has_ended(log: Path) -> None:
-    memory = ToldMemory(most_mb=1, look_s=0.05, log=log)
+    memory = ToldMemory(max_mb=1, check_every_s=0.05, log=log)
     pace = replace(QUICK, grace_s=0.2, short_grace_s=0.2, stable_s=0.0)
     running = asyncio.create_task(supervisor.run(Stubborn(log).make, pace, memory=memory))
     await until(started(log, "gateway2"))

@@ -134,7 +134,7 @@ async def test_faults_are_logged_once_and_nothing_ends(
 ) -> None:
     file.write_text("objectives: {a: nothing}\n")
     served = ServingEngine("unix:/none", TeachableEngine)
-    learning = AutoTrainer(file, lambda: served, {}, look_s=0.0)
+    learning = AutoTrainer(file, lambda: served, {}, check_every_s=0.0)
     task = asyncio.ensure_future(learning.keep_training())
     for _ in range(20):
         await asyncio.sleep(0)

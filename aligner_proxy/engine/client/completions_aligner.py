@@ -98,7 +98,8 @@ class RemoteFrame:
 
     def division(self, segments: Sequence[structure.Segment]) -> Division:
         """Divide an answer into parts that should fit; an empty last segment means the end of the answer."""
-        division = Division(ByteRuler(), self.answer_tokens, [segment for segment in segments if segment.text])
+        texts = [segment for segment in segments if segment.text]
+        division = Division(ByteRuler(), self.answer_tokens, texts)
         if segments and not segments[-1].text:
             division.add_end()
         return division
@@ -243,6 +244,7 @@ class CompletionsAligner:
             judging: list[Correction] = []
 
             async def judge_edit(hole: splice.Hole, text: str) -> str:
+                """The sentences of a replacement that the scorer does not flag in their place; notes its cost."""
                 passed_text, cost = await _judge_in_place(request, scorer, hole, text)
                 judging.append(cost)
                 return passed_text

@@ -81,7 +81,7 @@ class EditedEngine(ForwardingEngine):
 
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
         """Wait for the verdicts of `scoring`, then let the writer correct the answer, within `request.deadline_s`."""
-        until = time.monotonic() + request.deadline_s
+        deadline_at = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
             scored = await scoring
             about = (await self.info()).find_aligner(request.aligner)
@@ -90,16 +90,16 @@ class EditedEngine(ForwardingEngine):
                 return scored
             if request.write is Write.NEVER:
                 return remove_flagged(request.answer, scored)
-            return await self.writer.write(request, scored, self.scorer, until)
+            return await self.writer.write(request, scored, self.scorer, deadline_at)
 
     async def read(self, request: AlignRequest) -> Session:
         """Let the scorer read an answer that is still being written; the writer writes what it flags."""
-        # a writer that replaces spans may let the scorer write them, so the session is not for verdicts only
         scoring_request = request.model_copy(
             update={
                 "verify": Verify.FLAGGED,
+                # a writer that replaces spans may let the scorer write them, so the session is not for verdicts only
                 "score_only": not self.writer.replaces_spans,
-                "write": self.scorer_write if request.write is not Write.NEVER else Write.NEVER,
+                "write": Write.NEVER if request.write is Write.NEVER else self.scorer_write,
             }
         )
         return EditedSession(self, await self.scorer.read(scoring_request), request)

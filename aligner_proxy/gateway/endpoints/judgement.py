@@ -15,7 +15,7 @@ from litellm.types.utils import ModelResponse
 from aligner_proxy.audit.entry import find_edits
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.formats.side_text import SIDE_CONTENT
-from aligner_proxy.formats.think_tags import find_answer
+from aligner_proxy.formats.think_tags import find_answer_start
 from aligner_proxy.gate.edits import common_prefix_length
 from aligner_proxy.gate.flagged_runs import is_word_boundary
 from aligner_proxy.gateway import litellm_internals
@@ -251,7 +251,7 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
     The last sentence may go on. A flagged sentence that was kept, because nothing would remain or the gate refused the
     edit, may be removed when more is known. Without a verdict on the text all of it may change.
     """
-    offset = find_answer(before)
+    offset = find_answer_start(before)
     segments = split(before[offset:])
     if outcome is None or outcome.status not in (Status.CORRECTED, Status.UNCHANGED) or not segments:
         return len(after)
@@ -289,7 +289,7 @@ def _list_finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, in
     """(start, end, finding) of each replacement that stages made, by position in the delivered text."""
     # Findings count from the beginning of the answer, after reasoning in tags, and in the text without earlier
     # replacements; `shift` leads from there to the delivered text.
-    shift = find_answer(after)
+    shift = find_answer_start(after)
     for finding in outcome.findings:
         if finding.text is None:
             continue
@@ -302,7 +302,7 @@ def _list_finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, in
 
 def _list_flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
     """(first, last, segment) of each flagged segment; none if the judged segments are not those of the whole answer."""
-    offset = find_answer(text)
+    offset = find_answer_start(text)
     answer = text[offset:]
     pieces = split(answer)
     segments = outcome.segments

@@ -32,7 +32,7 @@ from aligner_proxy.teaching.subjects import Subject, TeachingState
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0
+CHECK_EVERY_S = 5.0
 """Seconds between two checks for objectives to train."""
 AGAIN_S = 600.0
 """Time until a failed training is retried."""
@@ -61,7 +61,7 @@ class AutoTrainer:
     serving: Callable[[], ServingEngine | None]
     environment: Mapping[str, str]
     """Environment variables of the training process."""
-    look_s: float = LOOK_S
+    check_every_s: float = CHECK_EVERY_S
     _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MAX_TRIED, AGAIN_S))
     """Recent attempts, by title, text, aligner and digests."""
     _fault: str = ""
@@ -76,7 +76,7 @@ class AutoTrainer:
                     await self.train_due(target)
                 except (AlignerProxyError, OSError, ValueError) as error:
                     self._log_fault(str(error) if isinstance(error, AlignerProxyError) else type(error).__name__)
-            await asyncio.sleep(self.look_s)
+            await asyncio.sleep(self.check_every_s)
 
     async def train_due(self, target: ServingEngine) -> None:
         """Teach the objectives that are due, if there are any, and wait until that has ended.

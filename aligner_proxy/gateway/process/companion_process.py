@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from aligner_proxy.gateway.process.supervisor import ChildProcess, Pace, keep_alive
 
-LOOK_S = 0.5
+CHECK_EVERY_S = 0.5
 """Seconds between two checks which generation serves."""
 _GRACE_S = 5.0
 """Seconds that a companion gets to end after SIGTERM."""
@@ -28,7 +28,7 @@ class CompanionKeeper:
     serving: Callable[[], int | None]
     make: Callable[[], ChildProcess]
     pace: Pace = field(default_factory=Pace)
-    look_s: float = LOOK_S
+    check_every_s: float = CHECK_EVERY_S
 
     async def keep_running(self) -> None:
         """Keep the companion of the serving generation running, until cancelled."""
@@ -44,7 +44,7 @@ class CompanionKeeper:
                         await asyncio.wait({task})
                     task = group.create_task(self._run_companion())
                     task_generation = generation
-                await asyncio.sleep(self.look_s)
+                await asyncio.sleep(self.check_every_s)
 
     async def _run_companion(self) -> None:
         """Run one companion: restart it whenever it ends, and stop it when cancelled."""

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-LOOK_S = 5.0
+CHECK_EVERY_S = 5.0
 """Seconds between two checks."""
-_LOOKS = 3
+_CHECKS_NEAR = 3
 """Consecutive checks near the limit before it counts, so that a short burst is ignored."""
 _NEAR = 0.75
 """Share of the limit that counts as near, since a successor needs time to start and running requests still grow."""
@@ -29,25 +29,25 @@ MIN_MB = 768
 class MemoryLimit:
     """Maximum megabytes (2^20 bytes) of each process; 0 for no limit."""
 
-    most_mb: int = 0
-    look_s: float = LOOK_S
+    max_mb: int = 0
+    check_every_s: float = CHECK_EVERY_S
 
-    async def wait_near(self, pid: int) -> int:
+    async def wait_until_near(self, pid: int) -> int:
         """Wait until a process or a descendant has been near the limit for a while; returns its megabytes."""
-        return await self._wait_above(pid, _NEAR, _LOOKS)
+        return await self._wait_above(pid, _NEAR, _CHECKS_NEAR)
 
-    async def wait_passed(self, pid: int) -> int:
+    async def wait_until_exceeded(self, pid: int) -> int:
         """Wait until a process or a descendant exceeds the limit; returns its megabytes."""
         return await self._wait_above(pid, 1.0, 1)
 
-    async def _wait_above(self, pid: int, share: float, looks: int) -> int:
-        """Wait until the share of the limit was exceeded at `looks` consecutive checks; without a limit, forever."""
-        looks_above = 0
+    async def _wait_above(self, pid: int, share: float, needed_checks: int) -> int:
+        """Wait until this share of the limit was exceeded at so many consecutive checks; without a limit, forever."""
+        checks_above = 0
         while True:
-            await asyncio.sleep(self.look_s)
-            resident_mb = largest_mb(pid) if self.most_mb else 0
-            looks_above = looks_above + 1 if resident_mb > share * self.most_mb else 0
-            if looks_above >= looks:
+            await asyncio.sleep(self.check_every_s)
+            resident_mb = largest_mb(pid) if self.max_mb else 0
+            checks_above = checks_above + 1 if resident_mb > share * self.max_mb else 0
+            if checks_above >= needed_checks:
                 return resident_mb
 
 

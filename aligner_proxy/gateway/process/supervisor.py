@@ -374,11 +374,11 @@ class _Supervisor:
         """Wait until LiteLLM uses too much memory, at least `stable_s` seconds after the last attempt to replace it."""
         await asyncio.sleep(max(0.0, self._renewed_at + self._pace.stable_s - time.monotonic()))
         assert current.gateway.process is not None
-        resident_mb = await self._memory.wait_near(current.gateway.process.pid)
+        resident_mb = await self._memory.wait_until_near(current.gateway.process.pid)
         if self._retirements:
             await self._wait_until_drained(current.gateway.process.pid)
         self._renewed_at = time.monotonic()
-        log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.most_mb)
+        log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.max_mb)
 
     async def _wait_until_drained(self, pid: int) -> None:
         """Wait until no earlier LiteLLM is draining.
@@ -387,7 +387,7 @@ class _Supervisor:
         process `pid` exceeds its memory limit meanwhile, the draining ones must finish quickly.
         """
         draining = set(self._retirements)
-        over_limit = asyncio.ensure_future(self._memory.wait_passed(pid))
+        over_limit = asyncio.ensure_future(self._memory.wait_until_exceeded(pid))
         departures = asyncio.ensure_future(asyncio.wait(draining))
         try:
             await asyncio.wait({over_limit, departures}, return_when=asyncio.FIRST_COMPLETED)
@@ -457,7 +457,7 @@ class _Supervisor:
         """Drain LiteLLM; stop waiting if it or its successor exceeds the memory limit."""
         assert gateway.process is not None
         finished = asyncio.ensure_future(gateway.stop(self._pace.handover_s))
-        over_limit = asyncio.ensure_future(self._memory.wait_passed(gateway.process.pid))
+        over_limit = asyncio.ensure_future(self._memory.wait_until_exceeded(gateway.process.pid))
         hurry = asyncio.ensure_future(self._hurry_drains.wait())
         try:
             await asyncio.wait({finished, over_limit, hurry}, return_when=asyncio.FIRST_COMPLETED)

@@ -253,7 +253,7 @@ class CallStream:
         if not self._calls.has_edits:
             # what cannot be read here cannot be read by the judge of the texts beside the answer, either
             with contextlib.suppress(NotPutIn):
-                self._calls.copies.read(event.original, event.own_texts)
+                self._calls.copies.remember(event.original, event.own_texts)
             return event.original
         item = self._put_in_arguments_if_possible(event)
         try:
@@ -289,9 +289,9 @@ class CallStream:
         Of a corrected call the first piece becomes all of the new arguments, and the other pieces become empty.
         """
         if not call.is_piece:
-            return self._calls.new_text(call)
+            return self._calls.find_new_text(call)
         arguments = self._whole_arguments.get(call.place, "")
-        new_arguments = self._calls.new_text(replace(call, text=arguments))
+        new_arguments = self._calls.find_new_text(replace(call, text=arguments))
         if not call.text or new_arguments == arguments:
             return call.text
         if call.place in self._filled_places:
@@ -301,6 +301,6 @@ class CallStream:
 
     def _remove_copies(self, item: Any, event: _WaitingEvent) -> object:
         """The item without copies of what was removed from calls, or `NOTHING`; raises `CopyStays` or `NotPutIn`."""
-        cleaned = self._calls.copies.clean(item, event.own_texts, event.own_texts, edited=False)
-        self._calls.copies.check()
+        cleaned = self._calls.copies.remove_copies(item, event.own_texts, event.own_texts, edited=False)
+        self._calls.copies.check_remembered()
         return cleaned

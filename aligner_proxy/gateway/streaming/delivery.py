@@ -157,22 +157,21 @@ class StreamDelivery(abc.ABC, Generic[Text]):
                         yield item_to_send
             finished = True
         except Blocked:
-            if not self.client.served_items.any and (beginning := self._decoder.beginning()) is not None:
+            beginning = None if self.client.served_items.has_any else self._decoder.beginning()
+            if beginning is not None:
                 yield beginning
             raise
         finally:
             await run_to_end(self._close(finished=finished))
         # No comment for a stream that broke before its first item, so that it stays a plain HTTP error.
-        if (self.client.served_items.any or self.upstream_error is None) and self.client.is_between_events:
+        if (self.client.served_items.has_any or self.upstream_error is None) and self.client.is_between_events:
             self.client.comment = self._request.state.comment(self.client.timeline)
             yield self.client.comment
         for item_to_send in self.client.last_event_keeper.flush():
             yield item_to_send
         if self.upstream_error is not None:
-            raise (
-                await withhold_error(self._request.state, self._request.side, self.upstream_error)
-                or self.upstream_error
-            )
+            other_error = await withhold_error(self._request.state, self._request.side, self.upstream_error)
+            raise self.upstream_error if other_error is None else other_error
 
     def note_source(self, source: object) -> None:
         """Keep the upstream's stream, and note whether its headers forbid to store the answer."""
@@ -273,7 +272,8 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         if event.repeated_texts:
             repeated_texts = {index: self._get_text(index) for index in event.repeated_texts}
         if self._request.side is not None:
-            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original_text, repeated_texts)]
+            answer_texts = [piece for _, piece in event.pieces]
+            answer_texts += map(self._original_text, repeated_texts)
             self._request.side.read(event.original, answer_texts, event.divided_texts)
         event.divided_texts = ()  # nobody else reads them, and the event may wait for long
         event.item = self._queue.pack(event.item)
@@ -307,8 +307,11 @@ class StreamDelivery(abc.ABC, Generic[Text]):
 
     def _may_point_into_edit(self, queued: QueuedEvent[Text]) -> bool:
         """Whether pointers in an event may point into an edited text; not if the text of its block is unchanged."""
-        number = None if queued.event.block is None else queued.event.block.text_number
-        return number is None or number not in self._texts or self._texts[number].changed
+        block = queued.event.block
+        text = None
+        if block is not None and block.text_number is not None:
+            text = self._texts.get(block.text_number)
+        return text is None or text.changed  # without a text it is not known into which one they point
 
     def _render_item(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
         """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""

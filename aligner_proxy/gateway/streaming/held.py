@@ -227,7 +227,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         reasoning = form.open_stream(request.data, drop=True) if form is not None else None
         copies = StreamCopies(request.data, answers.removed)
         for item in self._opening.delivered:
-            copies.read(item, ())
+            copies.remember(item, ())
             if reasoning is not None and reasoning.feed(item) != [item]:
                 raise CopyStays(SideKind.REASONING)  # a part of it has gone out
         items: list[object] = []
@@ -240,11 +240,13 @@ class HeldStream(StreamDelivery[PrefilledText]):
             unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
             remaining_items = [item] if reasoning is None else reasoning.feed(item)
             for remaining in remaining_items:
-                cleaned = copies.clean(remaining, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued))
+                cleaned = copies.remove_copies(
+                    remaining, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
+                )
                 if cleaned is not NOTHING:
                     items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
             await self._time_slice.pause()
-        copies.check()
+        copies.check_remembered()
         return items
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:

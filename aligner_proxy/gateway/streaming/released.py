@@ -63,7 +63,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         """Note the first items of the stream, which the client has already."""
         self._delivered_count = len(items)
         for item in items:
-            self._copies.read(item, ())
+            self._copies.remember(item, ())
 
     def _new_text(self, index: int) -> GrowingAnswer:
         """A text that is corrected while it grows; closed as failed at once if there is no room to correct it."""
@@ -297,12 +297,14 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         """
         own_texts = [*pieces, *(text.render(0, text.length) for text in queued.repeated_texts.values())]
         if not self._edit_counts:
-            self._copies.read(item, own_texts)
+            self._copies.remember(item, own_texts)
             return item
         try:
             unchanged_texts = () if queued.changes else own_texts
-            item = self._copies.clean(item, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued))
-            self._copies.check()
+            item = self._copies.remove_copies(
+                item, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
+            )
+            self._copies.check_remembered()
         except CopyStays:
             self._has_delivered_copy = True
             self._request.corrector.raise_if_blocked(copy_outcome(self._request.state.policy))
