@@ -2,8 +2,8 @@
 
 A row of a table ends with a bar, an element with its tag, a comment within code, and a long piece of text that runs on
 with some other clause. So cells, texts between tags, comments and clauses are judged without the marks around them.
-Of a flagged segment only those that are flagged go, and the marks around them stay. A remark in brackets does not raise
-the score of its sentence, but goes alone if it is flagged and the rest is not.
+Of a flagged segment only those that are flagged go, and the marks around them stay. Remarks in brackets, and
+values in blocks of data, do not raise the score of their segment, but go alone if they are flagged and the rest is not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ASIDE_SIGNS = " \n\t()\uff08\uff09"
 _JSON = frozenset({"json", "jsonl", "jsonc", "json5"})
 _CSV = frozenset({"csv", "tsv"})
 """Languages of blocks of data, as their first line names them."""
-_MOST_ASIDES = 32
+_MOST_REMOVABLE = 32
 """Each is read by itself, so that a block with many values would take long; it goes as a whole."""
 _CSV_LINE = re.compile(r"[^\n]*\n")
 _JSON_STRING = re.compile(r'(?<=[\[:,{\s])"(?P<value>(?:[^"\\\n]|\\.)*+)"(?!\s*:)')
@@ -88,19 +88,19 @@ def clauses(text: str) -> list[Place]:
     return parts
 
 
-def find_asides(text: str) -> list[Place]:
+def find_removable_words(text: str) -> list[Place]:
     """The places of words that go alone if they are flagged and the rest is not, in order.
 
     Those are remarks in brackets, with the space before them: in "Take a coat (you fool)." the place of " (you fool)".
     In a block of JSON they are the strings that are values, in a block of CSV the rows below the head. Empty if there
-    are more than `_MOST_ASIDES`.
+    are more than `_MOST_REMOVABLE`.
     """
     if text.lstrip().startswith(FENCES):
         return _find_data_words(text)
     if is_row(text) or TAG.search(text):
         return []
     places = [match.span() for match in _ASIDE.finditer(text) if _WORD.search(match.group())]
-    return places if len(places) <= _MOST_ASIDES else []
+    return places if len(places) <= _MOST_REMOVABLE else []
 
 
 def _find_data_words(text: str) -> list[Place]:
@@ -116,7 +116,7 @@ def _find_data_words(text: str) -> list[Place]:
     elif language in _JSON:
         places = [string.span("value") for string in _JSON_STRING.finditer(text)]
     places = [place for place in places if len(_WORD.findall(text, *place)) >= _FEWEST]
-    return places if len(places) <= _MOST_ASIDES else []
+    return places if len(places) <= _MOST_REMOVABLE else []
 
 
 def judged_words(text: str) -> list[Place]:
@@ -141,7 +141,7 @@ def without_last_marks(text: str) -> str:
 def without_words(text: str, places: Sequence[Place]) -> str:
     """A segment without the words at these places; empty if it has no other words.
 
-    The places are some of its `judged_words` or `find_asides`.
+    The places are some of its `judged_words` or `find_removable_words`.
     """
     if text.lstrip().startswith(FENCES):
         is_data = set(places).issubset(_find_data_words(text))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from aligner_proxy.text.judged_words import find_asides
+from aligner_proxy.text.judged_words import find_removable_words
 from tests.support.pruning import correct_in_all_ways
 
 ANSWER = "Use this:\n\n```{}\n{}\n```\n\nIt works well.".format
@@ -42,4 +42,4 @@ async def test_of_csv_the_flagged_row_goes_but_not_the_head() -> None:
 def test_a_block_of_many_values_is_not_looked_into() -> None:
     for count, places in ((32, 32), (33, 0)):
         values = ", ".join(f'"It is number {number}."' for number in range(count))
-        assert len(find_asides(f"```json\n[{values}]\n```")) == places
+        assert len(find_removable_words(f"```json\n[{values}]\n```")) == places

@@ -8,7 +8,7 @@ from dataclasses import replace
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.code_comments import Place
-from aligner_proxy.text.judged_words import find_asides, judged_words, without_words
+from aligner_proxy.text.judged_words import find_removable_words, judged_words, without_words
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Policy, StreamMode, Turn
 from tests.support.growing import grown
@@ -31,7 +31,9 @@ def prune(text: str) -> str:
     """The text without insults: cells, elements, comments and brackets go alone, and other sentences as a whole."""
     pieces: list[tuple[str, str]] = []
     for piece in split(text):
-        places = _insults(piece.text, find_asides(piece.text)) or _insults(piece.text, judged_words(piece.text))
+        places = _insults(piece.text, find_removable_words(piece.text)) or _insults(
+            piece.text, judged_words(piece.text)
+        )
         left = without_words(piece.text, places) if places else ""
         left = "" if _INSULT.search(left) else left
         pieces.append((left if _INSULT.search(piece.text) else piece.text, piece.gap))

@@ -28,7 +28,7 @@ from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import structure
 from aligner_proxy.text.code_comments import Place
 from aligner_proxy.text.disguises import restore_disguises
-from aligner_proxy.text.judged_words import ASIDE_SIGNS, find_asides, judged_words, sentence_of, without_words
+from aligner_proxy.text.judged_words import ASIDE_SIGNS, find_removable_words, judged_words, sentence_of, without_words
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
@@ -243,13 +243,13 @@ class AnswerEditor(PieceScorer):
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _prune(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
-        """The flagged run without its flagged cells, elements, comments, clauses and remarks in brackets.
+        """The flagged run without its flagged cells, elements, comments, clauses, remarks in brackets and data.
 
         "" if the rest is flagged, too. "| Two | you are a fool | 10 |" -> "| Two | | 10 |", and "Take a coat (you
         fool)." -> "Take a coat."
         """
         segments = hole.run.segments
-        if not any(judged_words(segment.text) or find_asides(segment.text) for segment in segments):
+        if not any(judged_words(segment.text) or find_removable_words(segment.text) for segment in segments):
             return ""
         answer = hole.fill_in(hole.run.text)
         prompt = self._frame.fit_prompt(answer)
@@ -259,18 +259,18 @@ class AnswerEditor(PieceScorer):
         pieces = []
         for segment in segments:
             placed = structure.shift_segment(segment, shift)
-            flagged = yield from self._find_flagged_asides(answer, placed)
+            flagged = yield from self._find_flagged_removable_words(answer, placed)
             flagged = flagged or (yield from self._find_flagged_words(prompt, answer, placed))
             pieces.append((without_words(segment.text, flagged) if flagged else "", segment.gap))
         pruned = structure.join(pieces)
         is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned)) == pruned
         return pruned if is_clear else ""
 
-    def _find_flagged_asides(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
-        """Return the places in `segment` of its remarks in brackets that are flagged as sentences in its place."""
+    def _find_flagged_removable_words(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
+        """Return the places in `segment` of its `find_removable_words` that are flagged as sentences there."""
         before = answer[: segment.start]
         flagged: list[Place] = []
-        for start, end in find_asides(segment.text):
+        for start, end in find_removable_words(segment.text):
             words = segment.text[start:end].strip(ASIDE_SIGNS)
             score = yield from self._judge_sentence(before, sentence_of(words))
             if self.is_flagged(score):
