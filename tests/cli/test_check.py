@@ -789,4 +789,4 @@ def test_an_output_without_room_is_one_sentence(folder: Path) -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "aligner_proxy", "check", str(folder / "policies.yaml"), "--json"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "aligner-proxy: cannot use the output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "aligner-proxy: cannot use the output: No space left on device\n")

@@ -232,7 +232,8 @@ def open_classifier(name: str, model: str | Path, quantization: str, dtype: torc
         parts = {"files": _identify_files(model, folder), "chat": tokenizer.chat_template, "quantization": quantization}
         return (GuardClassifier if is_guard else PairClassifier)(loaded, tokenizer, manifest.digest(parts))
     except WeightsError as error:
-        raise WeightsError(f"judge {name!r}: {error}") from None
+        # of the same class, which decides the status with which a command ends
+        raise type(error)(f"judge {name!r}: {error}") from None
     except (MemoryError, torch.OutOfMemoryError):
         raise WeightsError(f"judge {name!r}: not enough memory to load {model}") from None
     except Exception as error:
