@@ -44,7 +44,7 @@ def test_a_plugin_brings_a_command_and_replaces_none() -> None:
     assert "Say good morning." in shown.output
     assert "Not the gateway's own." not in shown.output
     assert CliRunner().invoke(cli.main, ["greet"]).output == "good morning\n"
-    assert cli.all_commands()["check"] == Command("check", cli._OWN["check"], "aligner_proxy.cli.check")
+    assert cli.all_commands()["check"] == Command("check", cli._OWN_COMMANDS["check"], "aligner_proxy.cli.check")
 
 
 @pytest.mark.usefixtures("greeting")
