@@ -28,7 +28,7 @@ class EarlyOpinions:
 
     def __init__(self, judges: RequestJudges) -> None:
         self._judges = judges
-        self._questions: list[asyncio.Task[JudgeOpinion]] = []
+        self._early_opinions: list[asyncio.Task[JudgeOpinion]] = []
         """The questions so far, of which at most the last still runs."""
         self._asked_segments: set[int] = set()
         """Numbers of the segments that they are about."""
@@ -40,8 +40,8 @@ class EarlyOpinions:
 
         `text` is the answer so far, and `scores` are those of its first segments.
         """
-        is_busy = bool(self._questions) and not self._questions[-1].done()
-        if is_busy or len(scores) <= self._read_count or len(self._questions) >= EARLY_QUESTIONS:
+        is_busy = bool(self._early_opinions) and not self._early_opinions[-1].done()
+        if is_busy or len(scores) <= self._read_count or len(self._early_opinions) >= EARLY_QUESTIONS:
             return
         doubtful = self._judges.find_doubtful_early(request, scores, self._read_count)
         self._read_count = len(scores)
@@ -51,19 +51,20 @@ class EarlyOpinions:
         request = request.model_copy(update={"answer": text})
         segments = locate_segments(text, scores)
         deadline_at = time.monotonic() + request.deadline_s
-        self._questions.append(start_task(self._judges.give_opinion(request, segments, doubtful, deadline_at)))
+        self._early_opinions.append(start_task(self._judges.give_opinion(request, segments, doubtful, deadline_at)))
 
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
     ) -> JudgeOpinion:
         """The early verdicts, and at the same time new ones on the other doubtful segments of the complete answer.
 
-        Raises `JudgeFailed` as `RequestJudges.give_opinion` does.
+        `doubtful` has the number of the objective by the number of the segment, None for all objectives. Raises
+        `JudgeFailed` as `RequestJudges.give_opinion` does.
         """
-        rest = {at: objective for at, objective in doubtful.items() if at not in self._asked_segments}
-        at_end = [self._judges.give_opinion(request, segments, rest, deadline_at)] if rest else []
-        return await merge_opinions([*self._questions, *at_end])
+        rest = {number: objective for number, objective in doubtful.items() if number not in self._asked_segments}
+        late_opinions = [self._judges.give_opinion(request, segments, rest, deadline_at)] if rest else []
+        return await merge_opinions([*self._early_opinions, *late_opinions])
 
     async def aclose(self) -> None:
         """Give up the question that runs, if one does."""
-        await end_tasks(*self._questions)
+        await end_tasks(*self._early_opinions)

@@ -227,7 +227,7 @@ class LocalEngine:
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
         """Return what a token classifier says of an answer; raises `UnknownJudge`.
 
-        It has a thread of its own, in which calls wait for each other, so that no step of the aligner waits for it.
+        Token classifiers run in a thread of their own, one call at a time, so that the aligner never waits for one.
         """
         judge = self._aligner().find_judge(request.model)
         async with enforce_deadline(request.deadline_s):

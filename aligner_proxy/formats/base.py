@@ -226,11 +226,17 @@ class RequestedForm:
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
-        call_id = str(data.get("litellm_call_id") or "")
+        """What the body of a request says about the form of its answer."""
         formats = _requested_formats(data)
         constrained = _has_constraint(data, formats)
         structured = bool(formats) or constrained or _begins_structure(data)
-        return cls(call_id, structured, _json_schema(data, formats), constrained, _request_forbids_storing(data))
+        return cls(
+            call_id=str(data.get("litellm_call_id") or ""),
+            structured=structured,
+            json_schema=_json_schema(data, formats),
+            constrained=constrained,
+            no_store=_request_forbids_storing(data),
+        )
 
 
 class GrowingText:

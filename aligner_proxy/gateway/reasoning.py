@@ -135,7 +135,7 @@ class Reasoning:
     async def _drop_reasoning(
         self, source: AsyncIterable[Any], reader: SafeReasoningStream
     ) -> AsyncGenerator[Any, None]:
-        """The items of a stream without reasoning; unchanged from the first failure on."""
+        """Yield the items of a stream with their reasoning removed; after the first failure they pass unchanged."""
         has_failed = False
         time_slice = TimeSlice()
         async with _close_at_end(source) as items:
@@ -148,6 +148,7 @@ class Reasoning:
                     self._handle_failure()
                     outgoing = [*reader.unread_items(), item]
                 if reader.is_unreadable and not has_failed:
+                    # the reader has taken the present item, so it is in `outgoing` or among its unread items
                     has_failed = True
                     self._handle_failure()
                     outgoing += reader.unread_items()
@@ -155,8 +156,9 @@ class Reasoning:
                     yield outgoing_item
                 # of long reasoning, nothing goes out that would let other tasks run
                 await time_slice.pause()
-        for outgoing_item in [] if has_failed else reader.flush():
-            yield outgoing_item
+        if not has_failed:
+            for outgoing_item in reader.flush():
+                yield outgoing_item
         upstream.raise_error()
 
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:

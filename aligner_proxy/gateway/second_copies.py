@@ -126,7 +126,7 @@ class StreamCopies:
         self._checked: dict[object, tuple[int, str]] = {}
         """By path of a text, the number of its pieces that were checked, and the end of the last of them."""
         self._newly_removed: RemovedText | None = None
-        """What was removed since `check_remembered` was called last; None if nothing was."""
+        """What was removed since `check_past_events` was called last; None if nothing was."""
         self._past = _PastTexts()
         """The texts of all events so far, in which later edits are looked for."""
 
@@ -160,13 +160,13 @@ class StreamCopies:
         return item
 
     def add_removed(self, original: str, corrected: str) -> None:
-        """Note what an edit removes; `check_remembered` then looks for it in the events so far, too."""
+        """Note what an edit removes; `check_past_events` then looks for it in the events so far, too."""
         self.removed.add(original, corrected)
         if self._newly_removed is None:
             self._newly_removed = RemovedText()
         self._newly_removed.add(original, corrected)
 
-    def check_remembered(self) -> None:
+    def check_past_events(self) -> None:
         """Raise `CopyStays` if a text in the events so far holds removed text, whole or in pieces."""
         grown_texts = self._reader.take_grown()
         if self._newly_removed is not None:

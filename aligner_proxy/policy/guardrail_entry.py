@@ -19,14 +19,14 @@ from aligner_proxy.types import GOVERNED_SKIPS, FailureClass, IfNothingRemains, 
 
 WITHOUT_EFFECT = ("run_in_parallel", "scan_raw_request")
 """Settings that the guardrail ignores, because with them LiteLLM would throw away the corrected answer."""
-_NEEDED = "post_call"
+_NEEDED_MODE = "post_call"
 """The hook by which LiteLLM hands answers to the guardrail."""
-_HOOKS = ("pre_call", _NEEDED)
+_HOOKS = ("pre_call", _NEEDED_MODE)
 _BY_TAGS = (
     "mode by tags: clients choose their tags, and so whether answers are corrected; write mode: post_call, and routes "
     "with match: {tag: ...} in the policies file"
 )
-_PLAIN_ENTRY = {"guardrail": GUARDRAIL, "mode": _NEEDED, "default_on": True}
+_PLAIN_ENTRY = {"guardrail": GUARDRAIL, "mode": _NEEDED_MODE, "default_on": True}
 """The entry that `init` writes, which LiteLLM can read; beside it may stand our own setting."""
 _CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
 _File = tuple[Mapping[str, Any], YamlSource]
@@ -57,9 +57,9 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
     """Each setting by which LiteLLM calls the guardrail for only some answers: (its key, a message with the fix)."""
     if isinstance(mode, Mapping):
         yield "mode", _BY_TAGS
-    elif mode is not None and _NEEDED not in _mode_words(mode):
+    elif mode is not None and _NEEDED_MODE not in _mode_words(mode):
         words = ", ".join(map(str, _mode_words(mode)))
-        yield "mode", f"mode {words}: LiteLLM hands the guardrail no answer; write mode: {_NEEDED}"
+        yield "mode", f"mode {words}: LiteLLM hands the guardrail no answer; write mode: {_NEEDED_MODE}"
     if default_on is not True:
         yield (
             "default_on",
@@ -68,7 +68,7 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
                 "write default_on: true, and routes with mode: off for models that should not be corrected"
             ),
         )
-    # One word counts for every hook.
+    # A single word applies to every hook. The first hook that leaves something out is reported.
     scopes = stream_scope if isinstance(stream_scope, Mapping) else dict.fromkeys(_HOOKS, stream_scope)
     by_hook = {str(hook).lower(): str(scope).lower() for hook, scope in scopes.items()}
     scope = next((by_hook[hook] for hook in _HOOKS if by_hook.get(hook) in ("streaming", "non_streaming")), None)

@@ -695,7 +695,10 @@ def _plugin_fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
 
 
 def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
-    """The field `objectives` of a route, which takes a list of names or one of these selector forms."""
+    """The field `objectives` of a route, which takes a list of names or one of these selector forms.
+
+    Returned as an argument of pydantic's `create_model`; empty without selectors, since the field stays as it is.
+    """
     if not selectors:
         return {}
     words = tuple(form.word for form in selectors)
@@ -709,7 +712,9 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             # A block without a known word goes to the first form, which reports what is wrong with it.
             return _form_tag(next((word for word in words if word in value), words[0]))
-        return _form_tag(value) if isinstance(value, str) and value in words else LIST_FORM
+        if isinstance(value, str) and value in words:
+            return _form_tag(value)
+        return LIST_FORM
 
     field_type = Annotated[Union[(names_type, *form_types)], Discriminator(choose_tag)]  # type: ignore[valid-type]
     descriptions = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]

@@ -226,8 +226,9 @@ def join_undisguised(parts: Iterable[UndisguisedText]) -> UndisguisedText:
 
 
 def restore_disguises(text: str, original: str) -> str:
-    """A text made from the undisguised original, with all segments taken from it restored to their original form."""
+    """An edited version `text` of the undisguised `original`, each unedited segment as it stands in `original`."""
     undisguised = undisguise(original)
+    # nothing was disguised
     if not undisguised.origins:
         return text
     pieces = split(original)

@@ -135,10 +135,10 @@ def test_what_an_edit_removes_is_found_in_earlier_events_however_they_were_cut()
                     copies.remove_copies(
                         {"choices": [{"delta": {name: text[at : at + size]}}], "other": f"A word {at}."}, [], []
                     )
-                    copies.check_remembered()
+                    copies.check_past_events()
                 copies.add_removed(removed, "")
                 try:
-                    copies.check_remembered()
+                    copies.check_past_events()
                     missed.append((name, size, escaped))
                 except CopyStays:
                     pass
@@ -158,7 +158,7 @@ def test_an_edit_is_looked_for_once_in_what_went_out() -> None:
             copies.remove_copies(
                 {"note": f"Page {number} of many pages.", name: f"Book {number}, by Anna Maria."}, [], []
             )
-            copies.check_remembered()
+            copies.check_past_events()
         return time.process_time() - began
 
     seconds(50)
@@ -183,7 +183,7 @@ def searched_chars(monkeypatch: pytest.MonkeyPatch, events: int, sentence: str, 
             stream.remove_copies({"choices": [{"delta": {"content": "The "}}], **field}, ["The "], ())
             if number % (events // edits) == 0:
                 stream.add_removed(f"You fool number {number}, {sentence}", "")
-            stream.check_remembered()
+            stream.check_past_events()
     return count
 
 

@@ -348,13 +348,12 @@ def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
     return text
 
 
-def _make_request(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, user: str) -> CompletionRequest:
-    """The request to continue `prompt` by at most `tokens` tokens."""
-    # the tenant "-" stands for requests that name none
+def _make_request(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, tenant: str) -> CompletionRequest:
+    """The request to continue `prompt` by at most `tokens` tokens; `prediction` is the likely text, or empty."""
     expected = Prediction(content=prediction) if prediction else None
-    return CompletionRequest(
-        prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected, user=None if user == "-" else user
-    )
+    # the tenant "-" stands for requests that name none
+    user = None if tenant == "-" else tenant
+    return CompletionRequest(prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected, user=user)
 
 
 def _request_part(

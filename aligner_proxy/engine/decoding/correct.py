@@ -192,15 +192,19 @@ class AnswerEditor(PieceScorer):
                 edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
                 continue
             passage = self._prompt_passage(part)
-            scores += known_scores or (yield from self._judge_part(passage, scores))
+            if known_scores is None:
+                known_scores = yield from self._judge_part(passage, scores)
+            scores += known_scores
             # context pieces were edited in the part before, so they count as kept here
             flags = [False] * passage.context + [self.is_flagged(score) for score in scores[part.own :]]
+            # yields each hole, takes its text, and adds the pieces of the part to `edited`
             rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context)
             try:
                 hole = next(rewriting)
                 while True:
-                    # the objective matters only at the end of the answer, whose score is the last one
-                    text = yield from self._fill_hole(passage, self._trim_before(passage, hole), scores[-1][1])
+                    # only a hole at the end of the answer needs an objective, and its score is the last one
+                    _, last_objective = scores[-1]
+                    text = yield from self._fill_hole(passage, self._trim_before(passage, hole), last_objective)
                     hole = rewriting.send(text)
             except StopIteration:
                 pass

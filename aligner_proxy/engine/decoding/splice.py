@@ -238,14 +238,14 @@ def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
     return tuple(keys[:1] + [later for later in keys[1:] if len(later) >= KEY_CHARS])
 
 
-def cut_before_resumption(generated: str, keys: Sequence[str]) -> str | None:
-    """The text before the first segment of `generated` that begins with a key; None if there is no such segment.
+def cut_before_resumption(generated: str, kept_beginnings: Sequence[str]) -> str | None:
+    """The text before the first segment of `generated` that begins like a kept one; None if there is no such segment.
 
     Item numbers are ignored, because a model that leaves an item out renumbers the next ones: "2. Take a coat." reaches
     the kept "3. Take a coat.". List marks are ignored, because a model that leaves out the first sentence of an item
     gives its mark to the next sentence.
     """
-    starts = tuple(map(_strip_number, keys))
+    starts = tuple(map(_strip_number, kept_beginnings))
     for segment in split(generated) if starts else ():
         text = segment.text.lstrip()
         if _strip_number(text).startswith(starts) or _strip_mark(text).startswith(starts):

@@ -75,7 +75,10 @@ class RecordedForwards:
 
     @torch.inference_mode()
     def record_all(self, progress: Callable[[int, int], None] = lambda _index, _count: None) -> None:
-        """Record every bucket, the largest first, because smaller ones then find their memory in its pool."""
+        """Record the forward passes and the choices of tokens of every bucket, unless they are recorded already.
+
+        The largest is first, because smaller ones then find their memory in its pool.
+        """
         buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most_rows]
         counts = [count for count in reversed(WANTED_BUCKETS) if count <= self._most_rows]
         began = time.perf_counter()

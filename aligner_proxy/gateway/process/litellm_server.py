@@ -44,7 +44,7 @@ class _TetheredConfig(uvicorn.Config):
         super().__init__(*arguments, **keywords)
 
     def configure_logging(self) -> None:
-        """Configure logging; in a worker this runs first, so it also tethers the worker to its parent."""
+        """Configure logging; in a worker this runs first, so from here on the worker ends with its parent."""
         if os.getpid() != self._starter:
             tether(self._starter)
         super().configure_logging()

@@ -302,5 +302,5 @@ class CallStream:
     def _remove_copies(self, item: Any, event: _WaitingEvent) -> object:
         """The item without copies of what was removed from calls, or `NOTHING`; raises `CopyStays` or `NotPutIn`."""
         cleaned = self._calls.copies.remove_copies(item, event.own_texts, event.own_texts, edited=False)
-        self._calls.copies.check_remembered()
+        self._calls.copies.check_past_events()
         return cleaned

@@ -246,7 +246,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
                 if cleaned is not NOTHING:
                     items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
             await self._time_slice.pause()
-        copies.check_remembered()
+        copies.check_past_events()
         return items
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:

@@ -293,10 +293,12 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
     def _remove_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
         """The item without copies of removed text; `NOTHING` if nothing is left of it.
 
-        What went out before an edit cannot be taken back: `Blocked` is raised if the policy then prefers an error.
+        A copy that cannot be removed, or that went out before the edit, raises `Blocked` if the policy prefers an
+        error. Otherwise the item is returned as it is.
         """
         own_texts = [*pieces, *(text.render(0, text.length) for text in queued.repeated_texts.values())]
-        if not self._edit_counts:
+        has_removed_text = bool(self._edit_counts)
+        if not has_removed_text:
             self._copies.remember(item, own_texts)
             return item
         try:
@@ -304,7 +306,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             item = self._copies.remove_copies(
                 item, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
             )
-            self._copies.check_remembered()
+            self._copies.check_past_events()
         except CopyStays:
             self._has_delivered_copy = True
             self._request.corrector.raise_if_blocked(copy_outcome(self._request.state.policy))

@@ -27,23 +27,23 @@ _MAX_NEEDED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of answers: `count` of `of`."""
+    """A share of answers: `count` of `total`."""
 
     count: int
-    of: int
+    total: int
 
     @property
     def interval(self) -> tuple[float, float, float]:
         """The share, and the lower and upper end of its 95 % interval."""
-        return wilson_interval(self.count, self.of)
+        return wilson_interval(self.count, self.total)
 
     @property
     def more_needed(self) -> int:
         """How many more reviews make the interval narrow enough, if the share does not change."""
         # without reviews take the share with the widest interval
-        share = self.interval[0] if self.of else 0.5
+        share = self.interval[0] if self.total else 0.5
         # search the range (0 more reviews, 1 more, ...) for the first number that suffices
-        review_counts = range(self.of, _MAX_NEEDED)
+        review_counts = range(self.total, _MAX_NEEDED)
         return bisect_left(review_counts, True, key=lambda count: _half_width(share, count) <= TARGET_HALF_WIDTH)
 
 
@@ -82,10 +82,11 @@ class Evidence:
 
         The bounds combine the intervals of `right` and `missed`.
         """
-        if not self.right.of or not self.missed.of:
+        if not self.right.total or not self.missed.total:
             return None
         # the shares of the reviewed answers, scaled up to all answers
-        unchanged = self.changed.of - self.changed.count
+        unchanged = self.changed.total - self.changed.count
+        # each interval is (estimate, lower bound, upper bound)
         right, least_right, most_right = (share * self.changed.count for share in self.right.interval)
         missed, least_missed, most_missed = (share * unchanged for share in self.missed.interval)
         # the worst case has few right edits and many missed ones, the best case the reverse

@@ -252,7 +252,7 @@ class Ruling:
         """How many more reviews with the verdict "right" would prove that the share is within the bound."""
         wrong = self.wrong or Share(0, 0)
         # found by binary search, since each further right review lowers the upper end of the interval
-        counts = range(wrong.of, _MAX_NEEDED)
+        counts = range(wrong.total, _MAX_NEEDED)
         return bisect_left(counts, True, key=lambda count: Share(wrong.count, count).interval[2] <= self.bound)
 
     @property
@@ -285,10 +285,10 @@ class Ruling:
 
 def _share_text(wrong: Share | None) -> str:
     """A share and its interval as text, as in "2 of 100 (0.6 to 7.0 %)"; "none of 0" without reviews."""
-    if wrong is None or not wrong.of:
+    if wrong is None or not wrong.total:
         return "none of 0"
     _, low, high = (100 * part for part in wrong.interval)
-    return f"{wrong.count} of {wrong.of} ({low:.1f} to {high:.1f} %)"
+    return f"{wrong.count} of {wrong.total} ({low:.1f} to {high:.1f} %)"
 
 
 def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:

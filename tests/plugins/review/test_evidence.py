@@ -103,7 +103,7 @@ def test_one_person_who_says_more_of_several_segments_does_not_disagree() -> Non
 
 def test_so_many_more_make_the_interval_narrow() -> None:
     so_far = Share(8, 10)
-    total = so_far.of + so_far.more_needed
+    total = so_far.total + so_far.more_needed
     _, low, high = wilson_interval(round(0.8 * total), total)
     assert high - low <= 0.1
     _, low, high = wilson_interval(round(0.8 * (total - 5)), total - 5)

@@ -53,7 +53,7 @@ def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -
 
 def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
     """(label, count with its interval) about the answers that both judged."""
-    rows = [(label, share_text(share) if share.of else "0") for label, share in comparison.paired_shares]
+    rows = [(label, share_text(share) if share.total else "0") for label, share in comparison.paired_shares]
     return [("answers that both judged", str(comparison.both.answers)), *rows]
 
 

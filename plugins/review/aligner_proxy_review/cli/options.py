@@ -79,16 +79,16 @@ def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
 
 def share_text(share: Share) -> str:
     """A share as text, as in "2 of 100 (2.0 %, 0.6 to 7.0)"."""
-    if not share.of:
+    if not share.total:
         return "none reviewed"
     value, low, high = (100 * part for part in share.interval)
-    return f"{share.count} of {share.of} ({value:.1f} %, {low:.1f} to {high:.1f})"
+    return f"{share.count} of {share.total} ({value:.1f} %, {low:.1f} to {high:.1f})"
 
 
 def share_fields(share: Share) -> dict[str, float | int]:
     """A share as JSON, with the ends of its interval."""
     value, low, high = share.interval
-    return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
+    return {"count": share.count, "of": share.total, "share": value, "low": low, "high": high}
 
 
 def evidence_shares(evidence: Evidence) -> dict[str, Share]:
