@@ -102,7 +102,7 @@ async def test_the_quota_of_the_judge_is_spent(tmp_path: Path, monkeypatch: pyte
     await deliver(guarded, cell)
     await until(lambda: bool(chat.asked), "the judge was never asked")
     before = len(chat.asked)
-    guarded.pipeline.judges._recent.clear()  # so that its verdicts of the first request are not known
+    guarded.pipeline.judges._known_verdicts.clear()  # so that its verdicts of the first request are not known
     check(cell, name_judged_text(await deliver(guarded, cell)))
     assert len(chat.asked) == before, "beyond the quota nobody is asked"
 
