@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.client.http import Connections
+from aligner_proxy.engine.client.http import Connections, PendingRequest
 
 
 async def until(true: Callable[[], object], what: str) -> None:
@@ -89,5 +89,5 @@ async def test_closing_ends_what_was_given_up(tmp_path: Path) -> None:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await connections.aclose()
-        assert not [task for task in asyncio.all_tasks() if "PendingRequest._end" in repr(task)]
+        assert not [task for task in asyncio.all_tasks() if PendingRequest._abandon.__qualname__ in repr(task)]
         await until(lambda: not server.open, "a connection that nobody closes")
