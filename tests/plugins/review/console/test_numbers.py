@@ -237,12 +237,12 @@ def test_lists_and_figures_are_the_stores(traffic: Traffic) -> None:
     assert f"{len(judged)} judged answers" in text
     assert f"of which {len(waiting) - 6} wait" in text
     for share in (found.right, found.wrong):
-        assert f"{share.count} of {share.of}" in text
+        assert f"{share.count} of {share.total}" in text
     share = found.wrong
     wrong = tiles(browser.get("/overview?period=1h").text)["Wrong edits"]
     assert wrong == (
         f"{100 * share.interval[0]:.1f} %",
-        f"{share.count} of {share.of} reviewed edits; 95 % interval "
+        f"{share.count} of {share.total} reviewed edits; 95 % interval "
         f"{100 * share.interval[1]:.1f} to {100 * share.interval[2]:.1f} %",
     )
     assert found.verdicts == {"right": 3, "wrong": 1, "harm": 1, "missed": 1}
