@@ -208,7 +208,7 @@ class VerdictLoop:
             entry, choice = queue_item
             verdict, segment = self._judge_entry(entry)
             review = Review(entry.aligner_id, 0, verdict, "reviewer:truth", time.time(), choice, segment, None, _OWN)
-            Reviews(store).save(review)
+            Reviews(store).save(review, str)
             self._examples.verdicts[verdict.value] = self._examples.verdicts.get(verdict.value, 0) + 1
         queue.release()
 

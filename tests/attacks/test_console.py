@@ -225,7 +225,7 @@ def test_rows_of_another_tenant(attack: Attack, site: Site) -> None:
         made = with_texts(an_entry(number, at=time.time(), team=team), f"Of {team}.", "It is.", f"About {team}?")
         store.add(replace(made, aligner_id=f"{number:032x}"))
         said = Review(f"{number:032x}", 0, ReviewVerdict.RIGHT, "reviewer:anna", time.time(), ReviewOrigin.NEAREST)
-        Reviews(store).save(said)
+        Reviews(store).save(said, str)
     store.close()
     out = site.folder / "rows.jsonl"
     given = ["export", "--policy", str(site.folder / "policies.yaml"), "--tenant", attack.payload, "--out", str(out)]

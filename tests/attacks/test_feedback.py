@@ -176,7 +176,7 @@ async def test_feedback_hides_nothing_from_reviewers(attack: Attack, api: Api, p
     assert (await api.post("/v1/feedback", {"id": ID, "verdict": "right"}, "acme")).status_code == 202
     store = AuditStore(path)
     assert ReviewQueue(store, "reviewer:anna").count_waiting() == 1
-    Reviews(store).save(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, ReviewOrigin.NEAREST))
+    Reviews(store).save(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, ReviewOrigin.NEAREST), str)
     found = compute_evidence(list(store.entries()), list(Reviews(store).all()))
     store.close()
     assert found.disputed == ((ID, 0),)
@@ -205,7 +205,7 @@ CHANGED = rows(
 def test_a_verdict_that_was_changed_does_not_open(attack: Attack, tmp_path: Path) -> None:
     store = AuditStore(tmp_path / "sealed.db", Seal(bytes(32)))
     store.add(make_entry(replace(noted(), aligner_id=ID)))
-    Reviews(store).save(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, ReviewOrigin.NEAREST))
+    Reviews(store).save(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, ReviewOrigin.NEAREST), str)
     store.fetch_rows(attack.payload)
     with pytest.raises(AuditError, match="changed, moved or cut off"):
         list(Reviews(store).all())

@@ -24,15 +24,7 @@ from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
 from aligner_proxy.policy.objective_schema import RequestedObjective
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy_review.reviews import (
-    NoSuchPlace,
-    Review,
-    ReviewOrigin,
-    Reviews,
-    ReviewVerdict,
-    UnknownAnswer,
-    redact_review,
-)
+from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
 
 FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
@@ -177,7 +169,7 @@ def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact:
     """Save a review with its texts redacted; opens the store, since a connection belongs to its thread."""
     store = open_store()
     try:
-        Reviews(store).save(redact_review(review, redact))
+        Reviews(store).save(review, redact)
     finally:
         store.close()
 

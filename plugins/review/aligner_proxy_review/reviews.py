@@ -116,12 +116,14 @@ class Reviews:
     def __init__(self, store: AuditStore) -> None:
         self._store = store
 
-    def save(self, review: Review) -> None:
-        """Save a review, replacing an earlier one by the same person of the same place.
+    def save(self, review: Review, redact: Redact) -> None:
+        """Save a review with its texts redacted, replacing an earlier one by the same person of the same place.
 
         Tenant, policy and aligner come from the entry. Raises `UnknownAnswer` if the review's tenant (unless empty) has
-        no such entry, and `NoSuchPlace` for a segment or an objective that the answer does not have.
+        no such entry, `NoSuchPlace` for a segment or an objective that the answer does not have, and `CorrectionError`
+        if `redact` fails.
         """
+        review = _redact_review(review, redact)
         store = self._store
         place = (review.aligner_id, review.choice)
         self._find_entry(review)  # checked before the transaction, so that an unknown id does not block other writers
@@ -174,7 +176,7 @@ class Reviews:
         return replace(review, edit=texts.edit, objective=texts.objective)
 
 
-def redact_review(review: Review, redact: Redact) -> Review:
+def _redact_review(review: Review, redact: Redact) -> Review:
     """A copy of a review whose texts the operator's function has redacted; raises `CorrectionError` if that fails."""
     # the function is not our code, so only the type of its errors may be reported
     with Boundary():

@@ -86,7 +86,9 @@ def test_one_command_makes_an_adapter_of_what_was_reviewed(tmp_path: Path) -> No
     store = AuditStore(tmp_path / "audit.db")
     for n in range(5):
         store.add(make_entry(replace(noted(n, at=time.time() - n), aligner_id=f"id-{n}")))
-        Reviews(store).save(Review(f"id-{n}", 0, ReviewVerdict.RIGHT, "reviewer:a", time.time(), ReviewOrigin.NEAREST))
+        Reviews(store).save(
+            Review(f"id-{n}", 0, ReviewVerdict.RIGHT, "reviewer:a", time.time(), ReviewOrigin.NEAREST), str
+        )
     whose = next(iter(store.entries())).tenant
     store.close()
     told = {"POLICY": tmp_path / "policies.yaml", "TENANT": whose, "RUNS": tmp_path / "runs", "INIT": init}

@@ -69,7 +69,7 @@ def test_of_a_store_the_same_as_of_all_its_entries(place: StoreLocation) -> None
         for one in [*entries, others, replace(make_named_entry("unjudged", changed=None), at=1002.0)]:
             store.add(one)
         for review in reviews:
-            Reviews(store).save(review)
+            Reviews(store).save(review, str)
         wanted = AnswerFilter(since=1001.0, tenants=frozenset({entries[0].tenant}))
         assert read_evidence(store, wanted) == compute_evidence(entries[1:], reviews)
         assert read_evidence(store, AnswerFilter(tenants=frozenset())).answers == 0

@@ -63,7 +63,7 @@ def say(
 ) -> None:
     segment = 0 if verdict is MISSED else None
     chosen = ReviewOrigin.FEEDBACK if feedback else ReviewOrigin.NEAREST
-    Reviews(store).save(Review(name, 0, verdict, who, 86_400.0, chosen, segment))
+    Reviews(store).save(Review(name, 0, verdict, who, 86_400.0, chosen, segment), str)
 
 
 def found(file: PolicyFile, store: AuditStore, there: Examples | None = None, most: int = 10) -> list[tuple[str, bool]]:

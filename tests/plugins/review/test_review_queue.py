@@ -52,7 +52,7 @@ def queue(store: AuditStore, who: str = "anna", draw: float = 1.0, **more: objec
 
 
 def say(store: AuditStore, name: str, who: str = "anna", chosen: ReviewOrigin = ReviewOrigin.NEAREST) -> None:
-    Reviews(store).save(Review(name, 0, ReviewVerdict.RIGHT, who, 2000.0, chosen))
+    Reviews(store).save(Review(name, 0, ReviewVerdict.RIGHT, who, 2000.0, chosen), str)
 
 
 def worked_off(store: AuditStore, made: ReviewQueue, who: str = "anna") -> list[tuple[str, str]]:

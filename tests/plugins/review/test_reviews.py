@@ -38,7 +38,7 @@ def opened(place: StoreLocation, count: int = 1, seal: Seal | None = None) -> Au
 def test_a_review_comes_back_with_what_the_entry_says(place: StoreLocation) -> None:
     store = opened(place)
     said = given(segment=1, edit="It is so, friend.", objective="kind")
-    Reviews(store).save(said)
+    Reviews(store).save(said, str)
     (kept,) = Reviews(store).reviews_of("id-0", 0)
     (of,) = store.entries()
     assert kept == replace(said, tenant="team:acme", policy_hash=of.policy_hash, aligner="abc")
@@ -50,10 +50,10 @@ def test_a_later_word_of_the_same_person_replaces_the_earlier_one_and_others_sta
 ) -> None:
     store = opened(place)
     reviews = Reviews(store)
-    reviews.save(given())
-    reviews.save(given(verdict=ReviewVerdict.RIGHT, at=2001.0))
-    reviews.save(given(verdict=ReviewVerdict.HARM, who="key:ben"))
-    reviews.save(given(verdict=ReviewVerdict.MISSED, segment=0))
+    reviews.save(given(), str)
+    reviews.save(given(verdict=ReviewVerdict.RIGHT, at=2001.0), str)
+    reviews.save(given(verdict=ReviewVerdict.HARM, who="key:ben"), str)
+    reviews.save(given(verdict=ReviewVerdict.MISSED, segment=0), str)
     assert [(r.who, r.verdict.value, r.segment) for r in reviews.all()] == [
         ("key:anna", "right", None),
         ("key:ben", "harm", None),
@@ -75,7 +75,7 @@ def test_what_is_not_on_record_for_its_tenant_takes_no_review(place: StoreLocati
     store = opened(place)
     store.add(make_entry(noted(9)))
     with pytest.raises(UnknownAnswer):
-        Reviews(store).save(said)
+        Reviews(store).save(said, str)
     assert list(Reviews(store).all()) == []
     store.close()
 
@@ -89,10 +89,10 @@ def test_a_place_that_the_answer_does_not_have_is_named(
 ) -> None:
     store = opened(place)
     with pytest.raises(NoSuchPlace) as caught:
-        Reviews(store).save(given(**fields))
+        Reviews(store).save(given(**fields), str)
     assert caught.value.param == param
     assert "kindd" not in str(caught.value)
-    Reviews(store).save(given(segment=1, objective="Brevity: be brief"))
+    Reviews(store).save(given(segment=1, objective="Brevity: be brief"), str)
     store.close()
 
 
@@ -100,7 +100,7 @@ def test_a_place_that_the_answer_does_not_have_is_named(
 def test_reviews_go_with_their_entry(path: Path, how: str) -> None:
     store = opened(path, 3)
     for n in range(3):
-        Reviews(store).save(given(n))
+        Reviews(store).save(given(n), str)
     if how == "first":
         assert store.delete_first(1) == 1
     elif how == "erased":
@@ -121,18 +121,18 @@ def test_reviews_go_with_their_entry(path: Path, how: str) -> None:
 
 def test_a_freed_row_id_brings_no_review_back(place: StoreLocation) -> None:
     store = opened(place)
-    Reviews(store).save(given())
+    Reviews(store).save(given(), str)
     store.erase([1])
     store.add(make_entry(replace(noted(), aligner_id="id-new")))
     assert list(Reviews(store).all()) == []
     with pytest.raises(UnknownAnswer):
-        Reviews(store).save(given())
+        Reviews(store).save(given(), str)
     store.close()
 
 
 def test_with_a_key_nothing_that_a_person_wrote_is_in_any_file(path: Path) -> None:
     store = opened(path, seal=Seal(KEY))
-    Reviews(store).save(given(edit="So it is, dear.", objective="Warmth: be warm"))
+    Reviews(store).save(given(edit="So it is, dear.", objective="Warmth: be warm"), str)
     files = list(path.parent.glob(path.name + "*"))
     assert not [file for file in files if b"dear" in file.read_bytes() or b"Warmth" in file.read_bytes()]
     (kept,) = Reviews(store).all()
@@ -147,7 +147,7 @@ def test_with_a_key_nothing_that_a_person_wrote_is_in_any_file(path: Path) -> No
 @pytest.mark.parametrize("change", ["verdict = 'right'", "who = 'key:ben'", "segment = 1", "aligner_id = 'id-1'"])
 def test_a_review_that_was_changed_does_not_open(place: StoreLocation, change: str) -> None:
     store = opened(place, 2, Seal(KEY))
-    Reviews(store).save(given())
+    Reviews(store).save(given(), str)
     store.fetch_rows(f"UPDATE reviews SET {change}")
     with pytest.raises(AuditError, match="changed, moved or cut off"):
         list(Reviews(store).all())
@@ -156,7 +156,7 @@ def test_a_review_that_was_changed_does_not_open(place: StoreLocation, change: s
 
 def test_a_damaged_review_is_told_without_its_text(place: StoreLocation) -> None:
     store = opened(place)
-    Reviews(store).save(given())
+    Reviews(store).save(given(), str)
     store.fetch_rows("UPDATE reviews SET content = '[\"secret\"]'")
     with pytest.raises(AuditError, match="a review in the audit store is damaged"):
         list(Reviews(store).all())

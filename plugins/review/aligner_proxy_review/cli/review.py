@@ -33,15 +33,7 @@ from aligner_proxy_review.cli.options import (
 from aligner_proxy_review.evidence import Evidence, read_evidence
 from aligner_proxy_review.judged_segments import judged_segments
 from aligner_proxy_review.review_queue import AnswerPlace, ReviewQueue
-from aligner_proxy_review.reviews import (
-    NoSuchPlace,
-    Review,
-    ReviewOrigin,
-    Reviews,
-    ReviewVerdict,
-    UnknownAnswer,
-    redact_review,
-)
+from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
 
 _KEYS = {
     "a": "right: what was done to it is right, an edit or none",
@@ -146,7 +138,7 @@ class _ReviewLoop:
         place = (entry.aligner_id, entry.choice)
         review = Review(*place, verdict, self.reviewer, time.time(), origin, segment, edit, objective)
         try:
-            Reviews(self.store).save(redact_review(review, self.redact))
+            Reviews(self.store).save(review, self.redact)
         except NoSuchPlace as error:
             self.console.print(Text(str(error), style="red"))
             return False

@@ -19,7 +19,7 @@ from aligner_proxy_review.console.access import Viewer
 from aligner_proxy_review.console.sessions import LIFETIME_S
 from aligner_proxy_review.evidence import Evidence, read_evidence
 from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, ReviewQueue, find_entry
-from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict, redact_review
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 PERIOD_S = 30 * 86_400.0
 """How many seconds back the queue reaches; the default of the `review` command."""
@@ -125,7 +125,7 @@ class ReviewSession:
             review_input.objective,
             tenant,
         )
-        Reviews(self._store).save(redact_review(review, redact))
+        Reviews(self._store).save(review, redact)
         self._state.reviews.append((review, origin))
         self._state.current = None
         self._queue.release()

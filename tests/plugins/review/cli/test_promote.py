@@ -185,7 +185,7 @@ def audited(file: Path, *, right: int = 0, wrong: int = 0, policy: str = "suppor
         aligner_id = f"{number:032x}"
         store.add(replace(made, aligner_id=aligner_id, policy=policy, changed=True, judged=2))
         verdict = ReviewVerdict.WRONG if number < wrong else ReviewVerdict.RIGHT
-        Reviews(store).save(Review(aligner_id, 0, verdict, "reviewer:anna", time.time(), ReviewOrigin.NEAREST))
+        Reviews(store).save(Review(aligner_id, 0, verdict, "reviewer:anna", time.time(), ReviewOrigin.NEAREST), str)
     store.close()
 
 

@@ -61,7 +61,7 @@ def reviews(folder: Path) -> list[Review]:
 def say(folder: Path, *said: Review) -> None:
     store = AuditStore(folder / "audit.db")
     for review in said:
-        Reviews(store).save(review)
+        Reviews(store).save(review, str)
     store.close()
 
 

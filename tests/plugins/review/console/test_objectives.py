@@ -208,7 +208,7 @@ def reviewed(
     who = str(more.get("who", "reviewer:anna"))
     chosen = ReviewOrigin(str(more.get("chosen", "nearest")))
     segment = 0 if verdict is ReviewVerdict.MISSED else None
-    Reviews(store).save(Review(f"{number:032x}", 0, verdict, who, time.time(), chosen, segment))
+    Reviews(store).save(Review(f"{number:032x}", 0, verdict, who, time.time(), chosen, segment), str)
     store.close()
 
 
@@ -244,7 +244,9 @@ def test_reviews_become_examples_by_one_button(files: Site, browser: Browser, ca
 def test_nothing_comes_of_answers_on_which_people_disagree(files: Site, browser: Browser) -> None:
     reviewed(files, 1, "The rival sells it for less.", ReviewVerdict.RIGHT)
     store = AuditStore(files.audit)
-    Reviews(store).save(Review(f"{1:032x}", 0, ReviewVerdict.WRONG, "reviewer:bert", time.time(), ReviewOrigin.NEAREST))
+    Reviews(store).save(
+        Review(f"{1:032x}", 0, ReviewVerdict.WRONG, "reviewer:bert", time.time(), ReviewOrigin.NEAREST), str
+    )
     store.close()
     browser.log_in(OF_BOTH)
     assert "sells it" not in browser.get(path(files, "acme/ours")).text

@@ -50,7 +50,9 @@ def add(site: Site, number: int, verdict: ReviewVerdict | None = None, **changes
     site.add(made)
     if verdict is not None:
         store = AuditStore(site.audit)
-        Reviews(store).save(Review(made.aligner_id, 0, verdict, "reviewer:anna", time.time(), ReviewOrigin.NEAREST))
+        Reviews(store).save(
+            Review(made.aligner_id, 0, verdict, "reviewer:anna", time.time(), ReviewOrigin.NEAREST), str
+        )
         store.close()
     return answer_handle(made)
 
