@@ -27,6 +27,8 @@ Redact = Callable[[str], str]
 
 BESIDE_ID = "-beside"
 """Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
+SHADOW_SUFFIX = "/beside"
+"""Suffix of the policy's name in entries of the shadow aligner, so that they do not count among those of the route."""
 SIDE_IDS: Mapping[SideKind | IncomingKind, str] = {kind: f"-{kind.value}" for kind in (*SideKind, *IncomingKind)}
 """Suffix of the id for entries of side texts (such as reasoning) and of texts of the request, by kind."""
 _EVENT_BYTES = 4096

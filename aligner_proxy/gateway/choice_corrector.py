@@ -12,7 +12,7 @@ from typing import Any
 
 from litellm.proxy._types import ProxyException
 
-from aligner_proxy.audit.entry import BESIDE_ID, AuditEvent
+from aligner_proxy.audit.entry import BESIDE_ID, SHADOW_SUFFIX, AuditEvent
 from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NoRoomForRecord, NotRecorded
@@ -198,7 +198,7 @@ class ChoiceCorrector:
         policy = shares.shadow_policy(outcome.policy)
         if policy is not None:
             # This entry must not be taken for the answer's own entry, nor count among the entries of the route.
-            policy = replace(policy, name=f"{policy.name}/beside")
+            policy = replace(policy, name=f"{policy.name}{SHADOW_SUFFIX}")
             judge = partial(self._judge_with_shadow_aligner, policy)
             self._shadows.judge_alongside(exchange, policy, judge, self._busy_streams)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.audit import writer
+from aligner_proxy.audit.entry import SHADOW_SUFFIX
 from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
@@ -50,8 +51,6 @@ PERIOD_S = 30 * 86_400.0
 """How far back reviewed answers count."""
 _MAX_NEEDED = 1_000_000
 """Upper end of the search for the number of reviews needed."""
-SHADOW_SUFFIX = "/beside"
-"""Suffix of the policy's name in the entries of a shadow aligner."""
 _COMMENT = re.compile(r"^(?:[^'\"#]|'[^']*'|\"[^\"]*\"|(?<=\S)#)*(?:^|\s)#")
 """A line of YAML with a comment, which is no part of a quoted value."""
 _BAD_EDITS = (ReviewVerdict.WRONG, ReviewVerdict.HARM)

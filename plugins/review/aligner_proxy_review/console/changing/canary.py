@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from aligner_proxy.audit.entry import SHADOW_SUFFIX
 from aligner_proxy.errors import ConfigError
 from aligner_proxy_review.comparison import EvidenceComparison, compare_evidence
 from aligner_proxy_review.console.pages import Visit, refuse_reviewers
-from aligner_proxy_review.promotion import PERIOD_S, SHADOW_SUFFIX
+from aligner_proxy_review.promotion import PERIOD_S
 from aligner_proxy_review.review_queue import AnswerFilter
 from aligner_proxy_review.reviews import Reviews
 
