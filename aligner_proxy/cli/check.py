@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "m
 """Settings of a key that are printed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _CheckedConfig:
     """A valid config: the policies file, and what the LiteLLM YAML says if one was given."""
 
@@ -118,7 +118,7 @@ class _CheckedConfig:
     """The state of each objective that has examples: taught or not."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
-    @property
+    @cached_property
     def faults(self) -> list[str]:
         """What is wrong with the files that the policies file names: files of examples and the audit store."""
         unreadable = (status for status in self.statuses if status.state is TeachingState.UNREADABLE)
