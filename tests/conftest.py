@@ -108,8 +108,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if _unfrozen.is_set():
         _unfrozen.clear()
         gc.freeze()
-    is_last = nextitem is None or nextitem.path.parent.name not in _STOPPING
-    if item.path.parent.name in _STOPPING and is_last:
+    is_last = nextitem is None or nextitem.path.parent.name not in _PROXY_FOLDERS
+    if item.path.parent.name in _PROXY_FOLDERS and is_last:
         from tests.e2e.processes import stop_proxies
 
         stop_proxies(item.config)
@@ -140,7 +140,7 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 _OF_PROXIES = ("clients", "conformance", "e2e")
 """Folders in which every test is one of a real proxy."""
-_STOPPING = {*_OF_PROXIES, "attacks"}
+_PROXY_FOLDERS = {*_OF_PROXIES, "attacks"}
 """Folders with tests of real proxies, which stop behind the last of them."""
 _OF_MODELS = Path(__file__).parent / "models"
 """The tests of what makes and measures aligners, in which few do not compute."""

@@ -270,7 +270,7 @@ class _GateCase:
         plain_edits = {edit: _undisguise_edit(edit, undisguised) for edit in proposed}
         proposals = _trace_edits(plain_edits, before, plain_pieces, flagged, policy)
         count = released.segments - len(closed.pieces)
-        effects, torn_edits = _complete(original, pieces, proposals, before, open_edits, count, closed)
+        effects, torn_edits = _complete_proposals(original, pieces, proposals, before, open_edits, count, closed)
         all_effects = {**open_edits, **effects}
         original_edits = {plain_edits.get(edit) or _undisguise_edit(edit, undisguised): edit for edit in all_effects}
         torn = frozenset(edit for edit, original_edit in original_edits.items() if original_edit in torn_edits)
@@ -383,7 +383,7 @@ def _undisguise_edit(edit: Edit, undisguised: UndisguisedText) -> Edit:
     )
 
 
-def _complete(
+def _complete_proposals(
     original: str,
     pieces: Sequence[Segment],
     proposals: EditEffects,

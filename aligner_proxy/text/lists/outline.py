@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, takewhile
 
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.frames import find_frames, is_frame, opens_frame
+from aligner_proxy.text.lists.frames import find_frames, is_frame
 from aligner_proxy.text.lists.marks import PICTURE_BULLET, Mark
 from aligner_proxy.text.sentence_ends import MARKS, NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
@@ -21,9 +21,7 @@ from aligner_proxy.text.structure import FENCES, Segment
 _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
 _HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
 _TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
-_UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
-_UNDERLINE_BEGINNING = re.compile(r"[ \t]*(?:(?:=+|-{2,})[ \t]*(?:\n|\Z)|-\Z)")
-"""Matches an underline at the beginning of a text, or what may become one where the text ends."""
+UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
 _ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
 """Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
@@ -259,7 +257,7 @@ class Outline:
     def _find_heads(self) -> Iterator[tuple[range, range]]:
         """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
         for number, line in enumerate(self.lines):
-            if len(line.segments) > 1 and _UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
+            if len(line.segments) > 1 and UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
                 yield line.segments[-1:], line.segments[:-1]
             headed = self._section_below(number, line)
             if headed:
@@ -268,13 +266,13 @@ class Outline:
 
     def would_begin_line(self, number: int, line: OutlineLine) -> bool:
         """Whether a segment inside a line would pass for the beginning of an item, title or row, if it began one."""
-        new_line = _outline_line(self._pieces, range(number, line.segments.stop), apart=False)
+        new_line = make_line(self._pieces, range(number, line.segments.stop), apart=False)
         return new_line.mark is not None or new_line.level > 0 or new_line.text.startswith(("|", "*", "_"))
 
     def is_lone_mark(self, number: int) -> bool:
         """Whether a segment is the mark of an item and no more."""
         item = self._item_by_first.get(number)
-        return item is not None and _stands_alone(item.mark, self._pieces[number])
+        return item is not None and stands_alone(item.mark, self._pieces[number])
 
     def _section_below(self, number: int, line: OutlineLine) -> range:
         """The segments below a heading (its section) or a line with a colon (the list or table right after it).
@@ -430,12 +428,12 @@ def _outline_lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
     gap = ""
     for i, piece in enumerate(pieces):
         if "\n" in piece.gap or i == len(pieces) - 1 or not piece.text.strip():
-            yield _outline_line(pieces, range(start, i + 1), apart=gap.count("\n") > 1)
+            yield make_line(pieces, range(start, i + 1), apart=gap.count("\n") > 1)
             start = i + 1
             gap = piece.gap if piece.text.strip() else piece.text + piece.gap
 
 
-def _outline_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
+def make_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
     """The line of these segments; `apart`: an empty line precedes it."""
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
     # code blocks and table rows have no markers
@@ -465,7 +463,7 @@ def _join_underlined(lines: Iterable[OutlineLine]) -> Iterator[OutlineLine]:
     """Yield the lines; a line of text and the dashes or equals signs right below it are one line, a heading."""
     title: OutlineLine | None = None
     for line in lines:
-        underline = None if title is None or line.follows_blank_line else _UNDERLINE.fullmatch(line.text)
+        underline = None if title is None or line.follows_blank_line else UNDERLINE.fullmatch(line.text)
         if title is not None and underline is not None:
             level = 1 if underline["first"] else 2
             segments = range(title.segments.start, line.segments.stop)
@@ -600,51 +598,6 @@ def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int]
     return [sign for segments, sign in lines if any(i not in removed for i in segments)]
 
 
-def is_underline(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether a segment is the line of dashes or equals signs that makes the line above it a heading."""
-    if not number or pieces[number - 1].gap.count("\n") != 1 or not _UNDERLINE.fullmatch(pieces[number].text):
-        return False
-    return _line_up_to(pieces, number - 1).is_plain
-
-
-def may_be_underlined(pieces: Sequence[Segment], number: int, following: str) -> bool:
-    """Whether a segment ends a line that an underline makes a heading, as far as the text `following` it is known."""
-    if pieces[number].gap.count("\n") != 1 or not _UNDERLINE_BEGINNING.match(following):
-        return False
-    line = _line_up_to(pieces, number)
-    return line.is_plain and replace(line, level=1).is_heading
-
-
-def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "") -> bool:
-    """Whether the unflagged segment `number` may have to be removed together with the segments after it.
-
-    This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
-    before it, and the rule below it. `following` is what is known of the text after the segment.
-    """
-    piece = pieces[number]
-    # a segment in the middle of its line neither begins nor ends one of these
-    begins = number == 0 or "\n" in pieces[number - 1].gap
-    if not piece.text.strip() or not (begins or "\n" in piece.gap):
-        return False
-    if is_underline(pieces, number) or may_be_underlined(pieces, number, following):
-        return True
-    line = _line_up_to(pieces, number)
-    is_lone_mark = line.mark is not None and len(line.segments) == 1 and _stands_alone(line.mark, piece)
-    if is_lone_mark or line.announces or line.is_heading or (begins and opens_frame(piece.text)):
-        return True
-    if not (line.is_row or (line.has_bar and "\n" in piece.gap)):
-        return False
-    last = line.segments.start - 1
-    if last < 0 or line.is_rule:
-        return True
-    return not _line_up_to(pieces, last).has_bar
-
-
-def _line_up_to(pieces: Sequence[Segment], number: int) -> OutlineLine:
-    """The line that contains segment `number`, up to the end of that segment."""
-    return _outline_line(pieces, range(find_line_start(pieces, number), number + 1), apart=False)
-
-
 def find_line_start(pieces: Sequence[Segment], number: int) -> int:
     """The first segment of the line that contains segment `number`."""
     start = number
@@ -653,6 +606,6 @@ def find_line_start(pieces: Sequence[Segment], number: int) -> int:
     return start
 
 
-def _stands_alone(mark: Mark, piece: Segment) -> bool:
+def stands_alone(mark: Mark, piece: Segment) -> bool:
     """Whether a segment that begins with a marker has nothing after it."""
     return not piece.text[mark.stop :].strip(_SIGNS)
