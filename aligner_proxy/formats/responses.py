@@ -112,7 +112,7 @@ def _usual_fields() -> frozenset[str]:
 def edit_event_texts(event: object, edit: Edit) -> object:
     """The event with `edit` applied to each of its texts; the same object if nothing changed."""
     kind = kind_of(event)
-    place = (_read_index(get_field(event, "output_index")), _read_index(get_field(event, "content_index")))
+    place = _read_place(event)
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
         text = get_field(event, name)
@@ -165,6 +165,11 @@ def _replace_text(thing: Any, name: str, text: str) -> Any:
 def as_list(value: object) -> list[Any]:
     """The value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
+
+
+def _read_place(event: object) -> TextPlace:
+    """The place of the text that an event belongs to."""
+    return _read_index(get_field(event, "output_index")), _read_index(get_field(event, "content_index"))
 
 
 def _read_index(value: object) -> int:
@@ -301,7 +306,16 @@ class ResponsesDecoder:
         if self._note_response(item) or kind in TERMINAL:
             repeated_texts = list(self._part_numbers.values())
             ended_texts = repeated_texts if kind in TERMINAL else []
-        return [StreamEvent(item, tuple(pieces), tuple(repeated_texts), tuple(ended_texts), self._rewrite_event)]
+        return [
+            StreamEvent(
+                item,
+                tuple(pieces),
+                tuple(repeated_texts),
+                tuple(ended_texts),
+                self._rewrite_event,
+                text_number=self._part_numbers.get(_read_place(item)),
+            )
+        ]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing, since events arrive whole."""

@@ -301,8 +301,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         if not has_removed_text:
             self._copies.remember(item, own_texts)
             return item
+        if self._only_points_into_edit(queued):
+            return NOTHING
         try:
-            unchanged_texts = () if queued.changes else own_texts
+            unchanged_texts = queued.list_unchanged_texts()
             item = self._copies.remove_copies(
                 item, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
             )
