@@ -106,12 +106,15 @@ class AnswerBatch:
             # only that there are some matters here, since they differ by the format that they come from
             if pointers.keys() - {_LOGPROBS}:
                 message["provider_specific_fields"] = {CITATIONS[0]: [[{}]]}
-            logprobs = {"content": []} if _LOGPROBS in pointers else None
-            choices.append({"index": index, "message": message, _LOGPROBS: logprobs})
+            choice: dict[str, Any] = {"index": index, "message": message}
+            if _LOGPROBS in pointers:
+                choice[_LOGPROBS] = {"content": []}
+            choices.append(choice)
         side_content = {} if self.side_content is None else {SIDE_CONTENT: self.side_content}
         response = ModelResponse(choices=choices, **side_content)
-        for choice, reason in zip(response.choices, reasons, strict=True):
-            choice.finish_reason = reason  # LiteLLM's constructor replaces reasons of other formats by "stop"
+        # LiteLLM's constructor replaces reasons of other formats by "stop"
+        for made_choice, reason in zip(response.choices, reasons, strict=True):
+            vars(made_choice)["finish_reason"] = reason
         return response
 
     def make_data(self) -> dict[str, Any]:
