@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aligner_proxy.formats.base import has_content
 from aligner_proxy.formats.copies import RemovedText, drop_copies
 from aligner_proxy.gateway.choice_corrector import Blocked
-from aligner_proxy.gateway.endpoints.forms import MAX_OBJECTIVES, Message
+from aligner_proxy.gateway.endpoints.forms import MAX_OBJECTIVES
 from aligner_proxy.gateway.endpoints.judgement import MAX_ANSWERS, STOP, AnswerBatch, JudgedBatch
 from aligner_proxy.policy.objective_schema import RequestedObjective
 
@@ -53,11 +53,18 @@ class GenericRequest(_Foreign):
 
     input_type: Literal["request", "response"]
     texts: Annotated[tuple[str, ...], Field(max_length=MAX_ANSWERS)] | None = None
-    structured_messages: tuple[Message, ...] | None = None
+    structured_messages: tuple[dict[str, Any], ...] | None = None
     tool_calls: tuple[dict[str, Any], ...] | None = None
     model: str | None = None
     litellm_call_id: str | None = None
     additional_provider_specific_params: GenericSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_prompt(cls, body: Any) -> Any:
+        """Keep nothing of a prompt, since prompts pass in any form and length."""
+        is_prompt = isinstance(body, dict) and body.get("input_type") == "request"
+        return {"input_type": "request"} if is_prompt else body
 
 
 async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> dict[str, Any]:
@@ -68,7 +75,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
     settings = body.additional_provider_specific_params or GenericSettings()
     answers = AnswerBatch(
         texts=texts,
-        messages=[message.model_dump() for message in body.structured_messages or ()],
+        messages=body.structured_messages or (),
         model=body.model,
         objectives=settings.objectives,
         # The body does not say which of the answers made the calls.
@@ -105,10 +112,9 @@ class AgentgatewayChoice(_Foreign):
 
 
 class AgentgatewayBody(_Foreign):
-    """The choices of a response, or the messages of a prompt."""
+    """The choices of a response; a prompt has none."""
 
     choices: Annotated[tuple[AgentgatewayChoice, ...], Field(max_length=MAX_ANSWERS)] | None = None
-    messages: tuple[Message, ...] | None = None
 
 
 class PortkeyPart(_Foreign):

@@ -50,6 +50,25 @@ async def test_a_prompt_passes(api: Api) -> None:
     assert (await api.post(GENERIC, body)).json() == {"action": "NONE"}
 
 
+async def test_a_prompt_passes_whatever_its_form(api: Api) -> None:
+    """A long conversation of an agent, and turns in forms of other endpoints."""
+    odd_turns = [{"content": ["text"]}, {"type": "function_call", "arguments": "{}"}, {"role": None, "content": 3}]
+    for texts, turns in ((["So."] * 65, []), ([], odd_turns)):
+        sent = {"input_type": "request", "texts": texts, "structured_messages": turns}
+        assert (await api.post(GENERIC, sent)).json() == {"action": "NONE"}
+    got = (await api.post(WEBHOOK, {"body": {"messages": odd_turns}})).json()
+    assert set(got["action"]) == {"reason"}
+
+
+async def test_turns_in_other_forms_keep_no_answer_from_being_judged(api: Api) -> None:
+    odd_turns = [{"content": ["text"]}, {"type": "function_call", "arguments": "{}"}, {"role": "user", "content": 3}]
+    sent = recorded("litellm_response") | {"structured_messages": odd_turns}
+    assert (await api.post(GENERIC, sent)).json()["action"] == "GUARDRAIL_INTERVENED"
+    sent = recorded("portkey_chat")
+    sent["request"]["json"]["messages"] = odd_turns
+    assert (await api.post(WEBHOOK, sent)).json()["data"] == {"status": "corrected"}
+
+
 async def test_litellm_is_told_what_is_blocked(api: Api) -> None:
     failing(api)
     got = (await api.post(GENERIC, recorded("litellm_response") | {"model": "strict"})).json()
