@@ -60,6 +60,15 @@ async def test_a_prompt_passes_whatever_its_form(api: Api) -> None:
     assert set(got["action"]) == {"reason"}
 
 
+async def test_half_a_letter_keeps_no_answer_from_being_judged(api: Api) -> None:
+    """Gateways in JavaScript cut texts between the halves of a letter, and write a half as an escape."""
+    for path, name in ((GENERIC, "litellm_response"), (WEBHOOK, "agentgateway_response"), (WEBHOOK, "portkey_chat")):
+        sent = json.dumps(recorded(name)).replace(" You fool.", " You fool. Bye \\ud83d\\ude00 \\ud83d.")
+        got = await api.http.post(path, content=sent)
+        assert got.status_code == 200, name
+        assert "Bye \U0001f600 \ufffd." in str(got.json()), name
+
+
 async def test_turns_in_other_forms_keep_no_answer_from_being_judged(api: Api) -> None:
     odd_turns = [{"content": ["text"]}, {"type": "function_call", "arguments": "{}"}, {"role": "user", "content": 3}]
     sent = recorded("litellm_response") | {"structured_messages": odd_turns}
