@@ -522,6 +522,8 @@ class StreamEvent:
     """Texts and pieces of the event that begin with reasoning; `pieces` holds only the answers in them."""
     block: ContentBlock | None = None
     """The block that the event belongs to."""
+    text_number: int | None = None
+    """In formats without blocks: the number of the text that the event belongs to; None if that is not one text."""
 
     @property
     def original(self) -> object:

@@ -194,7 +194,9 @@ class ChunkDecoder:
                 pieces.append((index, text))
             if choice.finish_reason:
                 ended_indices.append(index)
-        return [StreamEvent(item, tuple(pieces), (), tuple(ended_indices), self._rewrite_chunk)]
+        number = item.choices[0].index if len(item.choices) == 1 else None
+        event = StreamEvent(item, tuple(pieces), (), tuple(ended_indices), self._rewrite_chunk, text_number=number)
+        return [event]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing, since chunks arrive whole."""

@@ -112,7 +112,7 @@ def _usual_fields() -> frozenset[str]:
 def edit_event_texts(event: object, edit: Edit) -> object:
     """The event with `edit` applied to each of its texts; the same object if nothing changed."""
     kind = kind_of(event)
-    place = (_read_index(get_field(event, "output_index")), _read_index(get_field(event, "content_index")))
+    place = _read_place(event)
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
         text = get_field(event, name)
@@ -167,6 +167,11 @@ def as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _read_place(event: object) -> TextPlace:
+    """The place of the text that an event belongs to."""
+    return _read_index(get_field(event, "output_index")), _read_index(get_field(event, "content_index"))
+
+
 def _read_index(value: object) -> int:
     """An index of an event; -1 if the upstream omits it."""
     return value if isinstance(value, int) else -1
@@ -216,15 +221,21 @@ class _OutputPart:
     """The first whole text that an event gave."""
     agrees: bool = True
     """Whether all later whole texts equal the first one."""
+    came_whole: bool = False
+    """Whether the text ended before any piece of it had come."""
 
-    def add_whole_text(self, whole: str) -> bool:
-        """Record a whole text that an event gave; return whether it equals earlier ones and the pieces so far."""
+    def add_whole_text(self, whole: str, *, is_end: bool) -> bool:
+        """Record a whole text that an event gave; return whether it equals earlier ones and the pieces so far.
+
+        If the event ends the text (`is_end`), the text may have come without pieces.
+        """
         whole = join_surrogates(whole)
+        self.came_whole |= is_end and not self.pieces
         if self.whole is None:
             self.whole = whole
         elif whole != self.whole:
             self.agrees = False
-        return self.agrees and whole == self.joined_pieces
+        return self.agrees and whole == (self.text if is_end else self.joined_pieces)
 
     @property
     def joined_pieces(self) -> str:
@@ -290,7 +301,7 @@ class ResponsesDecoder:
                 part.pieces.append(placed.text)
             else:
                 repeated_texts.append(number)
-                if not part.add_whole_text(placed.text):
+                if not part.add_whole_text(placed.text, is_end=kind in _DONE_KINDS):
                     self._contradicts_itself = True
             return placed.text
 
@@ -298,18 +309,28 @@ class ResponsesDecoder:
         # an event that begins a part may hold a whole text, too, but ends nothing
         ended_texts = repeated_texts if kind in _DONE_KINDS else []
         # a whole response repeats all texts, and a terminal event ends all
-        if self._note_response(item) or kind in TERMINAL:
+        if self._note_response(item, is_end=kind in TERMINAL) or kind in TERMINAL:
             repeated_texts = list(self._part_numbers.values())
             ended_texts = repeated_texts if kind in TERMINAL else []
-        return [StreamEvent(item, tuple(pieces), tuple(repeated_texts), tuple(ended_texts), self._rewrite_event)]
+        return [
+            StreamEvent(
+                item,
+                tuple(pieces),
+                tuple(repeated_texts),
+                tuple(ended_texts),
+                self._rewrite_event,
+                text_number=self._part_numbers.get(_read_place(item)),
+            )
+        ]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing, since events arrive whole."""
         return []
 
     def exchange(self, index: int) -> Exchange:
-        """The exchange of a part with its pieces so far."""
-        return self._exchange(index, self._parts[index].pieces if self._parts else GrowingText())
+        """The exchange of a part with its pieces so far, or with its whole text if it came without pieces."""
+        part = self._parts[index] if self._parts else _OutputPart()
+        return self._exchange(index, GrowingText(part.text) if part.came_whole else part.pieces)
 
     def exchange_without_text(self, index: int) -> Exchange:
         """The exchange of a part without its text."""
@@ -407,21 +428,24 @@ class ResponsesDecoder:
         """The numbers of the parts that have a text, in the order of the output."""
         return [number for _, number in sorted(self._part_numbers.items()) if self._parts[number].text]
 
-    def _note_response(self, event: object) -> bool:
+    def _note_response(self, event: object, *, is_end: bool) -> bool:
         """Compare the texts of the response in an event with the parts, and record contradictions.
 
-        The texts are compared by order, not by index. Returns whether the event has a response with texts.
+        The texts are compared by order, not by index. Returns whether the event has a response with texts. If the event
+        ends the response (`is_end`), it may be the only one with texts.
         """
         texts = _texts(get_field(event, "response"))
-        for place, _ in texts:
-            self._number_part(place)
+        is_first = is_end and not self._numbers_in_order()
+        for place, text in texts:
+            number = self._number_part(place)
+            if is_first:
+                self._parts[number].add_whole_text(text, is_end=True)
         if texts:
             whole_texts = [join_surrogates(text) for _, text in texts]
             self._response_texts = self._response_texts or whole_texts
             self._builder.inconsistent |= whole_texts != self._response_texts
-            self._contradicts_itself |= whole_texts != [
-                self._parts[number].joined_pieces for number in self._numbers_in_order()
-            ]
+            parts = [self._parts[number] for number in self._numbers_in_order()]
+            self._contradicts_itself |= whole_texts != [part.text if is_end else part.joined_pieces for part in parts]
         return bool(texts)
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:

@@ -27,7 +27,7 @@ from tests.support.comments import take_comment
 from tests.support.outcome_log import withdrawals
 from tests.support.planted_copies import FIRST, LAST, REMOVED, ROUTES, Case, cut_text, holds_copy, make_case
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, response_event
+from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, read, response_event
 
 BLOCK = 250
 """Cases of one test."""
@@ -231,9 +231,12 @@ async def test_what_a_long_answer_lost_is_looked_for_in_a_thread(
 
 
 def make_cited_block(text: str) -> dict[str, Any]:
-    """A text block of Messages with a citation behind it."""
-    note = {"type": "char_location", "cited_text": "Section 4", "document_index": 0, "start_char_index": 4}
-    return {"type": "text", "text": text, "citations": [note]}
+    """A text block of Messages with two citations behind it, the second without offsets."""
+    notes = [
+        {"type": "char_location", "cited_text": "Section 4", "document_index": 0, "start_char_index": 4},
+        {"type": "web_search_result_location", "cited_text": "Section 4", "url": "https://example.org", "title": "A"},
+    ]
+    return {"type": "text", "text": text, "citations": notes}
 
 
 async def send_stream(guard: AlignerGuardrail, path: str, items: list[Any], model: str) -> list[Any]:
@@ -260,18 +263,46 @@ async def test_a_citation_goes_with_the_text_that_was_edited_and_stays_beside_ot
     notes = [event for event in told if event.get("delta", {}).get("type") == "citations_delta"]
     # an empty citation breaks clients
     assert [(event["index"], event["delta"].get("citation")) for event in notes] == [
-        (index, block["citations"][0]) for index, block in enumerate(blocks) if index != 1
+        (index, note) for index, block in enumerate(blocks) if index != 1 for note in block["citations"]
     ]
 
 
 @pytest.mark.parametrize("model", ["hold-judge", "sentence-judge"])
-async def test_an_annotation_goes_with_the_text_that_was_edited(guard: AlignerGuardrail, model: str) -> None:
-    note = {"type": "url_citation", "start_index": 4, "end_index": 11, "url": "https://example.org", "title": "A"}
-    part = {"type": "output_text", "text": "The harbour opens at nine. You fool.", "annotations": [note]}
-    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+async def test_annotations_go_with_the_text_that_was_edited_and_stay_beside_others(
+    guard: AlignerGuardrail, model: str
+) -> None:
+    """With offsets and without, in every event of the stream alike."""
+    notes = [
+        {"type": "url_citation", "start_index": 4, "end_index": 11, "url": "https://example.org", "title": "A"},
+        {"type": "file_citation", "index": 20, "file_id": "file_1", "filename": "a.txt"},
+    ]
+    cited = {"type": "output_text", "annotations": notes, "logprobs": []}
+    parts = [{**cited, "text": text} for text in ("It opens at nine. You fool.", "It closes at six.")]
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": parts}
     body = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "output": [item]}
     items = [response_event(event) for event in response_events(body, lambda text: [text])]
     told = await send_stream(guard, "/v1/responses", items, model)
-    assert "response.output_text.annotation.added" in map(kind, items)
-    assert "response.output_text.annotation.added" not in map(kind, told)
-    assert len(told) == len(items) - 1
+    added = [event for event in told if kind(event) == "response.output_text.annotation.added"]
+    assert [event.content_index for event in added] == [1, 1]
+    assert [dict(event.annotation) for event in added] == notes
+    (done,) = [event.item for event in told if kind(event) == "response.output_item.done"]
+    for message in (done, told[-1].response.output[0]):
+        kept = [list(read(part, "annotations")) for part in read(message, "content")]
+        assert [len(of_part) for of_part in kept] == [0, 2]
+
+
+@pytest.mark.parametrize("model", ["hold-judge", "sentence-judge"])
+async def test_a_choice_keeps_its_annotations_if_another_choice_was_edited(guard: AlignerGuardrail, model: str) -> None:
+    note = {"start_index": 4, "end_index": 11, "url": "https://example.org", "title": "A"}
+    cited = {"annotations": [{"type": "url_citation", "url_citation": note}]}
+    texts = [chunk("It opens at nine."), chunk("It opens at nine. You fool.", index=1)]
+    items = [
+        *texts,
+        chunk(None, 0, None, **cited),
+        chunk(None, 1, None, **cited),
+        chunk(why="stop"),
+        chunk(None, 1, "stop"),
+    ]
+    told = await send_stream(guard, "/v1/chat/completions", items, model)
+    kept = [choice.index for item in told for choice in item.choices if getattr(choice.delta, "annotations", None)]
+    assert kept == [0]

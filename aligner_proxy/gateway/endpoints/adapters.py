@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aligner_proxy.formats.base import has_content
 from aligner_proxy.formats.copies import RemovedText, drop_copies
 from aligner_proxy.gateway.choice_corrector import Blocked
-from aligner_proxy.gateway.endpoints.forms import MAX_OBJECTIVES, Message
+from aligner_proxy.gateway.endpoints.forms import MAX_OBJECTIVES
 from aligner_proxy.gateway.endpoints.judgement import MAX_ANSWERS, STOP, AnswerBatch, JudgedBatch
 from aligner_proxy.policy.objective_schema import RequestedObjective
 
@@ -23,6 +25,8 @@ JudgeBatch = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
 """Judges answers for the current request; raises `Blocked` if the policy prefers an error."""
 TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key of a text in it."""
+_POINTERS = ("annotations", "citations", "logprobs")
+"""Fields beside a text that point into it or give the probabilities of its tokens."""
 _TOOL_CALLS = "tool_calls"
 _ANSWER_EVENT = "afterRequestHook"
 """Portkey's event for an answer; other events concern prompts."""
@@ -49,11 +53,18 @@ class GenericRequest(_Foreign):
 
     input_type: Literal["request", "response"]
     texts: Annotated[tuple[str, ...], Field(max_length=MAX_ANSWERS)] | None = None
-    structured_messages: tuple[Message, ...] | None = None
+    structured_messages: tuple[dict[str, Any], ...] | None = None
     tool_calls: tuple[dict[str, Any], ...] | None = None
     model: str | None = None
     litellm_call_id: str | None = None
     additional_provider_specific_params: GenericSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_prompt(cls, body: Any) -> Any:
+        """Keep nothing of a prompt, since prompts pass in any form and length."""
+        is_prompt = isinstance(body, dict) and body.get("input_type") == "request"
+        return {"input_type": "request"} if is_prompt else body
 
 
 async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> dict[str, Any]:
@@ -64,7 +75,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
     settings = body.additional_provider_specific_params or GenericSettings()
     answers = AnswerBatch(
         texts=texts,
-        messages=[message.model_dump() for message in body.structured_messages or ()],
+        messages=body.structured_messages or (),
         model=body.model,
         objectives=settings.objectives,
         # The body does not say which of the answers made the calls.
@@ -101,10 +112,9 @@ class AgentgatewayChoice(_Foreign):
 
 
 class AgentgatewayBody(_Foreign):
-    """The choices of a response, or the messages of a prompt."""
+    """The choices of a response; a prompt has none."""
 
     choices: Annotated[tuple[AgentgatewayChoice, ...], Field(max_length=MAX_ANSWERS)] | None = None
-    messages: tuple[Message, ...] | None = None
 
 
 class PortkeyPart(_Foreign):
@@ -155,44 +165,86 @@ async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, A
     response = body.response.content or {}
     if body.event_type != _ANSWER_EVENT or not (response or body.response.model_extra):
         return {"verdict": True}
-    places = list(_find_texts(response))
+    portkey_answers = list(_find_answers(response))
     model = request.get("model")
-    answers = AnswerBatch(
-        texts=[holder[key] for (holder, key), _ in places],
+    batch = AnswerBatch(
+        texts=[answer.text for answer in portkey_answers],
         messages=list(_conversation_turns(request)),
         model=model if isinstance(model, str) else None,
-        finish_reasons=[reason for _, reason in places],
+        finish_reasons=[answer.finish_reason for answer in portkey_answers],
+        pointers=[answer.pointers for answer in portkey_answers],
         # The texts are judged as answers; everything else in the body is judged as side text.
-        side_content=[body.response.model_extra, _copy_without_texts(response, [place for place, _ in places])],
+        side_content=[body.response.model_extra, _copy_without_texts(response, portkey_answers)],
     )
     try:
-        result = await judge(answers)
+        result = await judge(batch)
     except Blocked as error:
         return {"verdict": False, "data": {"reason": error.message}}
     verdict: dict[str, Any] = {"verdict": True, "data": {"status": result.state.status.value}}
     if result.changed:
-        for ((holder, key), _), text in zip(places, result.after, strict=True):
-            holder[key] = text
+        for answer, text in zip(portkey_answers, result.after, strict=True):
+            answer.replace(text)
+        unchanged_texts = [after for before, after in zip(result.before, result.after, strict=True) if before == after]
         # each copy can be dropped: if one had to stay, the correction would have been withdrawn
-        cleaned = drop_copies(response, RemovedText.compare_texts(result.before, result.after), result.after)
-        verdict["transformedData"] = {"response": {"json": cleaned}}
+        removed = RemovedText.compare_texts(result.before, result.after)
+        verdict["transformedData"] = {
+            "response": {"json": drop_copies(response, removed, result.after, unchanged_texts)}
+        }
     return verdict
 
 
-def _find_texts(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
-    """Every text of a chat, text completion, Messages or Responses response, with its finish reason."""
+@dataclass(frozen=True, slots=True)
+class _PortkeyAnswer:
+    """One text of a response that Portkey sends."""
+
+    place: TextPlace
+    finish_reason: str
+    owners: tuple[dict[str, Any], ...]
+    """The objects whose pointers belong to this text."""
+
+    @property
+    def text(self) -> str:
+        """The text itself."""
+        holder, key = self.place
+        return str(holder[key])
+
+    @property
+    def pointers(self) -> Mapping[str, Any]:
+        """The fields that point into the text or give the probabilities of its tokens, by name."""
+        return {name: owner[name] for owner in self.owners for name in _POINTERS if has_content(owner.get(name))}
+
+    def replace(self, text: str) -> None:
+        """Put another text in, and empty the pointers into the old one."""
+        if text == self.text:
+            return
+        holder, key = self.place
+        holder[key] = text
+        for owner in self.owners:
+            for name in _POINTERS:
+                if has_content(owner.get(name)):
+                    owner[name] = [] if isinstance(owner[name], list) else None
+
+
+def _find_answers(response: dict[str, Any]) -> Iterator[_PortkeyAnswer]:
+    """Every text of a chat, text completion, Messages or Responses response."""
     for choice in _list_objects(response.get("choices")):
         reason = _finish_reason(choice.get("finish_reason"))
         message = choice.get("message")
         if isinstance(message, dict):
             for place in _find_texts_under(message, "content"):
-                yield place, reason
+                yield _PortkeyAnswer(place, reason, (choice, message))
         for place in _find_texts_under(choice, "text"):
-            yield place, reason
-    reason = _finish_reason(response.get("stop_reason"))
+            yield _PortkeyAnswer(place, reason, (choice,))
+    reason = _finish_reason(response.get("stop_reason") or _why_incomplete(response))
     for item in (response, *_list_objects(response.get("output"))):
         for place in _find_texts_under(item, "content"):
-            yield place, reason
+            yield _PortkeyAnswer(place, reason, (place[0],))
+
+
+def _why_incomplete(response: Mapping[str, Any]) -> object:
+    """The reason for which a response of the Responses API is incomplete, or its status."""
+    details = response.get("incomplete_details")
+    return (details.get("reason") if isinstance(details, dict) else None) or response.get("status")
 
 
 def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
@@ -204,14 +256,15 @@ def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
             yield part, "text"
 
 
-def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -> dict[str, Any]:
-    """A copy of a response in which the texts at `places` are empty."""
-    texts = [holder[key] for holder, key in places]
-    # Emptied before copying and put back after, because `places` refer to the original.
-    for holder, key in places:
+def _copy_without_texts(response: dict[str, Any], answers: Sequence[_PortkeyAnswer]) -> dict[str, Any]:
+    """A copy of a response in which the texts of these answers are empty."""
+    texts = [answer.text for answer in answers]
+    # Emptied before copying and put back after, because the answers refer to the original.
+    for holder, key in (answer.place for answer in answers):
         holder[key] = ""
     copied = copy.deepcopy(response)
-    for (holder, key), text in zip(places, texts, strict=True):
+    for answer, text in zip(answers, texts, strict=True):
+        holder, key = answer.place
         holder[key] = text
     return copied
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
@@ -12,11 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.objective_schema import RequestedObjective
 from aligner_proxy.policy.schema import extend_model
+from aligner_proxy.types import replace_surrogates
 
 MAX_OBJECTIVES = 32
 """Most objectives that one request may add."""
 MAX_TOOLS = 128
 """Most tool calls, and most tools, of one request."""
+_HALF = re.compile(rb"(?i)\\ud[89a-f]")
+"""Escape of half a letter, which may have its other half behind it."""
 _MAX_FAULTS = 5
 """Most invalid fields that one error message names."""
 _LONGEST_NAME = 100
@@ -124,9 +129,19 @@ _Form = TypeVar("_Form", bound=BaseModel)
 async def parse_body(request: Request, form: type[_Form]) -> _Form:
     """Parse the request body into this model; raise HTTP 400, naming the field, if it is invalid."""
     try:
-        return form.model_validate_json(await request.body())
+        return form.model_validate_json(_replace_halves(await request.body()))
     except ValidationError as error:
         raise _make_refusal(error) from None
+
+
+def _replace_halves(body: bytes) -> bytes | str:
+    """The JSON with U+FFFD in place of each half of a letter, as in "\\ud83d", for which pydantic refuses a body."""
+    if not _HALF.search(body):
+        return body
+    try:
+        return replace_surrogates(json.dumps(json.loads(body), ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return body
 
 
 def _make_refusal(error: ValidationError) -> ProxyException:

@@ -14,6 +14,7 @@ from litellm.types.utils import ModelResponse
 
 from aligner_proxy.audit.entry import find_edits
 from aligner_proxy.concurrency import run_off_loop
+from aligner_proxy.formats.base import CITATIONS
 from aligner_proxy.formats.side_text import SIDE_CONTENT
 from aligner_proxy.formats.think_tags import find_answer_start
 from aligner_proxy.gate.edits import common_prefix_length
@@ -28,6 +29,7 @@ from aligner_proxy.types import Finding, Outcome, SegmentScore, Status
 
 STOP = "stop"
 _TOOL_CALLS = "tool_calls"
+_LOGPROBS = "logprobs"
 MAX_ANSWERS = 64
 """Most answers in one request, since each is a request to the engine."""
 _CALL_TYPE = "align"
@@ -59,7 +61,9 @@ class AnswerBatch:
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Values of the fields that plugins declare, by name."""
     finish_reasons: Sequence[str] = ()
-    """The finish reason of each answer; empty if all are complete."""
+    """The finish reason of each answer, as its upstream gave it; empty if all are complete."""
+    pointers: Sequence[Mapping[str, Any]] = ()
+    """By answer, its citations, annotations and token probabilities, by name of the field; empty if none has any."""
     call_id: str | None = None
     tool_calls: Sequence[Mapping[str, Any]] = ()
     """Tool calls of the only answer, in the format of chat completions."""
@@ -94,13 +98,24 @@ class AnswerBatch:
         usual_reason = _TOOL_CALLS if self.tool_calls else STOP
         reasons = self.finish_reasons or [usual_reason] * len(self.texts)
         choices: list[dict[str, Any]] = []
-        for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True)):
+        for index, text in enumerate(self.texts):
             message: dict[str, Any] = {"role": "assistant", "content": text}
             if self.tool_calls:
                 message[_TOOL_CALLS] = [dict(call) for call in self.tool_calls]
-            choices.append({"index": index, "finish_reason": reason, "message": message})
+            pointers = self.pointers[index] if self.pointers else {}
+            # only that there are some matters here, since they differ by the format that they come from
+            if pointers.keys() - {_LOGPROBS}:
+                message["provider_specific_fields"] = {CITATIONS[0]: [[{}]]}
+            choice: dict[str, Any] = {"index": index, "message": message}
+            if _LOGPROBS in pointers:
+                choice[_LOGPROBS] = {"content": []}
+            choices.append(choice)
         side_content = {} if self.side_content is None else {SIDE_CONTENT: self.side_content}
-        return ModelResponse(choices=choices, **side_content)
+        response = ModelResponse(choices=choices, **side_content)
+        # LiteLLM's constructor replaces reasons of other formats by "stop"
+        for made_choice, reason in zip(response.choices, reasons, strict=True):
+            vars(made_choice)["finish_reason"] = reason
+        return response
 
     def make_data(self) -> dict[str, Any]:
         """The request data as LiteLLM passes it to hooks."""

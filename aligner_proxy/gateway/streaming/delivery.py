@@ -24,11 +24,13 @@ from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent, is_storing_forbidden
+from aligner_proxy.formats.copies import is_pointing_event
 from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
+from aligner_proxy.gateway.second_copies import event_value
 from aligner_proxy.gateway.side_texts import SideTexts, withhold_error
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, estimate_event_bytes
 from aligner_proxy.gateway.streaming.event_queue import NO_REPEATED_TEXTS, EventQueue, QueuedEvent, Text
@@ -306,12 +308,19 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return is_empty
 
     def _may_point_into_edit(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether pointers in an event may point into an edited text; not if the text of its block is unchanged."""
-        block = queued.event.block
-        text = None
-        if block is not None and block.text_number is not None:
-            text = self._texts.get(block.text_number)
+        """Whether pointers in an event may point into an edited text; not if its own text is unchanged."""
+        text = self._find_own_text(queued.event)
         return text is None or text.changed  # without a text it is not known into which one they point
+
+    def _only_points_into_edit(self, queued: QueuedEvent[Text]) -> bool:
+        """Whether an event is left out, because it is a pointer into a text that was edited, as a citation is."""
+        text = self._find_own_text(queued.event)
+        return text is not None and text.changed and is_pointing_event(event_value(sse.as_frame(queued.event.original)))
+
+    def _find_own_text(self, event: StreamEvent) -> Text | None:
+        """The text that an event belongs to; None if that is not known, or not one text."""
+        number = event.text_number if event.block is None else event.block.text_number
+        return None if number is None else self._texts.get(number)
 
     def _render_item(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
         """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""

@@ -71,6 +71,11 @@ class QueuedEvent(Generic[Text]):
             text.changed for text in self.repeated_texts.values()
         )
 
+    def list_unchanged_texts(self) -> list[str]:
+        """The pieces and whole texts in the event that are as the upstream wrote them."""
+        pieces = [text.render(start, end) for text, start, end in self.piece_spans if not text.changed]
+        return pieces + [text.render(0, text.length) for text in self.repeated_texts.values() if not text.changed]
+
     def render_item(self) -> tuple[object, list[str]]:
         """The item to deliver, with corrected texts, and the pieces in it; the same object if no text changed.
 

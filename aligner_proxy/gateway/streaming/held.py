@@ -233,7 +233,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         items: list[object] = []
         packer = Packer()
         for queued in self._queue:
-            if self._leave_out_if_empty(queued):
+            if self._leave_out_if_empty(queued) or self._only_points_into_edit(queued):
                 continue
             item, pieces = self._render_item(queued)
             own_texts = [*pieces, *answers.delivered]

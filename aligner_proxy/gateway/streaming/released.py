@@ -111,7 +111,14 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         self._ended_texts.update(event.ended_texts)
         for index in event.ended_texts:
             if index in self._texts:
-                await self._texts[index].end()
+                await self._end_text(index)
+
+    async def _end_text(self, index: int) -> None:
+        """End a text; one that came without pieces is read as a whole before."""
+        text = self._texts[index]
+        if not text.length and (whole := self._original_text(index)):
+            await text.feed(whole)
+        await text.end()
 
     def _list_undecided(self) -> Sequence[GrowingAnswer]:
         """The texts that are not completely decided."""
@@ -301,8 +308,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         if not has_removed_text:
             self._copies.remember(item, own_texts)
             return item
+        if self._only_points_into_edit(queued):
+            return NOTHING
         try:
-            unchanged_texts = () if queued.changes else own_texts
+            unchanged_texts = queued.list_unchanged_texts()
             item = self._copies.remove_copies(
                 item, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
             )

@@ -29,6 +29,11 @@ POLICIES: dict[str, Any] = {
         {"match": {"model": "strict"}, "on_error": "block", "objectives": ["kind"]},
         {"match": {"model": "bare"}},
         {"match": {"model": "ungated"}, "objectives": ["kind"], "gate": []},
+        {
+            "match": {"model": "pointers"},
+            "objectives": ["kind"],
+            "on_skip": {"annotations": "judge", "logprobs": "judge"},
+        },
         {"match": {"model": "calls"}, "objectives": ["kind"], "tool_arguments": "correct"},
         {"match": {"model": "calls-block"}, "objectives": ["kind"], "tool_arguments": "block", "on_error": "block"},
         {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]},

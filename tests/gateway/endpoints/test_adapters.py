@@ -50,6 +50,34 @@ async def test_a_prompt_passes(api: Api) -> None:
     assert (await api.post(GENERIC, body)).json() == {"action": "NONE"}
 
 
+async def test_a_prompt_passes_whatever_its_form(api: Api) -> None:
+    """A long conversation of an agent, and turns in forms of other endpoints."""
+    odd_turns = [{"content": ["text"]}, {"type": "function_call", "arguments": "{}"}, {"role": None, "content": 3}]
+    for texts, turns in ((["So."] * 65, []), ([], odd_turns)):
+        sent = {"input_type": "request", "texts": texts, "structured_messages": turns}
+        assert (await api.post(GENERIC, sent)).json() == {"action": "NONE"}
+    got = (await api.post(WEBHOOK, {"body": {"messages": odd_turns}})).json()
+    assert set(got["action"]) == {"reason"}
+
+
+async def test_half_a_letter_keeps_no_answer_from_being_judged(api: Api) -> None:
+    """Gateways in JavaScript cut texts between the halves of a letter, and write a half as an escape."""
+    for path, name in ((GENERIC, "litellm_response"), (WEBHOOK, "agentgateway_response"), (WEBHOOK, "portkey_chat")):
+        sent = json.dumps(recorded(name)).replace(" You fool.", " You fool. Bye \\ud83d\\ude00 \\ud83d.")
+        got = await api.http.post(path, content=sent)
+        assert got.status_code == 200, name
+        assert "Bye \U0001f600 \ufffd." in str(got.json()), name
+
+
+async def test_turns_in_other_forms_keep_no_answer_from_being_judged(api: Api) -> None:
+    odd_turns = [{"content": ["text"]}, {"type": "function_call", "arguments": "{}"}, {"role": "user", "content": 3}]
+    sent = recorded("litellm_response") | {"structured_messages": odd_turns}
+    assert (await api.post(GENERIC, sent)).json()["action"] == "GUARDRAIL_INTERVENED"
+    sent = recorded("portkey_chat")
+    sent["request"]["json"]["messages"] = odd_turns
+    assert (await api.post(WEBHOOK, sent)).json()["data"] == {"status": "corrected"}
+
+
 async def test_litellm_is_told_what_is_blocked(api: Api) -> None:
     failing(api)
     got = (await api.post(GENERIC, recorded("litellm_response") | {"model": "strict"})).json()
@@ -117,6 +145,64 @@ async def test_portkey_gets_its_response_with_other_texts(api: Api, kind: str) -
     after = json.dumps(got["transformedData"]["response"]["json"])
     assert after == before.replace(" You fool.", "")
     assert after != before
+
+
+LOGPROBS = {"content": [{"token": "We", "logprob": -0.1, "bytes": [87, 101], "top_logprobs": []}]}
+NOTE = {
+    "type": "url_citation",
+    "url_citation": {"start_index": 2, "end_index": 5, "url": "https://e.org", "title": "A"},
+}
+CITATION = {"type": "web_search_result_location", "url": "https://e.org", "cited_text": "Near.", "encrypted_index": "x"}
+FILE_NOTE = {"type": "file_citation", "index": 20, "file_id": "file_1", "filename": "a.txt"}
+POINTERS: dict[str, dict[str, Any]] = {
+    "chat": {"logprobs": LOGPROBS},
+    "chat message": {"annotations": [NOTE]},
+    "text": {"logprobs": {"tokens": ["We"], "text_offset": [0], "token_logprobs": [-0.1], "top_logprobs": None}},
+    "messages": {"citations": [CITATION]},
+    "responses": {"annotations": [FILE_NOTE], "logprobs": LOGPROBS["content"]},
+}
+
+
+def find_owner(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The object of a response in which the pointers into its first text stand."""
+    if "choices" in body:
+        choice: dict[str, Any] = body["choices"][0]
+        return choice["message"] if kind.endswith("message") else choice
+    parts = (body["output"][-1] if "output" in body else body)["content"]
+    return next(part for part in parts if "You fool." in part.get("text", ""))
+
+
+@pytest.mark.parametrize("kind", POINTERS)
+async def test_what_points_into_an_answer_of_portkeys_fits_its_text(api: Api, kind: str) -> None:
+    """As through the proxy: such an answer stays, or is corrected and loses them, as `on_skip` says."""
+    sent = recorded(f"portkey_{kind.split()[0]}")
+    find_owner(kind, sent["response"]["json"]).update(POINTERS[kind])
+    kept = (await api.post(WEBHOOK, sent)).json()
+    assert (kept["data"], "transformedData" in kept) == ({"status": "skipped"}, False)
+    sent["request"]["json"]["model"] = "pointers"
+    got = (await api.post(WEBHOOK, sent)).json()["transformedData"]["response"]["json"]
+    after = json.dumps(got)
+    assert "You fool." not in after
+    for name, value in POINTERS[kind].items():
+        assert json.dumps(value) not in after, name
+
+
+async def test_an_answer_of_portkeys_keeps_its_pointers_if_another_is_edited(api: Api) -> None:
+    sent = recorded("portkey_chat")
+    sent["request"]["json"]["model"] = "pointers"
+    message = {"role": "assistant", "content": "All is well.", "annotations": [NOTE]}
+    choice = {"index": 1, "finish_reason": "stop", "message": message, "logprobs": LOGPROBS}
+    sent["response"]["json"]["choices"].append(choice)
+    got = (await api.post(WEBHOOK, sent)).json()
+    assert got["transformedData"]["response"]["json"]["choices"][1] == choice
+
+
+@pytest.mark.parametrize(("status", "why"), [("incomplete", {"reason": "max_output_tokens"}), ("in_progress", None)])
+async def test_a_response_of_portkeys_that_is_cut_off_is_left_alone(api: Api, status: str, why: Any) -> None:
+    sent = recorded("portkey_responses")
+    sent["response"]["json"] |= {"status": status, "incomplete_details": why}
+    got = (await api.post(WEBHOOK, sent)).json()
+    assert (got["data"], "transformedData" in got) == ({"status": "skipped"}, False)
 
 
 async def test_portkeys_prompts_pass(api: Api) -> None:
