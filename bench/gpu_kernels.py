@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aligner_proxy.engine.gpu import nf4, plain_kernels
+from aligner_proxy.engine.gpu import nf4
 from aligner_proxy.engine.gpu.step import ChoiceInput, StepInput
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
 from bench.device_time import free_memory
 from bench.gpu_device import NF4_BYTES, DeviceBench, Row
+from tests.engine.gpu import plain_kernels
 
 _PRODUCT_ROWS = (1, 16, 32, 64, 128, 512)
 _L2 = 100 * 2**20
@@ -59,7 +60,7 @@ def check_kernels(bench: DeviceBench) -> Iterator[Row]:
             "name": f"unpacking {outputs} x {inputs}, equal to bitsandbytes",
             "equal": bool(torch.equal(kernels.unpack(packed), expected_weights)),
         }
-        values = packed.coarse_book.double()[nf4.order_numbers(packed.words).int()]
+        values = packed.coarse_book.double()[plain_kernels.order_numbers(packed.words).int()]
         scales = packed.scales.transpose(1, 2).reshape(outputs, -1).double().repeat_interleave(nf4.TILE, dim=1)
         for rows in (1, 5, 16, 33, 128):
             sample = torch.randn(rows, inputs, device=device).to(torch.bfloat16)

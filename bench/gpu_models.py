@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from aligner_proxy.engine.gpu import plain_kernels
-from aligner_proxy.engine.gpu.graphs import run_directly
 from aligner_proxy.engine.gpu.step import find_bucket
 from aligner_proxy.engine.model.cost import load_or_measure_costs
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -22,6 +20,8 @@ from bench import shapes
 from bench.device_time import free_memory
 from bench.gpu_device import DeviceBench, Row
 from bench.gpu_kernels import make_feed
+from tests.engine.gpu import plain_kernels
+from tests.engine.gpu.fake_recorder import run_directly
 
 _CONTEXT = 768
 """Tokens before those that a timed forward reads."""

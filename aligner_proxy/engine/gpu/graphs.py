@@ -53,11 +53,6 @@ class CudaRecorder:
         return replay
 
 
-def run_directly(function: Callable[[], Any]) -> Replay:
-    """A recorder that records nothing: each replay calls the function."""
-    return function
-
-
 class RecordedForwards:
     """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens."""
 

@@ -15,8 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aligner_proxy.engine.gpu import plain_kernels
-from aligner_proxy.engine.gpu.graphs import Replay, run_directly
+from aligner_proxy.engine.gpu.graphs import Replay
 from aligner_proxy.engine.gpu.stack import Kernels
 from aligner_proxy.engine.gpu.step import BUCKETS, WANTED_BUCKETS
 from aligner_proxy.engine.model.detector import DetectorHead
@@ -24,7 +23,8 @@ from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask
 from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
-from tests.engine.gpu.fake_recorder import FakeRecorder, NotRecordable, storage_of, tensors_in
+from tests.engine.gpu import plain_kernels
+from tests.engine.gpu.fake_recorder import FakeRecorder, NotRecordable, run_directly, storage_of, tensors_in
 from tests.support import tiny
 
 NUMBERS = torch.arange(12.0).view(3, 4)

@@ -22,12 +22,12 @@ from transformers import (
     SmolLM3Config,
 )
 
-from aligner_proxy.engine.gpu import plain_kernels
 from aligner_proxy.engine.gpu.stack import find_config_obstacle, find_obstacle
 from aligner_proxy.engine.model import acceleration
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from tests.engine.gpu import plain_kernels
 from tests.engine.gpu.fake_recorder import FakeRecorder
 from tests.support import tiny
 

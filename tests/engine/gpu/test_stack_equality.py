@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.gpu import plain_kernels
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask
 from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from tests.engine.gpu import plain_kernels
 from tests.engine.gpu.fake_recorder import FakeRecorder
 from tests.engine.test_equality import NAMES, TOGETHER, house, score_alike, write_alike
 from tests.support import tiny
