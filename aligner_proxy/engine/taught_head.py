@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,15 +33,18 @@ _WIDTH = 2
 """Bytes per number."""
 _LENGTH = struct.Struct("<I")
 """Length of a head in a file of several: 32 bits, little-endian."""
-_FIELDS = frozenset({"taught_head", "objective", "aligner", "prior", "bias", "width"})
 _EITHER = "either"
 _FLOOR = "floor"
 _HIDDEN = "hidden"
 _ADJUSTMENT = "adjustment"
 _ADJUSTMENT_NUMBERS = ("bound", "bias", "threshold")
 _EVIDENCE = "evidence"
-_OPTIONAL_FIELDS = frozenset({_EITHER, _FLOOR, _HIDDEN, _ADJUSTMENT, _EVIDENCE})
+_FIELDS = {"taught_head": int, "objective": str, "aligner": str, "prior": float, "bias": float, "width": int}
+"""The fields of the header and their types, as in the following three."""
+_OPTIONAL_FIELDS = {_EITHER: bool, _FLOOR: float, _HIDDEN: int, _ADJUSTMENT: dict, _EVIDENCE: dict}
 """Optional fields, left out if unused, so that the bytes (and hashes) of older heads stay the same."""
+_ADJUSTMENT_FIELDS = {**dict.fromkeys(_ADJUSTMENT_NUMBERS, float), _HIDDEN: int}
+_EVIDENCE_FIELDS = {"bias": float, _HIDDEN: int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,51 +200,28 @@ def count_numbers(width: int, hidden: int) -> int:
 
 
 def _parse_header(line: bytes) -> dict[str, Any] | None:
-    """Parse a header line; None if a field is missing, unknown or of the wrong type."""
+    """Parse a header line; None if a field is missing, unknown, of the wrong type or out of its range."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(header, dict) or header.keys() - _OPTIONAL_FIELDS != _FIELDS:
+    if not _has_fields(header, _FIELDS, _OPTIONAL_FIELDS):
         return None
-    has_texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
-    has_numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
-    # isinstance would let true and false through
-    has_counts = all(type(header[name]) is int for name in ("taught_head", "width"))
+    adjustment = header.get(_ADJUSTMENT)
+    adjustment_fits = adjustment is None or (_has_fields(adjustment, _ADJUSTMENT_FIELDS) and adjustment["bound"] > 0)
+    evidence_fits = _EVIDENCE not in header or _has_fields(header[_EVIDENCE], _EVIDENCE_FIELDS)
     # optional fields are left out if false or 0, so these values may not stand there
-    either_fits = header.get(_EITHER, True) is True
-    hidden = header.get(_HIDDEN, 1)
-    hidden_fits = type(hidden) is int and hidden > 0
-    floor_fits = isinstance(header.get(_FLOOR, 0.0), float)
-    nets_fit = _fits_adjustment(header) and _fits_evidence(header)
-    optional_fit = either_fits and hidden_fits and floor_fits and nets_fit
-    return header if has_texts and has_numbers and has_counts and optional_fit else None
+    optional_fit = header.get(_EITHER, True) and header.get(_HIDDEN, 1) > 0
+    return header if adjustment_fits and evidence_fits and optional_fit else None
 
 
-def _fits_adjustment(header: dict[str, Any]) -> bool:
-    """Whether the header has no adjustment, or one with a bound above 0."""
-    if _ADJUSTMENT not in header:
-        return True
-    fields = header[_ADJUSTMENT]
-    if not isinstance(fields, dict) or fields.keys() != {*_ADJUSTMENT_NUMBERS, _HIDDEN}:
+def _has_fields(value: Any, types: Mapping[str, type], optional: Mapping[str, type] | None = None) -> bool:
+    """Whether JSON is an object with these fields, and perhaps optional ones, of these types and no count below 0."""
+    field_types = {**types, **(optional or {})}
+    if not isinstance(value, dict) or not types.keys() <= value.keys() <= field_types.keys():
         return False
-    has_numbers = all(isinstance(fields[name], float) for name in _ADJUSTMENT_NUMBERS)
-    return has_numbers and fields["bound"] > 0 and _is_count(fields[_HIDDEN])
-
-
-def _fits_evidence(header: dict[str, Any]) -> bool:
-    """Whether the header has no evidence, or one with all its fields."""
-    if _EVIDENCE not in header:
-        return True
-    fields = header[_EVIDENCE]
-    if not isinstance(fields, dict) or fields.keys() != {"bias", _HIDDEN}:
-        return False
-    return isinstance(fields["bias"], float) and _is_count(fields[_HIDDEN])
-
-
-def _is_count(value: object) -> bool:
-    """Whether this is a whole number of 0 or more; `isinstance` would let true and false through."""
-    return type(value) is int and value >= 0
+    # `isinstance` would let true and false through as whole numbers
+    return all(type(field) is field_types[name] for name, field in value.items()) and value.get(_HIDDEN, 0) >= 0
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:
