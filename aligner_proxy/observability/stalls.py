@@ -236,8 +236,11 @@ def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
 
 def find_line_owner(frame: FrameType | None) -> str:
     """The owner (one of `OWNERS`) of a thread's current line; for a library that of the nearest known caller."""
-    packages = (package for outer in _walk_outwards(frame) for package in _find_packages(outer))
-    return next((_PACKAGES[package] for package in packages), "other")
+    for outer in _walk_outwards(frame):
+        for folder in reversed(Path(outer.f_code.co_filename).parts[:-1]):
+            if folder in _PACKAGES:
+                return _PACKAGES[folder]
+    return "other"
 
 
 def list_line_places(frame: FrameType | None) -> list[str]:
@@ -257,12 +260,6 @@ def _walk_outwards(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def _find_packages(frame: FrameType) -> list[str]:
-    """The innermost known package that contains a frame's file, as a list of at most one."""
-    folders = Path(frame.f_code.co_filename).parts[:-1]
-    return [folder for folder in reversed(folders) if folder in _PACKAGES][:1]
 
 
 def _own_place(frame: FrameType) -> str | None:
