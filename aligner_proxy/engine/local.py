@@ -73,24 +73,6 @@ class _Submitted:
                 self.future.set_result(end)
 
 
-class ThreadsafeEvent:
-    """An event of the event loop that created it, which any thread may set."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    def set(self) -> None:
-        """Wake the waiting coroutine."""
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing waits any more
-            self._loop.call_soon_threadsafe(self._event.set)
-
-    async def wait(self) -> None:
-        """Wait until the event is set, then clear it."""
-        await self._event.wait()
-        self._event.clear()
-
-
 class LocalSession(Session):
     """A session of `LocalEngine`: an answer that this process reads while it is being written."""
 
@@ -109,10 +91,11 @@ class LocalSession(Session):
         self._on_end = on_end  # called when the session ends; may be called twice
         self._judges = judges  # whether there are verdicts while the answer is being written
         self._ending = False  # whether `finish` was called
-        self._changed = ThreadsafeEvent()
-        answer.changed = self._changed.set
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        answer.changed = self._note_change
         # the end of the reading wakes those who wait, too
-        submitted.future.add_done_callback(lambda _: self._changed.set())
+        submitted.future.add_done_callback(lambda _: self._note_change())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text without waiting for the model; return all verdicts so far."""
@@ -163,6 +146,11 @@ class LocalSession(Session):
         if not self._ending:
             self._end()
 
+    def _note_change(self) -> None:
+        """Wake those who wait; any thread may call this."""
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing waits any more
+            self._loop.call_soon_threadsafe(self._changed.set)
+
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the model's thread makes `condition` true; raises the error that ended the reading, if any."""
         while not condition():
@@ -170,6 +158,7 @@ class LocalSession(Session):
                 self._submitted.future.result()
                 raise EngineUnavailable("the reading has ended")
             await self._changed.wait()
+            self._changed.clear()
 
     def _end(self) -> None:
         """Give up the work of the model's thread, if it is not done, and forget the session."""
