@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import CHARS_PER_TOKEN
+from aligner_proxy.engine.decoding.parts import CHARS_PER_TOKEN
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step

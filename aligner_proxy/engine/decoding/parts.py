@@ -18,8 +18,8 @@ from aligner_proxy.text.structure import Segment
 
 _OVERLAP = 0.2
 """Share of a part's token limit that may repeat the end of the previous part."""
-_CHARS_PER_TOKEN = 24
-"""Upper bound on the average characters per token of the tokenizers known to us."""
+CHARS_PER_TOKEN = 24
+"""Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
 _LONGEST_GAP = 64
 """Most characters of white space between two pieces of one part; after a longer gap a new part begins."""
 
@@ -202,7 +202,7 @@ class Division:
         limit = max(1, self._room - self._overlap)
         start = position = 0
         while position < len(undisguised.text):
-            rest = undisguised.text[position : position + limit * _CHARS_PER_TOKEN]
+            rest = undisguised.text[position : position + limit * CHARS_PER_TOKEN]
             # at least one character, so that the loop ends
             text = self._ruler.first(rest, limit) or rest[:1]
             is_last = position + len(text) == len(undisguised.text)

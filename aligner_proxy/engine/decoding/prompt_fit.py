@@ -16,7 +16,7 @@ from typing import Any
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding import conversation
-from aligner_proxy.engine.decoding.parts import Division
+from aligner_proxy.engine.decoding.parts import CHARS_PER_TOKEN, Division
 from aligner_proxy.engine.model.tokenizer import Encoded, PromptTokenizer
 from aligner_proxy.errors import AnswerTooLong
 from aligner_proxy.text.disguises import UndisguisedText
@@ -24,8 +24,6 @@ from aligner_proxy.text.structure import Segment
 
 LONGEST_ANSWER_CHARS = 1_000_000
 """Characters of the longest answer that is read. docs/reference/benchmarks.md says how long that takes."""
-CHARS_PER_TOKEN = 24
-"""Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
 _LEAST_ROOM = 64
 """Fewest tokens allowed for writing beyond the answer's own length."""
 MIN_ROOM = 4 * _LEAST_ROOM

@@ -26,11 +26,7 @@ def read_states(aligner: Aligner, request: StatesRequest, sequence: Sequence) ->
         raise StatesUnavailable(
             f"{aligner.info.model} has the layers 0 to {runner.layers - 1}; layer {beyond[0]} was asked for"
         )
-    tokens = [runner.tokenizer.prompt(_cut(text)).ids for text in request.texts]
-    return runner.encode(tokens, request.layers, aligner.adapter).tolist()
-
-
-def _cut(text: str) -> str:
-    """A long text without its middle, so that it is not tokenised whole."""
     half = _MAX_CHARS // 2
-    return text if len(text) <= _MAX_CHARS else text[:half] + text[-half:]
+    texts = [text if len(text) <= _MAX_CHARS else text[:half] + text[-half:] for text in request.texts]
+    tokens = [runner.tokenizer.prompt(text).ids for text in texts]
+    return runner.encode(tokens, request.layers, aligner.adapter).tolist()

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,7 +20,7 @@ from aligner_proxy.engine.gpu.step import BUCKETS
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
 
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
 """Numbers of tokens to measure, in this order, so that sizes left out when time runs out matter least."""
@@ -56,7 +57,8 @@ def _measure_costs(runner: ModelRunner) -> Iterator[tuple[int, float]]:
     room = min(runner.pool.count_free() * runner.pool.size, runner.positions)
     context = min(_CONTEXT, room // 2)
     sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + max(measured_sizes)))])
-    job = Job("measure", _make_idle_work(), lambda _: None, sequence=sequence)
+    nothing: Any = iter(())
+    job = Job("measure", nothing, lambda _: None, sequence=sequence)
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // runner.pool.size))]
     try:
         runner.run([Feed(job, 0, context)])
@@ -77,11 +79,6 @@ def _measure_costs(runner: ModelRunner) -> Iterator[tuple[int, float]]:
                     yield BUCKETS[BUCKETS.index(size) - 1] + 1, seconds
     finally:
         runner.pool.give_back(sequence.blocks)
-
-
-def _make_idle_work() -> Work:
-    """The work of a job that is never advanced: its ask is set from outside."""
-    yield Ask([])
 
 
 def _store_costs(file: Path, stored_costs: dict[str, list[tuple[int, float]]]) -> None:

@@ -7,8 +7,7 @@ model chooses after each requested position. `score_segments` and `read_rows` us
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from platform import machine
@@ -151,12 +150,13 @@ class ModelRunner:
             return self.recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
-        slots = self._find_new_slots(feeds)
+        slots_of_feeds = [self._find_slots(feed) for feed in feeds]
+        # of the new tokens of all feeds
+        slots = torch.cat([all_slots[feed.start :] for all_slots, feed in zip(slots_of_feeds, feeds, strict=True)])
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
         with self._threads.choose_threads_for(len(ids)), self._adapters.assign_rows(adapters):
-            hidden = self._forward(
-                ids, places, attention.plan_attention(self._store, slots, self._make_attention_rows(feeds))
-            )
+            rows = _make_attention_rows(feeds, slots_of_feeds)
+            hidden = self._forward(ids, places, attention.plan_attention(self._store, slots, rows))
             # detector heads read prompts only
             if any(feed.start < feed.job.prompt_length for feed in feeds):
                 self._states.keep(slots, hidden)
@@ -295,47 +295,27 @@ class ModelRunner:
             return encoder.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
-        """Run the model and return the hidden states after the final norm, [tokens, hidden size]."""
+        """Run the model with our attention; return the hidden states after the final norm, [tokens, hidden size]."""
         device = self._model.device
-        with self._use_block_attention():
+        config: Any = self._model.config
+        library_attention = config._attn_implementation
+        config._attn_implementation = attention.IMPLEMENTATION
+        try:
             output = self._model.base_model(
                 torch.tensor([ids], device=device),
                 position_ids=torch.tensor([places], device=device),
                 use_cache=False,
                 step=step,
             )
+        finally:
+            config._attn_implementation = library_attention
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
-
-    @contextmanager
-    def _use_block_attention(self) -> Iterator[None]:
-        """Switch the model to our attention for one forward pass, and back afterwards."""
-        config: Any = self._model.config
-        before = config._attn_implementation
-        config._attn_implementation = attention.IMPLEMENTATION
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
-
-    def _make_attention_rows(self, feeds: Sequence[Feed]) -> list[AttentionRow]:
-        """One `AttentionRow` for each feed: where its tokens are among those of the step, and its sequence's slots."""
-        rows = []
-        start = 0
-        for feed in feeds:
-            stop = start + feed.stop - feed.start
-            rows.append(AttentionRow(start, stop, self._find_slots(feed)))
-            start = stop
-        return rows
 
     def _find_slots(self, feed: Feed) -> Tensor:
         """KV-cache slots of all tokens of a sequence up to the end of a feed."""
         blocks = torch.tensor(feed.job.sequence.blocks, device=self._model.device)
         return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
-
-    def _find_new_slots(self, feeds: Sequence[Feed]) -> Tensor:
-        """KV-cache slots of the new tokens of all feeds."""
-        return torch.cat([self._find_slots(feed)[feed.start :] for feed in feeds])
 
     def _choose_tokens(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         """Choose the greedy tokens at the requested positions; logits are computed for these only."""
@@ -355,6 +335,17 @@ class ModelRunner:
             tokens.append(_choose_greedily(logits[first:last], feed))
             first = last
         return tokens
+
+
+def _make_attention_rows(feeds: Sequence[Feed], slots_of_feeds: Sequence[Tensor]) -> list[AttentionRow]:
+    """One `AttentionRow` for each feed: where its tokens are among those of the step, and its sequence's slots."""
+    rows = []
+    start = 0
+    for feed, slots in zip(feeds, slots_of_feeds, strict=True):
+        stop = start + feed.stop - feed.start
+        rows.append(AttentionRow(start, stop, slots))
+        start = stop
+    return rows
 
 
 def _find_cpu_name() -> str:

@@ -21,6 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from aligner_proxy.engine.api import Load, Totals
@@ -55,6 +56,8 @@ _MOST_WOKEN = 8
 _SLOWER_BY_READING = 1.2
 """How many times longer read-ahead answers may make a step."""
 
+_REMAINING = attrgetter("sequence.remaining")
+"""Of a job, the number of tokens that the model has not read yet."""
 Finish = Callable[[Any], None]
 """Is given the result of the work, or the `CorrectionError` that ended it."""
 
@@ -202,7 +205,7 @@ class Scheduler:
         yielding = self.long_work.yielding
         fed_tokens = 0
         decoding_tokens = 0
-        for job in sorted(self.running, key=_count_remaining):
+        for job in sorted(self.running, key=_REMAINING):
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
             if (
                 not job.client.ahead
@@ -279,7 +282,7 @@ class Scheduler:
         busy = {id(feed.job) for feed in feeds}
         queues: dict[str, deque[Job]] = {}
         # in most steps all running jobs are busy, so nothing is left to sort
-        reading = sorted((job for job in self.running if id(job) not in busy), key=_count_remaining)
+        reading = sorted((job for job in self.running if id(job) not in busy), key=_REMAINING)
         for job in (*reading, *self.waiting):
             if job.client.ahead == ahead and not job.parked:
                 queues.setdefault(job.client.tenant, deque()).append(job)
@@ -548,10 +551,6 @@ class Scheduler:
         """Why a job can never run: it has more tokens than the whole cache."""
         room = self.pool.count * self.pool.size
         return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"
-
-
-def _count_remaining(job: Job) -> int:
-    return job.sequence.remaining
 
 
 def _is_unwanted(job: Job) -> bool:
