@@ -13,7 +13,7 @@ import torch
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence, Work
 from bench import equality, shapes
 from bench.device_time import time_work
 from bench.equality import RATES, WORDS
@@ -76,7 +76,7 @@ def _propose(runner: ModelRunner, answer: list[int], way: str) -> DraftProposer:
 
 def _write(runner: ModelRunner, prompt: list[int], answer: list[int], target: list[int], way: str) -> list[int]:
     """Write one answer with the engine, and return its tokens."""
-    sequence = Sequence()
+    sequence = TokenSequence()
     first = Ask(prompt, prompt=True)
     limits = DraftLimits(len(target))
     work = generate(sequence, first, _propose(runner, answer, way), limits, Tally(), frozenset({shapes.EOS}))
@@ -97,7 +97,7 @@ def time_sixteen(bench: DeviceBench, pair: ModelPair) -> Iterator[Row]:
 def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: float, way: str, seed: int) -> float:
     """Seconds until `count` answers are written together."""
     targets: dict[int, tuple[int, list[int]]] = {}
-    works: list[tuple[Sequence, Work]] = []
+    works: list[tuple[TokenSequence, Work]] = []
     answer_tokens = bench.options.answer
     for number in range(count):
         rng = Random(1000 * seed + number)
@@ -108,7 +108,7 @@ def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: fl
         target = list(answer)
         for segment in flagged:
             target[segment * _SEGMENT : (segment + 1) * _SEGMENT] = rng.choices(WORDS, k=_SEGMENT)
-        sequence = Sequence()
+        sequence = TokenSequence()
         targets[id(sequence)] = (len(prompt), [*target, shapes.EOS])
         if way == "flagged":
             work = _write_flagged(runner, sequence, prompt, answer, target, flagged)
@@ -123,7 +123,12 @@ def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: fl
 
 
 def _write_flagged(
-    runner: ModelRunner, sequence: Sequence, prompt: list[int], answer: list[int], target: list[int], flagged: list[int]
+    runner: ModelRunner,
+    sequence: TokenSequence,
+    prompt: list[int],
+    answer: list[int],
+    target: list[int],
+    flagged: list[int],
 ) -> Work:
     """Read the prompt; then, for each flagged segment, feed the text kept before it, and write the segment only."""
     step = yield Ask(prompt, prompt=True)

@@ -93,9 +93,9 @@ class Ways:
         info = self.aligner.info
         tokenizer = self.aligner.runner.tokenizer
         fitted = fit_request(request, prompts.find_template(info.template), tokenizer, info.window)
-        others = tokenizer.continuation(LONG[(number + 1) % len(LONG)][1])
+        others = tokenizer.list_ids(LONG[(number + 1) % len(LONG)][1])
         target = edit_tokens(fitted.answer, rate, Random(number), others)
-        pieces = tokenizer.pieces(fitted.prompt.shown_answer)
+        pieces = tokenizer.encode_text(fitted.prompt.shown_answer)
         flags = find_changed_segments(answer, pieces.offsets, pieces.ids, target)
         return SpeedCase(request, fitted.ids, [*target, tokenizer.eos], flags)
 

@@ -84,7 +84,7 @@ def _open_judges(settings: EngineSettings, progress: Progress) -> dict[str, Toke
     judges = {}
     for name, model in settings.judges.items():
         progress(f"loading judge {name}")
-        judges[name] = open_classifier(name, model, settings.quantization, _dtype(settings))
+        judges[name] = open_classifier(name, model, settings.quantization, _choose_dtype(settings))
     return judges
 
 
@@ -210,7 +210,7 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     if sizes is None:
         return
     merges = source.adapter is not None
-    free_bytes = memory.available()
+    free_bytes = memory.measure_free_bytes()
     if free_bytes is not None:
         memory.check_preparation(sizes, free_bytes, merges=merges)
     store.check_room(sizes.count_weight_bytes("nf4", 2) + (sizes.count_weight_bytes("none", 4) if merges else 0))
@@ -264,7 +264,7 @@ def load(
     cache_tokens = _count_cache_tokens(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), device_map=device, dtype=_dtype(settings), local_files_only=True
+            str(folder), device_map=device, dtype=_choose_dtype(settings), local_files_only=True
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _load_head(folder / manifest.HEAD, model)
@@ -275,11 +275,11 @@ def load(
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
-    if device == "cpu" and _dtype(settings) == torch.float32:
+    if device == "cpu" and _choose_dtype(settings) == torch.float32:
         # transformers gives the other weights of a 4-bit model the type in which they were stored
         _widen_weights(model)
     cpu_kernels.install(model.eval())
-    reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
+    reader = PromptTokenizer(tokenizer.backend_tokenizer, _find_eos_ids(model, tokenizer, folder))
     runner = ModelRunner(model, reader, head, cache_tokens, others, taught_heads)
     if device != "cpu":
         acceleration.accelerate(runner, progress)
@@ -299,19 +299,19 @@ def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> 
     Raises `WeightsError` if the weights do not fit.
     """
     sizes = memory.read_model_sizes(folder)
-    free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
+    free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.measure_free_bytes()
     most = settings.cache_tokens or memory.CACHE_TOKENS
     if sizes is None or free_bytes is None:
         return most
-    width = 4 if _dtype(settings) == torch.float32 else 2  # bytes of a number
+    width = 4 if _choose_dtype(settings) == torch.float32 else 2  # bytes of a number
     # on the CPU, some memory is needed for unpacked copies of 4-bit weights
     if settings.quantization == "nf4" and not torch.cuda.is_available():
-        free_bytes -= cpu_kernels.kept_bytes(sizes.linear)
+        free_bytes -= cpu_kernels.count_copy_bytes(sizes.linear)
     try:
         if settings.cache_tokens is None and torch.cuda.is_available():
             copies = settings.quantization == "nf4" and acceleration.find_missing_part() is None
             return memory.plan_gpu(sizes, settings.quantization, width, states, free_bytes, copies=copies).cache_tokens
-        return memory.cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
+        return memory.count_cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 
@@ -349,7 +349,7 @@ def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[T
     return taught_heads
 
 
-def _dtype(settings: EngineSettings) -> torch.dtype:
+def _choose_dtype(settings: EngineSettings) -> torch.dtype:
     """The number type to compute in: as configured, else bf16 on GPUs and for the 4-bit kernel, else fp32 (exact)."""
     if settings.dtype != "auto":
         return torch.float32 if settings.dtype == "fp32" else torch.bfloat16
@@ -357,7 +357,7 @@ def _dtype(settings: EngineSettings) -> torch.dtype:
     return torch.bfloat16 if is_fast else torch.float32
 
 
-def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
+def _find_eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
     """Ids of the tokens that end a text: the configured list, or the configured one and the tokenizer's own.
 
     Raises `WeightsError` if there are none.

@@ -41,7 +41,7 @@ from aligner_proxy.engine.decoding.states import read_states
 from aligner_proxy.engine.loop import Loop, make_own_error
 from aligner_proxy.engine.scheduling.metrics import Phases
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import TokenSequence, Work
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, HeadRefused, MalformedHead
 from aligner_proxy.observability import tracing
@@ -192,7 +192,7 @@ class LocalEngine:
 
     async def info(self) -> AlignerInfo:
         """The aligner served; raises `EngineUnavailable` until it is loaded."""
-        return self._aligner().info
+        return self._find_aligner().info
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer within `request.deadline_s`, including any time it waits for the model."""
@@ -203,7 +203,7 @@ class LocalEngine:
 
     async def put_head(self, data: bytes) -> str:
         """Store a taught head for requests that name it by its hash, and return the hash; raises `HeadRefused`."""
-        aligner = self._aligner()
+        aligner = self._find_aligner()
         try:
             head = TaughtHead.from_bytes(data)
         except MalformedHead as error:
@@ -218,7 +218,7 @@ class LocalEngine:
 
         Token classifiers run in a thread of their own, one call at a time, so that the aligner never waits for one.
         """
-        judge = self._aligner().find_judge(request.model)
+        judge = self._find_aligner().find_judge(request.model)
         async with enforce_deadline(request.deadline_s):
             try:
                 return await asyncio.wrap_future(self._judging.submit(judge.label_tokens, request))
@@ -227,7 +227,7 @@ class LocalEngine:
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt within `deadline_s`; `name` is the request's id in errors and logs."""
-        aligner = choose_aligner(self._aligner(), request.model)
+        aligner = choose_aligner(self._find_aligner(), request.model)
         work = partial(complete, aligner, request)
         submitted = self._submit(name, aligner, work, request.user or "", deadline_s)
         return await self._wait_for_result(submitted, deadline_s)  # type: ignore[no-any-return]
@@ -237,7 +237,7 @@ class LocalEngine:
         # alone means that this answer is the only request
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
         answer.body.add(request.answer)
-        aligner = self._aligner().find_aligner(request.aligner)
+        aligner = self._find_aligner().find_aligner(request.aligner)
         aligner.find_taught_heads(request)  # refuse unusable taught heads now, not when the answer has ended
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
         work = partial(read, aligner, answer)
@@ -247,7 +247,7 @@ class LocalEngine:
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
         """Submit the work of a request and return its result within `request.deadline_s`."""
-        aligner = self._aligner().find_aligner(request.aligner)
+        aligner = self._find_aligner().find_aligner(request.aligner)
         begin = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)
         return await self._wait_for_result(submitted, request.deadline_s)
@@ -256,7 +256,7 @@ class LocalEngine:
         self,
         name: str,
         aligner: Aligner,
-        work: Callable[[Sequence], Work],
+        work: Callable[[TokenSequence], Work],
         tenant: str = "",
         deadline_s: float = float("inf"),
         answer: PartialAnswer | None = None,
@@ -265,7 +265,7 @@ class LocalEngine:
 
         With an `answer`, the job waits for its text and has no deadline here.
         """
-        sequence = Sequence(aligner.adapter, tenant)
+        sequence = TokenSequence(aligner.adapter, tenant)
         phases = Phases(tracing.current_context(), unwanted=answer is not None)
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
         client = JobClient(submitted.deadline, tenant, submitted.abandoned.is_set)
@@ -298,7 +298,7 @@ class LocalEngine:
 
     def load(self) -> Load:
         """The engine's current load; raises `EngineUnavailable` until the aligner is loaded."""
-        self._aligner()
+        self._find_aligner()
         return self._scheduler.load()
 
     def stalled_s(self) -> float:
@@ -313,7 +313,7 @@ class LocalEngine:
     def loading(self) -> bool:
         return self._thread is not None and not self._loaded.done()
 
-    def _aligner(self) -> Aligner:
+    def _find_aligner(self) -> Aligner:
         """The aligner; raises `EngineUnavailable` unless it is loaded and the engine open."""
         if self._closed:
             raise EngineUnavailable("the engine is closed")
@@ -335,13 +335,13 @@ class LocalEngine:
         self._scheduler = loop.scheduler
         self._loaded.set_result(aligner)
         while not self._closed:
-            self._take_in(loop)
+            self._move_queued_jobs(loop)
             self._stepping = time.monotonic()
             loop.step()
             self._stepping = None
         loop.close()
 
-    def _take_in(self, loop: Loop) -> None:
+    def _move_queued_jobs(self, loop: Loop) -> None:
         """Move all queued jobs into the loop; if the loop is idle, wait for the first one."""
         wait = loop.is_idle()
         while True:

@@ -16,7 +16,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import NOTHING, Sequence, Step
+from aligner_proxy.engine.scheduling.sequence import EMPTY_STEP, Step, TokenSequence
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction
 
@@ -57,7 +57,7 @@ class Loop:
         """
         for job in self.scheduler.find_woken_jobs():
             job.woken += 1
-            self._advance(job, NOTHING)
+            self._advance(job, EMPTY_STEP)
         feeds = self.scheduler.schedule(time.monotonic())
         if feeds:
             for feed, tokens in self._run(feeds):
@@ -134,7 +134,7 @@ def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
     """Run a single correction in the caller's thread. Raises what `Engine.align` raises."""
     ends: list[Correction | CorrectionError] = []
     named_aligner = aligner.find_aligner(request.aligner)
-    sequence = Sequence(named_aligner.adapter, request.tenant)
+    sequence = TokenSequence(named_aligner.adapter, request.tenant)
     work = correct(named_aligner, request, sequence)
     deadline = time.monotonic() + request.deadline_s
     loop = Loop(aligner)

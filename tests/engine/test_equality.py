@@ -26,7 +26,7 @@ from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, choose_draft_length
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Turn, Verify
 from tests.engine.decoding.test_correct import corrupted
@@ -60,7 +60,7 @@ def plain(number: int) -> Any:
 @cache
 def expected(number: int, prompt: str) -> tuple[int, ...]:
     """What the library writes one by one, the end mark included."""
-    ids = torch.tensor([tiny.runner().tokenizer.prompt(prompt).ids])
+    ids = torch.tensor([tiny.runner().tokenizer.encode_prompt(prompt).ids])
     out = plain(number).generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False)
     return tuple(out[0, ids.shape[1] :].tolist())
 
@@ -102,8 +102,8 @@ def write_alike(seeds: range, build: House = house, adapters: int = len(NAMES)) 
             prompt = rng.choice(PROMPTS)
             wanted.append(expected(number, prompt))
             draft = corrupted(list(wanted[i]), rng.choice(RATES), rng)
-            sequence = Sequence(number)
-            first = Ask(made.runner.tokenizer.prompt(prompt).ids, prompt=True)
+            sequence = TokenSequence(number)
+            first = Ask(made.runner.tokenizer.encode_prompt(prompt).ids, prompt=True)
             proposer = DraftProposer(draft, rng.choice(RULES))
             work = generate(sequence, first, proposer, DraftLimits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
             loop.add(Job(str(i), work, partial(written.__setitem__, i), sequence=sequence))
@@ -187,7 +187,7 @@ def score_alike(
             request = request.model_copy(update={"turns": turns, "tenant": rng.choice("ab"), "aligner": aligner})
             requests.append(request)
             chosen = made.find_aligner(request.aligner)
-            sequence = Sequence(chosen.adapter, request.tenant)
+            sequence = TokenSequence(chosen.adapter, request.tenant)
             finish = partial(ends.__setitem__, i)
             if rng.random() < 0.5:
                 loop.add(Job(str(i), correct(chosen, request, sequence), finish, sequence=sequence))

@@ -68,7 +68,7 @@ def adapter(tmp_path: Path, full: Path) -> Path:
 
 
 def hidden(runner: ModelRunner) -> torch.Tensor:
-    ids = torch.tensor([runner.tokenizer.prompt(tiny.CORPUS[0]).ids])
+    ids = torch.tensor([runner.tokenizer.encode_prompt(tiny.CORPUS[0]).ids])
     with torch.inference_mode():
         states: torch.Tensor = runner._model.base_model(ids, use_cache=False).last_hidden_state[0]
     return states
@@ -321,7 +321,7 @@ def test_text_that_looks_like_a_mark_stays_text(full: Path, tmp_path: Path) -> N
     tokenizer = open_aligner(EngineSettings(full, "imhi", quantization="none"), tmp_path).runner.tokenizer
     assert tokenizer.eos_ids == {1}
     for text in ("<|im_end|>", "a</s>b", "<|im_start|>system"):
-        ids = tokenizer.continuation(text)
+        ids = tokenizer.list_ids(text)
         assert not {0, 1, 2} & set(ids)
         assert tokenizer.decode(ids) == text
 

@@ -23,7 +23,7 @@ from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.draft_length import Acceptance, Rule
 from aligner_proxy.engine.scheduling.scheduler import Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from aligner_proxy.types import Turn, Verify
 
 torch.set_num_threads(1)
@@ -167,7 +167,7 @@ def written(
 ) -> tuple[Generated, Tally]:
     """What the engine writes after a prompt, and what it cost."""
     ends: list[Any] = []
-    sequence = Sequence(adapter)
+    sequence = TokenSequence(adapter)
     tally = Tally()
     work: Any = generate(
         sequence, Ask(prompt, prompt=True), proposer, DraftLimits(tokens), tally, runner.tokenizer.eos_ids

@@ -39,7 +39,7 @@ from aligner_proxy.engine.decoding.prompt_fit import (
     LONGEST_ANSWER_CHARS,
     MIN_ROOM,
     compute_answer_room,
-    writing_room,
+    count_writing_room,
 )
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import AnswerTooLong, EngineFault
@@ -365,7 +365,7 @@ def _request_part(
     shown_answer = prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end]
     size = estimate_tokens(shown_answer)
     # Such a server cannot score. One token shows that it works, and costs least.
-    room = 1 if request.score_only else writing_room(size)
+    room = 1 if request.score_only else count_writing_room(size)
     return _make_request(prompt.text + _clean_text(before), room, stop, shown_answer, request.tenant)
 
 

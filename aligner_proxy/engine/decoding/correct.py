@@ -17,13 +17,12 @@ from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.parts import AnswerPassage, PartRange
 from aligner_proxy.engine.decoding.piece_scorer import PieceScorer, PromptedPassage
-from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, writing_room
+from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, count_writing_room
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching, find_trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, generate
 from aligner_proxy.engine.decoding.verdicts import ScoredPieces
 from aligner_proxy.engine.model.detector import find_spans_with_words
-from aligner_proxy.engine.scheduling import sequence as sequences
-from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, TokenSequence, Work
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import structure
 from aligner_proxy.text.code_comments import Place
@@ -41,7 +40,7 @@ _END_ROOM = 96
 def correct(
     aligner: Aligner,
     request: AlignRequest,
-    sequence: sequences.Sequence,
+    sequence: TokenSequence,
     known_pieces: ScoredPieces | None = None,
 ) -> Work:
     """Correct one answer: a generator of asks that returns the `Correction`. Raises `AnswerTooLong`.
@@ -157,7 +156,7 @@ class AnswerEditor(PieceScorer):
         own_text = prompt.text[prompt.offset_in_prompt(start) : prompt.end]
         gap = self._division.pieces[passage.part.own - 1].gap if before else ""
         # the draft: the part's original text, which the model is expected to copy, and the end mark
-        pieces = tokenizer.pieces(gap + own_text)
+        pieces = tokenizer.encode_text(gap + own_text)
         lookup = [*pieces.ids, tokenizer.eos]
         scores: list[Score] = []
         unflagged = tuple[range, ...]()
@@ -172,8 +171,8 @@ class AnswerEditor(PieceScorer):
         # pieces that were not scored above are scored in the same step as the first draft
         spans = passage.find_spans(passage.own) if self.can_score and not scores else None
         proposer = DraftProposer(lookup, self._runner.choose_draft_length, trusted=unflagged)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.undisguise_for_prompt(before))]
-        room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
+        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(before))]
+        room = min(passage.fitted.room, count_writing_room(len(lookup)), self._count_tokens_left(context))
         limits = DraftLimits(room, caution=self._request.caution)
         generated = yield from self._write(passage, context, proposer, limits, spans)
         self.evidence += generated.evidence
@@ -304,7 +303,7 @@ class AnswerEditor(PieceScorer):
             return splice.cut_before_resumption(restore(tokenizer.decode(ids)), hole.keys) is not None
 
         proposer, room = self._make_hole_proposer(hole)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.undisguise_for_prompt(hole.before))]
+        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(hole.before))]
         limits = DraftLimits(min(room, self._count_tokens_left(context)), is_done=reaches_resumption)
         generated = yield from self._write(passage, context, proposer, limits)
         text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
@@ -351,15 +350,11 @@ class AnswerEditor(PieceScorer):
         tokenizer = self._runner.tokenizer
         lead = hole.lead
         is_end = not hole.run.segments[-1].text
-        run_ids = tokenizer.continuation(prompts.undisguise_for_prompt(lead + hole.run.text.lstrip()))
-        next_ids = (
-            tokenizer.continuation(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
-        )
+        run_ids = tokenizer.list_ids(prompts.undisguise_for_prompt(lead + hole.run.text.lstrip()))
+        next_ids = tokenizer.list_ids(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
         # 1.5 times the flagged run and a reserve, see `_SPAN_ROOM`
         room = len(run_ids) + len(run_ids) // 2 + (_END_ROOM if is_end else _SPAN_ROOM)
-        objective_ids = (
-            tokenizer.continuation(" " + prompts.join_objectives(self._request.objectives)) if is_end else []
-        )
+        objective_ids = tokenizer.list_ids(" " + prompts.join_objectives(self._request.objectives)) if is_end else []
         lookup = [*objective_ids, *run_ids, *next_ids]
         # drafting starts after the span, as if it were removed
         start = len(objective_ids) + len(run_ids)

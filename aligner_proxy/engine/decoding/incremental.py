@@ -25,7 +25,7 @@ from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
 from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
 from aligner_proxy.engine.model.detector import find_spans_with_words
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Step, TokenSequence, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.disguises import join_undisguised, undisguise
 from aligner_proxy.text.splitter import Splitter
@@ -123,7 +123,7 @@ class PartialAnswer:
         return has_awaited_segment or reads_on
 
 
-def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
+def read(aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> Work:
     """Read an answer as it grows; when it is complete, correct `answer.request` and return the `Correction`."""
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
@@ -143,7 +143,7 @@ def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
 class AnswerReader:
     """Reads an answer that is still being written, part by part, without reading text of a part twice."""
 
-    def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> None:
+    def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> None:
         self._aligner = aligner
         self._answer = answer
         self._sequence = sequence
@@ -182,7 +182,7 @@ class AnswerReader:
 
         Returns whether another part is left to read.
         """
-        self._take_in(self._answer.body.segments_read)
+        self._divide_segments(self._answer.body.segments_read)
         parts = self._division.parts
         part = parts[self._part]
         # only the last part can get more text; an earlier one is read to its end and left
@@ -196,9 +196,9 @@ class AnswerReader:
 
     def replace(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
         """Write the replacement for a flagged range and resolve `pending.done`; an error ends the reading."""
-        self._take_in(self._answer.body.finished)
+        self._divide_segments(self._answer.body.finished)
         if self._answer.text_ended:
-            self._take_in_rest()
+            self._divide_rest()
         before_s = self._sequence.spent_s
         editor = self._editor()
         text = yield from editor.replace_span(pending.span)
@@ -211,7 +211,7 @@ class AnswerReader:
         """Judge all of an answer that has ended, including its end if that is judged, and set its verdicts."""
         answer = self._answer
         if answer.body.text.strip():
-            self._take_in_rest()
+            self._divide_rest()
             editor = self._editor()
             scores = (yield from editor.score_pieces()) if editor.can_score else []
             self._scored_pieces = ScoredPieces(scores, editor.evidence)
@@ -224,16 +224,16 @@ class AnswerReader:
         request = self._answer.request
         return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scored_pieces)
 
-    def _take_in(self, finished: int) -> None:
+    def _divide_segments(self, finished: int) -> None:
         """Add the segments up to number `finished` to the division."""
         for segment in self._answer.body.segments[len(self._division) : finished]:
             self._division.add(segment)
 
-    def _take_in_rest(self) -> None:
+    def _divide_rest(self) -> None:
         """Add all remaining segments of an answer that has ended to the division."""
         if self._division_complete:
             return
-        self._take_in(len(self._answer.body.segments))
+        self._divide_segments(len(self._answer.body.segments))
         for segment in self._answer.body.end():
             self._division.add(segment)
         if judges_end(self._aligner, self._frame, self._first_request):
@@ -296,7 +296,7 @@ class AnswerReader:
         if first_new == part.own:
             self._last_was_flagged = first_new > 0 and editor.is_flagged(scores[first_new - 1])
         self._last_was_flagged = yield from editor.judge_followers(
-            part, scores, first_new, is_behind=self._last_was_flagged
+            part, scores, first_new, follows_flagged=self._last_was_flagged
         )
         answer = self._answer
         answer.verdicts += verdicts(self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts))

@@ -18,8 +18,7 @@ from aligner_proxy.engine.decoding.speculative import Tally
 from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.model.taught import TaughtColumns
-from aligner_proxy.engine.scheduling import sequence as sequences
-from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spans, Step
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spans, Step, TokenSequence
 from aligner_proxy.text import structure
 from aligner_proxy.text.judged_words import judged_words, marked_words, sentence_of, without_last_marks
 from aligner_proxy.text.structure import Segment
@@ -57,7 +56,7 @@ class PieceScorer:
         frame: PromptFrame,
         division: Division,
         request: AlignRequest,
-        sequence: sequences.Sequence,
+        sequence: TokenSequence,
         known_pieces: ScoredPieces | None = None,
     ) -> None:
         self._aligner = aligner
@@ -110,7 +109,7 @@ class PieceScorer:
         scores = [*before, *step.scores]
         own = passage.part.own
         yield from self.judge_followers(
-            passage.part, scores, own, is_behind=own > 0 and self.is_flagged(scores[own - 1])
+            passage.part, scores, own, follows_flagged=own > 0 and self.is_flagged(scores[own - 1])
         )
         return scores[own:]
 
@@ -167,24 +166,24 @@ class PieceScorer:
         return (yield from self._read(prompt, spans)).scores[0]
 
     def judge_followers(
-        self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
+        self, part: PartRange, scores: list[Score], first: int, *, follows_flagged: bool
     ) -> Generator[Ask, Step, bool]:
         """Judge again the pieces from `first` on that are flagged and follow a flagged piece; update their `scores`.
 
         A detector takes a sentence after an insult for worse than it is: of "You are a fool. Bring a coat." it may flag
         both. Therefore "Bring a coat." is scored once more after the pieces that stay. A sentence in a turn that the
-        model invented ("Human: ...") goes with the turn, however fine it is by itself. `is_behind`: whether the piece
-        before `first` was flagged. Returns whether the last piece was, before it was judged again.
+        model invented ("Human: ...") goes with the turn, however fine it is by itself. `follows_flagged`: whether the
+        piece before `first` was flagged. Returns whether the last piece was, before it was judged again.
         """
         for number in range(first, len(scores)):
             is_flagged = self.is_flagged(scores[number])
             # the end of the answer, which has no text, follows nothing
-            is_follower = is_flagged and is_behind and number > part.first and self._division.pieces[number].text
+            is_follower = is_flagged and follows_flagged and number > part.first and self._division.pieces[number].text
             if is_follower and not self._is_in_flagged_turn(part, scores, number):
                 new_score = yield from self._judge_behind_kept(part, scores, number)
                 scores[number] = scores[number] if self.is_flagged(new_score) else new_score
-            is_behind = is_flagged
-        return is_behind
+            follows_flagged = is_flagged
+        return follows_flagged
 
     def _is_in_flagged_turn(self, part: PartRange, scores: Sequence[Score], number: int) -> bool:
         """Whether a flagged piece of this part up to piece `number` begins with a role, such as "Human:"."""

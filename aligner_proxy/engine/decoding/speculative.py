@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
-from aligner_proxy.engine.scheduling.sequence import Ask, Score, Sequence, Step
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, Step, TokenSequence
 from aligner_proxy.types import DecodeCounts
 
 
@@ -54,7 +54,7 @@ class DraftLimits:
 
 
 def generate(
-    sequence: Sequence,
+    sequence: TokenSequence,
     first: Ask,
     proposer: DraftProposer,
     limits: DraftLimits,

@@ -20,7 +20,7 @@ from aligner_proxy.engine.gpu.step import BUCKETS
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
 """Numbers of tokens to measure, in this order, so that sizes left out when time runs out matter least."""
@@ -56,7 +56,7 @@ def _measure_costs(runner: ModelRunner) -> Iterator[tuple[int, float]]:
     # a small cache or model may have less room than the largest size needs
     room = min(runner.pool.count_free() * runner.pool.size, runner.positions)
     context = min(_CONTEXT, room // 2)
-    sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + max(measured_sizes)))])
+    sequence = TokenSequence(ids=[i % 7 + 3 for i in range(min(room, context + max(measured_sizes)))])
     nothing: Any = iter(())
     job = Job("measure", nothing, lambda _: None, sequence=sequence)
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // runner.pool.size))]

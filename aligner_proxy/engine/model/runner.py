@@ -32,8 +32,7 @@ from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, choose_draft_length, needs_probe
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Score, SegmentRow, Spans
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Score, SegmentRow, Spans, TokenSequence
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
 

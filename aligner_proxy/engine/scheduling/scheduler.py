@@ -28,7 +28,7 @@ from aligner_proxy.engine.api import Load, Totals
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.scheduling.metrics import Phases, count_refusal
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence, Work
 from aligner_proxy.engine.scheduling.shares import LongWork, Shares
 from aligner_proxy.engine.weights.memory import STEP_TOKENS
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
@@ -110,7 +110,7 @@ class Job:
     work: Work
     finish: Finish
     client: JobClient = field(default_factory=JobClient)
-    sequence: Sequence = field(default_factory=Sequence)
+    sequence: TokenSequence = field(default_factory=TokenSequence)
     ask: Ask | None = None
     """What the work waits for now; None before its first `advance`."""
     prompt_length: int = 0
@@ -481,7 +481,7 @@ class Scheduler:
             self.budget, max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_PROMPTS, self.budget))
         )
 
-    def _make_writable(self, sequence: Sequence) -> None:
+    def _make_writable(self, sequence: TokenSequence) -> None:
         """Prepare a sequence's blocks for writing: free those beyond its computed tokens.
 
         If its last block is partly filled and published, free that too, so that its tokens are computed again: others
@@ -496,7 +496,7 @@ class Scheduler:
             self.pool.give_back([sequence.blocks.pop()])
             sequence.computed = len(sequence.blocks) * self.pool.size
 
-    def _count_missing_blocks(self, sequence: Sequence, stop: int) -> int:
+    def _count_missing_blocks(self, sequence: TokenSequence, stop: int) -> int:
         """Number of blocks that a sequence lacks for its tokens before `stop`."""
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 

@@ -129,7 +129,7 @@ class Scoring:
 
     def plan(self, scoring_request: ScoringRequest) -> ScoringPlan:
         """Return the plan for a request; if nothing can be scored, its prompt is one token, since vLLM needs input."""
-        one = (tuple(self._tokenizer.prompt("a").ids[:1]),)
+        one = (tuple(self._tokenizer.encode_prompt("a").ids[:1]),)
         request = scoring_request.align
         if request is None or not request.answer.strip():
             return ScoringPlan(one, {})

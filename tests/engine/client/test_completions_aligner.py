@@ -18,7 +18,7 @@ from aligner_proxy.engine.client import completions_aligner
 from aligner_proxy.engine.client.completions import CompletionsClient, request_body
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, make_frame, veil_controls
 from aligner_proxy.engine.decoding.conversation import CUT
-from aligner_proxy.engine.decoding.prompt_fit import writing_room
+from aligner_proxy.engine.decoding.prompt_fit import count_writing_room
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -253,7 +253,7 @@ def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: st
     for part in division.parts:
         passage = division.passage(part)
         prompt = framed.render_prompt(passage.undisguised)
-        room = writing_room(
+        room = count_writing_room(
             completions_aligner.estimate_tokens(prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end])
         )
         assert completions_aligner.estimate_tokens(prompt.text) + room <= window + 2 * len(passage.pieces)

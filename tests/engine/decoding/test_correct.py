@@ -202,7 +202,7 @@ def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule:
     for seed in range(examples(4)):
         rng = random.Random(f"{rate} {seed}")
         runner = tiny.runner(seed)
-        prompt = runner.tokenizer.prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
+        prompt = runner.tokenizer.encode_prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
         expected = plain(runner, prompt, 96)
         draft = corrupted(expected, rate, rng)
         got, tally = tiny.written(runner, prompt, DraftProposer(draft, rule), 96)

@@ -35,7 +35,7 @@ class Oracle:
     def __init__(self, wanted: str, flagged: set[int], again: Mapping[str, float] | None = None) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
         self.pool = BlockPool(128)
-        self._wanted = [*self.tokenizer.continuation(wanted), 1]
+        self._wanted = [*self.tokenizer.list_ids(wanted), 1]
         self._flagged = flagged
         self._again = again or {}
         self._rude: set[str] = set()
@@ -297,7 +297,7 @@ def test_a_dictated_sentence_is_drafted_from_its_objective() -> None:
     told = {"objectives": (f"Closing: every answer ends with: {ASK}",)}
     made, oracle = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2}, **told)
     assert made.text.endswith(ASK)
-    assert made.counts.accepted > len(oracle.tokenizer.continuation(f" {ASK}")) // 2
+    assert made.counts.accepted > len(oracle.tokenizer.list_ids(f" {ASK}")) // 2
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
-from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, HeadRefused, HeadsUnavailable, UnknownHead
 from aligner_proxy.text import structure
@@ -96,7 +96,7 @@ def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:
     ends: list[Any] = []
     loop = Loop(loaded)
     chosen = loaded.find_aligner(request.aligner)
-    sequence = Sequence(chosen.adapter)
+    sequence = TokenSequence(chosen.adapter)
     loop.add(Job("rows", read_answer_rows(chosen, request, sequence), ends.append, sequence=sequence))
     while not ends:
         loop.step()
@@ -316,7 +316,7 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
     """The correction of an answer that was read while it was written."""
     ends: list[Any] = []
     begun = request.model_copy(update={"answer": ""})
-    growing, sequence = PartialAnswer(begun), Sequence()
+    growing, sequence = PartialAnswer(begun), TokenSequence()
     loop = Loop(loaded)
     loop.add(
         Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
@@ -338,7 +338,7 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     loaded = aligner()
     loud, quiet = (second(loaded, prior=0.0, bias=bias) for bias in (50.0, -50.0))
     ends: list[Any] = []
-    growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), Sequence()
+    growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), TokenSequence()
     loop = Loop(loaded)
     loop.add(
         Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)

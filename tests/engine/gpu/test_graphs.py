@@ -21,8 +21,7 @@ from aligner_proxy.engine.gpu.step import BUCKETS, WANTED_BUCKETS
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from tests.engine.gpu import plain_kernels
 from tests.engine.gpu.fake_recorder import FakeRecorder, NotRecordable, run_directly, storage_of, tensors_in
 from tests.support import tiny

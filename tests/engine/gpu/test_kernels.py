@@ -14,7 +14,7 @@ from aligner_proxy.engine.gpu import nf4
 from aligner_proxy.engine.gpu.step import MAX_SEQUENCES, NO_SEQUENCE, ChoiceInput, StepInput, StepView, find_bucket
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from tests.engine.gpu import plain_kernels
 
 pytest.importorskip("triton", reason="comes with torch for CUDA, and with the packages for development")
@@ -35,7 +35,7 @@ def kernels() -> ModuleType:
 def feed(tokens: list[int], start: int, blocks: list[int], ask: Ask | None = None) -> Feed:
     """The tokens from `start` on of a sequence in these blocks."""
     work: Any = iter(())
-    sequence = Sequence(ids=tokens, blocks=blocks)
+    sequence = TokenSequence(ids=tokens, blocks=blocks)
     return Feed(Job("-", work, print, sequence=sequence, ask=ask), start, len(tokens))
 
 

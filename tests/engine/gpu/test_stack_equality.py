@@ -16,8 +16,7 @@ import pytest
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from tests.engine.gpu import plain_kernels
 from tests.engine.gpu.fake_recorder import FakeRecorder
 from tests.engine.test_equality import NAMES, TOGETHER, house, score_alike, write_alike
