@@ -115,32 +115,29 @@ def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Ali
     progress("loading")
     runner = load(folder, settings, progress=progress)
     runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
-    info = _describe_aligner(prepared, runner, has_head=(folder / manifest.HEAD).exists())
-    return Aligner(runner, info)
+    return Aligner(runner, _describe_aligner(prepared, runner))
 
 
 def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
     """Load one base and all aligners that share it; return the default aligner with the others attached."""
     progress("reading the files")
-    together = sources.resolve_all(settings.model, settings.template, settings.adapters)
-    prepared, folder = _store_weights(together.base, settings, home, progress)
+    shared = sources.resolve_shared_base(settings.model, settings.template, settings.adapters)
+    prepared, folder = _store_weights(shared.base, settings, home, progress)
     progress("loading")
-    runner = load(folder, settings, list(together.over.values()), progress)
+    runner = load(folder, settings, list(shared.adapters.values()), progress)
     runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
     # adapter 0 is the base alone, which is the default aligner if no adapter has that name
-    for number, (name, source) in enumerate(together.over.items(), start=1):
+    for number, (name, source) in enumerate(shared.adapters.items(), start=1):
         about = describe(source, settings.quantization, unmerged=True)
-        aligners[name] = Aligner(
-            runner, _describe_aligner(about, runner, number, has_head=source.head is not None), number
-        )
-    base = Aligner(runner, _describe_aligner(prepared, runner, has_head=together.base.head is not None))
+        aligners[name] = Aligner(runner, _describe_aligner(about, runner, number), number)
+    base = Aligner(runner, _describe_aligner(prepared, runner))
     main = aligners.pop(DEFAULT_ALIGNER, base)
     infos = {name: other.info for name, other in aligners.items()}
     return replace(main, info=replace(main.info, others=infos), others=aligners)
 
 
-def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
+def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0) -> AlignerInfo:
     """Describe the aligner with this adapter's number as it is loaded.
 
     Its window is the smallest of its own, the model's positions and the KV cache.
@@ -152,8 +149,8 @@ def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0, 
         template=family.name,
         template_hash=family.hash,
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
-        has_head=has_head,
-        ends=has_head and runner.judges_ends(number),
+        has_head=runner.row_width(number) > 0,
+        ends=runner.judges_ends(number),
         taught=runner.list_shipped_objectives(number),
         languages=prepared.languages,
         quantization=prepared.quantization,
@@ -251,15 +248,15 @@ def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool =
 def load(
     folder: Path,
     settings: EngineSettings,
-    over: Sequence[sources.ModelSource] = (),
+    adapters: Sequence[sources.ModelSource] = (),
     progress: Progress = lambda _: None,
 ) -> ModelRunner:
-    """Return a runner with the prepared weights, and the adapters in `over`, on the GPU if there is one.
+    """Return a runner with the prepared weights, and the adapters, on the GPU if there is one.
 
     Raises `WeightsError`.
     """
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
+    heads = (folder / manifest.HEAD).exists() or any(source.head for source in adapters)
     # detector heads read states of these layers and the final norm's output
     cache_tokens = _count_cache_tokens(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
@@ -269,7 +266,7 @@ def load(
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _load_head(folder / manifest.HEAD, model)
         taught_heads = _load_shipped_heads(folder / manifest.TAUGHT, head)
-        others = [_load_adapter(source.adapter, source, model) for source in over if source.adapter]
+        others = [_load_adapter(source.adapter, source, model) for source in adapters if source.adapter]
     # what the libraries raise for missing or damaged files
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(

@@ -447,11 +447,11 @@ def test_aligners_that_cannot_share_a_base_are_named(adapter: Path, full: Path, 
     base = {"hub": str(tiny.save(tmp_path / "another", 5))}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
     with pytest.raises(ConfigError, match=r"aligner 'far' \(elsewhere\) is an adapter over another base than adapter"):
-        sources.resolve_all(adapter, None, {"far": elsewhere})
+        sources.resolve_shared_base(adapter, None, {"far": elsewhere})
     whole = {"format": 1, "template": "imhi", "files": manifest.hash_files(full)}
     (full / manifest.MANIFEST).write_text(json.dumps(whole))
     with pytest.raises(ConfigError, match=r"aligner 'whole' \(full\) is a full model; .*an engine of its own"):
-        sources.resolve_all(adapter, None, {"whole": full})
+        sources.resolve_shared_base(adapter, None, {"whole": full})
 
 
 def test_a_model_without_a_tokenizer_is_refused_before_it_is_prepared(full: Path, tmp_path: Path) -> None:

@@ -394,17 +394,17 @@ def fetch(model: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """A base model to load, and the aligners that share it, in the order of their adapters.
+class SharedBase:
+    """A base model to load, and the aligners that are adapters over it, by name.
 
-    `over` contains the aligner "default", unless that is the base model itself.
+    `adapters` contains the aligner "default", unless that is the base model itself.
     """
 
     base: ModelSource
-    over: Mapping[str, ModelSource]
+    adapters: Mapping[str, ModelSource]
 
 
-def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> Shared:
+def resolve_shared_base(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> SharedBase:
     """Return the sources of the aligner `model` and of the `adapters` that share its base.
 
     Raises `WeightsError`, or `ConfigError` if they cannot be served together.
@@ -414,11 +414,11 @@ def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, 
     for name, other in others.items():
         _check_adapter(name, other, main)
     if main.adapter is None:
-        return Shared(main, others)
+        return SharedBase(main, others)
     base_label = f"base of {main.model}"
     # the base is shared, so adapter and heads of the default aligner are loaded like those of the others
     base = replace(main, model=base_label, adapter=None, head=None, taught_heads=None, identity=main.base.identity)
-    return Shared(base, {DEFAULT_ALIGNER: main, **others})
+    return SharedBase(base, {DEFAULT_ALIGNER: main, **others})
 
 
 def _check_adapter(name: str, other: ModelSource, main: ModelSource) -> None:
