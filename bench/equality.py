@@ -23,7 +23,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, WrittenTokens, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.lora import Adapter, LoraDelta
@@ -150,12 +150,12 @@ def _make_case(model: Any, adapters: Sequence[Adapter], number: int, tokens: int
     return EqualityCase(adapter, prompt, Spans(tuple(parts[:2]), tuple(parts[2:])), draft, target)
 
 
-def _run_alone(runner: ModelRunner, case: EqualityCase, number: int) -> Generated:
+def _run_alone(runner: ModelRunner, case: EqualityCase, number: int) -> WrittenTokens:
     """Run a case alone with its prompt prefilled whole; every second case has short drafts."""
     runner.costs = _UNEVEN if number % 2 == 0 else FLAT
     sequence = TokenSequence(case.adapter)
     first = Ask(case.prompt, spans=case.spans, prompt=True)
-    generated: Generated = run_works(
+    generated: WrittenTokens = run_works(
         runner, [(sequence, _make_work(runner, sequence, first, case.draft, len(case.target)))]
     )[0]
     return generated
@@ -176,14 +176,14 @@ def _prepare_growing(runner: ModelRunner, case: EqualityCase, rng: Random) -> tu
 
 def _make_work(runner: ModelRunner, sequence: TokenSequence, first: Ask, draft: list[int], tokens: int) -> Work:
     proposer = DraftProposer([*draft, shapes.EOS], runner.choose_draft_length)
-    return generate(sequence, first, proposer, DraftLimits(tokens), Tally(), frozenset({shapes.EOS}))
+    return generate(sequence, first, proposer, WritingLimits(tokens), Tally(), frozenset({shapes.EOS}))
 
 
-def written_ids(end: Generated) -> list[int]:
+def written_ids(end: WrittenTokens) -> list[int]:
     return [*end.ids, shapes.EOS] if end.finished else list(end.ids)
 
 
-def _agree(one: Generated, other: Generated) -> bool:
+def _agree(one: WrittenTokens, other: WrittenTokens) -> bool:
     """Whether both have verdicts, and the same ones."""
     if not one.scores or len(one.scores) != len(other.scores):
         return False

@@ -96,7 +96,7 @@ def force_targets(
         targets = [find_target(feed.job.sequence) for feed in feeds]
         count.generating += any(feed.stop > prompt for feed, (prompt, _) in zip(feeds, targets, strict=True))
         return [
-            [_target_token(target, place + 1 - prompt) for place in feed.predicted]
+            [_target_token(target, place + 1 - prompt) for place in feed.choice_positions]
             for feed, (prompt, target) in zip(feeds, targets, strict=True)
         ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, generate
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence, Work
 from bench import equality, shapes
@@ -78,7 +78,7 @@ def _write(runner: ModelRunner, prompt: list[int], answer: list[int], target: li
     """Write one answer with the engine, and return its tokens."""
     sequence = TokenSequence()
     first = Ask(prompt, prompt=True)
-    limits = DraftLimits(len(target))
+    limits = WritingLimits(len(target))
     work = generate(sequence, first, _propose(runner, answer, way), limits, Tally(), frozenset({shapes.EOS}))
     return equality.written_ids(equality.run_works(runner, [(sequence, work)])[0])
 
@@ -114,7 +114,7 @@ def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: fl
             work = _write_flagged(runner, sequence, prompt, answer, target, flagged)
         else:
             proposer = _propose(runner, answer, "drafts" if way == "whole, drafts" else "no drafts")
-            limits = DraftLimits(len(target) + 1)
+            limits = WritingLimits(len(target) + 1)
             first = Ask(prompt, prompt=True)
             work = generate(sequence, first, proposer, limits, Tally(), frozenset({shapes.EOS}))
         works.append((sequence, work))
@@ -141,6 +141,6 @@ def _write_flagged(
         old = answer[first : first + _SEGMENT]
         then = answer[first + _SEGMENT : first + 2 * _SEGMENT]
         proposer = DraftProposer([*old, *then, shapes.EOS], runner.choose_draft_length, anchors=(len(old),))
-        limits = DraftLimits(_SEGMENT)
+        limits = WritingLimits(_SEGMENT)
         yield from generate(sequence, Ask(context[start:]), proposer, limits, Tally(), frozenset({shapes.EOS}))
     return step

@@ -35,7 +35,7 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.complete import choose_aligner, complete
 from aligner_proxy.engine.decoding.correct import correct
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read_growing_answer
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.decoding.states import read_states
 from aligner_proxy.engine.loop import Loop, make_own_error
@@ -240,7 +240,7 @@ class LocalEngine:
         aligner = self._find_aligner().find_aligner(request.aligner)
         aligner.find_taught_heads(request)  # refuse unusable taught heads now, not when the answer has ended
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
-        work = partial(read, aligner, answer)
+        work = partial(read_growing_answer, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
         on_end = partial(self._live.discard, submitted)
         return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges=judges)

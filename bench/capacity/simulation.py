@@ -101,7 +101,7 @@ class SimulatedEngine:
         """Finish the current step and advance its jobs."""
         for feed in self.feeds:
             job = feed.job
-            if self.scheduler.record_feed(feed, [1] * len(feed.predicted)) and (
+            if self.scheduler.record_feed(feed, [1] * len(feed.choice_positions)) and (
                 result := job.advance(Step([], job.tokens, job.forwards))
             ):
                 self.scheduler.drop(job, result)

@@ -25,7 +25,7 @@ from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.client import http
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.decoding.correct import correct
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, read_growing_answer
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
@@ -253,7 +253,7 @@ def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.Monke
             sequence = TokenSequence(0, "hostile")
             answer = PartialAnswer(tiny.request(""))
             answer.body.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
-            work = read(made, answer, sequence)
+            work = read_growing_answer(made, answer, sequence)
             client = JobClient(tenant="hostile", has_new_text=answer.waits, reads_ahead=answer.is_read_ahead)
             loop.add(Job(str(number), work, print, client, sequence=sequence))
         loop.step()

@@ -89,7 +89,7 @@ class Machine:
         """One forward."""
         self.clock.now += CURVE.estimate_cost(sum(feed.stop - feed.start for feed in feeds))
         for feed in feeds:
-            if self.scheduler.record_feed(feed, [1] * len(feed.predicted)):
+            if self.scheduler.record_feed(feed, [1] * len(feed.choice_positions)):
                 result = feed.job.advance(Step([], [1], 1))
                 if result is not None:
                     self.scheduler.drop(feed.job, result)
@@ -136,7 +136,7 @@ def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clo
     job.advance()
     machine.scheduler.add(job)
     (feed,) = machine.scheduler.schedule(clock.now)
-    machine.scheduler.record_feed(feed, [1] * len(feed.predicted))
+    machine.scheduler.record_feed(feed, [1] * len(feed.choice_positions))
     clock.now = 61.0
     machine.scheduler.schedule(clock.now)
     assert len(ends) == 1

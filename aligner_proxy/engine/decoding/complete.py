@@ -12,7 +12,7 @@ from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.parts import CHARS_PER_TOKEN
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, generate
 from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence
 from aligner_proxy.errors import AnswerTooLong
 
@@ -45,7 +45,7 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: TokenSequen
     proposer = DraftProposer(draft, aligner.runner.choose_draft_length)
     tally = Tally()
     stop = tuple(text for text in request.stop if text)
-    limits = DraftLimits(
+    limits = WritingLimits(
         request.max_tokens, is_done=lambda ids: bool(stop) and _find_stop(tokenizer.decode(ids), stop) is not None
     )
     generated = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)

@@ -23,7 +23,7 @@ from aligner_proxy.engine.decoding.correct import AnswerEditor, correct
 from aligner_proxy.engine.decoding.parts import PartRange, join_pieces
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
+from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Step, TokenSequence, Work
 from aligner_proxy.text import structure
@@ -73,7 +73,7 @@ class AnswerBody:
         self.segments += self._splitter.feed(more)
         self.finished = len(self.segments)
 
-    def take(self) -> str:
+    def take_text(self) -> str:
         """Return the text so far, and note that it and its finished segments were read."""
         # The order matters, because another thread appends: finished segments must be part of the text read here.
         self.segments_read = self.finished
@@ -123,16 +123,16 @@ class PartialAnswer:
         return has_awaited_segment or reads_on
 
 
-def read(aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> Work:
+def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> Work:
     """Read an answer as it grows; when it is complete, correct `answer.request` and return the `Correction`."""
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
-        text = answer.body.take()
+        text = answer.body.take_text()
         if answer.replacing:
-            yield from reader.replace(answer.replacing.popleft())
+            yield from reader.write_replacement(answer.replacing.popleft())
         elif answer.text_ended:
             yield from reader.judge_all()
-        elif text.strip() and (yield from reader.read_on(text)):
+        elif text.strip() and (yield from reader.read_new_text(text)):
             continue
         # an `Ask` without ids waits for more text
         if not answer.waits():
@@ -150,7 +150,7 @@ class AnswerReader:
         self._first_request = answer.request
         """The request at the beginning; `answer.request` is replaced when the answer is complete."""
         self._frame = build_frame(aligner, answer.request.model_copy(update={"answer": ""}))
-        self._division = self._frame.division()
+        self._division = self._frame.divide()
         self._scored_pieces = ScoredPieces()
         """The first pieces, as far as they were read."""
         self._part = 0
@@ -177,7 +177,7 @@ class AnswerReader:
         question_fits = _scored_fields(request) == _scored_fields(self._first_request)
         return self._scored_pieces if answer_fits and question_fits else None
 
-    def read_on(self, text: str) -> Generator[Ask, Step, bool]:
+    def read_new_text(self, text: str) -> Generator[Ask, Step, bool]:
         """Feed the new text of one part, as far as it cannot change any more; `text` is the answer so far.
 
         Returns whether another part is left to read.
@@ -194,7 +194,7 @@ class AnswerReader:
             self._prompt = None
         return not grows
 
-    def replace(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
+    def write_replacement(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
         """Write the replacement for a flagged range and resolve `pending.done`; an error ends the reading."""
         self._divide_segments(self._answer.body.finished)
         if self._answer.text_ended:
@@ -215,7 +215,7 @@ class AnswerReader:
             editor = self._editor()
             scores = (yield from editor.score_pieces()) if editor.can_score else []
             self._scored_pieces = ScoredPieces(scores, editor.evidence)
-            answer.verdicts = verdicts(self._division, self._scored_pieces, answer.request.caution)
+            answer.verdicts = make_verdicts(self._division, self._scored_pieces, answer.request.caution)
         answer.all_judged = True
         answer.changed()
 
@@ -293,13 +293,15 @@ class AnswerReader:
         scores += step.scores
         self._scored_pieces.evidence.extend(step.evidence)
         # the first own piece: the piece before it was scored in the previous part
-        if first_new == part.own:
+        if first_new == part.first_own:
             self._last_was_flagged = first_new > 0 and editor.is_flagged(scores[first_new - 1])
         self._last_was_flagged = yield from editor.judge_followers(
             part, scores, first_new, follows_flagged=self._last_was_flagged
         )
         answer = self._answer
-        answer.verdicts += verdicts(self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts))
+        answer.verdicts += make_verdicts(
+            self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts)
+        )
         answer.changed()
 
     def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
@@ -322,7 +324,7 @@ class AnswerReader:
         if not self._scores_growing or not pieces:
             return None
         # context pieces were scored in the part before
-        first = max(part.own, len(self._scored_pieces.scores)) - part.first
+        first = max(part.first_own, len(self._scored_pieces.scores)) - part.first
         placed = _place_pieces(pieces, first)
         return find_spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
 
@@ -343,4 +345,4 @@ def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:
     A segment's last token may reach into the white space after it.
     """
     inside = tuple(takewhile(lambda segment: segment.stop <= token_count, spans.segments)) if spans else ()
-    return Spans(spans.objectives, inside, inner=spans.inner[: len(inside)]) if spans and inside else None
+    return Spans(spans.objectives, inside, inner_words=spans.inner_words[: len(inside)]) if spans and inside else None

@@ -15,7 +15,7 @@ from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRan
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame
 from aligner_proxy.engine.decoding.proposer import count_matching
 from aligner_proxy.engine.decoding.speculative import Tally
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
+from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spans, Step, TokenSequence
@@ -80,12 +80,12 @@ class PieceScorer:
         rows: list[SegmentRow] = []
         for part in self._division.parts:
             passage = self._prompt_passage(part)
-            rows += (yield from self._read(passage.fitted, passage.find_spans(passage.own), rows=True)).rows
+            rows += (yield from self._read(passage.fitted, passage.find_spans(passage.own_pieces), rows=True)).rows
         return rows
 
     def _prompt_passage(self, part: PartRange) -> PromptedPassage:
         """A part of the answer with its prompt; adds the prompt's tokens to `prompt_tokens`."""
-        passage = self._division.passage(part)
+        passage = self._division.make_passage(part)
         fitted = self._frame.fit_prompt(passage.undisguised)
         self.prompt_tokens += len(fitted.ids)
         return PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
@@ -104,10 +104,10 @@ class PieceScorer:
         """
         if not self.can_score:
             return (yield from self._prefill(passage))
-        step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own)
+        step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own_pieces)
         self.evidence += step.evidence
         scores = [*before, *step.scores]
-        own = passage.part.own
+        own = passage.part.first_own
         yield from self.judge_followers(
             passage.part, scores, own, follows_flagged=own > 0 and self.is_flagged(scores[own - 1])
         )
@@ -147,7 +147,7 @@ class PieceScorer:
         as one.
         """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
-        spans = replace(piece_spans, segments=(*piece_spans.inner[0], *piece_spans.segments), inner=())
+        spans = replace(piece_spans, segments=(*piece_spans.inner_words[0], *piece_spans.segments), inner_words=())
         *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores
         before = without_last_marks(text[: piece.start])
         threshold = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
@@ -208,13 +208,13 @@ class PieceScorer:
         """
         # `part.stop` below the number of pieces: this is not the last part
         if len(self._known_pieces.scores) >= part.stop < len(self._division.pieces):
-            self.evidence += self._known_pieces.evidence[part.own : part.stop]
-            return self._known_pieces.scores[part.own : part.stop]
+            self.evidence += self._known_pieces.evidence[part.first_own : part.stop]
+            return self._known_pieces.scores[part.first_own : part.stop]
         return None
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
         """Read a part up to the end of its last piece; return the scores of its own pieces, empty without a head."""
-        spans = passage.find_spans(passage.own) if self.can_score else None
+        spans = passage.find_spans(passage.own_pieces) if self.can_score else None
         step = yield from self._read(passage.fitted, spans)
         self.evidence += step.evidence
         return step.scores
@@ -247,4 +247,4 @@ class PieceScorer:
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
-        return verdicts(self._division, ScoredPieces(list(scores), self.evidence), self._request.caution)
+        return make_verdicts(self._division, ScoredPieces(list(scores), self.evidence), self._request.caution)

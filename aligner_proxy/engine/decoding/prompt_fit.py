@@ -120,7 +120,7 @@ class PromptFrame:
         )
         return Fitted(prompt, encoded, [], 0, previous.shared)
 
-    def division(self, segments: Iterable[Segment] = ()) -> Division:
+    def divide(self, segments: Iterable[Segment] = ()) -> Division:
         """Divide an answer of these segments into parts that fit."""
         return Division(TokenRuler(self.tokenizer, self.template), self.answer_tokens, segments)
 
@@ -156,11 +156,6 @@ def make_frame(
         window=window,
         answer_tokens=answer_tokens,
     )
-
-
-def fit_request(request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
-    """The prompt of a request whose answer is one part."""
-    return make_frame(request, template, tokenizer, window).fit_prompt(request.answer)
 
 
 def _count_frame_tokens(

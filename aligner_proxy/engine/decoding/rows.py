@@ -62,7 +62,7 @@ def _read_answer(aligner: Aligner, request: AlignRequest, sequence: TokenSequenc
     frame = build_frame(aligner, request)
     if not scores_segments(aligner, frame):
         raise HeadsUnavailable(f"prompts of template {frame.template.name!r} name no objectives to teach")
-    division = frame.division(structure.split(request.answer) if request.answer.strip() else ())
+    division = frame.divide(structure.split(request.answer) if request.answer.strip() else ())
     scorer = PieceScorer(aligner, frame, division, request, sequence)
     segments = (yield from scorer.read_rows()) if division.pieces else []
     return ExchangeRows(

@@ -128,4 +128,4 @@ class RecordedForwards:
             self._end.record()
             self._end.synchronize()
         tokens = iter(self._tokens[:count].tolist())
-        return [list(islice(tokens, len(feed.predicted))) for feed in feeds]
+        return [list(islice(tokens, len(feed.choice_positions))) for feed in feeds]

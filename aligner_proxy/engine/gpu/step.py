@@ -233,14 +233,14 @@ class StepInput:
         favoured: list[int] = []
         cautions: list[float] = []
         for feed, last in zip(feeds, starts[1:], strict=True):
-            predicted = feed.predicted
-            count = len(predicted)
+            positions = feed.choice_positions
+            count = len(positions)
             rows += range(last - count, last)
             ask = feed.job.ask
             caution = ask.caution if ask else 0.0
             if ask is not None and caution > 0:
                 # a draft may be fed in several steps; then the rows of this feed begin within it
-                first = predicted.start - feed.job.tail
+                first = positions.start - feed.job.first_choice
                 favoured += ask.favoured[first : first + count]
             favoured += [NO_SEQUENCE] * (len(rows) - len(favoured))
             cautions += [caution] * count

@@ -168,7 +168,7 @@ def attend(
     value: Tensor,
     _mask: Tensor | None,
     *,
-    step: AttentionPlan,
+    plan: AttentionPlan,
     **settings: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer over all sequences of a step, from [1, heads, tokens, size] to [1, tokens, heads, size].
@@ -177,16 +177,16 @@ def attend(
     """
     layer = module.layer_idx
     scale = settings.get("scaling")
-    step.store.put(layer, step.slots, key[0], value[0])
-    attend_group = _attend_by_products if step.store.uses_products else _attend_by_kernel
-    if step.is_single:
-        group = step.groups[0]
-        return attend_group(query, *step.store.get(layer, group.slots), group, scale).transpose(1, 2), None
+    plan.store.put(layer, plan.slots, key[0], value[0])
+    attend_group = _attend_by_products if plan.store.uses_products else _attend_by_kernel
+    if plan.is_single:
+        group = plan.groups[0]
+        return attend_group(query, *plan.store.get(layer, group.slots), group, scale).transpose(1, 2), None
     tokens = query[0].transpose(0, 1)
     out = torch.empty_like(tokens)
-    for group in step.groups:
+    for group in plan.groups:
         attended = attend_group(
-            tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale
+            tokens[group.queries].transpose(1, 2), *plan.store.get(layer, group.slots), group, scale
         )
         # Padding repeats its row's last query, so writing its output to the same position changes nothing.
         out[group.queries] = attended.transpose(1, 2)

@@ -220,11 +220,11 @@ class ModelRunner:
         ids = sample.job.sequence.ids
         config: Any = self._model.config
         places = torch.arange(len(ids), device=self._model.device)
-        step = attention.plan_attention(self._store, places, [AttentionRow(0, len(ids), places)])
+        plan = attention.plan_attention(self._store, places, [AttentionRow(0, len(ids), places)])
         layers = config.num_hidden_layers
         config.num_hidden_layers = min(layers, _COMPARED_LAYERS)
         try:
-            return self._forward(ids, places.tolist(), step).float()
+            return self._forward(ids, places.tolist(), plan).float()
         finally:
             config.num_hidden_layers = layers
 
@@ -293,7 +293,7 @@ class ModelRunner:
         with self._threads.choose_threads_for(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
             return encoder.encode(self._model, texts, layers)
 
-    def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
+    def _forward(self, ids: list[int], places: list[int], plan: AttentionPlan) -> Tensor:
         """Run the model with our attention; return the hidden states after the final norm, [tokens, hidden size]."""
         device = self._model.device
         config: Any = self._model.config
@@ -304,7 +304,7 @@ class ModelRunner:
                 torch.tensor([ids], device=device),
                 position_ids=torch.tensor([places], device=device),
                 use_cache=False,
-                step=step,
+                plan=plan,
             )
         finally:
             config._attn_implementation = library_attention
@@ -321,7 +321,7 @@ class ModelRunner:
         first = 0
         rows = []
         for feed in feeds:
-            rows += [first + place - feed.start for place in feed.predicted]
+            rows += [first + place - feed.start for place in feed.choice_positions]
             first += feed.stop - feed.start
         if not rows:
             return [[] for _ in feeds]
@@ -330,7 +330,7 @@ class ModelRunner:
         tokens = []
         first = 0
         for feed in feeds:
-            last = first + len(feed.predicted)
+            last = first + len(feed.choice_positions)
             tokens.append(_choose_greedily(logits[first:last], feed))
             first = last
         return tokens
@@ -363,7 +363,7 @@ def _choose_greedily(logits: Tensor, feed: Feed) -> list[int]:
     best, tokens = logits.max(dim=-1)
     if ask is not None and ask.caution > 0:
         # a draft may be fed in several steps; then the rows of this feed begin within it
-        first = feed.predicted.start - feed.job.tail
+        first = feed.choice_positions.start - feed.job.first_choice
         favoured = ask.favoured[first : first + len(logits)]
         if favoured:
             favoured_ids = torch.tensor(favoured, device=logits.device)

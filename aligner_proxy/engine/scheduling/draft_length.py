@@ -199,7 +199,7 @@ class Acceptance:
         return cost / sequence_count / written_tokens
 
 
-Rule = Callable[[Acceptance, int], int]
+LengthRule = Callable[[Acceptance, int], int]
 """Returns the length of the next draft, from the statistics so far and the maximal length."""
 
 

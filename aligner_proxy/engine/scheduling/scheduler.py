@@ -131,7 +131,7 @@ class Job:
         return self.ask is not None and not self.ask.ids
 
     @property
-    def tail(self) -> int:
+    def first_choice(self) -> int:
         """The first position after which the model chooses a token: the last one before the draft."""
         return len(self.sequence.ids) - len(self.ask.draft if self.ask else ()) - 1
 
@@ -163,9 +163,9 @@ class Feed:
     stop: int
 
     @property
-    def predicted(self) -> range:
+    def choice_positions(self) -> range:
         """Positions in this feed after which the model chooses a token."""
-        return range(max(self.start, self.job.tail), self.stop)
+        return range(max(self.start, self.job.first_choice), self.stop)
 
 
 class Scheduler:
@@ -404,7 +404,7 @@ class Scheduler:
         self.waiting.remove(job)
         sequence = job.sequence
         # the token after which the model chooses is fed in any case, even if its block is cached
-        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt_length), sequence.owner)
+        sequence.blocks = self.pool.match(sequence.ids, min(job.first_choice, job.prompt_length), sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
         while (missing := self._count_missing_blocks(sequence, len(sequence.ids))) > self.pool.count_free():

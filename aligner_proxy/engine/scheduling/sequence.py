@@ -24,7 +24,7 @@ class Spans:
     segments: tuple[range, ...]
     has_end: bool = False
     """True if the last of `segments` is the end of the answer and not a segment."""
-    inner: tuple[tuple[range, ...], ...] = ()
+    inner_words: tuple[tuple[range, ...], ...] = ()
     """For each segment in order, its words that are judged by themselves, too; may be shorter than `segments`."""
 
 

@@ -249,9 +249,9 @@ def test_veiled_text_holds_no_control_token_and_keeps_its_length(text: str) -> N
 def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: str) -> None:
     made = tiny.request(answer).model_copy(update={"turns": tuple(Turn("user", text) for text in turns)})
     framed = make_frame(made, FAMILY, window)
-    division = framed.division(structure.split(answer))
+    division = framed.divide(structure.split(answer))
     for part in division.parts:
-        passage = division.passage(part)
+        passage = division.make_passage(part)
         prompt = framed.render_prompt(passage.undisguised)
         room = count_writing_room(
             completions_aligner.estimate_tokens(prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end])

@@ -18,7 +18,7 @@ from aligner_proxy.engine.decoding.incremental import (
     ENOUGH_CHARS,
     PartialAnswer,
     PendingReplacement,
-    read,
+    read_growing_answer,
 )
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, correct_alone
@@ -76,7 +76,13 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
 
     made.runner.run = counting
     loop.add(
-        Job("r1", read(made, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+        Job(
+            "r1",
+            read_growing_answer(made, growing, sequence),
+            ends.append,
+            JobClient(has_new_text=growing.waits),
+            sequence=sequence,
+        )
     )
     for chunk in chunks:
         growing.body.add(chunk)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding import rows as reading_rows
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, read_growing_answer
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -319,7 +319,13 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
     growing, sequence = PartialAnswer(begun), TokenSequence()
     loop = Loop(loaded)
     loop.add(
-        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+        Job(
+            "r",
+            read_growing_answer(loaded, growing, sequence),
+            ends.append,
+            JobClient(has_new_text=growing.waits),
+            sequence=sequence,
+        )
     )
     for chunk in cut(rng, request.answer):
         growing.body.add(chunk)
@@ -341,7 +347,13 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), TokenSequence()
     loop = Loop(loaded)
     loop.add(
-        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+        Job(
+            "r",
+            read_growing_answer(loaded, growing, sequence),
+            ends.append,
+            JobClient(has_new_text=growing.waits),
+            sequence=sequence,
+        )
     )
     growing.body.add(tiny.ANSWER * 3)
     while loop.busy:

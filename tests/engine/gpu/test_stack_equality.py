@@ -116,7 +116,7 @@ def find_kept(steps: list[list[Feed]], chosen: list[list[list[int]]]) -> list[bo
         for feed, tokens in zip(feeds, found, strict=True):
             ask = feed.job.ask
             if ask is not None and 0 < ask.caution < 1e9:
-                own = ask.favoured[feed.predicted.start - feed.job.tail :]
+                own = ask.favoured[feed.choice_positions.start - feed.job.first_choice :]
                 kept += [token == favoured for token, favoured in zip(tokens, own, strict=False)]
     return kept
 

@@ -36,7 +36,7 @@ class Cache:
             self.slots[places[at]] = sequence.ids[at]
         read = [self.slots[place] for place in places[: feed.stop]]
         assert read == sequence.ids[: feed.stop], "a sequence reads what it has not written"
-        return [sum(read[: at + 1]) % 7 for at in feed.predicted]
+        return [sum(read[: at + 1]) % 7 for at in feed.choice_positions]
 
 
 def walk(prompt: list[int], turns: int, sequence: TokenSequence) -> Work:

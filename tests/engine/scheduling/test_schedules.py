@@ -45,7 +45,7 @@ class Slots:
             assert (adapter, token) == (own, sequence.ids[at]), "a sequence reads what is not its own"
             total += token
             sums.append(total % TOKENS)
-        return sums[feed.predicted.start : feed.stop]
+        return sums[feed.choice_positions.start : feed.stop]
 
 
 def work(owner: int, prompt: list[int], turns: int, rng: random.Random, sequence: TokenSequence) -> Work:
