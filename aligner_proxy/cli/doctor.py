@@ -157,7 +157,7 @@ def find_aligner(path: Path | None) -> LocalAligner | None:
         # weights that are prepared run without the files that they were made of
         if prepared := store.find_prepared(str(model), quantization):
             folder = store.folder(prepared)
-            weights = Weights(folder, None, {})
+            weights = Weights(folder)
             has_head = (folder / manifest.HEAD).exists()
         else:
             weights, has_head = sources.find_config(model)
