@@ -55,7 +55,7 @@ _WRITTEN_OUT = re.compile(r"(?=\w)[^:?\n]{1,80}:\s+\S")
 """The beginning of an objective that is written out, "Name: description"."""
 _NAME = re.compile(r"[\w.-]{1,80}")
 """What could be the name of an objective."""
-_STEEPEST = 60.0
+_MAX_LOG_ODDS = 60.0
 """Largest log-odds, so that `exp` cannot overflow."""
 
 
@@ -246,8 +246,8 @@ class Option:
     objective: AskedObjective
 
     def log_odds(self, scores: Scores) -> float:
-        """The log-odds that the text goes against the objective, within `_STEEPEST` of 0."""
-        return max(-_STEEPEST, min(_STEEPEST, self.objective.curve.log_odds(scores[self.objective])))
+        """The log-odds that the text goes against the objective, within `_MAX_LOG_ODDS` of 0."""
+        return max(-_MAX_LOG_ODDS, min(_MAX_LOG_ODDS, self.objective.curve.log_odds(scores[self.objective])))
 
     def estimate_probability(self, scores: Scores) -> float:
         """The probability that the text goes against the objective."""

@@ -29,9 +29,9 @@ MAX_HEAD_BYTES = 1 << 18
 """Largest size of an uploaded head. Rows of the largest model used for aligners have 20,480 numbers of two bytes."""
 MAX_SHIPPED_HEAD_BYTES = 1 << 20
 """Largest size of a head in an aligner's folder, which is the operator's own file."""
-_WIDTH = 2
+_NUMBER_BYTES = 2
 """Bytes per number."""
-_LENGTH = struct.Struct("<I")
+_LENGTH_FORM = struct.Struct("<I")
 """Length of a head in a file of several: 32 bits, little-endian."""
 _EITHER = "either"
 _FLOOR = "floor"
@@ -111,7 +111,7 @@ class TaughtHead:
         """Numbers per row that the head reads."""
         # solved from `count_numbers`
         counts = self.hidden_counts
-        return (len(self.weight) // _WIDTH - 2 * sum(counts)) // sum(1 + hidden for hidden in counts)
+        return (len(self.weight) // _NUMBER_BYTES - 2 * sum(counts)) // sum(1 + hidden for hidden in counts)
 
     @property
     def hidden_counts(self) -> tuple[int, ...]:
@@ -127,15 +127,15 @@ class TaughtHead:
         """The head as it was before the adjustment was learned; what tells of answers as a whole stays."""
         if self.adjustment is None:
             return self
-        start = _WIDTH * count_numbers(self.width, self.hidden)
-        stop = start + _WIDTH * count_numbers(self.width, self.adjustment.hidden)
+        start = _NUMBER_BYTES * count_numbers(self.width, self.hidden)
+        stop = start + _NUMBER_BYTES * count_numbers(self.width, self.adjustment.hidden)
         return replace(self, weight=self.weight[:start] + self.weight[stop:], adjustment=None)
 
     def without_evidence(self) -> TaughtHead:
         """The head without what tells of answers as a whole."""
         if self.evidence is None:
             return self
-        stop = len(self.weight) - _WIDTH * count_numbers(self.width, self.evidence.hidden)
+        stop = len(self.weight) - _NUMBER_BYTES * count_numbers(self.width, self.evidence.hidden)
         return replace(self, weight=self.weight[:stop], evidence=None)
 
     def to_bytes(self) -> bytes:
@@ -180,7 +180,7 @@ class TaughtHead:
         fields = (header["objective"], header["aligner"], header["prior"], header["bias"])
         head = cls(*fields, weight, either, hidden, floor, adjustment, evidence)
         count = sum(count_numbers(header["width"], each) for each in head.hidden_counts)
-        if len(weight) != count * _WIDTH or head.width < 1:
+        if len(weight) != count * _NUMBER_BYTES or head.width < 1:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
         numbers = struct.unpack(f"<{count}e", weight)
         scalars = [head.prior, head.bias, floor or 0.0]
@@ -227,7 +227,7 @@ def _has_fields(value: Any, types: Mapping[str, type], optional: Mapping[str, ty
 def pack(heads: Iterable[TaughtHead]) -> bytes:
     """Serialise several heads into the file of an aligner's folder, each preceded by its length."""
     pieces = [head.to_bytes() for head in heads]
-    return b"".join(_LENGTH.pack(len(piece)) + piece for piece in pieces)
+    return b"".join(_LENGTH_FORM.pack(len(piece)) + piece for piece in pieces)
 
 
 def unpack(data: bytes) -> tuple[TaughtHead, ...]:
@@ -235,10 +235,10 @@ def unpack(data: bytes) -> tuple[TaughtHead, ...]:
     heads: list[TaughtHead] = []
     position = 0
     while position < len(data):
-        body = position + _LENGTH.size
+        body = position + _LENGTH_FORM.size
         if body > len(data):
             raise MalformedHead(f"the file of taught heads is cut off after {len(heads)} heads")
-        (length,) = _LENGTH.unpack_from(data, position)
+        (length,) = _LENGTH_FORM.unpack_from(data, position)
         position = body + length
         if position > len(data):
             raise MalformedHead(f"the file of taught heads is cut off after {len(heads)} heads")

@@ -121,10 +121,10 @@ def test_time_is_not_spent_on_what_comes_too_late(clock: Clock) -> None:
 
 def test_one_that_is_alone_begins_whatever_others_took(clock: Clock) -> None:
     machine = Machine(clock, 1)
-    machine.scheduler.pace.stay_s = 100.0
+    machine.scheduler.service_time.stay_s = 100.0
     machine.play(20.0)
     assert machine.done() == len(machine.ends) > 3
-    assert machine.scheduler.pace.stay_s < 100.0
+    assert machine.scheduler.service_time.stay_s < 100.0
 
 
 def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clock: Clock) -> None:
@@ -140,5 +140,5 @@ def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clo
     clock.now = 61.0
     machine.scheduler.schedule(clock.now)
     assert len(ends) == 1
-    assert machine.scheduler.pace.stay_s == 0.0
+    assert machine.scheduler.service_time.stay_s == 0.0
     assert (machine.scheduler.totals.failed, machine.scheduler.totals.finished) == (0, 0)

@@ -37,7 +37,7 @@ ENOUGH_CHARS = 96
 ALONE_CHARS = 32
 """New characters that justify a pass if the engine has no other request; reading so often leaves less for the end."""
 
-_CHARS_PER_TOKEN = 4
+_ESTIMATED_CHARS_PER_TOKEN = 4
 """Estimated characters per token, to leave out a tail that would not fit without tokenising it."""
 
 
@@ -244,7 +244,7 @@ class AnswerReader:
         """The text after the last finished piece, or "" if it probably does not fit the last part."""
         pieces = self._division.pieces
         tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
-        return tail if len(tail) <= self._division.room_left * _CHARS_PER_TOKEN else ""
+        return tail if len(tail) <= self._division.room_left * _ESTIMATED_CHARS_PER_TOKEN else ""
 
     def _read_part(self, part: PartRange, tail: str) -> Generator[Ask, Step, None]:
         """Feed new text of a part and score its new pieces; `tail` is the unfinished text after its last piece."""

@@ -40,10 +40,10 @@ _COMPARED_TOKENS = 8
 _COMPARED_LAYERS = 4
 """Tokens and layers for which our stack is compared with the library's forward. In 16 bits, the rounding of many layers
 adds up: with random weights in the shape of 13B, to more than the states themselves."""
-_CLOSE = 1e-4
-_CLOSE_IN_16_BITS = 0.05
+_MAX_DIFFERENCE = 1e-4
+_MAX_DIFFERENCE_IN_16_BITS = 0.05
 """Largest relative difference between both, in fp32 and in 16 bits."""
-_SAME_DIRECTION = 0.5
+_LEAST_COSINE = 0.5
 """Least cosine between a token's states from both: rounding turns them by far less."""
 
 
@@ -182,7 +182,7 @@ class ModelRunner:
         recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
         states = recorded.run_layers(sample, _COMPARED_LAYERS).float()
         difference = float((states - expected).norm() / expected.norm())
-        if not difference <= (_CLOSE if self._model.dtype == torch.float32 else _CLOSE_IN_16_BITS):
+        if not difference <= (_MAX_DIFFERENCE if self._model.dtype == torch.float32 else _MAX_DIFFERENCE_IN_16_BITS):
             return f"results that differ from the library's by {difference:.2g}"
         self.recorded = recorded
         return None
@@ -202,7 +202,7 @@ class ModelRunner:
             cosines = F.cosine_similarity(self.recorded.run_layers(sample, _COMPARED_LAYERS).float(), expected)
             self.recorded.run([sample])
             # what is not a number is not above anything
-            if not bool((cosines > _SAME_DIRECTION).all() and self.recorded.stack.hidden[:rows].isfinite().all()):
+            if not bool((cosines > _LEAST_COSINE).all() and self.recorded.stack.hidden[:rows].isfinite().all()):
                 self.recorded = None
                 return f"results for {rows} tokens that differ from the library's"
         return None

@@ -179,7 +179,7 @@ class Scheduler:
         self.waiting: list[Job] = []  # in order; they hold no blocks
         self.running: list[Job] = []  # in the order of admission
         self.totals = Totals()
-        self.pace = ServiceTime()
+        self.service_time = ServiceTime()
         self.shares = {False: Shares(), True: Shares()}
         """Shares by whether a job is only read ahead: False for jobs that clients wait for, True for read-ahead."""
         self.long_work = LongWork(costs, budget)
@@ -359,7 +359,7 @@ class Scheduler:
         # A job given up while its upstream still writes says nothing about the engine's speed and is no failure.
         if job.phases.started is not None and not job.phases.unwanted:
             seconds = time.monotonic() - job.phases.started
-            self.pace.note_end(seconds * min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens)), failed=failed)
+            self.service_time.note_end(seconds * min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens)), failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
@@ -387,9 +387,15 @@ class Scheduler:
             elif now > job.client.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
             # if no other job is active, it may try
-            elif job.phases.started is None and self._count_active() and self.pace.misses(job.client.deadline, now):
+            elif (
+                job.phases.started is None
+                and self._count_active()
+                and self.service_time.misses(job.client.deadline, now)
+            ):
                 count_refusal(EngineOverloaded.reason)
-                self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
+                self.drop(
+                    job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.service_time.stay_s)
+                )
 
     def _count_active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""

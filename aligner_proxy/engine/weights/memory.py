@@ -29,7 +29,7 @@ NF4_BITS = 4.127
 """Bits per 4-bit weight, including its share of the scales, which are quantised, too."""
 STEP_TOKENS = 1024
 """Most tokens in a step."""
-_SPARE = 1.05
+_RESERVE_FACTOR = 1.05
 """Factor on the computed size of the weights, as a reserve."""
 _GB = 2**30
 
@@ -68,7 +68,7 @@ class ModelSize:
     def count_weight_bytes(self, quantization: str, width: int) -> float:
         """Bytes of the weights, with `width` bytes for each number that is not quantised."""
         linear = self.linear * (NF4_BITS / 8 if quantization == "nf4" else width)
-        return _SPARE * (linear + self.other * width)
+        return _RESERVE_FACTOR * (linear + self.other * width)
 
     def count_token_bytes(self, width: int, states: int) -> int:
         """Bytes of one token in the cache: keys, values, and `states` hidden states for detector heads.

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from aligner_proxy.engine.gpu.graphs import Replay
 from aligner_proxy.engine.gpu.stack import Kernels
-from aligner_proxy.engine.gpu.step import BUCKETS, WANTED_BUCKETS
+from aligner_proxy.engine.gpu.step import BUCKETS, CHOICE_BUCKETS
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
@@ -129,7 +129,7 @@ def test_every_bucket_is_recorded_up_to_the_tokens_of_a_step() -> None:
     told: list[tuple[int, int]] = []
     recorded.record_all(lambda *progress: told.append(progress))
     most = made.runner.step_tokens
-    count = sum(rows <= most for rows in (*BUCKETS, *WANTED_BUCKETS))
+    count = sum(rows <= most for rows in (*BUCKETS, *CHOICE_BUCKETS))
     assert recorder.recordings == count
     assert told == [(number, count) for number in range(count)]
 

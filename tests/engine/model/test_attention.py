@@ -46,7 +46,7 @@ def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVS
 def test_products_agree_with_torchs_kernel(
     fed: tuple[int, ...], contexts: tuple[int, ...], scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_SCORES", scores)
+    monkeypatch.setattr(attention, "_MAX_SCORES", scores)
     query = torch.randn(1, 6, sum(fed), 16, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
