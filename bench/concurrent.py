@@ -19,10 +19,8 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import fit_request
+from aligner_proxy.engine.decoding.aligner import Aligner, build_frame
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
@@ -63,8 +61,7 @@ def make_jobs(aligner: Aligner, tag: str) -> list[ClientJob]:
         request = AlignRequest(
             request_id=f"{tag}/{number}", turns=turns, answer=answer, objectives=OBJECTIVES, deadline_s=600
         )
-        family = prompts.find_template(aligner.info.template)
-        fitted = fit_request(request, family, aligner.runner.tokenizer, aligner.info.window)
+        fitted = build_frame(aligner, request).fit_prompt(request.answer)
         batch.append(ClientJob(request, fitted.ids, len(fitted.answer)))
     return batch
 

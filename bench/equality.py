@@ -23,15 +23,14 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, WrittenTokens, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.lora import Adapter, LoraDelta
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Work
-from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
+from aligner_proxy.engine.scheduling.sequence import Ask, Spans, TokenSequence, Work
 from bench import shapes
 from bench.forced_decoding import edit_tokens
 
@@ -110,13 +109,13 @@ def _find_difference(
 
 def write(runner: ModelRunner, prompt: list[int], draft: list[int], tokens: int) -> list[int]:
     """Tokens that the engine generates after a prompt with a draft, including the end token."""
-    sequence = Tokens()
+    sequence = TokenSequence()
     return written_ids(
         run_works(runner, [(sequence, _make_work(runner, sequence, Ask(prompt, prompt=True), draft, tokens))])[0]
     )
 
 
-def run_works(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int = 1024) -> list[Any]:
+def run_works(runner: ModelRunner, works: Sequence[tuple[TokenSequence, Work]], budget: int = 1024) -> list[Any]:
     """Run these cases in one loop and return their results; raises their errors."""
     ends: list[Any] = [None] * len(works)
     family = prompts.TEMPLATES["ultrafeedback"]
@@ -151,20 +150,20 @@ def _make_case(model: Any, adapters: Sequence[Adapter], number: int, tokens: int
     return EqualityCase(adapter, prompt, Spans(tuple(parts[:2]), tuple(parts[2:])), draft, target)
 
 
-def _run_alone(runner: ModelRunner, case: EqualityCase, number: int) -> Generated:
+def _run_alone(runner: ModelRunner, case: EqualityCase, number: int) -> WrittenTokens:
     """Run a case alone with its prompt prefilled whole; every second case has short drafts."""
     runner.costs = _UNEVEN if number % 2 == 0 else FLAT
-    sequence = Tokens(case.adapter)
+    sequence = TokenSequence(case.adapter)
     first = Ask(case.prompt, spans=case.spans, prompt=True)
-    generated: Generated = run_works(
+    generated: WrittenTokens = run_works(
         runner, [(sequence, _make_work(runner, sequence, first, case.draft, len(case.target)))]
     )[0]
     return generated
 
 
-def _prepare_growing(runner: ModelRunner, case: EqualityCase, rng: Random) -> tuple[Tokens, Work]:
+def _prepare_growing(runner: ModelRunner, case: EqualityCase, rng: Random) -> tuple[TokenSequence, Work]:
     """The same case with a prompt that is prefilled as it grows."""
-    sequence, cuts = Tokens(case.adapter), sorted(rng.sample(range(1, len(case.prompt)), rng.randrange(4)))
+    sequence, cuts = TokenSequence(case.adapter), sorted(rng.sample(range(1, len(case.prompt)), rng.randrange(4)))
 
     def work() -> Work:
         for start, stop in pairwise([0, *cuts]):
@@ -175,16 +174,16 @@ def _prepare_growing(runner: ModelRunner, case: EqualityCase, rng: Random) -> tu
     return sequence, work()
 
 
-def _make_work(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
+def _make_work(runner: ModelRunner, sequence: TokenSequence, first: Ask, draft: list[int], tokens: int) -> Work:
     proposer = DraftProposer([*draft, shapes.EOS], runner.choose_draft_length)
-    return generate(sequence, first, proposer, DraftLimits(tokens), Tally(), frozenset({shapes.EOS}))
+    return generate(sequence, first, proposer, WritingLimits(tokens), Tally(), frozenset({shapes.EOS}))
 
 
-def written_ids(end: Generated) -> list[int]:
+def written_ids(end: WrittenTokens) -> list[int]:
     return [*end.ids, shapes.EOS] if end.finished else list(end.ids)
 
 
-def _agree(one: Generated, other: Generated) -> bool:
+def _agree(one: WrittenTokens, other: WrittenTokens) -> bool:
     """Whether both have verdicts, and the same ones."""
     if not one.scores or len(one.scores) != len(other.scores):
         return False

@@ -19,8 +19,7 @@ import torch
 
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed
-from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
-from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.engine.scheduling.sequence import Spans, TokenSequence
 from aligner_proxy.text.structure import split
 
 _MEAN_FURTHER = 1.3
@@ -86,7 +85,7 @@ def force_engine(
 
 @contextmanager
 def force_targets(
-    runner: ModelRunner, find_target: Callable[[Tokens], tuple[int, Sequence[int]]]
+    runner: ModelRunner, find_target: Callable[[TokenSequence], tuple[int, Sequence[int]]]
 ) -> Iterator[ForwardCount]:
     """Force the engine to choose, for each sequence, a target after so many tokens of prompt, as `find_target` says."""
     count = ForwardCount()
@@ -97,7 +96,7 @@ def force_targets(
         targets = [find_target(feed.job.sequence) for feed in feeds]
         count.generating += any(feed.stop > prompt for feed, (prompt, _) in zip(feeds, targets, strict=True))
         return [
-            [_target_token(target, place + 1 - prompt) for place in feed.predicted]
+            [_target_token(target, place + 1 - prompt) for place in feed.choice_positions]
             for feed, (prompt, target) in zip(feeds, targets, strict=True)
         ]
 

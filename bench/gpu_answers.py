@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, generate
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence, Work
 from bench import equality, shapes
 from bench.device_time import time_work
 from bench.equality import RATES, WORDS
@@ -76,9 +76,9 @@ def _propose(runner: ModelRunner, answer: list[int], way: str) -> DraftProposer:
 
 def _write(runner: ModelRunner, prompt: list[int], answer: list[int], target: list[int], way: str) -> list[int]:
     """Write one answer with the engine, and return its tokens."""
-    sequence = Sequence()
+    sequence = TokenSequence()
     first = Ask(prompt, prompt=True)
-    limits = DraftLimits(len(target))
+    limits = WritingLimits(len(target))
     work = generate(sequence, first, _propose(runner, answer, way), limits, Tally(), frozenset({shapes.EOS}))
     return equality.written_ids(equality.run_works(runner, [(sequence, work)])[0])
 
@@ -97,7 +97,7 @@ def time_sixteen(bench: DeviceBench, pair: ModelPair) -> Iterator[Row]:
 def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: float, way: str, seed: int) -> float:
     """Seconds until `count` answers are written together."""
     targets: dict[int, tuple[int, list[int]]] = {}
-    works: list[tuple[Sequence, Work]] = []
+    works: list[tuple[TokenSequence, Work]] = []
     answer_tokens = bench.options.answer
     for number in range(count):
         rng = Random(1000 * seed + number)
@@ -108,13 +108,13 @@ def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: fl
         target = list(answer)
         for segment in flagged:
             target[segment * _SEGMENT : (segment + 1) * _SEGMENT] = rng.choices(WORDS, k=_SEGMENT)
-        sequence = Sequence()
+        sequence = TokenSequence()
         targets[id(sequence)] = (len(prompt), [*target, shapes.EOS])
         if way == "flagged":
             work = _write_flagged(runner, sequence, prompt, answer, target, flagged)
         else:
             proposer = _propose(runner, answer, "drafts" if way == "whole, drafts" else "no drafts")
-            limits = DraftLimits(len(target) + 1)
+            limits = WritingLimits(len(target) + 1)
             first = Ask(prompt, prompt=True)
             work = generate(sequence, first, proposer, limits, Tally(), frozenset({shapes.EOS}))
         works.append((sequence, work))
@@ -123,7 +123,12 @@ def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: fl
 
 
 def _write_flagged(
-    runner: ModelRunner, sequence: Sequence, prompt: list[int], answer: list[int], target: list[int], flagged: list[int]
+    runner: ModelRunner,
+    sequence: TokenSequence,
+    prompt: list[int],
+    answer: list[int],
+    target: list[int],
+    flagged: list[int],
 ) -> Work:
     """Read the prompt; then, for each flagged segment, feed the text kept before it, and write the segment only."""
     step = yield Ask(prompt, prompt=True)
@@ -136,6 +141,6 @@ def _write_flagged(
         old = answer[first : first + _SEGMENT]
         then = answer[first + _SEGMENT : first + 2 * _SEGMENT]
         proposer = DraftProposer([*old, *then, shapes.EOS], runner.choose_draft_length, anchors=(len(old),))
-        limits = DraftLimits(_SEGMENT)
+        limits = WritingLimits(_SEGMENT)
         yield from generate(sequence, Ask(context[start:]), proposer, limits, Tally(), frozenset({shapes.EOS}))
     return step

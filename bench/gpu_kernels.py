@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aligner_proxy.engine.gpu import nf4, plain_kernels
+from aligner_proxy.engine.gpu import nf4
 from aligner_proxy.engine.gpu.step import ChoiceInput, StepInput
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from bench.device_time import free_memory
 from bench.gpu_device import NF4_BYTES, DeviceBench, Row
+from tests.engine.gpu import plain_kernels
 
 _PRODUCT_ROWS = (1, 16, 32, 64, 128, 512)
 _L2 = 100 * 2**20
@@ -59,7 +60,7 @@ def check_kernels(bench: DeviceBench) -> Iterator[Row]:
             "name": f"unpacking {outputs} x {inputs}, equal to bitsandbytes",
             "equal": bool(torch.equal(kernels.unpack(packed), expected_weights)),
         }
-        values = packed.coarse_book.double()[nf4.order_numbers(packed.words).int()]
+        values = packed.coarse_book.double()[plain_kernels.order_numbers(packed.words).int()]
         scales = packed.scales.transpose(1, 2).reshape(outputs, -1).double().repeat_interleave(nf4.TILE, dim=1)
         for rows in (1, 5, 16, 33, 128):
             sample = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
@@ -96,14 +97,14 @@ def _make_step(new: list[int], contexts: list[int], heads: tuple[int, int], devi
     places = Random(0).sample(range(sum(counts) + 3), sum(counts))
     feeds = []
     for fresh, length, count in zip(new, contexts, counts, strict=True):
-        sequence = Sequence(ids=[5] * length, blocks=[places.pop() for _ in range(count)])
+        sequence = TokenSequence(ids=[5] * length, blocks=[places.pop() for _ in range(count)])
         feeds.append(make_feed(sequence, length - fresh))
     step_input = StepInput(max(contexts) + BLOCK, *heads, (sum(counts) + 3) * BLOCK, device)
     rows, _ = step_input.fill(feeds)
     return step_input.view(rows), (sum(counts) + 4) * BLOCK
 
 
-def make_feed(sequence: Sequence, start: int, draft: int = 0) -> Feed:
+def make_feed(sequence: TokenSequence, start: int, draft: int = 0) -> Feed:
     """A step's feed of the sequence's tokens from `start` on; the last `draft` of them are a draft."""
     nothing: Any = iter(())
     job = Job("-", nothing, lambda _: None, sequence=sequence, ask=Ask([], draft=[0] * draft))

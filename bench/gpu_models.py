@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from aligner_proxy.engine.gpu import plain_kernels
-from aligner_proxy.engine.gpu.graphs import run_directly
 from aligner_proxy.engine.gpu.step import find_bucket
 from aligner_proxy.engine.model.cost import load_or_measure_costs
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.blocks import BLOCK
-from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from bench import shapes
 from bench.device_time import free_memory
 from bench.gpu_device import DeviceBench, Row
 from bench.gpu_kernels import make_feed
+from tests.engine.gpu import plain_kernels
+from tests.engine.gpu.fake_recorder import run_directly
 
 _CONTEXT = 768
 """Tokens before those that a timed forward reads."""
@@ -100,7 +100,7 @@ def _accelerate(runner: ModelRunner) -> None:
 def _time_step(bench: DeviceBench, runner: ModelRunner, count: int, rounds: int) -> float:
     """Milliseconds of `run` for one sequence with `count` new tokens after a context, with the wait at its end."""
     context = _CONTEXT if bench.on_gpu else 64
-    sequence = Sequence(ids=[5] * (context + count))
+    sequence = TokenSequence(ids=[5] * (context + count))
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // BLOCK))]
     try:
         times = []

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import fit_request
+from aligner_proxy.engine.decoding.prompt_fit import make_frame
 from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.policy import config
@@ -92,10 +92,11 @@ class Ways:
         )
         info = self.aligner.info
         tokenizer = self.aligner.runner.tokenizer
-        fitted = fit_request(request, prompts.find_template(info.template), tokenizer, info.window)
-        others = tokenizer.continuation(LONG[(number + 1) % len(LONG)][1])
+        frame = make_frame(request, prompts.find_template(info.template), tokenizer, info.window)
+        fitted = frame.fit_prompt(request.answer)
+        others = tokenizer.list_ids(LONG[(number + 1) % len(LONG)][1])
         target = edit_tokens(fitted.answer, rate, Random(number), others)
-        pieces = tokenizer.pieces(fitted.prompt.shown_answer)
+        pieces = tokenizer.encode_text(fitted.prompt.shown_answer)
         flags = find_changed_segments(answer, pieces.offsets, pieces.ids, target)
         return SpeedCase(request, fitted.ids, [*target, tokenizer.eos], flags)
 

@@ -35,7 +35,7 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.weights import manifest, sources
-from aligner_proxy.engine.weights.memory import available as memory_left
+from aligner_proxy.engine.weights.memory import measure_free_bytes
 from aligner_proxy.engine.weights.sources import Weights
 from aligner_proxy.engine.weights.store import WeightStore
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch, WeightsError
@@ -157,7 +157,7 @@ def find_aligner(path: Path | None) -> LocalAligner | None:
         # weights that are prepared run without the files that they were made of
         if prepared := store.find_prepared(str(model), quantization):
             folder = store.folder(prepared)
-            weights = Weights(folder, None, {})
+            weights = Weights(folder)
             has_head = (folder / manifest.HEAD).exists()
         else:
             weights, has_head = sources.find_config(model)
@@ -239,7 +239,7 @@ def check_store() -> Iterator[DoctorFinding]:
 def check_memory() -> Iterator[DoctorFinding]:
     """Check the available memory; the embedded aligner and one LiteLLM worker together need about 2 GB."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    available = memory_left()
+    available = measure_free_bytes()
     # The free memory is not known on every system.
     free_gb = total if available is None else available / 2**30
     text = f"{free_gb:.1f} GB available of {total:.1f} GB"

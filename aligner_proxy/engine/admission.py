@@ -254,15 +254,13 @@ class FairAdmission:
     def _overload_error(self) -> EngineOverloaded:
         """Count a refusal because the engine is full, and return its error."""
         count_refusal(EngineOverloaded.reason)
-        return EngineOverloaded(self._say_full(), self._wait_s())
+        return EngineOverloaded(f"all {self._seats} slots are taken", self._wait_s())
 
     def _shed_error(self) -> Shed:
         """Count a refusal because the tenant has its share, and return its error."""
         count_refusal(Shed.reason)
-        return Shed(f"{self._say_full()}, and this tenant already has its share of them", self._wait_s())
-
-    def _say_full(self) -> str:
-        return f"all {self._seats} slots are taken"
+        message = f"all {self._seats} slots are taken, and this tenant already has its share of them"
+        return Shed(message, self._wait_s())
 
     def _wait_s(self) -> float:
         """Seconds to suggest for a retry: how long recent requests took to finish."""

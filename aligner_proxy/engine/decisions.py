@@ -55,7 +55,7 @@ _WRITTEN_OUT = re.compile(r"(?=\w)[^:?\n]{1,80}:\s+\S")
 """The beginning of an objective that is written out, "Name: description"."""
 _NAME = re.compile(r"[\w.-]{1,80}")
 """What could be the name of an objective."""
-_STEEPEST = 60.0
+_MAX_LOG_ODDS = 60.0
 """Largest log-odds, so that `exp` cannot overflow."""
 
 
@@ -246,8 +246,8 @@ class Option:
     objective: AskedObjective
 
     def log_odds(self, scores: Scores) -> float:
-        """The log-odds that the text goes against the objective, within `_STEEPEST` of 0."""
-        return max(-_STEEPEST, min(_STEEPEST, self.objective.curve.log_odds(scores[self.objective])))
+        """The log-odds that the text goes against the objective, within `_MAX_LOG_ODDS` of 0."""
+        return max(-_MAX_LOG_ODDS, min(_MAX_LOG_ODDS, self.objective.curve.log_odds(scores[self.objective])))
 
     def estimate_probability(self, scores: Scores) -> float:
         """The probability that the text goes against the objective."""
@@ -421,7 +421,9 @@ def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option
         return [Option(value, AskedObjective(name_objective(value, description))) for value, description in answers]
     options = []
     for (value, _), own in zip(answers, sentences, strict=True):
-        others = [text for text in _take_turns([one for one in sentences if one is not own]) if text not in own]
+        # the first of each other label, then the second of each: `[[1, 2], [3]]` -> `[1, 3, 2]`
+        turns = zip_longest(*(one for one in sentences if one is not own))
+        others = [text for turn in turns for text in turn if text is not None and text not in own]
         examples = ExampleSentences(own, tuple(others[: min(MAX_EXAMPLES, _OTHERS_FOR_EACH * len(own))]))
         options.append(Option(value, AskedObjective(f"No {value}{_FORBIDDEN}{value}", examples)))
     return options
@@ -438,11 +440,6 @@ def name_objective(value: str | bool, description: JsonValue) -> str:
     if _WRITTEN_OUT.match(words):
         return words
     return f"{value}: {words}" if _OBLIGATION.search(words) else f"No {value}{_FORBIDDEN}{words}"
-
-
-def _take_turns(lists: Sequence[Sequence[str]]) -> list[str]:
-    """The items of several lists: the first of each, then the second of each: `[[1, 2], [3]]` -> `[1, 3, 2]`."""
-    return [item for row in zip_longest(*lists) for item in row if item is not None]
 
 
 def write_words(value: JsonValue) -> str:

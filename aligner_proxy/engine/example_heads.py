@@ -33,11 +33,11 @@ KEPT_HEADS = 256
 """Heads kept in memory."""
 _MIN_SPREAD = 1e-2
 """Least number by which rows are divided, so that a column that hardly varies is not blown up."""
-_STEPS = 25
+_NEWTON_STEPS = 25
 """Steps of Newton's method; it needs about ten."""
-_STEEPEST = 30.0
+_MAX_LOG_ODDS = 30.0
 """Largest log-odds, so that `exp` cannot overflow."""
-_LARGEST = 60_000.0
+_MAX_WEIGHT = 60_000.0
 """Limit of weights, below the largest 16-bit number."""
 
 
@@ -146,7 +146,7 @@ def _make_head(
         math.fsum(map(mul, factors, column)) / divisor / curve.slope
         for column, divisor in zip(zip(*standard, strict=True), divisors, strict=True)
     ]
-    packed = struct.pack(f"<{len(weights)}e", *(max(-_LARGEST, min(_LARGEST, weight)) for weight in weights))
+    packed = struct.pack(f"<{len(weights)}e", *(max(-_MAX_WEIGHT, min(_MAX_WEIGHT, weight)) for weight in weights))
     # of the rounded weights, so that rounding moves no score of a middling row
     bias = -math.fsum(map(mul, struct.unpack(f"<{len(weights)}e", packed), means))
     return TaughtHead(objective, aligner, 1.0, bias, packed).to_bytes()
@@ -159,9 +159,9 @@ def _fit_factors(rows: Sequence[Sequence[float]], points: Sequence[_Point]) -> l
     """
     products = [[math.fsum(map(mul, one, other)) for other in rows] for one in rows]
     factors = [0.0] * len(points)
-    for _ in range(_STEPS):
+    for _ in range(_NEWTON_STEPS):
         chances = [
-            _chance(point.log_odds + math.fsum(map(mul, factors, row)))
+            _estimate_probability(point.log_odds + math.fsum(map(mul, factors, row)))
             for point, row in zip(points, products, strict=True)
         ]
         slopes = [point.weight * chance * (1 - chance) for point, chance in zip(points, chances, strict=True)]
@@ -196,9 +196,9 @@ def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
     return solution
 
 
-def _chance(log_odds: float) -> float:
+def _estimate_probability(log_odds: float) -> float:
     """The probability of these log-odds: 0.0 -> 0.5, 2.2 -> 0.9."""
-    return 1 / (1 + math.exp(-max(-_STEEPEST, min(_STEEPEST, log_odds))))
+    return 1 / (1 + math.exp(-max(-_MAX_LOG_ODDS, min(_MAX_LOG_ODDS, log_odds))))
 
 
 def _read_rows(exchange: ExchangeRows) -> list[tuple[float, ...]]:

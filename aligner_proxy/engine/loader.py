@@ -84,7 +84,7 @@ def _open_judges(settings: EngineSettings, progress: Progress) -> dict[str, Toke
     judges = {}
     for name, model in settings.judges.items():
         progress(f"loading judge {name}")
-        judges[name] = open_classifier(name, model, settings.quantization, _dtype(settings))
+        judges[name] = open_classifier(name, model, settings.quantization, _choose_dtype(settings))
     return judges
 
 
@@ -115,32 +115,29 @@ def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Ali
     progress("loading")
     runner = load(folder, settings, progress=progress)
     runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
-    info = _describe_aligner(prepared, runner, has_head=(folder / manifest.HEAD).exists())
-    return Aligner(runner, info)
+    return Aligner(runner, _describe_aligner(prepared, runner))
 
 
 def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
     """Load one base and all aligners that share it; return the default aligner with the others attached."""
     progress("reading the files")
-    together = sources.resolve_all(settings.model, settings.template, settings.adapters)
-    prepared, folder = _store_weights(together.base, settings, home, progress)
+    shared = sources.resolve_shared_base(settings.model, settings.template, settings.adapters)
+    prepared, folder = _store_weights(shared.base, settings, home, progress)
     progress("loading")
-    runner = load(folder, settings, list(together.over.values()), progress)
+    runner = load(folder, settings, list(shared.adapters.values()), progress)
     runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
     # adapter 0 is the base alone, which is the default aligner if no adapter has that name
-    for number, (name, source) in enumerate(together.over.items(), start=1):
+    for number, (name, source) in enumerate(shared.adapters.items(), start=1):
         about = describe(source, settings.quantization, unmerged=True)
-        aligners[name] = Aligner(
-            runner, _describe_aligner(about, runner, number, has_head=source.head is not None), number
-        )
-    base = Aligner(runner, _describe_aligner(prepared, runner, has_head=together.base.head is not None))
+        aligners[name] = Aligner(runner, _describe_aligner(about, runner, number), number)
+    base = Aligner(runner, _describe_aligner(prepared, runner))
     main = aligners.pop(DEFAULT_ALIGNER, base)
     infos = {name: other.info for name, other in aligners.items()}
     return replace(main, info=replace(main.info, others=infos), others=aligners)
 
 
-def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
+def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0) -> AlignerInfo:
     """Describe the aligner with this adapter's number as it is loaded.
 
     Its window is the smallest of its own, the model's positions and the KV cache.
@@ -152,8 +149,8 @@ def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0, 
         template=family.name,
         template_hash=family.hash,
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
-        has_head=has_head,
-        ends=has_head and runner.judges_ends(number),
+        has_head=runner.row_width(number) > 0,
+        ends=runner.judges_ends(number),
         taught=runner.list_shipped_objectives(number),
         languages=prepared.languages,
         quantization=prepared.quantization,
@@ -210,7 +207,7 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     if sizes is None:
         return
     merges = source.adapter is not None
-    free_bytes = memory.available()
+    free_bytes = memory.measure_free_bytes()
     if free_bytes is not None:
         memory.check_preparation(sizes, free_bytes, merges=merges)
     store.check_room(sizes.count_weight_bytes("nf4", 2) + (sizes.count_weight_bytes("none", 4) if merges else 0))
@@ -251,35 +248,35 @@ def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool =
 def load(
     folder: Path,
     settings: EngineSettings,
-    over: Sequence[sources.ModelSource] = (),
+    adapters: Sequence[sources.ModelSource] = (),
     progress: Progress = lambda _: None,
 ) -> ModelRunner:
-    """Return a runner with the prepared weights, and the adapters in `over`, on the GPU if there is one.
+    """Return a runner with the prepared weights, and the adapters, on the GPU if there is one.
 
     Raises `WeightsError`.
     """
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
+    heads = (folder / manifest.HEAD).exists() or any(source.head for source in adapters)
     # detector heads read states of these layers and the final norm's output
     cache_tokens = _count_cache_tokens(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), device_map=device, dtype=_dtype(settings), local_files_only=True
+            str(folder), device_map=device, dtype=_choose_dtype(settings), local_files_only=True
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _load_head(folder / manifest.HEAD, model)
         taught_heads = _load_shipped_heads(folder / manifest.TAUGHT, head)
-        others = [_load_adapter(source.adapter, source, model) for source in over if source.adapter]
+        others = [_load_adapter(source.adapter, source, model) for source in adapters if source.adapter]
     # what the libraries raise for missing or damaged files
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
-    if device == "cpu" and _dtype(settings) == torch.float32:
+    if device == "cpu" and _choose_dtype(settings) == torch.float32:
         # transformers gives the other weights of a 4-bit model the type in which they were stored
         _widen_weights(model)
     cpu_kernels.install(model.eval())
-    reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
+    reader = PromptTokenizer(tokenizer.backend_tokenizer, _find_eos_ids(model, tokenizer, folder))
     runner = ModelRunner(model, reader, head, cache_tokens, others, taught_heads)
     if device != "cpu":
         acceleration.accelerate(runner, progress)
@@ -299,19 +296,19 @@ def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> 
     Raises `WeightsError` if the weights do not fit.
     """
     sizes = memory.read_model_sizes(folder)
-    free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
+    free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.measure_free_bytes()
     most = settings.cache_tokens or memory.CACHE_TOKENS
     if sizes is None or free_bytes is None:
         return most
-    width = 4 if _dtype(settings) == torch.float32 else 2  # bytes of a number
+    width = 4 if _choose_dtype(settings) == torch.float32 else 2  # bytes of a number
     # on the CPU, some memory is needed for unpacked copies of 4-bit weights
     if settings.quantization == "nf4" and not torch.cuda.is_available():
-        free_bytes -= cpu_kernels.kept_bytes(sizes.linear)
+        free_bytes -= cpu_kernels.count_copy_bytes(sizes.linear)
     try:
         if settings.cache_tokens is None and torch.cuda.is_available():
             copies = settings.quantization == "nf4" and acceleration.find_missing_part() is None
             return memory.plan_gpu(sizes, settings.quantization, width, states, free_bytes, copies=copies).cache_tokens
-        return memory.cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
+        return memory.count_cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 
@@ -349,7 +346,7 @@ def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[T
     return taught_heads
 
 
-def _dtype(settings: EngineSettings) -> torch.dtype:
+def _choose_dtype(settings: EngineSettings) -> torch.dtype:
     """The number type to compute in: as configured, else bf16 on GPUs and for the 4-bit kernel, else fp32 (exact)."""
     if settings.dtype != "auto":
         return torch.float32 if settings.dtype == "fp32" else torch.bfloat16
@@ -357,7 +354,7 @@ def _dtype(settings: EngineSettings) -> torch.dtype:
     return torch.bfloat16 if is_fast else torch.float32
 
 
-def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
+def _find_eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
     """Ids of the tokens that end a text: the configured list, or the configured one and the tokenizer's own.
 
     Raises `WeightsError` if there are none.

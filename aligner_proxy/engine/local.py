@@ -35,13 +35,13 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.complete import choose_aligner, complete
 from aligner_proxy.engine.decoding.correct import correct
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read_growing_answer
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.decoding.states import read_states
 from aligner_proxy.engine.loop import Loop, make_own_error
 from aligner_proxy.engine.scheduling.metrics import Phases
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import TokenSequence, Work
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, HeadRefused, MalformedHead
 from aligner_proxy.observability import tracing
@@ -73,24 +73,6 @@ class _Submitted:
                 self.future.set_result(end)
 
 
-class ThreadsafeEvent:
-    """An event of the event loop that created it, which any thread may set."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    def set(self) -> None:
-        """Wake the waiting coroutine."""
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing waits any more
-            self._loop.call_soon_threadsafe(self._event.set)
-
-    async def wait(self) -> None:
-        """Wait until the event is set, then clear it."""
-        await self._event.wait()
-        self._event.clear()
-
-
 class LocalSession(Session):
     """A session of `LocalEngine`: an answer that this process reads while it is being written."""
 
@@ -109,10 +91,11 @@ class LocalSession(Session):
         self._on_end = on_end  # called when the session ends; may be called twice
         self._judges = judges  # whether there are verdicts while the answer is being written
         self._ending = False  # whether `finish` was called
-        self._changed = ThreadsafeEvent()
-        answer.changed = self._changed.set
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        answer.changed = self._note_change
         # the end of the reading wakes those who wait, too
-        submitted.future.add_done_callback(lambda _: self._changed.set())
+        submitted.future.add_done_callback(lambda _: self._note_change())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text without waiting for the model; return all verdicts so far."""
@@ -163,6 +146,11 @@ class LocalSession(Session):
         if not self._ending:
             self._end()
 
+    def _note_change(self) -> None:
+        """Wake those who wait; any thread may call this."""
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing waits any more
+            self._loop.call_soon_threadsafe(self._changed.set)
+
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the model's thread makes `condition` true; raises the error that ended the reading, if any."""
         while not condition():
@@ -170,6 +158,7 @@ class LocalSession(Session):
                 self._submitted.future.result()
                 raise EngineUnavailable("the reading has ended")
             await self._changed.wait()
+            self._changed.clear()
 
     def _end(self) -> None:
         """Give up the work of the model's thread, if it is not done, and forget the session."""
@@ -203,7 +192,7 @@ class LocalEngine:
 
     async def info(self) -> AlignerInfo:
         """The aligner served; raises `EngineUnavailable` until it is loaded."""
-        return self._aligner().info
+        return self._find_aligner().info
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer within `request.deadline_s`, including any time it waits for the model."""
@@ -214,7 +203,7 @@ class LocalEngine:
 
     async def put_head(self, data: bytes) -> str:
         """Store a taught head for requests that name it by its hash, and return the hash; raises `HeadRefused`."""
-        aligner = self._aligner()
+        aligner = self._find_aligner()
         try:
             head = TaughtHead.from_bytes(data)
         except MalformedHead as error:
@@ -229,7 +218,7 @@ class LocalEngine:
 
         Token classifiers run in a thread of their own, one call at a time, so that the aligner never waits for one.
         """
-        judge = self._aligner().find_judge(request.model)
+        judge = self._find_aligner().find_judge(request.model)
         async with enforce_deadline(request.deadline_s):
             try:
                 return await asyncio.wrap_future(self._judging.submit(judge.label_tokens, request))
@@ -238,7 +227,7 @@ class LocalEngine:
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt within `deadline_s`; `name` is the request's id in errors and logs."""
-        aligner = choose_aligner(self._aligner(), request.model)
+        aligner = choose_aligner(self._find_aligner(), request.model)
         work = partial(complete, aligner, request)
         submitted = self._submit(name, aligner, work, request.user or "", deadline_s)
         return await self._wait_for_result(submitted, deadline_s)  # type: ignore[no-any-return]
@@ -248,17 +237,17 @@ class LocalEngine:
         # alone means that this answer is the only request
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
         answer.body.add(request.answer)
-        aligner = self._aligner().find_aligner(request.aligner)
+        aligner = self._find_aligner().find_aligner(request.aligner)
         aligner.find_taught_heads(request)  # refuse unusable taught heads now, not when the answer has ended
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
-        work = partial(read, aligner, answer)
+        work = partial(read_growing_answer, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
         on_end = partial(self._live.discard, submitted)
         return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges=judges)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
         """Submit the work of a request and return its result within `request.deadline_s`."""
-        aligner = self._aligner().find_aligner(request.aligner)
+        aligner = self._find_aligner().find_aligner(request.aligner)
         begin = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)
         return await self._wait_for_result(submitted, request.deadline_s)
@@ -267,7 +256,7 @@ class LocalEngine:
         self,
         name: str,
         aligner: Aligner,
-        work: Callable[[Sequence], Work],
+        work: Callable[[TokenSequence], Work],
         tenant: str = "",
         deadline_s: float = float("inf"),
         answer: PartialAnswer | None = None,
@@ -276,7 +265,7 @@ class LocalEngine:
 
         With an `answer`, the job waits for its text and has no deadline here.
         """
-        sequence = Sequence(aligner.adapter, tenant)
+        sequence = TokenSequence(aligner.adapter, tenant)
         phases = Phases(tracing.current_context(), unwanted=answer is not None)
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
         client = JobClient(submitted.deadline, tenant, submitted.abandoned.is_set)
@@ -309,7 +298,7 @@ class LocalEngine:
 
     def load(self) -> Load:
         """The engine's current load; raises `EngineUnavailable` until the aligner is loaded."""
-        self._aligner()
+        self._find_aligner()
         return self._scheduler.load()
 
     def stalled_s(self) -> float:
@@ -324,7 +313,7 @@ class LocalEngine:
     def loading(self) -> bool:
         return self._thread is not None and not self._loaded.done()
 
-    def _aligner(self) -> Aligner:
+    def _find_aligner(self) -> Aligner:
         """The aligner; raises `EngineUnavailable` unless it is loaded and the engine open."""
         if self._closed:
             raise EngineUnavailable("the engine is closed")
@@ -346,13 +335,13 @@ class LocalEngine:
         self._scheduler = loop.scheduler
         self._loaded.set_result(aligner)
         while not self._closed:
-            self._take_in(loop)
+            self._move_queued_jobs(loop)
             self._stepping = time.monotonic()
             loop.step()
             self._stepping = None
         loop.close()
 
-    def _take_in(self, loop: Loop) -> None:
+    def _move_queued_jobs(self, loop: Loop) -> None:
         """Move all queued jobs into the loop; if the loop is idle, wait for the first one."""
         wait = loop.is_idle()
         while True:

@@ -16,7 +16,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import NOTHING, Ask, Sequence, Step
+from aligner_proxy.engine.scheduling.sequence import EMPTY_STEP, Step, TokenSequence
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction
 
@@ -57,7 +57,7 @@ class Loop:
         """
         for job in self.scheduler.find_woken_jobs():
             job.woken += 1
-            self._advance(job, NOTHING)
+            self._advance(job, EMPTY_STEP)
         feeds = self.scheduler.schedule(time.monotonic())
         if feeds:
             for feed, tokens in self._run(feeds):
@@ -102,19 +102,15 @@ class Loop:
         job = feed.job
         if not self.scheduler.record_feed(feed, tokens) or job.ask is None:
             return
+        runner = self.aligner.runner
+        spans = job.ask.spans
         try:
-            step = self._step(feed, job.ask)
+            scores, evidence = runner.score_segments(feed, spans) if spans else ([], [])
+            rows = runner.read_rows(feed, spans) if spans and job.ask.rows else []
         except Exception as error:  # noqa: BLE001 - the boundary to torch
             self.scheduler.drop(job, make_own_error(job.name, error))
         else:
-            self._advance(job, step)
-
-    def _step(self, feed: Feed, ask: Ask) -> Step:
-        """Build the result for a job's ask, once all its tokens have been fed."""
-        runner = self.aligner.runner
-        scores, evidence = runner.score_segments(feed, ask.spans) if ask.spans else ([], [])
-        rows = runner.read_rows(feed, ask.spans) if ask.spans and ask.rows else []
-        return Step(scores, feed.job.tokens, feed.job.forwards, rows, evidence)
+            self._advance(job, Step(scores, job.tokens, job.forwards, rows, evidence))
 
     def _advance(self, job: Job, step: Step) -> None:
         """Continue a job with a result; remove it from the scheduler if that ends it or fails."""
@@ -138,7 +134,7 @@ def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
     """Run a single correction in the caller's thread. Raises what `Engine.align` raises."""
     ends: list[Correction | CorrectionError] = []
     named_aligner = aligner.find_aligner(request.aligner)
-    sequence = Sequence(named_aligner.adapter, request.tenant)
+    sequence = TokenSequence(named_aligner.adapter, request.tenant)
     work = correct(named_aligner, request, sequence)
     deadline = time.monotonic() + request.deadline_s
     loop = Loop(aligner)

@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,19 +29,22 @@ MAX_HEAD_BYTES = 1 << 18
 """Largest size of an uploaded head. Rows of the largest model used for aligners have 20,480 numbers of two bytes."""
 MAX_SHIPPED_HEAD_BYTES = 1 << 20
 """Largest size of a head in an aligner's folder, which is the operator's own file."""
-_WIDTH = 2
+_NUMBER_BYTES = 2
 """Bytes per number."""
-_LENGTH = struct.Struct("<I")
+_LENGTH_FORM = struct.Struct("<I")
 """Length of a head in a file of several: 32 bits, little-endian."""
-_FIELDS = frozenset({"taught_head", "objective", "aligner", "prior", "bias", "width"})
 _EITHER = "either"
 _FLOOR = "floor"
 _HIDDEN = "hidden"
 _ADJUSTMENT = "adjustment"
 _ADJUSTMENT_NUMBERS = ("bound", "bias", "threshold")
 _EVIDENCE = "evidence"
-_OPTIONAL_FIELDS = frozenset({_EITHER, _FLOOR, _HIDDEN, _ADJUSTMENT, _EVIDENCE})
+_FIELDS = {"taught_head": int, "objective": str, "aligner": str, "prior": float, "bias": float, "width": int}
+"""The fields of the header and their types, as in the following three."""
+_OPTIONAL_FIELDS = {_EITHER: bool, _FLOOR: float, _HIDDEN: int, _ADJUSTMENT: dict, _EVIDENCE: dict}
 """Optional fields, left out if unused, so that the bytes (and hashes) of older heads stay the same."""
+_ADJUSTMENT_FIELDS = {**dict.fromkeys(_ADJUSTMENT_NUMBERS, float), _HIDDEN: int}
+_EVIDENCE_FIELDS = {"bias": float, _HIDDEN: int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class TaughtHead:
         """Numbers per row that the head reads."""
         # solved from `count_numbers`
         counts = self.hidden_counts
-        return (len(self.weight) // _WIDTH - 2 * sum(counts)) // sum(1 + hidden for hidden in counts)
+        return (len(self.weight) // _NUMBER_BYTES - 2 * sum(counts)) // sum(1 + hidden for hidden in counts)
 
     @property
     def hidden_counts(self) -> tuple[int, ...]:
@@ -124,15 +127,15 @@ class TaughtHead:
         """The head as it was before the adjustment was learned; what tells of answers as a whole stays."""
         if self.adjustment is None:
             return self
-        start = _WIDTH * count_numbers(self.width, self.hidden)
-        stop = start + _WIDTH * count_numbers(self.width, self.adjustment.hidden)
+        start = _NUMBER_BYTES * count_numbers(self.width, self.hidden)
+        stop = start + _NUMBER_BYTES * count_numbers(self.width, self.adjustment.hidden)
         return replace(self, weight=self.weight[:start] + self.weight[stop:], adjustment=None)
 
     def without_evidence(self) -> TaughtHead:
         """The head without what tells of answers as a whole."""
         if self.evidence is None:
             return self
-        stop = len(self.weight) - _WIDTH * count_numbers(self.width, self.evidence.hidden)
+        stop = len(self.weight) - _NUMBER_BYTES * count_numbers(self.width, self.evidence.hidden)
         return replace(self, weight=self.weight[:stop], evidence=None)
 
     def to_bytes(self) -> bytes:
@@ -177,7 +180,7 @@ class TaughtHead:
         fields = (header["objective"], header["aligner"], header["prior"], header["bias"])
         head = cls(*fields, weight, either, hidden, floor, adjustment, evidence)
         count = sum(count_numbers(header["width"], each) for each in head.hidden_counts)
-        if len(weight) != count * _WIDTH or head.width < 1:
+        if len(weight) != count * _NUMBER_BYTES or head.width < 1:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
         numbers = struct.unpack(f"<{count}e", weight)
         scalars = [head.prior, head.bias, floor or 0.0]
@@ -197,57 +200,34 @@ def count_numbers(width: int, hidden: int) -> int:
 
 
 def _parse_header(line: bytes) -> dict[str, Any] | None:
-    """Parse a header line; None if a field is missing, unknown or of the wrong type."""
+    """Parse a header line; None if a field is missing, unknown, of the wrong type or out of its range."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(header, dict) or header.keys() - _OPTIONAL_FIELDS != _FIELDS:
+    if not _has_fields(header, _FIELDS, _OPTIONAL_FIELDS):
         return None
-    has_texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
-    has_numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
-    # isinstance would let true and false through
-    has_counts = all(type(header[name]) is int for name in ("taught_head", "width"))
+    adjustment = header.get(_ADJUSTMENT)
+    adjustment_fits = adjustment is None or (_has_fields(adjustment, _ADJUSTMENT_FIELDS) and adjustment["bound"] > 0)
+    evidence_fits = _EVIDENCE not in header or _has_fields(header[_EVIDENCE], _EVIDENCE_FIELDS)
     # optional fields are left out if false or 0, so these values may not stand there
-    either_fits = header.get(_EITHER, True) is True
-    hidden = header.get(_HIDDEN, 1)
-    hidden_fits = type(hidden) is int and hidden > 0
-    floor_fits = isinstance(header.get(_FLOOR, 0.0), float)
-    nets_fit = _fits_adjustment(header) and _fits_evidence(header)
-    optional_fit = either_fits and hidden_fits and floor_fits and nets_fit
-    return header if has_texts and has_numbers and has_counts and optional_fit else None
+    optional_fit = header.get(_EITHER, True) and header.get(_HIDDEN, 1) > 0
+    return header if adjustment_fits and evidence_fits and optional_fit else None
 
 
-def _fits_adjustment(header: dict[str, Any]) -> bool:
-    """Whether the header has no adjustment, or one with a bound above 0."""
-    if _ADJUSTMENT not in header:
-        return True
-    fields = header[_ADJUSTMENT]
-    if not isinstance(fields, dict) or fields.keys() != {*_ADJUSTMENT_NUMBERS, _HIDDEN}:
+def _has_fields(value: Any, types: Mapping[str, type], optional: Mapping[str, type] | None = None) -> bool:
+    """Whether JSON is an object with these fields, and perhaps optional ones, of these types and no count below 0."""
+    field_types = {**types, **(optional or {})}
+    if not isinstance(value, dict) or not types.keys() <= value.keys() <= field_types.keys():
         return False
-    has_numbers = all(isinstance(fields[name], float) for name in _ADJUSTMENT_NUMBERS)
-    return has_numbers and fields["bound"] > 0 and _is_count(fields[_HIDDEN])
-
-
-def _fits_evidence(header: dict[str, Any]) -> bool:
-    """Whether the header has no evidence, or one with all its fields."""
-    if _EVIDENCE not in header:
-        return True
-    fields = header[_EVIDENCE]
-    if not isinstance(fields, dict) or fields.keys() != {"bias", _HIDDEN}:
-        return False
-    return isinstance(fields["bias"], float) and _is_count(fields[_HIDDEN])
-
-
-def _is_count(value: object) -> bool:
-    """Whether this is a whole number of 0 or more; `isinstance` would let true and false through."""
-    return type(value) is int and value >= 0
+    # `isinstance` would let true and false through as whole numbers
+    return all(type(field) is field_types[name] for name, field in value.items()) and value.get(_HIDDEN, 0) >= 0
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:
     """Serialise several heads into the file of an aligner's folder, each preceded by its length."""
     pieces = [head.to_bytes() for head in heads]
-    return b"".join(_LENGTH.pack(len(piece)) + piece for piece in pieces)
+    return b"".join(_LENGTH_FORM.pack(len(piece)) + piece for piece in pieces)
 
 
 def unpack(data: bytes) -> tuple[TaughtHead, ...]:
@@ -255,10 +235,10 @@ def unpack(data: bytes) -> tuple[TaughtHead, ...]:
     heads: list[TaughtHead] = []
     position = 0
     while position < len(data):
-        body = position + _LENGTH.size
+        body = position + _LENGTH_FORM.size
         if body > len(data):
             raise MalformedHead(f"the file of taught heads is cut off after {len(heads)} heads")
-        (length,) = _LENGTH.unpack_from(data, position)
+        (length,) = _LENGTH_FORM.unpack_from(data, position)
         position = body + length
         if position > len(data):
             raise MalformedHead(f"the file of taught heads is cut off after {len(heads)} heads")

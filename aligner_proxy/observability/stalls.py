@@ -35,9 +35,9 @@ OWNERS = ("aligner", "litellm", "other", "machine")
 """Owners of the line at which the loop stalled; `machine` means that the thread waited for a CPU."""
 _BEAT_S = 0.025
 """Seconds between two beats of the loop, and between two checks of the thread."""
-_QUIET_S = 5.0
+_LOG_PAUSE_S = 5.0
 """Least seconds between two log lines; every stall is counted, but not every one is logged."""
-_FRAMES = 3
+_MAX_FRAMES = 3
 """Most frames of this project in a log line."""
 _PACKAGES = {
     "aligner_proxy": "aligner",
@@ -47,9 +47,9 @@ _PACKAGES = {
     "aligner_proxy_systems": "aligner",
     "litellm": "litellm",
 }
-_WAITING = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
+_WAITING_FILES = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
 """Files in which a thread waits rather than computes."""
-_HALF = 0.5
+_DECISIVE_SHARE = 0.5
 """Share of a stall's time, or of the largest count, from which on something decides about the owner."""
 CodePlace = tuple[str, ...]
 """Frames as file:line, innermost first."""
@@ -65,7 +65,7 @@ class LoopWatchdog:
         """Seconds between two beats, and between two checks."""
         for owner in OWNERS:
             LOOP_STALLS.labels(owner)  # exported from the start, as a metric without labels would be
-        self._quiet_s = 0.0 if os.environ.get(EVERY_STALL) else _QUIET_S
+        self._log_pause_s = 0.0 if os.environ.get(EVERY_STALL) else _LOG_PAUSE_S
         """Least seconds between two log lines."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop that is watched; None until `watch`."""
@@ -88,7 +88,7 @@ class LoopWatchdog:
     def _watch(self, pulse: _Pulse) -> None:
         """Check the loop until it is closed or replaced; count and report each stall when it ends."""
         stall: _Stall | None = None  # the one that goes on now
-        logged_at = -_QUIET_S
+        logged_at = -_LOG_PAUSE_S
         measured_beat = 0.0
         usage: ThreadUsage | None = None  # that of the loop's thread at `measured_beat`
         while not pulse.loop.is_closed() and pulse.loop is self._loop:
@@ -97,7 +97,7 @@ class LoopWatchdog:
             if stall is not None and last_beat > stall.began:
                 stall.end(last_beat, pulse.usage())
                 LOOP_STALLS.labels(stall.owner).observe(stall.seconds)
-                if last_beat - logged_at >= self._quiet_s:
+                if last_beat - logged_at >= self._log_pause_s:
                     logged_at = last_beat
                     stall.report()
                 stall = None
@@ -188,7 +188,7 @@ class _Stall:
         frame = frames.pop(thread, None)
         self._places[find_line_owner(frame), tuple(list_line_places(frame))] += 1
         for other in frames.values():
-            if Path(other.f_code.co_filename).name not in _WAITING:
+            if Path(other.f_code.co_filename).name not in _WAITING_FILES:
                 self._others[find_line_owner(other), tuple(list_line_places(other))] += 1
 
     def end(self, at: float, usage: ThreadUsage | None) -> None:
@@ -203,9 +203,9 @@ class _Stall:
         This is `machine` if the thread mostly waited for a CPU. If the thread computed little and other threads were
         active, the owner of their lines is blamed; otherwise the owner of the loop's own lines.
         """
-        if self.usage is not None and self.usage.queued_s > _HALF * self.seconds:
+        if self.usage is not None and self.usage.queued_s > _DECISIVE_SHARE * self.seconds:
             return "machine"
-        is_idle = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
+        is_idle = self.usage is not None and self.usage.computed_s < _DECISIVE_SHARE * self.seconds
         counts = self._others if is_idle and self._others else self._places
         by_owner = Counter[str]()
         for (owner, _), looks in counts.items():
@@ -213,7 +213,7 @@ class _Stall:
         # Threads that wait in a library's read are seen at every check, our threads only while they compute. So a lower
         # count is enough for `aligner`.
         highest = max(by_owner.values(), default=0)
-        if by_owner["aligner"] > _HALF * highest:
+        if by_owner["aligner"] > _DECISIVE_SHARE * highest:
             return "aligner"
         return max(by_owner, key=by_owner.__getitem__, default="other")
 
@@ -236,14 +236,17 @@ def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
 
 def find_line_owner(frame: FrameType | None) -> str:
     """The owner (one of `OWNERS`) of a thread's current line; for a library that of the nearest known caller."""
-    packages = (package for outer in _walk_outwards(frame) for package in _find_packages(outer))
-    return next((_PACKAGES[package] for package in packages), "other")
+    for outer in _walk_outwards(frame):
+        for folder in reversed(Path(outer.f_code.co_filename).parts[:-1]):
+            if folder in _PACKAGES:
+                return _PACKAGES[folder]
+    return "other"
 
 
 def list_line_places(frame: FrameType | None) -> list[str]:
-    """The innermost frame as file:line if it is not ours, then our `_FRAMES` innermost ones, innermost first."""
+    """The innermost frame as file:line if it is not ours, then our `_MAX_FRAMES` innermost ones, innermost first."""
     frames = list(_walk_outwards(frame))
-    ours = [place for place in map(_own_place, frames) if place is not None][:_FRAMES]
+    ours = [place for place in map(_own_place, frames) if place is not None][:_MAX_FRAMES]
     # If the innermost frame is ours, it is in the list already.
     if not frames or ours[:1] == [_own_place(frames[0])]:
         return ours
@@ -257,12 +260,6 @@ def _walk_outwards(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def _find_packages(frame: FrameType) -> list[str]:
-    """The innermost known package that contains a frame's file, as a list of at most one."""
-    folders = Path(frame.f_code.co_filename).parts[:-1]
-    return [folder for folder in reversed(folders) if folder in _PACKAGES][:1]
 
 
 def _own_place(frame: FrameType) -> str | None:

@@ -17,9 +17,9 @@ from aligner_proxy.types.requirement import MAX_FINDINGS, Finding
 from aligner_proxy.types.scores import SegmentScore
 from aligner_proxy.types.settings import Status
 
-_HALF = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """A lone surrogate: half of a pair."""
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 """Both halves, one after the other, as they stand where two pieces of a stream were put together."""
 
 
@@ -31,7 +31,7 @@ def replace_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return _HALF.sub("\ufffd", text)
+        return _LONE_SURROGATE.sub("\ufffd", text)
     return text
 
 
@@ -40,7 +40,7 @@ def join_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return _HALF.sub("\ufffd", _PAIR.sub(_join_pair, text))
+        return _LONE_SURROGATE.sub("\ufffd", _SURROGATE_PAIR.sub(_join_pair, text))
     return text
 
 

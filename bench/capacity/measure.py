@@ -13,8 +13,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from collections.abc import Sequence as Rows
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,7 @@ from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.scheduler import Job
-from aligner_proxy.engine.scheduling.sequence import Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import TokenSequence, Work
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench import upstream
@@ -61,7 +60,7 @@ class Trace:
     """The tokens of its first request."""
 
 
-def record_requests(work: Work, sequence: Sequence, trace: Trace) -> Work:
+def record_requests(work: Work, sequence: TokenSequence, trace: Trace) -> Work:
     """Run the work unchanged and record its requests in `trace`."""
     ask = next(work)
     while True:
@@ -75,12 +74,12 @@ def record_requests(work: Work, sequence: Sequence, trace: Trace) -> Work:
             return end.value
 
 
-def _common_length(one: Rows[int], other: Rows[int]) -> int:
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common prefix of two prompts."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def record_shared_prefixes(traces: Rows[Trace]) -> None:
+def record_shared_prefixes(traces: Sequence[Trace]) -> None:
     """Record for each prompt the longest prefix that it shares with another; the engine caches it within one tenant."""
     alike = sorted(traces, key=lambda trace: trace.prompt)
     longest = dict.fromkeys(range(len(alike)), 0)
@@ -98,7 +97,7 @@ def run_corrections(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[
     traces: list[Trace] = []
     for name in names:
         trace = Trace(name.startswith("bad"))
-        sequence = Sequence()
+        sequence = TokenSequence()
         work = record_requests(correct(aligner, make_request(name), sequence), sequence, trace)
         loop.add(Job(name, work, lambda _: None, sequence=sequence))
         traces.append(trace)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence as Rows
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from aligner_proxy.engine.scheduling import metrics, scheduler
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence, Work
 from aligner_proxy.types import Correction
 
 SEATS = 64
@@ -69,7 +69,7 @@ class SimulationResult:
     last: float = 0.0
 
 
-def replay_requests(asks: list[dict[str, int]], number: int, sequence: Sequence) -> Work:
+def replay_requests(asks: list[dict[str, int]], number: int, sequence: TokenSequence) -> Work:
     """Replay the same model requests with tokens of its own; only the shared prefix is equal in all prompts."""
     for ask in asks:
         sequence.crop(ask["behind"])
@@ -101,7 +101,7 @@ class SimulatedEngine:
         """Finish the current step and advance its jobs."""
         for feed in self.feeds:
             job = feed.job
-            if self.scheduler.record_feed(feed, [1] * len(feed.predicted)) and (
+            if self.scheduler.record_feed(feed, [1] * len(feed.choice_positions)) and (
                 result := job.advance(Step([], job.tokens, job.forwards))
             ):
                 self.scheduler.drop(job, result)
@@ -110,7 +110,7 @@ class SimulatedEngine:
 
 def simulate(
     measured: EngineMeasurements,
-    due: Rows[float],
+    due: Sequence[float],
     *,
     engines: int = 1,
     bad: float = 0.25,
@@ -169,7 +169,7 @@ def _admit_request(
         else:
             result.failed += 1
 
-    sequence = Sequence()
+    sequence = TokenSequence()
     job = Job(
         str(number), replay_requests(asks, number, sequence), end_request, JobClient(at + deadline_s), sequence=sequence
     )

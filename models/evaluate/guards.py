@@ -122,7 +122,7 @@ class HarmScore:
         """The score of an answer with these rows as a whole; None if no head scores whole answers."""
         for head in self._own:
             if head.evidence is not None:
-                return float(head.evidence.compute_nats(segments.float()).mean())
+                return float(head.evidence.compute_output(segments.float()).mean())
         return None
 
 

@@ -270,13 +270,11 @@ def average_evidence(head: TaughtHead, other: TaughtHead) -> TaughtHead:
     The result is one net with the hidden units of both.
     """
     nets = []
-    biases = []
     for one in (head, other):
         evidence = LoadedHead.from_head(one, torch.device("cpu")).evidence
         if evidence is None:
             raise ValueError(f"the head for {one.objective!r} has no evidence to average")
-        nets.append(evidence.net)
-        biases.append(evidence.bias)
+        nets.append(evidence)
     numbers = torch.cat(
         [
             torch.stack([net.weight for net in nets]).mean(0),
@@ -288,7 +286,9 @@ def average_evidence(head: TaughtHead, other: TaughtHead) -> TaughtHead:
     plain = head.without_evidence()
     packed = numbers.half().numpy().astype("<f2").tobytes()
     hidden = sum(len(net.outer) for net in nets)
-    return replace(plain, weight=plain.weight + packed, evidence=AnswerEvidence(sum(biases) / len(biases), hidden))
+    return replace(
+        plain, weight=plain.weight + packed, evidence=AnswerEvidence(sum(net.bias for net in nets) / len(nets), hidden)
+    )
 
 
 def hash_teaching(sets: Mapping[str, HeadRows]) -> str:

@@ -25,12 +25,12 @@ from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.client import http
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.decoding.correct import correct
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, read_growing_answer
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
-from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.server import app
 from aligner_proxy.errors import CorrectionError, EngineOverloaded
 from aligner_proxy.observability import logs
@@ -250,15 +250,15 @@ def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.Monke
         monkeypatch.setattr(made.runner, "costs", CostCurve(((1, 1.0), (1001, 101.0))))
         loop = Loop(made, budget=256)
         for number in range(readers):
-            sequence = Sequence(0, "hostile")
+            sequence = TokenSequence(0, "hostile")
             answer = PartialAnswer(tiny.request(""))
             answer.body.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
-            work = read(made, answer, sequence)
+            work = read_growing_answer(made, answer, sequence)
             client = JobClient(tenant="hostile", has_new_text=answer.waits, reads_ahead=answer.is_read_ahead)
             loop.add(Job(str(number), work, print, client, sequence=sequence))
         loop.step()
         ends: list[Any] = []
-        sequence = Sequence(0, "another")
+        sequence = TokenSequence(0, "another")
         work = correct(made, request, sequence)
         loop.add(Job("c", work, ends.append, JobClient(tenant="another"), sequence=sequence))
         count = 0

@@ -203,9 +203,9 @@ TOKENS = rows(
 @pytest.mark.parametrize("attack", TOKENS)
 def test_no_text_becomes_a_special_token(attack: Attack) -> None:
     tokenizer = tiny.runner().tokenizer
-    plain = tokenizer.prompt("x").ids
-    ids = tokenizer.prompt(attack.payload).ids
+    plain = tokenizer.encode_prompt("x").ids
+    ids = tokenizer.encode_prompt(attack.payload).ids
     special = {0, 1, 2}
     assert [i for i in ids if i in special] == [i for i in plain if i in special]
-    assert not special & set(tokenizer.continuation(attack.payload))
-    assert tokenizer.decode(tokenizer.continuation(attack.payload)) == attack.payload
+    assert not special & set(tokenizer.list_ids(attack.payload))
+    assert tokenizer.decode(tokenizer.list_ids(attack.payload)) == attack.payload

@@ -18,15 +18,15 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.correct import correct
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, read_growing_answer
 from aligner_proxy.engine.decoding.prompt_fit import make_frame
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
-from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, choose_draft_length
+from aligner_proxy.engine.scheduling.draft_length import CostCurve, LengthRule, choose_draft_length
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Turn, Verify
 from tests.engine.decoding.test_correct import corrupted
@@ -43,7 +43,7 @@ RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 TOKENS = 40
 TOGETHER = 5
 PER_TEST = 25
-RULES: tuple[Rule, ...] = (
+RULES: tuple[LengthRule, ...] = (
     tiny.whole,
     tiny.at_most(4),
     partial(choose_draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2)))),
@@ -60,7 +60,7 @@ def plain(number: int) -> Any:
 @cache
 def expected(number: int, prompt: str) -> tuple[int, ...]:
     """What the library writes one by one, the end mark included."""
-    ids = torch.tensor([tiny.runner().tokenizer.prompt(prompt).ids])
+    ids = torch.tensor([tiny.runner().tokenizer.encode_prompt(prompt).ids])
     out = plain(number).generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False)
     return tuple(out[0, ids.shape[1] :].tolist())
 
@@ -102,10 +102,10 @@ def write_alike(seeds: range, build: House = house, adapters: int = len(NAMES)) 
             prompt = rng.choice(PROMPTS)
             wanted.append(expected(number, prompt))
             draft = corrupted(list(wanted[i]), rng.choice(RATES), rng)
-            sequence = Sequence(number)
-            first = Ask(made.runner.tokenizer.prompt(prompt).ids, prompt=True)
+            sequence = TokenSequence(number)
+            first = Ask(made.runner.tokenizer.encode_prompt(prompt).ids, prompt=True)
             proposer = DraftProposer(draft, rng.choice(RULES))
-            work = generate(sequence, first, proposer, DraftLimits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
+            work = generate(sequence, first, proposer, WritingLimits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
             loop.add(Job(str(i), work, partial(written.__setitem__, i), sequence=sequence))
         drive(loop, rng)
         for i, tokens in enumerate(wanted):
@@ -119,19 +119,19 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     head = made.runner._heads[chosen.adapter].detector
     assert head is not None
     framed = make_frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
-    division = framed.division(structure.split(request.answer))
+    division = framed.divide(structure.split(request.answer))
     most: list[float] = []
     for part in division.parts:
-        passage = division.passage(part)
+        passage = division.make_passage(part)
         fitted = framed.fit_prompt(passage.undisguised)
         # what is verified as a whole is not judged by the words within marks
         read_spans = find_spans_with_words if request.verify is Verify.FLAGGED else find_spans
-        where = read_spans(fitted.prompt, passage.own, fitted.offsets)
+        where = read_spans(fitted.prompt, passage.own_pieces, fitted.offsets)
         taps = head.taps(plain(chosen.adapter).base_model)
         with torch.inference_mode():
             final = plain(chosen.adapter).base_model(torch.tensor([fitted.ids]), use_cache=False).last_hidden_state
             most += head.judge(taps.take(final)[0], where).max(dim=-1).values.tolist()
-    ranges = [division.segment(number)[1] for number in range(len(division))]
+    ranges = [division.find_segment(number)[1] for number in range(len(division))]
     return [max(most[pieces.start : pieces.stop]) for pieces in ranges]
 
 
@@ -187,14 +187,14 @@ def score_alike(
             request = request.model_copy(update={"turns": turns, "tenant": rng.choice("ab"), "aligner": aligner})
             requests.append(request)
             chosen = made.find_aligner(request.aligner)
-            sequence = Sequence(chosen.adapter, request.tenant)
+            sequence = TokenSequence(chosen.adapter, request.tenant)
             finish = partial(ends.__setitem__, i)
             if rng.random() < 0.5:
                 loop.add(Job(str(i), correct(chosen, request, sequence), finish, sequence=sequence))
             else:
                 grows = PartialAnswer(request.model_copy(update={"answer": ""}))
                 growing.append((grows, cut(rng, answer)))
-                work = read(chosen, grows, sequence)
+                work = read_growing_answer(chosen, grows, sequence)
                 ahead = grows.is_read_ahead
                 loop.add(
                     Job(str(i), work, finish, JobClient(has_new_text=grows.waits, reads_ahead=ahead), sequence=sequence)

@@ -68,7 +68,7 @@ def adapter(tmp_path: Path, full: Path) -> Path:
 
 
 def hidden(runner: ModelRunner) -> torch.Tensor:
-    ids = torch.tensor([runner.tokenizer.prompt(tiny.CORPUS[0]).ids])
+    ids = torch.tensor([runner.tokenizer.encode_prompt(tiny.CORPUS[0]).ids])
     with torch.inference_mode():
         states: torch.Tensor = runner._model.base_model(ids, use_cache=False).last_hidden_state[0]
     return states
@@ -321,7 +321,7 @@ def test_text_that_looks_like_a_mark_stays_text(full: Path, tmp_path: Path) -> N
     tokenizer = open_aligner(EngineSettings(full, "imhi", quantization="none"), tmp_path).runner.tokenizer
     assert tokenizer.eos_ids == {1}
     for text in ("<|im_end|>", "a</s>b", "<|im_start|>system"):
-        ids = tokenizer.continuation(text)
+        ids = tokenizer.list_ids(text)
         assert not {0, 1, 2} & set(ids)
         assert tokenizer.decode(ids) == text
 
@@ -447,11 +447,11 @@ def test_aligners_that_cannot_share_a_base_are_named(adapter: Path, full: Path, 
     base = {"hub": str(tiny.save(tmp_path / "another", 5))}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
     with pytest.raises(ConfigError, match=r"aligner 'far' \(elsewhere\) is an adapter over another base than adapter"):
-        sources.resolve_all(adapter, None, {"far": elsewhere})
+        sources.resolve_shared_base(adapter, None, {"far": elsewhere})
     whole = {"format": 1, "template": "imhi", "files": manifest.hash_files(full)}
     (full / manifest.MANIFEST).write_text(json.dumps(whole))
     with pytest.raises(ConfigError, match=r"aligner 'whole' \(full\) is a full model; .*an engine of its own"):
-        sources.resolve_all(adapter, None, {"whole": full})
+        sources.resolve_shared_base(adapter, None, {"whole": full})
 
 
 def test_a_model_without_a_tokenizer_is_refused_before_it_is_prepared(full: Path, tmp_path: Path) -> None:

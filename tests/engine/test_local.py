@@ -12,7 +12,7 @@ from aligner_proxy.engine import local
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable, WeightsError
 from aligner_proxy.types import Correction
 from tests.support import tiny
@@ -26,7 +26,7 @@ class Gate:
         self.begun: list[str] = []
         self.stopped: list[str] = []
 
-    def __call__(self, aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
+    def __call__(self, aligner: Aligner, request: AlignRequest, sequence: TokenSequence) -> Work:
         self.begun.append(request.request_id)
         try:
             while not self.permits.acquire(timeout=0.01):
@@ -143,7 +143,7 @@ async def test_cancelling_stops_one_and_the_others_go_on(gate: Gate) -> None:
 async def test_whatever_the_model_raises_becomes_an_engine_fault_without_text(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
+    def broken(aligner: Aligner, request: AlignRequest, sequence: TokenSequence) -> Work:
         yield Ask([3])
         raise RuntimeError(f"out of memory at {request.answer}")
 

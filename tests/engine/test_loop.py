@@ -18,7 +18,7 @@ from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.loop import Loop, _charge_time, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient
-from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction, Turn, Verify
 from tests.engine.cases import FULL
@@ -55,7 +55,7 @@ def together(made: Aligner, requests: list[AlignRequest], budget: int, most: int
     ends: dict[str, Correction | CorrectionError] = {}
     for request in requests:
         chosen = made.find_aligner(request.aligner)
-        sequence = Sequence(chosen.adapter)
+        sequence = TokenSequence(chosen.adapter)
         name = request.request_id
 
         def finish(end: Correction | CorrectionError, name: str = name) -> None:
@@ -198,7 +198,7 @@ def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPa
     )
     loop = Loop(made, budget=90)
     for i in range(5):
-        sequence = Sequence()
+        sequence = TokenSequence()
         request = asked(random.Random(i), i).model_copy(update={"aligner": "default"})
         loop.add(Job(str(i), correct(made, request, sequence), lambda _: None, sequence=sequence))
     for _ in range(30):

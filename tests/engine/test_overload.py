@@ -13,7 +13,7 @@ from aligner_proxy.engine.scheduling import metrics, scheduler
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineOverloaded
 from aligner_proxy.types import Correction
 
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def correction(rng: random.Random, sequence: Sequence) -> Work:
+def correction(rng: random.Random, sequence: TokenSequence) -> Work:
     """Reads a prompt; six in ten are then written to, with drafts of which half is accepted."""
     yield Ask([rng.randrange(9999) for _ in range(PROMPT)], prompt=True)
     for _ in range(rng.randrange(7, 20) if rng.random() < 0.6 else 0):
@@ -73,7 +73,7 @@ class Machine:
 
     def come(self, at: float) -> None:
         """One request."""
-        sequence = Sequence()
+        sequence = TokenSequence()
         work = correction(self.rng, sequence)
         job = Job(str(next(self.names)), work, self.ended, JobClient(at + DEADLINE_S), sequence=sequence)
         assert job.advance() is None
@@ -89,7 +89,7 @@ class Machine:
         """One forward."""
         self.clock.now += CURVE.estimate_cost(sum(feed.stop - feed.start for feed in feeds))
         for feed in feeds:
-            if self.scheduler.record_feed(feed, [1] * len(feed.predicted)):
+            if self.scheduler.record_feed(feed, [1] * len(feed.choice_positions)):
                 result = feed.job.advance(Step([], [1], 1))
                 if result is not None:
                     self.scheduler.drop(feed.job, result)
@@ -121,24 +121,24 @@ def test_time_is_not_spent_on_what_comes_too_late(clock: Clock) -> None:
 
 def test_one_that_is_alone_begins_whatever_others_took(clock: Clock) -> None:
     machine = Machine(clock, 1)
-    machine.scheduler.pace.stay_s = 100.0
+    machine.scheduler.service_time.stay_s = 100.0
     machine.play(20.0)
     assert machine.done() == len(machine.ends) > 3
-    assert machine.scheduler.pace.stay_s < 100.0
+    assert machine.scheduler.service_time.stay_s < 100.0
 
 
 def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clock: Clock) -> None:
     machine = Machine(clock, 0)
-    sequence = Sequence()
+    sequence = TokenSequence()
     ends = []
     job = Job("read along", correction(machine.rng, sequence), ends.append, sequence=sequence)
     job.phases.unwanted, job.client.is_abandoned = True, lambda: clock.now > 60
     job.advance()
     machine.scheduler.add(job)
     (feed,) = machine.scheduler.schedule(clock.now)
-    machine.scheduler.record_feed(feed, [1] * len(feed.predicted))
+    machine.scheduler.record_feed(feed, [1] * len(feed.choice_positions))
     clock.now = 61.0
     machine.scheduler.schedule(clock.now)
     assert len(ends) == 1
-    assert machine.scheduler.pace.stay_s == 0.0
+    assert machine.scheduler.service_time.stay_s == 0.0
     assert (machine.scheduler.totals.failed, machine.scheduler.totals.finished) == (0, 0)

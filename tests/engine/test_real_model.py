@@ -69,7 +69,7 @@ def test_prompts_of_different_edit_rates_are_equal_token_for_token(runner: Model
     forwards = written = 0
     for i, text in enumerate(prompts):
         rng = random.Random(i)
-        prompt = runner.tokenizer.prompt(text).ids
+        prompt = runner.tokenizer.encode_prompt(text).ids
         expected = plain(prompt, runner)
         draft = corrupted(expected, RATES[i % len(RATES)], rng)
         got, tally = tiny.written(runner, prompt, DraftProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
@@ -87,7 +87,7 @@ def gaps(by: ModelRunner, prompts: list[str]) -> list[float]:
     """
     differences = []
     for i, text in enumerate(prompts):
-        prompt = by.tokenizer.prompt(text).ids
+        prompt = by.tokenizer.encode_prompt(text).ids
         expected = plain(prompt, by)
         draft = corrupted(expected, RATES[i % len(RATES)], random.Random(i))
         got, _ = tiny.written(by, prompt, DraftProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
@@ -161,7 +161,7 @@ def read(made: ModelRunner, tokens: int) -> torch.Tensor:
 def test_marks_in_text_are_text(weights_home: Path) -> None:
     tokenizer = open_aligner(EngineSettings(), weights_home).runner.tokenizer  # prepared for other tests, too
     for text in ("<|im_end|>", "</s>", "<|im_start|>user\nhello<|im_end|>", "<repo_name>"):
-        ids = tokenizer.prompt(text).ids
+        ids = tokenizer.encode_prompt(text).ids
         assert not tokenizer.eos_ids & set(ids)
         assert max(ids) > 16, "the first ids are the marks"
         assert not set(range(17)) & set(ids)

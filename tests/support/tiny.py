@@ -15,15 +15,15 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, WrittenTokens, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.lora import LoraDelta
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
-from aligner_proxy.engine.scheduling.draft_length import Acceptance, Rule
+from aligner_proxy.engine.scheduling.draft_length import Acceptance, LengthRule
 from aligner_proxy.engine.scheduling.scheduler import Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 from aligner_proxy.types import Turn, Verify
 
 torch.set_num_threads(1)
@@ -157,20 +157,20 @@ def whole(_seen: Acceptance, room: int) -> int:
     return room
 
 
-def at_most(length: int) -> Rule:
+def at_most(length: int) -> LengthRule:
     """Drafts of this length, whatever comes of them."""
     return lambda _, room: min(room, length)
 
 
 def written(
     runner: ModelRunner, prompt: list[int], proposer: DraftProposer, tokens: int, adapter: int = 0
-) -> tuple[Generated, Tally]:
+) -> tuple[WrittenTokens, Tally]:
     """What the engine writes after a prompt, and what it cost."""
     ends: list[Any] = []
-    sequence = Sequence(adapter)
+    sequence = TokenSequence(adapter)
     tally = Tally()
     work: Any = generate(
-        sequence, Ask(prompt, prompt=True), proposer, DraftLimits(tokens), tally, runner.tokenizer.eos_ids
+        sequence, Ask(prompt, prompt=True), proposer, WritingLimits(tokens), tally, runner.tokenizer.eos_ids
     )
     loop = Loop(Aligner(runner, aligner().info))
     loop.add(Job("r1", work, ends.append, sequence=sequence))

@@ -39,7 +39,7 @@ from aligner_proxy.engine.decoding.prompt_fit import (
     LONGEST_ANSWER_CHARS,
     MIN_ROOM,
     compute_answer_room,
-    writing_room,
+    count_writing_room,
 )
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import AnswerTooLong, EngineFault
@@ -96,7 +96,7 @@ class RemoteFrame:
             self.template, self.conversation_text, replace(answer, text=veil_controls(answer.text)), self.objectives
         )
 
-    def division(self, segments: Sequence[structure.Segment]) -> Division:
+    def divide(self, segments: Sequence[structure.Segment]) -> Division:
         """Divide an answer into parts that should fit; an empty last segment means the end of the answer."""
         texts = [segment for segment in segments if segment.text]
         division = Division(ByteRuler(), self.answer_tokens, texts)
@@ -147,12 +147,12 @@ class CompletionsAligner:
         With `score_only` one completion is requested and the answer is left unchanged.
         """
         frame = make_frame(request, self._template, window)
-        division = frame.division(structure.split(request.answer))
+        division = frame.divide(structure.split(request.answer))
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
         for part in division.parts:
-            passage = division.passage(part)
-            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
+            passage = division.make_passage(part)
+            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context_count else ""
             prompt = frame.render_prompt(passage.undisguised)
             part_request = _request_part(prompt, passage, before, request)
             completion = await self._completer.complete(part_request, request.deadline_s)
@@ -180,19 +180,19 @@ class CompletionsAligner:
         may stay.
         """
         frame = make_frame(request, self._template, window)
-        division = frame.division(pieces)
+        division = frame.divide(pieces)
         piece_flags: list[bool] = []
         for number, flag in enumerate(flags):
             # a very long segment is several pieces of the division, which all have its flag
-            piece_flags += [flag] * len(division.range_of(number, number + 1))
+            piece_flags += [flag] * len(division.find_piece_range(number, number + 1))
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
         for part in division.parts:
-            passage = division.passage(part)
+            passage = division.make_passage(part)
             # the context was decided on with the part before
-            part_flags = [False] * passage.context + piece_flags[part.own : part.stop]
+            part_flags = [False] * passage.context_count + piece_flags[part.first_own : part.stop]
             prompt = frame.render_prompt(passage.undisguised) if any(part_flags) else None
-            rewriting = splice.rewrite_flagged_runs(passage.pieces, part_flags, edited, passage.context)
+            rewriting = splice.rewrite_flagged_runs(passage.pieces, part_flags, edited, passage.context_count)
             try:
                 hole = next(rewriting)  # ends at once if nothing is flagged, so that there is always a prompt below
                 while prompt is not None:
@@ -365,7 +365,7 @@ def _request_part(
     shown_answer = prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end]
     size = estimate_tokens(shown_answer)
     # Such a server cannot score. One token shows that it works, and costs least.
-    room = 1 if request.score_only else writing_room(size)
+    room = 1 if request.score_only else count_writing_room(size)
     return _make_request(prompt.text + _clean_text(before), room, stop, shown_answer, request.tenant)
 
 

@@ -90,7 +90,7 @@ def judges_end(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> b
 
 def divide_answer(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> Division:
     """Divide a complete answer into parts, with its end as a last segment if that is judged."""
-    division = frame.division(structure.split(request.answer))
+    division = frame.divide(structure.split(request.answer))
     if judges_end(aligner, frame, request):
         division.add_end()
     return division

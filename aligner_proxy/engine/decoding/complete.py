@@ -10,10 +10,10 @@ from collections.abc import Generator
 
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import CHARS_PER_TOKEN
+from aligner_proxy.engine.decoding.parts import CHARS_PER_TOKEN
 from aligner_proxy.engine.decoding.proposer import DraftProposer
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
+from aligner_proxy.engine.decoding.speculative import Tally, WritingLimits, generate
+from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence
 from aligner_proxy.errors import AnswerTooLong
 
 
@@ -22,7 +22,7 @@ def choose_aligner(aligner: Aligner, model: str | None) -> Aligner:
     return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.find_aligner(model or "")
 
 
-def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -> Generator[Ask, Step, Completion]:
+def complete(aligner: Aligner, request: CompletionRequest, sequence: TokenSequence) -> Generator[Ask, Step, Completion]:
     """Complete one prompt: a generator of asks that returns the `Completion`.
 
     Raises `AnswerTooLong` if the prompt and `max_tokens` together exceed the window.
@@ -34,18 +34,18 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
             raise AnswerTooLong(
                 f"a {name} of {len(text)} characters cannot fit the window of {aligner.info.window} tokens"
             )
-    prompt = tokenizer.prompt(request.prompt).ids
+    prompt = tokenizer.encode_prompt(request.prompt).ids
     if not prompt or len(prompt) + request.max_tokens > aligner.info.window:
         raise AnswerTooLong(
             f"a prompt of {len(prompt)} tokens and {request.max_tokens} to write do not fit the window of "
             f"{aligner.info.window}; a prompt has at least one"
         )
     # the end mark, too: the completion is expected to end where the prediction does
-    draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
+    draft = [*tokenizer.list_ids(expected), tokenizer.eos] if expected else []
     proposer = DraftProposer(draft, aligner.runner.choose_draft_length)
     tally = Tally()
     stop = tuple(text for text in request.stop if text)
-    limits = DraftLimits(
+    limits = WritingLimits(
         request.max_tokens, is_done=lambda ids: bool(stop) and _find_stop(tokenizer.decode(ids), stop) is not None
     )
     generated = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)

@@ -20,11 +20,11 @@ CUT = " [...] "
 """Mark in place of text that was left out."""
 _TURN_TOKENS = 8
 """Approximate tokens that a template adds around a turn."""
-_MIN_TOKENS = 24
+_LEAST_TURN_TOKENS = 24
 """A turn is left out if fewer tokens than this would remain for it."""
-_CHARS_PER_TOKEN = 8
+_CHARS_READ_PER_TOKEN = 8
 """Characters to look at per available token, half of them at either end of the text; prose has four to five."""
-_DISGUISED = 2
+_DISGUISE_FACTOR = 2
 """How many times as many characters are undisguised, because disguised text may become shorter without its
 disguises."""
 _LONG_TURNS = 4
@@ -33,11 +33,11 @@ _PLAIN_CHARS = 1_000
 """A conversation of at most this size (counted in bytes), and a text of at most this length, are read unchanged."""
 _WORD = re.compile(r"\S+\s*|\s+")
 """A word with the white space after it, or white space at the beginning."""
-_OTHER = re.compile(rb"[^\0]")
+_NONZERO_BYTE = re.compile(rb"[^\0]")
 """A byte other than zero."""
 _COPIES_READ = 2
 """Copies of a repeated unit that are read."""
-_WIDTH = array("I").itemsize
+_ITEM_BYTES = array("I").itemsize
 """Bytes per item, a letter or the number of a word."""
 
 
@@ -87,22 +87,22 @@ def cut_turns(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...
     last_turns: list[Turn] = []
     remaining_tokens = room
     # characters that may still be undisguised: as many as `_LONG_TURNS` long turns have
-    chars_left = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
+    chars_left = room * _CHARS_READ_PER_TOKEN * _DISGUISE_FACTOR * _LONG_TURNS
     for turn in reversed(spoken):
         remaining_tokens -= _TURN_TOKENS
         # the latest turn is read however small the room is
-        if remaining_tokens < min(_MIN_TOKENS, room - _TURN_TOKENS) or chars_left <= 0:
+        if remaining_tokens < min(_LEAST_TURN_TOKENS, room - _TURN_TOKENS) or chars_left <= 0:
             break
         content, size = shorten_text(turn.content, ruler, remaining_tokens)
         last_turns.append(replace(turn, content=content))
         remaining_tokens -= size
-        chars_left -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
+        chars_left -= min(len(turn.content), room * _CHARS_READ_PER_TOKEN * _DISGUISE_FACTOR)
     return tuple(reversed(last_turns))
 
 
 def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     """The text cut to `room` tokens, and its token count; a longer text is reduced to its beginning and end."""
-    ends = _undisguise_ends(text, room * _CHARS_PER_TOKEN)
+    ends = _undisguise_ends(text, room * _CHARS_READ_PER_TOKEN)
     plain = CUT.join(collapse_repeats(end) for end in ends)
     size = ruler.count(plain)
     if size <= room:
@@ -117,7 +117,7 @@ def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
 def _undisguise_ends(text: str, limit: int) -> tuple[str, ...]:
     """The undisguised text as one item, or its beginning and end as two if it is longer than `limit` characters."""
     half = limit // 2
-    reach = half * _DISGUISED
+    reach = half * _DISGUISE_FACTOR
     if len(text) > 2 * reach:
         return undisguise(text[:reach]).text[:half], undisguise(text[-reach:]).text[-half:]
     undisguised = undisguise(text).text
@@ -164,12 +164,12 @@ def _find_repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, in
     become zeros. Of "xabababy", shifted by 2, four letters agree: (1, 7, 2).
     """
     result: list[tuple[int, int, int]] = []
-    count = len(items) // _WIDTH
+    count = len(items) // _ITEM_BYTES
     for unit in range(1, min(kind.longest, count // kind.copies) + 1):
         # shifted by one unit, n copies agree over n - 1 of them
         least = max(kind.copies * unit, kind.items) - unit
-        shifted = items[unit * _WIDTH :]
-        unshifted = items[: -unit * _WIDTH]
+        shifted = items[unit * _ITEM_BYTES :]
+        unshifted = items[: -unit * _ITEM_BYTES]
         differences = (int.from_bytes(shifted) ^ int.from_bytes(unshifted)).to_bytes(len(unshifted))
         for start, stop in _find_equal_runs(differences, least):
             result.append((start, stop + unit, unit))
@@ -178,14 +178,14 @@ def _find_repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, in
 
 def _find_equal_runs(differences: bytes, least: int) -> Iterator[tuple[int, int]]:
     """The (start, stop) of runs of at least `least` equal items, which are zeros in `differences`."""
-    zeros = bytes(least * _WIDTH)
+    zeros = bytes(least * _ITEM_BYTES)
     position = differences.find(zeros)
     while position >= 0:
-        other = _OTHER.search(differences, position + len(zeros))
+        other = _NONZERO_BYTE.search(differences, position + len(zeros))
         end = other.start() if other else len(differences)
         # rounded up, and `stop` down, to whole items: zeros may begin or end within one
-        start = -(-position // _WIDTH)
-        stop = end // _WIDTH
+        start = -(-position // _ITEM_BYTES)
+        stop = end // _ITEM_BYTES
         if stop - start >= least:
             yield start, stop
         position = differences.find(zeros, end)

@@ -17,13 +17,12 @@ from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.parts import AnswerPassage, PartRange
 from aligner_proxy.engine.decoding.piece_scorer import PieceScorer, PromptedPassage
-from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, writing_room
+from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, count_writing_room
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching, find_trusted_ranges
-from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, generate
+from aligner_proxy.engine.decoding.speculative import WritingLimits, WrittenTokens, generate
 from aligner_proxy.engine.decoding.verdicts import ScoredPieces
 from aligner_proxy.engine.model.detector import find_spans_with_words
-from aligner_proxy.engine.scheduling import sequence as sequences
-from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, TokenSequence, Work
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import structure
 from aligner_proxy.text.code_comments import Place
@@ -41,7 +40,7 @@ _END_ROOM = 96
 def correct(
     aligner: Aligner,
     request: AlignRequest,
-    sequence: sequences.Sequence,
+    sequence: TokenSequence,
     known_pieces: ScoredPieces | None = None,
 ) -> Work:
     """Correct one answer: a generator of asks that returns the `Correction`. Raises `AnswerTooLong`.
@@ -91,16 +90,16 @@ class AnswerEditor(PieceScorer):
 
         At the end of the answer, the replacement is the missing text, including the white space before it: " Thanks!".
         """
-        flagged_pieces = self._division.range_of(span.first, span.stop)
+        flagged_pieces = self._division.find_piece_range(span.first, span.stop)
         if not flagged_pieces:
             raise EngineFault("there are no such segments in the answer")
         # the prompt also shows the segment after the run, at which writing is to stop
-        prompt_stop = self._division.range_of(span.stop, span.stop + 1).stop
+        prompt_stop = self._division.find_piece_range(span.stop, span.stop + 1).stop
         gap = self._division.pieces[flagged_pieces.start - 1].gap if span.before else ""
         edited = [(span.before, gap)] if span.before else []
         for part in self._division.parts:
             # the pieces of the span in this part; context pieces belong to the part before
-            run = range(max(part.own, flagged_pieces.start), min(part.stop, flagged_pieces.stop))
+            run = range(max(part.first_own, flagged_pieces.start), min(part.stop, flagged_pieces.stop))
             if run:
                 yield from self._replace_run(part, run, prompt_stop, edited, span.objective)
         # without `span.before`, which the caller has
@@ -120,7 +119,7 @@ class AnswerEditor(PieceScorer):
         the answer, `missing_objective` is the index of the objective that misses text there.
         """
         shown_stop = max(run.stop, min(part.stop, prompt_stop))
-        passage = self._prompt_passage(PartRange(part.first, part.own, shown_stop))
+        passage = self._prompt_passage(PartRange(part.first, part.first_own, shown_stop))
         flags = [number in run for number in range(part.first, shown_stop)]
         # the run's indices among the pieces of the passage
         first = run.start - part.first
@@ -138,7 +137,7 @@ class AnswerEditor(PieceScorer):
         scores: list[Score] = []
         for part in self._division.parts:
             passage = self._prompt_passage(part)
-            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
+            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context_count else ""
             text, part_scores = yield from self._verify_part(passage, before)
             scores += part_scores
             edited.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
@@ -155,9 +154,9 @@ class AnswerEditor(PieceScorer):
         start = passage.start
         prompt = passage.fitted.prompt
         own_text = prompt.text[prompt.offset_in_prompt(start) : prompt.end]
-        gap = self._division.pieces[passage.part.own - 1].gap if before else ""
+        gap = self._division.pieces[passage.part.first_own - 1].gap if before else ""
         # the draft: the part's original text, which the model is expected to copy, and the end mark
-        pieces = tokenizer.pieces(gap + own_text)
+        pieces = tokenizer.encode_text(gap + own_text)
         lookup = [*pieces.ids, tokenizer.eos]
         scores: list[Score] = []
         unflagged = tuple[range, ...]()
@@ -166,15 +165,15 @@ class AnswerEditor(PieceScorer):
             scores = yield from self._prefill(passage)
             shift = len(gap) - passage.undisguised.place_in_undisguised(start)
             placed_pieces = [
-                structure.shift_segment(piece, shift) for piece in passage.undisguised.segments(passage.own)
+                structure.shift_segment(piece, shift) for piece in passage.undisguised.segments(passage.own_pieces)
             ]
             unflagged = find_trusted_ranges(placed_pieces, [self.is_flagged(score) for score in scores], pieces.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
-        spans = passage.find_spans(passage.own) if self.can_score and not scores else None
+        spans = passage.find_spans(passage.own_pieces) if self.can_score and not scores else None
         proposer = DraftProposer(lookup, self._runner.choose_draft_length, trusted=unflagged)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.undisguise_for_prompt(before))]
-        room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
-        limits = DraftLimits(room, caution=self._request.caution)
+        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(before))]
+        room = min(passage.fitted.room, count_writing_room(len(lookup)), self._count_tokens_left(context))
+        limits = WritingLimits(room, caution=self._request.caution)
         generated = yield from self._write(passage, context, proposer, limits, spans)
         self.evidence += generated.evidence
         text = restore_disguises(prompt.restore(tokenizer.decode(generated.ids)), passage.text[start:])
@@ -189,16 +188,16 @@ class AnswerEditor(PieceScorer):
             # nothing to rewrite here, so not even a prompt is needed
             if known_scores is not None and not any(map(self.is_flagged, known_scores)):
                 scores += known_scores
-                edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
+                edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.first_own : part.stop]]
                 continue
             passage = self._prompt_passage(part)
             if known_scores is None:
                 known_scores = yield from self._judge_part(passage, scores)
             scores += known_scores
             # context pieces were edited in the part before, so they count as kept here
-            flags = [False] * passage.context + [self.is_flagged(score) for score in scores[part.own :]]
+            flags = [False] * passage.context_count + [self.is_flagged(score) for score in scores[part.first_own :]]
             # yields each hole, takes its text, and adds the pieces of the part to `edited`
-            rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context)
+            rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context_count)
             try:
                 hole = next(rewriting)
                 while True:
@@ -304,8 +303,8 @@ class AnswerEditor(PieceScorer):
             return splice.cut_before_resumption(restore(tokenizer.decode(ids)), hole.keys) is not None
 
         proposer, room = self._make_hole_proposer(hole)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.undisguise_for_prompt(hole.before))]
-        limits = DraftLimits(min(room, self._count_tokens_left(context)), is_done=reaches_resumption)
+        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(hole.before))]
+        limits = WritingLimits(min(room, self._count_tokens_left(context)), is_done=reaches_resumption)
         generated = yield from self._write(passage, context, proposer, limits)
         text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
         if text and self.can_score:
@@ -351,15 +350,11 @@ class AnswerEditor(PieceScorer):
         tokenizer = self._runner.tokenizer
         lead = hole.lead
         is_end = not hole.run.segments[-1].text
-        run_ids = tokenizer.continuation(prompts.undisguise_for_prompt(lead + hole.run.text.lstrip()))
-        next_ids = (
-            tokenizer.continuation(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
-        )
+        run_ids = tokenizer.list_ids(prompts.undisguise_for_prompt(lead + hole.run.text.lstrip()))
+        next_ids = tokenizer.list_ids(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
         # 1.5 times the flagged run and a reserve, see `_SPAN_ROOM`
         room = len(run_ids) + len(run_ids) // 2 + (_END_ROOM if is_end else _SPAN_ROOM)
-        objective_ids = (
-            tokenizer.continuation(" " + prompts.join_objectives(self._request.objectives)) if is_end else []
-        )
+        objective_ids = tokenizer.list_ids(" " + prompts.join_objectives(self._request.objectives)) if is_end else []
         lookup = [*objective_ids, *run_ids, *next_ids]
         # drafting starts after the span, as if it were removed
         start = len(objective_ids) + len(run_ids)
@@ -370,9 +365,9 @@ class AnswerEditor(PieceScorer):
         passage: PromptedPassage,
         context: list[int],
         proposer: DraftProposer,
-        limits: DraftLimits,
+        limits: WritingLimits,
         spans: Spans | None = None,
-    ) -> Generator[Ask, Step, Generated]:
+    ) -> Generator[Ask, Step, WrittenTokens]:
         """Return the generator that writes after the tokens `context`; tokens that the sequence holds are not fed.
 
         The first step also scores the `spans`, if there are any.

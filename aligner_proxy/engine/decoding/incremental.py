@@ -23,9 +23,9 @@ from aligner_proxy.engine.decoding.correct import AnswerEditor, correct
 from aligner_proxy.engine.decoding.parts import PartRange, join_pieces
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
+from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.model.detector import find_spans_with_words
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Step, TokenSequence, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.disguises import join_undisguised, undisguise
 from aligner_proxy.text.splitter import Splitter
@@ -37,7 +37,7 @@ ENOUGH_CHARS = 96
 ALONE_CHARS = 32
 """New characters that justify a pass if the engine has no other request; reading so often leaves less for the end."""
 
-_CHARS_PER_TOKEN = 4
+_ESTIMATED_CHARS_PER_TOKEN = 4
 """Estimated characters per token, to leave out a tail that would not fit without tokenising it."""
 
 
@@ -73,7 +73,7 @@ class AnswerBody:
         self.segments += self._splitter.feed(more)
         self.finished = len(self.segments)
 
-    def take(self) -> str:
+    def take_text(self) -> str:
         """Return the text so far, and note that it and its finished segments were read."""
         # The order matters, because another thread appends: finished segments must be part of the text read here.
         self.segments_read = self.finished
@@ -123,16 +123,16 @@ class PartialAnswer:
         return has_awaited_segment or reads_on
 
 
-def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
+def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> Work:
     """Read an answer as it grows; when it is complete, correct `answer.request` and return the `Correction`."""
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
-        text = answer.body.take()
+        text = answer.body.take_text()
         if answer.replacing:
-            yield from reader.replace(answer.replacing.popleft())
+            yield from reader.write_replacement(answer.replacing.popleft())
         elif answer.text_ended:
             yield from reader.judge_all()
-        elif text.strip() and (yield from reader.read_on(text)):
+        elif text.strip() and (yield from reader.read_new_text(text)):
             continue
         # an `Ask` without ids waits for more text
         if not answer.waits():
@@ -143,14 +143,14 @@ def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
 class AnswerReader:
     """Reads an answer that is still being written, part by part, without reading text of a part twice."""
 
-    def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> None:
+    def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> None:
         self._aligner = aligner
         self._answer = answer
         self._sequence = sequence
         self._first_request = answer.request
         """The request at the beginning; `answer.request` is replaced when the answer is complete."""
         self._frame = build_frame(aligner, answer.request.model_copy(update={"answer": ""}))
-        self._division = self._frame.division()
+        self._division = self._frame.divide()
         self._scored_pieces = ScoredPieces()
         """The first pieces, as far as they were read."""
         self._part = 0
@@ -177,12 +177,12 @@ class AnswerReader:
         question_fits = _scored_fields(request) == _scored_fields(self._first_request)
         return self._scored_pieces if answer_fits and question_fits else None
 
-    def read_on(self, text: str) -> Generator[Ask, Step, bool]:
+    def read_new_text(self, text: str) -> Generator[Ask, Step, bool]:
         """Feed the new text of one part, as far as it cannot change any more; `text` is the answer so far.
 
         Returns whether another part is left to read.
         """
-        self._take_in(self._answer.body.segments_read)
+        self._divide_segments(self._answer.body.segments_read)
         parts = self._division.parts
         part = parts[self._part]
         # only the last part can get more text; an earlier one is read to its end and left
@@ -194,11 +194,11 @@ class AnswerReader:
             self._prompt = None
         return not grows
 
-    def replace(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
+    def write_replacement(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
         """Write the replacement for a flagged range and resolve `pending.done`; an error ends the reading."""
-        self._take_in(self._answer.body.finished)
+        self._divide_segments(self._answer.body.finished)
         if self._answer.text_ended:
-            self._take_in_rest()
+            self._divide_rest()
         before_s = self._sequence.spent_s
         editor = self._editor()
         text = yield from editor.replace_span(pending.span)
@@ -211,11 +211,11 @@ class AnswerReader:
         """Judge all of an answer that has ended, including its end if that is judged, and set its verdicts."""
         answer = self._answer
         if answer.body.text.strip():
-            self._take_in_rest()
+            self._divide_rest()
             editor = self._editor()
             scores = (yield from editor.score_pieces()) if editor.can_score else []
             self._scored_pieces = ScoredPieces(scores, editor.evidence)
-            answer.verdicts = verdicts(self._division, self._scored_pieces, answer.request.caution)
+            answer.verdicts = make_verdicts(self._division, self._scored_pieces, answer.request.caution)
         answer.all_judged = True
         answer.changed()
 
@@ -224,16 +224,16 @@ class AnswerReader:
         request = self._answer.request
         return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scored_pieces)
 
-    def _take_in(self, finished: int) -> None:
+    def _divide_segments(self, finished: int) -> None:
         """Add the segments up to number `finished` to the division."""
         for segment in self._answer.body.segments[len(self._division) : finished]:
             self._division.add(segment)
 
-    def _take_in_rest(self) -> None:
+    def _divide_rest(self) -> None:
         """Add all remaining segments of an answer that has ended to the division."""
         if self._division_complete:
             return
-        self._take_in(len(self._answer.body.segments))
+        self._divide_segments(len(self._answer.body.segments))
         for segment in self._answer.body.end():
             self._division.add(segment)
         if judges_end(self._aligner, self._frame, self._first_request):
@@ -244,7 +244,7 @@ class AnswerReader:
         """The text after the last finished piece, or "" if it probably does not fit the last part."""
         pieces = self._division.pieces
         tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
-        return tail if len(tail) <= self._division.room_left * _CHARS_PER_TOKEN else ""
+        return tail if len(tail) <= self._division.room_left * _ESTIMATED_CHARS_PER_TOKEN else ""
 
     def _read_part(self, part: PartRange, tail: str) -> Generator[Ask, Step, None]:
         """Feed new text of a part and score its new pieces; `tail` is the unfinished text after its last piece."""
@@ -293,13 +293,15 @@ class AnswerReader:
         scores += step.scores
         self._scored_pieces.evidence.extend(step.evidence)
         # the first own piece: the piece before it was scored in the previous part
-        if first_new == part.own:
+        if first_new == part.first_own:
             self._last_was_flagged = first_new > 0 and editor.is_flagged(scores[first_new - 1])
         self._last_was_flagged = yield from editor.judge_followers(
-            part, scores, first_new, is_behind=self._last_was_flagged
+            part, scores, first_new, follows_flagged=self._last_was_flagged
         )
         answer = self._answer
-        answer.verdicts += verdicts(self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts))
+        answer.verdicts += make_verdicts(
+            self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts)
+        )
         answer.changed()
 
     def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
@@ -322,7 +324,7 @@ class AnswerReader:
         if not self._scores_growing or not pieces:
             return None
         # context pieces were scored in the part before
-        first = max(part.own, len(self._scored_pieces.scores)) - part.first
+        first = max(part.first_own, len(self._scored_pieces.scores)) - part.first
         placed = _place_pieces(pieces, first)
         return find_spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
 
@@ -343,4 +345,4 @@ def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:
     A segment's last token may reach into the white space after it.
     """
     inside = tuple(takewhile(lambda segment: segment.stop <= token_count, spans.segments)) if spans else ()
-    return Spans(spans.objectives, inside, inner=spans.inner[: len(inside)]) if spans and inside else None
+    return Spans(spans.objectives, inside, inner_words=spans.inner_words[: len(inside)]) if spans and inside else None

@@ -18,21 +18,21 @@ from aligner_proxy.text.structure import Segment
 
 _OVERLAP = 0.2
 """Share of a part's token limit that may repeat the end of the previous part."""
-_CHARS_PER_TOKEN = 24
-"""Upper bound on the average characters per token of the tokenizers known to us."""
+CHARS_PER_TOKEN = 24
+"""Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
 _LONGEST_GAP = 64
 """Most characters of white space between two pieces of one part; after a longer gap a new part begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartRange:
-    """Pieces `first` to `stop` (excluded) of an answer; those before `own` are context from the previous part.
+    """Pieces `first` to `stop` (excluded) of an answer; those before `first_own` are context from the previous part.
 
     Example: `PartRange(3, 5, 9)` shows pieces 3 to 8, of which 3 and 4 were judged in the previous part.
     """
 
     first: int
-    own: int
+    first_own: int
     stop: int
 
 
@@ -46,19 +46,19 @@ class AnswerPassage:
     undisguised: UndisguisedText
 
     @property
-    def context(self) -> int:
+    def context_count(self) -> int:
         """How many of its pieces are context from the previous part."""
-        return self.part.own - self.part.first
+        return self.part.first_own - self.part.first
 
     @property
-    def own(self) -> tuple[Segment, ...]:
+    def own_pieces(self) -> tuple[Segment, ...]:
         """The pieces that are judged and edited in this part."""
-        return self.pieces[self.context :]
+        return self.pieces[self.context_count :]
 
     @property
     def start(self) -> int:
         """Index in `text` where its own pieces begin."""
-        return self.own[0].start if self.context else 0
+        return self.own_pieces[0].start if self.context_count else 0
 
     def trim_edited(self, edited: str, end: int) -> str:
         """The end of the edited answer, about as long as the original text of this part before `end`."""
@@ -140,11 +140,11 @@ class Division:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def range_of(self, first: int, stop: int) -> range:
+    def find_piece_range(self, first: int, stop: int) -> range:
         """Indices of the pieces of segments `first` to `stop`, `stop` excluded."""
         return range(self._first_piece(first), self._first_piece(stop))
 
-    def passage(self, part: PartRange) -> AnswerPassage:
+    def make_passage(self, part: PartRange) -> AnswerPassage:
         """A part with its text; the positions of its pieces count from the beginning of the part."""
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
@@ -164,9 +164,9 @@ class Division:
         )
         return whole.cut(0, len(text))
 
-    def segment(self, number: int) -> tuple[str, range]:
+    def find_segment(self, number: int) -> tuple[str, range]:
         """The text of a segment and the indices of its pieces."""
-        return self._texts[number], self.range_of(number, number + 1)
+        return self._texts[number], self.find_piece_range(number, number + 1)
 
     def _first_piece(self, segment: int) -> int:
         """Index of the first piece of segment number `segment`; after the last segment, the number of pieces."""
@@ -202,7 +202,7 @@ class Division:
         limit = max(1, self._room - self._overlap)
         start = position = 0
         while position < len(undisguised.text):
-            rest = undisguised.text[position : position + limit * _CHARS_PER_TOKEN]
+            rest = undisguised.text[position : position + limit * CHARS_PER_TOKEN]
             # at least one character, so that the loop ends
             text = self._ruler.first(rest, limit) or rest[:1]
             is_last = position + len(text) == len(undisguised.text)

@@ -15,11 +15,10 @@ from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRan
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame
 from aligner_proxy.engine.decoding.proposer import count_matching
 from aligner_proxy.engine.decoding.speculative import Tally
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
+from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.model.taught import TaughtColumns
-from aligner_proxy.engine.scheduling import sequence as sequences
-from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spans, Step
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spans, Step, TokenSequence
 from aligner_proxy.text import structure
 from aligner_proxy.text.judged_words import judged_words, marked_words, sentence_of, without_last_marks
 from aligner_proxy.text.structure import Segment
@@ -57,7 +56,7 @@ class PieceScorer:
         frame: PromptFrame,
         division: Division,
         request: AlignRequest,
-        sequence: sequences.Sequence,
+        sequence: TokenSequence,
         known_pieces: ScoredPieces | None = None,
     ) -> None:
         self._aligner = aligner
@@ -81,12 +80,12 @@ class PieceScorer:
         rows: list[SegmentRow] = []
         for part in self._division.parts:
             passage = self._prompt_passage(part)
-            rows += (yield from self._read(passage.fitted, passage.find_spans(passage.own), rows=True)).rows
+            rows += (yield from self._read(passage.fitted, passage.find_spans(passage.own_pieces), rows=True)).rows
         return rows
 
     def _prompt_passage(self, part: PartRange) -> PromptedPassage:
         """A part of the answer with its prompt; adds the prompt's tokens to `prompt_tokens`."""
-        passage = self._division.passage(part)
+        passage = self._division.make_passage(part)
         fitted = self._frame.fit_prompt(passage.undisguised)
         self.prompt_tokens += len(fitted.ids)
         return PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
@@ -105,12 +104,12 @@ class PieceScorer:
         """
         if not self.can_score:
             return (yield from self._prefill(passage))
-        step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own)
+        step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own_pieces)
         self.evidence += step.evidence
         scores = [*before, *step.scores]
-        own = passage.part.own
+        own = passage.part.first_own
         yield from self.judge_followers(
-            passage.part, scores, own, is_behind=own > 0 and self.is_flagged(scores[own - 1])
+            passage.part, scores, own, follows_flagged=own > 0 and self.is_flagged(scores[own - 1])
         )
         return scores[own:]
 
@@ -148,7 +147,7 @@ class PieceScorer:
         as one.
         """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
-        spans = replace(piece_spans, segments=(*piece_spans.inner[0], *piece_spans.segments), inner=())
+        spans = replace(piece_spans, segments=(*piece_spans.inner_words[0], *piece_spans.segments), inner_words=())
         *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores
         before = without_last_marks(text[: piece.start])
         threshold = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
@@ -167,24 +166,24 @@ class PieceScorer:
         return (yield from self._read(prompt, spans)).scores[0]
 
     def judge_followers(
-        self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
+        self, part: PartRange, scores: list[Score], first: int, *, follows_flagged: bool
     ) -> Generator[Ask, Step, bool]:
         """Judge again the pieces from `first` on that are flagged and follow a flagged piece; update their `scores`.
 
         A detector takes a sentence after an insult for worse than it is: of "You are a fool. Bring a coat." it may flag
         both. Therefore "Bring a coat." is scored once more after the pieces that stay. A sentence in a turn that the
-        model invented ("Human: ...") goes with the turn, however fine it is by itself. `is_behind`: whether the piece
-        before `first` was flagged. Returns whether the last piece was, before it was judged again.
+        model invented ("Human: ...") goes with the turn, however fine it is by itself. `follows_flagged`: whether the
+        piece before `first` was flagged. Returns whether the last piece was, before it was judged again.
         """
         for number in range(first, len(scores)):
             is_flagged = self.is_flagged(scores[number])
             # the end of the answer, which has no text, follows nothing
-            is_follower = is_flagged and is_behind and number > part.first and self._division.pieces[number].text
+            is_follower = is_flagged and follows_flagged and number > part.first and self._division.pieces[number].text
             if is_follower and not self._is_in_flagged_turn(part, scores, number):
                 new_score = yield from self._judge_behind_kept(part, scores, number)
                 scores[number] = scores[number] if self.is_flagged(new_score) else new_score
-            is_behind = is_flagged
-        return is_behind
+            follows_flagged = is_flagged
+        return follows_flagged
 
     def _is_in_flagged_turn(self, part: PartRange, scores: Sequence[Score], number: int) -> bool:
         """Whether a flagged piece of this part up to piece `number` begins with a role, such as "Human:"."""
@@ -209,13 +208,13 @@ class PieceScorer:
         """
         # `part.stop` below the number of pieces: this is not the last part
         if len(self._known_pieces.scores) >= part.stop < len(self._division.pieces):
-            self.evidence += self._known_pieces.evidence[part.own : part.stop]
-            return self._known_pieces.scores[part.own : part.stop]
+            self.evidence += self._known_pieces.evidence[part.first_own : part.stop]
+            return self._known_pieces.scores[part.first_own : part.stop]
         return None
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
         """Read a part up to the end of its last piece; return the scores of its own pieces, empty without a head."""
-        spans = passage.find_spans(passage.own) if self.can_score else None
+        spans = passage.find_spans(passage.own_pieces) if self.can_score else None
         step = yield from self._read(passage.fitted, spans)
         self.evidence += step.evidence
         return step.scores
@@ -248,4 +247,4 @@ class PieceScorer:
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
-        return verdicts(self._division, ScoredPieces(list(scores), self.evidence), self._request.caution)
+        return make_verdicts(self._division, ScoredPieces(list(scores), self.evidence), self._request.caution)

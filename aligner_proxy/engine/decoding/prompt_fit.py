@@ -16,7 +16,7 @@ from typing import Any
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding import conversation
-from aligner_proxy.engine.decoding.parts import Division
+from aligner_proxy.engine.decoding.parts import CHARS_PER_TOKEN, Division
 from aligner_proxy.engine.model.tokenizer import Encoded, PromptTokenizer
 from aligner_proxy.errors import AnswerTooLong
 from aligner_proxy.text.disguises import UndisguisedText
@@ -24,8 +24,6 @@ from aligner_proxy.text.structure import Segment
 
 LONGEST_ANSWER_CHARS = 1_000_000
 """Characters of the longest answer that is read. docs/reference/benchmarks.md says how long that takes."""
-CHARS_PER_TOKEN = 24
-"""Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
 _LEAST_ROOM = 64
 """Fewest tokens allowed for writing beyond the answer's own length."""
 MIN_ROOM = 4 * _LEAST_ROOM
@@ -71,16 +69,16 @@ class TokenRuler:
         self._template = template
 
     def count(self, text: str) -> int:
-        return len(self._tokenizer.continuation(self._template.guard(text)))
+        return len(self._tokenizer.list_ids(self._template.guard(text)))
 
     def first(self, text: str, tokens: int) -> str:
         """The characters of the first `tokens` tokens; offsets apply to `text`, as guarding keeps its length."""
-        offsets = self._tokenizer.pieces(self._template.guard(text)).offsets
+        offsets = self._tokenizer.encode_text(self._template.guard(text)).offsets
         return text if len(offsets) <= tokens else text[: offsets[tokens][0]]
 
     def last(self, text: str, tokens: int) -> str:
         """The characters of the last `tokens` tokens."""
-        offsets = self._tokenizer.pieces(self._template.guard(text)).offsets
+        offsets = self._tokenizer.encode_text(self._template.guard(text)).offsets
         return text if len(offsets) <= tokens else text[offsets[len(offsets) - tokens][0] :]
 
 
@@ -104,10 +102,10 @@ class PromptFrame:
     def fit_prompt(self, answer: str | UndisguisedText) -> Fitted:
         """The prompt of an answer, or of a part of one."""
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
-        encoded = self.tokenizer.prompt(prompt.text)
-        answer_ids = self.tokenizer.continuation(prompt.shown_answer)
+        encoded = self.tokenizer.encode_prompt(prompt.text)
+        answer_ids = self.tokenizer.list_ids(prompt.shown_answer)
         shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
-        return Fitted(prompt, encoded, answer_ids, writing_room(len(answer_ids)), shared)
+        return Fitted(prompt, encoded, answer_ids, count_writing_room(len(answer_ids)), shared)
 
     def extend_prompt(self, previous: Fitted, answer: str | UndisguisedText, common_length: int) -> Fitted:
         """The prompt of an answer that has its first `common_length` characters in common with that of `previous`.
@@ -117,12 +115,12 @@ class PromptFrame:
         """
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         before = previous.prompt.text
-        encoded = self.tokenizer.prompt_after(
+        encoded = self.tokenizer.extend_prompt(
             previous.encoded, before, prompt.text, prompt.offset_in_prompt(common_length)
         )
         return Fitted(prompt, encoded, [], 0, previous.shared)
 
-    def division(self, segments: Iterable[Segment] = ()) -> Division:
+    def divide(self, segments: Iterable[Segment] = ()) -> Division:
         """Divide an answer of these segments into parts that fit."""
         return Division(TokenRuler(self.tokenizer, self.template), self.answer_tokens, segments)
 
@@ -148,7 +146,7 @@ def make_frame(
     )
     conversation_text = prompts.query_field(template, turns)
     # what a short conversation leaves of its half goes to the answer
-    answer_tokens = compute_answer_room(tokens_left - len(tokenizer.continuation(template.guard(conversation_text))))
+    answer_tokens = compute_answer_room(tokens_left - len(tokenizer.list_ids(template.guard(conversation_text))))
     return PromptFrame(
         template,
         conversation_text,
@@ -160,28 +158,23 @@ def make_frame(
     )
 
 
-def fit_request(request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
-    """The prompt of a request whose answer is one part."""
-    return make_frame(request, template, tokenizer, window).fit_prompt(request.answer)
-
-
 def _count_frame_tokens(
     request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int
 ) -> int:
     """Tokens of the template with the objectives; `window` + 1 if they are obviously too long to be tokenised."""
     text = prompts.render(template, "", "", request.objectives).text
     # more than the window, so the caller refuses them
-    return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.prompt(text).ids)
+    return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.encode_prompt(text).ids)
 
 
-def writing_room(answer_tokens: int) -> int:
+def count_writing_room(answer_tokens: int) -> int:
     """Tokens allowed for writing the correction of an answer of this many tokens: 164 for 100, 600 for 400."""
     return answer_tokens + max(_LEAST_ROOM, answer_tokens // 2)
 
 
 def compute_answer_room(tokens_left: int) -> int:
     """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
-    # An answer takes its own tokens and `writing_room`: twice its length plus `_LEAST_ROOM`, or, from 2 * `_LEAST_ROOM`
-    # tokens on, 2.5 times its length, so that it may have two fifths.
+    # An answer takes its own tokens and those of `count_writing_room`: twice its length plus `_LEAST_ROOM`, or, from
+    # 2 * `_LEAST_ROOM` tokens on, 2.5 times its length, so that it may have two fifths.
     short = (tokens_left - _LEAST_ROOM) // 2
     return max(1, short if short < 2 * _LEAST_ROOM else tokens_left * 2 // 5)

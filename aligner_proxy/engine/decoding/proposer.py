@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 
-from aligner_proxy.engine.scheduling.draft_length import Acceptance, Round, Rule
+from aligner_proxy.engine.scheduling.draft_length import Acceptance, LengthRule, Round
 from aligner_proxy.text.structure import Segment
 
 _NGRAMS = (4, 3, 2)
@@ -64,7 +64,7 @@ class DraftProposer:
     """
 
     def __init__(
-        self, lookup: Sequence[int], rule: Rule, anchors: Sequence[int] = (), trusted: Sequence[range] = ()
+        self, lookup: Sequence[int], rule: LengthRule, anchors: Sequence[int] = (), trusted: Sequence[range] = ()
     ) -> None:
         self._lookup = list(lookup)
         self._trusted = tuple(trusted)  # emptied once the model rejects a token in one of them

@@ -12,7 +12,7 @@ from base64 import b64encode
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, scores_segments
 from aligner_proxy.engine.decoding.piece_scorer import PieceScorer
-from aligner_proxy.engine.scheduling.sequence import Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import TokenSequence, Work
 from aligner_proxy.errors import AnswerTooLong, HeadsUnavailable
 from aligner_proxy.text import structure
 
@@ -20,7 +20,7 @@ MAX_ROWS_BYTES = 16 << 20
 """Most bytes of rows in one response. As base64 text they are a third longer, and both sides limit the body size."""
 
 
-def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
+def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: TokenSequence) -> Work:
     """Return a `RowsResponse`: the rows and general-head scores of all segments of the answers.
 
     Raises `HeadsUnavailable`, and `AnswerTooLong` if the rows exceed `MAX_ROWS_BYTES`.
@@ -57,12 +57,12 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
     )
 
 
-def _read_answer(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
+def _read_answer(aligner: Aligner, request: AlignRequest, sequence: TokenSequence) -> Work:
     """Return the `ExchangeRows` of one answer. Raises `HeadsUnavailable`."""
     frame = build_frame(aligner, request)
     if not scores_segments(aligner, frame):
         raise HeadsUnavailable(f"prompts of template {frame.template.name!r} name no objectives to teach")
-    division = frame.division(structure.split(request.answer) if request.answer.strip() else ())
+    division = frame.divide(structure.split(request.answer) if request.answer.strip() else ())
     scorer = PieceScorer(aligner, frame, division, request, sequence)
     segments = (yield from scorer.read_rows()) if division.pieces else []
     return ExchangeRows(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
-from aligner_proxy.engine.scheduling.sequence import Ask, Score, Sequence, Step
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, Step, TokenSequence
 from aligner_proxy.types import DecodeCounts
 
 
@@ -29,7 +29,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
+class WrittenTokens:
     """Tokens written, without the end mark; `finished` is False when the limit cut them off.
 
     `scores` and `evidence` are those of the step that read the prompt, if it was to be scored.
@@ -42,7 +42,7 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
-class DraftLimits:
+class WritingLimits:
     """When to stop: after `tokens`, or as soon as `is_done` returns true for the tokens written.
 
     A draft token yields only to one whose logit is higher by more than `caution`, in nats.
@@ -54,13 +54,13 @@ class DraftLimits:
 
 
 def generate(
-    sequence: Sequence,
+    sequence: TokenSequence,
     first: Ask,
     proposer: DraftProposer,
-    limits: DraftLimits,
+    limits: WritingLimits,
     tally: Tally,
     eos_ids: frozenset[int],
-) -> Generator[Ask, Step, Generated]:
+) -> Generator[Ask, Step, WrittenTokens]:
     """Feed `first` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit.
 
     Returns the tokens written. `sequence` and `tally` are updated with every step.
@@ -89,11 +89,11 @@ def generate(
         tally.forwards += step.forwards
         output.extend(new_tokens)
         if output[-1] in eos_ids:
-            return Generated(output[:-1], finished=True, scores=scores, evidence=evidence)
+            return WrittenTokens(output[:-1], finished=True, scores=scores, evidence=evidence)
         if limits.is_done(output):
-            return Generated(output, finished=True, scores=scores, evidence=evidence)
+            return WrittenTokens(output, finished=True, scores=scores, evidence=evidence)
         if len(output) >= limits.tokens:
-            return Generated(output, finished=False, scores=scores, evidence=evidence)
+            return WrittenTokens(output, finished=False, scores=scores, evidence=evidence)
         proposer.update(output, len(draft), accepted)
 
 

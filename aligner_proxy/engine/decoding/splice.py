@@ -178,7 +178,7 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, befo
         run,
         before,
         lead,
-        keys=resumption_keys(following),
+        keys=list_resumption_keys(following),
         banned=tuple(banned),
         keepable=keepable,
         kept_after=kept_after,
@@ -218,7 +218,7 @@ def group_runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0
     return grouped
 
 
-def make_key(text: str) -> str:
+def make_resumption_key(text: str) -> str:
     """The beginning by which a kept segment is recognised: `KEY_CHARS` up to the end of the word, or all of it.
 
     "The harbour opens at six every morning." -> "The harbour opens at"
@@ -229,12 +229,12 @@ def make_key(text: str) -> str:
     return text[:KEY_CHARS] + re.split(r"\s", text[KEY_CHARS:], maxsplit=1)[0]
 
 
-def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
+def list_resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
     """Keys of the kept segments after a span: always of the next one, of later ones only if long enough.
 
     A later "Yes." could stand anywhere in the replacement.
     """
-    keys = [make_key(segment.text) for segment in following]
+    keys = [make_resumption_key(segment.text) for segment in following]
     return tuple(keys[:1] + [later for later in keys[1:] if len(later) >= KEY_CHARS])
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from aligner_proxy.engine.api import StatesRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.scheduling.sequence import Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import TokenSequence, Work
 from aligner_proxy.errors import StatesUnavailable
 
 _MAX_CHARS = 16_000
 """Longest text that is tokenised whole; of a longer one only the first and the last half of this are."""
 
 
-def read_states(aligner: Aligner, request: StatesRequest, sequence: Sequence) -> Work:
+def read_states(aligner: Aligner, request: StatesRequest, sequence: TokenSequence) -> Work:
     """Return one row per text, [texts, layers * hidden]: for each layer the mean of the text's states, normalised.
 
     Raises `StatesUnavailable` for unknown layers.
@@ -26,11 +26,7 @@ def read_states(aligner: Aligner, request: StatesRequest, sequence: Sequence) ->
         raise StatesUnavailable(
             f"{aligner.info.model} has the layers 0 to {runner.layers - 1}; layer {beyond[0]} was asked for"
         )
-    tokens = [runner.tokenizer.prompt(_cut(text)).ids for text in request.texts]
-    return runner.encode(tokens, request.layers, aligner.adapter).tolist()
-
-
-def _cut(text: str) -> str:
-    """A long text without its middle, so that it is not tokenised whole."""
     half = _MAX_CHARS // 2
-    return text if len(text) <= _MAX_CHARS else text[:half] + text[-half:]
+    texts = [text if len(text) <= _MAX_CHARS else text[:half] + text[-half:] for text in request.texts]
+    tokens = [runner.tokenizer.encode_prompt(text).ids for text in texts]
+    return runner.encode(tokens, request.layers, aligner.adapter).tolist()

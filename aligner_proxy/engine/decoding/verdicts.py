@@ -23,7 +23,7 @@ class ScoredPieces:
     evidence: list[Score] = field(default_factory=list)
 
 
-def verdicts(
+def make_verdicts(
     division: Division, scored_pieces: ScoredPieces, caution: float, first: int = 0
 ) -> tuple[SegmentScore, ...]:
     """The verdicts on segments from `first` on, up to the first segment with an unscored piece.
@@ -34,7 +34,7 @@ def verdicts(
     scores = scored_pieces.scores
     scored: list[SegmentScore] = []
     for number in range(first, len(division)):
-        text, pieces = division.segment(number)
+        text, pieces = division.find_segment(number)
         if not scores:
             scored.append(SegmentScore(text, None, flagged=False))
         elif pieces.stop <= len(scores):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from aligner_proxy.engine.gpu.stack import Stack
-from aligner_proxy.engine.gpu.step import BUCKETS, MAX_SEQUENCES, WANTED_BUCKETS, StepInput
+from aligner_proxy.engine.gpu.step import BUCKETS, CHOICE_BUCKETS, MAX_SEQUENCES, StepInput
 from aligner_proxy.engine.scheduling.scheduler import Feed
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,6 @@ class CudaRecorder:
         return replay
 
 
-def run_directly(function: Callable[[], Any]) -> Replay:
-    """A recorder that records nothing: each replay calls the function."""
-    return function
-
-
 class RecordedForwards:
     """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens."""
 
@@ -66,12 +61,12 @@ class RecordedForwards:
         self._input = step_input
         self._on_gpu = stack.hidden.is_cuda
         # the chosen tokens, on the host
-        self._tokens = torch.zeros(WANTED_BUCKETS[-1], dtype=torch.int32, pin_memory=self._on_gpu)
+        self._tokens = torch.zeros(CHOICE_BUCKETS[-1], dtype=torch.int32, pin_memory=self._on_gpu)
         self._end: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._record = record
         self._most_rows = rows
         self._forwards: dict[int, Replay] = {}  # by number of rows, one of `BUCKETS`
-        self._choices: dict[int, Replay] = {}  # by number of tokens to choose, one of `WANTED_BUCKETS`
+        self._choices: dict[int, Replay] = {}  # by number of tokens to choose, one of `CHOICE_BUCKETS`
 
     @torch.inference_mode()
     def record_all(self, progress: Callable[[int, int], None] = lambda _index, _count: None) -> None:
@@ -80,7 +75,7 @@ class RecordedForwards:
         The largest is first, because smaller ones then find their memory in its pool.
         """
         buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most_rows]
-        counts = [count for count in reversed(WANTED_BUCKETS) if count <= self._most_rows]
+        counts = [count for count in reversed(CHOICE_BUCKETS) if count <= self._most_rows]
         began = time.perf_counter()
         # Each forward runs once before it is recorded. If the input still had the rows of an earlier step, a smaller
         # forward would write beyond its own rows.
@@ -133,4 +128,4 @@ class RecordedForwards:
             self._end.record()
             self._end.synchronize()
         tokens = iter(self._tokens[:count].tolist())
-        return [list(islice(tokens, len(feed.predicted))) for feed in feeds]
+        return [list(islice(tokens, len(feed.choice_positions))) for feed in feeds]

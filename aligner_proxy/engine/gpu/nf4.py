@@ -100,18 +100,3 @@ def order_words(numbers: Tensor) -> Tensor:
     for place in range(_PER_WORD):
         words |= flat[..., place].int() << (4 * place)
     return words
-
-
-def order_numbers(words: Tensor) -> Tensor:
-    """Unpack words to 4-bit numbers [outputs, inputs], one in each byte: the inverse of `order_words`."""
-    rows, columns = words.shape[:2]
-    flat = torch.stack([(words >> (4 * place)) & 15 for place in range(_PER_WORD)], dim=-1)
-    tiles = flat.view(rows, columns, TILE, _PER_WORD, TILE // 16, 2).permute(0, 2, 1, 4, 3, 5)
-    return tiles.reshape(rows * TILE, columns * TILE).to(torch.uint8)
-
-
-def unpack(packed: PackedWeights) -> Tensor:
-    """The weights as a bf16 matrix [outputs, inputs], rounded as bitsandbytes rounds them."""
-    values = packed.book[order_numbers(packed.words).int()]
-    scales = packed.scales.transpose(1, 2).reshape(packed.outputs, -1).repeat_interleave(TILE, dim=1)
-    return (values * scales).to(torch.bfloat16)

@@ -39,12 +39,19 @@ _GATE_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
 class Kernels(Protocol):
-    """What a stack is computed with; `plain_kernels.py` says what each function does."""
+    """What a stack is computed with: in Triton (triton_kernels.py), and in plain torch in the tests.
+
+    A row is one token of the step, with numbers of the width that the tensor has. The inputs of a product may be
+    divided among programs, so its sums come in parts, [parts, rows, width], which the next kernel adds up in order.
+    """
 
     def normalise(
         self, residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
     ) -> Tensor:
-        """Add a product to the residual stream [rows, width], and return the stream, normalised."""
+        """Add a product to the residual stream [rows, width], in place, and return the stream, normalised.
+
+        By root mean square. The result is written to `out` if that is given.
+        """
         ...
 
     def rotate_and_put(
@@ -58,11 +65,17 @@ class Kernels(Protocol):
         values: Tensor,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Rotate queries and keys by their positions; store keys and values, and return the queries."""
+        """Rotate queries and keys by their positions (rotary embeddings), and store keys and values in the cache.
+
+        Returns the queries [rows, heads, size]. `parts` are the product for queries, keys and values side by side.
+        `turns` are cosine and sine of every position, [positions, size / 2]. `keys` and `values`
+        [key heads, slots, size] are those of one layer. `norms` are the weights of the norms of queries and keys, and
+        their epsilon.
+        """
         ...
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
-        """The attention of queries [rows, heads, size] over their sequences' keys: [rows, heads * size]."""
+        """Attention of queries [rows, heads, size] over their sequences' slots, [rows, heads * size]."""
         ...
 
     def gate(self, parts: Tensor, dtype: torch.dtype) -> Tensor:
@@ -74,7 +87,7 @@ class Kernels(Protocol):
         ...
 
     def unpack(self, packed: PackedWeights) -> Tensor:
-        """The 4-bit weights [outputs, inputs] in bf16."""
+        """The 4-bit weights [outputs, inputs] in bf16, rounded as bitsandbytes rounds them."""
         ...
 
     def put_states(self, states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
@@ -82,7 +95,10 @@ class Kernels(Protocol):
         ...
 
     def choose(self, logits: Tensor, choice: ChoiceInput) -> Tensor:
-        """The best token of each row; a favoured one, unless another is better by more than the caution."""
+        """The best token of each row, the first of equals.
+
+        A favoured one is kept unless another is better by more than the caution.
+        """
         ...
 
 

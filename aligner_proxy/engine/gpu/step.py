@@ -21,7 +21,7 @@ from aligner_proxy.engine.scheduling.scheduler import Feed
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Numbers of rows that a forward is recorded for; a step takes the smallest that holds its tokens."""
-WANTED_BUCKETS = (1, 4, 16, 64, 256, 1024)
+CHOICE_BUCKETS = (1, 4, 16, 64, 256, 1024)
 """Numbers of rows after which a token is chosen, for which a choice is recorded."""
 MAX_SEQUENCES = 64
 """Most sequences in one forward."""
@@ -33,7 +33,7 @@ _FEW_ROWS = 32
 """Up to this many rows, attention works on small tiles of queries, else on large ones."""
 _MAX_SPLITS = 8
 """Most parts of the context that are attended to beside each other."""
-_ATTENDING = 512
+_BUSY_PROGRAMS = 512
 """Programs of attention that keep a GPU busy; with fewer, the context is divided into parts."""
 
 
@@ -64,7 +64,7 @@ class Tiling:
         tile = max(_SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE, 1 << (group - 1).bit_length())
         queries = tile // group
         full_blocks = -(-rows // queries)
-        splits = max(1, min(_MAX_SPLITS, _ATTENDING // (full_blocks * key_heads)))
+        splits = max(1, min(_MAX_SPLITS, _BUSY_PROGRAMS // (full_blocks * key_heads)))
         # each sequence may leave one block partly empty; a number of splits is a power of two
         return cls(tile, queries, min(rows, full_blocks + MAX_SEQUENCES), 1 << (splits.bit_length() - 1))
 
@@ -121,7 +121,7 @@ class StepInput:
             "query_blocks": 2 * query_blocks,
             "starts": MAX_SEQUENCES + 1,
             "lengths": MAX_SEQUENCES,
-            "wanted": rows,
+            "chosen_rows": rows,
             "favoured": rows,
             "caution": rows,
             "table": MAX_SEQUENCES * blocks,
@@ -156,12 +156,12 @@ class StepInput:
         return StepView(rows, ids, places, slots, blocks, starts, lengths, table, tiling)
 
     def view_choice(self, count: int) -> ChoiceInput:
-        """The input of a choice of `count` tokens, one of `WANTED_BUCKETS`."""
-        return ChoiceInput(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
+        """The input of a choice of `count` tokens, one of `CHOICE_BUCKETS`."""
+        return ChoiceInput(*(self._read[name][:count] for name in ("chosen_rows", "favoured", "caution")))
 
     def clear(self) -> None:
         """Write a step without any sequence, in which all rows are padding, whatever their number."""
-        for name in ("ids", "places", "starts", "lengths", "wanted", "caution"):
+        for name in ("ids", "places", "starts", "lengths", "chosen_rows", "caution"):
             self._write[name][:] = 0
         self._write["slots"][:] = self._padding_slot
         self._write["query_blocks"][:] = NO_SEQUENCE
@@ -202,7 +202,7 @@ class StepInput:
         buffers["lengths"][: len(feeds)] = stops
         buffers["lengths"][len(feeds) :] = 0
         self._divide_queries(starts, self._tilings[rows])
-        choices = self._fill_wanted(feeds, starts)
+        choices = self._fill_choices(feeds, starts)
         # the table comes last, and only the part of this step's sequences is copied
         used = slice(self._table_start + len(feeds) * self._blocks)
         self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
@@ -224,7 +224,7 @@ class StepInput:
         self._write["query_blocks"][: len(blocks)] = blocks
         self._write["query_blocks"][len(blocks) : 2 * tiling.blocks] = NO_SEQUENCE
 
-    def _fill_wanted(self, feeds: Sequence[Feed], starts: Sequence[int]) -> int:
+    def _fill_choices(self, feeds: Sequence[Feed], starts: Sequence[int]) -> int:
         """Write the rows after which a token is wanted, with their favoured tokens; return the number, rounded up.
 
         There may be fewer favoured tokens than rows, at the end of the text that drafts are taken from.
@@ -233,22 +233,22 @@ class StepInput:
         favoured: list[int] = []
         cautions: list[float] = []
         for feed, last in zip(feeds, starts[1:], strict=True):
-            predicted = feed.predicted
-            count = len(predicted)
+            positions = feed.choice_positions
+            count = len(positions)
             rows += range(last - count, last)
             ask = feed.job.ask
             caution = ask.caution if ask else 0.0
             if ask is not None and caution > 0:
                 # a draft may be fed in several steps; then the rows of this feed begin within it
-                first = predicted.start - feed.job.tail
+                first = positions.start - feed.job.first_choice
                 favoured += ask.favoured[first : first + count]
             favoured += [NO_SEQUENCE] * (len(rows) - len(favoured))
             cautions += [caution] * count
         if not rows:
             return 0
-        bucket = find_bucket(len(rows), WANTED_BUCKETS)
+        bucket = find_bucket(len(rows), CHOICE_BUCKETS)
         for name, values, padding in (
-            ("wanted", rows, 0),
+            ("chosen_rows", rows, 0),
             ("favoured", favoured, NO_SEQUENCE),
             ("caution", cautions, 0),
         ):

@@ -1,4 +1,4 @@
-"""Attention in Triton: `plain_kernels.attend`, with the softmax computed block by block of keys.
+"""Attention in Triton: `Kernels.attend`, with the softmax computed block by block of keys.
 
 A program computes one query block of one key head: QUERIES rows (tokens) of one sequence, each with the GROUP query
 heads that read the same keys. Together they are the ROWS rows of a tile, of which the last may be unused. With 5 rows
@@ -164,7 +164,7 @@ def _attend(
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
-    """See `plain_kernels.attend`; padding rows hold anything."""
+    """See `Kernels.attend`; padding rows hold anything."""
     rows, heads, size = queries.shape
     tiling = step.tiling
     splits = tiling.splits

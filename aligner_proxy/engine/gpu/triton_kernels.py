@@ -1,4 +1,4 @@
-"""The kernels of a forward pass in Triton; `plain_kernels.py` says what each one computes.
+"""The kernels of a forward pass in Triton; `Kernels` (stack.py) says what each one computes.
 
 Here are those that work on rows one by one: a program computes one row (one token of the step), or one head or some
 columns of it. Attention is in triton_attention.py, the products with 4-bit weights are in triton_products.py.
@@ -37,7 +37,7 @@ def _add_parts(parts, at, stride, PARTS: tl.constexpr, mask):
 def _normalise(
     residual, parts, weight, out, width, part_stride, epsilon, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One row of `plain_kernels.normalise`: `residual` and `out` [rows, width], `parts` [PARTS, rows, width].
+    """One row of `Kernels.normalise`: `residual` and `out` [rows, width], `parts` [PARTS, rows, width].
 
     WIDTH is `width` rounded up to a power of two; columns beyond `width` are masked.
     """
@@ -75,7 +75,7 @@ def _rotate_and_put(
     epsilon, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_NORMS: tl.constexpr,
 ):  # fmt: skip
-    """One head of one row of `plain_kernels.rotate_and_put`.
+    """One head of one row of `Kernels.rotate_and_put`.
 
     `parts` [PARTS, rows, HEADS + 2 * KEY_HEADS, SIZE] hold the heads of queries, then those of keys, then those of
     values. Number i of a head and number i + SIZE / 2 are turned together, so a head is read as two halves. `cos` and
@@ -121,7 +121,7 @@ def _rotate_and_put(
 
 @triton.jit
 def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
-    """COLUMNS columns of one row of `plain_kernels.gate`: `parts` [PARTS, rows, 2 * width], `out` [rows, width]."""
+    """COLUMNS columns of one row of `Kernels.gate`: `parts` [PARTS, rows, 2 * width], `out` [rows, width]."""
     row = tl.program_id(0)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
@@ -135,7 +135,7 @@ def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.const
 
 @triton.jit
 def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr):
-    """One row of `plain_kernels.put_states`: `hidden` [rows, width] to `states` at the row's slot."""
+    """One row of `Kernels.put_states`: `hidden` [rows, width] to `states` at the row's slot."""
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -145,7 +145,7 @@ def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr):
 
 @triton.jit
 def _choose(logits, favoured, caution, out, width, COLUMNS: tl.constexpr):
-    """One row of `plain_kernels.choose`: `logits` [rows, width], of which COLUMNS are read at once."""
+    """One row of `Kernels.choose`: `logits` [rows, width], of which COLUMNS are read at once."""
     row = tl.program_id(0)
     column = tl.arange(0, COLUMNS)
     best = tl.full((), float("-inf"), tl.float32)
@@ -171,7 +171,7 @@ def _next_power(number: int) -> int:
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
-    """See `plain_kernels.normalise`."""
+    """See `Kernels.normalise`."""
     rows, width = residual.shape
     out = torch.empty_like(residual) if out is None else out
     part_count = 0 if parts is None else len(parts)
@@ -193,7 +193,7 @@ def rotate_and_put(
     values: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """See `plain_kernels.rotate_and_put`."""
+    """See `Kernels.rotate_and_put`."""
     key_heads, _, size = keys.shape
     count, rows, width = parts.shape
     heads = width // size - 2 * key_heads
@@ -208,7 +208,7 @@ def rotate_and_put(
 
 
 def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """See `plain_kernels.gate`."""
+    """See `Kernels.gate`."""
     count, rows, width = parts.shape
     out = torch.empty((rows, width // 2), dtype=dtype, device=parts.device)
     columns = 512
@@ -218,13 +218,13 @@ def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
-    """See `plain_kernels.put_states`."""
+    """See `Kernels.put_states`."""
     rows, width = hidden.shape
     _put_states[rows,](hidden, step.slots, states[:, index], width, states.stride(0), _next_power(width), num_warps=4)
 
 
 def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
-    """See `plain_kernels.choose`."""
+    """See `Kernels.choose`."""
     rows, width = logits.shape
     out = torch.empty(rows, dtype=torch.int32, device=logits.device)
     _choose[rows,](logits, choice.favoured, choice.caution, out, width, _CHOICE_BLOCK, num_warps=8)

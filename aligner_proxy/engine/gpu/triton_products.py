@@ -1,4 +1,4 @@
-"""Products with 4-bit weights in Triton: `plain_kernels.multiply` and `nf4.unpack`.
+"""Products with 4-bit weights in Triton: `Kernels.multiply` and `Kernels.unpack`.
 
 A program computes a tile of the product, 64 outputs for ROWS rows of the input, over one part of the inputs. It goes
 over the inputs 64 at a time, which is one tile of weights (nf4.py) with one scale for each output:
@@ -181,7 +181,7 @@ def _multiply(
 
 @triton.jit
 def _unpack(words, scales, book, out, width, TILE: tl.constexpr):
-    """One tile of `nf4.unpack`: TILE outputs by TILE inputs, as bf16 to `out` [outputs, width]."""
+    """One tile of `Kernels.unpack`: TILE outputs by TILE inputs, as bf16 to `out` [outputs, width]."""
     tile = tl.program_id(0)
     block = tl.program_id(1)
     output = tl.arange(0, TILE)
@@ -214,7 +214,7 @@ def count_parts(packed: PackedWeights, rows: int) -> int:
 
 
 def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
-    """See `plain_kernels.multiply`; in several parts where a product has few tiles."""
+    """See `Kernels.multiply`; in several parts where a product has few tiles."""
     count, width = rows.shape
     parts = count_parts(packed, count)
     tile_rows = _find_tile(count)
@@ -230,7 +230,7 @@ def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
 
 
 def unpack(packed: PackedWeights) -> Tensor:
-    """See `nf4.unpack`."""
+    """See `Kernels.unpack`."""
     out = torch.empty((packed.outputs, packed.inputs), dtype=torch.bfloat16, device=packed.words.device)
     _unpack[packed.words.shape[:2]](packed.words, packed.scales, packed.book, out, packed.inputs, TILE, num_warps=4)
     return out

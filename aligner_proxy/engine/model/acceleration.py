@@ -17,7 +17,7 @@ from aligner_proxy.engine.weights.memory import ROOM_FOR_COPY
 
 log = logging.getLogger(__name__)
 
-_OLDEST = (8, 0)
+_LEAST_CAPABILITY = (8, 0)
 """Lowest compute capability: earlier GPUs have no bf16."""
 _COMPILING_FAILED = (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError)
 """What Triton raises without a C compiler, with one that fails, or where it does not find the driver's library."""
@@ -29,8 +29,8 @@ def find_missing_part() -> str | None:
         return "no NVIDIA GPU"
     if torch.version.hip:
         return "ROCm in place of CUDA"
-    if torch.cuda.get_device_capability() < _OLDEST:
-        return f"a GPU of compute capability below {_OLDEST[0]}.{_OLDEST[1]}"
+    if torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
+        return f"a GPU of compute capability below {_LEAST_CAPABILITY[0]}.{_LEAST_CAPABILITY[1]}"
     try:
         import triton  # noqa: F401
     except ImportError:

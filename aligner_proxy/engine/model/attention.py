@@ -30,11 +30,11 @@ from aligner_proxy.engine.model import cpu_kernels
 IMPLEMENTATION = "blocks"
 SHORT_FEED = 32
 """Longest feed, in tokens, that is attended to together with others; longer ones would need much padding."""
-_PADDED = 64
+_CONTEXT_MULTIPLE = 64
 """Contexts are padded to multiples of this. Unpadded, each new length cost a tenth of a forward pass, and 150 MB."""
-_SCORES = 1 << 20
+_MAX_SCORES = 1 << 20
 """Most scores computed at once, 4 MB; more do not fit the processor's cache and take twice the time."""
-_QUERIES = 64
+_MAX_QUERIES = 64
 """Most queries computed together, so that queries of a causal prompt skip most keys that they may not see."""
 
 
@@ -107,7 +107,7 @@ def plan_attention(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) 
     """Return the plan of one step's attention; `slots` are those of its new tokens, in the order of the row."""
     short = [row for row in rows if row.new_count <= SHORT_FEED]
     long = [row for row in rows if row.new_count > SHORT_FEED]
-    multiple = _PADDED if store.uses_products else 1
+    multiple = _CONTEXT_MULTIPLE if store.uses_products else 1
     groups = [_joint_group(short, multiple)] if short else []
     return AttentionPlan(store, slots, (*groups, *(_single_group(row, multiple) for row in long)), len(rows) == 1)
 
@@ -168,7 +168,7 @@ def attend(
     value: Tensor,
     _mask: Tensor | None,
     *,
-    step: AttentionPlan,
+    plan: AttentionPlan,
     **settings: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer over all sequences of a step, from [1, heads, tokens, size] to [1, tokens, heads, size].
@@ -177,16 +177,16 @@ def attend(
     """
     layer = module.layer_idx
     scale = settings.get("scaling")
-    step.store.put(layer, step.slots, key[0], value[0])
-    attend_group = _attend_by_products if step.store.uses_products else _attend_by_kernel
-    if step.is_single:
-        group = step.groups[0]
-        return attend_group(query, *step.store.get(layer, group.slots), group, scale).transpose(1, 2), None
+    plan.store.put(layer, plan.slots, key[0], value[0])
+    attend_group = _attend_by_products if plan.store.uses_products else _attend_by_kernel
+    if plan.is_single:
+        group = plan.groups[0]
+        return attend_group(query, *plan.store.get(layer, group.slots), group, scale).transpose(1, 2), None
     tokens = query[0].transpose(0, 1)
     out = torch.empty_like(tokens)
-    for group in step.groups:
+    for group in plan.groups:
         attended = attend_group(
-            tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale
+            tokens[group.queries].transpose(1, 2), *plan.store.get(layer, group.slots), group, scale
         )
         # Padding repeats its row's last query, so writing its output to the same position changes nothing.
         out[group.queries] = attended.transpose(1, 2)
@@ -211,12 +211,12 @@ def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, group: Ro
         mask = torch.ones(1, 1, new_count, context, dtype=torch.bool).tril()
     forbidden = ~mask[:, :, None, :, shared:]
     scaled = queries * (size**-0.5 if scale is None else scale)
-    query_limit = max(1, min(_QUERIES, _SCORES // (rows * heads * context)))
+    query_limit = max(1, min(_MAX_QUERIES, _MAX_SCORES // (rows * heads * context)))
     outputs = []
     for first in range(0, new_count, query_limit):
         last = min(first + query_limit, new_count)
         # Queries of one sequence see no keys after the last query; of several, the longest context counts.
-        key_count = min(context, -(-(shared + last) // _PADDED) * _PADDED) if rows == 1 else context
+        key_count = min(context, -(-(shared + last) // _CONTEXT_MULTIPLE) * _CONTEXT_MULTIPLE) if rows == 1 else context
         chunk = scaled[:, :, first:last].reshape(rows, key_heads, -1, size)
         row_count = chunk.shape[2]
         scores = _multiply(cpu_kernels.pad_rows(chunk), keys[:, :, :key_count])

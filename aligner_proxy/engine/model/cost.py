@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,7 +20,7 @@ from aligner_proxy.engine.gpu.step import BUCKETS
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
 
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
 """Numbers of tokens to measure, in this order, so that sizes left out when time runs out matter least."""
@@ -27,18 +28,18 @@ _LARGEST_RECORDED = 512
 """Largest bucket of a recorded forward that is measured."""
 _ROUNDS = 6
 """How many times each size is measured."""
-_CONTEXT = 256
+_CONTEXT_TOKENS = 256
 """Tokens in the cache before the timed ones, as before a real draft."""
-_ENOUGH_S = 4.0
+_TIME_LIMIT_S = 4.0
 """Time limit of the measurement. The costs of other sizes are interpolated or extrapolated."""
-_STORED = TypeAdapter(dict[str, list[tuple[int, float]]])
+_COSTS_FILE = TypeAdapter(dict[str, list[tuple[int, float]]])
 
 
 def load_or_measure_costs(runner: ModelRunner, file: Path) -> CostCurve:
     """Return the costs of this runner on this machine, from `file` or else measured and then written to it."""
     stored_costs: dict[str, list[tuple[int, float]]] = {}
     with contextlib.suppress(OSError, ValidationError):
-        stored_costs = _STORED.validate_json(file.read_bytes())
+        stored_costs = _COSTS_FILE.validate_json(file.read_bytes())
     # weights may be copied or shared between machines, so each has its own entry
     points = stored_costs.get(runner.machine)
     if not points:
@@ -54,9 +55,10 @@ def _measure_costs(runner: ModelRunner) -> Iterator[tuple[int, float]]:
     measured_sizes = [size for size in BUCKETS if size <= _LARGEST_RECORDED] if is_recorded else _SIZES
     # a small cache or model may have less room than the largest size needs
     room = min(runner.pool.count_free() * runner.pool.size, runner.positions)
-    context = min(_CONTEXT, room // 2)
-    sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + max(measured_sizes)))])
-    job = Job("measure", _make_idle_work(), lambda _: None, sequence=sequence)
+    context = min(_CONTEXT_TOKENS, room // 2)
+    sequence = TokenSequence(ids=[i % 7 + 3 for i in range(min(room, context + max(measured_sizes)))])
+    nothing: Any = iter(())
+    job = Job("measure", nothing, lambda _: None, sequence=sequence)
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // runner.pool.size))]
     try:
         runner.run([Feed(job, 0, context)])
@@ -66,7 +68,7 @@ def _measure_costs(runner: ModelRunner) -> Iterator[tuple[int, float]]:
         # Measure in rounds, so that a burst of other load does not affect one size only.
         for _ in range(_ROUNDS):
             for size in sizes:
-                if time.perf_counter() - start > _ENOUGH_S:
+                if time.perf_counter() - start > _TIME_LIMIT_S:
                     return
                 started = time.perf_counter()
                 runner.run([Feed(job, context, context + size)])
@@ -77,11 +79,6 @@ def _measure_costs(runner: ModelRunner) -> Iterator[tuple[int, float]]:
                     yield BUCKETS[BUCKETS.index(size) - 1] + 1, seconds
     finally:
         runner.pool.give_back(sequence.blocks)
-
-
-def _make_idle_work() -> Work:
-    """The work of a job that is never advanced: its ask is set from outside."""
-    yield Ask([])
 
 
 def _store_costs(file: Path, stored_costs: dict[str, list[tuple[int, float]]]) -> None:

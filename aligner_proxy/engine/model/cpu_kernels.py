@@ -85,7 +85,7 @@ def has_kernel() -> bool:
     return bool(has_avx512bf16())  # type: ignore[no-untyped-call]
 
 
-def kept_bytes(weight_count: int) -> int:
+def count_copy_bytes(weight_count: int) -> int:
     """Bytes that a model with `weight_count` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
     if not check_versions():
         return 0
@@ -98,7 +98,7 @@ def kept_bytes(weight_count: int) -> int:
 
 def _fit_into_memory(size: int) -> int:
     """The size of unpacked copies; 0 if they would take more than a quarter of the available memory."""
-    free_bytes = memory.available()
+    free_bytes = memory.measure_free_bytes()
     return size if free_bytes is None or 4 * size <= free_bytes else 0
 
 
@@ -113,7 +113,7 @@ def install(model: nn.Module) -> int:
 @torch.inference_mode()
 def _keep_plain_weights(layers: list[Any]) -> int:
     """Unpack the weights of all layers to fp32 if there is memory for it; return how many layers now use them."""
-    if not kept_bytes(sum(layer.in_features * layer.out_features for layer in layers)):
+    if not count_copy_bytes(sum(layer.in_features * layer.out_features for layer in layers)):
         # the layers unpack their weights at every use, and need not compute in bf16 either
         for layer in layers:
             layer.compute_dtype = torch.float32
@@ -222,7 +222,7 @@ def _make_kernel_call(layer: Any) -> Product | None:
 def _use_tiles(layers: list[Any]) -> None:
     """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles."""
     counts = [layer.in_features * layer.out_features for layer in layers]
-    if kept_bytes(sum(counts)):
+    if count_copy_bytes(sum(counts)):
         for layer in layers:
             layer.forward = _choose_by_rows(layer, MIN_KEPT_ROWS, _keep_weights(layer))
         return

@@ -59,7 +59,7 @@ def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: 
     """
     inner = tuple(_find_inner_ranges(prompt, segment, offsets) for segment in segments)
     spans = find_spans(prompt, segments, offsets)
-    return replace(spans, inner=inner) if any(inner) else spans
+    return replace(spans, inner_words=inner) if any(inner) else spans
 
 
 def _find_inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -210,7 +210,7 @@ class DetectorHead(nn.Module):
 
         The end of the answer says nothing of it, and inner words count only with their segment.
         """
-        inner = tuple(tokens for ranges in spans.inner for tokens in ranges)
+        inner = tuple(tokens for ranges in spans.inner_words for tokens in ranges)
         rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
         scores: Tensor = self(rows, objectives)
         segment_count = len(rows) - spans.has_end
@@ -283,7 +283,7 @@ def _raise_by_inner(scores: Tensor, spans: Spans) -> Tensor:
     """The scores of the segments, raised to those of their inner words; in `scores`, the inner words come first."""
     raised = scores[len(scores) - len(spans.segments) :].clone()
     first = 0
-    for number, ranges in enumerate(spans.inner):
+    for number, ranges in enumerate(spans.inner_words):
         if ranges:
             words = scores[first : first + len(ranges)].amax(dim=0)
             raised[number] = torch.maximum(raised[number], words)

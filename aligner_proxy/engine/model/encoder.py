@@ -13,7 +13,7 @@ MAX_TOKENS = 256
 """Most tokens that are read of a text; of a longer one, the first and the last half of this number."""
 
 
-def represent(states: Sequence[Tensor]) -> Tensor:
+def compute_row(states: Sequence[Tensor]) -> Tensor:
     """A text's row [size] from its states [tokens, hidden] at each layer: means, normalised per layer, in fp32."""
     means = torch.stack([layer.float().mean(0) for layer in states])
     return F.layer_norm(means, means.shape[-1:]).flatten()
@@ -36,5 +36,5 @@ def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Ten
     # Entry 0 of the hidden states is the embedding, so the output of layer i is entry i + 1.
     layer_states = [states[layer + 1] for layer in layers]
     return torch.stack(
-        [represent([layer[i, : len(text)] for layer in layer_states]) for i, text in enumerate(read_ids)]
+        [compute_row([layer[i, : len(text)] for layer in layer_states]) for i, text in enumerate(read_ids)]
     )

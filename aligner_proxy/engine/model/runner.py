@@ -7,8 +7,7 @@ model chooses after each requested position. `score_segments` and `read_rows` us
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from platform import machine
@@ -33,8 +32,7 @@ from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, choose_draft_length, needs_probe
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Score, SegmentRow, Spans
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Score, SegmentRow, Spans, TokenSequence
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
 
@@ -42,10 +40,10 @@ _COMPARED_TOKENS = 8
 _COMPARED_LAYERS = 4
 """Tokens and layers for which our stack is compared with the library's forward. In 16 bits, the rounding of many layers
 adds up: with random weights in the shape of 13B, to more than the states themselves."""
-_CLOSE = 1e-4
-_CLOSE_IN_16_BITS = 0.05
+_MAX_DIFFERENCE = 1e-4
+_MAX_DIFFERENCE_IN_16_BITS = 0.05
 """Largest relative difference between both, in fp32 and in 16 bits."""
-_SAME_DIRECTION = 0.5
+_LEAST_COSINE = 0.5
 """Least cosine between a token's states from both: rounding turns them by far less."""
 
 
@@ -151,12 +149,13 @@ class ModelRunner:
             return self.recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
-        slots = self._find_new_slots(feeds)
+        slots_of_feeds = [self._find_slots(feed) for feed in feeds]
+        # of the new tokens of all feeds
+        slots = torch.cat([all_slots[feed.start :] for all_slots, feed in zip(slots_of_feeds, feeds, strict=True)])
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
         with self._threads.choose_threads_for(len(ids)), self._adapters.assign_rows(adapters):
-            hidden = self._forward(
-                ids, places, attention.plan_attention(self._store, slots, self._make_attention_rows(feeds))
-            )
+            rows = _make_attention_rows(feeds, slots_of_feeds)
+            hidden = self._forward(ids, places, attention.plan_attention(self._store, slots, rows))
             # detector heads read prompts only
             if any(feed.start < feed.job.prompt_length for feed in feeds):
                 self._states.keep(slots, hidden)
@@ -183,7 +182,7 @@ class ModelRunner:
         recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
         states = recorded.run_layers(sample, _COMPARED_LAYERS).float()
         difference = float((states - expected).norm() / expected.norm())
-        if not difference <= (_CLOSE if self._model.dtype == torch.float32 else _CLOSE_IN_16_BITS):
+        if not difference <= (_MAX_DIFFERENCE if self._model.dtype == torch.float32 else _MAX_DIFFERENCE_IN_16_BITS):
             return f"results that differ from the library's by {difference:.2g}"
         self.recorded = recorded
         return None
@@ -203,7 +202,7 @@ class ModelRunner:
             cosines = F.cosine_similarity(self.recorded.run_layers(sample, _COMPARED_LAYERS).float(), expected)
             self.recorded.run([sample])
             # what is not a number is not above anything
-            if not bool((cosines > _SAME_DIRECTION).all() and self.recorded.stack.hidden[:rows].isfinite().all()):
+            if not bool((cosines > _LEAST_COSINE).all() and self.recorded.stack.hidden[:rows].isfinite().all()):
                 self.recorded = None
                 return f"results for {rows} tokens that differ from the library's"
         return None
@@ -221,11 +220,11 @@ class ModelRunner:
         ids = sample.job.sequence.ids
         config: Any = self._model.config
         places = torch.arange(len(ids), device=self._model.device)
-        step = attention.plan_attention(self._store, places, [AttentionRow(0, len(ids), places)])
+        plan = attention.plan_attention(self._store, places, [AttentionRow(0, len(ids), places)])
         layers = config.num_hidden_layers
         config.num_hidden_layers = min(layers, _COMPARED_LAYERS)
         try:
-            return self._forward(ids, places.tolist(), step).float()
+            return self._forward(ids, places.tolist(), plan).float()
         finally:
             config.num_hidden_layers = layers
 
@@ -294,55 +293,35 @@ class ModelRunner:
         with self._threads.choose_threads_for(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
             return encoder.encode(self._model, texts, layers)
 
-    def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
-        """Run the model and return the hidden states after the final norm, [tokens, hidden size]."""
+    def _forward(self, ids: list[int], places: list[int], plan: AttentionPlan) -> Tensor:
+        """Run the model with our attention; return the hidden states after the final norm, [tokens, hidden size]."""
         device = self._model.device
-        with self._use_block_attention():
+        config: Any = self._model.config
+        library_attention = config._attn_implementation
+        config._attn_implementation = attention.IMPLEMENTATION
+        try:
             output = self._model.base_model(
                 torch.tensor([ids], device=device),
                 position_ids=torch.tensor([places], device=device),
                 use_cache=False,
-                step=step,
+                plan=plan,
             )
+        finally:
+            config._attn_implementation = library_attention
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
-
-    @contextmanager
-    def _use_block_attention(self) -> Iterator[None]:
-        """Switch the model to our attention for one forward pass, and back afterwards."""
-        config: Any = self._model.config
-        before = config._attn_implementation
-        config._attn_implementation = attention.IMPLEMENTATION
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
-
-    def _make_attention_rows(self, feeds: Sequence[Feed]) -> list[AttentionRow]:
-        """One `AttentionRow` for each feed: where its tokens are among those of the step, and its sequence's slots."""
-        rows = []
-        start = 0
-        for feed in feeds:
-            stop = start + feed.stop - feed.start
-            rows.append(AttentionRow(start, stop, self._find_slots(feed)))
-            start = stop
-        return rows
 
     def _find_slots(self, feed: Feed) -> Tensor:
         """KV-cache slots of all tokens of a sequence up to the end of a feed."""
         blocks = torch.tensor(feed.job.sequence.blocks, device=self._model.device)
         return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
 
-    def _find_new_slots(self, feeds: Sequence[Feed]) -> Tensor:
-        """KV-cache slots of the new tokens of all feeds."""
-        return torch.cat([self._find_slots(feed)[feed.start :] for feed in feeds])
-
     def _choose_tokens(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         """Choose the greedy tokens at the requested positions; logits are computed for these only."""
         first = 0
         rows = []
         for feed in feeds:
-            rows += [first + place - feed.start for place in feed.predicted]
+            rows += [first + place - feed.start for place in feed.choice_positions]
             first += feed.stop - feed.start
         if not rows:
             return [[] for _ in feeds]
@@ -351,10 +330,21 @@ class ModelRunner:
         tokens = []
         first = 0
         for feed in feeds:
-            last = first + len(feed.predicted)
+            last = first + len(feed.choice_positions)
             tokens.append(_choose_greedily(logits[first:last], feed))
             first = last
         return tokens
+
+
+def _make_attention_rows(feeds: Sequence[Feed], slots_of_feeds: Sequence[Tensor]) -> list[AttentionRow]:
+    """One `AttentionRow` for each feed: where its tokens are among those of the step, and its sequence's slots."""
+    rows = []
+    start = 0
+    for feed, slots in zip(feeds, slots_of_feeds, strict=True):
+        stop = start + feed.stop - feed.start
+        rows.append(AttentionRow(start, stop, slots))
+        start = stop
+    return rows
 
 
 def _find_cpu_name() -> str:
@@ -373,7 +363,7 @@ def _choose_greedily(logits: Tensor, feed: Feed) -> list[int]:
     best, tokens = logits.max(dim=-1)
     if ask is not None and ask.caution > 0:
         # a draft may be fed in several steps; then the rows of this feed begin within it
-        first = feed.predicted.start - feed.job.tail
+        first = feed.choice_positions.start - feed.job.first_choice
         favoured = ask.favoured[first : first + len(logits)]
         if favoured:
             favoured_ids = torch.tensor(favoured, device=logits.device)

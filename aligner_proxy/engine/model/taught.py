@@ -30,6 +30,8 @@ NAMED_DIGITS = 8
 class LoadedNet:
     """A linear layer and perhaps hidden units over a row, with their numbers on the model's device."""
 
+    bias: float
+    """Constant of the output, in nats."""
     weight: Tensor
     """[width]."""
     inner: Tensor
@@ -40,10 +42,10 @@ class LoadedNet:
     """[hidden]."""
 
     @classmethod
-    def from_numbers(cls, numbers: Tensor, width: int, hidden: int) -> LoadedNet:
+    def from_numbers(cls, numbers: Tensor, width: int, hidden: int, bias: float) -> LoadedNet:
         """Divide the packed numbers of one net."""
         weight, inner, offsets, outer = torch.split(numbers, [width, hidden * width, hidden, hidden])
-        return cls(weight, inner.view(hidden, width), offsets, outer)
+        return cls(bias, weight, inner.view(hidden, width), offsets, outer)
 
     def compute_units(self, rows: Tensor) -> Tensor:
         """The output of the hidden units for these rows [segments, width], in nats [segments]."""
@@ -52,7 +54,7 @@ class LoadedNet:
     def compute_output(self, rows: Tensor) -> Tensor:
         """The output of the whole net for these rows, in nats [segments]."""
         linear = rows @ self.weight.float()
-        return linear + self.compute_units(rows) if len(self.outer) else linear
+        return (linear + self.compute_units(rows) if len(self.outer) else linear) + self.bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +62,13 @@ class LoadedAdjustment:
     """What lowers a taught head's score, on the model's device; see `Adjustment`."""
 
     bound: float
-    bias: float
     threshold: float
     net: LoadedNet
 
     def compute_move(self, rows: Tensor) -> Tensor:
         """By how much the score of each row moves, in nats [segments]; never up."""
-        output = self.net.compute_output(rows) + self.bias
+        output = self.net.compute_output(rows)
         return (self.bound * torch.tanh(output / self.bound) - self.threshold).clamp(max=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedEvidence:
-    """What tells from the segments whether the answer as a whole goes against an objective; see `AnswerEvidence`."""
-
-    bias: float
-    net: LoadedNet
-
-    def compute_nats(self, rows: Tensor) -> Tensor:
-        """What each row says of the answer as a whole, in nats [segments]."""
-        return self.net.compute_output(rows) + self.bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,40 +79,39 @@ class LoadedHead:
     aligner: str
     """Content hash of the aligner whose rows it reads; empty for a head that the aligner comes with."""
     prior: float
-    bias: float
     net: LoadedNet
     either: bool
     """Whether the general head's score counts, too, if it is higher."""
     floor: float
     """Lowest general score that counts, in nats; lower ones are raised to it."""
     adjustment: LoadedAdjustment | None
-    evidence: LoadedEvidence | None = None
+    evidence: LoadedNet | None
+    """What each row says of the answer as a whole; see `AnswerEvidence`."""
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """The head with its packed numbers as tensors on `device`."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
-        counts = [count_numbers(head.width, hidden) for hidden in head.hidden_counts]
-        packed_nets = zip(torch.split(numbers, counts), head.hidden_counts, strict=True)
-        nets = iter([LoadedNet.from_numbers(packed, head.width, hidden) for packed, hidden in packed_nets])
-        net = next(nets)
-        adjustment = None
-        if head.adjustment is not None:
-            scalars = (head.adjustment.bound, head.adjustment.bias, head.adjustment.threshold)
-            adjustment = LoadedAdjustment(*scalars, next(nets))
-        evidence = LoadedEvidence(head.evidence.bias, next(nets)) if head.evidence is not None else None
-        # minus infinity: no score is raised
-        floor = -math.inf if head.floor is None else head.floor
+        adjustment = head.adjustment
+        evidence = head.evidence
+        biases = [head.bias, *(part.bias for part in (adjustment, evidence) if part is not None)]
+        packed_nets = torch.split(numbers, [count_numbers(head.width, hidden) for hidden in head.hidden_counts])
+        nets = iter(
+            [
+                LoadedNet.from_numbers(packed, head.width, hidden, bias)
+                for packed, hidden, bias in zip(packed_nets, head.hidden_counts, biases, strict=True)
+            ]
+        )
         return cls(
             head.objective,
             head.aligner,
             head.prior,
-            bias=head.bias,
-            net=net,
+            net=next(nets),
             either=head.either,
-            floor=floor,
-            adjustment=adjustment,
-            evidence=evidence,
+            # minus infinity: no score is raised
+            floor=-math.inf if head.floor is None else head.floor,
+            adjustment=LoadedAdjustment(adjustment.bound, adjustment.threshold, next(nets)) if adjustment else None,
+            evidence=next(nets) if evidence else None,
         )
 
 
@@ -136,7 +124,7 @@ class TaughtColumns:
         # indices of the objectives; all other tensors have their entries in the same order
         self._columns = torch.tensor(list(heads), device=device)
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
-        self._bias = torch.tensor([head.bias for head in heads.values()], device=device)
+        self._bias = torch.tensor([head.net.bias for head in heads.values()], device=device)
         self._either = torch.tensor([head.either for head in heads.values()], device=device)
         self._floor = torch.tensor([head.floor for head in heads.values()], device=device)
         self._weight = torch.stack([head.net.weight for head in heads.values()], dim=1).float()
@@ -148,7 +136,7 @@ class TaughtColumns:
 
     def find_evidence(self, rows: Tensor) -> list[Score]:
         """What each row says of the answer as a whole; empty if no head says it."""
-        return [(nats, index) for index, evidence in self._evidence for nats in evidence.compute_nats(rows).tolist()]
+        return [(nats, index) for index, evidence in self._evidence for nats in evidence.compute_output(rows).tolist()]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Overwrite the general scores in `scores` [segments, objectives] with those of the taught heads.

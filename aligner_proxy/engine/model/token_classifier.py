@@ -33,18 +33,18 @@ UNSAFE = "Unsafe"
 """The level of a guard that counts; `Controversial` does not."""
 _LEVELS = ("Safe", UNSAFE, "Controversial")
 """The levels in the order of the published head, for a config that does not name them."""
-_FINE = frozenset({"o", "supported", "label_0", "0"})
+_FAULTLESS_LABELS = frozenset({"o", "supported", "label_0", "0"})
 """Labels, in small letters, that find no fault with a token."""
-_HEADS = ("risk_level_category_pre", "risk_level_head", "category_head", "classifier", "score")
+_UNQUANTISED_LAYERS = ("risk_level_category_pre", "risk_level_head", "category_head", "classifier", "score")
 """Layers that are never quantised: the small ones that decide."""
-_MOST_READINGS = 8
+_MAX_READINGS = 8
 """How often a guard reads an answer at most. After the last reading, all text after a segment at fault may be marked
 as at fault, too."""
 _QUESTION, _ANSWER = "\ue000", "\ue001"
 """Letters that stand for question and answer in a chat template."""
-_CHAT = f"<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n{_ANSWER}"
+_CHAT_TEMPLATE = f"<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n{_ANSWER}"
 """Qwen's chat template, for a tokenizer that comes without one."""
-_GROUNDED = (
+_GROUNDED_PROMPT = (
     "\nBriefly answer the following question:\n{question}\nBear in mind that your response should be strictly based on "
     "the following {count} passages:\n{passages}\nIn case the passages do not contain the necessary information to "
     'answer the question, please reply with: "Unable to answer based on given passages."\noutput:\n'
@@ -163,13 +163,13 @@ class GuardClassifier(TokenClassifier):
         # the text that was read and has no fault, and where the rest of the answer begins
         faultless = ""
         rest_start = 0
-        for reading in range(1, _MOST_READINGS + 1):
+        for reading in range(1, _MAX_READINGS + 1):
             text = faultless + request.answer[rest_start:]
             spans, token_count = super()._find_faults(request.model_copy(update={"answer": text}))
             tokens_read += token_count
             new_faults = _move_spans(spans, len(faultless), rest_start)
             segment = _find_segment(request.ends, new_faults[0].start) if new_faults else None
-            if segment is None or reading == _MOST_READINGS or segment.stop >= len(request.answer):
+            if segment is None or reading == _MAX_READINGS or segment.stop >= len(request.answer):
                 break
             faults += _cut_spans(new_faults, segment.stop)
             # without the segment at fault
@@ -200,7 +200,7 @@ class PairClassifier(TokenClassifier):
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         super().__init__(model, tokenizer, content_hash)
         self._labels: dict[int, str] = {int(n): name for n, name in model.config.id2label.items()}
-        fine = [name for name in self._labels.values() if name.casefold() in _FINE]
+        fine = [name for name in self._labels.values() if name.casefold() in _FAULTLESS_LABELS]
         if not fine or len(fine) == len(self._labels):
             raise WeightsError(f"its labels {', '.join(self._labels.values())} do not say which tokens are at fault")
 
@@ -217,7 +217,7 @@ class PairClassifier(TokenClassifier):
         """The model's label of each token, without category; None if the label finds no fault."""
         numbers = self.model(**inputs).logits[0].argmax(-1).tolist()
         names = [self._labels[number] for number in numbers]
-        return [None if name.casefold() in _FINE else (name, "") for name in names]
+        return [None if name.casefold() in _FAULTLESS_LABELS else (name, "") for name in names]
 
 
 def open_classifier(name: str, model: str | Path, quantization: str, dtype: torch.dtype) -> TokenClassifier:
@@ -250,7 +250,7 @@ def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=list(_HEADS),
+            llm_int8_skip_modules=list(_UNQUANTISED_LAYERS),
         )
     model, report = loader.from_pretrained(
         str(folder),
@@ -287,7 +287,7 @@ def _encode_plainly(tokenizer: Any, *texts: str) -> Any:
 
 def _read_chat_frame(tokenizer: Any) -> tuple[str, str]:
     """The texts that the chat template writes before the question, and between question and answer."""
-    chat = _CHAT
+    chat = _CHAT_TEMPLATE
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
         chat = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
@@ -306,7 +306,7 @@ def _write_context(request: TokenLabelsRequest) -> str:
     passages = "\n".join(f"passage {number}: {text}" for number, text in enumerate(request.context, 1))
     if not passages:
         return request.question
-    return _GROUNDED.format(question=request.question, count=len(request.context), passages=passages)
+    return _GROUNDED_PROMPT.format(question=request.question, count=len(request.context), passages=passages)
 
 
 def _move_spans(spans: Iterable[LabelledSpan], length: int, rest_start: int) -> list[LabelledSpan]:

@@ -41,15 +41,17 @@ class PromptTokenizer:
         self.eos = min(eos_ids)
         # Some tokenizers put a mark in front of every text, so the tokens of two halves differ from those of the whole.
         # False for such tokenizers: a prompt is then always tokenised as a whole.
-        self._joins = all(self.pieces(a).ids + self.pieces(b).ids == self.pieces(a + b).ids for a, b in _JOINTS)
+        self._joins = all(
+            self.encode_text(a).ids + self.encode_text(b).ids == self.encode_text(a + b).ids for a, b in _JOINTS
+        )
 
-    def prompt(self, text: str) -> Encoded:
+    def encode_prompt(self, text: str) -> Encoded:
         """Tokens of a whole prompt, with the start mark if this tokenizer has one."""
         encoding = self._backend.encode(text, add_special_tokens=True)
         return Encoded(list(encoding.ids), list(encoding.offsets))
 
-    def prompt_after(self, previous: Encoded, before: str, text: str, common_length: int) -> Encoded:
-        """Tokens of the prompt `text`, reusing `previous`, the tokens of `before`; the result equals `prompt(text)`.
+    def extend_prompt(self, previous: Encoded, before: str, text: str, common_length: int) -> Encoded:
+        """Tokens of the prompt `text`, as `encode_prompt` returns them, reusing `previous`, the tokens of `before`.
 
         Both texts begin with the same `common_length` characters. Only what follows the last but one common word is
         tokenised, so that a growing text is not tokenised again and again.
@@ -58,16 +60,16 @@ class PromptTokenizer:
         shared_count = bisect_right(previous.offsets, start, key=lambda offset: offset[1]) if start else 0
         # reused only if a token of the previous prompt ends exactly where the new text is cut
         if not shared_count or previous.offsets[shared_count - 1][1] != start or before[:start] != text[:start]:
-            return self.prompt(text)
-        rest = self.pieces(text[start:])
+            return self.encode_prompt(text)
+        rest = self.encode_text(text[start:])
         moved = [(first + start, last + start) for first, last in rest.offsets]
         return Encoded(previous.ids[:shared_count] + rest.ids, previous.offsets[:shared_count] + moved)
 
-    def continuation(self, text: str) -> list[int]:
+    def list_ids(self, text: str) -> list[int]:
         """Tokens of a text that continues a prompt, without a start mark."""
-        return self.pieces(text).ids if text else []
+        return self.encode_text(text).ids if text else []
 
-    def pieces(self, text: str) -> Encoded:
+    def encode_text(self, text: str) -> Encoded:
         """The tokens of a continuation, with the character offsets of each."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         return Encoded(list(encoding.ids), list(encoding.offsets))

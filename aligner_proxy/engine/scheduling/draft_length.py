@@ -21,20 +21,20 @@ from itertools import accumulate
 
 PROBE = 32
 """Tokens of the first draft if a long one is expensive; an answer that is being rewritten shows within these."""
-_WASTE = 0.03
+_MAX_SLOWDOWN = 0.03
 """Largest slow-down (3 % of plain decoding) that a first draft which is wrong from the start may cause."""
-_FORGETTING = 0.85
+_OLD_RUN_WEIGHT = 0.85
 """Weight left to older evidence at each rejection, because recent text says more about an edit than distant text."""
-_GUESSES_LEFT = 0.9
+_OLD_GUESS_WEIGHT = 0.9
 """Weight left to older guesses at each draft that begins after an edit."""
-_RECENT = 12
+_RECENT_PASSES = 12
 """Number of recent passes from which the price of a token is computed."""
-_AT_FIRST = 4
+_PRIOR_TOKENS = 4
 """Prior: tokens assumed to have been written by one pass, before any has run."""
-_EFFORT = 0.05
+_DRAFTING_COST = 0.05
 """What a draft costs beside the pass, in passes over one token of each sequence; on a GPU, where a few more tokens cost
 nothing, drafts of text that is all but surely rewritten would otherwise never end."""
-_TABLE = 4096
+_TABLE_SIZE = 4096
 """Numbers of tokens whose costs are kept once they are computed, unless a step may have more."""
 _ONE_BY_ONE = 16
 _GROWTH = 1.3
@@ -68,7 +68,7 @@ class CostCurve:
         table = self._table
         if tokens < len(table):
             return table[tokens]
-        if tokens >= _TABLE:
+        if tokens >= _TABLE_SIZE:
             return self._interpolate(tokens)
         self._extend_table(tokens)
         return table[tokens]
@@ -116,7 +116,7 @@ class FirstTokenCounts:
 
     def add_guess(self, right: bool) -> FirstTokenCounts:
         """Return the counts with one more guess, and less weight on older ones."""
-        return FirstTokenCounts(_GUESSES_LEFT * self.right + right, _GUESSES_LEFT * self.total + 1)
+        return FirstTokenCounts(_OLD_GUESS_WEIGHT * self.right + right, _OLD_GUESS_WEIGHT * self.total + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Acceptance:
     in_run: bool = True
     """Whether the last step ended within a run, which the next draft then continues."""
     recent_rounds: tuple[Round, ...] = ()
-    """The last passes, at most `_RECENT`."""
+    """The last passes, at most `_RECENT_PASSES`."""
 
     def add_step(self, copied_tokens: int, *, run_ended: bool, step_round: Round = Round()) -> Acceptance:
         """Return the statistics with one more step, in which the model copied `copied_tokens` tokens of the answer.
@@ -161,10 +161,10 @@ class Acceptance:
         copied = self.copied + copied_tokens
         ended_runs = self.ended_runs
         if run_ended:
-            copied *= _FORGETTING
-            ended_runs = ended_runs * _FORGETTING + 1
+            copied *= _OLD_RUN_WEIGHT
+            ended_runs = ended_runs * _OLD_RUN_WEIGHT + 1
         return Acceptance(
-            copied, ended_runs, located, blind, not run_ended, (*self.recent_rounds[1 - _RECENT :], step_round)
+            copied, ended_runs, located, blind, not run_ended, (*self.recent_rounds[1 - _RECENT_PASSES :], step_round)
         )
 
     @property
@@ -192,20 +192,21 @@ class Acceptance:
         """The recent cost of a written token, if `sequence_count` sequences share each pass."""
         # the prior is one pass over a single token
         cost = costs.estimate_cost(sequence_count)
-        written_tokens = _AT_FIRST
+        written_tokens = _PRIOR_TOKENS
         for recent in self.recent_rounds:
             cost += costs.estimate_cost(sequence_count * recent.fed_tokens)
             written_tokens += recent.written_tokens
         return cost / sequence_count / written_tokens
 
 
-Rule = Callable[[Acceptance, int], int]
+LengthRule = Callable[[Acceptance, int], int]
 """Returns the length of the next draft, from the statistics so far and the maximal length."""
 
 
 def needs_probe(costs: CostCurve, room: int, sequence_count: int = 1) -> bool:
     """Whether first drafts of `room` tokens, in so many sequences, would cost too much if wrong from the start."""
-    return costs.estimate_cost(sequence_count * (room + 1)) > (1 + _WASTE * room) * costs.estimate_cost(sequence_count)
+    plain_cost = costs.estimate_cost(sequence_count)
+    return costs.estimate_cost(sequence_count * (room + 1)) > (1 + _MAX_SLOWDOWN * room) * plain_cost
 
 
 def choose_draft_length(costs: CostCurve, acceptance: Acceptance, room: int, sequence_count: int = 1) -> int:
@@ -218,7 +219,7 @@ def choose_draft_length(costs: CostCurve, acceptance: Acceptance, room: int, seq
         return min(room, PROBE) if not acceptance.copied and needs_probe(costs, room, sequence_count) else room
     price = acceptance.estimate_price(costs, sequence_count)
     # proposing and checking a draft takes time outside of the pass
-    effort = _EFFORT * costs.estimate_cost(sequence_count) / sequence_count
+    effort = _DRAFTING_COST * costs.estimate_cost(sequence_count) / sequence_count
     # no draft is worth more than one of the full length
     most_worth = price * acceptance.expect_tokens(room)
     best_gain = -math.inf

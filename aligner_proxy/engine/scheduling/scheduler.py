@@ -21,13 +21,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from aligner_proxy.engine.api import Load, Totals
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.scheduling.metrics import Phases, count_refusal
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence, Work
 from aligner_proxy.engine.scheduling.shares import LongWork, Shares
 from aligner_proxy.engine.weights.memory import STEP_TOKENS
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
@@ -55,6 +56,8 @@ _MOST_WOKEN = 8
 _SLOWER_BY_READING = 1.2
 """How many times longer read-ahead answers may make a step."""
 
+_REMAINING = attrgetter("sequence.remaining")
+"""Of a job, the number of tokens that the model has not read yet."""
 Finish = Callable[[Any], None]
 """Is given the result of the work, or the `CorrectionError` that ended it."""
 
@@ -107,7 +110,7 @@ class Job:
     work: Work
     finish: Finish
     client: JobClient = field(default_factory=JobClient)
-    sequence: Sequence = field(default_factory=Sequence)
+    sequence: TokenSequence = field(default_factory=TokenSequence)
     ask: Ask | None = None
     """What the work waits for now; None before its first `advance`."""
     prompt_length: int = 0
@@ -128,7 +131,7 @@ class Job:
         return self.ask is not None and not self.ask.ids
 
     @property
-    def tail(self) -> int:
+    def first_choice(self) -> int:
         """The first position after which the model chooses a token: the last one before the draft."""
         return len(self.sequence.ids) - len(self.ask.draft if self.ask else ()) - 1
 
@@ -160,9 +163,9 @@ class Feed:
     stop: int
 
     @property
-    def predicted(self) -> range:
+    def choice_positions(self) -> range:
         """Positions in this feed after which the model chooses a token."""
-        return range(max(self.start, self.job.tail), self.stop)
+        return range(max(self.start, self.job.first_choice), self.stop)
 
 
 class Scheduler:
@@ -176,7 +179,7 @@ class Scheduler:
         self.waiting: list[Job] = []  # in order; they hold no blocks
         self.running: list[Job] = []  # in the order of admission
         self.totals = Totals()
-        self.pace = ServiceTime()
+        self.service_time = ServiceTime()
         self.shares = {False: Shares(), True: Shares()}
         """Shares by whether a job is only read ahead: False for jobs that clients wait for, True for read-ahead."""
         self.long_work = LongWork(costs, budget)
@@ -202,7 +205,7 @@ class Scheduler:
         yielding = self.long_work.yielding
         fed_tokens = 0
         decoding_tokens = 0
-        for job in sorted(self.running, key=_count_remaining):
+        for job in sorted(self.running, key=_REMAINING):
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
             if (
                 not job.client.ahead
@@ -279,7 +282,7 @@ class Scheduler:
         busy = {id(feed.job) for feed in feeds}
         queues: dict[str, deque[Job]] = {}
         # in most steps all running jobs are busy, so nothing is left to sort
-        reading = sorted((job for job in self.running if id(job) not in busy), key=_count_remaining)
+        reading = sorted((job for job in self.running if id(job) not in busy), key=_REMAINING)
         for job in (*reading, *self.waiting):
             if job.client.ahead == ahead and not job.parked:
                 queues.setdefault(job.client.tenant, deque()).append(job)
@@ -356,7 +359,7 @@ class Scheduler:
         # A job given up while its upstream still writes says nothing about the engine's speed and is no failure.
         if job.phases.started is not None and not job.phases.unwanted:
             seconds = time.monotonic() - job.phases.started
-            self.pace.note_end(seconds * min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens)), failed=failed)
+            self.service_time.note_end(seconds * min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens)), failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
@@ -384,9 +387,15 @@ class Scheduler:
             elif now > job.client.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
             # if no other job is active, it may try
-            elif job.phases.started is None and self._count_active() and self.pace.misses(job.client.deadline, now):
+            elif (
+                job.phases.started is None
+                and self._count_active()
+                and self.service_time.misses(job.client.deadline, now)
+            ):
                 count_refusal(EngineOverloaded.reason)
-                self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
+                self.drop(
+                    job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.service_time.stay_s)
+                )
 
     def _count_active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
@@ -401,7 +410,7 @@ class Scheduler:
         self.waiting.remove(job)
         sequence = job.sequence
         # the token after which the model chooses is fed in any case, even if its block is cached
-        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt_length), sequence.owner)
+        sequence.blocks = self.pool.match(sequence.ids, min(job.first_choice, job.prompt_length), sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
         while (missing := self._count_missing_blocks(sequence, len(sequence.ids))) > self.pool.count_free():
@@ -478,7 +487,7 @@ class Scheduler:
             self.budget, max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_PROMPTS, self.budget))
         )
 
-    def _make_writable(self, sequence: Sequence) -> None:
+    def _make_writable(self, sequence: TokenSequence) -> None:
         """Prepare a sequence's blocks for writing: free those beyond its computed tokens.
 
         If its last block is partly filled and published, free that too, so that its tokens are computed again: others
@@ -493,7 +502,7 @@ class Scheduler:
             self.pool.give_back([sequence.blocks.pop()])
             sequence.computed = len(sequence.blocks) * self.pool.size
 
-    def _count_missing_blocks(self, sequence: Sequence, stop: int) -> int:
+    def _count_missing_blocks(self, sequence: TokenSequence, stop: int) -> int:
         """Number of blocks that a sequence lacks for its tokens before `stop`."""
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
@@ -548,10 +557,6 @@ class Scheduler:
         """Why a job can never run: it has more tokens than the whole cache."""
         room = self.pool.count * self.pool.size
         return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"
-
-
-def _count_remaining(job: Job) -> int:
-    return job.sequence.remaining
 
 
 def _is_unwanted(job: Job) -> bool:

@@ -24,7 +24,7 @@ class Spans:
     segments: tuple[range, ...]
     has_end: bool = False
     """True if the last of `segments` is the end of the answer and not a segment."""
-    inner: tuple[tuple[range, ...], ...] = ()
+    inner_words: tuple[tuple[range, ...], ...] = ()
     """For each segment in order, its words that are judged by themselves, too; may be shorter than `segments`."""
 
 
@@ -90,7 +90,7 @@ class Step:
     says it."""
 
 
-NOTHING = Step([], [], 0)
+EMPTY_STEP = Step([], [], 0)
 """The result of an `Ask` that only waited for text."""
 
 Work = Generator[Ask, Step, Any]
@@ -98,7 +98,7 @@ Work = Generator[Ask, Step, Any]
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class TokenSequence:
     """One correction's tokens; the first `computed` of them are in the KV cache, in `blocks`.
 
     `adapter` is the number of the adapter that reads them; 0 is the model as it was loaded. Blocks beyond the first

@@ -15,19 +15,19 @@ from collections.abc import Iterable, Mapping
 
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 
-_CREDIT = 1024
+_CREDIT_TOKENS = 1024
 """Most tokens of credit for a tenant that comes back after a pause."""
-_KNOWN = 4096
+_MAX_TENANTS = 4096
 """Most tenants whose counts are stored."""
-_LITTLE = 1024
+_LITTLE_WORK_TOKENS = 1024
 """A tenant whose requests have at most this many tokens together has little work."""
-_LONG = 3072
+_LONG_WORK_TOKENS = 3072
 """A tenant whose requests have more than this many tokens together has long work."""
-_PART = 0.125
+_LONG_WORK_PART = 0.125
 """Time for long work per unit of time for tenants with little work; its true cost may be twice the curve's."""
-_BACK_S = 5.0
+_RETURN_S = 5.0
 """Seconds within which a tenant with little work is expected to come back."""
-_CHUNK = 32
+_LEAST_CHUNK = 32
 """Fewest tokens of long work to feed at once, because fewer cost nearly as much."""
 
 
@@ -43,12 +43,12 @@ class Shares:
         present = frozenset(tenants)
         stayed_tokens = [self.count_given_tokens(tenant) for tenant in present & self._present]
         # forget tenants that are away: if nobody stayed, there is nobody to compare with, and all begin at 0
-        if not stayed_tokens or len(self._given_tokens) > _KNOWN:
+        if not stayed_tokens or len(self._given_tokens) > _MAX_TENANTS:
             self._given_tokens = {tenant: self.count_given_tokens(tenant) for tenant in present & self._present}
         least = min(stayed_tokens, default=0)
         for tenant in present - self._present:
             # what it had before the pause does not count against it, and counts for it only up to the credit
-            self._given_tokens[tenant] = max(least - _CREDIT, min(least, self.count_given_tokens(tenant)))
+            self._given_tokens[tenant] = max(least - _CREDIT_TOKENS, min(least, self.count_given_tokens(tenant)))
         self._present = present
 
     def give(self, tenant: str, tokens: int) -> None:
@@ -71,9 +71,9 @@ class LongWork:
         """Tenants with long work, which yield to others in this step."""
         self._costs = costs
         self._budget = budget  # most tokens in a step
-        self._due = 0.0
+        self._debt = 0.0
         """Time that is owed to long work, in units of the cost curve."""
-        self._until = float("-inf")
+        self._yields_until = float("-inf")
         """Time until which long work yields, as a tenant with little work may come back; monotonic seconds."""
 
     def choose_yielding(self, sizes: Mapping[str, int], now: float) -> None:
@@ -81,33 +81,33 @@ class LongWork:
 
         Long work yields while a tenant with little work is here or was a moment ago.
         """
-        long = frozenset(tenant for tenant, size in sizes.items() if size > _LONG)
-        if long and any(size <= _LITTLE for size in sizes.values()):
-            self._until = now + _BACK_S
+        long = frozenset(tenant for tenant, size in sizes.items() if size > _LONG_WORK_TOKENS)
+        if long and any(size <= _LITTLE_WORK_TOKENS for size in sizes.values()):
+            self._yields_until = now + _RETURN_S
         # long work that is owed a full step does not yield in this one
-        self.yielding = frozenset() if now >= self._until or self._claim_full_step() else long
+        self.yielding = frozenset() if now >= self._yields_until or self._claim_full_step() else long
 
     def claim_tokens(self, fed_tokens: int) -> int:
         """Add this step's time to the debt to long work, and return how many tokens of it to feed in the step.
 
-        `fed_tokens` are the other tokens in the step. The result is 0 until the debt covers at least `_CHUNK` tokens.
+        `fed_tokens` are the other tokens in the step. The result is 0 until the debt covers `_LEAST_CHUNK` tokens.
         """
         cost = self._costs.estimate_cost(fed_tokens)
         # at most a full step is owed; `choose_yielding` then lets long work share a step equally
-        self._due = min(self._due + _PART * cost, self._costs.estimate_cost(self._budget))
-        room = self._costs.count_further_tokens(fed_tokens, 1 + self._due / cost, max(0, self._budget - fed_tokens))
-        return room if room >= _CHUNK else 0
+        self._debt = min(self._debt + _LONG_WORK_PART * cost, self._costs.estimate_cost(self._budget))
+        room = self._costs.count_further_tokens(fed_tokens, 1 + self._debt / cost, max(0, self._budget - fed_tokens))
+        return room if room >= _LEAST_CHUNK else 0
 
     def pay(self, fed_tokens: int, given_tokens: int) -> None:
         """Subtract from the debt the time that `given_tokens` tokens of long work add to a step of `fed_tokens`."""
-        self._due = max(
+        self._debt = max(
             0.0,
-            self._due - (self._costs.estimate_cost(fed_tokens + given_tokens) - self._costs.estimate_cost(fed_tokens)),
+            self._debt - (self._costs.estimate_cost(fed_tokens + given_tokens) - self._costs.estimate_cost(fed_tokens)),
         )
 
     def _claim_full_step(self) -> bool:
         """Whether long work is owed a full step's time; if so, cancel the debt: it shares this step equally instead."""
-        if self._due < self._costs.estimate_cost(self._budget):
+        if self._debt < self._costs.estimate_cost(self._budget):
             return False
-        self._due = 0.0
+        self._debt = 0.0
         return True

@@ -80,6 +80,7 @@ from aligner_proxy.engine.wire import (
     BAD_REQUEST,
     JUDGED,
     MAX_BODY_BYTES,
+    REFUSED,
     STATES,
     VERDICTS,
     ErrorBody,
@@ -108,15 +109,15 @@ _RECENTLY_S = 60.0
 """Seconds after a refused request during which the engine counts as overloaded."""
 logger = logging.getLogger(__name__)
 
-_GONE = 499
+_CLIENT_GONE = 499
 """Status for a client that has left: nginx's number, as HTTP has none."""
-_LOOK_S = 0.1
+_POLL_S = 0.1
 """Seconds between two looks at uvicorn's flag that the server stops."""
-_LAST_WORDS_S = 2
+_ERROR_ANSWERS_S = 2
 """Seconds after the grace period in which cancelled requests still get their error answer."""
-_AWAITED = ("/v1/corrections", "/finish", "/v1/completions")
+_TRACED_PATHS = ("/v1/corrections", "/finish", "/v1/completions")
 """Ends of the paths whose requests are traced."""
-_NO_NAMES = 'an engine knows no objectives by name; write them out as "Name: description", or ask the gateway'
+_NAMED_OBJECTIVE = 'an engine knows no objectives by name; write them out as "Name: description", or ask the gateway'
 _Request = TypeVar("_Request", bound=EngineRequest)
 COMPLETION_S = 120.0
 """Deadline of a completion in seconds, because OpenAI's format has no field for it."""
@@ -164,7 +165,7 @@ def make_health_routes(engine: Engine) -> list[Route]:
         state = await check_health(engine)
         return JSONResponse(asdict(state), 200 if state.alive else 503)
 
-    def probe(name: str) -> Callable[[Request], Awaitable[Response]]:
+    def make_probe(name: str) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint that answers 200 if the health's field `name` is true, else 503."""
 
         async def answer(_: Request) -> Response:
@@ -174,8 +175,8 @@ def make_health_routes(engine: Engine) -> list[Route]:
 
         return answer
 
-    ready = probe("ready")
-    paths = {"/health": health, "/health/live": probe("alive"), "/health/ready": ready, "/ready": ready}
+    ready = make_probe("ready")
+    paths = {"/health": health, "/health/live": make_probe("alive"), "/health/ready": ready, "/ready": ready}
     return [Route(path, endpoint) for path, endpoint in paths.items()]
 
 
@@ -222,7 +223,7 @@ def create_app(engine: Engine) -> Starlette:
         ],
         exception_handlers={
             CorrectionError: _reply_with_error,
-            ValidationError: _bad_request,
+            ValidationError: _reply_with_faults,
             ClientDisconnect: _answer_gone_client,
         },
         middleware=[Middleware(WireVersionCheck), Middleware(RequestTracing)],
@@ -255,7 +256,7 @@ class RequestTracing:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith(_AWAITED):
+        if scope["type"] != "http" or not scope["path"].endswith(_TRACED_PATHS):
             return await self._app(scope, receive, send)
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
@@ -270,14 +271,14 @@ def _decision_routes(engine: Engine) -> list[Route]:
     """
     example_heads = ExampleHeads()
 
-    def answer_in(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
+    def make_endpoint(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint for requests of this form."""
 
         async def answer(request: Request) -> Response:
             body = form.model_validate_json(await _read_body(request))
             decision = body.read()
-            if fault := decision.find_fault() or (_NO_NAMES if decision.names else None):
-                return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=fault)).model_dump(), 400)
+            if fault := decision.find_fault() or (_NAMED_OBJECTIVE if decision.names else None):
+                return _refuse(fault, 400)
             name = f"decide-{secrets.token_hex(12)}"
 
             async def correct(objective: AskedObjective) -> Correction:
@@ -296,13 +297,13 @@ def _decision_routes(engine: Engine) -> list[Route]:
         return answer
 
     forms: dict[str, type[DecisionForm]] = {"/v1/decisions": OpenAIDecision, "/v1/systemone": SystemOneDecision}
-    return [Route(path, answer_in(form), methods=["POST"]) for path, form in forms.items()]
+    return [Route(path, make_endpoint(form), methods=["POST"]) for path, form in forms.items()]
 
 
 def _session_routes(sessions: EngineSessions) -> list[Route]:
     """The routes about answers that are still being written, by the names of their sessions."""
 
-    async def begin(request: Request) -> Response:
+    async def open_session(request: Request) -> Response:
         """Open a session and answer with its name; close the session if the client has left meanwhile."""
         parsed = AlignRequest.model_validate_json(await _read_body(request))
         name = await sessions.open(parsed)
@@ -338,7 +339,7 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
         return JSONResponse({"status": "closed"})
 
     return [
-        Route("/v1/read", begin, methods=["POST"]),
+        Route("/v1/read", open_session, methods=["POST"]),
         Route("/v1/read/{name}", feed, methods=["POST"]),
         Route("/v1/read/{name}", close, methods=["DELETE"]),
         Route("/v1/read/{name}/judged", wait_for_verdicts, methods=["POST"]),
@@ -395,7 +396,7 @@ def serve(
     # uvicorn raises the signals again once it has drained; without these handlers our exit status would be above 128.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    # `_body` already limits bodies, with an error that the client understands; this limit is only a second line.
+    # `_read_body` already limits bodies, with an error that the client understands; this limit is only a second line.
     bounds = replace(limits or ConnectionLimits(), body_bytes=2 * MAX_BODY_BYTES)
     asyncio.run(_serve(engine, listener, grace_s, bounds))
 
@@ -407,23 +408,23 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
         log_config=None,
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
+        timeout_graceful_shutdown=grace_s + _ERROR_ANSWERS_S,
         **connections.uvicorn_settings(limits),
     )
     server = uvicorn.Server(config)
-    starting = asyncio.create_task(_start(engine, server))
-    ending = asyncio.create_task(_end(engine, server, grace_s))
+    loading = asyncio.create_task(_load_aligner(engine, server))
+    ending = asyncio.create_task(_close_after_grace(engine, server, grace_s))
     try:
         await server.serve(sockets=[listener])
     finally:
-        starting.cancel()
+        loading.cancel()
         ending.cancel()
         await engine.aclose()
-    if starting.done() and not starting.cancelled():
-        starting.result()  # raises the error if the aligner could not be loaded
+    if loading.done() and not loading.cancelled():
+        loading.result()  # raises the error if the aligner could not be loaded
 
 
-async def _start(engine: Startable, server: uvicorn.Server) -> None:
+async def _load_aligner(engine: Startable, server: uvicorn.Server) -> None:
     """Load the aligner and log that it is ready; if loading fails, stop the server and raise the error."""
     about = None
     try:
@@ -433,13 +434,13 @@ async def _start(engine: Startable, server: uvicorn.Server) -> None:
     logger.info("ready: %s %s on %s, %s", about.model, about.content_hash[:12], about.device, about.quantization)
 
 
-async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
+async def _close_after_grace(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
     """Once the server stops, wait `grace_s` and close the engine, so that remaining requests get an error answer.
 
     Without this, uvicorn would cut their connections.
     """
     while not server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag for it and no event
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
     await asyncio.sleep(grace_s)
     logger.warning("shutdown: cancelling requests not done after %d s; raise --grace if that is too short", grace_s)
     await engine.aclose()
@@ -461,7 +462,7 @@ async def _run_unless_client_leaves(
             result = await work
     except ClientGone:
         logger.info("request %s: the client disconnected", name)
-        return Response(status_code=_GONE)
+        return Response(status_code=_CLIENT_GONE)
     return JSONResponse(form(result))
 
 
@@ -475,16 +476,21 @@ async def _reply_with_error(_: Request, error: Exception) -> Response:
 
 async def _answer_gone_client(_: Request, _error: Exception) -> Response:
     """The answer if the client left before its request was complete; nobody reads it."""
-    return Response(status_code=_GONE)
+    return Response(status_code=_CLIENT_GONE)
 
 
-async def _bad_request(_: Request, error: Exception) -> Response:
+async def _reply_with_faults(_: Request, error: Exception) -> Response:
     """Answer 422 with the names of the invalid fields, never their content."""
     if not isinstance(error, ValidationError):
         raise error
     details = error.errors(include_url=False, include_input=False, include_context=False)
     faults = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['msg']}" for detail in details)
-    return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=faults)).model_dump(), 422)
+    return _refuse(faults, REFUSED)
+
+
+def _refuse(message: str, status: int) -> JSONResponse:
+    """The answer to a request that cannot be served as it is; `message` says why."""
+    return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=message)).model_dump(), status)
 
 
 def _completion_body(done: Completion, name: str, model: str) -> dict[str, object]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import yaml
 
 CARD = "README.md"
-_HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+_YAML_HEADER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 """The YAML header of a card, between two lines of dashes."""
-_CODE = re.compile(r"([a-z]{2,3})(?:[-_][A-Za-z0-9]+)*")
+_LANGUAGE_CODE = re.compile(r"([a-z]{2,3})(?:[-_][A-Za-z0-9]+)*")
 """A language code, and perhaps script or region, which are ignored."""
-_LARGEST = 1 << 20
+_MAX_BYTES = 1 << 20
 """Bytes of the largest card that is read."""
 
 
@@ -20,12 +20,12 @@ def read_languages(folder: Path) -> tuple[str, ...]:
     """The codes of the languages that the aligner knows (`language: en`); empty if its card does not say."""
     try:
         path = folder / CARD
-        text = path.read_text(encoding="utf-8") if path.stat().st_size <= _LARGEST else ""
-        head = _HEAD.match(text)
+        text = path.read_text(encoding="utf-8") if path.stat().st_size <= _MAX_BYTES else ""
+        head = _YAML_HEADER.match(text)
         fields = yaml.safe_load(head.group(1)) if head else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ()  # a card is prose for people, so an unreadable one is no error
     field = fields.get("language") if isinstance(fields, dict) else None
-    codes = [_CODE.fullmatch(str(entry)) for entry in (field if isinstance(field, list) else [field])]
+    codes = [_LANGUAGE_CODE.fullmatch(str(entry)) for entry in (field if isinstance(field, list) else [field])]
     # An entry that is no code ("multilingual") means that there are more languages than listed.
     return tuple(dict.fromkeys(code.group(1) for code in codes if code)) if all(codes) else ()

@@ -29,7 +29,7 @@ NF4_BITS = 4.127
 """Bits per 4-bit weight, including its share of the scales, which are quantised, too."""
 STEP_TOKENS = 1024
 """Most tokens in a step."""
-_SPARE = 1.05
+_RESERVE_FACTOR = 1.05
 """Factor on the computed size of the weights, as a reserve."""
 _GB = 2**30
 
@@ -68,7 +68,7 @@ class ModelSize:
     def count_weight_bytes(self, quantization: str, width: int) -> float:
         """Bytes of the weights, with `width` bytes for each number that is not quantised."""
         linear = self.linear * (NF4_BITS / 8 if quantization == "nf4" else width)
-        return _SPARE * (linear + self.other * width)
+        return _RESERVE_FACTOR * (linear + self.other * width)
 
     def count_token_bytes(self, width: int, states: int) -> int:
         """Bytes of one token in the cache: keys, values, and `states` hidden states for detector heads.
@@ -117,7 +117,7 @@ def read_sizes(config: Mapping[str, Any]) -> ModelSize | None:
         return None
 
 
-def cache_tokens(
+def count_cache_tokens(
     sizes: ModelSize,
     quantization: str,
     width: int,
@@ -154,7 +154,7 @@ def plan_gpu(
     The cache gets its usual size if that fits. It gets more, up to half of the memory left by weights, one step and the
     copy, if that is more. Raises `WeightsError` if not even one window fits.
     """
-    least = cache_tokens(sizes, quantization, width, WINDOW, states, available)
+    least = count_cache_tokens(sizes, quantization, width, WINDOW, states, available)
     token = sizes.count_token_bytes(width, states)
     free_bytes = available - sizes.count_weight_bytes(quantization, width) - sizes.count_step_bytes()
     # The copy comes before a larger cache, because it speeds up the reading of every prompt. The usual size of the
@@ -199,7 +199,7 @@ def _gb(count: float) -> str:
     return f"{count / _GB:.1f} GB"
 
 
-def available() -> float | None:
+def measure_free_bytes() -> float | None:
     """Bytes that this process can still allocate, by system and container limits; None if neither is known."""
     counts = (_read_system_memory(Path("/proc/meminfo")), _read_container_memory(Path("/sys/fs/cgroup")))
     return min((count for count in counts if count is not None), default=None)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -54,9 +54,9 @@ class Weights:
     """Files of one model: a folder, and its GGUF file if it has one."""
 
     folder: Path
-    gguf: str | None
+    gguf: str | None = None
     """Name of the file in the folder."""
-    identity: dict[str, str]
+    identity: dict[str, str] = field(default_factory=dict)
     """Hashes of the content, or the hub's commit; empty if the `ModelSource` lists the files itself."""
 
 
@@ -67,15 +67,15 @@ class ModelSource:
     model: str
     """Its name in reports."""
     base: Weights
-    adapter: Path | None
-    """Folder of the adapter."""
-    head: Path | None
-    """File of the detector head."""
     template: str
     window: int
     """In tokens."""
     identity: dict[str, str]
     """Hashes of all files by name, or the hub id and its commit; part of the aligner's content hash."""
+    adapter: Path | None = None
+    """Folder of the adapter."""
+    head: Path | None = None
+    """File of the detector head."""
     taught_heads: Path | None = None
     """File of taught heads that come with the aligner."""
     languages: tuple[str, ...] = ()
@@ -91,9 +91,9 @@ def find_config(model: str | Path) -> tuple[Weights, bool]:
     has_head = (folder / manifest.HEAD).exists()
     description = manifest.read(folder)
     if description is None or description.base is None or not (folder / manifest.ADAPTER).exists():
-        return Weights(folder, None, {}), has_head
+        return Weights(folder), has_head
     base = Path(description.base.hub)
-    return Weights(base, None, {}) if base.is_dir() else _find_base(description.base, str(model)), has_head
+    return Weights(base) if base.is_dir() else _find_base(description.base, str(model)), has_head
 
 
 def resolve(model: str | Path, template: str | None = None) -> ModelSource:
@@ -255,7 +255,7 @@ def _read_folder(folder: Path, label: str, name: str, template: str | None) -> M
     if description:
         manifest.verify_all(folder, description.files, "copy or export the aligner again")
     identity = manifest.hash_files(folder)
-    base = _find_base(adapter_base, name) if adapter_base else Weights(folder, None, {})
+    base = _find_base(adapter_base, name) if adapter_base else Weights(folder)
     head = folder / manifest.HEAD
     taught_heads = folder / manifest.TAUGHT
     return ModelSource(
@@ -280,7 +280,7 @@ def _find_base(base: manifest.Base, name: str) -> Weights:
         return Weights(file.parent, file.name, {"base": base.gguf.sha256})
     if Path(base.hub).is_dir():
         folder = Path(base.hub)
-        return Weights(folder, None, {"base": manifest.digest(manifest.hash_files(folder))})
+        return Weights(folder, identity={"base": manifest.digest(manifest.hash_files(folder))})
     try:
         snapshot = _find_snapshot(base.hub)
     except WeightsError:
@@ -289,7 +289,7 @@ def _find_base(base: manifest.Base, name: str) -> Weights:
             f"the base model {base.hub} is not on this machine: {package}"
             f"where the hub can be reached, aligner-proxy pull {name}"
         ) from None
-    return Weights(snapshot, None, {"base": f"{base.hub}@{snapshot.name}"})
+    return Weights(snapshot, identity={"base": f"{base.hub}@{snapshot.name}"})
 
 
 def _distribution(gguf: manifest.Gguf) -> str:
@@ -322,10 +322,13 @@ def _read_hub_model(model: str, template: str | None) -> ModelSource:
     name = template_of(model, template, known_template(model))
     # A snapshot's folder is named by its commit, which is already a hash of its content.
     identity = {"hub": model, "commit": snapshot.name}
-    base = Weights(snapshot, None, {})
-    languages = card.read_languages(snapshot)
     return ModelSource(
-        model, base, None, head=None, template=name, window=_DEFAULT_WINDOW, identity=identity, languages=languages
+        model=model,
+        base=Weights(snapshot),
+        template=name,
+        window=_DEFAULT_WINDOW,
+        identity=identity,
+        languages=card.read_languages(snapshot),
     )
 
 
@@ -394,17 +397,17 @@ def fetch(model: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """A base model to load, and the aligners that share it, in the order of their adapters.
+class SharedBase:
+    """A base model to load, and the aligners that are adapters over it, by name.
 
-    `over` contains the aligner "default", unless that is the base model itself.
+    `adapters` contains the aligner "default", unless that is the base model itself.
     """
 
     base: ModelSource
-    over: Mapping[str, ModelSource]
+    adapters: Mapping[str, ModelSource]
 
 
-def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> Shared:
+def resolve_shared_base(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> SharedBase:
     """Return the sources of the aligner `model` and of the `adapters` that share its base.
 
     Raises `WeightsError`, or `ConfigError` if they cannot be served together.
@@ -414,11 +417,11 @@ def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, 
     for name, other in others.items():
         _check_adapter(name, other, main)
     if main.adapter is None:
-        return Shared(main, others)
+        return SharedBase(main, others)
     base_label = f"base of {main.model}"
     # the base is shared, so adapter and heads of the default aligner are loaded like those of the others
     base = replace(main, model=base_label, adapter=None, head=None, taught_heads=None, identity=main.base.identity)
-    return Shared(base, {DEFAULT_ALIGNER: main, **others})
+    return SharedBase(base, {DEFAULT_ALIGNER: main, **others})
 
 
 def _check_adapter(name: str, other: ModelSource, main: ModelSource) -> None:

@@ -30,7 +30,7 @@ class Encoder:
         new = sorted({text for text in texts if text not in self._cached_rows}, key=len)
         for first in range(0, len(new), _TOGETHER):
             some = new[first : first + _TOGETHER]
-            read = encode(self._model, [self._tokenizer.prompt(text).ids for text in some], self._layers)
+            read = encode(self._model, [self._tokenizer.encode_prompt(text).ids for text in some], self._layers)
             self._cached_rows.update(zip(some, read, strict=True))
         return torch.stack([self._cached_rows[text] for text in texts])
 

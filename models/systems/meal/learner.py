@@ -116,8 +116,8 @@ class Learner:
         if not self._embedded:
             texts = [add_weight_words(row.texts[i], float(shares[i].detach())) for i in order]
         prompt = prompts.render(prompts.find_template(self._family), row.prompt.query, row.prompt.answer, texts)
-        read = self._tokenizer.prompt(prompt.text)
-        target = self._tokenizer.continuation(row.answer)
+        read = self._tokenizer.encode_prompt(prompt.text)
+        target = self._tokenizer.list_ids(row.answer)
         target = [*target, self._tokenizer.eos]
         spans = [
             (_token_range(start, stop, read.offsets), shares[i]) for i, (start, stop) in enumerate(prompt.objectives)

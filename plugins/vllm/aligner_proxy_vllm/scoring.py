@@ -25,7 +25,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, S
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.decoding.piece_scorer import PromptedPassage
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
-from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
+from aligner_proxy.engine.decoding.verdicts import ScoredPieces, make_verdicts
 from aligner_proxy.engine.loader import describe
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, select_heads
@@ -77,12 +77,12 @@ class ScoringPlan:
         own = [
             row
             for part, rows in zip(self.division.parts, scores, strict=True)
-            for row in list(rows)[part.own - part.first :]
+            for row in list(rows)[part.first_own - part.first :]
         ]
         # each segment's highest score and its objective; of equal scores, the first objective's
         worst = [max((score, -index) for index, score in enumerate(row)) for row in own]
         scored_pieces = ScoredPieces([(score, -index) for score, index in worst])
-        segments = verdicts(self.division, scored_pieces, self.request.caution)
+        segments = make_verdicts(self.division, scored_pieces, self.request.caution)
         correction = Correction(
             self.request.answer,
             segments=segments,
@@ -129,7 +129,7 @@ class Scoring:
 
     def plan(self, scoring_request: ScoringRequest) -> ScoringPlan:
         """Return the plan for a request; if nothing can be scored, its prompt is one token, since vLLM needs input."""
-        one = (tuple(self._tokenizer.prompt("a").ids[:1]),)
+        one = (tuple(self._tokenizer.encode_prompt("a").ids[:1]),)
         request = scoring_request.align
         if request is None or not request.answer.strip():
             return ScoringPlan(one, {})
@@ -137,7 +137,7 @@ class Scoring:
             self.about.find_aligner(request.aligner)
             heads = self._read_heads(scoring_request, request)
             frame = make_frame(request, self._family, self._tokenizer, self.about.window)
-            division = frame.division(structure.split(request.answer))
+            division = frame.divide(structure.split(request.answer))
         except CorrectionError as error:
             return ScoringPlan(one, {}, error=error)
         if self.about.ends and request.open_ended:
@@ -151,7 +151,7 @@ class Scoring:
         part_prompts: list[tuple[int, ...]] = []
         parts: dict[str, Any] = {}
         for part in division.parts:
-            passage = division.passage(part)
+            passage = division.make_passage(part)
             fitted = frame.fit_prompt(passage.undisguised)
             prompted = PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
             where = prompted.find_spans(passage.pieces)

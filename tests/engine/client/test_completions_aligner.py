@@ -18,7 +18,7 @@ from aligner_proxy.engine.client import completions_aligner
 from aligner_proxy.engine.client.completions import CompletionsClient, request_body
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, make_frame, veil_controls
 from aligner_proxy.engine.decoding.conversation import CUT
-from aligner_proxy.engine.decoding.prompt_fit import writing_room
+from aligner_proxy.engine.decoding.prompt_fit import count_writing_room
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -249,11 +249,11 @@ def test_veiled_text_holds_no_control_token_and_keeps_its_length(text: str) -> N
 def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: str) -> None:
     made = tiny.request(answer).model_copy(update={"turns": tuple(Turn("user", text) for text in turns)})
     framed = make_frame(made, FAMILY, window)
-    division = framed.division(structure.split(answer))
+    division = framed.divide(structure.split(answer))
     for part in division.parts:
-        passage = division.passage(part)
+        passage = division.make_passage(part)
         prompt = framed.render_prompt(passage.undisguised)
-        room = writing_room(
+        room = count_writing_room(
             completions_aligner.estimate_tokens(prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end])
         )
         assert completions_aligner.estimate_tokens(prompt.text) + room <= window + 2 * len(passage.pieces)

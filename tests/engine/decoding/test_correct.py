@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, fit_request, make_frame
+from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.splice import Hole
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, choose_draft_length
+from aligner_proxy.engine.scheduling.draft_length import CostCurve, LengthRule, choose_draft_length
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.prompts import find_template
@@ -77,7 +77,7 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
     run = aligner.runner.run
     monkeypatch.setattr(aligner.runner, "run", lambda feeds: fed.extend(feeds) or run(feeds))
     correct_alone(aligner, request)
-    fitted = fit_request(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    fitted = correct.build_frame(aligner, request).fit_prompt(request.answer)
     ends = [end for _, end in fitted.offsets]
     assert ends[fed[-1].stop - 1] >= fitted.prompt.end > ends[fed[-1].stop - 2]
     assert fed[-1].stop < len(fitted.ids)
@@ -197,12 +197,12 @@ DEAR = partial(choose_draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64
 @pytest.mark.covering("rate", "rule")
 @pytest.mark.parametrize("rule", [tiny.whole, tiny.at_most(16), tiny.at_most(3), DEAR])
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
-def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule: Rule) -> None:
+def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule: LengthRule) -> None:
     """Drafts are corrupted copies of the plain output, so that each edit rate is a true one."""
     for seed in range(examples(4)):
         rng = random.Random(f"{rate} {seed}")
         runner = tiny.runner(seed)
-        prompt = runner.tokenizer.prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
+        prompt = runner.tokenizer.encode_prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
         expected = plain(runner, prompt, 96)
         draft = corrupted(expected, rate, rng)
         got, tally = tiny.written(runner, prompt, DraftProposer(draft, rule), 96)
@@ -247,7 +247,7 @@ def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.Mo
     """Prompt and draft fit one step: one forward. One token less: the prompt's, and one that generates."""
     aligner = tiny.aligner()
     request = tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=1e9)
-    fitted = fit_request(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    fitted = correct.build_frame(aligner, request).fit_prompt(request.answer)
     whole = len(fitted.ids) + len(fitted.answer) + 1
     for step, forwards in ((whole, 1), (whole - 1, 2)):
         monkeypatch.setattr(ModelRunner, "step_tokens", step)

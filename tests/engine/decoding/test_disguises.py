@@ -66,8 +66,8 @@ def test_a_disguised_insult_in_a_later_part_is_removed(insult: str) -> None:
     answer = " ".join(texts)
     aligner, request = detector(), tiny.request(answer)
     division = divide_answer(aligner, build_frame(aligner, request), request)
-    [at] = division.range_of(25, 26)
-    assert next(number for number, part in enumerate(division.parts) if part.own <= at < part.stop) > 0
+    [at] = division.find_piece_range(25, 26)
+    assert next(number for number, part in enumerate(division.parts) if part.first_own <= at < part.stop) > 0
 
     found_and_removed(correct_alone(aligner, request), insult)
     chunks = [answer[i : i + 24] for i in range(0, len(answer), 24)]
@@ -95,7 +95,9 @@ def test_parts_together_are_the_undisguised_answer(answer: str, room: int) -> No
     division = Division(RULER, room, structure.split(answer))
     own = []
     for part in division.parts:
-        pieces = division.pieces[part.own : part.stop]
-        own.append(division.undisguise_part(replace(part, first=part.own), "".join(p.text + p.gap for p in pieces)))
+        pieces = division.pieces[part.first_own : part.stop]
+        own.append(
+            division.undisguise_part(replace(part, first=part.first_own), "".join(p.text + p.gap for p in pieces))
+        )
     whole = join_undisguised(own)
     assert (whole.text, whole.length) == (undisguise(answer).text, len(answer))

@@ -10,7 +10,7 @@ import pytest
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import fit_request, make_frame
+from aligner_proxy.engine.decoding.prompt_fit import make_frame
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BlockPool
@@ -35,7 +35,7 @@ class Oracle:
     def __init__(self, wanted: str, flagged: set[int], again: Mapping[str, float] | None = None) -> None:
         self.tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
         self.pool = BlockPool(128)
-        self._wanted = [*self.tokenizer.continuation(wanted), 1]
+        self._wanted = [*self.tokenizer.list_ids(wanted), 1]
         self._flagged = flagged
         self._again = again or {}
         self._rude: set[str] = set()
@@ -47,7 +47,9 @@ class Oracle:
 
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         self.fed += [feed.stop - feed.start for feed in feeds]
-        return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.predicted] for feed in feeds]
+        return [
+            [self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.choice_positions] for feed in feeds
+        ]
 
     def find_taught_heads(self, *_: object) -> None:
         """Nothing was taught to it."""
@@ -77,7 +79,8 @@ def edit(
 
 
 def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
-    oracle.prompt = len(fit_request(request, find_template(info.template), oracle.tokenizer, info.window).ids)
+    frame = make_frame(request, find_template(info.template), oracle.tokenizer, info.window)
+    oracle.prompt = len(frame.fit_prompt(request.answer).ids)
     return correct_alone(Aligner(oracle, info), request), oracle  # type: ignore[arg-type]
 
 
@@ -202,7 +205,8 @@ def test_what_outgrows_the_window_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     request = tiny.request(f"{OPEN} {RUDE}")
     wanted = f"{OPEN} {COME} {FERRY} {COAT}"
     info = tiny.aligner().info
-    fitted = fit_request(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
+    frame = make_frame(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
+    fitted = frame.fit_prompt(request.answer)
     framed = make_frame(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
     assert asked(request, Oracle(wanted, {1}), info)[0].text == wanted
     monkeypatch.setattr(correct, "build_frame", lambda *_: replace(framed, window=len(fitted.ids)))
@@ -297,7 +301,7 @@ def test_a_dictated_sentence_is_drafted_from_its_objective() -> None:
     told = {"objectives": (f"Closing: every answer ends with: {ASK}",)}
     made, oracle = judging(f"{OPEN} {FERRY}", f"{OPEN} {FERRY} {ASK}", {2}, **told)
     assert made.text.endswith(ASK)
-    assert made.counts.accepted > len(oracle.tokenizer.continuation(f" {ASK}")) // 2
+    assert made.counts.accepted > len(oracle.tokenizer.list_ids(f" {ASK}")) // 2
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from aligner_proxy.engine.decoding.aligner import build_frame, divide_answer
 from aligner_proxy.engine.decoding.correct import AnswerEditor
-from aligner_proxy.engine.scheduling.sequence import Score, Step
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Score, Step, TokenSequence
 from tests.support import tiny
 
 SENTENCES = ("The first one is fine.", "You are a fool.", "Bring a coat.", "Boil the water.")
@@ -25,7 +24,7 @@ def judged_again(flags: Sequence[bool], second: float, answer: str = ANSWER) -> 
     division = divide_answer(aligner, framed, request)
     editor = AnswerEditor(aligner, framed, division, request, TokenSequence())
     scores: list[Score] = [(1.0 if flag else -1.0, 0) for flag in flags]
-    work = editor.judge_followers(division.parts[0], scores, 0, is_behind=False)
+    work = editor.judge_followers(division.parts[0], scores, 0, follows_flagged=False)
     answers = []
     try:
         ask = next(work)

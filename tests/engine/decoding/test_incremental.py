@@ -18,12 +18,12 @@ from aligner_proxy.engine.decoding.incremental import (
     ENOUGH_CHARS,
     PartialAnswer,
     PendingReplacement,
-    read,
+    read_growing_answer,
 )
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
-from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
@@ -64,7 +64,7 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
     """A step after each chunk: the correction, tokens fed before and after the end, verdicts on the way."""
     ends: list[Any] = []
     request = tiny.request("", **wishes)
-    growing, sequence = PartialAnswer(request), Sequence()
+    growing, sequence = PartialAnswer(request), TokenSequence()
     loop = Loop(made)
     fed = [0, 0]
     told = []
@@ -76,7 +76,13 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
 
     made.runner.run = counting
     loop.add(
-        Job("r1", read(made, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+        Job(
+            "r1",
+            read_growing_answer(made, growing, sequence),
+            ends.append,
+            JobClient(has_new_text=growing.waits),
+            sequence=sequence,
+        )
     )
     for chunk in chunks:
         growing.body.add(chunk)

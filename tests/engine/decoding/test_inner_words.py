@@ -12,8 +12,7 @@ import pytest
 from aligner_proxy.engine.decoding.aligner import build_frame, divide_answer
 from aligner_proxy.engine.decoding.correct import AnswerEditor
 from aligner_proxy.engine.decoding.splice import group_runs, make_hole
-from aligner_proxy.engine.scheduling.sequence import Score, Step
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Score, Step, TokenSequence
 from aligner_proxy.text.judged_words import clauses
 from aligner_proxy.text.structure import split
 from tests.support import tiny

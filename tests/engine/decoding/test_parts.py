@@ -39,14 +39,16 @@ def test_every_piece_is_judged_once_and_every_part_fits(answer: str, room: int) 
     segments = structure.split(answer)
     division = Division(RULER, room, segments)
     assert "".join(piece.text + piece.gap for piece in division.pieces) == answer
-    assert [at for part in division.parts for at in range(part.own, part.stop)] == list(range(len(division.pieces)))
+    assert [at for part in division.parts for at in range(part.first_own, part.stop)] == list(
+        range(len(division.pieces))
+    )
     for part in division.parts:
-        passage = division.passage(part)
+        passage = division.make_passage(part)
         assert RULER.count(passage.undisguised.text.rstrip()) <= room + 4 * len(passage.pieces)
         assert all(passage.text[piece.start : piece.end] == piece.text for piece in passage.pieces)
         assert passage.undisguised.length == len(passage.text)
     for number, segment in enumerate(segments):
-        text, pieces = division.segment(number)
+        text, pieces = division.find_segment(number)
         assert text == segment.text
         joined = "".join(piece.text + piece.gap for piece in division.pieces[pieces.start : pieces.stop])
         assert joined == segment.text + segment.gap
@@ -66,9 +68,9 @@ def test_a_growing_answer_is_divided_like_the_whole(answer: str, room: int, seed
         at += size
         parts = growing.parts
         assert parts[:-1] == whole.parts[: len(parts) - 1]
-        assert (parts[-1].first, parts[-1].own) == (
+        assert (parts[-1].first, parts[-1].first_own) == (
             whole.parts[len(parts) - 1].first,
-            whole.parts[len(parts) - 1].own,
+            whole.parts[len(parts) - 1].first_own,
         )
     for segment in splitter.end():
         growing.add(segment)
@@ -78,21 +80,21 @@ def test_a_growing_answer_is_divided_like_the_whole(answer: str, room: int, seed
 def test_a_short_answer_is_one_part_with_all_of_it() -> None:
     division = Division(RULER, 400, structure.split(tiny.ANSWER + "\n"))
     [part] = division.parts
-    assert division.passage(part).text == tiny.ANSWER + "\n"
-    assert division.passage(part).context == 0
+    assert division.make_passage(part).text == tiny.ANSWER + "\n"
+    assert division.make_passage(part).context_count == 0
 
 
 def test_a_part_begins_with_the_end_of_the_one_before() -> None:
     division = Division(RULER, 100, structure.split(" ".join(tiny.CORPUS) * 4))
     assert len(division.parts) > 3
     for before, part in zip(division.parts, division.parts[1:], strict=False):
-        assert before.stop == part.own
-    assert sum(part.first < part.own for part in division.parts) >= len(division.parts) // 2
+        assert before.stop == part.first_own
+    assert sum(part.first < part.first_own for part in division.parts) >= len(division.parts) // 2
 
 
 def test_an_answer_without_a_piece_is_one_part() -> None:
     [part] = Division(RULER, 100).parts
-    assert (part.first, part.own, part.stop) == (0, 0, 0)
+    assert (part.first, part.first_own, part.stop) == (0, 0, 0)
 
 
 def test_the_place_behind_all_segments_is_in_the_last_part() -> None:
@@ -100,8 +102,8 @@ def test_the_place_behind_all_segments_is_in_the_last_part() -> None:
     before = division.parts
     division.add_end()
     assert division.parts[:-1] == before[:-1]
-    assert division.passage(division.parts[-1]).own[-1].text == ""
-    assert division.segment(len(division) - 1)[0] == ""
+    assert division.make_passage(division.parts[-1]).own_pieces[-1].text == ""
+    assert division.find_segment(len(division) - 1)[0] == ""
 
 
 @pytest.mark.parametrize(

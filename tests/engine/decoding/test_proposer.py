@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
-from aligner_proxy.engine.scheduling.draft_length import Rule
+from aligner_proxy.engine.scheduling.draft_length import LengthRule
 from tests.support.tiny import at_most, whole
 
 EOS = 2
@@ -47,7 +47,7 @@ def edited(tokens: list[int], rate: float, rng: random.Random) -> list[int]:
     return out + tokens[at:]
 
 
-def forwards(target: list[int], lookup: list[int], rule: Rule) -> int:
+def forwards(target: list[int], lookup: list[int], rule: LengthRule) -> int:
     """Forward passes until an oracle that wants exactly `target` has written it."""
     proposer = DraftProposer(lookup, rule)
     written = list[int]()
@@ -95,7 +95,9 @@ def test_an_unchanged_answer_takes_one_forward_because_the_end_mark_is_drafted()
     st.lists(st.integers(3, 12), max_size=40),
     st.sampled_from([at_most(16), whole]),
 )
-def test_never_more_forwards_than_tokens_whatever_the_draft(target: list[int], lookup: list[int], rule: Rule) -> None:
+def test_never_more_forwards_than_tokens_whatever_the_draft(
+    target: list[int], lookup: list[int], rule: LengthRule
+) -> None:
     assert 1 <= forwards([*target, EOS], [*lookup, EOS], rule) <= len(target) + 1
 
 

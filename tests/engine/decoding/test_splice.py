@@ -8,17 +8,17 @@ from aligner_proxy.engine.decoding import splice
 from aligner_proxy.text.structure import append_end, join, split
 
 KEPT = "The first ferry leaves at seven in the morning."
-KEY = splice.make_key(KEPT)
+KEY = splice.make_resumption_key(KEPT)
 
 
 def test_a_key_reaches_the_end_of_a_word() -> None:
     assert KEY == "The first ferry leaves"
-    assert splice.make_key("Yes.") == "Yes."
+    assert splice.make_resumption_key("Yes.") == "Yes."
 
 
 def test_keys_of_later_segments_must_be_long() -> None:
     following = split("Yes. Oh. The first ferry leaves at seven.")
-    assert splice.resumption_keys(following) == ("Yes.", "The first ferry leaves")
+    assert splice.list_resumption_keys(following) == ("Yes.", "The first ferry leaves")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_writing_stops_where_a_kept_segment_begins(generated: str, before: str |
 
 
 def test_a_kept_item_is_recognised_under_another_number() -> None:
-    key = splice.make_key("3. Put the leaves into the pot.")
+    key = splice.make_resumption_key("3. Put the leaves into the pot.")
     assert splice.cut_before_resumption("\n2. Put the leaves into the pot.", (key,)) == "\n"
     assert splice.cut_before_resumption("\n2. Put the cups on the table.", (key,)) is None
     written = "2. Boil the water.\n3. Warm the cups."

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding import rows as reading_rows
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
+from aligner_proxy.engine.decoding.incremental import PartialAnswer, read_growing_answer
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
-from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, HeadRefused, HeadsUnavailable, UnknownHead
 from aligner_proxy.text import structure
@@ -96,7 +96,7 @@ def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:
     ends: list[Any] = []
     loop = Loop(loaded)
     chosen = loaded.find_aligner(request.aligner)
-    sequence = Sequence(chosen.adapter)
+    sequence = TokenSequence(chosen.adapter)
     loop.add(Job("rows", read_answer_rows(chosen, request, sequence), ends.append, sequence=sequence))
     while not ends:
         loop.step()
@@ -316,10 +316,16 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
     """The correction of an answer that was read while it was written."""
     ends: list[Any] = []
     begun = request.model_copy(update={"answer": ""})
-    growing, sequence = PartialAnswer(begun), Sequence()
+    growing, sequence = PartialAnswer(begun), TokenSequence()
     loop = Loop(loaded)
     loop.add(
-        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+        Job(
+            "r",
+            read_growing_answer(loaded, growing, sequence),
+            ends.append,
+            JobClient(has_new_text=growing.waits),
+            sequence=sequence,
+        )
     )
     for chunk in cut(rng, request.answer):
         growing.body.add(chunk)
@@ -338,10 +344,16 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     loaded = aligner()
     loud, quiet = (second(loaded, prior=0.0, bias=bias) for bias in (50.0, -50.0))
     ends: list[Any] = []
-    growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), Sequence()
+    growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), TokenSequence()
     loop = Loop(loaded)
     loop.add(
-        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+        Job(
+            "r",
+            read_growing_answer(loaded, growing, sequence),
+            ends.append,
+            JobClient(has_new_text=growing.waits),
+            sequence=sequence,
+        )
     )
     growing.body.add(tiny.ANSWER * 3)
     while loop.busy:

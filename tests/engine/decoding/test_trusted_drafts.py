@@ -14,7 +14,7 @@ TEXT = "One two. Three four.\n\nFive six. Seven."
 
 
 def pieces(text: str) -> list[tuple[int, int]]:
-    return tiny.runner().tokenizer.pieces(text).offsets
+    return tiny.runner().tokenizer.encode_text(text).offsets
 
 
 def texts(text: str, flags: list[bool]) -> list[str]:

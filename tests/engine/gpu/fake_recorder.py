@@ -152,3 +152,8 @@ def spoil_all(tensors: Iterable[Tensor]) -> None:
     """Fill the memory of all of them."""
     for tensor in tensors:
         spoil(tensor)
+
+
+def run_directly(function: Callable[[], Any]) -> Replay:
+    """A recorder that records nothing: each replay calls the function."""
+    return function

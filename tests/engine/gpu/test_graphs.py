@@ -15,16 +15,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aligner_proxy.engine.gpu import plain_kernels
-from aligner_proxy.engine.gpu.graphs import Replay, run_directly
+from aligner_proxy.engine.gpu.graphs import Replay
 from aligner_proxy.engine.gpu.stack import Kernels
-from aligner_proxy.engine.gpu.step import BUCKETS, WANTED_BUCKETS
+from aligner_proxy.engine.gpu.step import BUCKETS, CHOICE_BUCKETS
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
-from tests.engine.gpu.fake_recorder import FakeRecorder, NotRecordable, storage_of, tensors_in
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
+from tests.engine.gpu import plain_kernels
+from tests.engine.gpu.fake_recorder import FakeRecorder, NotRecordable, run_directly, storage_of, tensors_in
 from tests.support import tiny
 
 NUMBERS = torch.arange(12.0).view(3, 4)
@@ -130,7 +129,7 @@ def test_every_bucket_is_recorded_up_to_the_tokens_of_a_step() -> None:
     told: list[tuple[int, int]] = []
     recorded.record_all(lambda *progress: told.append(progress))
     most = made.runner.step_tokens
-    count = sum(rows <= most for rows in (*BUCKETS, *WANTED_BUCKETS))
+    count = sum(rows <= most for rows in (*BUCKETS, *CHOICE_BUCKETS))
     assert recorder.recordings == count
     assert told == [(number, count) for number in range(count)]
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from aligner_proxy.engine.gpu import nf4, plain_kernels
+from aligner_proxy.engine.gpu import nf4
 from aligner_proxy.engine.gpu.step import MAX_SEQUENCES, NO_SEQUENCE, ChoiceInput, StepInput, StepView, find_bucket
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
+from tests.engine.gpu import plain_kernels
 
 pytest.importorskip("triton", reason="comes with torch for CUDA, and with the packages for development")
 NAN = float("nan")
@@ -34,7 +35,7 @@ def kernels() -> ModuleType:
 def feed(tokens: list[int], start: int, blocks: list[int], ask: Ask | None = None) -> Feed:
     """The tokens from `start` on of a sequence in these blocks."""
     work: Any = iter(())
-    sequence = Sequence(ids=tokens, blocks=blocks)
+    sequence = TokenSequence(ids=tokens, blocks=blocks)
     return Feed(Job("-", work, print, sequence=sequence, ask=ask), start, len(tokens))
 
 
@@ -194,10 +195,10 @@ def test_weights_are_packed_and_unpacked_bit_by_bit(kernels: ModuleType, outputs
     layer = quantised(outputs, inputs)
     assert nf4.can_pack(layer)
     packed = nf4.pack([layer, layer])
-    numbers = nf4.order_numbers(packed.words)
+    numbers = plain_kernels.order_numbers(packed.words)
     assert torch.equal(nf4.order_words(numbers), packed.words)
     expected = dequantised(layer)
-    assert torch.equal(nf4.unpack(packed.select(outputs, 2 * outputs)), expected)
+    assert torch.equal(plain_kernels.unpack(packed.select(outputs, 2 * outputs)), expected)
     # the interpreter cuts numbers off where a GPU rounds them to bf16
     assert ((kernels.unpack(packed)[:outputs] - expected).abs() <= expected.abs() / 128).all()
 
@@ -209,7 +210,7 @@ def test_what_does_not_divide_into_tiles_is_not_packed() -> None:
 
 def exact_product(sample: Tensor, packed: nf4.PackedWeights) -> Tensor:
     """In fp64, with scales that are not rounded."""
-    values = packed.coarse_book.double()[nf4.order_numbers(packed.words).int()]
+    values = packed.coarse_book.double()[plain_kernels.order_numbers(packed.words).int()]
     scales = packed.scales.transpose(1, 2).reshape(packed.outputs, -1).double().repeat_interleave(nf4.TILE, dim=1)
     return sample.double() @ (values * scales).T
 

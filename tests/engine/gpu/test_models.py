@@ -22,12 +22,12 @@ from transformers import (
     SmolLM3Config,
 )
 
-from aligner_proxy.engine.gpu import plain_kernels
 from aligner_proxy.engine.gpu.stack import find_config_obstacle, find_obstacle
 from aligner_proxy.engine.model import acceleration
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
+from tests.engine.gpu import plain_kernels
 from tests.engine.gpu.fake_recorder import FakeRecorder
 from tests.support import tiny
 
@@ -130,9 +130,9 @@ MODELS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
 def write(runner: ModelRunner) -> list[int]:
     """Tokens after the prompt, which is fed in two steps; they are then fed one by one, beside another sequence."""
     work: Any = iter(())
-    sequence = Sequence(ids=list(PROMPT), blocks=[7, 2, 9, 4])
+    sequence = TokenSequence(ids=list(PROMPT), blocks=[7, 2, 9, 4])
     job = Job("written", work, print, sequence=sequence, ask=Ask(PROMPT, prompt=True))
-    other = Job("other", work, print, sequence=Sequence(ids=PROMPT[::-1], blocks=[1, 3, 5]), ask=Ask(PROMPT))
+    other = Job("other", work, print, sequence=TokenSequence(ids=PROMPT[::-1], blocks=[1, 3, 5]), ask=Ask(PROMPT))
     assert runner.run([Feed(job, 0, 21)]) == [[]]
     [tokens] = runner.run([Feed(job, 21, len(PROMPT))])
     job.ask = Ask([tokens[0]])

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from aligner_proxy.engine.decoding.aligner import Aligner
-from aligner_proxy.engine.gpu import plain_kernels
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import Ask
-from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Ask, TokenSequence
+from tests.engine.gpu import plain_kernels
 from tests.engine.gpu.fake_recorder import FakeRecorder
 from tests.engine.test_equality import NAMES, TOGETHER, house, score_alike, write_alike
 from tests.support import tiny
@@ -117,7 +116,7 @@ def find_kept(steps: list[list[Feed]], chosen: list[list[list[int]]]) -> list[bo
         for feed, tokens in zip(feeds, found, strict=True):
             ask = feed.job.ask
             if ask is not None and 0 < ask.caution < 1e9:
-                own = ask.favoured[feed.predicted.start - feed.job.tail :]
+                own = ask.favoured[feed.choice_positions.start - feed.job.first_choice :]
                 kept += [token == favoured for token, favoured in zip(tokens, own, strict=False)]
     return kept
 

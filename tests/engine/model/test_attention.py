@@ -46,7 +46,7 @@ def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVS
 def test_products_agree_with_torchs_kernel(
     fed: tuple[int, ...], contexts: tuple[int, ...], scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_SCORES", scores)
+    monkeypatch.setattr(attention, "_MAX_SCORES", scores)
     query = torch.randn(1, 6, sum(fed), 16, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
@@ -58,7 +58,7 @@ def test_products_agree_with_torchs_kernel(
         slots = torch.cat([row.context[-row.new_count :] for row in rows])
         new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
         step = attention.plan_attention(store, slots, rows)
-        found.append(attention.attend(Layer, query.to(dtype), *new, None, step=step)[0])
+        found.append(attention.attend(Layer, query.to(dtype), *new, None, plan=step)[0])
     ours, exact = found
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours.float(), exact, atol=0.03, rtol=0.03)
@@ -82,6 +82,6 @@ def test_bf16_on_a_cpu_goes_by_products_and_fp32_by_the_kernel(monkeypatch: pyte
         step = attention.plan_attention(store, torch.arange(4), [attention.AttentionRow(0, 4, torch.arange(4))])
         query = torch.randn(1, 6, 4, 16, dtype=dtype)
         key = torch.randn(1, 2, 4, 16, dtype=dtype)
-        out, _ = attention.attend(Layer, query, key, key, None, step=step)
+        out, _ = attention.attend(Layer, query, key, key, None, plan=step)
         assert out.shape == (1, 4, 6, 16)
     assert called == ["_attend_by_products", "_attend_by_kernel"]

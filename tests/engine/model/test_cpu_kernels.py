@@ -45,7 +45,7 @@ needs_kernel = pytest.mark.skipif(not HAS_KERNEL, reason="this processor has no 
 def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that has no 4-bit kernel, with memory for unpacked weights."""
     monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: False)
-    monkeypatch.setattr(memory, "available", lambda: None)
+    monkeypatch.setattr(memory, "measure_free_bytes", lambda: None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -54,7 +54,7 @@ def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_processor_without_the_kernel_computes_in_fp32(
     without_kernel: None, monkeypatch: pytest.MonkeyPatch, available: float | None, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda: available)
+    monkeypatch.setattr(memory, "measure_free_bytes", lambda: available)
     one_layer = layer()
     weights = bnb.functional.dequantize_4bit(one_layer.weight.data, one_layer.weight.quant_state).float()
     # with too little memory the layer unpacks its weights at every use
@@ -76,8 +76,8 @@ def test_a_processor_without_the_kernel_computes_in_fp32(
 def test_unpacked_weights_of_a_processor_without_the_kernel_take_a_quarter_of_its_memory(
     without_kernel: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 16_000.0)
-    assert (cpu_kernels.kept_bytes(1000), cpu_kernels.kept_bytes(1001)) == (4000, 0)
+    monkeypatch.setattr(memory, "measure_free_bytes", lambda: 16_000.0)
+    assert (cpu_kernels.count_copy_bytes(1000), cpu_kernels.count_copy_bytes(1001)) == (4000, 0)
 
 
 @needs_kernel
@@ -213,15 +213,18 @@ def test_only_a_small_model_keeps_them_and_only_where_there_are_tiles_and_memory
     tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: True)
-    monkeypatch.setattr(memory, "available", lambda: 8.0 * cpu_kernels.MAX_KEPT_BYTES)
+    monkeypatch.setattr(memory, "measure_free_bytes", lambda: 8.0 * cpu_kernels.MAX_KEPT_BYTES)
     most = cpu_kernels.MAX_KEPT_BYTES // 2
-    assert (cpu_kernels.kept_bytes(most), cpu_kernels.kept_bytes(most + 1)) == (cpu_kernels.MAX_KEPT_BYTES, 0)
-    monkeypatch.setattr(memory, "available", lambda: 3.9 * cpu_kernels.MAX_KEPT_BYTES)
-    assert cpu_kernels.kept_bytes(most) == 0
-    monkeypatch.setattr(memory, "available", lambda: None)
-    assert cpu_kernels.kept_bytes(most) == cpu_kernels.MAX_KEPT_BYTES
+    assert (cpu_kernels.count_copy_bytes(most), cpu_kernels.count_copy_bytes(most + 1)) == (
+        cpu_kernels.MAX_KEPT_BYTES,
+        0,
+    )
+    monkeypatch.setattr(memory, "measure_free_bytes", lambda: 3.9 * cpu_kernels.MAX_KEPT_BYTES)
+    assert cpu_kernels.count_copy_bytes(most) == 0
+    monkeypatch.setattr(memory, "measure_free_bytes", lambda: None)
+    assert cpu_kernels.count_copy_bytes(most) == cpu_kernels.MAX_KEPT_BYTES
     monkeypatch.setattr(cpu_kernels, "has_amx", lambda: False)
-    assert cpu_kernels.kept_bytes(most) == 0
+    assert cpu_kernels.count_copy_bytes(most) == 0
 
 
 def test_numbers_of_rows_are_few_and_what_is_added_is_nothing() -> None:
@@ -269,7 +272,7 @@ def test_other_libraries_turn_the_kernels_off(
     cpu_kernels.check_versions.cache_clear()
     try:
         assert cpu_kernels.install(nn.Sequential(layer())) == 0
-        assert cpu_kernels.kept_bytes(1) == 0
+        assert cpu_kernels.count_copy_bytes(1) == 0
     finally:
         cpu_kernels.check_versions.cache_clear()
     assert len(caplog.records) == 1

@@ -40,11 +40,11 @@ def test_words_of_cells_and_clauses_are_judged_beside_their_segment() -> None:
     prompt = render(find_template("ultrafeedback"), "When?", answer, OBJECTIVES)
     coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
     where = find_spans_with_words(prompt, split(answer), coded.offsets)
-    assert [len(ranges) for ranges in where.inner] == [0, 1, 0]
-    [tokens] = where.inner[1]
+    assert [len(ranges) for ranges in where.inner_words] == [0, 1, 0]
+    [tokens] = where.inner_words[1]
     text = prompt.text[coded.offsets[tokens.start][0] : coded.offsets[tokens[-1]][1]]
     assert text.strip() == "You are a fool"
-    assert find_spans_with_words(prompt, split(answer)[:1], coded.offsets).inner == ()
+    assert find_spans_with_words(prompt, split(answer)[:1], coded.offsets).inner_words == ()
 
 
 def test_a_segment_scores_no_less_than_its_inner_words_and_others_as_before() -> None:
@@ -55,10 +55,10 @@ def test_a_segment_scores_no_less_than_its_inner_words_and_others_as_before() ->
     inner = ((), (range(10, 12), range(12, 15), range(10, 15)), ())
     whole = head.judge(states, Spans((range(3),), segments))
     words = head.judge(states, Spans((range(3),), inner[1]))
-    raised = head.judge(states, Spans((range(3),), segments, inner=inner))
+    raised = head.judge(states, Spans((range(3),), segments, inner_words=inner))
     assert torch.allclose(raised[::2], whole[::2])
     assert torch.allclose(raised[1], torch.maximum(whole[1], words.amax(dim=0)))
-    behind = head.judge(states, Spans((range(3),), segments, has_end=True, inner=inner[:2]))
+    behind = head.judge(states, Spans((range(3),), segments, has_end=True, inner_words=inner[:2]))
     assert torch.allclose(behind[:2], raised[:2])
     assert torch.allclose(behind[2], whole[2])
 

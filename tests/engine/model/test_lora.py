@@ -20,7 +20,7 @@ from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model import lora
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job
-from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS
 from aligner_proxy.errors import UnknownAligner, WeightsError
 from tests.engine.test_loop import asked
@@ -47,7 +47,7 @@ def test_rows_of_a_mixed_step_are_those_of_merged_models(monkeypatch: pytest.Mon
     for i in range(8):
         request = asked(random.Random(i), i)
         chosen = made.find_aligner(request.aligner)
-        sequence = Sequence(chosen.adapter)
+        sequence = TokenSequence(chosen.adapter)
         loop.add(Job(str(i), correct(chosen, request, sequence), lambda _: None, sequence=sequence))
     mixed = 0
     for _ in range(40):
@@ -70,7 +70,7 @@ def test_rows_of_a_mixed_step_are_those_of_merged_models(monkeypatch: pytest.Mon
 def words(made: Aligner, name: str) -> list[int]:
     """What one of them writes after a prompt."""
     chosen = made.find_aligner(name)
-    prompt = made.runner.tokenizer.prompt(tiny.CORPUS[4] + " | Edit: ").ids
+    prompt = made.runner.tokenizer.encode_prompt(tiny.CORPUS[4] + " | Edit: ").ids
     return tiny.written(made.runner, prompt, DraftProposer([], tiny.whole), 40, chosen.adapter)[0].ids
 
 
@@ -116,7 +116,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_saved_adapter_does_what_the_library_makes_of_it(folder: Path) -> None:
     from peft import PeftModel
 
-    ids = torch.tensor([tiny.runner().tokenizer.prompt(tiny.CORPUS[0]).ids])
+    ids = torch.tensor([tiny.runner().tokenizer.encode_prompt(tiny.CORPUS[0]).ids])
     expected = PeftModel.from_pretrained(tiny.model(), str(folder)).merge_and_unload()
     model = tiny.model()
     adapters = lora.Adapters(model, [lora.read_adapter(folder)], torch.float32, torch.device("cpu"))

@@ -140,12 +140,12 @@ def test_the_place_behind_the_last_segment_keeps_the_general_score(
 def test_the_heads_not_used_for_longest_make_room() -> None:
     loaded_heads = LoadedHeads(CPU, limit=3)
     names = [loaded_heads.put(head(bias=float(i))) for i in range(3)]
-    assert loaded_heads.get(names[0]).bias == 0.0
+    assert loaded_heads.get(names[0]).net.bias == 0.0
     loaded_heads.put(head(bias=3.0))
     assert len(loaded_heads) == 3
     with pytest.raises(UnknownHead, match=f"no taught head {names[1][:8]}; upload"):
         loaded_heads.get(names[1])
-    assert [loaded_heads.get(name).bias for name in (names[0], names[2])] == [0.0, 2.0]
+    assert [loaded_heads.get(name).net.bias for name in (names[0], names[2])] == [0.0, 2.0]
     assert loaded_heads.put(head(bias=2.0)) == names[2]
     assert len(loaded_heads) == 3
 
@@ -154,12 +154,12 @@ def test_a_request_gets_its_own_head_before_one_that_the_aligner_came_with() -> 
     loaded_heads = LoadedHeads(CPU)
     shipped = {wish: LoadedHead.from_head(head(wish, aligner="", bias=9.0), CPU) for wish in WISHES[:2]}
     own = loaded_heads.put(head(bias=1.0))
-    assert {at: each.bias for at, each in select_heads(loaded_heads, shipped, "hash0", WISHES, ()).items()} == {
+    assert {at: each.net.bias for at, each in select_heads(loaded_heads, shipped, "hash0", WISHES, ()).items()} == {
         0: 9.0,
         1: 9.0,
     }
     named = select_heads(loaded_heads, shipped, "hash0", WISHES, (own, "", ""))
-    assert {at: each.bias for at, each in named.items()} == {0: 1.0, 1: 9.0}
+    assert {at: each.net.bias for at, each in named.items()} == {0: 1.0, 1: 9.0}
     assert select_heads(loaded_heads, {}, "hash0", WISHES, ()) == {}
 
 

@@ -16,8 +16,8 @@ from aligner_proxy.engine.scheduling.draft_length import (
     PROBE,
     Acceptance,
     CostCurve,
+    LengthRule,
     Round,
-    Rule,
     choose_draft_length,
 )
 from tests.engine.decoding.test_proposer import EOS, answers, edited, word
@@ -148,7 +148,7 @@ def test_edits_shorten_drafts_and_copies_lengthen_them() -> None:
     assert choose_draft_length(NF4, long, 200, sequence_count=16) < choose_draft_length(NF4, long, 200)
 
 
-def cost(target: list[int], lookup: list[int], rule: Rule, costs: CostCurve) -> float:
+def cost(target: list[int], lookup: list[int], rule: LengthRule, costs: CostCurve) -> float:
     """Of the forwards until an oracle that wants exactly `target` has written it; the first goes with the prompt."""
     proposer = DraftProposer(lookup, rule)
     written = list[int]()
@@ -174,7 +174,7 @@ def test_it_keeps_up_with_the_best_fixed_length_at_every_edit_rate(costs: CostCu
     if rate == 1.0:
         pairs = [([word(rng) for _ in lookup], lookup) for _, lookup in pairs]
 
-    def mean(rule: Rule) -> float:
+    def mean(rule: LengthRule) -> float:
         return statistics.mean(cost(target, lookup, rule, costs) for target, lookup in pairs)
 
     ours = mean(partial(choose_draft_length, costs))

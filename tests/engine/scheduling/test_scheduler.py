@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence, Work
 from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction
 from tests.support.sampling import examples
@@ -36,10 +36,10 @@ class Cache:
             self.slots[places[at]] = sequence.ids[at]
         read = [self.slots[place] for place in places[: feed.stop]]
         assert read == sequence.ids[: feed.stop], "a sequence reads what it has not written"
-        return [sum(read[: at + 1]) % 7 for at in feed.predicted]
+        return [sum(read[: at + 1]) % 7 for at in feed.choice_positions]
 
 
-def walk(prompt: list[int], turns: int, sequence: Sequence) -> Work:
+def walk(prompt: list[int], turns: int, sequence: TokenSequence) -> Work:
     """Reads a prompt, then writes with drafts of which some are wrong; returns what it wrote, checking every token."""
     rng = random.Random(str(prompt))
     step = yield Ask(list(prompt), prompt=True)
@@ -71,7 +71,7 @@ def expected(prompt: list[int], turns: int) -> str:
 
 
 def add(scheduler: Scheduler, prompt: list[int], turns: int, finish: Any, **settings: Any) -> Job:
-    sequence = Sequence()
+    sequence = TokenSequence()
     job = Job(str(prompt), walk(prompt, turns, sequence), finish, JobClient(**settings), sequence=sequence)
     assert job.advance() is None
     scheduler.add(job)

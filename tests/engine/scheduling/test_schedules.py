@@ -14,7 +14,7 @@ import pytest
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
+from aligner_proxy.engine.scheduling.sequence import Ask, Step, TokenSequence, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, DecodeCounts
 
@@ -45,10 +45,10 @@ class Slots:
             assert (adapter, token) == (own, sequence.ids[at]), "a sequence reads what is not its own"
             total += token
             sums.append(total % TOKENS)
-        return sums[feed.predicted.start : feed.stop]
+        return sums[feed.choice_positions.start : feed.stop]
 
 
-def work(owner: int, prompt: list[int], turns: int, rng: random.Random, sequence: Sequence) -> Work:
+def work(owner: int, prompt: list[int], turns: int, rng: random.Random, sequence: TokenSequence) -> Work:
     """Reads a prompt and writes with drafts, some of them wrong; checks every token and signs with the owner's name."""
     step = yield Ask(prompt, prompt=True)
     for _ in range(turns):
@@ -83,7 +83,7 @@ class World:
         rng = self.rng
         owner = len(self.ends)
         prompt = [*self.beginning[: rng.randrange(13)], *(rng.randrange(TOKENS) for _ in range(rng.randrange(1, 9)))]
-        sequence = Sequence(rng.randrange(ADAPTERS))
+        sequence = TokenSequence(rng.randrange(ADAPTERS))
         turns = rng.randrange(5)
         its_own = random.Random(rng.random())
         deadline = now + rng.randrange(40) if rng.random() < 0.3 else float("inf")

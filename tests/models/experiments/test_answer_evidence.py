@@ -97,9 +97,11 @@ def test_the_point_is_one_nat_above_all_but_the_budget_of_ordinary_answers(net: 
 def test_what_is_packed_gives_the_same_numbers(net: EvidenceNet) -> None:
     rows = draw_answers(20, 4).rows
     bias, numbers = net.pack_numbers()
-    loaded = LoadedNet.from_numbers(torch.frombuffer(bytearray(numbers), dtype=torch.float16), WIDTH, RECIPE.hidden)
+    loaded = LoadedNet.from_numbers(
+        torch.frombuffer(bytearray(numbers), dtype=torch.float16), WIDTH, RECIPE.hidden, bias
+    )
     expected = net.compute_output(net.project(rows))
-    assert torch.allclose(loaded.compute_output(rows) + bias, expected, atol=0.02)
+    assert torch.allclose(loaded.compute_output(rows), expected, atol=0.02)
 
 
 def test_evidence_is_written_into_a_head_in_place_of_what_it_had(net: EvidenceNet) -> None:
@@ -112,7 +114,7 @@ def test_evidence_is_written_into_a_head_in_place_of_what_it_had(net: EvidenceNe
     rows = draw_answers(20, 5).rows
     loaded = LoadedHead.from_head(changed, torch.device("cpu"))
     assert loaded.evidence
-    assert torch.allclose(loaded.evidence.compute_nats(rows), net.score_segments(rows), atol=0.02)
+    assert torch.allclose(loaded.evidence.compute_output(rows), net.score_segments(rows), atol=0.02)
 
 
 def test_the_mean_of_two_heads_evidence_is_one_net(net: EvidenceNet) -> None:
@@ -126,7 +128,7 @@ def test_the_mean_of_two_heads_evidence_is_one_net(net: EvidenceNet) -> None:
     for one in (first, second, mean):
         evidence = LoadedHead.from_head(one, torch.device("cpu")).evidence
         assert evidence
-        outputs.append(evidence.compute_nats(rows))
+        outputs.append(evidence.compute_output(rows))
     assert not torch.allclose(outputs[0], outputs[1], atol=0.1)
     assert torch.allclose(outputs[2], (outputs[0] + outputs[1]) / 2, atol=0.01)
 

@@ -100,7 +100,7 @@ def test_an_adjustment_leaves_the_evidence_of_the_head(net: AdjustmentNet) -> No
     rows = examples(20, 7).rows
     loaded_evidence = LoadedHead.from_head(adjusted, torch.device("cpu")).evidence
     assert loaded_evidence is not None
-    torch.testing.assert_close(loaded_evidence.compute_nats(rows), rows.sum(1) + 0.5)
+    torch.testing.assert_close(loaded_evidence.compute_output(rows), rows.sum(1) + 0.5)
 
 
 def test_segments_of_a_harmful_reply_teach_where_the_head_flags_them() -> None:

@@ -123,7 +123,7 @@ class TestServed:
         equal = 0
         with httpx.Client(base_url=server, timeout=600, trust_env=False) as client:
             for text in rendered():
-                prompt = tokenizer.prompt(text).ids
+                prompt = tokenizer.encode_prompt(text).ids
                 counted = client.post("/tokenize", json={"content": text, "add_special": True}).json()["tokens"]
                 assert counted == prompt, "both read the same tokens"
                 body = {"prompt": text, "n_predict": TOKENS, "temperature": 0, "return_tokens": True}
@@ -132,7 +132,7 @@ class TestServed:
                 theirs = [token for token in said["tokens"] if token not in tokenizer.eos_ids]
                 theirs += [end] * (said["stop_type"] == "eos")
                 answer = text.split("| Answer: ")[1].removesuffix(" | Edit: ")
-                proposer = DraftProposer(tokenizer.continuation(answer), aligner.runner.choose_draft_length)
+                proposer = DraftProposer(tokenizer.list_ids(answer), aligner.runner.choose_draft_length)
                 written, _ = tiny.written(aligner.runner, prompt, proposer, TOKENS)
                 ours = [*written.ids, *[end] * written.finished][:TOKENS]
                 at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)

@@ -48,7 +48,9 @@ def test_a_prompt_begins_as_it_does_when_it_is_served() -> None:
     backend.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 0)])
     marked = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>")
     example = encode(pair(), marked, FAMILY)
-    served = PromptTokenizer(backend, frozenset({1})).prompt(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text)
+    served = PromptTokenizer(backend, frozenset({1})).encode_prompt(
+        render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text
+    )
     assert example.ids[: len(served.ids)] == served.ids
     assert served.ids[0] == 0
     assert example.spans == find_spans(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES), split(ANSWER), served.offsets)

@@ -1,9 +1,6 @@
-"""The kernels of a forward pass in plain torch: what those in Triton (`triton_kernels.py`) are compared with.
+"""The kernels of a forward pass (`Kernels` in stack.py) in plain torch: what those in Triton are compared with.
 
 They obey the same rule as kernels that are recorded: nothing is read back to the host, and no shape depends on data.
-
-A row is one token of the step, with numbers of the width that the tensor has. The inputs of a product may be divided
-among programs, so its sums come in parts, [parts, rows, width], which the next kernel adds up in order.
 """
 
 from __future__ import annotations
@@ -12,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligner_proxy.engine.gpu.nf4 import PackedWeights
-from aligner_proxy.engine.gpu.nf4 import unpack as unpack
+from aligner_proxy.engine.gpu.nf4 import TILE, PackedWeights
 from aligner_proxy.engine.gpu.step import ChoiceInput, StepView
 from aligner_proxy.engine.scheduling.blocks import BLOCK
+
+_PER_WORD = 8
+"""Weights in a word of 32 bits."""
 
 
 def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
@@ -29,10 +28,7 @@ def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
-    """Add a product to the residual stream [rows, width], in place; return the stream, normalised by root mean square.
-
-    The result is written to `out` if that is given.
-    """
+    """See `Kernels`."""
     if parts is not None:
         residual += add_parts(parts, residual.dtype)
     wide = residual.float()
@@ -57,14 +53,7 @@ def rotate_and_put(
     values: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Rotate queries and keys by their positions (rotary embeddings), and store keys and values in the cache.
-
-    Returns the queries [rows, heads, size].
-
-    `parts` are the product for queries, keys and values side by side. `turns` are cosine and sine of every position,
-    [positions, size / 2]. `keys` and `values` [key heads, slots, size] are those of one layer. `norms` are the weights
-    of the norms of queries and keys, and their epsilon.
-    """
+    """See `Kernels`."""
     joined = add_parts(parts, torch.float32)
     if bias is not None:
         joined = joined + bias.float()
@@ -89,7 +78,7 @@ def rotate_and_put(
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
-    """Attention of queries [rows, heads, size] over their sequences' slots, [rows, heads * size]; padding gives NaN."""
+    """See `Kernels`; padding gives NaN."""
     rows, heads, _ = queries.shape
     sequence_of_row = torch.searchsorted(
         step.starts[1:], torch.arange(rows, device=queries.device, dtype=torch.int32), right=True
@@ -110,25 +99,40 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
 
 
 def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """SiLU of the first half of a product's width, times its second half."""
+    """See `Kernels`."""
     first, second = add_parts(parts, dtype).chunk(2, dim=-1)
     return F.silu(first.float()).to(dtype) * second
 
 
 def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
-    """The product of rows with 4-bit weights, in one part and in fp32."""
+    """See `Kernels`; in one part."""
     return F.linear(rows.float(), unpack(packed).float())[None]
 
 
 def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
-    """Store the hidden states of a layer that a detector head reads, at [slot, index]."""
+    """See `Kernels`."""
     states[:, index].index_copy_(0, step.slots.long(), hidden)
 
 
 def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
-    """The best token of each row, the first of equals; a favoured one unless another is better by more than caution."""
+    """See `Kernels`."""
     best, tokens = logits.float().max(dim=-1)
     favoured = choice.favoured.clamp(min=0)
     margin = logits.float().gather(1, favoured.long()[:, None])[:, 0] + choice.caution
     keeps_favourite = (choice.favoured >= 0) & (margin >= best)
     return torch.where(keeps_favourite, favoured, tokens.int())
+
+
+def order_numbers(words: Tensor) -> Tensor:
+    """Unpack words to 4-bit numbers [outputs, inputs], one in each byte: the inverse of `order_words`."""
+    rows, columns = words.shape[:2]
+    flat = torch.stack([(words >> (4 * place)) & 15 for place in range(_PER_WORD)], dim=-1)
+    tiles = flat.view(rows, columns, TILE, _PER_WORD, TILE // 16, 2).permute(0, 2, 1, 4, 3, 5)
+    return tiles.reshape(rows * TILE, columns * TILE).to(torch.uint8)
+
+
+def unpack(packed: PackedWeights) -> Tensor:
+    """See `Kernels`."""
+    values = packed.book[order_numbers(packed.words).int()]
+    scales = packed.scales.transpose(1, 2).reshape(packed.outputs, -1).repeat_interleave(TILE, dim=1)
+    return (values * scales).to(torch.bfloat16)
