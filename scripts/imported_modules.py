@@ -31,7 +31,19 @@ def imported_names(file: Path, *, everywhere: bool) -> tuple[str, ...]:
     Without `everywhere`, only imports at the top level count, which run when the file itself is imported.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return tuple(_imported_names(ast.walk(tree) if everywhere else tree.body, file))
+    return tuple(_imported_names(_list_statements(tree) if everywhere else tree.body, file))
+
+
+_PARTS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""The attributes of statements that hold other statements; no import is anywhere else."""
+
+
+def _list_statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements inside a node; `ast.walk` would look at every expression as well, which takes twice as long."""
+    for part in _PARTS:
+        for statement in getattr(node, part, ()):
+            yield statement
+            yield from _list_statements(statement)
 
 
 def _imported_names(nodes: Iterable[ast.AST], file: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from aligner_proxy.teaching.neutral import Neutral
@@ -37,12 +38,18 @@ class AugmentedAnswer:
 
 def insertion_places(answer: str) -> list[int]:
     """Indices of the segments before which a text may be inserted; the number of segments means after the last one."""
+    return list(_find_places(answer))
+
+
+@lru_cache(maxsize=4096)
+def _find_places(answer: str) -> tuple[int, ...]:
+    """`insertion_places`; cached, because each taught objective looks at the same neutral answers."""
     segments = split(answer)
     prose = [_is_prose(segment) for segment in segments]
     inner = [n for n in range(1, len(segments)) if prose[n - 1] and prose[n]]
     first = [0] if prose and prose[0] else []
     last = [len(segments)] if prose and prose[-1] else []
-    return [*first, *inner, *last]
+    return (*first, *inner, *last)
 
 
 def _is_prose(segment: Segment) -> bool:

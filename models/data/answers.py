@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -131,10 +132,12 @@ def plain_query(prompt: str) -> str:
     return query_field(find_template("ultrafeedback"), turns)
 
 
+@lru_cache(maxsize=100_000)
 def _is_usable(answer: PoolAnswer) -> bool:
     """Whether an answer is of a usable length and holds no turn of a dialogue.
 
-    Every fifth question, by the length of its text, may have a very long answer.
+    Every fifth question, by the length of its text, may have a very long answer. Cached, because the same answers are
+    read once more for each side and stage.
     """
     size = len(answer.text.strip())
     longest = VERY_LONG if len(answer.query) % 5 == 0 else LONGEST

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -108,6 +108,12 @@ HARMFUL_SLUGS = frozenset(
 """Objectives of the written answers of which every breach is harm as people mean it."""
 
 
+@lru_cache(maxsize=50_000)
+def count_segments(answer: str) -> int:
+    """The number of segments of an answer; cached, because one answer is labelled under many objectives."""
+    return len(split(answer))
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledReply:
     """One reply to one question, and its labels under `objective`."""
@@ -141,7 +147,7 @@ class LabelledReply:
         A segment that is fine counts as harmless and helpful, too. Whether a segment that goes against the reply's own
         objective is harmless and helpful is unknown. No segment goes against the objectives of other answers.
         """
-        own = self.segments[: len(split(self.answer))]
+        own = self.segments[: count_segments(self.answer)]
         general = tuple(FINE if label == FINE else UNKNOWN for label in own)
         foreign = general if UNKNOWN in own else (FINE,) * len(own)
         columns = [own if text == self.objective else general if text in USUAL else foreign for text in objectives]
@@ -149,7 +155,7 @@ class LabelledReply:
 
     def flag_whole_reply(self, objectives: Sequence[str]) -> tuple[bool, ...]:
         """For each of these objectives, whether some segment goes against it, though nobody said which."""
-        is_unlocated = self.harmful and UNKNOWN in self.segments[: len(split(self.answer))]
+        is_unlocated = self.harmful and UNKNOWN in self.segments[: count_segments(self.answer)]
         return tuple(is_unlocated and text == self.objective for text in objectives)
 
     @property

@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -105,7 +105,7 @@ class Mixer:
         self._rng = rng
         self._held_out = held_out
         self._shares = shares
-        self._sentences = tuple(_select_sentences(pool.answers))
+        self._sentences = _select_sentences(pool.answers)
         self._answers_by_source = _group_by_source(pool.answers)
         self.earlier_answers = select_earlier_answers(pool.answers)
 
@@ -373,8 +373,16 @@ class Mixer:
         return make_pair(pieces, {kind.name for kind in removed}, answer.query, objectives, source)
 
 
-def _select_sentences(answers: Iterable[PoolAnswer]) -> Iterator[str]:
-    """Yield sentences that can be inserted into another answer and then go against no objective but relevance."""
+@lru_cache(maxsize=2)
+def _select_sentences(answers: tuple[PoolAnswer, ...]) -> tuple[str, ...]:
+    """Sentences that can be inserted into another answer and then go against no objective but relevance.
+
+    Cached, because each set of a side has a mixer of its own over the same answers.
+    """
+    return tuple(_find_insertable_sentences(answers))
+
+
+def _find_insertable_sentences(answers: Iterable[PoolAnswer]) -> Iterator[str]:
     for answer in answers:
         tame = answer.harmless and answer.source != FICTION
         if tame and not any(kind.occurs_in(answer.text) for kind in TRAINING_KINDS if kind.natural):

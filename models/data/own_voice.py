@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from aligner_proxy.text.structure import split
-
 from .harm_replies import SOURCES, read_harm_replies
 from .labelled_replies import (
     AGAINST,
@@ -29,6 +27,7 @@ from .labelled_replies import (
     TEST_KINDS,
     USUAL,
     LabelledReply,
+    count_segments,
     make_harm_phrases,
     question_of,
     read_further_good_replies,
@@ -95,7 +94,7 @@ def _find_correction(answer: LabelledReply) -> Iterator[LabelledReply]:
     text = answer.corrected_answer
     if not answer.harmful or not text:
         return
-    fine = (FINE,) * len(split(text))
+    fine = (FINE,) * count_segments(text)
     yield replace(answer, answer=text, segments=fine, harmful=False, corrected=(), id=f"{answer.id}-right")
 
 

@@ -14,6 +14,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -63,11 +64,17 @@ def list_cases(folder: Path, names: Sequence[str] = ()) -> Iterator[GroundedCase
             yield GroundedCase(path.stem, data["page"], case["question"], answer, case["kind"], right)
 
 
+@lru_cache(maxsize=8)
+def read_reference(page: str) -> Matcher:
+    """The statements of a page; the cases of one page stand together."""
+    return Matcher([read_page("PAGE.md", page)])
+
+
 def ground_answer(
     case: GroundedCase, *, streams: bool = False, editor: bool = False, replace_from: float = REPLACE_FACTS_FROM
 ) -> tuple[str, list[FactEdit], int]:
     """The delivered answer, its edits, and the number of its sentences that are left unsettled or to an editor."""
-    matcher = Matcher([read_page("PAGE.md", case.page)])
+    matcher = read_reference(case.page)
     grounder = Grounder.for_question(
         matcher,
         case.question,
@@ -120,7 +127,7 @@ def print_steps(*, show: bool) -> None:
     data = yaml.safe_load(STEPS.read_text(encoding="utf-8"))
     counts = Counter[tuple[str, bool]]()
     for case in data["cases"]:
-        matcher = Matcher([read_page("PAGE.md", data["pages"][case["page"]])])
+        matcher = read_reference(data["pages"][case["page"]])
         edits, unsettled_facts = Grounder.for_question(matcher, case["question"]).check_answer(case["answer"])
         text = apply_fact_edits(case["answer"], edits)
         is_noted = any(part.kind == ORDER for part in unsettled_facts)

@@ -18,8 +18,7 @@ from pathlib import Path
 from aligner_proxy.text.structure import split
 from aligner_proxy_grounding.doubts import FactDecision, apply_verdicts
 from aligner_proxy_grounding.fact_judge import FactVerdict, JudgedFact
-from aligner_proxy_grounding.matching import FactFinding, Matcher
-from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.matching import FactFinding
 from aligner_proxy_grounding.sentences import (
     AnswerSentence,
     Arbiter,
@@ -28,7 +27,7 @@ from aligner_proxy_grounding.sentences import (
     UnsettledFact,
     apply_fact_edits,
 )
-from models.evaluate.grounded import FOLDER, OUTDATED, GroundedCase, ground_answer, list_cases
+from models.evaluate.grounded import FOLDER, OUTDATED, GroundedCase, ground_answer, list_cases, read_reference
 from models.evaluate.grounded_forms import CLEAN, UNKNOWN, read_forms
 from models.reporting.statistics import Rate
 
@@ -50,7 +49,7 @@ class GroundedResult:
 
 def judge_answer(case: GroundedCase, *, streams: bool = False) -> GroundedResult:
     """The delivered answer if a judge that is always right is asked."""
-    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
+    grounder = Grounder.for_question(read_reference(case.page), case.question)
     if not streams:
         decision = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_answer(case.answer))
         return _settle_doubts(case, grounder, decision)
@@ -103,7 +102,7 @@ def count_agreeing_facts(grounder: Grounder, text: str, case: GroundedCase) -> i
 
 def explain_miss(case: GroundedCase) -> str:
     """Why an outdated fact was not replaced, in a few words."""
-    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question, arbiter=Arbiter.JUDGE)
+    grounder = Grounder.for_question(read_reference(case.page), case.question, arbiter=Arbiter.JUDGE)
     place = next(n for n, (one, other) in enumerate(zip(case.answer, case.right, strict=False)) if one != other)
     sentences = grounder.read_all(case.answer)
     sentence = next(one for one in sentences if one.start <= place < one.start + len(one.text))
@@ -152,7 +151,7 @@ def count_results(path: Path, *, streams: bool, show: bool) -> Counter[str]:
         if case.kind != OUTDATED:
             continue
         counts["words"] += ground_answer(case, streams=streams)[0] == case.right
-        grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
+        grounder = Grounder.for_question(read_reference(case.page), case.question)
         is_right = has_same_facts(grounder, result.text, case)
         counts[RIGHT] += is_right
         counts["other notation"] += is_right and result.text != case.right

@@ -158,16 +158,23 @@ def test_a_row_that_sqlite_cannot_hold_costs_only_itself(place: StoreLocation) -
 
 
 def test_workers_that_start_together_share_the_file(path: Path) -> None:
+    """Copies of a process that has imported what they need, so that they begin in the same moment."""
     script = (
-        "import sys; from pathlib import Path; from aligner_proxy.audit.store import AuditStore;"
+        "import os, sys; from pathlib import Path; from aligner_proxy.audit.store import AuditStore;"
         "from aligner_proxy.audit.entry import make_entry; from tests.audit.conftest import noted\n"
-        "store = AuditStore(Path(sys.argv[1]))\n"
-        "for n in range(50): store.add(make_entry(noted(n)))\n"
+        "workers = []\n"
+        "for _ in range(3):\n"
+        "    worker = os.fork()\n"
+        "    if not worker:\n"
+        "        store = AuditStore(Path(sys.argv[1]))\n"
+        "        for n in range(50): store.add(make_entry(noted(n)))\n"
+        "        sys.exit()\n"
+        "    workers.append(worker)\n"
+        "print([os.waitpid(worker, 0)[1] for worker in workers])\n"
     )
-    workers = [
-        subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parents[2]) for _ in range(3)
-    ]
-    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    command = [sys.executable, "-c", script, str(path)]
+    printed = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE, timeout=60)
+    assert printed.stdout == b"[0, 0, 0]\n"
     store = AuditStore(path)
     assert len(list(store.entries())) == 150
     store.close()

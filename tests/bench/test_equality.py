@@ -11,7 +11,7 @@ from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Scheduler
 from bench import equality, shapes
 
-CASES = 12
+CASES = 8
 
 
 def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,11 @@ def docs(tmp_path: Path) -> Path:
 
 
 def test_it_checks_all_three_and_writes_its_section_alone(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_check.main([*SMALL, "--cases", "8", "--docs", str(docs)]) == 0
+    assert gpu_check.main([*SMALL, "--cases", "4", "--docs", str(docs)]) == 0
     text = docs.read_text()
     assert text.startswith(f"# Before\n{gpu_check.BEGIN}\n")
     assert text.endswith(f"{gpu_check.END}\n# After\n")
-    assert "| tiny | 8 of 8 | 8 of 8 |" in text
+    assert "| tiny | 4 of 4 | 4 of 4 |" in text
     assert "not measured" not in text
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny"))
     assert row.count("|") == 5 + len(gpu_check.RATES) + 1

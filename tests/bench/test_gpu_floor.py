@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from aligner_proxy.engine.model import cost
 from bench import gpu_floor
 
 PARTS = ["ceilings", "products", "equality", "forwards", "edits"]
@@ -24,7 +25,8 @@ def test_a_rehearsal_measures_sixteen_at_once(tmp_path: Path) -> None:
     assert {row["part"] for row in rows(tmp_path) if row.get("complete")} == {"sixteen"}
 
 
-def test_a_rehearsal_measures_every_other_part(tmp_path: Path) -> None:
+def test_a_rehearsal_measures_every_other_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_ROUNDS", 1)
     assert gpu_floor.main(["--rehearse", "--parts", *PARTS, "--out", str(tmp_path)]) == 0
     measured = rows(tmp_path)
     assert {row["part"] for row in measured if row.get("complete")} == set(PARTS)

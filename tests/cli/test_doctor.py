@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
+import runpy
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -150,7 +155,19 @@ def test_probe_that_dies_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.slow
-def test_the_real_probe_reports() -> None:
+def run_here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    """Run a module in this process, which has imported torch for other tests, as `python -m` would."""
+    assert command[:2] == [sys.executable, "-m"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed, mock.patch.object(sys, "argv", command[2:]):
+        runpy.run_module(command[2], run_name="__main__")
+    return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+
+
+@pytest.mark.some(1)
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("run", [run_here, subprocess.run], ids=["here", "process"])
+def test_the_real_probe_reports(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", run)
     report = doctor.run_probe()
     assert report["device"] in {"cpu", "cuda"}
     assert report["nf4_works"] is True

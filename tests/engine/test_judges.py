@@ -36,6 +36,7 @@ from aligner_proxy.errors import (
     WeightsError,
 )
 from aligner_proxy.types import Quota
+from scripts.imported_modules import ROOT, imported_files
 from tests.engine.server.test_app import serving
 from tests.support import tiny
 from tests.support.scripted import ScriptedEngine
@@ -178,6 +179,21 @@ def test_judges_are_loaded_with_the_aligner(
         open_aligner(replace(settings, judges={"guard": tmp_path / "gone"}), tmp_path / "home")
 
 
+def test_without_judges_nothing_of_them_is_imported_by_the_source() -> None:
+    """What the test below sees in a process of its own, which imports torch for seconds."""
+    files = set[Path]()
+    waiting = [ROOT / "aligner_proxy" / "engine" / name for name in ("loader.py", "local.py")]
+    while waiting:
+        file = waiting.pop()
+        if file not in files:
+            files.add(file)
+            waiting.extend(imported_files(file, everywhere=False))
+    names = {file.stem for file in files}
+    assert {"loader", "local", "runner"} <= names
+    assert "token_classifier" not in names
+
+
+@pytest.mark.full
 @pytest.mark.slow
 def test_without_judges_nothing_of_them_is_imported() -> None:
     code = "import sys, aligner_proxy.engine.loader, aligner_proxy.engine.local; print(*sys.modules)"

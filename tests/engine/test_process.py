@@ -35,27 +35,29 @@ class Process:
         self.folder = folder
         self.socket = folder / "run" / "engine.sock"
         self.model = tiny.save(folder / "model")
+        self.options = self.usual()
+        """What a start without arguments is given."""
         self.child: subprocess.Popen[str] | None = None
 
     def start(self, *args: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "aligner_proxy", "engine", *(args or self.usual())]
+        command = [sys.executable, "-m", "aligner_proxy", "engine", *(args or self.options)]
         environment = os.environ | {"ALIGNER_PROXY_HOME": str(self.folder / "home")}
         self.child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         return self.child
 
+    def on_socket(self) -> list[str]:
+        return ["--socket", str(self.socket), "--threads", "1"]
+
     def usual(self) -> list[str]:
-        where = ["--socket", str(self.socket)]
-        return [
-            *where,
-            "--model",
-            str(self.model),
-            "--template",
-            "ultrafeedback",
-            "--quantization",
-            "none",
-            "--threads",
-            "1",
-        ]
+        return [*self.on_socket(), "--model", str(self.model), "--template", "ultrafeedback", "--quantization", "none"]
+
+    def write_policies(self) -> Path:
+        """A policies file with a judge; its quantization is another than that of the command line."""
+        save_guard(self.folder / "judge")
+        file = self.folder / "policies.yaml"
+        aligner = {"model": str(self.model), "template": "ultrafeedback", "quantization": "nf4"}
+        file.write_text(json.dumps({"aligner": aligner | {"judges": {"of-file": "./judge"}}}))
+        return file
 
     def client(self) -> HttpEngine:
         return HttpEngine(f"unix:{self.socket}", wait_s=60)
@@ -79,6 +81,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """One for the tests that need no other options; a start takes seconds."""
     made = Process(tmp_path_factory.mktemp("engine"))
+    made.options = [*made.on_socket(), "--quantization", "none", "--config", str(made.write_policies())]
     made.start()
     yield made
     made.stop()
@@ -87,6 +90,15 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 def slow() -> AlignRequest:
     """About a thousand tokens, one by one: seconds."""
     return tiny.request("Bring a coat when it rains. " * 45, verify=Verify.ALWAYS)
+
+
+async def test_it_loads_the_judges_of_the_file(started: Process) -> None:
+    client = started.client()
+    about = await client.info()
+    assert {judge: info.categories for judge, info in about.judges.items()} == {"of-file": CATEGORIES}
+    asked = TokenLabelsRequest(request_id="t", model="of-file", question="When?", answer=tiny.ANSWER, deadline_s=60)
+    assert (await client.label_tokens(asked)).read > 20
+    await client.aclose()
 
 
 async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_after_a_restart(
@@ -128,20 +140,14 @@ async def test_it_serves_drains_on_sigterm_and_exits_0(started: Process) -> None
     assert "coat" not in log
 
 
-@pytest.mark.some(1)  # each is another start; those of the command line are read like its other options
-@pytest.mark.parametrize("name", ["of-file", "named"])
-async def test_it_loads_the_judges_of_the_command_line_or_of_the_file(process: Process, name: str) -> None:
-    judge = save_guard(process.folder / "judge")
-    file = process.folder / "policies.yaml"
-    aligner = {"model": str(process.model), "template": "ultrafeedback", "quantization": "nf4"}
-    file.write_text(json.dumps({"aligner": aligner | {"judges": {"of-file": "./judge"}}}))
-    options = {"named": [*process.usual(), "--judge", f"named={judge}"], "of-file": ["--config", str(file)]}[name]
-    process.start("--socket", str(process.socket), "--threads", "1", *options)
+@pytest.mark.full  # another start; the option is read like the others of the command line
+async def test_it_loads_the_judges_of_the_command_line_instead(process: Process) -> None:
+    file = process.write_policies()
+    process.start(*process.on_socket(), "--config", str(file), "--judge", f"named={process.folder / 'judge'}")
     client = process.client()
     about = await client.info()
-    assert {judge: info.categories for judge, info in about.judges.items()} == {name: CATEGORIES}
-    asked = TokenLabelsRequest(request_id="t", model=name, question="When?", answer=tiny.ANSWER, deadline_s=60)
-    assert (await client.label_tokens(asked)).read > 20
+    assert about.quantization == "nf4"
+    assert {judge: info.categories for judge, info in about.judges.items()} == {"named": CATEGORIES}
     await client.aclose()
 
 

@@ -8,8 +8,17 @@ import pytest
 
 from models.data.pairs import Pair, read_pairs
 from models.data.test_sets import main as write_sets
+from models.reporting import loss_curves
 from tests.models.research import research_data
 from tests.support.sampling import examples
+
+draw_curves = loss_curves.draw_curves
+
+
+@pytest.fixture(autouse=True)
+def undrawn_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw no curves, which takes longer than many of their steps; one test of the trainer looks at them."""
+    monkeypatch.setattr(loss_curves, "draw_curves", lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from scripts import affected_tests as script
 
 
@@ -23,7 +25,13 @@ def test_a_change_concerns_what_imports_it() -> None:
     assert script.affected_tests(["README.md"], imported) == []
 
 
-def test_imports_of_this_repository_are_found() -> None:
+FEW = ("aligner_proxy/gate", "aligner_proxy/pipeline", "aligner_proxy/text", "tests/gate", "tests/text")
+
+
+@pytest.mark.some(1)  # every file of the repository takes seconds
+@pytest.mark.parametrize("folders", [FEW, script.SOURCES], ids=["few", "all"])
+def test_imports_of_this_repository_are_found(folders: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "SOURCES", folders)
     imported = script.read_imports()
     assert "aligner_proxy/errors.py" in imported["aligner_proxy/pipeline/pipeline.py"]
     concerned = script.concerned_files(["aligner_proxy/text/structure.py"], imported)

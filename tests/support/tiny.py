@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -78,10 +79,21 @@ def model(seed: int = 0, vocab_size: int = 384) -> LlamaForCausalLM:
 def save(folder: Path, seed: int = 0) -> Path:
     """The same as a folder such as one gets from a hub."""
     folder.mkdir(parents=True, exist_ok=True)
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend(), bos_token="<|im_start|>", eos_token="<|im_end|>")
-    fast.save_pretrained(folder)
-    model(seed).save_pretrained(folder)
+    files, random_state = _saved_files(seed)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    torch.set_rng_state(random_state)
     return folder
+
+
+@cache
+def _saved_files(seed: int) -> tuple[dict[str, bytes], torch.Tensor]:
+    """The files of such a folder, of which a hundred tests need one, and the random state after making the model."""
+    with tempfile.TemporaryDirectory() as place:
+        fast = PreTrainedTokenizerFast(tokenizer_object=backend(), bos_token="<|im_start|>", eos_token="<|im_end|>")
+        fast.save_pretrained(place)
+        model(seed).save_pretrained(place)
+        return {file.name: file.read_bytes() for file in Path(place).iterdir()}, torch.get_rng_state()
 
 
 @cache

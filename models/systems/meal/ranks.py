@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import TypeAdapter
@@ -27,6 +27,13 @@ PROBES: tuple[Probes, ...] = ("kept back", "fresh")
 _FRESH = Path(__file__).with_name("fresh.yaml")
 
 
+class GroupTotal(NamedTuple):
+    """The sum of the values of a group, which a bootstrap draws thousands of times, and their number."""
+
+    total: float
+    count: int
+
+
 @dataclass(frozen=True, slots=True)
 class Mean:
     """A mean with its 95 % bootstrap interval over groups."""
@@ -40,18 +47,18 @@ class Mean:
     def from_groups(cls, values: Mapping[str, Sequence[float]]) -> Mean:
         """The mean of values in groups. The bootstrap draws whole groups."""
         rng = random.Random(0)
-        groups = list(values.values())
+        groups = [GroupTotal(sum(group), len(group)) for group in values.values()]
         means = sorted(_mean(rng.choices(groups, k=len(groups))) for _ in range(DRAWS))
         low = means[int(0.025 * DRAWS)]
         high = means[int(0.975 * DRAWS)]
-        return cls(sum(map(len, groups)), _mean(groups), low, high)
+        return cls(sum(group.count for group in groups), _mean(groups), low, high)
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
 
 
-def _mean(groups: Sequence[Sequence[float]]) -> float:
-    return sum(map(sum, groups)) / sum(map(len, groups))
+def _mean(groups: Sequence[GroupTotal]) -> float:
+    return sum(group.total for group in groups) / sum(group.count for group in groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,7 +235,7 @@ def test_what_is_new_is_tokenised_and_not_all_again_and_again(monkeypatch: pytes
 
 async def test_stretches_of_a_long_answer_are_replaced_part_by_part() -> None:
     """All is flagged, so a stretch goes through several parts."""
-    answer = long_answer()[:1500]
+    answer = long_answer()[:1000]
     made = tiny.request(answer, caution=-1e9, deadline_s=600)
     engine = LocalEngine(lambda: small(0))
     await engine.start()

@@ -33,6 +33,8 @@ from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
 WISHES = ("Brevity: no more than needed", OBJECTIVE, "Kindness: be kind")
 LONG = " ".join(tiny.CORPUS * 3)
+WAYS = list(zip((Verify.FLAGGED, Verify.ALWAYS) * 3, (-1e9, 0.0, 1e9) * 2, strict=True))
+"""How answers are judged, and with how much caution: each with each, and at first each once."""
 SMALL = 600
 """A window that holds the objectives and a few sentences."""
 
@@ -144,13 +146,12 @@ def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str
     net = torch.tensor(weights(telling)[WIDTH:])
     expected = [0.5 + float(row @ net) for row in numbers(read_rows(loaded, answer))]
     kept = loaded.keep(telling)
-    for verify in Verify:
-        for caution in (-1e9, 0.0, 1e9):
-            request = request_with(answer, caution=caution, verify=verify, heads=("", kept, ""), deadline_s=600)
-            done = correct_alone(loaded, request)
-            evidence = [segment.evidence for segment in done.segments]
-            assert [pair[0] for pair in evidence if pair] == pytest.approx(expected, abs=2e-3)
-            assert score_whole_answer(done.segments) == (pytest.approx(sum(expected) / len(expected), abs=1e-3), 1)
+    for verify, caution in WAYS if answer == tiny.ANSWER else WAYS[: examples(len(WAYS), 3)]:
+        request = request_with(answer, caution=caution, verify=verify, heads=("", kept, ""), deadline_s=600)
+        done = correct_alone(loaded, request)
+        evidence = [segment.evidence for segment in done.segments]
+        assert [pair[0] for pair in evidence if pair] == pytest.approx(expected, abs=2e-3)
+        assert score_whole_answer(done.segments) == (pytest.approx(sum(expected) / len(expected), abs=1e-3), 1)
 
 
 def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:

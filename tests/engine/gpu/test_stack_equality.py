@@ -21,6 +21,7 @@ from tests.engine.gpu import plain_kernels
 from tests.engine.gpu.fake_recorder import FakeRecorder
 from tests.engine.test_equality import NAMES, TOGETHER, house, score_alike, write_alike
 from tests.support import tiny
+from tests.support.sampling import examples
 
 BLOCKS = 50
 """Tests that the seeds are divided among."""
@@ -126,7 +127,7 @@ def test_favoured_tokens_are_kept_as_the_library_keeps_them() -> None:
     record(made)
     plain = tiny.together(tokens=400)
     kept: list[bool] = []
-    for seed in range(40):
+    for seed in range(examples(40, 12)):
         steps = draft_in_two_steps(random.Random(seed))
         chosen = [made.runner.run(feeds) for feeds in steps]
         assert chosen == [plain.runner.run(feeds) for feeds in steps], seed

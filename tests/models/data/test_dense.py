@@ -9,7 +9,7 @@ from statistics import mean
 import pytest
 
 from aligner_proxy.text.structure import split
-from models.data.answers import load_pool
+from models.data.answers import AnswerPool, load_pool
 from models.data.dense import join_objectives, make_dense_pair, vary_objective
 from models.data.inject import themes_in
 from models.data.labels import ALIKE, AND, INNOCENT, MIXED, relation
@@ -21,13 +21,18 @@ from models.defects.objectives import ObjectiveWording
 
 
 @pytest.fixture(scope="module")
-def pairs(data_dir: Path) -> list[Pair]:
-    mixer = Mixer(load_pool(data_dir, "train"), Random("dense"))
+def pool(data_dir: Path) -> AnswerPool:
+    return load_pool(data_dir, "train")
+
+
+@pytest.fixture(scope="module")
+def pairs(pool: AnswerPool) -> list[Pair]:
+    mixer = Mixer(pool, Random("dense"))
     return [mixer.make_pair("dense") for _ in range(200)]
 
 
-def test_the_same_seed_gives_the_same_answers(data_dir: Path, pairs: list[Pair]) -> None:
-    mixer = Mixer(load_pool(data_dir, "train"), Random("dense"))
+def test_the_same_seed_gives_the_same_answers(pool: AnswerPool, pairs: list[Pair]) -> None:
+    mixer = Mixer(pool, Random("dense"))
     assert [mixer.make_pair("dense") for _ in range(5)] == pairs[:5]
 
 
@@ -108,7 +113,7 @@ def test_sentences_that_look_like_an_older_kind_do_not_go_against_it() -> None:
     assert all(relation(name + ALIKE, name) == STAYS for name in LOOKS)
 
 
-def test_an_answer_that_cannot_be_cut_again_gives_nothing_or_something_whole(data_dir: Path) -> None:
-    answer = load_pool(data_dir, "train").answers[0]
+def test_an_answer_that_cannot_be_cut_again_gives_nothing_or_something_whole(pool: AnswerPool) -> None:
+    answer = pool.answers[0]
     pairs = [make_dense_pair(Random(seed), answer, ["The harbour opens at six."]) for seed in range(30)]
     assert all(p is None or len(split(p.answer)) == len(p.labels) for p in pairs)

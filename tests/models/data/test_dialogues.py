@@ -11,6 +11,7 @@ from models.data.inject import doubtful_themes
 from models.data.labels import OFF_TOPIC_THEMES
 from models.data.mixture import Mixer
 from models.defects.objectives import BUILT_IN, DEFAULT
+from tests.support.sampling import examples
 
 READY = ("The ferry leaves at seven.", "Oil the hinges twice a year.")
 
@@ -56,5 +57,5 @@ def test_training_answers_are_dialogues_now_and_then_and_test_answers_never(data
     sides: dict[Side, bool] = {"train": False, "test": True}
     for side, held_out in sides.items():
         mixer = Mixer(load_pool(data_dir, side), Random(1), held_out=held_out)
-        sources = {mixer.make_pair("clean").source for _ in range(200)}
+        sources = {mixer.make_pair("clean").source for _ in range(examples(200, 100))}
         assert (f"clean:{SCRIPT}" in sources) is not held_out

@@ -36,6 +36,11 @@ REPLY = LabelledReply(
 )
 
 
+def _all_but(*authors: str) -> set[str]:
+    """The sources that are left out for examples of these authors alone, which are few of ten thousand."""
+    return {"gptfuzz", "jailbreakbench", *(r.source for r in read_written_answers())} - {*authors}
+
+
 def test_each_objective_has_its_own_labels() -> None:
     pair = pair_reply(REPLY, (HARMLESS, OWN, OTHER))
     assert pair.relations == ((FINE, FINE, FINE), (UNKNOWN, AGAINST, FINE))
@@ -60,22 +65,26 @@ def test_a_reply_with_one_label_says_so_of_its_own_objective_alone() -> None:
 
 def test_written_answers_stand_there_as_they_are_and_put_right_and_whole_authors_are_left_out(data_dir: Path) -> None:
     sizes = Sizes(natural=0, good=4, planted=3, phrases=2)
-    pairs = list(make_examples(data_dir, {"gptfuzz", "jailbreakbench", "author_a", "author_c"}, 1, 1, sizes))
+    excluded = _all_but("author_b", "author_d")
+    pairs = list(make_examples(data_dir, excluded, 1, 1, sizes))
     sources = {pair.source.removeprefix("own voice:") for pair in pairs}
     assert {"author_b", "author_d", "good", "harm"} <= sources
-    assert not sources & {"author_a", "author_c", "gptfuzz", "jailbreakbench"}
+    assert not sources & excluded
     texts = {pair.answer for pair in pairs}
     harmful = [r for r in read_written_answers() if r.harmful and r.source == "author_b" and r.corrected_answer]
     assert all(r.answer in texts and r.corrected_answer in texts for r in harmful)
-    again = list(make_examples(data_dir, {"gptfuzz", "jailbreakbench", "author_a", "author_c"}, 1, 1, sizes))
-    assert pairs == again
+    assert pairs == list(make_examples(data_dir, excluded, 1, 1, sizes))
 
 
 def test_what_the_test_of_taught_objectives_keeps_apart_is_not_trained(data_dir: Path) -> None:
     apart = {r.answer for r in read_written_answers() if r.slug in TEST_KINDS}
     assert apart
-    pairs = make_examples(data_dir, {"gptfuzz", "jailbreakbench"}, 1, 1, Sizes(natural=0, good=0, planted=1, phrases=0))
-    assert not apart & {pair.answer for pair in pairs}
+    author = "author_d"
+    assert author in {r.source for r in read_written_answers() if r.slug in TEST_KINDS}
+    sizes = Sizes(natural=0, good=0, planted=1, phrases=0)
+    trained = {pair.answer for pair in make_examples(data_dir, _all_but(author), 1, 1, sizes)}
+    assert trained & {r.answer for r in read_written_answers() if r.source == author}
+    assert not apart & trained
 
 
 def test_an_answer_is_asked_about_with_its_objective_at_any_place() -> None:

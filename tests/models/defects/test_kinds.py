@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 
 import pytest
@@ -19,13 +20,20 @@ from tests.support.tables import for_every
 
 QUERY = "How do I water tomatoes on a balcony?"
 ANSWER = "Water the tomatoes early in the day. The balcony gets hot, so check the soil twice. Use a can with a rose."
+KIND_BY_NAME = {kind.name: kind for kind in ALL_KINDS}
 by_name = for_every(ALL_KINDS, lambda kind: kind.name)
 in_training = for_every(TRAINING_KINDS, lambda kind: kind.name)
 inside = pytest.mark.parametrize("kind", [k for k in TRAINING_KINDS if k.inside], ids=lambda kind: kind.name)
 
 
 def _made(kind: DefectKind, count: int, held_out: bool = False) -> set[str]:
-    return {kind.make(Random(i), QUERY, ANSWER, held_out) for i in range(count)}
+    return {_make(kind.name, i, held_out) for i in range(count)}
+
+
+@cache
+def _make(name: str, seed: int, held_out: bool) -> str:
+    """Several tests look at the same sentences."""
+    return KIND_BY_NAME[name].make(Random(seed), QUERY, ANSWER, held_out)
 
 
 def test_there_are_enough_kinds_and_no_name_twice() -> None:

@@ -113,7 +113,7 @@ def test_the_command_measures_each_row_once_and_writes_the_page(
 ) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(quality, "PAGE", tmp_path / "quality.md")
-    few = partial(make_held_out_sets, limit=examples(10_000, 25))
+    few = partial(make_held_out_sets, limit=examples(10_000, 5))
     monkeypatch.setattr(rows, "make_held_out_sets", few)  # making whole ones takes as long as all the rest
     folder = aligner(tmp_path / "made")
     out = tmp_path / "out"

@@ -125,15 +125,17 @@ def test_rates_count_what_they_say() -> None:
 
 
 def test_a_measurement_can_be_repeated(dev_sets: dict[str, list[Pair]]) -> None:
-    few = {name: pairs[:3] for name, pairs in dev_sets.items()}
-    assert measure(few, 2, seed=1) == measure(few, 2, seed=1)
+    few = {name: pairs[:1] for name, pairs in dev_sets.items()}
+    trials = measure(few, 1, seed=1)
+    assert len(trials) >= len(HARMS)
+    assert measure(few, 1, seed=1) == trials
 
 
 def test_the_command_writes_tables_and_json(
     dev_sets: dict[str, list[Pair]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pairs(tmp_path / "sets" / "insult.jsonl", dev_sets["insult"][:5])
-    gate.main([str(tmp_path / "sets"), "--out", str(tmp_path / "out"), "--each", "2"])
+    gate.main([str(tmp_path / "sets"), "--out", str(tmp_path / "out"), "--each", "1"])
     assert (tmp_path / "out" / "gate.md").read_text().startswith("| right corrections of | right | right, no head |")
     document = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert set(document) == {"right", "harms", "rules"}

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from models.evaluate.grounded import OUTDATED
 from models.evaluate.grounded_forms import FOLDER, count_case, read_forms
+
+_SETS = [
+    ("development.yaml", False),
+    ("fresh.yaml", True),
+    ("trades.yaml", False),
+    ("development.yaml", True),
+    ("fresh.yaml", False),
+    ("trades.yaml", True),
+]
+
+
+def every_set(test: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
+    """Each set of forms, whole and in streams; in the sample each set once, and both ways."""
+    return pytest.mark.covering("name", "streams")(pytest.mark.parametrize(("name", "streams"), _SETS)(test))
+
 
 PAGE = """
 - form: table
@@ -38,11 +56,10 @@ def test_count_case_counts_what_is_put_right_and_what_is_touched(tmp_path: Path)
     assert all(counts["twins"] == 1 and not counts["touched"] for counts in others)
 
 
-def test_no_right_answer_of_any_form_is_touched() -> None:
+@every_set
+def test_no_right_answer_of_any_form_is_touched(name: str, streams: bool) -> None:
     touched = [
         (case.question, case.answer)
-        for streams in (False, True)
-        for name in ("development.yaml", "fresh.yaml", "trades.yaml")
         for case in read_forms(FOLDER / name)
         if case.kind != OUTDATED
         and (counts := count_case(case, streams=streams, show=False))["touched"] + counts["touched+"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from models.evaluate.grounded import OUTDATED, GroundedCase
 from models.evaluate.grounded_forms import FOLDER
 from models.evaluate.grounded_judge import NOT_ON_PAGE, RIGHT, count_results, explain_miss, judge_answer
+from tests.models.evaluate.test_grounded_forms import every_set
 
 PAGE = "# Gifts\n\nWrapping a present costs £4 in paper and £6 in a box.\n"
 QUESTION = "Can you wrap my present?"
@@ -32,11 +31,9 @@ def test_why_missed_names_the_reason() -> None:
     assert explain_miss(computed).startswith("left alone")
 
 
-def test_nine_outdated_facts_in_ten_are_put_right_and_no_right_one_touched() -> None:
-    wrong = []
-    for streams in (False, True):
-        for name in ("development.yaml", "fresh.yaml", "trades.yaml"):
-            counts = count_results(Path(FOLDER / name), streams=streams, show=False)
-            if counts[RIGHT] < 0.9 * counts[OUTDATED] or counts["clean touched"] or counts["unknown touched"]:
-                wrong.append((name, streams, counts))
-    assert not wrong
+@every_set
+def test_nine_outdated_facts_in_ten_are_put_right_and_no_right_one_touched(name: str, streams: bool) -> None:
+    counts = count_results(FOLDER / name, streams=streams, show=False)
+    assert counts[RIGHT] >= 0.9 * counts[OUTDATED] > 0
+    assert not counts["clean touched"]
+    assert not counts["unknown touched"]

@@ -15,7 +15,7 @@ from tests.models.train.test_train import stage
 def test_the_form_of_the_training_has_the_lower_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    train.main(stage(tmp_path, lora=None, lr=3e-3, steps=24, template=form, detector_weight=0.0))
+    train.main(stage(tmp_path, lora=None, lr=6e-3, steps=12, template=form, detector_weight=0.0))
     options = ["--family", "ultrafeedback", "--pairs", str(tmp_path / "data.jsonl"), "--limit", "12"]
     main([str(tmp_path / "out"), *options, "--precision", "fp32"])
     text = capsys.readouterr().out

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
+from models.data import labelled_replies
 from models.data.answers import preference_bags
 from models.data.labelled_replies import AGAINST, COMPANIES, HARMLESS, TEACHING, TEST_KINDS, UNKNOWN
 from models.data.mixture import build_examples
@@ -42,7 +43,17 @@ def test_the_plan_names_only_what_exists() -> None:
         AttemptPlan.model_validate({"tests": {}, "attempts": {}, "stepz": 1})
 
 
+@pytest.fixture
+def few_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand written answers some of each author, and all of the kinds that are kept apart."""
+    answers = labelled_replies.read_written_answers()
+    few = [reply for number, reply in enumerate(answers) if number % 20 == 0 or reply.slug in TEST_KINDS]
+    monkeypatch.setattr(labelled_replies, "read_written_answers", lambda: few)
+
+
+@pytest.mark.usefixtures("few_written")
 def test_written_answers_keep_the_kinds_of_another_test_apart() -> None:
+    assert {reply.slug for reply in labelled_replies.read_written_answers()} & TEST_KINDS
     harm, own = read_written_cases()
     assert not {case.slug for case in (*harm, *own)} & TEST_KINDS
     assert all(HARMLESS in case.objectives for case in harm)
@@ -54,6 +65,7 @@ def test_written_answers_keep_the_kinds_of_another_test_apart() -> None:
     assert all(row[at] == (UNKNOWN if row[mine] == AGAINST else row[mine]) for row in other.labels)
 
 
+@pytest.mark.usefixtures("few_written")
 def test_the_command_measures_each_attempt(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +82,8 @@ def test_the_command_measures_each_attempt(
     )
     monkeypatch.setattr(head_alone.labelled_cases, "read_written_cases", lambda: few)
     monkeypatch.setattr(head_alone.labelled_replies, "read_strong_replies", lambda *_: few_replies(data_dir))
+    further = labelled_replies.read_further_good_replies
+    monkeypatch.setattr(labelled_replies, "read_further_good_replies", lambda *given: further(*given)[:40])
     monkeypatch.setattr(
         head_alone,
         "open_row_reader",
@@ -120,6 +134,7 @@ def few_replies(data: Path) -> list[head_alone.labelled_replies.LabelledReply]:
     return head_alone.labelled_replies.read_good_replies(data, 3)
 
 
+@pytest.mark.usefixtures("few_written")
 def test_a_head_for_harmless_alone_leaves_other_objectives_to_the_one_before(tmp_path: Path) -> None:
     reader = HeadRowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS)
     rows = reader.read(read_written_cases()[0][:3], tmp_path)

@@ -27,10 +27,10 @@ from tests.support import tiny
 def config(tmp_path: Path) -> Path:
     """The committed recipe with two stages of a few steps; the tiny tokenizer needs three times the tokens."""
     document = yaml.safe_load(DEFAULT.read_text())
-    few = {"steps": 2, "max_tokens": 1500, "batch_tokens": 3000, "compile": False}
+    few = {"steps": 2, "max_tokens": 1500, "batch_tokens": 1500, "compile": False}
     for stage in document["stages"].values():
         stage["config"] = str(DEFAULT.parent / stage["config"])
-        stage["examples"] = 12
+        stage["examples"] = 6
         stage["changes"] = {**stage.get("changes", {}), **few}
     document["sizes"] = {"small": {"stages": ["warmup", "settle"], "head_stages": ["head"], "share": 1.0, "answers": 2}}
     path = tmp_path / "recipe.yaml"

@@ -181,6 +181,7 @@ def _write(path: Path, told: dict[str, Any]) -> Path:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "HELD_OUT", 2)
     monkeypatch.setattr(compare, "TASKS", 2)
+    monkeypatch.setattr(ranks, "DRAWS", 200)
 
 
 @pytest.mark.usefixtures("short")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,8 @@ def test_most_examples_ask_for_a_change_and_labels_say_where(drawn_examples: lis
     assert all(CHANGES not in one.to_pair().labels for one in same)
 
 
-def test_no_preference_is_on_both_sides() -> None:
-    trained = {one.preference for one in draw_examples(ANSWERS, 500, 1)}
+def test_no_preference_is_on_both_sides(drawn_examples: list[PreferenceExample]) -> None:
+    trained = {one.preference for one in drawn_examples}
     kept = {one.preference for one in draw_examples(ANSWERS, 100, 2, test=True)}
     assert not trained & kept
     assert not any(map(is_on_test_side, trained))
@@ -84,7 +85,7 @@ def test_there_are_thousands_of_preferences() -> None:
 
 
 def test_the_same_seed_gives_the_same_examples(drawn_examples: list[PreferenceExample]) -> None:
-    assert list(draw_examples(ANSWERS, 400, 1)) == drawn_examples
+    assert list(islice(draw_examples(ANSWERS, 400, 1), 60)) == drawn_examples[:60]
     assert list(draw_examples(ANSWERS, 40, 2)) != drawn_examples[:40]
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import pytest
 
 from aligner_proxy.text.structure import split
 from models.data.pairs import Pair, write_pairs
@@ -47,7 +52,20 @@ def test_shapes_are_few_and_the_same_in_every_epoch(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
-def test_several_processes_tokenise_what_one_does(tmp_path: Path) -> None:
+class ThreadContext:
+    """Threads in place of processes, which import torch for seconds; what they share is pickled all the same."""
+
+    @staticmethod
+    def Pool(workers: int, store: Any, shared: tuple[Any, ...]) -> ThreadPool:
+        return ThreadPool(workers, store, pickle.loads(pickle.dumps(shared)))
+
+
+@pytest.mark.some(1)
+@pytest.mark.parametrize("context", [ThreadContext, get_context("spawn")], ids=["threads", "processes"])
+def test_several_processes_tokenise_what_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    monkeypatch.setattr(batches, "get_context", {"spawn": context}.__getitem__)
     read, tokenizer = make_stage(tmp_path, target_share=0.5)
     alone = batches.load_examples(read, tokenizer)
     together = batches.load_examples(read.model_copy(update={"workers": 2}), tokenizer)

@@ -18,11 +18,13 @@ from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.pairs import Pair, PairError, write_pairs
+from models.reporting import loss_curves
 from models.train import batches, checkpoint, train
 from models.train.batches import TrainingBatch, load_examples
 from models.train.config import StageConfig, StageError
 from models.train.distributed import open_accelerator
 from models.train.export import export
+from tests.models.conftest import draw_curves
 from tests.support import tiny
 
 KEPT = ["The harbour opens at six.", "Bring a coat.", "The first ferry leaves at seven.", "Small boats stay close."]
@@ -50,7 +52,7 @@ def stage(folder: Path, **changes: object) -> Path:
         "lr_floor": 0.1,
         "lr_warmup_steps": 2,
         "steps": 6,
-        "batch_tokens": 1200,
+        "batch_tokens": 600,
         "max_tokens": 512,
         "target_share": 1.0,
         "detector_weight": 1.0,
@@ -273,7 +275,8 @@ def test_replies_that_people_compared_are_learned_from(tmp_path: Path) -> None:
     assert compared[-1] < compared[0] / 2
 
 
-def test_the_losses_are_drawn(tmp_path: Path) -> None:
+def test_the_losses_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_curves, "draw_curves", draw_curves)
     train.main(stage(tmp_path, steps=2))
     assert "<svg" in (tmp_path / "out" / "curves.svg").read_text()
 
