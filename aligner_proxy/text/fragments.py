@@ -72,7 +72,7 @@ _SERVICE = re.compile(
 )
 """Matches what follows such words in a sentence that only offers help."""
 _CLOSING = re.compile(
-    r"(?:good luck|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
+    r"(?:good luck|get well|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
     r"if you (?:have|need) |(?:best|kind|warm) (?:regards|wishes)|regards|sincerely|yours|stay safe|take care|"
     r"that(?:'s| is) (?:it|all)|there you (?:go|have it)|any (?:other )?questions|is there anything|bye|goodbye|cheers|"
     r"see you)\b.{0,160}",

@@ -36,11 +36,19 @@ _CHOICE = re.compile(
 """Matches a question that "yes" or "no" answers; "Can you help me?" asks for help."""
 _ORDER_TO_IT = re.compile(r"[^\W\d_][\w'\u2019-]*\s+(?:it|them|him|her|this|that|one|both)\W*", re.IGNORECASE)
 """Matches two words that tell what to do with what the question names, such as "Oil it."."""
+_INSULT = (
+    r"(?:idiot|fool|moron|imbecile|cretin|dunce|dimwit|half-?wit|nitwit|numskull|dummy|dumbo|blockhead|birdbrain|"
+    r"simpleton|loser|clown|oaf|dolt|dope|pig|cow|ape|chimp|baby|toddler|wimp|crybaby|brat|scum|filth|trash|vermin|"
+    r"idiotin?|dummkopf|trottel|depp|versager|narr|imb\u00e9cile|cr\u00e9tin|abruti|tonto|est\u00fapido)(?:s|es|en)?"
+)
+"""What insults call a person, to be set into a pattern."""
 _ABOUT_READER = re.compile(
-    r"\b(?:you (?:\w+ )?(?:idiot|fool|moron)\w*|only an?|(?:any|every|even an?|but an?) (?:idiot|fool|moron)|what an?"
+    rf"\b(?:you (?:[\w-]+ ){{0,2}}{_INSULT}|only an?|(?:any|every|even an?|but an?) {_INSULT}|what an?"
+    rf"|(?:any|every)(?:body|one) who\b.{{1,80}} is an? (?:\w+ )?{_INSULT}"
+    r"|you(?:r| |'|\u2019).{0,60}\b(?:stupid|dumb|brainless|clueless|thick|pathetic|useless|worthless|hopeless|dense)"
     r"|du bist|ihr seid|sie sind|tu es|vous \u00eates|eres"
     r"|you(?:'re|\u2019re| are| were| must be)(?! (?:to|going|about|supposed|able|making)\b))\b"
-    r"|^(?:you|du|toi)\b(?:\W+\w+){1,3}\W*$",
+    rf"|^(?:you|du|toi)\b(?:\W+\w+){{1,3}}\W*$|, (?!an? |the )(?:[\w-]+ ){{0,2}}{_INSULT}\W*$",
     re.IGNORECASE,
 )
 """Matches a sentence that says what the reader is."""

@@ -47,6 +47,7 @@ def test_what_says_something(text: str) -> None:
         "Of course!",
         "Yes.",
         "Good luck with everything!",
+        "Get well soon, and rest a lot!",
         "I hope this helps!",
         "## The second part of it",
         "Ingredients:",
