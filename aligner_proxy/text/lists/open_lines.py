@@ -17,6 +17,9 @@ from aligner_proxy.text.structure import Segment
 _UNDERLINE_BEGINNING = re.compile(r"[ \t]*(?:(?:=+|-{2,})[ \t]*(?:\n|\Z)|-\Z)")
 """Matches an underline at the beginning of a text, or what may become one where the text ends."""
 
+_DEFINITION_BEGINNING = re.compile(r"[ \t]*(?::(?:[ \t]|\Z)|<(?:d?\Z|dd\b))", re.IGNORECASE)
+"""Matches a line that explains the term in the line above it, or what may become one where the text ends."""
+
 
 def is_underline(pieces: Sequence[Segment], number: int) -> bool:
     """Whether a segment is the line of dashes or equals signs that makes the line above it a heading."""
@@ -36,8 +39,9 @@ def may_be_underlined(pieces: Sequence[Segment], number: int, following: str) ->
 def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "") -> bool:
     """Whether the unflagged segment `number` may have to be removed together with the segments after it.
 
-    This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
-    before it, and the rule below it. `following` is what is known of the text after the segment.
+    This holds for a lone marker, a heading, a line that ends in a colon, a term before its definition, and the head of
+    a table: a row without a row before it, and the rule below it. `following` is what is known of the text after the
+    segment.
     """
     piece = pieces[number]
     # a segment in the middle of its line neither begins nor ends one of these
@@ -47,6 +51,8 @@ def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "")
     if is_underline(pieces, number) or may_be_underlined(pieces, number, following):
         return True
     line = _line_up_to(pieces, number)
+    if piece.gap.count("\n") == 1 and not line.is_definition and _DEFINITION_BEGINNING.match(following):
+        return True
     is_lone_mark = line.mark is not None and len(line.segments) == 1 and stands_alone(line.mark, piece)
     if is_lone_mark or line.announces or line.is_heading or (begins and opens_frame(piece.text)):
         return True
