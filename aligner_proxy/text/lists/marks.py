@@ -44,8 +44,10 @@ LINE_FORMS = (
         rf"|^(?:[ \t]+\S|:[ \t]|\\[a-z]|{QUESTION}|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)",
         re.MULTILINE,
     ),
+    re.compile(r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8mement|segundo)\b", re.IGNORECASE),
 )
-"""At least one of these matches in a text with items, headings, titles, tables, frames (frames.py) or indentation."""
+"""At least one of these matches in a text with items, headings, titles, tables, frames (frames.py), ordinals or
+indentation."""
 _PLAIN_CLOSE = (".", ")", ".)", "\u3001", "\uff0e", " -", " \u2013", " \u2014", "\t-")
 """Signs that make a marker of a bare number or letter before them."""
 _ROMAN = ((50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))

@@ -18,6 +18,7 @@ from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
+from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -372,8 +373,10 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
     text, counts = update_counts(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
+    ordinals = Ordinals()
+    text = ordinals.renumber(pieces, removed, text)
     text = Nesting().move_up(pieces, removed, text)
-    return text, counts + numbering.changed
+    return text, counts + numbering.changed + ordinals.changed
 
 
 def has_reference(text: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aligner_proxy.text.lists.frames import opens_frame
+from aligner_proxy.text.lists.ordinals import is_inline_number
 from aligner_proxy.text.lists.outline import UNDERLINE, OutlineLine, find_line_start, make_line, stands_alone
 from aligner_proxy.text.structure import Segment
 
@@ -46,6 +47,8 @@ def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "")
     piece = pieces[number]
     # a segment in the middle of its line neither begins nor ends one of these
     begins = number == 0 or "\n" in pieces[number - 1].gap
+    if is_inline_number(pieces, number):
+        return True
     if not piece.text.strip() or not (begins or "\n" in piece.gap):
         return False
     if is_underline(pieces, number) or may_be_underlined(pieces, number, following):

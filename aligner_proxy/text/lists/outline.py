@@ -15,6 +15,7 @@ from itertools import accumulate, takewhile
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.frames import find_frames, is_frame
 from aligner_proxy.text.lists.marks import PICTURE_BULLET, QUESTION, Mark
+from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
 from aligner_proxy.text.sentence_ends import MARKS, NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
@@ -281,6 +282,7 @@ class Outline:
 
     def _find_heads(self) -> Iterator[tuple[range, range]]:
         """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
+        yield from ((range(i, i + 1), numbered) for i, numbered in find_numbered_sentences(self._pieces))
         for number, line in enumerate(self.lines):
             if len(line.segments) > 1 and UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
                 yield line.segments[-1:], line.segments[:-1]
@@ -399,6 +401,9 @@ class Outline:
         empty = self._emptiness_test(removed)
         for item in self.items:
             if item.first < first_open or empty(item.segments):
+                continue
+            rest = next((i for i in item.segments if i not in removed), None)
+            if item.first in removed and rest is not None and begins_with_number(self._pieces, rest):
                 continue
             if all(i in removed for i in item.line.segments) and self._gives_way_to_nested(item, removed):
                 continue
@@ -617,9 +622,15 @@ def _find_grids(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iter
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """The segments of each line with a marker, and the marker: its number, or a dash for any bullet."""
-    marked = ((line.segments, line.mark) for line in _read_lines(pieces) if line.mark is not None)
-    return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
+    """The segments of each line with a marker, and the marker: its number, or a dash for any bullet.
+
+    A line that counts on within itself, as "1) Eat. 2) Sleep." does, is no item.
+    """
+    return [
+        (line.segments, "-" if line.mark.is_bullet else line.mark.number)
+        for line in _read_lines(pieces)
+        if line.mark is not None and not any(begins_with_number(pieces, i) for i in line.segments[1:])
+    ]
 
 
 def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
