@@ -234,6 +234,24 @@ class Outline:
             if after < len(items):
                 yield segment, len(items), after
 
+    def lists_above(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+        """Yield (segment, item count before, item count after) for segments of the line behind a list that lost items.
+
+        Only segments that match `form` are looked at.
+        """
+        line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
+        list_end = -1
+        for item in self.items:
+            if item.line.level or item.first < list_end:
+                continue
+            items = self._siblings(item.first, len(self._pieces))
+            list_end = items[-1].stop
+            after = sum(sibling.first not in removed for sibling in items)
+            if list_end in line_by_start and after < len(items):
+                for segment in line_by_start[list_end].segments:
+                    if segment not in removed and form.search(self._pieces[segment].text):
+                        yield segment, len(items), after
+
     def _siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items from segment `start` to `end`, without nested ones."""
         items = []
