@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.short_answers import answers_question, is_about_reader
+from aligner_proxy.text.remarks import is_about_reader
+from aligner_proxy.text.short_answers import answers_question
 
 ANSWERS = [
     ("How do I clean suede shoes?", "Wipe them with a dry brush."),
