@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from aligner_proxy.text.code_comments import Place, comment_ranges
 from aligner_proxy.text.comment_removal import remove_comment_words
@@ -17,7 +18,7 @@ from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.remarks import find_remarks
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
-from aligner_proxy.text.structure import FENCES
+from aligner_proxy.text.structure import FENCES, split
 
 _SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
 _TAIL = re.compile(rf"(?<![\s*_`{PICTURES}{JOINERS}])[\s*_`{PICTURES}{JOINERS}]++$")
@@ -89,7 +90,7 @@ def find_removable_words(text: str) -> list[Place]:
     """The places of words that go alone if they are flagged and the rest is not, in order.
 
     Those are remarks (`find_remarks`): in "Take a coat (you fool)." the place of " (you fool)".
-    In a block of JSON they are the strings that are values, in a block of CSV the rows below the head. Empty if there
+    In a block of JSON they are the sentences of the values, in a block of CSV the rows below the head. Empty if there
     are more than `_MOST_REMOVABLE`.
     """
     if text.lstrip().startswith(FENCES):
@@ -111,9 +112,20 @@ def _find_data_words(text: str) -> list[Place]:
         # without the opening fence and the head
         places = [line.span() for line in list(_CSV_LINE.finditer(text))[2:]]
     elif language in _JSON:
-        places = [string.span("value") for string in _JSON_STRING.finditer(text)]
+        values = [string.span("value") for string in _JSON_STRING.finditer(text)]
+        places = [place for value in values for place in _split_value(text, *value)]
+        places = places if len(places) <= _MOST_REMOVABLE else values
     places = [place for place in places if len(_WORD.findall(text, *place)) >= _FEWEST]
     return places if len(places) <= _MOST_REMOVABLE else []
+
+
+def _split_value(text: str, start: int, end: int) -> list[Place]:
+    """The places of the sentences of a value, each with the space before it; of the value, if one is a single word."""
+    sentences = split(text[start:end])
+    if any(len(_WORD.findall(sentence.text)) < _FEWEST for sentence in sentences):
+        return [(start, end)]
+    ends = [start, *(start + sentence.end for sentence in sentences)]
+    return list(pairwise(ends))
 
 
 def judged_words(text: str) -> list[Place]:
@@ -161,7 +173,7 @@ def _cut_places(text: str, places: Sequence[Place]) -> str:
     position = 0
     for start, end in places:
         pieces.append(text[position:start])
-        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
+        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " ", '"'))
     return "".join([*pieces, text[position:]])
 
 
@@ -205,7 +217,7 @@ def is_pruned(text: str, pruned: str) -> bool:
 
 def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:
     """Whether `pruned` is `text` without the words at some of these places."""
-    absent = [place for place in places if text[slice(*place)] not in pruned]
+    absent = [place for place in places if text[slice(*place)].strip() not in pruned]
     return bool(absent) and without_words(text, absent).strip() == pruned.strip()
 
 

@@ -11,6 +11,7 @@ import re
 
 from aligner_proxy.text import fragments
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.structure import FENCES
 
 _INSULT = (
     r"(?:idiot|fool|moron|imbecile|cretin|dunce|dimwit|half-?wit|nitwit|numskull|dummy|dumbo|blockhead|birdbrain|"
@@ -66,8 +67,9 @@ def find_remarks(text: str) -> list[tuple[int, int]]:
 
 
 def is_doubtful(text: str, place: tuple[int, int]) -> bool:
-    """Whether what is left without a remark may still be part of it, because no brackets set the remark apart."""
-    return text[slice(*place)].strip()[:1] not in ("(", "\uff08")
+    """Whether what is left without these words may be part of them, because they are a remark without brackets."""
+    is_data = text.lstrip().startswith(FENCES)
+    return not is_data and text[slice(*place)].strip()[:1] not in ("(", "\uff08")
 
 
 def is_about_reader(sentence: str) -> bool:
