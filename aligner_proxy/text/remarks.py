@@ -24,7 +24,7 @@ _ABOUT_READER = re.compile(
     rf"|(?:any|every)(?:body|one) who\b.{{1,80}} is an? (?:\w+ )?{_INSULT}"
     r"|you(?:r| |'|\u2019).{0,60}\b(?:stupid|dumb|brainless|clueless|thick|pathetic|useless|worthless|hopeless|dense)"
     r"|du bist|ihr seid|sie sind|tu es|vous \u00eates|eres"
-    r"|you(?:'re|\u2019re| are| were| must be)(?! (?:to|going|about|supposed|able|making)\b))\b"
+    r"|you(?:'re|\u2019re| are| were| must be)(?! (?:to|going|about|supposed|able|making)\b))(?![a-z])"
     rf"|^(?:you|du|toi)\b(?:\W+\w+){{1,3}}\W*$|, (?!an? |the )(?:[\w-]+ ){{0,2}}{_INSULT}\W*$"
     rf"|^(?:you |my |dear )?(?:[\w-]+ )?{_INSULT}\W*$",
     re.IGNORECASE,

@@ -130,6 +130,7 @@ def test_is_about_reader_knows_remarks_that_name_no_thing() -> None:
         "Even you will manage this, you utter dunce.",
         "Owls are smarter than you, blockhead!",
         "Anyone who believes otherwise is an imbecile.",
+        "Everybody who doubts this is an imbecile\u00b3.",
         "Can your brainless head take this in?",
     ]
     others = [
