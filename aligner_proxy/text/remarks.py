@@ -1,8 +1,8 @@
 """Remarks within sentences: words in brackets, between dashes or commas, without which the sentence says the same.
 
 "Take a coat (you fool).", "The rug - not that you would know - is red.", "Take a coat, you fool." and "You fool, take
-a coat." lose nothing but the remark. Between commas only remarks about the reader count, since other clauses between
-commas belong to what the sentence says.
+a coat." lose nothing but the remark. Between commas only words count that call the reader something, since other
+clauses between commas belong to what the sentence says.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ _ABOUT_READER = re.compile(
     re.IGNORECASE,
 )
 """Matches a sentence that says what the reader is."""
+_CALLS_READER = re.compile(
+    rf"(?:(?:and|but|so|well|hey|oh|listen|look)[ \t,]+)?(?:you |my |dear |du |ihr )?(?:[\w-]+ ){{0,2}}{_INSULT}\W*",
+    re.IGNORECASE,
+)
+"""Matches words that only call the reader something."""
+_ADDRESSES_READER = re.compile(r"\b(?:you|your|yours|yourself)\b", re.IGNORECASE)
 _LONGEST_REMARK = 16
 """Most words of such a sentence."""
 _BRACKETS = re.compile(r"(?<=\S)[ \t]+\([^()\n]{2,200}\)(?=[\s.,;:!?]|$)|(?<=\S)\uff08[^\uff08\uff09\n]{2,200}\uff09")
@@ -43,7 +49,10 @@ _DASHES = re.compile(
 """Matches a remark between two dashes, or between a dash and the end, with the space before it."""
 _COMMAS = re.compile(rf",[ \t]+[^,;:.!?()\n]{{2,80}}(?:,(?=[ \t])|{_END})")
 """Matches words between two commas, or between a comma and the end."""
-_OPENING = re.compile(r"[\"'\u201c*_]{0,3}(?P<words>[^\W\d_][^,;:.!?()\n]{2,60})[,:\u2014][ \t]+(?=\S)")
+_OPENING = re.compile(
+    r"[\"'\u201c*_]{0,3}(?P<words>(?:(?i:listen|look|hey|oh|well),?[ \t]+)?[^\W\d_][^,;:.!?()\n]{2,60})"
+    r"[,:\u2014][ \t]+(?=\S)"
+)
 """Matches the words before the first comma of a sentence."""
 SIGNS = " \n\t()\uff08\uff09,\u2013\u2014-:"
 """The white space and signs around the words of a remark."""
@@ -58,10 +67,10 @@ def find_remarks(text: str) -> list[tuple[int, int]]:
     """
     places = [match.span() for match in _BRACKETS.finditer(text)]
     places += [match.span() for match in _DASHES.finditer(text) if _has_clause(text[: match.start()])]
-    places += [match.span() for match in _COMMAS.finditer(text) if is_about_reader(match.group().strip(SIGNS))]
+    places += [match.span() for match in _COMMAS.finditer(text) if _CALLS_READER.fullmatch(match.group().strip(SIGNS))]
     mark = marks.read(text)
     opening = _OPENING.match(text, mark.stop if mark is not None else 0)
-    if opening is not None and is_about_reader(opening["words"]):
+    if opening is not None and _CALLS_READER.fullmatch(opening["words"]):
         places.append((opening.start("words"), opening.end()))
     return _without_overlaps(sorted(places))
 
@@ -70,6 +79,11 @@ def is_doubtful(text: str, place: tuple[int, int]) -> bool:
     """Whether what is left without these words may be part of them, because they are a remark without brackets."""
     is_data = text.lstrip().startswith(FENCES)
     return not is_data and text[slice(*place)].strip()[:1] not in ("(", "\uff08")
+
+
+def find_remarks_to_reader(text: str) -> list[tuple[int, int]]:
+    """The places of the remarks in a sentence that address the reader."""
+    return [place for place in find_remarks(text) if _ADDRESSES_READER.search(text, *place)]
 
 
 def is_about_reader(sentence: str) -> bool:

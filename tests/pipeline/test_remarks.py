@@ -30,6 +30,7 @@ async def test_a_remark_in_brackets_goes_alone(answer: str, left: str) -> None:
         ("Roll the rug up, you fool. It is red.", "Roll the rug up. It is red."),
         ("Roll it up, you utter fool, and dry it. Rugs need air.", "Roll it up and dry it. Rugs need air."),
         ("You fool, the rug is red. It is soft.", "The rug is red. It is soft."),
+        ("Listen, fool: the rug is red. It is soft.", "The rug is red. It is soft."),
         ("1. You fool, roll the rug up.\n2. Let it dry.", "1. Roll the rug up.\n2. Let it dry."),
         ("Roll the rug up, fool!\n\nIt is red.", "Roll the rug up!\n\nIt is red."),
     ],
@@ -49,3 +50,9 @@ async def test_a_remark_between_dashes_or_about_the_reader_goes_alone(answer: st
 )
 async def test_other_words_go_with_their_sentence(answer: str, left: str) -> None:
     assert set((await correct_in_all_ways(answer)).values()) == {left}
+
+
+async def test_an_answer_that_loses_only_a_remark_to_the_reader_is_no_fragment() -> None:
+    answer = "It is 2 m long \u2014 not that your foolish head could picture that. It comes in red."
+    delivered = await correct_in_all_ways(answer, "How long is the rug?", objective="harmless")
+    assert set(delivered.values()) == {"It is 2 m long. It comes in red."}

@@ -265,6 +265,10 @@ class AnswerEditor(PieceScorer):
         for segment in segments:
             placed = structure.shift_segment(segment, shift)
             flagged = yield from self._find_flagged_removable_words(answer, placed)
+            if not flagged and not judged_words(segment.text):
+                # alone they may say little, but the rest shows whether they were the fault
+                flagged = remarks.find_remarks_to_reader(segment.text)
+                margin = splice.CLEAR_MARGIN if flagged else margin
             if any(remarks.is_doubtful(segment.text, place) for place in flagged):
                 margin = splice.CLEAR_MARGIN
             flagged = flagged or (yield from self._find_flagged_words(prompt, answer, placed))
