@@ -167,7 +167,7 @@ class SegmentRelease:
         while self._begun_count < len(segments) and segments[self._begun_count].start < end:
             self._begun_count += 1
         original = state.received.text[start:end]
-        new_text = self._put_gap(original, first) if text is None else text
+        new_text = self._put_gap(original, first, start) if text is None else text
         self._next_gap = None
         # the segment before has gone out completely, so this text does not begin inside one
         begins_between = not first or segments[first - 1].end <= start
@@ -186,11 +186,12 @@ class SegmentRelease:
         if not state.is_over:  # it may have been given up meanwhile
             state.send(end, outgoing.text, is_changed=outgoing.text != original)
 
-    def _put_gap(self, original: str, number: int) -> str:
-        """The text before and of segment `number`, after the white space that an edit before it has left, if any."""
-        if self._next_gap is None or number == self._begun_count:
+    def _put_gap(self, original: str, number: int, start: int) -> str:
+        """The text from `start` on, before segment `number`, after the white space that an edit before it has left."""
+        segments = self._state.received.segments
+        if self._next_gap is None or not 0 < number < self._begun_count or segments[number - 1].end != start:
             return original
-        return self._next_gap + original.lstrip()
+        return self._next_gap + original[len(segments[number - 1].gap) :]
 
     async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it.

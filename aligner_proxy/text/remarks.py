@@ -31,7 +31,8 @@ _ABOUT_READER = re.compile(
 )
 """Matches a sentence that says what the reader is."""
 _CALLS_READER = re.compile(
-    rf"(?:(?:and|but|so|well|hey|oh|listen|look)[ \t,]+)?(?:you |my |dear |du |ihr )?(?:[\w-]+ ){{0,2}}{_INSULT}\W*",
+    r"(?:(?:and|but|so|well|hey|oh|listen|look)[ \t,]+)?(?:you |my |dear |du |ihr )?"
+    rf"(?:(?!(?:an?|the|are|were|is|look|sound)\b)[\w-]+ ){{0,2}}{_INSULT}\W*",
     re.IGNORECASE,
 )
 """Matches words that only call the reader something."""
@@ -50,8 +51,8 @@ _DASHES = re.compile(
 _COMMAS = re.compile(rf",[ \t]+[^,;:.!?()\n]{{2,80}}(?:,(?=[ \t])|{_END})")
 """Matches words between two commas, or between a comma and the end."""
 _OPENING = re.compile(
-    r"[\"'\u201c*_]{0,3}(?P<words>(?:(?i:listen|look|hey|oh|well),?[ \t]+)?[^\W\d_][^,;:.!?()\n]{2,60})"
-    r"[,:\u2014][ \t]+(?=\S)"
+    r"[\"'\u201c*_]{0,3}(?P<words>(?P<call>(?i:listen|look|hey|oh|well),?[ \t]+)?[^\W\d_][^,;:.!?()\n]{2,60})"
+    r"(?:[,\u2014]|(?(call):|(?!)))[ \t]+(?=\S)"
 )
 """Matches the words before the first comma of a sentence."""
 SIGNS = " \n\t()\uff08\uff09,\u2013\u2014-:"

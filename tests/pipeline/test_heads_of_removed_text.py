@@ -25,6 +25,10 @@ HEADS = [
         "**Q1:** How late is the pool open?\n**A1:** Until nine.\n\n**Q2:** Who swims here?\n**A2:** Only fools.",
         "**Q1:** How late is the pool open?\n**A1:** Until nine.",
     ),
+    (
+        "**Q: Is it warm?**\nA: Yes.\n\n**Q: Who swims here?**\nA: Only fools.\n\n**Q: Any sauna?**\nA: Yes. You fool.",
+        "**Q: Is it warm?**\nA: Yes.\n\n**Q: Any sauna?**\nA: Yes.",
+    ),
     # headings of other notations
     (
         "\\section{Pool}\nThe pool opens at six.\n\n\\section{Guests}\nFools swim here.\n\n\\section{Sauna}\nHot.",
@@ -78,6 +82,10 @@ KEPT = [
     (
         "The pool is warm.\n\nYou fool. Bring these:\n\n- a towel\n- soap",
         "The pool is warm.\n\nBring these:\n\n- a towel\n- soap",
+    ),
+    (
+        "1. Swim\n   a. Warm up\n   b. You fool\n   c. Cool down\n2. Rest",
+        "1. Swim\n   a. Warm up\n   b. Cool down\n2. Rest",
     ),
     ("The rules:\nYou fool.\nThe pool is for swimmers.", "The rules:\nThe pool is for swimmers."),
     ("The pool is warm.\n: You fool.\n: The sauna is hot.", "The pool is warm.\n: The sauna is hot."),

@@ -38,6 +38,10 @@ _BACK_COUNT = re.compile(
 """Matches a count that refers back to a list: "These five tips"."""
 
 
+_PAIRS = {"all": "both", "alle": "beide"}
+"""What is said of two things in place of a word with their count."""
+
+
 def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
     """Update the counts that announce lists or refer back to them: (the new text, number of segments with a new count).
 
@@ -62,7 +66,10 @@ def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str
 
 
 def _update_match(match: re.Match[str], before: int, after: int) -> str:
-    """The matched text with the new count."""
+    """The matched text with the new count; of two things nobody says "all"."""
+    pair = _PAIRS.get(match.group().split()[0].lower())
+    if pair is not None and after == _SMALLEST and _replace_count(match["count"], before, after) != match["count"]:
+        return pair.capitalize() if match.group()[0].isupper() else pair
     start, end = (place - match.start() for place in match.span("count"))
     return match.group()[:start] + _replace_count(match["count"], before, after) + match.group()[end:]
 

@@ -499,6 +499,8 @@ def make_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> Out
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
     # code blocks and table rows have no markers
     mark = marks.read(text) if segments and not text.lstrip().startswith((*FENCES, "|")) else None
+    # "**Q:" is no letter of a list
+    mark = None if mark is not None and mark.style[1] == ":" and _QUESTION.match(text) else mark
     lead = text[: len(text) - len(text.lstrip(" \t>"))]
     return OutlineLine(segments, text, marks.indent_of(lead), _heading_level(text, mark), mark, apart)
 

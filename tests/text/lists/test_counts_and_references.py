@@ -38,6 +38,13 @@ def test_a_count_stays_without_a_list_that_lost_an_item() -> None:
     assert _without_fools(text) == "- Drink tea.\n- Sleep.\n\nThese two tips help."
 
 
+def test_of_two_things_a_count_says_both() -> None:
+    text = "- Drink tea.\n- Be no fool.\n- Sleep.\n\n"
+    left = "- Drink tea.\n- Sleep.\n\n"
+    assert _without_fools(text + "All three are cheap.") == left + "Both are cheap."
+    assert _without_fools(text + "Alle drei Tipps sind gut.") == left + "Beide Tipps sind gut."
+
+
 @pytest.mark.parametrize(
     ("behind", "expected"),
     [
