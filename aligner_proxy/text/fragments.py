@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.structure import FENCES
 
 MIN_WORDS = 3
 """A text with fewer words says nothing: it is a label, a number or a name."""
@@ -104,8 +105,8 @@ def stands_alone(text: str, *, follows_independent: bool = False) -> bool:
     sentence = strip_marks(text)
     if count_words(sentence) < MIN_WORDS or is_frame(text):
         return False
-    # directly after an independent sentence, what it refers to is there
-    return follows_independent or not (goes_on(sentence) or looks_back(sentence))
+    # directly after an independent sentence, what it refers to is there, and in a block of code the code says it
+    return follows_independent or text.lstrip().startswith(FENCES) or not (goes_on(sentence) or looks_back(sentence))
 
 
 def is_frame(text: str) -> bool:

@@ -63,7 +63,7 @@ KEPT = [
         "The first floor has a kitchen. The third floor has a roof garden.",
     ),
     (
-        "First, second and third place get tea. Second, fool, is no place. Third, fourth and fifth get milk.",
+        "First, second and third place get tea. Second, where fools sit, gets none. Third, fourth and fifth get milk.",
         "First, second and third place get tea. Third, fourth and fifth get milk.",
     ),
     ("Second, add the tea. You fool. Third, pour.", "Second, add the tea. Third, pour."),

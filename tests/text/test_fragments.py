@@ -18,6 +18,7 @@ from aligner_proxy.text.fragments import independent_segments, stands_alone
         "Yes, Berlin is the capital of Germany.",
         "A library lends books to those who live nearby.",
         "A loop repeats its body.",
+        '```json\n{"lamp": "It is bright and costs 9 euros."}\n```',
         "The old tree in the yard loses its leaves in autumn.",
         "All banks know their customers.",
         "\u6c34\u5728\u4e00\u767e\u5ea6\u65f6\u6cb8\u817e\u3002",
