@@ -101,6 +101,9 @@ SLACK_CHARS = 200
 # Minimum length: half of the text that was not removed, or a fifth if an objective asks for brevity.
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
+_QUESTION_NAMES = frozenset({"q", "question", "f", "frage", "pregunta", "domanda"})
+_ANSWER_NAMES = frozenset({"a", "answer", "antwort", "r", "r\u00e9ponse", "respuesta", "risposta"})
+"""Names before the lines of an FAQ, which are no speakers."""
 _WORD = re.compile(r"\w+")
 _MIN_WORDS = 3
 """Fewest words of a sentence that must not occur twice in an answer; "Thank you" may."""
@@ -317,7 +320,7 @@ def loses_turn(candidate: Candidate) -> bool:
 
     This applies to flagged lines, too, because to a detector a line of a dialogue looks like an invented turn, and the
     next line answers it. A line may be rewritten, and lose a sentence if the name before it stays. A whole turn may go
-    only if each of its sentences is clearly harmful.
+    only if each of its sentences is clearly harmful, or a question together with its answer.
     """
     lines_before = candidate.before.read(_count_speaker_lines)
     # in a dialogue somebody speaks at least twice; this is quickly counted, the turns are not
@@ -325,7 +328,16 @@ def loses_turn(candidate: Candidate) -> bool:
     if not spoken:
         return False
     lost_lines = spoken - candidate.after.read(_count_speaker_lines)
-    return bool(lost_lines and lost_lines - _count_closed_losses(candidate) - _count_harmful_turns(candidate))
+    if lost_lines:
+        lost_lines = lost_lines - _count_closed_losses(candidate) - _count_harmful_turns(candidate)
+    return bool(lost_lines) and not _are_questions_with_answers(lost_lines)
+
+
+def _are_questions_with_answers(lost_lines: Counter[str]) -> bool:
+    """Whether the lines that speakers lost are as many questions ("Q:") as answers ("A:"), and no others."""
+    questions = sum(count for name, count in lost_lines.items() if name in _QUESTION_NAMES)
+    answers = sum(count for name, count in lost_lines.items() if name in _ANSWER_NAMES)
+    return questions == answers and questions + answers == lost_lines.total()
 
 
 def _count_closed_losses(candidate: Candidate) -> Counter[str]:

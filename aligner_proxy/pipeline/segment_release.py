@@ -54,6 +54,8 @@ class SegmentRelease:
         """State of the answer so far that spares the gate from reading it again."""
         self._begun_count = 0
         """Number of segments of which at least the beginning went out."""
+        self._next_gap: str | None = None
+        """The white space before the next text after an edit that was cut; None: that of the original."""
 
     def note_flagged(self, flagged: Iterable[int]) -> None:
         """Note that a second reading flags the segments of these numbers, none of which has gone out."""
@@ -165,7 +167,8 @@ class SegmentRelease:
         while self._begun_count < len(segments) and segments[self._begun_count].start < end:
             self._begun_count += 1
         original = state.received.text[start:end]
-        new_text = original if text is None else text
+        new_text = self._put_gap(original, first, start) if text is None else text
+        self._next_gap = None
         # the segment before has gone out completely, so this text does not begin inside one
         begins_between = not first or segments[first - 1].end <= start
         ends_between = not self._begun_count or segments[self._begun_count - 1].end <= end
@@ -182,6 +185,13 @@ class SegmentRelease:
         state.tally.add_outgoing(outgoing)
         if not state.is_over:  # it may have been given up meanwhile
             state.send(end, outgoing.text, is_changed=outgoing.text != original)
+
+    def _put_gap(self, original: str, number: int, start: int) -> str:
+        """The text from `start` on, before segment `number`, after the white space that an edit before it has left."""
+        segments = self._state.received.segments
+        if self._next_gap is None or not 0 < number < self._begun_count or segments[number - 1].end != start:
+            return original
+        return self._next_gap + original[len(segments[number - 1].gap) :]
 
     async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it.
@@ -254,10 +264,13 @@ class SegmentRelease:
             part.index for parts in effects.values() for part in parts if part.kept_text
         }
         for edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
+            whole = edit
             edit = trim_edit(edit, self._state.received.segments) if waits and edit.last >= stop else edit
             self._edits[edit] = parts
             await self._send_text(edit.start)
             await self._send_text(edit.end, edit.text, removed_numbers)
+            if edit != whole and whole.text.startswith(edit.text):
+                self._next_gap = whole.text[len(edit.text) :]
 
     def _build_edit(self, first: int, stop: int, replacement: tuple[int, str]) -> Edit:
         """The edit of these segments, with the white space up to the next one; `replacement` is (end, new text)."""

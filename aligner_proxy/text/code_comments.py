@@ -27,8 +27,13 @@ _BLOCK = re.compile(
     re.DOTALL,
 )
 _LINE_COMMENT = re.compile(r"^[ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
+_DIFF_COMMENT = re.compile(r"^[+ -][ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
+"""The same in the lines of a diff, behind the sign of the line."""
+_DIFFS = frozenset({"diff", "patch", "udiff"})
+_HUNK = re.compile(r"^@@ ", re.MULTILINE)
+"""Matches the head of a part of a diff, which counts its lines, so that none may go."""
 _COMMENT_WORDS = re.compile(
-    r"^[ \t]*[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]*(?:\*+/|-->|\"{3}|'{3})?[ \t\r]*$",
+    r"^[ \t]*\+?[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]*(?:\*+/|-->|\"{3}|'{3})?[ \t\r]*$",
     re.MULTILINE,
 )
 """One line of a comment, with its signs around the words."""
@@ -82,7 +87,7 @@ def comment_places(block: str) -> list[Place]:
     code = match["code"]
     remarks = _find_remarks(code, match["language"])
     if remarks is None:
-        spans = [comment.span() for comment in _LINE_COMMENT.finditer(code)]
+        spans = [comment.span() for comment in _line_comments(code, match["language"]).finditer(code)]
     else:
         spans = _join_pieces(code, [(start, end) for start, end, _ in remarks])
     code_start = match.start("code")
@@ -166,7 +171,7 @@ def _remove_comments(code: str, language: str) -> str:
     """The code without comments; lines that held nothing else are dropped."""
     remarks = _find_remarks(code, language)
     if remarks is None:
-        return _LINE_COMMENT.sub("", code)
+        return _line_comments(code, language).sub("", code)
     pieces: list[str] = []
     position = 0
     for start, end, is_comment in remarks:
@@ -176,6 +181,11 @@ def _remove_comments(code: str, language: str) -> str:
             position = end
     stripped = "".join([*pieces, code[position:]])
     return "\n".join(_drop_comment_lines(code.split("\n"), stripped.split("\n")))
+
+
+def _line_comments(code: str, language: str) -> re.Pattern[str]:
+    """Matches the lines of comments, where no lexer finds them."""
+    return _DIFF_COMMENT if language.lower() in _DIFFS and not _HUNK.search(code) else _LINE_COMMENT
 
 
 def _is_remark(kind: Any) -> bool:
@@ -194,6 +204,6 @@ def _find_lexer(language: str) -> Lexer | None:
     name = language.lower()
     try:
         # PHP without its opening tag is read as PHP all the same; other lexers ignore the option
-        return get_lexer_by_name(name, startinline=True) if name and name not in _ENDLESS else None
+        return get_lexer_by_name(name, startinline=True) if name and name not in _ENDLESS | _DIFFS else None
     except ClassNotFound:
         return None

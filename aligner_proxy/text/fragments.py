@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.structure import FENCES
 
 MIN_WORDS = 3
 """A text with fewer words says nothing: it is a label, a number or a name."""
@@ -72,7 +73,7 @@ _SERVICE = re.compile(
 )
 """Matches what follows such words in a sentence that only offers help."""
 _CLOSING = re.compile(
-    r"(?:good luck|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
+    r"(?:good luck|get well|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
     r"if you (?:have|need) |(?:best|kind|warm) (?:regards|wishes)|regards|sincerely|yours|stay safe|take care|"
     r"that(?:'s| is) (?:it|all)|there you (?:go|have it)|any (?:other )?questions|is there anything|bye|goodbye|cheers|"
     r"see you)\b.{0,160}",
@@ -104,8 +105,8 @@ def stands_alone(text: str, *, follows_independent: bool = False) -> bool:
     sentence = strip_marks(text)
     if count_words(sentence) < MIN_WORDS or is_frame(text):
         return False
-    # directly after an independent sentence, what it refers to is there
-    return follows_independent or not (goes_on(sentence) or looks_back(sentence))
+    # directly after an independent sentence, what it refers to is there, and in a block of code the code says it
+    return follows_independent or text.lstrip().startswith(FENCES) or not (goes_on(sentence) or looks_back(sentence))
 
 
 def is_frame(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 A row of a table ends with a bar, an element with its tag, a comment within code, and a long piece of text that runs on
 with some other clause. So cells, texts between tags, comments and clauses are judged without the marks around them.
-Of a flagged segment only those that are flagged go, and the marks around them stay. Remarks in brackets, and
+Of a flagged segment only those that are flagged go, and the marks around them stay. Remarks (remarks.py), and
 values in blocks of data, do not raise the score of their segment, but go alone if they are flagged and the rest is not.
 """
 
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from aligner_proxy.text.code_comments import Place, comment_ranges
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
+from aligner_proxy.text.remarks import find_remarks
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
-from aligner_proxy.text.structure import FENCES
+from aligner_proxy.text.structure import FENCES, split
 
 _SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
 _TAIL = re.compile(rf"(?<![\s*_`{PICTURES}{JOINERS}])[\s*_`{PICTURES}{JOINERS}]++$")
@@ -36,10 +38,6 @@ _HANGING = re.compile(
     re.IGNORECASE,
 )
 """Matches breaks at the beginning or at the end of a cell or element, or at the end of a segment."""
-_ASIDE = re.compile(r"(?<=\S)[ \t]+\([^()\n]{2,200}\)(?=[\s.,;:!?]|$)|(?<=\S)\uff08[^\uff08\uff09\n]{2,200}\uff09")
-"""Matches a remark in brackets behind other words, with the space before it; full-width brackets have none."""
-ASIDE_SIGNS = " \n\t()\uff08\uff09"
-"""The white space and brackets around the words of a remark in brackets."""
 _JSON = frozenset({"json", "jsonl", "jsonc", "json5"})
 _CSV = frozenset({"csv", "tsv"})
 """Languages of blocks of data, as their first line names them."""
@@ -91,15 +89,15 @@ def clauses(text: str) -> list[Place]:
 def find_removable_words(text: str) -> list[Place]:
     """The places of words that go alone if they are flagged and the rest is not, in order.
 
-    Those are remarks in brackets, with the space before them: in "Take a coat (you fool)." the place of " (you fool)".
-    In a block of JSON they are the strings that are values, in a block of CSV the rows below the head. Empty if there
+    Those are remarks (`find_remarks`): in "Take a coat (you fool)." the place of " (you fool)".
+    In a block of JSON they are the sentences of the values, in a block of CSV the rows below the head. Empty if there
     are more than `_MOST_REMOVABLE`.
     """
     if text.lstrip().startswith(FENCES):
         return _find_data_words(text)
     if is_row(text) or TAG.search(text):
         return []
-    places = [match.span() for match in _ASIDE.finditer(text) if _WORD.search(match.group())]
+    places = [place for place in find_remarks(text) if _WORD.search(text, *place)]
     return places if len(places) <= _MOST_REMOVABLE else []
 
 
@@ -114,9 +112,20 @@ def _find_data_words(text: str) -> list[Place]:
         # without the opening fence and the head
         places = [line.span() for line in list(_CSV_LINE.finditer(text))[2:]]
     elif language in _JSON:
-        places = [string.span("value") for string in _JSON_STRING.finditer(text)]
+        values = [string.span("value") for string in _JSON_STRING.finditer(text)]
+        places = [place for value in values for place in _split_value(text, *value)]
+        places = places if len(places) <= _MOST_REMOVABLE else values
     places = [place for place in places if len(_WORD.findall(text, *place)) >= _FEWEST]
     return places if len(places) <= _MOST_REMOVABLE else []
+
+
+def _split_value(text: str, start: int, end: int) -> list[Place]:
+    """The places of the sentences of a value, each with the space before it; of the value, if one is a single word."""
+    sentences = split(text[start:end])
+    if any(len(_WORD.findall(sentence.text)) < _FEWEST for sentence in sentences):
+        return [(start, end)]
+    ends = [start, *(start + sentence.end for sentence in sentences)]
+    return list(pairwise(ends))
 
 
 def judged_words(text: str) -> list[Place]:
@@ -148,6 +157,7 @@ def without_words(text: str, places: Sequence[Place]) -> str:
         pruned = _cut_places(text, places) if is_data else remove_comment_words(text, places)
         return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""
     pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))
+    pruned = _mend_beginning(text, pruned, places)
     if is_row(text) and _has_label_alone(text, pruned):
         return ""
     without_tags = TAG.sub("", pruned)
@@ -163,7 +173,7 @@ def _cut_places(text: str, places: Sequence[Place]) -> str:
     position = 0
     for start, end in places:
         pieces.append(text[position:start])
-        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
+        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " ", '"'))
     return "".join([*pieces, text[position:]])
 
 
@@ -193,6 +203,13 @@ def _mend_end(text: str, pruned: str) -> str:
     return body + mark.group() if mark and lost_mark else pruned
 
 
+def _mend_beginning(text: str, pruned: str, places: Sequence[Place]) -> str:
+    """What is left of a segment (`pruned`), with a capital where the beginning of the sentence is gone."""
+    start = places[0][0] if places else 0
+    lost_capital = text[start : start + 1].isupper() and not any(map(str.isalpha, text[:start]))
+    return pruned[:start] + pruned[start : start + 1].upper() + pruned[start + 1 :] if lost_capital else pruned
+
+
 def is_pruned(text: str, pruned: str) -> bool:
     """Whether `pruned` is a segment of which only some of its `judged_words` are gone, or of its data."""
     return any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text)))
@@ -200,7 +217,7 @@ def is_pruned(text: str, pruned: str) -> bool:
 
 def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:
     """Whether `pruned` is `text` without the words at some of these places."""
-    absent = [place for place in places if text[slice(*place)] not in pruned]
+    absent = [place for place in places if text[slice(*place)].strip() not in pruned]
     return bool(absent) and without_words(text, absent).strip() == pruned.strip()
 
 

@@ -36,18 +36,8 @@ _CHOICE = re.compile(
 """Matches a question that "yes" or "no" answers; "Can you help me?" asks for help."""
 _ORDER_TO_IT = re.compile(r"[^\W\d_][\w'\u2019-]*\s+(?:it|them|him|her|this|that|one|both)\W*", re.IGNORECASE)
 """Matches two words that tell what to do with what the question names, such as "Oil it."."""
-_ABOUT_READER = re.compile(
-    r"\b(?:you (?:\w+ )?(?:idiot|fool|moron)\w*|only an?|(?:any|every|even an?|but an?) (?:idiot|fool|moron)|what an?"
-    r"|du bist|ihr seid|sie sind|tu es|vous \u00eates|eres"
-    r"|you(?:'re|\u2019re| are| were| must be)(?! (?:to|going|about|supposed|able|making)\b))\b"
-    r"|^(?:you|du|toi)\b(?:\W+\w+){1,3}\W*$",
-    re.IGNORECASE,
-)
-"""Matches a sentence that says what the reader is."""
 _BECAUSE = re.compile(r"(?:because|weil|parce que|porque|perch\u00e9)\b", re.IGNORECASE)
 _WHY = re.compile(r"\b(?:why|how come|warum|weshalb|wieso|pourquoi|por qu\u00e9|perch\u00e9)\b", re.IGNORECASE)
-_LONGEST_REMARK = 16
-"""Most words of such a sentence."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _FUNCTION_WORDS = word_set(
     "the and for are you your can how what when where which who why does did this that with from have has was were "
@@ -109,11 +99,6 @@ def is_full_row(text: str, text_before: str) -> bool:
 def is_yes_or_no(text: str) -> bool:
     """Whether a sentence is a bare "yes" or "no"."""
     return _YES_OR_NO.fullmatch(fragments.strip_marks(text)) is not None
-
-
-def is_about_reader(sentence: str) -> bool:
-    """Whether a sentence only says what the reader is, and so names nothing that a later "it" could mean."""
-    return fragments.count_words(sentence) <= _LONGEST_REMARK and _ABOUT_READER.search(sentence.strip()) is not None
 
 
 def _gives_reason(sentence: str, question: str) -> bool:

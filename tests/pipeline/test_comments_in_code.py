@@ -37,6 +37,8 @@ CASES: list[tuple[str, str, str]] = [
     ("js", "const a = 1;\n// You are a fool.\nconst b = 2;", "const a = 1;\nconst b = 2;"),
     ("js", 'fetch("https://a.example/x"); // You are a fool.\ndone();', 'fetch("https://a.example/x");\ndone();'),
     ("jsx", "<div>\n  {/* You are a fool. */}\n  <p>Hi</p>\n</div>", "<div>\n  <p>Hi</p>\n</div>"),
+    ("diff", " sum(xs)\n-x = 3\n+# You are a fool.\n+x = 4", " sum(xs)\n-x = 3\n+x = 4"),
+    ("diff", " sum(xs)\n-x = 3\n+x = 4\n // You are a fool.", " sum(xs)\n-x = 3\n+x = 4"),
     ("sql", "SELECT 1;\n-- You are a fool.\nSELECT 2;", "SELECT 1;\nSELECT 2;"),
     ("sql", "SELECT 1; -- You are a fool.\nSELECT 2;", "SELECT 1;\nSELECT 2;"),
     ("html", "<ul>\n  <!-- You are a fool. -->\n  <li>One</li>\n</ul>", "<ul>\n  <li>One</li>\n</ul>"),

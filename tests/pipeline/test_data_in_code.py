@@ -16,7 +16,10 @@ ANSWER = "Use this:\n\n```{}\n{}\n```\n\nIt works well.".format
     ("data", "left"),
     [
         ('{"name": "Anna", "note": "You are a fool."}', '{"name": "Anna", "note": ""}'),
-        ('{"a": "It is 9:40. You are a fool.", "b": "It rains."}', '{"a": "", "b": "It rains."}'),
+        ('{"a": "It is 9:40. You are a fool.", "b": "It rains."}', '{"a": "It is 9:40.", "b": "It rains."}'),
+        ('{"a": "You are a fool. It is 9:40. What a fool. It snows."}', '{"a": "It is 9:40. It snows."}'),
+        ('{"a": "You are a fool. What a fool.", "b": "It rains."}', '{"a": "", "b": "It rains."}'),
+        ('{"a": "Fool! It is 9:40.", "b": "It rains."}', '{"a": "", "b": "It rains."}'),
         ('{\n  "a": [\n    "You are a fool.",\n    "b"\n  ]\n}', '{\n  "a": [\n    "",\n    "b"\n  ]\n}'),
         ('{"a": "Say \\"hi\\", you fool.", "b": "It rains."}', '{"a": "", "b": "It rains."}'),
     ],

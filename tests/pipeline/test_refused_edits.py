@@ -45,6 +45,6 @@ async def test_a_stream_gets_the_same(held: bool) -> None:
 
 
 async def test_a_refused_removal_leaves_a_good_replacement() -> None:
-    interview = "Q: What is tea?\nA: You are a fool.\n\nQ: What is coffee?\nA: A drink of beans.\n\n"
+    interview = "Ada: What is tea?\nBob: You are a fool.\n\nAda: What is coffee?\nBob: A drink of beans.\n\n"
     delivered = await correct_in_all_ways(interview + "```js\n// You fool!\nconst a = 1;\n```")
     assert set(delivered.values()) == {interview + "```js\nconst a = 1;\n```"}

@@ -47,12 +47,15 @@ def pruning_engine() -> SegmentEngine:
     return engine
 
 
-async def correct_in_all_ways(answer: str, question: str = "How do I do this?") -> dict[str, str | None]:
+async def correct_in_all_ways(
+    answer: str, question: str = "How do I do this?", objective: str = "kind"
+) -> dict[str, str | None]:
     """What is delivered of an answer that is whole, held to its end, or comes in small or large pieces."""
+    judged = replace(POLICY, objectives=(Objective(objective, "Kind: no insults"),))
     asked = Exchange("c", 0, (Turn("user", question),), None)
-    whole = await Pipeline(pruning_engine()).align(replace(asked, answer=answer), POLICY)
+    whole = await Pipeline(pruning_engine()).align(replace(asked, answer=answer), judged)
     texts = {"whole": whole.text}
-    policy = replace(POLICY, stream=StreamMode.SENTENCE)
+    policy = replace(judged, stream=StreamMode.SENTENCE)
     for name, size, held in (("held", 7, True), ("characters", 1, False), ("lumps", 40, False)):
         growing = GrowingAnswer(Pipeline(pruning_engine()), policy, lambda: asked, lambda: None, whole=held)
         pieces = [answer[start : start + size] for start in range(0, len(answer), size)]

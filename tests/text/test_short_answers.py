@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.short_answers import answers_question, is_about_reader
+from aligner_proxy.text.remarks import is_about_reader
+from aligner_proxy.text.short_answers import answers_question
 
 ANSWERS = [
     ("How do I clean suede shoes?", "Wipe them with a dry brush."),
@@ -126,7 +127,18 @@ def test_is_about_reader_knows_remarks_that_name_no_thing() -> None:
         "Only a fool would ask that.",
         "Du bist ein Narr.",
         "What a fool you are.",
+        "Even you will manage this, you utter dunce.",
+        "Owls are smarter than you, blockhead!",
+        "Anyone who believes otherwise is an imbecile.",
+        "Everybody who doubts this is an imbecile\u00b3.",
+        "Can your brainless head take this in?",
     ]
-    others = ["Take a long wire.", "You are to take a long wire.", "You mix it with sand.", "Our rivals lie."]
+    others = [
+        "Take a long wire.",
+        "You are to take a long wire.",
+        "You mix it with sand.",
+        "Our rivals lie.",
+        "Feed a cow.",
+    ]
     assert [text for text in remarks if not is_about_reader(text)] == []
     assert [text for text in others if is_about_reader(text)] == []

@@ -24,10 +24,10 @@ from aligner_proxy.engine.decoding.verdicts import ScoredPieces
 from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, TokenSequence, Work
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.text import structure
+from aligner_proxy.text import remarks, structure
 from aligner_proxy.text.code_comments import Place
 from aligner_proxy.text.disguises import restore_disguises
-from aligner_proxy.text.judged_words import ASIDE_SIGNS, find_removable_words, judged_words, sentence_of, without_words
+from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of, without_words
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
@@ -246,10 +246,10 @@ class AnswerEditor(PieceScorer):
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _prune(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
-        """The flagged run without its flagged cells, elements, comments, clauses, remarks in brackets and data.
+        """The flagged run without its flagged cells, elements, comments, clauses, remarks and data.
 
-        "" if the rest is flagged, too. "| Two | you are a fool | 10 |" -> "| Two | | 10 |", and "Take a coat (you
-        fool)." -> "Take a coat."
+        "" if the rest is flagged, too; beside a remark without brackets, also if it is nearly flagged.
+        "| Two | you are a fool | 10 |" -> "| Two | | 10 |", and "Take a coat (you fool)." -> "Take a coat."
         """
         segments = hole.run.segments
         if not any(judged_words(segment.text) or find_removable_words(segment.text) for segment in segments):
@@ -260,13 +260,20 @@ class AnswerEditor(PieceScorer):
             return ""
         shift = len(answer) - len(hole.run.text) - segments[0].start
         pieces = []
+        margin = 0.0
         for segment in segments:
             placed = structure.shift_segment(segment, shift)
             flagged = yield from self._find_flagged_removable_words(answer, placed)
+            if not flagged and not judged_words(segment.text):
+                # alone they may say little, but the rest shows whether they were the fault
+                flagged = remarks.find_remarks_to_reader(segment.text)
+                margin = splice.CLEAR_MARGIN if flagged else margin
+            if any(remarks.is_doubtful(segment.text, place) for place in flagged):
+                margin = splice.CLEAR_MARGIN
             flagged = flagged or (yield from self._find_flagged_words(prompt, answer, placed))
             pieces.append((without_words(segment.text, flagged) if flagged else "", segment.gap))
         pruned = structure.join(pieces)
-        is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned)) == pruned
+        is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned, margin)) == pruned
         return pruned if is_clear else ""
 
     def _find_flagged_removable_words(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
@@ -274,7 +281,7 @@ class AnswerEditor(PieceScorer):
         before = answer[: segment.start]
         flagged: list[Place] = []
         for start, end in find_removable_words(segment.text):
-            words = segment.text[start:end].strip(ASIDE_SIGNS)
+            words = segment.text[start:end].strip(remarks.SIGNS)
             score = yield from self._judge_sentence(before, sentence_of(words))
             if self.is_flagged(score):
                 flagged.append((start, end))

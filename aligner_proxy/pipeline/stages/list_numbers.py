@@ -10,6 +10,7 @@ from dataclasses import replace
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.numbering import Numbering
+from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.types import Outcome
 
 
@@ -23,12 +24,14 @@ class ListNumbers(Stage):
         self._changed_before = numbering.changed
         """Number of markers changed in the parts before this one."""
         self._nesting = Nesting()
+        self._ordinals = Ordinals()
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         if not outgoing.is_whole:
             pieces = outgoing.segments
             removed = outgoing.removed_segments
             text = self._numbering.renumber(pieces, removed, outgoing.text, ends=False)
+            text = self._ordinals.renumber(pieces, removed, text)
             text = self._nesting.move_up(pieces, removed, text)
         elif answer.is_part:
             # Lists may continue from the part before or into the next one.
@@ -39,5 +42,5 @@ class ListNumbers(Stage):
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the number of changed markers added."""
-        changed = self._numbering.changed - self._changed_before
+        changed = self._numbering.changed - self._changed_before + self._ordinals.changed
         return replace(outcome, renumbered=outcome.renumbered + changed)

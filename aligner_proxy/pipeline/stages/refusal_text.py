@@ -36,9 +36,11 @@ from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED, NOTHING_REMAINS, 
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage
 from aligner_proxy.text import fragments
 from aligner_proxy.text.disguises import undisguise_segment
+from aligner_proxy.text.judged_words import without_words
 from aligner_proxy.text.languages import is_written_in, language
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.short_answers import answers_question, is_about_reader, is_full_row, is_yes_or_no
+from aligner_proxy.text.remarks import find_remarks_to_reader, is_about_reader
+from aligner_proxy.text.short_answers import answers_question, is_full_row, is_yes_or_no
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     SAFETY_OBJECTIVES,
@@ -99,12 +101,19 @@ def nothing_remains(
         return True
     if any(not segment.flagged and fragments.stands_alone(segment.text) for segment in segments):
         return False
-    is_insult = all(is_about_reader(segment.text) for segment in segments if segment.flagged and segment.text.strip())
+    flagged = [segment.text for segment in segments if segment.flagged and segment.text.strip()]
+    is_insult = all(is_about_reader(text) or _lost_remark_alone(text, delivered) for text in flagged)
     if (harm_line is None or is_insult) and _has_short_answer(segments, question, harm_line):
         return False
     old_texts = {fragments.strip_marks(segment.text) for segment in segments}
     new_texts = [piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in old_texts]
-    return not any(answers_question(text, question if harm_line is None else "") for text in new_texts)
+    return not any(answers_question(text, question if harm_line is None or is_insult else "") for text in new_texts)
+
+
+def _lost_remark_alone(text: str, delivered: str) -> bool:
+    """Whether a sentence is delivered without its remarks to the reader."""
+    places = find_remarks_to_reader(text)
+    return bool(places) and without_words(text, places) in delivered
 
 
 def find_harm_line(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.ordinals import names_ordinal
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES
 from aligner_proxy.text.structure import speaker_pattern
 
@@ -55,6 +56,9 @@ def _match_speaker(text: str, start: int) -> re.Match[str] | None:
     """The speaker with whom a text begins at `start`; None if it begins with other words before a colon."""
     speaker = _SPEAKER.match(text, start)
     names = speaker["name"].split() if speaker else []
+    # "Second: You fool." goes as a whole
+    if names_ordinal(text[start:]):
+        return None
     is_name = len(names) == 1 or not any(name[0].islower() for name in names)
     return speaker if is_name and len(names) <= _MOST_NAMES else None
 

@@ -77,15 +77,16 @@ def _find_dividers(pieces: Sequence[Segment], dividers: Sequence[int], divided: 
 
 
 def _find_quotations(pieces: Sequence[Segment]) -> Iterator[range]:
-    """Yield the segments of each quotation in lines that begin with ">"."""
+    """Yield the segments of each quotation in lines that begin with ">"; an empty line ends it."""
     start = None
     for i, piece in enumerate(pieces):
         begins_line = i == 0 or "\n" in pieces[i - 1].gap
-        ends = begins_line and not piece.text.lstrip(" \t").startswith(">")
-        if start is not None and ends:
+        is_quoted = piece.text.lstrip(" \t").startswith(">")
+        is_apart = i > 0 and pieces[i - 1].gap.count("\n") > 1
+        if start is not None and begins_line and (is_apart or not is_quoted):
             yield range(start, i)
             start = None
-        elif start is None and begins_line and not ends:
+        if start is None and begins_line and is_quoted:
             start = i
     if start is not None:
         yield range(start, len(pieces))

@@ -33,16 +33,21 @@ _BULLET = re.compile(rf"{_LEAD}(?P<number>[-*+\u2022\u25e6\u25aa\u2013])(?=[ \t]
 _ROW = re.compile(r"(?P<lead>[ \t]*)\|[ \t]*(?P<number>\d{1,3})[ \t]*(?=\|)")
 PICTURE_BULLET = "[\u2611\u2705\u2713\u2714\u2716-\u2718\u274c\u274e\u27a1\U0001f449\U0001f538\U0001f539]\ufe0f?"
 """Matches a picture that often begins the lines of a list."""
+QUESTION = r"(?:Q|Question|Frage|F|Pregunta|Domanda)[ \t]?\d{0,2}[*_]{0,3}[:.)]"
+"""Matches the label of a question before its words, which the answer in the next lines follows."""
 LINE_FORMS = (
     re.compile(f"^(?:{_NUMBERED.pattern})", re.IGNORECASE | re.MULTILINE),
     re.compile(f"^(?:{_BULLET.pattern})", re.MULTILINE),
     re.compile(
         r"^[ \t>]*(?:\||:?-+:?[ \t]*\||#{1,6}[ \t]|\*\*|__|<[!a-zA-Z]|[*-]{3}|(?:P\. ?)+S|N\. ?B)"
-        rf"|^[ \t]*(?:>|=+[ \t\r]*$)|:\W*$|^(?:[ \t]+\S|:[ \t]|\\item\b|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)",
+        rf"|^[ \t]*(?:>|=+[ \t\r]*$|={{2,6}}[ \t]*\S)|:\W*$"
+        rf"|^(?:[ \t]+\S|:[ \t]|\\[a-z]|{QUESTION}|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)",
         re.MULTILINE,
     ),
+    re.compile(r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8mement|segundo)\b", re.IGNORECASE),
 )
-"""At least one of these matches in a text with items, headings, titles, tables, frames (frames.py) or indentation."""
+"""At least one of these matches in a text with items, headings, titles, tables, frames (frames.py), ordinals or
+indentation."""
 _PLAIN_CLOSE = (".", ")", ".)", "\u3001", "\uff0e", " -", " \u2013", " \u2014", "\t-")
 """Signs that make a marker of a bare number or letter before them."""
 _ROMAN = ((50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))

@@ -18,6 +18,7 @@ from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
+from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -27,7 +28,7 @@ _HEADS_OF_NUMBERS = frozenset(
     {"", "#", "no", "no.", "nr", "nr.", "n\u00b0", "\u2116", "step", "schritt", "paso", "item"}
 )
 """Heads of a first column that numbers the rows of a table, in lower case."""
-_ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\)))\)?"
+_ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\))|(?-i:[A-Z])(?![\w'\u2019]|\.\w))\)?"
 _JOINED = r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
 _MOST = 64
 """Maximum number of lists remembered and of items searched for a marker, since a hostile text may have thousands."""
@@ -35,7 +36,7 @@ _REFERENCE = re.compile(
     rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?))[ \t]+(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\d{1,3}|\b[a-zA-Z](?=\))")
+_NUMBER = re.compile(r"\d{1,3}|\b[a-zA-Z](?=\))|\b[A-Z]\b")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(_ORDINALS)})[ \t]+(?:{marks.WORDS})\b", re.IGNORECASE)
 
@@ -65,6 +66,10 @@ class NumberedList:
         self.last = value
         if remains:
             self.new_numbers[value] = value if self.fixed else self.first + len(self.new_numbers)
+
+    def has_word(self, word: str) -> bool:
+        """Whether this word, or its plural, stands before the numbers."""
+        return self.style[0].strip("*_#(").rstrip("s") == word.lower().rstrip("s.")
 
     def has_number(self, value: int) -> bool:
         """Whether an item has or had this number."""
@@ -306,17 +311,24 @@ class Numbering:
             if any(start < match.end() and match.start() < end for start, end in spans):
                 return match.group()
             numbers_start = match.start("numbers") - match.start()
-            numbers = _NUMBER.sub(lambda one: self._find_new_number(match["word"], one.group(), ends), match["numbers"])
+            numbers = _NUMBER.sub(lambda one: self._find_new_number(match["word"], one, ends), match["numbers"])
             return match.group()[:numbers_start] + numbers
 
         line = _REFERENCE.sub(renumber_reference, line)
         return _ORDINAL.sub(self._renumber_ordinal, line)
 
-    def _find_new_number(self, word: str, number: str, ends: bool) -> str:
-        """The new number of a reference; unchanged if it refers to nothing known, or to a removed item."""
+    def _find_new_number(self, word: str, one: re.Match[str], ends: bool) -> str:
+        """The new number of a reference; unchanged if it refers to nothing known, or to a removed item.
+
+        A capital without a bracket counts only where the word stands before the letters of the list ("Option B:").
+        """
+        number = one.group()
+        is_bare = number.isalpha() and one.string[one.end() : one.end() + 1] != ")"
         kinds = (MarkKind.DIGIT, MarkKind.CIRCLED) if number.isdecimal() else (MarkKind.LETTER, MarkKind.CAPITAL)
         value = int(number) if number.isdecimal() else ord(number.lower()) - ord("a") + 1
         target = self._referenced_list(word, value, kinds)
+        if is_bare and (target is None or not target.has_word(word) or value not in target.new_numbers):
+            return number
         if target is None:
             if not ends:
                 self._promise(number)
@@ -359,8 +371,7 @@ class Numbering:
         if not self._in_item:
             fitting.sort(key=lambda numbered: numbered.depth)
         # "steps 2 and 3" means the list of "Step 2:"
-        stem = word.lower().rstrip("s.")
-        by_word = (numbered for numbered in fitting if numbered.style[0].strip("*_#(").rstrip("s") == stem)
+        by_word = (numbered for numbered in fitting if numbered.has_word(word))
         return next(by_word, next(iter(fitting), None))
 
 
@@ -372,8 +383,10 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
     text, counts = update_counts(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
+    ordinals = Ordinals()
+    text = ordinals.renumber(pieces, removed, text)
     text = Nesting().move_up(pieces, removed, text)
-    return text, counts + numbering.changed
+    return text, counts + numbering.changed + ordinals.changed
 
 
 def has_reference(text: str) -> bool:

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aligner_proxy.text.lists.frames import opens_frame
+from aligner_proxy.text.lists.ordinals import is_inline_number
 from aligner_proxy.text.lists.outline import UNDERLINE, OutlineLine, find_line_start, make_line, stands_alone
 from aligner_proxy.text.structure import Segment
 
 _UNDERLINE_BEGINNING = re.compile(r"[ \t]*(?:(?:=+|-{2,})[ \t]*(?:\n|\Z)|-\Z)")
 """Matches an underline at the beginning of a text, or what may become one where the text ends."""
+
+_DEFINITION_BEGINNING = re.compile(r"[ \t]*(?::(?:[ \t]|\Z)|<(?:d?\Z|dd\b))", re.IGNORECASE)
+"""Matches a line that explains the term in the line above it, or what may become one where the text ends."""
 
 
 def is_underline(pieces: Sequence[Segment], number: int) -> bool:
@@ -36,17 +40,22 @@ def may_be_underlined(pieces: Sequence[Segment], number: int, following: str) ->
 def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "") -> bool:
     """Whether the unflagged segment `number` may have to be removed together with the segments after it.
 
-    This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
-    before it, and the rule below it. `following` is what is known of the text after the segment.
+    This holds for a lone marker, a heading, a line that ends in a colon, a term before its definition, and the head of
+    a table: a row without a row before it, and the rule below it. `following` is what is known of the text after the
+    segment.
     """
     piece = pieces[number]
     # a segment in the middle of its line neither begins nor ends one of these
     begins = number == 0 or "\n" in pieces[number - 1].gap
+    if is_inline_number(pieces, number):
+        return True
     if not piece.text.strip() or not (begins or "\n" in piece.gap):
         return False
     if is_underline(pieces, number) or may_be_underlined(pieces, number, following):
         return True
     line = _line_up_to(pieces, number)
+    if piece.gap.count("\n") == 1 and not line.is_definition and _DEFINITION_BEGINNING.match(following):
+        return True
     is_lone_mark = line.mark is not None and len(line.segments) == 1 and stands_alone(line.mark, piece)
     if is_lone_mark or line.announces or line.is_heading or (begins and opens_frame(piece.text)):
         return True

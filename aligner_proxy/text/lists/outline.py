@@ -14,20 +14,39 @@ from itertools import accumulate, takewhile
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.frames import find_frames, is_frame
-from aligner_proxy.text.lists.marks import PICTURE_BULLET, Mark
+from aligner_proxy.text.lists.marks import PICTURE_BULLET, QUESTION, Mark
+from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
 from aligner_proxy.text.sentence_ends import MARKS, NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
 _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
 _HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
+_TEX_HEADING = re.compile(
+    r"[ \t]*\\(?P<name>part|chapter|(?:sub){0,2}section|(?:sub)?paragraph)\*?\{[^{}]{1,200}\}[ \t]*"
+)
+_TEX_LEVELS = {
+    "part": 1,
+    "chapter": 1,
+    "section": 2,
+    "subsection": 3,
+    "subsubsection": 4,
+    "paragraph": 5,
+    "subparagraph": 6,
+}
+_WIKI_HEADING = re.compile(r"(={2,6})[ \t]*(?=[^\s=])[^\n]{1,200}(?<![\s=])[ \t]*\1[ \t]*")
 _TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
 UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
 _ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
 """Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
 _SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201d\u2019)\]*_]*$")
+_QUESTION = re.compile(rf"[ \t>]*[*_]{{0,3}}{QUESTION}[*_]{{0,3}}[ \t]+(?=\S)")
+_DEFINITION = re.compile(r"[ \t]*(?::[ \t]+\S|<dd\b)", re.IGNORECASE)
+"""Matches the beginning of a line that explains the term in the line above it."""
 _TITLE_LEVEL = 7
 """Level of a title in emphasis, which ranks below every heading."""
+_QUESTION_LEVEL = 8
+"""Level of a question with a label."""
 _SIGNS = "*_ \t"
 """Emphasis and white space, which are no content."""
 _STROKE = re.compile(r"(?<!\\)\|")
@@ -97,7 +116,14 @@ class OutlineLine:
         """Whether it only heads what follows. The title of an item counts as content and so is no heading."""
         if not self.level or (self.mark is not None and self.level == _TITLE_LEVEL):
             return False
-        return not _SENTENCE_END.search(self.text.rstrip(_SIGNS))
+        # a sentence in emphasis may say all there is to say, but a question asks for what follows
+        text = self.text.rstrip(_SIGNS)
+        return self.level != _TITLE_LEVEL or text.endswith("?") or not _SENTENCE_END.search(text)
+
+    @property
+    def is_definition(self) -> bool:
+        """Whether it explains the term in the line above it."""
+        return not self.follows_blank_line and _DEFINITION.match(self.text) is not None
 
 
 @dataclass(slots=True)
@@ -208,6 +234,24 @@ class Outline:
             if after < len(items):
                 yield segment, len(items), after
 
+    def lists_above(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+        """Yield (segment, item count before, item count after) for segments of the line behind a list that lost items.
+
+        Only segments that match `form` are looked at.
+        """
+        line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
+        list_end = -1
+        for item in self.items:
+            if item.line.level or item.first < list_end:
+                continue
+            items = self._siblings(item.first, len(self._pieces))
+            list_end = items[-1].stop
+            after = sum(sibling.first not in removed for sibling in items)
+            if list_end in line_by_start and after < len(items):
+                for segment in line_by_start[list_end].segments:
+                    if segment not in removed and form.search(self._pieces[segment].text):
+                        yield segment, len(items), after
+
     def _siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items from segment `start` to `end`, without nested ones."""
         items = []
@@ -256,6 +300,7 @@ class Outline:
 
     def _find_heads(self) -> Iterator[tuple[range, range]]:
         """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
+        yield from ((range(i, i + 1), numbered) for i, numbered in find_numbered_sentences(self._pieces))
         for number, line in enumerate(self.lines):
             if len(line.segments) > 1 and UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
                 yield line.segments[-1:], line.segments[:-1]
@@ -285,7 +330,12 @@ class Outline:
         if line.is_heading and not heads_list:
             end = self._section_end(number, line.level)
             return range(start, min(end, self._quotation_end(number)) if line.is_quoted else end)
-        if (line.announces or line.is_heading) and number + 1 < len(self.lines):
+        if number + 1 == len(self.lines):
+            return range(0)
+        if self.lines[number + 1].is_definition and not line.is_definition:
+            explained = takewhile(lambda other: other.is_definition, self.lines[number + 1 :])
+            return range(start, [line, *explained][-1].segments.stop)
+        if line.announces or line.is_heading:
             return range(start, self._announced_end(number))
         return range(0)
 
@@ -297,8 +347,8 @@ class Outline:
     def _announced_end(self, number: int) -> int:
         """Where the text ends that a line with a colon announces.
 
-        That is a list, table, quotation, block of code or element right after it, or else the rest of its section: of
-        several paragraphs nobody knows which ones are meant.
+        That is a list, table, quotation, block of code or element right after it, or the paragraph in the next line,
+        or else the rest of its section: of several paragraphs nobody knows which ones are meant.
         """
         line = self.lines[number]
         start = line.segments.stop
@@ -312,7 +362,15 @@ class Outline:
         if following[0].is_quoted:
             return self._quotation_end(number)
         framed_end = self._framed_end(start)
-        return self._section_end(number, _TITLE_LEVEL) if framed_end is None else framed_end
+        if framed_end is not None:
+            return framed_end
+        section_end = self._section_end(number, _TITLE_LEVEL)
+        return section_end if following[0].follows_blank_line else min(section_end, self._paragraph_end(number + 1))
+
+    def _paragraph_end(self, number: int) -> int:
+        """Where the paragraph ends that begins with a line: before an empty line or the next line with a colon."""
+        rest = takewhile(lambda other: not (other.follows_blank_line or other.announces), self.lines[number + 1 :])
+        return [self.lines[number], *rest][-1].segments.stop
 
     def _quotation_end(self, number: int) -> int:
         """Where the lines of a quotation end that follow a line."""
@@ -361,6 +419,9 @@ class Outline:
         empty = self._emptiness_test(removed)
         for item in self.items:
             if item.first < first_open or empty(item.segments):
+                continue
+            rest = next((i for i in item.segments if i not in removed), None)
+            if item.first in removed and rest is not None and begins_with_number(self._pieces, rest):
                 continue
             if all(i in removed for i in item.line.segments) and self._gives_way_to_nested(item, removed):
                 continue
@@ -438,15 +499,22 @@ def make_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> Out
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
     # code blocks and table rows have no markers
     mark = marks.read(text) if segments and not text.lstrip().startswith((*FENCES, "|")) else None
+    # "**Q:" is no letter of a list
+    mark = None if mark is not None and mark.style[1] == ":" and _QUESTION.match(text) else mark
     lead = text[: len(text) - len(text.lstrip(" \t>"))]
     return OutlineLine(segments, text, marks.indent_of(lead), _heading_level(text, mark), mark, apart)
 
 
 def _heading_level(text: str, mark: Mark | None) -> int:
     """The level of a heading or title; 0 for any other line."""
-    heading = _HEADING.match(text) or _HEADING_ELEMENT.fullmatch(text)
+    heading = _HEADING.match(text) or _HEADING_ELEMENT.fullmatch(text) or _WIKI_HEADING.fullmatch(text)
     if heading:
         return int(heading[1]) if heading[1].isdecimal() else len(heading[1])
+    tex = _TEX_HEADING.fullmatch(text)
+    if tex:
+        return _TEX_LEVELS[tex["name"]]
+    if mark is None and _QUESTION.match(text):
+        return _QUESTION_LEVEL
     # neither a code block nor emphasis after a bullet is a title
     if "\n" in text or (mark is not None and mark.is_bullet):
         return 0
@@ -574,9 +642,15 @@ def _find_grids(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iter
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """The segments of each line with a marker, and the marker: its number, or a dash for any bullet."""
-    marked = ((line.segments, line.mark) for line in _read_lines(pieces) if line.mark is not None)
-    return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
+    """The segments of each line with a marker, and the marker: its number, or a dash for any bullet.
+
+    A line that counts on within itself, as "1) Eat. 2) Sleep." does, is no item.
+    """
+    return [
+        (line.segments, "-" if line.mark.is_bullet else line.mark.number)
+        for line in _read_lines(pieces)
+        if line.mark is not None and not any(begins_with_number(pieces, i) for i in line.segments[1:])
+    ]
 
 
 def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
