@@ -53,7 +53,7 @@ class House:
 
     def __post_init__(self) -> None:
         headers = {"authorization": f"Bearer {MASTER_KEY}"}
-        self.http = httpx.Client(base_url=self.address, headers=headers, timeout=90, trust_env=False)
+        self.http = httpx.Client(base_url=self.address, headers=headers, timeout=90, trust_env=False, verify=False)
 
     @property
     def policies(self) -> Path:
