@@ -14,7 +14,7 @@ from tests.support.sampling import examples
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-CASES = examples(1024, 128)
+CASES = examples(1024)
 
 
 @pytest.fixture(scope="module")
