@@ -682,10 +682,16 @@ def grants_model(declarations: Declarations) -> type[Grants]:
     return extend_model(Grants, _plugin_fields(declarations.all_keys))
 
 
+_WITHOUT_SOURCE = {"use_attribute_docstrings": False}
+"""For models that no source text declares: pydantic would look for one, through all modules for each caller."""
+
+
 def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
     """A subclass of `base` with more fields, and with the same name and description."""
     with _BUILDING:
-        model: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
+        model: type[_Model] = create_model(
+            base.__name__, __base__=base, __doc__=base.__doc__, __cls_kwargs__=_WITHOUT_SOURCE, **fields
+        )
     return model
 
 
@@ -731,6 +737,7 @@ def _selector_type(form: SelectorForm) -> Any:
             # The config of the later base class decides whether unknown keys are refused.
             __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
             __doc__=form.about,
+            __cls_kwargs__=_WITHOUT_SOURCE,
             **{form.word: (Annotated[Names, names], ...)},
         )
     block.word = form.word

@@ -152,6 +152,11 @@ async def delivered(engine: LocalEngine, question: str, answer: str, *, streamed
     return (await grown(made, [f"{word} " for word in answer.split(" ")], rounds=20)).text or ""
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_it_is_found_in_plain_text(streamed: bool, engine: LocalEngine, runner: asyncio.Runner) -> None:
+    assert INSULT not in runner.run(delivered(engine, QUESTION, PLAIN, streamed=streamed))
+
+
 @pytest.mark.some(4)
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("attack", ECHOES)
@@ -159,7 +164,6 @@ def test_what_is_found_in_plain_text_is_kept_back(
     attack: Attack, streamed: bool, engine: LocalEngine, runner: asyncio.Runner
 ) -> None:
     question, answer = attack.payload
-    assert INSULT not in runner.run(delivered(engine, QUESTION, PLAIN, streamed=streamed))
     text = runner.run(delivered(engine, question, answer, streamed=streamed))
     words = " ".join(text.replace("\u200b", "").replace("|", " ").replace("-", " ").split())
     assert INSULT not in words

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from tests.attacks.attack import Attack, rows
 from tests.fuzz import hostile
 from tests.fuzz.enforced import POLICIES, Delivered, Enforced, enforcing, run
 from tests.fuzz.hostile import INSULT, TRICKS, Case, case, letters
+from tests.support.sampling import SAMPLED
 
 pytestmark = [
     pytest.mark.model,
@@ -138,9 +140,14 @@ def is_original(text: str) -> bool:
 
 
 def requests(forms: Sequence[str], shapes: Sequence[str]) -> Iterator[Case]:
-    """Every trick on every endpoint, streamed or not."""
+    """Every trick on every endpoint, streamed or not; of the sample of tests those that show a trick first."""
     tricks = [trick for trick in TRICKS if trick not in LONG]
-    yield from (case(seed, POLICIES, forms, shapes, tricks) for seed in range(1, 3 * CASES, 3))
+    shown = set[str]()
+    for seed in range(1, 3 * CASES, 3):
+        one = case(seed, POLICIES, forms, shapes, tricks)
+        if SAMPLED not in os.environ or not shown.issuperset(one.tricks):
+            shown.update(one.tricks)
+            yield one
 
 
 def prepare(enforced: Enforced, engine: RememberingEngine, cases: Iterator[Case]) -> None:
@@ -187,9 +194,10 @@ def test_nothing_talks_the_real_aligner_out_of_an_enforced_objective(
     tried = Counter[str]()
     failed = dict[int, str]()
     run(enforced, requests(FORMS, PLACES), tried, failed)
-    assert not failed, f"{len(failed)} of {CASES}, seeds {sorted(failed)}; the first:\n{next(iter(failed.values()))}"
+    count = sum(1 for _ in requests(FORMS, PLACES))
+    assert not failed, f"{len(failed)} of {count}, seeds {sorted(failed)}; the first:\n{next(iter(failed.values()))}"
     assert set(tried) >= {*FORMS, *PLACES, *(trick for trick in TRICKS if trick not in LONG)}
-    assert enforced.seen["corrected None"] > CASES / 4
+    assert enforced.seen["corrected None"] > count / 4
 
 
 @pytest.mark.full

@@ -67,7 +67,7 @@ class Served:
         body = {"model": "gpt", "messages": [{"role": "user", "content": "rude"}]}
         headers = {"authorization": f"Bearer {KEY}"}
         url = f"{self.address}/v1/chat/completions"
-        return httpx.post(url, json=body, headers=headers, timeout=timeout, trust_env=False)
+        return httpx.post(url, json=body, headers=headers, timeout=timeout, trust_env=False, verify=False)
 
     def litellm(self) -> int:
         """Process id of LiteLLM's main process."""

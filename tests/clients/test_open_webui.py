@@ -53,7 +53,7 @@ def webui(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     process.start()
     try:
         process.wait_for(f"http://127.0.0.1:{port}/health")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=60) as client:
             token = client.post("/api/v1/auths/signup", json=ADA).json()["token"]
             client.headers["authorization"] = f"Bearer {token}"
             yield client

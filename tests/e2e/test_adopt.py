@@ -127,7 +127,12 @@ def ask(port: int, script: str) -> tuple[str, str]:
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": script}]}
     headers = {"authorization": f"Bearer {MASTER_KEY}"}
     got = httpx.post(
-        f"http://127.0.0.1:{port}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False
+        f"http://127.0.0.1:{port}/v1/chat/completions",
+        json=body,
+        headers=headers,
+        timeout=60,
+        trust_env=False,
+        verify=False,
     )
     return got.headers["x-aligner-status"], got.json()["choices"][0]["message"]["content"]
 

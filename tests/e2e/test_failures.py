@@ -192,12 +192,12 @@ def test_beyond_its_quota_a_tenants_answers_pass_or_are_blocked(tenants: Any, pl
 
 
 def test_a_denied_objective_is_a_403_before_anything_is_spent(tenants: Any, upstream: str) -> None:
-    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json())
+    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json())
     for wish in ("harmless", "concise"):
         got = tenants["metered"].chat("good", headers={"x-aligner-objectives": wish})
         assert (got.status_code, got.json()["error"]["type"]) == (403, "permission_error")
         assert "denied" in got.json()["error"]["message"]
-    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()) == before
+    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json()) == before
     assert tenants["metered"].chat("good").headers["x-aligner-objectives"] == "harmless,kind"
 
 

@@ -74,7 +74,7 @@ async def test_the_group_corrects_and_is_not_corrected(tmp_path: Path) -> None:
             await asyncio.to_thread(process.wait_for, f"http://127.0.0.1:{port}/health/readiness")
             headers = {"authorization": f"Bearer {MASTER_KEY}"}
             async with httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False
+                base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False, verify=False
             ) as client:
                 body = {"model": "gpt", "messages": [{"role": "user", "content": "When does it open?"}]}
                 got = await client.post("/v1/chat/completions", json=body)

@@ -27,7 +27,7 @@ def test_metrics_are_served_by_the_proxy(gateway: Any) -> None:
 
 
 def test_metrics_are_for_the_operator(gateway: Any, tenants: Any) -> None:
-    assert httpx.get(f"{gateway.address}/metrics/", trust_env=False).status_code == 401
+    assert httpx.get(f"{gateway.address}/metrics/", trust_env=False, verify=False).status_code == 401
     assert tenants["acme"].http.get("/metrics/").status_code in (401, 403)
 
 

@@ -23,7 +23,7 @@ def test_a_response_is_as_the_request_prefers_it(tenants: Any, upstream: str) ->
     assert "in the mountains" in text
     assert got.headers["x-aligner-objectives"] == "kind,preference,no-lists,no-emoji"
     assert got.headers["x-aligner-preferences"] == "no-lists=no/yes,no-emoji=no/yes"
-    seen = httpx.get(f"{upstream}/seen?n=1", trust_env=False).json()
+    seen = httpx.get(f"{upstream}/seen?n=1", trust_env=False, verify=False).json()
     assert "No lists" not in str(seen)
 
 
@@ -34,7 +34,7 @@ def test_a_stream_is_held_and_says_it_at_its_end(tenants: Any) -> None:
 
 
 def test_a_tenant_that_may_not_gets_a_403_before_anything_is_spent(tenants: Any, upstream: str) -> None:
-    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json())
+    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json())
     got = tenants["other"].chat("good wishes", model="wishing", **SAID)
     assert (got.status_code, got.json()["error"]["type"]) == (403, "permission_error")
-    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()) == before
+    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json()) == before

@@ -255,6 +255,6 @@ def test_litellms_own_cache_holds_originals_and_every_hit_is_corrected(
 
     assert say(tenants["other"]) == [KIND]
     time.sleep(0.5)  # LiteLLM stores behind the response
-    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json())
+    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json())
     assert [say(tenants[who]) for who in ("other", "vip", "acme")] == [[KIND]] * 3
-    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()) == before
+    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json()) == before

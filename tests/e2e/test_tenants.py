@@ -19,7 +19,9 @@ def test_keys_come_from_the_file(gateway: Any, tenants: Any) -> None:
     for key in (None, "nonsense", "key-acme-11", "9" * 64):
         headers = {"authorization": f"Bearer {key}"} if key else {}
         body = {"model": "gpt", "messages": [{"role": "user", "content": "good"}]}
-        got = httpx.post(f"{gateway.address}/v1/chat/completions", json=body, headers=headers, trust_env=False)
+        got = httpx.post(
+            f"{gateway.address}/v1/chat/completions", json=body, headers=headers, trust_env=False, verify=False
+        )
         assert (got.status_code, got.json()["error"]["type"]) == (401, "auth_error"), key
     assert tenants["acme"].http.get("/v1/models").status_code == 200
     assert tenants["acme"].http.get("/model/info").status_code == 403
@@ -36,13 +38,13 @@ def test_enforced_objectives_come_first_and_wishes_last(tenants: Any) -> None:
 def test_a_wish_that_is_not_allowed_is_a_403_before_anything_is_spent(
     tenants: Any, upstream: str, stream: bool
 ) -> None:
-    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json())
+    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json())
     got = tenants["other"].chat("good", headers={"x-aligner-objectives": "concise"}, stream=stream)
     assert got.status_code == 403
     assert got.json()["error"]["type"] == "permission_error"
     bypass = tenants["other"].chat("good", headers={"x-aligner-bypass": "1"}, stream=stream)
     assert bypass.status_code == 403
-    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()) == before
+    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json()) == before
 
 
 def test_bypass_where_it_is_allowed(tenants: Any, plain: Any) -> None:

@@ -115,6 +115,6 @@ def test_what_litellms_own_cache_returns_is_corrected(tenants: Any, plain: Any, 
 
     assert complete(tenants["other"]) == KIND
     time.sleep(0.5)  # LiteLLM stores behind the response
-    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json())
+    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json())
     assert [complete(tenants[who]) for who in ("other", "vip", "acme")] == [KIND] * 3
-    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()) == before
+    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False, verify=False).json()) == before

@@ -7,6 +7,7 @@ A further stream mode is a line in `MODES`, and a word in `expected` where it pr
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -198,6 +199,7 @@ FLEET = "fleet"
 """Through a whole fleet (tests/fleet): those rows of the page are that folder's."""
 
 
+@functools.cache
 def told(*, of_fleet: bool = False) -> dict[tuple[str, str, str], str]:
     """The cells of the page, without those of the fleet or these alone."""
     found = {}

@@ -97,11 +97,11 @@ JUMPS = {faults.FORWARD: DAY_S, faults.BACK: -DAY_S}
 @pytest.mark.parametrize("cell", cells(tuple(STORES)), ids=lambda cell: cell.name)
 async def test_the_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     store = tmp_path / "store"
-    before = guard(tmp_path, monkeypatch, store)
+    before = guard(tmp_path, monkeypatch, cell, store)
     assert (await deliver(before, cell)).what == CORRECTED
     await close(before)
     STORES[cell.fault](store)
-    after = guard(tmp_path, monkeypatch, store)
+    after = guard(tmp_path, monkeypatch, cell, store)
     for _ in range(2):  # the first one finds it broken, the second one finds it left alone
         got = await deliver(after, cell)
         check(cell, got)
@@ -118,7 +118,7 @@ async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     def jump() -> None:
         monkeypatch.setattr(time, "time", lambda: right() + JUMPS[cell.fault])
 
-    guarded = guard(tmp_path, monkeypatch, tmp_path / "store", jump)
+    guarded = guard(tmp_path, monkeypatch, cell, tmp_path / "store", jump)
     check(cell, await deliver(guarded, cell))
     again = await deliver(guarded, cell)
     monkeypatch.setattr(time, "time", right)
@@ -180,7 +180,7 @@ async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file = tmp_path / "audit" / "audit.db"
     AuditStore(file).close()
     monkeypatch.setattr(recorder, "LAST_TRIES_S", 0.0)
-    guarded = guard(tmp_path, monkeypatch, tmp_path / "store", audit=file)
+    guarded = guard(tmp_path, monkeypatch, cell, tmp_path / "store", audit=file)
     lost = counted("lost")
     with AUDITS[cell.fault](file):
         check(cell, await deliver(guarded, cell))
@@ -193,20 +193,27 @@ async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def guard(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
+    cell: Cell,
     store: Path,
     meanwhile: Callable[[], None] = lambda: None,
     audit: Path | str | None = None,
 ) -> AlignerGuardrail:
-    """The guardrail of these policies, with a real store, and an audit store by its file or the variable of its URL."""
-    monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
-    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._watch_policies.cache_clear()
+    """The guardrail of the cell's policy, with a real store; `audit` is an audit store's file or its URL's variable."""
     where = {"database_env": audit} if isinstance(audit, str) else {"file": str(audit)}
     kept = {"audit": {"enabled": True, **where}} if audit else {}
-    (folder / "policies.yaml").write_text(yaml.safe_dump(policies() | kept))
-    made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
+    made = open_guardrail(folder, monkeypatch, policies(cell) | kept)
     made.pipeline = Pipeline(Engine(meanwhile), CorrectionCache(store, DAY_S / 2, 8))
     return made
+
+
+def open_guardrail(folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> AlignerGuardrail:
+    """The guardrail of these policies. No thread looks at its files, so that nothing is left of it behind the cell."""
+    monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
+    monkeypatch.setattr(reload, "keep_checking", lambda _: None)
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+    reload._watch_policies.cache_clear()
+    (folder / "policies.yaml").write_text(yaml.safe_dump(settings))
+    return AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
 
 
 async def close(guarded: AlignerGuardrail) -> None:

@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from aligner_proxy.correctors.editor_prompt import MIN_CHARS
 from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
-from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.faults import faults
 from tests.faults.cells import CORRECTED, FOR_THE_RECORD, NOBODY, ORIGINAL, Cell, Fault, Seen, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT, KIND
-from tests.faults.test_by_the_hooks import deliver
+from tests.faults.test_by_the_hooks import deliver, open_guardrail
 from tests.support.editors import Script, ScriptedChat, editors, marked, replying
 from tests.support.scripted import SegmentEngine
 
@@ -75,7 +73,7 @@ assert set(SCRIPTS) == set(faults.BY_EDITOR)
 @pytest.mark.parametrize("cell", cells(faults.BY_EDITOR), ids=lambda cell: cell.name)
 async def test_the_editor_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = ScriptedChat(SCRIPTS[cell.fault])
-    guarded = guard(tmp_path, monkeypatch, chat)
+    guarded = guard(tmp_path, monkeypatch, cell, chat)
     check(cell, corrected(await deliver(guarded, cell)))
     await until(lambda: len(chat.asked) == 1, "the editor was never asked")
 
@@ -84,7 +82,7 @@ async def test_the_editor_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("cell", cells((faults.EDITOR_SLOW,)), ids=lambda cell: cell.name)
 async def test_the_editor_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(removing)
-    check(cell, await deliver(guard(tmp_path, monkeypatch, chat), cell))
+    check(cell, await deliver(guard(tmp_path, monkeypatch, cell, chat), cell))
     await until(lambda: chat.cancelled == 1, "the editor was never given up")
 
 
@@ -92,7 +90,7 @@ async def test_the_editor_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("cell", cells((faults.EDITOR_QUOTA,)), ids=lambda cell: cell.name)
 async def test_the_quota_of_the_editor_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = ScriptedChat(removing)
-    guarded = guard(tmp_path, monkeypatch, chat, quota=1e-6)
+    guarded = guard(tmp_path, monkeypatch, cell, chat, quota=1e-6)
     assert (await deliver(guarded, cell)).what == (ORIGINAL if cell.mode.stream == "passthrough" else CORRECTED)
     await until(lambda: len(chat.asked) == 1, "the editor was never asked")
     check(cell, await deliver(guarded, cell))
@@ -103,7 +101,7 @@ async def test_the_quota_of_the_editor_is_spent(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("cell", cells((faults.EDITOR_LEFT,)), ids=lambda cell: cell.name)
 async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(removing)
-    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, chat))
+    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, cell, chat))
 
 
 async def check_leaving(
@@ -129,10 +127,10 @@ def corrected(got: Seen) -> Seen:
 
 
 def guard(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, chat: ScriptedChat, quota: float | None = None
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell, chat: ScriptedChat, quota: float | None = None
 ) -> AlignerGuardrail:
-    """The guardrail of these policies with this editor, and a quota for everybody where one is given."""
-    settings = policies() | {"defaults": {"editor": {"model": "strong"}}}
+    """The guardrail of the cell's policy with this editor, and a quota for everybody where one is given."""
+    settings = policies(cell) | {"defaults": {"editor": {"model": "strong"}}}
     return guard_with(folder, monkeypatch, settings, quota, editors=editors(chat))
 
 
@@ -140,13 +138,9 @@ def guard_with(
     folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], quota: float | None, **parts: Any
 ) -> AlignerGuardrail:
     """The guardrail of these settings, whose engine flags the insult, with these parts of the pipeline."""
-    monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
-    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._watch_policies.cache_clear()
     if quota is not None:
         settings["tenants"] = [{"match": {}, "quota": quota}]
-    (folder / "policies.yaml").write_text(yaml.safe_dump(settings))
-    made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
+    made = open_guardrail(folder, monkeypatch, settings)
     made.pipeline = Pipeline(SegmentEngine(lambda text: 4.0 if "idiot" in text else -4.0), **parts)
     return made
 

@@ -80,7 +80,7 @@ assert set(SCRIPTS) == set(faults.BY_FACT_JUDGE)
 async def test_the_judge_of_facts_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     is_once = cell.fault is faults.FACT_JUDGE_DOWN_ONCE
     chat = ScriptedChat(then_honest(EngineUnavailable("scripted 500")) if is_once else SCRIPTS[cell.fault])
-    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, chat), cell, **TEXTS)))
+    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, cell, chat), cell, **TEXTS)))
     await until(lambda: bool(chat.asked), "the judge was never asked")
 
 
@@ -88,7 +88,7 @@ async def test_the_judge_of_facts_fails(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("cell", cells((faults.FACT_JUDGE_SLOW,)), ids=lambda cell: cell.name)
 async def test_the_judge_of_facts_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(honest)
-    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, chat), cell, **TEXTS)))
+    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, cell, chat), cell, **TEXTS)))
     tries = 2 if cell.policy is OnError.RETRY else 1
     await until(lambda: chat.cancelled >= tries, "the judge was never given up")
 
@@ -99,7 +99,7 @@ async def test_the_quota_of_the_judge_of_facts_is_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell
 ) -> None:
     chat = ScriptedChat(honest)
-    guarded = guard(tmp_path, monkeypatch, chat, quota=1e-6)
+    guarded = guard(tmp_path, monkeypatch, cell, chat, quota=1e-6)
     await deliver(guarded, cell, **TEXTS)
     await until(lambda: bool(chat.asked), "the judge was never asked")
     before = len(chat.asked)
@@ -112,7 +112,7 @@ async def test_the_quota_of_the_judge_of_facts_is_spent(
 @pytest.mark.parametrize("cell", cells((faults.FACT_JUDGE_LEFT,)), ids=lambda cell: cell.name)
 async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(honest)
-    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, chat), **TEXTS)
+    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, cell, chat), **TEXTS)
 
 
 def name_judged_text(got: Seen) -> Seen:
@@ -121,11 +121,11 @@ def name_judged_text(got: Seen) -> Seen:
 
 
 def guard(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, chat: ScriptedChat, quota: float | None = None
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell, chat: ScriptedChat, quota: float | None = None
 ) -> AlignerGuardrail:
-    """The guardrail of these policies with this judge and the page."""
+    """The guardrail of the cell's policy with this judge and the page."""
     (folder / "PAGE.md").write_text(PAGE)
-    settings: dict[str, Any] = policies()
+    settings: dict[str, Any] = policies(cell)
     settings["defaults"] = {"judge": {"chat": "strong"}, "references": [{"file": "PAGE.md"}]}
     for route in settings["routes"]:
         if "on_error" in route:

@@ -81,7 +81,7 @@ async def test_the_judge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     fault = cell.fault
     chat = ScriptedChat(then_honest(ONCE[fault]) if fault in ONCE else SCRIPTS[fault])
     ask = "all" if fault is faults.JUDGE_CLEARS_ALL else "doubt"
-    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, chat, ask), cell)))
+    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, cell, chat, ask), cell)))
     await until(lambda: bool(chat.asked), "the judge was never asked")
 
 
@@ -89,7 +89,7 @@ async def test_the_judge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("cell", cells((faults.JUDGE_SLOW,)), ids=lambda cell: cell.name)
 async def test_the_judge_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(honest)
-    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, chat), cell)))
+    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, cell, chat), cell)))
     tries = 2 if cell.policy is OnError.RETRY else 1
     await until(lambda: chat.cancelled >= tries, "the judge was never given up")
 
@@ -98,7 +98,7 @@ async def test_the_judge_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("cell", cells((faults.JUDGE_QUOTA,)), ids=lambda cell: cell.name)
 async def test_the_quota_of_the_judge_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = ScriptedChat(honest)
-    guarded = guard(tmp_path, monkeypatch, chat, quota=1e-6)
+    guarded = guard(tmp_path, monkeypatch, cell, chat, quota=1e-6)
     await deliver(guarded, cell)
     await until(lambda: bool(chat.asked), "the judge was never asked")
     before = len(chat.asked)
@@ -113,7 +113,7 @@ async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     chat = WaitingChat(honest)
     # a held stream asks early and again about what is left at its end, at the same time
     most_calls = 2 if cell.mode.stream == "hold" else 1
-    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, chat), most_calls=most_calls)
+    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, cell, chat), most_calls=most_calls)
 
 
 def name_judged_text(got: Seen) -> Seen:
@@ -122,11 +122,16 @@ def name_judged_text(got: Seen) -> Seen:
 
 
 def guard(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, chat: ScriptedChat, ask: str = "doubt", quota: float | None = None
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cell: Cell,
+    chat: ScriptedChat,
+    ask: str = "doubt",
+    quota: float | None = None,
 ) -> AlignerGuardrail:
-    """The guardrail of these policies with this judge, which doubts every sentence that the head does not flag."""
+    """The guardrail of the cell's policy with this judge, which doubts every sentence that the head does not flag."""
     band = {"band": 5.0} if ask == "doubt" else {}
-    settings: dict[str, Any] = policies() | {"defaults": {"judge": {"chat": "strong", "ask": ask, **band}}}
+    settings: dict[str, Any] = policies(cell) | {"defaults": {"judge": {"chat": "strong", "ask": ask, **band}}}
     for route in settings["routes"]:
         if "on_error" in route:
             route["on_error"] = {"judge": route["on_error"]}

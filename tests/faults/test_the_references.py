@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from aligner_proxy.errors import EngineUnavailable
-from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy_grounding import references
@@ -25,7 +23,7 @@ from aligner_proxy_grounding.sentences import Grounder
 from tests.faults import faults
 from tests.faults.cells import FOR_THE_RECORD, NOBODY, Cell, Fault, Seen, cells, check, every_kind
 from tests.faults.conftest import policies
-from tests.faults.test_by_the_hooks import deliver
+from tests.faults.test_by_the_hooks import deliver, open_guardrail
 from tests.faults.test_the_editor import until
 from tests.support.scripted import ScriptedEngine
 
@@ -58,7 +56,7 @@ def bad(page: Path, other: Path, fault: Fault) -> None:
 @pytest.mark.parametrize("cell", cells(faults.BAD_PAGES), ids=lambda cell: cell.name)
 async def test_a_file_goes_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     """What was read last holds, and the operator is told."""
-    guarded = guard(tmp_path, monkeypatch)
+    guarded = guard(tmp_path, monkeypatch, cell)
     looked = guarded._policies
     bad(tmp_path / "PAGE.md", tmp_path / "OTHER.md", cell.fault)
     for _ in range(2):
@@ -71,7 +69,7 @@ async def test_a_file_goes_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("cell", cells((faults.CHANGED_PAGE,)), ids=lambda cell: cell.name)
 async def test_a_file_changes_in_mid_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     """An answer is held to the page that its request found, the next one to the new page."""
-    guarded = guard(tmp_path, monkeypatch)
+    guarded = guard(tmp_path, monkeypatch, cell)
 
     def change() -> None:
         (tmp_path / "PAGE.md").write_text(PAGE.replace("28", "14"))
@@ -86,7 +84,7 @@ async def test_a_file_changes_in_mid_answer(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("cell", cells(faults.BY_HEADER), ids=lambda cell: cell.name)
 async def test_a_header_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     granted = cell.fault is not faults.NO_GRANT
-    guarded = guard(tmp_path, monkeypatch, [{"header": HEADER}], granted=granted)
+    guarded = guard(tmp_path, monkeypatch, cell, [{"header": HEADER}], granted=granted)
     page = "Online orders can be returned within 28 days of delivery."
     sent = {faults.NO_GRANT: page, faults.NOISY_HEADER: f"base64:{page}"}.get(cell.fault, page + " word" * MAX_CHARS)
     check(cell, await deliver(guarded, cell, **TEXTS, headers={HEADER: sent}))
@@ -101,7 +99,7 @@ async def test_it_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event, cell: Cell
 ) -> None:
     try:
-        check(cell, await deliver(guard(tmp_path, monkeypatch), cell, **TEXTS))
+        check(cell, await deliver(guard(tmp_path, monkeypatch, cell), cell, **TEXTS))
     finally:
         gate.set()  # the loop waits for its threads when it is closed
 
@@ -114,14 +112,14 @@ async def test_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: C
 
     monkeypatch.setattr(Grounder, "check_answer", fail)
     monkeypatch.setattr(Grounder, "check_segments", fail)
-    check(cell, await deliver(guard(tmp_path, monkeypatch), cell, **TEXTS))
+    check(cell, await deliver(guard(tmp_path, monkeypatch, cell), cell, **TEXTS))
 
 
 @every_kind
 @pytest.mark.parametrize("cell", cells((faults.ENGINE_GONE, faults.NO_ENGINE)), ids=lambda cell: cell.name)
 async def test_the_engine_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     """What could not be judged goes out as `on_error` says, not held to anything; references alone need no engine."""
-    guarded = guard(tmp_path, monkeypatch, objectives=["kind"] if cell.fault is faults.ENGINE_GONE else [])
+    guarded = guard(tmp_path, monkeypatch, cell, objectives=["kind"] if cell.fault is faults.ENGINE_GONE else [])
     check(cell, await deliver(guarded, cell, **TEXTS))
 
 
@@ -130,7 +128,7 @@ async def test_the_engine_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 async def test_the_client_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event, cell: Cell
 ) -> None:
-    guarded = guard(tmp_path, monkeypatch)
+    guarded = guard(tmp_path, monkeypatch, cell)
     finished: list[object] = []
     outcome = Pipeline.align
 
@@ -176,24 +174,21 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def guard(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
+    cell: Cell,
     references: list[Any] | None = None,
     *,
     objectives: list[str] | None = None,
     granted: bool = False,
 ) -> AlignerGuardrail:
-    """The guardrail of these policies with two reference files or these references, and an engine that is gone."""
+    """The guardrail of the cell's policy with two reference files or these references, and an engine that is gone."""
     (folder / "PAGE.md").write_text(PAGE)
     (folder / "OTHER.md").write_text("Gift cards are valid for three years.\n")
-    monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
-    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._watch_policies.cache_clear()
-    said = policies()
+    said = policies(cell)
     held = references or [{"file": "PAGE.md"}, {"file": "OTHER.md"}]
     said["routes"] = [route | {"objectives": objectives or [], "references": held} for route in said["routes"]]
     if granted:
         said["tenants"] = [{"match": {}, "allow_references": True}]
-    (folder / "policies.yaml").write_text(yaml.safe_dump(said))
-    made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
+    made = open_guardrail(folder, monkeypatch, said)
     engine = ScriptedEngine(lambda _: EngineUnavailable("scripted"))
     made.pipeline = Pipeline(engine, extensions=made.pipeline.extensions)
     return made

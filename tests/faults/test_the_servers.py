@@ -51,12 +51,13 @@ async def gateway(
     folder: Path,
     redis: RedisProcess,
     monkeypatch: pytest.MonkeyPatch,
+    cell: Cell,
     name: str = "one",
     wait_s: float = WAIT_S,
 ) -> AsyncIterator[AlignerGuardrail]:
     """A gateway with a disk of its own; a machine that has other work needs more patience where Redis is well."""
     folder.mkdir(exist_ok=True)
-    made = guard(folder, monkeypatch, folder / name)
+    made = guard(folder, monkeypatch, cell, folder / name)
     entries = EntryCodec()
     shared = SharedEntries(RedisServer(redis.url, "REDIS_URL", wait_s=wait_s), entries.prefix, 3600.0)
     made.pipeline = Pipeline(Engine(lambda: None), SharedCache(folder / name, 3600.0, 8, shared, entries))
@@ -102,7 +103,7 @@ SPOILT: dict[Fault, Spoil] = {
 async def test_the_redis_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
 ) -> None:
-    async with gateway(tmp_path / "gateway", redis, monkeypatch) as guarded:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, cell) as guarded:
         HARMS[cell.fault](redis)
         for _ in range(2):  # the first one finds it so, the second one finds it left alone
             check(cell, await deliver(guarded, cell))
@@ -115,13 +116,13 @@ async def test_the_redis_fails(
 async def test_what_redis_holds_is_spoilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
 ) -> None:
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, wait_s=WELL_S) as before:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, cell, wait_s=WELL_S) as before:
         await deliver(before, cell)
     names = redis.command("KEYS", "*correction*")
     assert names
     for name in names:
         redis.command("SET", name, SPOILT[cell.fault](redis.command("GET", name)), "PX", "60000")
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, "another", wait_s=WELL_S) as after:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, cell, "another", wait_s=WELL_S) as after:
         check(cell, await deliver(after, cell))
         assert after.pipeline.engine.seen, "what is spoilt is not used"
 
@@ -134,12 +135,12 @@ async def test_who_computes_it_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
 ) -> None:
     """Another gateway holds the lease of this very correction, and never gives it back."""
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, wait_s=WELL_S) as before:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, cell, wait_s=WELL_S) as before:
         await deliver(before, cell)
     for name in redis.command("KEYS", "*correction*"):
         redis.command("DEL", name)
         redis.command("SET", name.replace(b"correction:", b"lease:"), "7", "PX", "60000")
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, "another") as after:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, cell, "another") as after:
         check(cell, await deliver(after, cell))
         assert after.pipeline.engine.seen
 
@@ -153,7 +154,7 @@ async def test_the_audit_database_fails(tmp_path: Path, monkeypatch: pytest.Monk
         if cell.fault is faults.AUDIT_SILENT:
             server.listen()  # connections are taken, and nothing is ever said
         monkeypatch.setenv("AUDIT_DATABASE", f"postgresql://aligner@127.0.0.1:{server.getsockname()[1]}/none")
-        guarded = guard(tmp_path, monkeypatch, tmp_path / "store", audit="AUDIT_DATABASE")
+        guarded = guard(tmp_path, monkeypatch, cell, tmp_path / "store", audit="AUDIT_DATABASE")
         lost = counted("lost")
         for _ in range(2):
             check(cell, await deliver(guarded, cell))

@@ -73,7 +73,7 @@ async def test_the_token_classifier_fails(tmp_path: Path, monkeypatch: pytest.Mo
     script = SCRIPTS.get(fault, honest)
     if fault is faults.TOKENS_DOWN_ONCE:
         script = fail_once_about_it(EngineUnavailable("scripted"))
-    guarded, engine = guard(tmp_path, monkeypatch, script)
+    guarded, engine = guard(tmp_path, monkeypatch, cell, script)
     if fault is faults.TOKENS_MISSING:
         engine.judges.clear()
     check(cell, name_judged_text(await deliver(guarded, cell)))
@@ -84,18 +84,18 @@ async def test_the_token_classifier_fails(tmp_path: Path, monkeypatch: pytest.Mo
 @every_kind
 @pytest.mark.parametrize("cell", cells((faults.TOKENS_SLOW,)), ids=lambda cell: cell.name)
 async def test_the_token_classifier_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
-    guarded, engine = guard(tmp_path, monkeypatch, honest)
+    guarded, engine = guard(tmp_path, monkeypatch, cell, honest)
     engine.labels_s = 120.0
     check(cell, name_judged_text(await deliver(guarded, cell)))
     await until(lambda: bool(engine.labelled), "the classifier was never asked")
 
 
 def guard(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[TokenLabelsRequest], Any]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell, script: Callable[[TokenLabelsRequest], Any]
 ) -> tuple[AlignerGuardrail, SegmentEngine]:
-    """The guardrail of these policies, and its engine, whose classifier is asked about all that is not flagged."""
+    """The guardrail of the cell's policy, and its engine, whose classifier is asked about all that is not flagged."""
     judge = {"tokens": NAME, "band": 5.0}
-    settings: dict[str, Any] = policies() | {"defaults": {"judge": judge}, "aligner": {"judges": {NAME: "./guard"}}}
+    settings: dict[str, Any] = policies(cell) | {"defaults": {"judge": judge}, "aligner": {"judges": {NAME: "./guard"}}}
     for route in settings["routes"]:
         if "on_error" in route:
             route["on_error"] = {"judge": route["on_error"]}

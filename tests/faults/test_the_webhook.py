@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tenacity.wait import wait_none
 
-from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.webhook import ATTEMPTS
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -18,7 +16,7 @@ from tests.faults import faults
 from tests.faults.cells import Cell, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT
-from tests.faults.test_by_the_hooks import deliver
+from tests.faults.test_by_the_hooks import deliver, open_guardrail
 from tests.gateway.test_canary import counted
 from tests.gateway.test_webhook import SECRET, opened
 from tests.support.background import wait_for_reports, wait_for_shadows
@@ -42,7 +40,7 @@ SENT = (faults.DESK_SLOW, faults.DESK_ENDLESS)
 async def test_the_webhook_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     async with opened(**DESKS[cell.fault]) as desk:
         url = f"http://127.0.0.1:{refused_port()}/" if cell.fault is faults.DESK_DOWN else desk.url
-        guarded = guard(tmp_path, monkeypatch, url)
+        guarded = guard(tmp_path, monkeypatch, cell, url)
         told = {result: counted("aligner_hand_offs_total", result=result) for result in ("sent", "failed")}
         if cell.fault is faults.DESK_SLOW:
             desk.gate.clear()
@@ -60,16 +58,12 @@ async def test_the_webhook_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         await guarded._webhook.aclose()
 
 
-def guard(folder: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> AlignerGuardrail:
-    """The guardrail of these policies, whose routes report what is near the threshold; tries follow at once."""
-    monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
-    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+def guard(folder: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell, url: str) -> AlignerGuardrail:
+    """The guardrail of the cell's policy, whose routes report what is near the threshold; tries follow at once."""
     monkeypatch.setenv("DESK_SECRET", SECRET)
-    reload._watch_policies.cache_clear()
-    said = policies()
+    said = policies(cell)
     said["routes"] = [route | {"hand_off": {"url": url, "secret_env": "DESK_SECRET"}} for route in said["routes"]]
-    (folder / "policies.yaml").write_text(yaml.safe_dump(said))
-    made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
+    made = open_guardrail(folder, monkeypatch, said)
     made.pipeline = Pipeline(SegmentEngine(lambda text: 0.2 if text == INSULT.strip() else -4.0))
     made._webhook._backoff = wait_none()
     return made

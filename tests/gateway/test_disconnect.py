@@ -90,7 +90,10 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
 async def test_work_is_given_up_exactly_when_its_client_leaves(leaves: bool) -> None:
     work = Work()
     gone = list[str]()
-    async with serving(application(work, gone)) as address, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async with (
+        serving(application(work, gone)) as address,
+        httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as client,
+    ):
         asking = asyncio.create_task(client.post(address, json={"a": 1}))
         await asyncio.wait_for(work.begun.wait(), 30)
         if leaves:
@@ -114,7 +117,7 @@ async def test_work_behind_the_answer_is_not_given_up() -> None:
         return JSONResponse({}, background=BackgroundTask(behind))
 
     async with serving(Starlette(routes=[Route("/", endpoint)])) as address:
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as client:
             await client.get(address)
         await asyncio.wait_for(work.begun.wait(), 30)
         await asyncio.sleep(0.2)

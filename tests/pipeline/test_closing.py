@@ -83,7 +83,7 @@ def edited(seed: int) -> SegmentEngine:
 async def streamed(answer: str, engine: SegmentEngine, size: int = 23, policy: Policy = POLICY) -> Outcome:
     """What becomes of an answer that comes in pieces."""
     made = GrowingAnswer(Pipeline(engine), policy, lambda: FACTS, lambda: None)
-    return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)), rounds=8)
+    return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)))
 
 
 @pytest.mark.parametrize("first", range(20, 44, 8))

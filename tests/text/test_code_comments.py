@@ -73,6 +73,7 @@ def test_a_lexer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Monke
     code_comments._lex_remarks.cache_clear()
 
 
+@pytest.mark.covering("language", "code")
 @pytest.mark.parametrize("code", ["\n" * 40_000, "plain words " * 4_000, " " * 40_000])
 @pytest.mark.parametrize("language", ["c", "java", "diff", ""])
 def test_long_code_of_any_kind_is_read_to_its_end(language: str, code: str) -> None:

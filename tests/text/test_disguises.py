@@ -249,6 +249,7 @@ def operations(work: Callable[[], object]) -> int:
     return count
 
 
+@pytest.mark.covering("unit", "before")
 @pytest.mark.parametrize(
     "unit", ["a-", "`", "1", " ", "a*", "a.", "A ", "x\u0301", "\u00e9a", "a\u200d", "<b", "**", "i "]
 )

@@ -100,11 +100,12 @@ def takes_less(seconds: float, work: Callable[[], object]) -> bool:
     return False
 
 
-WAYS: list[Callable[[str], object]] = [has_call, is_data, begins_data, begins_form, fills_middle, DATA_SIGN.match]
+# The last one cuts texts of its own, which drives those that are known to the others out of the cache.
+WAYS: list[Callable[[str], object]] = [has_call, is_data, begins_data, fills_middle, DATA_SIGN.match, begins_form]
 
 
 @pytest.mark.slow
-@pytest.mark.some(10)
+@pytest.mark.some(6)
 @pytest.mark.parametrize(
     "unit",
     ["<", "*", "(", "[", "{", '"', "`", "-", "- ", "<a ", "<a_b>", "<a_a_a", "<\n", "--- a\n", "Action: a\n",

@@ -268,7 +268,7 @@ def teaching_page(browser: Browser, address: str) -> httpx.Response:
     """The page of teaching, once that has ended."""
     until = time.monotonic() + 100
     while (got := browser.get(f"{address}/lesson")).text.count("hx-trigger") and time.monotonic() < until:
-        time.sleep(0.2)
+        time.sleep(1)  # the command takes several seconds
     return got
 
 

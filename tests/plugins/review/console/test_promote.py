@@ -192,7 +192,7 @@ def test_a_replay_says_what_becomes_of_the_last_answers(files: Site, browser: Br
     assert is_ours(browser.send("/promote", act="replay", limit="100", **ENFORCE).text)
     until = time.monotonic() + 100
     while "hx-trigger" in (text := browser.get("/promote/replay").text) and time.monotonic() < until:
-        time.sleep(0.2)
+        time.sleep(1)  # the command takes several seconds
     page = browser.send("/promote", act="look", **ENFORCE).text
     for shown in (text, page):
         assert is_ours(shown)
