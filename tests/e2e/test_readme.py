@@ -43,15 +43,6 @@ def shell(folder_of_ones_own: Path, upstream: str, engine: EngineProcess) -> Ite
         yield terminal
 
 
-def test_every_command_of_the_readme_is_known(shell: Shell) -> None:
-    for line in serving_commands():
-        printed = shell.type(f"{line} --help" if "serve" in line else line)
-        if " check " in line:
-            assert "valid" in printed
-            assert "warning" not in printed
-
-
-@pytest.mark.full
 def test_the_path_of_the_readme(shell: Shell, folder_of_ones_own: Path, port: int) -> None:
     for line in serving_commands():
         typed = line.replace("4000", str(port))
