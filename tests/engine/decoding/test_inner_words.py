@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.aligner import build_frame, divide_answer
 from aligner_proxy.engine.decoding.correct import AnswerEditor
 from aligner_proxy.engine.decoding.splice import group_runs, make_hole
@@ -51,8 +52,8 @@ def judge_again(
         return [score for score, _ in scores], answers
 
 
-def prune(text: str) -> str:
-    """What is left of a flagged segment whose words are flagged if they have a fool among them."""
+def prune(text: str, score: float = -2.0) -> str:
+    """What is left of a flagged segment whose words are flagged if a fool is among them; others score `score`."""
     answer = f"Some advice.\n\n{text}\n\nThe end."
     aligner = tiny.aligner()
     request = tiny.request(answer)
@@ -66,7 +67,7 @@ def prune(text: str) -> str:
         while True:
             assert ask.spans is not None
             texts = [aligner.runner.tokenizer.decode(ask.ids[span.start : span.stop]) for span in ask.spans.segments]
-            ask = work.send(Step([(2.0 if "fool" in text else -2.0, 0) for text in texts], [], 1))
+            ask = work.send(Step([(2.0 if "fool" in text else score, 0) for text in texts], [], 1))
     except StopIteration as end:
         return str(end.value)
 
@@ -88,6 +89,20 @@ def prune(text: str) -> str:
 )
 def test_a_remark_in_brackets_goes_alone_where_the_rest_is_fine(text: str, left: str) -> None:
     assert prune(text) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Take a coat, you fool.", "Take a coat."),
+        ("You fool, take a coat.", "Take a coat."),
+        # nothing in it is flagged by itself, and only the sentence as a whole was
+        ("The rug in the hall - not that you would know - is red.", "The rug in the hall is red."),
+    ],
+)
+def test_a_remark_without_brackets_goes_where_the_rest_is_clearly_fine(text: str, left: str) -> None:
+    assert prune(text, -splice.CLEAR_MARGIN - 0.1) == left
+    assert prune(text, -splice.CLEAR_MARGIN + 0.1) == ""
 
 
 def test_a_row_is_not_flagged_by_a_cell_that_is_fine_as_a_sentence() -> None:
