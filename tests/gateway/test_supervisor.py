@@ -21,7 +21,7 @@ from aligner_proxy.gateway.process import supervisor
 from aligner_proxy.gateway.process.memory_limit import MemoryLimit, largest_mb
 from aligner_proxy.gateway.process.supervisor import ChildProcess, EngineProcess, Generation, Pace, Ready
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 QUICK = Pace(first_pause_s=0.05, longest_pause_s=0.2, stable_s=60, grace_s=WAIT_S)
 
 # A child writes what happens to it, one word a line, and ends on SIGTERM. A gateway is held: it waits for a line.

@@ -205,10 +205,10 @@ def test_neither_inner_words_nor_the_end_of_an_answer_have_evidence(
     _, evidence = detector.judge_with_evidence(states, WHERE, telling)
     expected = [(pytest.approx(nats, abs=1e-5), 0) for nats, _ in evidence]
     assert len(expected) == 3
-    inner = (range(6, 7), range(7, 9)), (), (range(10, 12),)
-    with_words = replace(WHERE, inner=inner)
+    inner_words = (range(6, 7), range(7, 9)), (), (range(10, 12),)
+    with_words = replace(WHERE, inner_words=inner_words)
     assert detector.judge_with_evidence(states, with_words, telling)[1] == expected
-    with_end = replace(with_words, inner=inner[:2], has_end=True)
+    with_end = replace(with_words, inner_words=inner_words[:2], has_end=True)
     assert detector.judge_with_evidence(states, with_end, telling)[1] == expected[:-1]
     only_end = replace(WHERE, segments=(range(10, 14),), has_end=True)
     assert detector.judge_with_evidence(states, only_end, telling)[1] == []
