@@ -168,11 +168,12 @@ def test_heartbeats_trouble_nobody(reader: Reader, gateway: Gateway, mode: str) 
     cases = [case for case in reader.cases([mode], f"paused {gate}", ["stream"]) if not reader.is_foreign(case)]
     endpoint = cases[0].way.split()[0]
     model = f"{mode}{SUFFIXES[endpoint]}"
+    raw = Case("raw stream", model, f"paused {gate} {uuid.uuid4().hex}")
     with ThreadPoolExecutor(2) as pool:
         pending = pool.submit(reader.read_batch, cases)
-        silent = pool.submit(RAW[endpoint], gateway, f"paused {gate}", model=model)
+        silent = pool.submit(RAW[endpoint], gateway, raw.prompt, model=model)
         until = time.monotonic() + 30
-        while reader.calls(cases) != [1] * len(cases) and time.monotonic() < until:
+        while set(reader.calls([*cases, raw])) != {1} and time.monotonic() < until:
             time.sleep(0.05)
         time.sleep(_SILENCE_S)
         httpx.post(f"{reader.upstream}/release/{gate}", trust_env=False, verify=False)
