@@ -30,6 +30,7 @@ from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code_blocks, code_spans, names, quotations, remove_code_blocks
 from aligner_proxy.text.languages import is_foreign, language_signs, odd_letters, passages, scripts, scripts_in_use
 from aligner_proxy.text.lengths import LENGTHS, contains_any
+from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.numbering import Numbering, has_reference
 from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, row_signs
 from aligner_proxy.text.refusals import declines
@@ -101,7 +102,7 @@ SLACK_CHARS = 200
 # Minimum length: half of the text that was not removed, or a fifth if an objective asks for brevity.
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
-_QUESTION_NAMES = frozenset({"q", "question", "f", "frage", "pregunta", "domanda"})
+_QUESTION_NAMES = frozenset(map(str.lower, marks.QUESTION_NAMES))
 _ANSWER_NAMES = frozenset({"a", "answer", "antwort", "r", "r\u00e9ponse", "respuesta", "risposta"})
 """Names before the lines of an FAQ, which are no speakers."""
 _WORD = re.compile(r"\w+")

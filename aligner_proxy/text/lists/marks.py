@@ -33,7 +33,8 @@ _BULLET = re.compile(rf"{_LEAD}(?P<number>[-*+\u2022\u25e6\u25aa\u2013])(?=[ \t]
 _ROW = re.compile(r"(?P<lead>[ \t]*)\|[ \t]*(?P<number>\d{1,3})[ \t]*(?=\|)")
 PICTURE_BULLET = "[\u2611\u2705\u2713\u2714\u2716-\u2718\u274c\u274e\u27a1\U0001f449\U0001f538\U0001f539]\ufe0f?"
 """Matches a picture that often begins the lines of a list."""
-QUESTION = r"(?:Q|Question|Frage|F|Pregunta|Domanda)[ \t]?\d{0,2}[*_]{0,3}[:.)]"
+QUESTION_NAMES = ("Q", "Question", "Frage", "F", "Pregunta", "Domanda")
+QUESTION = rf"(?:{'|'.join(QUESTION_NAMES)})[ \t]?\d{{0,2}}[*_]{{0,3}}[:.)]"
 """Matches the label of a question before its words, which the answer in the next lines follows."""
 LINE_FORMS = (
     re.compile(f"^(?:{_NUMBERED.pattern})", re.IGNORECASE | re.MULTILINE),

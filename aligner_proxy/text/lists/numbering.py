@@ -18,7 +18,7 @@ from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
-from aligner_proxy.text.lists.ordinals import Ordinals
+from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -37,8 +37,7 @@ _REFERENCE = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d{1,3}|\b[a-zA-Z](?=\))|\b[A-Z]\b")
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(_ORDINALS)})[ \t]+(?:{marks.WORDS})\b", re.IGNORECASE)
+_ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(ENGLISH_ORDINALS)})[ \t]+(?:{marks.WORDS})\b", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -346,7 +345,7 @@ class Numbering:
         Only lists before it count: "The second question asks ..." before a list is about something else. A reference
         of this kind to a removed item does not count as dangling.
         """
-        value = _ORDINALS.index(match["ordinal"].lower()) + 1
+        value = ENGLISH_ORDINALS.index(match["ordinal"].lower()) + 1
         # in a list that does not begin at 1, "third" and item 3 are different items
         is_known = any(numbered.kind is MarkKind.DIGIT and numbered.has_number(value) for numbered in self._recent)
         target = self._referenced_list(match.group().split()[-1], value, (MarkKind.DIGIT,)) if is_known else None
@@ -354,7 +353,7 @@ class Numbering:
         if new == value:
             return match.group()
         self.changed += 1
-        ordinal = _ORDINALS[new - 1]
+        ordinal = ENGLISH_ORDINALS[new - 1]
         ordinal = ordinal.capitalize() if match["ordinal"][0].isupper() else ordinal
         return ordinal + match.group()[len(match["ordinal"]) :]
 

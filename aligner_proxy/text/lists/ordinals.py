@@ -22,11 +22,13 @@ _SERIES = (
 )
 _WORDS = tuple(tuple(words.split()) for words in _SERIES)
 _ANY = "|".join(word for words in _WORDS for word in words)
-_CARDINALS = "first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
+ENGLISH_ORDINALS = _WORDS[0]
+"""The ordinals from the first to the tenth."""
+_ONE_OF_THEM = "|".join(ENGLISH_ORDINALS)
 _LEAD = r"[\s>*_\"'(\u201c]{0,8}"
 _ORDINAL = re.compile(
-    rf"{_LEAD}(?:and )?(?:(?P<word>{_ANY})[*_]{{0,3}}[,:](?! (?:and |or )?(?:{_CARDINALS})\b)"
-    rf"|the (?P<thing>{_CARDINALS})(?= (?:is|was|reason|way|thing|tip|benefit|advantage|drawback|idea)\b))",
+    rf"{_LEAD}(?:and )?(?:(?P<word>{_ANY})[*_]{{0,3}}[,:](?! (?:and |or )?(?:{_ONE_OF_THEM})\b)"
+    rf"|the (?P<thing>{_ONE_OF_THEM})(?= (?:is|was|reason|way|thing|tip|benefit|advantage|drawback|idea)\b))",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"[\s>]*(?P<open>\(?)(?P<number>\d{1,2}|[a-h])(?P<close>[.)])(?=\s|$)")

@@ -14,39 +14,16 @@ from itertools import accumulate, takewhile
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.frames import find_frames, is_frame
-from aligner_proxy.text.lists.marks import PICTURE_BULLET, QUESTION, Mark
+from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_question, read_heading_level
+from aligner_proxy.text.lists.marks import PICTURE_BULLET, Mark
 from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
 from aligner_proxy.text.sentence_ends import MARKS, NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
-_HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
-_HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
-_TEX_HEADING = re.compile(
-    r"[ \t]*\\(?P<name>part|chapter|(?:sub){0,2}section|(?:sub)?paragraph)\*?\{[^{}]{1,200}\}[ \t]*"
-)
-_TEX_LEVELS = {
-    "part": 1,
-    "chapter": 1,
-    "section": 2,
-    "subsection": 3,
-    "subsubsection": 4,
-    "paragraph": 5,
-    "subparagraph": 6,
-}
-_WIKI_HEADING = re.compile(r"(={2,6})[ \t]*(?=[^\s=])[^\n]{1,200}(?<![\s=])[ \t]*\1[ \t]*")
-_TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
 UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
-_EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
-_ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
-"""Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
 _SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201d\u2019)\]*_]*$")
-_QUESTION = re.compile(rf"[ \t>]*[*_]{{0,3}}{QUESTION}[*_]{{0,3}}[ \t]+(?=\S)")
 _DEFINITION = re.compile(r"[ \t]*(?::[ \t]+\S|<dd\b)", re.IGNORECASE)
 """Matches the beginning of a line that explains the term in the line above it."""
-_TITLE_LEVEL = 7
-"""Level of a title in emphasis, which ranks below every heading."""
-_QUESTION_LEVEL = 8
-"""Level of a question with a label."""
 _SIGNS = "*_ \t"
 """Emphasis and white space, which are no content."""
 _STROKE = re.compile(r"(?<!\\)\|")
@@ -71,7 +48,7 @@ class OutlineLine:
     """The text up to the end of its last segment."""
     indent: int
     level: int
-    """Level of a heading, `_TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
+    """Level of a heading, `TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
     mark: Mark | None
     follows_blank_line: bool
     """Whether an empty line precedes it."""
@@ -114,11 +91,11 @@ class OutlineLine:
     @property
     def is_heading(self) -> bool:
         """Whether it only heads what follows. The title of an item counts as content and so is no heading."""
-        if not self.level or (self.mark is not None and self.level == _TITLE_LEVEL):
+        if not self.level or (self.mark is not None and self.level == TITLE_LEVEL):
             return False
         # a sentence in emphasis may say all there is to say, but a question asks for what follows
         text = self.text.rstrip(_SIGNS)
-        return self.level != _TITLE_LEVEL or text.endswith("?") or not _SENTENCE_END.search(text)
+        return self.level != TITLE_LEVEL or text.endswith("?") or not _SENTENCE_END.search(text)
 
     @property
     def is_definition(self) -> bool:
@@ -326,7 +303,7 @@ class Outline:
         """
         start = line.segments.stop
         # a title with a colon may stand above a list behind which the text goes on
-        heads_list = line.level == _TITLE_LEVEL and line.has_colon
+        heads_list = line.level == TITLE_LEVEL and line.has_colon
         if line.is_heading and not heads_list:
             end = self._section_end(number, line.level)
             return range(start, min(end, self._quotation_end(number)) if line.is_quoted else end)
@@ -364,7 +341,7 @@ class Outline:
         framed_end = self._framed_end(start)
         if framed_end is not None:
             return framed_end
-        section_end = self._section_end(number, _TITLE_LEVEL)
+        section_end = self._section_end(number, TITLE_LEVEL)
         return section_end if following[0].follows_blank_line else min(section_end, self._paragraph_end(number + 1))
 
     def _paragraph_end(self, number: int) -> int:
@@ -500,31 +477,9 @@ def make_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> Out
     # code blocks and table rows have no markers
     mark = marks.read(text) if segments and not text.lstrip().startswith((*FENCES, "|")) else None
     # "**Q:" is no letter of a list
-    mark = None if mark is not None and mark.style[1] == ":" and _QUESTION.match(text) else mark
+    mark = None if mark is not None and mark.style[1] == ":" and is_question(text) else mark
     lead = text[: len(text) - len(text.lstrip(" \t>"))]
-    return OutlineLine(segments, text, marks.indent_of(lead), _heading_level(text, mark), mark, apart)
-
-
-def _heading_level(text: str, mark: Mark | None) -> int:
-    """The level of a heading or title; 0 for any other line."""
-    heading = _HEADING.match(text) or _HEADING_ELEMENT.fullmatch(text) or _WIKI_HEADING.fullmatch(text)
-    if heading:
-        return int(heading[1]) if heading[1].isdecimal() else len(heading[1])
-    tex = _TEX_HEADING.fullmatch(text)
-    if tex:
-        return _TEX_LEVELS[tex["name"]]
-    if mark is None and _QUESTION.match(text):
-        return _QUESTION_LEVEL
-    # neither a code block nor emphasis after a bullet is a title
-    if "\n" in text or (mark is not None and mark.is_bullet):
-        return 0
-    titled = (
-        _EMPHASISED.fullmatch(text)
-        or _ALERT.fullmatch(text)
-        or _TITLE_ELEMENT.fullmatch(text)
-        or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
-    )
-    return _TITLE_LEVEL if titled else 0
+    return OutlineLine(segments, text, marks.indent_of(lead), read_heading_level(text, mark), mark, apart)
 
 
 def _join_underlined(lines: Iterable[OutlineLine]) -> Iterator[OutlineLine]:
@@ -603,11 +558,11 @@ def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
     """Whether a line is outside of an item; the caller has ruled out that it has the next number of the list."""
     item_line = item.line
     # a real heading ends everything but a section above its level
-    if line.level and line.level != _TITLE_LEVEL:
+    if line.level and line.level != TITLE_LEVEL:
         return not item_line.level or item_line.level >= line.level
     # text and lists below a title or heading belong to it
     if item_line.level:
-        return line.level == _TITLE_LEVEL == item_line.level
+        return line.level == TITLE_LEVEL == item_line.level
     if line.mark is None:
         return line.level > 0 or (line.follows_blank_line and line.indent <= item_line.indent)
     # one column more or less is the same depth

@@ -1,0 +1,59 @@
+"""Headings: the lines that head what follows, as Markdown, HTML, LaTeX, wikis and lists of questions write them."""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy.text.lists.marks import QUESTION, Mark
+
+_HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
+_HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
+_TEX_HEADING = re.compile(
+    r"[ \t]*\\(?P<name>part|chapter|(?:sub){0,2}section|(?:sub)?paragraph)\*?\{[^{}]{1,200}\}[ \t]*"
+)
+_TEX_LEVELS = {
+    "part": 1,
+    "chapter": 1,
+    "section": 2,
+    "subsection": 3,
+    "subsubsection": 4,
+    "paragraph": 5,
+    "subparagraph": 6,
+}
+_WIKI_HEADING = re.compile(r"(={2,6})[ \t]*(?=[^\s=])[^\n]{1,200}(?<![\s=])[ \t]*\1[ \t]*")
+_TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
+_EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
+_ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
+"""Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
+_QUESTION = re.compile(rf"[ \t>]*[*_]{{0,3}}{QUESTION}[*_]{{0,3}}[ \t]+(?=\S)")
+TITLE_LEVEL = 7
+"""Level of a title in emphasis, which ranks below every heading."""
+_QUESTION_LEVEL = 8
+"""Level of a question with a label."""
+
+
+def is_question(text: str) -> bool:
+    """Whether a line begins with the label of a question, and words of it follow."""
+    return _QUESTION.match(text) is not None
+
+
+def read_heading_level(text: str, mark: Mark | None) -> int:
+    """The level of a heading or title; 0 for any other line."""
+    heading = _HEADING.match(text) or _HEADING_ELEMENT.fullmatch(text) or _WIKI_HEADING.fullmatch(text)
+    if heading:
+        return int(heading[1]) if heading[1].isdecimal() else len(heading[1])
+    tex = _TEX_HEADING.fullmatch(text)
+    if tex:
+        return _TEX_LEVELS[tex["name"]]
+    if mark is None and is_question(text):
+        return _QUESTION_LEVEL
+    # neither a code block nor emphasis after a bullet is a title
+    if "\n" in text or (mark is not None and mark.is_bullet):
+        return 0
+    titled = (
+        _EMPHASISED.fullmatch(text)
+        or _ALERT.fullmatch(text)
+        or _TITLE_ELEMENT.fullmatch(text)
+        or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
+    )
+    return TITLE_LEVEL if titled else 0
