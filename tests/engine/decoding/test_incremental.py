@@ -60,6 +60,12 @@ def cut(rng: random.Random, text: str) -> list[str]:
     return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
 
 
+def make_reading_job(loaded: Aligner, growing: PartialAnswer, sequence: TokenSequence, ends: list[Any]) -> Job:
+    """What reads an answer while it grows, and puts its end into `ends`."""
+    work = read_growing_answer(loaded, growing, sequence)
+    return Job("r", work, ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+
+
 def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, list[int], list[Any]]:
     """A step after each chunk: the correction, tokens fed before and after the end, verdicts on the way."""
     ends: list[Any] = []
@@ -75,15 +81,7 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
         return run(feeds)
 
     made.runner.run = counting
-    loop.add(
-        Job(
-            "r1",
-            read_growing_answer(made, growing, sequence),
-            ends.append,
-            JobClient(has_new_text=growing.waits),
-            sequence=sequence,
-        )
-    )
+    loop.add(make_reading_job(made, growing, sequence, ends))
     for chunk in chunks:
         growing.body.add(chunk)
         while loop.busy and not ends:

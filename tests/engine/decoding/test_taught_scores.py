@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding import rows as reading_rows
 from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
-from aligner_proxy.engine.decoding.incremental import PartialAnswer, read_growing_answer
+from aligner_proxy.engine.decoding.incremental import PartialAnswer
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
+from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, HeadRefused, HeadsUnavailable, UnknownHead
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Turn, Verify, score_whole_answer
-from tests.engine.decoding.test_incremental import cut
+from tests.engine.decoding.test_incremental import cut, make_reading_job
 from tests.engine.test_loop import aligner, together
 from tests.support import tiny
 from tests.support.sampling import examples
@@ -319,15 +319,7 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
     begun = request.model_copy(update={"answer": ""})
     growing, sequence = PartialAnswer(begun), TokenSequence()
     loop = Loop(loaded)
-    loop.add(
-        Job(
-            "r",
-            read_growing_answer(loaded, growing, sequence),
-            ends.append,
-            JobClient(has_new_text=growing.waits),
-            sequence=sequence,
-        )
-    )
+    loop.add(make_reading_job(loaded, growing, sequence, ends))
     for chunk in cut(rng, request.answer):
         growing.body.add(chunk)
         while loop.busy and not ends:
@@ -347,15 +339,7 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     ends: list[Any] = []
     growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), TokenSequence()
     loop = Loop(loaded)
-    loop.add(
-        Job(
-            "r",
-            read_growing_answer(loaded, growing, sequence),
-            ends.append,
-            JobClient(has_new_text=growing.waits),
-            sequence=sequence,
-        )
-    )
+    loop.add(make_reading_job(loaded, growing, sequence, ends))
     growing.body.add(tiny.ANSWER * 3)
     while loop.busy:
         loop.step()
