@@ -129,7 +129,7 @@ class ChatWriter:
             own_request = request.model_copy(update={"write": self._aligner_write})
             local = await scorer.align(own_request.with_deadline(until - time.monotonic()))
             return replace(local, editor=_log_failure(request, error))
-        clean, again = await _keep_clean(request, scorer, replaced, until)
+        clean, again = await _drop_flagged_replacements(request, scorer, replaced, until)
         text = structure.join(clean.pieces)
         use += EditorUse(refused=_count_shortened(replaced, clean))
         ms = scored.ms + use.ms + sum(judging.ms for judging in again)
@@ -184,7 +184,7 @@ class ChatWriter:
             adds = not segments[span.first].text
             # An addition after the answer brings its own leading white space.
             lead = _addition_gap(request.answer) if adds else segments[span.first - 1].gap if span.first else ""
-            clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
+            clean, again = await _drop_flagged_replacements(request, scorer, stretch, until, span.before + lead)
         text = structure.join(clean.pieces)
         # before a replacement the answer already has its white space; nothing is added for an empty addition
         text = lead + text if text and adds else text
@@ -220,28 +220,30 @@ async def _score_text(request: AlignRequest, scorer: Engine, text: str, until: f
     return await scorer.align(make_verdict_request(proof_request).model_copy(update={"answer": text}))
 
 
-async def _keep_clean(
+async def _drop_flagged_replacements(
     request: AlignRequest, scorer: Engine, replaced: _ReplacedPassages, until: float, before: str = ""
 ) -> tuple[_ReplacedPassages, list[Correction]]:
-    """Judge the replacements in the answer, after `before`; return (those not flagged, the correction of the judging).
+    """Judge the editor's replacements in the answer, and drop the sentences that the detector head flags.
 
-    Raises `CorrectionError` if the scorer fails.
+    `before` is the text of the answer before the passages. Returns (the passages with what is left of their
+    replacements, the scores as a correction, or none if there was nothing to judge). Raises `CorrectionError` if the
+    scorer fails.
     """
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
     # the replacements are judged in the answer that they would become part of
-    again = await _score_text(request, scorer, candidate, until)
-    segments = judged_segments(candidate, again.segments)
+    scores = await _score_text(request, scorer, candidate, until)
+    segments = judged_segments(candidate, scores.segments)
     # an empty segment is the end of the answer: something missing there is no fault of a replacement
-    pairs = zip(segments, again.segments, strict=True)
+    pairs = zip(segments, scores.segments, strict=True)
     flagged = [segment for segment, verdict in pairs if verdict.flagged and segment.text]
     texts = dict(replaced.texts)
     for passage in replaced.passages:
         if texts[passage.at]:
             start, end = (len(before) + at for at in replaced.range_of(passage.at))
             texts[passage.at] = _drop_flagged_sentences(texts[passage.at], passage, segments, flagged, (start, end))
-    return replace(replaced, texts=texts), [again]
+    return replace(replaced, texts=texts), [scores]
 
 
 def _addition_gap(answer: str) -> str:

@@ -262,8 +262,12 @@ def _check_objectives(file: PolicyFile) -> None:
     """
     everywhere = objectives(file)
     for path, name in _objective_uses(file):
-        names = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
-        if name not in names and not (name == "*" and path[-2] == "allow"):
+        section, *_ = path
+        names = objectives(file, file.tenants[int(path[1])]) if section == "tenants" else everywhere
+        # the key of the list in which the name stands: ("tenants", 0, "allow", 2)
+        key = path[-2]
+        stands_for_all = name == "*" and key == "allow"
+        if name not in names and not stands_for_all:
             place = file.source.place_of(*path)
             raise ConfigError(f"{place}: unknown objective {quote_name(name)}; {suggest_name(name, names)}")
 

@@ -224,13 +224,13 @@ class PolicyResolver:
 
     def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[Layer]]:
         """An empty list for no entry, then a one-layer list for each group of entries with equal settings."""
-        by_settings = {
+        layer_by_settings: dict[str, Layer] = {}
+        for entry in entries:
+            layer = Layer(entry, entry.name or "-")
             # Whether anything is enforced or about safety counts, too, as it changes the defaults of other settings.
-            str([*self._layer_values(entry), bool(getattr(entry, "enforce", ())), _judges_harm(layer)]): layer
-            for entry in entries
-            for layer in (Layer(entry, entry.name or "-"),)
-        }
-        return [[], *([layer] for layer in by_settings.values())]
+            enforces = bool(getattr(entry, "enforce", ()))
+            layer_by_settings[str([*self._layer_values(entry), enforces, _judges_harm(layer)])] = layer
+        return [[], *([layer] for layer in layer_by_settings.values())]
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""

@@ -156,21 +156,27 @@ def _choose_position(rng: Random, pieces: list[Piece], kind: DefectKind) -> int:
 def _insert_piece(
     rng: Random, pieces: list[Piece], at: int, text: str, kind: str, own_line: bool
 ) -> list[Piece] | None:
-    """Insert `text` before the piece `at`; without the new piece and its gap, the text is as it was before."""
+    """Insert `text` before the piece `at`; who removes the new piece and its gap gets the original text back.
+
+    So the pieces before it keep their gaps, and only the gap after the new piece is chosen: a line break if the text
+    gets a line of its own (`own_line`), or if a list item or another block follows.
+    """
     before = pieces[:at]
     after = pieces[at:]
     if not after:
         return [*before[:-1], *_append_piece(before, text, kind, own_line)]
-    gap = before[-1].gap if before else "\n\n"
-    breaks = "\n" in gap
-    starts_block = (
-        after[0].text.lstrip()[:1] in _LIST_MARK or after[0].text.lstrip()[:1].isdigit() or "\n" in after[0].text
-    )
-    if before and not breaks:
-        return [*before, *_split_insertion(text, gap if gap else " ", kind), *after]
-    if own_line or starts_block:
-        return [*before, *_split_insertion(text, gap if breaks else "\n\n", kind), *after]
-    return [*before, *_split_insertion(text, " ", kind), *after]
+    gap_before = before[-1].gap if before else "\n\n"
+    begins_line = "\n" in gap_before
+    if before and not begins_line:
+        return [*before, *_split_insertion(text, gap_before or " ", kind), *after]
+    gap_after = gap_before if own_line or _starts_block(after[0]) else " "
+    return [*before, *_split_insertion(text, gap_after, kind), *after]
+
+
+def _starts_block(piece: Piece) -> bool:
+    """Whether a piece seems to be a list item, or has several lines: no text can stand before it on its line."""
+    first_sign = piece.text.lstrip()[:1]
+    return first_sign in _LIST_MARK or first_sign.isdigit() or "\n" in piece.text
 
 
 def _append_piece(before: list[Piece], text: str, kind: str, own_line: bool) -> list[Piece]:

@@ -216,23 +216,27 @@ class Mixer:
     def _make_inside_all(self) -> Pair | None:
         return self._make_inside(asked_share=1.0)
 
-    def _make_innocent(self, relevance: float = 0.25) -> Pair | None:
-        """An answer with one or two sentences of others, which have to go only if an objective asks for relevance."""
+    def _make_innocent(self, relevance_share: float = 0.25) -> Pair | None:
+        """An answer with one or two sentences of other answers in it.
+
+        They have to go only if an objective asks for relevance, which `relevance_share` of the pairs have.
+        """
         answer = self._draw_answer()
         pieces: list[Piece] | None = self._cut_pieces(answer)
         for _ in range(self._rng.choice((1, 1, 2))):
+            # None if an earlier sentence could not be inserted
             pieces = pieces and insert_innocent(self._rng, pieces, self._rng.choice(self._sentences))
         if not pieces:
             return None
-        if self._rng.random() < relevance:
+        if self._rng.random() < relevance_share:
             return self._make_irrelevant(answer, pieces)
         return self._finish_pair(answer, pieces, [], [], "innocent")
 
     def _make_innocent_kept(self) -> Pair | None:
-        return self._make_innocent(relevance=0.0)
+        return self._make_innocent(relevance_share=0.0)
 
     def _make_stray(self) -> Pair | None:
-        return self._make_innocent(relevance=1.0)
+        return self._make_innocent(relevance_share=1.0)
 
     def _make_alike(self, kinds: tuple[DefectKind, ...] = WRITTEN) -> Pair | None:
         """An answer with a sentence that looks like what an objective asks to remove, but is fine under it."""

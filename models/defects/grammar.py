@@ -31,18 +31,21 @@ class Grammar:
         slots = {**self.slots, "topic": [topic]}
         text = ""
         for _ in range(_TRIES):
-            text = expand(rng, rng.choice(self.choices(topic, about_topic)), slots)
+            text = expand(rng, rng.choice(self.list_templates(topic, about_topic)), slots)
             if not (about_topic and topic) or topic.lower() in text.lower():
                 break  # a template may name the topic in one of its choices only
         return text
 
-    def choices(self, topic: str = "", about_topic: bool | None = None) -> list[str]:
-        """The templates that can be used: without a topic, none that names it."""
-        with_topic = about_topic if topic else False
-        if with_topic is None:
+    def list_templates(self, topic: str = "", about_topic: bool | None = None) -> list[str]:
+        """The templates that name the topic if `about_topic` is True, the others if it is False, all if it is None.
+
+        Without a topic, no template may name it. If none fits, all templates are returned.
+        """
+        must_name_topic = about_topic if topic else False
+        if must_name_topic is None:
             return list(self.templates)
-        some = [t for t in self.templates if ("{topic}" in t) == with_topic]
-        return some or list(self.templates)
+        fitting = [template for template in self.templates if ("{topic}" in template) == must_name_topic]
+        return fitting or list(self.templates)
 
     def count_derivations(self) -> int:
         """How many different sentences there are, with one topic."""

@@ -30,7 +30,9 @@ from models.reporting.statistics import Rate
 
 FILE = Path(__file__).parents[1] / "data" / "choices.yaml"
 FOLDS = ((slice(0, 3), slice(3, 5)), (slice(2, 5), slice(0, 2)))
-"""The texts of a label that teach, and those that test."""
+"""(the texts of a label that teach, those that test): each text tests in one of the folds."""
+ONLY_TESTS = ((slice(0, 0), slice(None)),)
+"""The same where no text teaches, so that all of them test at once."""
 BINS = 10
 
 
@@ -63,18 +65,18 @@ class ChoiceAnswer:
 
 
 def list_cases(part: str, *, by_examples: bool) -> list[ChoiceCase]:
-    """The cases of one part of the file."""
+    """The cases of one part of the file; labels are explained by a description, or `by_examples`."""
     cases = []
     entries, _ = read_yaml(FILE)
     for entry in entries:
         if entry["part"] != part:
             continue
         choices = entry["choices"]
-        described = {label: choice["description"] for label, choice in choices.items()}
-        for teaching, testing in FOLDS if by_examples else ((slice(0, 0), slice(None)),):
+        descriptions = {label: choice["description"] for label, choice in choices.items()}
+        for teaching, testing in FOLDS if by_examples else ONLY_TESTS:
             examples = {label: choice["texts"][teaching] for label, choice in choices.items()}
             cases += [
-                ChoiceCase(entry["instructions"], text, label, examples if by_examples else described)
+                ChoiceCase(entry["instructions"], text, label, examples if by_examples else descriptions)
                 for label, choice in choices.items()
                 for text in choice["texts"][testing]
             ]

@@ -118,6 +118,7 @@ def _insert_insults(answer: str, insult: str, places: list[int]) -> str:
 async def correct_case(pipeline: Pipeline, case: InsultCase, policy: Policy, *, streamed: bool) -> Outcome:
     """Send a case through the pipeline, whole or as a stream."""
     exchange = Exchange("echo", 0, (Turn("user", case.question),), case.answer)
+    # these answers are never declined, however little of them remains
     if case.form == IN_PART:
         policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
     if not streamed:

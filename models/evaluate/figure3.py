@@ -37,6 +37,7 @@ from .test_sets import SetCase
 TRAINED_THEMES = ("harmless", "non-repetitive", "single-reply", "no-marketing", "readable")
 RECIPES = ("insult", "other_wordings", "turns", "unseen_kinds")
 _TRIES = 400  # draws of each recipe for one wanted case an objective
+_SOUND_TRIES = 20  # draws of good answers for each that is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,15 @@ def list_joining_objectives(seed: int) -> list[ObjectiveWording]:
 
 
 def restate_pair(pair: Pair, objectives: Sequence[ObjectiveWording]) -> Pair:
-    """The same answer under other objectives, with labels that follow from the kinds of its segments."""
-    texts = tuple(o.text for o in objectives)
-    themes = tuple(o.theme for o in objectives)
-    segments = split(pair.answer)
-    labelled = zip(segments, pair.kinds, strict=True)
-    labels = tuple(_label(segment.text, kind, themes) for segment, kind in labelled)
+    """The same answer under other objectives, with labels that follow from the kinds of its segments.
+
+    No correction under these objectives is known, so the target is the answer itself.
+    """
+    themes = tuple(objective.theme for objective in objectives)
+    labels = tuple(
+        _label(segment.text, kind, themes) for segment, kind in zip(split(pair.answer), pair.kinds, strict=True)
+    )
+    texts = tuple(objective.text for objective in objectives)
     return replace(pair, objectives=texts, themes=themes, labels=labels, target=pair.answer)
 
 
@@ -104,15 +108,15 @@ def draw_defective_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], e
 
 
 def draw_sound_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> list[Pair]:
-    """Good answers that surely go against none of the objectives."""
-    pairs: dict[str, Pair] = {}
-    for _ in range(each * 20):
+    """Draw up to `each` different good answers of which every segment surely stays under all objectives."""
+    pair_by_answer: dict[str, Pair] = {}
+    for _ in range(each * _SOUND_TRIES):
         pair = restate_pair(mixer.make_pair("clean"), objectives)
         if set(pair.labels) == {STAYS}:
-            pairs[pair.answer] = pair
-        if len(pairs) == each:
+            pair_by_answer[pair.answer] = pair
+        if len(pair_by_answer) == each:
             break
-    return list(pairs.values())
+    return list(pair_by_answer.values())
 
 
 def _draw_pairs(mixer: Mixer, most: int) -> Iterator[Pair]:

@@ -98,7 +98,7 @@ async def open_gateway(
 async def open_caching_pipeline(
     engine: Engine, cache_folder: Path | None, extensions: Extensions = NO_EXTENSIONS
 ) -> AsyncIterator[Pipeline]:
-    """The pipeline over any engine."""
+    """A pipeline that corrects with this engine, and keeps its corrections in `cache_folder`; None keeps none."""
     if cache_folder is None:
         yield Pipeline(engine, extensions=extensions)
         return

@@ -99,10 +99,10 @@ def _ask_editor(
     case: GroundedCase, matcher: Matcher, edits: Sequence[FactEdit], unsettled_facts: Sequence[UnsettledFact]
 ) -> list[FactEdit]:
     """The edits, together with those of an editor that is always right."""
-    for part in {part.start: part for part in unsettled_facts if part.kind != ORDER}.values():
-        rewriting = _rewrite_sentence(case, part.start, part.end)
-        further = accept_rewriting(case.answer[part.start : part.end], rewriting, matcher, part.start)
-        edits = merge_edits(edits, words_edits(unsettled_facts, part.start) if further == [] else further or ())
+    for doubt in {doubt.start: doubt for doubt in unsettled_facts if doubt.kind != ORDER}.values():
+        rewriting = _rewrite_sentence(case, doubt.start, doubt.end)
+        further = accept_rewriting(case.answer[doubt.start : doubt.end], rewriting, matcher, doubt.start)
+        edits = merge_edits(edits, words_edits(unsettled_facts, doubt.start) if further == [] else further or ())
     return list(edits)
 
 
@@ -130,7 +130,7 @@ def print_steps(*, show: bool) -> None:
         matcher = read_reference(data["pages"][case["page"]])
         edits, unsettled_facts = Grounder.for_question(matcher, case["question"]).check_answer(case["answer"])
         text = apply_fact_edits(case["answer"], edits)
-        is_noted = any(part.kind == ORDER for part in unsettled_facts)
+        is_noted = any(doubt.kind == ORDER for doubt in unsettled_facts)
         sort = "reordered" if "right" in case else "unsettled" if case.get("unsettled") else "unchanged"
         right = text == case.get("right", case["answer"]) and is_noted is (sort == "unsettled")
         counts[sort, right] += 1

@@ -128,7 +128,8 @@ def read_answers(author: str, each: int, seed: int, folder: Path = OWN) -> Itera
     Half of them go against the objective, where the author wrote enough.
     """
     for path in sorted((folder / f"author_{author}").glob("*.jsonl")):
-        yield from _draw_answers(path, each, seed)[0]
+        testing, _ = _draw_answers(path, each, seed)
+        yield from testing
 
 
 def _draw_answers(path: Path, each: int, seed: int) -> tuple[list[WrittenAnswer], list[WrittenAnswer]]:
@@ -160,39 +161,52 @@ class Draw:
 
 
 def draw_examples(author: str, objective: str, draw: Draw) -> VoiceExamples:
-    """What an author's objective is taught from; `UNTAUGHT` where there are too few sentences against it."""
-    answers: dict[str, list[WrittenAnswer]] = {}
-    for path in sorted(draw.folder.glob("author_*/*.jsonl")):
-        testing, others = _draw_answers(path, draw.each, draw.seed)
-        writer = path.parent.name.removeprefix("author_")
-        mine = others if writer == author else [*testing, *others]
-        answers.setdefault(writer, []).extend(one for one in mine if one.objective == objective)
-    elsewhere = [one for writer, mine in answers.items() if writer != author for one in mine]
-    source_answers = elsewhere or answers[author]
+    """Draw the texts that teach an objective before it is tested on the answers of `author`.
+
+    If other authors wrote about the same objective, only their answers teach; otherwise the author's own, without those
+    that test. Returns `UNTAUGHT` if there are too few sentences against the objective.
+    """
+    other_hands, own_hand = _read_teaching_answers(author, objective, draw)
+    source_answers = other_hands or own_hand
     Random(f"{author}:{objective}:{draw.seed}").shuffle(source_answers)
-    against = [one.passages[n].strip() for one in source_answers for n in sorted(one.against)]
-    fine = [text for one in source_answers for text in _list_fine_sentences(one)]
+    against = [answer.passages[n].strip() for answer in source_answers for n in sorted(answer.against)]
     if len(against) < MIN_AGAINST:
         return UNTAUGHT
-    whose = "another hand" if elsewhere else "the same hand"
-    fine = [text for text in fine if text not in against]
+    fine = [text for answer in source_answers for text in _list_fine_sentences(answer) if text not in against]
     taught_texts = _take_first(against, draw.count)
-    good = {
-        one.correction: one.question
-        for one in source_answers
-        if not any(text in one.correction for text in taught_texts)
+    # a whole answer that repeats a sentence against the objective would teach that the sentence is fine
+    question_by_answer = {
+        answer.correction: answer.question
+        for answer in source_answers
+        if not any(text in answer.correction for text in taught_texts)
     }
-    whole = tuple((question, answer) for answer, question in good.items() if answer)
-    return VoiceExamples(whose, taught_texts, _take_first(fine, draw.count), whole[: draw.good])
+    whole_answers = tuple((question, answer) for answer, question in question_by_answer.items() if answer)
+    hand = "another hand" if other_hands else "the same hand"
+    return VoiceExamples(hand, taught_texts, _take_first(fine, draw.count), whole_answers[: draw.good])
 
 
-def _list_fine_sentences(one: WrittenAnswer) -> list[str]:
+def _read_teaching_answers(author: str, objective: str, draw: Draw) -> tuple[list[WrittenAnswer], list[WrittenAnswer]]:
+    """Read the answers about an objective: (those of other authors, the author's own without those that test)."""
+    other_hands: list[WrittenAnswer] = []
+    own_hand: list[WrittenAnswer] = []
+    for path in sorted(draw.folder.glob("author_*/*.jsonl")):
+        testing, others = _draw_answers(path, draw.each, draw.seed)
+        if path.parent.name.removeprefix("author_") == author:
+            own_hand += [answer for answer in others if answer.objective == objective]
+        else:
+            other_hands += [answer for answer in [*testing, *others] if answer.objective == objective]
+    return other_hands, own_hand
+
+
+def _list_fine_sentences(answer: WrittenAnswer) -> list[str]:
     """Sentences of an answer that are allowed, but easily taken for what is not.
 
     Of an answer with a fault these are the corrected passages, of an answer without one its longest passage.
     """
-    corrections = [one.corrected[n].strip() for n in sorted(one.against)]
-    return [text for text in corrections if text] if one.against else [max(one.passages, key=len).strip()]
+    if not answer.against:
+        return [max(answer.passages, key=len).strip()]
+    corrections = [answer.corrected[n].strip() for n in sorted(answer.against)]
+    return [text for text in corrections if text]
 
 
 def _take_first(texts: Sequence[str], count: int) -> tuple[str, ...]:

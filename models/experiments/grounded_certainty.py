@@ -53,7 +53,7 @@ def list_replacements(case: GroundedCase) -> Iterator[FactReplacement]:
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
     for sentence in grounder.read_all(case.answer):
         for number in range(len(sentence.facts)):
-            candidate = grounder.candidate(sentence, number)
+            candidate = grounder.find_candidate(sentence, number)
             text = None if candidate is None else _replace_fact(case, sentence, number, candidate.statement.fact)
             if candidate is not None and text is not None and text != case.answer:
                 yield FactReplacement(case, candidate.counts, case.kind == OUTDATED and text == case.right)

@@ -195,44 +195,62 @@ class EvidenceWeights:
     none: torch.Tensor
 
 
-def _pack_rows(rows: Sequence[FactExample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(evidence for statements, evidence for none, 0 for what is meant and -inf for the rest, weight of each row)."""
+class PackedExamples(NamedTuple):
+    """Examples as tensors. The first dimension is the example; the last column of both masks stands for "none".
+
+    A mask is added to log-probabilities: 0 keeps a column, -inf excludes it.
+    """
+
+    statement_evidence: torch.Tensor
+    """[examples, statements, kinds of evidence]"""
+    none_evidence: torch.Tensor
+    """[examples, kinds of evidence]: for the case that no statement is meant."""
+    present_mask: torch.Tensor
+    """[examples, statements + 1]: keeps the statements that the example has."""
+    meant_mask: torch.Tensor
+    """[examples, statements + 1]: keeps what the example's fact really means."""
+
+
+def _pack_rows(rows: Sequence[FactExample]) -> PackedExamples:
+    """Write the examples as tensors."""
     of_statements = torch.zeros(len(rows), MAX_WEIGHED, len(FOR_STATEMENT))
     of_none = torch.zeros(len(rows), len(FOR_NONE))
-    missing = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
-    missing[:, MAX_WEIGHED] = 0
+    present_mask = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
+    present_mask[:, MAX_WEIGHED] = 0
     meant_mask = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
     for n, row in enumerate(rows):
         for at, counts in enumerate(row.statements):
             of_statements[n, at] = torch.tensor([counts[name] for name in FOR_STATEMENT])
-            missing[n, at] = 0
+            present_mask[n, at] = 0
         of_none[n] = torch.tensor([row.none[name] for name in FOR_NONE])
         meant_mask[n, list(row.meant_numbers) or [MAX_WEIGHED]] = 0
-    return of_statements, of_none, missing, meant_mask
+    return PackedExamples(of_statements, of_none, present_mask, meant_mask)
 
 
-def _chances(weights: EvidenceWeights, packed: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _log_chances(weights: EvidenceWeights, packed: PackedExamples) -> torch.Tensor:
     """Log-probability of each statement, and of none of them in the last column."""
-    of_statements, of_none, missing, _ = packed
-    sums = torch.cat([of_statements @ weights.statement, (of_none @ weights.none)[:, None]], dim=1)
-    return torch.log_softmax(sums + missing, dim=1)
+    statement_sums = packed.statement_evidence @ weights.statement
+    none_sums = packed.none_evidence @ weights.none
+    sums = torch.cat([statement_sums, none_sums[:, None]], dim=1)
+    return torch.log_softmax(sums + packed.present_mask, dim=1)
 
 
 def fit_weights(rows: Sequence[FactExample]) -> EvidenceWeights:
-    """The weights under which what is meant is likeliest."""
+    """Fit the weights that give the highest probability to the statements which the examples' facts really mean."""
     packed = _pack_rows(rows)
-    counts = torch.tensor([_WEIGHTS[row.sort] for row in rows])
+    row_weights = torch.tensor([_WEIGHTS[row.sort] for row in rows])
     weights = EvidenceWeights(
         torch.zeros(len(FOR_STATEMENT), requires_grad=True), torch.zeros(len(FOR_NONE), requires_grad=True)
     )
-    both = [weights.statement, weights.none]
-    optimizer = torch.optim.LBFGS(both, max_iter=_STEPS, line_search_fn="strong_wolfe")
+    parameters = [weights.statement, weights.none]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        likely = torch.logsumexp(_chances(weights, packed) + packed[3], dim=1)
-        size = weights.statement.square().sum() + weights.none.square().sum()
-        value = -(likely * counts).sum() / counts.sum() + _SHRINK * size
+        # of each example, the logarithm of the summed probabilities of all that may be meant
+        log_likelihoods = torch.logsumexp(_log_chances(weights, packed) + packed.meant_mask, dim=1)
+        squares = weights.statement.square().sum() + weights.none.square().sum()
+        value = -(log_likelihoods * row_weights).sum() / row_weights.sum() + _SHRINK * squares
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -250,7 +268,7 @@ class ChosenValue(NamedTuple):
 
 def choose_values(rows: Sequence[FactExample], weights: EvidenceWeights) -> list[ChosenValue]:
     """Choose the likeliest value for each example. The chances of statements with the same value are added."""
-    chances = _chances(weights, _pack_rows(rows)).exp()
+    chances = _log_chances(weights, _pack_rows(rows)).exp()
     result = []
     for row, likely in zip(rows, chances.tolist(), strict=True):
         best = 0.0

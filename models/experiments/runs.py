@@ -7,6 +7,7 @@ other settings is refused by name.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -73,24 +74,26 @@ class RunWorkshop:
             before = self._train_stage(name, stage, count, before)
 
     def finish(self, name: str, limit: int) -> None:
-        """Write the aligner folders of a trained run.
+        """Write the aligner folders of a trained run, and only those that are older than its training.
 
-        It is calibrated on `limit` answers of each set where a row of the table asks for that.
+        `uncalibrated` is always written. `aligner` is written if a row of the table asks for calibration: its threshold
+        is chosen on `limit` good answers of the development side.
         """
         folder = self._out / name
-        before = folder / self._plan.last
-        trained = before / "stage.json"
-        plain = folder / "uncalibrated"
-        if not _is_newer(plain / MANIFEST, trained):
-            export(before, plain, window=WINDOW, neutral=self._good)
-        is_wanted = any(row.calibrated for row in self._plan.methods if row.run == name)
-        if not is_wanted or _is_newer(folder / "aligner" / MANIFEST, trained):
+        last_stage = folder / self._plan.last
+        trained = last_stage / "stage.json"
+        uncalibrated = folder / "uncalibrated"
+        if not _is_newer(uncalibrated / MANIFEST, trained):
+            export(last_stage, uncalibrated, window=WINDOW, neutral=self._good)
+        needs_calibration = any(row.calibrated for row in self._plan.methods if row.run == name)
+        if not needs_calibration or _is_newer(folder / "aligner" / MANIFEST, trained):
             return
         point = folder / "calibration" / "calibration.json"
         if not _is_newer(point, trained):
-            # Good answers decide the point; a few of every other sort are enough for the temperature.
-            calibrate(plain, self._out / "data" / "dev", point.parent, limit, -(-limit // 5))
-        export(before, folder / "aligner", window=WINDOW, neutral=self._good, **read_operating_point(point))
+            # Good answers decide the threshold; a fifth of every other sort is enough for the temperature.
+            limit_of_others = math.ceil(limit / 5)
+            calibrate(uncalibrated, self._out / "data" / "dev", point.parent, limit, limit_of_others)
+        export(last_stage, folder / "aligner", window=WINDOW, neutral=self._good, **read_operating_point(point))
 
     def aligner(self, name: str, *, calibrated: bool) -> Path:
         """The folder that the engine loads."""

@@ -193,9 +193,14 @@ def _common_beginning(prompts: Sequence[list[int]]) -> list[int]:
 
 
 def _pool_segments(states: torch.Tensor, where: Spans) -> Any:
-    """[segments, poolings, layers, hidden] of one prompt's states [tokens, layers, hidden]."""
-    rows = [
-        torch.stack([states[s.start : s.stop].float().mean(0), states[s.stop - 1].float(), states[s.start - 1].float()])
-        for s in where.segments
-    ]
-    return torch.stack(rows).half().numpy()
+    """Reduce the states of each segment's tokens to three: their mean, the last one, and the one before the segment.
+
+    `states` is [tokens, layers, hidden] of one prompt; returns float16 [segments, 3, layers, hidden].
+    """
+    poolings = []
+    for span in where.segments:
+        mean = states[span.start : span.stop].float().mean(0)
+        last = states[span.stop - 1].float()
+        before = states[span.start - 1].float()
+        poolings.append(torch.stack([mean, last, before]))
+    return torch.stack(poolings).half().numpy()

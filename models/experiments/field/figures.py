@@ -66,13 +66,18 @@ def rewards(objective: str, questions: Sequence[str], answers: Sequence[str]) ->
 def gains(
     names: Sequence[str], questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]
 ) -> dict[str, Gain]:
-    """The gain under each objective. `after` has a list of answers for each seed."""
+    """How much a method raises the reward under each objective, by its name.
+
+    `before` has the untrained policy's answer to each question, and `after` the method's, a list for each seed.
+    """
     gains_by_name = {}
     for name in names:
-        base = rewards(name, questions, before)
-        gains_by_name[name] = gain(
-            [[b - a for a, b in zip(base, rewards(name, questions, one), strict=True)] for one in after]
-        )
+        rewards_before = rewards(name, questions, before)
+        differences_by_seed = []
+        for answers in after:
+            rewards_after = rewards(name, questions, answers)
+            differences_by_seed.append([new - old for old, new in zip(rewards_before, rewards_after, strict=True)])
+        gains_by_name[name] = gain(differences_by_seed)
     return gains_by_name
 
 
@@ -127,15 +132,14 @@ def find_place(share: float, trade: tuple[str, str], questions: Sequence[str], a
 
 
 def list_undominated(places: Sequence[FrontPlace]) -> list[FrontPlace]:
-    """The places that no other place beats in both rewards."""
+    """The Pareto front: the places that no other place beats in one reward and at least equals in the other."""
     return [
-        one
-        for one in places
+        place
+        for place in places
         if not any(
-            other.first >= one.first
-            and other.second >= one.second
-            and other != one
-            and (other.first, other.second) != (one.first, one.second)
+            other.first >= place.first
+            and other.second >= place.second
+            and (other.first, other.second) != (place.first, place.second)
             for other in places
         )
     ]

@@ -34,12 +34,18 @@ def bounds(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> dict[str, tupl
 
 
 def desired_rewards(weights: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """The rewards to ask for under these weights."""
-    most = max(weights, key=lambda name: weights[name])
+    """The rewards to ask for under these weights. `ranges` has the (lowest, highest) reward of each objective.
+
+    The objective with the largest weight gets its highest reward. Any other gets its highest reward too if it weighs
+    at least an equal share, and proportionally less below that: with two objectives, a weight of 0.25 asks for the
+    middle of the range.
+    """
+    heaviest = max(weights, key=lambda name: weights[name])
     rewards = {}
     for name, (low, high) in ranges.items():
-        share = 1.0 if name == most else min(1.0, len(ranges) * weights.get(name, 0.0))
-        rewards[name] = low + share * (high - low)
+        equal_shares = len(ranges) * weights.get(name, 0.0)
+        part_of_range = 1.0 if name == heaviest else min(1.0, equal_shares)
+        rewards[name] = low + part_of_range * (high - low)
     return rewards
 
 

@@ -278,12 +278,15 @@ async def run(
 
 
 def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: int) -> str:
-    """Write tables and plot, and return the tables."""
+    """Write tables and plot, and return the tables.
+
+    Beside the figures of the cases they show how often the higher of two contradicting tiers prevailed.
+    """
     figures = make_rows(cases)
-    conflicts: dict[str, list[bool]] = {}
-    for name, has_held in contradictions(side, seed):
-        conflicts.setdefault(name, []).append(has_held)
-    rates = {name: Rate.from_outcomes(has_held) for name, has_held in conflicts.items()}
+    outcomes_by_name: dict[str, list[bool]] = {}
+    for name, has_prevailed in contradictions(side, seed):
+        outcomes_by_name.setdefault(name, []).append(has_prevailed)
+    rates = {name: Rate.from_outcomes(outcomes) for name, outcomes in outcomes_by_name.items()}
     tables = format_tables(figures, side, rates, sum(case.failed for case in cases))
     output.write(out, "adherence", tables, {"rows": figures, "contradictions": rates, "side": side, "seed": seed})
     draw_rates(out / "adherence.svg", figures)

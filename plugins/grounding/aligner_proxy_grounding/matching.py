@@ -233,7 +233,7 @@ class Matcher:
             return candidate.as_match(FactFinding.UNSETTLED)
         return otherwise
 
-    def candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
+    def find_candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
         """The statement most likely to replace a fact; None if there is none."""
         scored = self.rank_statements(fact, subject)
         is_confirmed = self._confirming_match(fact, scored) is not None
@@ -347,20 +347,24 @@ class Matcher:
         return sharing
 
     def _find_sharing_statements(self, fact: Fact, subject: FactSubject) -> SharingStatements:
-        """The statements that share words with the subject, and which of them to rank."""
+        """The statements that share words with the subject, and which of them to rank.
+
+        Each shared word adds the product of three weights to a statement: how rare the word is, how near it stands to
+        the fact in the answer, and how near to the value in the statement.
+        """
         kind = fact.kind
         weights: dict[int, float] = {}
         for word in subject.topic.keys() | subject.context.keys():
-            own = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
-            weight = self._words.weight(word, kind) * own
-            for number, among in self._numbers_by_word.get((kind, word), ()):
-                weights[number] = weights.get(number, 0.0) + weight * among
+            in_subject = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
+            weight = self._words.weight(word, kind) * in_subject
+            for number, in_statement in self._numbers_by_word.get((kind, word), ()):
+                weights[number] = weights.get(number, 0.0) + weight * in_statement
         ranked: Collection[int] = weights
         if len(weights) > MAX_RANKED:
             statements = self._by_kind[kind]
             sizes = self._sizes[kind]
             same_form = [number for number in weights if fact.same_form(statements[number].fact)]
-            # equal shares go to the first statements of the pages
+            # of equal weights, the first statements of the pages are ranked
             ranked = nlargest(MAX_RANKED, sorted(same_form), key=lambda n: weights[n] / math.sqrt(sizes[n]))
         return SharingStatements(weights, ranked, self._size(subject.topic, kind))
 

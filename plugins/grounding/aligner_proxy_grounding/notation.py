@@ -172,14 +172,16 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
 
 
 def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
-    """Return the change of a duration whose unit is not English: of the number, or of all as the page writes it.
+    """Return (start, end, new text) for a duration whose unit is not English, or None if it cannot be changed safely.
 
-    None if one of both is a one with an unknown case, or if a range would have two units.
+    If both units are equal, only the number changes; otherwise the whole duration is copied from the reference. A
+    range, whose two numbers share one unit, cannot change its unit. Nor can a duration of one change to or from
+    several, because the words around it would need another form ("seit einem Jahr", "seit zwei Jahren").
     """
     assert isinstance(new.value, Decimal)
+    # "ein Jahr" is in a case to which any duration without a dative fits, so the reference's words can stand there
     if old.value == 1 and not old.ranged and _ONE_WITHOUT_DATIVE.match(old.text) and not _DATIVE.search(new.text):
         return old.start, old.end, new.text
-    # "one" and what follows it change with the sentence: "seit zwei Jahren", "seit einem Jahr"
     if old.number is None or new.number is None or 1 in (old.value, new.value):
         return None
     if old.unit != new.unit:
@@ -277,13 +279,18 @@ def _time_in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None
     return text[0].upper() + text[1:] if old.text[0].isupper() else text
 
 
-def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:
-    """Write a time before a phrase such as "in the afternoon"; None if it is in the other half of the day."""
+def _time_of_same_half(old: Fact, hour: int, minutes: int, day_phrase: re.Match[str]) -> str | None:
+    """Write a time before a phrase such as "in the afternoon": "3:30 in the afternoon".
+
+    None if the new time is in the other half of the day than the `old` one, so that the phrase would become wrong.
+    """
     assert isinstance(old.value, Decimal)
     if (old.value >= NOON) is not (hour >= _TWELVE):
         return None
+    clock_hour = hour % _TWELVE or _TWELVE
     point = "." if "." in old.text else ":"
-    return f"{hour % _TWELVE or _TWELVE}{f'{point}{rest:02}' if rest else ''}{spoken.group()}"
+    written_minutes = f"{point}{minutes:02}" if minutes else ""
+    return f"{clock_hour}{written_minutes}{day_phrase.group()}"
 
 
 def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
