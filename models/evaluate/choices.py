@@ -125,16 +125,16 @@ def calibration_error(answers: Sequence[ChoiceAnswer]) -> float:
     return sum(abs(sum(gaps)) for gaps in bins) / len(answers)
 
 
-def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
+def format_table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
     """A table in Markdown with a row for each way of asking and each question, and one for all questions."""
     rows = []
     for way, answers in answers_by_way.items():
         questions = list(dict.fromkeys(answer.case.question for answer in answers))
         for question in [*questions, "all"]:
-            own = [answer for answer in answers if question in (answer.case.question, "all")]
-            right = Rate.from_outcomes(answer.is_right for answer in own)
-            brier = sum(answer.brier for answer in own) / len(own)
-            rows.append((way, question, right, f"{brier:.3f}", f"{calibration_error(own):.3f}"))
+            of_question = [answer for answer in answers if question in (answer.case.question, "all")]
+            right = Rate.from_outcomes(answer.is_right for answer in of_question)
+            brier = sum(answer.brier for answer in of_question) / len(of_question)
+            rows.append((way, question, right, f"{brier:.3f}", f"{calibration_error(of_question):.3f}"))
     return output.table(("labels have", "question", "right", "Brier score", "calibration error"), rows)
 
 
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("tune", "test"), default="test")
     options = parser.parse_args()
     answers = asyncio.run(measure(options.aligner, options.part))
-    text = table(answers)
+    text = format_table(answers)
     output.write(options.out, "choices", text, answers)
     print(text)
 

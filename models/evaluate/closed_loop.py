@@ -216,19 +216,23 @@ class VerdictLoop:
         """The verdict of a reviewer who knows the truth, and the segment that it is about; adds examples."""
         assert entry.content is not None
         planted, goes_against = self._truth[entry.aligner_id]
-        pieces = split(planted.neutral.answer)
-        inside = [n for n, piece in enumerate(pieces) if planted.covers(piece.start, piece.end)]
-        places = [one for one in entry.content.segments if one.number is not None and one.number < len(pieces)]
-        flagged = {int(one.number or 0): one.objective for one in places}
-        text = planted.neutral.answer[planted.start : planted.end]
+        segments = split(planted.neutral.answer)
+        planted_numbers = [n for n, segment in enumerate(segments) if planted.covers(segment.start, segment.end)]
+        numbered = [
+            segment
+            for segment in entry.content.segments
+            if segment.number is not None and segment.number < len(segments)
+        ]
+        flagged = {int(segment.number or 0): segment.objective for segment in numbered}
+        planted_text = planted.neutral.answer[planted.start : planted.end]
         if goes_against:
-            _add(self._examples.against, text)
-        wrong = [n for n in flagged if n not in inside or not goes_against]
-        for n in (n for n in wrong if flagged[n] == _OWN):
-            _add(self._examples.fine, pieces[n].text.strip())
-        if goes_against and not flagged.keys() & set(inside):
-            return ReviewVerdict.MISSED, inside[0]
-        return (ReviewVerdict.WRONG, wrong[0]) if wrong else (ReviewVerdict.RIGHT, None)
+            _add(self._examples.against, planted_text)
+        wrong_numbers = [n for n in flagged if n not in planted_numbers or not goes_against]
+        for n in (n for n in wrong_numbers if flagged[n] == _OWN):
+            _add(self._examples.fine, segments[n].text.strip())
+        if goes_against and not flagged.keys() & set(planted_numbers):
+            return ReviewVerdict.MISSED, planted_numbers[0]
+        return (ReviewVerdict.WRONG, wrong_numbers[0]) if wrong_numbers else (ReviewVerdict.RIGHT, None)
 
     async def _teach(self) -> None:
         """Teach a head of the objective from all verdicts so far; if nothing is learned, the last head stays."""
@@ -298,17 +302,21 @@ def _list_flags(planted: AugmentedAnswer, outcome: Outcome) -> tuple[list[str | 
 def pool_tenants(measured: Sequence[TenantFigures]) -> list[TenantFigures]:
     """The figures of all tenants together, after each number of rounds."""
     result = []
-    for rounds in dict.fromkeys(one.rounds for one in measured):
-        mine = [one for one in measured if one.rounds == rounds]
+    for rounds in dict.fromkeys(figures.rounds for figures in measured):
+        after_rounds = [figures for figures in measured if figures.rounds == rounds]
         pooled = {
             name: Rate.from_counts(
-                sum(getattr(one, name).hits for one in mine), sum(getattr(one, name).n for one in mine)
+                sum(getattr(figures, name).hits for figures in after_rounds),
+                sum(getattr(figures, name).n for figures in after_rounds),
             )
             for name in ("found", "false", "own", "fine")
         }
-        verdicts = {v.value: sum(one.verdicts.get(v.value, 0) for one in mine) for v in ReviewVerdict}
-        examples = sum(one.examples for one in mine)
-        allowed = sum(one.allowed for one in mine)
+        verdicts = {
+            verdict.value: sum(figures.verdicts.get(verdict.value, 0) for figures in after_rounds)
+            for verdict in ReviewVerdict
+        }
+        examples = sum(figures.examples for figures in after_rounds)
+        allowed = sum(figures.allowed for figures in after_rounds)
         result.append(TenantFigures("all", rounds, examples, allowed, **pooled, verdicts=verdicts))
     return result
 
@@ -321,10 +329,20 @@ _HEAD = (
 
 def report(aligner: str, measured: Sequence[TenantFigures]) -> str:
     """The table in Markdown."""
-    every = (*measured, *pool_tenants(measured))
+    all_figures = (*measured, *pool_tenants(measured))
     rows = [
-        (m.tenant, m.rounds, m.examples, m.allowed, m.found, m.false, m.own, m.fine, _format_verdicts(m.verdicts))
-        for m in every
+        (
+            figures.tenant,
+            figures.rounds,
+            figures.examples,
+            figures.allowed,
+            figures.found,
+            figures.false,
+            figures.own,
+            figures.fine,
+            _format_verdicts(figures.verdicts),
+        )
+        for figures in all_figures
     ]
     return f"Aligner {aligner[:12]}, rounds of {VERDICTS} verdicts.\n\n{output.table(_HEAD, rows)}"
 
@@ -340,15 +358,17 @@ def plot(measured: Sequence[TenantFigures], path: Path) -> None:
             (found_axis, "found", "found, %"),
             (false_axis, "own", "neutral segments flagged for it, %"),
         ):
-            for tenant in dict.fromkeys(one.tenant for one in measured):
-                mine = [one for one in measured if one.tenant == tenant]
-                shares = [getattr(one, name).percent for one in mine]
-                axis.plot([one.rounds for one in mine], shares, "-", linewidth=1, alpha=0.6, label=tenant)
-            every = pool_tenants(measured)
-            rates = [getattr(one, name) for one in every]
+            for tenant in dict.fromkeys(figures.tenant for figures in measured):
+                of_tenant = [figures for figures in measured if figures.tenant == tenant]
+                shares = [getattr(figures, name).percent for figures in of_tenant]
+                axis.plot([figures.rounds for figures in of_tenant], shares, "-", linewidth=1, alpha=0.6, label=tenant)
+            pooled = pool_tenants(measured)
+            rates = [getattr(figures, name) for figures in pooled]
             spread = list(zip(*(rate.whiskers for rate in rates), strict=True))
             shares = [rate.percent for rate in rates]
-            axis.errorbar([one.rounds for one in every], shares, yerr=spread, fmt="o-k", linewidth=2, label="all")
+            axis.errorbar(
+                [figures.rounds for figures in pooled], shares, yerr=spread, fmt="o-k", linewidth=2, label="all"
+            )
             axis.set_xticks(MEASURED_AFTER)
             axis.set_xlabel(f"rounds of {VERDICTS} verdicts")
             axis.set_ylabel(title)

@@ -97,11 +97,11 @@ def draw_defective_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], e
     cases: dict[str, list[Pair]] = {objective.theme: [] for objective in objectives}
     used_answers: set[str] = set()
     for pair in _draw_pairs(mixer, each * _TRIES):
-        missing = [theme for theme, mine in cases.items() if len(mine) < each]
-        against = [theme for theme in missing if any(relation(kind, theme) == CHANGES for kind in pair.kinds)]
-        if against and pair.answer not in used_answers:
+        missing = [theme for theme, drawn in cases.items() if len(drawn) < each]
+        violated = [theme for theme in missing if any(relation(kind, theme) == CHANGES for kind in pair.kinds)]
+        if violated and pair.answer not in used_answers:
             used_answers.add(pair.answer)
-            cases[against[0]].append(pair)
+            cases[violated[0]].append(pair)
         if not missing:
             break
     return cases
@@ -127,12 +127,15 @@ def _draw_pairs(mixer: Mixer, most: int) -> Iterator[Pair]:
 async def correct_pairs(
     pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[ObjectiveWording], **dial: object
 ) -> list[SetCase]:
-    """Send the answers through the gateway under these objectives."""
+    """Send the answers through the gateway under these objectives; `dial` has further options of `deliver`."""
     policy_objectives = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
     answers = [UpstreamCompletion("generated", pair.query, pair.answer) for pair in pairs]
     title = f"{len(objectives)}: {objectives[-1].theme}"
     delivered = await deliver(pipeline, answers, policy_objectives, title=title, **dial)  # type: ignore[arg-type]
-    return [SetCase(restate_pair(pair, objectives), one.text, ()) for pair, one in zip(pairs, delivered, strict=True)]
+    return [
+        SetCase(restate_pair(pair, objectives), delivery.text, ())
+        for pair, delivery in zip(pairs, delivered, strict=True)
+    ]
 
 
 async def measure_steps(
@@ -160,10 +163,20 @@ def format_tables(results: Sequence[ObjectiveStep]) -> str:
     """Two tables in Markdown: step by step, and every objective at every step."""
     head = ("objectives", "added", "its text", "trained", "repaired, this one", "repaired, all", "good, identical")
     rows = [
-        (i, s.added, s.text, "no" if s.unseen else "yes", s.repaired[s.added], s.repaired_overall, s.identical)
-        for i, s in enumerate(results, 1)
+        (
+            i,
+            step.added,
+            step.text,
+            "no" if step.unseen else "yes",
+            step.repaired[step.added],
+            step.repaired_overall,
+            step.identical,
+        )
+        for i, step in enumerate(results, 1)
     ]
-    matrix = [(last, *(s.repaired.get(last, "") for s in results)) for last in (s.added for s in results)]
+    matrix = [
+        (theme, *(step.repaired.get(theme, "") for step in results)) for theme in (step.added for step in results)
+    ]
     return f"{output.table(head, rows)}\n\n{output.table(('repaired', *map(str, range(1, len(results) + 1))), matrix)}"
 
 
@@ -180,8 +193,13 @@ def plot(results: Sequence[ObjectiveStep], path: Path) -> None:
         left_axis.set_ylabel("repaired, %")
         left_axis.legend(fontsize=6)
         count = range(1, len(results) + 1)
-        _line(right_axis, list(count), [s.identical for s in results], label="good answers identical")
-        _line(right_axis, [i + 0.1 for i in count], [s.repaired_overall for s in results], label="repaired, all so far")
+        _line(right_axis, list(count), [step.identical for step in results], label="good answers identical")
+        _line(
+            right_axis,
+            [i + 0.1 for i in count],
+            [step.repaired_overall for step in results],
+            label="repaired, all so far",
+        )
         right_axis.legend(fontsize=6)
         for axis in (left_axis, right_axis):
             axis.set_xlabel("objectives in the policy")

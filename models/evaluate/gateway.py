@@ -160,7 +160,7 @@ async def deliver(
     verify: Verify = Verify.FLAGGED,
     title: str = "completions",
 ) -> list[DeliveredCompletion]:
-    """Send every completion through the pipeline under these objectives."""
+    """Send every completion through the pipeline under the objectives `wishes`, one after the other."""
     policy = make_policy(title, wishes, caution=caution, verify=verify)
     names = tuple(objective.name for objective in wishes)
     deliveries = []

@@ -82,11 +82,12 @@ def _decide_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecisio
 def _verdict(case: GroundedCase, grounder: Grounder, doubt: UnsettledFact) -> JudgedFact:
     """The verdict on a fact: it is contradicted by the first value that makes one fact more equal to the label."""
     values = doubt.question.values if doubt.question and case.kind == OUTDATED else ()
-    agreeing = count_agreeing_facts(grounder, case.answer, case)
-    edits = (value.edit for value in values)
-    texts = ((edit, apply_fact_edits(case.answer, [edit])) for edit in edits)
-    edit = next((edit for edit, text in texts if count_agreeing_facts(grounder, text, case) > agreeing), None)
-    return JudgedFact(doubt, FactVerdict.CONTRADICTED if edit else FactVerdict.SUPPORTED, edit)
+    agreeing_count = count_agreeing_facts(grounder, case.answer, case)
+    for value in values:
+        text = apply_fact_edits(case.answer, [value.edit])
+        if count_agreeing_facts(grounder, text, case) > agreeing_count:
+            return JudgedFact(doubt, FactVerdict.CONTRADICTED, value.edit)
+    return JudgedFact(doubt, FactVerdict.SUPPORTED, None)
 
 
 def has_same_facts(grounder: Grounder, text: str, case: GroundedCase) -> bool:
@@ -96,10 +97,11 @@ def has_same_facts(grounder: Grounder, text: str, case: GroundedCase) -> bool:
 
 def count_agreeing_facts(grounder: Grounder, text: str, case: GroundedCase) -> int:
     """How many facts of a text are those of the label; -1 if it has more or fewer facts."""
-    own, right = grounder.facts_of(text), grounder.facts_of(case.right)
-    if len(own) != len(right):
+    facts = grounder.facts_of(text)
+    right_facts = grounder.facts_of(case.right)
+    if len(facts) != len(right_facts):
         return -1
-    return sum(fact.same_form(other) and fact.agrees(other) for fact, other in zip(own, right, strict=True))
+    return sum(fact.same_form(right) and fact.agrees(right) for fact, right in zip(facts, right_facts, strict=True))
 
 
 def explain_miss(case: GroundedCase) -> str:

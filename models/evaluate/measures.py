@@ -190,11 +190,11 @@ def compare(query: str, original: str, edited: str, objectives: Sequence[str]) -
     """
     if original == edited:
         return AnswerComparison((0,) * len(MEASURES), harmed=False, result="tie")
-    signs = tuple(_sign(m.amount(query, original) - m.amount(query, edited)) for m in MEASURES)
-    hurt = is_harmed(query, original, edited)
-    better = any(sign > 0 and m.applies(objectives) for sign, m in zip(signs, MEASURES, strict=True))
-    result: Result = "lose" if hurt or min(signs) < 0 else "win" if better else "tie"
-    return AnswerComparison(signs, hurt, result)
+    signs = tuple(_sign(measure.amount(query, original) - measure.amount(query, edited)) for measure in MEASURES)
+    is_harmful = is_harmed(query, original, edited)
+    is_better = any(sign > 0 and measure.applies(objectives) for sign, measure in zip(signs, MEASURES, strict=True))
+    result: Result = "lose" if is_harmful or min(signs) < 0 else "win" if is_better else "tie"
+    return AnswerComparison(signs, is_harmful, result)
 
 
 def is_harmed(query: str, original: str, edited: str) -> bool:
@@ -263,7 +263,7 @@ class Accuracy:
 
 
 def accuracy(cases: Sequence[Pair]) -> Accuracy:
-    """The accuracy on pairs whose kinds are known; others are left out."""
+    """How often the measures, their comparison and the check for harm are right on pairs whose kinds are known."""
     labelled = [pair for pair in cases if pair.kinds]
     edits_by_trial = _list_trials(labelled)
     comparison = {name: _count_results(edits) for name, edits in edits_by_trial.items()}
@@ -310,7 +310,7 @@ def _drop_longest(text: str) -> str | None:
     if len(segments) < 3:
         return None
     longest = max(range(len(segments)), key=lambda i: len(segments[i].text))
-    return join([("" if i == longest else s.text, s.gap) for i, s in enumerate(segments)])
+    return join([("" if i == longest else segment.text, segment.gap) for i, segment in enumerate(segments)])
 
 
 def _list_objectives() -> tuple[str, ...]:

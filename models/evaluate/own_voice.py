@@ -133,16 +133,16 @@ def read_answers(author: str, each: int, seed: int, folder: Path = OWN) -> Itera
 
 
 def _draw_answers(path: Path, each: int, seed: int) -> tuple[list[WrittenAnswer], list[WrittenAnswer]]:
-    """Divide the answers of a file into those that test and all others."""
+    """Divide the answers of a file into (`each` that test, all others); half of those that test have faults."""
     author = path.parent.name.removeprefix("author_")
     head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     testing: list[WrittenAnswer] = []
     others: list[WrittenAnswer] = []
     for kind in ("against", "fine"):
-        mine = [_make_answer(author, head["objective"], row) for row in rows if row["kind"] == kind]
-        drawn_numbers = Random(f"{path.stem}:{kind}:{seed}").sample(range(len(mine)), min(each // 2, len(mine)))
-        testing += [mine[n] for n in drawn_numbers]
-        others += [one for n, one in enumerate(mine) if n not in drawn_numbers]
+        of_kind = [_make_answer(author, head["objective"], row) for row in rows if row["kind"] == kind]
+        drawn_numbers = Random(f"{path.stem}:{kind}:{seed}").sample(range(len(of_kind)), min(each // 2, len(of_kind)))
+        testing += [of_kind[n] for n in drawn_numbers]
+        others += [answer for n, answer in enumerate(of_kind) if n not in drawn_numbers]
     return testing, others
 
 
@@ -239,25 +239,28 @@ def judge_answer(answer: WrittenAnswer, outcome: Outcome, hand: str = UNTAUGHT.h
     )
 
 
-def rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
+def compute_rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
     """The rates of `NAMES`, in that order."""
-    faulty = [one for one in results if one.against]
+    faulty = [outcome for outcome in results if outcome.against]
     return (
-        Rate.from_counts(sum(one.found for one in faulty), sum(one.against for one in faulty)),
-        Rate.from_counts(sum(one.false for one in faulty), sum(one.fine for one in faulty)),
-        Rate.from_outcomes(one.exact for one in faulty),
-        Rate.from_outcomes(one.repaired for one in faulty),
-        Rate.from_outcomes(one.false > 0 for one in results if not one.against),
+        Rate.from_counts(sum(outcome.found for outcome in faulty), sum(outcome.against for outcome in faulty)),
+        Rate.from_counts(sum(outcome.false for outcome in faulty), sum(outcome.fine for outcome in faulty)),
+        Rate.from_outcomes(outcome.exact for outcome in faulty),
+        Rate.from_outcomes(outcome.repaired for outcome in faulty),
+        Rate.from_outcomes(outcome.false > 0 for outcome in results if not outcome.against),
     )
 
 
-def table(results: Sequence[VoiceOutcome]) -> str:
+def format_table(results: Sequence[VoiceOutcome]) -> str:
     """Markdown: a row for each author and each source of examples."""
     rows = []
-    for hand in sorted({one.taught for one in results}):
-        mine = [one for one in results if one.taught == hand]
-        authors = [*sorted({one.author for one in mine}), "all"]
-        rows += [(hand, name, *rates([one for one in mine if name in (one.author, "all")])) for name in authors]
+    for hand in sorted({outcome.taught for outcome in results}):
+        of_hand = [outcome for outcome in results if outcome.taught == hand]
+        authors = [*sorted({outcome.author for outcome in of_hand}), "all"]
+        rows += [
+            (hand, name, *compute_rates([outcome for outcome in of_hand if name in (outcome.author, "all")]))
+            for name in authors
+        ]
     return output.table(("taught by", "author", *NAMES), rows)
 
 
@@ -268,16 +271,16 @@ async def judge_answers(
     heads: dict[tuple[str, str], tuple[str, str]] = {}
     results: list[VoiceOutcome] = []
     async with open_gateway(aligner) as pipeline:
-        for n, one in enumerate(track(answers, description="own voice")):
-            key = (one.author, one.objective)
+        for n, answer in enumerate(track(answers, description="own voice")):
+            key = (answer.author, answer.objective)
             if key not in heads:
                 examples = draw_examples(*key, draw) if draw.count else UNTAUGHT
-                folder = lessons / f"{one.author}-{len(heads)}"
-                heads[key] = await _teach_objective(pipeline.engine, folder, one.objective, examples)
+                folder = lessons / f"{answer.author}-{len(heads)}"
+                heads[key] = await _teach_objective(pipeline.engine, folder, answer.objective, examples)
             head, hand = heads[key]
-            policy = Policy("own-voice", (Objective("own", one.objective, head=head),), deadline_s=600)
-            exchange = Exchange(f"own-{n}", 0, (Turn("user", one.question),), one.answer)
-            results.append(judge_answer(one, await pipeline.align(exchange, policy), hand))
+            policy = Policy("own-voice", (Objective("own", answer.objective, head=head),), deadline_s=600)
+            exchange = Exchange(f"own-{n}", 0, (Turn("user", answer.question),), answer.answer)
+            results.append(judge_answer(answer, await pipeline.align(exchange, policy), hand))
     return results
 
 
@@ -303,7 +306,7 @@ def main() -> None:
     draw = Draw(arguments.each, arguments.seed, arguments.examples, arguments.good)
     answers = [one for author in arguments.authors for one in read_answers(author, draw.each, draw.seed)]
     results = asyncio.run(judge_answers(arguments.aligner, answers, draw, arguments.out / "lessons"))
-    text = table(results)
+    text = format_table(results)
     output.write(arguments.out, "own_voice", text, results)
     print(text)
 

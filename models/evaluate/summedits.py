@@ -70,11 +70,15 @@ def differs_in_one_fact(case: GroundedCase) -> bool:
     right = grounder.facts_of(case.right)
     if len(own) != len(right):
         return False
-    pairs = [(one, other) for one, other in zip(own, right, strict=True) if one.text != other.text]
+    pairs = [
+        (own_fact, right_fact)
+        for own_fact, right_fact in zip(own, right, strict=True)
+        if own_fact.text != right_fact.text
+    ]
     if len(pairs) != 1 or not pairs[0][0].same_form(pairs[0][1]):
         return False
-    one, other = pairs[0]
-    return case.answer.replace(one.text, other.text, 1) == case.right
+    own_fact, right_fact = pairs[0]
+    return case.answer.replace(own_fact.text, right_fact.text, 1) == case.right
 
 
 def count_summaries(summaries: Iterable[Summary]) -> Counter[tuple[str, str]]:

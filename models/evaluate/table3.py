@@ -203,7 +203,7 @@ def measure(method: Method, tests: MethodTests) -> MethodFigures:
 
 
 def _read(path: Path, name: str) -> MethodFigures:
-    """The kept figures, under the method's present name."""
+    """Read the figures that an earlier run stored; `name` is what the method is called now."""
     document = json.loads(path.read_text())
     rates = {
         part: {key: Rate(**rate) for key, rate in document[part].items()} for part in ("sets", "pooled", "upstreams")
@@ -216,9 +216,12 @@ def format_tables(rows: Sequence[MethodFigures]) -> str:
     columns = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
     names = list(dict.fromkeys(name for row in rows for name in row.sets))
     first = output.table(
-        ("method", *columns), [(r.name, *((r.pooled | r.upstreams).get(name, "-") for name in columns)) for r in rows]
+        ("method", *columns),
+        [(row.name, *((row.pooled | row.upstreams).get(name, "-") for name in columns)) for row in rows],
     )
-    second = output.table(("method", *names), [(r.name, *(r.sets.get(name, "-") for name in names)) for r in rows])
+    second = output.table(
+        ("method", *names), [(row.name, *(row.sets.get(name, "-") for name in names)) for row in rows]
+    )
     return f"{first}\n\n{second}"
 
 

@@ -133,16 +133,23 @@ async def answer_cases(aligner: Path, cases: Sequence[TypedCase]) -> list[Choice
     return answers
 
 
-def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
+def format_table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
     """Markdown: a row for each way of answering and type of question, and one for all types."""
     rows = []
     for way, answers in answers_by_way.items():
         for kind in ("noul", "choice", "score", "all"):
-            own = [answer for answer in answers if kind in (answer.case.question, "all")]
-            means = (sum(map(measure, own)) / len(own) for measure in (lambda one: one.brier, squared_distance))
-            error = calibration_error(own)
+            of_kind = [answer for answer in answers if kind in (answer.case.question, "all")]
+            means = (
+                sum(map(measure, of_kind)) / len(of_kind) for measure in (lambda answer: answer.brier, squared_distance)
+            )
+            error = calibration_error(of_kind)
             rows.append(
-                (way, kind, Rate.from_outcomes(one.is_right for one in own), *(f"{n:.3f}" for n in (*means, error)))
+                (
+                    way,
+                    kind,
+                    Rate.from_outcomes(answer.is_right for answer in of_kind),
+                    *(f"{mean:.3f}" for mean in (*means, error)),
+                )
             )
     return output.table(
         ("answered by", "type", "right", "Brier score", "squared distance from gold", "calibration error"), rows
@@ -158,7 +165,7 @@ def main() -> None:
     options = parser.parse_args()
     cases, others = divide_cases(read_typed_cases(options.file), options.cases)
     answers = asyncio.run(answer_cases(options.aligner, cases))
-    print(table({"head": answers, **guess_answers(cases, others)}))
+    print(format_table({"head": answers, **guess_answers(cases, others)}))
 
 
 if __name__ == "__main__":

@@ -75,13 +75,15 @@ def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[F
     grounder = Grounder.for_question(matcher, case.question)
     right = split(case.right)
     sentences = grounder.read_all(case.answer)
-    place = next((n for n, (a, b) in enumerate(zip(case.answer, case.right, strict=False)) if a != b), -1)
+    first_difference = next(
+        (n for n, (sign, right_sign) in enumerate(zip(case.answer, case.right, strict=False)) if sign != right_sign), -1
+    )
     for number, sentence in enumerate(sentences):
         for n, (fact, subject) in enumerate(zip(sentence.facts, sentence.subjects, strict=True)):
             if fact.inherited:
                 continue
             start = sentence.start + fact.start
-            if case.kind == OUTDATED and start <= place < sentence.start + fact.end:
+            if case.kind == OUTDATED and start <= first_difference < sentence.start + fact.end:
                 facts = grounder.facts_of(right[number].text)
                 if n < len(facts):
                     yield from _list_outdated(case, grounder, (fact, facts[n]), subject)
@@ -92,14 +94,16 @@ def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[F
 def _list_outdated(
     case: GroundedCase, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject
 ) -> Iterator[FactExample]:
-    """The example of an outdated fact. `facts` are that fact and the right one."""
+    """The example of an outdated fact, which means the statements with the right value. `facts` are (outdated, right)."""
     fact, right = facts
     scored = grounder.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
-    agreeing = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
-    near = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[agreeing[0]][0]]
+    agreeing = [
+        n for n, (_, statement) in enumerate(scored) if right.same_form(statement.fact) and right.agrees(statement.fact)
+    ]
+    meant = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[agreeing[0]][0]]
     if scored:
         yield _make_example(
-            case, OUTDATED, (fact, subject), grounder.matcher, scored, near, grounder.repeated_statements(None)
+            case, OUTDATED, (fact, subject), grounder.matcher, scored, meant, grounder.repeated_statements(None)
         )
 
 
@@ -109,9 +113,10 @@ def _list_other(
     sentence: AnswerSentence,
     fact_and_subject: tuple[Fact, FactSubject],
 ) -> Iterator[FactExample]:
-    """The examples of a fact that is not outdated.
+    """The examples of a fact that is not outdated. `around` has the grounder, the page and the random generator.
 
-    `around` has the grounder, the page and the random generator of the case.
+    A fact that statements confirm gives two examples: with another value, so that it means these statements; and on
+    the page without their sentence, so that it means none. A fact that no statement confirms means none, either.
     """
     grounder, reference, chance = around
     fact, subject = fact_and_subject
@@ -119,20 +124,24 @@ def _list_other(
     scored = matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     if not scored:
         return
-    agreeing = [n for n, (_, other) in enumerate(scored) if fact.agrees(other.fact)]
-    near = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[0][0]]
-    if not near:
+    agreeing = [n for n, (_, statement) in enumerate(scored) if fact.agrees(statement.fact)]
+    meant = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[0][0]]
+    if not meant:
         if not agreeing and not grounder.is_left_alone(sentence, fact):
             sort = UNKNOWN if case.kind == UNKNOWN else "own"
             yield _make_example(case, sort, fact_and_subject, matcher, scored, [], grounder.repeated_statements(None))
         return
-    repeated = grounder.repeated_statements(None) - {scored[n][1] for n in near}
+    repeated = grounder.repeated_statements(None) - {scored[n][1] for n in meant}
     changed = _change_value(fact, chance)
-    yield _make_example(case, "confirmed", (changed, subject), matcher, scored, near, repeated)
-    less = Matcher([_remove_sentence(reference, scored[near[0]][1])])
-    rest = [pair for pair in less.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][:MAX_WEIGHED]
-    if rest:
-        yield _make_example(case, "removed", (_change_value(fact, chance), subject), less, rest, [], repeated)
+    yield _make_example(case, "confirmed", (changed, subject), matcher, scored, meant, repeated)
+    matcher_without = Matcher([_remove_sentence(reference, scored[meant[0]][1])])
+    others = [pair for pair in matcher_without.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][
+        :MAX_WEIGHED
+    ]
+    if others:
+        yield _make_example(
+            case, "removed", (_change_value(fact, chance), subject), matcher_without, others, [], repeated
+        )
 
 
 def _make_example(

@@ -220,8 +220,8 @@ class Training:
         """Run the test sets, and write table and plot."""
         sets = test_sets.read_sets(self._out / "data" / "test", self._size.answers)
         results = asyncio.run(test_sets.evaluate(EngineSettings(self.aligner), sets, CAUTION))
-        figures = {name: test_sets.rates(cases) for name, cases in results.items()}
-        output.write(self._out / "evaluation", "table", test_sets.table(results), figures)
+        figures = {name: test_sets.compute_rates(cases) for name, cases in results.items()}
+        output.write(self._out / "evaluation", "table", test_sets.format_table(results), figures)
 
     def _write_card(self) -> None:
         """Write the model card into the aligner folder."""

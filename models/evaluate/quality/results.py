@@ -86,8 +86,10 @@ class ResultFolder:
         """The result of the largest sample, if it has at least `sample` answers; else None."""
         stem = self._stem(row, aligner, data)
         results = [_read(path) for path in self._folder.glob(f"{stem}-*.json")]
-        large = [one for one in results if one.sample >= sample and (one.aligner, one.data) == (aligner, data)]
-        return max(large, key=lambda one: one.sample, default=None)
+        large = [
+            result for result in results if result.sample >= sample and (result.aligner, result.data) == (aligner, data)
+        ]
+        return max(large, key=lambda result: result.sample, default=None)
 
     def _stem(self, row: str, aligner: str, data: str) -> str:
         return f"{re.sub('[^a-z0-9]+', '_', row)}-{aligner[:HASH_CHARS]}-{data[:HASH_CHARS]}"

@@ -112,16 +112,16 @@ async def _measure_guards(bench: QualityBench) -> tuple[Figures, str]:
 async def _measure_own_voice(bench: QualityBench) -> tuple[Figures, str]:
     """Faults in answers of the authors of `AUTHORS`."""
     draw = own_voice.Draw(2 * bench.sample, 1)
-    answers = [one for author in AUTHORS for one in own_voice.read_answers(author, draw.each, draw.seed)]
+    answers = [answer for author in AUTHORS for answer in own_voice.read_answers(author, draw.each, draw.seed)]
     sample = Random("own voice").sample(answers, min(bench.sample, len(answers)))
     results = await own_voice.judge_answers(bench.aligner, sample, draw, bench.folder("own-voice"))
-    rates = dict(zip(own_voice.NAMES, own_voice.rates(results), strict=True))
+    rates = dict(zip(own_voice.NAMES, own_voice.compute_rates(results), strict=True))
     return {
         "segments against the objective: found": rates["found"],
         "fine segments beside them: flagged": rates["false"],
         "twins (fine answers on the subject): touched": rates["twins"],
         "half-right sentences: put right as their author did": Rate.from_outcomes(
-            one.put_right for one in results if one.half_right
+            answer.put_right for answer in results if answer.half_right
         ),
     }, ""
 
@@ -188,11 +188,13 @@ async def _measure_taught(bench: QualityBench) -> tuple[Figures, str]:
     count = min(len(slugs), ceil(bench.sample / _CASES_A_KIND))
     sample_slugs = [slugs[number * len(slugs) // count] for number in range(count)]
     results = await measure_kinds(bench.aligner, bench.data, bench.folder("taught"), sample_slugs, (_EXAMPLES,))
-    every = {one.examples: one for one in summarise_groups(results, (_EXAMPLES,)) if one.kinds == "all"}
+    pooled_figures = {
+        figures.examples: figures for figures in summarise_groups(results, (_EXAMPLES,)) if figures.kinds == "all"
+    }
     return {
-        "untaught: flagged exactly": every[GENERAL].exact,
-        "taught by 12 sentences: flagged exactly": every[_EXAMPLES].exact,
-        "taught: allowed sentences near the objective flagged": every[_EXAMPLES].fine,
+        "untaught: flagged exactly": pooled_figures[GENERAL].exact,
+        "taught by 12 sentences: flagged exactly": pooled_figures[_EXAMPLES].exact,
+        "taught: allowed sentences near the objective flagged": pooled_figures[_EXAMPLES].fine,
     }, f"the sentences were written for their kinds; {count} of {len(slugs)} kinds"
 
 

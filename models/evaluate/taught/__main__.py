@@ -272,7 +272,7 @@ class Study:
             yield Results(self._aligner, tuple(self.kinds[:n]), tuple(teachings), tuple(outcomes))
 
     async def _judge(self, kind: TaughtKind, teachings_of_kind: Sequence[TeachingResult]) -> list[TaughtOutcome]:
-        """Judge the test answers of one kind under each head."""
+        """Judge the test answers of one kind under each head: the general one, and those that examples taught."""
         heads = require_teachable(self.engine)
         names = [await heads.put_head(teaching.head) if teaching.head else "" for teaching in teachings_of_kind]
         builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
@@ -303,8 +303,8 @@ class Study:
             score_only=True,
             heads=head_hashes if head else (),
         )
-        what = request.model_dump(mode="json", include={"turns", "answer", "objectives", "caution", "heads"})
-        key = _digest([self._aligner, what])
+        asked_fields = request.model_dump(mode="json", include={"turns", "answer", "objectives", "caution", "heads"})
+        key = _digest([self._aligner, asked_fields])
         verdicts = self._journal.get(key)
         if verdicts is None:
             verdicts = list_verdicts(request.answer, await self.engine.align(request))
@@ -341,7 +341,7 @@ async def measure_kinds(
     seed: int = 1,
 ) -> Results:
     """Teach and judge the kinds `slugs` (all where none is named), and write the results after each kind."""
-    every = read_kinds()
+    all_kinds = read_kinds()
     kinds = read_kinds(slugs=slugs)
     hosts = select_hosts(load_pool(data, "dev").answers)
     silence_libraries()
@@ -354,7 +354,7 @@ async def measure_kinds(
             out / "kept",
             kinds,
             hosts=hosts,
-            others=every,
+            others=all_kinds,
             counts=tuple(dict.fromkeys(counts)),
             seed=seed,
             limit=limit,

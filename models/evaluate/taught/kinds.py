@@ -228,12 +228,12 @@ def _plant_sentence(
 ) -> AugmentedAnswer:
     """Plant a sentence in the host whose turn it is, or in the next host where it becomes one segment."""
     for step in range(len(order)):
-        host = order[(turn + step) % len(order)]
-        neutral = Neutral(hosts[host].query, hosts[host].text)
+        host_number = order[(turn + step) % len(order)]
+        neutral = Neutral(hosts[host_number].query, hosts[host_number].text)
         if not sentence:
-            return AugmentedAnswer(host, neutral)
-        planted = insert_text(sentence, host, neutral, rng.choice(insertion_places(neutral.answer)))
-        if sum(planted.covers(one.start, one.end) for one in split(planted.neutral.answer)) == 1:
+            return AugmentedAnswer(host_number, neutral)
+        planted = insert_text(sentence, host_number, neutral, rng.choice(insertion_places(neutral.answer)))
+        if sum(planted.covers(segment.start, segment.end) for segment in split(planted.neutral.answer)) == 1:
             return planted
     raise ConfigError("a sentence is in no good answer a segment of its own; write it as one sentence")
 

@@ -78,17 +78,22 @@ class AnswerWorkshop:
         return self._make_once("base-other" if other else "base", [], make, other=other)
 
     def pool(self, seed: int, *, other: bool = False) -> tuple[list[ScoredAnswer], TrainingCost]:
-        """Answers to train on, and what it cost to write them."""
-        c = self.comparison
-        path = self.folder / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other=other)}.json"
+        """(answers to train on, what it cost to write them), read from the folder, or sampled and stored there."""
+        comparison = self.comparison
+        path = (
+            self.folder
+            / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([comparison.each], other=other)}.json"
+        )
         if not path.exists():
             policy = self.policy(other=other)
             meter = Meter()
             with meter.measure(policy.model):
-                answers = sample_answers(policy, questions("train", c.train, seed), c.each, seed, RULES)
-            write_atomically(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in answers]})
+                answers = sample_answers(
+                    policy, questions("train", comparison.train, seed), comparison.each, seed, RULES
+                )
+            write_atomically(path, {"cost": asdict(meter.cost), "pool": [asdict(answer) for answer in answers]})
         document = json.loads(path.read_text())
-        return [ScoredAnswer(**one) for one in document["pool"]], TrainingCost(**document["cost"])
+        return [ScoredAnswer(**answer) for answer in document["pool"]], TrainingCost(**document["cost"])
 
     def is_done(self, job: TrainingJob) -> bool:
         """Whether the answers of a job are kept."""
@@ -135,11 +140,11 @@ class AnswerWorkshop:
         return self._make_once(name, settings, make)
 
     def _settings(self, job: TrainingJob) -> list[Any]:
-        """What decides the answers of a job, besides the policy and the questions."""
+        """The settings that the answers of a job depend on, besides the policy and the questions."""
         return [
             self.comparison.training.model_dump(),
             self.comparison.each,
-            [format_weights(one) for one in job.weightings],
+            [format_weights(weights) for weights in job.weightings],
         ]
 
     def fingerprint(self, settings: Any, *, other: bool = False) -> str:

@@ -61,7 +61,7 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 
-def table() -> str:
+def format_table() -> str:
     """Markdown: the features by family of methods."""
     return output.table(("", *COLUMNS), [(feature.says, *feature.cells) for feature in FEATURES])
 
