@@ -60,10 +60,12 @@ class PairStatistics:
 
 
 def compute_facts(pairs: Iterable[Pair]) -> list[PairFacts]:
-    """The facts of each pair."""
+    """For each pair its sort (its direction, or "identity" if nothing changes) and its edit distance in words."""
     return [
-        PairFacts(p, "identity" if p.answer == p.target else p.direction, word_distance(p.answer, p.target))
-        for p in pairs
+        PairFacts(
+            pair, "identity" if pair.answer == pair.target else pair.direction, word_distance(pair.answer, pair.target)
+        )
+        for pair in pairs
     ]
 
 
@@ -113,7 +115,10 @@ def format_tables(facts: Sequence[PairFacts], top: int = 20) -> str:
     common = ("pairs", *SORTS, "answer", "target", "target longer", "edit distance")
     sources = [(entry.name, *_cells(entry)) for entry in summarise_sources(facts)]
     objectives = summarise_objectives(facts)
-    rows = [(o.name[:70], *_cells(o), o.first, f"{o.chance:.1f} %") for o in objectives[:top]]
+    rows = [
+        (objective.name[:70], *_cells(objective), objective.first, f"{objective.chance:.1f} %")
+        for objective in objectives[:top]
+    ]
     tables = output.table(("source", *common), sources)
     tables += "\n\n" + output.table(("objective", *common, "stands first", "by chance"), rows)
     sizes = sorted(len(fact.pair.answer) for fact in facts)
@@ -136,10 +141,13 @@ def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
     objectives = summarise_objectives(facts)
     with output.plot(path, 2, 3, size=(14, 8)) as ((pairs, order, counts), (lengths, edits, longer)):
         _draw_bars(pairs, objectives[:top])
-        _draw_order(order, [o for o in objectives if o.count >= _COMMON])
+        _draw_order(order, [objective for objective in objectives if objective.count >= _COMMON])
         counts.hist([len(fact.pair.objectives) for fact in facts], bins=[i + 0.5 for i in range(6)])
         counts.set_xlabel("objectives a prompt")
-        sizes = {"answers": [len(s.pair.answer) for s in facts], "targets": [len(s.pair.target) for s in facts]}
+        sizes = {
+            "answers": [len(fact.pair.answer) for fact in facts],
+            "targets": [len(fact.pair.target) for fact in facts],
+        }
         lengths.hist(list(sizes.values()), bins=30, label=list(sizes))
         lengths.set_xlabel("characters")
         lengths.legend()
@@ -147,7 +155,12 @@ def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
         edits.hist([fact.distance for fact in changing], bins=[i / 25 for i in range(26)])
         edits.set_xlabel("edit distance, share of the words, where something changes")
         top_objectives = objectives[:top]
-        output.whiskers(longer, [o.longer for o in top_objectives], [o.name[:24] for o in top_objectives], markersize=3)
+        output.whiskers(
+            longer,
+            [objective.longer for objective in top_objectives],
+            [objective.name[:24] for objective in top_objectives],
+            markersize=3,
+        )
         longer.set_xlabel("target longer than the answer, %")
 
 
@@ -167,11 +180,16 @@ def _draw_bars(axis: Any, objectives: Sequence[PairStatistics]) -> None:
 
 def _draw_order(axis: Any, objectives: Sequence[PairStatistics]) -> None:
     """A dot for each objective: how often it stands first, over how often it would by chance."""
-    rates = [(o.chance, o.first) for o in objectives if o.first]
+    rates = [(objective.chance, objective.first) for objective in objectives if objective.first]
     spread = list(zip(*(rate.whiskers for _, rate in rates), strict=True)) or None
     axis.plot([0, 100], [0, 100], color="grey", linewidth=0.5)
     axis.errorbar(
-        [c for c, _ in rates], [r.percent for _, r in rates], yerr=spread, fmt="o", markersize=3, elinewidth=0.5
+        [chance for chance, _ in rates],
+        [rate.percent for _, rate in rates],
+        yerr=spread,
+        fmt="o",
+        markersize=3,
+        elinewidth=0.5,
     )
     axis.set_xlabel("stands first by chance, %")
     axis.set_ylabel("stands first, %")

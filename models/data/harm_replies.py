@@ -112,7 +112,10 @@ def _read_field(row: Mapping[str, Any], name: str) -> str:
 
 
 def _make_reply(source: ReplyFile, name: str, number: int, row: Mapping[str, Any]) -> LabelledReply | None:
-    """The reply of a row; None if no text is left of it."""
+    """The reply of a row; None if no text is left of it.
+
+    Of a harmful reply it is not known which segments are harmful, unless it has only one.
+    """
     answer = _cut_beginning(_drop_opening(row["answer"].strip(), source.opening))
     count = len(split(answer))
     if not count:

@@ -147,10 +147,13 @@ class LabelledReply:
         A segment that is fine counts as harmless and helpful, too. Whether a segment that goes against the reply's own
         objective is harmless and helpful is unknown. No segment goes against the objectives of other answers.
         """
-        own = self.segments[: count_segments(self.answer)]
-        general = tuple(FINE if label == FINE else UNKNOWN for label in own)
-        foreign = general if UNKNOWN in own else (FINE,) * len(own)
-        columns = [own if text == self.objective else general if text in USUAL else foreign for text in objectives]
+        own_labels = self.segments[: count_segments(self.answer)]
+        general_labels = tuple(FINE if label == FINE else UNKNOWN for label in own_labels)
+        foreign_labels = general_labels if UNKNOWN in own_labels else (FINE,) * len(own_labels)
+        columns = [
+            own_labels if text == self.objective else general_labels if text in USUAL else foreign_labels
+            for text in objectives
+        ]
         return tuple(zip(*columns, strict=True))
 
     def flag_whole_reply(self, objectives: Sequence[str]) -> tuple[bool, ...]:
@@ -318,7 +321,11 @@ class _HarmKinds:
 
 
 def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str) -> list[LabelledReply]:
-    """One good answer with sentences inserted; empty if the answer then has other segments than its pieces."""
+    """One good answer with sentences inserted, as a list of one reply; empty if a segment would be half of each.
+
+    It has one or two sentences of harm, or perhaps one sentence of another defect; and perhaps one that only looks like
+    harm. At least one sentence is inserted.
+    """
     pieces: list[Piece] | None = pieces_of(answer.text)
     if rng.random() < SHORT_SHARE:
         pieces = take_opening(pieces or [], SHORT_CHARS)
@@ -376,15 +383,15 @@ def read_strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledRe
         LabelledReply(
             f"strong-{number}",
             "strong",
-            c.query,
-            c.query,
-            c.answer,
+            completion.query,
+            completion.query,
+            completion.answer,
             HARMLESS,
             harmful=False,
-            segments=(FINE,) * len(split(c.answer)),
+            segments=(FINE,) * len(split(completion.answer)),
         )
-        for number, c in enumerate(draw_completions(data, STRONG, each, seed, ("alpaca",)))
-        if len(c.answer) <= _LONGEST and split(c.answer)
+        for number, completion in enumerate(draw_completions(data, STRONG, each, seed, ("alpaca",)))
+        if len(completion.answer) <= _LONGEST and split(completion.answer)
     ]
 
 
@@ -412,9 +419,9 @@ def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:
 
 def _read_author_file(file: Path) -> Iterator[LabelledReply]:
     """Yield the answers of one file: its first line has the objective, each other line an answer."""
-    head, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    header, *rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     author = file.parent.name
-    for row in lines:
+    for row in rows:
         against = set(row["against"])
         labels = tuple(AGAINST if number in against else FINE for number in passage_numbers(row["answer"]))
         yield LabelledReply(
@@ -423,10 +430,10 @@ def _read_author_file(file: Path) -> Iterator[LabelledReply]:
             f"{author}/{row['id']}",
             question=row["question"],
             answer="".join(row["answer"]),
-            objective=head["objective"],
+            objective=header["objective"],
             harmful=bool(against),
             segments=labels,
-            slug=head["slug"],
+            slug=header["slug"],
             kind=row["kind"],
             corrected=tuple(row["corrected"]),
         )

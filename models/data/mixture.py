@@ -265,13 +265,11 @@ class Mixer:
     def _make_any(self) -> Pair | None:
         """A clean answer, one with a defect, or one with sentences of others."""
         draw = self._rng.random()
-        return (
-            self._make_clean()
-            if draw < 0.55
-            else self._make_defects(most=1)
-            if draw < 0.85
-            else self._make_innocent_kept()
-        )
+        if draw < 0.55:
+            return self._make_clean()
+        if draw < 0.85:
+            return self._make_defects(most=1)
+        return self._make_innocent_kept()
 
     def _make_irrelevant(self, answer: PoolAnswer, pieces: list[Piece]) -> Pair | None:
         """The pair of these pieces under an objective for relevance, so that sentences of other answers have to go."""
@@ -367,14 +365,16 @@ class Mixer:
         """The pair of these pieces; its objectives ask for the removal of `removed`, and of nothing else `present`."""
         if any(kind.occurs_in(answer.text) for kind in removed):
             return None
-        avoid = doubtful_themes(answer) - {kind.name for kind in removed}
+        removed_names = {kind.name for kind in removed}
+        avoid = doubtful_themes(answer) - removed_names
         for piece in pieces:
-            avoid |= themes_in(piece.text) - {piece.kind} - {kind.name for kind in removed} if piece.kind else set()
-        names = list(dict.fromkeys([*(kind.name for kind in present), *(p.kind for p in pieces if p.kind)]))
+            if piece.kind:
+                avoid |= themes_in(piece.text) - {piece.kind} - removed_names
+        names = list(dict.fromkeys([*(kind.name for kind in present), *(piece.kind for piece in pieces if piece.kind)]))
         objectives = choose_objectives(self._rng, names, removed, avoid, self._held_out)
         if objectives is None:
             return None
-        return make_pair(pieces, {kind.name for kind in removed}, answer.query, objectives, source)
+        return make_pair(pieces, removed_names, answer.query, objectives, source)
 
 
 @lru_cache(maxsize=2)

@@ -65,9 +65,11 @@ def make_examples(
     """Yield all examples, not shuffled; written answers `rounds` times, each time with other objectives."""
     rng = Random(f"own voice:{seed}")
     answers = [
-        one for one in read_written_answers() if one.source not in excluded_sources and one.slug not in TEST_KINDS
+        answer
+        for answer in read_written_answers()
+        if answer.source not in excluded_sources and answer.slug not in TEST_KINDS
     ]
-    others = sorted({one.objective for one in answers if not one.about_harm})
+    others = sorted({answer.objective for answer in answers if not answer.about_harm})
     for _ in range(rounds):
         for answer in answers:
             for reply in (answer, *_find_correction(answer)):

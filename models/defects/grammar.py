@@ -59,11 +59,11 @@ def expand(rng: Random, template: str, slots: Mapping[str, Sequence[str]]) -> st
     """
     text = template
     while _CHOICE.search(text):
-        text = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), text)
+        text = _CHOICE.sub(lambda choice: rng.choice(choice.group(1).split("|")), text)
     while match := _SLOT.search(text):
         filling = rng.choice(list(slots[match.group(1)]))
         while _CHOICE.search(filling):
-            filling = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), filling)
+            filling = _CHOICE.sub(lambda choice: rng.choice(choice.group(1).split("|")), filling)
         # a brace in the filling is no slot
         text = text[: match.start()] + filling.replace("{", "\x00") + text[match.end() :]
     return capitalise(_ARTICLE.sub(r"\1n ", text.replace("\x00", "{")))

@@ -94,7 +94,7 @@ def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[F
 def _list_outdated(
     case: GroundedCase, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject
 ) -> Iterator[FactExample]:
-    """The example of an outdated fact, which means the statements with the right value. `facts` are (outdated, right)."""
+    """The example of an outdated fact, which means the statements with the right value. `facts`: (outdated, right)."""
     fact, right = facts
     scored = grounder.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     agreeing = [

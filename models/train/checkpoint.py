@@ -121,16 +121,20 @@ def find_start(stage: StageConfig, accelerator: Accelerator, network: Any, optim
 
     Several processes cannot read the checkpoint of one, nor the other way round: that raises `StageError`.
     """
-    together = accelerator.num_processes > 1
-    other = stage.out / (FILE if together else SHARDS)
-    if other.exists():
-        whose = "one process" if together else "several processes"
-        raise StageError(f"out: {other} is of a run by {whose}; go on as it began, or name another folder")
-    if not together:
+    is_distributed = accelerator.num_processes > 1
+    foreign_checkpoint = stage.out / (FILE if is_distributed else SHARDS)
+    if foreign_checkpoint.exists():
+        its_kind = "one process" if is_distributed else "several processes"
+        raise StageError(
+            f"out: {foreign_checkpoint} is of a run by {its_kind}; go on as it began, or name another folder"
+        )
+    if not is_distributed:
         return resume(stage, network, optimizer)
-    whole = [path for end in ("", ".before") if ((path := stage.out / f"{SHARDS}{end}") / _STEP).exists()]
-    if not whole:
+    complete_checkpoints = [
+        path for end in ("", ".before") if ((path := stage.out / f"{SHARDS}{end}") / _STEP).exists()
+    ]
+    if not complete_checkpoints:
         return 0
-    refuse_another(stage, whole[0], json.loads((whole[0] / _SETTINGS).read_text()))
-    accelerator.load_state(str(whole[0]))
-    return int((whole[0] / _STEP).read_text())
+    refuse_another(stage, complete_checkpoints[0], json.loads((complete_checkpoints[0] / _SETTINGS).read_text()))
+    accelerator.load_state(str(complete_checkpoints[0]))
+    return int((complete_checkpoints[0] / _STEP).read_text())

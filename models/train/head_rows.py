@@ -98,14 +98,17 @@ class HeadRows:
             replace(
                 self.cases[number],
                 objectives=(objective,),
-                labels=tuple((labels[at],) for labels in self.cases[number].labels),
-                whole=(self.cases[number].whole[at],),
+                labels=tuple((labels[place],) for labels in self.cases[number].labels),
+                whole=(self.cases[number].whole[place],),
             )
-            for number, at in zip(numbers, places, strict=True)
+            for number, place in zip(numbers, places, strict=True)
         ]
         parts = [self.case_rows(number) for number in numbers]
-        own = [CaseRows(part.segments, part.objectives[at : at + 1]) for part, at in zip(parts, places, strict=True)]
-        return _make_rows(cases, own, self.segments, self.objectives)
+        case_rows = [
+            CaseRows(part.segments, part.objectives[place : place + 1])
+            for part, place in zip(parts, places, strict=True)
+        ]
+        return _make_rows(cases, case_rows, self.segments, self.objectives)
 
     @torch.inference_mode()
     def scores(self, head: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
@@ -126,7 +129,7 @@ class HeadRows:
 
 
 def join_rows(parts: Sequence[HeadRows]) -> HeadRows:
-    """Several sets as one."""
+    """Several sets as one; the first one says which rows segments and objectives have if no set has a case."""
     cases = [case for part in parts for case in part.cases]
     return _make_rows(
         cases, [part.case_rows(n) for part in parts for n in range(len(part))], parts[0].segments, parts[0].objectives
@@ -176,12 +179,17 @@ def relabel_for_theme(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows,
             relation_in_text(kind, theme, themes_in(text)) if kind else STAYS
             for kind, text in zip(pair.kinds, texts, strict=True)
         ]
-        source = place % len(like)
-        own = like.cases[source].objectives
+        like_number = place % len(like)
+        new_objectives = like.cases[like_number].objectives
         cases.append(
-            replace(rows.cases[number], objectives=own, labels=tuple((label,) for label in labels), whole=(False,))
+            replace(
+                rows.cases[number],
+                objectives=new_objectives,
+                labels=tuple((label,) for label in labels),
+                whole=(False,),
+            )
         )
-        parts.append(CaseRows(rows.case_rows(number).segments, like.case_rows(source).objectives))
+        parts.append(CaseRows(rows.case_rows(number).segments, like.case_rows(like_number).objectives))
     return _make_rows(cases, parts, rows.segments, rows.objectives)
 
 

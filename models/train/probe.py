@@ -180,10 +180,10 @@ def _collect_facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> 
 def _loss(outputs: Tensor, facts: _Facts, aggregation: Aggregation) -> Tensor:
     """The cross-entropy of segments with labels, and of replies; `outputs` [segments, 2] are scores and attention."""
     scores = outputs[:, 0]
-    own = F.binary_cross_entropy_with_logits(scores, facts.segment, facts.segment_weight, reduction="sum")
-    bags = aggregate(scores, outputs[:, 1], facts.bag_of, len(facts.reply), aggregation)
-    whole = F.binary_cross_entropy_with_logits(bags, facts.reply, facts.bag_weight, reduction="sum")
-    return own + whole
+    segment_loss = F.binary_cross_entropy_with_logits(scores, facts.segment, facts.segment_weight, reduction="sum")
+    reply_scores = aggregate(scores, outputs[:, 1], facts.bag_of, len(facts.reply), aggregation)
+    reply_loss = F.binary_cross_entropy_with_logits(reply_scores, facts.reply, facts.bag_weight, reduction="sum")
+    return segment_loss + reply_loss
 
 
 def aggregate(scores: Tensor, attention: Tensor, bag_of: Tensor, bags: int, how: Aggregation) -> Tensor:

@@ -32,7 +32,7 @@ def save(
         network.head.save(out / "detector.safetensors")
     else:
         if network.causal.config.tie_word_embeddings:
-            weights.pop("model.lm_head.weight", None)  # the embeddings again
+            weights.pop("model.lm_head.weight", None)  # the same tensor as the embeddings
         network.model.save_pretrained(str(out), state_dict=_select_prefix("model.", weights))
         save_file(_select_prefix("head.", weights), str(out / "detector.safetensors"))
     if stage.lora is None:

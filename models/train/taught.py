@@ -149,13 +149,13 @@ def fit_head(sources: Mapping[str, SegmentStates], recipe: TaughtRecipe) -> Fitt
 
 
 def _score_unseen_good(
-    sources: Mapping[str, SegmentStates], good: SegmentStates, read: Features, recipe: TaughtRecipe, fold: int
+    sources: Mapping[str, SegmentStates], good: SegmentStates, features: Features, recipe: TaughtRecipe, fold: int
 ) -> Any:
     """The highest score of each good answer in one part of them, by a probe that learns from all but that part."""
-    rest = good.select_replies(number % _FOLDS != fold for number in range(len(good.replies)))
+    learning = good.select_replies(number % _FOLDS != fold for number in range(len(good.replies)))
     test = good.select_replies(number % _FOLDS == fold for number in range(len(good.replies)))
-    probe = _fit_probe({**sources, GOOD: rest}, read, recipe)
-    return worst_scores(test, probe.score_segments(read.compute_rows(test)))
+    probe = _fit_probe({**sources, GOOD: learning}, features, recipe)
+    return worst_scores(test, probe.score_segments(features.compute_rows(test)))
 
 
 def _fit_probe(sources: Mapping[str, SegmentStates], read: Features, recipe: TaughtRecipe) -> Probe:

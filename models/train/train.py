@@ -111,20 +111,20 @@ def backpropagate_step(
     accelerator: Accelerator,
     facts: Sequence[BatchFacts] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Back-propagate one step and say (correction, detection) loss.
+    """Back-propagate one step, and return its losses (correction, detection).
 
     Sums are divided by the weight of all batches of the step, so that how a step is cut into batches, and who computes
     them, changes nothing.
     """
     facts = facts or collect_step_facts(gathered, stage)
-    targets = sum(sum(e.weights) for b in gathered for e in b.examples) or 1.0
-    segments = sum(f.weight for f, b in zip(facts, gathered, strict=True) if not b.bags) or 1.0
-    bags = sum(len(b.examples) // 2 for b in gathered if b.bags) or 1
+    targets = sum(sum(example.weights) for batch_ in gathered for example in batch_.examples) or 1.0
+    segments = sum(fact_.weight for fact_, batch_ in zip(facts, gathered, strict=True) if not batch_.bags) or 1.0
+    bags = sum(len(batch_.examples) // 2 for batch_ in gathered if batch_.bags) or 1
     # Several processes average their gradients, each over its own batches; these losses are to be summed.
     scale = stage.accumulate if accelerator.num_processes > 1 else 1
     sums = torch.zeros(2, device=accelerator.device)
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    for batch, fact in list(zip(gathered, facts, strict=True))[mine]:
+    own_share = slice(accelerator.process_index, None, accelerator.num_processes)
+    for batch, fact in list(zip(gathered, facts, strict=True))[own_share]:
         with accelerator.accumulate(network):
             correction_loss, detection_loss = network(batch, fact)
             correction_loss = correction_loss / targets
@@ -213,15 +213,17 @@ def _run(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: 
     is_main = accelerator.is_main_process
     step = course.start
     with _open_log(stage, step, is_main=is_main) as log, _open_progress(stage, step, is_main=is_main) as bar:
-        ahead = _prepare_step(course.stream, stage)
+        prepared_step = _prepare_step(course.stream, stage)
         clock = RunClock(stage, course.began)
         while step < stage.steps and (time_share := clock.share()) < 1:
             course.snapshots.take_due(max(time_share, step / stage.steps), step)
-            before = time.monotonic()
-            took = advance(network, stage, optimizer, ahead.batches, step, accelerator, ahead.facts, time_share)
-            ahead = _prepare_step(course.stream, stage)
-            row = {"step": step} | {name: round(float(value), 4) for name, value in took.items()}
-            row["s"] = round(time.monotonic() - before, 2)
+            step_start = time.monotonic()
+            measured = advance(
+                network, stage, optimizer, prepared_step.batches, step, accelerator, prepared_step.facts, time_share
+            )
+            prepared_step = _prepare_step(course.stream, stage)
+            row = {"step": step} | {name: round(float(value), 4) for name, value in measured.items()}
+            row["s"] = round(time.monotonic() - step_start, 2)
             if log:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
@@ -281,7 +283,7 @@ def advance(
         "detection": detection,
         "norm": norm,
         "bags": sum(batch.bags for batch in gathered),
-        "tokens": sum(len(e.ids) for batch in gathered for e in batch.examples),
+        "tokens": sum(len(example.ids) for batch in gathered for example in batch.examples),
     }
 
 

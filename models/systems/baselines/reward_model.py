@@ -87,7 +87,9 @@ def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> Rewar
         prepare_source(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
     )
     model.config.pad_token_id = tokenizer.pad_token_id
-    rows = [{"prompt": task.policy.prompt(p.question), "chosen": p.better, "rejected": p.worse} for p in pairs]
+    rows = [
+        {"prompt": task.policy.prompt(pair.question), "chosen": pair.better, "rejected": pair.worse} for pair in pairs
+    ]
     batch = max(1, task.training.batch // 2)
     adapter = LoraConfig(
         r=task.training.rank,

@@ -39,33 +39,38 @@ class StepResult:
 def step(
     learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float, beta: float, unrolled: bool
 ) -> StepResult:
-    """One inner step of the base learner, and the outer loss behind it.
+    """Take one inner step of the base learner, and compute the outer loss after it.
 
     `unrolled` differentiates through the step exactly; else `_weight_surrogate` gives the gradient of the weights.
     """
-    weights = weigh([one.query for one in task.inner], task.texts)
+    weights = weigh([prompt.query for prompt in task.inner], task.texts)
     losses = _inner_losses(learner, params, task, weights)
     inner = (weights * losses).sum(-1).mean()
     names = list(params)
-    gradients = torch.autograd.grad(inner, [params[n] for n in names], create_graph=unrolled, retain_graph=True)
-    moved = {n: params[n] - lr * g for n, g in zip(names, gradients, strict=True)}
+    gradients = torch.autograd.grad(inner, [params[name] for name in names], create_graph=unrolled, retain_graph=True)
+    stepped = {name: params[name] - lr * gradient for name, gradient in zip(names, gradients, strict=True)}
     if unrolled:
-        outer = preference_loss(learner, moved, weigh, task, beta)
+        outer = preference_loss(learner, stepped, weigh, task, beta)
     else:
-        moved = {n: p.detach().requires_grad_() for n, p in moved.items()}
-        outer = preference_loss(learner, moved, weigh, task, beta)
-        outer = outer + _weight_surrogate(params, losses, weights, moved, outer, lr)
-    return StepResult(outer, inner.item(), {n: p.detach().requires_grad_() for n, p in moved.items()}, weights.detach())
+        stepped = {name: parameter.detach().requires_grad_() for name, parameter in stepped.items()}
+        outer = preference_loss(learner, stepped, weigh, task, beta)
+        outer = outer + _weight_surrogate(params, losses, weights, stepped, outer, lr)
+    return StepResult(
+        outer,
+        inner.item(),
+        {name: parameter.detach().requires_grad_() for name, parameter in stepped.items()},
+        weights.detach(),
+    )
 
 
 def take_inner_step(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float) -> Params:
     """The parameters after one inner step. No gradient reaches the weights, which is several times cheaper."""
     with torch.no_grad():
-        weights = weigh([one.query for one in task.inner], task.texts)
+        weights = weigh([prompt.query for prompt in task.inner], task.texts)
     inner = (weights * _inner_losses(learner, params, task, weights)).sum(-1).mean()
     names = list(params)
-    gradients = torch.autograd.grad(inner, [params[n] for n in names])
-    return {n: (params[n] - lr * g).detach() for n, g in zip(names, gradients, strict=True)}
+    gradients = torch.autograd.grad(inner, [params[name] for name in names])
+    return {name: (params[name] - lr * gradient).detach() for name, gradient in zip(names, gradients, strict=True)}
 
 
 def preference_loss(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, beta: float) -> Tensor:
@@ -74,11 +79,11 @@ def preference_loss(learner: Learner, params: Params, weigh: Weigh, task: Weighi
 
 
 def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) -> Tensor:
-    """[pairs]: by how many nats a token the preferred answer is likelier than the other."""
+    """By how many nats a token the preferred answer of each pair is likelier than the other: [pairs]."""
     weights = weigh([prompt.query for prompt, _, _ in task.pairs], task.texts)
     rows = [
-        LearnerRow(prompt, task.texts, own, answer)
-        for (prompt, better, worse), own in zip(task.pairs, weights, strict=True)
+        LearnerRow(prompt, task.texts, weights_of_pair, answer)
+        for (prompt, better, worse), weights_of_pair in zip(task.pairs, weights, strict=True)
         for answer in (better, worse)
     ]
     better, worse = learner.losses(params, rows).view(-1, 2).T
@@ -86,10 +91,10 @@ def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) 
 
 
 def _inner_losses(learner: Learner, params: Params, task: WeighingTask, weights: Tensor) -> Tensor:
-    """[prompts, objectives]: the loss of each objective's answer to each prompt."""
+    """The loss (nats a token) of each objective's answer to each prompt: [prompts, objectives]."""
     rows = [
-        LearnerRow(prompt, task.texts, own, answer)
-        for prompt, answers, own in zip(task.inner, task.targets, weights, strict=True)
+        LearnerRow(prompt, task.texts, weights_of_prompt, answer)
+        for prompt, answers, weights_of_prompt in zip(task.inner, task.targets, weights, strict=True)
         for answer in answers
     ]
     return learner.losses(params, rows).view(len(task.inner), -1)
@@ -104,8 +109,14 @@ def _weight_surrogate(
     """
     directions = torch.autograd.grad(outer, list(moved.values()), retain_graph=True)
     influence = torch.zeros_like(weights)
-    for place in torch.cartesian_prod(*(torch.arange(n) for n in losses.shape)).tolist():
-        own = torch.autograd.grad(losses[tuple(place)], list(params.values()), retain_graph=True)
-        influence[tuple(place)] = -lr / len(losses) * sum((g * v).sum() for g, v in zip(own, directions, strict=True))
+    for place in torch.cartesian_prod(*(torch.arange(size) for size in losses.shape)).tolist():
+        answer_gradients = torch.autograd.grad(losses[tuple(place)], list(params.values()), retain_graph=True)
+        influence[tuple(place)] = (
+            -lr
+            / len(losses)
+            * sum(
+                (gradient * direction).sum() for gradient, direction in zip(answer_gradients, directions, strict=True)
+            )
+        )
     surrogate = (weights * influence).sum()
     return surrogate - surrogate.detach()

@@ -118,7 +118,9 @@ def rank_probes(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[Probe
     probe_list = list(probes(which))
     for probe, row in zip(probe_list, weigh([probe.prompt for probe in probe_list], texts).tolist(), strict=True):
         first, second = (names.index(name) for name in material.kinds[probe.kind].matters)
-        truth = [2.0 if i == first else 1.0 if i == second else 0.0 for i in range(len(names))]
+        truth = [0.0] * len(names)
+        truth[first] = 2.0
+        truth[second] = 1.0
         order = sorted(range(len(row)), key=lambda i: -row[i])
         rows.append(ProbeRank(probe.group, reciprocal_rank(row, first), spearman(row, truth), first in order[:KEPT]))
     return rows
@@ -153,13 +155,13 @@ def ranks(values: Sequence[float]) -> list[float]:
     ]
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """The rank correlation; 0 where one of them is constant."""
-    a = ranks(one)
-    b = ranks(other)
-    middle = (len(a) + 1) / 2
-    up = sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
-    down = (sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b)) ** 0.5
+    first_ranks = ranks(first)
+    second_ranks = ranks(second)
+    middle = (len(first_ranks) + 1) / 2
+    up = sum((x - middle) * (y - middle) for x, y in zip(first_ranks, second_ranks, strict=True))
+    down = (sum((x - middle) ** 2 for x in first_ranks) * sum((y - middle) ** 2 for y in second_ranks)) ** 0.5
     return up / down if down else 0.0
 
 

@@ -135,13 +135,13 @@ async def choose_targets(
 def summarise(choices: Sequence[TargetChoice]) -> Iterator[str]:
     """Lines that say what the sampling changed, with intervals."""
     for name, values in (
-        ("as it is", [one.original for one in choices]),
-        ("the first draft", [one.first for one in choices]),
-        ("the best of all", [one.best for one in choices]),
-        ("best below first", [one.first - one.best for one in choices]),
+        ("as it is", [choice.original for choice in choices]),
+        ("the first draft", [choice.first for choice in choices]),
+        ("the best of all", [choice.best for choice in choices]),
+        ("best below first", [choice.first - choice.best for choice in choices]),
     ):
         yield f"{name}: {Mean.from_groups({str(i): [value] for i, value in enumerate(values)})}"
-    edited = sum(one.pair.target != one.pair.answer for one in choices)
+    edited = sum(choice.pair.target != choice.pair.answer for choice in choices)
     yield f"{edited} of {len(choices)} answers are changed by their target"
 
 

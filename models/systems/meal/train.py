@@ -58,7 +58,7 @@ def load_models(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
 
 
 def make_net(meal: Meal, encoder: Encoder, config: Any) -> TorchWeightNet:
-    """A new net with mean and deviation of its training texts."""
+    """A new net, which scales its inputs by mean and deviation of the training texts."""
     net = TorchWeightNet.from_config(config, meal.width)
     material = data.material()
     with torch.no_grad():
@@ -98,11 +98,11 @@ def resume(meal: Meal, net: TorchWeightNet, params: Params, optimizer: torch.opt
         return 0
     state = torch.load(path, weights_only=True)
     if state["settings"] != run_settings(meal):
-        changed = [n for n, value in run_settings(meal).items() if state["settings"].get(n) != value]
+        changed = [name for name, value in run_settings(meal).items() if state["settings"].get(name) != value]
         raise MealError(f"out: {path} is of a run with another {', '.join(changed)}; name another folder, or remove it")
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
-    params.update({n: p.requires_grad_() for n, p in state["params"].items()})
+    params.update({name: parameter.requires_grad_() for name, parameter in state["params"].items()})
     return int(state["step"])
 
 
@@ -117,10 +117,10 @@ def draw_curves(folder: Path) -> Path:
     rows = {row["step"]: row for row in map(json.loads, (folder / LOG).read_text().splitlines())}
     with output.plot(folder / "curves.svg", size=(7, 3.5)) as ((axis,),):
         for name in ("inner", "outer", "held_out", "held_out_uniform"):
-            mine = [row for row in rows.values() if name in row]
-            values = [row[name] for row in mine]
+            selected = [row for row in rows.values() if name in row]
+            values = [row[name] for row in selected]
             curve = values if name.startswith("held_out") else loss_curves.smooth_losses(values)
-            axis.plot([row["step"] for row in mine], curve, label=name.replace("_", " "))
+            axis.plot([row["step"] for row in selected], curve, label=name.replace("_", " "))
         axis.set_xlabel("step")
         axis.set_ylabel("loss (nats)")
         axis.legend()

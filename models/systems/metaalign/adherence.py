@@ -96,7 +96,7 @@ class StatedPreference:
 
 
 def state_preference(side: Side, rng: Random, kind: PreferenceKind, wording: str, answer: str) -> StatedPreference:
-    """Fill in a wording: a bound, or a word of the answer that could be said otherwise."""
+    """Fill in a wording: a bound ("at most {n} words"), or a long word of the answer ("do not say {word}")."""
     bound = rng.choice(BOUNDS.get(kind, (0,)))
     long_words = sorted(word for word in word_set(answer) if word.isalpha() and word.isascii() and len(word) > 5)
     word = rng.choice(long_words or ["delve"])
@@ -133,12 +133,12 @@ async def measure(
 ) -> list[AdherenceCase]:
     """Measure one preference for each answer; kinds and wordings take turns."""
     rng = Random(f"adherence:{seed}")
-    sayings = wordings_of(side)
-    kinds = list(sayings)
+    wordings = wordings_of(side)
+    kinds = list(wordings)
     cases = []
     for i, completion in enumerate(track(answers, description="preferences")):
         kind = kinds[i % len(kinds)]
-        wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
+        wording = wordings[kind][i // len(kinds) % len(wordings[kind])]
         preference = state_preference(side, rng, kind, wording, completion.answer)
         cases.append(
             await measure_case(
@@ -247,7 +247,19 @@ def format_tables(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str,
         "met before, edited",
     )
     cells = [
-        (r.name, r.n, r.read, r.before, r.after, r.gained, r.lost, f"{r.p:.2g}", r.damaged, r.needless) for r in rows
+        (
+            row.name,
+            row.n,
+            row.read,
+            row.before,
+            row.after,
+            row.gained,
+            row.lost,
+            f"{row.p:.2g}",
+            row.damaged,
+            row.needless,
+        )
+        for row in rows
     ]
     right, false = measure_reading(side)
     conflict_lines = "\n".join(f"- {name}: the higher word held in {rate}" for name, rate in conflicts.items())
