@@ -40,9 +40,11 @@ class _CheckCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of plugins."""
-        extensions = (e for plugin in registry.load_plugins(False).plugins for e in plugin.extensions)
+        extensions = (extension for plugin in registry.load_plugins(False).plugins for extension in plugin.extensions)
         fields = (field for extension in extensions for field in extension.request_fields)
-        options = (click.Option([f"--{f.name.replace('_', '-')}", f.name], help=f.about) for f in fields)
+        options = (
+            click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields
+        )
         return [*super().get_params(ctx), *options]
 
 

@@ -97,9 +97,14 @@ def report_fields(checked: CheckedConfig, policy: Policy, warnings: Sequence[str
             "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
             "denied": [{"name": name, "origin": origin} for name, origin in _denied_objectives(policy)],
             "objectives": [
-                {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"], "head": o.head or None}
-                | ({"met": how} if (how := checked.extensions.describe(o)) else {})
-                for o in policy.objectives
+                {
+                    "name": objective.name,
+                    "text": objective.text,
+                    "origin": origins[f"objective:{objective.name}"],
+                    "head": objective.head or None,
+                }
+                | ({"met": description} if (description := checked.extensions.describe(objective)) else {})
+                for objective in policy.objectives
             ],
             "taught": [status.as_json() for status in checked.statuses],
             "trust": checked.policies.trust.model_dump(),

@@ -127,13 +127,13 @@ class ChatWriter:
             raise
         except CorrectionError as error:
             own_request = request.model_copy(update={"write": self._aligner_write})
-            local = await scorer.align(own_request.with_deadline(until - time.monotonic()))
-            return replace(local, editor=_log_failure(request, error))
-        clean, again = await _drop_flagged_replacements(request, scorer, replaced, until)
-        text = structure.join(clean.pieces)
-        use += EditorUse(refused=_count_shortened(replaced, clean))
-        ms = scored.ms + use.ms + sum(judging.ms for judging in again)
-        return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *again])
+            by_aligner = await scorer.align(own_request.with_deadline(until - time.monotonic()))
+            return replace(by_aligner, editor=_log_failure(request, error))
+        kept, scorings = await _drop_flagged_replacements(request, scorer, replaced, until)
+        text = structure.join(kept.pieces)
+        use += EditorUse(refused=_count_shortened(replaced, kept))
+        ms = scored.ms + use.ms + sum(judging.ms for judging in scorings)
+        return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *scorings])
 
     async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
@@ -178,19 +178,21 @@ class ChatWriter:
             except QuotaSpent:
                 raise
             except CorrectionError as error:
-                local = await session.replace_by_scorer(span)
-                return replace(local, editor=_log_failure(request, error))
-            stretch = _within_span(replaced, span)
-            adds = not segments[span.first].text
+                by_aligner = await session.replace_by_scorer(span)
+                return replace(by_aligner, editor=_log_failure(request, error))
+            replaced_in_span = _within_span(replaced, span)
+            is_addition = not segments[span.first].text
             # An addition after the answer brings its own leading white space.
-            lead = _addition_gap(request.answer) if adds else segments[span.first - 1].gap if span.first else ""
-            clean, again = await _drop_flagged_replacements(request, scorer, stretch, until, span.before + lead)
-        text = structure.join(clean.pieces)
+            lead = _addition_gap(request.answer) if is_addition else segments[span.first - 1].gap if span.first else ""
+            kept, scorings = await _drop_flagged_replacements(
+                request, scorer, replaced_in_span, until, span.before + lead
+            )
+        text = structure.join(kept.pieces)
         # before a replacement the answer already has its white space; nothing is added for an empty addition
-        text = lead + text if text and adds else text
-        use += EditorUse(refused=_count_shortened(stretch, clean))
-        ms = use.ms + sum(judging.ms for judging in again)
-        return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
+        text = lead + text if text and is_addition else text
+        use += EditorUse(refused=_count_shortened(replaced_in_span, kept))
+        ms = use.ms + sum(judging.ms for judging in scorings)
+        return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *scorings])
 
     async def aclose(self) -> None:
         """Nothing to close: the group belongs to LiteLLM."""
@@ -256,7 +258,11 @@ def _list_banned_texts(
 ) -> list[str]:
     """Texts that a replacement must not repeat: flagged segments, and long unflagged ones."""
     pairs = zip(segments, scores, strict=True)
-    texts = [s.text.strip() for s, score in pairs if s.text and (score.flagged or len(s.text) >= splice.KEY_CHARS)]
+    texts = [
+        segment.text.strip()
+        for segment, score in pairs
+        if segment.text and (score.flagged or len(segment.text) >= splice.KEY_CHARS)
+    ]
     texts += [passage.text.strip() for passage in marked if passage.text]
     # disguised text must not come back in plain letters either
     return texts + [undisguise(text).text for text in texts]

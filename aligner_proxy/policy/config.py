@@ -111,17 +111,14 @@ def _parse_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
         raise explain_errors(error, source, model) from None
     # Twice, because the warnings need a file with its source to name their lines.
     file = parsed.with_source(source, declarations, ())
-    file = parsed.with_source(
-        source,
-        declarations,
-        (
-            *renames,
-            *_missing_plugin_warnings(file),
-            *_unpinned_warnings(file),
-            *_audit_warnings(file),
-            *_allow_less_warnings(file),
-        ),
+    warnings = (
+        *renames,
+        *_missing_plugin_warnings(file),
+        *_unpinned_warnings(file),
+        *_audit_warnings(file),
+        *_allow_less_warnings(file),
     )
+    file = parsed.with_source(source, declarations, warnings)
     _check_objectives(file)
     _check_aligners(file)
     _check_editors(file)

@@ -43,13 +43,16 @@ def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], alw
                 )
 
 
-def _hides(earlier: str | None, later: str | None, always: bool) -> bool:
-    """Whether `earlier` matches everything that `later` matches; `always`: every request has this property."""
+def _hides(earlier: str | None, later: str | None, is_always_present: bool) -> bool:
+    """Whether the pattern `earlier` matches all that `later` matches; None stands for "everything".
+
+    `is_always_present` says that every request has the property that both patterns are about, as it has a model.
+    """
     if earlier is None:
         return True
     if later is None:
         # `later` also matches requests without this property, which match no pattern.
-        return always and earlier.strip("*") == ""
+        return is_always_present and earlier.strip("*") == ""
     return earlier == later or covers(earlier, later)
 
 

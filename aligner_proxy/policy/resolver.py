@@ -314,13 +314,14 @@ class PolicyResolver:
         self, objectives: Sequence[Objective], tenant: Sequence[Layer], aligner: str
     ) -> tuple[Objective, ...]:
         """Add the taught heads to objectives; heads of a tenant's own objectives are looked up for that tenant."""
-        entry = tenant[0].values if tenant else None
-        own_objectives = entry.objectives if isinstance(entry, Tenant) else {}
-        owners = ((objective, entry if objective.name in own_objectives else None) for objective in objectives)
-        return tuple(
-            replace(objective, head=self._head_of(owner if isinstance(owner, Tenant) else None, objective, aligner))
-            for objective, owner in owners
-        )
+        values = tenant[0].values if tenant else None
+        entry = values if isinstance(values, Tenant) else None
+        own_names = entry.objectives if entry is not None else {}
+        result = []
+        for objective in objectives:
+            owner = entry if objective.name in own_names else None
+            result.append(replace(objective, head=self._head_of(owner, objective, aligner)))
+        return tuple(result)
 
     def _make_share(
         self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[Layer]

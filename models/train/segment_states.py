@@ -105,9 +105,7 @@ class StateReader:
         self.layers = tuple(layers)
         self._together = SharedBeginning(model, Taps(model.model, self.layers))
 
-    def fitting_replies(
-        self, replies: Sequence[LabelledReply], folder: Path, objectives: Sequence[str] = (OWN,)
-    ) -> SegmentStates:
+    def read(self, replies: Sequence[LabelledReply], folder: Path, objectives: Sequence[str] = (OWN,)) -> SegmentStates:
         """States of all replies that fit, from `folder` where they are there already.
 
         `objectives` are those of the prompt, `OWN` for the reply's own. Their beginning, which all prompts have in

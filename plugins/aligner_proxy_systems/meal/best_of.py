@@ -82,8 +82,8 @@ async def make_best_draft(text: str, policy: Policy, count: int, inner: Inner) -
             async with asyncio.timeout(max(0.0, inner.deadline - time.monotonic() - _WAY_BACK_S)):
                 best_draft = await _choose_cheapest(text, policy, drafts, inner, readings)
     everything = [*drafts, *readings]
-    correction = best_draft.correction.with_cost_of(one.correction for one in everything)
-    return replace(best_draft, correction=correction, cache_hit=all_cached(one.cache_hit for one in everything))
+    correction = best_draft.correction.with_cost_of(tried.correction for tried in everything)
+    return replace(best_draft, correction=correction, cache_hit=all_cached(tried.cache_hit for tried in everything))
 
 
 def cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
@@ -121,15 +121,17 @@ async def _choose_cheapest(
     text: str, policy: Policy, drafts: Sequence[Corrected], inner: Inner, readings: list[Corrected]
 ) -> Corrected:
     """Return the draft with the least cost, or the original if it costs least; appends the readings to `readings`."""
-    texts = [one for one in dict.fromkeys((*(draft.verdict.text for draft in drafts), text)) if one.strip()]
-    tasks = [asyncio.ensure_future(inner.correct(one, scoring_policy(policy))) for one in texts]
+    texts = [
+        candidate for candidate in dict.fromkeys((*(draft.verdict.text for draft in drafts), text)) if candidate.strip()
+    ]
+    tasks = [asyncio.ensure_future(inner.correct(candidate, scoring_policy(policy))) for candidate in texts]
     try:
         readings += await asyncio.gather(*tasks)
     finally:
         await _cancel(tasks)
     segments = dict(zip(texts, (reading.correction.segments for reading in readings), strict=True))
     weights = shares(policy)
-    cheapest = min(segments, key=lambda one: cost(segments[one], segments[text], weights))
+    cheapest = min(segments, key=lambda candidate: cost(segments[candidate], segments[text], weights))
     # If no draft has this text, the original costs least.
     draft = next((draft for draft in drafts if draft.verdict.text == cheapest), None)
     original = Correction(text, segments[text], aligner=drafts[0].correction.aligner)

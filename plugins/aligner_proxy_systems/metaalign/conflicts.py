@@ -130,7 +130,7 @@ def resolve_conflicts(
     # The source of these is never read; only kinds, numbers and words are compared.
     agreed = [preference for text in higher_texts for preference in parse(text, PreferenceSource.SYSTEM).preferences]
     by_kind: dict[PreferenceKind, Preference] = {}
-    words: list[tuple[PreferenceSource, str]] = []
+    wishes_in_words: list[tuple[PreferenceSource, str]] = []
     for source, parsed in tiers:
         for preference in parsed.preferences:
             kind = preference.kind
@@ -148,8 +148,8 @@ def resolve_conflicts(
             and not _ABOUT_RULES.search(parsed.words)
             and not _contradicts_higher(parsed.words, higher_texts)
         ):
-            words.append((source, parsed.words))
-    return ResolvedPreferences(tuple(by_kind.values()), tuple(words))
+            wishes_in_words.append((source, parsed.words))
+    return ResolvedPreferences(tuple(by_kind.values()), tuple(wishes_in_words))
 
 
 def _must_yield(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:

@@ -135,9 +135,12 @@ def _read_report(outcome: Outcome) -> list[Adherence]:
 def _combine_choices(outcomes: Sequence[Outcome]) -> list[Adherence]:
     """For each preference, whether every choice met it before and after."""
     by_name: dict[str, Adherence] = {}
-    for one in (reported for outcome in outcomes for reported in _read_report(outcome)):
-        earlier = by_name.get(one.name, one)
-        by_name[one.name] = Adherence(one.name, earlier.before and one.before, earlier.after and one.after)
+    for outcome in outcomes:
+        for checked in _read_report(outcome):
+            earlier = by_name.get(checked.name, checked)
+            by_name[checked.name] = Adherence(
+                checked.name, earlier.before and checked.before, earlier.after and checked.after
+            )
     return list(by_name.values())
 
 

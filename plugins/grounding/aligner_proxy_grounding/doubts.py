@@ -91,9 +91,11 @@ class DoubtDecider:
             return replace(decided, doubtful=[*decided.doubtful, *unwritten])
         by_editor = await self._ask_editor(self.editor, text, replace(decided, doubtful=unwritten))
         edits = decided.edits if by_editor.is_by_words else by_editor.edits
-        changed = [edit for edit in edits if edit not in decided.edits]
-        rest = [doubt for doubt in unwritten if not any(doubt.start <= edit.start < doubt.end for edit in changed)]
-        return replace(by_editor, edits=edits, doubtful=[*decided.doubtful, *rest], is_by_words=False)
+        new_edits = [edit for edit in edits if edit not in decided.edits]
+        unwritten_still = [
+            doubt for doubt in unwritten if not any(doubt.start <= edit.start < doubt.end for edit in new_edits)
+        ]
+        return replace(by_editor, edits=edits, doubtful=[*decided.doubtful, *unwritten_still], is_by_words=False)
 
     async def _ask_editor(self, editor: FactEditor, text: str, by_words: FactDecision) -> FactDecision:
         """Return the decision with what the editor writes in place of the sentences in doubt.

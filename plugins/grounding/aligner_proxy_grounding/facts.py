@@ -113,13 +113,13 @@ class Fact:
     def agrees(self, other: Fact) -> bool:
         """Whether both state the same value, whatever their notation and unit."""
         if self.kind is FactKind.DURATION and other.kind is FactKind.DURATION and self.unit != other.unit:
-            near = self.approximate and _is_near(seconds(self), seconds(other))
-            return near or _overlap(_span(self), _span(other))
+            is_close = self.approximate and _is_near(seconds(self), seconds(other))
+            return is_close or _overlap(_span(self), _span(other))
         if self.kind is FactKind.TIME and "12" in (self.unit, other.unit):
             # of at least one of them it is open whether it is morning or evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
         if self.kind is FactKind.DATE:
-            return any(_same_date(one, two) for one in _readings(self) for two in _readings(other))
+            return any(_same_date(date, other_date) for date in _readings(self) for other_date in _readings(other))
         if self.kind is FactKind.VERSION:
             return _same_version(str(self.value), str(other.value))
         if self.kind is FactKind.PHONE:

@@ -25,11 +25,11 @@ class LanguageWords:
 
 
 def _language(table: Mapping[str, Any]) -> LanguageWords:
-    """The words of one language from its table in `languages.yaml`."""
+    """The words of one language from its table in `languages.yaml`; each word of a number gets its value."""
     # the first numbers are in the order of their values; a number may have several words, or none
-    low = [(words, value) for value, words in enumerate(table["numbers"]) if words]
-    every = [*low, *((words, value) for value, words in table["tens"].items())]
-    numbers = {word: value for words, value in every for word in ([words] if isinstance(words, str) else words)}
+    small_numbers = [(words, value) for value, words in enumerate(table["numbers"]) if words]
+    all_numbers = [*small_numbers, *((words, value) for value, words in table["tens"].items())]
+    numbers = {word: value for words, value in all_numbers for word in ([words] if isinstance(words, str) else words)}
     return LanguageWords(numbers, table["units"], table["months"], table["days"], table["between"])
 
 

@@ -217,21 +217,21 @@ class Matcher:
         confirmed = self._confirming_match(fact, scored)
         candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
         # what is said if nothing contradicts the fact
-        otherwise = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
+        uncontradicted = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
         is_asked_about = doubtful_from is not None
         if candidate is None:
             related = self._related_statement(fact, subject) if is_asked_about and confirmed is None else None
-            return otherwise if related is None else Match(FactFinding.UNSETTLED, related)
+            return uncontradicted if related is None else Match(FactFinding.UNSETTLED, related)
         if doubtful_from is not None:
             # somebody else decides, so it may be asked about much less likely contradictions
             is_asked = confirmed is None or candidate.of_any >= doubtful_from
-            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else otherwise
+            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else uncontradicted
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.CONTRADICTED)
         # a confirmed fact is not reported
         if confirmed is None and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
-        return otherwise
+        return uncontradicted
 
     def find_candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
         """The statement most likely to replace a fact; None if there is none."""
@@ -255,35 +255,35 @@ class Matcher:
         """
         weighed = scored[:MAX_WEIGHED]
         chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
-        free = [
+        candidates = [
             (chance, score, statement)
             for chance, (score, statement) in zip(chances, weighed, strict=True)
             if statement not in around.repeated and not fact.agrees(statement.fact)
         ]
-        if not free:
+        if not candidates:
             return None
-        _, score, first = max(free, key=lambda one: one[0])
-        times_as_much = ratio(fact, first.fact)
+        _, score, likeliest = max(candidates, key=lambda candidate: candidate[0])
+        times_as_much = ratio(fact, likeliest.fact)
         if times_as_much > MAX_TIMES_LARGER:
             return None
         # statements that give the same value support each other
-        of_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
-        of_any = sum(chance for chance, _, _ in free)
-        best = scored[0][0]
+        chance_of_value = sum(chance for chance, _, statement in candidates if statement.fact.agrees(likeliest.fact))
+        of_any = sum(chance for chance, _, _ in candidates)
+        best_score = scored[0][0]
         # 0 if no statement has the answer's value
-        agreeing = next((score for score, statement in scored if fact.agrees(statement.fact)), 0.0)
+        agreeing_score = next((score for score, statement in scored if fact.agrees(statement.fact)), 0.0)
         counts = {
             "always": 1.0,
-            "log_odds": log_odds(of_first),
+            "log_odds": log_odds(chance_of_value),
             "any": of_any,
-            "near_best": score / best,
-            "agreeing_near_best": agreeing / best,
+            "near_best": score / best_score,
+            "agreeing_near_best": agreeing_score / best_score,
             "confirmed": float(is_confirmed),
             "facts": float(around.fact_count),
             "times": times_as_much,
-            "gap": _gap(scored, first.fact),
+            "gap": _gap(scored, likeliest.fact),
         }
-        return FactCandidate(first, of_any, counts)
+        return FactCandidate(likeliest, of_any, counts)
 
     def other_values(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> list[Statement]:
         """The likeliest other values that could replace the fact, one statement for each, at most `MAX_VALUES`.
@@ -293,12 +293,15 @@ class Matcher:
         """
         weighed = self.rank_statements(fact, subject)[:MAX_WEIGHED]
         chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
-        ranked = sorted(zip(chances, weighed, strict=True), key=lambda one: -one[0])
+        ranked = sorted(zip(chances, weighed, strict=True), key=lambda ranked_statement: -ranked_statement[0])
         of_similar_size = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
         related = self._related_statement(fact, subject)
         others: list[Statement] = []
         for statement in [*of_similar_size, *([related] if related else [])]:
-            if not any(statement.fact.agrees(one) for one in (fact, *(other.fact for other in others))):
+            if not any(
+                statement.fact.agrees(ranked_statement)
+                for ranked_statement in (fact, *(other.fact for other in others))
+            ):
                 others.append(statement)
         return others[:MAX_VALUES]
 

@@ -91,16 +91,16 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], curre
     The first two entries of `above` are the row's label and the column's heading. `currency` is the currency named for
     the whole page ("" for none); it applies to tables of prices.
     """
-    heads_text = " ".join(text for text, _ in above[:2])
-    if _BARE_HOURS.fullmatch(cell) and _DAYS_OR_HOURS.search(heads_text):
+    labels = " ".join(text for text, _ in above[:2])
+    if _BARE_HOURS.fullmatch(cell) and _DAYS_OR_HOURS.search(labels):
         return f"hours {cell}"
     if not _BARE.fullmatch(cell):
         return cell
     unit = _UNIT_OF_COLUMN.search(column)
     if unit:
         return f"{cell} {unit.group(1)}"
-    heads = [column] if _CURRENCY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
-    units = {match.group(1).lower() for text in heads for match in _CURRENCY_OF_COLUMN.finditer(text)}
+    headings = [column] if _CURRENCY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
+    units = {match.group(1).lower() for text in headings for match in _CURRENCY_OF_COLUMN.finditer(text)}
     if not units and currency and _COST in {word for text, _ in above for word in words(text)}:
         units = {currency}
     if units:

@@ -405,7 +405,7 @@ class Grounder:
         if statement is None or other_number is None or fact.side is not statement.fact.side:
             return []
         stated_facts = self.matcher.facts_of_sentence(statement)
-        stated_number = next(n for n, one in enumerate(stated_facts) if one is statement.fact)
+        stated_number = next(n for n, stated in enumerate(stated_facts) if stated is statement.fact)
         other_stated_number = _other_end(stated_facts, stated_number)
         if other_stated_number is None or matches[other_number].finding is FactFinding.CONTRADICTED:
             return []
@@ -509,9 +509,9 @@ class Grounder:
         if statement is None:
             return False
         fact = sentence.facts[number]
-        other = statement.fact
+        stated = statement.fact
         # the sentence states both values
-        if any(one.same_form(other) and one.agrees(other) for one in sentence.facts):
+        if any(sentence_fact.same_form(stated) and sentence_fact.agrees(stated) for sentence_fact in sentence.facts):
             return False
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
@@ -519,7 +519,7 @@ class Grounder:
         if fact.kind is FactKind.WEEKDAY and not self._is_claim_of_sentence(sentence, statement):
             return False
         # "until 5" does not mean the beginning of "9 to 6"
-        if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
+        if fact.side is not RangeEnd.NONE and stated.ranged and not fact.ranged and fact.side is not stated.side:
             return False
         return not self._is_derived(sentence, number)
 

@@ -67,8 +67,9 @@ class GroundingStage(Stage):
         decision = await self._ask_ahead(outgoing, answer)
         by_words = FactDecision(*self._grounder.check_segments(split(outgoing.text)))
         if decision is None or decision.is_by_words:
-            uses = decision or by_words
-            decision = replace(by_words, editor=uses.editor, judge=uses.judge)
+            # the words decide; what the question to editor or judge cost still counts
+            costs = decision or by_words
+            decision = replace(by_words, editor=costs.editor, judge=costs.judge)
         return _with_edits(outgoing, decision)
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
