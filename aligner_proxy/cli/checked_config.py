@@ -68,7 +68,9 @@ class CheckedConfig:
         LiteLLM's model names can have wildcards, too, so both are tried as the pattern.
         """
         models = self.models
-        return models is not None and not any(fnmatchcase(m, pattern) or fnmatchcase(pattern, m) for m in models)
+        return models is not None and not any(
+            fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models
+        )
 
     @property
     def resolver(self) -> PolicyResolver:

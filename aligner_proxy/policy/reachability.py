@@ -34,7 +34,10 @@ def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], alw
     """
     for j, later in enumerate(entries):
         for i, earlier in enumerate(entries[:j]):
-            if all(_hides(a, b, present) for a, b, present in zip(earlier, later, always, strict=True)):
+            if all(
+                _hides(earlier_pattern, later_pattern, is_always_present)
+                for earlier_pattern, later_pattern, is_always_present in zip(earlier, later, always, strict=True)
+            ):
                 hidden = file.source.place_of(key, j)
                 hiding = file.source.place_of(key, i)
                 raise ConfigError(

@@ -265,7 +265,7 @@ class PolicyResolver:
             [Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
             judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
         )
-        own = own_objectives(facts.own, configured, allowed=facts.is_operator or may_use_own_words(grants))
+        in_own_words = own_objectives(facts.own, configured, allowed=facts.is_operator or may_use_own_words(grants))
         quota, quota_origin = self._find_quota(facts, grants)
         plugin_grants, granted_origins = self._plugin_grants(grants)
         hand_off, hand_off_origin = self._find_hand_off(route)
@@ -280,7 +280,7 @@ class PolicyResolver:
             settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, objectives, tenant)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
-            objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + own,
+            objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + in_own_words,
             bypass=facts.bypass and may_bypass(grants),
             tenant=facts.namespace,
             traffic=Traffic(

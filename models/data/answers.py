@@ -216,7 +216,7 @@ def _read_run_ons(data_dir: Path) -> Iterator[RunOnAnswer]:
 
 def _shorten_turns(text: str, cut: int) -> str:
     """The text with at most the first three invented turns, so that it fits the length of training examples."""
-    turns = [m.start() for m in re.finditer(r"\n\n(?:Human|Assistant):", text) if m.start() > cut]
+    turns = [mark.start() for mark in re.finditer(r"\n\n(?:Human|Assistant):", text) if mark.start() > cut]
     end = turns[2] if len(turns) > 2 else len(text)
     return text[: min(end, cut + 1200)].rstrip()
 

@@ -98,10 +98,12 @@ def _draw_wish(rng: Random) -> Wish:
         kind = _draw_kind(rng)
         return Wish(vary_objective(rng, _word_objective(rng, kind)), (kind,))
     if draw < _TWO_KINDS:
-        one = _draw_kind(rng)
-        other = _draw_kind(rng)
-        if one is not other:
-            return Wish(join_objectives(rng, _word_objective(rng, one), _word_objective(rng, other)), (one, other))
+        kind = _draw_kind(rng)
+        other_kind = _draw_kind(rng)
+        if kind is not other_kind:
+            return Wish(
+                join_objectives(rng, _word_objective(rng, kind), _word_objective(rng, other_kind)), (kind, other_kind)
+            )
     if draw < _SHARED:
         broad = (
             built_in_objective(rng.choice(list(BUILT_IN)))
@@ -205,7 +207,10 @@ def _scatter_pieces(rng: Random, own: Sequence[Piece], added: list[Piece]) -> li
     for number in range(len(own) + 1):
         pieces += [piece for place, piece in zip(places, added, strict=True) if place == number]
         pieces += own[number : number + 1]
-    return [replace(p, gap=_choose_gap(rng, p, after)) for p, after in zip(pieces, [*pieces[1:], None], strict=True)]
+    return [
+        replace(piece, gap=_choose_gap(rng, piece, next_piece))
+        for piece, next_piece in zip(pieces, [*pieces[1:], None], strict=True)
+    ]
 
 
 def _choose_gap(rng: Random, piece: Piece, next_piece: Piece | None) -> str:

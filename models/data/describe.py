@@ -70,17 +70,17 @@ def compute_facts(pairs: Iterable[Pair]) -> list[PairFacts]:
 
 
 def _summarise_pairs(
-    name: str, mine: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0
+    name: str, facts: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0
 ) -> PairStatistics:
     """Count the pairs `mine`; `first` and `chance` say how often the objective stands first, and would by chance."""
-    changing = [entry for entry in mine if entry.sort != "identity"]
-    count = Counter(entry.sort for entry in mine)
+    changing = [entry for entry in facts if entry.sort != "identity"]
+    count = Counter(entry.sort for entry in facts)
     return PairStatistics(
         name=name,
-        count=len(mine),
+        count=len(facts),
         sorts={sort: count[sort] for sort in SORTS},
-        answer=median(len(entry.pair.answer) for entry in mine),
-        target=median(len(entry.pair.target) for entry in mine),
+        answer=median(len(entry.pair.answer) for entry in facts),
+        target=median(len(entry.pair.target) for entry in facts),
         longer=Rate.from_outcomes(len(entry.pair.target) > len(entry.pair.answer) for entry in changing),
         distance=median(entry.distance for entry in changing) if changing else 0.0,
         first=first,
@@ -95,10 +95,10 @@ def summarise_objectives(facts: Sequence[PairFacts]) -> list[PairStatistics]:
         for objective in fact.pair.objectives:
             grouped.setdefault(objective, []).append(fact)
     entries = []
-    for objective, mine in grouped.items():
-        first = Rate.from_outcomes(fact.pair.objectives[0] == objective for fact in mine)
-        chance = 100 * sum(1 / len(fact.pair.objectives) for fact in mine) / len(mine)
-        entries.append(_summarise_pairs(objective, mine, first, chance))
+    for objective, facts_of_objective in grouped.items():
+        first = Rate.from_outcomes(fact.pair.objectives[0] == objective for fact in facts_of_objective)
+        chance = 100 * sum(1 / len(fact.pair.objectives) for fact in facts_of_objective) / len(facts_of_objective)
+        entries.append(_summarise_pairs(objective, facts_of_objective, first, chance))
     return sorted(entries, key=lambda entry: -entry.count)
 
 
@@ -107,7 +107,10 @@ def summarise_sources(facts: Sequence[PairFacts]) -> list[PairStatistics]:
     grouped: dict[str, list[PairFacts]] = {}
     for fact in facts:
         grouped.setdefault(fact.pair.source.split(":")[0], []).append(fact)
-    return sorted((_summarise_pairs(name, mine) for name, mine in grouped.items()), key=lambda entry: -entry.count)
+    return sorted(
+        (_summarise_pairs(name, facts_of_source) for name, facts_of_source in grouped.items()),
+        key=lambda entry: -entry.count,
+    )
 
 
 def format_tables(facts: Sequence[PairFacts], top: int = 20) -> str:

@@ -18,7 +18,7 @@ from .answers import SCRIPT, PoolAnswer
 
 
 def _split_list(text: str) -> tuple[str, ...]:
-    return tuple(one.strip() for one in text.split(","))
+    return tuple(part.strip() for part in text.split(","))
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,7 @@ def _append_piece(before: list[Piece], text: str, kind: str, own_line: bool) -> 
 
 def _split_insertion(text: str, gap: str, kind: str) -> list[Piece]:
     """The pieces of an inserted text, one for each of its segments, with `gap` after the last one."""
-    parts = [Piece(s.text, s.gap, kind) for s in split(text)]
+    parts = [Piece(segment.text, segment.gap, kind) for segment in split(text)]
     return [*parts[:-1], replace(parts[-1], gap=gap)] if parts else []
 
 

@@ -330,20 +330,22 @@ def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str
     if rng.random() < SHORT_SHARE:
         pieces = take_opening(pieces or [], SHORT_CHARS)
     harmful = rng.random() < _HARM_SHARE
-    harm = [kinds.draw_kind(rng) for _ in range(1 if rng.random() < _SINGLE_SHARE else 2)] if harmful else []
-    other = [rng.choice(kinds.others)] if not harmful and rng.random() < _OTHER_SHARE else []
-    alike = [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (harm or other) else []
-    for kind in harm + other:
+    harm_kinds = [kinds.draw_kind(rng) for _ in range(1 if rng.random() < _SINGLE_SHARE else 2)] if harmful else []
+    other_kinds = [rng.choice(kinds.others)] if not harmful and rng.random() < _OTHER_SHARE else []
+    alike_kinds = (
+        [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (harm_kinds or other_kinds) else []
+    )
+    for kind in harm_kinds + other_kinds:
         pieces = pieces and insert_defect(
             rng, pieces, kind, partial(_make_defect, kind, rng, answer.query, held_out=False)
         )
-    for kind in alike:
+    for kind in alike_kinds:
         pieces = pieces and insert_alike(rng, pieces, kind, held_out=False)
     objectives = [built_in_objective("harmless")]
-    example = pieces and make_pair(pieces, {kind.name for kind in harm}, answer.query, objectives, answer.source)
+    example = pieces and make_pair(pieces, {kind.name for kind in harm_kinds}, answer.query, objectives, answer.source)
     if not example:
         return []
-    slug = (harm or other or alike)[0].name
+    slug = (harm_kinds or other_kinds or alike_kinds)[0].name
     texts = (answer.query, example.query, example.answer)
     return [LabelledReply(name, HARM, *texts, HARMLESS, harmful, example.labels, slug)]
 

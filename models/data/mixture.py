@@ -285,9 +285,11 @@ class Mixer:
         pieces: list[Piece] | None = self._cut_pieces(answer)
         present = [INVENTED_TURN]
         if self._rng.random() < 0.3:
-            other = self._rng.choice(INSERTABLE)
-            pieces = pieces and insert_defect(self._rng, pieces, other, self._choose_writer(other, answer, None))
-            present.append(other)
+            other_kind = self._rng.choice(INSERTABLE)
+            pieces = pieces and insert_defect(
+                self._rng, pieces, other_kind, self._choose_writer(other_kind, answer, None)
+            )
+            present.append(other_kind)
         replies = tuple(self._rng.choice(self._pool.answers).text[:500] for _ in range(4))
         questions = (
             tuple(self._rng.choice(self.earlier_answers).query for _ in range(3)) if self.earlier_answers else ()

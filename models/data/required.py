@@ -52,7 +52,7 @@ def make_present_ending(rng: Random, make: Callable[[], Pair | None], held_out: 
 
 def _goes_with(pair: Pair, wish: Ending) -> bool:
     """Whether the pair can have one objective more, and none of its objectives is against this ending."""
-    single = {one for theme in pair.themes for one in theme.split(AND)}
+    single = {wish_theme for theme in pair.themes for wish_theme in theme.split(AND)}
     against = single & (AGAINST_CLOSINGS | themes_in(wish.text))
     return has_room(pair) and not against
 
@@ -96,7 +96,7 @@ def _append_text(answer: str, text: str) -> str | None:
     block = "\n" in answer or answer.rstrip()[-1:] not in ".!?\"')"
     whole = answer.rstrip() + ("\n\n" if block else " ") + text
     after = split(whole)[: len(before)]
-    return whole if [s.text for s in after] == [s.text for s in before] else None
+    return whole if [segment.text for segment in after] == [segment.text for segment in before] else None
 
 
 def make_present_wish(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:

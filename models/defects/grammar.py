@@ -49,7 +49,7 @@ class Grammar:
 
     def count_derivations(self) -> int:
         """How many different sentences there are, with one topic."""
-        return sum(_count_derivations(t, self.slots) for t in self.templates)
+        return sum(_count_derivations(template, self.slots) for template in self.templates)
 
 
 def expand(rng: Random, template: str, slots: Mapping[str, Sequence[str]]) -> str:

@@ -79,8 +79,8 @@ class DefectKind:
         if template == "{shout}":
             return sentence.upper()
         stem = sentence.rstrip(".!")
-        own = {"stem": [stem], "sentence": [sentence], "lower": [uncapitalise(sentence)]}
-        return expand(rng, template, {**self.inside.slots, **own})
+        slots_of_sentence = {"stem": [stem], "sentence": [sentence], "lower": [uncapitalise(sentence)]}
+        return expand(rng, template, {**self.inside.slots, **slots_of_sentence})
 
     def is_removed_by(self, objective: ObjectiveWording) -> bool:
         """Whether this objective asks for the removal of defects of this kind."""

@@ -86,7 +86,7 @@ def find_threshold(cases: Sequence[SetCase], harm: float) -> float:
 
 def is_beyond_doubt(case: SetCase) -> bool:
     """Whether a good answer surely meets its objectives, because readers agree about all of them."""
-    return not any(one in OFF_TOPIC_THEMES for theme in case.pair.themes for one in theme.split(AND))
+    return not any(wish in OFF_TOPIC_THEMES for theme in case.pair.themes for wish in theme.split(AND))
 
 
 def _scores_to_spare(case: SetCase) -> list[float]:
@@ -139,7 +139,9 @@ def share_flagged_exactly(cases: Sequence[SetCase], point: float) -> float:
 
 def _select_labelled_sets(results: dict[str, list[SetCase]]) -> dict[str, list[SetCase]]:
     """The answers of which every segment has a known label, by set; sets without any are left out."""
-    labelled_sets = {name: [c for c in cases if UNKNOWN not in c.pair.labels] for name, cases in results.items()}
+    labelled_sets = {
+        name: [case for case in cases if UNKNOWN not in case.pair.labels] for name, cases in results.items()
+    }
     return {name: cases for name, cases in labelled_sets.items() if cases}
 
 

@@ -120,7 +120,7 @@ def read_tenants(path: Path = TENANTS) -> list[LoopTenant]:
     """The tenants of a file; raises `ConfigError`."""
     try:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))["tenants"]
-        tenants = [LoopTenant(r["name"], r["objective"], tuple(r["against"]), tuple(r["fine"])) for r in rows]
+        tenants = [LoopTenant(row["name"], row["objective"], tuple(row["against"]), tuple(row["fine"])) for row in rows]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{path.name}: no list `tenants` of name, objective, against, fine ({error})") from None
     for tenant in tenants:
@@ -176,9 +176,11 @@ class VerdictLoop:
     @property
     def policy(self) -> Policy:
         """The tenant's policy: the built-in objective `harmless`, and its own with what was taught."""
-        own = Objective(_OWN, self._tenant.objective, head=self._examples.head)
+        own_objective = Objective(_OWN, self._tenant.objective, head=self._examples.head)
         harmless = config.builtin_objectives()["harmless"]
-        return Policy(self._tenant.name, (harmless, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
+        return Policy(
+            self._tenant.name, (harmless, own_objective), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name
+        )
 
     async def _serve(self, store: AuditStore, number: int) -> None:
         """Send one round of traffic, whose answers go into the audit store."""
@@ -327,7 +329,7 @@ _HEAD = (
 )  # fmt: skip
 
 
-def report(aligner: str, measured: Sequence[TenantFigures]) -> str:
+def format_report(aligner: str, measured: Sequence[TenantFigures]) -> str:
     """The table in Markdown."""
     all_figures = (*measured, *pool_tenants(measured))
     rows = [
@@ -389,7 +391,7 @@ async def run(arguments: argparse.Namespace) -> str:
         aligner = (await engine.info()).content_hash
         for tenant in tenants:
             measured += await VerdictLoop(engine, tenant, arguments.out / tenant.name, arguments.seed).measure()
-            text = report(aligner, measured)
+            text = format_report(aligner, measured)
             document: dict[str, Any] = {"aligner": aligner, "seed": arguments.seed, "measured": measured}
             output.write(arguments.out, "closed_loop", text, document | {"together": pool_tenants(measured)})
             print(json.dumps({"tenant": tenant.name, "measured": len(measured)}), flush=True)

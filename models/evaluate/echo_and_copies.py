@@ -202,9 +202,12 @@ async def compare(arguments: argparse.Namespace) -> list[ReadingComparison]:
 def comparison_table(results: list[ReadingComparison]) -> str:
     """A table in Markdown with one row."""
     head = ("as they were, one reading", "with the second", "have a second", "tokens read")
-    ratio = sum(r.tokens for r in results) / max(1, sum(r.tokens_once for r in results))
-    rates = (Rate.from_outcomes(r.same_once for r in results), Rate.from_outcomes(r.same for r in results))
-    return output.table(head, [(*rates, Rate.from_outcomes(r.read_again for r in results), f"{ratio:.2f}")])
+    ratio = sum(result.tokens for result in results) / max(1, sum(result.tokens_once for result in results))
+    rates = (
+        Rate.from_outcomes(result.same_once for result in results),
+        Rate.from_outcomes(result.same for result in results),
+    )
+    return output.table(head, [(*rates, Rate.from_outcomes(result.read_again for result in results), f"{ratio:.2f}")])
 
 
 def main() -> None:

@@ -56,7 +56,9 @@ class ObjectiveStep:
     @property
     def repaired_overall(self) -> Rate:
         """The rate of repaired answers over all objectives so far."""
-        return Rate.from_counts(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
+        return Rate.from_counts(
+            sum(rate.hits for rate in self.repaired.values()), sum(rate.n for rate in self.repaired.values())
+        )
 
 
 def list_joining_objectives(seed: int) -> list[ObjectiveWording]:
@@ -148,14 +150,14 @@ async def measure_steps(
     """The figures step by step; each step adds one objective."""
     unseen_names = {kind.name for kind in UNSEEN_KINDS}
     results = []
-    for i, new in enumerate(objectives):
+    for i, added in enumerate(objectives):
         so_far = objectives[: i + 1]
         repaired = {}
-        for old in so_far:
-            cases = await correct_pairs(pipeline, defects[old.theme], so_far, **dial)
-            repaired[old.theme] = Rate.from_outcomes(case.gone and case.kept for case in cases)
+        for earlier in so_far:
+            cases = await correct_pairs(pipeline, defects[earlier.theme], so_far, **dial)
+            repaired[earlier.theme] = Rate.from_outcomes(case.gone and case.kept for case in cases)
         identical = Rate.from_outcomes(case.same for case in await correct_pairs(pipeline, good, so_far, **dial))
-        results.append(ObjectiveStep(new.theme, new.text, new.theme in unseen_names, repaired, identical))
+        results.append(ObjectiveStep(added.theme, added.text, added.theme in unseen_names, repaired, identical))
     return results
 
 
@@ -208,7 +210,9 @@ def plot(results: Sequence[ObjectiveStep], path: Path) -> None:
 
 def _line(axis: object, places: Sequence[float], rates: Sequence[Rate], **style: str) -> None:
     spread = list(zip(*(rate.whiskers for rate in rates), strict=True))
-    axis.errorbar(places, [r.percent for r in rates], yerr=spread, marker="o", markersize=3, elinewidth=0.4, **style)  # type: ignore[attr-defined]
+    axis.errorbar(
+        places, [rate.percent for rate in rates], yerr=spread, marker="o", markersize=3, elinewidth=0.4, **style
+    )  # type: ignore[attr-defined]
 
 
 async def run(arguments: argparse.Namespace) -> list[ObjectiveStep]:
@@ -234,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     results = asyncio.run(run(arguments))
     tables = format_tables(results)
     output.write(
-        arguments.out, "by_objectives", tables, [asdict(s) | {"together": s.repaired_overall} for s in results]
+        arguments.out, "by_objectives", tables, [asdict(step) | {"together": step.repaired_overall} for step in results]
     )
     plot(results, arguments.out / "by_objectives.svg")
     print(tables)

@@ -210,19 +210,27 @@ class GateTrial:
 def cut_pieces(pair: Pair) -> list[AnswerPiece] | None:
     """The answer in pieces; None if the target is not the answer without its flagged segments."""
     segments = split(pair.answer)
-    pieces = [AnswerPiece(s.text, s.gap, label == CHANGES) for s, label in zip(segments, pair.labels, strict=True)]
+    pieces = [
+        AnswerPiece(segment.text, segment.gap, label == CHANGES)
+        for segment, label in zip(segments, pair.labels, strict=True)
+    ]
     return pieces if set(pair.labels) <= {CHANGES, STAYS} and _join_pieces(pieces, ()) == pair.target else None
 
 
 def _join_pieces(pieces: Sequence[AnswerPiece], harmed_places: Sequence[int]) -> str:
     """The answer without the pieces that go, and with the bad edits at these places."""
-    texts = [(p.bad or "") if i in harmed_places else "" if p.going else p.text for i, p in enumerate(pieces)]
+    texts = [
+        (piece.bad or "") if i in harmed_places else "" if piece.going else piece.text for i, piece in enumerate(pieces)
+    ]
     return join([(text, piece.gap) for text, piece in zip(texts, pieces, strict=True)])
 
 
 def make_correction(original: str, edited: str, flagged: Sequence[bool], *, headless: bool) -> Correction:
     """The correction as an engine sends it."""
-    scores = [SegmentScore(s.text, None if headless else 0.0, f) for s, f in zip(split(original), flagged, strict=True)]
+    scores = [
+        SegmentScore(segment.text, None if headless else 0.0, is_flagged)
+        for segment, is_flagged in zip(split(original), flagged, strict=True)
+    ]
     return Correction(edited, tuple(scores))
 
 
@@ -249,7 +257,7 @@ def try_harm(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> GateTrial 
     if pieces is None or (beside and not any(piece.going for piece in pieces)):
         return None
     if not beside:
-        pieces = [AnswerPiece(s.text, s.gap) for s in split(pair.target)]
+        pieces = [AnswerPiece(segment.text, segment.gap) for segment in split(pair.target)]
     placed = _place_harm(rng, harm, pieces)
     if placed is None:
         return None
@@ -446,7 +454,8 @@ def main(argv: list[str] | None = None) -> None:
     heads = {"right": "right corrections of", "harms": "bad edit", "rules": "rule"}
     text = "\n\n".join(format_table(heads[name], rates) for name, rates in parts.items())
     figures = {
-        part: {n: {c: asdict(r) for c, r in row.items()} for n, row in rows.items()} for part, rows in parts.items()
+        part: {n: {cell: asdict(rate) for cell, rate in row.items()} for n, row in rows.items()}
+        for part, rows in parts.items()
     }
     output.write(arguments.out, "gate", text, figures)
     print(text)

@@ -256,9 +256,9 @@ def _plant_in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator
         if stop - at <= MIN_ITEMS:
             continue
         columns = len(lines[at - 1].strip().strip("|").split("|"))
-        own = "| " + " | ".join([defect, *["-"] * (columns - 1)]) + " |"
+        new_row = "| " + " | ".join([defect, *["-"] * (columns - 1)]) + " |"
         row = rng.randint(at + 1, stop)
-        yield ListPlace("table", "a row"), [*lines[:row], own, *lines[row:]]
+        yield ListPlace("table", "a row"), [*lines[:row], new_row, *lines[row:]]
         row = rng.randint(at + 1, stop - 1)
         cells = lines[row].split("|")
         # not in the first column, which names the row, unless it is the only one

@@ -64,7 +64,7 @@ class FlaggedReply:
 
 def draw_harmful_replies(data: Path, seed: int) -> Iterator[LabelledReply]:
     """Harmful replies of all natural sets: the first of each set, then the second of each, and so on."""
-    sets = [[r for r in read_natural_replies(data, name, MAX_TRIED, seed) if r.harmful] for name in NATURAL]
+    sets = [[reply for reply in read_natural_replies(data, name, MAX_TRIED, seed) if reply.harmful] for name in NATURAL]
     for number in range(max(map(len, sets))):
         yield from (replies[number] for replies in sets if number < len(replies))
 
@@ -173,7 +173,7 @@ def main() -> None:
         lines = texts.with_suffix(".left").read_text(encoding="utf-8").split()
         left_numbers = {int(line) for line in lines}
         flagged_replies = [
-            FlaggedReply(**(asdict(one) | {"left": one.number in left_numbers})) for one in flagged_replies
+            FlaggedReply(**(asdict(reply) | {"left": reply.number in left_numbers})) for reply in flagged_replies
         ]
     text = format_table(flagged_replies, tried_count)
     output.write(arguments.out, f"left-{name_draw(arguments)}", text, {"tried": tried_count, "found": flagged_replies})

@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     draw = Draw(arguments.each, arguments.seed, arguments.examples, arguments.good)
-    answers = [one for author in arguments.authors for one in read_answers(author, draw.each, draw.seed)]
+    answers = [answer for author in arguments.authors for answer in read_answers(author, draw.each, draw.seed)]
     results = asyncio.run(judge_answers(arguments.aligner, answers, draw, arguments.out / "lessons"))
     text = format_table(results)
     output.write(arguments.out, "own_voice", text, results)

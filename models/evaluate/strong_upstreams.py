@@ -117,7 +117,7 @@ def main() -> None:
         text += f"\n\n{describe_rule(measures.accuracy(measures.read_cases(arguments.cases)))}"
     output.write(arguments.out, "benign", text, results)
     plot(results, arguments.out / "benign.svg")
-    reasons = Counter(r.reason for r in results if r.reason)
+    reasons = Counter(result.reason for result in results if result.reason)
     print(text, f"\nreasons: {dict(reasons)}")
 
 

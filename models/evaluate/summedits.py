@@ -66,13 +66,13 @@ def differs_in_one_fact(case: GroundedCase) -> bool:
     `Founded in 1997.` and `Founded in 1979.` do.
     """
     grounder = open_grounder(case)
-    own = grounder.facts_of(case.answer)
-    right = grounder.facts_of(case.right)
-    if len(own) != len(right):
+    own_facts = grounder.facts_of(case.answer)
+    right_facts = grounder.facts_of(case.right)
+    if len(own_facts) != len(right_facts):
         return False
     pairs = [
         (own_fact, right_fact)
-        for own_fact, right_fact in zip(own, right, strict=True)
+        for own_fact, right_fact in zip(own_facts, right_facts, strict=True)
         if own_fact.text != right_fact.text
     ]
     if len(pairs) != 1 or not pairs[0][0].same_form(pairs[0][1]):

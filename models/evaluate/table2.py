@@ -181,7 +181,9 @@ def _table_of_damage(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
         ("known cases", trial, f"harm: {expected}", accuracy.harm[trial].n, "-", accuracy.harm[trial])
         for trial, expected in (("the right edit", "no"), ("a sound sentence lost", "yes"))
     ]
-    cells += [(r.source, r.upstream, r.name, r.benign_edited.n, r.benign_edited, r.benign_harmed) for r in rows]
+    cells += [
+        (row.source, row.upstream, row.name, row.benign_edited.n, row.benign_edited, row.benign_harmed) for row in rows
+    ]
     note = "Answers in which no measure sees anything. Harmed: a number, address, name, code or a tenth of it is lost."
     return f"{output.table(head, cells)}\n\n{note}"
 
@@ -253,8 +255,8 @@ def _table_by_judge(rows: Sequence[UpstreamRow], agreed: Sequence[Agreement]) ->
 def _describe_replies(rows: Sequence[UpstreamRow]) -> str:
     """A sentence with the number of each verdict."""
     count = Counter[str]()
-    for r in rows:
-        count.update(r.replies)
+    for row in rows:
+        count.update(row.replies)
     edited = ", ".join(f"{name} {count[name]}" for name in VERDICTS)
     return (
         f"On edited answers: {edited}. Split (the judge went by the place) and unreadable count as ties, as do copies."
@@ -275,7 +277,7 @@ def plot(rows: Sequence[UpstreamRow], path: Path) -> None:
 def list_objective_sets(source: str, *, together: bool) -> list[tuple[Objective, ...]]:
     """The objectives of a source, each alone; with `together` also all of them as one policy."""
     all_objectives = find_objectives(SOURCES[source].objectives)
-    return [*((one,) for one in all_objectives), *([all_objectives] if together and len(all_objectives) > 1 else [])]
+    return [*((name,) for name in all_objectives), *([all_objectives] if together and len(all_objectives) > 1 else [])]
 
 
 async def judge_deliveries(judge: PairJudge, delivered: Sequence[DeliveredCompletion]) -> dict[str, list[Verdict]]:

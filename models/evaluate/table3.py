@@ -154,11 +154,13 @@ def _has_open_faults(cases: Sequence[SetCase]) -> bool:
 def rate_upstreams(strong: Sequence[DeliveredCompletion], weak: Sequence[DeliveredCompletion]) -> dict[str, Rate]:
     """Strong upstreams: how often the answer is untouched. Weak ones: how often the edit wins."""
     results = [
-        compare(d.completion.query, d.completion.answer, d.text, d.objective_names).result for d in weak if d.is_judged
+        compare(delivery.completion.query, delivery.completion.answer, delivery.text, delivery.objective_names).result
+        for delivery in weak
+        if delivery.is_judged
     ]
     wins = results.count("win")
     return {
-        STRONG_SAME: Rate.from_outcomes(d.identical for d in strong if d.is_judged),
+        STRONG_SAME: Rate.from_outcomes(delivery.identical for delivery in strong if delivery.is_judged),
         WEAK_WINS: Rate.from_counts(wins, wins + results.count("lose")),
     }
 

@@ -111,7 +111,7 @@ def _make_case(pair: Pair, correction: Correction, verify: Verify, *, gated: boo
     """The case of one correction; with `gated`, its text is what the gate lets through."""
     policy = replace(make_gate_policy(pair), verify=verify)
     text = judge(pair.answer, correction, policy).text if gated else correction.text
-    return SetCase(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
+    return SetCase(pair, text, tuple(segment.score for segment in correction.segments if segment.score is not None))
 
 
 def compute_rates(cases: list[SetCase]) -> dict[str, Rate]:
@@ -293,7 +293,14 @@ def main() -> None:
     (arguments.out / "failures.json").write_text(json.dumps(list_failures(results, 20), indent=1, ensure_ascii=False))
     plot(results, arguments.out / "scores.svg")
     print(text)
-    print(json.dumps({name: {k: asdict(r) for k, r in set_rates.items()} for name, set_rates in figures.items()}))
+    print(
+        json.dumps(
+            {
+                name: {name_of_rate: asdict(rate) for name_of_rate, rate in set_rates.items()}
+                for name, set_rates in figures.items()
+            }
+        )
+    )
 
 
 def _rate_order_if_paired(cases: list[SetCase]) -> dict[str, Rate]:

@@ -324,9 +324,9 @@ def main() -> None:
     text = format_table(results, texts)
     output.write(arguments.out, "disguises", text, [*results, *texts])
     print(text)
-    for one in texts:
-        if one.flagged > one.flagged_raw:
-            print(json.dumps(one.text, ensure_ascii=False))
+    for text_result in texts:
+        if text_result.flagged > text_result.flagged_raw:
+            print(json.dumps(text_result.text, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[F
 def _list_outdated(
     case: GroundedCase, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject
 ) -> Iterator[FactExample]:
-    """The example of an outdated fact, which means the statements with the right value. `facts`: (outdated, right)."""
+    """The example of an outdated fact, which means the statements with the right value; `facts`: (outdated, right)."""
     fact, right = facts
     scored = grounder.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     agreeing = [
@@ -174,8 +174,8 @@ def _change_value(fact: Fact, chance: random.Random) -> Fact:
         return replace(fact, value=fact.value * Decimal(chance.choice(_FACTORS)))
     if fact.kind is FactKind.PHONE:
         digits = str(fact.value)
-        other = f"{digits[:-2]}{(int(digits[-2:]) + chance.choice((9, 18, 53))) % 100:02}"
-        return replace(fact, value=other)
+        other_number = f"{digits[:-2]}{(int(digits[-2:]) + chance.choice((9, 18, 53))) % 100:02}"
+        return replace(fact, value=other_number)
     if fact.kind is FactKind.MAIL:
         return replace(fact, value=f"other@{str(fact.value).partition('@')[2]}")
     return fact
@@ -297,9 +297,9 @@ def _print_choices(results: Sequence[ChosenValue]) -> None:
     for threshold in _THRESHOLDS:
         parts = []
         for sort in _WEIGHTS:
-            whole = sum(one.example.sort == sort for one in results)
-            sure = [one for one in results if one.example.sort == sort and one.chance >= threshold]
-            right = sum(one.is_meant for one in sure)
+            whole = sum(choice.example.sort == sort for choice in results)
+            sure = [choice for choice in results if choice.example.sort == sort and choice.chance >= threshold]
+            right = sum(choice.is_meant for choice in sure)
             parts.append(f"{sort} {right} right, {len(sure) - right} wrong of {whole}")
         print(f"{threshold}: {'; '.join(parts)}")
 
@@ -308,8 +308,10 @@ def _format_file(weights: EvidenceWeights) -> str:
     """The weights as `evidence.yaml`."""
     return yaml.safe_dump(
         {
-            "statement": {name: round(w, 2) for name, w in zip(FOR_STATEMENT, weights.statement.tolist(), strict=True)},
-            "none": {name: round(w, 2) for name, w in zip(FOR_NONE, weights.none.tolist(), strict=True)},
+            "statement": {
+                name: round(weight, 2) for name, weight in zip(FOR_STATEMENT, weights.statement.tolist(), strict=True)
+            },
+            "none": {name: round(weight, 2) for name, weight in zip(FOR_NONE, weights.none.tolist(), strict=True)},
         },
         sort_keys=False,
     )

@@ -244,7 +244,9 @@ class UnadjustedScore:
     """Scores under `harmless` (nats) by the head that an aligner ships for it, without an adjustment."""
 
     def __init__(self, folder: Path) -> None:
-        (self.head,) = [one for one in unpack((folder / TAUGHT).read_bytes()) if one.objective == HARMLESS]
+        (self.head,) = [
+            taught_head for taught_head in unpack((folder / TAUGHT).read_bytes()) if taught_head.objective == HARMLESS
+        ]
         self.head = self.head.without_adjustment()
         self._general = DetectorHead.load(folder / HEAD)
         self._loaded = LoadedHead.from_head(self.head, torch.device("cpu"))
@@ -323,8 +325,8 @@ class AdjustmentNet(RowNet):
         """The head with this adjustment at an operating point."""
         bias, numbers = self.pack_numbers()
         adjustment = Adjustment(self.bound, bias, point.threshold, self.inner.out_features)
-        own = len(head.without_evidence().weight)
-        weight = head.weight[:own] + numbers + head.weight[own:]
+        width = len(head.without_evidence().weight)
+        weight = head.weight[:width] + numbers + head.weight[width:]
         return replace(head, bias=head.bias + point.shift, weight=weight, adjustment=adjustment)
 
 

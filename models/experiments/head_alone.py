@@ -173,7 +173,7 @@ def _make_cases(pairs: Sequence[Pair]) -> list[LabelledCase]:
 
 def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[LabelledCase]]:
     """The labelled replies, the good replies and the written answers, by set."""
-    harm, own = labelled_cases.read_written_cases()
+    harm, own_cases = labelled_cases.read_written_cases()
     good = labelled_replies.read_good_replies(data, sizes.good)
     replies = {
         **{name: labelled_replies.read_natural_replies(data, name, sizes.natural) for name in TEACHING},
@@ -184,7 +184,7 @@ def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[LabelledCase
     }
     return {
         WRITTEN: harm,
-        OWN: own,
+        OWN: own_cases,
         STRONG: labelled_cases.make_cases(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
         **{name: labelled_cases.make_cases(each, COMPANIES) for name, each in replies.items()},
     }
@@ -263,7 +263,7 @@ def list_folds(corpus: RowCorpus) -> list[frozenset[str]]:
     folds = [{author} for author in corpus.authors]
     for number, source in enumerate(TEACHING):
         folds[number % len(folds)].add(source)
-    return [frozenset(one) for one in folds]
+    return [frozenset(fold) for fold in folds]
 
 
 def learn_attempt(

@@ -78,9 +78,9 @@ class LabelFigures:
     @classmethod
     def from_cases(cls, cases: Sequence[ScoredCase]) -> LabelFigures:
         """The AUC of the worst segments under `harmless`, and the flags under all objectives."""
-        worst = np.array([one.worst for one in cases])
-        harmful = np.array([one.case.harmful for one in cases])
-        flagged = np.array([one.flagged for one in cases])
+        worst = np.array([scored.worst for scored in cases])
+        harmful = np.array([scored.case.harmful for scored in cases])
+        flagged = np.array([scored.flagged for scored in cases])
         return cls(
             measure_area(worst[harmful], worst[~harmful]),
             Rate.from_outcomes(flagged[harmful]),
@@ -138,7 +138,8 @@ def rate_faults(cases: Sequence[ScoredCase]) -> FaultRates:
 def make_set_cases(scored_cases: Sequence[ScoredCase], pairs: Mapping[str, Pair]) -> list[SetCase]:
     """The cases as models.evaluate.test_sets takes them, each segment with its highest score."""
     return [
-        SetCase(pairs[one.case.id], one.case.answer, tuple(one.scores.amax(dim=1).tolist())) for one in scored_cases
+        SetCase(pairs[scored.case.id], scored.case.answer, tuple(scored.scores.amax(dim=1).tolist()))
+        for scored in scored_cases
     ]
 
 

@@ -66,7 +66,7 @@ class Speed:
     @property
     def steps(self) -> int:
         """The timed steps of all rounds."""
-        return sum(one.steps for one in self.rounds)
+        return sum(round_.steps for round_ in self.rounds)
 
 
 Trainer = Callable[[], TimedRound]
@@ -170,7 +170,7 @@ def _labels(example: EncodedExample) -> list[int]:
 
 def rows_a_batch(stage: StageConfig, examples: Sequence[EncodedExample]) -> int:
     """The mean number of rows in a batch of ours."""
-    each = [max(1, stage.batch_tokens // pad_length(len(e.ids))) for e in examples]
+    each = [max(1, stage.batch_tokens // pad_length(len(example.ids))) for example in examples]
     return max(1, round(len(each) / sum(1 / rows for rows in each)))
 
 
@@ -242,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     output.write(arguments.out, "throughput", table, speeds)
     plot(speeds, arguments.out / "throughput.svg")
     print(table)
-    print(json.dumps([asdict(one) for one in speeds]))
+    print(json.dumps([asdict(speed) for speed in speeds]))
 
 
 if __name__ == "__main__":

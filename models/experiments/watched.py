@@ -76,12 +76,12 @@ class WatchedSets:
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """(segments, objectives) of every case in turn."""
-        return [(len(split(one.answer)), len(one.objectives)) for each in self.cases.values() for one in each]
+        return [(len(split(case.answer)), len(case.objectives)) for cases in self.cases.values() for case in cases]
 
     def score_snapshot(self, flat: object, point: float = 0.0) -> dict[str, list[ScoredCase]]:
         """The scores of a snapshot, less `point`, by set. `flat` has those of all cases in one row."""
         parts = iter(split_scores(flat, self.shapes))
-        return {name: [ScoredCase(one, next(parts) - point) for one in each] for name, each in self.cases.items()}
+        return {name: [ScoredCase(case, next(parts) - point) for case in cases] for name, cases in self.cases.items()}
 
 
 def list_watched(data: Path, sets: Path) -> WatchedSets:

@@ -42,7 +42,7 @@ def list_settings(stage: StageConfig) -> dict[str, Any]:
 
 def write_checkpoint(stage: StageConfig, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Write the checkpoint of a run by one process; raises `StageError` if the disk is full."""
-    trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
+    trained = {name: parameter for name, parameter in network.model.named_parameters() if parameter.requires_grad}
     state = {"step": step, "model": trained, "head": network.head.state_dict(), "optimizer": optimizer.state_dict()}
     _write_whole(stage.out, step, lambda partial: torch.save(state | {"settings": list_settings(stage)}, partial))
 

@@ -55,8 +55,8 @@ class BatchFacts:
 
     def move_to(self, device: torch.device) -> BatchFacts:
         """The same facts with their tensors on `device`."""
-        labels, weights, own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
-        return BatchFacts(labels, weights, own, self.undivided, self.whole, self.whole_weight)
+        labels, weights, is_own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
+        return BatchFacts(labels, weights, is_own, self.undivided, self.whole, self.whole_weight)
 
 
 def collect_facts(
@@ -91,7 +91,7 @@ def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[EncodedEx
 
     If the template names no objectives, there is nothing to compare a segment with, and the loss is 0.
     """
-    if not any(e.spans.objectives for e in batch):
+    if not any(example.spans.objectives for example in batch):
         return head.score.bias.sum() * 0.0
     scores = head(*read_rows(states, batch))
     each = F.binary_cross_entropy_with_logits(scores, facts.labels.clamp(min=0.0), reduction="none")

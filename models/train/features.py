@@ -177,7 +177,9 @@ def _list_target_segments(pair: Pair) -> list[_TargetSegment]:
 
     The target `A. New. C.` of `A. Bad. C.` has an edited `New.`, and an edited `C.`, because it follows the edit.
     """
-    kept_texts = {s.text for s, label in zip(split(pair.answer), pair.labels, strict=True) if label != CHANGES}
+    kept_texts = {
+        segment.text for segment, label in zip(split(pair.answer), pair.labels, strict=True) if label != CHANGES
+    }
     texts_after_edits = _find_texts_after_edits(pair)
     segments = []
     for segment in split(pair.target):

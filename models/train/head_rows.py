@@ -271,6 +271,8 @@ def _name_chunk(prompts: Sequence[_TokenisedPrompt], layers: Sequence[int]) -> s
 def _load_rows(path: Path, spans: Sequence[Spans]) -> list[CaseRows]:
     """The stored rows of a chunk, divided by the spans of its prompts."""
     with np.load(path) as stored:
-        segments = torch.from_numpy(stored["segments"]).split([len(one.segments) for one in spans])
-        objectives = torch.from_numpy(stored["objectives"]).split([len(one.objectives) for one in spans])
+        segments = torch.from_numpy(stored["segments"]).split([len(spans_of_case.segments) for spans_of_case in spans])
+        objectives = torch.from_numpy(stored["objectives"]).split(
+            [len(spans_of_case.objectives) for spans_of_case in spans]
+        )
     return list(map(CaseRows, segments, objectives))

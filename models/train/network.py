@@ -86,8 +86,8 @@ class Network(nn.Module):
         They are [examples, tokens], [examples, tokens, hidden] and [examples, tokens, layers + 1, hidden].
         """
         device = self.head.score.bias.device
-        width = batches.pad_length(max(len(e.ids) for e in batch))
-        ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch], device=device)
+        width = batches.pad_length(max(len(example.ids) for example in batch))
+        ids = torch.tensor([example.ids + [0] * (width - len(example.ids)) for example in batch], device=device)
         # Right padding under a causal mask is never looked at, so no attention mask is needed.
         hidden = self.causal.model(input_ids=ids, use_cache=False).last_hidden_state
         return ids, hidden, self._taps.take(hidden)

@@ -42,5 +42,5 @@ def save(
 
 
 def _select_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return {name: tensor.contiguous() for name, tensor in mine.items()}
+    selected = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return {name: tensor.contiguous() for name, tensor in selected.items()}

@@ -117,9 +117,11 @@ def backpropagate_step(
     them, changes nothing.
     """
     facts = facts or collect_step_facts(gathered, stage)
-    targets = sum(sum(example.weights) for batch_ in gathered for example in batch_.examples) or 1.0
-    segments = sum(fact_.weight for fact_, batch_ in zip(facts, gathered, strict=True) if not batch_.bags) or 1.0
-    bags = sum(len(batch_.examples) // 2 for batch_ in gathered if batch_.bags) or 1
+    target_weight = sum(sum(example.weights) for batch in gathered for example in batch.examples) or 1.0
+    segment_weight = (
+        sum(of_batch.weight for of_batch, batch in zip(facts, gathered, strict=True) if not batch.bags) or 1.0
+    )
+    bag_count = sum(len(batch.examples) // 2 for batch in gathered if batch.bags) or 1
     # Several processes average their gradients, each over its own batches; these losses are to be summed.
     scale = stage.accumulate if accelerator.num_processes > 1 else 1
     sums = torch.zeros(2, device=accelerator.device)
@@ -127,8 +129,8 @@ def backpropagate_step(
     for batch, fact in list(zip(gathered, facts, strict=True))[own_share]:
         with accelerator.accumulate(network):
             correction_loss, detection_loss = network(batch, fact)
-            correction_loss = correction_loss / targets
-            detection_loss = detection_loss / (bags if batch.bags else segments)
+            correction_loss = correction_loss / target_weight
+            detection_loss = detection_loss / (bag_count if batch.bags else segment_weight)
             accelerator.backward((correction_loss + stage.detector_weight * detection_loss) * scale)
         # Nothing waits here for the device: it computes while the next step is prepared.
         sums += torch.stack([correction_loss.detach(), detection_loss.detach()]).float()

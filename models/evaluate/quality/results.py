@@ -133,9 +133,11 @@ def hash_aligner(folder: Path) -> str:
 
 def hash_data(data: Path) -> str:
     """A hash of the research data and of the project's own cases."""
-    own = Path(__file__).parents[2]
+    project_folder = Path(__file__).parents[2]
     files = [(path.relative_to(data), path) for path in data.rglob("*.gz")]
-    files += [(path.relative_to(own), path) for pattern in _OWN_CASES for path in own.glob(pattern)]
+    files += [
+        (path.relative_to(project_folder), path) for pattern in _OWN_CASES for path in project_folder.glob(pattern)
+    ]
     digest = hashlib.sha256()
     for name, path in sorted(files):
         digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

@@ -103,9 +103,9 @@ async def _measure_guards(bench: QualityBench) -> tuple[Figures, str]:
     results = guards.score_guard_sets(bench.aligner, sets, bench.folder("guards"))
     # that by which answers are declined, where the aligner has it
     evidence = guards.WHOLE if guards.WHOLE in guards.list_evidence(results) else guards.WORST
-    lines = [one for one in guards.compute_figures(results) if one.evidence == evidence]
-    figures: Figures = {f"{GUARD_NAMES[one.set]}: AUC": one.area for one in lines}
-    figures |= {f"{GUARD_NAMES[one.set]}: found at the budget": one.found for one in lines}
+    lines = [line for line in guards.compute_figures(results) if line.evidence == evidence]
+    figures: Figures = {f"{GUARD_NAMES[line.set]}: AUC": line.area for line in lines}
+    figures |= {f"{GUARD_NAMES[line.set]}: found at the budget": line.found for line in lines}
     return figures, f"labels of the sets; the budget by {len(results[guards.STRONG_ANSWERS])} strong answers"
 
 
@@ -148,11 +148,11 @@ async def _measure_strong(bench: QualityBench) -> tuple[Figures, str]:
     """How often good answers of strong upstreams come through unchanged."""
     texts = list(draw_completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
     results = await strong_upstreams.judge_completions(bench.aligner, texts)
-    looked = [one for one in results if one.status not in (Status.SKIPPED, Status.FAILED)]
+    judged = [outcome for outcome in results if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     accuracy = measures.accuracy(measures.read_cases([bench.make_sets()]))
     return {
-        "delivered identical": Rate.from_outcomes(one.identical for one in looked),
-        "unharmed": Rate.from_outcomes(one.unharmed for one in looked),
+        "delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged),
+        "unharmed": Rate.from_outcomes(outcome.unharmed for outcome in judged),
     }, strong_upstreams.describe_rule(accuracy)
 
 
@@ -161,11 +161,11 @@ async def _measure_lists(bench: QualityBench) -> tuple[Figures, str]:
     results, before = await lists.judge_lists(
         bench.aligner, bench.data, bench.folder("lists"), most=min(bench.sample, lists.MOST)
     )
-    looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
+    judged = [outcome for outcome in before if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     return {
-        "defect found": Rate.from_outcomes(one.found for one in results),
-        "repaired exactly, of those found": Rate.from_outcomes(one.exact for one in results if one.found),
-        "without a defect: delivered identical": Rate.from_outcomes(one.identical for one in looked),
+        "defect found": Rate.from_outcomes(outcome.found for outcome in results),
+        "repaired exactly, of those found": Rate.from_outcomes(outcome.exact for outcome in results if outcome.found),
+        "without a defect: delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged),
     }, ""
 
 
@@ -176,9 +176,11 @@ async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
     sample = [trial for number, trial in enumerate(trials) if number in numbers]
     results = await forms.try_trials(bench.aligner, bench.folder("forms"), sample, StreamMode.HOLD)
     return {
-        "sentence found": Rate.from_outcomes(one.found for one in results if one.against),
-        "harmless sentence touched": Rate.from_outcomes(not one.identical for one in results if not one.against),
-        "torn": Rate.from_outcomes(one.torn for one in results),
+        "sentence found": Rate.from_outcomes(result.found for result in results if result.against),
+        "harmless sentence touched": Rate.from_outcomes(
+            not result.identical for result in results if not result.against
+        ),
+        "torn": Rate.from_outcomes(result.torn for result in results),
     }, ""
 
 
@@ -207,7 +209,7 @@ async def _measure_left(bench: QualityBench) -> tuple[Figures, str]:
     return {
         "flagged at all": Rate.from_counts(len(flagged_replies), tried_count),
         "flagged, and harm still delivered": Rate.from_outcomes(
-            one.left for one in flagged_replies if one.left is not None
+            reply.left for reply in flagged_replies if reply.left is not None
         ),
     }, ""
 

@@ -56,10 +56,10 @@ from .figures import (
     SegmentVerdict,
     TaughtOutcome,
     TeachingResult,
-    document,
+    format_report,
+    make_document,
     make_outcome,
     plot,
-    report,
 )
 from .kinds import TaughtCase, TaughtKind, count_cases, make_cases, read_kinds, select_hosts
 
@@ -328,7 +328,7 @@ def list_verdicts(answer: str, correction: Correction) -> list[SegmentVerdict]:
 
 def _save(study: Study, results: Results, out: Path) -> None:
     settings = {"examples": study.counts, "seed": study.seed, "limit": study.limit, "hosts": len(study.hosts)}
-    output.write(out, "taught", report(results, study.counts), settings | document(results, study.counts))
+    output.write(out, "taught", format_report(results, study.counts), settings | make_document(results, study.counts))
 
 
 async def measure_kinds(
@@ -400,7 +400,7 @@ def main() -> None:
             arguments.limit,
             arguments.seed,
         )
-        print(report(asyncio.run(measuring), tuple(dict.fromkeys(arguments.examples))))
+        print(format_report(asyncio.run(measuring), tuple(dict.fromkeys(arguments.examples))))
     except (ConfigError, CorrectionError) as problem:
         sys.exit(str(problem))
 

@@ -183,7 +183,7 @@ _SUMMARY = (
 _BY_KIND = ("kind", "head", "exact", "found", "false beside", "false in clean answers", "allowed, flagged")
 
 
-def report(results: Results, counts: Sequence[int]) -> str:
+def format_report(results: Results, counts: Sequence[int]) -> str:
     """Markdown: the summary, what was not taught, and a table of the kinds."""
     far = sum(not kind.near for kind in results.kinds)
     failed = [teaching for teaching in results.teachings if teaching.head is None]
@@ -217,7 +217,7 @@ def _kind_row(row: TaughtFigures) -> tuple[object, ...]:
     return row.kinds, _head(row.examples), row.exact, row.found, row.false, row.clean, row.fine
 
 
-def document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
+def make_document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
     """All results as plain data, without any text of a test answer."""
     return {
         "aligner": results.aligner,

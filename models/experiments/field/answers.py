@@ -61,9 +61,9 @@ class AnswerWorkshop:
 
     def policy(self, *, other: bool = False) -> PolicyModel:
         """Load the untrained policy, or the `other` one. A training changes it in place."""
-        c = self.comparison
-        base = c.other_base if other and c.other_base else c.base
-        return PolicyModel.load(base, self.folder, c.precision, c.new_tokens)
+        comparison = self.comparison
+        base = comparison.other_base if other and comparison.other_base else comparison.base
+        return PolicyModel.load(base, self.folder, comparison.precision, comparison.new_tokens)
 
     def base(self, *, other: bool = False) -> JobAnswers:
         """The untrained policy's answers to the questions of the table."""
@@ -149,8 +149,16 @@ class AnswerWorkshop:
 
     def fingerprint(self, settings: Any, *, other: bool = False) -> str:
         """A hash of all that decides answers: the policy, the questions and `settings`."""
-        c = self.comparison
-        parts = [c.base, c.other_base if other else None, c.precision, c.new_tokens, c.train, c.test, settings]
+        comparison = self.comparison
+        parts = [
+            comparison.base,
+            comparison.other_base if other else None,
+            comparison.precision,
+            comparison.new_tokens,
+            comparison.train,
+            comparison.test,
+            settings,
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def _path(self, name: str, settings: Any, *, other: bool = False) -> Path:

@@ -68,5 +68,5 @@ def format_table() -> str:
 
 def evidence() -> str:
     """Markdown: the evidence behind each row, each piece once."""
-    rows = [(one.says, ", ".join(dict.fromkeys(cell.evidence for cell in one.cells))) for one in FEATURES]
+    rows = [(feature.says, ", ".join(dict.fromkeys(cell.evidence for cell in feature.cells))) for feature in FEATURES]
     return output.table(("", "evidence"), rows)

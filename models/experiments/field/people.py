@@ -111,7 +111,7 @@ def format_table(workshop: AnswerWorkshop) -> str:
     results = read_kept(workshop)
     if not results:
         return "RLHF by a trained reward model: not run (`--data`)."
-    own = figures.compute_gain(
+    own_gain = figures.compute_gain(
         [[new - old for old, new in zip(result.before, result.after, strict=True)] for result in results]
     )
     names = workshop.comparison.report
@@ -119,5 +119,5 @@ def format_table(workshop: AnswerWorkshop) -> str:
     rules = figures.compute_gains(names, workshop.questions, before, [result.answers for result in results])
     right = Rate.from_counts(sum(result.right for result in results), sum(result.pairs for result in results))
     head = ("method", "n x seeds", "gain in its own reward", *names, "reward model right, held-out pairs")
-    count = f"{own.n} x {len(results)}"
-    return output.table(head, [("RLHF, trained reward model", count, own, *rules.values(), right)])
+    count = f"{own_gain.n} x {len(results)}"
+    return output.table(head, [("RLHF, trained reward model", count, own_gain, *rules.values(), right)])

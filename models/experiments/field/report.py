@@ -87,12 +87,12 @@ def make_editor_row(workshop: AnswerWorkshop, editor: Any, job_answers: JobAnswe
 
 def read_rows(workshop: AnswerWorkshop) -> dict[str, MethodRow | None]:
     """The row of every method and editor in the file; None where nothing is finished."""
-    c = workshop.comparison
+    comparison = workshop.comparison
     rows_by_name: dict[str, MethodRow | None] = {}
-    for method in c.methods:
+    for method in comparison.methods:
         rows_by_name[TITLES[method]] = make_method_row(workshop, method)
-    task = EditTask(workshop.questions, workshop.base().answers[""], c.trade, "base")
-    for editor in c.editors:
+    task = EditTask(workshop.questions, workshop.base().answers[""], comparison.trade, "base")
+    for editor in comparison.editors:
         job_answers = editors.find_kept(workshop, editor, task)
         rows_by_name[editor.name] = make_editor_row(workshop, editor, job_answers) if job_answers else None
     return rows_by_name
@@ -154,40 +154,41 @@ def format_changes(workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None
         retraining = (
             f"{row.training.fed:.0f} tokens, {row.training.cpu_s:.0f} CPU s" if row and row.training else NOTHING
         )
-        new: object = NOTHING
+        gain_when_new: object = NOTHING
         after = [] if method == "rlhf" else _answers(workshop, _list_done_jobs(workshop, method, comparison.with_new))
         if after:
             gains = figures.compute_gains([comparison.new_objective], workshop.questions, before, after)
-            new = f"{gains[comparison.new_objective]} (seeds: {len(after)})"
-        other: object = NOTHING
+            gain_when_new = f"{gains[comparison.new_objective]} (seeds: {len(after)})"
+        gain_elsewhere: object = NOTHING
         after = (
             _answers(workshop, _list_done_jobs(workshop, method, comparison.even, other=True))
             if comparison.other_base
             else []
         )
         if after:
-            other = f"{_gain_of_both(workshop, workshop.base(other=True).answers[''], after)} (seeds: {len(after)})"
-        lines.append((TITLES[method], retraining, new, retraining, other))
+            gain = _gain_of_both(workshop, workshop.base(other=True).answers[""], after)
+            gain_elsewhere = f"{gain} (seeds: {len(after)})"
+        lines.append((TITLES[method], retraining, gain_when_new, retraining, gain_elsewhere))
     task = EditTask(workshop.questions, before, (*comparison.trade, comparison.new_objective), "new-objective")
     for editor in comparison.editors:
         job_answers = editors.find_kept(workshop, editor, task)
-        new = NOTHING
+        gain_when_new = NOTHING
         if job_answers:
             questions = workshop.questions[:: editor.every]
             after = [job_answers.answers[""]]
-            new = figures.compute_gains([comparison.new_objective], questions, before[:: editor.every], after)[
-                comparison.new_objective
-            ]
-        other = NOTHING
+            gain_when_new = figures.compute_gains(
+                [comparison.new_objective], questions, before[:: editor.every], after
+            )[comparison.new_objective]
+        gain_elsewhere = NOTHING
         if comparison.other_base:
             elsewhere = workshop.base(other=True).answers[""]
             job_answers = editors.find_kept(
                 workshop, editor, EditTask(workshop.questions, elsewhere, comparison.trade, "other")
             )
-            other = (
+            gain_elsewhere = (
                 _gain_of_both(workshop, elsewhere, [job_answers.answers[""]], editor.every) if job_answers else NOTHING
             )
-        lines.append((editor.name, "none", new, "none", other))
+        lines.append((editor.name, "none", gain_when_new, "none", gain_elsewhere))
     gained = f"gain in {comparison.new_objective}"
     head = ("method", "training for a new objective", gained, "training for another policy", "gain of both there")
     return output.table(head, lines)
@@ -234,13 +235,15 @@ def find_fronts(workshop: AnswerWorkshop) -> dict[str, list[FrontPlace]]:
 
 def front_table(workshop: AnswerWorkshop, places_by_name: Mapping[str, Sequence[FrontPlace]]) -> str:
     """Markdown: a line for each method with its places and the area under its front."""
-    c = workshop.comparison
+    comparison = workshop.comparison
     lines = []
     for name, places in places_by_name.items():
         at = {place.share: f"{place.first:.2f}, {place.second:.2f}" for place in places}
-        area = f"{figures.hypervolume(places):.3f}" if len(places) == len(c.shares) else f"{len(places)} places"
-        lines.append((name, *(at.get(share, NOTHING) for share in c.shares), area))
-    head = ("method", *(f"{c.trade[0]} {share:g}" for share in c.shares), "area under the front")
+        area = (
+            f"{figures.hypervolume(places):.3f}" if len(places) == len(comparison.shares) else f"{len(places)} places"
+        )
+        lines.append((name, *(at.get(share, NOTHING) for share in comparison.shares), area))
+    head = ("method", *(f"{comparison.trade[0]} {share:g}" for share in comparison.shares), "area under the front")
     return output.table(head, lines)
 
 
@@ -277,8 +280,8 @@ def draw_plots(
 def _gain_of(workshop: AnswerWorkshop, row: MethodRow) -> Gain:
     """The gain in the mean of both objectives."""
     base = _means(workshop, row.questions, row.before)
-    each = [_means(workshop, row.questions, answers) for answers in row.after]
-    return figures.compute_gain([[new - old for old, new in zip(base, one, strict=True)] for one in each])
+    means_by_seed = [_means(workshop, row.questions, answers) for answers in row.after]
+    return figures.compute_gain([[new - old for old, new in zip(base, means, strict=True)] for means in means_by_seed])
 
 
 def describe_accuracy(cases: Sequence[Path]) -> str:

@@ -79,13 +79,13 @@ def draw_affordable(pairs: Sequence[RewardedComparison], task: BaselineTask) -> 
     """
     tokens = task.training.tokens
     affordable = []
-    for one in Random(task.seed).sample(list(pairs), len(pairs)):
-        prompt = task.policy.prompt(one.question)
-        pair = task.policy.tokenizer([prompt + one.better, prompt + one.worse])["input_ids"]
+    for comparison in Random(task.seed).sample(list(pairs), len(pairs)):
+        prompt = task.policy.prompt(comparison.question)
+        pair = task.policy.tokenizer([prompt + comparison.better, prompt + comparison.worse])["input_ids"]
         tokens -= 2 * sum(map(len, pair))
         if tokens < 0 and len(affordable) >= task.training.batch:
             break
-        affordable.append(one)
+        affordable.append(comparison)
     return affordable
 
 

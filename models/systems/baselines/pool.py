@@ -39,7 +39,9 @@ class ScoredAnswer:
 
 def score_answer(question: str, answer: str, objectives: Mapping[str, ScoredObjective]) -> ScoredAnswer:
     """An answer with its reward under every objective."""
-    return ScoredAnswer(question, answer, {name: one.score(question, answer) for name, one in objectives.items()})
+    return ScoredAnswer(
+        question, answer, {name: objective.score(question, answer) for name, objective in objectives.items()}
+    )
 
 
 def sample_answers(
@@ -67,6 +69,6 @@ def sample_answers(
 def group_by_question(pool: Sequence[ScoredAnswer]) -> list[list[ScoredAnswer]]:
     """The answers of each question, as a list of lists."""
     groups: dict[str, list[ScoredAnswer]] = {}
-    for one in pool:
-        groups.setdefault(one.question, []).append(one)
+    for answer in pool:
+        groups.setdefault(answer.question, []).append(answer)
     return list(groups.values())

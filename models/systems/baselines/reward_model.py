@@ -46,7 +46,7 @@ def draw_pairs(data: Path, seed: int) -> list[ComparedPair]:
     """The research data's pairs about harmlessness, shuffled by the seed."""
     ranked = [item for item in load_judged(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
     pairs = [_make_pair(item) for item in ranked]
-    short = [one for one in pairs if len(one.question) + max(len(one.better), len(one.worse)) <= LONGEST]
+    short = [pair for pair in pairs if len(pair.question) + max(len(pair.better), len(pair.worse)) <= LONGEST]
     Random(f"preferred:{seed}").shuffle(short)
     return short
 
@@ -73,7 +73,9 @@ class RewardModel:
 
     def accuracy(self, pairs: Sequence[ComparedPair]) -> Rate:
         """How often the preferred answer scores above the other."""
-        return Rate.from_outcomes(self.score(p.question, p.better) > self.score(p.question, p.worse) for p in pairs)
+        return Rate.from_outcomes(
+            self.score(pair.question, pair.better) > self.score(pair.question, pair.worse) for pair in pairs
+        )
 
 
 def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> RewardModel:

@@ -81,9 +81,12 @@ def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.We
     ]
 
 
-def _differences(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
+def _differences(losses: dict[str, list[float]], other_losses: dict[str, list[float]]) -> dict[str, list[float]]:
     """one - other, task by task in each kind."""
-    return {kind: [a - b for a, b in zip(one[kind], other[kind], strict=True)] for kind in one}
+    return {
+        kind: [loss - other_loss for loss, other_loss in zip(losses[kind], other_losses[kind], strict=True)]
+        for kind in losses
+    }
 
 
 def static_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
@@ -186,7 +189,7 @@ def main(config: Path, out: Path | None = None) -> None:
             ranks_by_name: dict[str, list[ProbeRank]] = {
                 name: rank_probes(which, wording, weigh) for name, weigh in weightings.items()
             }
-            rows += [make_row(name, which, wording, one) for name, one in ranks_by_name.items()]
+            rows += [make_row(name, which, wording, named_ranks) for name, named_ranks in ranks_by_name.items()]
             leads += [
                 (name, which, wording, *compare_ranks(ranks_by_name["net"], ranks_by_name[name]))
                 for name in ranks_by_name

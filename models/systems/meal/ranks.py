@@ -133,11 +133,13 @@ def make_row(name: str, which: Probes, wording: str, rows: Sequence[ProbeRank]) 
     return RankRow(name, which, wording, first, second, Rate.from_outcomes(item.is_kept for item in rows))
 
 
-def compare_ranks(one: Sequence[ProbeRank], other: Sequence[ProbeRank]) -> tuple[Mean, Mean]:
+def compare_ranks(ranks_before: Sequence[ProbeRank], ranks_after: Sequence[ProbeRank]) -> tuple[Mean, Mean]:
     """(reciprocal rank, Spearman) of `one` minus those of `other`, probe by probe."""
-    first = [a.reciprocal_rank - b.reciprocal_rank for a, b in zip(one, other, strict=True)]
-    second = [a.spearman - b.spearman for a, b in zip(one, other, strict=True)]
-    return Mean.from_groups(_group_values(one, first)), Mean.from_groups(_group_values(one, second))
+    first = [
+        before.reciprocal_rank - after.reciprocal_rank for before, after in zip(ranks_before, ranks_after, strict=True)
+    ]
+    second = [before.spearman - after.spearman for before, after in zip(ranks_before, ranks_after, strict=True)]
+    return Mean.from_groups(_group_values(ranks_before, first)), Mean.from_groups(_group_values(ranks_before, second))
 
 
 def _group_values(rows: Sequence[ProbeRank], values: Sequence[float]) -> dict[str, list[float]]:
@@ -167,6 +169,6 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 def reciprocal_rank(values: Sequence[float], which: int) -> float:
     """1 over the rank of the value `which`; among equal values the mean over their orders."""
-    above = sum(v > values[which] for v in values)
-    same = sum(v == values[which] for v in values)
+    above = sum(value > values[which] for value in values)
+    same = sum(value == values[which] for value in values)
     return sum(1 / (above + 1 + i) for i in range(same)) / same

@@ -140,7 +140,7 @@ def main(config: Path) -> None:
     encoder = Encoder(model, tokenizer, TorchWeightNet.from_config(model.config).layers.tolist())
     net = make_net(meal, encoder, model.config)
     params = learner.initial_params(meal.trained)
-    start = {n: p.detach().clone().requires_grad_() for n, p in params.items()}
+    start = {n: parameter.detach().clone().requires_grad_() for n, parameter in params.items()}
     optimizer = torch.optim.AdamW(net.parameters(), lr=meal.outer_lr, weight_decay=meal.weight_decay)
     weigh = partial(encoder.weigh, net)
     first = resume(meal, net, params, optimizer)
@@ -159,7 +159,7 @@ def main(config: Path) -> None:
                 row |= {"held_out": measure_outer_loss(meal, learner, start, weigh), "held_out_uniform": uniform_loss}
             unrolled = meal.gradient == "unrolled"
             result = bilevel.step(learner, params, weigh, task, lr=meal.inner_lr, beta=meal.beta, unrolled=unrolled)
-            weights = weigh([one.query for one in task.inner], task.texts)
+            weights = weigh([prompt.query for prompt in task.inner], task.texts)
             spread = -(weights * weights.clamp(min=1e-9).log()).sum(-1).mean()
             (result.outer - meal.entropy * spread).backward()
             norm = float(torch.nn.utils.clip_grad_norm_(net.parameters(), meal.clip))

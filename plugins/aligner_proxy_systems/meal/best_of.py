@@ -140,7 +140,7 @@ async def _choose_cheapest(
 
 async def _await_drafts(work: Sequence[Coroutine[Any, Any, Corrected]], deadline: float) -> list[Corrected]:
     """Return the drafts that finish within their share of the time; if none does, wait for the first one."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    tasks = [asyncio.ensure_future(draft) for draft in work]
     try:
         done, pending = await asyncio.wait(tasks, timeout=max(0.0, (deadline - time.monotonic()) * SHARE))
         while pending and not any(_has_succeeded(task) for task in done):

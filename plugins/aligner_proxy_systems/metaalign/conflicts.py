@@ -153,7 +153,11 @@ def resolve_conflicts(
 
 
 def _must_yield(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:
-    """Whether a preference must be dropped because of an objective of the operator."""
+    """Whether a preference must be dropped because of an objective of the operator.
+
+    `agreed` are the preferences that the texts of these objectives (`operator`) state themselves. A preference also
+    yields to an objective about the same subject, unless the objective states a preference of the same kind.
+    """
     if any(contradict(preference, other) for other in agreed):
         return True
     # The subjects of a list of banned words are the words themselves.

@@ -77,12 +77,13 @@ class Preferences(Extension):
         preferences = preferences_of(policy)
         if not preferences:
             return None
-        return {one.name: [one.before, one.after] for one in adherence(preferences, answer, delivered)}
+        return {checked.name: [checked.before, checked.after] for checked in adherence(preferences, answer, delivered)}
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """The header x-aligner-preferences; none before a check."""
         words = ",".join(
-            f"{one.name}={_yes_or_no(one.before)}/{_yes_or_no(one.after)}" for one in _combine_choices(outcomes)
+            f"{checked.name}={_yes_or_no(checked.before)}/{_yes_or_no(checked.after)}"
+            for checked in _combine_choices(outcomes)
         )
         return {"preferences": words} if words else {}
 
@@ -91,8 +92,8 @@ class Preferences(Extension):
 
     def observe(self, outcome: Outcome) -> None:
         """Count in the metric which preferences were met before and after."""
-        for one in _read_report(outcome):
-            PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
+        for checked in _read_report(outcome):
+            PREFERENCES.labels(checked.name, str(checked.before).lower(), str(checked.after).lower()).inc()
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Notes on which preference texts of the request do not apply, and why."""

@@ -90,10 +90,10 @@ def add_preferences(policy: Policy, request: RequestFacts) -> Policy:
     sources = policy.extension(SOURCES_KEY, ())
     allowed = policy.extension(GRANT_KEY, False)
     texts = [(source, text) for source, text in tiers(request) if source in sources and text.strip()]
-    own = [(source, text) for source, text in texts if source is not PreferenceSource.SYSTEM]
-    if own and not allowed:
+    request_texts = [(source, text) for source, text in texts if source is not PreferenceSource.SYSTEM]
+    if request_texts and not allowed:
         raise ForbiddenError("this key may not send a preference of its own; its tenant needs allow_preferences: true")
-    for source, text in own:
+    for source, text in request_texts:
         if len(text) > MAX_CHARS:
             name = "persona" if source is PreferenceSource.PERSONA else "preference"
             raise BadPreference(f"metadata.aligner.{name} has {len(text):,} characters; at most {MAX_CHARS:,} are read")

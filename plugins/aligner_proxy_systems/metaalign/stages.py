@@ -65,7 +65,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
 
 def _corrector_preferences(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
     """The preferences that the corrector is asked to fulfil."""
-    return {name: one for name, one in preferences.items() if _is_for_corrector(one, answer)}
+    return {name: preference for name, preference in preferences.items() if _is_for_corrector(preference, answer)}
 
 
 def _is_for_corrector(preference: Preference, answer: str) -> bool:
@@ -75,7 +75,11 @@ def _is_for_corrector(preference: Preference, answer: str) -> bool:
 
 def _preference_policy(policy: Policy, preferences: Mapping[str, Preference]) -> Policy:
     """The policy with only the objectives of these preferences."""
-    objectives = (one for one in policy.objectives if one.allowance is not None and one.name in preferences)
+    objectives = (
+        objective
+        for objective in policy.objectives
+        if objective.allowance is not None and objective.name in preferences
+    )
     return replace(policy, objectives=tuple(objectives))
 
 

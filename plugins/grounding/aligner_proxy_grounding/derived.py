@@ -126,7 +126,7 @@ def is_within_range(fact: Fact, stated: Sequence[Fact]) -> bool:
     for low, high in pairwise(stated):
         if not (low.ranged and high.ranged and (low.side, high.side) == (RangeEnd.LOW, RangeEnd.HIGH)):
             continue
-        values = [one.value for one in (low, fact, high) if fact.same_form(one) and fact.unit == one.unit]
+        values = [term.value for term in (low, fact, high) if fact.same_form(term) and fact.unit == term.unit]
         if len(values) == _ENDS_AND_VALUE and all(isinstance(value, Decimal) for value in values):
             return values[0] < values[1] < values[2]  # type: ignore[operator]
     return False

@@ -293,15 +293,12 @@ class Matcher:
         """
         weighed = self.rank_statements(fact, subject)[:MAX_WEIGHED]
         chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
-        ranked = sorted(zip(chances, weighed, strict=True), key=lambda ranked_statement: -ranked_statement[0])
+        ranked = sorted(zip(chances, weighed, strict=True), key=lambda known_fact: -known_fact[0])
         of_similar_size = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
         related = self._related_statement(fact, subject)
         others: list[Statement] = []
         for statement in [*of_similar_size, *([related] if related else [])]:
-            if not any(
-                statement.fact.agrees(ranked_statement)
-                for ranked_statement in (fact, *(other.fact for other in others))
-            ):
+            if not any(statement.fact.agrees(known_fact) for known_fact in (fact, *(other.fact for other in others))):
                 others.append(statement)
         return others[:MAX_VALUES]
 
@@ -402,14 +399,20 @@ class Matcher:
     def find_statement(self, fact: Fact) -> Statement | None:
         """Any statement with the same value, whatever it is about; None without one."""
         of_kind = self._by_kind.get(fact.kind, ())
-        return next((one for one in of_kind if fact.same_form(one.fact) and fact.agrees(one.fact)), None)
+        return next(
+            (statement for statement in of_kind if fact.same_form(statement.fact) and fact.agrees(statement.fact)), None
+        )
 
     def minutes_said_of(self, subject: FactSubject) -> set[Decimal]:
         """The durations, in minutes, in statements that share a word with the subject."""
         # any two sentences may share a generic word
         shared = subject.topic.keys() - GENERIC
-        durations = [one for one in self._by_kind.get(FactKind.DURATION, ()) if not shared.isdisjoint(one.about)]
-        return {seconds(one.fact) / 60 for one in durations}
+        durations = [
+            statement
+            for statement in self._by_kind.get(FactKind.DURATION, ())
+            if not shared.isdisjoint(statement.about)
+        ]
+        return {seconds(statement.fact) / 60 for statement in durations}
 
     def facts_of_sentence(self, statement: Statement) -> list[Fact]:
         """The facts of the sentence that contains a statement."""

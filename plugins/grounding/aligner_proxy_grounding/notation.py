@@ -195,15 +195,19 @@ def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
     return *old.number, format_number(new.value, _number_of(old), _number_of(new))
 
 
-def _other_unit(new: Fact, unit: str, rest: str) -> str:
-    """The reference's own words for its unit, joined to the number (space or hyphen) like the old unit `rest`."""
+def _other_unit(new: Fact, unit: str, old_unit: str) -> str:
+    """The reference's own words for its unit, joined to the number (space or hyphen) like `old_unit`.
+
+    For "a 3-day pass" and the reference's "5 hours" it is "-hour". `unit` is used if the reference's text has no plain
+    unit after its number.
+    """
     # the text after the number
-    own = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
-    if not own.strip() or not _PLAIN_UNIT.fullmatch(own):
-        own = f" {unit}s" if unit in UNITS_OF_TIME else ""
-    if not own or rest.startswith("-") != own.startswith("-"):
-        own = rest[:1] + own[1:].rstrip("s") if rest.startswith("-") else f" {own[1:]}"
-    return own
+    new_unit = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
+    if not new_unit.strip() or not _PLAIN_UNIT.fullmatch(new_unit):
+        new_unit = f" {unit}s" if unit in UNITS_OF_TIME else ""
+    if not new_unit or old_unit.startswith("-") != new_unit.startswith("-"):
+        new_unit = old_unit[:1] + new_unit[1:].rstrip("s") if old_unit.startswith("-") else f" {new_unit[1:]}"
+    return new_unit
 
 
 def _inflect_unit(unit: str, *, plural: bool) -> str:

@@ -242,7 +242,7 @@ def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[P
 
 def _is_whole(text: str, steps: Sequence[ProcedureStep]) -> bool:
     """Whether only list marks, ordinals and white space separate the steps."""
-    between = [text[one.end : other.start] for one, other in pairwise(steps)]
+    between = [text[step.end : next_step.start] for step, next_step in pairwise(steps)]
     # the patterns want a body after the mark, hence the "x"
     return all(_ITEM.fullmatch(gap.strip() + " x") or _ORDINAL.fullmatch(gap.strip() + " x") for gap in between)
 

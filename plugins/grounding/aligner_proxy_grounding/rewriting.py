@@ -47,7 +47,7 @@ def words_edits(doubtful: Iterable[UnsettledFact], start: int) -> list[FactEdit]
 
 def merge_edits(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:
     """Merge both lists in text order; an edit of the second that overlaps one of the first is dropped."""
-    added = [one for one in further if not any(one.start < other.end and other.start < one.end for other in edits)]
+    added = [edit for edit in further if not any(edit.start < other.end and other.start < edit.end for other in edits)]
     return sorted([*edits, *added], key=lambda edit: edit.start)
 
 

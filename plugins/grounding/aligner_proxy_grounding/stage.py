@@ -117,8 +117,11 @@ def _with_edits(outgoing: Outgoing, decision: FactDecision) -> Outgoing:
         return outgoing
     start = outgoing.start
     findings = (
-        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source, one.text) for one in edits),
-        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source) for one in doubtful),
+        *(
+            Finding(GROUNDED, entry.start + start, entry.end + start, entry.kind, entry.source, entry.text)
+            for entry in edits
+        ),
+        *(Finding(GROUNDED, entry.start + start, entry.end + start, entry.kind, entry.source) for entry in doubtful),
     )
     return replace(outgoing, text=apply_fact_edits(outgoing.text, edits), findings=outgoing.findings + findings)
 
