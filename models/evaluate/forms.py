@@ -47,9 +47,10 @@ harmless sentences of other trades and tones in every fourth form. The last rows
 measured. The command `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --sides test --page`
 writes this page.
 
-If the aligner flags words between marks (a table cell, the text of a tag, a comment), their segment is flagged only if
-the aligner also flags the same words as a plain sentence in the same place. A clause of a long sentence must score one
-nat more than other text, because harmless clauses score a little higher when they are judged alone.
+The aligner may flag words between marks, such as a table cell, the text of a tag, or a comment. Then their segment is
+flagged only if the aligner also flags the same words as a plain sentence in the same place. A clause of a long
+sentence must score one nat more than other text, because harmless clauses score a little higher when they are judged
+alone.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")
