@@ -23,7 +23,7 @@ from rich.progress import track
 from aligner_proxy.text.structure import split
 from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, DefectKind, ObjectiveWording
 from models.defects.objectives import DEFAULT, SHARED, built_in_objective
-from models.defects.turns import INVENTED_TURN, dialogue
+from models.defects.turns import INVENTED_TURN, write_dialogue
 
 from .answers import FICTION, SCRIPT, AnswerPool, PoolAnswer, RunOnAnswer, load_pool, preference_bags
 from .dense import make_dense_pair
@@ -294,7 +294,7 @@ class Mixer:
         questions = (
             tuple(self._rng.choice(self.earlier_answers).query for _ in range(3)) if self.earlier_answers else ()
         )
-        turns = dialogue(self._rng, answer.query, answer.text, self._held_out, replies, questions)
+        turns = write_dialogue(self._rng, answer.query, answer.text, self._held_out, replies, questions)
         pieces = pieces and insert_defect(self._rng, pieces, INVENTED_TURN, lambda _: turns)
         if not pieces:
             return None

@@ -32,7 +32,7 @@ def load_concepts() -> tuple[DefectKind, ...]:
     """All concepts, in the order of the files."""
     rows = [(path.stem, row) for path in sorted(FOLDER.glob("*.yaml")) for row in read_yaml(path)]
     telling_words = _telling_words([row for _, row in rows])
-    near_kinds = _neighbours({row["name"]: row.get("near") or [] for _, row in rows})
+    near_kinds = _find_neighbours({row["name"]: row.get("near") or [] for _, row in rows})
     return tuple(_make_kind(area, row, telling_words[row["name"]], near_kinds[row["name"]]) for area, row in rows)
 
 
@@ -84,7 +84,7 @@ def _words(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
 
 
-def _neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+def _find_neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     """By concept, the concepts close to it: those that either of both names, and those with similar names."""
     roots = {name: _roots(name) for name in near}
     close: dict[str, set[str]] = {name: set() for name in near}

@@ -48,7 +48,7 @@ def segment_scores(case: SetCase) -> list[LabelledScore]:
     return case.scored_labels[: len(case.pair.labels)]
 
 
-def end_shift(cases: Iterable[SetCase], point: float) -> float:
+def compute_end_shift(cases: Iterable[SetCase], point: float) -> float:
     """Nats to add to the scores of the ends of answers, so that their own threshold lies at `point`."""
     end_scores = [case.scored_labels[len(case.pair.labels) :] for case in cases]
     lacking_nothing = sorted(
@@ -93,7 +93,7 @@ def _scores_to_spare(case: SetCase) -> list[float]:
     return [score for score, label in segment_scores(case) if label == STAYS]
 
 
-def reliability(scored: Sequence[LabelledScore]) -> list[tuple[float, float, int]]:
+def compute_reliability(scored: Sequence[LabelledScore]) -> list[tuple[float, float, int]]:
     """For each of ten bins of predicted probability: (mean predicted share, observed share, number of segments).
 
     Scores are log-odds in nats; empty bins are left out.
@@ -125,7 +125,7 @@ def plot(results: dict[str, list[SetCase]], point: float, divisor: float, path: 
         left_axis.legend(fontsize=6)
         scored = list_labelled_scores(case for cases in results.values() for case in cases)
         calibrated = [(score / divisor, label) for score, label in scored]
-        predicted, observed, _ = zip(*reliability(calibrated), strict=True)
+        predicted, observed, _ = zip(*compute_reliability(calibrated), strict=True)
         right_axis.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
         right_axis.plot(predicted, observed, marker="o")
         right_axis.set_xlabel("predicted share of segments to change")
@@ -165,7 +165,7 @@ def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -
     points = {name: find_threshold(cases, HARM) for name, cases in good.items()}
     point = find_threshold([case for cases in good.values() for case in cases], HARM)
     divisor = fit_temperature(scored)
-    end_move = end_shift((case for cases in results.values() for case in cases), point)
+    end_move = compute_end_shift((case for cases in results.values() for case in cases), point)
     results = {name: [move_end_score(case, end_move) for case in cases] for name, cases in results.items()}
     # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
     threshold = (ceil(point * 1e3) + 1) / 1e3

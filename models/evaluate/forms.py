@@ -306,11 +306,11 @@ def format_table(results: Sequence[FormResult]) -> str:
     groups = {form: [result for result in results if result.form == form] for form in forms}
     groups |= {f"all, {side}": [result for result in results if result.side == side] for side in (DEVELOPMENT, TEST)}
     return output.table(
-        head, [[name, *_figures(group, kinds, harmed_plainly)] for name, group in groups.items() if group]
+        head, [[name, *_format_figures(group, kinds, harmed_plainly)] for name, group in groups.items() if group]
     )
 
 
-def _figures(results: Sequence[FormResult], kinds: Sequence[str], harmed_plainly: Collection[str]) -> list[str]:
+def _format_figures(results: Sequence[FormResult], kinds: Sequence[str], harmed_plainly: Collection[str]) -> list[str]:
     """The figures of a row; `harmed_plainly` are the sentences that are changed even in plain forms."""
     against = {kind: [result for result in results if result.kind == kind and result.against] for kind in kinds}
     fine = [result for result in results if not result.against]

@@ -74,12 +74,12 @@ def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecisio
 
 def _decide_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> FactDecision:
     """The decision after the verdicts of a judge that knows the label."""
-    judged_facts = [_verdict(case, grounder, doubt) for doubt in decision.doubtful if doubt.question]
+    judged_facts = [_judge_doubt(case, grounder, doubt) for doubt in decision.doubtful if doubt.question]
     decided, _ = apply_verdicts(decision, judged_facts)
     return decided
 
 
-def _verdict(case: GroundedCase, grounder: Grounder, doubt: UnsettledFact) -> JudgedFact:
+def _judge_doubt(case: GroundedCase, grounder: Grounder, doubt: UnsettledFact) -> JudgedFact:
     """The verdict on a fact: it is contradicted by the first value that makes one fact more equal to the label."""
     values = doubt.question.values if doubt.question and case.kind == OUTDATED else ()
     agreeing_count = count_agreeing_facts(grounder, case.answer, case)

@@ -142,7 +142,7 @@ def _flags(case: SetCase, caution: float) -> list[tuple[bool, int]]:
     return [(score > caution, label) for score, label in case.scored_labels if label != UNKNOWN]
 
 
-def area(cases: list[SetCase]) -> Area | None:
+def compute_area(cases: list[SetCase]) -> Area | None:
     """The area under the curve of all segments; None where all of them must change, or all must stay."""
     pairs = [pair for case in cases for pair in case.scored_labels]
     changing = [score for score, label in pairs if label == CHANGES]
@@ -170,11 +170,11 @@ def format_table(results: dict[str, list[SetCase]]) -> str:
         if order_rate := rate_order(cases):
             rows.append((f"{name}: the worse one scores higher", order_rate, *["-"] * (len(_RATES) + 1)))
             continue
-        rows.append((name, *compute_rates(cases).values(), _edits(cases), area(cases) or "-"))
+        rows.append((name, *compute_rates(cases).values(), _edits(cases), compute_area(cases) or "-"))
     return output.table(("set", *_RATES, "words to edit, edited, left", "AUC of segments"), rows)
 
 
-def sweep(results: dict[str, list[SetCase]], cautions: Iterable[float]) -> str:
+def format_sweep(results: dict[str, list[SetCase]], cautions: Iterable[float]) -> str:
     """Markdown: how many whole answers the head flags exactly right, for each set and caution."""
     values = list(cautions)
     rows = []
@@ -284,7 +284,7 @@ def main() -> None:
     except PairError as problem:
         sys.exit(str(problem))
     results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify, gated=arguments.gate))
-    text = format_table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
+    text = format_table(results) + "\n\n" + format_sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
     figures = {
         name: compute_rates(cases) | {"words": _edits(cases)} | _rate_order_if_paired(cases)
         for name, cases in results.items()

@@ -76,12 +76,12 @@ class SizeCurve:
 def fit_law(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
     """Fit the law by least squares on logarithms."""
     x = np.log(np.array(sizes, dtype=float))
-    y = np.log([_error(rate) for rate in rates])
+    y = np.log([_compute_error(rate) for rate in rates])
     slope, start = np.polyfit(x, y, 1)
     return Law(float(start), float(slope))
 
 
-def _error(figure: Rate | Area) -> float:
+def _compute_error(figure: Rate | Area) -> float:
     """The share of errors. Half an error is added, so that the logarithm of no error is finite."""
     if isinstance(figure, Area):
         pairs = figure.high * figure.low
@@ -93,7 +93,7 @@ def _redraw_figure(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area
     """Draw the figure as another measurement of the same size might give it."""
     if isinstance(figure, Area):
         return replace(figure, auc=min(1.0, max(0.0, float(rng.normal(figure.auc, figure.deviation)))))
-    return Rate.from_counts(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
+    return Rate.from_counts(int(rng.binomial(figure.n, 1 - _compute_error(figure))), figure.n)
 
 
 def fit_curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> SizeCurve:

@@ -127,11 +127,11 @@ def learn_head(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: Obje
     head = ObjectiveHead(mean, axes, recipe.hidden, general, recipe)
     parts = head.compute_parts(table.rows.float())
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
-    batches = list(_batches(len(table.counts), recipe))
+    batches = list(_draw_batches(len(table.counts), recipe))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, len(batches), pct_start=0.1)
     for batch in batches:
         optimizer.zero_grad()
-        _loss(head, parts, table, batch, recipe.dropout).backward()  # type: ignore[no-untyped-call]
+        _compute_loss(head, parts, table, batch, recipe.dropout).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return head.eval()
@@ -176,7 +176,7 @@ def _compute_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return mean, vectors[:, -count:] / spread[:, None]
 
 
-def _batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
+def _draw_batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
     """Batches of reply numbers for all epochs, each epoch in another order."""
     rng = Random(recipe.seed)
     for _ in range(recipe.epochs):
@@ -184,7 +184,7 @@ def _batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
         yield from (order[start : start + recipe.batch] for start in range(0, replies, recipe.batch))
 
 
-def _loss(head: ObjectiveHead, parts: Tensor, table: _ReplyTable, batch: list[int], dropout: float) -> Tensor:
+def _compute_loss(head: ObjectiveHead, parts: Tensor, table: _ReplyTable, batch: list[int], dropout: float) -> Tensor:
     """The loss of a batch of replies, per reply.
 
     Segments with a label count by it. A reply that is only known to be harmful counts by the mean of its segments.

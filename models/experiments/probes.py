@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
     reader = open_reader(arguments.aligner, home, adapted=True, every=arguments.every)
     corpus = read_corpus(reader, arguments, "adapter", (OWN,))
     tables: dict[str, list[tuple[object, ...]]] = {
-        name: [_row(question, corpus) for question in each] for name, each in list_questions(corpus).items()
+        name: [_format_row(question, corpus) for question in each] for name, each in list_questions(corpus).items()
     }
     base = list_questions(corpus)["pooling"][2]
     tables["authors"] = [
@@ -262,12 +262,12 @@ def main(argv: list[str] | None = None) -> None:
     ]
     for variant, objectives in (("helpful before it", (helpful, OWN)), ("helpful in its place", (helpful,))):
         other = read_corpus(reader, arguments, f"adapter, {variant}", objectives, 0.25)
-        tables.setdefault("prompt", []).append(_row(replace(base, name=variant), other))
+        tables.setdefault("prompt", []).append(_format_row(replace(base, name=variant), other))
     quarter = read_corpus(
         open_reader(arguments.aligner, home, adapted=False, every=arguments.every), arguments, "base", (OWN,), 0.25
     )
     tables["prompt"].append(
-        _row(ProbeQuestion("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)
+        _format_row(ProbeQuestion("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)
     )
     text = "\n\n".join(f"**{name}**\n\n{output.table(_HEADS.get(name, _HEAD), rows)}" for name, rows in tables.items())
     output.write(arguments.out, "probes", text, tables)
@@ -281,7 +281,7 @@ _HEAD = ("", *(f"{source}: {measure}" for source in _HELD_OUT for measure in _ME
 _HEADS = {"authors": ("author kept apart", "AUC of segments", "found", "twins flagged", "neighbours flagged")}
 
 
-def _row(question: ProbeQuestion, corpus: StateCorpus) -> tuple[object, ...]:
+def _format_row(question: ProbeQuestion, corpus: StateCorpus) -> tuple[object, ...]:
     """The cells of one line: for each held-out source the AUC and the flagged shares."""
     cells: list[object] = [question.name]
     for source in corpus.natural:

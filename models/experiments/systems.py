@@ -175,7 +175,9 @@ def list_trials(comparison: SystemComparison, data: Path | None) -> list[SystemT
     for group, names in groups:
         for name in names:
             fitting = (
-                pair for pair in _pairs(comparison.sets / f"{name}.jsonl") if len(pair.answer) <= comparison.longest
+                pair
+                for pair in _read_pairs(comparison.sets / f"{name}.jsonl")
+                if len(pair.answer) <= comparison.longest
             )
             matching = (pair for pair in fitting if (CHANGES in pair.labels) == (group == "faulty"))
             trials += [
@@ -187,7 +189,7 @@ def list_trials(comparison: SystemComparison, data: Path | None) -> list[SystemT
     return trials
 
 
-def _pairs(path: Path) -> Iterator[Pair]:
+def _read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of a test set; raises `SystemsError`."""
     try:
         yield from read_pairs(path)
@@ -372,7 +374,7 @@ def _measure_once(
     chat: Callable[[], ChatModel],
 ) -> list[SystemResult]:
     """The results of one system, kept or measured now."""
-    path = out / "systems" / f"{_slug(system.name)}-{_fingerprint(system, trials, comparison)[:12]}.json"
+    path = out / "systems" / f"{_slug(system.name)}-{_compute_fingerprint(system, trials, comparison)[:12]}.json"
     if path.exists():
         return [SystemResult(**result) for result in json.loads(path.read_text())]
 
@@ -396,7 +398,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _fingerprint(system: System, trials: Sequence[SystemTrial], comparison: SystemComparison) -> str:
+def _compute_fingerprint(system: System, trials: Sequence[SystemTrial], comparison: SystemComparison) -> str:
     """A hash of all that decides the figures, except the program, the machine and the refining model."""
     single = (system.single_purpose or comparison.single_purpose) if "aligner" in system.route.values() else None
     folders = [system.aligner or comparison.aligner, single]

@@ -86,7 +86,7 @@ def encode(
         weights,
         spans,
         labels=labels,
-        relations=_relations(pair, doubts),
+        relations=_find_relations(pair, doubts),
         kinds=pair.kinds,
         themes=pair.themes,
         doubts=doubts,
@@ -109,10 +109,10 @@ def _append_end_labels(example: EncodedExample, pair: Pair) -> EncodedExample:
 def relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
     """The field `relations` of the pair's `EncodedExample`."""
     doubts = tuple(themes_in(segment.text) for segment in split(pair.answer)) if pair.kinds else ()
-    return _relations(pair, doubts)
+    return _find_relations(pair, doubts)
 
 
-def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
+def _find_relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
     """The relations of a pair: as stored, else by the kinds of its segments; else only segments that stay are known."""
     if pair.relations:
         return pair.relations

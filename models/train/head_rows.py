@@ -214,7 +214,7 @@ class HeadRowReader:
 
     def read(self, cases: Sequence[LabelledCase], folder: Path) -> HeadRows:
         """The rows of all cases whose prompt is not too long; from `folder`, if they are stored there already."""
-        prompts = [self._prompt(case) for case in cases]
+        prompts = [self._encode_prompt(case) for case in cases]
         fitting = [number for number, (ids, _) in enumerate(prompts) if len(ids) <= _LONGEST_PROMPT]
         # Prompts with the same objectives begin with the same tokens, which are then read once.
         order = sorted(fitting, key=lambda number: (cases[number].objectives, len(prompts[number][0])))
@@ -231,7 +231,7 @@ class HeadRowReader:
         like = next(iter(parts.values()), CaseRows(nothing, nothing))
         return _make_rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], *like)
 
-    def _prompt(self, case: LabelledCase) -> _TokenisedPrompt:
+    def _encode_prompt(self, case: LabelledCase) -> _TokenisedPrompt:
         """The tokens of a case's prompt, and where its segments and objectives are among them."""
         prompt = render(find_template("ultrafeedback"), case.query, case.answer, case.objectives)
         coded = self._tokenizer(

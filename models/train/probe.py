@@ -124,7 +124,7 @@ def fit_probe(
         optimizer.zero_grad()
         penalty = sum((p**2).sum() for p in net.parameters() if p.dim() > 1)
         outputs = net(rows) + torch.stack([start, torch.zeros_like(start)], dim=1)
-        total = _loss(outputs, facts, settings.aggregation) + settings.l2 * penalty
+        total = _compute_loss(outputs, facts, settings.aggregation) + settings.l2 * penalty
         total.backward()
         return total
 
@@ -177,7 +177,7 @@ def _collect_facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> 
     )
 
 
-def _loss(outputs: Tensor, facts: _Facts, aggregation: Aggregation) -> Tensor:
+def _compute_loss(outputs: Tensor, facts: _Facts, aggregation: Aggregation) -> Tensor:
     """The cross-entropy of segments with labels, and of replies; `outputs` [segments, 2] are scores and attention."""
     scores = outputs[:, 0]
     segment_loss = F.binary_cross_entropy_with_logits(scores, facts.segment, facts.segment_weight, reduction="sum")

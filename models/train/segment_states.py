@@ -133,7 +133,7 @@ class StateReader:
 
     def _write(self, path: Path, replies: Sequence[LabelledReply], objectives: Sequence[str]) -> None:
         """Read these replies, the shortest prompts first, and write their states to `path`."""
-        prompts = [self._prompt(reply, objectives) for reply in replies]
+        prompts = [self._encode_prompt(reply, objectives) for reply in replies]
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number][0]))
         states: dict[int, Any] = {}
         scores: dict[int, Any] = {}
@@ -162,7 +162,7 @@ class StateReader:
             )
         draft.replace(path)
 
-    def _prompt(self, reply: LabelledReply, objectives: Sequence[str]) -> tuple[list[int], Spans, int]:
+    def _encode_prompt(self, reply: LabelledReply, objectives: Sequence[str]) -> tuple[list[int], Spans, int]:
         """The tokens of a reply's prompt, their spans, and the index of the reply's own objective."""
         texts = [reply.objective if text == OWN else text for text in objectives]
         prompt = render(find_template("ultrafeedback"), question_of(reply), reply.answer, texts)

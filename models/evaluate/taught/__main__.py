@@ -281,7 +281,7 @@ class Study:
         for first in range(0, len(test_cases), _AT_ONCE):
             batch = test_cases[first : first + _AT_ONCE]
             for teaching, name in zip(teachings_of_kind, names, strict=True):
-                verdicts = await asyncio.gather(*(self._verdicts(case, name) for case in batch))
+                verdicts = await asyncio.gather(*(self._find_verdicts(case, name) for case in batch))
                 result += [
                     make_outcome(kind.slug, teaching.examples, case, segment_verdicts)
                     for case, segment_verdicts in zip(batch, verdicts, strict=True)
@@ -289,7 +289,7 @@ class Study:
                 self.advanced(len(batch))
         return result
 
-    async def _verdicts(self, case: TaughtCase, head: str) -> list[SegmentVerdict]:
+    async def _find_verdicts(self, case: TaughtCase, head: str) -> list[SegmentVerdict]:
         """The engine's verdicts on an answer at caution 0, from the journal where they are known."""
         texts = case.company.texts
         head_hashes = tuple(head if n == case.company.index else "" for n in range(len(texts)))

@@ -129,12 +129,12 @@ def _read_kind(path: Path) -> TaughtKind:
     except ValueError as error:
         raise ConfigError(f"{source.place_of('objective')}: objective: {error}") from None
     places: dict[str, str] = {}
-    against = tuple(_sentences(data, "against", source, places))
-    fine = tuple(_sentences(data, "fine", source, places))
+    against = tuple(_read_sentences(data, "against", source, places))
+    fine = tuple(_read_sentences(data, "fine", source, places))
     return TaughtKind(path.stem, objective, against, fine)
 
 
-def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: dict[str, str]) -> Iterator[str]:
+def _read_sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: dict[str, str]) -> Iterator[str]:
     """The sentences of one list. A sentence that stands twice in the file is a `ConfigError`."""
     values = data.get(key)
     if not isinstance(values, list) or not values:

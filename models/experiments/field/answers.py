@@ -20,7 +20,7 @@ from models.systems.baselines.cost import Meter, TrainingCost
 from models.systems.baselines.objectives import RULES
 from models.systems.baselines.policy import PolicyModel
 from models.systems.baselines.pool import ScoredAnswer, sample_answers
-from models.systems.baselines.questions import questions
+from models.systems.baselines.questions import draw_questions
 from models.systems.baselines.task import BaselineTask
 
 from .config import FieldComparison, TrainingJob
@@ -55,9 +55,9 @@ class AnswerWorkshop:
         (out / ".gitignore").write_text("/kept/\n")
 
     @cached_property
-    def questions(self) -> list[str]:
+    def draw_questions(self) -> list[str]:
         """The questions of the table."""
-        return questions("test", self.comparison.test)
+        return draw_questions("test", self.comparison.test)
 
     def policy(self, *, other: bool = False) -> PolicyModel:
         """Load the untrained policy, or the `other` one. A training changes it in place."""
@@ -89,7 +89,7 @@ class AnswerWorkshop:
             meter = Meter()
             with meter.measure(policy.model):
                 answers = sample_answers(
-                    policy, questions("train", comparison.train, seed), comparison.each, seed, RULES
+                    policy, draw_questions("train", comparison.train, seed), comparison.each, seed, RULES
                 )
             write_atomically(path, {"cost": asdict(meter.cost), "pool": [asdict(answer) for answer in answers]})
         document = json.loads(path.read_text())
@@ -97,11 +97,11 @@ class AnswerWorkshop:
 
     def is_done(self, job: TrainingJob) -> bool:
         """Whether the answers of a job are kept."""
-        return self._path(job.name, self._settings(job), other=job.other_base).exists()
+        return self._path(job.name, self._list_settings(job), other=job.other_base).exists()
 
     def answer_job(self, job: TrainingJob) -> JobAnswers:
         """The answers of a job, kept or made now by training."""
-        return self._make_once(job.name, self._settings(job), lambda: self._train(job), other=job.other_base)
+        return self._make_once(job.name, self._list_settings(job), lambda: self._train(job), other=job.other_base)
 
     def _train(self, job: TrainingJob) -> JobAnswers:
         """Train the policy, and let it answer under each weighting of the job."""
@@ -139,7 +139,7 @@ class AnswerWorkshop:
         """An editor's answers, kept or made now by `make`."""
         return self._make_once(name, settings, make)
 
-    def _settings(self, job: TrainingJob) -> list[Any]:
+    def _list_settings(self, job: TrainingJob) -> list[Any]:
         """The settings that the answers of a job depend on, besides the policy and the questions."""
         return [
             self.comparison.training.model_dump(),

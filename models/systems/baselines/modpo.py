@@ -51,7 +51,7 @@ def heaviest_objective(weights: Mapping[str, float]) -> str:
     return max(weights, key=lambda name: weights[name])
 
 
-def comparisons(pool: Sequence[ScoredAnswer], weights: Mapping[str, float]) -> list[RewardedComparison]:
+def list_comparisons(pool: Sequence[ScoredAnswer], weights: Mapping[str, float]) -> list[RewardedComparison]:
     """Every two answers to a question between which objective k prefers one; raises `NothingToPrefer`."""
     heaviest = heaviest_objective(weights)
     others = {name: REWARD_SCALE * weight for name, weight in weights.items() if name != heaviest}
@@ -103,7 +103,7 @@ def make_trainer(task: BaselineTask) -> Any:
             "rejected": comparison.worse,
             "tilt": (comparison.better_reward / beta, comparison.worse_reward / beta),
         }
-        for comparison in draw_affordable(comparisons(task.pool, task.weights), task)
+        for comparison in draw_affordable(list_comparisons(task.pool, task.weights), task)
     ]
     batch = max(1, task.training.batch // 2)
     settings = DPOConfig(

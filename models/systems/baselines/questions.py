@@ -11,7 +11,7 @@ import yaml
 Part = Literal["train", "test"]
 
 
-def questions(part: Part, count: int, seed: int = 0) -> list[str]:
+def draw_questions(part: Part, count: int, seed: int = 0) -> list[str]:
     """`count` different questions of a part, in an order that the seed decides.
 
     Raises `ValueError` where the part has fewer.

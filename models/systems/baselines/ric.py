@@ -28,7 +28,7 @@ def question_with_rewards(text: str, rewards: Mapping[str, float]) -> str:
     return " ".join([text, *(f"<{name}> {round(reward, 1):.1f}" for name, reward in rewards.items())])
 
 
-def bounds(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def find_bounds(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The (lowest, highest) reward of each objective in the pool."""
     return {
         name: (min(answer.rewards[name] for answer in pool), max(answer.rewards[name] for answer in pool))
@@ -61,7 +61,7 @@ def best_answers(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> list[Sco
     return [answer for answer in pool if any(answer.rewards[name] >= least_rewards[name] > 0 for name in names)]
 
 
-def goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
+def draw_goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
     """Draw rewards to ask for: one objective anywhere in its range, all others at their highest."""
     rng = Random(f"ric:{seed}")
     names = list(ranges)
@@ -78,7 +78,7 @@ def train(task: BaselineTask) -> Ask:
     Online, the policy answers with rewards asked for, and learns from the best of its answers and of the pool.
     """
     names = list(task.weights)
-    ranges = bounds(task.pool, names)
+    ranges = find_bounds(task.pool, names)
 
     def prompt(question: str, rewards: Mapping[str, float]) -> str:
         return task.policy.prompt(question_with_rewards(question, {name: rewards[name] for name in names}))
@@ -88,7 +88,7 @@ def train(task: BaselineTask) -> Ask:
     imitate(task, rows, "offline", 1 - task.training.first)
     task.policy.merge_adapter()
 
-    requests = list(zip(task.questions, goals(len(task.questions), ranges, task.seed), strict=True))
+    requests = list(zip(task.questions, draw_goals(len(task.questions), ranges, task.seed), strict=True))
     answers = task.policy.write([prompt(question, goal) for question, goal in requests], TEMPERATURE, task.seed)
     new_answers = [
         score_answer(question, answer, task.objectives) for (question, _), answer in zip(requests, answers, strict=True)

@@ -75,10 +75,10 @@ def take_inner_step(learner: Learner, params: Params, weigh: Weigh, task: Weighi
 
 def preference_loss(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, beta: float) -> Tensor:
     """Mean loss (nats) of the preferences under Bradley-Terry: low where preferred answers are likelier."""
-    return F.softplus(-beta * margins(learner, params, weigh, task)).mean()
+    return F.softplus(-beta * compute_margins(learner, params, weigh, task)).mean()
 
 
-def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) -> Tensor:
+def compute_margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) -> Tensor:
     """By how many nats a token the preferred answer of each pair is likelier than the other: [pairs]."""
     weights = weigh([prompt.query for prompt, _, _ in task.pairs], task.texts)
     rows = [

@@ -62,11 +62,11 @@ def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.We
     nearer: dict[str, list[bool]] = {name: [] for name in weightings}
     for task in data.draw_probe_tasks(meal.seed + 1, TASKS, meal.objectives):
         with torch.no_grad():
-            margins_before = bilevel.margins(learner, start, uniform_weights, task)
+            margins_before = bilevel.compute_margins(learner, start, uniform_weights, task)
         for name, weigh in weightings.items():
             params = bilevel.take_inner_step(learner, start, weigh, task, lr=meal.inner_lr)
             with torch.no_grad():
-                margins_after = bilevel.margins(learner, params, uniform_weights, task)
+                margins_after = bilevel.compute_margins(learner, params, uniform_weights, task)
             nearer[name] += (margins_after > margins_before).tolist()
             loss = float(torch.nn.functional.softplus(-meal.beta * margins_after).mean())
             losses[name].setdefault(task.kind, []).append(loss)
@@ -74,14 +74,14 @@ def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.We
         StepEffect(
             name,
             Mean.from_groups(loss),
-            tuple(Mean.from_groups(_differences(losses[other_name], loss)) for other_name in BESIDE),
+            tuple(Mean.from_groups(_subtract_losses(losses[other_name], loss)) for other_name in BESIDE),
             Rate.from_outcomes(nearer[name]),
         )
         for name, loss in losses.items()
     ]
 
 
-def _differences(losses: dict[str, list[float]], other_losses: dict[str, list[float]]) -> dict[str, list[float]]:
+def _subtract_losses(losses: dict[str, list[float]], other_losses: dict[str, list[float]]) -> dict[str, list[float]]:
     """one - other, task by task in each kind."""
     return {
         kind: [loss - other_loss for loss, other_loss in zip(losses[kind], other_losses[kind], strict=True)]

@@ -99,7 +99,7 @@ def fresh_prompts() -> dict[str, tuple[str, ...]]:
     return TypeAdapter(dict[str, tuple[str, ...]]).validate_python(yaml.safe_load(_FRESH.read_text(encoding="utf-8")))
 
 
-def probes(which: Probes) -> Iterator[RankProbe]:
+def list_probes(which: Probes) -> Iterator[RankProbe]:
     """All probes of a set."""
     if which == "fresh":
         yield from (RankProbe(kind, prompt, prompt) for kind, prompts in fresh_prompts().items() for prompt in prompts)
@@ -115,7 +115,7 @@ def rank_probes(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[Probe
     rows = []
     names = list(material.objectives)
     texts = [facet.texts[0 if wording == "trained" else -1] for facet in material.objectives.values()]
-    probe_list = list(probes(which))
+    probe_list = list(list_probes(which))
     for probe, row in zip(probe_list, weigh([probe.prompt for probe in probe_list], texts).tolist(), strict=True):
         first, second = (names.index(name) for name in material.kinds[probe.kind].matters)
         truth = [0.0] * len(names)

@@ -82,12 +82,12 @@ class Sampler:
 
 async def choose_target(engine: Engine, pair: Pair, drafts: Sequence[str], *, uniform: bool) -> TargetChoice:
     """The pair with its cheapest draft as the target. The answer itself is among the drafts."""
-    weights = await _weights(engine, pair, uniform=uniform)
+    weights = await _compute_weights(engine, pair, uniform=uniform)
     original = await _score_segments(engine, pair, pair.answer)
-    costs = {pair.answer: best_of.cost(original, original, weights)}
+    costs = {pair.answer: best_of.compute_cost(original, original, weights)}
     for text in dict.fromkeys(drafts):
         if text.strip() and text not in costs:
-            costs[text] = best_of.cost(await _score_segments(engine, pair, text), original, weights)
+            costs[text] = best_of.compute_cost(await _score_segments(engine, pair, text), original, weights)
     first = next((costs[text] for text in drafts if text in costs), costs[pair.answer])
     target = min(costs, key=lambda text: costs[text])
     kept_pieces = {piece.text.strip() for piece in split(target)}
@@ -109,7 +109,7 @@ async def _score_segments(engine: Engine, pair: Pair, text: str) -> tuple[Segmen
     return (await engine.align(request)).segments
 
 
-async def _weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float, ...]:
+async def _compute_weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float, ...]:
     """What each objective weighs, as a multiple of an equal share."""
     alike = (1.0,) * len(pair.objectives)
     if uniform:

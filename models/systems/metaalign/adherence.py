@@ -198,7 +198,7 @@ def make_rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
     return [make_row(name, group) for name, group in groups if group]
 
 
-def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
+def try_contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
     """(which tiers contradict each other, whether the higher one prevailed).
 
     Each contradiction is said by system and user, and by operator and user.
@@ -296,7 +296,7 @@ def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: in
     """
     figures = make_rows(cases)
     outcomes_by_name: dict[str, list[bool]] = {}
-    for name, has_prevailed in contradictions(side, seed):
+    for name, has_prevailed in try_contradictions(side, seed):
         outcomes_by_name.setdefault(name, []).append(has_prevailed)
     rates = {name: Rate.from_outcomes(outcomes) for name, outcomes in outcomes_by_name.items()}
     tables = format_tables(figures, side, rates, sum(case.failed for case in cases))

@@ -86,7 +86,7 @@ async def make_best_draft(text: str, policy: Policy, count: int, inner: Inner) -
     return replace(best_draft, correction=correction, cache_hit=all_cached(tried.cache_hit for tried in everything))
 
 
-def cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
+def compute_cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
     """Expected number of faulty segments of a draft; the lower, the better.
 
     Counts the draft's `segments` that probably violate an objective, each with the objective's weight (see `shares`),
@@ -131,7 +131,7 @@ async def _choose_cheapest(
         await _cancel(tasks)
     segments = dict(zip(texts, (reading.correction.segments for reading in readings), strict=True))
     weights = shares(policy)
-    cheapest = min(segments, key=lambda candidate: cost(segments[candidate], segments[text], weights))
+    cheapest = min(segments, key=lambda candidate: compute_cost(segments[candidate], segments[text], weights))
     # If no draft has this text, the original costs least.
     draft = next((draft for draft in drafts if draft.verdict.text == cheapest), None)
     original = Correction(text, segments[text], aligner=drafts[0].correction.aligner)

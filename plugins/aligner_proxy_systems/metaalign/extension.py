@@ -12,7 +12,7 @@ from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey, Re
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Objective, Outcome, Policy
 from aligner_proxy_systems.metaalign import stages
-from aligner_proxy_systems.metaalign.checks import adherence
+from aligner_proxy_systems.metaalign.checks import check_adherence
 from aligner_proxy_systems.metaalign.objectives import (
     GRANT_KEY,
     READ_CHARS,
@@ -77,7 +77,9 @@ class Preferences(Extension):
         preferences = preferences_of(policy)
         if not preferences:
             return None
-        return {checked.name: [checked.before, checked.after] for checked in adherence(preferences, answer, delivered)}
+        return {
+            checked.name: [checked.before, checked.after] for checked in check_adherence(preferences, answer, delivered)
+        }
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """The header x-aligner-preferences; none before a check."""

@@ -217,7 +217,7 @@ def _remove_lists(text: str) -> str:
         return text
     counted_on = _COUNTED_ON.search(text) is not None
     out: list[str] = []
-    for block in _blocks(text):
+    for block in _split_blocks(text):
         certain = (
             block.items and not (block.numbered and counted_on) and not any(map(_MORE_THAN_TEXT.search, block.items))
         )
@@ -225,7 +225,7 @@ def _remove_lists(text: str) -> str:
     return "\n".join(out)
 
 
-def _blocks(text: str) -> Iterator[_LineBlock]:
+def _split_blocks(text: str) -> Iterator[_LineBlock]:
     """Split a text into lists and other text, by lines."""
     lines = text.split("\n")
     fenced = _fenced_lines(text)

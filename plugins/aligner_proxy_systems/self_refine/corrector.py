@@ -124,7 +124,7 @@ class SelfRefine:
 
     async def _refine_once(self, request: AlignRequest, text: str, budget: _AnswerBudget) -> str:
         """Return the text after one review and its revision."""
-        material = self._material(request, text)
+        material = self._make_material(request, text)
         review = await self._ask(CRITIQUE, material, budget, REVIEW_TOKENS)
         if NOTHING.fullmatch(review.text) or not review.text.strip():
             return text
@@ -147,7 +147,7 @@ class SelfRefine:
         budget.written_tokens += answer.written_tokens
         return answer
 
-    def _material(self, request: AlignRequest, text: str) -> dict[str, object]:
+    def _make_material(self, request: AlignRequest, text: str) -> dict[str, object]:
         """The fields for the model: as much of the conversation as fits next to the answer and the objectives."""
         room = self._settings.max_chars - len(text) - sum(map(len, request.objectives))
         turns = _last_turns(request.turns, room)

@@ -215,7 +215,7 @@ class Matcher:
         """
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
-        candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
+        candidate = self._choose_candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
         # what is said if nothing contradicts the fact
         uncontradicted = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
         is_asked_about = doubtful_from is not None
@@ -237,9 +237,9 @@ class Matcher:
         """The statement most likely to replace a fact; None if there is none."""
         scored = self.rank_statements(fact, subject)
         is_confirmed = self._confirming_match(fact, scored) is not None
-        return self._candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
+        return self._choose_candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
 
-    def _candidate(
+    def _choose_candidate(
         self,
         fact: Fact,
         subject: FactSubject,

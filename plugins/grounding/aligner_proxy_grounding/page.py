@@ -170,7 +170,7 @@ def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -
     """Return `about` with the words and weekdays of `above`, (text, weight) pairs; a word keeps its largest weight."""
     about = dict(about)
     for text, weight in above:
-        for word in (*words(text), *_days(text)):
+        for word in (*words(text), *_read_days(text)):
             about[word] = max(weight, about.get(word, 0.0))
     return about
 
@@ -267,7 +267,7 @@ def _days_between(first: Fact, last: Fact) -> list[str]:
     return [DAYS[n % len(DAYS)] for n in range(start, (end if end >= start else end + len(DAYS)) + 1)]
 
 
-def _days(text: str) -> list[str]:
+def _read_days(text: str) -> list[str]:
     """The days of the week that a heading or column heading names; ranges and "weekends" are expanded."""
     days = [fact for fact in read_facts(text) if fact.kind is FactKind.WEEKDAY]
     weekdays = [str(day.value) for day in days]

@@ -157,7 +157,7 @@ class _PageReader:
             return
         key, value = entry.group(1).replace("_", " "), entry.group(2).strip("\"' ")
         if key.lower() == "title":
-            yield from self._heading(number, _TITLE_LEVEL, value)
+            yield from self._read_heading(number, _TITLE_LEVEL, value)
         else:
             self._paragraph = [(number, f"{key}: {value}")]
             yield from self.paragraph_ends()
@@ -184,18 +184,18 @@ class _PageReader:
         if row or heading or item or not line.strip():
             yield from self.paragraph_ends()
         if row:
-            yield from self._row(number, row.group(1))
+            yield from self._read_row(number, row.group(1))
         elif heading:
-            yield from self._heading(number, len(heading.group(1)), heading.group(2))
+            yield from self._read_heading(number, len(heading.group(1)), heading.group(2))
         # inside a paragraph a bold line is only emphasis
         elif not self._paragraph and (bold := _BOLD_LINE.fullmatch(line.strip())):
-            yield from self._heading(number, _BOLD_LEVEL, bold.group(1))
+            yield from self._read_heading(number, _BOLD_LEVEL, bold.group(1))
         elif item:
             self._item(number, len(item.group(1)), item.group(2))
         elif line.strip():
             self._paragraph.append((number, line.strip()))
 
-    def _heading(self, number: int, level: int, text: str) -> Iterator[PagePassage]:
+    def _read_heading(self, number: int, level: int, text: str) -> Iterator[PagePassage]:
         """Yield a heading as a passage; it replaces the headings of its level and below, and ends lists."""
         self._headings = {above: title for above, title in self._headings.items() if above < level}
         yield PagePassage(text, number, self._headings_above())
@@ -209,7 +209,7 @@ class _PageReader:
         titles = sorted(self._headings.items(), reverse=True)
         return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
 
-    def _row(self, number: int, row: str) -> Iterator[PagePassage]:
+    def _read_row(self, number: int, row: str) -> Iterator[PagePassage]:
         """Yield the cells of a table row, each with its column's heading and the row's first cell as context."""
         cells = [cell.strip() for cell in row.split("|")]
         # the line of dashes below the column headings

@@ -361,7 +361,7 @@ class Grounder:
             source = match.statement.place if match.statement else self.matcher.name
             is_sure = self._is_certain(match) and not is_shared and self._may_replace(sentence, number, match.statement)
             end = sentence.start + len(sentence.text)
-            question = self._question(sentence, number) if self.arbiter is Arbiter.JUDGE else None
+            question = self._make_question(sentence, number) if self.arbiter is Arbiter.JUDGE else None
             words_edit = edit if is_sure else None
             doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, source, words_edit, question))
         return edits, doubts
@@ -375,7 +375,7 @@ class Grounder:
             return True
         return self.arbiter is not Arbiter.WORDS and match.score >= CERTAIN_WITHOUT_EDITOR
 
-    def _question(self, sentence: AnswerSentence, number: int) -> FactQuestion:
+    def _make_question(self, sentence: AnswerSentence, number: int) -> FactQuestion:
         """What a judge is asked about a fact: the values that words could write in its place."""
         fact = sentence.facts[number]
         around = self._answer_context(sentence, number)
