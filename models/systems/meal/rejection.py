@@ -6,8 +6,8 @@
 Rejection sampling for the next stage of `models.train`, as Meal has it (arXiv 2604.24178, of which only the abstract
 was at hand). An aligner writes k corrections of each answer, the reader's detector head reads them, and what it says of
 each objective counts as much as Meal's net lets that objective weigh for this prompt (all alike where the net is of
-another aligner than the reader, or with `--uniform`). The reward is that of serving (`best_of.cost` of the plugin
-Meal): what is learned is what would be chosen.
+another aligner than the reader, or with `--uniform`). The reward is that of serving (`best_of.compute_cost` of the
+plugin Meal): what is learned is what would be chosen.
 """
 
 from __future__ import annotations

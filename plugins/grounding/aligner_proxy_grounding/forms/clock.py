@@ -125,7 +125,7 @@ def read_bare_hours(reading: FactReading) -> None:
 
 
 def _read_clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """Return (start, minutes after midnight, notation) of the time in the groups whose names begin with `n`; None without one.
+    """Return (start, minutes after midnight, notation) of the time in the groups with the prefix `n`; None without one.
 
     The notation is "12" if morning and afternoon cannot be told apart, else "24".
     """
