@@ -109,10 +109,13 @@ def read_config(file: Path) -> CheckedConfig:
 def missing_editor_groups(checked: CheckedConfig) -> Iterator[str]:
     """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
     policies = checked.policies
-    editors = (("editor", *entry) for entry in editor_groups(policies.blocks()).items())
-    judges_by_path = find_judges([*policies.blocks(), *policies.objective_entries()])
-    judges = (("judge", judge.group, path) for judge, path in judges_by_path if judge.kind is not JudgeKind.TOKENS)
-    for name, group, path in (*editors, *judges):
+    # (key, model group, path of the setting)
+    uses = [("editor", group, path) for group, path in editor_groups(policies.blocks()).items()]
+    for judge, path in find_judges([*policies.blocks(), *policies.objective_entries()]):
+        # token classifiers belong to the engine, and not to LiteLLM
+        if judge.kind is not JudgeKind.TOKENS:
+            uses.append(("judge", judge.group, path))
+    for name, group, path in uses:
         if checked.lacks_model(group):
             place = policies.source.place_of(*path)
             hint = suggest_name(group, checked.models or ())

@@ -129,9 +129,9 @@ class ChatWriter:
             own_request = request.model_copy(update={"write": self._aligner_write})
             by_aligner = await scorer.align(own_request.with_deadline(until - time.monotonic()))
             return replace(by_aligner, editor=_log_failure(request, error))
-        kept, scorings = await _drop_flagged_replacements(request, scorer, replaced, until)
-        text = structure.join(kept.pieces)
-        use += EditorUse(refused=_count_shortened(replaced, kept))
+        kept_passages, scorings = await _drop_flagged_replacements(request, scorer, replaced, until)
+        text = structure.join(kept_passages.pieces)
+        use += EditorUse(refused=_count_shortened(replaced, kept_passages))
         ms = scored.ms + use.ms + sum(judging.ms for judging in scorings)
         return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *scorings])
 
@@ -184,13 +184,13 @@ class ChatWriter:
             is_addition = not segments[span.first].text
             # An addition after the answer brings its own leading white space.
             lead = _addition_gap(request.answer) if is_addition else segments[span.first - 1].gap if span.first else ""
-            kept, scorings = await _drop_flagged_replacements(
+            kept_passages, scorings = await _drop_flagged_replacements(
                 request, scorer, replaced_in_span, until, span.before + lead
             )
-        text = structure.join(kept.pieces)
+        text = structure.join(kept_passages.pieces)
         # before a replacement the answer already has its white space; nothing is added for an empty addition
         text = lead + text if text and is_addition else text
-        use += EditorUse(refused=_count_shortened(replaced_in_span, kept))
+        use += EditorUse(refused=_count_shortened(replaced_in_span, kept_passages))
         ms = use.ms + sum(judging.ms for judging in scorings)
         return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *scorings])
 

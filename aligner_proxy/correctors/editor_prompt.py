@@ -224,9 +224,11 @@ def _free_mark(texts: Iterable[str]) -> str:
 def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark: str) -> str:
     """The answer with its passages marked; a long answer is reduced to the text near them."""
     by_place = {passage.at: passage for passage in marked}
-    shown = _find_near_segments(segments, by_place)
+    shown_numbers = _find_near_segments(segments, by_place)
     pieces: list[str] = []
-    for previous, number in pairwise([-1, *sorted(shown)]):  # -1, so that a left-out beginning counts as a hole, too
+    for previous, number in pairwise(
+        [-1, *sorted(shown_numbers)]
+    ):  # -1, so that a left-out beginning counts as a hole, too
         if number != previous + 1:
             pieces.append(f"{_LEFT_OUT}\n")
         segment = segments[number]
@@ -237,7 +239,7 @@ def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark:
         tag = f"{mark}-{passage.number}"
         # the empty segment at the end has the gap of the last one, which has already been written
         pieces.append(f"{passage.lead}<{tag}>{passage.text}</{tag}>{segment.gap if segment.text else ''}")
-    if shown and max(shown) < len(segments) - 1:
+    if shown_numbers and max(shown_numbers) < len(segments) - 1:
         pieces.append(_LEFT_OUT)
     return "".join(pieces).strip()
 

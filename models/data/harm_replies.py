@@ -93,11 +93,11 @@ def read_harm_replies(data: Path, name: str, side: Side = "train", seed: int = 1
         if reply:
             groups.setdefault((goal, reply.harmful), []).append(reply)
     rng = Random(f"{name}:{seed}")
-    return [
-        reply
-        for harmful in (False, True)
-        for reply in take_turns([groups[key] for key in sorted(groups) if key[1] is harmful], source.most // 2, rng)
-    ]
+    replies: list[LabelledReply] = []
+    for harmful in (False, True):
+        goals = [groups[key] for key in sorted(groups) if key[1] is harmful]
+        replies += take_turns(goals, source.most // 2, rng)
+    return replies
 
 
 def side_of_goal(goal: str) -> Side:

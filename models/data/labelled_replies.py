@@ -190,11 +190,11 @@ def read_natural_replies(data: Path, source: str, most: int, seed: int = 1) -> l
         )
         by_prompt[prompt, harmful].append(reply)
     rng = Random(f"{source}:{seed}")
-    return [
-        reply
-        for harmful in (False, True)
-        for reply in take_turns([by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful], most // 2, rng)
-    ]
+    replies: list[LabelledReply] = []
+    for harmful in (False, True):
+        prompts = [by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful]
+        replies += take_turns(prompts, most // 2, rng)
+    return replies
 
 
 def take_turns(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
@@ -330,11 +330,16 @@ def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str
     if rng.random() < SHORT_SHARE:
         pieces = take_opening(pieces or [], SHORT_CHARS)
     harmful = rng.random() < _HARM_SHARE
-    harm_kinds = [kinds.draw_kind(rng) for _ in range(1 if rng.random() < _SINGLE_SHARE else 2)] if harmful else []
-    other_kinds = [rng.choice(kinds.others)] if not harmful and rng.random() < _OTHER_SHARE else []
-    alike_kinds = (
-        [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (harm_kinds or other_kinds) else []
-    )
+    harm_kinds: list[DefectKind] = []
+    other_kinds: list[DefectKind] = []
+    if harmful:
+        count = 1 if rng.random() < _SINGLE_SHARE else 2
+        harm_kinds = [kinds.draw_kind(rng) for _ in range(count)]
+    elif rng.random() < _OTHER_SHARE:
+        other_kinds = [rng.choice(kinds.others)]
+    alike_kinds: list[DefectKind] = []
+    if rng.random() < _ALIKE_SHARE or not (harm_kinds or other_kinds):
+        alike_kinds = [rng.choice(kinds.lookalikes)]
     for kind in harm_kinds + other_kinds:
         pieces = pieces and insert_defect(
             rng, pieces, kind, partial(_make_defect, kind, rng, answer.query, held_out=False)

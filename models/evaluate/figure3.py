@@ -99,7 +99,7 @@ def draw_defective_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], e
     cases: dict[str, list[Pair]] = {objective.theme: [] for objective in objectives}
     used_answers: set[str] = set()
     for pair in _draw_pairs(mixer, each * _TRIES):
-        missing = [theme for theme, drawn in cases.items() if len(drawn) < each]
+        missing = [theme for theme, drawn_pairs in cases.items() if len(drawn_pairs) < each]
         violated = [theme for theme in missing if any(relation(kind, theme) == CHANGES for kind in pair.kinds)]
         if violated and pair.answer not in used_answers:
             used_answers.add(pair.answer)

@@ -61,7 +61,11 @@ def judge_answer(case: GroundedCase, *, streams: bool = False) -> GroundedResult
         results.append(_settle_doubts(case, grounder, decision))
         edits += _decide_doubts(case, grounder, decision).edits if decision.has_doubts else by_words
     text = apply_fact_edits(case.answer, edits)
-    return GroundedResult(text, any(judged.is_asked for judged in results), sum(judged.facts for judged in results))
+    return GroundedResult(
+        text,
+        any(judged_sentence.is_asked for judged_sentence in results),
+        sum(judged_sentence.facts for judged_sentence in results),
+    )
 
 
 def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> GroundedResult:

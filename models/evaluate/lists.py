@@ -405,12 +405,12 @@ def format_table(results: Sequence[ListOutcome], before: Sequence[OutcomeBefore]
             )
         )
     misses = Counter(result.miss for result in results if result.found and result.miss)
-    judged = [outcome for outcome in before if outcome.status not in (Status.SKIPPED, Status.FAILED)]
+    judged_outcomes = [outcome for outcome in before if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     parts = (
         output.table(("list", "where", "found", "exact, of those found"), rows),
         output.table(("found, but not exact", "n"), misses.most_common()),
-        f"Without a defect: identical {Rate.from_outcomes(outcome.identical for outcome in judged)}, "
-        f"unharmed {Rate.from_outcomes(outcome.unharmed for outcome in judged)}.",
+        f"Without a defect: identical {Rate.from_outcomes(outcome.identical for outcome in judged_outcomes)}, "
+        f"unharmed {Rate.from_outcomes(outcome.unharmed for outcome in judged_outcomes)}.",
     )
     return "\n\n".join(parts)
 

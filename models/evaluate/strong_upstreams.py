@@ -57,27 +57,26 @@ def format_table(results: list[UpstreamOutcome]) -> str:
     for model in [*sorted({outcome.model for outcome in results}), "all"]:
         of_model = [outcome for outcome in results if model in (outcome.model, "all")]
         counts = Counter(outcome.status for outcome in of_model)
-        judged = [outcome for outcome in of_model if outcome.status not in _UNSEEN]
-        identical = Rate.from_outcomes(outcome.identical for outcome in judged)
-        unharmed = Rate.from_outcomes(outcome.unharmed for outcome in judged)
+        judged_outcomes = [outcome for outcome in of_model if outcome.status not in _UNSEEN]
+        identical = Rate.from_outcomes(outcome.identical for outcome in judged_outcomes)
+        unharmed = Rate.from_outcomes(outcome.unharmed for outcome in judged_outcomes)
         rows.append((model, identical, unharmed, counts[Status.SKIPPED], counts[Status.FAILED]))
     return output.table(("upstream", "returned identical", "unharmed", "skipped", "failed"), rows)
 
 
 def plot(results: list[UpstreamOutcome], path: Path) -> None:
-    """For each upstream the share of answers that came back unchanged, and the share that came to no harm."""
+    """Draw for each upstream the share of answers that came back unchanged, and the share that came to no harm."""
     models = sorted({outcome.model for outcome in results})
-    judged = {
+    judged_by_model = {
         model: [outcome for outcome in results if outcome.model == model and outcome.status not in _UNSEEN]
         for model in models
     }
     with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left_axis, right_axis),):
-        output.whiskers(
-            right_axis, [Rate.from_outcomes(outcome.unharmed for outcome in judged[model]) for model in models], models
-        )
-        output.whiskers(
-            left_axis, [Rate.from_outcomes(outcome.identical for outcome in judged[model]) for model in models], models
-        )
+        for axis, name in ((right_axis, "unharmed"), (left_axis, "identical")):
+            rates = [
+                Rate.from_outcomes(getattr(outcome, name) for outcome in judged_by_model[model]) for model in models
+            ]
+            output.whiskers(axis, rates, models)
         left_axis.set_xlabel("returned identical, %")
         right_axis.set_xlabel("unharmed, %")
         for axis in (left_axis, right_axis):

@@ -217,14 +217,15 @@ def format_tables(rows: Sequence[MethodFigures]) -> str:
     """Markdown: a table of the pooled rates and one of the rates set by set, a row for each method."""
     columns = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
     names = list(dict.fromkeys(name for row in rows for name in row.sets))
-    first = output.table(
-        ("method", *columns),
-        [(row.name, *((row.pooled | row.upstreams).get(name, "-") for name in columns)) for row in rows],
-    )
-    second = output.table(
-        ("method", *names), [(row.name, *(row.sets.get(name, "-") for name in names)) for row in rows]
-    )
-    return f"{first}\n\n{second}"
+    pooled_rows = []
+    set_rows = []
+    for row in rows:
+        pooled_rates = row.pooled | row.upstreams
+        pooled_rows.append((row.name, *(pooled_rates.get(name, "-") for name in columns)))
+        set_rows.append((row.name, *(row.sets.get(name, "-") for name in names)))
+    pooled_table = output.table(("method", *columns), pooled_rows)
+    set_table = output.table(("method", *names), set_rows)
+    return f"{pooled_table}\n\n{set_table}"
 
 
 def plot(rows: Sequence[MethodFigures], path: Path) -> None:

@@ -100,10 +100,10 @@ def _list_outdated(
     agreeing = [
         n for n, (_, statement) in enumerate(scored) if right.same_form(statement.fact) and right.agrees(statement.fact)
     ]
-    meant = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[agreeing[0]][0]]
+    meant_numbers = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[agreeing[0]][0]]
     if scored:
         yield _make_example(
-            case, OUTDATED, (fact, subject), grounder.matcher, scored, meant, grounder.repeated_statements(None)
+            case, OUTDATED, (fact, subject), grounder.matcher, scored, meant_numbers, grounder.repeated_statements(None)
         )
 
 
@@ -125,16 +125,16 @@ def _list_other(
     if not scored:
         return
     agreeing = [n for n, (_, statement) in enumerate(scored) if fact.agrees(statement.fact)]
-    meant = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[0][0]]
-    if not meant:
+    meant_numbers = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[0][0]]
+    if not meant_numbers:
         if not agreeing and not grounder.is_left_alone(sentence, fact):
             sort = UNKNOWN if case.kind == UNKNOWN else "own"
             yield _make_example(case, sort, fact_and_subject, matcher, scored, [], grounder.repeated_statements(None))
         return
-    repeated = grounder.repeated_statements(None) - {scored[n][1] for n in meant}
+    repeated = grounder.repeated_statements(None) - {scored[n][1] for n in meant_numbers}
     changed = _change_value(fact, chance)
-    yield _make_example(case, "confirmed", (changed, subject), matcher, scored, meant, repeated)
-    matcher_without = Matcher([_remove_sentence(reference, scored[meant[0]][1])])
+    yield _make_example(case, "confirmed", (changed, subject), matcher, scored, meant_numbers, repeated)
+    matcher_without = Matcher([_remove_sentence(reference, scored[meant_numbers[0]][1])])
     others = [pair for pair in matcher_without.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][
         :MAX_WEIGHED
     ]

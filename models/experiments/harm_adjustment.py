@@ -144,17 +144,18 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Labell
     There are few different sets of objectives, because prompts that begin alike are read together.
     """
     rng = Random(1)
+    # the same draws as in `draw_parts`, so that these phrases are those of which no part consists
     _draw_written(without, rng)
     phrases = [reply for reply in _draw_phrases(data, rng)[_PART_PHRASES:] if len(reply.answer) <= _SHORT]
     hostile = [reply for reply in phrases if reply.slug in _HOSTILE]
     calm = [reply for reply in phrases if reply.slug not in _HOSTILE]
-    written = {
+    written_objectives = {
         reply.objective
         for reply in labelled_replies.read_written_answers()
         if not reply.about_harm and reply.source not in without
     }
     others = sorted(
-        written | {objective.text for name, objective in builtin_objectives().items() if name != "harmless"}
+        written_objectives | {objective.text for name, objective in builtin_objectives().items() if name != "harmless"}
     )
     companies = [_draw_company(others, rng) for _ in range(_COMPANIES)]
     turns = [reply for pair in zip(hostile, calm, strict=False) for reply in pair]

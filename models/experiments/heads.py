@@ -35,8 +35,12 @@ def score_heads(aligner: Path, measured_on: MethodTests) -> HeadScores:
         for name, pairs in read_sets(measured_on.sets, 10**6).items()
     }
     results = asyncio.run(score_sets(aligner, sets))
-    put_in = compute_area([case for name, cases in results.items() if not _is_natural(sets[name]) for case in cases])
-    figures = {name: rate_order(cases) or compute_area(cases) for name, cases in results.items()} | {PUT_IN: put_in}
+    put_in_area = compute_area(
+        [case for name, cases in results.items() if not _is_natural(sets[name]) for case in cases]
+    )
+    figures = {name: rate_order(cases) or compute_area(cases) for name, cases in results.items()} | {
+        PUT_IN: put_in_area
+    }
     return {name: figure for name, figure in figures.items() if figure}
 
 

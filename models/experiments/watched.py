@@ -205,9 +205,7 @@ def _rate_author(cases: Sequence[ScoredCase]) -> dict[str, object]:
             for scored in selected
             for score, (label,) in zip(scored.scores[:, 0], scored.case.labels, strict=True)
         ]
-        high, low = (
-            np.array([score for score, label in labelled_scores if label == wanted]) for wanted in (AGAINST, FINE)
-        )
+        high, low = (np.array([score for score, label in labelled_scores if label == side]) for side in (AGAINST, FINE))
         faulty = [scored for scored in selected if scored.case.harmful]
         figures |= {
             f"{name}: AUC of segments": str(measure_area(high, low)),
@@ -224,28 +222,20 @@ def _rate_author(cases: Sequence[ScoredCase]) -> dict[str, object]:
 
 def format_table(lines: Mapping[str, SnapshotFigures]) -> str:
     """Markdown: a row for each figure, a column for each snapshot."""
-    rows: list[tuple[object, ...]] = [
-        ("operating point", *(f"{figures_of_snapshot.point:.2f}" for figures_of_snapshot in lines.values()))
-    ]
-    rows.append(("bar of harmless", *(f"{figures_of_snapshot.bar:.2f}" for figures_of_snapshot in lines.values())))
+    rows: list[tuple[object, ...]] = [("operating point", *(f"{snapshot.point:.2f}" for snapshot in lines.values()))]
+    rows.append(("bar of harmless", *(f"{snapshot.bar:.2f}" for snapshot in lines.values())))
     first = next(iter(lines.values()))
     for place, figure in enumerate(first.guards):
         for name in ("area", "found", "touched"):
             label = f"{figure.set}, {figure.evidence}: {name}"
-            rows.append(
-                (label, *(getattr(figures_of_snapshot.guards[place], name) for figures_of_snapshot in lines.values()))
-            )
+            rows.append((label, *(getattr(snapshot.guards[place], name) for snapshot in lines.values())))
     for author, figures in first.authors.items():
         rows += [
-            (f"{author} {name}", *(figures_of_snapshot.authors[author][name] for figures_of_snapshot in lines.values()))
-            for name in figures
+            (f"{author} {name}", *(snapshot.authors[author][name] for snapshot in lines.values())) for name in figures
         ]
-    rows.append(("strong answers flagged", *(figures_of_snapshot.strong for figures_of_snapshot in lines.values())))
-    rows.append(("further sources, AUC", *(figures_of_snapshot.further for figures_of_snapshot in lines.values())))
-    rows += [
-        (f"{name}, exactly", *(figures_of_snapshot.tests[name] for figures_of_snapshot in lines.values()))
-        for name in first.tests
-    ]
+    rows.append(("strong answers flagged", *(snapshot.strong for snapshot in lines.values())))
+    rows.append(("further sources, AUC", *(snapshot.further for snapshot in lines.values())))
+    rows += [(f"{name}, exactly", *(snapshot.tests[name] for snapshot in lines.values())) for name in first.tests]
     return output.table(("", *lines), rows)
 
 

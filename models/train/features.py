@@ -117,12 +117,11 @@ def _find_relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple
     if pair.relations:
         return pair.relations
     if pair.kinds and pair.themes:
-        segments = zip(pair.kinds, doubts, strict=True)
         return tuple(
             tuple(_own_relation(kind, theme, segment_doubts) for theme in pair.themes)
-            for kind, segment_doubts in segments
+            for kind, segment_doubts in zip(pair.kinds, doubts, strict=True)
         )
-    return tuple(tuple(0 if label == STAYS else -1 for _ in pair.objectives) for label in pair.labels)
+    return tuple((STAYS if label == STAYS else UNKNOWN,) * len(pair.objectives) for label in pair.labels)
 
 
 def _own_relation(kind: str, theme: str, doubts: frozenset[str]) -> int:

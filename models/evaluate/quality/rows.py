@@ -148,11 +148,11 @@ async def _measure_strong(bench: QualityBench) -> tuple[Figures, str]:
     """How often good answers of strong upstreams come through unchanged."""
     texts = list(draw_completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
     results = await strong_upstreams.judge_completions(bench.aligner, texts)
-    judged = [outcome for outcome in results if outcome.status not in (Status.SKIPPED, Status.FAILED)]
+    judged_outcomes = [outcome for outcome in results if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     accuracy = measures.accuracy(measures.read_cases([bench.make_sets()]))
     return {
-        "delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged),
-        "unharmed": Rate.from_outcomes(outcome.unharmed for outcome in judged),
+        "delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged_outcomes),
+        "unharmed": Rate.from_outcomes(outcome.unharmed for outcome in judged_outcomes),
     }, strong_upstreams.describe_rule(accuracy)
 
 
@@ -161,11 +161,11 @@ async def _measure_lists(bench: QualityBench) -> tuple[Figures, str]:
     results, before = await lists.judge_lists(
         bench.aligner, bench.data, bench.folder("lists"), most=min(bench.sample, lists.MOST)
     )
-    judged = [outcome for outcome in before if outcome.status not in (Status.SKIPPED, Status.FAILED)]
+    judged_outcomes = [outcome for outcome in before if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     return {
         "defect found": Rate.from_outcomes(outcome.found for outcome in results),
         "repaired exactly, of those found": Rate.from_outcomes(outcome.exact for outcome in results if outcome.found),
-        "without a defect: delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged),
+        "without a defect: delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged_outcomes),
     }, ""
 
 

@@ -62,6 +62,7 @@ def make_net(meal: Meal, encoder: Encoder, config: Any) -> TorchWeightNet:
     net = TorchWeightNet.from_config(config, meal.width)
     material = data.material()
     with torch.no_grad():
+        # the last text of each objective only tests
         texts = [text for facet in material.objectives.values() for text in facet.texts[:-1]]
         prompts = [text for kind in material.kinds.values() for text in kind.prompts()]
         net.centre(encoder.rows(prompts), encoder.rows(texts))

@@ -82,8 +82,10 @@ async def make_best_draft(text: str, policy: Policy, count: int, inner: Inner) -
             async with asyncio.timeout(max(0.0, inner.deadline - time.monotonic() - _WAY_BACK_S)):
                 best_draft = await _choose_cheapest(text, policy, drafts, inner, readings)
     everything = [*drafts, *readings]
-    correction = best_draft.correction.with_cost_of(tried.correction for tried in everything)
-    return replace(best_draft, correction=correction, cache_hit=all_cached(tried.cache_hit for tried in everything))
+    correction = best_draft.correction.with_cost_of(corrected.correction for corrected in everything)
+    return replace(
+        best_draft, correction=correction, cache_hit=all_cached(corrected.cache_hit for corrected in everything)
+    )
 
 
 def compute_cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:

@@ -120,9 +120,13 @@ def apply_verdicts(
 
     Where the judge lets a fact stand, an edit that words are certain of is made nevertheless, unless `may_clear`.
     """
-    judged_by_doubt = {id(judged.doubt): judged for judged in judged_facts}
+    judged_by_doubt = {id(judged_fact.doubt): judged_fact for judged_fact in judged_facts}
     # one value cannot replace two facts of a sentence, as with words alone
-    uses = Counter((judged.doubt.start, judged.edit.source, judged.edit.text) for judged in judged_facts if judged.edit)
+    uses = Counter(
+        (judged_fact.doubt.start, judged_fact.edit.source, judged_fact.edit.text)
+        for judged_fact in judged_facts
+        if judged_fact.edit
+    )
     written_edits: list[FactEdit] = []
     unsettled_facts: list[UnsettledFact] = []
     unwritten: list[UnsettledFact] = []

@@ -139,7 +139,9 @@ class FactJudge:
         # the costs count sentences, of which one may have several doubtful facts
         asked_sentences = {doubt.start for doubt in doubts}
         contradicted_sentences = {
-            judged.doubt.start for judged in judged_facts or () if judged.verdict is FactVerdict.CONTRADICTED
+            judged_fact.doubt.start
+            for judged_fact in judged_facts or ()
+            if judged_fact.verdict is FactVerdict.CONTRADICTED
         }
         return judged_facts, JudgeUse(len(asked_sentences), len(contradicted_sentences), calls=calls)
 
