@@ -105,17 +105,22 @@ def squared_distance(answer: ChoiceAnswer) -> float:
 
 
 def guess_answers(cases: Sequence[TypedCase], others: Sequence[TypedCase]) -> dict[str, list[ChoiceAnswer]]:
-    """What two guesses answer: equal probabilities, and the shares of gold answers in `others`."""
+    """What two guesses answer to each question: equal probabilities, and how often each label is right in `others`.
+
+    The right label of a case is the one to which its gold answer gives the highest probability.
+    """
     gold_labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for case in others:
         for name, gold in case.gold.items():
-            gold_labels[case.workflow, name][max(gold, key=lambda answer: gold[answer])] += 1
+            right_label = max(gold, key=lambda label: gold[label])
+            gold_labels[case.workflow, name][right_label] += 1
     guesses: dict[str, list[ChoiceAnswer]] = {"equal probabilities": [], "the most frequent answer": []}
     for case in cases:
         for name, gold in case.gold.items():
-            labels = gold_labels[case.workflow, name]
-            frequencies = {label: labels[label] / max(1, labels.total()) for label in gold}
-            guesses["equal probabilities"].append(make_answer(case, name, dict.fromkeys(gold, 1 / len(gold))))
+            counts = gold_labels[case.workflow, name]
+            frequencies = {label: counts[label] / max(1, counts.total()) for label in gold}
+            equal_probabilities = dict.fromkeys(gold, 1 / len(gold))
+            guesses["equal probabilities"].append(make_answer(case, name, equal_probabilities))
             guesses["the most frequent answer"].append(make_answer(case, name, frequencies))
     return guesses
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -105,18 +106,16 @@ def _weight_surrogate(
 ) -> Tensor:
     """A term worth 0 whose gradient is that of the weights through the inner step.
 
-    A weight's gradient is -lr times the product of its answer's gradient and the outer gradient.
+    The inner step moves the parameters against the weighted gradients of the answers' losses. So a weight changes the
+    outer loss by -lr times the product of its answer's gradient (at `params`) and the outer gradient (at `moved`).
     """
-    directions = torch.autograd.grad(outer, list(moved.values()), retain_graph=True)
+    outer_gradients = torch.autograd.grad(outer, list(moved.values()), retain_graph=True)
     influence = torch.zeros_like(weights)
-    for place in torch.cartesian_prod(*(torch.arange(size) for size in losses.shape)).tolist():
-        answer_gradients = torch.autograd.grad(losses[tuple(place)], list(params.values()), retain_graph=True)
-        influence[tuple(place)] = (
-            -lr
-            / len(losses)
-            * sum(
-                (gradient * direction).sum() for gradient, direction in zip(answer_gradients, directions, strict=True)
-            )
-        )
+    # every (prompt, objective)
+    for place in product(*map(range, losses.shape)):
+        answer_gradients = torch.autograd.grad(losses[place], list(params.values()), retain_graph=True)
+        pairs = zip(answer_gradients, outer_gradients, strict=True)
+        dot_product = sum((answer * outer_gradient).sum() for answer, outer_gradient in pairs)
+        influence[place] = -lr / len(losses) * dot_product
     surrogate = (weights * influence).sum()
     return surrogate - surrogate.detach()

@@ -191,9 +191,11 @@ class Matcher:
         if kind in (FactKind.WEB, FactKind.MAIL):
             self._hosts.add(_host(statement.fact))
         of_kind = self._by_kind.setdefault(kind, [])
+        # its index in this list, which it is appended to below
+        number = len(of_kind)
         for word, weight in statement.about.items():
-            self._numbers_by_word.setdefault((kind, word), []).append((len(of_kind), weight))
-        self._numbers_by_value.setdefault((kind, statement.fact.value), []).append(len(of_kind))
+            self._numbers_by_word.setdefault((kind, word), []).append((number, weight))
+        self._numbers_by_value.setdefault((kind, statement.fact.value), []).append(number)
         of_kind.append(statement)
         self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
