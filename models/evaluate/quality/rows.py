@@ -132,7 +132,7 @@ async def _measure_pairs(
     """Some rates of one test set. `rates` maps each rate to its name on the page."""
     pairs = bench.read_test_set(name, bench.sample)
     results = await pair_sets.evaluate(EngineSettings(bench.aligner), {name: pairs}, 0.0, gated=is_gated)
-    measured = pair_sets.rates(results[name])
+    measured = pair_sets.compute_rates(results[name])
     return {title: measured[rate] for rate, title in rates.items()}, ""
 
 

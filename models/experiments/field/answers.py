@@ -55,7 +55,7 @@ class AnswerWorkshop:
         (out / ".gitignore").write_text("/kept/\n")
 
     @cached_property
-    def draw_questions(self) -> list[str]:
+    def questions(self) -> list[str]:
         """The questions of the table."""
         return draw_questions("test", self.comparison.test)
 
