@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,11 +142,12 @@ def tabulate(net: QuestionNet, rows: HeadRows) -> str:
     """Markdown: of the questions of each source, how many score above 0; below, the AUC of all."""
     scores = net.score_questions(rows.questions).tolist()
     harmful = np.array([case.harmful for case in rows.cases])
-    lines = []
-    for source in sorted({case.source for case in rows.cases}):
-        outcomes = [score > 0 for score, case in zip(scores, rows.cases, strict=True) if case.source == source]
-        asks = next(case.harmful for case in rows.cases if case.source == source)
-        lines.append((source, "asks for harm" if asks else "not", Rate.from_outcomes(outcomes)))
+    outcomes: dict[tuple[str, str], list[bool]] = {}
+    for score, case in zip(scores, rows.cases, strict=True):
+        # those of one of our authors are few
+        source = re.sub("^author_.*", "ours", case.source)
+        outcomes.setdefault((source, "ask for harm" if case.harmful else "others"), []).append(score > 0)
+    lines = [(*key, Rate.from_outcomes(outcomes[key])) for key in sorted(outcomes)]
     area = measure_area(np.array(scores)[harmful], np.array(scores)[~harmful])
     return output.table(("source", "questions", "above 0"), lines) + f"\n\nAUC: {area}\n"
 

@@ -21,7 +21,9 @@ from models.train.head_rows import HeadRows
 from tests.support.taught import WIDTH, head
 
 RECIPE = QuestionRecipe(axes=WIDTH, hidden=2, steps=150, batch=48, lr=1e-2, dropout=0.0, nets=2)
-QUESTIONS = [AskedQuestion("doors" if n % 2 else "walls", f"How do I paint number {n}?", n % 2 == 1) for n in range(8)]
+QUESTIONS = [
+    AskedQuestion("doors" if n % 2 else "author_a", f"How do I paint number {n}?", n % 2 == 1) for n in range(8)
+]
 
 
 def draw_rows(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,6 +73,6 @@ def test_the_table_counts_the_questions_of_each_source(net: QuestionNet) -> None
     rows[:, 0] = torch.tensor([9.0 if case.harmful else -9.0 for case in cases])
     empty = torch.zeros(0, WIDTH)
     table = tabulate(net, HeadRows(tuple(cases), empty, empty, rows.half(), (0,) * 9, (0,) * 9))
-    assert "| doors | asks for harm | 4/4 = 100.0 %" in table
-    assert "| walls | not | 0/4 = 0.0 %" in table
+    assert "| doors | ask for harm | 4/4 = 100.0 %" in table
+    assert "| ours | others | 0/4 = 0.0 %" in table
     assert "AUC: 1.000" in table
