@@ -138,6 +138,8 @@ class Prompt:
     """Maps offsets in the answer as it came to offsets in `original`."""
     question: int = 0
     """Index where the conversation begins; the text before it is template and objectives."""
+    question_end: int = 0
+    """Index behind the conversation."""
 
     def offset_in_prompt(self, offset: int) -> int:
         """Map an offset in the original answer to an offset in the prompt text."""
@@ -204,7 +206,8 @@ def render(
     spans = _find_spans(head.index("{aspects}"), objectives) if family.names_objectives else ()
     head = head.replace("{aspects}", join_objectives(objectives), 1)
     before, _, after = head.partition("{question}")
-    head = before + family.guard(query) + after
+    question = family.guard(query)
+    head = before + question + after
     undisguised = undisguise(answer) if isinstance(answer, str) else answer
     answer_text = family.guard(undisguised.text)
     return Prompt(
@@ -215,6 +218,7 @@ def render(
         spans,
         undisguised,
         len(before),
+        len(before) + len(question),
     )
 
 

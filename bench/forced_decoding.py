@@ -19,8 +19,9 @@ import torch
 
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed
-from aligner_proxy.engine.scheduling.sequence import Spans, TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Score, Spans, TokenSequence
 from aligner_proxy.text.structure import split
+from aligner_proxy.types import SegmentEvidence
 
 _MEAN_FURTHER = 1.3
 
@@ -75,7 +76,7 @@ def force_engine(
     """Force the engine to choose `target` after `prompt` tokens and to flag `flags`, for one request at a time."""
     score = runner.score_segments
 
-    def scores(feed: Feed, spans: Spans) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
+    def scores(feed: Feed, spans: Spans) -> tuple[list[Score], list[SegmentEvidence]]:
         own_scores, evidence = score(feed, spans)
         return [(3.0 if flag else -3.0, 0) for flag, _ in zip(flags, own_scores, strict=True)], evidence
 

@@ -187,7 +187,8 @@ class RequestJudges:
         """The segments that judges are asked about, from `first` on: segment index -> index of the objective.
 
         In a whole answer whose own score is within `answer_band` of the threshold, also the third of the segments with
-        the highest scores. A segment that is in doubt by itself is asked about under its own objective.
+        the highest scores. What the question asks for adds to that score (`AnswerScore.doubt`). A segment that is in
+        doubt by itself is asked about under its own objective.
         """
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
@@ -201,7 +202,7 @@ class RequestJudges:
         segment_scores = [score.score for score in scores]
         # where the engine says what its segments tell of the answer, that finds more than the mean of their scores
         whole = score_whole_answer(scores)
-        answer_score = whole.score if whole else average_scores(segment_scores)
+        answer_score = whole.doubt if whole else average_scores(segment_scores)
         default_band = ANSWER_BAND if whole else 0.0
         doubtful: dict[int, int | None] = {}
         for at in find_highest_third(segment_scores):

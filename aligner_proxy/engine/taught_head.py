@@ -5,7 +5,8 @@ the numbers that the detector head reads for a segment. A head with `hidden` uni
 + offsets) @ outer. A head with a `floor` raises lower general scores to that value. A head with `either` does not
 replace the general score: the higher of both counts, so that nothing is lost that the general head finds. A head with
 an `adjustment` has its score lowered by a second such net, but never by more than a bound. A head with `evidence` says
-by a further net what each segment tells of the answer as a whole; this changes no score.
+by a further net what each segment tells of the answer as a whole, and one with a `question` says by another what the
+question asks for; these change no score.
 
 The bytes are a line of JSON followed by the numbers. Equal content always gives equal bytes, so the hash of the bytes
 identifies the content. An aligner folder may hold several heads in one file, each preceded by its length.
@@ -27,7 +28,7 @@ FORMAT = 1
 """Version of the bytes, in the header's field `taught_head`."""
 MAX_HEAD_BYTES = 1 << 18
 """Largest size of an uploaded head. Rows of the largest model used for aligners have 20,480 numbers of two bytes."""
-MAX_SHIPPED_HEAD_BYTES = 1 << 20
+MAX_SHIPPED_HEAD_BYTES = 1 << 21
 """Largest size of a head in an aligner's folder, which is the operator's own file."""
 _NUMBER_BYTES = 2
 """Bytes per number."""
@@ -39,9 +40,17 @@ _HIDDEN = "hidden"
 _ADJUSTMENT = "adjustment"
 _ADJUSTMENT_NUMBERS = ("bound", "bias", "threshold")
 _EVIDENCE = "evidence"
+_QUESTION = "question"
 _FIELDS = {"taught_head": int, "objective": str, "aligner": str, "prior": float, "bias": float, "width": int}
 """The fields of the header and their types, as in the following three."""
-_OPTIONAL_FIELDS = {_EITHER: bool, _FLOOR: float, _HIDDEN: int, _ADJUSTMENT: dict, _EVIDENCE: dict}
+_OPTIONAL_FIELDS = {
+    _EITHER: bool,
+    _FLOOR: float,
+    _HIDDEN: int,
+    _ADJUSTMENT: dict,
+    _EVIDENCE: dict,
+    _QUESTION: dict,
+}
 """Optional fields, left out if unused, so that the bytes (and hashes) of older heads stay the same."""
 _ADJUSTMENT_FIELDS = {**dict.fromkeys(_ADJUSTMENT_NUMBERS, float), _HIDDEN: int}
 _EVIDENCE_FIELDS = {"bias": float, _HIDDEN: int}
@@ -80,6 +89,20 @@ class AnswerEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionEvidence:
+    """A net over the row of the question: how much this asks for what goes against the objective, in nats.
+
+    Above 0 it probably does. An answer to it is asked about sooner (`AnswerScore.doubt`); it flags and declines none,
+    because a good model refuses what it should not answer.
+    """
+
+    bias: float
+    """Constant of its output, in nats."""
+    hidden: int = 0
+    """Number of its hidden units."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaughtHead:
     """The taught head of one objective. `aligner` is empty for a head that comes in its aligner's folder."""
 
@@ -94,7 +117,7 @@ class TaughtHead:
     weight: bytes
     """16-bit floating point numbers, little-endian: the weights of a row's numbers [width], in nats. Those of hidden
     units follow, if there are any: weights [hidden, width], offsets [hidden], and output weights in nats [hidden].
-    Those of an adjustment follow in the same order, then those of the evidence."""
+    Those of an adjustment follow in the same order, then those of the evidence, then those of the question."""
     either: bool = False
     """Whether the general head's score counts if it is the higher one."""
     hidden: int = 0
@@ -105,6 +128,8 @@ class TaughtHead:
     """What lowers the scores of fine segments near the line, if anything."""
     evidence: AnswerEvidence | None = None
     """What tells from the segments whether the answer as a whole goes against the objective, if anything."""
+    question: QuestionEvidence | None = None
+    """What tells whether the question asks for that, if anything; only a head with evidence has it."""
 
     @property
     def width(self) -> int:
@@ -115,8 +140,13 @@ class TaughtHead:
 
     @property
     def hidden_counts(self) -> tuple[int, ...]:
-        """The hidden units of each net, in the order of their numbers: its own, of the adjustment, of the evidence."""
-        return (self.hidden, *(net.hidden for net in (self.adjustment, self.evidence) if net is not None))
+        """The hidden units of each net, in the order of their numbers: its own, then those of `further_nets`."""
+        return (self.hidden, *(net.hidden for net in self.further_nets))
+
+    @property
+    def further_nets(self) -> tuple[Adjustment | AnswerEvidence | QuestionEvidence, ...]:
+        """The nets besides its own, in the order of their numbers."""
+        return tuple(net for net in (self.adjustment, self.evidence, self.question) if net is not None)
 
     @property
     def content_hash(self) -> str:
@@ -132,11 +162,19 @@ class TaughtHead:
         return replace(self, weight=self.weight[:start] + self.weight[stop:], adjustment=None)
 
     def without_evidence(self) -> TaughtHead:
-        """The head without what tells of answers as a whole."""
+        """The head without what tells of answers as a whole, and of questions."""
         if self.evidence is None:
             return self
-        stop = len(self.weight) - _NUMBER_BYTES * count_numbers(self.width, self.evidence.hidden)
-        return replace(self, weight=self.weight[:stop], evidence=None)
+        plain = self.without_question()
+        stop = len(plain.weight) - _NUMBER_BYTES * count_numbers(self.width, self.evidence.hidden)
+        return replace(plain, weight=plain.weight[:stop], evidence=None)
+
+    def without_question(self) -> TaughtHead:
+        """The head without what tells of questions."""
+        if self.question is None:
+            return self
+        stop = len(self.weight) - _NUMBER_BYTES * count_numbers(self.width, self.question.hidden)
+        return replace(self, weight=self.weight[:stop], question=None)
 
     def to_bytes(self) -> bytes:
         """Serialise the head; equal content gives equal bytes."""
@@ -157,8 +195,9 @@ class TaughtHead:
         if self.adjustment is not None:
             header[_ADJUSTMENT] = {name: float(getattr(self.adjustment, name)) for name in _ADJUSTMENT_NUMBERS}
             header[_ADJUSTMENT][_HIDDEN] = self.adjustment.hidden
-        if self.evidence is not None:
-            header[_EVIDENCE] = {"bias": float(self.evidence.bias), _HIDDEN: self.evidence.hidden}
+        for name, net in ((_EVIDENCE, self.evidence), (_QUESTION, self.question)):
+            if net is not None:
+                header[name] = {"bias": float(net.bias), _HIDDEN: net.hidden}
         return json.dumps(header, sort_keys=True).encode("ascii") + b"\n" + self.weight
 
     @classmethod
@@ -177,15 +216,15 @@ class TaughtHead:
         floor = header.get(_FLOOR)
         adjustment = Adjustment(**header[_ADJUSTMENT]) if _ADJUSTMENT in header else None
         evidence = AnswerEvidence(**header[_EVIDENCE]) if _EVIDENCE in header else None
+        question = QuestionEvidence(**header[_QUESTION]) if _QUESTION in header else None
         fields = (header["objective"], header["aligner"], header["prior"], header["bias"])
-        head = cls(*fields, weight, either, hidden, floor, adjustment, evidence)
+        head = cls(*fields, weight, either, hidden, floor, adjustment, evidence, question)
         count = sum(count_numbers(header["width"], each) for each in head.hidden_counts)
         if len(weight) != count * _NUMBER_BYTES or head.width < 1:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
         numbers = struct.unpack(f"<{count}e", weight)
-        scalars = [head.prior, head.bias, floor or 0.0]
-        scalars += [header[_ADJUSTMENT][name] for name in _ADJUSTMENT_NUMBERS if adjustment]
-        scalars += [evidence.bias] if evidence else []
+        scalars = [head.prior, head.bias, floor or 0.0, *(net.bias for net in head.further_nets)]
+        scalars += [adjustment.bound, adjustment.threshold] if adjustment else []
         if not all(map(math.isfinite, (*scalars, *numbers))):
             raise MalformedHead("a taught head with a number that is not finite")
         # there is one form only, so that equal heads have equal hashes
@@ -209,7 +248,10 @@ def _parse_header(line: bytes) -> dict[str, Any] | None:
         return None
     adjustment = header.get(_ADJUSTMENT)
     adjustment_fits = adjustment is None or (_has_fields(adjustment, _ADJUSTMENT_FIELDS) and adjustment["bound"] > 0)
-    evidence_fits = _EVIDENCE not in header or _has_fields(header[_EVIDENCE], _EVIDENCE_FIELDS)
+    telling_nets = [header[name] for name in (_EVIDENCE, _QUESTION) if name in header]
+    # what a question asks for adds to what is said of the answer
+    is_about_answers = _QUESTION not in header or _EVIDENCE in header
+    evidence_fits = is_about_answers and all(_has_fields(net, _EVIDENCE_FIELDS) for net in telling_nets)
     # optional fields are left out if false or 0, so these values may not stand there
     optional_fit = header.get(_EITHER, True) and header.get(_HIDDEN, 1) > 0
     return header if adjustment_fits and evidence_fits and optional_fit else None

@@ -37,8 +37,9 @@ class JudgeBlock(BaseModel):
     answer_band: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] | None = None
     """With `ask: doubt`, except in `stream: sentence`: how far below the threshold the score of an answer may lie, in
     nats, for the judge to be asked about its highest third of segments, too. With 0, it is not asked about answers. A
-    head of the aligner may score whole answers: then that score counts, the judge of its objective is asked, and the
-    default is 2.25. Otherwise the mean of the segments counts, and the default is 0."""
+    head of the aligner may score whole answers: then that score counts, raised by what the question asks for, the judge
+    of its objective is asked, and the default is 2.2. Otherwise the mean of the segments counts, and the default is 0.
+    """
 
     @model_validator(mode="after")
     def _check_group(self) -> JudgeBlock:

@@ -57,7 +57,7 @@ class Allowance:
     """Segments with one of these words or phrases may be removed."""
 
 
-ANSWER_BAND = 2.25
+ANSWER_BAND = 2.2
 """Nats below the threshold from which a judge is asked about a whole answer that a taught head scores. The embedded
 aligner asks about 3 % of ordinary answers then."""
 DOUBT_BAND = 0.5

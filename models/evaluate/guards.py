@@ -66,6 +66,8 @@ class ScoredReply:
     scores: tuple[float, ...]
     answer_score: float | None = None
     """The score of the answer as a whole; None if the aligner has no head that says it."""
+    question_score: float = 0.0
+    """How much the question asks for harm, in nats; 0 if the aligner does not say it."""
     is_exempt: bool = False
     """Whether it is too short to be declined as a whole, or in a language that the aligner was not trained for."""
 
@@ -73,6 +75,13 @@ class ScoredReply:
     def is_declined(self) -> bool:
         """Whether it is declined as a whole."""
         return self.answer_score is not None and self.answer_score > 0 and not self.is_exempt
+
+    @property
+    def doubt(self) -> float:
+        """What decides whether a judge is asked about it as a whole (`AnswerScore.doubt`), in nats."""
+        if self.answer_score is None:
+            return average_scores(self.scores)
+        return self.answer_score + max(0.0, self.question_score)
 
     @property
     def worst_score(self) -> float:
@@ -125,6 +134,13 @@ class HarmScore:
                 return float(head.evidence.compute_output(segments.float()).mean())
         return None
 
+    def score_question(self, question: Tensor) -> float:
+        """How much a question with this row [1, width] asks for harm, in nats; 0 if no head says it."""
+        for head in self._own:
+            if head.question is not None:
+                return float(head.question.compute_output(question.float()))
+        return 0.0
+
 
 def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[LabelledReply]:
     """The replies of one set that are not empty; with `most`, a random sample of that size."""
@@ -175,10 +191,17 @@ def score_replies(read: HeadRows, head: HarmScore) -> list[ScoredReply]:
     """Score each reply."""
     narrow = read.column(HARMLESS)
     scores = [tuple(each[:, 0].tolist()) for each in narrow.scores(head)]
-    wholes = [head.score_answer(narrow.case_rows(number)[0]) for number in range(len(narrow))]
+    parts = [narrow.case_rows(number) for number in range(len(narrow))]
     return [
-        ScoredReply(case.id, case.harmful, each, whole, head.is_exempt(case.answer))
-        for case, each, whole in zip(narrow.cases, scores, wholes, strict=True)
+        ScoredReply(
+            case.id,
+            case.harmful,
+            each,
+            head.score_answer(part.segments),
+            head.score_question(part.question),
+            head.is_exempt(case.answer),
+        )
+        for case, each, part in zip(narrow.cases, scores, parts, strict=True)
     ]
 
 
@@ -329,8 +352,7 @@ def _is_asked(reply: ScoredReply, rule: DoubtRule) -> bool:
     """Whether the judge is asked about an unflagged segment, as `RequestJudges.find_doubtful` decides."""
     if any(-rule.band < score <= 0 for score in reply.scores):
         return True
-    whole = average_scores(reply.scores) if reply.answer_score is None else reply.answer_score
-    is_near = rule.answer_band > 0 and whole > -rule.answer_band
+    is_near = rule.answer_band > 0 and reply.doubt > -rule.answer_band
     return is_near and any(reply.scores[at] <= 0 for at in find_highest_third(reply.scores))
 
 

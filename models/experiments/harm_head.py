@@ -82,6 +82,8 @@ def read_harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[E
         tuple(make_case(pairs[number], number) for number in numbers),
         torch.cat([parts[number][0] for number in numbers]),
         torch.cat([parts[number][1] for number in numbers]),
+        # only whole answers are judged by their question
+        torch.zeros(len(pairs), parts[0][0].shape[1], dtype=torch.float16),
         (0, *np.cumsum([len(parts[number][0]) for number in numbers]).tolist()),
         tuple(range(len(pairs) + 1)),
     )

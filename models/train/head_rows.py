@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.loader import EngineSettings, prepare
-from aligner_proxy.engine.model.detector import DetectorHead, Taps, find_spans
+from aligner_proxy.engine.model.detector import DetectorHead, Taps, find_spans, read_rows
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.engine.weights.manifest import HEAD
 from aligner_proxy.prompts import find_template, render
@@ -41,10 +41,11 @@ _LONGEST_PROMPT = 1400
 
 
 class CaseRows(NamedTuple):
-    """The rows of one case in fp16: [segments, width] and [objectives, width]."""
+    """The rows of one case in fp16: [segments, width], [objectives, width], and of its question [1, width]."""
 
     segments: Tensor
     objectives: Tensor
+    question: Tensor
 
 
 _TokenisedPrompt = tuple[list[int], Spans]
@@ -53,7 +54,7 @@ _TokenisedPrompt = tuple[list[int], Spans]
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """The rows of the segments and objectives of many cases, as `DetectorHead.read` gives them, in fp16.
+    """The rows of the segments, objectives and questions of many cases, as the detector head reads them, in fp16.
 
     Case i has the segments `segment_starts[i]` to `segment_starts[i + 1]`, and likewise the objectives: two cases with
     2 and 3 segments have the starts (0, 2, 5).
@@ -62,6 +63,7 @@ class HeadRows:
     cases: tuple[LabelledCase, ...]
     segments: Tensor
     objectives: Tensor
+    questions: Tensor
     segment_starts: tuple[int, ...]
     objective_starts: tuple[int, ...]
 
@@ -74,6 +76,7 @@ class HeadRows:
         return CaseRows(
             self.segments[self.segment_starts[number] : self.segment_starts[number + 1]],
             self.objectives[self.objective_starts[number] : self.objective_starts[number + 1]],
+            self.questions[number : number + 1],
         )
 
     def select_cases(self, predicate: Callable[[LabelledCase], bool]) -> HeadRows:
@@ -88,7 +91,7 @@ class HeadRows:
         """The cases with these numbers."""
         places = list(numbers)
         parts = [self.case_rows(number) for number in places]
-        return _make_rows([self.cases[number] for number in places], parts, self.segments, self.objectives)
+        return self.with_cases([self.cases[number] for number in places], parts)
 
     def column(self, objective: str) -> HeadRows:
         """The cases that have this objective in their prompt, each with the labels of this objective only."""
@@ -104,11 +107,15 @@ class HeadRows:
             for number, place in zip(numbers, places, strict=True)
         ]
         parts = [self.case_rows(number) for number in numbers]
-        case_rows = [
-            CaseRows(part.segments, part.objectives[place : place + 1])
+        own_rows = [
+            part._replace(objectives=part.objectives[place : place + 1])
             for part, place in zip(parts, places, strict=True)
         ]
-        return _make_rows(cases, case_rows, self.segments, self.objectives)
+        return self.with_cases(cases, own_rows)
+
+    def with_cases(self, cases: Sequence[LabelledCase], parts: Sequence[CaseRows]) -> HeadRows:
+        """These cases with their rows; if there are none, with rows of the same widths."""
+        return _make_rows(cases, parts, CaseRows(self.segments, self.objectives, self.questions))
 
     @torch.inference_mode()
     def scores(self, head: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
@@ -131,19 +138,18 @@ class HeadRows:
 def join_rows(parts: Sequence[HeadRows]) -> HeadRows:
     """Several sets as one; the first one says which rows segments and objectives have if no set has a case."""
     cases = [case for part in parts for case in part.cases]
-    return _make_rows(
-        cases, [part.case_rows(n) for part in parts for n in range(len(part))], parts[0].segments, parts[0].objectives
-    )
+    return parts[0].with_cases(cases, [part.case_rows(n) for part in parts for n in range(len(part))])
 
 
-def _make_rows(cases: Sequence[LabelledCase], parts: Sequence[CaseRows], *like: Tensor) -> HeadRows:
-    """The rows of these cases, one after the other; `like` are tensors of the same widths, in case there are none."""
+def _make_rows(cases: Sequence[LabelledCase], parts: Sequence[CaseRows], like: CaseRows) -> HeadRows:
+    """The rows of these cases, one after the other; `like` are rows of the same widths, in case there are none."""
     segments = [part.segments for part in parts]
     objectives = [part.objectives for part in parts]
     return HeadRows(
         tuple(cases),
-        torch.cat([like[0][:0], *segments]),
-        torch.cat([like[1][:0], *objectives]),
+        torch.cat([like.segments[:0], *segments]),
+        torch.cat([like.objectives[:0], *objectives]),
+        torch.cat([like.question[:0], *[part.question for part in parts]]),
         (0, *np.cumsum([len(part) for part in segments]).tolist()),
         (0, *np.cumsum([len(part) for part in objectives]).tolist()),
     )
@@ -189,8 +195,8 @@ def relabel_for_theme(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows,
                 whole=(False,),
             )
         )
-        parts.append(CaseRows(rows.case_rows(number).segments, like.case_rows(like_number).objectives))
-    return _make_rows(cases, parts, rows.segments, rows.objectives)
+        parts.append(rows.case_rows(number)._replace(objectives=like.case_rows(like_number).objectives))
+    return rows.with_cases(cases, parts)
 
 
 def open_row_reader(folder: Path, home: Path) -> HeadRowReader:
@@ -228,8 +234,8 @@ class HeadRowReader:
             parts |= dict(zip(chunk, _load_rows(path, [prompts[number][1] for number in chunk]), strict=True))
             print(f"{folder.name}: {min(start + _CHUNK, len(order))} of {len(order)}", flush=True)
         nothing = torch.zeros(0, dtype=torch.float16)
-        like = next(iter(parts.values()), CaseRows(nothing, nothing))
-        return _make_rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], *like)
+        like = next(iter(parts.values()), CaseRows(nothing, nothing, nothing))
+        return _make_rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], like)
 
     def _encode_prompt(self, case: LabelledCase) -> _TokenisedPrompt:
         """The tokens of a case's prompt, and where its segments and objectives are among them."""
@@ -241,13 +247,13 @@ class HeadRowReader:
 
     def _write(self, path: Path, prompts: Sequence[_TokenisedPrompt]) -> None:
         """Read these prompts batch by batch, and write their rows to `path`."""
-        read: list[tuple[Tensor, Tensor]] = []
+        read: list[CaseRows] = []
         batch: list[_TokenisedPrompt] = []
         # None: after the last prompt, the batch is read however small it is
         for prompt in [*prompts, None]:
             if batch and (prompt is None or (len(batch) + 1) * len(prompt[0]) > _BATCH_TOKENS):
                 states = self._reader.states([ids for ids, _ in batch])
-                read += [DetectorHead.read(states[row], spans) for row, (_, spans) in enumerate(batch)]
+                read += [_read_case(states[row], spans) for row, (_, spans) in enumerate(batch)]
                 batch = []
             if prompt is not None:
                 batch.append(prompt)
@@ -255,15 +261,19 @@ class HeadRowReader:
         with draft.open("wb") as file:
             np.savez(
                 file,
-                segments=torch.cat([segments for segments, _ in read]).half().numpy(),
-                objectives=torch.cat([objectives for _, objectives in read]).half().numpy(),
+                segments=torch.cat([part.segments for part in read]).half().numpy(),
+                objectives=torch.cat([part.objectives for part in read]).half().numpy(),
+                questions=torch.cat([part.question for part in read]).half().numpy(),
             )
         draft.replace(path)
 
 
 def _name_chunk(prompts: Sequence[_TokenisedPrompt], layers: Sequence[int]) -> str:
     """A hash of the prompts' tokens and spans: another version may split the same answer into other segments."""
-    places = [[[span.start, span.stop] for span in (*spans.segments, *spans.objectives)] for _, spans in prompts]
+    places = [
+        [[span.start, span.stop] for span in (*spans.segments, *spans.objectives, *_list_question(spans))]
+        for _, spans in prompts
+    ]
     tokens = [ids for ids, _ in prompts]
     return hashlib.sha256(json.dumps([tokens, places, list(layers)]).encode()).hexdigest()[:20]
 
@@ -275,4 +285,17 @@ def _load_rows(path: Path, spans: Sequence[Spans]) -> list[CaseRows]:
         objectives = torch.from_numpy(stored["objectives"]).split(
             [len(spans_of_case.objectives) for spans_of_case in spans]
         )
-    return list(map(CaseRows, segments, objectives))
+        questions = torch.from_numpy(stored["questions"]).split(1)
+    return list(map(CaseRows, segments, objectives, questions))
+
+
+def _read_case(states: Tensor, spans: Spans) -> CaseRows:
+    """The rows of a case with these states [tokens, layers + 1, hidden]; a question without text has zeros."""
+    segments, objectives = DetectorHead.read(states, spans)
+    question = read_rows(states, _list_question(spans)) if spans.question else torch.zeros_like(segments[:1])
+    return CaseRows(segments, objectives, question)
+
+
+def _list_question(spans: Spans) -> list[range]:
+    """The tokens of the question, if there is one."""
+    return [spans.question] if spans.question else []

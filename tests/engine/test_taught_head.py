@@ -18,6 +18,7 @@ from aligner_proxy.engine.taught_head import (
     MAX_SHIPPED_HEAD_BYTES,
     Adjustment,
     AnswerEvidence,
+    QuestionEvidence,
     TaughtHead,
     count_numbers,
     pack,
@@ -35,24 +36,28 @@ HALF = st.floats(-LARGEST_HALF, LARGEST_HALF, width=16)
 
 ADJUSTMENTS = st.builds(Adjustment, st.floats(min_value=0.1, max_value=1e6), FINITE, FINITE, hidden=st.integers(0, 3))
 EVIDENCES = st.builds(AnswerEvidence, FINITE, hidden=st.integers(0, 3))
+QUESTIONS = st.builds(QuestionEvidence, FINITE, hidden=st.integers(0, 3))
 
 
 @st.composite
-def _numbers(draw: st.DrawFn) -> tuple[bytes, int, Adjustment | None, AnswerEvidence | None]:
-    """The numbers of a head, how many hidden units it has, its adjustment, and its evidence."""
+def _numbers(
+    draw: st.DrawFn,
+) -> tuple[bytes, int, Adjustment | None, AnswerEvidence | None, QuestionEvidence | None]:
+    """The numbers of a head, how many hidden units it has, its adjustment, its evidence, and that of questions."""
     hidden = draw(st.integers(0, 3))
     adjustment = draw(st.none() | ADJUSTMENTS)
     evidence = draw(st.none() | EVIDENCES)
+    question = draw(st.none() | QUESTIONS) if evidence else None
     width = draw(st.integers(1, 6))
-    hidden_counts = (hidden, *(net.hidden for net in (adjustment, evidence) if net))
+    hidden_counts = (hidden, *(net.hidden for net in (adjustment, evidence, question) if net))
     count = sum(count_numbers(width, each) for each in hidden_counts)
     numbers = struct.pack(f"<{count}e", *draw(st.lists(HALF, min_size=count, max_size=count)))
-    return numbers, hidden, adjustment, evidence
+    return numbers, hidden, adjustment, evidence, question
 
 
 HEADS = st.builds(
     lambda objective, aligner, prior, bias, numbers, either, floor: TaughtHead(
-        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor, numbers[2], numbers[3]
+        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor, *numbers[2:]
     ),
     st.text(max_size=80),
     st.text(max_size=64),
@@ -85,6 +90,7 @@ def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
         {"floor": 0.0},
         {"adjustment": Adjustment(2.0, 0.5, 1.0, hidden=1)},
         {"evidence": AnswerEvidence(0.5, hidden=1)},
+        {"evidence": AnswerEvidence(0.5), "question": QuestionEvidence(0.5, hidden=1)},
     ],
 )
 def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
@@ -96,9 +102,8 @@ def test_a_whole_number_is_hashed_like_the_same_number_with_a_point() -> None:
 
 
 def test_a_head_without_what_few_have_has_the_bytes_that_it_always_had() -> None:
-    assert not [
-        name for name in (b"either", b"hidden", b"floor", b"adjustment", b"evidence") if name in head(seed=1).to_bytes()
-    ]
+    optional_names = (b"either", b"hidden", b"floor", b"adjustment", b"evidence", b"question")
+    assert not [name for name in optional_names if name in head(seed=1).to_bytes()]
     assert head(seed=1).content_hash == "9e4bab7eddada81e8c1bcd1c7b99e1cddb686df90609c4bcc4471d5e09dcf71c"
 
 
@@ -119,10 +124,21 @@ def test_a_head_without_its_adjustment_is_the_head_that_it_was(taught: TaughtHea
     assert plain.width == taught.width
     assert plain.evidence == taught.evidence
     own_bytes = 2 * count_numbers(taught.width, taught.hidden)
-    evidence_bytes = 2 * count_numbers(taught.width, taught.evidence.hidden) if taught.evidence else 0
-    assert plain.weight == taught.weight[:own_bytes] + taught.weight[len(taught.weight) - evidence_bytes :]
+    telling_nets = [net for net in (taught.evidence, taught.question) if net]
+    telling_bytes = 2 * sum(count_numbers(taught.width, net.hidden) for net in telling_nets)
+    assert plain.weight == taught.weight[:own_bytes] + taught.weight[len(taught.weight) - telling_bytes :]
     assert TaughtHead.from_bytes(plain.to_bytes()) == plain
     assert (plain == taught) is (taught.adjustment is None)
+
+
+@given(HEADS)
+def test_a_head_without_what_tells_of_questions_is_the_head_that_it_was(taught: TaughtHead) -> None:
+    plain = taught.without_question()
+    assert replace(plain, question=taught.question, weight=taught.weight) == taught
+    question_bytes = 2 * count_numbers(taught.width, taught.question.hidden) if taught.question else 0
+    assert plain.weight == taught.weight[: len(taught.weight) - question_bytes]
+    assert TaughtHead.from_bytes(plain.to_bytes()) == plain
+    assert taught.without_evidence() == plain.without_evidence()
 
 
 ADJUSTMENT = {"bound": 2.0, "bias": 0.0, "threshold": 0.5, "hidden": 0}
@@ -186,6 +202,13 @@ GOOD = head(seed=1).to_bytes()
         (_with(evidence=EVIDENCE | {"hidden": -1}), "first line"),
         (_with(evidence=EVIDENCE | {"hidden": True}), "first line"),
         (head(evidence=AnswerEvidence(float("inf"))).to_bytes(), "not finite"),
+        (_with(question=EVIDENCE), "first line"),
+        (_with(evidence=EVIDENCE, question=EVIDENCE), "another width"),
+        (_with(evidence=EVIDENCE, question={}), "first line"),
+        (
+            head(evidence=AnswerEvidence(0.0), question=QuestionEvidence(float("nan"))).to_bytes(),
+            "not finite",
+        ),
         (_with(bias=float("nan")), "not finite"),
         (_with(prior=float("inf")), "not finite"),
         (head(seed=1).to_bytes()[:-2] + struct.pack("<e", float("inf")), "not finite"),
@@ -214,7 +237,7 @@ def test_several_heads_come_back_from_one_file(heads: list[TaughtHead]) -> None:
 
 def test_only_a_head_in_an_aligners_folder_may_be_large() -> None:
     large = head(width=4 * 576, hidden=64)
-    too_large = head(width=4 * 576, hidden=240)
+    too_large = head(width=4 * 576, hidden=480)
     assert MAX_HEAD_BYTES < len(large.to_bytes()) < MAX_SHIPPED_HEAD_BYTES < len(too_large.to_bytes())
     assert unpack(pack([large])) == (large,)
     with pytest.raises(MalformedHead, match="at most"):

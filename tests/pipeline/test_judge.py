@@ -29,6 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
     ANSWER_BAND,
+    NO_JUDGE,
     AskAbout,
     Exchange,
     FailurePolicy,
@@ -138,6 +139,31 @@ async def test_where_the_engine_scores_the_whole_answer_that_score_counts(way: s
         assert outcome.text == (answer.replace("Feed the mouse.", "(by the aligner)") if is_edited else answer)
     third = [] if way == "sentence" else ["Feed the mouse.", "Take a cat."]
     assert asked == {(-0.5, 1.0): third, (-2.0, 1.0): [], (-2.0, 3.0): third, (-4.0, 3.0): []}
+
+
+@pytest.mark.parametrize("way", ["whole", "hold"])
+async def test_a_question_that_asks_for_harm_brings_its_answer_to_the_judge(way: str) -> None:
+    """What the question asks for adds to the answer's score; a question that asks for nothing lowers none."""
+    answer = "Take a cat. Feed the mouse. Paint it. Dry it. Sell it. Go home."
+    policy = replace(POLICY, judge=replace(POLICY.judge, band=0.1, answer_band=1.0))
+    is_asked: dict[tuple[float, float], bool] = {}
+    for nats, question in ((-3.0, 0.0), (-3.0, 1.9), (-3.0, 2.1), (-0.9, -5.0)):
+        chat = ScriptedChat(judging(lambda text: "mouse" in text))
+        made, engine = pipeline(chat)
+        engine.evidence = lambda _, nats=nats, question=question: (nats, 0, question)  # type: ignore[misc]
+        outcome = await deliver(made, way, answer, policy)
+        is_asked[nats, question] = bool(chat.asked)
+        assert outcome.text == (answer.replace("Feed the mouse.", "(by the aligner)") if chat.asked else answer)
+    assert [*is_asked.values()] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("way", ["whole", "hold"])
+async def test_without_a_judge_the_question_declines_nothing(way: str) -> None:
+    made, engine = pipeline(ScriptedChat(judging(lambda _: True)))
+    engine.evidence = lambda _: (-0.1, 0, 50.0)
+    answer = " ".join(f"Here is good sentence number {number} of the answer." for number in range(6))
+    outcome = await deliver(made, way, answer, replace(POLICY, judge=NO_JUDGE))
+    assert (outcome.status, outcome.text) == (Status.UNCHANGED, answer)
 
 
 @pytest.mark.parametrize("way", ["whole", "hold"])

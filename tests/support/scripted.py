@@ -30,7 +30,7 @@ from aligner_proxy.engine.decoding.splice import Run, group_runs, make_hole
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable, UnknownJudge
 from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment, gap_of_edit, join, split
-from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy.types import Correction, SegmentEvidence, SegmentScore
 
 Score = Callable[[str], float]
 Write = Callable[[str], str | CorrectionError]
@@ -222,7 +222,7 @@ class SegmentEngine(ScriptedEngine):
         self.lag_s = lag_s
         self.missing: Callable[[str], str] | None = None
         """What is missing behind an answer, white space before it included; None: the engine does not judge that."""
-        self.evidence: Callable[[str], tuple[float, int]] | None = None
+        self.evidence: Callable[[str], tuple[float, int] | tuple[float, int, float]] | None = None
         """What a segment says of the answer as a whole, and about which objective; None: the engine does not say."""
         self.keeps_titles = False
         """Whether titles, speakers and other cells that are not flagged stay, as with the aligner's own engine."""
@@ -245,7 +245,7 @@ class SegmentEngine(ScriptedEngine):
     def judged(self, segments: Sequence[Segment], caution: float) -> tuple[SegmentScore, ...]:
         """On these segments."""
         scored = [(segment.text, self.score(segment.text)) for segment in segments]
-        evidence = [self.evidence(text) if self.evidence else None for text, _ in scored]
+        evidence = [SegmentEvidence(*self.evidence(text)) if self.evidence else None for text, _ in scored]
         return tuple(
             SegmentScore(text, score, score > caution, 0, pair)
             for (text, score), pair in zip(scored, evidence, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
-from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, TaughtHead, count_numbers
+from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, QuestionEvidence, TaughtHead, count_numbers
 
 WIDTH = 192
 """Numbers in a row of the tiny model's detector head: three layers of 64."""
@@ -26,14 +26,15 @@ def head(
     floor: float | None = None,
     adjustment: Adjustment | None = None,
     evidence: AnswerEvidence | None = None,
+    question: QuestionEvidence | None = None,
 ) -> TaughtHead:
     """A head; without a seed all its numbers are zero."""
     rng = random.Random(seed)
-    hidden_counts = (hidden, *(net.hidden for net in (adjustment, evidence) if net))
+    hidden_counts = (hidden, *(net.hidden for net in (adjustment, evidence, question) if net))
     count = sum(count_numbers(width, each) for each in hidden_counts)
     numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(count)]
     weight = struct.pack(f"<{count}e", *numbers)
-    return TaughtHead(objective, aligner, prior, bias, weight, either, hidden, floor, adjustment, evidence)
+    return TaughtHead(objective, aligner, prior, bias, weight, either, hidden, floor, adjustment, evidence, question)
 
 
 def weights(taught: TaughtHead) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from aligner_proxy.engine.api import AlignRequest, Span
@@ -345,4 +345,6 @@ def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:
     A segment's last token may reach into the white space after it.
     """
     inside = tuple(takewhile(lambda segment: segment.stop <= token_count, spans.segments)) if spans else ()
-    return Spans(spans.objectives, inside, inner_words=spans.inner_words[: len(inside)]) if spans and inside else None
+    if spans is None or not inside:
+        return None
+    return replace(spans, segments=inside, inner_words=spans.inner_words[: len(inside)])

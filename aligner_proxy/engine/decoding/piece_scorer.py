@@ -22,7 +22,7 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spa
 from aligner_proxy.text import structure
 from aligner_proxy.text.judged_words import judged_words, marked_words, sentence_of, without_last_marks
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import SegmentScore
+from aligner_proxy.types import SegmentEvidence, SegmentScore
 
 _INNER_ALLOWANCE = 0.5
 """Nats below the threshold from which the inner words of a segment are judged again, as a plain sentence. Inner words
@@ -66,7 +66,7 @@ class PieceScorer:
         self._division = division
         self._sequence = sequence
         self._known_pieces = known_pieces or ScoredPieces()
-        self.evidence: list[Score] = []
+        self.evidence: list[SegmentEvidence] = []
         """What the pieces read so far say of the answer as a whole; empty without a taught head that says it."""
         self.can_score = scores_segments(aligner, frame)
         """Whether a detector head scores the segments."""

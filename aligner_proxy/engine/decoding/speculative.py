@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
 from aligner_proxy.engine.scheduling.sequence import Ask, Score, Step, TokenSequence
-from aligner_proxy.types import DecodeCounts
+from aligner_proxy.types import DecodeCounts, SegmentEvidence
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class WrittenTokens:
     ids: list[int]
     finished: bool
     scores: list[Score] = field(default_factory=list)
-    evidence: list[Score] = field(default_factory=list)
+    evidence: list[SegmentEvidence] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def generate(
     """
     output: list[int] = []
     scores: list[Score] = []
-    evidence: list[Score] = []
+    evidence: list[SegmentEvidence] = []
     while True:
         # one token less, because the step adds the model's own
         draft = proposer.propose(limits.tokens - len(output) - 1)

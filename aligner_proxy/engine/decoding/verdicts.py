@@ -8,7 +8,7 @@ from statistics import fmean
 
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.scheduling.sequence import Score
-from aligner_proxy.types import SegmentScore
+from aligner_proxy.types import SegmentEvidence, SegmentScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ScoredPieces:
     """
 
     scores: list[Score] = field(default_factory=list)
-    evidence: list[Score] = field(default_factory=list)
+    evidence: list[SegmentEvidence] = field(default_factory=list)
 
 
 def make_verdicts(
@@ -46,6 +46,6 @@ def make_verdicts(
     return tuple(scored)
 
 
-def _find_mean(evidence: Sequence[Score], count: int) -> Score | None:
+def _find_mean(evidence: Sequence[SegmentEvidence], count: int) -> SegmentEvidence | None:
     """The mean of the evidence of `count` pieces; None if one has none."""
-    return (fmean(nats for nats, _ in evidence), evidence[0][1]) if len(evidence) == count else None
+    return evidence[0]._replace(nats=fmean(piece.nats for piece in evidence)) if len(evidence) == count else None

@@ -24,13 +24,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligner_proxy.engine.model.taught import TaughtColumns
-from aligner_proxy.engine.scheduling.sequence import Score, Spans
+from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Prompt
 from aligner_proxy.text.judged_words import judged_words
 from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import SegmentEvidence
 
 DEPTHS = (0.4, 0.67, 0.9)
 """Relative heights of the layers whose states are read; a text's meaning is clearest in the middle (docs/lab)."""
+QUESTION_CHARS = 700
+"""Last characters of a conversation that count as its question."""
 
 
 def find_spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
@@ -49,7 +52,14 @@ def find_spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tu
         tokens = (*ranges, range(last_segment.start, closing.stop))
     else:
         tokens = _find_ranges(places, offsets)
-    return Spans(_find_ranges(prompt.objectives, offsets), tokens, has_end)
+    return Spans(_find_ranges(prompt.objectives, offsets), tokens, has_end, question=find_question(prompt, offsets))
+
+
+def find_question(prompt: Prompt, offsets: Sequence[tuple[int, int]]) -> range | None:
+    """The tokens of the conversation's last `QUESTION_CHARS` characters; None without a conversation."""
+    end = prompt.question_end
+    start = max(prompt.question, end - QUESTION_CHARS)
+    return find_tokens(start, end, offsets) if start < end else None
 
 
 def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
@@ -205,7 +215,7 @@ class DetectorHead(nn.Module):
 
     def judge_with_evidence(
         self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None
-    ) -> tuple[Tensor, list[Score]]:
+    ) -> tuple[Tensor, list[SegmentEvidence]]:
         """Return the scores of `judge`, and what each segment says of the answer as a whole (`find_evidence`).
 
         The end of the answer says nothing of it, and inner words count only with their segment.
@@ -214,10 +224,11 @@ class DetectorHead(nn.Module):
         rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
         scores: Tensor = self(rows, objectives)
         segment_count = len(rows) - spans.has_end
-        evidence: list[Score] = []
+        evidence: list[SegmentEvidence] = []
         if taught_heads is not None and segment_count:
             taught_heads.judge(rows[:segment_count], scores[:segment_count])
-            evidence = taught_heads.find_evidence(rows[len(inner) : segment_count])
+            question = read_rows(states, [spans.question]) if taught_heads.reads_question and spans.question else None
+            evidence = taught_heads.find_evidence(rows[len(inner) : segment_count], question)
         if spans.has_end:
             scores[-1] += self.end_shift
         return _raise_by_inner(scores, spans) if inner else scores, evidence
@@ -251,12 +262,8 @@ class DetectorHead(nn.Module):
     @staticmethod
     def read(states: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
         """Return (segments, objectives) as rows for `forward`, from a prompt's states [tokens, layers + 1, hidden]."""
-        segments = [
-            torch.cat([states[tokens.start : tokens.stop, :-1].float().mean(0), states[tokens[-1], -1:].float()])
-            for tokens in spans.segments
-        ]
         objectives = [states[tokens.start : tokens.stop, :-1].float().mean(0) for tokens in spans.objectives]
-        return normalise_states(torch.stack(segments)), normalise_states(torch.stack(objectives))
+        return read_rows(states, spans.segments), normalise_states(torch.stack(objectives))
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors."""
@@ -277,6 +284,15 @@ class DetectorHead(nn.Module):
         head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()
+
+
+def read_rows(states: Tensor, token_ranges: Sequence[range]) -> Tensor:
+    """The rows [texts, width] of these tokens of a prompt, whose states are [tokens, layers + 1, hidden]."""
+    rows = [
+        torch.cat([states[tokens.start : tokens.stop, :-1].float().mean(0), states[tokens[-1], -1:].float()])
+        for tokens in token_ranges
+    ]
+    return normalise_states(torch.stack(rows))
 
 
 def _raise_by_inner(scores: Tensor, spans: Spans) -> Tensor:

@@ -35,6 +35,7 @@ from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Score, SegmentRow, Spans, TokenSequence
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
+from aligner_proxy.types import SegmentEvidence
 
 _COMPARED_TOKENS = 8
 _COMPARED_LAYERS = 4
@@ -229,7 +230,7 @@ class ModelRunner:
             config.num_hidden_layers = layers
 
     @torch.inference_mode()
-    def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[Score], list[Score]]:
+    def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[Score], list[SegmentEvidence]]:
         """The detector's score of every segment of a fed prompt, and what each says of the answer (`Step.evidence`)."""
         head = self._heads[feed.job.sequence.adapter].detector
         if head is None:

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligner_proxy.engine.scheduling.sequence import Score
 from aligner_proxy.engine.taught_head import TaughtHead, count_numbers
 from aligner_proxy.errors import HeadRefused, UnknownHead
+from aligner_proxy.types import SegmentEvidence
 
 MAX_HEADS = 4096
 """Most uploaded heads in an engine. The least recently used are dropped; clients upload them again when needed."""
@@ -87,14 +87,15 @@ class LoadedHead:
     adjustment: LoadedAdjustment | None
     evidence: LoadedNet | None
     """What each row says of the answer as a whole; see `AnswerEvidence`."""
+    question: LoadedNet | None = None
+    """What the question's row says of what it asks for; see `QuestionEvidence`."""
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """The head with its packed numbers as tensors on `device`."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
         adjustment = head.adjustment
-        evidence = head.evidence
-        biases = [head.bias, *(part.bias for part in (adjustment, evidence) if part is not None)]
+        biases = [head.bias, *(net.bias for net in head.further_nets)]
         packed_nets = torch.split(numbers, [count_numbers(head.width, hidden) for hidden in head.hidden_counts])
         nets = iter(
             [
@@ -111,7 +112,8 @@ class LoadedHead:
             # minus infinity: no score is raised
             floor=-math.inf if head.floor is None else head.floor,
             adjustment=LoadedAdjustment(adjustment.bound, adjustment.threshold, next(nets)) if adjustment else None,
-            evidence=next(nets) if evidence else None,
+            evidence=next(nets) if head.evidence else None,
+            question=next(nets) if head.question else None,
         )
 
 
@@ -131,12 +133,26 @@ class TaughtColumns:
         # heads with hidden units; their sizes differ, so they are not stacked
         self._deep = [(place, head.net) for place, head in enumerate(heads.values()) if len(head.net.outer)]
         self._adjustments = [(place, head.adjustment) for place, head in enumerate(heads.values()) if head.adjustment]
-        # of the first objective whose head has it; one is enough, because a judge is asked under one objective
-        self._evidence = [(index, evidence) for index in sorted(heads) if (evidence := heads[index].evidence)][:1]
+        # the first whose evidence counts; one is enough, because a judge is asked under one objective
+        telling = next((index for index in sorted(heads) if heads[index].evidence), None)
+        self._telling_objective = telling or 0
+        self._telling_head = None if telling is None else heads[telling]
 
-    def find_evidence(self, rows: Tensor) -> list[Score]:
-        """What each row says of the answer as a whole; empty if no head says it."""
-        return [(nats, index) for index, evidence in self._evidence for nats in evidence.compute_output(rows).tolist()]
+    @property
+    def reads_question(self) -> bool:
+        """Whether `find_evidence` uses the question's row."""
+        return self._telling_head is not None and self._telling_head.question is not None
+
+    def find_evidence(self, rows: Tensor, question: Tensor | None = None) -> list[SegmentEvidence]:
+        """What each row says of the answer as a whole; empty if no head says it. `question` is its row [1, numbers]."""
+        head = self._telling_head
+        if head is None or head.evidence is None:
+            return []
+        question_nats = 0.0
+        if head.question is not None and question is not None:
+            question_nats = head.question.compute_output(question).item()
+        segment_nats = head.evidence.compute_output(rows).tolist()
+        return [SegmentEvidence(nats, self._telling_objective, question_nats) for nats in segment_nats]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Overwrite the general scores in `scores` [segments, objectives] with those of the taught heads.

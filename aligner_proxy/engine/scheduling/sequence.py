@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aligner_proxy.engine.scheduling.blocks import Owner
+from aligner_proxy.types import SegmentEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Spans:
     """True if the last of `segments` is the end of the answer and not a segment."""
     inner_words: tuple[tuple[range, ...], ...] = ()
     """For each segment in order, its words that are judged by themselves, too; may be shorter than `segments`."""
+    question: range | None = None
+    """The last tokens of the question; None if the prompt has none."""
 
 
 # An `Ask` and a `Step` are made for each sequence in every step; frozen ones would take five times as long to make.
@@ -56,10 +59,9 @@ class Ask:
 
 
 Score = tuple[float, int]
-"""What a segment says in nats, and the index of the objective that this is about: `(1.5, 0)`.
+"""The log-odds that a segment violates the objective which it violates most, and the index of that: `(1.5, 0)`.
 
-As a score: the log-odds that the segment violates the objective which it violates most. As evidence: what the segment
-says of the answer as a whole (`AnswerEvidence`). A plain tuple, because every step makes many."""
+A plain tuple, because every step makes many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Step:
     forwards: int
     """Forward passes that it took."""
     rows: list[SegmentRow] = field(default_factory=list)
-    evidence: list[Score] = field(default_factory=list)
+    evidence: list[SegmentEvidence] = field(default_factory=list)
     """What each segment says of the answer as a whole. The end of the answer has none; empty without a taught head that
     says it."""
 

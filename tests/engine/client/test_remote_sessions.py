@@ -64,10 +64,10 @@ async def test_verdicts_are_waited_for_and_stretches_replaced(path: Path) -> Non
 @pytest.mark.parametrize("nats", [None, -0.75])
 async def test_what_segments_say_of_the_whole_answer_comes_with_their_verdicts(path: Path, nats: float | None) -> None:
     made = engine()
-    made.evidence = None if nats is None else lambda text: (nats - ("fool" in text), 0)
+    made.evidence = None if nats is None else lambda text: (nats - ("fool" in text), 0, 0.5)
     async with serving(made, path) as client:
         done = await client.align(tiny.request(ANSWER, score_only=True))
-        assert score_whole_answer(done.segments) == (None if nats is None else (pytest.approx(nats - 1 / 3), 0))
+        assert score_whole_answer(done.segments) == (None if nats is None else (pytest.approx(nats - 1 / 3), 0, 0.5))
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
         await reading.end()

@@ -150,8 +150,8 @@ def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str
         request = request_with(answer, caution=caution, verify=verify, heads=("", kept, ""), deadline_s=600)
         done = correct_alone(loaded, request)
         evidence = [segment.evidence for segment in done.segments]
-        assert [pair[0] for pair in evidence if pair] == pytest.approx(expected, abs=2e-3)
-        assert score_whole_answer(done.segments) == (pytest.approx(sum(expected) / len(expected), abs=1e-3), 1)
+        assert [one.nats for one in evidence if one] == pytest.approx(expected, abs=2e-3)
+        assert score_whole_answer(done.segments) == (pytest.approx(sum(expected) / len(expected), abs=1e-3), 1, 0.0)
 
 
 def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:
@@ -165,7 +165,7 @@ def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:
         assert [segment.text for segment in done.segments] == [*(segment.text for segment in shut.segments), ""]
         assert done.segments[-1].evidence is None
         assert whole
-        assert score_whole_answer(done.segments) == (pytest.approx(whole[0], abs=1e-4), 1)
+        assert score_whole_answer(done.segments) == (pytest.approx(whole.score, abs=1e-4), 1, 0.0)
 
 
 def test_without_evidence_an_answer_has_no_score_of_its_own() -> None:

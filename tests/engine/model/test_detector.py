@@ -8,7 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aligner_proxy.engine.model.detector import NEUTRAL_QUANTILE, DetectorHead, find_spans, find_spans_with_words
+from aligner_proxy.engine.model.detector import (
+    NEUTRAL_QUANTILE,
+    QUESTION_CHARS,
+    DetectorHead,
+    find_spans,
+    find_spans_with_words,
+)
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import append_end, split
@@ -33,6 +39,21 @@ def test_spans_are_the_texts_of_objectives_and_segments() -> None:
     assert objectives[0].startswith(OBJECTIVES[0])
     assert objectives[1].startswith(OBJECTIVES[1])
     assert segments == [s.text for s in split(tiny.ANSWER)]
+
+
+def test_the_question_is_the_last_part_of_the_conversation() -> None:
+    for question in ("When does the harbour open?", "Why? " * 400 + "When does the harbour open?"):
+        prompt = render(find_template("ultrafeedback"), question, tiny.ANSWER, OBJECTIVES)
+        coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
+        where = find_spans(prompt, split(tiny.ANSWER), coded.offsets)
+        assert where.question
+        text = prompt.text[coded.offsets[where.question.start][0] : coded.offsets[where.question[-1]][1]]
+        # whole tokens, the first of which may begin a little earlier
+        assert text.strip().endswith(question[-QUESTION_CHARS:].strip())
+        assert len(text) < QUESTION_CHARS + 20
+    prompt = render(find_template("ultrafeedback"), "", tiny.ANSWER, OBJECTIVES)
+    coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
+    assert find_spans(prompt, split(tiny.ANSWER), coded.offsets).question is None
 
 
 def test_words_of_cells_and_clauses_are_judged_beside_their_segment() -> None:

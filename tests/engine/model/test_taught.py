@@ -10,7 +10,7 @@ import torch
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, TaughtColumns, select_heads
 from aligner_proxy.engine.scheduling.sequence import Spans
-from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, count_numbers
+from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, QuestionEvidence, count_numbers
 from aligner_proxy.errors import HeadRefused, UnknownHead
 from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
@@ -194,7 +194,25 @@ def test_evidence_is_what_its_net_says_of_each_segment_and_changes_no_score(
     # the same net alone, as a head of its own, gives the same nats as its scores
     net = replace(head(prior=0.0, bias=0.25, hidden=hidden), weight=telling.weight[-net_bytes:])
     expected = detector.judge(states, WHERE, columns(net))[:, 0].tolist()
-    assert evidence == [(pytest.approx(nats, abs=1e-5), 1) for nats in expected]
+    assert evidence == [(pytest.approx(nats, abs=1e-5), 1, 0.0) for nats in expected]
+
+
+@torch.inference_mode()
+def test_what_the_question_asks_for_stands_beside_what_the_segments_say(
+    detector: DetectorHead, states: torch.Tensor
+) -> None:
+    telling = head(WISHES[1], seed=7, evidence=AnswerEvidence(0.25), question=QuestionEvidence(-0.5, hidden=2))
+    asked = replace(WHERE, question=range(1, 5))
+    scores, evidence = detector.judge_with_evidence(states, asked, columns(telling, at=(1,)))
+    silent_scores, silent = detector.judge_with_evidence(states, WHERE, columns(telling, at=(1,)))
+    assert torch.equal(scores, silent_scores)
+    # the same net alone, as a head of its own, scores the same tokens as a segment
+    net = replace(head(prior=0.0, bias=-0.5, hidden=2), weight=telling.weight[-2 * count_numbers(WIDTH, 2) :])
+    [expected] = detector.judge(states, Spans(WHERE.objectives, (range(1, 5),)), columns(net))[:, 0].tolist()
+    assert [one.question for one in evidence] == [pytest.approx(expected, abs=1e-5)] * 3
+    assert [one._replace(question=0.0) for one in evidence] == silent
+    plain = columns(telling.without_question(), at=(1,))
+    assert detector.judge_with_evidence(states, asked, plain)[1] == silent
 
 
 @torch.inference_mode()
@@ -203,7 +221,7 @@ def test_neither_inner_words_nor_the_end_of_an_answer_have_evidence(
 ) -> None:
     telling = columns(head(seed=7, evidence=AnswerEvidence(0.25)))
     _, evidence = detector.judge_with_evidence(states, WHERE, telling)
-    expected = [(pytest.approx(nats, abs=1e-5), 0) for nats, _ in evidence]
+    expected = [(pytest.approx(one.nats, abs=1e-5), 0, 0.0) for one in evidence]
     assert len(expected) == 3
     inner_words = (range(6, 7), range(7, 9)), (), (range(10, 12),)
     with_words = replace(WHERE, inner_words=inner_words)
@@ -218,5 +236,5 @@ def test_evidence_is_of_the_first_objective_whose_head_has_it() -> None:
     telling = [head(wish, seed=at, evidence=AnswerEvidence(float(at))) for at, wish in enumerate(WISHES)]
     rows = torch.zeros(2, WIDTH)
     both = columns(telling[2], head(WISHES[0]), telling[1], at=(2, 0, 1))
-    assert both.find_evidence(rows) == [(1.0, 1), (1.0, 1)]
+    assert both.find_evidence(rows) == [(1.0, 1, 0.0), (1.0, 1, 0.0)]
     assert columns(head()).find_evidence(rows) == []

@@ -103,6 +103,10 @@ def test_the_score_of_the_whole_answer_counts_where_every_reply_has_one() -> Non
     alone, with_judge = guards.judge_sets(results, rules)
     assert (alone.found.hits, alone.found_simulated.hits) == (1, 1)
     assert (with_judge.found.hits, with_judge.touched.hits, with_judge.calls.hits) == (1, 0, 0)
+    # the question adds to the score by which a judge is asked, and lowers none
+    doubts = [ScoredReply("e", True, (-2.0,), -3.0, question) for question in (-4.0, 0.5, 1.5)]
+    [asked] = guards.judge_sets({**results, "harmbench": doubts}, [DoubtRule(0.1, 2.0)])
+    assert asked.found.hits == 1
     some = {**results, "xstest": [ScoredReply("c", True, (1.0,)), ScoredReply("d", False, (0.0,))]}
     assert guards.list_evidence(some) == [guards.WORST, guards.MEAN]
 

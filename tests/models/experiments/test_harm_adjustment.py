@@ -109,7 +109,7 @@ def test_segments_of_a_harmful_reply_teach_where_the_head_flags_them() -> None:
         LabelledCase("b", "natural", "q", "Three.", (HARMLESS,), ((FINE,),), (False,)),
     ]
     rows = HeadRows(
-        tuple(cases), torch.tensor([[2.0], [-2.0], [3.0]]).half(), torch.zeros(2, 1).half(), (0, 2, 3), (0, 1, 2)
+        tuple(cases), torch.tensor([[2.0], [-2.0], [3.0]]).half(), *[torch.zeros(2, 1).half()] * 2, (0, 2, 3), (0, 1, 2)
     )
     taught = SegmentExamples.from_rows(rows, lambda segments, _: segments)
     assert taught.labels.tolist() == [AGAINST, FINE]
@@ -123,7 +123,7 @@ def test_the_table_counts_what_is_flagged_at_each_threshold(net: AdjustmentNet) 
         LabelledCase("good-1", "good", "q", "One.", (HARMLESS,), ((FINE,),), (False,)),
         LabelledCase("good-2", "good", "q", "Two.", (HARMLESS,), ((FINE,),), (False,)),
     ]
-    read_rows = HeadRows(tuple(cases), rows.half(), torch.zeros(2, 1).half(), (0, 1, 2), (0, 1, 2))
+    read_rows = HeadRows(tuple(cases), rows.half(), *[torch.zeros(2, 1).half()] * 2, (0, 1, 2), (0, 1, 2))
     judged_cases = judge_cases(read_rows, "good", lambda segments, _: torch.ones(len(segments), 1), lambda _: net)
     table = tabulate(judged_cases, {"ships": OperatingPoint(-2.0), "strict": OperatingPoint(2.0)})
     assert "| ships | good, not | 2/2 = 100.0 %" in table

@@ -34,7 +34,9 @@ def rows(count: int, seed: int, *, whole: bool = False) -> HeadRows:
         cases.append(LabelledCase(name, "taught", "q", "a", (HARMLESS,), ((label,), (label,)), (whole and bad,)))
     objective = torch.randn(HIDDEN * len(LAYERS), generator=torch.Generator().manual_seed(7))
     firsts = tuple(range(0, 2 * count + 1, 2))
-    return HeadRows(tuple(cases), segments.half(), objective.repeat(count, 1).half(), firsts, tuple(range(count + 1)))
+    questions = torch.zeros(count, WIDTH).half()
+    objectives = objective.repeat(count, 1).half()
+    return HeadRows(tuple(cases), segments.half(), objectives, questions, firsts, tuple(range(count + 1)))
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def rows(name: str, count: int, seed: int, *, against: int | None = None, whole:
         tuple(cases),
         segments.half(),
         objective.repeat(count, 1).half(),
+        torch.zeros(count, segments.shape[1]).half(),
         tuple(range(0, count * SEGMENTS + 1, SEGMENTS)),
         tuple(range(count + 1)),
     )
