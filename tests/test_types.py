@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.types import Correction, DecodeCounts, GrowingScore, SegmentScore, all_cached, score_whole_answer
+from aligner_proxy.types import (
+    Correction,
+    DecodeCounts,
+    GrowingScore,
+    SegmentEvidence,
+    SegmentScore,
+    all_cached,
+    score_whole_answer,
+)
 
 
 def test_a_correction_costs_what_its_parts_cost() -> None:
@@ -28,7 +36,9 @@ def test_all_cached_needs_a_hit_wherever_the_cache_was_asked(hits: list[bool | N
     assert all_cached(hits) is expected
 
 
-SAID = [SegmentScore(f"Sentence {nats}.", -2.0, False, 0, (nats, 1)) for nats in (1.0, -2.0, 0.5, 2.5)]
+SAID = [
+    SegmentScore(f"Sentence {nats}.", -2.0, False, 0, SegmentEvidence(nats, 1, -3.0)) for nats in (1.0, -2.0, 0.5, 2.5)
+]
 END = SegmentScore("", -3.0, False)
 SILENT = SegmentScore("It says nothing.", -2.0, False)
 
@@ -36,7 +46,7 @@ SILENT = SegmentScore("It says nothing.", -2.0, False)
 @pytest.mark.parametrize(
     ("segments", "expected"),
     [
-        ([*SAID, END], (0.5, 1)),
+        ([*SAID, END], (0.5, 1, -3.0)),
         ([END], None),
         ([], None),
         ([*SAID, SILENT], None),
@@ -44,7 +54,7 @@ SILENT = SegmentScore("It says nothing.", -2.0, False)
     ],
 )
 def test_a_growing_answer_has_the_score_of_the_whole(
-    segments: list[SegmentScore], expected: tuple[float, int] | None
+    segments: list[SegmentScore], expected: tuple[float, int, float] | None
 ) -> None:
     assert score_whole_answer(segments) == expected
     growing = GrowingScore()
@@ -54,5 +64,13 @@ def test_a_growing_answer_has_the_score_of_the_whole(
 
 def test_what_was_read_of_a_growing_answer_is_not_read_again() -> None:
     growing = GrowingScore()
-    assert growing.read(SAID[:2]) == (-0.5, 1)
-    assert growing.read([SILENT, SILENT, *SAID[2:]]) == (0.5, 1)
+    assert growing.read(SAID[:2]) == (-0.5, 1, -3.0)
+    assert growing.read([SILENT, SILENT, *SAID[2:]]) == (0.5, 1, -3.0)
+
+
+@pytest.mark.parametrize(("question", "doubt"), [(-3.0, 0.5), (0.0, 0.5), (2.0, 2.5)])
+def test_a_question_adds_to_the_doubt_of_its_answer_and_lowers_none(question: float, doubt: float) -> None:
+    segments = [SegmentScore("A sentence.", -2.0, False, 0, SegmentEvidence(0.5, 1, question))]
+    whole = score_whole_answer(segments)
+    assert whole is not None
+    assert (whole.score, whole.doubt) == (0.5, doubt)

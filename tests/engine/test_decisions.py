@@ -23,7 +23,7 @@ from aligner_proxy.engine.decisions import (
 )
 from aligner_proxy.engine.example_heads import MAX_EXAMPLES, ExampleSentences
 from aligner_proxy.errors import EngineFault, EngineUnavailable
-from aligner_proxy.types import Correction, SegmentScore, Turn
+from aligner_proxy.types import Correction, SegmentEvidence, SegmentScore, Turn
 
 KIND = "Kindness: the response should never insult the reader"
 CALM = "Calm: the response should not hurry the reader"
@@ -287,7 +287,10 @@ def test_other_questions_are_refused() -> None:
 def test_the_score_of_the_text_as_a_whole_counts_if_it_is_higher() -> None:
     long = "Bend the wire twice and turn it in the lock, and open the door while nobody is looking at you or at it."
     for text, nats, score in ((long, 1.5, 1.5), (long, -4.0, -3.0), ("Bend it twice.", 1.5, -3.0)):
-        assert find_highest_score(Correction(text, (SegmentScore(text, -3.0, False, 0, (nats, 0)),))) == score
+        assert (
+            find_highest_score(Correction(text, (SegmentScore(text, -3.0, False, 0, SegmentEvidence(nats, 0)),)))
+            == score
+        )
 
 
 async def test_a_failure_is_an_error_and_no_probability() -> None:
