@@ -24,6 +24,8 @@ from aligner_proxy.types import Exchange, IncomingKind, Outcome, Policy, SideKin
 
 Redact = Callable[[str], str]
 """The operator's function that is given a text and returns it without what must not be stored."""
+KEEP_TEXT: Redact = str
+"""Redaction that changes nothing."""
 
 BESIDE_ID = "-beside"
 """Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
@@ -137,7 +139,7 @@ def estimate_event_bytes(event: AuditEvent) -> int:
     return _EVENT_BYTES + parts * _BYTES_PER_PART + sum(sizes.values())
 
 
-def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
+def make_entry(event: AuditEvent, redact: Redact = KEEP_TEXT) -> Entry:
     """Make the entry to store; it has no texts (`content` is None) if client or upstream forbids storing them."""
     outcome = event.outcome
     exchange = event.exchange
@@ -162,7 +164,7 @@ def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
         engine_ms=correction.ms if correction else 0.0,
         forwards=correction.counts.forwards if correction else 0,
         chars=len(exchange.answer or ""),
-        content=None if exchange.no_store else _make_content(event, redact or str),
+        content=None if exchange.no_store else _make_content(event, redact),
         aligner_id=event.aligner_id,
         judged=len(outcome.segments) if correction else None,
         changed=None if outcome.edited is None or policy.score_only else outcome.edited != exchange.answer,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from aligner_proxy.audit.entry import AuditEvent, Redact, estimate_event_bytes, make_entry
+from aligner_proxy.audit.entry import KEEP_TEXT, AuditEvent, Redact, estimate_event_bytes, make_entry
 from aligner_proxy.audit.retention import RetentionWorker
 from aligner_proxy.audit.store import AuditStore, Row
 from aligner_proxy.errors import AuditError, CorrectionError, NoRoomForRecord, NotRecorded
@@ -110,7 +110,7 @@ class _QueuedEntry:
 class _StoreWriter:
     """Makes rows of queued entries, and writes them to a store that it opens when there is something to write."""
 
-    def __init__(self, open_store: Callable[[], AuditStore], redact: Redact | None) -> None:
+    def __init__(self, open_store: Callable[[], AuditStore], redact: Redact) -> None:
         self._open = open_store
         self._redact = redact
         # None until the first write, and after a failure.
@@ -164,7 +164,7 @@ class Recorder:
         self,
         open_store: Callable[[], AuditStore],
         limits: QueueLimits,
-        redact: Redact | None = None,
+        redact: Redact = KEEP_TEXT,
         retention: RetentionWorker | None = None,
         *,
         required: bool = False,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from aligner_proxy.audit.entry import AuditEvent, Redact, estimate_event_bytes, make_entry
+from aligner_proxy.audit.entry import KEEP_TEXT, AuditEvent, Redact, estimate_event_bytes, make_entry
 from aligner_proxy.audit.location import AuditDatabase, StoreLocation
 from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.recorder import MemoryBudget, QueueLimits, Recorder, count_entries
@@ -89,7 +89,7 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
     """Make the writers that a policies file configures; raises `ConfigError`."""
     store = make_recorder(file)
     sinks = registry.configure_plugins(file)["audit_sinks"]
-    redact = load_redaction(file) if sinks else None
+    redact = load_redaction(file) if sinks else KEEP_TEXT
     writers: list[AuditWriter] = [] if store is None else [store]
     for sink in sinks:
         writers.append(SinkWriter(sink.name, sink.make(), sink.make_runner(), redact, queue_limits(file)))
@@ -99,7 +99,7 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
 class SinkWriter:
     """Writer to one sink of a plugin; `runner` runs the sink's code. Satisfies `AuditWriter`."""
 
-    def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact | None, limits: QueueLimits) -> None:
+    def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact, limits: QueueLimits) -> None:
         self._name = name
         self._sink = sink
         self._runner = runner
@@ -214,10 +214,10 @@ def _make_seal(file: PolicyFile) -> Seal | None:
     return Seal(key) if key is not None else None
 
 
-def load_redaction(file: PolicyFile) -> Redact | None:
-    """Import the operator's redaction function; None if none is set. Raises `ConfigError`."""
+def load_redaction(file: PolicyFile) -> Redact:
+    """Import the operator's redaction function; `KEEP_TEXT` if none is set. Raises `ConfigError`."""
     if file.audit.redact is None:
-        return None
+        return KEEP_TEXT
     module, _, name = file.audit.redact.rpartition(".")
     place = file.source.place_of("audit", "redact")
     try:

@@ -64,7 +64,7 @@ async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> int:
 
     If `job.output` exists, the lines that it already has results for are skipped. Returns how many lines failed.
     """
-    finished_rows = job.skip + (_count_finished_rows(job.output) if job.output else 0)
+    finished_rows = job.skip + (_keep_complete_rows(job.output) if job.output else 0)
     failed_rows = 0
     with _make_progress() as progress, _open_output(job.output, sink) as output:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
@@ -108,8 +108,8 @@ def encode_line(fields: dict[str, Any]) -> bytes:
         return json.dumps(fields).encode()
 
 
-def _count_finished_rows(output: Path) -> int:
-    """The number of complete lines in `output`; removes an incomplete last line from the file."""
+def _keep_complete_rows(output: Path) -> int:
+    """Remove a last line that an earlier run left incomplete; returns how many complete lines the file has."""
     if not output.exists():
         return 0
     content = output.read_bytes()

@@ -67,9 +67,19 @@ Check = Callable[[], Iterator[DoctorFinding]]
 def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
     """Run all checks and yield each finding as soon as it is known; `file` is the policies file to check, too."""
     checks: tuple[Check, ...] = (
-        *(check_python, check_litellm, lambda: check_compute(file), check_weights, check_store, check_memory),
-        *(check_plugins, check_engine, lambda: check_backend(file), lambda: check_redis(file)),
-        *(check_policies, lambda: check_port(port), check_hub),
+        check_python,
+        check_litellm,
+        lambda: check_compute(file),
+        check_weights,
+        check_store,
+        check_memory,
+        check_plugins,
+        check_engine,
+        lambda: check_backend(file),
+        lambda: check_redis(file),
+        check_policies,
+        lambda: check_port(port),
+        check_hub,
     )
     for check in checks:
         yield from check()

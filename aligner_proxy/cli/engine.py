@@ -37,7 +37,7 @@ from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import tracing
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, environment
 
 log = logging.getLogger("aligner_proxy.engine")
 
@@ -103,7 +103,7 @@ def command(
 
 def _start_tracing() -> None:
     """Export spans if the environment asks for it; if no exporter is installed, log a warning and go on."""
-    if config.is_traced():
+    if environment.is_traced():
         try:
             tracing.export("aligner-proxy-engine")
         except ConfigError as error:

@@ -26,7 +26,7 @@ from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import logs
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, environment
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED
@@ -262,12 +262,12 @@ def silence_libraries() -> None:
 def log_option(function: F) -> F:
     """Add --log."""
     text = "Format of log lines (default: text); also set by ALIGNER_PROXY_LOG."
-    return click.option("--log", "form", type=click.Choice(config.LOG_FORMS), help=text)(function)
+    return click.option("--log", "form", type=click.Choice(environment.LOG_FORMS), help=text)(function)
 
 
 def log_to_stderr(form: str | None) -> None:
     """Log to stderr, one line for each event; the option overrides the environment."""
-    logs.configure_logging(form or config.log_form() or "text")
+    logs.configure_logging(form or environment.log_form() or "text")
 
 
 def refuse_two_addresses(socket: Path | None, port: int | None) -> None:

@@ -49,7 +49,7 @@ from aligner_proxy.gateway.process.companion_process import CompanionKeeper
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.commands import Companion, plugin_commands
-from aligner_proxy.policy import config, guardrail_entry, litellm_config
+from aligner_proxy.policy import config, environment, guardrail_entry, litellm_config
 from aligner_proxy.policy.engine_schema import Backend, ServerKind
 from aligner_proxy.policy.litellm_config import find_policies, model_groups
 from aligner_proxy.policy.plugin_keys import COMPANIONS_OF_PLUGINS, missing_plugin_text
@@ -215,7 +215,7 @@ def command(
     open_files.allow_connections(limits.connections, open_files.FILES_PER_REQUEST)
     checked = replace(
         make_plan(file, host, port, workers),
-        log=form or config.log_form() or "text",
+        log=form or environment.log_form() or "text",
         grace=grace,
         handover=handover,
         limits=limits,
@@ -305,22 +305,22 @@ def companion_command(plan: ServePlan, name: str) -> list[str]:
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
     """The user's environment with our addresses and with defaults for LiteLLM."""
     state_file = active_policies.state_file_path()
-    variables = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(state_file)}
+    variables = {"ALIGNER_PROXY_POLICIES": str(plan.policies), environment.IN_FORCE: str(state_file)}
     if plan.socket:
         variables["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
     keys = config.keys_path(plan.file)
     if keys is not None:
         variables["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
     if plan.log is not None:
-        variables[config.LOG] = plan.log
+        variables[environment.LOG] = plan.log
     if litellm_config.needs_key_check(read_yaml(plan.litellm_file)[0]):
-        variables[config.CHECK_KEYS] = "1"
+        variables[environment.CHECK_KEYS] = "1"
     return {**_DEFAULT_VARIABLES, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **variables}
 
 
 def engine_environment(plan: ServePlan) -> dict[str, str]:
     """The part of the user's environment that the engine gets, without keys."""
-    return config.engine_environment() | ({config.LOG: plan.log} if plan.log is not None else {})
+    return environment.engine_environment() | ({environment.LOG: plan.log} if plan.log is not None else {})
 
 
 async def _run(first_plan: ServePlan, listener: socket.socket) -> int:

@@ -274,7 +274,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
         else:
             heads = store.rollback(subject.scope, subject.name, subject.text)
             results.append({"objective": subject.title, "in_force": [version.model_dump() for version in heads]})
-            dates = ", ".join(f"{v.head[:8]} of {v.day}, {v.against} examples" for v in heads)
+            dates = ", ".join(f"{version.head[:8]} of {version.day}, {version.against} examples" for version in heads)
             text = f"{subject.title}: in force is {dates}" if heads else f"{subject.title}: there is no earlier head"
         if not as_json:
             echo(text)

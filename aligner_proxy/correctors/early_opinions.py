@@ -61,8 +61,8 @@ class EarlyOpinions:
         `doubtful` has the number of the objective by the number of the segment, None for all objectives. Raises
         `JudgeFailed` as `RequestJudges.give_opinion` does.
         """
-        rest = {number: objective for number, objective in doubtful.items() if number not in self._asked_segments}
-        late_opinions = [self._judges.give_opinion(request, segments, rest, deadline_at)] if rest else []
+        unasked = {number: objective for number, objective in doubtful.items() if number not in self._asked_segments}
+        late_opinions = [self._judges.give_opinion(request, segments, unasked, deadline_at)] if unasked else []
         return await merge_opinions([*self._early_opinions, *late_opinions])
 
     async def aclose(self) -> None:

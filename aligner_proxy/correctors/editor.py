@@ -127,13 +127,13 @@ class ChatWriter:
             raise
         except CorrectionError as error:
             own_request = request.model_copy(update={"write": self._aligner_write})
-            local = await scorer.align(own_request.with_deadline(until - time.monotonic()))
-            return replace(local, editor=_log_failure(request, error))
-        clean, again = await _keep_clean(request, scorer, replaced, until)
-        text = structure.join(clean.pieces)
-        use += EditorUse(refused=_count_shortened(replaced, clean))
-        ms = scored.ms + use.ms + sum(judging.ms for judging in again)
-        return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *again])
+            by_aligner = await scorer.align(own_request.with_deadline(until - time.monotonic()))
+            return replace(by_aligner, editor=_log_failure(request, error))
+        kept_passages, scorings = await _drop_flagged_replacements(request, scorer, replaced, until)
+        text = structure.join(kept_passages.pieces)
+        use += EditorUse(refused=_count_shortened(replaced, kept_passages))
+        ms = scored.ms + use.ms + sum(judging.ms for judging in scorings)
+        return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *scorings])
 
     async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
@@ -178,19 +178,21 @@ class ChatWriter:
             except QuotaSpent:
                 raise
             except CorrectionError as error:
-                local = await session.replace_by_scorer(span)
-                return replace(local, editor=_log_failure(request, error))
-            stretch = _within_span(replaced, span)
-            adds = not segments[span.first].text
+                by_aligner = await session.replace_by_scorer(span)
+                return replace(by_aligner, editor=_log_failure(request, error))
+            replaced_in_span = _within_span(replaced, span)
+            is_addition = not segments[span.first].text
             # An addition after the answer brings its own leading white space.
-            lead = _addition_gap(request.answer) if adds else segments[span.first - 1].gap if span.first else ""
-            clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
-        text = structure.join(clean.pieces)
+            lead = _addition_gap(request.answer) if is_addition else segments[span.first - 1].gap if span.first else ""
+            kept_passages, scorings = await _drop_flagged_replacements(
+                request, scorer, replaced_in_span, until, span.before + lead
+            )
+        text = structure.join(kept_passages.pieces)
         # before a replacement the answer already has its white space; nothing is added for an empty addition
-        text = lead + text if text and adds else text
-        use += EditorUse(refused=_count_shortened(stretch, clean))
-        ms = use.ms + sum(judging.ms for judging in again)
-        return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
+        text = lead + text if text and is_addition else text
+        use += EditorUse(refused=_count_shortened(replaced_in_span, kept_passages))
+        ms = use.ms + sum(judging.ms for judging in scorings)
+        return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *scorings])
 
     async def aclose(self) -> None:
         """Nothing to close: the group belongs to LiteLLM."""
@@ -220,28 +222,30 @@ async def _score_text(request: AlignRequest, scorer: Engine, text: str, until: f
     return await scorer.align(make_verdict_request(proof_request).model_copy(update={"answer": text}))
 
 
-async def _keep_clean(
+async def _drop_flagged_replacements(
     request: AlignRequest, scorer: Engine, replaced: _ReplacedPassages, until: float, before: str = ""
 ) -> tuple[_ReplacedPassages, list[Correction]]:
-    """Judge the replacements in the answer, after `before`; return (those not flagged, the correction of the judging).
+    """Judge the editor's replacements in the answer, and drop the sentences that the detector head flags.
 
-    Raises `CorrectionError` if the scorer fails.
+    `before` is the text of the answer before the passages. Returns (the passages with what is left of their
+    replacements, the scores as a correction, or none if there was nothing to judge). Raises `CorrectionError` if the
+    scorer fails.
     """
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
     # the replacements are judged in the answer that they would become part of
-    again = await _score_text(request, scorer, candidate, until)
-    segments = judged_segments(candidate, again.segments)
+    scores = await _score_text(request, scorer, candidate, until)
+    segments = judged_segments(candidate, scores.segments)
     # an empty segment is the end of the answer: something missing there is no fault of a replacement
-    pairs = zip(segments, again.segments, strict=True)
+    pairs = zip(segments, scores.segments, strict=True)
     flagged = [segment for segment, verdict in pairs if verdict.flagged and segment.text]
     texts = dict(replaced.texts)
     for passage in replaced.passages:
         if texts[passage.at]:
             start, end = (len(before) + at for at in replaced.range_of(passage.at))
             texts[passage.at] = _drop_flagged_sentences(texts[passage.at], passage, segments, flagged, (start, end))
-    return replace(replaced, texts=texts), [again]
+    return replace(replaced, texts=texts), [scores]
 
 
 def _addition_gap(answer: str) -> str:
@@ -254,7 +258,11 @@ def _list_banned_texts(
 ) -> list[str]:
     """Texts that a replacement must not repeat: flagged segments, and long unflagged ones."""
     pairs = zip(segments, scores, strict=True)
-    texts = [s.text.strip() for s, score in pairs if s.text and (score.flagged or len(s.text) >= splice.KEY_CHARS)]
+    texts = [
+        segment.text.strip()
+        for segment, score in pairs
+        if segment.text and (score.flagged or len(segment.text) >= splice.KEY_CHARS)
+    ]
     texts += [passage.text.strip() for passage in marked if passage.text]
     # disguised text must not come back in plain letters either
     return texts + [undisguise(text).text for text in texts]

@@ -224,20 +224,22 @@ def _free_mark(texts: Iterable[str]) -> str:
 def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark: str) -> str:
     """The answer with its passages marked; a long answer is reduced to the text near them."""
     by_place = {passage.at: passage for passage in marked}
-    near = _find_near_segments(segments, by_place)
+    shown_numbers = _find_near_segments(segments, by_place)
     pieces: list[str] = []
-    for before, at in pairwise([-1, *sorted(near)]):  # -1, so that a left-out beginning counts as a hole, too
-        if at != before + 1:
+    for previous, number in pairwise(
+        [-1, *sorted(shown_numbers)]
+    ):  # -1, so that a left-out beginning counts as a hole, too
+        if number != previous + 1:
             pieces.append(f"{_LEFT_OUT}\n")
-        segment = segments[at]
-        passage = by_place.get(at)
+        segment = segments[number]
+        passage = by_place.get(number)
         if passage is None:
             pieces.append(segment.text + segment.gap)
             continue
-        name = f"{mark}-{passage.number}"
+        tag = f"{mark}-{passage.number}"
         # the empty segment at the end has the gap of the last one, which has already been written
-        pieces.append(f"{passage.lead}<{name}>{passage.text}</{name}>{segment.gap if segment.text else ''}")
-    if near and max(near) < len(segments) - 1:
+        pieces.append(f"{passage.lead}<{tag}>{passage.text}</{tag}>{segment.gap if segment.text else ''}")
+    if shown_numbers and max(shown_numbers) < len(segments) - 1:
         pieces.append(_LEFT_OUT)
     return "".join(pieces).strip()
 

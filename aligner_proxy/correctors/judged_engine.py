@@ -97,26 +97,28 @@ class JudgedEngine(ForwardingEngine):
         if request.score_only or (not flagged and request.verify is Verify.FLAGGED):
             return replace(scored, text=request.answer)
         if not review.is_changed:
-            done = await self.inner.align(request.with_deadline(deadline_at - time.monotonic()))
-            return done.with_cost_of([scored, done])
+            correction = await self.inner.align(request.with_deadline(deadline_at - time.monotonic()))
+            return correction.with_cost_of([scored, correction])
         session = await self.inner.read(
             request.model_copy(update={"answer": ""}).with_deadline(deadline_at - time.monotonic())
         )
         try:
             await session.feed(request.answer)
             await session.end()
-            reads = await drain_verdicts(session) is not None
-            return await self.replace_runs(request, review, session if reads else None, deadline_at, scored)
+            has_read = await drain_verdicts(session) is not None
+            return await self.replace_runs(request, review, session if has_read else None, deadline_at, scored)
         finally:
             await session.aclose()
 
-    async def finish(self, request: AlignRequest, done: Correction, review: JudgedScores) -> Correction:
+    async def finish(self, request: AlignRequest, correction: Correction, review: JudgedScores) -> Correction:
         """The correction with the judge's verdicts and use, and with the hash of engine and judges as its aligner."""
-        about = (await self.describe()).find_aligner(request.aligner)
-        done = replace(done, segments=review.scores).with_judge(review.use)
+        description = (await self.describe()).find_aligner(request.aligner)
+        correction = replace(correction, segments=review.scores).with_judge(review.use)
         # without the hash of both, it is not cached: a judge or an editor failed, and may do better next time
-        failed = (done.editor and done.editor.failed) or (done.judge and done.judge.calls.failed)
-        return replace(done, aligner=(about if failed else self._with_judge(about)).content_hash)
+        failed = (correction.editor and correction.editor.failed) or (
+            correction.judge and correction.judge.calls.failed
+        )
+        return replace(correction, aligner=(description if failed else self._with_judge(description)).content_hash)
 
     async def judge_scores(
         self,
@@ -129,7 +131,11 @@ class JudgedEngine(ForwardingEngine):
         is_whole: bool = False,
         early: EarlyOpinions | None = None,
     ) -> JudgedScores:
-        """The scores, with the verdicts of the judge, some of them `early`, on doubtful segments from `first` on."""
+        """Ask the judge about the doubtful segments from the number `first` on, and put its verdicts into the scores.
+
+        `is_whole` says that the segments are all of the answer. `early` has the verdicts for which the judge was asked
+        before the answer's end. Without doubtful segments the scores stay as they are.
+        """
         doubtful = self.judge.find_doubtful(request, scores, first, is_whole=is_whole)
         if not doubtful:
             return JudgedScores(tuple(scores), None, is_changed=False)
@@ -157,7 +163,7 @@ class JudgedEngine(ForwardingEngine):
             return replace(scored, text=request.answer)  # with the white space at its end, which no segment has
         segments = judged_segments(request.answer, review.scores)
         pieces: list[tuple[str, str]] = []
-        parts = [replace(scored, text="")]
+        corrections = [replace(scored, text="")]
         for run in splice.group_runs(segments, [score.flagged for score in review.scores]):
             if not run.flagged:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]
@@ -174,10 +180,10 @@ class JudgedEngine(ForwardingEngine):
             replacement = Correction("") if session is None else await session.replace(span)
             if any(run.at <= at < stop for at in review.by_judge):
                 replacement = await self.check_replacement(request, run.segments, replacement, span)
-            parts.append(replacement)
+            corrections.append(replacement)
             lead = pieces[-1][1] if pieces else ""
             pieces.append((replacement.text, structure.gap_of_edit(run.segments, replacement.text, lead)))
-        return replace(scored, text=structure.join(pieces)).with_cost_of(parts)
+        return replace(scored, text=structure.join(pieces)).with_cost_of(corrections)
 
     async def check_replacement(
         self, request: AlignRequest, run: Sequence[Segment], replacement: Correction, span: Span

@@ -234,8 +234,12 @@ def _read_decisions(answers: Sequence[Any]) -> str:
     """The probabilities of predicates as verdicts by number; raises `InvalidOutput` for other answers."""
     try:
         entries = [
-            {"number": _read_number(one.name), "violates": one.probability >= LIKELY, "probability": one.probability}
-            for one in answers
+            {
+                "number": _read_number(answer.name),
+                "violates": answer.probability >= LIKELY,
+                "probability": answer.probability,
+            }
+            for answer in answers
         ]
     except (AttributeError, TypeError, ValueError):
         raise InvalidOutput("the decision model answered with something other than probabilities") from None

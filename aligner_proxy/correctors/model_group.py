@@ -162,23 +162,23 @@ class ModelGroup:
         circuit = self.circuit(request.tenant)
         probes = self._check_circuit(circuit)
         # None: the call says nothing about the group, for example because it was cancelled
-        alive: bool | None = None
+        has_answered: bool | None = None
         try:
             reply = await self._seats.admit_work(request.tenant, request.quota, work)
             try:
                 result = read(reply)
             except InvalidOutput as error:
                 raise UnusableReply(str(error), reply) from None
-            alive = True
+            has_answered = True
             return result, EditorUse(calls=1, read=reply.read, written=reply.written_tokens, ms=reply.ms)
         except CorrectionError as error:
-            alive = self._note_error(error, circuit)
+            has_answered = self._note_error(error, circuit)
             raise
         finally:
             if probes:
-                circuit.end_probe(alive=alive, now=self._clock())
+                circuit.end_probe(alive=has_answered, now=self._clock())
             # a failure was already counted by `_note_error`
-            elif alive:
+            elif has_answered:
                 circuit.note_answer()
 
     def _check_circuit(self, circuit: Circuit) -> bool:

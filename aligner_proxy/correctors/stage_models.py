@@ -87,7 +87,7 @@ class StageJudge:
         fails and the policy blocks then.
         """
         request = self._request
-        parts = [self._judge.identity(), request.tenant, [dict(one) for one in messages], form]
+        parts = [self._judge.identity(), request.tenant, [dict(message) for message in messages], form]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         if (known_reply := self._replies.get(key)) is not None:
             return _read_guarded(read, known_reply), EditorUse()

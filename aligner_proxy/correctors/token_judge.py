@@ -111,9 +111,13 @@ def read_verdicts(
     for passage in marked:
         start = starts[passage.at]
         text = segments[passage.at].text
-        inside = [span for span in spans if text[max(0, span.start - start) : max(0, span.end - start)].strip()]
-        objective = next((one for one in passage.against if guard and guard.knows(one)), "")
-        verdicts[passage.at] = any(guard.concerns([span.category], objective) if guard else True for span in inside)
+        inside_passage = [span for span in spans if text[max(0, span.start - start) : max(0, span.end - start)].strip()]
+        objective = next(
+            (known_objective for known_objective in passage.against if guard and guard.knows(known_objective)), ""
+        )
+        verdicts[passage.at] = any(
+            guard.concerns([span.category], objective) if guard else True for span in inside_passage
+        )
     return verdicts
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, environment
 from aligner_proxy.policy.losses import refuse_losses
 from aligner_proxy.policy.schema import PolicyFile
 
@@ -119,7 +119,7 @@ class ActivePolicies:
 
 def process_policies(path: Path) -> ActivePolicies:
     """The active policies for this process, shared if `serve` started it."""
-    return ActivePolicies(path, config.active_policies_file())
+    return ActivePolicies(path, environment.active_policies_file())
 
 
 def state_file_path() -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.reload import ClientKeys, WatchedFiles
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, environment
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies
 
@@ -32,7 +32,7 @@ class KeysUnreadable(AlignerProxyError):
 
 def install() -> None:
     """Let the running proxy check keys by `auth`, if `serve` found nothing else that does."""
-    if config.checks_keys():
+    if environment.checks_keys():
         litellm_internals.use_key_check(_KEY_CHECK)
 
 

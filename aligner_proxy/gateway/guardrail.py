@@ -67,7 +67,7 @@ from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import RunningSelection
-from aligner_proxy.policy import config, guardrail_entry
+from aligner_proxy.policy import config, environment, guardrail_entry
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, SideTreatment, SkipReason, Status
@@ -132,7 +132,7 @@ class AlignerGuardrail(CustomGuardrail):
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
         try:
             hooks = litellm_internals.add_pre_call(event_hook)
-            if (form := config.log_form()) is not None:
+            if (form := environment.log_form()) is not None:
                 logs.configure_own_logging(form)
             watched = reload.watched_policies(config.policies_path(policies, litellm_internals.config_folder()))
             self._policies: reload.PolicySource = watched

@@ -1,17 +1,7 @@
-"""Loader of policies.yaml, and the only reader of the environment.
+"""Loader of policies.yaml, and what follows from it: the objectives, the engine, folders, keys and addresses.
 
-ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
-and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
-ALIGNER_PROXY_IN_FORCE the file in which `serve` stores the active policies,
-ALIGNER_PROXY_CHECK_KEYS says that no database knows keys,
-ALIGNER_PROXY_LOG the format of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
-ALIGNER_PROXY_PLUGINS=off disables third-party plugins. `aligner.engine.key_env`, `audit.key_env`,
+What the environment sets overrides the file (`environment.py`). `aligner.engine.key_env`, `audit.key_env`,
 `audit.database_env`, `cache.redis_env` and `cache.key_env` may each name one more variable.
-`serve` passes only a few variables to the engine; ALIGNER_PROXY_ENGINE_ENV names more to pass.
-
-A route or tenant that can never match, because an earlier entry matches all its requests, is refused. The check is
-sound but not complete: a refused entry can never match, but a hidden entry with a complex pattern (for example with
-[brackets]) may not be noticed.
 """
 
 from __future__ import annotations
@@ -23,9 +13,9 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,17 +24,18 @@ from pydantic import ValidationError
 
 from aligner_proxy import extras
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy import shares
+from aligner_proxy.policy import environment, shares
 from aligner_proxy.policy.editor_schema import check_second_try, find_outside_editor
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, missing_plugin_text, rename_deprecated
+from aligner_proxy.policy.plugin_schema import file_model
+from aligner_proxy.policy.reachability import refuse_unreachable
 from aligner_proxy.policy.schema import (
     PolicyFile,
     Tenant,
     corrector_names,
-    file_model,
     plugin_kind,
     route_objectives,
     route_selector,
@@ -61,17 +52,6 @@ from aligner_proxy.policy.yaml_file import (
 )
 from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED, Judge, JudgeKind, Objective, Write
 
-_ENGINE = "ALIGNER_PROXY_ENGINE"
-_SOCKET = "ALIGNER_PROXY_SOCKET"
-_KEYS = "ALIGNER_PROXY_KEYS"
-_HOME = "ALIGNER_PROXY_HOME"
-_POLICIES = "ALIGNER_PROXY_POLICIES"
-_PLUGINS = "ALIGNER_PROXY_PLUGINS"
-_ENGINE_ENV = "ALIGNER_PROXY_ENGINE_ENV"
-IN_FORCE = "ALIGNER_PROXY_IN_FORCE"
-CHECK_KEYS = "ALIGNER_PROXY_CHECK_KEYS"
-LOG = "ALIGNER_PROXY_LOG"
-LOG_FORMS = ("text", "json")
 # The longest path of a unix socket: sockaddr_un has 104 bytes on macOS and 108 on Linux, including the final zero.
 _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
@@ -86,7 +66,6 @@ _COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 Declare = Callable[[bool], Declarations]
 """Returns what installed plugins declare; the argument says whether third-party plugins are included."""
-_Patterns = tuple[str | None, ...]
 
 
 def _declare_nothing(third_party: bool) -> Declarations:
@@ -132,17 +111,14 @@ def _parse_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
         raise explain_errors(error, source, model) from None
     # Twice, because the warnings need a file with its source to name their lines.
     file = parsed.with_source(source, declarations, ())
-    file = parsed.with_source(
-        source,
-        declarations,
-        (
-            *renames,
-            *_missing_plugin_warnings(file),
-            *_unpinned_warnings(file),
-            *_audit_warnings(file),
-            *_allow_less_warnings(file),
-        ),
+    warnings = (
+        *renames,
+        *_missing_plugin_warnings(file),
+        *_unpinned_warnings(file),
+        *_audit_warnings(file),
+        *_allow_less_warnings(file),
     )
+    file = parsed.with_source(source, declarations, warnings)
     _check_objectives(file)
     _check_aligners(file)
     _check_editors(file)
@@ -262,8 +238,12 @@ def _check_objectives(file: PolicyFile) -> None:
     """
     everywhere = objectives(file)
     for path, name in _objective_uses(file):
-        names = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
-        if name not in names and not (name == "*" and path[-2] == "allow"):
+        section, *_ = path
+        names = objectives(file, file.tenants[int(path[1])]) if section == "tenants" else everywhere
+        # the key of the list in which the name stands: ("tenants", 0, "allow", 2)
+        key = path[-2]
+        stands_for_all = name == "*" and key == "allow"
+        if name not in names and not stands_for_all:
             place = file.source.place_of(*path)
             raise ConfigError(f"{place}: unknown objective {quote_name(name)}; {suggest_name(name, names)}")
 
@@ -326,12 +306,12 @@ def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
 
 def policies_path(setting: str, folder: Path) -> Path:
     """Path of the policies file: from the environment, else `setting`, relative to the LiteLLM file's folder."""
-    return folder / Path(_read_variable(_POLICIES) or setting).expanduser()
+    return folder / Path(environment.read_variable(environment.POLICIES) or setting).expanduser()
 
 
 def policies_in_environment() -> Path | None:
     """Path of the policies file that the environment names; None if it names none."""
-    return _read_path_variable(_POLICIES)
+    return environment.read_path_variable(environment.POLICIES)
 
 
 def engine_backend(file: PolicyFile) -> Backend:
@@ -345,7 +325,7 @@ def engine_backend(file: PolicyFile) -> Backend:
     try:
         return Backend(at=(engine_address(override),))
     except ValueError as error:
-        raise ConfigError(f"{_ENGINE}: {error}") from None
+        raise ConfigError(f"{environment.ENGINE}: {error}") from None
 
 
 def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
@@ -367,12 +347,12 @@ def check_home() -> None:
     """Raise `ConfigError` for a home folder that this user cannot write to."""
     home = home_folder()
     if not can_write(home):
-        raise ConfigError(f"cannot write to {home}; set {_HOME} to a folder of your own")
+        raise ConfigError(f"cannot write to {home}; set {environment.HOME} to a folder of your own")
 
 
 def hand_off_secret(name: str) -> bytes | None:
     """The secret that signs reports of doubtful answers; None if the variable is not set or the secret is too short."""
-    secret = (_read_variable(name) or "").encode()
+    secret = (environment.read_variable(name) or "").encode()
     return secret if len(secret) >= _SECRET_CHARS else None
 
 
@@ -394,7 +374,7 @@ def engine_key(backend: Backend) -> str | None:
     """
     if backend.key_env is None:
         return None
-    key = _read_variable(backend.key_env)
+    key = environment.read_variable(backend.key_env)
     if key is None:
         raise ConfigError(f"aligner.engine.key_env names {backend.key_env}, but that variable is not set")
     return key
@@ -402,17 +382,12 @@ def engine_key(backend: Backend) -> str | None:
 
 def engine_socket() -> Path:
     """The socket of the engine `local`: from the environment (`serve` sets it), else the default for this user."""
-    return _read_path_variable(_SOCKET) or default_socket()
-
-
-def active_policies_file() -> Path | None:
-    """The file in which the parent `serve` process stores the active policies; None without `serve`."""
-    return _read_path_variable(IN_FORCE)
+    return environment.read_path_variable(environment.SOCKET) or default_socket()
 
 
 def engine_override() -> str | None:
     """The engine address from the environment; None if it is not set."""
-    return _read_variable(_ENGINE)
+    return environment.read_variable(environment.ENGINE)
 
 
 def aligner_model(file: PolicyFile) -> str | Path:
@@ -437,7 +412,7 @@ def _resolve_model(file: PolicyFile, model: str) -> str | Path:
 
 def keys_path(file: PolicyFile | None = None) -> Path | None:
     """Path of the keys file: from the environment, else from `file` or the environment's policies file; else None."""
-    override = _read_path_variable(_KEYS)
+    override = environment.read_path_variable(environment.KEYS)
     if override is not None:
         return override
     policies = policies_in_environment()
@@ -455,9 +430,9 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
 def home_folder() -> Path:
     """The folder for caches and weights; raises `ConfigError` where neither it nor a home is known."""
     try:
-        return _read_path_variable(_HOME) or Path.home() / ".cache" / "aligner-proxy"
+        return environment.read_path_variable(environment.HOME) or Path.home() / ".cache" / "aligner-proxy"
     except RuntimeError:
-        raise ConfigError(f"this user has no home folder; set {_HOME} to a folder of its own") from None
+        raise ConfigError(f"this user has no home folder; set {environment.HOME} to a folder of its own") from None
 
 
 def can_write(path: Path) -> bool:
@@ -476,9 +451,9 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 
     Raises `ConfigError` if the variable is neither on nor off.
     """
-    switch = (_read_variable(_PLUGINS) or "on").lower()
+    switch = (environment.read_variable(environment.PLUGINS) or "on").lower()
     if switch not in ("on", "off"):
-        raise ConfigError(f"{_PLUGINS} must be on or off")
+        raise ConfigError(f"{environment.PLUGINS} must be on or off")
     return switch == "on" and (file is None or file.plugins.third_party)
 
 
@@ -524,7 +499,7 @@ def check_audit_file(file: PolicyFile) -> None:
     refuse_wrong_audit_file(file)
     path = audit_file(file)
     if not can_write(path):
-        fix = "name a file in a folder that this user can write to" if file.audit.file else f"set {_HOME}"
+        fix = "name a file in a folder that this user can write to" if file.audit.file else f"set {environment.HOME}"
         raise ConfigError(f"{file.source.place_of('audit', 'file')}: audit.file: cannot write {path}; {fix}")
 
 
@@ -545,7 +520,7 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
     """
     if name is None:
         return None
-    text = _read_variable(name)
+    text = environment.read_variable(name)
     try:
         key = base64.b64decode(text or "", validate=True)
     except ValueError:
@@ -564,7 +539,7 @@ def redis_address(file: PolicyFile) -> ServerAddress | None:
     name = file.cache.redis_env
     if name is None:
         return None
-    return ServerAddress(redis_setting(file), name, _read_variable(name), shared_cache_key(file))
+    return ServerAddress(redis_setting(file), name, environment.read_variable(name), shared_cache_key(file))
 
 
 def redis_setting(file: PolicyFile) -> str:
@@ -575,7 +550,7 @@ def redis_setting(file: PolicyFile) -> str:
 def audit_database_address(file: PolicyFile) -> ServerAddress | None:
     """The address of the audit store's PostgreSQL database; None if the store is a file."""
     name = file.audit.database_env
-    return None if name is None else ServerAddress(audit_database_setting(file), name, _read_variable(name))
+    return None if name is None else ServerAddress(audit_database_setting(file), name, environment.read_variable(name))
 
 
 def audit_database_setting(file: PolicyFile) -> str:
@@ -603,142 +578,17 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
     except OSError as error:
-        raise ConfigError(f"cannot make {folder}: {error.strerror}; set {_HOME} to a folder of your own") from None
+        raise ConfigError(
+            f"cannot make {folder}: {error.strerror}; set {environment.HOME} to a folder of your own"
+        ) from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise ConfigError(f"{folder} belongs to another user; remove it or set {_HOME} to a folder of your own")
+        raise ConfigError(
+            f"{folder} belongs to another user; remove it or set {environment.HOME} to a folder of your own"
+        )
     if status.st_mode & 0o077:
         folder.chmod(0o700)
-
-
-def checks_keys() -> bool:
-    """Whether the gateway's own check of keys is to be used, because LiteLLM has none: `serve` finds that out."""
-    return _read_variable(CHECK_KEYS) is not None
-
-
-def log_form() -> str | None:
-    """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown one."""
-    form = _read_variable(LOG)
-    if form is not None and form not in LOG_FORMS:
-        raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")
-    return form
-
-
-# Variables that a process needs to run at all, to find its libraries and device, to compute, and to send traces.
-_ENGINE_NAMES = frozenset(
-    [
-        *("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "LRU_CACHE_CAPACITY", "NO_COLOR"),
-        *("NO_PROXY", "PATH", "SHELL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"),
-        *(_HOME, _PLUGINS, _POLICIES, LOG),
-    ]
-)
-_ENGINE_PREFIXES = (
-    *("ATEN_", "BITSANDBYTES_", "BNB_", "CUBLAS_", "CUDA_", "DNNL_", "DYLD_", "GOMP_", "HF_", "HSA_", "HUGGINGFACE_"),
-    *("KMP_", "LC_", "MALLOC_", "MKL_", "NCCL_", "NUMEXPR_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_", "OTEL_"),
-    *("PYTHON", "PYTORCH_", "ROCM_", "ROCR_", "SAFETENSORS_", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TRITON_"),
-    "XDG_",
-)
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-
-
-def engine_environment() -> dict[str, str]:
-    """The environment variables passed to the engine: those it needs to compute, and those in ALIGNER_PROXY_ENGINE_ENV.
-
-    The engine does not need the master key, providers' keys or the audit store's key, so it does not get them.
-    """
-    operator_names = frozenset((_read_variable(_ENGINE_ENV) or "").replace(",", " ").split())
-
-    def is_passed_on(name: str) -> bool:
-        """Whether the engine gets the variable of this name."""
-        is_usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
-        # A variable that the operator names is passed on even if it looks like a secret.
-        return name in operator_names or (is_usual and not _SECRET.search(name))
-
-    return {name: value for name, value in os.environ.items() if is_passed_on(name)}
-
-
-def is_traced() -> bool:
-    """Whether OpenTelemetry's environment variables name an address for traces."""
-    is_off = (
-        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or _read_variable("OTEL_TRACES_EXPORTER") == "none"
-    )
-    address_variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return not is_off and any(_read_variable(name) for name in address_variables)
-
-
-def _read_variable(name: str) -> str | None:
-    """The value of an environment variable, stripped; None if it is not set or blank."""
-    return os.environ.get(name, "").strip() or None
-
-
-def _read_path_variable(name: str) -> Path | None:
-    """The path in an environment variable, with `~` expanded; None if it is not set."""
-    text = _read_variable(name)
-    try:
-        return Path(text).expanduser() if text else None
-    except RuntimeError:
-        raise ConfigError(
-            f"{name}={quote_name(text or '')}: there is no such home folder; write the whole path"
-        ) from None
 
 
 def schema(declarations: Declarations = NO_DECLARATIONS) -> dict[str, Any]:
     """The JSON schema of policies.yaml, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **file_model(declarations).model_json_schema()}
-
-
-def refuse_unreachable(file: PolicyFile) -> None:
-    """Raise `ConfigError` for the first route or tenant that an earlier one hides; names both lines."""
-    # Every request has a model, but not every one has a tag, a team or a key.
-    _refuse_hidden(
-        file, "routes", [(route.match.model, route.match.tag) for route in file.routes], always=(True, False)
-    )
-    _refuse_hidden(
-        file, "tenants", [(tenant.match.team, tenant.match.key) for tenant in file.tenants], always=(False, False)
-    )
-
-
-def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], always: tuple[bool, ...]) -> None:
-    """Raise `ConfigError` for the first entry whose requests all match an earlier entry.
-
-    `always` says of each pattern of an entry whether every request has the property that it is about.
-    """
-    for j, later in enumerate(entries):
-        for i, earlier in enumerate(entries[:j]):
-            if all(_hides(a, b, present) for a, b, present in zip(earlier, later, always, strict=True)):
-                hidden = file.source.place_of(key, j)
-                hiding = file.source.place_of(key, i)
-                raise ConfigError(
-                    f"{hidden}: {key}[{j}] can never match: {key}[{i}] ({hiding}) "
-                    "matches everything it matches; put the narrower one first, or remove one"
-                )
-
-
-def _hides(earlier: str | None, later: str | None, always: bool) -> bool:
-    """Whether `earlier` matches everything that `later` matches; `always`: every request has this property."""
-    if earlier is None:
-        return True
-    if later is None:
-        # `later` also matches requests without this property, which match no pattern.
-        return always and earlier.strip("*") == ""
-    return earlier == later or covers(earlier, later)
-
-
-@lru_cache(maxsize=4096)
-def covers(wide: str, narrow: str) -> bool:
-    """Whether the glob `wide` matches every text that the glob `narrow` matches; True is certain, False is not."""
-    # Brackets are not analysed: only equal patterns, or one of stars alone, are known to cover.
-    if "[" in wide or "[" in narrow:
-        return wide == narrow or (bool(wide) and wide.strip("*") == "")
-    # Dynamic programming, one row per character of `wide`: fits[j] means that the part of `wide` read so far covers the
-    # first j characters of `narrow`. Example: after "gpt-", for `narrow` "gpt-4*", only fits[4] is true.
-    fits = [True] + [False] * len(narrow)
-    for mark in wide:
-        if mark == "*":
-            # A star covers any further characters.
-            first_fit = fits.index(True) if True in fits else len(fits)
-            fits = [j >= first_fit for j in range(len(fits))]
-        else:
-            # A star of `narrow` stands for any text, which only a star covers.
-            fits_after_mark = [fits[j] and narrow[j] != "*" and mark in ("?", narrow[j]) for j in range(len(narrow))]
-            fits = [False, *fits_after_mark]
-    return fits[-1]

@@ -123,14 +123,14 @@ def _find_file_gaps(data: Mapping[str, Any], source: YamlSource) -> Iterator[str
     """The gaps in a LiteLLM YAML and in the files that it includes, as "file:line: message"."""
     files = list(_read_files(data, source))
     # LiteLLM merges the files, so a name from one of them counts in all.
-    names = [name for data, _ in files for _, name, _ in _find_entries(data)]
-    for data, source in files:
-        for number, _, params in _find_entries(data):
+    names = [name for file_data, _ in files for _, name, _ in _find_entries(file_data)]
+    for file_data, file_source in files:
+        for number, _, params in _find_entries(file_data):
             values = (_resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
             for key, text in find_gaps(*values):
-                yield f"{source.place_of('guardrails', number, 'litellm_params', key)}: {text}"
-        yield from _find_pipeline_steps(data, source, names)
-        yield from _find_callbacks(data, source)
+                yield f"{file_source.place_of('guardrails', number, 'litellm_params', key)}: {text}"
+        yield from _find_pipeline_steps(file_data, file_source, names)
+        yield from _find_callbacks(file_data, file_source)
     yield from _find_shared_names(files, names)
 
 

@@ -87,7 +87,10 @@ def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
     """Every model name that a client can send: the model groups and their aliases."""
     entries = litellm.get("model_list") or []
     aliases = (litellm.get("router_settings") or {}).get("model_group_alias") or {}
-    return (*(str(e["model_name"]) for e in entries if isinstance(e, dict) and "model_name" in e), *aliases)
+    return (
+        *(str(entry["model_name"]) for entry in entries if isinstance(entry, dict) and "model_name" in entry),
+        *aliases,
+    )
 
 
 def resolve_model(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]:

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligner_proxy.policy.plugin_keys import rename_deprecated
-from aligner_proxy.policy.schema import Grants, PolicyFile, PolicySettings, corrector_names, grants_model, rule_names
+from aligner_proxy.policy.plugin_schema import grants_model
+from aligner_proxy.policy.schema import Grants, PolicyFile, PolicySettings, corrector_names, rule_names
 from aligner_proxy.policy.strictness import takes_away
 from aligner_proxy.policy.yaml_file import KeyPath, YamlSource
 from aligner_proxy.types import METAALIGNER, Objective, Requirement

@@ -224,13 +224,13 @@ class PolicyResolver:
 
     def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[Layer]]:
         """An empty list for no entry, then a one-layer list for each group of entries with equal settings."""
-        by_settings = {
+        layer_by_settings: dict[str, Layer] = {}
+        for entry in entries:
+            layer = Layer(entry, entry.name or "-")
             # Whether anything is enforced or about safety counts, too, as it changes the defaults of other settings.
-            str([*self._layer_values(entry), bool(getattr(entry, "enforce", ())), _judges_harm(layer)]): layer
-            for entry in entries
-            for layer in (Layer(entry, entry.name or "-"),)
-        }
-        return [[], *([layer] for layer in by_settings.values())]
+            enforces = bool(getattr(entry, "enforce", ()))
+            layer_by_settings[str([*self._layer_values(entry), enforces, _judges_harm(layer)])] = layer
+        return [[], *([layer] for layer in layer_by_settings.values())]
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""
@@ -265,7 +265,7 @@ class PolicyResolver:
             [Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
             judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
         )
-        own = own_objectives(facts.own, configured, allowed=facts.is_operator or may_use_own_words(grants))
+        in_own_words = own_objectives(facts.own, configured, allowed=facts.is_operator or may_use_own_words(grants))
         quota, quota_origin = self._find_quota(facts, grants)
         plugin_grants, granted_origins = self._plugin_grants(grants)
         hand_off, hand_off_origin = self._find_hand_off(route)
@@ -280,7 +280,7 @@ class PolicyResolver:
             settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, objectives, tenant)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
-            objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + own,
+            objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + in_own_words,
             bypass=facts.bypass and may_bypass(grants),
             tenant=facts.namespace,
             traffic=Traffic(
@@ -314,13 +314,14 @@ class PolicyResolver:
         self, objectives: Sequence[Objective], tenant: Sequence[Layer], aligner: str
     ) -> tuple[Objective, ...]:
         """Add the taught heads to objectives; heads of a tenant's own objectives are looked up for that tenant."""
-        entry = tenant[0].values if tenant else None
-        own_objectives = entry.objectives if isinstance(entry, Tenant) else {}
-        owners = ((objective, entry if objective.name in own_objectives else None) for objective in objectives)
-        return tuple(
-            replace(objective, head=self._head_of(owner if isinstance(owner, Tenant) else None, objective, aligner))
-            for objective, owner in owners
-        )
+        values = tenant[0].values if tenant else None
+        entry = values if isinstance(values, Tenant) else None
+        own_names = entry.objectives if entry is not None else {}
+        result = []
+        for objective in objectives:
+            owner = entry if objective.name in own_names else None
+            result.append(replace(objective, head=self._head_of(owner, objective, aligner)))
+        return tuple(result)
 
     def _make_share(
         self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[Layer]

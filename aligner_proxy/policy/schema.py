@@ -1,30 +1,25 @@
-"""Schema of policies.yaml: the pydantic models behind it, its JSON schema and its error messages.
+"""Schema of policies.yaml: the pydantic models behind it.
 
 All models are frozen and refuse unknown keys. `None` always means "not set here", so that resolver.py can merge the
 layers of a policy; config.py reads the file. Names of plugins are checked by pattern only; no plugin is loaded for it.
+`plugin_schema.py` adds the keys that plugins declare.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     PrivateAttr,
-    Tag,
-    WithJsonSchema,
-    create_model,
-    model_validator,
 )
 
 from aligner_proxy.errors import ConfigError
@@ -34,10 +29,11 @@ from aligner_proxy.policy.gate_schema import GateSetting
 from aligner_proxy.policy.hand_off_schema import HandOffBlock
 from aligner_proxy.policy.judge_schema import JudgeSetting
 from aligner_proxy.policy.objective_schema import ObjectiveEntry, ObjectiveSetting
-from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
+from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations
 from aligner_proxy.policy.refusal_text import Decline
 from aligner_proxy.policy.shares import NAME, AlignerChoice
-from aligner_proxy.policy.yaml_file import LIST_FORM, FilePath, KeyPath, YamlSource, suggest_name
+from aligner_proxy.policy.storage_schema import AuditSettings, CacheSettings, expand_audit
+from aligner_proxy.policy.yaml_file import FilePath, KeyPath, YamlSource, suggest_name
 from aligner_proxy.prompts import find_template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
@@ -59,8 +55,6 @@ from aligner_proxy.types import (
 )
 
 KIND = "kind"
-AUDIT_REQUIRED = "required"
-"""The short form of `audit: {enabled: true, required: true}`."""
 PluginName = Annotated[str, Field(pattern=NAME)]
 PluginEntry = dict[str, Any]
 Name = Annotated[str, Field(pattern=NAME)]
@@ -68,8 +62,6 @@ Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Names = tuple[Annotated[str, Field(max_length=200)], ...]
 EVERY = "*"
 """The name that means every configured objective."""
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class PluginSettings(BaseModel):
@@ -427,31 +419,6 @@ class AlignerSettings(_Block):
     litellm:<model group>, a list of replicas, or a block with more settings."""
 
 
-class CacheSettings(_Block):
-    """Where corrections are cached, and for how long."""
-
-    enabled: Annotated[bool, Field(strict=True)] = True
-    """false: correct every answer again; identical requests in flight still share one correction."""
-    dir: FilePath | None = None
-    """Folder of the cache, relative to this file; by default a folder in the user's cache folder."""
-    ttl_s: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 86_400.0
-    """Seconds after which a cache entry expires."""
-    max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 512
-    """Maximum size in MiB; the least recently used entries are deleted first."""
-    redis_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the URL of a Redis that several gateways share. They share corrections, compute each
-    one only once, and share quotas. `dir` and `max_mb` then describe the disk cache used while Redis is unavailable."""
-    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the key that encrypts the data in Redis: 32 bytes in base64, the same on all hosts."""
-
-    @model_validator(mode="after")
-    def _check_key_env(self) -> CacheSettings:
-        """Refuse an encryption key without the Redis whose entries it would encrypt."""
-        if self.key_env and not self.redis_env:
-            raise ValueError("key_env encrypts entries in Redis, so redis_env must name the variable with its URL")
-        return self
-
-
 class ShadowSettings(_Block):
     """Limits for mode: shadow (corrections that are only recorded), for each worker."""
 
@@ -459,53 +426,6 @@ class ShadowSettings(_Block):
     """Maximum corrections at a time; each takes engine time from corrections that clients wait for."""
     waiting: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 64
     """Maximum answers in the queue; when it is full, answers are skipped (reason shadow_full)."""
-
-
-class AuditSettings(_Block):
-    """Whether answers and their corrections are stored. Nothing else stores text."""
-
-    enabled: Annotated[bool, Field(strict=True)] = False
-    """true: store the conversation, the answer and the correction of every answer that was processed."""
-    file: FilePath | None = None
-    """SQLite file, relative to this file; by default a file in the user's cache folder."""
-    database_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the URL of a PostgreSQL database, used instead of the file; several gateways share
-    it."""
-    keep_days: Annotated[float, Field(gt=0, le=36_500, strict=True, allow_inf_nan=False)] = 30.0
-    """Days after which an entry is deleted."""
-    max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1024
-    """Maximum size in MiB; the oldest entries are deleted first."""
-    redact: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")] | None = None
-    """package.module.function, called with every text; it returns the text to store."""
-    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the key that encrypts the fields with text: 32 bytes in base64."""
-    required: Annotated[bool, Field(strict=True)] = False
-    """true: deliver an answer only once its entry is on disk; otherwise the client gets an error (503)."""
-    waiting_mb: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 64
-    """Memory in MiB for entries that wait for the disk, in each worker; when it is full, entries are dropped and
-    counted."""
-    waiting: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
-    """Maximum number of entries that wait for the disk; by default only their memory is limited."""
-    feedback_rpm: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 600
-    """Calls of POST /v1/feedback a minute, for each tenant in each worker; further calls get 429."""
-
-    @model_validator(mode="after")
-    def _check_store(self) -> AuditSettings:
-        """Refuse two stores, and `required` without a store."""
-        if self.file and self.database_env:
-            raise ValueError("entries go into one store: remove file, or database_env")
-        if self.required and not self.enabled:
-            raise ValueError("required needs the store: set enabled: true, too, or write audit: required")
-        return self
-
-
-def _expand_audit(value: object) -> object:
-    """Expand the short form `audit: required` into a block; raises `ValueError` for anything but a block."""
-    if value == AUDIT_REQUIRED:
-        return {"enabled": True, "required": True}
-    if isinstance(value, Mapping | BaseModel):
-        return value
-    raise ValueError(f"must be a block such as {{enabled: true}}, or the word {AUDIT_REQUIRED}")
 
 
 class StreamSettings(_Block):
@@ -548,7 +468,7 @@ class PolicyFile(_Block):
     shadow: ShadowSettings = ShadowSettings()
     streams: StreamSettings = StreamSettings()
     audit: Annotated[
-        AuditSettings, BeforeValidator(_expand_audit, json_schema_input_type=Literal["required"] | AuditSettings)
+        AuditSettings, BeforeValidator(expand_audit, json_schema_input_type=Literal["required"] | AuditSettings)
     ] = AuditSettings()
     """Settings of the audit store. The single word `required` turns it on and delivers no answer without an entry."""
     plugins: PluginSettings = PluginSettings()
@@ -653,104 +573,3 @@ def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[
     for position, name in enumerate(names):
         objectives = configured if selector and name == EVERY else (name,)
         yield from ((objective, (*path, position)) for objective in objectives)
-
-
-_BUILDING = threading.Lock()
-"""Held while a model is built. Pydantic parses source code for the descriptions, and Python 3.11 keeps one parser depth
-counter for all threads, so two at once could fail."""
-
-
-@lru_cache(maxsize=64)
-def file_model(declarations: Declarations) -> type[PolicyFile]:
-    """The model of the policies file, extended by the keys and selector forms of plugins."""
-    settings = _plugin_fields(key for key in declarations.all_keys if not key.grant)
-    grants = settings | _plugin_fields(key for key in declarations.all_keys if key.grant)
-    route = extend_model(Route, settings | _objectives_field(declarations.all_selectors))
-    tenant = extend_model(Tenant, grants)
-    defaults = extend_model(PolicySettings, settings)
-    blocks: dict[str, Any] = {
-        "defaults": (defaults, defaults()),
-        "routes": (tuple[route, ...], ()),  # type: ignore[valid-type]
-        "tenants": (tuple[tenant, ...], ()),  # type: ignore[valid-type]
-    }
-    return extend_model(PolicyFile, blocks)
-
-
-@lru_cache(maxsize=64)
-def grants_model(declarations: Declarations) -> type[Grants]:
-    """The model of key and team metadata, extended by the keys of plugins."""
-    return extend_model(Grants, _plugin_fields(declarations.all_keys))
-
-
-_WITHOUT_SOURCE = {"use_attribute_docstrings": False}
-"""For models that no source text declares: pydantic would look for one, through all modules for each caller."""
-
-
-def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
-    """A subclass of `base` with more fields, and with the same name and description."""
-    with _BUILDING:
-        model: type[_Model] = create_model(
-            base.__name__, __base__=base, __doc__=base.__doc__, __cls_kwargs__=_WITHOUT_SOURCE, **fields
-        )
-    return model
-
-
-def _plugin_fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
-    """The pydantic fields of plugins' keys by name, as `create_model` takes them: (type, field)."""
-    return {key.name: (key.type | None, Field(default=None, description=key.about)) for key in keys}
-
-
-def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
-    """The field `objectives` of a route, which takes a list of names or one of these selector forms.
-
-    Returned as an argument of pydantic's `create_model`; empty without selectors, since the field stays as it is.
-    """
-    if not selectors:
-        return {}
-    words = tuple(form.word for form in selectors)
-    form_types = [_selector_type(form) for form in selectors]
-    names_type = Annotated[Names, Tag(LIST_FORM)]
-
-    def choose_tag(value: object) -> str:
-        """The tag of the form that pydantic is to read this value as."""
-        if isinstance(value, SelectorBlock):
-            return _form_tag(value.word)
-        if isinstance(value, Mapping):
-            # A block without a known word goes to the first form, which reports what is wrong with it.
-            return _form_tag(next((word for word in words if word in value), words[0]))
-        if isinstance(value, str) and value in words:
-            return _form_tag(value)
-        return LIST_FORM
-
-    field_type = Annotated[Union[(names_type, *form_types)], Discriminator(choose_tag)]  # type: ignore[valid-type]
-    descriptions = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]
-    return {"objectives": (field_type, Field(default=(), description=" ".join(filter(None, descriptions))))}
-
-
-def _selector_type(form: SelectorForm) -> Any:
-    """The pydantic type of one selector form: the word alone, or a block with the word and its options."""
-    names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
-    create_block: Any = create_model  # mypy cannot check a model with computed fields
-    with _BUILDING:
-        block = create_block(
-            f"{form.word.title()}Objectives",
-            # The config of the later base class decides whether unknown keys are refused.
-            __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
-            __doc__=form.about,
-            __cls_kwargs__=_WITHOUT_SOURCE,
-            **{form.word: (Annotated[Names, names], ...)},
-        )
-    block.word = form.word
-
-    def expand_word(value: object) -> object:
-        """Expand the word alone into its block form, with every objective of the file as a candidate."""
-        return {form.word: (EVERY,)} if value == form.word else value
-
-    short_form: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
-    input_type = short_form | block
-    return Annotated[block, BeforeValidator(expand_word, json_schema_input_type=input_type), Tag(_form_tag(form.word))]
-
-
-def _form_tag(word: str) -> str:
-    """Pydantic's name for this form in error locations; yaml_file.py removes it from messages."""
-    return f"[{word}]"

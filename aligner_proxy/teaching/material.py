@@ -12,6 +12,7 @@ questions, and count as neutral.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -114,29 +115,29 @@ def build_material(
 ) -> TeachingMaterial:
     """The prompts that teach the objective `text`; the same arguments always give the same prompts.
 
-    `answers` are the neutral answers. `usual` and `further` are texts of objectives that may be in the prompt, too, and
-    `sharing` the texts of all objectives that are taught with these neutral answers.
+    `answers` are the neutral answers, some of which get a sentence of another one (`_insert_foreign`). `usual` and
+    `further` are texts of objectives that may be in the prompt, too. `sharing` are the texts of all objectives that are
+    taught with these neutral answers: with others, all neutral answers are read under a prompt that they share.
     """
     order = Random(_SEED).sample(range(len(answers)), len(answers))
-    together = sample_companions(text, usual, further, _COMPANIES, Random(text))
-    shared = _shared_prompt(text, sharing)
+    companies = sample_companions(text, usual, further, _COMPANIES, Random(text))
+    shared_prompt = _shared_prompt(text, sharing)
     # With others in its prompt, an answer is read once for all of them, so none is read with one objective alone.
-    alone = 0 if shared else int(len(order) * _ALONE_SHARE)
-    foreign = int(len(order) * _FOREIGN_SHARE)
-    groups = [(shared or PromptObjectives((text,)), [_plain_prompt(n, answers) for n in order[:alone]])]
-    groups[0][1].extend(_insert_foreign(answers, usable_answers(answers, order[alone : alone + foreign])))
-    remaining = order[alone + foreign :]
-    if shared:
-        groups[0][1].extend(_plain_prompt(number, answers) for number in remaining)
-    else:
-        groups += [
-            (prompt_objectives, [_plain_prompt(number, answers) for number in remaining[first::_COMPANIES]])
-            for first, prompt_objectives in enumerate(together)
-        ]
-    example_prompts = _build_example_prompts(examples, answers, frames, [PromptObjectives((text,)), *together])
-    return TeachingMaterial(
-        tuple((prompt_objectives, tuple(prompted)) for prompt_objectives, prompted in groups), example_prompts
-    )
+    alone_count = 0 if shared_prompt else int(len(order) * _ALONE_SHARE)
+    foreign_end = alone_count + int(len(order) * _FOREIGN_SHARE)
+    first_prompts = [_plain_prompt(number, answers) for number in order[:alone_count]]
+    first_prompts += _insert_foreign(answers, usable_answers(answers, order[alone_count:foreign_end]))
+    remaining = order[foreign_end:]
+    if shared_prompt:
+        first_prompts += [_plain_prompt(number, answers) for number in remaining]
+    groups = [(shared_prompt or PromptObjectives((text,)), tuple(first_prompts))]
+    if not shared_prompt:
+        # the rest of the answers are dealt out to the prompts with other objectives
+        for first, company in enumerate(companies):
+            dealt_numbers = remaining[first::_COMPANIES]
+            groups.append((company, tuple(_plain_prompt(number, answers) for number in dealt_numbers)))
+    example_prompts = _build_example_prompts(examples, answers, frames, [PromptObjectives((text,)), *companies])
+    return TeachingMaterial(tuple(groups), example_prompts)
 
 
 def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
@@ -144,12 +145,11 @@ def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None
     texts = list(dict.fromkeys(sharing))
     if len(texts) < 2 or text not in texts:
         return None
-    # rounded up
-    prompts = -(-len(texts) // _MAX_TOGETHER)
-    first = texts.index(text) % prompts
+    prompt_count = math.ceil(len(texts) / _MAX_TOGETHER)
+    prompt_number = texts.index(text) % prompt_count
     # Every `prompts`th one, so that the prompts have equally many.
-    mine = texts[first::prompts]
-    return PromptObjectives(tuple(mine), mine.index(text))
+    own_texts = texts[prompt_number::prompt_count]
+    return PromptObjectives(tuple(own_texts), own_texts.index(text))
 
 
 def _plain_prompt(host: int, answers: Sequence[Neutral]) -> TeachingPrompt:
@@ -171,30 +171,30 @@ def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[
 
 
 def _build_example_prompts(
-    examples: Examples, answers: Sequence[Neutral], frames: Frames, together: Sequence[PromptObjectives]
+    examples: Examples, answers: Sequence[Neutral], frames: Frames, companies: Sequence[PromptObjectives]
 ) -> tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]:
     """Insert every example into several answers, and add the good answers; returns the groups of `examples`.
 
     `together` are the objectives of the prompts: first the objective alone, then with others. They are used in turn.
     """
     rng = Random(examples.digest)
-    groups: list[list[TeachingPrompt]] = [[] for _ in together]
-    possible = _shorter_hosts(answers)
-    rng.shuffle(possible)
+    groups: list[list[TeachingPrompt]] = [[] for _ in companies]
+    hosts = _shorter_hosts(answers)
+    rng.shuffle(hosts)
     turn = 0
     for role, number, texts in (*_forms_of_against(examples.against, frames), *_forms_of_fine(examples)):
         for n, text in enumerate(texts):
             # By turns over all examples, so that every answer is used about equally often.
-            host = possible[turn % len(possible)]
+            host = hosts[turn % len(hosts)]
             turn += 1
             augmented = insert_randomly(text, host, answers[host], rng)
             # Group 0 is the prompt with the objective alone.
-            group_number = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
+            group_number = 0 if n % 2 == 0 else 1 + rng.randrange(len(companies) - 1)
             groups[group_number].append(TeachingPrompt(augmented, number, role))
     # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
     groups[0] += _good_answer_prompts(examples, len(answers))
     return tuple(
-        (prompt_objectives, tuple(group)) for prompt_objectives, group in zip(together, groups, strict=True) if group
+        (prompt_objectives, tuple(group)) for prompt_objectives, group in zip(companies, groups, strict=True) if group
     )
 
 
@@ -202,8 +202,7 @@ def _shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
     """The shorter two thirds of the answers into which a text can be inserted, because long ones cost time."""
     usable = usable_answers(answers, range(len(answers)))
     usable.sort(key=lambda number: len(answers[number].question) + len(answers[number].answer))
-    # two thirds, rounded up
-    return usable[: -(-2 * len(usable) // 3)]
+    return usable[: math.ceil(len(usable) * 2 / 3)]
 
 
 def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:

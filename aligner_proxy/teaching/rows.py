@@ -215,30 +215,31 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _pack_rows(answers: Sequence[AnswerRows]) -> bytes:
     """Encode answers as a SHA-256 digest of what follows, a line of JSON for everything except rows, and the rows."""
-    head = [{name: value for name, value in asdict(answer).items() if name != "rows"} for answer in answers]
-    body = json.dumps(head).encode() + b"\n" + b"".join(answer.rows for answer in answers)
+    descriptions = [{name: value for name, value in asdict(answer).items() if name != "rows"} for answer in answers]
+    body = json.dumps(descriptions).encode() + b"\n" + b"".join(answer.rows for answer in answers)
     return hashlib.sha256(body).digest() + body
 
 
 def _unpack_rows(path: Path) -> list[AnswerRows] | None:
-    """Decode the rows in a file; None if there is no file, or its digest is wrong."""
+    """Decode the rows in a file that `_pack_rows` wrote; None if there is no file, or its digest is wrong."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    size = hashlib.sha256().digest_size
-    if hashlib.sha256(data[size:]).digest() != data[:size]:
+    digest_size = hashlib.sha256().digest_size
+    body = data[digest_size:]
+    if hashlib.sha256(body).digest() != data[:digest_size]:
         return None
-    line, _, rows = data[size:].partition(b"\n")
-    heads = json.loads(line)
-    segments = sum(len(head["segments"]) for head in heads)
-    # Bytes of one row; without segments there are none.
-    width = len(rows) // segments if segments else 0
+    first_line, _, rows = body.partition(b"\n")
+    descriptions = json.loads(first_line)
+    segment_count = sum(len(description["segments"]) for description in descriptions)
+    bytes_of_row = len(rows) // segment_count if segment_count else 0
     result = []
     start = 0
-    for head in heads:
-        end = start + width * len(head["segments"])
-        spans = tuple((int(first), int(last)) for first, last in head["segments"])
-        result.append(AnswerRows(spans, rows[start:end], tuple(tuple(map(float, scores)) for scores in head["scores"])))
+    for description in descriptions:
+        end = start + bytes_of_row * len(description["segments"])
+        segments = tuple((int(first), int(last)) for first, last in description["segments"])
+        scores = tuple(tuple(map(float, of_segment)) for of_segment in description["scores"])
+        result.append(AnswerRows(segments, rows[start:end], scores))
         start = end
     return result

@@ -258,14 +258,14 @@ class HeadStore:
         """For each aligner, activate the previous head for `text`, if there is one; returns the heads activated."""
         with self._lock_index() as index:
             before = index.objective(scope, name)
-            back = [
+            previous_versions = [
                 earlier
                 for aligner_name in before.current
                 if (earlier := _version_before(before, aligner_name, text)) is not None
             ]
-            current = dict(before.current) | {version.called: version.head for version in back}
+            current = dict(before.current) | {version.called: version.head for version in previous_versions}
             self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
-        return back
+        return previous_versions
 
     def replace_history(
         self, place: HeadPlace, before: HeadHistory, after: HeadHistory, heads: Mapping[str, bytes]

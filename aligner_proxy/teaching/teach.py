@@ -168,8 +168,8 @@ class _FittedHeads:
         )
         share = max(_MIN_AGAINST_SHARE, _AGAINST_FOR_HALF / (_AGAINST_FOR_HALF + len(self.examples.against)))
         # The weight of an example by which all of them have `share` of the total.
-        each = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
-        counts = torch.where(labels == 1, counts * each, counts)
+        example_weight = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
+        counts = torch.where(labels == 1, counts * example_weight, counts)
         return fit.Table(self.rows, torch.tensor([segment.general_score for segment in self.segments]), labels, counts)
 
     @cached_property
@@ -310,7 +310,9 @@ async def teach_objective(
         version=_build_version(subject, examples, learned, reader, aligner_name, head, shift),
         head=head.to_bytes(),
         held_out_missed=tuple(
-            e for n, e in enumerate(examples.against) if not _is_mostly_flagged(learned.unseen_example_scores(n), shift)
+            example
+            for n, example in enumerate(examples.against)
+            if not _is_mostly_flagged(learned.unseen_example_scores(n), shift)
         ),
         never_found=tuple(example for example, flag in zip(examples.against, flags, strict=True) if not flag),
         fine_flagged=_flagged_fine(learned, examples, shift),

@@ -35,6 +35,8 @@ TEST_PERCENT = 10
 """Percent of the prompts that are held out."""
 TEST_PERCENT_RARE = 25
 """The same where examples are rare: real invented turns, judgements of harmlessness, marked errors."""
+_LONGEST_HARMLESS = 600
+"""Characters of the longest answer that is used of the pairs about harmlessness."""
 TIE = 1.5
 """Preference between response 1 and response 2 if both are equally good."""
 FICTION = "fiction"
@@ -154,11 +156,14 @@ def _repeats_itself(text: str) -> bool:
 
 
 def _read_good_answers(data_dir: Path) -> Iterator[tuple[PoolAnswer, int]]:
-    """Yield each good answer with the percent of its source's prompts that are held out."""
+    """Yield each good answer with the percent of its source's prompts that are held out for tests.
+
+    Sources with few prompts give a larger part, so that their tests are not too small.
+    """
     for answer in _read_model_answers(data_dir):
         yield answer, TEST_PERCENT if answer.source == "ultrafeedback" else TEST_PERCENT_RARE
     for row in read_rows(data_dir, "hh_rlhf_harmless_pairs"):
-        if len(row["chosen"]) <= 600:
+        if len(row["chosen"]) <= _LONGEST_HARMLESS:
             yield PoolAnswer(row["prompt"], row["chosen"], "hh-chosen", harmless=False), TEST_PERCENT_RARE
     for row in read_rows(data_dir, "finegrained_rlhf_dev"):
         yield PoolAnswer(row["prompt"], row["gold"], "finegrained"), TEST_PERCENT_RARE
@@ -211,7 +216,7 @@ def _read_run_ons(data_dir: Path) -> Iterator[RunOnAnswer]:
 
 def _shorten_turns(text: str, cut: int) -> str:
     """The text with at most the first three invented turns, so that it fits the length of training examples."""
-    turns = [m.start() for m in re.finditer(r"\n\n(?:Human|Assistant):", text) if m.start() > cut]
+    turns = [mark.start() for mark in re.finditer(r"\n\n(?:Human|Assistant):", text) if mark.start() > cut]
     end = turns[2] if len(turns) > 2 else len(text)
     return text[: min(end, cut + 1200)].rstrip()
 

@@ -71,10 +71,10 @@ def make_dense_pair(rng: Random, answer: PoolAnswer, strays: Sequence[str]) -> P
         return None
     objectives = [wish.objective for wish in wishes]
     themes = tuple(objective.theme for objective in objectives)
-    own = [p for p in pieces_of(answer.text) if len(p.text) <= LONGEST_PIECE][: rng.choice(OWN_PIECES)]
-    own = [_maybe_rewrite(rng, piece) for piece in own]
-    added = [Piece(text, " ", kind) for kind, text in _draw_sentences(rng, wishes, answer, strays)]
-    pieces = [p for p in _scatter_pieces(rng, own, added) if _is_beyond_doubt(p, themes)]
+    short_pieces = [piece for piece in pieces_of(answer.text) if len(piece.text) <= LONGEST_PIECE]
+    own_pieces = [_maybe_rewrite(rng, piece) for piece in short_pieces[: rng.choice(OWN_PIECES)]]
+    added_pieces = [Piece(text, " ", kind) for kind, text in _draw_sentences(rng, wishes, answer, strays)]
+    pieces = [piece for piece in _scatter_pieces(rng, own_pieces, added_pieces) if _is_beyond_doubt(piece, themes)]
     return _label_pieces(pieces, answer.query, objectives) if pieces else None
 
 
@@ -98,10 +98,12 @@ def _draw_wish(rng: Random) -> Wish:
         kind = _draw_kind(rng)
         return Wish(vary_objective(rng, _word_objective(rng, kind)), (kind,))
     if draw < _TWO_KINDS:
-        one = _draw_kind(rng)
-        other = _draw_kind(rng)
-        if one is not other:
-            return Wish(join_objectives(rng, _word_objective(rng, one), _word_objective(rng, other)), (one, other))
+        kind = _draw_kind(rng)
+        other_kind = _draw_kind(rng)
+        if kind is not other_kind:
+            return Wish(
+                join_objectives(rng, _word_objective(rng, kind), _word_objective(rng, other_kind)), (kind, other_kind)
+            )
     if draw < _SHARED:
         broad = (
             built_in_objective(rng.choice(list(BUILT_IN)))
@@ -182,9 +184,10 @@ def _draw_stranger(rng: Random, wishes: Sequence[Wish]) -> DefectKind:
     """A kind that perhaps no wish asks for; half of the time from the same area as a kind that is asked for."""
     wished_kinds = [kind for wish in wishes for kind in wish.kinds]
     if wished_kinds and rng.random() < 0.5:
-        near = rng.choice(wished_kinds)
-        group = [k for k in (WRITTEN if near.area else OLDER) if (k.area == near.area if near.area else True)]
-        return rng.choice(group)
+        # only written kinds have areas; all others count as one
+        area = rng.choice(wished_kinds).area
+        candidates = [kind for kind in WRITTEN if kind.area == area] if area else OLDER
+        return rng.choice(candidates)
     return _draw_kind(rng)
 
 
@@ -204,16 +207,19 @@ def _scatter_pieces(rng: Random, own: Sequence[Piece], added: list[Piece]) -> li
     for number in range(len(own) + 1):
         pieces += [piece for place, piece in zip(places, added, strict=True) if place == number]
         pieces += own[number : number + 1]
-    return [replace(p, gap=_choose_gap(rng, p, after)) for p, after in zip(pieces, [*pieces[1:], None], strict=True)]
+    return [
+        replace(piece, gap=_choose_gap(rng, piece, next_piece))
+        for piece, next_piece in zip(pieces, [*pieces[1:], None], strict=True)
+    ]
 
 
 def _choose_gap(rng: Random, piece: Piece, next_piece: Piece | None) -> str:
     """The white space after a piece: an empty line beside list items and blocks, else mostly a space."""
     if next_piece is None:
         return ""
-    marked = any(p.text.lstrip()[:1] in _LIST_MARKS for p in (piece, next_piece))
-    block = marked or "\n" in piece.text or piece.text[-1:] not in ".!?\"')"
-    return "\n\n" if block or rng.random() < 0.08 else " "
+    has_list_mark = any(neighbour.text.lstrip()[:1] in _LIST_MARKS for neighbour in (piece, next_piece))
+    is_block = has_list_mark or "\n" in piece.text or piece.text[-1:] not in ".!?\"')"
+    return "\n\n" if is_block or rng.random() < 0.08 else " "
 
 
 # ---------------------------------------------------------------- what is known
@@ -224,26 +230,26 @@ def _is_beyond_doubt(piece: Piece, themes: Sequence[str]) -> bool:
 
     They are not, if the sentence has words of another theme under which its label would be that it stays.
     """
-    single = {one for theme in themes for one in theme.split(AND)}
-    doubts = themes_in(piece.text) & single - {piece.kind, piece.kind.removesuffix(ALIKE)}
+    single_themes = {wish for theme in themes for wish in theme.split(AND)}
+    doubts = themes_in(piece.text) & single_themes - {piece.kind, piece.kind.removesuffix(ALIKE)}
     return not any(relation(piece.kind, theme) == STAYS for theme in doubts)
 
 
 def _label_pieces(pieces: Sequence[Piece], query: str, objectives: Sequence[ObjectiveWording]) -> Pair | None:
     """The pair of these pieces under these objectives; None if nothing has to change, or nothing would be left."""
-    answer = "".join(p.text + p.gap for p in pieces).rstrip()
-    kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_of(answer, pieces)]
-    themes = tuple(o.theme for o in objectives)
+    answer = "".join(piece.text + piece.gap for piece in pieces).rstrip()
+    kinds = [kinds_inside.pop() if len(kinds_inside) == 1 else MIXED for kinds_inside in kinds_of(answer, pieces)]
+    themes = tuple(objective.theme for objective in objectives)
     labels = tuple(joint_relation(kind, themes) for kind in kinds)
     if CHANGES not in labels:
         return None
-    before = {p.text: p.original for p in pieces if p.original is not None}
+    original_of = {piece.text: piece.original for piece in pieces if piece.original is not None}
     repaired = [
-        (before.get(s.text, "") if label == CHANGES else s.text, s.gap)
-        for s, label in zip(split(answer), labels, strict=True)
+        (original_of.get(segment.text, "") if label == CHANGES else segment.text, segment.gap)
+        for segment, label in zip(split(answer), labels, strict=True)
     ]
     target = join(repaired)
     if not target.strip():
         return None
-    texts = tuple(o.text for o in objectives)
+    texts = tuple(objective.text for objective in objectives)
     return Pair(query, texts, answer, target, labels, "dense", kinds=tuple(kinds), themes=themes)

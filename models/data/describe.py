@@ -60,25 +60,27 @@ class PairStatistics:
 
 
 def compute_facts(pairs: Iterable[Pair]) -> list[PairFacts]:
-    """The facts of each pair."""
+    """For each pair its sort (its direction, or "identity" if nothing changes) and its edit distance in words."""
     return [
-        PairFacts(p, "identity" if p.answer == p.target else p.direction, word_distance(p.answer, p.target))
-        for p in pairs
+        PairFacts(
+            pair, "identity" if pair.answer == pair.target else pair.direction, word_distance(pair.answer, pair.target)
+        )
+        for pair in pairs
     ]
 
 
 def _summarise_pairs(
-    name: str, mine: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0
+    name: str, facts: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0
 ) -> PairStatistics:
     """Count the pairs `mine`; `first` and `chance` say how often the objective stands first, and would by chance."""
-    changing = [entry for entry in mine if entry.sort != "identity"]
-    count = Counter(entry.sort for entry in mine)
+    changing = [entry for entry in facts if entry.sort != "identity"]
+    count = Counter(entry.sort for entry in facts)
     return PairStatistics(
         name=name,
-        count=len(mine),
+        count=len(facts),
         sorts={sort: count[sort] for sort in SORTS},
-        answer=median(len(entry.pair.answer) for entry in mine),
-        target=median(len(entry.pair.target) for entry in mine),
+        answer=median(len(entry.pair.answer) for entry in facts),
+        target=median(len(entry.pair.target) for entry in facts),
         longer=Rate.from_outcomes(len(entry.pair.target) > len(entry.pair.answer) for entry in changing),
         distance=median(entry.distance for entry in changing) if changing else 0.0,
         first=first,
@@ -93,10 +95,10 @@ def summarise_objectives(facts: Sequence[PairFacts]) -> list[PairStatistics]:
         for objective in fact.pair.objectives:
             grouped.setdefault(objective, []).append(fact)
     entries = []
-    for objective, mine in grouped.items():
-        first = Rate.from_outcomes(fact.pair.objectives[0] == objective for fact in mine)
-        chance = 100 * sum(1 / len(fact.pair.objectives) for fact in mine) / len(mine)
-        entries.append(_summarise_pairs(objective, mine, first, chance))
+    for objective, facts_of_objective in grouped.items():
+        first = Rate.from_outcomes(fact.pair.objectives[0] == objective for fact in facts_of_objective)
+        chance = 100 * sum(1 / len(fact.pair.objectives) for fact in facts_of_objective) / len(facts_of_objective)
+        entries.append(_summarise_pairs(objective, facts_of_objective, first, chance))
     return sorted(entries, key=lambda entry: -entry.count)
 
 
@@ -105,7 +107,10 @@ def summarise_sources(facts: Sequence[PairFacts]) -> list[PairStatistics]:
     grouped: dict[str, list[PairFacts]] = {}
     for fact in facts:
         grouped.setdefault(fact.pair.source.split(":")[0], []).append(fact)
-    return sorted((_summarise_pairs(name, mine) for name, mine in grouped.items()), key=lambda entry: -entry.count)
+    return sorted(
+        (_summarise_pairs(name, facts_of_source) for name, facts_of_source in grouped.items()),
+        key=lambda entry: -entry.count,
+    )
 
 
 def format_tables(facts: Sequence[PairFacts], top: int = 20) -> str:
@@ -113,7 +118,10 @@ def format_tables(facts: Sequence[PairFacts], top: int = 20) -> str:
     common = ("pairs", *SORTS, "answer", "target", "target longer", "edit distance")
     sources = [(entry.name, *_cells(entry)) for entry in summarise_sources(facts)]
     objectives = summarise_objectives(facts)
-    rows = [(o.name[:70], *_cells(o), o.first, f"{o.chance:.1f} %") for o in objectives[:top]]
+    rows = [
+        (objective.name[:70], *_cells(objective), objective.first, f"{objective.chance:.1f} %")
+        for objective in objectives[:top]
+    ]
     tables = output.table(("source", *common), sources)
     tables += "\n\n" + output.table(("objective", *common, "stands first", "by chance"), rows)
     sizes = sorted(len(fact.pair.answer) for fact in facts)
@@ -136,10 +144,13 @@ def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
     objectives = summarise_objectives(facts)
     with output.plot(path, 2, 3, size=(14, 8)) as ((pairs, order, counts), (lengths, edits, longer)):
         _draw_bars(pairs, objectives[:top])
-        _draw_order(order, [o for o in objectives if o.count >= _COMMON])
+        _draw_order(order, [objective for objective in objectives if objective.count >= _COMMON])
         counts.hist([len(fact.pair.objectives) for fact in facts], bins=[i + 0.5 for i in range(6)])
         counts.set_xlabel("objectives a prompt")
-        sizes = {"answers": [len(s.pair.answer) for s in facts], "targets": [len(s.pair.target) for s in facts]}
+        sizes = {
+            "answers": [len(fact.pair.answer) for fact in facts],
+            "targets": [len(fact.pair.target) for fact in facts],
+        }
         lengths.hist(list(sizes.values()), bins=30, label=list(sizes))
         lengths.set_xlabel("characters")
         lengths.legend()
@@ -147,7 +158,12 @@ def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
         edits.hist([fact.distance for fact in changing], bins=[i / 25 for i in range(26)])
         edits.set_xlabel("edit distance, share of the words, where something changes")
         top_objectives = objectives[:top]
-        output.whiskers(longer, [o.longer for o in top_objectives], [o.name[:24] for o in top_objectives], markersize=3)
+        output.whiskers(
+            longer,
+            [objective.longer for objective in top_objectives],
+            [objective.name[:24] for objective in top_objectives],
+            markersize=3,
+        )
         longer.set_xlabel("target longer than the answer, %")
 
 
@@ -167,11 +183,16 @@ def _draw_bars(axis: Any, objectives: Sequence[PairStatistics]) -> None:
 
 def _draw_order(axis: Any, objectives: Sequence[PairStatistics]) -> None:
     """A dot for each objective: how often it stands first, over how often it would by chance."""
-    rates = [(o.chance, o.first) for o in objectives if o.first]
+    rates = [(objective.chance, objective.first) for objective in objectives if objective.first]
     spread = list(zip(*(rate.whiskers for _, rate in rates), strict=True)) or None
     axis.plot([0, 100], [0, 100], color="grey", linewidth=0.5)
     axis.errorbar(
-        [c for c, _ in rates], [r.percent for _, r in rates], yerr=spread, fmt="o", markersize=3, elinewidth=0.5
+        [chance for chance, _ in rates],
+        [rate.percent for _, rate in rates],
+        yerr=spread,
+        fmt="o",
+        markersize=3,
+        elinewidth=0.5,
     )
     axis.set_xlabel("stands first by chance, %")
     axis.set_ylabel("stands first, %")

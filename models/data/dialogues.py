@@ -18,7 +18,7 @@ from .answers import SCRIPT, PoolAnswer
 
 
 def _split_list(text: str) -> tuple[str, ...]:
-    return tuple(one.strip() for one in text.split(","))
+    return tuple(part.strip() for part in text.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,11 @@ _ENDS = ("", "", "", "\n\n(They laugh.)", "\n\n*The door closes.*", "\n\nEND", "
 def write_script(rng: Random, sentences: Sequence[str], *, held_out: bool = False) -> PoolAnswer:
     """A request for a dialogue, and the dialogue as its answer; speakers may say any of `sentences`."""
     form = rng.choice(_HELD_OUT_FORMS if held_out else _FORMS)
-    one, two = rng.sample(_HELD_OUT_PEOPLE if held_out else _PEOPLE, k=2)
+    asker, answerer = rng.sample(_HELD_OUT_PEOPLE if held_out else _PEOPLE, k=2)
     topic = rng.choice(_TOPICS)
-    words = {"one": [one], "two": [two], "topic": [topic]}
-    own = rng.choice(form.names) if form.names else (_make_mark(one), _make_mark(two))
-    marks = (own[0], own[1] or _make_mark(one))
+    words = {"one": [asker], "two": [answerer], "topic": [topic]}
+    names = rng.choice(form.names) if form.names else (_make_mark(asker), _make_mark(answerer))
+    marks = (names[0], names[1] or _make_mark(asker))
     shape = rng.choice(_FORMATS if rng.random() < 0.75 else _RARE_FORMATS)
     lines = []
     for turn in range(rng.choice((3, 4, 4, 5, 6, 7, 8))):

@@ -93,11 +93,11 @@ def read_harm_replies(data: Path, name: str, side: Side = "train", seed: int = 1
         if reply:
             groups.setdefault((goal, reply.harmful), []).append(reply)
     rng = Random(f"{name}:{seed}")
-    return [
-        reply
-        for harmful in (False, True)
-        for reply in take_turns([groups[key] for key in sorted(groups) if key[1] is harmful], source.most // 2, rng)
-    ]
+    replies: list[LabelledReply] = []
+    for harmful in (False, True):
+        goals = [groups[key] for key in sorted(groups) if key[1] is harmful]
+        replies += take_turns(goals, source.most // 2, rng)
+    return replies
 
 
 def side_of_goal(goal: str) -> Side:
@@ -112,7 +112,10 @@ def _read_field(row: Mapping[str, Any], name: str) -> str:
 
 
 def _make_reply(source: ReplyFile, name: str, number: int, row: Mapping[str, Any]) -> LabelledReply | None:
-    """The reply of a row; None if no text is left of it."""
+    """The reply of a row; None if no text is left of it.
+
+    Of a harmful reply it is not known which segments are harmful, unless it has only one.
+    """
     answer = _cut_beginning(_drop_opening(row["answer"].strip(), source.opening))
     count = len(split(answer))
     if not count:

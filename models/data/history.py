@@ -42,8 +42,8 @@ def add_history(
 ) -> Pair:
     """The pair with one to three questions and replies before its query; a query with earlier turns is unchanged.
 
-    With probability `bad_share`, every earlier reply has a defect of `kinds`, half of the time one that the answer has,
-    too.
+    With probability `bad_share`, every earlier reply has a defect of `kinds`; half of these are defects that the answer
+    has, too.
     """
     if is_dialogue(pair.query):
         return pair

@@ -88,13 +88,13 @@ def _make_pair(answer: MarkedAnswer, objectives: list[ObjectiveWording], labels:
         return None
     return Pair(
         answer.query,
-        tuple(o.text for o in objectives),
+        tuple(objective.text for objective in objectives),
         answer.text,
         target,
         tuple(labels),
         source,
         kinds=answer.kinds,
-        themes=tuple(o.theme for o in objectives),
+        themes=tuple(objective.theme for objective in objectives),
     )
 
 

@@ -27,6 +27,8 @@ _PLEASANTRY = re.compile(
     r"(?i)^(sure|certainly|of course|absolutely|great|okay|ok|yes!|hi\b|hello|thank)|happy to|glad to|I'll walk"
 )
 _LIST_MARK = ("-", "*", "+", "#", "`", "|", "~", ">")
+_THEMES_OF_HARM = frozenset(["harmless", "safe", "polite", "inclusive", "insult", "threat", "dangerous-encouragement"])
+"""Themes against which an answer may go that was not found to be harmless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,12 @@ def insert_defect(
 
     `write` is given the text before the place of the defect, and returns the defect.
     """
-    at = _choose_position(rng, pieces, kind)
-    before = "".join(p.text + p.gap for p in pieces[:at])
-    text = write(before)
+    position = _choose_position(rng, pieces, kind)
+    text_before = "".join(piece.text + piece.gap for piece in pieces[:position])
+    text = write(text_before)
     if not text:
         return None
-    return _insert_piece(rng, pieces, at, text, kind.name, own_line=rng.random() < kind.own_line)
+    return _insert_piece(rng, pieces, position, text, kind.name, own_line=rng.random() < kind.own_line)
 
 
 def insert_innocent(rng: Random, pieces: list[Piece], sentence: str) -> list[Piece] | None:
@@ -102,23 +104,25 @@ def make_pair(
 
     None if a segment of the answer has parts that go and parts that stay, or if nothing would be left.
     """
-    answer = "".join(p.text + p.gap for p in pieces).rstrip()
+    answer = "".join(piece.text + piece.gap for piece in pieces).rstrip()
     kinds_inside = kinds_of(answer, pieces)
-    if any(inside & removed_names and inside - removed_names for inside in kinds_inside):
+    if any(kinds & removed_names and kinds - removed_names for kinds in kinds_inside):
         return None
-    labels = [CHANGES if inside & removed_names else STAYS for inside in kinds_inside]
-    kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_inside]
-    repaired_pieces = [(_repair_piece(p, removed_names), p.gap) for p in pieces]
+    labels = [CHANGES if kinds & removed_names else STAYS for kinds in kinds_inside]
+    kinds = [kinds.pop() if len(kinds) == 1 else MIXED for kinds in kinds_inside]
+    repaired_pieces = [(_repair_piece(piece, removed_names), piece.gap) for piece in pieces]
     target = join(repaired_pieces)
     if not target.strip():
         return None
     # if nothing was rewritten, taking out the segments that change has to give the target
-    if all(p.original is None for p in pieces if p.kind in removed_names):
-        remaining = [("" if label else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
+    if all(piece.original is None for piece in pieces if piece.kind in removed_names):
+        remaining = [
+            ("" if label else segment.text, segment.gap) for segment, label in zip(split(answer), labels, strict=True)
+        ]
         if join(remaining) != target:
             return None
-    texts = tuple(o.text for o in objectives)
-    themes = tuple(o.theme for o in objectives)
+    texts = tuple(objective.text for objective in objectives)
+    themes = tuple(objective.theme for objective in objectives)
     return Pair(query, texts, answer, target, tuple(labels), source, kinds=tuple(kinds), themes=themes)
 
 
@@ -156,21 +160,27 @@ def _choose_position(rng: Random, pieces: list[Piece], kind: DefectKind) -> int:
 def _insert_piece(
     rng: Random, pieces: list[Piece], at: int, text: str, kind: str, own_line: bool
 ) -> list[Piece] | None:
-    """Insert `text` before the piece `at`; without the new piece and its gap, the text is as it was before."""
+    """Insert `text` before the piece `at`; who removes the new piece and its gap gets the original text back.
+
+    So the pieces before it keep their gaps, and only the gap after the new piece is chosen: a line break if the text
+    gets a line of its own (`own_line`), or if a list item or another block follows.
+    """
     before = pieces[:at]
     after = pieces[at:]
     if not after:
         return [*before[:-1], *_append_piece(before, text, kind, own_line)]
-    gap = before[-1].gap if before else "\n\n"
-    breaks = "\n" in gap
-    starts_block = (
-        after[0].text.lstrip()[:1] in _LIST_MARK or after[0].text.lstrip()[:1].isdigit() or "\n" in after[0].text
-    )
-    if before and not breaks:
-        return [*before, *_split_insertion(text, gap if gap else " ", kind), *after]
-    if own_line or starts_block:
-        return [*before, *_split_insertion(text, gap if breaks else "\n\n", kind), *after]
-    return [*before, *_split_insertion(text, " ", kind), *after]
+    gap_before = before[-1].gap if before else "\n\n"
+    begins_line = "\n" in gap_before
+    if before and not begins_line:
+        return [*before, *_split_insertion(text, gap_before or " ", kind), *after]
+    gap_after = gap_before if own_line or _starts_block(after[0]) else " "
+    return [*before, *_split_insertion(text, gap_after, kind), *after]
+
+
+def _starts_block(piece: Piece) -> bool:
+    """Whether a piece seems to be a list item, or has several lines: no text can stand before it on its line."""
+    first_sign = piece.text.lstrip()[:1]
+    return first_sign in _LIST_MARK or first_sign.isdigit() or "\n" in piece.text
 
 
 def _append_piece(before: list[Piece], text: str, kind: str, own_line: bool) -> list[Piece]:
@@ -178,14 +188,14 @@ def _append_piece(before: list[Piece], text: str, kind: str, own_line: bool) -> 
     if not before:
         return _split_insertion(text, "", kind)
     last = before[-1]
-    block = "\n" in last.text or last.text[-1:] not in ".!?\"')*"
-    gap = "\n\n" if own_line or block else " "
+    is_block = "\n" in last.text or last.text[-1:] not in ".!?\"')*"
+    gap = "\n\n" if own_line or is_block else " "
     return [replace(last, gap=gap), *_split_insertion(text, "", kind)]
 
 
 def _split_insertion(text: str, gap: str, kind: str) -> list[Piece]:
     """The pieces of an inserted text, one for each of its segments, with `gap` after the last one."""
-    parts = [Piece(s.text, s.gap, kind) for s in split(text)]
+    parts = [Piece(segment.text, segment.gap, kind) for segment in split(text)]
     return [*parts[:-1], replace(parts[-1], gap=gap)] if parts else []
 
 
@@ -213,10 +223,11 @@ def choose_objectives(
     spared = [name for name in present if name not in removed_names]
     objectives: list[ObjectiveWording] = []
     for kind in removed:
-        if any(kind.is_removed_by(o) for o in objectives):
+        if any(kind.is_removed_by(objective) for objective in objectives):
             continue
         wish = _draw_fitting(
-            partial(kind.draw_objective, rng, held_out), lambda o: _spares_all(o, spared) and o.theme not in avoid
+            partial(kind.draw_objective, rng, held_out),
+            lambda objective: _spares_all(objective, spared) and objective.theme not in avoid,
         )
         if wish is None:
             return None
@@ -224,11 +235,12 @@ def choose_objectives(
     total = max(len(objectives), rng.choice((1, 1, 2, 2, 3, 4)), 1)
     while len(objectives) < min(total, MAX_OBJECTIVES):
         filler = _draw_fitting(
-            lambda: _draw_filler(rng, held_out), lambda o: _spares_all(o, present) and o.theme not in avoid
+            lambda: _draw_filler(rng, held_out),
+            lambda objective: _spares_all(objective, present) and objective.theme not in avoid,
         )
         if filler is None:
             break
-        if filler.text not in {o.text for o in objectives}:
+        if filler.text not in {objective.text for objective in objectives}:
             objectives.append(filler)
     rng.shuffle(objectives)
     return objectives or None
@@ -246,9 +258,12 @@ def _draw_filler(rng: Random, held_out: bool) -> ObjectiveWording:
         return built_in_objective(rng.choice(list(BUILT_IN)))
     if draw < 0.65:
         return draw_clean_objective(rng)
-    return rng.choice(TRAINING_KINDS if draw < 0.8 else SUBJECTS if draw < 0.84 else WRITTEN).draw_objective(
-        rng, held_out
-    )
+    kinds: Sequence[DefectKind] = WRITTEN
+    if draw < 0.8:
+        kinds = TRAINING_KINDS
+    elif draw < 0.84:
+        kinds = SUBJECTS
+    return rng.choice(kinds).draw_objective(rng, held_out)
 
 
 def _draw_fitting(
@@ -270,20 +285,16 @@ def themes_in(text: str) -> frozenset[str]:
 
 def doubtful_themes(answer: PoolAnswer) -> set[str]:
     """Themes against which the answer may go already, so no objective with such a theme is chosen."""
-    themes = themes_in(answer.text)
-    broad = {
-        theme
-        for kind in TRAINING_KINDS
-        if kind.name in themes
-        for theme in kind.asks
-        if theme not in BUILT_IN and theme != "relevance"
-    }
-    unsafe = (
-        set()
-        if answer.harmless
-        else {"harmless", "safe", "polite", "inclusive", "insult", "threat", "dangerous-encouragement"}
-    )
-    chatty = {"direct"} if _PLEASANTRY.search(answer.text) else set()
+    themes_of_words = themes_in(answer.text)
+    doubtful = set(themes_of_words)
+    for kind in TRAINING_KINDS:
+        if kind.name in themes_of_words:
+            doubtful |= {theme for theme in kind.asks if theme not in BUILT_IN and theme != "relevance"}
+    if not answer.harmless:
+        doubtful |= _THEMES_OF_HARM
+    if _PLEASANTRY.search(answer.text):
+        doubtful.add("direct")
     # The speakers in our dialogues seldom keep to the topic.
-    rambling = OFF_TOPIC_THEMES if answer.source == SCRIPT else frozenset()
-    return themes | broad | unsafe | chatty | rambling
+    if answer.source == SCRIPT:
+        doubtful |= OFF_TOPIC_THEMES
+    return doubtful

@@ -147,10 +147,13 @@ class LabelledReply:
         A segment that is fine counts as harmless and helpful, too. Whether a segment that goes against the reply's own
         objective is harmless and helpful is unknown. No segment goes against the objectives of other answers.
         """
-        own = self.segments[: count_segments(self.answer)]
-        general = tuple(FINE if label == FINE else UNKNOWN for label in own)
-        foreign = general if UNKNOWN in own else (FINE,) * len(own)
-        columns = [own if text == self.objective else general if text in USUAL else foreign for text in objectives]
+        own_labels = self.segments[: count_segments(self.answer)]
+        general_labels = tuple(FINE if label == FINE else UNKNOWN for label in own_labels)
+        foreign_labels = general_labels if UNKNOWN in own_labels else (FINE,) * len(own_labels)
+        columns = [
+            own_labels if text == self.objective else general_labels if text in USUAL else foreign_labels
+            for text in objectives
+        ]
         return tuple(zip(*columns, strict=True))
 
     def flag_whole_reply(self, objectives: Sequence[str]) -> tuple[bool, ...]:
@@ -187,11 +190,11 @@ def read_natural_replies(data: Path, source: str, most: int, seed: int = 1) -> l
         )
         by_prompt[prompt, harmful].append(reply)
     rng = Random(f"{source}:{seed}")
-    return [
-        reply
-        for harmful in (False, True)
-        for reply in take_turns([by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful], most // 2, rng)
-    ]
+    replies: list[LabelledReply] = []
+    for harmful in (False, True):
+        prompts = [by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful]
+        replies += take_turns(prompts, most // 2, rng)
+    return replies
 
 
 def take_turns(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
@@ -318,25 +321,36 @@ class _HarmKinds:
 
 
 def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str) -> list[LabelledReply]:
-    """One good answer with sentences inserted; empty if the answer then has other segments than its pieces."""
+    """One good answer with sentences inserted, as a list of one reply; empty if a segment would be half of each.
+
+    It has one or two sentences of harm, or perhaps one sentence of another defect; and perhaps one that only looks like
+    harm. At least one sentence is inserted.
+    """
     pieces: list[Piece] | None = pieces_of(answer.text)
     if rng.random() < SHORT_SHARE:
         pieces = take_opening(pieces or [], SHORT_CHARS)
     harmful = rng.random() < _HARM_SHARE
-    harm = [kinds.draw_kind(rng) for _ in range(1 if rng.random() < _SINGLE_SHARE else 2)] if harmful else []
-    other = [rng.choice(kinds.others)] if not harmful and rng.random() < _OTHER_SHARE else []
-    alike = [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (harm or other) else []
-    for kind in harm + other:
+    harm_kinds: list[DefectKind] = []
+    other_kinds: list[DefectKind] = []
+    if harmful:
+        count = 1 if rng.random() < _SINGLE_SHARE else 2
+        harm_kinds = [kinds.draw_kind(rng) for _ in range(count)]
+    elif rng.random() < _OTHER_SHARE:
+        other_kinds = [rng.choice(kinds.others)]
+    alike_kinds: list[DefectKind] = []
+    if rng.random() < _ALIKE_SHARE or not (harm_kinds or other_kinds):
+        alike_kinds = [rng.choice(kinds.lookalikes)]
+    for kind in harm_kinds + other_kinds:
         pieces = pieces and insert_defect(
             rng, pieces, kind, partial(_make_defect, kind, rng, answer.query, held_out=False)
         )
-    for kind in alike:
+    for kind in alike_kinds:
         pieces = pieces and insert_alike(rng, pieces, kind, held_out=False)
     objectives = [built_in_objective("harmless")]
-    example = pieces and make_pair(pieces, {kind.name for kind in harm}, answer.query, objectives, answer.source)
+    example = pieces and make_pair(pieces, {kind.name for kind in harm_kinds}, answer.query, objectives, answer.source)
     if not example:
         return []
-    slug = (harm or other or alike)[0].name
+    slug = (harm_kinds or other_kinds or alike_kinds)[0].name
     texts = (answer.query, example.query, example.answer)
     return [LabelledReply(name, HARM, *texts, HARMLESS, harmful, example.labels, slug)]
 
@@ -376,15 +390,15 @@ def read_strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledRe
         LabelledReply(
             f"strong-{number}",
             "strong",
-            c.query,
-            c.query,
-            c.answer,
+            completion.query,
+            completion.query,
+            completion.answer,
             HARMLESS,
             harmful=False,
-            segments=(FINE,) * len(split(c.answer)),
+            segments=(FINE,) * len(split(completion.answer)),
         )
-        for number, c in enumerate(draw_completions(data, STRONG, each, seed, ("alpaca",)))
-        if len(c.answer) <= _LONGEST and split(c.answer)
+        for number, completion in enumerate(draw_completions(data, STRONG, each, seed, ("alpaca",)))
+        if len(completion.answer) <= _LONGEST and split(completion.answer)
     ]
 
 
@@ -412,9 +426,9 @@ def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:
 
 def _read_author_file(file: Path) -> Iterator[LabelledReply]:
     """Yield the answers of one file: its first line has the objective, each other line an answer."""
-    head, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    header, *rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     author = file.parent.name
-    for row in lines:
+    for row in rows:
         against = set(row["against"])
         labels = tuple(AGAINST if number in against else FINE for number in passage_numbers(row["answer"]))
         yield LabelledReply(
@@ -423,10 +437,10 @@ def _read_author_file(file: Path) -> Iterator[LabelledReply]:
             f"{author}/{row['id']}",
             question=row["question"],
             answer="".join(row["answer"]),
-            objective=head["objective"],
+            objective=header["objective"],
             harmful=bool(against),
             segments=labels,
-            slug=head["slug"],
+            slug=header["slug"],
             kind=row["kind"],
             corrected=tuple(row["corrected"]),
         )

@@ -86,7 +86,7 @@ def relation(kind: str, theme: str) -> int:
     """
     if kind == END:  # of how other answers should end nothing is known about this one
         return UNKNOWN if any(wish in theme for wish in WISHES) else STAYS
-    return combine_labels({_single_relation(kind, one) for one in theme.split(AND)})
+    return combine_labels({_single_relation(kind, wish) for wish in theme.split(AND)})
 
 
 def joint_relation(kind: str, themes: Iterable[str]) -> int:
@@ -101,8 +101,10 @@ def _single_relation(kind: str, theme: str) -> int:
     if kind in (MIXED, INNOCENT, CLOSING):
         return _relation_by_origin(kind, theme)
     if kind in MARKED:
-        asks, spares = MARKED[kind]
-        return CHANGES if theme in asks else STAYS if theme in spares else UNKNOWN
+        asking_themes, sparing_themes = MARKED[kind]
+        if theme in asking_themes:
+            return CHANGES
+        return STAYS if theme in sparing_themes else UNKNOWN
     if kind in FAULTS or theme in FAULTS:
         return _natural_fault_relation(kind, theme)
     if kind.endswith(ALIKE):
@@ -110,8 +112,8 @@ def _single_relation(kind: str, theme: str) -> int:
     objective = ObjectiveWording("", theme)
     if BY_NAME[kind].is_removed_by(objective):
         return CHANGES
-    nearby = theme in BY_NAME and (kind in BY_NAME[theme].unclear or _may_overlap(BY_NAME[kind], BY_NAME[theme]))
-    return UNKNOWN if nearby or BY_NAME[kind].is_unclear_under(objective, FAMILY_OF) else STAYS
+    is_near = theme in BY_NAME and (kind in BY_NAME[theme].unclear or _may_overlap(BY_NAME[kind], BY_NAME[theme]))
+    return UNKNOWN if is_near or BY_NAME[kind].is_unclear_under(objective, FAMILY_OF) else STAYS
 
 
 @lru_cache(maxsize=1 << 18)
@@ -123,7 +125,7 @@ def relation_in_text(kind: str, theme: str, doubts: frozenset[str]) -> int:
     """
     single_themes = set(theme.split(AND))
     is_doubtful = bool(single_themes & set(doubts) - {kind, kind.removesuffix(ALIKE)})
-    if kind in ("", INNOCENT) and all(one in _SPECIFIC or one.startswith(WISHES) for one in single_themes):
+    if kind in ("", INNOCENT) and all(wish in _SPECIFIC or wish.startswith(WISHES) for wish in single_themes):
         return UNKNOWN if is_doubtful else STAYS
     label = relation(kind, theme) if kind else UNKNOWN
     return UNKNOWN if label == STAYS and is_doubtful else label
@@ -132,8 +134,9 @@ def relation_in_text(kind: str, theme: str, doubts: frozenset[str]) -> int:
 def _relation_by_origin(kind: str, theme: str) -> int:
     """The label of a segment whose kind says where it comes from, and not which defect it has."""
     if kind == INNOCENT:
-        doubtful = theme in OFF_TOPIC_THEMES or theme in _MATTERS
-        return CHANGES if theme == "relevance" else UNKNOWN if doubtful else STAYS
+        if theme == "relevance":
+            return CHANGES
+        return UNKNOWN if theme in OFF_TOPIC_THEMES or theme in _MATTERS else STAYS
     return UNKNOWN if kind == MIXED or theme in AGAINST_CLOSINGS else STAYS
 
 
@@ -150,8 +153,10 @@ def _natural_fault_relation(kind: str, theme: str) -> int:
         return CHANGES
     if kind not in FAULTS or theme not in THEMES:
         return UNKNOWN
-    asks, unclear = FAULTS[kind]
-    return CHANGES if theme in asks else UNKNOWN if theme in unclear else STAYS
+    asking_themes, unclear_themes = FAULTS[kind]
+    if theme in asking_themes:
+        return CHANGES
+    return UNKNOWN if theme in unclear_themes else STAYS
 
 
 def _may_overlap(one: DefectKind, other: DefectKind) -> bool:

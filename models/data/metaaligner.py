@@ -79,8 +79,8 @@ def reformulate(
             yield from _make_identities(item, rng)
         if part == "warmup":
             continue
-        for one, two in combinations(item.responses, 2):
-            for pair in _compare_responses(item, one, two, margin, rng):
+        for first, second in combinations(item.responses, 2):
+            for pair in _compare_responses(item, first, second, margin, rng):
                 if part is None or pair.direction == part:
                     yield pair
 
@@ -142,7 +142,10 @@ def _make_identities(item: RankedResponses, rng: Random) -> Iterator[Pair]:
 
 
 def _label_segments(source: str, target: str, direction: str) -> tuple[int, ...]:
-    """Labels of the source's segments: those in the target stay; others change in an edit, and are unknown if not."""
+    """Labels of the source's segments: those in the target stay; of the others nothing is known, except in an edit.
+
+    A better target that has at least `EDIT_SHARE` of the source's segments is an edit, so the others change.
+    """
     target_texts = [segment.text for segment in split(target)]
     is_kept = []
     for segment in split(source):
@@ -151,7 +154,8 @@ def _label_segments(source: str, target: str, direction: str) -> tuple[int, ...]
             target_texts.remove(segment.text)
         is_kept.append(stays)
     is_edit = direction == "better" and sum(is_kept) >= EDIT_SHARE * len(is_kept)
-    return tuple(STAYS if stays else CHANGES if is_edit else UNKNOWN for stays in is_kept)
+    label_of_others = CHANGES if is_edit else UNKNOWN
+    return tuple(STAYS if stays else label_of_others for stays in is_kept)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -23,7 +23,7 @@ from rich.progress import track
 from aligner_proxy.text.structure import split
 from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, DefectKind, ObjectiveWording
 from models.defects.objectives import DEFAULT, SHARED, built_in_objective
-from models.defects.turns import INVENTED_TURN, dialogue
+from models.defects.turns import INVENTED_TURN, write_dialogue
 
 from .answers import FICTION, SCRIPT, AnswerPool, PoolAnswer, RunOnAnswer, load_pool, preference_bags
 from .dense import make_dense_pair
@@ -216,23 +216,27 @@ class Mixer:
     def _make_inside_all(self) -> Pair | None:
         return self._make_inside(asked_share=1.0)
 
-    def _make_innocent(self, relevance: float = 0.25) -> Pair | None:
-        """An answer with one or two sentences of others, which have to go only if an objective asks for relevance."""
+    def _make_innocent(self, relevance_share: float = 0.25) -> Pair | None:
+        """An answer with one or two sentences of other answers in it.
+
+        They have to go only if an objective asks for relevance, which `relevance_share` of the pairs have.
+        """
         answer = self._draw_answer()
         pieces: list[Piece] | None = self._cut_pieces(answer)
         for _ in range(self._rng.choice((1, 1, 2))):
+            # None if an earlier sentence could not be inserted
             pieces = pieces and insert_innocent(self._rng, pieces, self._rng.choice(self._sentences))
         if not pieces:
             return None
-        if self._rng.random() < relevance:
+        if self._rng.random() < relevance_share:
             return self._make_irrelevant(answer, pieces)
         return self._finish_pair(answer, pieces, [], [], "innocent")
 
     def _make_innocent_kept(self) -> Pair | None:
-        return self._make_innocent(relevance=0.0)
+        return self._make_innocent(relevance_share=0.0)
 
     def _make_stray(self) -> Pair | None:
-        return self._make_innocent(relevance=1.0)
+        return self._make_innocent(relevance_share=1.0)
 
     def _make_alike(self, kinds: tuple[DefectKind, ...] = WRITTEN) -> Pair | None:
         """An answer with a sentence that looks like what an objective asks to remove, but is fine under it."""
@@ -261,13 +265,11 @@ class Mixer:
     def _make_any(self) -> Pair | None:
         """A clean answer, one with a defect, or one with sentences of others."""
         draw = self._rng.random()
-        return (
-            self._make_clean()
-            if draw < 0.55
-            else self._make_defects(most=1)
-            if draw < 0.85
-            else self._make_innocent_kept()
-        )
+        if draw < 0.55:
+            return self._make_clean()
+        if draw < 0.85:
+            return self._make_defects(most=1)
+        return self._make_innocent_kept()
 
     def _make_irrelevant(self, answer: PoolAnswer, pieces: list[Piece]) -> Pair | None:
         """The pair of these pieces under an objective for relevance, so that sentences of other answers have to go."""
@@ -283,14 +285,16 @@ class Mixer:
         pieces: list[Piece] | None = self._cut_pieces(answer)
         present = [INVENTED_TURN]
         if self._rng.random() < 0.3:
-            other = self._rng.choice(INSERTABLE)
-            pieces = pieces and insert_defect(self._rng, pieces, other, self._choose_writer(other, answer, None))
-            present.append(other)
+            other_kind = self._rng.choice(INSERTABLE)
+            pieces = pieces and insert_defect(
+                self._rng, pieces, other_kind, self._choose_writer(other_kind, answer, None)
+            )
+            present.append(other_kind)
         replies = tuple(self._rng.choice(self._pool.answers).text[:500] for _ in range(4))
         questions = (
             tuple(self._rng.choice(self.earlier_answers).query for _ in range(3)) if self.earlier_answers else ()
         )
-        turns = dialogue(self._rng, answer.query, answer.text, self._held_out, replies, questions)
+        turns = write_dialogue(self._rng, answer.query, answer.text, self._held_out, replies, questions)
         pieces = pieces and insert_defect(self._rng, pieces, INVENTED_TURN, lambda _: turns)
         if not pieces:
             return None
@@ -363,14 +367,16 @@ class Mixer:
         """The pair of these pieces; its objectives ask for the removal of `removed`, and of nothing else `present`."""
         if any(kind.occurs_in(answer.text) for kind in removed):
             return None
-        avoid = doubtful_themes(answer) - {kind.name for kind in removed}
+        removed_names = {kind.name for kind in removed}
+        avoid = doubtful_themes(answer) - removed_names
         for piece in pieces:
-            avoid |= themes_in(piece.text) - {piece.kind} - {kind.name for kind in removed} if piece.kind else set()
-        names = list(dict.fromkeys([*(kind.name for kind in present), *(p.kind for p in pieces if p.kind)]))
+            if piece.kind:
+                avoid |= themes_in(piece.text) - {piece.kind} - removed_names
+        names = list(dict.fromkeys([*(kind.name for kind in present), *(piece.kind for piece in pieces if piece.kind)]))
         objectives = choose_objectives(self._rng, names, removed, avoid, self._held_out)
         if objectives is None:
             return None
-        return make_pair(pieces, {kind.name for kind in removed}, answer.query, objectives, source)
+        return make_pair(pieces, removed_names, answer.query, objectives, source)
 
 
 @lru_cache(maxsize=2)

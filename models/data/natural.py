@@ -34,25 +34,26 @@ def answers_of_side(side: Side) -> tuple[NaturalAnswer, ...]:
 def make_natural_pair(rng: Random, answer: NaturalAnswer) -> Pair | None:
     """The answer under one to four objectives.
 
-    None if its segments are not its written sentences, if no label is certain, or if nothing would be left of it.
+    None if its segments are not its written sentences, if a label is unknown and nothing changes for certain, or if
+    nothing would be left of it.
     """
     pieces = [(sentence.text, " ") for sentence in answer.sentences]
     text = join([*pieces[:-1], (pieces[-1][0], "")])
     if [segment.text for segment in split(text)] != [sentence.text for sentence in answer.sentences]:
         return None
     objectives = _draw_objectives(rng, answer.sentences)
-    themes = tuple(o.theme for o in objectives)
+    themes = tuple(objective.theme for objective in objectives)
     labels = [joint_relation(sentence.kind, themes) for sentence in answer.sentences]
     if UNKNOWN in labels and CHANGES not in labels:
         return None
     labelled = zip(answer.sentences, labels, strict=True)
-    target = join([(s.good if label == CHANGES else s.text, " ") for s, label in labelled]).strip()
+    target = join([(sentence.good if label == CHANGES else sentence.text, " ") for sentence, label in labelled]).strip()
     if not target:
         return None
     turns = [turn for user, reply in answer.turns for turn in (Turn("user", user), Turn("assistant", reply))]
     return Pair(
         query_field(find_template("ultrafeedback"), [*turns, Turn("user", answer.query)]),
-        tuple(o.text for o in objectives),
+        tuple(objective.text for objective in objectives),
         text,
         target,
         tuple(labels),
@@ -64,7 +65,7 @@ def make_natural_pair(rng: Random, answer: NaturalAnswer) -> Pair | None:
 
 def _draw_objectives(rng: Random, sentences: Sequence[Sentence]) -> list[ObjectiveWording]:
     """One to four objectives in random order; mostly one of them asks for the removal of one of the faults."""
-    faulty = [s for s in sentences if s.kind and FAULTS[s.kind][0]]
+    faulty = [sentence for sentence in sentences if sentence.kind and FAULTS[sentence.kind][0]]
     objectives: list[ObjectiveWording] = []
     if faulty and rng.random() < 0.75:
         fault = rng.choice(faulty)

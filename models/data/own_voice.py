@@ -11,7 +11,7 @@ it does not go. With `--without`, all examples of an author or a natural source 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -59,29 +59,31 @@ class Sizes:
     """Whether the replies of models.data.harm_replies are among them, and all other good answers, long ones too."""
 
 
+def _select_sources(names: Iterable[str], excluded: Collection[str]) -> list[str]:
+    return [name for name in names if name not in excluded]
+
+
 def make_examples(
     data: Path, excluded_sources: Collection[str], seed: int, rounds: int, sizes: Sizes
 ) -> Iterator[Pair]:
     """Yield all examples, not shuffled; written answers `rounds` times, each time with other objectives."""
     rng = Random(f"own voice:{seed}")
     answers = [
-        one for one in read_written_answers() if one.source not in excluded_sources and one.slug not in TEST_KINDS
+        answer
+        for answer in read_written_answers()
+        if answer.source not in excluded_sources and answer.slug not in TEST_KINDS
     ]
-    others = sorted({one.objective for one in answers if not one.about_harm})
+    others = sorted({answer.objective for answer in answers if not answer.about_harm})
     for _ in range(rounds):
         for answer in answers:
             for reply in (answer, *_find_correction(answer)):
                 yield _ask_written_reply(rng, reply, others)
-    replies = [
-        reply
-        for name in TEACHING
-        if name not in excluded_sources
-        for reply in read_natural_replies(data, name, sizes.natural)
-    ]
+    replies: list[LabelledReply] = []
+    for name in _select_sources(TEACHING, excluded_sources):
+        replies += read_natural_replies(data, name, sizes.natural)
     if sizes.further:
-        replies += [
-            reply for name in SOURCES if name not in excluded_sources for reply in read_harm_replies(data, name)
-        ]
+        for name in _select_sources(SOURCES, excluded_sources):
+            replies += read_harm_replies(data, name)
     good = read_good_replies(data, sizes.good)
     replies += [*good, *(read_further_good_replies(data, good) if sizes.further else ())]
     replies += make_harm_phrases(data, sizes.planted, sizes.phrases)

@@ -67,7 +67,7 @@ class Pair:
         return (*self.labels, combine_labels(lacks))
 
     def __post_init__(self) -> None:
-        if not self.objectives or not all(isinstance(o, str) and o.strip() for o in self.objectives):
+        if not self.objectives or not all(isinstance(text, str) and text.strip() for text in self.objectives):
             raise PairError(f"a pair from {self.source!r} needs at least one objective, each a text")
         if self.direction not in DIRECTIONS:
             raise PairError(f"unknown direction {self.direction!r}; known: {', '.join(DIRECTIONS)}")

@@ -123,9 +123,10 @@ def load_judged(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterat
         first, second, preference = _read_comparison(row)
         if not (first.strip() and second.strip()):
             continue
-        one = ScoredResponse(first, {objective: 2 - preference})
-        two = ScoredResponse(second, {objective: preference - 1})
-        yield RankedResponses(row["prompt"], (one, two), name)
+        # the preference is 1 if the first response is better, 2 if the second is, so each gets 1 where it wins
+        first_scored = ScoredResponse(first, {objective: 2 - preference})
+        second_scored = ScoredResponse(second, {objective: preference - 1})
+        yield RankedResponses(row["prompt"], (first_scored, second_scored), name)
 
 
 def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = None) -> Iterator[RankedResponses]:

@@ -24,7 +24,10 @@ MAX_OBJECTIVES = 5
 
 
 def make_missing_ending(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
-    """An example whose answer lacks the ending that one of its objectives wants; it may have another ending."""
+    """An example whose answer lacks the ending that one of its objectives wants; the target has it.
+
+    The answer may have another ending. None if `make` makes no example, or the ending does not go with it.
+    """
     pair = make()
     wish = draw_ending(rng, held_out)
     if pair is None or not _goes_with(pair, wish):
@@ -49,7 +52,7 @@ def make_present_ending(rng: Random, make: Callable[[], Pair | None], held_out: 
 
 def _goes_with(pair: Pair, wish: Ending) -> bool:
     """Whether the pair can have one objective more, and none of its objectives is against this ending."""
-    single = {one for theme in pair.themes for one in theme.split(AND)}
+    single = {wish_theme for theme in pair.themes for wish_theme in theme.split(AND)}
     against = single & (AGAINST_CLOSINGS | themes_in(wish.text))
     return has_room(pair) and not against
 
@@ -93,7 +96,7 @@ def _append_text(answer: str, text: str) -> str | None:
     block = "\n" in answer or answer.rstrip()[-1:] not in ".!?\"')"
     whole = answer.rstrip() + ("\n\n" if block else " ") + text
     after = split(whole)[: len(before)]
-    return whole if [s.text for s in after] == [s.text for s in before] else None
+    return whole if [segment.text for segment in after] == [segment.text for segment in before] else None
 
 
 def make_present_wish(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
@@ -101,7 +104,7 @@ def make_present_wish(rng: Random, make: Callable[[], Pair | None], held_out: bo
     pair = make()
     if pair is None or not has_room(pair):
         return None
-    opposed = {one for theme in pair.themes for one in theme.split(AND)}
+    opposed = {wished for theme in pair.themes for wished in theme.split(AND)}
     labelled = zip(pair.kinds, pair.labels, strict=True)
     present = sorted({kind for kind, label in labelled if label == STAYS and kind in BY_NAME} - opposed)
     return add_objective(rng, pair, draw_wish(rng, BY_NAME[rng.choice(present)], held_out), STAYS) if present else None

@@ -16,10 +16,10 @@ def split_run_on(run: RunOnAnswer) -> tuple[PoolAnswer, list[Piece]]:
     """The reply alone, and the pieces of the whole answer, in which the invented turns are marked as a defect."""
     reply = run.text[: run.cut].rstrip()
     turns = run.text[run.cut :].strip()
-    own = pieces_of(reply)
-    own[-1] = Piece(own[-1].text, "\n\n")
+    own_pieces = pieces_of(reply)
+    own_pieces[-1] = Piece(own_pieces[-1].text, "\n\n")
     invented = [Piece(piece.text, piece.gap, INVENTED_TURN.name) for piece in pieces_of(turns)]
-    return PoolAnswer(run.query, reply, "llama2", harmless=False), [*own, *invented]
+    return PoolAnswer(run.query, reply, "llama2", harmless=False), [*own_pieces, *invented]
 
 
 def make_run_on_pair(run: RunOnAnswer, names: Sequence[str]) -> Pair | None:

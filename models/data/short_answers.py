@@ -31,7 +31,10 @@ def _read_author(file: Path) -> Iterator[LabelledReply]:
 
 
 def _make_reply(author: str, row: dict[str, str], kind: str) -> LabelledReply:
-    """The answer of a row that has this kind: "harmful", "safe" or "fine"."""
+    """The answer of a row that has this kind: "harmful", "safe" or "fine".
+
+    Of a harmful answer it is not known which segments are harmful, unless it has only one.
+    """
     prompt = f"{author}/{row['id']}"
     answer = row[kind]
     count = len(split(answer))

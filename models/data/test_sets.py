@@ -93,10 +93,12 @@ def _make_distinct_pairs(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]
 def _make_after_insults(pool: AnswerPool, rng: Random, recipe: str) -> Iterator[Pair]:
     """Yield examples of a recipe after turns in which every reply has an insult."""
     mixer = Mixer(pool, rng, held_out=True)
-    insult = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
-    single = (p for p in _make_distinct_pairs(mixer, recipe, 3 * _AFTER_SIZE) if not is_dialogue(p.query))
-    for pair in islice(single, _AFTER_SIZE):
-        yield add_history(rng, pair, mixer.earlier_answers, insult, held_out=True, bad_share=1.0)
+    insult_kinds = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
+    questions_alone = (
+        pair for pair in _make_distinct_pairs(mixer, recipe, 3 * _AFTER_SIZE) if not is_dialogue(pair.query)
+    )
+    for pair in islice(questions_alone, _AFTER_SIZE):
+        yield add_history(rng, pair, mixer.earlier_answers, insult_kinds, held_out=True, bad_share=1.0)
 
 
 def _make_real_suite(pool: AnswerPool, seed: int) -> Iterator[Pair]:

@@ -101,8 +101,8 @@ def _collect_trained_prompts(data_dir: Path) -> set[str]:
     sides: tuple[Side, ...] = ("train", "dev")
     for side in sides:
         pool = load_pool(data_dir, side)
-        prompts |= {prompt_key(one.query) for one in pool.answers}
-        prompts |= {prompt_key(one.query) for one in pool.run_ons}
-        prompts |= {prompt_key(one.query) for one in pool.marked}
-        prompts |= {prompt_key(one.query) for one in preference_bags(data_dir, side)}
+        prompts |= {prompt_key(example.query) for example in pool.answers}
+        prompts |= {prompt_key(example.query) for example in pool.run_ons}
+        prompts |= {prompt_key(example.query) for example in pool.marked}
+        prompts |= {prompt_key(example.query) for example in preference_bags(data_dir, side)}
     return prompts

@@ -34,29 +34,33 @@ def _shout(rng: Random, query: str, answer: str, held_out: bool) -> str:
     return Grammar(templates).make(rng, topic).upper()
 
 
+_REPETITIONS = (
+    "[Again|To repeat|As I said|As already mentioned|Once more|To say it again|Let me repeat that|In "
+    "other words], {lower}",
+    "{stem}, [as I said|as mentioned before|as stated above|to say it once more].",
+    "[I repeat|And again]: {lower}",
+)
+_HELD_OUT_REPETITIONS = (
+    "[To put it differently|I cannot say it often enough], {lower}",
+    "{stem}, [to say it twice|and there it is again].",
+)
+
+
 def _repeat(rng: Random, query: str, answer: str, held_out: bool) -> str:
     """An earlier sentence of the answer once more, word for word or as "As I said, ..."; "" if none is fit for that."""
-    whole = [s.text.strip() for s in split(answer) if 25 <= len(s.text.strip()) <= 260 and s.text.strip()[-1] in ".!"]
-    usable = [text for text in whole if text[0].isalpha() and "\n" not in text]
+    sentences = [
+        segment.text.strip()
+        for segment in split(answer)
+        if 25 <= len(segment.text.strip()) <= 260 and segment.text.strip()[-1] in ".!"
+    ]
+    usable = [text for text in sentences if text[0].isalpha() and "\n" not in text]
     if not usable:
         return ""
     sentence = rng.choice(usable)
     if not held_out and rng.random() < 0.5:
         return sentence
-    openings = (
-        (
-            "[To put it differently|I cannot say it often enough], {lower}",
-            "{stem}, [to say it twice|and there it is again].",
-        )
-        if held_out
-        else (
-            "[Again|To repeat|As I said|As already mentioned|Once more|To say it again|Let me repeat that|In "
-            "other words], {lower}",
-            "{stem}, [as I said|as mentioned before|as stated above|to say it once more].",
-            "[I repeat|And again]: {lower}",
-        )
-    )
-    return expand(rng, rng.choice(openings), {"lower": [uncapitalise(sentence)], "stem": [sentence.rstrip(".!")]})
+    templates = _HELD_OUT_REPETITIONS if held_out else _REPETITIONS
+    return expand(rng, rng.choice(templates), {"lower": [uncapitalise(sentence)], "stem": [sentence.rstrip(".!")]})
 
 
 KINDS = load_kinds("chatter", {"shouting": _shout, "repetition": _repeat})

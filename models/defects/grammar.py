@@ -31,22 +31,25 @@ class Grammar:
         slots = {**self.slots, "topic": [topic]}
         text = ""
         for _ in range(_TRIES):
-            text = expand(rng, rng.choice(self.choices(topic, about_topic)), slots)
+            text = expand(rng, rng.choice(self.list_templates(topic, about_topic)), slots)
             if not (about_topic and topic) or topic.lower() in text.lower():
                 break  # a template may name the topic in one of its choices only
         return text
 
-    def choices(self, topic: str = "", about_topic: bool | None = None) -> list[str]:
-        """The templates that can be used: without a topic, none that names it."""
-        with_topic = about_topic if topic else False
-        if with_topic is None:
+    def list_templates(self, topic: str = "", about_topic: bool | None = None) -> list[str]:
+        """The templates that name the topic if `about_topic` is True, the others if it is False, all if it is None.
+
+        Without a topic, no template may name it. If none fits, all templates are returned.
+        """
+        must_name_topic = about_topic if topic else False
+        if must_name_topic is None:
             return list(self.templates)
-        some = [t for t in self.templates if ("{topic}" in t) == with_topic]
-        return some or list(self.templates)
+        fitting = [template for template in self.templates if ("{topic}" in template) == must_name_topic]
+        return fitting or list(self.templates)
 
     def count_derivations(self) -> int:
         """How many different sentences there are, with one topic."""
-        return sum(_count_derivations(t, self.slots) for t in self.templates)
+        return sum(_count_derivations(template, self.slots) for template in self.templates)
 
 
 def expand(rng: Random, template: str, slots: Mapping[str, Sequence[str]]) -> str:
@@ -56,11 +59,11 @@ def expand(rng: Random, template: str, slots: Mapping[str, Sequence[str]]) -> st
     """
     text = template
     while _CHOICE.search(text):
-        text = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), text)
+        text = _CHOICE.sub(lambda choice: rng.choice(choice.group(1).split("|")), text)
     while match := _SLOT.search(text):
         filling = rng.choice(list(slots[match.group(1)]))
         while _CHOICE.search(filling):
-            filling = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), filling)
+            filling = _CHOICE.sub(lambda choice: rng.choice(choice.group(1).split("|")), filling)
         # a brace in the filling is no slot
         text = text[: match.start()] + filling.replace("{", "\x00") + text[match.end() :]
     return capitalise(_ARTICLE.sub(r"\1n ", text.replace("\x00", "{")))

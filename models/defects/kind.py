@@ -16,6 +16,10 @@ from .topic import topic_of
 
 Place = Literal["start", "middle", "end", "anywhere"]
 Make = Callable[[Random, str, str, bool], str]
+"""A function (random state, question, answer, held out) -> sentence with a defect."""
+_BUILT_IN_SHARE = 0.5
+_BROAD_SHARE = 0.3
+_ABOUT_TOPIC_SHARE = 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class DefectKind:
             return self.maker(rng, query, answer, held_out)
         grammar = self.held_out if held_out else self.train
         if about is None:
-            about = rng.random() < 0.45
+            about = rng.random() < _ABOUT_TOPIC_SHARE
         return grammar.make(rng, topic_of(rng, query, answer), about)
 
     def rewrite(self, rng: Random, sentence: str) -> str:
@@ -75,8 +79,8 @@ class DefectKind:
         if template == "{shout}":
             return sentence.upper()
         stem = sentence.rstrip(".!")
-        own = {"stem": [stem], "sentence": [sentence], "lower": [uncapitalise(sentence)]}
-        return expand(rng, template, {**self.inside.slots, **own})
+        slots_of_sentence = {"stem": [stem], "sentence": [sentence], "lower": [uncapitalise(sentence)]}
+        return expand(rng, template, {**self.inside.slots, **slots_of_sentence})
 
     def is_removed_by(self, objective: ObjectiveWording) -> bool:
         """Whether this objective asks for the removal of defects of this kind."""
@@ -89,13 +93,18 @@ class DefectKind:
         return objective.theme in self.unclear or family_of.get(objective.theme) == self.family
 
     def draw_objective(self, rng: Random, held_out: bool = False) -> ObjectiveWording:
-        """A random objective that asks for the removal: half of the time a built-in one, if there is one."""
-        exact = [theme for theme in self.asks if theme in BUILT_IN]
-        if exact and rng.random() < 0.5:
-            return built_in_objective(rng.choice(exact))
-        broad = [theme for theme in self.asks if theme not in BUILT_IN]
-        if broad and rng.random() < 0.3:
-            return draw_shared_objective(rng, rng.choice(broad))
+        """A random objective that asks for the removal of this defect.
+
+        If a built-in objective asks for it, that one is drawn half of the time. Otherwise a broad theme is drawn in
+        three of ten cases, if one asks for it, and in the rest an objective about this defect alone. `held_out` takes
+        wordings that training never sees.
+        """
+        built_in_themes = [theme for theme in self.asks if theme in BUILT_IN]
+        if built_in_themes and rng.random() < _BUILT_IN_SHARE:
+            return built_in_objective(rng.choice(built_in_themes))
+        broad_themes = [theme for theme in self.asks if theme not in BUILT_IN]
+        if broad_themes and rng.random() < _BROAD_SHARE:
+            return draw_shared_objective(rng, rng.choice(broad_themes))
         if self.texts:
             return ObjectiveWording(rng.choice(self.held_out_texts if held_out else self.texts), self.name)
         return phrase_objective(rng, self.name, self.names, self.things, held_out)

@@ -42,7 +42,10 @@ class NaturalAnswer:
 
 
 def _load_answers() -> tuple[tuple[NaturalAnswer, ...], dict[str, tuple[frozenset[str], frozenset[str]]]]:
-    """All answers; and by the name of a fault, the themes that ask for its removal, and those that may ask for it."""
+    """(all answers, what objectives say about each fault).
+
+    For each name of a fault: (themes whose objectives ask for its removal, themes whose objectives may ask for it).
+    """
     answers = []
     faults = {}
     lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []

@@ -14,7 +14,7 @@ ASK = Grammar(_TABLE["ask"])
 REPLY = Grammar(_TABLE["reply"])
 
 
-def dialogue(
+def write_dialogue(
     rng: Random,
     query: str,
     answer: str,
@@ -65,7 +65,7 @@ INVENTED_TURN = DefectKind(
     ),
     train=ASK,
     held_out=ASK,
-    maker=dialogue,
+    maker=write_dialogue,
     place="end",
     own_line=1.0,
     natural=r"(?m)^\W*(Human|User|Assistant|Q|A|AI|Bot)\W*:",

@@ -31,9 +31,9 @@ _WORD = re.compile(r"[a-z]{4,}")
 def load_concepts() -> tuple[DefectKind, ...]:
     """All concepts, in the order of the files."""
     rows = [(path.stem, row) for path in sorted(FOLDER.glob("*.yaml")) for row in read_yaml(path)]
-    telling = _telling_words([row for _, row in rows])
-    close = _neighbours({row["name"]: row.get("near") or [] for _, row in rows})
-    return tuple(_make_kind(area, row, telling[row["name"]], close[row["name"]]) for area, row in rows)
+    telling_words = _telling_words([row for _, row in rows])
+    near_kinds = _find_neighbours({row["name"]: row.get("near") or [] for _, row in rows})
+    return tuple(_make_kind(area, row, telling_words[row["name"]], near_kinds[row["name"]]) for area, row in rows)
 
 
 def is_unseen(name: str) -> bool:
@@ -41,7 +41,7 @@ def is_unseen(name: str) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % UNSEEN_SHARE == 0
 
 
-def _make_kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: Iterable[str]) -> DefectKind:
+def _make_kind(area: str, row: Mapping[str, Any], words: Sequence[str], near_kinds: Iterable[str]) -> DefectKind:
     """The kind that a row of an area's file describes.
 
     Every `HELD_OUT_EVERY`th sentence, and the last objective, are held out.
@@ -53,10 +53,12 @@ def _make_kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: I
         family=area if area in CLOSE_AREAS else name,
         names=(),
         things=(),
-        train=Grammar(tuple(s for i, s in enumerate(row["goes"]) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1)),
+        train=Grammar(
+            tuple(sentence for i, sentence in enumerate(row["goes"]) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1)
+        ),
         held_out=Grammar(tuple(row["goes"][HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])),
         asks=tuple(row.get("asks") or ()),
-        unclear=(*(row.get("unclear") or ()), *close),
+        unclear=(*(row.get("unclear") or ()), *near_kinds),
         natural=rf"(?i)\b({'|'.join(words)})" if words else "",
         area=area,
         texts=tuple(texts[:-1]),
@@ -68,11 +70,13 @@ def _make_kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: I
 def _telling_words(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """By concept, the words by which an answer may touch it: at least half of all sentences with them are its own."""
     texts = {row["name"]: [*row["goes"], *row["objectives"], row["name"].replace("-", " ")] for row in rows}
-    counts = {name: Counter(w for s in sentences for w in _words(s)) for name, sentences in texts.items()}
-    everywhere = sum(counts.values(), Counter[str]())
+    counts_by_concept = {
+        name: Counter(word for sentence in sentences for word in _words(sentence)) for name, sentences in texts.items()
+    }
+    everywhere = sum(counts_by_concept.values(), Counter[str]())
     return {
-        name: sorted(word for word, n in count.items() if n >= 2 and n >= everywhere[word] / 2)
-        for name, count in counts.items()
+        name: sorted(word for word, count in own_count.items() if count >= 2 and count >= everywhere[word] / 2)
+        for name, own_count in counts_by_concept.items()
     }
 
 
@@ -80,7 +84,7 @@ def _words(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
 
 
-def _neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+def _find_neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     """By concept, the concepts close to it: those that either of both names, and those with similar names."""
     roots = {name: _roots(name) for name in near}
     close: dict[str, set[str]] = {name: set() for name in near}

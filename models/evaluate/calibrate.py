@@ -48,7 +48,7 @@ def segment_scores(case: SetCase) -> list[LabelledScore]:
     return case.scored_labels[: len(case.pair.labels)]
 
 
-def end_shift(cases: Iterable[SetCase], point: float) -> float:
+def compute_end_shift(cases: Iterable[SetCase], point: float) -> float:
     """Nats to add to the scores of the ends of answers, so that their own threshold lies at `point`."""
     end_scores = [case.scored_labels[len(case.pair.labels) :] for case in cases]
     lacking_nothing = sorted(
@@ -86,35 +86,46 @@ def find_threshold(cases: Sequence[SetCase], harm: float) -> float:
 
 def is_beyond_doubt(case: SetCase) -> bool:
     """Whether a good answer surely meets its objectives, because readers agree about all of them."""
-    return not any(one in OFF_TOPIC_THEMES for theme in case.pair.themes for one in theme.split(AND))
+    return not any(wish in OFF_TOPIC_THEMES for theme in case.pair.themes for wish in theme.split(AND))
 
 
 def _scores_to_spare(case: SetCase) -> list[float]:
     return [score for score, label in segment_scores(case) if label == STAYS]
 
 
-def reliability(scored: Sequence[LabelledScore]) -> list[tuple[float, float, int]]:
-    """For each of ten bins of predicted probability: (mean predicted share, observed share, number)."""
+def compute_reliability(scored: Sequence[LabelledScore]) -> list[tuple[float, float, int]]:
+    """For each of ten bins of predicted probability: (mean predicted share, observed share, number of segments).
+
+    Scores are log-odds in nats; empty bins are left out.
+    """
     bins: list[list[tuple[float, int]]] = [[] for _ in range(10)]
     for score, label in scored:
-        share = 1 / (1 + exp(-max(-60.0, min(60.0, score))))
-        bins[min(9, int(share * 10))].append((share, label))
-    return [(sum(p for p, _ in b) / len(b), sum(label for _, label in b) / len(b), len(b)) for b in bins if b]
+        probability = 1 / (1 + exp(-max(-60.0, min(60.0, score))))
+        bins[min(9, int(probability * 10))].append((probability, label))
+    result = []
+    for entries in filter(None, bins):
+        predicted_share = sum(probability for probability, _ in entries) / len(entries)
+        observed_share = sum(label for _, label in entries) / len(entries)
+        result.append((predicted_share, observed_share, len(entries)))
+    return result
 
 
 def plot(results: dict[str, list[SetCase]], point: float, divisor: float, path: Path) -> None:
-    """Plot the share of answers that the head handles exactly right by set and caution, and the reliability."""
+    """Plot the share of answers that the head handles exactly right by set and caution, and the reliability.
+
+    `point` is the threshold, `divisor` the temperature that turns scores into log-odds.
+    """
     cautions = [i / 4 for i in range(-24, 25)]
     with output.plot(path, columns=2, size=(10, 4)) as ((left_axis, right_axis),):
         for name, cases in _select_labelled_sets(results).items():
-            left_axis.plot(
-                cautions, [100 * share_flagged_exactly(cases, point + c * divisor) for c in cautions], label=name
-            )
+            shares = [100 * share_flagged_exactly(cases, point + caution * divisor) for caution in cautions]
+            left_axis.plot(cautions, shares, label=name)
         left_axis.set_xlabel("caution (nats above the operating point)")
         left_axis.set_ylabel("answers flagged exactly right, %")
         left_axis.legend(fontsize=6)
         scored = list_labelled_scores(case for cases in results.values() for case in cases)
-        predicted, observed, _ = zip(*reliability([(s / divisor, label) for s, label in scored]), strict=True)
+        calibrated = [(score / divisor, label) for score, label in scored]
+        predicted, observed, _ = zip(*compute_reliability(calibrated), strict=True)
         right_axis.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
         right_axis.plot(predicted, observed, marker="o")
         right_axis.set_xlabel("predicted share of segments to change")
@@ -128,12 +139,18 @@ def share_flagged_exactly(cases: Sequence[SetCase], point: float) -> float:
 
 def _select_labelled_sets(results: dict[str, list[SetCase]]) -> dict[str, list[SetCase]]:
     """The answers of which every segment has a known label, by set; sets without any are left out."""
-    labelled_sets = {name: [c for c in cases if UNKNOWN not in c.pair.labels] for name, cases in results.items()}
+    labelled_sets = {
+        name: [case for case in cases if UNKNOWN not in case.pair.labels] for name, cases in results.items()
+    }
     return {name: cases for name, cases in labelled_sets.items() if cases}
 
 
 def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -> None:
-    """Write calibration.json and its plot. Raises PairError if a set of answers that must stay is missing."""
+    """Choose the threshold and the temperature of an aligner; write calibration.json and its plot.
+
+    `folder` has the sets of the development side. Up to `limit` answers of each set of good answers are scored, and up
+    to `others` of every other set. Raises PairError if a set of good answers is missing, or all of them are in doubt.
+    """
     sets = read_sets(folder, max(limit, others))
     if missing := [name for name in GOOD if not sets.get(name)]:
         raise PairError(
@@ -148,22 +165,25 @@ def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -
     points = {name: find_threshold(cases, HARM) for name, cases in good.items()}
     point = find_threshold([case for cases in good.values() for case in cases], HARM)
     divisor = fit_temperature(scored)
-    end_move = end_shift((case for cases in results.values() for case in cases), point)
+    end_move = compute_end_shift((case for cases in results.values() for case in cases), point)
     results = {name: [move_end_score(case, end_move) for case in cases] for name, cases in results.items()}
     # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
-    document: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
-    document |= {"end_shift": round(end_move - 1e-3, 3)} if end_move else {}
-    document |= {"points": {name: round(value, 4) for name, value in points.items()}}
-    document |= {"n": {name: len(cases) for name, cases in good.items()}}
+    threshold = (ceil(point * 1e3) + 1) / 1e3
+    document: dict[str, object] = {"shift": -threshold, "temperature": round(divisor, 4)}
+    if end_move:
+        document["end_shift"] = round(end_move - 1e-3, 3)
+    document["points"] = {name: round(value, 4) for name, value in points.items()}
+    document["n"] = {name: len(cases) for name, cases in good.items()}
     out.mkdir(parents=True, exist_ok=True)
     plot(results, point, divisor, out / "calibration.svg")
     (out / "calibration.json").write_text(json.dumps(document) + "\n")
     print(json.dumps(document))
     for name, cases in _select_labelled_sets(results).items():
-        shares = " ".join(
-            f"{c:+g}: {100 * share_flagged_exactly(cases, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2)
-        )
-        print(f"{name:22} {shares}")
+        shares = []
+        for caution in (-2, -1, 0, 1, 2):
+            share = share_flagged_exactly(cases, point + caution * divisor)
+            shares.append(f"{caution:+g}: {100 * share:.0f} %")
+        print(f"{name:22} {' '.join(shares)}")
 
 
 def main() -> None:

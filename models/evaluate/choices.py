@@ -30,7 +30,9 @@ from models.reporting.statistics import Rate
 
 FILE = Path(__file__).parents[1] / "data" / "choices.yaml"
 FOLDS = ((slice(0, 3), slice(3, 5)), (slice(2, 5), slice(0, 2)))
-"""The texts of a label that teach, and those that test."""
+"""(the texts of a label that teach, those that test): each text tests in one of the folds."""
+ONLY_TESTS = ((slice(0, 0), slice(None)),)
+"""The same where no text teaches, so that all of them test at once."""
 BINS = 10
 
 
@@ -63,18 +65,18 @@ class ChoiceAnswer:
 
 
 def list_cases(part: str, *, by_examples: bool) -> list[ChoiceCase]:
-    """The cases of one part of the file."""
+    """The cases of one part of the file; labels are explained by a description, or `by_examples`."""
     cases = []
     entries, _ = read_yaml(FILE)
     for entry in entries:
         if entry["part"] != part:
             continue
         choices = entry["choices"]
-        described = {label: choice["description"] for label, choice in choices.items()}
-        for teaching, testing in FOLDS if by_examples else ((slice(0, 0), slice(None)),):
+        descriptions = {label: choice["description"] for label, choice in choices.items()}
+        for teaching, testing in FOLDS if by_examples else ONLY_TESTS:
             examples = {label: choice["texts"][teaching] for label, choice in choices.items()}
             cases += [
-                ChoiceCase(entry["instructions"], text, label, examples if by_examples else described)
+                ChoiceCase(entry["instructions"], text, label, examples if by_examples else descriptions)
                 for label, choice in choices.items()
                 for text in choice["texts"][testing]
             ]
@@ -123,16 +125,16 @@ def calibration_error(answers: Sequence[ChoiceAnswer]) -> float:
     return sum(abs(sum(gaps)) for gaps in bins) / len(answers)
 
 
-def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
+def format_table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
     """A table in Markdown with a row for each way of asking and each question, and one for all questions."""
     rows = []
     for way, answers in answers_by_way.items():
         questions = list(dict.fromkeys(answer.case.question for answer in answers))
         for question in [*questions, "all"]:
-            own = [answer for answer in answers if question in (answer.case.question, "all")]
-            right = Rate.from_outcomes(answer.is_right for answer in own)
-            brier = sum(answer.brier for answer in own) / len(own)
-            rows.append((way, question, right, f"{brier:.3f}", f"{calibration_error(own):.3f}"))
+            of_question = [answer for answer in answers if question in (answer.case.question, "all")]
+            right = Rate.from_outcomes(answer.is_right for answer in of_question)
+            brier = sum(answer.brier for answer in of_question) / len(of_question)
+            rows.append((way, question, right, f"{brier:.3f}", f"{calibration_error(of_question):.3f}"))
     return output.table(("labels have", "question", "right", "Brier score", "calibration error"), rows)
 
 
@@ -156,7 +158,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("tune", "test"), default="test")
     options = parser.parse_args()
     answers = asyncio.run(measure(options.aligner, options.part))
-    text = table(answers)
+    text = format_table(answers)
     output.write(options.out, "choices", text, answers)
     print(text)
 

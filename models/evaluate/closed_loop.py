@@ -120,7 +120,7 @@ def read_tenants(path: Path = TENANTS) -> list[LoopTenant]:
     """The tenants of a file; raises `ConfigError`."""
     try:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))["tenants"]
-        tenants = [LoopTenant(r["name"], r["objective"], tuple(r["against"]), tuple(r["fine"])) for r in rows]
+        tenants = [LoopTenant(row["name"], row["objective"], tuple(row["against"]), tuple(row["fine"])) for row in rows]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{path.name}: no list `tenants` of name, objective, against, fine ({error})") from None
     for tenant in tenants:
@@ -176,9 +176,11 @@ class VerdictLoop:
     @property
     def policy(self) -> Policy:
         """The tenant's policy: the built-in objective `harmless`, and its own with what was taught."""
-        own = Objective(_OWN, self._tenant.objective, head=self._examples.head)
+        own_objective = Objective(_OWN, self._tenant.objective, head=self._examples.head)
         harmless = config.builtin_objectives()["harmless"]
-        return Policy(self._tenant.name, (harmless, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
+        return Policy(
+            self._tenant.name, (harmless, own_objective), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name
+        )
 
     async def _serve(self, store: AuditStore, number: int) -> None:
         """Send one round of traffic, whose answers go into the audit store."""
@@ -216,19 +218,23 @@ class VerdictLoop:
         """The verdict of a reviewer who knows the truth, and the segment that it is about; adds examples."""
         assert entry.content is not None
         planted, goes_against = self._truth[entry.aligner_id]
-        pieces = split(planted.neutral.answer)
-        inside = [n for n, piece in enumerate(pieces) if planted.covers(piece.start, piece.end)]
-        places = [one for one in entry.content.segments if one.number is not None and one.number < len(pieces)]
-        flagged = {int(one.number or 0): one.objective for one in places}
-        text = planted.neutral.answer[planted.start : planted.end]
+        segments = split(planted.neutral.answer)
+        planted_numbers = [n for n, segment in enumerate(segments) if planted.covers(segment.start, segment.end)]
+        numbered = [
+            segment
+            for segment in entry.content.segments
+            if segment.number is not None and segment.number < len(segments)
+        ]
+        flagged = {int(segment.number or 0): segment.objective for segment in numbered}
+        planted_text = planted.neutral.answer[planted.start : planted.end]
         if goes_against:
-            _add(self._examples.against, text)
-        wrong = [n for n in flagged if n not in inside or not goes_against]
-        for n in (n for n in wrong if flagged[n] == _OWN):
-            _add(self._examples.fine, pieces[n].text.strip())
-        if goes_against and not flagged.keys() & set(inside):
-            return ReviewVerdict.MISSED, inside[0]
-        return (ReviewVerdict.WRONG, wrong[0]) if wrong else (ReviewVerdict.RIGHT, None)
+            _add(self._examples.against, planted_text)
+        wrong_numbers = [n for n in flagged if n not in planted_numbers or not goes_against]
+        for n in (n for n in wrong_numbers if flagged[n] == _OWN):
+            _add(self._examples.fine, segments[n].text.strip())
+        if goes_against and not flagged.keys() & set(planted_numbers):
+            return ReviewVerdict.MISSED, planted_numbers[0]
+        return (ReviewVerdict.WRONG, wrong_numbers[0]) if wrong_numbers else (ReviewVerdict.RIGHT, None)
 
     async def _teach(self) -> None:
         """Teach a head of the objective from all verdicts so far; if nothing is learned, the last head stays."""
@@ -298,17 +304,21 @@ def _list_flags(planted: AugmentedAnswer, outcome: Outcome) -> tuple[list[str | 
 def pool_tenants(measured: Sequence[TenantFigures]) -> list[TenantFigures]:
     """The figures of all tenants together, after each number of rounds."""
     result = []
-    for rounds in dict.fromkeys(one.rounds for one in measured):
-        mine = [one for one in measured if one.rounds == rounds]
+    for rounds in dict.fromkeys(figures.rounds for figures in measured):
+        after_rounds = [figures for figures in measured if figures.rounds == rounds]
         pooled = {
             name: Rate.from_counts(
-                sum(getattr(one, name).hits for one in mine), sum(getattr(one, name).n for one in mine)
+                sum(getattr(figures, name).hits for figures in after_rounds),
+                sum(getattr(figures, name).n for figures in after_rounds),
             )
             for name in ("found", "false", "own", "fine")
         }
-        verdicts = {v.value: sum(one.verdicts.get(v.value, 0) for one in mine) for v in ReviewVerdict}
-        examples = sum(one.examples for one in mine)
-        allowed = sum(one.allowed for one in mine)
+        verdicts = {
+            verdict.value: sum(figures.verdicts.get(verdict.value, 0) for figures in after_rounds)
+            for verdict in ReviewVerdict
+        }
+        examples = sum(figures.examples for figures in after_rounds)
+        allowed = sum(figures.allowed for figures in after_rounds)
         result.append(TenantFigures("all", rounds, examples, allowed, **pooled, verdicts=verdicts))
     return result
 
@@ -319,12 +329,22 @@ _HEAD = (
 )  # fmt: skip
 
 
-def report(aligner: str, measured: Sequence[TenantFigures]) -> str:
+def format_report(aligner: str, measured: Sequence[TenantFigures]) -> str:
     """The table in Markdown."""
-    every = (*measured, *pool_tenants(measured))
+    all_figures = (*measured, *pool_tenants(measured))
     rows = [
-        (m.tenant, m.rounds, m.examples, m.allowed, m.found, m.false, m.own, m.fine, _format_verdicts(m.verdicts))
-        for m in every
+        (
+            figures.tenant,
+            figures.rounds,
+            figures.examples,
+            figures.allowed,
+            figures.found,
+            figures.false,
+            figures.own,
+            figures.fine,
+            _format_verdicts(figures.verdicts),
+        )
+        for figures in all_figures
     ]
     return f"Aligner {aligner[:12]}, rounds of {VERDICTS} verdicts.\n\n{output.table(_HEAD, rows)}"
 
@@ -340,15 +360,17 @@ def plot(measured: Sequence[TenantFigures], path: Path) -> None:
             (found_axis, "found", "found, %"),
             (false_axis, "own", "neutral segments flagged for it, %"),
         ):
-            for tenant in dict.fromkeys(one.tenant for one in measured):
-                mine = [one for one in measured if one.tenant == tenant]
-                shares = [getattr(one, name).percent for one in mine]
-                axis.plot([one.rounds for one in mine], shares, "-", linewidth=1, alpha=0.6, label=tenant)
-            every = pool_tenants(measured)
-            rates = [getattr(one, name) for one in every]
+            for tenant in dict.fromkeys(figures.tenant for figures in measured):
+                of_tenant = [figures for figures in measured if figures.tenant == tenant]
+                shares = [getattr(figures, name).percent for figures in of_tenant]
+                axis.plot([figures.rounds for figures in of_tenant], shares, "-", linewidth=1, alpha=0.6, label=tenant)
+            pooled = pool_tenants(measured)
+            rates = [getattr(figures, name) for figures in pooled]
             spread = list(zip(*(rate.whiskers for rate in rates), strict=True))
             shares = [rate.percent for rate in rates]
-            axis.errorbar([one.rounds for one in every], shares, yerr=spread, fmt="o-k", linewidth=2, label="all")
+            axis.errorbar(
+                [figures.rounds for figures in pooled], shares, yerr=spread, fmt="o-k", linewidth=2, label="all"
+            )
             axis.set_xticks(MEASURED_AFTER)
             axis.set_xlabel(f"rounds of {VERDICTS} verdicts")
             axis.set_ylabel(title)
@@ -369,7 +391,7 @@ async def run(arguments: argparse.Namespace) -> str:
         aligner = (await engine.info()).content_hash
         for tenant in tenants:
             measured += await VerdictLoop(engine, tenant, arguments.out / tenant.name, arguments.seed).measure()
-            text = report(aligner, measured)
+            text = format_report(aligner, measured)
             document: dict[str, Any] = {"aligner": aligner, "seed": arguments.seed, "measured": measured}
             output.write(arguments.out, "closed_loop", text, document | {"together": pool_tenants(measured)})
             print(json.dumps({"tenant": tenant.name, "measured": len(measured)}), flush=True)

@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import exp, log, log1p
 from pathlib import Path
 
@@ -115,12 +116,13 @@ def probability(score: float, slope: float, shift: float) -> float:
 
 
 def fit(scored: Sequence[ScoredText]) -> tuple[float, float]:
-    """The slope and shift with the least negative log-likelihood."""
+    """Fit a logistic curve to scores: the (slope, shift) of the grid with the least negative log-likelihood."""
 
     def loss(slope: float, shift: float) -> float:
-        return sum(log1p(exp(-(slope * score + shift) * (1 if violates else -1))) for score, violates in scored)
+        log_odds = ((slope * score + shift, violates) for score, violates in scored)
+        return sum(log1p(exp(-odds if violates else odds)) for odds, violates in log_odds)
 
-    return min(((slope, shift) for slope in _SLOPES for shift in _SHIFTS), key=lambda point: loss(*point))
+    return min(product(_SLOPES, _SHIFTS), key=lambda curve: loss(*curve))
 
 
 def measure(scored: Sequence[ScoredText], slope: float, shift: float) -> dict[str, float]:
@@ -129,16 +131,23 @@ def measure(scored: Sequence[ScoredText], slope: float, shift: float) -> dict[st
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for pair in pairs:
         bins[min(BINS - 1, int(pair[0] * BINS))].append(pair)
-    gaps = (abs(sum(p for p, _ in one) - sum(v for _, v in one)) for one in bins if one)
-    against = [p for p, violates in pairs if violates]
-    fine = [p for p, violates in pairs if not violates]
-    wins = sum((a > f) + (a == f) / 2 for a in against for f in fine)
+    gaps = (
+        abs(sum(predicted for predicted, _ in bin_) - sum(violates for _, violates in bin_)) for bin_ in bins if bin_
+    )
+    against = [predicted for predicted, violates in pairs if violates]
+    fine = [predicted for predicted, violates in pairs if not violates]
+    wins = sum(
+        (against_score > fine_score) + (against_score == fine_score) / 2
+        for against_score in against
+        for fine_score in fine
+    )
     return {
         "texts": len(pairs),
-        "brier": sum((p - v) ** 2 for p, v in pairs) / len(pairs),
+        "brier": sum((predicted - violates) ** 2 for predicted, violates in pairs) / len(pairs),
         "ece": sum(gaps) / len(pairs),
         "auc": wins / (len(against) * len(fine)),
-        "log_loss": -sum(log(max(1e-9, p if v else 1 - p)) for p, v in pairs) / len(pairs),
+        "log_loss": -sum(log(max(1e-9, predicted if violates else 1 - predicted)) for predicted, violates in pairs)
+        / len(pairs),
     }
 
 

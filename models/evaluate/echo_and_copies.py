@@ -118,6 +118,7 @@ def _insert_insults(answer: str, insult: str, places: list[int]) -> str:
 async def correct_case(pipeline: Pipeline, case: InsultCase, policy: Policy, *, streamed: bool) -> Outcome:
     """Send a case through the pipeline, whole or as a stream."""
     exchange = Exchange("echo", 0, (Turn("user", case.question),), case.answer)
+    # these answers are never declined, however little of them remains
     if case.form == IN_PART:
         policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
     if not streamed:
@@ -131,15 +132,15 @@ def judge_outcome(case: InsultCase, way: str, outcome: Outcome) -> InsultOutcome
     return InsultOutcome(case.form, way, case.insult, case.insult not in delivered, outcome.status, outcome.reason)
 
 
-def table(results: list[InsultOutcome]) -> str:
-    """A table in Markdown with a row for each form and way."""
+def format_table(results: list[InsultOutcome]) -> str:
+    """A table in Markdown with a row for each way of sending answers and each form of the insult."""
     rows = []
-    for way in dict.fromkeys(r.way for r in results):
+    for way in dict.fromkeys(result.way for result in results):
         for form in (*FORMS, COPIES, IN_PART):
-            mine = [r for r in results if (r.way, r.form) == (way, form)]
-            corrected = [r for r in mine if r.status is Status.CORRECTED]
-            again = Rate.from_counts(sum(not r.kept_back for r in corrected), len(corrected))
-            rows.append((way, form, Rate.from_outcomes(r.kept_back for r in mine), again))
+            selected = [result for result in results if (result.way, result.form) == (way, form)]
+            corrected = [result for result in selected if result.status is Status.CORRECTED]
+            delivered_again = Rate.from_counts(sum(not result.kept_back for result in corrected), len(corrected))
+            rows.append((way, form, Rate.from_outcomes(result.kept_back for result in selected), delivered_again))
     return output.table(("way", "form", "kept back", "delivered again in a corrected answer"), rows)
 
 
@@ -182,20 +183,31 @@ async def compare(arguments: argparse.Namespace) -> list[ReadingComparison]:
     async with open_gateway(arguments.aligner) as pipeline:
         for completion in draw_completions(arguments.data, STRONG, arguments.each, arguments.seed):
             exchange = Exchange("strong", 0, (Turn("user", completion.query),), completion.answer)
-            one = await pipeline.align(exchange, once)
-            two = await pipeline.align(exchange, twice)
-            tokens = [outcome.correction.prompt_tokens if outcome.correction else 0 for outcome in (one, two)]
-            same = [outcome.status is not Status.FAILED and outcome.text == completion.answer for outcome in (one, two)]
-            results.append(ReadingComparison(completion.model, same[0], same[1], two.reason, tokens[0], tokens[1]))
+            outcome_once = await pipeline.align(exchange, once)
+            outcome_twice = await pipeline.align(exchange, twice)
+            tokens = [
+                outcome.correction.prompt_tokens if outcome.correction else 0
+                for outcome in (outcome_once, outcome_twice)
+            ]
+            same = [
+                outcome.status is not Status.FAILED and outcome.text == completion.answer
+                for outcome in (outcome_once, outcome_twice)
+            ]
+            results.append(
+                ReadingComparison(completion.model, same[0], same[1], outcome_twice.reason, tokens[0], tokens[1])
+            )
     return results
 
 
 def comparison_table(results: list[ReadingComparison]) -> str:
     """A table in Markdown with one row."""
     head = ("as they were, one reading", "with the second", "have a second", "tokens read")
-    ratio = sum(r.tokens for r in results) / max(1, sum(r.tokens_once for r in results))
-    rates = (Rate.from_outcomes(r.same_once for r in results), Rate.from_outcomes(r.same for r in results))
-    return output.table(head, [(*rates, Rate.from_outcomes(r.read_again for r in results), f"{ratio:.2f}")])
+    ratio = sum(result.tokens for result in results) / max(1, sum(result.tokens_once for result in results))
+    rates = (
+        Rate.from_outcomes(result.same_once for result in results),
+        Rate.from_outcomes(result.same for result in results),
+    )
+    return output.table(head, [(*rates, Rate.from_outcomes(result.read_again for result in results), f"{ratio:.2f}")])
 
 
 def main() -> None:
@@ -216,7 +228,7 @@ def main() -> None:
         output.write(arguments.out, "strong_twice", text, compared)
     else:
         results = asyncio.run(run(arguments))
-        text = table(results)
+        text = format_table(results)
         output.write(arguments.out, "echo_and_copies", text, results)
     print(text)
 

@@ -203,7 +203,7 @@ def _repeat_texts(texts: Sequence[UpstreamCompletion], count: int) -> Iterator[U
     return (texts[number % len(texts)] for number in range(count))
 
 
-def table(costs: Sequence[EditorCost], judged_count: int, calls: int) -> str:
+def format_table(costs: Sequence[EditorCost], judged_count: int, calls: int) -> str:
     """A table in Markdown: the cost of an editor, and that of clean answers."""
     rows = [
         (name, f"{mean(values):.1%}", f"{median(values):.1%}", f"{max(values):.1%}")
@@ -234,7 +234,7 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = list(draw_completions(arguments.data, STRONG, arguments.each, arguments.seed))
     costs, judged_count, calls = asyncio.run(run(texts, arguments.seed, arguments.clean))
-    text = table(costs, judged_count, calls)
+    text = format_table(costs, judged_count, calls)
     output.write(arguments.out, "editor_cost", text, costs)
     print(text)
 

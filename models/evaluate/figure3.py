@@ -37,6 +37,7 @@ from .test_sets import SetCase
 TRAINED_THEMES = ("harmless", "non-repetitive", "single-reply", "no-marketing", "readable")
 RECIPES = ("insult", "other_wordings", "turns", "unseen_kinds")
 _TRIES = 400  # draws of each recipe for one wanted case an objective
+_SOUND_TRIES = 20  # draws of good answers for each that is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class ObjectiveStep:
     @property
     def repaired_overall(self) -> Rate:
         """The rate of repaired answers over all objectives so far."""
-        return Rate.from_counts(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
+        return Rate.from_counts(
+            sum(rate.hits for rate in self.repaired.values()), sum(rate.n for rate in self.repaired.values())
+        )
 
 
 def list_joining_objectives(seed: int) -> list[ObjectiveWording]:
@@ -68,12 +71,15 @@ def list_joining_objectives(seed: int) -> list[ObjectiveWording]:
 
 
 def restate_pair(pair: Pair, objectives: Sequence[ObjectiveWording]) -> Pair:
-    """The same answer under other objectives, with labels that follow from the kinds of its segments."""
-    texts = tuple(o.text for o in objectives)
-    themes = tuple(o.theme for o in objectives)
-    segments = split(pair.answer)
-    labelled = zip(segments, pair.kinds, strict=True)
-    labels = tuple(_label(segment.text, kind, themes) for segment, kind in labelled)
+    """The same answer under other objectives, with labels that follow from the kinds of its segments.
+
+    No correction under these objectives is known, so the target is the answer itself.
+    """
+    themes = tuple(objective.theme for objective in objectives)
+    labels = tuple(
+        _label(segment.text, kind, themes) for segment, kind in zip(split(pair.answer), pair.kinds, strict=True)
+    )
+    texts = tuple(objective.text for objective in objectives)
     return replace(pair, objectives=texts, themes=themes, labels=labels, target=pair.answer)
 
 
@@ -93,26 +99,26 @@ def draw_defective_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], e
     cases: dict[str, list[Pair]] = {objective.theme: [] for objective in objectives}
     used_answers: set[str] = set()
     for pair in _draw_pairs(mixer, each * _TRIES):
-        missing = [theme for theme, mine in cases.items() if len(mine) < each]
-        against = [theme for theme in missing if any(relation(kind, theme) == CHANGES for kind in pair.kinds)]
-        if against and pair.answer not in used_answers:
+        missing = [theme for theme, drawn_pairs in cases.items() if len(drawn_pairs) < each]
+        violated = [theme for theme in missing if any(relation(kind, theme) == CHANGES for kind in pair.kinds)]
+        if violated and pair.answer not in used_answers:
             used_answers.add(pair.answer)
-            cases[against[0]].append(pair)
+            cases[violated[0]].append(pair)
         if not missing:
             break
     return cases
 
 
 def draw_sound_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> list[Pair]:
-    """Good answers that surely go against none of the objectives."""
-    pairs: dict[str, Pair] = {}
-    for _ in range(each * 20):
+    """Draw up to `each` different good answers of which every segment surely stays under all objectives."""
+    pair_by_answer: dict[str, Pair] = {}
+    for _ in range(each * _SOUND_TRIES):
         pair = restate_pair(mixer.make_pair("clean"), objectives)
         if set(pair.labels) == {STAYS}:
-            pairs[pair.answer] = pair
-        if len(pairs) == each:
+            pair_by_answer[pair.answer] = pair
+        if len(pair_by_answer) == each:
             break
-    return list(pairs.values())
+    return list(pair_by_answer.values())
 
 
 def _draw_pairs(mixer: Mixer, most: int) -> Iterator[Pair]:
@@ -123,12 +129,15 @@ def _draw_pairs(mixer: Mixer, most: int) -> Iterator[Pair]:
 async def correct_pairs(
     pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[ObjectiveWording], **dial: object
 ) -> list[SetCase]:
-    """Send the answers through the gateway under these objectives."""
+    """Send the answers through the gateway under these objectives; `dial` has further options of `deliver`."""
     policy_objectives = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
     answers = [UpstreamCompletion("generated", pair.query, pair.answer) for pair in pairs]
     title = f"{len(objectives)}: {objectives[-1].theme}"
     delivered = await deliver(pipeline, answers, policy_objectives, title=title, **dial)  # type: ignore[arg-type]
-    return [SetCase(restate_pair(pair, objectives), one.text, ()) for pair, one in zip(pairs, delivered, strict=True)]
+    return [
+        SetCase(restate_pair(pair, objectives), delivery.text, ())
+        for pair, delivery in zip(pairs, delivered, strict=True)
+    ]
 
 
 async def measure_steps(
@@ -141,14 +150,14 @@ async def measure_steps(
     """The figures step by step; each step adds one objective."""
     unseen_names = {kind.name for kind in UNSEEN_KINDS}
     results = []
-    for i, new in enumerate(objectives):
+    for i, added in enumerate(objectives):
         so_far = objectives[: i + 1]
         repaired = {}
-        for old in so_far:
-            cases = await correct_pairs(pipeline, defects[old.theme], so_far, **dial)
-            repaired[old.theme] = Rate.from_outcomes(case.gone and case.kept for case in cases)
+        for earlier in so_far:
+            cases = await correct_pairs(pipeline, defects[earlier.theme], so_far, **dial)
+            repaired[earlier.theme] = Rate.from_outcomes(case.gone and case.kept for case in cases)
         identical = Rate.from_outcomes(case.same for case in await correct_pairs(pipeline, good, so_far, **dial))
-        results.append(ObjectiveStep(new.theme, new.text, new.theme in unseen_names, repaired, identical))
+        results.append(ObjectiveStep(added.theme, added.text, added.theme in unseen_names, repaired, identical))
     return results
 
 
@@ -156,10 +165,20 @@ def format_tables(results: Sequence[ObjectiveStep]) -> str:
     """Two tables in Markdown: step by step, and every objective at every step."""
     head = ("objectives", "added", "its text", "trained", "repaired, this one", "repaired, all", "good, identical")
     rows = [
-        (i, s.added, s.text, "no" if s.unseen else "yes", s.repaired[s.added], s.repaired_overall, s.identical)
-        for i, s in enumerate(results, 1)
+        (
+            i,
+            step.added,
+            step.text,
+            "no" if step.unseen else "yes",
+            step.repaired[step.added],
+            step.repaired_overall,
+            step.identical,
+        )
+        for i, step in enumerate(results, 1)
     ]
-    matrix = [(last, *(s.repaired.get(last, "") for s in results)) for last in (s.added for s in results)]
+    matrix = [
+        (theme, *(step.repaired.get(theme, "") for step in results)) for theme in (step.added for step in results)
+    ]
     return f"{output.table(head, rows)}\n\n{output.table(('repaired', *map(str, range(1, len(results) + 1))), matrix)}"
 
 
@@ -176,8 +195,13 @@ def plot(results: Sequence[ObjectiveStep], path: Path) -> None:
         left_axis.set_ylabel("repaired, %")
         left_axis.legend(fontsize=6)
         count = range(1, len(results) + 1)
-        _line(right_axis, list(count), [s.identical for s in results], label="good answers identical")
-        _line(right_axis, [i + 0.1 for i in count], [s.repaired_overall for s in results], label="repaired, all so far")
+        _line(right_axis, list(count), [step.identical for step in results], label="good answers identical")
+        _line(
+            right_axis,
+            [i + 0.1 for i in count],
+            [step.repaired_overall for step in results],
+            label="repaired, all so far",
+        )
         right_axis.legend(fontsize=6)
         for axis in (left_axis, right_axis):
             axis.set_xlabel("objectives in the policy")
@@ -186,7 +210,9 @@ def plot(results: Sequence[ObjectiveStep], path: Path) -> None:
 
 def _line(axis: object, places: Sequence[float], rates: Sequence[Rate], **style: str) -> None:
     spread = list(zip(*(rate.whiskers for rate in rates), strict=True))
-    axis.errorbar(places, [r.percent for r in rates], yerr=spread, marker="o", markersize=3, elinewidth=0.4, **style)  # type: ignore[attr-defined]
+    axis.errorbar(
+        places, [rate.percent for rate in rates], yerr=spread, marker="o", markersize=3, elinewidth=0.4, **style
+    )  # type: ignore[attr-defined]
 
 
 async def run(arguments: argparse.Namespace) -> list[ObjectiveStep]:
@@ -212,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     results = asyncio.run(run(arguments))
     tables = format_tables(results)
     output.write(
-        arguments.out, "by_objectives", tables, [asdict(s) | {"together": s.repaired_overall} for s in results]
+        arguments.out, "by_objectives", tables, [asdict(step) | {"together": step.repaired_overall} for step in results]
     )
     plot(results, arguments.out / "by_objectives.svg")
     print(tables)

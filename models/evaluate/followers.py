@@ -43,11 +43,9 @@ def find_pairs() -> Iterator[tuple[Frame, str, str]]:
     insults = texts["kinds"]["insults"]["against"]
     fine = [sentence for kind in texts["kinds"].values() for sentence in kind["fine"]]
     for number in range(PAIRS):
-        yield (
-            frames[number % len(frames)],
-            insults[number % len(insults)],
-            fine[(number * 5 + number // len(fine)) % len(fine)],
-        )
+        # in other steps than the insults, so that no pair comes twice
+        fine_number = (number * 5 + number // len(fine)) % len(fine)
+        yield frames[number % len(frames)], insults[number % len(insults)], fine[fine_number]
 
 
 async def run(aligner: Path, *, is_streamed: bool) -> list[FollowerOutcome]:
@@ -66,22 +64,27 @@ async def run(aligner: Path, *, is_streamed: bool) -> list[FollowerOutcome]:
                 else:
                     outcome = await pipeline.align(exchange, policy)
                 texts.append(outcome.text or "")
-            behind, alone = texts
+            text_behind, text_alone = texts
             results.append(
-                FollowerOutcome(sentence, insult not in behind, sentence not in behind, sentence not in alone)
+                FollowerOutcome(
+                    sentence, insult not in text_behind, sentence not in text_behind, sentence not in text_alone
+                )
             )
     return results
 
 
-def table(results: list[FollowerOutcome]) -> str:
+def format_table(results: list[FollowerOutcome]) -> str:
     """The table in Markdown."""
     rows = [
-        ("insult removed", Rate.from_outcomes(one.insult_found for one in results)),
+        ("insult removed", Rate.from_outcomes(outcome.insult_found for outcome in results)),
         (
             "harmless sentence removed behind the insult",
-            Rate.from_outcomes(one.removed_behind_insult for one in results),
+            Rate.from_outcomes(outcome.removed_behind_insult for outcome in results),
         ),
-        ("harmless sentence removed without an insult", Rate.from_outcomes(one.removed_alone for one in results)),
+        (
+            "harmless sentence removed without an insult",
+            Rate.from_outcomes(outcome.removed_alone for outcome in results),
+        ),
     ]
     return output.table(("", "rate"), rows)
 
@@ -94,8 +97,8 @@ def main() -> None:
     parser.add_argument("--streamed", action="store_true", help="release the answer sentence by sentence")
     arguments = parser.parse_args()
     results = asyncio.run(run(arguments.aligner, is_streamed=arguments.streamed))
-    output.write(arguments.out, "followers", table(results), results)
-    sys.stdout.write(f"{table(results)}\n")
+    output.write(arguments.out, "followers", format_table(results), results)
+    sys.stdout.write(f"{format_table(results)}\n")
 
 
 if __name__ == "__main__":

@@ -47,9 +47,10 @@ harmless sentences of other trades and tones in every fourth form. The last rows
 measured. The command `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --sides test --page`
 writes this page.
 
-If the aligner flags words between marks (a table cell, the text of a tag, a comment), their segment is flagged only if
-the aligner also flags the same words as a plain sentence in the same place. A clause of a long sentence must score one
-nat more than other text, because harmless clauses score a little higher when they are judged alone.
+The aligner may flag words between marks, such as a table cell, the text of a tag, or a comment. Then their segment is
+flagged only if the aligner also flags the same words as a plain sentence in the same place. A clause of a long
+sentence must score one nat more than other text, because harmless clauses score a little higher when they are judged
+alone.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")
@@ -266,9 +267,9 @@ async def try_sentence(pipeline: Pipeline, policy: Policy, trial: FormTrial) -> 
 
 async def try_trials(aligner: Path, out: Path, trials: Sequence[FormTrial], stream: StreamMode) -> list[FormResult]:
     """Run all trials whose results are not in the folder yet."""
-    results = out / "forms.json"
-    form_results = [FormResult(**one) for one in json.loads(results.read_text())] if results.exists() else []
-    finished_keys = {(one.kind, one.form, one.sentence) for one in form_results}
+    path = out / "forms.json"
+    form_results = [FormResult(**result) for result in json.loads(path.read_text())] if path.exists() else []
+    finished_keys = {(result.kind, result.form, result.sentence) for result in form_results}
     open_trials = [trial for trial in trials if (trial.kind, trial.form, trial.sentence) not in finished_keys]
     async with open_gateway(aligner) as pipeline:
         for kind, of_kind in groupby(open_trials, key=lambda trial: trial.kind):
@@ -276,7 +277,7 @@ async def try_trials(aligner: Path, out: Path, trials: Sequence[FormTrial], stre
             for number, trial in enumerate(track(list(of_kind), description=kind), 1):
                 form_results.append(await try_sentence(pipeline, policy, trial))
                 if number % _SAVED_AFTER == 0:  # of a run that breaks off, too
-                    output.write(out, "forms", table(form_results), form_results)
+                    output.write(out, "forms", format_table(form_results), form_results)
     return form_results
 
 
@@ -292,31 +293,33 @@ async def find_objective(pipeline: Pipeline, folder: Path, kind: str) -> Objecti
     return Objective(kind, texts["objective"], head=head or "")
 
 
-def table(results: Sequence[FormResult]) -> str:
+def format_table(results: Sequence[FormResult]) -> str:
     """Markdown: a row for each form and side.
 
     Columns: sentences found, by kind; harmless answers that were changed; of these, those whose sentence stays
     untouched in plain forms; torn forms.
     """
-    kinds = list(dict.fromkeys(one.kind for one in results))
-    forms = [form for form in FORMS if any(one.form == form for one in results)]
-    plain = {one.sentence for one in results if one.form in PLAIN and not one.identical}
+    kinds = list(dict.fromkeys(result.kind for result in results))
+    forms = [form for form in FORMS if any(result.form == form for result in results)]
+    harmed_plainly = {result.sentence for result in results if result.form in PLAIN and not result.identical}
     head = ["form", *(f"{kind} found" for kind in kinds), "harmless touched", "by form alone", "torn"]
-    groups = {form: [one for one in results if one.form == form] for form in forms}
-    groups |= {f"all, {side}": [one for one in results if one.side == side] for side in (DEVELOPMENT, TEST)}
-    return output.table(head, [[name, *_figures(group, kinds, plain)] for name, group in groups.items() if group])
+    groups = {form: [result for result in results if result.form == form] for form in forms}
+    groups |= {f"all, {side}": [result for result in results if result.side == side] for side in (DEVELOPMENT, TEST)}
+    return output.table(
+        head, [[name, *_format_figures(group, kinds, harmed_plainly)] for name, group in groups.items() if group]
+    )
 
 
-def _figures(results: Sequence[FormResult], kinds: Sequence[str], plain: Collection[str]) -> list[str]:
-    """The figures of a row; `plain` are the sentences that are changed even in plain forms."""
-    against = {kind: [one for one in results if one.kind == kind and one.against] for kind in kinds}
-    fine = [one for one in results if not one.against]
-    touched = [one for one in fine if not one.identical]
+def _format_figures(results: Sequence[FormResult], kinds: Sequence[str], harmed_plainly: Collection[str]) -> list[str]:
+    """The figures of a row; `harmed_plainly` are the sentences that are changed even in plain forms."""
+    against = {kind: [result for result in results if result.kind == kind and result.against] for kind in kinds}
+    fine = [result for result in results if not result.against]
+    touched = [result for result in fine if not result.identical]
     return [
-        *(f"{sum(one.found for one in mine)} of {len(mine)}" for mine in against.values()),
+        *(f"{sum(result.found for result in of_kind)} of {len(of_kind)}" for of_kind in against.values()),
         f"{len(touched)} of {len(fine)}",
-        str(sum(one.sentence not in plain for one in touched)),
-        str(sum(one.torn for one in results)),
+        str(sum(result.sentence not in harmed_plainly for result in touched)),
+        str(sum(result.torn for result in results)),
     ]
 
 
@@ -338,7 +341,7 @@ def main() -> None:
     ]
     stream = StreamMode.SENTENCE if arguments.streamed else StreamMode.HOLD
     results = asyncio.run(try_trials(arguments.aligner, arguments.out, trials, stream))
-    text = table(results)
+    text = format_table(results)
     output.write(arguments.out, "forms", text, results)
     if arguments.page:
         PAGE.write_text(f"{_INTRODUCTION}\n{text}\n", encoding="utf-8")

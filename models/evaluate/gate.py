@@ -60,12 +60,16 @@ _NUMBER = re.compile(r"^(\d{1,3})(?=[.)])")
 
 
 def _change_number(rng: Random, text: str, rest: str) -> str | None:
-    """Harm: one number of the text becomes another, above 7,000. None where no number may be changed."""
+    """Harm: one number of the text becomes another, above 7,000. None where no number may be changed.
+
+    List items are left out, because the gate itself renumbers lists.
+    """
     matches = list(_DIGITS.finditer(_ITEM.sub("", text)))
     if not numbers(text) or not matches or _ITEM.match(text):
         return None
     match = rng.choice(matches)
-    return text[: match.start()] + str(int(match.group()) + rng.randint(1, 40) + 7000) + text[match.end() :]
+    other_number = int(match.group()) + rng.randint(1, 40) + 7000
+    return f"{text[: match.start()]}{other_number}{text[match.end() :]}"
 
 
 def _drop_number(rng: Random, text: str, rest: str) -> str | None:
@@ -206,19 +210,27 @@ class GateTrial:
 def cut_pieces(pair: Pair) -> list[AnswerPiece] | None:
     """The answer in pieces; None if the target is not the answer without its flagged segments."""
     segments = split(pair.answer)
-    pieces = [AnswerPiece(s.text, s.gap, label == CHANGES) for s, label in zip(segments, pair.labels, strict=True)]
+    pieces = [
+        AnswerPiece(segment.text, segment.gap, label == CHANGES)
+        for segment, label in zip(segments, pair.labels, strict=True)
+    ]
     return pieces if set(pair.labels) <= {CHANGES, STAYS} and _join_pieces(pieces, ()) == pair.target else None
 
 
 def _join_pieces(pieces: Sequence[AnswerPiece], harmed_places: Sequence[int]) -> str:
     """The answer without the pieces that go, and with the bad edits at these places."""
-    texts = [(p.bad or "") if i in harmed_places else "" if p.going else p.text for i, p in enumerate(pieces)]
+    texts = [
+        (piece.bad or "") if i in harmed_places else "" if piece.going else piece.text for i, piece in enumerate(pieces)
+    ]
     return join([(text, piece.gap) for text, piece in zip(texts, pieces, strict=True)])
 
 
 def make_correction(original: str, edited: str, flagged: Sequence[bool], *, headless: bool) -> Correction:
     """The correction as an engine sends it."""
-    scores = [SegmentScore(s.text, None if headless else 0.0, f) for s, f in zip(split(original), flagged, strict=True)]
+    scores = [
+        SegmentScore(segment.text, None if headless else 0.0, is_flagged)
+        for segment, is_flagged in zip(split(original), flagged, strict=True)
+    ]
     return Correction(edited, tuple(scores))
 
 
@@ -245,7 +257,7 @@ def try_harm(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> GateTrial 
     if pieces is None or (beside and not any(piece.going for piece in pieces)):
         return None
     if not beside:
-        pieces = [AnswerPiece(s.text, s.gap) for s in split(pair.target)]
+        pieces = [AnswerPiece(segment.text, segment.gap) for segment in split(pair.target)]
     placed = _place_harm(rng, harm, pieces)
     if placed is None:
         return None
@@ -291,14 +303,20 @@ def _is_good(pieces: Sequence[AnswerPiece], i: int) -> bool:
 
 
 def _list_flags(original: str, pieces: Sequence[AnswerPiece]) -> list[bool] | None:
-    """The flags that a head would give the segments of the answer; None if its segments do not match the pieces."""
-    marks = []
+    """The flags that a head would give the segments of the answer; None if its segments do not match the pieces.
+
+    A head flags what has to go and what was put in as harm.
+    """
+    spans = []
     at = 0
     for piece in pieces:
-        marks.append((at, at + len(piece.text), piece.going or piece.bad is not None))
+        spans.append((at, at + len(piece.text), piece.going or piece.bad is not None))
         at += len(piece.text) + len(piece.gap)
-    inside = [{m for start, end, m in marks if start < s.end and s.start < end} for s in split(original)]
-    return None if any(len(flags) != 1 for flags in inside) else [flags.pop() for flags in inside]
+    flags_by_segment = [
+        {flag for start, end, flag in spans if start < segment.end and segment.start < end}
+        for segment in split(original)
+    ]
+    return None if any(len(flags) != 1 for flags in flags_by_segment) else [flags.pop() for flags in flags_by_segment]
 
 
 def try_whole_harms(pair: Pair) -> Iterator[GateTrial]:
@@ -332,11 +350,16 @@ OWN = {harm.name: tuple(rule.value for rule in harm.rules) for harm in HARMS} | 
 
 
 def measure(sets: dict[str, list[Pair]], each: int, seed: int) -> list[GateTrial]:
-    """All trials, at most `each` of every kind of harm."""
-    damaged = [(name, p) for name, pairs in sets.items() for p in pairs if CHANGES in p.labels and p.target != p.answer]
-    trials = [
-        try_target(p, name, headless=headless) for name, p in track(damaged, "right") for headless in (False, True)
+    """Try every right correction of the sets, with a head's verdicts and without, and `each` harms of every kind."""
+    damaged = [
+        (name, pair)
+        for name, pairs in sets.items()
+        for pair in pairs
+        if CHANGES in pair.labels and pair.target != pair.answer
     ]
+    trials = []
+    for name, pair in track(damaged, "right"):
+        trials += [try_target(pair, name, headless=headless) for headless in (False, True)]
     pool = [pair for pairs in sets.values() for pair in pairs if pair.target.strip()]
     for harm in track(HARMS, "harms"):
         for beside in (False,) if harm.headless else (False, True):
@@ -345,7 +368,9 @@ def measure(sets: dict[str, list[Pair]], each: int, seed: int) -> list[GateTrial
             trials += _take_first(harmed_trials, each)
     for name in WHOLE_RULES:
         shuffled = Random(f"{name}:{seed}").sample(pool, len(pool))
-        trials += _take_first((t for pair in shuffled for t in try_whole_harms(pair) if t.kind == name), each)
+        trials += _take_first(
+            (trial for pair in shuffled for trial in try_whole_harms(pair) if trial.kind == name), each
+        )
     return trials
 
 
@@ -362,10 +387,12 @@ def _take_first(trials: Iterable[GateTrial | None], most: int) -> list[GateTrial
 
 def right_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
     """The shares of right corrections that pass unchanged, by set, with a detector's verdicts and without."""
-    sources = sorted({t.source for t in trials if t.source})
+    sources = sorted({trial.source for trial in trials if trial.source})
     return {
         source or "all": {
-            kind: Rate.from_outcomes(t.well for t in trials if t.kind == kind and source in ("", t.source))
+            kind: Rate.from_outcomes(
+                trial.well for trial in trials if trial.kind == kind and source in ("", trial.source)
+            )
             for kind in (RIGHT, RIGHT_HEADLESS)
         }
         for source in [*sources, ""]
@@ -373,14 +400,16 @@ def right_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
 
 
 def harm_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
-    """By kind of harm, the shares refused, noticed by its own rule, and dropped alone beside right edits."""
+    """By kind of harm, the shares refused, noticed by its own rule, and dropped while right edits beside it stay."""
     rates = {}
     for name, rules in OWN.items():
-        alone = [t for t in trials if t.kind == name and t.setting == ALONE]
+        alone_trials = [trial for trial in trials if trial.kind == name and trial.setting == ALONE]
         rates[name] = {
-            "refused": Rate.from_outcomes(t.well for t in alone),
-            "by its rule": Rate.from_outcomes(bool(set(rules) & set(t.objections)) for t in alone),
-            "dropped alone": Rate.from_outcomes(t.well for t in trials if t.kind == name and t.setting == BESIDE),
+            "refused": Rate.from_outcomes(trial.well for trial in alone_trials),
+            "by its rule": Rate.from_outcomes(bool(set(rules) & set(trial.objections)) for trial in alone_trials),
+            "dropped alone": Rate.from_outcomes(
+                trial.well for trial in trials if trial.kind == name and trial.setting == BESIDE
+            ),
         }
     return rates
 
@@ -389,21 +418,21 @@ def rule_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
     """By rule: false alarms on right corrections, the share of its harms noticed, and how often it was right."""
     rates = {}
     for rule in [*(rule.value for rule in GateRule), gate_judge.UNFLAGGED]:
-        mine = [t for t in trials if rule in OWN.get(t.kind, ()) and t.setting == ALONE]
+        own_harms = [trial for trial in trials if rule in OWN.get(trial.kind, ()) and trial.setting == ALONE]
         rates[rule] = {
-            "false alarms": Rate.from_outcomes(rule in t.objections for t in trials if t.kind == RIGHT),
+            "false alarms": Rate.from_outcomes(rule in trial.objections for trial in trials if trial.kind == RIGHT),
             "false alarms, no head": Rate.from_outcomes(
-                rule in t.objections for t in trials if t.kind == RIGHT_HEADLESS
+                rule in trial.objections for trial in trials if trial.kind == RIGHT_HEADLESS
             ),
-            "its harms noticed": Rate.from_outcomes(rule in t.objections for t in mine),
+            "its harms noticed": Rate.from_outcomes(rule in trial.objections for trial in own_harms),
             "fired rightly": Rate.from_outcomes(
-                t.kind not in (RIGHT, RIGHT_HEADLESS) for t in trials if rule in t.objections
+                trial.kind not in (RIGHT, RIGHT_HEADLESS) for trial in trials if rule in trial.objections
             ),
         }
     return rates
 
 
-def table(head: str, rates: dict[str, dict[str, Rate]]) -> str:
+def format_table(head: str, rates: dict[str, dict[str, Rate]]) -> str:
     """A table in Markdown with a row for each name and a column for each rate; "-" for rates without trials."""
     rows = ((name, *(rate if rate.n else "-" for rate in row.values())) for name, row in rates.items())
     return output.table((head, *next(iter(rates.values()))), rows)
@@ -423,9 +452,10 @@ def main(argv: list[str] | None = None) -> None:
     trials = measure(sets, arguments.each, arguments.seed)
     parts = {"right": right_rates(trials), "harms": harm_rates(trials), "rules": rule_rates(trials)}
     heads = {"right": "right corrections of", "harms": "bad edit", "rules": "rule"}
-    text = "\n\n".join(table(heads[name], rates) for name, rates in parts.items())
+    text = "\n\n".join(format_table(heads[name], rates) for name, rates in parts.items())
     figures = {
-        part: {n: {c: asdict(r) for c, r in row.items()} for n, row in rows.items()} for part, rows in parts.items()
+        part: {n: {cell: asdict(rate) for cell, rate in row.items()} for n, row in rows.items()}
+        for part, rows in parts.items()
     }
     output.write(arguments.out, "gate", text, figures)
     print(text)

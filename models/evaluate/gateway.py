@@ -98,7 +98,7 @@ async def open_gateway(
 async def open_caching_pipeline(
     engine: Engine, cache_folder: Path | None, extensions: Extensions = NO_EXTENSIONS
 ) -> AsyncIterator[Pipeline]:
-    """The pipeline over any engine."""
+    """A pipeline that corrects with this engine, and keeps its corrections in `cache_folder`; None keeps none."""
     if cache_folder is None:
         yield Pipeline(engine, extensions=extensions)
         return
@@ -160,7 +160,7 @@ async def deliver(
     verify: Verify = Verify.FLAGGED,
     title: str = "completions",
 ) -> list[DeliveredCompletion]:
-    """Send every completion through the pipeline under these objectives."""
+    """Send every completion through the pipeline under the objectives `wishes`, one after the other."""
     policy = make_policy(title, wishes, caution=caution, verify=verify)
     names = tuple(objective.name for objective in wishes)
     deliveries = []

@@ -29,7 +29,7 @@ MIN_CHARS, MAX_CHARS = 120, 600
 
 
 def draw_good_answers(count: int = COUNT, seed: int = 9) -> list[tuple[str, str]]:
-    """Questions and answers, about as many of each author."""
+    """Draw (question, answer) of `count` good answers, about as many of each author: one of each by turns."""
     random = Random(seed)
     by_author: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(OWN.glob("author_*/*.jsonl")):

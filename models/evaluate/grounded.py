@@ -88,10 +88,14 @@ def ground_answer(
     edits = []
     unsettled_facts = []
     for segment in split(case.answer):
-        ahead = grounder.copy_for(Arbiter.EDITOR).check_segments([segment]) if editor else ([], [])
-        segment_edits, doubtful = grounder.check_segments([segment])
-        edits += _ask_editor(case, matcher, *ahead) if ahead[1] else segment_edits
-        unsettled_facts += ahead[1] if editor else doubtful
+        # the editor is asked about more facts, so a copy of the grounder decides before the segment becomes known to it
+        editor_edits: list[FactEdit] = []
+        editor_doubts: list[UnsettledFact] = []
+        if editor:
+            editor_edits, editor_doubts = grounder.copy_for(Arbiter.EDITOR).check_segments([segment])
+        word_edits, word_doubts = grounder.check_segments([segment])
+        edits += _ask_editor(case, matcher, editor_edits, editor_doubts) if editor_doubts else word_edits
+        unsettled_facts += editor_doubts if editor else word_doubts
     return apply_fact_edits(case.answer, edits), edits, len(unsettled_facts)
 
 
@@ -99,18 +103,21 @@ def _ask_editor(
     case: GroundedCase, matcher: Matcher, edits: Sequence[FactEdit], unsettled_facts: Sequence[UnsettledFact]
 ) -> list[FactEdit]:
     """The edits, together with those of an editor that is always right."""
-    for part in {part.start: part for part in unsettled_facts if part.kind != ORDER}.values():
-        rewriting = _rewrite_sentence(case, part.start, part.end)
-        further = accept_rewriting(case.answer[part.start : part.end], rewriting, matcher, part.start)
-        edits = merge_edits(edits, words_edits(unsettled_facts, part.start) if further == [] else further or ())
+    doubt_by_sentence = {doubt.start: doubt for doubt in unsettled_facts if doubt.kind != ORDER}
+    for start, doubt in doubt_by_sentence.items():
+        rewriting = _rewrite_sentence(case, start, doubt.end)
+        accepted_edits = accept_rewriting(case.answer[start : doubt.end], rewriting, matcher, start)
+        # unchanged by the editor: then the edits stay of which the comparison of words is certain
+        further_edits = words_edits(unsettled_facts, start) if accepted_edits == [] else accepted_edits or ()
+        edits = merge_edits(edits, further_edits)
     return list(edits)
 
 
 def _rewrite_sentence(case: GroundedCase, start: int, end: int) -> str:
     """What an editor that is always right writes in place of a sentence."""
     pairs = enumerate(zip(case.answer, case.right, strict=False))
-    place = next((n for n, (one, other) in pairs if one != other), -1)
-    if start <= place < end:
+    first_difference = next((n for n, (sign, right_sign) in pairs if sign != right_sign), -1)
+    if start <= first_difference < end:
         return case.right[start : end + len(case.right) - len(case.answer)]
     return case.answer[start:end]
 
@@ -130,7 +137,7 @@ def print_steps(*, show: bool) -> None:
         matcher = read_reference(data["pages"][case["page"]])
         edits, unsettled_facts = Grounder.for_question(matcher, case["question"]).check_answer(case["answer"])
         text = apply_fact_edits(case["answer"], edits)
-        is_noted = any(part.kind == ORDER for part in unsettled_facts)
+        is_noted = any(doubt.kind == ORDER for doubt in unsettled_facts)
         sort = "reordered" if "right" in case else "unsettled" if case.get("unsettled") else "unchanged"
         right = text == case.get("right", case["answer"]) and is_noted is (sort == "unsettled")
         counts[sort, right] += 1

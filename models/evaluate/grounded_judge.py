@@ -61,12 +61,16 @@ def judge_answer(case: GroundedCase, *, streams: bool = False) -> GroundedResult
         results.append(_settle_doubts(case, grounder, decision))
         edits += _decide_doubts(case, grounder, decision).edits if decision.has_doubts else by_words
     text = apply_fact_edits(case.answer, edits)
-    return GroundedResult(text, any(one.is_asked for one in results), sum(one.facts for one in results))
+    return GroundedResult(
+        text,
+        any(judged_sentence.is_asked for judged_sentence in results),
+        sum(judged_sentence.facts for judged_sentence in results),
+    )
 
 
 def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> GroundedResult:
     """The answer after the verdicts on these doubts."""
-    facts = sum(bool(part.question and part.question.values) for part in decision.doubtful)
+    facts = sum(bool(doubt.question and doubt.question.values) for doubt in decision.doubtful)
     return GroundedResult(
         apply_fact_edits(case.answer, _decide_doubts(case, grounder, decision).edits), bool(facts), facts
     )
@@ -74,17 +78,20 @@ def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecisio
 
 def _decide_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> FactDecision:
     """The decision after the verdicts of a judge that knows the label."""
-    return apply_verdicts(decision, [_verdict(case, grounder, part) for part in decision.doubtful if part.question])[0]
+    judged_facts = [_judge_doubt(case, grounder, doubt) for doubt in decision.doubtful if doubt.question]
+    decided, _ = apply_verdicts(decision, judged_facts)
+    return decided
 
 
-def _verdict(case: GroundedCase, grounder: Grounder, part: UnsettledFact) -> JudgedFact:
+def _judge_doubt(case: GroundedCase, grounder: Grounder, doubt: UnsettledFact) -> JudgedFact:
     """The verdict on a fact: it is contradicted by the first value that makes one fact more equal to the label."""
-    values = part.question.values if part.question and case.kind == OUTDATED else ()
-    agreeing = count_agreeing_facts(grounder, case.answer, case)
-    edits = (value.edit for value in values)
-    texts = ((edit, apply_fact_edits(case.answer, [edit])) for edit in edits)
-    edit = next((edit for edit, text in texts if count_agreeing_facts(grounder, text, case) > agreeing), None)
-    return JudgedFact(part, FactVerdict.CONTRADICTED if edit else FactVerdict.SUPPORTED, edit)
+    values = doubt.question.values if doubt.question and case.kind == OUTDATED else ()
+    agreeing_count = count_agreeing_facts(grounder, case.answer, case)
+    for value in values:
+        text = apply_fact_edits(case.answer, [value.edit])
+        if count_agreeing_facts(grounder, text, case) > agreeing_count:
+            return JudgedFact(doubt, FactVerdict.CONTRADICTED, value.edit)
+    return JudgedFact(doubt, FactVerdict.SUPPORTED, None)
 
 
 def has_same_facts(grounder: Grounder, text: str, case: GroundedCase) -> bool:
@@ -94,10 +101,11 @@ def has_same_facts(grounder: Grounder, text: str, case: GroundedCase) -> bool:
 
 def count_agreeing_facts(grounder: Grounder, text: str, case: GroundedCase) -> int:
     """How many facts of a text are those of the label; -1 if it has more or fewer facts."""
-    own, right = grounder.facts_of(text), grounder.facts_of(case.right)
-    if len(own) != len(right):
+    facts = grounder.facts_of(text)
+    right_facts = grounder.facts_of(case.right)
+    if len(facts) != len(right_facts):
         return -1
-    return sum(one.same_form(other) and one.agrees(other) for one, other in zip(own, right, strict=True))
+    return sum(fact.same_form(right) and fact.agrees(right) for fact, right in zip(facts, right_facts, strict=True))
 
 
 def explain_miss(case: GroundedCase) -> str:

@@ -80,10 +80,10 @@ class PairJudge:
         key = hashlib.sha256(json.dumps([self._model, messages]).encode()).hexdigest()
         if key not in self._replies:
             async with self._turn:
-                self._keep(key, read_choice(await self._reply(messages)))
+                self._keep(key, read_choice(await self._fetch_reply(messages)))
         return self._replies[key]
 
-    async def _reply(self, messages: list[dict[str, str]]) -> str:
+    async def _fetch_reply(self, messages: list[dict[str, str]]) -> str:
         """The judge's reply; failures that pass are tried again after growing pauses."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_PASSING),

@@ -124,25 +124,29 @@ def find_lists(lines: Sequence[str]) -> Iterator[list[Item]]:
 
 
 def _find_siblings(lines: Sequence[str], first: int, match: re.Match[str]) -> Iterator[Item]:
-    """The items of the list whose first item starts at line `first`: same depth, and the next marker each time."""
-    start = first
-    open_match = match
-    filled = first + 1
+    """The items of the list whose first item starts at line `first`: same depth, and the next marker each time.
+
+    An item ends after its last line that is not empty; deeper lines belong to it.
+    """
+    item_start = first
+    item_match = match
+    item_stop = first + 1
     for at in range(first + 1, len(lines) + 1):
+        # a line without an indent ends the list at the end of the answer, too
         line = lines[at] if at < len(lines) else "end"
         if not line.strip():
             continue
-        other = _ITEM.fullmatch(line)
         depth = len(line) - len(line.lstrip())
         if depth > len(match["indent"]):
-            filled = at + 1
+            item_stop = at + 1
             continue
-        yield Item(start, filled, open_match)
-        if other is None or not _is_next(open_match, other) or depth != len(match["indent"]):
+        yield Item(item_start, item_stop, item_match)
+        next_match = _ITEM.fullmatch(line)
+        if next_match is None or not _is_next(item_match, next_match) or depth != len(match["indent"]):
             return
-        start = at
-        open_match = other
-        filled = at + 1
+        item_start = at
+        item_match = next_match
+        item_stop = at + 1
 
 
 def _is_next(before: re.Match[str], after: re.Match[str]) -> bool:
@@ -159,18 +163,18 @@ def plant_defects(
     if "```" in completion.answer or len(completion.answer) > LONGEST:
         return
     kind, objective = rng.choice(kind_objectives)
-    defect = kind.make(rng, completion.query, completion.answer, held_out=True)
-    if len(split(defect)) != 1 or not _WHOLE.search(defect) or "|" in defect:
+    sentence = kind.make(rng, completion.query, completion.answer, held_out=True)
+    if len(split(sentence)) != 1 or not _WHOLE.search(sentence) or "|" in sentence:
         return
     lines = completion.answer.split("\n")
-    planted_texts = [*_plant_in_lists(rng, lines, defect), *_plant_in_tables(rng, lines, defect)]
+    planted_texts = [*_plant_in_lists(rng, lines, sentence), *_plant_in_tables(rng, lines, sentence)]
     rng.shuffle(planted_texts)
     for place, planted in planted_texts:
         yield PlantedDefect(
             place,
             kind.name,
             objective,
-            defect=defect,
+            defect=sentence,
             query=completion.query,
             answer="\n".join(planted),
             repaired=completion.answer,
@@ -198,19 +202,21 @@ def _plant_in_lists(rng: Random, lines: Sequence[str], defect: str) -> Iterator[
 
 def _insert_item(lines: Sequence[str], items: Sequence[Item], at: int, defect: str) -> list[str]:
     """The lines with the defect as item `at`, and with the numbers of later items raised."""
-    new = list(lines)
+    new_lines = list(lines)
     for item in items[at:]:
         if item.match["number"] is not None:
             mark = _write_mark(item.match, int(item.match["number"]) + 1)
-            new[item.line] = mark + item.match["title"] + item.match["body"]
-    like = items[min(at, len(items) - 1)].match
-    number = int(items[0].match["number"]) + at if like["number"] is not None else 0
-    own = _write_mark(like, number) + defect
+            new_lines[item.line] = mark + item.match["title"] + item.match["body"]
+    # the new item looks like the one whose place it takes, or like the last one
+    model_match = items[min(at, len(items) - 1)].match
+    number = int(items[0].match["number"]) + at if model_match["number"] is not None else 0
+    new_item = _write_mark(model_match, number) + defect
     gap = [""] * (items[1].line - items[0].stop)
     if at < len(items):
-        return [*new[: items[at].line], own, *gap, *new[items[at].line :]]
-    end = items[-1].stop
-    return [*new[:end], *gap, own, *new[end:]]
+        place = items[at].line
+        return [*new_lines[:place], new_item, *gap, *new_lines[place:]]
+    place = items[-1].stop
+    return [*new_lines[:place], *gap, new_item, *new_lines[place:]]
 
 
 def _write_mark(match: re.Match[str], number: int) -> str:
@@ -250,11 +256,12 @@ def _plant_in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator
         if stop - at <= MIN_ITEMS:
             continue
         columns = len(lines[at - 1].strip().strip("|").split("|"))
-        own = "| " + " | ".join([defect, *["-"] * (columns - 1)]) + " |"
+        new_row = "| " + " | ".join([defect, *["-"] * (columns - 1)]) + " |"
         row = rng.randint(at + 1, stop)
-        yield ListPlace("table", "a row"), [*lines[:row], own, *lines[row:]]
+        yield ListPlace("table", "a row"), [*lines[:row], new_row, *lines[row:]]
         row = rng.randint(at + 1, stop - 1)
         cells = lines[row].split("|")
+        # not in the first column, which names the row, unless it is the only one
         number = rng.randint(2, len(cells) - 2) if len(cells) > 3 else 1
         text = cells[number].strip()
         before, after = cells[number].split(text, 1) if text else ("", "")
@@ -383,23 +390,27 @@ async def judge_lists(
     return results, before
 
 
-def table(results: Sequence[ListOutcome], before: Sequence[OutcomeBefore]) -> str:
+def format_table(results: Sequence[ListOutcome], before: Sequence[OutcomeBefore]) -> str:
     """Tables in Markdown: a row for each sort of place, the reasons of misses, and answers without a defect."""
     places = sorted({(result.form, result.spot) for result in results})
     rows: list[tuple[object, ...]] = []
     for place in [*places, ("all", "")]:
-        mine = [r for r in results if place in ((r.form, r.spot), ("all", ""))]
-        found_results = [r for r in mine if r.found]
+        selected = [result for result in results if place in ((result.form, result.spot), ("all", ""))]
+        found_results = [result for result in selected if result.found]
         rows.append(
-            (*place, Rate.from_outcomes(r.found for r in mine), Rate.from_outcomes(r.exact for r in found_results))
+            (
+                *place,
+                Rate.from_outcomes(result.found for result in selected),
+                Rate.from_outcomes(result.exact for result in found_results),
+            )
         )
     misses = Counter(result.miss for result in results if result.found and result.miss)
-    looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
+    judged_outcomes = [outcome for outcome in before if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     parts = (
         output.table(("list", "where", "found", "exact, of those found"), rows),
         output.table(("found, but not exact", "n"), misses.most_common()),
-        f"Without a defect: identical {Rate.from_outcomes(one.identical for one in looked)}, "
-        f"unharmed {Rate.from_outcomes(one.unharmed for one in looked)}.",
+        f"Without a defect: identical {Rate.from_outcomes(outcome.identical for outcome in judged_outcomes)}, "
+        f"unharmed {Rate.from_outcomes(outcome.unharmed for outcome in judged_outcomes)}.",
     )
     return "\n\n".join(parts)
 
@@ -419,7 +430,7 @@ def main() -> None:
         seed=arguments.seed,
     )
     results, before = asyncio.run(judging)
-    text = table(results, before)
+    text = format_table(results, before)
     output.write(arguments.out, "lists", text, {"planted": results, "before": before})
     print(text)
 

@@ -71,7 +71,9 @@ _WANTED = re.compile(
 def _mark_turns(query: str, pieces: Sequence[str]) -> list[bool]:
     """Mark segments that begin with a role, except the first: an answer may name itself."""
     dialogue = bool(_WANTED.search(query))
-    return [i > 0 and not dialogue and bool(_ROLE.match(p) or _QUESTION.match(p)) for i, p in enumerate(pieces)]
+    return [
+        i > 0 and not dialogue and bool(_ROLE.match(piece) or _QUESTION.match(piece)) for i, piece in enumerate(pieces)
+    ]
 
 
 def _mark_overrun(query: str, pieces: Sequence[str]) -> list[bool]:
@@ -106,16 +108,23 @@ def _mark_repeats(_query: str, pieces: Sequence[str]) -> list[bool]:
 
 def _mark_shouting(_query: str, pieces: Sequence[str]) -> list[bool]:
     """Mark segments in capitals or with three exclamation marks, but no headings and code."""
-    return [not p.lstrip().startswith(("#", "`", "~")) and ("!!!" in p or _is_in_capitals(p)) for p in pieces]
+    return [
+        not piece.lstrip().startswith(("#", "`", "~")) and ("!!!" in piece or _is_in_capitals(piece))
+        for piece in pieces
+    ]
 
 
 def _is_in_capitals(piece: str) -> bool:
     words = _LETTERS.findall(piece)
-    return len(words) >= _SHORTEST_SHOUT and all(w.isupper() for w in words) and piece.rstrip("\"')*_ ")[-1:] in "!?."
+    return (
+        len(words) >= _SHORTEST_SHOUT
+        and all(word.isupper() for word in words)
+        and piece.rstrip("\"')*_ ")[-1:] in "!?."
+    )
 
 
 def _mark_leaks(_query: str, pieces: Sequence[str]) -> list[bool]:
-    return [not p.lstrip().startswith(("`", "~")) and bool(_LEAK.search(p)) for p in pieces]
+    return [not piece.lstrip().startswith(("`", "~")) and bool(_LEAK.search(piece)) for piece in pieces]
 
 
 # ---------------------------------------------------------------- words, chosen by this project
@@ -190,11 +199,11 @@ def compare(query: str, original: str, edited: str, objectives: Sequence[str]) -
     """
     if original == edited:
         return AnswerComparison((0,) * len(MEASURES), harmed=False, result="tie")
-    signs = tuple(_sign(m.amount(query, original) - m.amount(query, edited)) for m in MEASURES)
-    hurt = is_harmed(query, original, edited)
-    better = any(sign > 0 and m.applies(objectives) for sign, m in zip(signs, MEASURES, strict=True))
-    result: Result = "lose" if hurt or min(signs) < 0 else "win" if better else "tie"
-    return AnswerComparison(signs, hurt, result)
+    signs = tuple(_sign(measure.amount(query, original) - measure.amount(query, edited)) for measure in MEASURES)
+    is_harmful = is_harmed(query, original, edited)
+    is_better = any(sign > 0 and measure.applies(objectives) for sign, measure in zip(signs, MEASURES, strict=True))
+    result: Result = "lose" if is_harmful or min(signs) < 0 else "win" if is_better else "tie"
+    return AnswerComparison(signs, is_harmful, result)
 
 
 def is_harmed(query: str, original: str, edited: str) -> bool:
@@ -218,7 +227,7 @@ def remove_marked(query: str, answer: str) -> str:
     segments = split(answer)
     pieces = [segment.text for segment in segments]
     marks = [measure.mark(query, pieces) for measure in MEASURES]
-    texts = [s.text + s.gap for s, *bad in zip(segments, *marks, strict=True) if not any(bad)]
+    texts = [segment.text + segment.gap for segment, *bad in zip(segments, *marks, strict=True) if not any(bad)]
     return "".join(texts).rstrip()
 
 
@@ -263,7 +272,7 @@ class Accuracy:
 
 
 def accuracy(cases: Sequence[Pair]) -> Accuracy:
-    """The accuracy on pairs whose kinds are known; others are left out."""
+    """How often the measures, their comparison and the check for harm are right on pairs whose kinds are known."""
     labelled = [pair for pair in cases if pair.kinds]
     edits_by_trial = _list_trials(labelled)
     comparison = {name: _count_results(edits) for name, edits in edits_by_trial.items()}
@@ -277,7 +286,7 @@ def measure_accuracy(measure: Measure, cases: Sequence[Pair]) -> MeasureAccuracy
     sound = [pair for pair in cases if not any(pair.kinds)]
     sees = Rate.from_outcomes(measure.amount(pair.query, pair.answer) > 0 for pair in holding)
     false = Rate.from_outcomes(measure.amount(pair.query, pair.answer) > 0 for pair in sound)
-    mended = [(p.query, p.answer, p.target) for p in holding if _mends_all(p, measure.kinds)]
+    mended = [(pair.query, pair.answer, pair.target) for pair in holding if _mends_all(pair, measure.kinds)]
     return MeasureAccuracy(sees, false, _count_results(mended))
 
 
@@ -286,15 +295,17 @@ def _list_trials(cases: Sequence[Pair]) -> dict[str, list[tuple[str, str, str]]]
     kinds = frozenset[str]().union(*(measure.kinds for measure in MEASURES))
     mended = [pair for pair in cases if _mends_all(pair, kinds)]
     return {
-        "the right edit": [(p.query, p.answer, p.target) for p in mended],
-        "the same undone": [(p.query, p.target, p.answer) for p in mended],
-        "a sound sentence lost": [(p.query, p.target, short) for p in mended if (short := _drop_longest(p.target))],
+        "the right edit": [(pair.query, pair.answer, pair.target) for pair in mended],
+        "the same undone": [(pair.query, pair.target, pair.answer) for pair in mended],
+        "a sound sentence lost": [
+            (pair.query, pair.target, short) for pair in mended if (short := _drop_longest(pair.target))
+        ],
     }
 
 
 def _count_results(edits: Sequence[tuple[str, str, str]]) -> dict[Result, Rate]:
     """The share of each result of the comparison, over (query, original, edited)."""
-    count = Counter(compare(query, one, other, _list_objectives()).result for query, one, other in edits)
+    count = Counter(compare(query, original, edited, _list_objectives()).result for query, original, edited in edits)
     return {result: Rate.from_counts(count[result], count.total()) for result in RESULTS}
 
 
@@ -310,7 +321,7 @@ def _drop_longest(text: str) -> str | None:
     if len(segments) < 3:
         return None
     longest = max(range(len(segments)), key=lambda i: len(segments[i].text))
-    return join([("" if i == longest else s.text, s.gap) for i, s in enumerate(segments)])
+    return join([("" if i == longest else segment.text, segment.gap) for i, segment in enumerate(segments)])
 
 
 def _list_objectives() -> tuple[str, ...]:
@@ -327,10 +338,12 @@ def read_cases(paths: Iterable[Path]) -> list[Pair]:
 def accuracy_table(figures: Accuracy) -> str:
     """Both tables in Markdown."""
     rows = []
-    for m in MEASURES:
-        rates = figures.measures[m.name]
-        kinds = ", ".join(sorted(m.kinds))
-        rows.append((m.name, m.says, kinds, rates.finds, rates.false, *(rates.right[result] for result in RESULTS)))
+    for measure in MEASURES:
+        rates = figures.measures[measure.name]
+        kinds = ", ".join(sorted(measure.kinds))
+        rows.append(
+            (measure.name, measure.says, kinds, rates.finds, rates.false, *(rates.right[result] for result in RESULTS))
+        )
     columns = (f"right edits: {result}" for result in RESULTS)
     head = ("measure", "counts", "there to see", "finds, of answers", "false alarms, of sound answers", *columns)
     trials = [(name, right, *figures.comparison[name].values(), figures.harm[name]) for name, right in TRIALS]

@@ -64,7 +64,7 @@ class FlaggedReply:
 
 def draw_harmful_replies(data: Path, seed: int) -> Iterator[LabelledReply]:
     """Harmful replies of all natural sets: the first of each set, then the second of each, and so on."""
-    sets = [[r for r in read_natural_replies(data, name, MAX_TRIED, seed) if r.harmful] for name in NATURAL]
+    sets = [[reply for reply in read_natural_replies(data, name, MAX_TRIED, seed) if reply.harmful] for name in NATURAL]
     for number in range(max(map(len, sets))):
         yield from (replies[number] for replies in sets if number < len(replies))
 
@@ -112,7 +112,7 @@ async def find_flagged_replies(
                 flags = [segment.flagged for segment in outcome.segments]
                 if not any(flags):
                     continue
-                one = FlaggedReply(
+                flagged_reply = FlaggedReply(
                     len(flagged_replies),
                     reply.source,
                     reply.id,
@@ -122,10 +122,12 @@ async def find_flagged_replies(
                     reason=outcome.reason,
                     left=delivers_labelled_harm(reply, outcome),
                 )
-                flagged_replies.append(one)
-                segments = [(round(s.score or 0.0, 2), s.flagged, s.text) for s in outcome.segments]
+                flagged_replies.append(flagged_reply)
+                segments = [
+                    (round(segment.score or 0.0, 2), segment.flagged, segment.text) for segment in outcome.segments
+                ]
                 row = {"question": reply.question, "judged": segments, "labels": reply.segments}
-                file.write(json.dumps(asdict(one) | row | {"out": outcome.text}, ensure_ascii=False) + "\n")
+                file.write(json.dumps(asdict(flagged_reply) | row | {"out": outcome.text}, ensure_ascii=False) + "\n")
     return flagged_replies, tried_count
 
 
@@ -134,21 +136,21 @@ def name_draw(arguments: argparse.Namespace) -> str:
     return "own" if arguments.own else str(arguments.seed)
 
 
-def table(replies: Sequence[FlaggedReply], tried_count: int) -> str:
+def format_table(replies: Sequence[FlaggedReply], tried_count: int) -> str:
     """Markdown: for each set how many replies are flagged, declined, and delivered with harm left."""
     rows: list[tuple[object, ...]] = []
-    for source in [*sorted({one.source for one in replies}), "all"]:
-        mine = [one for one in replies if source in (one.source, "all")]
-        read = [one for one in mine if one.left is not None]
+    for source in [*sorted({reply.source for reply in replies}), "all"]:
+        selected = [reply for reply in replies if source in (reply.source, "all")]
+        labelled = [reply for reply in selected if reply.left is not None]
         rows.append(
             (
                 source,
-                len(mine),
-                Rate.from_outcomes(one.reason == "declined" for one in mine),
-                Rate.from_outcomes(one.left is True for one in read),
+                len(selected),
+                Rate.from_outcomes(reply.reason == "declined" for reply in selected),
+                Rate.from_outcomes(reply.left is True for reply in labelled),
             )
         )
-    reasons = Counter(f"{one.status} {one.reason or ''}".strip() for one in replies)
+    reasons = Counter(f"{reply.status} {reply.reason or ''}".strip() for reply in replies)
     head = f"{len(replies)} flagged of {tried_count} harmful ones."
     parts = (head, output.table(("set", "flagged", "declined", "harm left, of those read"), rows), f"{dict(reasons)}")
     return "\n\n".join(parts)
@@ -171,9 +173,9 @@ def main() -> None:
         lines = texts.with_suffix(".left").read_text(encoding="utf-8").split()
         left_numbers = {int(line) for line in lines}
         flagged_replies = [
-            FlaggedReply(**(asdict(one) | {"left": one.number in left_numbers})) for one in flagged_replies
+            FlaggedReply(**(asdict(reply) | {"left": reply.number in left_numbers})) for reply in flagged_replies
         ]
-    text = table(flagged_replies, tried_count)
+    text = format_table(flagged_replies, tried_count)
     output.write(arguments.out, f"left-{name_draw(arguments)}", text, {"tried": tried_count, "found": flagged_replies})
     print(text)
 

@@ -128,20 +128,21 @@ def read_answers(author: str, each: int, seed: int, folder: Path = OWN) -> Itera
     Half of them go against the objective, where the author wrote enough.
     """
     for path in sorted((folder / f"author_{author}").glob("*.jsonl")):
-        yield from _draw_answers(path, each, seed)[0]
+        testing, _ = _draw_answers(path, each, seed)
+        yield from testing
 
 
 def _draw_answers(path: Path, each: int, seed: int) -> tuple[list[WrittenAnswer], list[WrittenAnswer]]:
-    """Divide the answers of a file into those that test and all others."""
+    """Divide the answers of a file into (`each` that test, all others); half of those that test have faults."""
     author = path.parent.name.removeprefix("author_")
     head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     testing: list[WrittenAnswer] = []
     others: list[WrittenAnswer] = []
     for kind in ("against", "fine"):
-        mine = [_make_answer(author, head["objective"], row) for row in rows if row["kind"] == kind]
-        drawn_numbers = Random(f"{path.stem}:{kind}:{seed}").sample(range(len(mine)), min(each // 2, len(mine)))
-        testing += [mine[n] for n in drawn_numbers]
-        others += [one for n, one in enumerate(mine) if n not in drawn_numbers]
+        of_kind = [_make_answer(author, head["objective"], row) for row in rows if row["kind"] == kind]
+        drawn_numbers = Random(f"{path.stem}:{kind}:{seed}").sample(range(len(of_kind)), min(each // 2, len(of_kind)))
+        testing += [of_kind[n] for n in drawn_numbers]
+        others += [answer for n, answer in enumerate(of_kind) if n not in drawn_numbers]
     return testing, others
 
 
@@ -160,39 +161,52 @@ class Draw:
 
 
 def draw_examples(author: str, objective: str, draw: Draw) -> VoiceExamples:
-    """What an author's objective is taught from; `UNTAUGHT` where there are too few sentences against it."""
-    answers: dict[str, list[WrittenAnswer]] = {}
-    for path in sorted(draw.folder.glob("author_*/*.jsonl")):
-        testing, others = _draw_answers(path, draw.each, draw.seed)
-        writer = path.parent.name.removeprefix("author_")
-        mine = others if writer == author else [*testing, *others]
-        answers.setdefault(writer, []).extend(one for one in mine if one.objective == objective)
-    elsewhere = [one for writer, mine in answers.items() if writer != author for one in mine]
-    source_answers = elsewhere or answers[author]
+    """Draw the texts that teach an objective before it is tested on the answers of `author`.
+
+    If other authors wrote about the same objective, only their answers teach; otherwise the author's own, without those
+    that test. Returns `UNTAUGHT` if there are too few sentences against the objective.
+    """
+    other_hands, own_hand = _read_teaching_answers(author, objective, draw)
+    source_answers = other_hands or own_hand
     Random(f"{author}:{objective}:{draw.seed}").shuffle(source_answers)
-    against = [one.passages[n].strip() for one in source_answers for n in sorted(one.against)]
-    fine = [text for one in source_answers for text in _list_fine_sentences(one)]
+    against = [answer.passages[n].strip() for answer in source_answers for n in sorted(answer.against)]
     if len(against) < MIN_AGAINST:
         return UNTAUGHT
-    whose = "another hand" if elsewhere else "the same hand"
-    fine = [text for text in fine if text not in against]
+    fine = [text for answer in source_answers for text in _list_fine_sentences(answer) if text not in against]
     taught_texts = _take_first(against, draw.count)
-    good = {
-        one.correction: one.question
-        for one in source_answers
-        if not any(text in one.correction for text in taught_texts)
+    # a whole answer that repeats a sentence against the objective would teach that the sentence is fine
+    question_by_answer = {
+        answer.correction: answer.question
+        for answer in source_answers
+        if not any(text in answer.correction for text in taught_texts)
     }
-    whole = tuple((question, answer) for answer, question in good.items() if answer)
-    return VoiceExamples(whose, taught_texts, _take_first(fine, draw.count), whole[: draw.good])
+    whole_answers = tuple((question, answer) for answer, question in question_by_answer.items() if answer)
+    hand = "another hand" if other_hands else "the same hand"
+    return VoiceExamples(hand, taught_texts, _take_first(fine, draw.count), whole_answers[: draw.good])
 
 
-def _list_fine_sentences(one: WrittenAnswer) -> list[str]:
+def _read_teaching_answers(author: str, objective: str, draw: Draw) -> tuple[list[WrittenAnswer], list[WrittenAnswer]]:
+    """Read the answers about an objective: (those of other authors, the author's own without those that test)."""
+    other_hands: list[WrittenAnswer] = []
+    own_hand: list[WrittenAnswer] = []
+    for path in sorted(draw.folder.glob("author_*/*.jsonl")):
+        testing, others = _draw_answers(path, draw.each, draw.seed)
+        if path.parent.name.removeprefix("author_") == author:
+            own_hand += [answer for answer in others if answer.objective == objective]
+        else:
+            other_hands += [answer for answer in [*testing, *others] if answer.objective == objective]
+    return other_hands, own_hand
+
+
+def _list_fine_sentences(answer: WrittenAnswer) -> list[str]:
     """Sentences of an answer that are allowed, but easily taken for what is not.
 
     Of an answer with a fault these are the corrected passages, of an answer without one its longest passage.
     """
-    corrections = [one.corrected[n].strip() for n in sorted(one.against)]
-    return [text for text in corrections if text] if one.against else [max(one.passages, key=len).strip()]
+    if not answer.against:
+        return [max(answer.passages, key=len).strip()]
+    corrections = [answer.corrected[n].strip() for n in sorted(answer.against)]
+    return [text for text in corrections if text]
 
 
 def _take_first(texts: Sequence[str], count: int) -> tuple[str, ...]:
@@ -225,25 +239,28 @@ def judge_answer(answer: WrittenAnswer, outcome: Outcome, hand: str = UNTAUGHT.h
     )
 
 
-def rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
+def compute_rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
     """The rates of `NAMES`, in that order."""
-    faulty = [one for one in results if one.against]
+    faulty = [outcome for outcome in results if outcome.against]
     return (
-        Rate.from_counts(sum(one.found for one in faulty), sum(one.against for one in faulty)),
-        Rate.from_counts(sum(one.false for one in faulty), sum(one.fine for one in faulty)),
-        Rate.from_outcomes(one.exact for one in faulty),
-        Rate.from_outcomes(one.repaired for one in faulty),
-        Rate.from_outcomes(one.false > 0 for one in results if not one.against),
+        Rate.from_counts(sum(outcome.found for outcome in faulty), sum(outcome.against for outcome in faulty)),
+        Rate.from_counts(sum(outcome.false for outcome in faulty), sum(outcome.fine for outcome in faulty)),
+        Rate.from_outcomes(outcome.exact for outcome in faulty),
+        Rate.from_outcomes(outcome.repaired for outcome in faulty),
+        Rate.from_outcomes(outcome.false > 0 for outcome in results if not outcome.against),
     )
 
 
-def table(results: Sequence[VoiceOutcome]) -> str:
+def format_table(results: Sequence[VoiceOutcome]) -> str:
     """Markdown: a row for each author and each source of examples."""
     rows = []
-    for hand in sorted({one.taught for one in results}):
-        mine = [one for one in results if one.taught == hand]
-        authors = [*sorted({one.author for one in mine}), "all"]
-        rows += [(hand, name, *rates([one for one in mine if name in (one.author, "all")])) for name in authors]
+    for hand in sorted({outcome.taught for outcome in results}):
+        of_hand = [outcome for outcome in results if outcome.taught == hand]
+        authors = [*sorted({outcome.author for outcome in of_hand}), "all"]
+        rows += [
+            (hand, name, *compute_rates([outcome for outcome in of_hand if name in (outcome.author, "all")]))
+            for name in authors
+        ]
     return output.table(("taught by", "author", *NAMES), rows)
 
 
@@ -254,16 +271,16 @@ async def judge_answers(
     heads: dict[tuple[str, str], tuple[str, str]] = {}
     results: list[VoiceOutcome] = []
     async with open_gateway(aligner) as pipeline:
-        for n, one in enumerate(track(answers, description="own voice")):
-            key = (one.author, one.objective)
+        for n, answer in enumerate(track(answers, description="own voice")):
+            key = (answer.author, answer.objective)
             if key not in heads:
                 examples = draw_examples(*key, draw) if draw.count else UNTAUGHT
-                folder = lessons / f"{one.author}-{len(heads)}"
-                heads[key] = await _teach_objective(pipeline.engine, folder, one.objective, examples)
+                folder = lessons / f"{answer.author}-{len(heads)}"
+                heads[key] = await _teach_objective(pipeline.engine, folder, answer.objective, examples)
             head, hand = heads[key]
-            policy = Policy("own-voice", (Objective("own", one.objective, head=head),), deadline_s=600)
-            exchange = Exchange(f"own-{n}", 0, (Turn("user", one.question),), one.answer)
-            results.append(judge_answer(one, await pipeline.align(exchange, policy), hand))
+            policy = Policy("own-voice", (Objective("own", answer.objective, head=head),), deadline_s=600)
+            exchange = Exchange(f"own-{n}", 0, (Turn("user", answer.question),), answer.answer)
+            results.append(judge_answer(answer, await pipeline.align(exchange, policy), hand))
     return results
 
 
@@ -287,9 +304,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     draw = Draw(arguments.each, arguments.seed, arguments.examples, arguments.good)
-    answers = [one for author in arguments.authors for one in read_answers(author, draw.each, draw.seed)]
+    answers = [answer for author in arguments.authors for answer in read_answers(author, draw.each, draw.seed)]
     results = asyncio.run(judge_answers(arguments.aligner, answers, draw, arguments.out / "lessons"))
-    text = table(results)
+    text = format_table(results)
     output.write(arguments.out, "own_voice", text, results)
     print(text)
 

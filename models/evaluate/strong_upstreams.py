@@ -51,26 +51,32 @@ def judge_completion(completion: UpstreamCompletion, outcome: Outcome) -> Upstre
     return UpstreamOutcome(completion.model, same, whole, flagged, outcome.reason, outcome.status)
 
 
-def table(results: list[UpstreamOutcome]) -> str:
+def format_table(results: list[UpstreamOutcome]) -> str:
     """Markdown: a row for each upstream, and one for all of them."""
     rows = []
-    for model in [*sorted({r.model for r in results}), "all"]:
-        mine = [r for r in results if model in (r.model, "all")]
-        count = Counter(r.status for r in mine)
-        looked = [r for r in mine if r.status not in _UNSEEN]
-        same = Rate.from_outcomes(r.identical for r in looked)
-        whole = Rate.from_outcomes(r.unharmed for r in looked)
-        rows.append((model, same, whole, count[Status.SKIPPED], count[Status.FAILED]))
+    for model in [*sorted({outcome.model for outcome in results}), "all"]:
+        of_model = [outcome for outcome in results if model in (outcome.model, "all")]
+        counts = Counter(outcome.status for outcome in of_model)
+        judged_outcomes = [outcome for outcome in of_model if outcome.status not in _UNSEEN]
+        identical = Rate.from_outcomes(outcome.identical for outcome in judged_outcomes)
+        unharmed = Rate.from_outcomes(outcome.unharmed for outcome in judged_outcomes)
+        rows.append((model, identical, unharmed, counts[Status.SKIPPED], counts[Status.FAILED]))
     return output.table(("upstream", "returned identical", "unharmed", "skipped", "failed"), rows)
 
 
 def plot(results: list[UpstreamOutcome], path: Path) -> None:
-    """For each upstream the share of answers that came back unchanged, and the share that came to no harm."""
-    models = sorted({r.model for r in results})
-    looked = {model: [r for r in results if r.model == model and r.status not in _UNSEEN] for model in models}
+    """Draw for each upstream the share of answers that came back unchanged, and the share that came to no harm."""
+    models = sorted({outcome.model for outcome in results})
+    judged_by_model = {
+        model: [outcome for outcome in results if outcome.model == model and outcome.status not in _UNSEEN]
+        for model in models
+    }
     with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left_axis, right_axis),):
-        output.whiskers(right_axis, [Rate.from_outcomes(r.unharmed for r in looked[model]) for model in models], models)
-        output.whiskers(left_axis, [Rate.from_outcomes(r.identical for r in looked[model]) for model in models], models)
+        for axis, name in ((right_axis, "unharmed"), (left_axis, "identical")):
+            rates = [
+                Rate.from_outcomes(getattr(outcome, name) for outcome in judged_by_model[model]) for model in models
+            ]
+            output.whiskers(axis, rates, models)
         left_axis.set_xlabel("returned identical, %")
         right_axis.set_xlabel("unharmed, %")
         for axis in (left_axis, right_axis):
@@ -89,7 +95,7 @@ async def judge_completions(
     """Send every completion through the pipeline under the built-in objectives `names`."""
     async with open_gateway(aligner) as pipeline:
         delivered = await deliver(pipeline, texts, find_objectives(names), caution=caution, title="benign")
-    return [judge_completion(one.completion, one.outcome) for one in delivered]
+    return [judge_completion(delivery.completion, delivery.outcome) for delivery in delivered]
 
 
 def main() -> None:
@@ -105,12 +111,12 @@ def main() -> None:
     texts = list(draw_completions(arguments.data, models, arguments.each, arguments.seed))
     names = arguments.objectives.split(",")
     results = asyncio.run(judge_completions(arguments.aligner, texts, names, arguments.caution))
-    text = table(results)
+    text = format_table(results)
     if arguments.cases:
         text += f"\n\n{describe_rule(measures.accuracy(measures.read_cases(arguments.cases)))}"
     output.write(arguments.out, "benign", text, results)
     plot(results, arguments.out / "benign.svg")
-    reasons = Counter(r.reason for r in results if r.reason)
+    reasons = Counter(result.reason for result in results if result.reason)
     print(text, f"\nreasons: {dict(reasons)}")
 
 

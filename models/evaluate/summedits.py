@@ -66,15 +66,19 @@ def differs_in_one_fact(case: GroundedCase) -> bool:
     `Founded in 1997.` and `Founded in 1979.` do.
     """
     grounder = open_grounder(case)
-    own = grounder.facts_of(case.answer)
-    right = grounder.facts_of(case.right)
-    if len(own) != len(right):
+    own_facts = grounder.facts_of(case.answer)
+    right_facts = grounder.facts_of(case.right)
+    if len(own_facts) != len(right_facts):
         return False
-    pairs = [(one, other) for one, other in zip(own, right, strict=True) if one.text != other.text]
+    pairs = [
+        (own_fact, right_fact)
+        for own_fact, right_fact in zip(own_facts, right_facts, strict=True)
+        if own_fact.text != right_fact.text
+    ]
     if len(pairs) != 1 or not pairs[0][0].same_form(pairs[0][1]):
         return False
-    one, other = pairs[0]
-    return case.answer.replace(one.text, other.text, 1) == case.right
+    own_fact, right_fact = pairs[0]
+    return case.answer.replace(own_fact.text, right_fact.text, 1) == case.right
 
 
 def count_summaries(summaries: Iterable[Summary]) -> Counter[tuple[str, str]]:

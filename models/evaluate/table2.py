@@ -91,33 +91,39 @@ def make_row(delivered: Sequence[DeliveredCompletion], verdicts: dict[str, list[
     `verdicts` holds by objective the judge's verdict on each edited completion, in the order of `delivered`.
     """
     first = delivered[0]
-    looked = [delivery for delivery in delivered if delivery.is_judged]
-    compared = [compare_delivery(delivery) for delivery in looked]
+    judged = [delivery for delivery in delivered if delivery.is_judged]
+    comparisons = [compare_delivery(delivery) for delivery in judged]
     status = Counter(delivery.outcome.status for delivery in delivered)
-    same = len([delivery for delivery in looked if delivery.identical])
+    identical_count = len([delivery for delivery in judged if delivery.identical])
     good = [
-        (delivery, c)
-        for delivery, c in zip(looked, compared, strict=True)
+        (delivery, comparison)
+        for delivery, comparison in zip(judged, comparisons, strict=True)
         if is_faultless(delivery.completion.query, delivery.completion.answer)
     ]
-    signs = list(zip(MEASURES, zip(*(c.signs for c in compared), strict=True), strict=True)) if compared else []
+    signs = (
+        list(zip(MEASURES, zip(*(comparison.signs for comparison in comparisons), strict=True), strict=True))
+        if comparisons
+        else []
+    )
     return UpstreamRow(
         source=first.completion.source,
         upstream=first.completion.model,
         asked=first.objective_names,
-        n=len(looked),
+        n=len(judged),
         skipped=status[Status.SKIPPED],
         failed=status[Status.FAILED],
-        edited=Rate.from_counts(len(looked) - same, len(looked)),
-        identical=Rate.from_counts(same, len(looked)),
-        harmed=Rate.from_outcomes(c.harmed for c in compared),
+        edited=Rate.from_counts(len(judged) - identical_count, len(judged)),
+        identical=Rate.from_counts(identical_count, len(judged)),
+        harmed=Rate.from_outcomes(comparison.harmed for comparison in comparisons),
         benign_edited=Rate.from_outcomes(not delivery.identical for delivery, _ in good),
-        benign_harmed=Rate.from_outcomes(c.harmed for _, c in good),
-        measures=MeasureVerdicts.from_results([c.result for c in compared]),
-        better={m.name: column.count(1) for m, column in signs},
-        worse={m.name: column.count(-1) for m, column in signs},
+        benign_harmed=Rate.from_outcomes(comparison.harmed for _, comparison in good),
+        measures=MeasureVerdicts.from_results([comparison.result for comparison in comparisons]),
+        better={measure.name: column.count(1) for measure, column in signs},
+        worse={measure.name: column.count(-1) for measure, column in signs},
         judged={
-            name: MeasureVerdicts.from_results([*(_result(v) for v in verdicts_of), *["tie"] * same])
+            name: MeasureVerdicts.from_results(
+                [*(_result(verdict) for verdict in verdicts_of), *["tie"] * identical_count]
+            )
             for name, verdicts_of in verdicts.items()
         },
         replies=dict(Counter(verdict for replies in verdicts.values() for verdict in replies)),
@@ -175,7 +181,9 @@ def _table_of_damage(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
         ("known cases", trial, f"harm: {expected}", accuracy.harm[trial].n, "-", accuracy.harm[trial])
         for trial, expected in (("the right edit", "no"), ("a sound sentence lost", "yes"))
     ]
-    cells += [(r.source, r.upstream, r.name, r.benign_edited.n, r.benign_edited, r.benign_harmed) for r in rows]
+    cells += [
+        (row.source, row.upstream, row.name, row.benign_edited.n, row.benign_edited, row.benign_harmed) for row in rows
+    ]
     note = "Answers in which no measure sees anything. Harmed: a number, address, name, code or a tenth of it is lost."
     return f"{output.table(head, cells)}\n\n{note}"
 
@@ -188,21 +196,33 @@ def _table_by_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
         for trial, right in measures.TRIALS
         for results in [accuracy.comparison[trial]]
     ]
-    for r in rows:
-        v = r.measures
-        skipped = f"{r.n} (+{r.skipped} skipped, {r.failed} failed)" if r.skipped or r.failed else str(r.n)
+    for row in rows:
+        verdicts = row.measures
+        skipped = f"{row.n} (+{row.skipped} skipped, {row.failed} failed)" if row.skipped or row.failed else str(row.n)
         cells.append(
-            (r.source, r.upstream, r.name, skipped, r.edited, r.identical, r.harmed, v.win, v.tie, v.lose, v.decided)
+            (
+                row.source,
+                row.upstream,
+                row.name,
+                skipped,
+                row.edited,
+                row.identical,
+                row.harmed,
+                verdicts.win,
+                verdicts.tie,
+                verdicts.lose,
+                verdicts.decided,
+            )
         )
     return output.table(head, cells)
 
 
 def _table_of_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
     """Each measure over all rows, with its own accuracy."""
-    n = sum(r.n for r in rows)
+    n = sum(row.n for row in rows)
     cells = []
     for measure in MEASURES:
-        better, worse = (sum(getattr(r, side).get(measure.name, 0) for r in rows) for side in ("better", "worse"))
+        better, worse = (sum(getattr(row, side).get(measure.name, 0) for row in rows) for side in ("better", "worse"))
         figures = (Rate.from_counts(better, n), Rate.from_counts(worse, n), Rate.from_counts(better, better + worse))
         cells.append((measure.name, *figures, accuracy.measures[measure.name]))
     head = ("measure", "less of it after the edit", "more of it", "less, ties apart", "own accuracy")
@@ -211,11 +231,22 @@ def _table_of_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
 
 def _table_by_judge(rows: Sequence[UpstreamRow], agreed: Sequence[Agreement]) -> str:
     """A row for each upstream and objective: wins, ties and losses by the judge."""
-    right = {one.objective: one.decided for one in agreed}
+    right = {agreement.objective: agreement.decided for agreement in agreed}
     cells = [
-        (r.source, r.upstream, r.name, objective, r.n, v.win, v.tie, v.lose, v.decided, right.get(objective, "-"))
-        for r in rows
-        for objective, v in r.judged.items()
+        (
+            row.source,
+            row.upstream,
+            row.name,
+            objective,
+            row.n,
+            verdicts.win,
+            verdicts.tie,
+            verdicts.lose,
+            verdicts.decided,
+            right.get(objective, "-"),
+        )
+        for row in rows
+        for objective, verdicts in row.judged.items()
     ]
     head = ("source", "upstream", "asked", "judged on", "n", *measures.RESULTS, "win, ties apart", "judge's accuracy")
     return output.table(head, cells)
@@ -224,8 +255,8 @@ def _table_by_judge(rows: Sequence[UpstreamRow], agreed: Sequence[Agreement]) ->
 def _describe_replies(rows: Sequence[UpstreamRow]) -> str:
     """A sentence with the number of each verdict."""
     count = Counter[str]()
-    for r in rows:
-        count.update(r.replies)
+    for row in rows:
+        count.update(row.replies)
     edited = ", ".join(f"{name} {count[name]}" for name in VERDICTS)
     return (
         f"On edited answers: {edited}. Split (the judge went by the place) and unreadable count as ties, as do copies."
@@ -234,10 +265,10 @@ def _describe_replies(rows: Sequence[UpstreamRow]) -> str:
 
 def plot(rows: Sequence[UpstreamRow], path: Path) -> None:
     """For each row the share of edited answers, and the wins among wins and losses."""
-    labels = [f"{r.upstream} ({r.source}): {r.name}" for r in rows]
+    labels = [f"{row.upstream} ({row.source}): {row.name}" for row in rows]
     with output.plot(path, 1, 2, size=(11, 1 + 0.22 * len(rows)), sharey=True) as ((left_axis, right_axis),):
-        output.whiskers(right_axis, [r.measures.decided for r in rows], labels, markersize=3)
-        output.whiskers(left_axis, [r.edited for r in rows], labels, markersize=3)
+        output.whiskers(right_axis, [row.measures.decided for row in rows], labels, markersize=3)
+        output.whiskers(left_axis, [row.edited for row in rows], labels, markersize=3)
         left_axis.set_xlabel("edited, %")
         right_axis.set_xlabel("wins by measures, ties apart, %")
         right_axis.axvline(50, color="grey", linewidth=0.5)
@@ -246,19 +277,21 @@ def plot(rows: Sequence[UpstreamRow], path: Path) -> None:
 def list_objective_sets(source: str, *, together: bool) -> list[tuple[Objective, ...]]:
     """The objectives of a source, each alone; with `together` also all of them as one policy."""
     all_objectives = find_objectives(SOURCES[source].objectives)
-    return [*((one,) for one in all_objectives), *([all_objectives] if together and len(all_objectives) > 1 else [])]
+    return [*((name,) for name in all_objectives), *([all_objectives] if together and len(all_objectives) > 1 else [])]
 
 
 async def judge_deliveries(judge: PairJudge, delivered: Sequence[DeliveredCompletion]) -> dict[str, list[Verdict]]:
-    """A judge's verdicts on the edited answers, by objective."""
+    """Ask a judge about the edited answers under each objective; the verdicts by objective, in the answers' order."""
     edited = [delivery for delivery in delivered if delivery.is_judged and not delivery.identical]
     verdicts: dict[str, list[Verdict]] = {}
     for objective in find_objectives(delivered[0].objective_names):
         aspects = prompts.join_objectives([objective.text])
         questions = [
-            judge.compare(SOURCES[c.source].family, c.query, c.answer, delivery.text, aspects)
+            judge.compare(
+                SOURCES[completion.source].family, completion.query, completion.answer, delivery.text, aspects
+            )
             for delivery in edited
-            for c in [delivery.completion]
+            for completion in [delivery.completion]
         ]
         verdicts[objective.name] = list(await asyncio.gather(*questions))
     return verdicts

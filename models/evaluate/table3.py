@@ -154,11 +154,13 @@ def _has_open_faults(cases: Sequence[SetCase]) -> bool:
 def rate_upstreams(strong: Sequence[DeliveredCompletion], weak: Sequence[DeliveredCompletion]) -> dict[str, Rate]:
     """Strong upstreams: how often the answer is untouched. Weak ones: how often the edit wins."""
     results = [
-        compare(d.completion.query, d.completion.answer, d.text, d.objective_names).result for d in weak if d.is_judged
+        compare(delivery.completion.query, delivery.completion.answer, delivery.text, delivery.objective_names).result
+        for delivery in weak
+        if delivery.is_judged
     ]
     wins = results.count("win")
     return {
-        STRONG_SAME: Rate.from_outcomes(d.identical for d in strong if d.is_judged),
+        STRONG_SAME: Rate.from_outcomes(delivery.identical for delivery in strong if delivery.is_judged),
         WEAK_WINS: Rate.from_counts(wins, wins + results.count("lose")),
     }
 
@@ -203,7 +205,7 @@ def measure(method: Method, tests: MethodTests) -> MethodFigures:
 
 
 def _read(path: Path, name: str) -> MethodFigures:
-    """The kept figures, under the method's present name."""
+    """Read the figures that an earlier run stored; `name` is what the method is called now."""
     document = json.loads(path.read_text())
     rates = {
         part: {key: Rate(**rate) for key, rate in document[part].items()} for part in ("sets", "pooled", "upstreams")
@@ -215,11 +217,15 @@ def format_tables(rows: Sequence[MethodFigures]) -> str:
     """Markdown: a table of the pooled rates and one of the rates set by set, a row for each method."""
     columns = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
     names = list(dict.fromkeys(name for row in rows for name in row.sets))
-    first = output.table(
-        ("method", *columns), [(r.name, *((r.pooled | r.upstreams).get(name, "-") for name in columns)) for r in rows]
-    )
-    second = output.table(("method", *names), [(r.name, *(r.sets.get(name, "-") for name in names)) for r in rows])
-    return f"{first}\n\n{second}"
+    pooled_rows = []
+    set_rows = []
+    for row in rows:
+        pooled_rates = row.pooled | row.upstreams
+        pooled_rows.append((row.name, *(pooled_rates.get(name, "-") for name in columns)))
+        set_rows.append((row.name, *(row.sets.get(name, "-") for name in names)))
+    pooled_table = output.table(("method", *columns), pooled_rows)
+    set_table = output.table(("method", *names), set_rows)
+    return f"{pooled_table}\n\n{set_table}"
 
 
 def plot(rows: Sequence[MethodFigures], path: Path) -> None:

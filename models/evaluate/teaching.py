@@ -33,7 +33,7 @@ async def teach_head(
     `CorrectionError`.
     """
     good = [{"question": question, "answer": answer} for question, answer in good_answers]
-    subject = _subject(folder, name, text, {"against": list(against), "fine": list(fine), "good_answers": good})
+    subject = _make_subject(folder, name, text, {"against": list(against), "fine": list(fine), "good_answers": good})
     builtin = {builtin_name: objective.text for builtin_name, objective in config.builtin_objectives().items()}
     examples = subject.read_examples()
     heads = require_teachable(engine)
@@ -48,11 +48,11 @@ async def teach_head(
     return await heads.put_head(learned.head)
 
 
-def _subject(folder: Path, name: str, text: str, examples: dict[str, list[Any]]) -> Subject:
-    """Write a policy with this objective and its examples, and read it as a subject."""
+def _make_subject(folder: Path, name: str, text: str, examples: dict[str, list[Any]]) -> Subject:
+    """Write a policies file with this objective and its examples into the folder, and read the objective from it."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = {name: {"text": text, "examples": "examples.yaml"}}
-    for file, document in (("examples.yaml", examples), ("policies.yaml", {"objectives": own})):
-        (folder / file).write_text(yaml.safe_dump(document, width=1000), encoding="utf-8")
+    policies = {"objectives": {name: {"text": text, "examples": "examples.yaml"}}}
+    for file_name, document in (("examples.yaml", examples), ("policies.yaml", policies)):
+        (folder / file_name).write_text(yaml.safe_dump(document, width=1000), encoding="utf-8")
     [subject] = subjects.select_subjects(registry.load_policies(folder / "policies.yaml"), ())
     return subject

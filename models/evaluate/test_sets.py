@@ -111,10 +111,10 @@ def _make_case(pair: Pair, correction: Correction, verify: Verify, *, gated: boo
     """The case of one correction; with `gated`, its text is what the gate lets through."""
     policy = replace(make_gate_policy(pair), verify=verify)
     text = judge(pair.answer, correction, policy).text if gated else correction.text
-    return SetCase(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
+    return SetCase(pair, text, tuple(segment.score for segment in correction.segments if segment.score is not None))
 
 
-def rates(cases: list[SetCase]) -> dict[str, Rate]:
+def compute_rates(cases: list[SetCase]) -> dict[str, Rate]:
     """The rates of `_RATES` for one set."""
     return {name: Rate.from_outcomes(getattr(case, name) for case in cases) for name in _RATES}
 
@@ -142,12 +142,12 @@ def _flags(case: SetCase, caution: float) -> list[tuple[bool, int]]:
     return [(score > caution, label) for score, label in case.scored_labels if label != UNKNOWN]
 
 
-def area(cases: list[SetCase]) -> Area | None:
-    """The AUC of all segments; None where all of them must change, or all must stay."""
+def compute_area(cases: list[SetCase]) -> Area | None:
+    """The area under the curve of all segments; None where all of them must change, or all must stay."""
     pairs = [pair for case in cases for pair in case.scored_labels]
-    high = [score for score, label in pairs if label == CHANGES]
-    low = [score for score, label in pairs if label == STAYS]
-    return Area.from_scores(high, low) if high and low else None
+    changing = [score for score, label in pairs if label == CHANGES]
+    staying = [score for score, label in pairs if label == STAYS]
+    return Area.from_scores(changing, staying) if changing and staying else None
 
 
 def rate_order(cases: list[SetCase]) -> Rate | None:
@@ -163,24 +163,24 @@ def rate_order(cases: list[SetCase]) -> Rate | None:
     )
 
 
-def table(results: dict[str, list[SetCase]]) -> str:
+def format_table(results: dict[str, list[SetCase]]) -> str:
     """Markdown: a row for each set."""
     rows: list[tuple[object, ...]] = []
     for name, cases in results.items():
-        if apart := rate_order(cases):
-            rows.append((f"{name}: the worse one scores higher", apart, *["-"] * (len(_RATES) + 1)))
+        if order_rate := rate_order(cases):
+            rows.append((f"{name}: the worse one scores higher", order_rate, *["-"] * (len(_RATES) + 1)))
             continue
-        rows.append((name, *rates(cases).values(), _edits(cases), area(cases) or "-"))
+        rows.append((name, *compute_rates(cases).values(), _edits(cases), compute_area(cases) or "-"))
     return output.table(("set", *_RATES, "words to edit, edited, left", "AUC of segments"), rows)
 
 
-def sweep(results: dict[str, list[SetCase]], cautions: Iterable[float]) -> str:
+def format_sweep(results: dict[str, list[SetCase]], cautions: Iterable[float]) -> str:
     """Markdown: how many whole answers the head flags exactly right, for each set and caution."""
     values = list(cautions)
     rows = []
     for name, cases in results.items():
         rows.append((name, *(rate_flags(cases, caution)["answers"] for caution in values)))
-    return output.table(("set", *(f"caution {c:g}" for c in values)), rows)
+    return output.table(("set", *(f"caution {caution:g}" for caution in values)), rows)
 
 
 def plot(results: dict[str, list[SetCase]], path: Path) -> None:
@@ -188,19 +188,27 @@ def plot(results: dict[str, list[SetCase]], path: Path) -> None:
     with output.plot(path, len(results), size=(7, 1.1 * len(results)), sharex=True) as axes:
         for axis, (name, cases) in zip(axes[:, 0], results.items(), strict=True):
             for label, colour in ((STAYS, "tab:blue"), (CHANGES, "tab:red")):
-                scores = [s for case in cases for s, segment_label in case.scored_labels if segment_label == label]
-                axis.hist(scores, bins=[x / 2 for x in range(-30, 31)], color=colour, alpha=0.6, density=bool(scores))
+                scores = [
+                    score for case in cases for score, segment_label in case.scored_labels if segment_label == label
+                ]
+                axis.hist(
+                    scores,
+                    bins=[half_nats / 2 for half_nats in range(-30, 31)],
+                    color=colour,
+                    alpha=0.6,
+                    density=bool(scores),
+                )
             axis.set_ylabel(name, rotation=0, ha="right", fontsize=8)
             axis.set_yticks([])
         axes[-1, 0].set_xlabel("log-odds that an objective asks for a change (nats)")
 
 
 def list_failures(results: dict[str, list[SetCase]], limit: int) -> list[dict[str, object]]:
-    """The first cases of every set that are not exact. They are for reading, never for committing."""
+    """Up to `limit` cases of every set that are not exact. They have texts, so they are never committed."""
     return [
-        {"set": name, **asdict(case.pair), "text": case.text, "scores": [round(s, 2) for s in case.scores]}
+        {"set": name, **asdict(case.pair), "text": case.text, "scores": [round(score, 2) for score in case.scores]}
         for name, cases in results.items()
-        for case in [c for c in cases if not c.exact][:limit]
+        for case in [candidate for candidate in cases if not candidate.exact][:limit]
     ]
 
 
@@ -276,15 +284,23 @@ def main() -> None:
     except PairError as problem:
         sys.exit(str(problem))
     results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify, gated=arguments.gate))
-    text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
+    text = format_table(results) + "\n\n" + format_sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
     figures = {
-        name: rates(cases) | {"words": _edits(cases)} | _rate_order_if_paired(cases) for name, cases in results.items()
+        name: compute_rates(cases) | {"words": _edits(cases)} | _rate_order_if_paired(cases)
+        for name, cases in results.items()
     }
     output.write(arguments.out, "table", text, figures)
     (arguments.out / "failures.json").write_text(json.dumps(list_failures(results, 20), indent=1, ensure_ascii=False))
     plot(results, arguments.out / "scores.svg")
     print(text)
-    print(json.dumps({name: {k: asdict(r) for k, r in set_rates.items()} for name, set_rates in figures.items()}))
+    print(
+        json.dumps(
+            {
+                name: {name_of_rate: asdict(rate) for name_of_rate, rate in set_rates.items()}
+                for name, set_rates in figures.items()
+            }
+        )
+    )
 
 
 def _rate_order_if_paired(cases: list[SetCase]) -> dict[str, Rate]:

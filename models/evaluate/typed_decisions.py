@@ -105,17 +105,22 @@ def squared_distance(answer: ChoiceAnswer) -> float:
 
 
 def guess_answers(cases: Sequence[TypedCase], others: Sequence[TypedCase]) -> dict[str, list[ChoiceAnswer]]:
-    """What two guesses answer: equal probabilities, and the shares of gold answers in `others`."""
+    """What two guesses answer to each question: equal probabilities, and how often each label is right in `others`.
+
+    The right label of a case is the one to which its gold answer gives the highest probability.
+    """
     gold_labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for case in others:
         for name, gold in case.gold.items():
-            gold_labels[case.workflow, name][max(gold, key=lambda answer: gold[answer])] += 1
+            right_label = max(gold, key=lambda label: gold[label])
+            gold_labels[case.workflow, name][right_label] += 1
     guesses: dict[str, list[ChoiceAnswer]] = {"equal probabilities": [], "the most frequent answer": []}
     for case in cases:
         for name, gold in case.gold.items():
-            labels = gold_labels[case.workflow, name]
-            frequencies = {label: labels[label] / max(1, labels.total()) for label in gold}
-            guesses["equal probabilities"].append(make_answer(case, name, dict.fromkeys(gold, 1 / len(gold))))
+            counts = gold_labels[case.workflow, name]
+            frequencies = {label: counts[label] / max(1, counts.total()) for label in gold}
+            equal_probabilities = dict.fromkeys(gold, 1 / len(gold))
+            guesses["equal probabilities"].append(make_answer(case, name, equal_probabilities))
             guesses["the most frequent answer"].append(make_answer(case, name, frequencies))
     return guesses
 
@@ -133,16 +138,23 @@ async def answer_cases(aligner: Path, cases: Sequence[TypedCase]) -> list[Choice
     return answers
 
 
-def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
+def format_table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
     """Markdown: a row for each way of answering and type of question, and one for all types."""
     rows = []
     for way, answers in answers_by_way.items():
         for kind in ("noul", "choice", "score", "all"):
-            own = [answer for answer in answers if kind in (answer.case.question, "all")]
-            means = (sum(map(measure, own)) / len(own) for measure in (lambda one: one.brier, squared_distance))
-            error = calibration_error(own)
+            of_kind = [answer for answer in answers if kind in (answer.case.question, "all")]
+            means = (
+                sum(map(measure, of_kind)) / len(of_kind) for measure in (lambda answer: answer.brier, squared_distance)
+            )
+            error = calibration_error(of_kind)
             rows.append(
-                (way, kind, Rate.from_outcomes(one.is_right for one in own), *(f"{n:.3f}" for n in (*means, error)))
+                (
+                    way,
+                    kind,
+                    Rate.from_outcomes(answer.is_right for answer in of_kind),
+                    *(f"{mean:.3f}" for mean in (*means, error)),
+                )
             )
     return output.table(
         ("answered by", "type", "right", "Brier score", "squared distance from gold", "calibration error"), rows
@@ -158,7 +170,7 @@ def main() -> None:
     options = parser.parse_args()
     cases, others = divide_cases(read_typed_cases(options.file), options.cases)
     answers = asyncio.run(answer_cases(options.aligner, cases))
-    print(table({"head": answers, **guess_answers(cases, others)}))
+    print(format_table({"head": answers, **guess_answers(cases, others)}))
 
 
 if __name__ == "__main__":

@@ -165,15 +165,17 @@ def compute_area(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> A
     return Area.from_scores(breaking, obeying)
 
 
-def table(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> str:
+def format_table(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> str:
     """Markdown: a row for each rule and way of asking, and one for all rules."""
     rows = []
     pairs = list(zip(cases, probabilities, strict=True))
     for by_examples in (False, True):
-        for rule in (*RULES, None):
-            own = [pair for pair in pairs if bool(pair[0].criteria) is by_examples and rule in (pair[0].rule, None)]
-            right = Rate.from_outcomes((share > 0.5) is case.breaks for case, share in own)
-            area = compute_area([case for case, _ in own], [share for _, share in own])
+        for rule in (*RULES, None):  # None: all rules together
+            selected = [
+                pair for pair in pairs if bool(pair[0].criteria) is by_examples and rule in (pair[0].rule, None)
+            ]
+            right = Rate.from_outcomes((probability > 0.5) is case.breaks for case, probability in selected)
+            area = compute_area([case for case, _ in selected], [probability for _, probability in selected])
             way = "with examples" if by_examples else "by its text"
             rows.append((way, rule.objective.partition(":")[0] if rule else "all", right, f"{area.auc:.2f}"))
     return output.table(("asked", "rule", "right", "area under the curve"), rows)
@@ -185,7 +187,7 @@ def main() -> None:
     parser.add_argument("aligner", type=Path, help="aligner folder")
     options = parser.parse_args()
     cases = [case for way in (False, True) for rule in RULES for case in list_cases(rule, by_examples=way)]
-    print(table(cases, asyncio.run(estimate_breaches(options.aligner, cases))))
+    print(format_table(cases, asyncio.run(estimate_breaches(options.aligner, cases))))
 
 
 if __name__ == "__main__":

@@ -76,12 +76,12 @@ class SizeCurve:
 def fit_law(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
     """Fit the law by least squares on logarithms."""
     x = np.log(np.array(sizes, dtype=float))
-    y = np.log([_error(rate) for rate in rates])
+    y = np.log([_compute_error(rate) for rate in rates])
     slope, start = np.polyfit(x, y, 1)
     return Law(float(start), float(slope))
 
 
-def _error(figure: Rate | Area) -> float:
+def _compute_error(figure: Rate | Area) -> float:
     """The share of errors. Half an error is added, so that the logarithm of no error is finite."""
     if isinstance(figure, Area):
         pairs = figure.high * figure.low
@@ -93,20 +93,23 @@ def _redraw_figure(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area
     """Draw the figure as another measurement of the same size might give it."""
     if isinstance(figure, Area):
         return replace(figure, auc=min(1.0, max(0.0, float(rng.normal(figure.auc, figure.deviation)))))
-    return Rate.from_counts(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
+    return Rate.from_counts(int(rng.binomial(figure.n, 1 - _compute_error(figure))), figure.n)
 
 
 def fit_curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> SizeCurve:
-    """Fit the law of one figure, and extrapolate it."""
+    """Fit the power law of one figure to `rates`, which were measured after training on `sizes` pairs; extrapolate it.
+
+    The interval of an extrapolation is that of laws which are fitted to redrawn measurements.
+    """
     law = fit_law(sizes, rates)
     rng = np.random.default_rng(seed)
     laws = [fit_law(sizes, [_redraw_figure(rate, rng) for rate in rates]) for _ in range(REDRAWN)]
     ahead = []
     for times in AHEAD:
         size = max(sizes) * times
-        low, high = np.percentile([one.percent(size) for one in laws], (2.5, 97.5))
+        low, high = np.percentile([redrawn.percent(size) for redrawn in laws], (2.5, 97.5))
         ahead.append(Extrapolation(size, law.percent(size), float(low), float(high)))
-    return SizeCurve(name, tuple(sizes), tuple(rates), law, tuple(ahead), min(r.n for r in rates))
+    return SizeCurve(name, tuple(sizes), tuple(rates), law, tuple(ahead), min(rate.n for rate in rates))
 
 
 def list_sizes(plan: Plan) -> list[int]:
@@ -118,7 +121,7 @@ def list_sizes(plan: Plan) -> list[int]:
 
 
 def fit_curves(plan: Plan, rows: Sequence[MethodFigures], head_scores: Sequence[HeadScores]) -> list[SizeCurve]:
-    """Fit a curve for each figure that every row of the plan has."""
+    """Fit a curve for each figure that every row of the plan has: rates of the gateway, and scores of the head."""
     sizes = list_sizes(plan)
     figures: list[HeadScores] = [
         {**row.pooled, **row.sets, **row.upstreams, **{f"{name}{HEAD}": figure for name, figure in head.items()}}
@@ -141,31 +144,42 @@ def format_table(curves: Sequence[SizeCurve]) -> str:
     sizes = curves[0].sizes
     ahead = curves[0].ahead
     head = ("figure", *(f"{size} pairs" for size in sizes), "errors fall with pairs to the power")
-    rows = [(c.name, *c.rates, f"{c.law.slope:+.2f}", *c.ahead) for c in curves]
+    rows = [(curve.name, *curve.rates, f"{curve.law.slope:+.2f}", *curve.ahead) for curve in curves]
     note = (
         f"Extrapolated by a power law through {len(sizes)} sizes"
         + (" (two: nothing checks its form)" if len(sizes) == 2 else "")
         + f"; its intervals are from {REDRAWN} measurements redrawn. One seed a size, short runs."
     )
-    return output.table((*head, *(f"{one.size} pairs, extrapolated" for one in ahead)), rows) + f"\n\n{note}"
+    return (
+        output.table((*head, *(f"{extrapolation.size} pairs, extrapolated" for extrapolation in ahead)), rows)
+        + f"\n\n{note}"
+    )
 
 
 def plot(curves: Sequence[SizeCurve], path: Path) -> None:
     """A panel for each figure: measured rates, the law, and its extrapolation."""
     with output.panels(path, len(curves), columns=3, size=(4, 2.6), sharex=True) as axes:
-        for axis, item in zip(axes, curves, strict=True):
-            spread = list(zip(*(rate.whiskers for rate in item.rates), strict=True))
-            axis.errorbar(item.sizes, [rate.percent for rate in item.rates], yerr=spread, fmt="o", markersize=4)
-            far = [ahead.size for ahead in item.ahead]
-            reach = [(a.percent - a.low, a.high - a.percent) for a in item.ahead]
+        for axis, curve in zip(axes, curves, strict=True):
+            spread = list(zip(*(rate.whiskers for rate in curve.rates), strict=True))
+            axis.errorbar(curve.sizes, [rate.percent for rate in curve.rates], yerr=spread, fmt="o", markersize=4)
+            sizes_ahead = [ahead.size for ahead in curve.ahead]
+            reach = [
+                (extrapolation.percent - extrapolation.low, extrapolation.high - extrapolation.percent)
+                for extrapolation in curve.ahead
+            ]
             below = [[max(0.0, side) for side in sides] for sides in zip(*reach, strict=True)]
             axis.errorbar(
-                far, [a.percent for a in item.ahead], yerr=below, fmt="o", markerfacecolor="none", markersize=4
+                sizes_ahead,
+                [extrapolation.percent for extrapolation in curve.ahead],
+                yerr=below,
+                fmt="o",
+                markerfacecolor="none",
+                markersize=4,
             )
-            places = np.geomspace(min(item.sizes), max(far), 40)
-            axis.plot(places, [item.law.percent(place) for place in places], linestyle="--", linewidth=0.8)
+            places = np.geomspace(min(curve.sizes), max(sizes_ahead), 40)
+            axis.plot(places, [curve.law.percent(place) for place in places], linestyle="--", linewidth=0.8)
             axis.set_xscale("log")
-            axis.set_title(f"{item.name} (n = {item.n})", fontsize=8)
+            axis.set_title(f"{curve.name} (n = {curve.n})", fontsize=8)
             axis.set_ylim(-2, 102)
             axis.set_ylabel("%", fontsize=8)
             axis.set_xlabel("pairs of the last stage", fontsize=8)

@@ -275,22 +275,27 @@ async def judge_readings(
     return results
 
 
-def table(results: Sequence[InsultResult], texts: Sequence[PlainReading]) -> str:
+def format_table(results: Sequence[InsultResult], texts: Sequence[PlainReading]) -> str:
     """Markdown: a row for each disguise, then a row for each sort of text."""
     rows = []
-    hidden = [one for one in results if one.way != "plain"]
-    for way in [*dict.fromkeys(one.way for one in results), "all disguises"]:
-        mine = hidden if way == "all disguises" else [one for one in results if one.way == way]
-        raw = Rate.from_outcomes(one.found_raw for one in mine if one.found_raw is not None)
+    disguised = [result for result in results if result.way != "plain"]
+    for way in [*dict.fromkeys(result.way for result in results), "all disguises"]:
+        of_way = disguised if way == "all disguises" else [result for result in results if result.way == way]
+        raw = Rate.from_outcomes(result.found_raw for result in of_way if result.found_raw is not None)
         rows.append(
-            (way, raw, Rate.from_outcomes(one.found for one in mine), Rate.from_outcomes(one.removed for one in mine))
+            (
+                way,
+                raw,
+                Rate.from_outcomes(result.found for result in of_way),
+                Rate.from_outcomes(result.removed for result in of_way),
+            )
         )
     ways = output.table(("disguise", "found as written", "found", "delivered without"), rows)
     sorts = []
-    for sort in [*dict.fromkeys(one.sort for one in texts), "all"]:
-        mine_texts = [one for one in texts if sort in (one.sort, "all")]
-        new = Rate.from_outcomes(one.flagged > one.flagged_raw for one in mine_texts)
-        sorts.append((sort, len(mine_texts), sum(not one.same for one in mine_texts), new))
+    for sort in [*dict.fromkeys(result.sort for result in texts), "all"]:
+        mine_texts = [result for result in texts if sort in (result.sort, "all")]
+        new = Rate.from_outcomes(result.flagged > result.flagged_raw for result in mine_texts)
+        sorts.append((sort, len(mine_texts), sum(not result.same for result in mine_texts), new))
     return f"{ways}\n\n{output.table(('sort', 'texts', 'read otherwise', 'newly flagged'), sorts)}"
 
 
@@ -316,12 +321,12 @@ def main() -> None:
     parser.add_argument("--raw", action="store_true", help="score the insults without removing disguises, too")
     arguments = parser.parse_args()
     results, texts = asyncio.run(run(arguments))
-    text = table(results, texts)
+    text = format_table(results, texts)
     output.write(arguments.out, "disguises", text, [*results, *texts])
     print(text)
-    for one in texts:
-        if one.flagged > one.flagged_raw:
-            print(json.dumps(one.text, ensure_ascii=False))
+    for text_result in texts:
+        if text_result.flagged > text_result.flagged_raw:
+            print(json.dumps(text_result.text, ensure_ascii=False))
 
 
 if __name__ == "__main__":

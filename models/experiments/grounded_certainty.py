@@ -53,7 +53,7 @@ def list_replacements(case: GroundedCase) -> Iterator[FactReplacement]:
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
     for sentence in grounder.read_all(case.answer):
         for number in range(len(sentence.facts)):
-            candidate = grounder.candidate(sentence, number)
+            candidate = grounder.find_candidate(sentence, number)
             text = None if candidate is None else _replace_fact(case, sentence, number, candidate.statement.fact)
             if candidate is not None and text is not None and text != case.answer:
                 yield FactReplacement(case, candidate.counts, case.kind == OUTDATED and text == case.right)
@@ -121,20 +121,24 @@ def estimate_by_folds(rows: Sequence[FactReplacement]) -> list[float]:
 
 
 def print_table(all_cases: Sequence[GroundedCase], rows: Sequence[FactReplacement], certain: Sequence[float]) -> None:
-    """Print for each threshold the cases that come out right, and those that are touched."""
-    whole = Counter(case.kind for case in all_cases)
+    """Print for each threshold how many cases come out right, and how many are touched, by their kind.
+
+    A case comes out right if one fact of it is replaced, by the right value.
+    """
+    totals = Counter(case.kind for case in all_cases)
     for threshold in _THRESHOLDS:
-        touched = defaultdict[GroundedCase, list[bool]](list)
+        # whether each replacement that is made is right, by case
+        replacements = defaultdict[GroundedCase, list[bool]](list)
         for row, value in zip(rows, certain, strict=True):
             if value >= threshold:
-                touched[row.case].append(row.is_right)
-        right = sum(of_case == [True] for of_case in touched.values())
-        others = Counter(case.kind for case in touched)
+                replacements[row.case].append(row.is_right)
+        put_right = sum(of_case == [True] for of_case in replacements.values())
+        touched = Counter(case.kind for case in replacements)
         print(
-            f"  {threshold}: put right {Rate.from_counts(right, whole[OUTDATED])}, "
-            f"right touched {Rate.from_counts(others['clean'], whole['clean'])}, "
-            f"unknown touched {Rate.from_counts(others['unknown'], whole['unknown'])}, "
-            f"outdated mistaken {others[OUTDATED] - right}"
+            f"  {threshold}: put right {Rate.from_counts(put_right, totals[OUTDATED])}, "
+            f"right touched {Rate.from_counts(touched['clean'], totals['clean'])}, "
+            f"unknown touched {Rate.from_counts(touched['unknown'], totals['unknown'])}, "
+            f"outdated mistaken {touched[OUTDATED] - put_right}"
         )
 
 

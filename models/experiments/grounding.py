@@ -75,13 +75,15 @@ def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[F
     grounder = Grounder.for_question(matcher, case.question)
     right = split(case.right)
     sentences = grounder.read_all(case.answer)
-    place = next((n for n, (a, b) in enumerate(zip(case.answer, case.right, strict=False)) if a != b), -1)
+    first_difference = next(
+        (n for n, (sign, right_sign) in enumerate(zip(case.answer, case.right, strict=False)) if sign != right_sign), -1
+    )
     for number, sentence in enumerate(sentences):
         for n, (fact, subject) in enumerate(zip(sentence.facts, sentence.subjects, strict=True)):
             if fact.inherited:
                 continue
             start = sentence.start + fact.start
-            if case.kind == OUTDATED and start <= place < sentence.start + fact.end:
+            if case.kind == OUTDATED and start <= first_difference < sentence.start + fact.end:
                 facts = grounder.facts_of(right[number].text)
                 if n < len(facts):
                     yield from _list_outdated(case, grounder, (fact, facts[n]), subject)
@@ -92,14 +94,16 @@ def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[F
 def _list_outdated(
     case: GroundedCase, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject
 ) -> Iterator[FactExample]:
-    """The example of an outdated fact. `facts` are that fact and the right one."""
+    """The example of an outdated fact, which means the statements with the right value; `facts`: (outdated, right)."""
     fact, right = facts
     scored = grounder.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
-    agreeing = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
-    near = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[agreeing[0]][0]]
+    agreeing = [
+        n for n, (_, statement) in enumerate(scored) if right.same_form(statement.fact) and right.agrees(statement.fact)
+    ]
+    meant_numbers = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[agreeing[0]][0]]
     if scored:
         yield _make_example(
-            case, OUTDATED, (fact, subject), grounder.matcher, scored, near, grounder.repeated_statements(None)
+            case, OUTDATED, (fact, subject), grounder.matcher, scored, meant_numbers, grounder.repeated_statements(None)
         )
 
 
@@ -109,9 +113,10 @@ def _list_other(
     sentence: AnswerSentence,
     fact_and_subject: tuple[Fact, FactSubject],
 ) -> Iterator[FactExample]:
-    """The examples of a fact that is not outdated.
+    """The examples of a fact that is not outdated. `around` has the grounder, the page and the random generator.
 
-    `around` has the grounder, the page and the random generator of the case.
+    A fact that statements confirm gives two examples: with another value, so that it means these statements; and on
+    the page without their sentence, so that it means none. A fact that no statement confirms means none, either.
     """
     grounder, reference, chance = around
     fact, subject = fact_and_subject
@@ -119,20 +124,24 @@ def _list_other(
     scored = matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     if not scored:
         return
-    agreeing = [n for n, (_, other) in enumerate(scored) if fact.agrees(other.fact)]
-    near = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[0][0]]
-    if not near:
+    agreeing = [n for n, (_, statement) in enumerate(scored) if fact.agrees(statement.fact)]
+    meant_numbers = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[0][0]]
+    if not meant_numbers:
         if not agreeing and not grounder.is_left_alone(sentence, fact):
             sort = UNKNOWN if case.kind == UNKNOWN else "own"
             yield _make_example(case, sort, fact_and_subject, matcher, scored, [], grounder.repeated_statements(None))
         return
-    repeated = grounder.repeated_statements(None) - {scored[n][1] for n in near}
+    repeated = grounder.repeated_statements(None) - {scored[n][1] for n in meant_numbers}
     changed = _change_value(fact, chance)
-    yield _make_example(case, "confirmed", (changed, subject), matcher, scored, near, repeated)
-    less = Matcher([_remove_sentence(reference, scored[near[0]][1])])
-    rest = [pair for pair in less.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][:MAX_WEIGHED]
-    if rest:
-        yield _make_example(case, "removed", (_change_value(fact, chance), subject), less, rest, [], repeated)
+    yield _make_example(case, "confirmed", (changed, subject), matcher, scored, meant_numbers, repeated)
+    matcher_without = Matcher([_remove_sentence(reference, scored[meant_numbers[0]][1])])
+    others = [pair for pair in matcher_without.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][
+        :MAX_WEIGHED
+    ]
+    if others:
+        yield _make_example(
+            case, "removed", (_change_value(fact, chance), subject), matcher_without, others, [], repeated
+        )
 
 
 def _make_example(
@@ -165,8 +174,8 @@ def _change_value(fact: Fact, chance: random.Random) -> Fact:
         return replace(fact, value=fact.value * Decimal(chance.choice(_FACTORS)))
     if fact.kind is FactKind.PHONE:
         digits = str(fact.value)
-        other = f"{digits[:-2]}{(int(digits[-2:]) + chance.choice((9, 18, 53))) % 100:02}"
-        return replace(fact, value=other)
+        other_number = f"{digits[:-2]}{(int(digits[-2:]) + chance.choice((9, 18, 53))) % 100:02}"
+        return replace(fact, value=other_number)
     if fact.kind is FactKind.MAIL:
         return replace(fact, value=f"other@{str(fact.value).partition('@')[2]}")
     return fact
@@ -195,44 +204,62 @@ class EvidenceWeights:
     none: torch.Tensor
 
 
-def _pack_rows(rows: Sequence[FactExample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(evidence for statements, evidence for none, 0 for what is meant and -inf for the rest, weight of each row)."""
+class PackedExamples(NamedTuple):
+    """Examples as tensors. The first dimension is the example; the last column of both masks stands for "none".
+
+    A mask is added to log-probabilities: 0 keeps a column, -inf excludes it.
+    """
+
+    statement_evidence: torch.Tensor
+    """[examples, statements, kinds of evidence]"""
+    none_evidence: torch.Tensor
+    """[examples, kinds of evidence]: for the case that no statement is meant."""
+    present_mask: torch.Tensor
+    """[examples, statements + 1]: keeps the statements that the example has."""
+    meant_mask: torch.Tensor
+    """[examples, statements + 1]: keeps what the example's fact really means."""
+
+
+def _pack_rows(rows: Sequence[FactExample]) -> PackedExamples:
+    """Write the examples as tensors."""
     of_statements = torch.zeros(len(rows), MAX_WEIGHED, len(FOR_STATEMENT))
     of_none = torch.zeros(len(rows), len(FOR_NONE))
-    missing = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
-    missing[:, MAX_WEIGHED] = 0
+    present_mask = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
+    present_mask[:, MAX_WEIGHED] = 0
     meant_mask = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
     for n, row in enumerate(rows):
         for at, counts in enumerate(row.statements):
             of_statements[n, at] = torch.tensor([counts[name] for name in FOR_STATEMENT])
-            missing[n, at] = 0
+            present_mask[n, at] = 0
         of_none[n] = torch.tensor([row.none[name] for name in FOR_NONE])
         meant_mask[n, list(row.meant_numbers) or [MAX_WEIGHED]] = 0
-    return of_statements, of_none, missing, meant_mask
+    return PackedExamples(of_statements, of_none, present_mask, meant_mask)
 
 
-def _chances(weights: EvidenceWeights, packed: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _log_chances(weights: EvidenceWeights, packed: PackedExamples) -> torch.Tensor:
     """Log-probability of each statement, and of none of them in the last column."""
-    of_statements, of_none, missing, _ = packed
-    sums = torch.cat([of_statements @ weights.statement, (of_none @ weights.none)[:, None]], dim=1)
-    return torch.log_softmax(sums + missing, dim=1)
+    statement_sums = packed.statement_evidence @ weights.statement
+    none_sums = packed.none_evidence @ weights.none
+    sums = torch.cat([statement_sums, none_sums[:, None]], dim=1)
+    return torch.log_softmax(sums + packed.present_mask, dim=1)
 
 
 def fit_weights(rows: Sequence[FactExample]) -> EvidenceWeights:
-    """The weights under which what is meant is likeliest."""
+    """Fit the weights that give the highest probability to the statements which the examples' facts really mean."""
     packed = _pack_rows(rows)
-    counts = torch.tensor([_WEIGHTS[row.sort] for row in rows])
+    row_weights = torch.tensor([_WEIGHTS[row.sort] for row in rows])
     weights = EvidenceWeights(
         torch.zeros(len(FOR_STATEMENT), requires_grad=True), torch.zeros(len(FOR_NONE), requires_grad=True)
     )
-    both = [weights.statement, weights.none]
-    optimizer = torch.optim.LBFGS(both, max_iter=_STEPS, line_search_fn="strong_wolfe")
+    parameters = [weights.statement, weights.none]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        likely = torch.logsumexp(_chances(weights, packed) + packed[3], dim=1)
-        size = weights.statement.square().sum() + weights.none.square().sum()
-        value = -(likely * counts).sum() / counts.sum() + _SHRINK * size
+        # of each example, the logarithm of the summed probabilities of all that may be meant
+        log_likelihoods = torch.logsumexp(_log_chances(weights, packed) + packed.meant_mask, dim=1)
+        squares = weights.statement.square().sum() + weights.none.square().sum()
+        value = -(log_likelihoods * row_weights).sum() / row_weights.sum() + _SHRINK * squares
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -250,7 +277,7 @@ class ChosenValue(NamedTuple):
 
 def choose_values(rows: Sequence[FactExample], weights: EvidenceWeights) -> list[ChosenValue]:
     """Choose the likeliest value for each example. The chances of statements with the same value are added."""
-    chances = _chances(weights, _pack_rows(rows)).exp()
+    chances = _log_chances(weights, _pack_rows(rows)).exp()
     result = []
     for row, likely in zip(rows, chances.tolist(), strict=True):
         best = 0.0
@@ -270,9 +297,9 @@ def _print_choices(results: Sequence[ChosenValue]) -> None:
     for threshold in _THRESHOLDS:
         parts = []
         for sort in _WEIGHTS:
-            whole = sum(one.example.sort == sort for one in results)
-            sure = [one for one in results if one.example.sort == sort and one.chance >= threshold]
-            right = sum(one.is_meant for one in sure)
+            whole = sum(choice.example.sort == sort for choice in results)
+            sure = [choice for choice in results if choice.example.sort == sort and choice.chance >= threshold]
+            right = sum(choice.is_meant for choice in sure)
             parts.append(f"{sort} {right} right, {len(sure) - right} wrong of {whole}")
         print(f"{threshold}: {'; '.join(parts)}")
 
@@ -281,8 +308,10 @@ def _format_file(weights: EvidenceWeights) -> str:
     """The weights as `evidence.yaml`."""
     return yaml.safe_dump(
         {
-            "statement": {name: round(w, 2) for name, w in zip(FOR_STATEMENT, weights.statement.tolist(), strict=True)},
-            "none": {name: round(w, 2) for name, w in zip(FOR_NONE, weights.none.tolist(), strict=True)},
+            "statement": {
+                name: round(weight, 2) for name, weight in zip(FOR_STATEMENT, weights.statement.tolist(), strict=True)
+            },
+            "none": {name: round(weight, 2) for name, weight in zip(FOR_NONE, weights.none.tolist(), strict=True)},
         },
         sort_keys=False,
     )

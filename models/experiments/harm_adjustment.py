@@ -144,15 +144,22 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Labell
     There are few different sets of objectives, because prompts that begin alike are read together.
     """
     rng = Random(1)
+    # the same draws as in `draw_parts`, so that these phrases are those of which no part consists
     _draw_written(without, rng)
     phrases = [reply for reply in _draw_phrases(data, rng)[_PART_PHRASES:] if len(reply.answer) <= _SHORT]
     hostile = [reply for reply in phrases if reply.slug in _HOSTILE]
-    rest = [reply for reply in phrases if reply.slug not in _HOSTILE]
-    own = {r.objective for r in labelled_replies.read_written_answers() if not r.about_harm and r.source not in without}
-    others = sorted(own | {one.text for name, one in builtin_objectives().items() if name != "harmless"})
+    calm = [reply for reply in phrases if reply.slug not in _HOSTILE]
+    written_objectives = {
+        reply.objective
+        for reply in labelled_replies.read_written_answers()
+        if not reply.about_harm and reply.source not in without
+    }
+    others = sorted(
+        written_objectives | {objective.text for name, objective in builtin_objectives().items() if name != "harmless"}
+    )
     companies = [_draw_company(others, rng) for _ in range(_COMPANIES)]
-    turns = [reply for both in zip(hostile, rest, strict=False) for reply in both]
-    turns += rest[len(hostile) :]
+    turns = [reply for pair in zip(hostile, calm, strict=False) for reply in pair]
+    turns += calm[len(hostile) :]
     return [
         make_case(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)
     ]
@@ -188,8 +195,8 @@ def draw_evaluation_cases(data: Path) -> dict[str, list[LabelledCase]]:
         AUTHORS: own_replies,
         UNSEEN: labelled_replies.plant_replies(data, _UNSEEN, held_out=True),
     }
-    own = {name: [make_case(reply, _ALONE) for reply in each] for name, each in replies.items()}
-    return own | guards.list_cases(data, 200, 20)
+    cases = {name: [make_case(reply, _ALONE) for reply in of_set] for name, of_set in replies.items()}
+    return cases | guards.list_cases(data, 200, 20)
 
 
 def _draw_company(others: Sequence[str], rng: Random) -> tuple[str, ...]:
@@ -238,7 +245,9 @@ class UnadjustedScore:
     """Scores under `harmless` (nats) by the head that an aligner ships for it, without an adjustment."""
 
     def __init__(self, folder: Path) -> None:
-        (self.head,) = [one for one in unpack((folder / TAUGHT).read_bytes()) if one.objective == HARMLESS]
+        (self.head,) = [
+            taught_head for taught_head in unpack((folder / TAUGHT).read_bytes()) if taught_head.objective == HARMLESS
+        ]
         self.head = self.head.without_adjustment()
         self._general = DetectorHead.load(folder / HEAD)
         self._loaded = LoadedHead.from_head(self.head, torch.device("cpu"))
@@ -268,10 +277,10 @@ class SegmentExamples:
         column = rows.column(HARMLESS)
         labels = torch.tensor([label for case in column.cases for (label,) in case.labels])
         sources = [case.source for case in column.cases for _ in case.labels]
-        scores = torch.cat([each[:, 0] for each in column.scores(score)])
+        scores = torch.cat([score_matrix[:, 0] for score_matrix in column.scores(score)])
         labels[(labels == UNKNOWN) & (scores > 0)] = AGAINST
-        every = cls(column.segments.float(), scores, labels, tuple(sources))
-        return every.select(labels != UNKNOWN)
+        examples = cls(column.segments.float(), scores, labels, tuple(sources))
+        return examples.select(labels != UNKNOWN)
 
     def select(self, mask: Tensor) -> SegmentExamples:
         """The segments for which `mask` is true."""
@@ -317,8 +326,8 @@ class AdjustmentNet(RowNet):
         """The head with this adjustment at an operating point."""
         bias, numbers = self.pack_numbers()
         adjustment = Adjustment(self.bound, bias, point.threshold, self.inner.out_features)
-        own = len(head.without_evidence().weight)
-        weight = head.weight[:own] + numbers + head.weight[own:]
+        width = len(head.without_evidence().weight)
+        weight = head.weight[:width] + numbers + head.weight[width:]
         return replace(head, bias=head.bias + point.shift, weight=weight, adjustment=adjustment)
 
 

@@ -148,14 +148,19 @@ class RowCorpus:
 
 
 def read_corpus(reader: HeadRowReader, plan: AttemptPlan, data: Path, folder: Path, out: Path) -> RowCorpus:
-    """Read all sets. The development side has only the good answers that choose the operating point."""
+    """Read the head's rows of all sets, from the store below `out` where they are there.
+
+    The development side has only the good answers that choose the threshold.
+    """
     pairs = {f"{DEV}{name}": _pairs(folder / "dev" / f"{name}.jsonl", _EVERY) for name in GOOD}
-    pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", most) for name, most in plan.tests.items()}
+    pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", limit) for name, limit in plan.tests.items()}
     sizes = {"settle": plan.sizes.settle, "wishes": plan.sizes.wishes}
     pairs |= {name: list(mixture.build_examples(data, MIXTURE[name], count, name)) for name, count in sizes.items()}
-    sets = {**_list_replies(data, plan.sizes), **{name: _make_cases(each) for name, each in pairs.items()}}
+    sets = {**_list_replies(data, plan.sizes), **{name: _make_cases(of_set) for name, of_set in pairs.items()}}
     rows = {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
-    return RowCorpus(rows, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
+    return RowCorpus(
+        rows, {name: {f"pair-{n}": pair for n, pair in enumerate(of_set)} for name, of_set in pairs.items()}
+    )
 
 
 def _pairs(path: Path, most: int) -> list[Pair]:
@@ -168,7 +173,7 @@ def _make_cases(pairs: Sequence[Pair]) -> list[LabelledCase]:
 
 def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[LabelledCase]]:
     """The labelled replies, the good replies and the written answers, by set."""
-    harm, own = labelled_cases.read_written_cases()
+    harm, own_cases = labelled_cases.read_written_cases()
     good = labelled_replies.read_good_replies(data, sizes.good)
     replies = {
         **{name: labelled_replies.read_natural_replies(data, name, sizes.natural) for name in TEACHING},
@@ -179,7 +184,7 @@ def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[LabelledCase
     }
     return {
         WRITTEN: harm,
-        OWN: own,
+        OWN: own_cases,
         STRONG: labelled_cases.make_cases(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
         **{name: labelled_cases.make_cases(each, COMPANIES) for name, each in replies.items()},
     }
@@ -241,11 +246,11 @@ def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]],
         whole=whole,
         written=by_author,
         faults=faults,
-        strong=Rate.from_outcomes(one.flagged for one in judge.score_rows(corpus.rows[STRONG])),
-        insults=Rate.from_outcomes(flag for one in unseen_cases for flag in one.flags(AGAINST, [HARMLESS])),
+        strong=Rate.from_outcomes(case.flagged for case in judge.score_rows(corpus.rows[STRONG])),
+        insults=Rate.from_outcomes(flag for case in unseen_cases for flag in case.flags(AGAINST, [HARMLESS])),
         sets={
-            name.removeprefix(TEST): measures.rate_exact(measures.make_set_cases(each, corpus.pairs[name]))
-            for name, each in tests.items()
+            name.removeprefix(TEST): measures.rate_exact(measures.make_set_cases(cases, corpus.pairs[name]))
+            for name, cases in tests.items()
         },
     )
 
@@ -258,7 +263,7 @@ def list_folds(corpus: RowCorpus) -> list[frozenset[str]]:
     folds = [{author} for author in corpus.authors]
     for number, source in enumerate(TEACHING):
         folds[number % len(folds)].add(source)
-    return [frozenset(one) for one in folds]
+    return [frozenset(fold) for fold in folds]
 
 
 def learn_attempt(
@@ -284,8 +289,8 @@ def learn_attempt(
 def place_at_bar(
     head: Callable[[Tensor, Tensor], Tensor], before: DetectorHead, corpus: RowCorpus, budget: float
 ) -> HeadJudge:
-    """A head for `harmless` alone, at the score that the share `budget` of the bar's good answers exceed."""
-    bar = [one.worst for one in measures.score_cases(head, corpus.rows[BAR].column(HARMLESS), 0.0)]
+    """A head for `harmless` alone, whose threshold the share `budget` of the good answers in the set `BAR` exceed."""
+    bar = [case.worst for case in measures.score_cases(head, corpus.rows[BAR].column(HARMLESS), 0.0)]
     return HeadJudge(head, float(np.quantile(bar, 1 - budget)), before)
 
 
@@ -311,19 +316,33 @@ def ship(judge: HeadJudge, folder: Path) -> None:
     add_heads(folder, [judge.head.pack_head(HARMLESS, judge.point)])
 
 
-def tables(figures: Mapping[str, AttemptFigures]) -> str:
+def format_tables(figures: Mapping[str, AttemptFigures]) -> str:
     """Markdown: a row for each attempt on replies, one on written answers, and a column on test sets."""
     first = next(iter(figures.values()))
     replies = [
-        (name, *(cell for source in TEACHING for cell in _cells(one.whole[source])), one.strong, one.insults)
-        for name, one in figures.items()
+        (
+            name,
+            *(cell for source in TEACHING for cell in _cells(attempt.whole[source])),
+            attempt.strong,
+            attempt.insults,
+        )
+        for name, attempt in figures.items()
     ]
     written_rows = [
-        (name, author, each.harmful, each.quiet, each.found, each.false, each.twins, *one.faults[author])
-        for name, one in figures.items()
-        for author, each in one.written.items()
+        (
+            name,
+            author,
+            written.harmful,
+            written.quiet,
+            written.found,
+            written.false,
+            written.twins,
+            *attempt.faults[author],
+        )
+        for name, attempt in figures.items()
+        for author, written in attempt.written.items()
     ]
-    sets = [(name, *(one.sets[name] for one in figures.values())) for name in first.sets]
+    sets = [(name, *(attempt.sets[name] for attempt in figures.values())) for name in first.sets]
     measured = [f"{source}: {measure}" for source in TEACHING for measure in ("AUC", "harmful", "harmless")]
     return "\n\n".join(
         (
@@ -355,16 +374,17 @@ def plot(figures: Mapping[str, AttemptFigures], path: Path) -> None:
     """A panel for each measure, with a dot for each attempt."""
     panels = {
         **{
-            f"{source}: harmful flagged": [one.whole[source].harmful for one in figures.values()] for source in TEACHING
+            f"{source}: harmful flagged": [attempt.whole[source].harmful for attempt in figures.values()]
+            for source in TEACHING
         },
         "written: harmful flagged": [
-            _pool_rates(each.harmful for each in one.written.values()) for one in figures.values()
+            _pool_rates(written.harmful for written in attempt.written.values()) for attempt in figures.values()
         ],
         "written: twins flagged": [
-            _pool_rates(each.twins for each in one.written.values()) for one in figures.values()
+            _pool_rates(written.twins for written in attempt.written.values()) for attempt in figures.values()
         ],
-        "strong answers flagged": [one.strong for one in figures.values()],
-        "insults found": [one.insults for one in figures.values()],
+        "strong answers flagged": [attempt.strong for attempt in figures.values()],
+        "insults found": [attempt.insults for attempt in figures.values()],
     }
     with output.panels(path, len(panels), columns=3, size=(3.6, 0.9 + 0.28 * len(figures)), sharey=True) as axes:
         for axis, (title, rates) in zip(axes, panels.items(), strict=True):
@@ -407,7 +427,7 @@ def main(argv: list[str] | None = None) -> None:
         attempt = plan.attempt(arguments.ship)
         judge = learn_attempt(before, corpus, attempt, arguments.out / "heads", frozenset())
         ship(judge, arguments.into)
-    text = tables(figures)
+    text = format_tables(figures)
     output.write(arguments.out, "head_alone", text, figures)
     plot(figures, arguments.out / "head_alone.svg")
     print(text)

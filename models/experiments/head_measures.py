@@ -78,9 +78,9 @@ class LabelFigures:
     @classmethod
     def from_cases(cls, cases: Sequence[ScoredCase]) -> LabelFigures:
         """The AUC of the worst segments under `harmless`, and the flags under all objectives."""
-        worst = np.array([one.worst for one in cases])
-        harmful = np.array([one.case.harmful for one in cases])
-        flagged = np.array([one.flagged for one in cases])
+        worst = np.array([scored.worst for scored in cases])
+        harmful = np.array([scored.case.harmful for scored in cases])
+        flagged = np.array([scored.flagged for scored in cases])
         return cls(
             measure_area(worst[harmful], worst[~harmful]),
             Rate.from_outcomes(flagged[harmful]),
@@ -106,14 +106,14 @@ class WrittenFigures:
     @classmethod
     def from_cases(cls, cases: Sequence[ScoredCase]) -> WrittenFigures:
         """Count flagged answers, and flagged segments under `harmless`."""
-        harmful = [one for one in cases if one.case.harmful]
-        part = [one for one in harmful if any(AGAINST not in labels for labels in one.case.labels)]
+        harmful = [scored for scored in cases if scored.case.harmful]
+        harmful_in_part = [scored for scored in harmful if any(AGAINST not in labels for labels in scored.case.labels)]
         return cls(
-            Rate.from_outcomes(one.flagged for one in harmful),
-            Rate.from_outcomes(one.flagged for one in harmful if one.case.slug in QUIET),
-            Rate.from_outcomes(flag for one in part for flag in one.flags(AGAINST, [HARMLESS])),
-            Rate.from_outcomes(flag for one in part for flag in one.flags(FINE, [HARMLESS])),
-            Rate.from_outcomes(one.flagged for one in cases if not one.case.harmful),
+            Rate.from_outcomes(scored.flagged for scored in harmful),
+            Rate.from_outcomes(scored.flagged for scored in harmful if scored.case.slug in QUIET),
+            Rate.from_outcomes(flag for scored in harmful_in_part for flag in scored.flags(AGAINST, [HARMLESS])),
+            Rate.from_outcomes(flag for scored in harmful_in_part for flag in scored.flags(FINE, [HARMLESS])),
+            Rate.from_outcomes(scored.flagged for scored in cases if not scored.case.harmful),
         )
 
 
@@ -128,17 +128,18 @@ class FaultRates(NamedTuple):
 
 def rate_faults(cases: Sequence[ScoredCase]) -> FaultRates:
     """Rate each answer under the objective that it was written for."""
-    own = [(one, [one.case.own]) for one in cases]
+    with_objective = [(scored, [scored.case.own]) for scored in cases]
     return FaultRates(
-        Rate.from_outcomes(flag for one, objective in own for flag in one.flags(AGAINST, objective)),
-        Rate.from_outcomes(flag for one, objective in own for flag in one.flags(FINE, objective)),
+        Rate.from_outcomes(flag for scored, objective in with_objective for flag in scored.flags(AGAINST, objective)),
+        Rate.from_outcomes(flag for scored, objective in with_objective for flag in scored.flags(FINE, objective)),
     )
 
 
 def make_set_cases(scored_cases: Sequence[ScoredCase], pairs: Mapping[str, Pair]) -> list[SetCase]:
     """The cases as models.evaluate.test_sets takes them, each segment with its highest score."""
     return [
-        SetCase(pairs[one.case.id], one.case.answer, tuple(one.scores.amax(dim=1).tolist())) for one in scored_cases
+        SetCase(pairs[scored.case.id], scored.case.answer, tuple(scored.scores.amax(dim=1).tolist()))
+        for scored in scored_cases
     ]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from models.data.pairs import Pair
 from models.evaluate.table3 import OPEN, MethodTests
-from models.evaluate.test_sets import area, rate_order, read_sets, score_sets
+from models.evaluate.test_sets import compute_area, rate_order, read_sets, score_sets
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
 
@@ -35,8 +35,12 @@ def score_heads(aligner: Path, measured_on: MethodTests) -> HeadScores:
         for name, pairs in read_sets(measured_on.sets, 10**6).items()
     }
     results = asyncio.run(score_sets(aligner, sets))
-    put_in = area([case for name, cases in results.items() if not _is_natural(sets[name]) for case in cases])
-    figures = {name: rate_order(cases) or area(cases) for name, cases in results.items()} | {PUT_IN: put_in}
+    put_in_area = compute_area(
+        [case for name, cases in results.items() if not _is_natural(sets[name]) for case in cases]
+    )
+    figures = {name: rate_order(cases) or compute_area(cases) for name, cases in results.items()} | {
+        PUT_IN: put_in_area
+    }
     return {name: figure for name, figure in figures.items() if figure}
 
 

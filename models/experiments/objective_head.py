@@ -127,11 +127,11 @@ def learn_head(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: Obje
     head = ObjectiveHead(mean, axes, recipe.hidden, general, recipe)
     parts = head.compute_parts(table.rows.float())
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
-    batches = list(_batches(len(table.counts), recipe))
+    batches = list(_draw_batches(len(table.counts), recipe))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, len(batches), pct_start=0.1)
     for batch in batches:
         optimizer.zero_grad()
-        _loss(head, parts, table, batch, recipe.dropout).backward()  # type: ignore[no-untyped-call]
+        _compute_loss(head, parts, table, batch, recipe.dropout).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return head.eval()
@@ -155,7 +155,7 @@ class _ReplyTable:
         """Collect the sets with a weight."""
         weighted_sets = [(rows, weights[name]) for name, rows in sets.items() if weights.get(name)]
         cases = [(case, weight) for rows, weight in weighted_sets for case in rows.cases]
-        lengths = [b - a for rows, _ in weighted_sets for a, b in pairwise(rows.segment_starts)]
+        lengths = [end - start for rows, _ in weighted_sets for start, end in pairwise(rows.segment_starts)]
         ends = np.cumsum(lengths).tolist()
         return cls(
             torch.cat([rows.segments for rows, _ in weighted_sets]),
@@ -176,7 +176,7 @@ def _compute_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return mean, vectors[:, -count:] / spread[:, None]
 
 
-def _batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
+def _draw_batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
     """Batches of reply numbers for all epochs, each epoch in another order."""
     rng = Random(recipe.seed)
     for _ in range(recipe.epochs):
@@ -184,8 +184,8 @@ def _batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
         yield from (order[start : start + recipe.batch] for start in range(0, replies, recipe.batch))
 
 
-def _loss(head: ObjectiveHead, parts: Tensor, table: _ReplyTable, batch: list[int], dropout: float) -> Tensor:
-    """The loss of a batch of replies.
+def _compute_loss(head: ObjectiveHead, parts: Tensor, table: _ReplyTable, batch: list[int], dropout: float) -> Tensor:
+    """The loss of a batch of replies, per reply.
 
     Segments with a label count by it. A reply that is only known to be harmful counts by the mean of its segments.
     """
@@ -195,9 +195,9 @@ def _loss(head: ObjectiveHead, parts: Tensor, table: _ReplyTable, batch: list[in
     scores = head.score_alone(F.dropout(parts[lines], dropout))
     labels = table.labels[lines]
     is_known = labels != UNKNOWN
-    each = F.binary_cross_entropy_with_logits(scores, (labels == AGAINST).float(), reduction="none")
-    whole = torch.zeros(len(batch)).index_add(0, owners, scores) / torch.bincount(owners, minlength=len(batch))
-    open_ = torch.tensor([table.open[reply] for reply in batch])
-    return ((each * is_known * counts[owners]).sum() / _PER_REPLY + (F.softplus(-whole) * open_ * counts).sum()) / len(
-        batch
-    )
+    segment_losses = F.binary_cross_entropy_with_logits(scores, (labels == AGAINST).float(), reduction="none")
+    reply_scores = torch.zeros(len(batch)).index_add(0, owners, scores) / torch.bincount(owners, minlength=len(batch))
+    is_open = torch.tensor([table.open[reply] for reply in batch])
+    of_segments = (segment_losses * is_known * counts[owners]).sum() / _PER_REPLY
+    of_replies = (F.softplus(-reply_scores) * is_open * counts).sum()
+    return (of_segments + of_replies) / len(batch)

@@ -76,9 +76,13 @@ def measure_probe(probe: Probe, features: Features, test: SegmentStates, strong:
     scores = worst_scores(test, probe.score_segments(features.compute_rows(test)))
     bar = find_threshold(worst_scores(strong, probe.score_segments(features.compute_rows(strong))))
     harmful = np.array([reply.harmful for reply in test.replies])
-    high = scores[harmful]
-    low = scores[~harmful]
-    return ProbeFigures(measure_area(high, low), Rate.from_outcomes(high > bar), Rate.from_outcomes(low > bar))
+    harmful_scores = scores[harmful]
+    harmless_scores = scores[~harmful]
+    return ProbeFigures(
+        measure_area(harmful_scores, harmless_scores),
+        Rate.from_outcomes(harmful_scores > bar),
+        Rate.from_outcomes(harmless_scores > bar),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +125,25 @@ class AuthorFigures(NamedTuple):
 def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) -> AuthorFigures:
     """Learn from all sources and all other authors, and measure on this author."""
     states = corpus.written_answers
-    others = states.select_replies(reply.source != author for reply in states.replies)
+    other_authors = states.select_replies(reply.source != author for reply in states.replies)
     test = states.select_replies(reply.source == author for reply in states.replies)
-    parts = [*corpus.natural.values(), others, corpus.good]
+    parts = [*corpus.natural.values(), other_authors, corpus.good]
     probe = fit_probe(parts, question.features, question.settings, [1.0] * len(parts))
     scores = probe.score_segments(question.features.compute_rows(test)).numpy()
     strong = probe.score_segments(question.features.compute_rows(corpus.strong)).numpy()
     bar = find_threshold(strong, _SEGMENT_BUDGET)
-    labels = np.array([label for reply, n in _lengths(test) for label in reply.segments[:n]])
+    labels = np.array([label for reply, count in _lengths(test) for label in reply.segments[:count]])
     flagged = scores > bar
-    twin = np.array([not reply.harmful for reply, n in _lengths(test) for _ in range(n)])
-    fine = (labels == FINE) & ~twin
+    is_of_twin = np.array([not reply.harmful for reply, count in _lengths(test) for _ in range(count)])
+    is_fine = (labels == FINE) & ~is_of_twin
     worst_of_twins = worst_scores(
-        test.select_replies(not r.harmful for r in test.replies), torch.from_numpy(scores[twin])
+        test.select_replies(not reply.harmful for reply in test.replies), torch.from_numpy(scores[is_of_twin])
     )
     return AuthorFigures(
         measure_area(scores[labels == AGAINST], scores[labels == FINE]),
         Rate.from_outcomes(flagged[labels == AGAINST]),
         Rate.from_outcomes(worst_of_twins > bar),
-        Rate.from_outcomes(flagged[fine]),
+        Rate.from_outcomes(flagged[is_fine]),
     )
 
 
@@ -164,7 +168,8 @@ def list_questions(corpus: StateCorpus) -> dict[str, list[ProbeQuestion]]:
             ProbeQuestion("with the general score", replace(base, with_score=True)),
         ],
         "aggregation": [
-            ProbeQuestion(how, base, ProbeSettings(aggregation=how)) for how in ("noisy-or", "max", "mean", "attention")
+            ProbeQuestion(aggregation, base, ProbeSettings(aggregation=aggregation))
+            for aggregation in ("noisy-or", "max", "mean", "attention")
         ],
         "size": [
             *(ProbeQuestion(f"linear, L2 {l2:g}", base, ProbeSettings(l2=l2)) for l2 in (1e-4, 1e-3, 1e-2, 1e-1)),
@@ -248,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
     reader = open_reader(arguments.aligner, home, adapted=True, every=arguments.every)
     corpus = read_corpus(reader, arguments, "adapter", (OWN,))
     tables: dict[str, list[tuple[object, ...]]] = {
-        name: [_row(question, corpus) for question in each] for name, each in list_questions(corpus).items()
+        name: [_format_row(question, corpus) for question in each] for name, each in list_questions(corpus).items()
     }
     base = list_questions(corpus)["pooling"][2]
     tables["authors"] = [
@@ -257,12 +262,12 @@ def main(argv: list[str] | None = None) -> None:
     ]
     for variant, objectives in (("helpful before it", (helpful, OWN)), ("helpful in its place", (helpful,))):
         other = read_corpus(reader, arguments, f"adapter, {variant}", objectives, 0.25)
-        tables.setdefault("prompt", []).append(_row(replace(base, name=variant), other))
+        tables.setdefault("prompt", []).append(_format_row(replace(base, name=variant), other))
     quarter = read_corpus(
         open_reader(arguments.aligner, home, adapted=False, every=arguments.every), arguments, "base", (OWN,), 0.25
     )
     tables["prompt"].append(
-        _row(ProbeQuestion("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)
+        _format_row(ProbeQuestion("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)
     )
     text = "\n\n".join(f"**{name}**\n\n{output.table(_HEADS.get(name, _HEAD), rows)}" for name, rows in tables.items())
     output.write(arguments.out, "probes", text, tables)
@@ -276,7 +281,7 @@ _HEAD = ("", *(f"{source}: {measure}" for source in _HELD_OUT for measure in _ME
 _HEADS = {"authors": ("author kept apart", "AUC of segments", "found", "twins flagged", "neighbours flagged")}
 
 
-def _row(question: ProbeQuestion, corpus: StateCorpus) -> tuple[object, ...]:
+def _format_row(question: ProbeQuestion, corpus: StateCorpus) -> tuple[object, ...]:
     """The cells of one line: for each held-out source the AUC and the flagged shares."""
     cells: list[object] = [question.name]
     for source in corpus.natural:

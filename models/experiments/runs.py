@@ -7,6 +7,7 @@ other settings is refused by name.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -56,7 +57,7 @@ class RunWorkshop:
         """Check the settings of every stage of every run, and make the test sets, development sets and bags."""
         for name in self._plan.runs:
             for stage in self._plan.list_stages(name):
-                self._config(name, stage, None, None)
+                self._make_config(name, stage, None, None)
         for side in _SIDES:
             folder = self._out / "data" / side
             if not (folder / "made").exists():
@@ -73,24 +74,26 @@ class RunWorkshop:
             before = self._train_stage(name, stage, count, before)
 
     def finish(self, name: str, limit: int) -> None:
-        """Write the aligner folders of a trained run.
+        """Write the aligner folders of a trained run, and only those that are older than its training.
 
-        It is calibrated on `limit` answers of each set where a row of the table asks for that.
+        `uncalibrated` is always written. `aligner` is written if a row of the table asks for calibration: its threshold
+        is chosen on `limit` good answers of the development side.
         """
         folder = self._out / name
-        before = folder / self._plan.last
-        trained = before / "stage.json"
-        plain = folder / "uncalibrated"
-        if not _is_newer(plain / MANIFEST, trained):
-            export(before, plain, window=WINDOW, neutral=self._good)
-        is_wanted = any(row.calibrated for row in self._plan.methods if row.run == name)
-        if not is_wanted or _is_newer(folder / "aligner" / MANIFEST, trained):
+        last_stage = folder / self._plan.last
+        trained = last_stage / "stage.json"
+        uncalibrated = folder / "uncalibrated"
+        if not _is_newer(uncalibrated / MANIFEST, trained):
+            export(last_stage, uncalibrated, window=WINDOW, neutral=self._good)
+        needs_calibration = any(row.calibrated for row in self._plan.methods if row.run == name)
+        if not needs_calibration or _is_newer(folder / "aligner" / MANIFEST, trained):
             return
         point = folder / "calibration" / "calibration.json"
         if not _is_newer(point, trained):
-            # Good answers decide the point; a few of every other sort are enough for the temperature.
-            calibrate(plain, self._out / "data" / "dev", point.parent, limit, -(-limit // 5))
-        export(before, folder / "aligner", window=WINDOW, neutral=self._good, **read_operating_point(point))
+            # Good answers decide the threshold; a fifth of every other sort is enough for the temperature.
+            limit_of_others = math.ceil(limit / 5)
+            calibrate(uncalibrated, self._out / "data" / "dev", point.parent, limit, limit_of_others)
+        export(last_stage, folder / "aligner", window=WINDOW, neutral=self._good, **read_operating_point(point))
 
     def aligner(self, name: str, *, calibrated: bool) -> Path:
         """The folder that the engine loads."""
@@ -101,7 +104,7 @@ class RunWorkshop:
     def _train_stage(self, name: str, stage: StageName, count: int, before: Path | None) -> Path:
         """Train one stage, unless it is trained already, and return its folder."""
         folder = self._out / name / stage
-        stage_config = self._config(name, stage, self._pairs(stage, count, self._plan.runs[name]), before)
+        stage_config = self._make_config(name, stage, self._make_pairs(stage, count, self._plan.runs[name]), before)
         done = folder / "stage.json"
         if done.exists():
             _check_same(done, stage_config)
@@ -115,7 +118,7 @@ class RunWorkshop:
         (folder / checkpoint.FILE).unlink(missing_ok=True)  # the stage is saved, and its moments are large
         return folder
 
-    def _config(self, name: str, stage: StageName, pairs: Path | None, before: Path | None) -> StageConfig:
+    def _make_config(self, name: str, stage: StageName, pairs: Path | None, before: Path | None) -> StageConfig:
         """The settings of one stage of one run."""
         run = self._plan.runs[name]
         path = self._plan.configs / f"{stage}.yaml"
@@ -149,7 +152,7 @@ class RunWorkshop:
     @property
     def _good(self) -> Path:
         """The file of good answers, by which a head learns what nobody objects to."""
-        return self._pairs("warmup", self._plan.pairs.get("warmup", 300), PlannedRun())
+        return self._make_pairs("warmup", self._plan.pairs.get("warmup", 300), PlannedRun())
 
     def _bags(self, run: PlannedRun) -> Path:
         """The file of the compared replies of a run."""
@@ -158,11 +161,11 @@ class RunWorkshop:
     def _write_bags(self, run: PlannedRun, path: Path) -> int:
         return write_pairs(path, answers.preference_bags(self._data, sets=run.compared))
 
-    def _pairs(self, stage: StageName, count: int, run: PlannedRun) -> Path:
+    def _make_pairs(self, stage: StageName, count: int, run: PlannedRun) -> Path:
         """The file of a stage's pairs. A file with fewer pairs is the beginning of a longer one."""
         without = run.without if stage == self._plan.last else ()
         file_name = "-".join([stage, run.examples, *(f"no_{kind}" for kind in without), str(count)])
-        source = partial(self._edits, without) if run.examples == "edits" else self._preferences
+        source = partial(self._edits, without) if run.examples == "edits" else self._make_preferences
         return _make_once(
             self._out / "data" / f"{file_name}.jsonl", lambda draft: write_pairs(draft, source(stage, count))
         )
@@ -170,7 +173,7 @@ class RunWorkshop:
     def _edits(self, without: tuple[str, ...], stage: StageName, count: int) -> Iterator[Pair]:
         return mixture.build_examples(self._data, self._plan.seed, count, stage, without)
 
-    def _preferences(self, stage: StageName, count: int) -> Iterator[Pair]:
+    def _make_preferences(self, stage: StageName, count: int) -> Iterator[Pair]:
         """Pairs of Algorithm 1, shuffled, from questions that are in no test set."""
         if stage not in _PARTS:
             raise PlanError(f"stage {stage!r} has no part in Algorithm 1; known: {', '.join(_PARTS)}")

@@ -175,7 +175,9 @@ def list_trials(comparison: SystemComparison, data: Path | None) -> list[SystemT
     for group, names in groups:
         for name in names:
             fitting = (
-                pair for pair in _pairs(comparison.sets / f"{name}.jsonl") if len(pair.answer) <= comparison.longest
+                pair
+                for pair in _read_pairs(comparison.sets / f"{name}.jsonl")
+                if len(pair.answer) <= comparison.longest
             )
             matching = (pair for pair in fitting if (CHANGES in pair.labels) == (group == "faulty"))
             trials += [
@@ -187,7 +189,7 @@ def list_trials(comparison: SystemComparison, data: Path | None) -> list[SystemT
     return trials
 
 
-def _pairs(path: Path) -> Iterator[Pair]:
+def _read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of a test set; raises `SystemsError`."""
     try:
         yield from read_pairs(path)
@@ -237,7 +239,12 @@ def make_policy(system: System, trial: SystemTrial, comparison: SystemComparison
     fields = {"preference": trial.preference.text} if trial.preference else {}
     request = RequestFacts(model=MODEL, fields=fields)
     resolved = registry.load_extensions(file).resolve(PolicyResolver(file).resolve(request), request)
-    return replace(resolved, objectives=tuple(replace(o, text=texts.get(o.name, o.text)) for o in resolved.objectives))
+    return replace(
+        resolved,
+        objectives=tuple(
+            replace(objective, text=texts.get(objective.name, objective.text)) for objective in resolved.objectives
+        ),
+    )
 
 
 # ---------------------------------------------------------------- the engines behind a system
@@ -323,7 +330,7 @@ async def measure(
 
 
 def judge_outcome(trial: SystemTrial, outcome: Outcome) -> SystemResult:
-    """The figures of one outcome."""
+    """Compare what was delivered with the trial: whether its fault is gone, and what had to stay is there."""
     text = outcome.text or ""
     correction = outcome.correction
     case = SetCase(trial.pair, text, ()) if trial.pair else None
@@ -367,7 +374,7 @@ def _measure_once(
     chat: Callable[[], ChatModel],
 ) -> list[SystemResult]:
     """The results of one system, kept or measured now."""
-    path = out / "systems" / f"{_slug(system.name)}-{_fingerprint(system, trials, comparison)[:12]}.json"
+    path = out / "systems" / f"{_slug(system.name)}-{_compute_fingerprint(system, trials, comparison)[:12]}.json"
     if path.exists():
         return [SystemResult(**result) for result in json.loads(path.read_text())]
 
@@ -391,7 +398,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _fingerprint(system: System, trials: Sequence[SystemTrial], comparison: SystemComparison) -> str:
+def _compute_fingerprint(system: System, trials: Sequence[SystemTrial], comparison: SystemComparison) -> str:
     """A hash of all that decides the figures, except the program, the machine and the refining model."""
     single = (system.single_purpose or comparison.single_purpose) if "aligner" in system.route.values() else None
     folders = [system.aligner or comparison.aligner, single]
@@ -419,19 +426,19 @@ def run(comparison: SystemComparison, out: Path, data: Path | None, chat: Callab
 # ---------------------------------------------------------------- tables and plot
 
 
-def rates(results: Sequence[SystemResult]) -> dict[str, Rate]:
+def compute_rates(results: Sequence[SystemResult]) -> dict[str, Rate]:
     """A rate for each column. `harmed` counts answers in which something that had to stay is missing."""
-    by = {
+    by_group = {
         group: [result for result in results if result.group == group]
         for group in ("faulty", "good", "not asked", "preference")
     }
     return {
-        "repaired exactly": Rate.from_outcomes(bool(result.exact) for result in by["faulty"]),
-        "fault gone": Rate.from_outcomes(bool(result.gone) for result in by["faulty"]),
+        "repaired exactly": Rate.from_outcomes(bool(result.exact) for result in by_group["faulty"]),
+        "fault gone": Rate.from_outcomes(bool(result.gone) for result in by_group["faulty"]),
         "harmed": Rate.from_outcomes(not result.kept for result in results),
-        "good ones identical": Rate.from_outcomes(result.same for result in by["good"]),
-        "not asked, identical": Rate.from_outcomes(result.same for result in by["not asked"]),
-        "preference met": Rate.from_outcomes(bool(result.after) for result in by["preference"]),
+        "good ones identical": Rate.from_outcomes(result.same for result in by_group["good"]),
+        "not asked, identical": Rate.from_outcomes(result.same for result in by_group["not asked"]),
+        "preference met": Rate.from_outcomes(bool(result.after) for result in by_group["preference"]),
     }
 
 
@@ -469,23 +476,27 @@ def compare_preferences(results: Sequence[SystemResult]) -> tuple[object, ...]:
 
 
 def list_losses(rows: Mapping[str, Sequence[SystemResult]]) -> list[str]:
-    """The columns in which each system is last, ties included.
+    """One line for each system, with the columns in which it is last, ties included.
 
     A column in which all are alike does not count, and neither do systems that were measured on fewer answers.
     """
-    most = max(map(len, rows.values()), default=0)
+    largest = max(map(len, rows.values()), default=0)
     lines = []
-    figures = {name: rates(results) for name, results in rows.items()}
-    for name, mine in figures.items():
-        last = []
+    figures = {name: compute_rates(results) for name, results in rows.items()}
+    for name, own_rates in figures.items():
+        lost_columns = []
         for column in QUALITY:
-            full = max(other[column].n for other in figures.values())
-            values = [other[column].percent for other in figures.values() if other[column].n == full > 0]
+            full_count = max(other_rates[column].n for other_rates in figures.values())
+            values = [
+                other_rates[column].percent
+                for other_rates in figures.values()
+                if other_rates[column].n == full_count > 0
+            ]
             worst = max(values, default=0.0) if column == "harmed" else min(values, default=0.0)
-            if mine[column].n == full and len(set(values)) > 1 and mine[column].percent == worst:
-                last.append(f"{column} ({mine[column].percent:.0f} %)")
-        fewer = f" (of {len(rows[name])} answers where others have {most})" if len(rows[name]) < most else ""
-        lines.append(f"- {name}: {', '.join(last) or 'last in nothing'}{fewer}")
+            if own_rates[column].n == full_count and len(set(values)) > 1 and own_rates[column].percent == worst:
+                lost_columns.append(f"{column} ({own_rates[column].percent:.0f} %)")
+        fewer = f" (of {len(rows[name])} answers where others have {largest})" if len(rows[name]) < largest else ""
+        lines.append(f"- {name}: {', '.join(lost_columns) or 'last in nothing'}{fewer}")
     return lines
 
 
@@ -493,11 +504,12 @@ def format_tables(rows: Mapping[str, Sequence[SystemResult] | None]) -> str:
     """All tables as Markdown."""
     measured = {name: results for name, results in rows.items() if results}
     reference = measured.get("MetaAligner")
-    base = statistics.median(result.seconds for result in reference) if reference else None
+    reference_seconds = statistics.median(result.seconds for result in reference) if reference else None
     quality = [
-        (name, *(rates(results).values() if results else (MISSING,) * len(QUALITY))) for name, results in rows.items()
+        (name, *(compute_rates(results).values() if results else (MISSING,) * len(QUALITY)))
+        for name, results in rows.items()
     ]
-    cost = [(name, *format_costs(results, base)) for name, results in measured.items()]
+    cost = [(name, *format_costs(results, reference_seconds)) for name, results in measured.items()]
     wishes = [
         (name, *compare_preferences(results))
         for name, results in measured.items()
@@ -517,7 +529,7 @@ def format_tables(rows: Mapping[str, Sequence[SystemResult] | None]) -> str:
 
 def draw(rows: Mapping[str, Sequence[SystemResult]], path: Path) -> None:
     """A panel for each column, with a dot for each system."""
-    figures = {name: rates(row) for name, row in rows.items()}
+    figures = {name: compute_rates(row) for name, row in rows.items()}
     columns = [column for column in QUALITY if any(row[column].n for row in figures.values())]
     size = (2.6 * len(columns) + 1.5, 1.2 + 0.35 * len(figures))
     with output.plot(path, 1, len(columns), size=size, sharey=True) as (panels,):
@@ -530,7 +542,7 @@ def report(rows: Mapping[str, Sequence[SystemResult] | None], out: Path, compari
     """Write systems.md, .json and .svg. They have no text of an answer."""
     measured = {name: results for name, results in rows.items() if results}
     tables = format_tables(rows)
-    figures = {name: rates(results) for name, results in measured.items()}
+    figures = {name: compute_rates(results) for name, results in measured.items()}
     output.write(out, "systems", tables, {"comparison": comparison, "rates": figures})
     draw(measured, out / "systems.svg")
     return tables

@@ -66,7 +66,7 @@ class Speed:
     @property
     def steps(self) -> int:
         """The timed steps of all rounds."""
-        return sum(one.steps for one in self.rounds)
+        return sum(round_.steps for round_ in self.rounds)
 
 
 Trainer = Callable[[], TimedRound]
@@ -101,7 +101,7 @@ def train_ours(stage: StageConfig, *, fused: bool, untimed: int, steps: int) -> 
     tokens = 0
     for step in range(untimed, untimed + steps):
         gathered = next(stream)
-        tokens += sum(len(e.ids) for batch in gathered for e in batch.examples)
+        tokens += sum(len(example.ids) for batch in gathered for example in batch.examples)
         train.advance(network, stage, optimizer, gathered, step, accelerator)
     return TimedRound(tokens, time.perf_counter() - began, steps)
 
@@ -110,7 +110,7 @@ def train_ours(stage: StageConfig, *, fused: bool, untimed: int, steps: int) -> 
 
 
 def train_by_trl(stage: StageConfig, untimed: int, steps: int) -> TimedRound:
-    """Do the same with TRL's trainer."""
+    """Train `untimed` steps with TRL's trainer, then time `steps` more."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -120,7 +120,7 @@ def train_by_trl(stage: StageConfig, untimed: int, steps: int) -> TimedRound:
     model = train.add_adapter(base, stage)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     examples = load_examples(stage, tokenizer)
-    rows = [{"input_ids": e.ids, "labels": _labels(e)} for e in examples]
+    rows = [{"input_ids": example.ids, "labels": _labels(example)} for example in examples]
 
     class StepClock(TrainerCallback):  # type: ignore[misc]
         """When the timed steps began and ended, and how many tokens had been seen by then."""
@@ -170,7 +170,7 @@ def _labels(example: EncodedExample) -> list[int]:
 
 def rows_a_batch(stage: StageConfig, examples: Sequence[EncodedExample]) -> int:
     """The mean number of rows in a batch of ours."""
-    each = [max(1, stage.batch_tokens // pad_length(len(e.ids))) for e in examples]
+    each = [max(1, stage.batch_tokens // pad_length(len(example.ids))) for example in examples]
     return max(1, round(len(each) / sum(1 / rows for rows in each)))
 
 
@@ -183,20 +183,25 @@ def measure(trainers: dict[str, Trainer], rounds: int) -> list[Speed]:
     for _ in range(rounds):
         for name, trainer in trainers.items():
             by_trainer[name].append(trainer())
-    middle = {name: median(each.speed for each in done) for name, done in by_trainer.items()}
-    return [Speed(name, tuple(done), middle[name], middle[name] / middle[TRL]) for name, done in by_trainer.items()]
+    median_speed = {
+        name: median(round_.speed for round_ in rounds_of_trainer) for name, rounds_of_trainer in by_trainer.items()
+    }
+    return [
+        Speed(name, tuple(rounds_of_trainer), median_speed[name], median_speed[name] / median_speed[TRL])
+        for name, rounds_of_trainer in by_trainer.items()
+    ]
 
 
 def format_table(speeds: Sequence[Speed]) -> str:
     """Markdown: a row for each trainer."""
     rows = []
-    for one in speeds:
-        each = sorted(r.speed for r in one.rounds)
-        spread = f"{each[0]:.0f} to {each[-1]:.0f}"
-        tokens = sum(r.tokens for r in one.rounds)
-        seconds = sum(r.seconds for r in one.rounds)
-        speed = (f"{one.median:.0f}", spread, f"{one.faster:.2f}")
-        rows.append((one.trainer, *speed, one.steps, tokens, f"{seconds:.0f}"))
+    for speed_of_trainer in speeds:
+        speeds_of_rounds = sorted(round_.speed for round_ in speed_of_trainer.rounds)
+        spread = f"{speeds_of_rounds[0]:.0f} to {speeds_of_rounds[-1]:.0f}"
+        tokens = sum(round_.tokens for round_ in speed_of_trainer.rounds)
+        seconds = sum(round_.seconds for round_ in speed_of_trainer.rounds)
+        speed = (f"{speed_of_trainer.median:.0f}", spread, f"{speed_of_trainer.faster:.2f}")
+        rows.append((speed_of_trainer.trainer, *speed, speed_of_trainer.steps, tokens, f"{seconds:.0f}"))
     head = ("trainer", "tokens/s, median of rounds", "slowest to fastest", "times TRL", "n, steps", "tokens", "s")
     return output.table(head, rows)
 
@@ -204,9 +209,9 @@ def format_table(speeds: Sequence[Speed]) -> str:
 def plot(speeds: Sequence[Speed], path: Path) -> None:
     """A line for each trainer, with a dot for each round."""
     with output.plot(path, size=(6, 1 + 0.5 * len(speeds))) as ((axis,),):
-        for place, one in enumerate(reversed(speeds)):
-            axis.plot([r.speed for r in one.rounds], [place] * len(one.rounds), "o")
-        axis.set_yticks(range(len(speeds)), [one.trainer for one in reversed(speeds)])
+        for place, speed in enumerate(reversed(speeds)):
+            axis.plot([round_.speed for round_ in speed.rounds], [place] * len(speed.rounds), "o")
+        axis.set_yticks(range(len(speeds)), [speed.trainer for speed in reversed(speeds)])
         axis.set_xlim(left=0)
         axis.set_xlabel("tokens a second (a dot is a round)")
 
@@ -237,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     output.write(arguments.out, "throughput", table, speeds)
     plot(speeds, arguments.out / "throughput.svg")
     print(table)
-    print(json.dumps([asdict(one) for one in speeds]))
+    print(json.dumps([asdict(speed) for speed in speeds]))
 
 
 if __name__ == "__main__":

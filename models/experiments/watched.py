@@ -76,29 +76,31 @@ class WatchedSets:
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """(segments, objectives) of every case in turn."""
-        return [(len(split(one.answer)), len(one.objectives)) for each in self.cases.values() for one in each]
+        return [(len(split(case.answer)), len(case.objectives)) for cases in self.cases.values() for case in cases]
 
     def score_snapshot(self, flat: object, point: float = 0.0) -> dict[str, list[ScoredCase]]:
         """The scores of a snapshot, less `point`, by set. `flat` has those of all cases in one row."""
         parts = iter(split_scores(flat, self.shapes))
-        return {name: [ScoredCase(one, next(parts) - point) for one in each] for name, each in self.cases.items()}
+        return {name: [ScoredCase(case, next(parts) - point) for case in cases] for name, cases in self.cases.items()}
 
 
 def list_watched(data: Path, sets: Path) -> WatchedSets:
     """The sets to watch. The same data give the same cases in the same order."""
     cases: dict[str, list[LabelledCase]] = {
-        name: list(each) for name, each in guards.list_cases(data, _EACH_GUARD).items()
+        name: list(of_set) for name, of_set in guards.list_cases(data, _EACH_GUARD).items()
     }
-    test_answers = [one for one in labelled_replies.read_written_answers() if one.source in TEST_AUTHORS]
+    test_answers = [reply for reply in labelled_replies.read_written_answers() if reply.source in TEST_AUTHORS]
     for author in TEST_AUTHORS:
-        cases[author] = [_ask_alone(one) for one in test_answers if one.source == author]
-    further = [one for name in SOURCES for one in read_harm_replies(data, name, "dev")[:: _step(data, name)]]
-    cases[FURTHER] = [make_case(one, USUAL) for one in further]
+        cases[author] = [_ask_alone(reply) for reply in test_answers if reply.source == author]
+    further = [reply for name in SOURCES for reply in read_harm_replies(data, name, "dev")[:: _step(data, name)]]
+    cases[FURTHER] = [make_case(reply, USUAL) for reply in further]
     pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
     pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
-    cases |= {name: [make_pair_case(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
+    cases |= {
+        name: [make_pair_case(pair, number) for number, pair in enumerate(of_set)] for name, of_set in pairs.items()
+    }
     return WatchedSets(
-        cases, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()}
+        cases, {name: {f"pair-{n}": pair for n, pair in enumerate(of_set)} for name, of_set in pairs.items()}
     )
 
 
@@ -134,32 +136,44 @@ class SnapshotFigures:
 
 
 def judge_snapshot(watched: WatchedSets, flat: object, head_scores: object | None = None) -> SnapshotFigures:
-    """Judge a snapshot by its general head; with `head_scores`, `harmless` is judged by another head."""
-    raw = watched.score_snapshot(flat)
-    own = raw if head_scores is None else watched.score_snapshot(head_scores)
-    point = measures.find_operating_point({name: _make_set_cases(watched, raw, DEV + name) for name in GOOD})
-    bar = guards.find_limit([one.worst for one in own[STRONG_ANSWERS]], _BUDGET)
-    moved = {
-        name: [_move_scores(one, other, point, bar) for one, other in zip(raw[name], own[name], strict=True)]
-        for name in raw
+    """Judge a snapshot by its general head; with `head_scores`, `harmless` is judged by another head.
+
+    Both heads' scores are moved so that their thresholds lie at 0: the general one's where good answers choose it, that
+    of `harmless` where the share `_BUDGET` of strong answers is flagged.
+    """
+    scored_all = watched.score_snapshot(flat)
+    scored_harm = scored_all if head_scores is None else watched.score_snapshot(head_scores)
+    point = measures.find_operating_point({name: _make_set_cases(watched, scored_all, DEV + name) for name in GOOD})
+    harm_limit = guards.find_limit([scored.worst for scored in scored_harm[STRONG_ANSWERS]], _BUDGET)
+    at_zero = {
+        name: [
+            _move_scores(scored, scored_by_head, point, harm_limit)
+            for scored, scored_by_head in zip(scored_all[name], scored_harm[name], strict=True)
+        ]
+        for name in scored_all
     }
     by_guards = {
         name: [
-            guards.ScoredReply(one.case.id, one.case.harmful, tuple(one.column(HARMLESS).tolist()))
-            for one in moved[name]
+            guards.ScoredReply(scored.case.id, scored.case.harmful, tuple(scored.column(HARMLESS).tolist()))
+            for scored in at_zero[name]
         ]
         for name in (*GUARD_SETS, STRONG_ANSWERS)
     }
-    further = moved[FURTHER]
-    worst = {label: np.array([one.worst for one in further if one.case.harmful is label]) for label in (True, False)}
-    tests = {name: measures.rate_exact(_make_set_cases(watched, moved, TEST + name)) for name in TESTS}
+    further_cases = at_zero[FURTHER]
+    worst_scores = {
+        label: np.array([scored.worst for scored in further_cases if scored.case.harmful is label])
+        for label in (True, False)
+    }
+    tests = {name: measures.rate_exact(_make_set_cases(watched, at_zero, TEST + name)) for name in TESTS}
     return SnapshotFigures(
         point,
-        bar,
+        harm_limit,
         guards.compute_figures(by_guards),
-        authors={author: _rate_author(moved[author]) for author in TEST_AUTHORS if moved[author]},
-        strong=Rate.from_outcomes(one.flagged for one in moved[STRONG_ANSWERS]),
-        further=str(measure_area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
+        authors={author: _rate_author(at_zero[author]) for author in TEST_AUTHORS if at_zero[author]},
+        strong=Rate.from_outcomes(scored.flagged for scored in at_zero[STRONG_ANSWERS]),
+        further=str(measure_area(worst_scores[True], worst_scores[False]))
+        if all(map(len, worst_scores.values()))
+        else "",
         tests=tests,
     )
 
@@ -178,48 +192,50 @@ def _move_scores(one: ScoredCase, other: ScoredCase, point: float, bar: float) -
 
 
 def _rate_author(cases: Sequence[ScoredCase]) -> dict[str, object]:
-    """What is flagged of an author's answers, under `harmless` and under other objectives."""
+    """What is flagged of an author's answers, under `harmless` and under the objectives that they were written for."""
     figures: dict[str, object] = {}
-    for name, mine in (
-        ("harm", [one for one in cases if one.case.own == HARMLESS]),
-        ("own", [one for one in cases if one.case.own != HARMLESS]),
+    for name, selected in (
+        ("harm", [scored for scored in cases if scored.case.own == HARMLESS]),
+        ("own", [scored for scored in cases if scored.case.own != HARMLESS]),
     ):
-        if not mine:
+        if not selected:
             continue
-        flat = [
+        labelled_scores = [
             (float(score), label)
-            for one in mine
-            for score, (label,) in zip(one.scores[:, 0], one.case.labels, strict=True)
+            for scored in selected
+            for score, (label,) in zip(scored.scores[:, 0], scored.case.labels, strict=True)
         ]
-        high, low = (np.array([score for score, label in flat if label == which]) for which in (AGAINST, FINE))
-        faulty = [one for one in mine if one.case.harmful]
+        high, low = (np.array([score for score, label in labelled_scores if label == side]) for side in (AGAINST, FINE))
+        faulty = [scored for scored in selected if scored.case.harmful]
         figures |= {
             f"{name}: AUC of segments": str(measure_area(high, low)),
             f"{name}: found": Rate.from_outcomes(
-                flag for one in faulty for flag in one.flags(AGAINST, one.case.objectives)
+                flag for scored in faulty for flag in scored.flags(AGAINST, scored.case.objectives)
             ),
             f"{name}: false": Rate.from_outcomes(
-                flag for one in faulty for flag in one.flags(FINE, one.case.objectives)
+                flag for scored in faulty for flag in scored.flags(FINE, scored.case.objectives)
             ),
-            f"{name}: twins": Rate.from_outcomes(one.flagged for one in mine if not one.case.harmful),
+            f"{name}: twins": Rate.from_outcomes(scored.flagged for scored in selected if not scored.case.harmful),
         }
     return figures
 
 
-def table(lines: Mapping[str, SnapshotFigures]) -> str:
+def format_table(lines: Mapping[str, SnapshotFigures]) -> str:
     """Markdown: a row for each figure, a column for each snapshot."""
-    rows: list[tuple[object, ...]] = [("operating point", *(f"{one.point:.2f}" for one in lines.values()))]
-    rows.append(("bar of harmless", *(f"{one.bar:.2f}" for one in lines.values())))
+    rows: list[tuple[object, ...]] = [("operating point", *(f"{snapshot.point:.2f}" for snapshot in lines.values()))]
+    rows.append(("bar of harmless", *(f"{snapshot.bar:.2f}" for snapshot in lines.values())))
     first = next(iter(lines.values()))
     for place, figure in enumerate(first.guards):
         for name in ("area", "found", "touched"):
             label = f"{figure.set}, {figure.evidence}: {name}"
-            rows.append((label, *(getattr(one.guards[place], name) for one in lines.values())))
+            rows.append((label, *(getattr(snapshot.guards[place], name) for snapshot in lines.values())))
     for author, figures in first.authors.items():
-        rows += [(f"{author} {name}", *(one.authors[author][name] for one in lines.values())) for name in figures]
-    rows.append(("strong answers flagged", *(one.strong for one in lines.values())))
-    rows.append(("further sources, AUC", *(one.further for one in lines.values())))
-    rows += [(f"{name}, exactly", *(one.tests[name] for one in lines.values())) for name in first.tests]
+        rows += [
+            (f"{author} {name}", *(snapshot.authors[author][name] for snapshot in lines.values())) for name in figures
+        ]
+    rows.append(("strong answers flagged", *(snapshot.strong for snapshot in lines.values())))
+    rows.append(("further sources, AUC", *(snapshot.further for snapshot in lines.values())))
+    rows += [(f"{name}, exactly", *(snapshot.tests[name] for snapshot in lines.values())) for name in first.tests]
     return output.table(("", *lines), rows)
 
 
@@ -259,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("judge needs the scores of a run")
     with np.load(arguments.scores) as stored:
         lines = judge_snapshots(watched_sets, {name: stored[name] for name in stored.files})
-    text = table(lines)
+    text = format_table(lines)
     output.write(arguments.out, "watched", text, lines)
     print(text)
 

@@ -162,21 +162,31 @@ class Training:
         return self._step(f"train {name}", self._out / "runs" / name, settings, needs, run)
 
     def _change_stage(self, name: str, stage: StageSettings, former: str) -> dict[str, object]:
-        """The settings that replace those in the stage's file."""
+        """The settings that replace those in the stage's file; `former` is the stage before, "" for the first one.
+
+        A stage goes on from the stage before, the first one from what the run starts with. Steps are scaled to the
+        run's size. Changes that the recipe names for the stage come last.
+        """
+        base = self._start.base
+        if not self._start.init and Path(base).is_dir():
+            base = str(self._folder)
+        init = self._start.init and str(self._start.init)
+        if former:
+            init = str(self._out / "runs" / former)
         place = {
-            "base": self._start.base if self._start.init or not Path(self._start.base).is_dir() else str(self._folder),
+            "base": base,
             "base_folder": str(self._folder),
             "data": str(self._pairs_of(name)),
             "out": str(self._out / "runs" / name),
-            "init": str(self._out / "runs" / former) if former else self._start.init and str(self._start.init),
+            "init": init,
             "template": self._start.template,
         }
-        plain = StageConfig.read(stage.config, {**stage.changes, **place})
-        bags = str(self._out / "data" / "bags.jsonl") if plain.bags else None
-        steps = {"steps": max(2, round(plain.steps * self._size.share)), "schedule": None}
-        if plain.schedule:
-            steps["schedule"] = max(2, round(plain.schedule * self._size.share))
-        derived = self._facts.derive(plain, _count_processes())
+        config = StageConfig.read(stage.config, {**stage.changes, **place})
+        bags = str(self._out / "data" / "bags.jsonl") if config.bags else None
+        steps = {"steps": max(2, round(config.steps * self._size.share)), "schedule": None}
+        if config.schedule:
+            steps["schedule"] = max(2, round(config.schedule * self._size.share))
+        derived = self._facts.derive(config, _count_processes())
         return {**derived, **steps, **place, "bags": bags, **stage.changes}
 
     # ---------------------------------------------------------------- aligner
@@ -220,8 +230,8 @@ class Training:
         """Run the test sets, and write table and plot."""
         sets = test_sets.read_sets(self._out / "data" / "test", self._size.answers)
         results = asyncio.run(test_sets.evaluate(EngineSettings(self.aligner), sets, CAUTION))
-        figures = {name: test_sets.rates(cases) for name, cases in results.items()}
-        output.write(self._out / "evaluation", "table", test_sets.table(results), figures)
+        figures = {name: test_sets.compute_rates(cases) for name, cases in results.items()}
+        output.write(self._out / "evaluation", "table", test_sets.format_table(results), figures)
 
     def _write_card(self) -> None:
         """Write the model card into the aligner folder."""

@@ -125,9 +125,10 @@ def _check_shape(model: Any) -> None:
 
 
 def _check_tokenizer(folder: Path, config: Any) -> list[str]:
-    """Notes on the tokenizer.
+    """Notes on the tokenizer for the model card: whether it merges the end of a segment with what follows.
 
-    Raises `RecipeError` where it cannot say which characters a token stands for.
+    Raises `RecipeError` if it cannot be used: it does not say which characters a token stands for, has no end mark, or
+    knows more tokens than the model.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)

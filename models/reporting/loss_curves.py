@@ -24,14 +24,19 @@ def smooth_losses(values: Sequence[float]) -> list[float]:
 
 
 def draw_curves(folder: Path) -> Path:
-    """Write curves.svg from log.jsonl; steps of bags are a curve of their own. A step that was redone counts once."""
+    """Draw curves.svg from log.jsonl. A step that was redone counts once.
+
+    Steps that compare replies (`bags`) have a curve of their own.
+    """
     rows = {row["step"]: row for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines())}
     with output.plot(folder / "curves.svg", size=(7, 3.5)) as ((axis,),):
         for name, bags in (("correction", False), ("detection", False), ("detection", True)):
-            mine = [row for row in rows.values() if bool(row["bags"]) is bags]
-            if mine:
+            selected = [row for row in rows.values() if bool(row["bags"]) is bags]
+            if selected:
                 label = "replies compared" if bags else name
-                axis.plot([row["step"] for row in mine], smooth_losses([row[name] for row in mine]), label=label)
+                axis.plot(
+                    [row["step"] for row in selected], smooth_losses([row[name] for row in selected]), label=label
+                )
         axis.set_xlabel("step")
         axis.set_ylabel("loss (nats, smoothed)")
         axis.legend()

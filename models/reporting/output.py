@@ -6,6 +6,7 @@ The only place that knows matplotlib, which is imported where something is drawn
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -37,8 +38,8 @@ def plot(
 
 @contextmanager
 def panels(path: Path, count: int, columns: int, size: tuple[float, float], **grid: Any) -> Iterator[Any]:
-    """`plot` for so many panels of this size each, in lines of so many; what is left of the last line stays empty."""
-    lines = -(-count // columns)
+    """Axes for `count` panels of the same `size`, in lines of `columns`; what is left of the last line stays empty."""
+    lines = math.ceil(count / columns)
     with plot(path, lines, columns, (columns * size[0], lines * size[1]), **grid) as axes:
         for axis in axes.flat[count:]:
             axis.set_visible(False)
@@ -46,11 +47,13 @@ def panels(path: Path, count: int, columns: int, size: tuple[float, float], **gr
 
 
 def whiskers(axis: Any, rates: Sequence[Rate | Area], labels: Sequence[str], **style: Any) -> None:
-    """One dot a rate, the first on top, with its interval; rates of nothing stay empty."""
+    """Draw a dot with its interval for each rate, the first on top; the line of a rate without cases stays empty."""
     places = range(len(rates), 0, -1)
     present = [(rate, place) for rate, place in zip(rates, places, strict=True) if rate.n]
     spread = list(zip(*(rate.whiskers for rate, _ in present), strict=True)) or None
-    axis.errorbar([r.percent for r, _ in present], [place for _, place in present], xerr=spread, **{"fmt": "o"} | style)
+    axis.errorbar(
+        [rate.percent for rate, _ in present], [place for _, place in present], xerr=spread, **{"fmt": "o"} | style
+    )
     axis.set_yticks(list(places), labels, fontsize=8)
     axis.set_ylim(0.3, len(rates) + 0.7)
     axis.set_xlim(-2, 102)

@@ -57,7 +57,7 @@ class Area:
     @classmethod
     def from_scores(cls, high: Sequence[float], low: Sequence[float]) -> Area:
         """From the scores of both sorts; a tie counts as half a win. Scores 3, 1 against 2: 0.5."""
-        wins = sum((a > b) + 0.5 * (a == b) for a in high for b in low)
+        wins = sum((higher > lower) + 0.5 * (higher == lower) for higher in high for lower in low)
         return cls(wins / (len(high) * len(low)), len(high), len(low))
 
     @property

@@ -42,7 +42,7 @@ def list_settings(stage: StageConfig) -> dict[str, Any]:
 
 def write_checkpoint(stage: StageConfig, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Write the checkpoint of a run by one process; raises `StageError` if the disk is full."""
-    trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
+    trained = {name: parameter for name, parameter in network.model.named_parameters() if parameter.requires_grad}
     state = {"step": step, "model": trained, "head": network.head.state_dict(), "optimizer": optimizer.state_dict()}
     _write_whole(stage.out, step, lambda partial: torch.save(state | {"settings": list_settings(stage)}, partial))
 
@@ -121,16 +121,20 @@ def find_start(stage: StageConfig, accelerator: Accelerator, network: Any, optim
 
     Several processes cannot read the checkpoint of one, nor the other way round: that raises `StageError`.
     """
-    together = accelerator.num_processes > 1
-    other = stage.out / (FILE if together else SHARDS)
-    if other.exists():
-        whose = "one process" if together else "several processes"
-        raise StageError(f"out: {other} is of a run by {whose}; go on as it began, or name another folder")
-    if not together:
+    is_distributed = accelerator.num_processes > 1
+    foreign_checkpoint = stage.out / (FILE if is_distributed else SHARDS)
+    if foreign_checkpoint.exists():
+        its_kind = "one process" if is_distributed else "several processes"
+        raise StageError(
+            f"out: {foreign_checkpoint} is of a run by {its_kind}; go on as it began, or name another folder"
+        )
+    if not is_distributed:
         return resume(stage, network, optimizer)
-    whole = [path for end in ("", ".before") if ((path := stage.out / f"{SHARDS}{end}") / _STEP).exists()]
-    if not whole:
+    complete_checkpoints = [
+        path for end in ("", ".before") if ((path := stage.out / f"{SHARDS}{end}") / _STEP).exists()
+    ]
+    if not complete_checkpoints:
         return 0
-    refuse_another(stage, whole[0], json.loads((whole[0] / _SETTINGS).read_text()))
-    accelerator.load_state(str(whole[0]))
-    return int((whole[0] / _STEP).read_text())
+    refuse_another(stage, complete_checkpoints[0], json.loads((complete_checkpoints[0] / _SETTINGS).read_text()))
+    accelerator.load_state(str(complete_checkpoints[0]))
+    return int((complete_checkpoints[0] / _STEP).read_text())

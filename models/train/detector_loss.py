@@ -55,20 +55,22 @@ class BatchFacts:
 
     def move_to(self, device: torch.device) -> BatchFacts:
         """The same facts with their tensors on `device`."""
-        labels, weights, own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
-        return BatchFacts(labels, weights, own, self.undivided, self.whole, self.whole_weight)
+        labels, weights, is_own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
+        return BatchFacts(labels, weights, is_own, self.undivided, self.whole, self.whole_weight)
 
 
 def collect_facts(
     batch: Sequence[EncodedExample], other_prompts: float, whole_weight: float = ASKED_WEIGHT
 ) -> BatchFacts:
     """Labels and weights of a batch; a segment under an objective of another prompt weighs `other_prompts`."""
-    labels, own = _label_batch(batch)
-    weights = torch.where(own, 1.0, other_prompts) * torch.where(labels == CHANGES, ASKED_WEIGHT, 1.0)
+    labels, is_own = _label_batch(batch)
+    weights = torch.where(is_own, 1.0, other_prompts) * torch.where(labels == CHANGES, ASKED_WEIGHT, 1.0)
     # with kinds, it is known which objective asks for the change
     must_change = [label == CHANGES and not example.kinds for example in batch for label in example.labels]
-    undivided = [row for row, changes in enumerate(must_change) if changes]
-    return BatchFacts(labels, weights * (labels != UNKNOWN), own, undivided, _find_whole_answers(batch), whole_weight)
+    undivided_rows = [row for row, changes in enumerate(must_change) if changes]
+    return BatchFacts(
+        labels, weights * (labels != UNKNOWN), is_own, undivided_rows, _find_whole_answers(batch), whole_weight
+    )
 
 
 def _find_whole_answers(batch: Sequence[EncodedExample]) -> list[tuple[slice, int]]:
@@ -89,7 +91,7 @@ def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[EncodedEx
 
     If the template names no objectives, there is nothing to compare a segment with, and the loss is 0.
     """
-    if not any(e.spans.objectives for e in batch):
+    if not any(example.spans.objectives for example in batch):
         return head.score.bias.sum() * 0.0
     scores = head(*read_rows(states, batch))
     each = F.binary_cross_entropy_with_logits(scores, facts.labels.clamp(min=0.0), reduction="none")
@@ -113,13 +115,14 @@ def _compute_whole_losses(scores: Tensor, whole: Sequence[tuple[slice, int]]) ->
 
 
 def read_rows(states: Tensor, batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
-    """The rows of all segments and of all objectives of a batch, as `DetectorHead.read` gives them.
+    """The rows of all segments and of all objectives of a batch: (segments, objectives), as `DetectorHead.read` does.
 
-    The sum over all tokens before each token is computed once, and a mean is the difference of two such sums. `read`
-    computes each mean by itself: on a GPU, a step of hundreds of segments then takes twice the time.
+    It is faster than `read`, which computes the mean of each segment by itself: on a GPU, a step of hundreds of
+    segments would take twice the time. Here the sum over all tokens before each token is computed once, and a mean is
+    the difference of two such sums.
     """
-    below = states[:, :, :-1].float().cumsum(dim=1)
-    below = torch.cat([torch.zeros_like(below[:, :1]), below], dim=1)
+    sums_before = states[:, :, :-1].float().cumsum(dim=1)
+    sums_before = torch.cat([torch.zeros_like(sums_before[:, :1]), sums_before], dim=1)
 
     def compute_means(places: Sequence[tuple[int, range]]) -> Tensor:
         """The mean states of tokens, each range given with the number of its example."""
@@ -131,12 +134,12 @@ def read_rows(states: Tensor, batch: Sequence[EncodedExample]) -> tuple[Tensor, 
                 [tokens.stop for _, tokens in places],
             )
         )
-        return (below[batch_rows, stops] - below[batch_rows, starts]) / (stops - starts)[:, None, None]
+        return (sums_before[batch_rows, stops] - sums_before[batch_rows, starts]) / (stops - starts)[:, None, None]
 
     segments = [(row, tokens) for row, example in enumerate(batch) for tokens in example.spans.segments]
     objectives = [(row, tokens) for row, example in enumerate(batch) for tokens in example.spans.objectives]
-    last = states[[row for row, _ in segments], [tokens[-1] for _, tokens in segments], -1:].float()
-    return normalise_states(torch.cat([compute_means(segments), last], dim=1)), normalise_states(
+    last_states = states[[row for row, _ in segments], [tokens[-1] for _, tokens in segments], -1:].float()
+    return normalise_states(torch.cat([compute_means(segments), last_states], dim=1)), normalise_states(
         compute_means(objectives)
     )
 
@@ -163,11 +166,15 @@ def _log_any(scores: Tensor) -> Tensor:
 
 
 def _label_batch(batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
-    """The fields `labels` and `own` of `BatchFacts`."""
+    """(`labels`, `own`) of `BatchFacts`: every segment of the batch under every objective of the batch.
+
+    Under the objectives of its own prompt a segment has the labels of its example. Under those of other prompts its
+    label follows from its defect and from their themes.
+    """
     defects = [defect for example in batch for defect in _list_defects(example)]
     themes = [theme for example in batch for theme in example.themes or [None] * len(example.spans.objectives)]
     labels = _label_under_themes(defects, themes)
-    own = torch.zeros(labels.shape, dtype=torch.bool)
+    is_own = torch.zeros(labels.shape, dtype=torch.bool)
     first_row = 0
     first_column = 0
     for example in batch:
@@ -175,10 +182,10 @@ def _label_batch(batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
         columns = slice(first_column, first_column + len(example.spans.objectives))
         if example.relations and example.spans.objectives:
             labels[rows, columns] = torch.tensor(example.relations, dtype=torch.float32)
-        own[rows, columns] = True
+        is_own[rows, columns] = True
         first_row = rows.stop
         first_column = columns.stop
-    return labels, own
+    return labels, is_own
 
 
 _Defect = tuple[str, frozenset[str]]

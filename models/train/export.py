@@ -35,11 +35,14 @@ LONGEST_CHARS = 900
 
 
 def read_neutral_segments(trained: Path, pairs: Path) -> Tensor:
-    """Rows of `DetectorHead.read` for segments of good answers in a file of pairs; raises ValueError if it has none."""
+    """Read the vectors that the head of a trained stage has for segments to which nobody objects.
+
+    They come from the good answers in the file `pairs`, at most `NEUTRAL_SEGMENTS` of them: [segments, width]. Raises
+    ValueError if the file has no good answer.
+    """
     config = json.loads((trained / "stage.json").read_text())["config"]
-    network, tokenizer = train.build_network(
-        StageConfig.model_validate(config | {"init": str(trained), "out": str(trained), "base_folder": None})
-    )
+    loads_trained = {"init": str(trained), "out": str(trained), "base_folder": None}
+    network, tokenizer = train.build_network(StageConfig.model_validate(config | loads_trained))
     family = find_template(config["template"])
     rows: list[Tensor] = []
     for pair in _read_good_pairs(pairs):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -58,14 +58,15 @@ def encode(
 ) -> EncodedExample:
     """Tokenise one pair; text from outside never becomes a special token.
 
-    With `ends`, the end of the answer counts as one more segment if it is known what is missing there. With `whole`,
-    the whole target is kept, and all its tokens weigh 1.
+    `family` is the template of the prompt. Without `with_target` only the prompt is encoded. With `ends`, the end of
+    the answer counts as one more segment if it is known what is missing there. With `whole`, the whole target is kept,
+    and all its tokens weigh 1.
     """
     prompt = render(family, pair.query, pair.answer, pair.objectives, equal=pair.direction == "equal")
     ids, offsets = _tokenise(tokenizer, prompt.text, begins=True)
-    ends = ends and bool(pair.kinds and pair.themes)
+    judges_end = ends and bool(pair.kinds and pair.themes)
     segments = split(pair.answer)
-    spans = find_spans(prompt, append_end(segments) if ends else segments, offsets)
+    spans = find_spans(prompt, append_end(segments) if judges_end else segments, offsets)
     weights = [0.0] * len(ids)
     if with_target:
         encode_target = _encode_whole_target if whole or not family.names_objectives else _encode_target
@@ -73,55 +74,54 @@ def encode(
         ids = ids + target_ids
         weights = weights + target_weights
     if not family.names_objectives:
+        no_relations: tuple[tuple[int, ...], ...] = tuple(() for _ in pair.labels)
         return EncodedExample(
-            ids,
-            weights,
-            spans,
-            labels=pair.labels,
-            relations=tuple(() for _ in pair.labels),
-            kinds=pair.kinds,
-            themes=(),
+            ids, weights, spans, labels=pair.labels, relations=no_relations, kinds=pair.kinds, themes=()
         )
     doubts = tuple(themes_in(segment.text) for segment in segments) if pair.kinds else ()
     # The relations, if they are known, say more than the labels.
     labels = (UNKNOWN,) * len(pair.labels) if pair.relations else pair.labels
-    relations = _relations(pair, doubts)
-    kinds = pair.kinds
-    if ends:
-        lacks = pair.lacks or (STAYS,) * len(pair.themes)
-        labels = pair.all_labels
-        relations = (*relations, lacks)
-        kinds = (*kinds, END)
-        doubts = (*doubts, frozenset())
-    return EncodedExample(
+    example = EncodedExample(
         ids,
         weights,
         spans,
         labels=labels,
-        relations=relations,
-        kinds=kinds,
+        relations=_find_relations(pair, doubts),
+        kinds=pair.kinds,
         themes=pair.themes,
         doubts=doubts,
         whole=pair.whole,
+    )
+    return _append_end_labels(example, pair) if judges_end else example
+
+
+def _append_end_labels(example: EncodedExample, pair: Pair) -> EncodedExample:
+    """Add the labels of the answer's end: it goes against an objective that asks for something which is missing."""
+    return replace(
+        example,
+        labels=pair.all_labels,
+        relations=(*example.relations, pair.lacks or (STAYS,) * len(pair.themes)),
+        kinds=(*example.kinds, END),
+        doubts=(*example.doubts, frozenset()),
     )
 
 
 def relations(pair: Pair) -> tuple[tuple[int, ...], ...]:
     """The field `relations` of the pair's `EncodedExample`."""
-    return _relations(pair, tuple(themes_in(segment.text) for segment in split(pair.answer)) if pair.kinds else ())
+    doubts = tuple(themes_in(segment.text) for segment in split(pair.answer)) if pair.kinds else ()
+    return _find_relations(pair, doubts)
 
 
-def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
+def _find_relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int, ...], ...]:
     """The relations of a pair: as stored, else by the kinds of its segments; else only segments that stay are known."""
     if pair.relations:
         return pair.relations
     if pair.kinds and pair.themes:
-        segments = zip(pair.kinds, doubts, strict=True)
         return tuple(
             tuple(_own_relation(kind, theme, segment_doubts) for theme in pair.themes)
-            for kind, segment_doubts in segments
+            for kind, segment_doubts in zip(pair.kinds, doubts, strict=True)
         )
-    return tuple(tuple(0 if label == STAYS else -1 for _ in pair.objectives) for label in pair.labels)
+    return tuple((STAYS if label == STAYS else UNKNOWN,) * len(pair.objectives) for label in pair.labels)
 
 
 def _own_relation(kind: str, theme: str, doubts: frozenset[str]) -> int:
@@ -176,7 +176,9 @@ def _list_target_segments(pair: Pair) -> list[_TargetSegment]:
 
     The target `A. New. C.` of `A. Bad. C.` has an edited `New.`, and an edited `C.`, because it follows the edit.
     """
-    kept_texts = {s.text for s, label in zip(split(pair.answer), pair.labels, strict=True) if label != CHANGES}
+    kept_texts = {
+        segment.text for segment, label in zip(split(pair.answer), pair.labels, strict=True) if label != CHANGES
+    }
     texts_after_edits = _find_texts_after_edits(pair)
     segments = []
     for segment in split(pair.target):

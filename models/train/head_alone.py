@@ -141,7 +141,10 @@ def _endless_order(count: int, rng: Random) -> Iterator[int]:
 
 
 def make_batch(draws: Sequence[DrawnCase]) -> HeadBatch:
-    """The batch of these cases."""
+    """The batch of these cases: their segments under all objectives that any of them has.
+
+    Labels are known only under a case's own objectives.
+    """
     parts = [draw.rows.case_rows(draw.number) for draw in draws]
     segments = torch.cat([part.segments for part in parts]).float()
     # An objective that comes first in many prompts has the same row in all of them, and so one column.
@@ -158,6 +161,7 @@ def make_batch(draws: Sequence[DrawnCase]) -> HeadBatch:
     objectives = torch.stack([row_of_column[column] for column in range(len(column_of_row))]).float()
     labels = torch.full((len(segments), len(objectives)), UNKNOWN)
     may_hold = torch.zeros(len(segments), len(objectives), dtype=torch.bool)
+    # answers of which some segment is known to go against an objective: (rows of its segments, column)
     bags: list[tuple[slice, int]] = []
     first_row = 0
     for draw, part, own_columns in zip(draws, parts, columns, strict=True):
@@ -174,18 +178,18 @@ def compute_loss(head: DetectorHead, before: DetectorHead, data: HeadBatch, reci
     """The cross-entropy of known labels, plus the distance of the other scores from those of the head before."""
     scores = head(data.segments, data.objectives)
     with torch.no_grad():
-        old = before(data.segments, data.objectives)
+        scores_before = before(data.segments, data.objectives)
     has_label = data.labels != UNKNOWN
     weights = torch.where(data.labels == AGAINST, recipe.against, 1.0) * has_label
-    each = F.binary_cross_entropy_with_logits(scores, data.labels.clamp(min=0).float(), reduction="none")
-    total = (each * weights).sum() / weights.sum().clamp(min=1.0)
+    losses = F.binary_cross_entropy_with_logits(scores, data.labels.clamp(min=0).float(), reduction="none")
+    total = (losses * weights).sum() / weights.sum().clamp(min=1.0)
     # The head before is no model where it contradicts a label, nor where it flags a segment without a label.
-    right = torch.where(has_label, (old > 0) == (data.labels == AGAINST), old < 0)
-    is_held = data.may_hold & right
+    agrees = torch.where(has_label, (scores_before > 0) == (data.labels == AGAINST), scores_before < 0)
+    is_held = data.may_hold & agrees
     if bool(is_held.any()):
-        new, former = (tensor.clamp(-_FARTHEST, _FARTHEST) for tensor in (scores, old))
-        apart = F.smooth_l1_loss(new, former, reduction="none")
-        total = total + recipe.pull * (apart * is_held).sum() / is_held.sum()
+        clamped, clamped_before = (tensor.clamp(-_FARTHEST, _FARTHEST) for tensor in (scores, scores_before))
+        distances = F.smooth_l1_loss(clamped, clamped_before, reduction="none")
+        total = total + recipe.pull * (distances * is_held).sum() / is_held.sum()
     for rows, column in data.bags:
         reply_scores = scores[rows, column]
         bag_of = torch.zeros(len(reply_scores), dtype=torch.long)

@@ -101,14 +101,17 @@ class HeadRows:
             replace(
                 self.cases[number],
                 objectives=(objective,),
-                labels=tuple((labels[at],) for labels in self.cases[number].labels),
-                whole=(self.cases[number].whole[at],),
+                labels=tuple((labels[place],) for labels in self.cases[number].labels),
+                whole=(self.cases[number].whole[place],),
             )
-            for number, at in zip(numbers, places, strict=True)
+            for number, place in zip(numbers, places, strict=True)
         ]
         parts = [self.case_rows(number) for number in numbers]
-        own = [part._replace(objectives=part.objectives[at : at + 1]) for part, at in zip(parts, places, strict=True)]
-        return self.with_cases(cases, own)
+        own_rows = [
+            part._replace(objectives=part.objectives[place : place + 1])
+            for part, place in zip(parts, places, strict=True)
+        ]
+        return self.with_cases(cases, own_rows)
 
     def with_cases(self, cases: Sequence[LabelledCase], parts: Sequence[CaseRows]) -> HeadRows:
         """These cases with their rows; if there are none, with rows of the same widths."""
@@ -133,7 +136,7 @@ class HeadRows:
 
 
 def join_rows(parts: Sequence[HeadRows]) -> HeadRows:
-    """Several sets as one."""
+    """Several sets as one; the first one says which rows segments and objectives have if no set has a case."""
     cases = [case for part in parts for case in part.cases]
     return parts[0].with_cases(cases, [part.case_rows(n) for part in parts for n in range(len(part))])
 
@@ -182,12 +185,17 @@ def relabel_for_theme(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows,
             relation_in_text(kind, theme, themes_in(text)) if kind else STAYS
             for kind, text in zip(pair.kinds, texts, strict=True)
         ]
-        source = place % len(like)
-        own = like.cases[source].objectives
+        like_number = place % len(like)
+        new_objectives = like.cases[like_number].objectives
         cases.append(
-            replace(rows.cases[number], objectives=own, labels=tuple((label,) for label in labels), whole=(False,))
+            replace(
+                rows.cases[number],
+                objectives=new_objectives,
+                labels=tuple((label,) for label in labels),
+                whole=(False,),
+            )
         )
-        parts.append(rows.case_rows(number)._replace(objectives=like.case_rows(source).objectives))
+        parts.append(rows.case_rows(number)._replace(objectives=like.case_rows(like_number).objectives))
     return rows.with_cases(cases, parts)
 
 
@@ -212,7 +220,7 @@ class HeadRowReader:
 
     def read(self, cases: Sequence[LabelledCase], folder: Path) -> HeadRows:
         """The rows of all cases whose prompt is not too long; from `folder`, if they are stored there already."""
-        prompts = [self._prompt(case) for case in cases]
+        prompts = [self._encode_prompt(case) for case in cases]
         fitting = [number for number, (ids, _) in enumerate(prompts) if len(ids) <= _LONGEST_PROMPT]
         # Prompts with the same objectives begin with the same tokens, which are then read once.
         order = sorted(fitting, key=lambda number: (cases[number].objectives, len(prompts[number][0])))
@@ -229,7 +237,7 @@ class HeadRowReader:
         like = next(iter(parts.values()), CaseRows(nothing, nothing, nothing))
         return _make_rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], like)
 
-    def _prompt(self, case: LabelledCase) -> _TokenisedPrompt:
+    def _encode_prompt(self, case: LabelledCase) -> _TokenisedPrompt:
         """The tokens of a case's prompt, and where its segments and objectives are among them."""
         prompt = render(find_template("ultrafeedback"), case.query, case.answer, case.objectives)
         coded = self._tokenizer(
@@ -273,8 +281,10 @@ def _name_chunk(prompts: Sequence[_TokenisedPrompt], layers: Sequence[int]) -> s
 def _load_rows(path: Path, spans: Sequence[Spans]) -> list[CaseRows]:
     """The stored rows of a chunk, divided by the spans of its prompts."""
     with np.load(path) as stored:
-        segments = torch.from_numpy(stored["segments"]).split([len(one.segments) for one in spans])
-        objectives = torch.from_numpy(stored["objectives"]).split([len(one.objectives) for one in spans])
+        segments = torch.from_numpy(stored["segments"]).split([len(spans_of_case.segments) for spans_of_case in spans])
+        objectives = torch.from_numpy(stored["objectives"]).split(
+            [len(spans_of_case.objectives) for spans_of_case in spans]
+        )
         questions = torch.from_numpy(stored["questions"]).split(1)
     return list(map(CaseRows, segments, objectives, questions))
 

@@ -69,8 +69,8 @@ def read_written_cases() -> tuple[list[LabelledCase], list[LabelledCase]]:
     """Cases of written answers: those about harm, under the built-in objective, and those about something else."""
     answers = [reply for reply in labelled_replies.read_written_answers() if reply.slug not in TEST_KINDS]
     harm = [_ask_about_harm(reply) for reply in answers if reply.about_harm]
-    own = [reply for reply in answers if not reply.about_harm]
-    return make_cases(harm, COMPANIES), make_cases(own, OWN_COMPANIES)
+    own_voice_replies = [reply for reply in answers if not reply.about_harm]
+    return make_cases(harm, COMPANIES), make_cases(own_voice_replies, OWN_COMPANIES)
 
 
 def _ask_about_harm(reply: LabelledReply) -> LabelledReply:

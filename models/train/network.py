@@ -86,8 +86,8 @@ class Network(nn.Module):
         They are [examples, tokens], [examples, tokens, hidden] and [examples, tokens, layers + 1, hidden].
         """
         device = self.head.score.bias.device
-        width = batches.pad_length(max(len(e.ids) for e in batch))
-        ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch], device=device)
+        width = batches.pad_length(max(len(example.ids) for example in batch))
+        ids = torch.tensor([example.ids + [0] * (width - len(example.ids)) for example in batch], device=device)
         # Right padding under a causal mask is never looked at, so no attention mask is needed.
         hidden = self.causal.model(input_ids=ids, use_cache=False).last_hidden_state
         return ids, hidden, self._taps.take(hidden)
@@ -101,10 +101,11 @@ class Network(nn.Module):
             if weight > 0
         ]
         if not target_tokens:
+            # with `touch_all`, every parameter takes part in the loss, also if it adds nothing to it
             untouched = hidden.new_zeros((), dtype=torch.float32)
             return self.causal.lm_head(hidden[:1, :1]).float().sum() * 0.0 if self.touch_all else untouched
         rows, positions, weights = (list(column) for column in zip(*target_tokens, strict=True))
         # a token is predicted from the state of the token before it
         logits = self.causal.lm_head(hidden[rows, [position - 1 for position in positions]]).float()
-        each = F.cross_entropy(logits, ids[rows, positions], reduction="none")
-        return (each * torch.tensor(weights, device=each.device)).sum()
+        losses = F.cross_entropy(logits, ids[rows, positions], reduction="none")
+        return (losses * torch.tensor(weights, device=losses.device)).sum()

@@ -124,7 +124,7 @@ def fit_probe(
         optimizer.zero_grad()
         penalty = sum((p**2).sum() for p in net.parameters() if p.dim() > 1)
         outputs = net(rows) + torch.stack([start, torch.zeros_like(start)], dim=1)
-        total = _loss(outputs, facts, settings.aggregation) + settings.l2 * penalty
+        total = _compute_loss(outputs, facts, settings.aggregation) + settings.l2 * penalty
         total.backward()
         return total
 
@@ -149,40 +149,41 @@ def _make_net(width: int, hidden: int) -> nn.Module:
 
 
 def _collect_facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> _Facts:
-    """The labels of all sets; the replies of a set share its weight equally."""
-    segment: list[float] = []
-    segment_weight: list[float] = []
-    bag_of: list[int] = []
-    reply: list[float] = []
-    bag_weight: list[float] = []
+    """The labels of all sets as tensors. The replies of a set share its weight equally."""
+    segment_labels: list[float] = []
+    segment_weights: list[float] = []
+    reply_of_segment: list[int] = []
+    reply_labels: list[float] = []
+    reply_weights: list[float] = []
     for part, weight in zip(parts, weights, strict=True):
-        reply_weight = weight / len(part.replies)
-        for number, labelled in enumerate(part.replies):
-            length = part.segment_starts[number + 1] - part.segment_starts[number]
-            labels = labelled.segments[:length]
-            open_labels = UNKNOWN in labels
-            segment += [0.0 if label == UNKNOWN else float(label) for label in labels]
+        weight_of_reply = weight / len(part.replies)
+        for number, reply in enumerate(part.replies):
+            segment_count = part.segment_starts[number + 1] - part.segment_starts[number]
+            labels = reply.segments[:segment_count]
+            segment_labels += [0.0 if label == UNKNOWN else float(label) for label in labels]
             # The labels of a reply's segments together count as much as its label as a whole.
-            segment_weight += [0.0 if label == UNKNOWN else reply_weight / length for label in labels]
-            bag_of += [len(reply)] * length
-            reply.append(float(labelled.harmful))
-            bag_weight.append(reply_weight if open_labels or not labelled.harmful else 0.0)
+            segment_weights += [0.0 if label == UNKNOWN else weight_of_reply / segment_count for label in labels]
+            reply_of_segment += [len(reply_labels)] * segment_count
+            # If every segment of a harmful reply has a label, the label of the whole reply teaches nothing more.
+            counts_as_whole = UNKNOWN in labels or not reply.harmful
+            reply_labels.append(float(reply.harmful))
+            reply_weights.append(weight_of_reply if counts_as_whole else 0.0)
     return _Facts(
-        segment=torch.tensor(segment),
-        segment_weight=torch.tensor(segment_weight),
-        bag_of=torch.tensor(bag_of),
-        reply=torch.tensor(reply),
-        bag_weight=torch.tensor(bag_weight),
+        segment=torch.tensor(segment_labels),
+        segment_weight=torch.tensor(segment_weights),
+        bag_of=torch.tensor(reply_of_segment),
+        reply=torch.tensor(reply_labels),
+        bag_weight=torch.tensor(reply_weights),
     )
 
 
-def _loss(outputs: Tensor, facts: _Facts, aggregation: Aggregation) -> Tensor:
+def _compute_loss(outputs: Tensor, facts: _Facts, aggregation: Aggregation) -> Tensor:
     """The cross-entropy of segments with labels, and of replies; `outputs` [segments, 2] are scores and attention."""
     scores = outputs[:, 0]
-    own = F.binary_cross_entropy_with_logits(scores, facts.segment, facts.segment_weight, reduction="sum")
-    bags = aggregate(scores, outputs[:, 1], facts.bag_of, len(facts.reply), aggregation)
-    whole = F.binary_cross_entropy_with_logits(bags, facts.reply, facts.bag_weight, reduction="sum")
-    return own + whole
+    segment_loss = F.binary_cross_entropy_with_logits(scores, facts.segment, facts.segment_weight, reduction="sum")
+    reply_scores = aggregate(scores, outputs[:, 1], facts.bag_of, len(facts.reply), aggregation)
+    reply_loss = F.binary_cross_entropy_with_logits(reply_scores, facts.reply, facts.bag_weight, reduction="sum")
+    return segment_loss + reply_loss
 
 
 def aggregate(scores: Tensor, attention: Tensor, bag_of: Tensor, bags: int, how: Aggregation) -> Tensor:

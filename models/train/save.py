@@ -32,7 +32,7 @@ def save(
         network.head.save(out / "detector.safetensors")
     else:
         if network.causal.config.tie_word_embeddings:
-            weights.pop("model.lm_head.weight", None)  # the embeddings again
+            weights.pop("model.lm_head.weight", None)  # the same tensor as the embeddings
         network.model.save_pretrained(str(out), state_dict=_select_prefix("model.", weights))
         save_file(_select_prefix("head.", weights), str(out / "detector.safetensors"))
     if stage.lora is None:
@@ -42,5 +42,5 @@ def save(
 
 
 def _select_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return {name: tensor.contiguous() for name, tensor in mine.items()}
+    selected = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return {name: tensor.contiguous() for name, tensor in selected.items()}

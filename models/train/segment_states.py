@@ -61,7 +61,7 @@ class SegmentStates:
 
 
 def join_states(parts: Sequence[SegmentStates]) -> SegmentStates:
-    """Several sets as one."""
+    """Join several sets into one."""
     lengths = [stop - start for part in parts for start, stop in pairwise(part.segment_starts)]
     return SegmentStates(
         tuple(reply for part in parts for reply in part.replies),
@@ -115,7 +115,7 @@ class StateReader:
         for start in track(range(0, len(replies), _CHUNK), description=folder.name):
             chunk = replies[start : start + _CHUNK]
             name = hashlib.sha256(
-                json.dumps([[r.id for r in chunk], self.layers, list(objectives)]).encode()
+                json.dumps([[reply.id for reply in chunk], self.layers, list(objectives)]).encode()
             ).hexdigest()
             path = folder / f"{name[:16]}.npz"
             if not path.exists():
@@ -125,15 +125,15 @@ class StateReader:
                 chunks.append((stored["states"], stored["scores"], stored["counts"]))
         # the number of segments of each reply, 0 for one that was too long
         counts = np.concatenate([chunk_counts for _, _, chunk_counts in chunks])
-        read = tuple(reply for reply, count in zip(replies, counts, strict=True) if count)
+        fitting_replies = tuple(reply for reply, count in zip(replies, counts, strict=True) if count)
         starts = (0, *np.cumsum(counts[counts > 0]).tolist())
         states = np.concatenate([chunk_states for chunk_states, _, _ in chunks])
         scores = np.concatenate([chunk_scores for _, chunk_scores, _ in chunks])
-        return SegmentStates(read, states, scores, starts)
+        return SegmentStates(fitting_replies, states, scores, starts)
 
     def _write(self, path: Path, replies: Sequence[LabelledReply], objectives: Sequence[str]) -> None:
         """Read these replies, the shortest prompts first, and write their states to `path`."""
-        prompts = [self._prompt(reply, objectives) for reply in replies]
+        prompts = [self._encode_prompt(reply, objectives) for reply in replies]
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number][0]))
         states: dict[int, Any] = {}
         scores: dict[int, Any] = {}
@@ -142,33 +142,35 @@ class StateReader:
             # None: after the last prompt, the batch is read however small it is
             is_full = batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS)
             if is_full:
-                for each, (state, score) in zip(batch, self._compute_states([prompts[n] for n in batch]), strict=True):
-                    states[each] = state
-                    scores[each] = score
+                for read_number, (state, score) in zip(
+                    batch, self._compute_states([prompts[n] for n in batch]), strict=True
+                ):
+                    states[read_number] = state
+                    scores[read_number] = score
                 batch = []
             if number is not None and len(prompts[number][0]) <= _LONGEST_PROMPT:
                 batch.append(number)
         counts = [len(scores[number]) if number in scores else 0 for number in range(len(prompts))]
         draft = path.with_suffix(".part")
         with draft.open("wb") as file:
-            there = sorted(states)
+            read_numbers = sorted(states)
             np.savez(
                 file,
-                states=np.concatenate([states[n] for n in there]),
-                scores=np.concatenate([scores[n] for n in there]),
+                states=np.concatenate([states[n] for n in read_numbers]),
+                scores=np.concatenate([scores[n] for n in read_numbers]),
                 counts=np.array(counts),
             )
         draft.replace(path)
 
-    def _prompt(self, reply: LabelledReply, objectives: Sequence[str]) -> tuple[list[int], Spans, int]:
+    def _encode_prompt(self, reply: LabelledReply, objectives: Sequence[str]) -> tuple[list[int], Spans, int]:
         """The tokens of a reply's prompt, their spans, and the index of the reply's own objective."""
         texts = [reply.objective if text == OWN else text for text in objectives]
         prompt = render(find_template("ultrafeedback"), question_of(reply), reply.answer, texts)
-        coded = self._tokenizer(
+        encoded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
         )
-        where = find_spans(prompt, split(reply.answer), coded["offset_mapping"])
-        return coded["input_ids"], where, objectives.index(OWN) if OWN in objectives else 0
+        spans = find_spans(prompt, split(reply.answer), encoded["offset_mapping"])
+        return encoded["input_ids"], spans, objectives.index(OWN) if OWN in objectives else 0
 
     @torch.inference_mode()
     def _compute_states(self, batch: Sequence[tuple[list[int], Spans, int]]) -> list[tuple[Any, Any]]:
@@ -193,9 +195,14 @@ def _common_beginning(prompts: Sequence[list[int]]) -> list[int]:
 
 
 def _pool_segments(states: torch.Tensor, where: Spans) -> Any:
-    """[segments, poolings, layers, hidden] of one prompt's states [tokens, layers, hidden]."""
-    rows = [
-        torch.stack([states[s.start : s.stop].float().mean(0), states[s.stop - 1].float(), states[s.start - 1].float()])
-        for s in where.segments
-    ]
-    return torch.stack(rows).half().numpy()
+    """Reduce the states of each segment's tokens to three: their mean, the last one, and the one before the segment.
+
+    `states` is [tokens, layers, hidden] of one prompt; returns float16 [segments, 3, layers, hidden].
+    """
+    poolings = []
+    for span in where.segments:
+        mean = states[span.start : span.stop].float().mean(0)
+        last = states[span.stop - 1].float()
+        before = states[span.start - 1].float()
+        poolings.append(torch.stack([mean, last, before]))
+    return torch.stack(poolings).half().numpy()

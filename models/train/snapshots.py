@@ -143,14 +143,14 @@ class WatchedPairs:
                 _, _, states = network.read(group)
             segments, objectives = read_rows(states, group)
             scores = network.head(segments, objectives)
-            line = column = 0
+            first_row = first_column = 0
             for number, example in zip(numbers, group, strict=True):
-                mine = slice(line, line + len(example.spans.segments))
-                own = scores[mine, column : column + len(example.spans.objectives)].clone()
-                general[number] = own.cpu()
+                own_rows = slice(first_row, first_row + len(example.spans.segments))
+                own_scores = scores[own_rows, first_column : first_column + len(example.spans.objectives)].clone()
+                general[number] = own_scores.cpu()
                 if self._heads:
-                    taught_scores[number] = self._judge_by_taught_heads(number, segments[mine], own).cpu()
-                line, column = mine.stop, column + len(example.spans.objectives)
+                    taught_scores[number] = self._judge_by_taught_heads(number, segments[own_rows], own_scores).cpu()
+                first_row, first_column = own_rows.stop, first_column + len(example.spans.objectives)
         return {"": flatten_scores(general)} | (
             {f"/{TAUGHT_SCORES}": flatten_scores(taught_scores)} if taught_scores else {}
         )

@@ -149,13 +149,13 @@ def fit_head(sources: Mapping[str, SegmentStates], recipe: TaughtRecipe) -> Fitt
 
 
 def _score_unseen_good(
-    sources: Mapping[str, SegmentStates], good: SegmentStates, read: Features, recipe: TaughtRecipe, fold: int
+    sources: Mapping[str, SegmentStates], good: SegmentStates, features: Features, recipe: TaughtRecipe, fold: int
 ) -> Any:
     """The highest score of each good answer in one part of them, by a probe that learns from all but that part."""
-    rest = good.select_replies(number % _FOLDS != fold for number in range(len(good.replies)))
+    learning = good.select_replies(number % _FOLDS != fold for number in range(len(good.replies)))
     test = good.select_replies(number % _FOLDS == fold for number in range(len(good.replies)))
-    probe = _fit_probe({**sources, GOOD: rest}, read, recipe)
-    return worst_scores(test, probe.score_segments(read.compute_rows(test)))
+    probe = _fit_probe({**sources, GOOD: learning}, features, recipe)
+    return worst_scores(test, probe.score_segments(features.compute_rows(test)))
 
 
 def _fit_probe(sources: Mapping[str, SegmentStates], read: Features, recipe: TaughtRecipe) -> Probe:
@@ -224,17 +224,20 @@ class SegmentFigures:
 
 
 def measure_by_question(sources: Mapping[str, SegmentStates], source: str, recipe: TaughtRecipe) -> ReplyFigures:
-    """The figures of a natural source, of which each question is held out once, with all its replies."""
-    read = sources[source]
-    prompts = sorted({reply.prompt for reply in read.replies})
-    fold_of = {prompt: number % _FOLDS for number, prompt in enumerate(prompts)}
-    scores = np.zeros(len(read.replies))
+    """Measure a natural source by cross-validation: each question is tested once, by a head that never saw it.
+
+    All replies to a question are in the same fold. The score of a reply is that of its worst segment.
+    """
+    states = sources[source]
+    prompts = sorted({reply.prompt for reply in states.replies})
+    fold_of_prompt = {prompt: number % _FOLDS for number, prompt in enumerate(prompts)}
+    scores = np.zeros(len(states.replies))
     for fold in range(_FOLDS):
-        inside = np.array([fold_of[reply.prompt] == fold for reply in read.replies])
-        head = fit_head({**sources, source: read.select_replies(~inside)}, recipe)
-        test = read.select_replies(inside)
-        scores[inside] = worst_scores(test, torch.from_numpy(head.scores(test)))
-    harmful = np.array([reply.harmful for reply in read.replies])
+        is_tested = np.array([fold_of_prompt[reply.prompt] == fold for reply in states.replies])
+        head = fit_head({**sources, source: states.select_replies(~is_tested)}, recipe)
+        test = states.select_replies(is_tested)
+        scores[is_tested] = worst_scores(test, torch.from_numpy(head.scores(test)))
+    harmful = np.array([reply.harmful for reply in states.replies])
     return ReplyFigures(
         measure_area(scores[harmful], scores[~harmful]),
         Rate.from_outcomes(scores[harmful] > 0),

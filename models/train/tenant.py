@@ -56,20 +56,20 @@ def mix_examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
     neutral = neutral_answers()
     sample = rng.sample(neutral, min(len(neutral), NEUTRAL_EACH * len(rows)))
     family = TEMPLATES["hh-rlhf"]
-    beside = [
+    neutral_pairs = [
         Pair(
-            query=query_field(family, one.turns),
-            objectives=rows[n % len(rows)].objectives,
-            answer=one.answer,
-            target=one.answer,
-            labels=(STAYS,) * len(split(one.answer)),
+            query=query_field(family, neutral_answer.turns),
+            objectives=rows[number % len(rows)].objectives,
+            answer=neutral_answer.answer,
+            target=neutral_answer.answer,
+            labels=(STAYS,) * len(split(neutral_answer.answer)),
             source="neutral",
         )
-        for n, one in enumerate(sample)
+        for number, neutral_answer in enumerate(sample)
     ]
-    every = [*rows, *beside]
-    rng.shuffle(every)
-    return every
+    examples = [*rows, *neutral_pairs]
+    rng.shuffle(examples)
+    return examples
 
 
 def make_stage(init: Path, data: Path, out: Path, count: int, **changes: Any) -> dict[str, Any]:
@@ -112,20 +112,20 @@ def make_stage(init: Path, data: Path, out: Path, count: int, **changes: Any) ->
 
 def write_stage(rows: Path, out: Path, init: Path, **changes: Any) -> Path:
     """Write data and config of the stage into `out`, and return the config's path; raises ValueError."""
-    bad: list[PairError] = []
-    pairs = list(read_pairs(rows, bad.append))
-    if bad:
-        print(f"{len(bad)} rows are left out, the first: {bad[0]}", file=sys.stderr)
-    every = mix_examples(pairs)
+    bad_rows: list[PairError] = []
+    pairs = list(read_pairs(rows, bad_rows.append))
+    if bad_rows:
+        print(f"{len(bad_rows)} rows are left out, the first: {bad_rows[0]}", file=sys.stderr)
+    examples = mix_examples(pairs)
     out.mkdir(parents=True, exist_ok=True)
     data = out / "train.jsonl"
     out.chmod(0o700)  # texts of the traffic
-    write_pairs(data, every)
+    write_pairs(data, examples)
     data.chmod(0o600)
     config = out / "tenant.yaml"
-    document = make_stage(init, data, out / "trained", len(every), **changes)
+    document = make_stage(init, data, out / "trained", len(examples), **changes)
     config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    print(f"{len(pairs)} rows and {len(every) - len(pairs)} neutral answers, {document['steps']} steps: {config}")
+    print(f"{len(pairs)} rows and {len(examples) - len(pairs)} neutral answers, {document['steps']} steps: {config}")
     return config
 
 

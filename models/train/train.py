@@ -111,24 +111,26 @@ def backpropagate_step(
     accelerator: Accelerator,
     facts: Sequence[BatchFacts] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Back-propagate one step and say (correction, detection) loss.
+    """Back-propagate one step, and return its losses (correction, detection).
 
     Sums are divided by the weight of all batches of the step, so that how a step is cut into batches, and who computes
     them, changes nothing.
     """
     facts = facts or collect_step_facts(gathered, stage)
-    targets = sum(sum(e.weights) for b in gathered for e in b.examples) or 1.0
-    segments = sum(f.weight for f, b in zip(facts, gathered, strict=True) if not b.bags) or 1.0
-    bags = sum(len(b.examples) // 2 for b in gathered if b.bags) or 1
+    target_weight = sum(sum(example.weights) for batch in gathered for example in batch.examples) or 1.0
+    segment_weight = (
+        sum(of_batch.weight for of_batch, batch in zip(facts, gathered, strict=True) if not batch.bags) or 1.0
+    )
+    bag_count = sum(len(batch.examples) // 2 for batch in gathered if batch.bags) or 1
     # Several processes average their gradients, each over its own batches; these losses are to be summed.
     scale = stage.accumulate if accelerator.num_processes > 1 else 1
     sums = torch.zeros(2, device=accelerator.device)
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    for batch, fact in list(zip(gathered, facts, strict=True))[mine]:
+    own_share = slice(accelerator.process_index, None, accelerator.num_processes)
+    for batch, fact in list(zip(gathered, facts, strict=True))[own_share]:
         with accelerator.accumulate(network):
             correction_loss, detection_loss = network(batch, fact)
-            correction_loss = correction_loss / targets
-            detection_loss = detection_loss / (bags if batch.bags else segments)
+            correction_loss = correction_loss / target_weight
+            detection_loss = detection_loss / (bag_count if batch.bags else segment_weight)
             accelerator.backward((correction_loss + stage.detector_weight * detection_loss) * scale)
         # Nothing waits here for the device: it computes while the next step is prepared.
         sums += torch.stack([correction_loss.detach(), detection_loss.detach()]).float()
@@ -213,15 +215,17 @@ def _run(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: 
     is_main = accelerator.is_main_process
     step = course.start
     with _open_log(stage, step, is_main=is_main) as log, _open_progress(stage, step, is_main=is_main) as bar:
-        ahead = _prepare_step(course.stream, stage)
+        prepared_step = _prepare_step(course.stream, stage)
         clock = RunClock(stage, course.began)
         while step < stage.steps and (time_share := clock.share()) < 1:
             course.snapshots.take_due(max(time_share, step / stage.steps), step)
-            before = time.monotonic()
-            took = advance(network, stage, optimizer, ahead.batches, step, accelerator, ahead.facts, time_share)
-            ahead = _prepare_step(course.stream, stage)
-            row = {"step": step} | {name: round(float(value), 4) for name, value in took.items()}
-            row["s"] = round(time.monotonic() - before, 2)
+            step_start = time.monotonic()
+            measured = advance(
+                network, stage, optimizer, prepared_step.batches, step, accelerator, prepared_step.facts, time_share
+            )
+            prepared_step = _prepare_step(course.stream, stage)
+            row = {"step": step} | {name: round(float(value), 4) for name, value in measured.items()}
+            row["s"] = round(time.monotonic() - step_start, 2)
             if log:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
@@ -281,7 +285,7 @@ def advance(
         "detection": detection,
         "norm": norm,
         "bags": sum(batch.bags for batch in gathered),
-        "tokens": sum(len(e.ids) for batch in gathered for e in batch.examples),
+        "tokens": sum(len(example.ids) for batch in gathered for example in batch.examples),
     }
 
 

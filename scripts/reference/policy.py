@@ -120,7 +120,7 @@ SECTIONS = (
         "objectives",
         ("objectives", "NAME"),
         ("objectives",),
-        "An objective with examples; one without them is just a text.",
+        "The form of an objective with examples. An objective without examples is just its text.",
     ),
     Section("aligner", ("aligner",), ("aligner",), "The aligner and its engine. A change needs a restart."),
     Section(

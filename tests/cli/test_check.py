@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.cli import check, main
+from aligner_proxy.cli import check_warnings, main
 from aligner_proxy.gateway import active_policies
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import TextEncoder
@@ -372,7 +372,7 @@ def test_measured_objectives_are_those_of_the_page() -> None:
     shares = {name: float(percent) for name, percent in rows}
     assert set(shares) == set(config.builtin_objectives())
     measured = {name: round(share) for name, share in shares.items() if share > 0.5 and name != "harmless"}
-    assert measured == check.EDITS_GOOD_ANSWERS
+    assert measured == check_warnings.EDITS_GOOD_ANSWERS
 
 
 def test_names_are_not_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

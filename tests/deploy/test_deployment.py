@@ -21,7 +21,7 @@ import yaml
 from aligner_proxy.cli import main
 from aligner_proxy.engine.server.app import serve as serve_engine
 from aligner_proxy.gateway.process import memory_limit, supervisor
-from aligner_proxy.policy import config, litellm_config
+from aligner_proxy.policy import config, environment, litellm_config
 from aligner_proxy.policy.litellm_config import find_policies
 
 ROOT = Path(__file__).parents[2]
@@ -352,7 +352,7 @@ def test_the_configuration_in_the_manifests_is_one_that_serve_takes(
 
 
 def test_variables_that_are_set_are_read() -> None:
-    known = {config.LOG, config._ENGINE, config._KEYS, config._HOME, config._POLICIES}
+    known = {environment.LOG, environment.ENGINE, environment.KEYS, environment.HOME, environment.POLICIES}
     for path in FILES:
         assert set(re.findall(r"ALIGNER_PROXY_[A-Z]+", path.read_text())) <= known, path.name
 

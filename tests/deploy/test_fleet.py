@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from aligner_proxy.engine.scheduling import metrics
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, environment
 from aligner_proxy.policy.schema import PolicyFile
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ def test_gateways_of_a_fleet_name_each_engine_that_there_may_be(overlay: str, mo
     assert audit.get("enabled", False) == (overlay == "fleet-postgres")
     if audit:
         assert {audit["database_env"], audit["key_env"]} <= given
-    monkeypatch.delenv(config._ENGINE, raising=False)
+    monkeypatch.delenv(environment.ENGINE, raising=False)
     assert config.engine_backend(file).at == tuple(wanted)
 
 

@@ -27,7 +27,7 @@ from aligner_proxy.engine.api import AlignRequest, StatesRequest, TokenLabels, T
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.observability import tracing
-from aligner_proxy.policy import config
+from aligner_proxy.policy import environment
 from aligner_proxy.types import Correction, SegmentScore
 from tests.e2e.scripted_answers import THOUGHT
 from tests.support.net_rows import rows_weighing
@@ -143,7 +143,7 @@ class Engine(SegmentEngine):
 
 
 if __name__ == "__main__":
-    if config.is_traced():
+    if environment.is_traced():
         tracing.export("scripted-engine")
     app = create_app(Admission(Engine(Path(sys.argv[2]), *sys.argv[3:4]), seats=SEATS))
     uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.uvicorn_settings(ConnectionLimits()))

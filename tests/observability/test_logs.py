@@ -20,7 +20,7 @@ import aligner_proxy_review
 from aligner_proxy.cli import main
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import logs
-from aligner_proxy.policy import config
+from aligner_proxy.policy import environment
 
 PACKAGE = Path(logs.__file__).parents[1]
 DISTRIBUTIONS = (PACKAGE, Path(aligner_proxy_fleet.__file__).parent, Path(aligner_proxy_review.__file__).parent)
@@ -48,7 +48,7 @@ def record(message: str, *args: object, raised: Exception | None = None) -> logg
     return logging.LogRecord("aligner_proxy.pipeline.pipeline", logging.WARNING, "f.py", 1, message, args, info)
 
 
-@pytest.mark.parametrize("form", config.LOG_FORMS)
+@pytest.mark.parametrize("form", environment.LOG_FORMS)
 def test_an_exception_leaves_its_type_and_its_place(form: str) -> None:
     formatter = logs.make_handler(form).formatter
     assert formatter is not None
@@ -93,9 +93,9 @@ def test_our_lines_in_litellms_process_are_set_up_once(monkeypatch: pytest.Monke
 
 
 def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(config.LOG, "xml")
+    monkeypatch.setenv(environment.LOG, "xml")
     with pytest.raises(ConfigError, match="'xml' must be one of text, json"):
-        config.log_form()
+        environment.log_form()
     assert CliRunner().invoke(main, ["engine", "--log", "xml"]).exit_code == 2
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.config import covers, load
+from aligner_proxy.policy.config import load
+from aligner_proxy.policy.reachability import covers
 
 GLOBS = st.text("ab*?", max_size=6)
 

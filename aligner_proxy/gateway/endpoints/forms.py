@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.objective_schema import RequestedObjective
-from aligner_proxy.policy.schema import extend_model
+from aligner_proxy.policy.plugin_schema import extend_model
 from aligner_proxy.types import replace_surrogates
 
 MAX_OBJECTIVES = 32

@@ -27,7 +27,7 @@ from aligner_proxy import connections
 from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.gateway.process.die_with_parent import tether
 from aligner_proxy.observability import logs
-from aligner_proxy.policy import config
+from aligner_proxy.policy import environment
 
 
 def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
@@ -67,7 +67,7 @@ def serve(
 
 def _unify_logs() -> None:
     """With `--log json`, let uvicorn and LiteLLM write lines of our form, also what LiteLLM prints."""
-    if config.log_form() == "json":
+    if environment.log_form() == "json":
         logs.unify_json_lines()
         if not isinstance(sys.stdout, logs.PrintedLines):
             sys.stdout = logs.PrintedLines("litellm")

@@ -9,7 +9,7 @@ from pathlib import Path
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .results import HASH_CHARS, RowResult, compare_figures
+from .results import HASH_CHARS, Bound, RowResult, compare_figures
 from .rows import QualityRow
 
 COMMAND = "python -m models.evaluate.all aligner_proxy/embedded --data DATA --out runs/quality --page"
@@ -82,13 +82,13 @@ def format_rows(rows: Sequence[QualityRow], sheet: Sheet) -> str:
 
 def format_misses(rows: Sequence[QualityRow], sheet: Sheet) -> str:
     """Markdown: the figures that do not hold, and the rows that were not measured."""
-    misses = [
-        f"- `{row.name}`: {name}: {figure}, must be {bound}"
-        for row in rows
-        if (result := sheet.results.get(row.name))
-        for name, figure in result.figures.items()
-        if (bound := row.bounds.get(name)) and figure.n and not bound.holds(figure)
-    ]
+    misses = []
+    for row in rows:
+        result = sheet.results.get(row.name)
+        for name, figure in result.figures.items() if result else ():
+            bound = row.bounds.get(name)
+            if bound and figure.n and not bound.holds(figure):
+                misses.append(f"- `{row.name}`: {name}: {figure}, must be {bound}")
     open_rows = [f"`{row.name}` (`--only {row.name}`)" for row in rows if row.name not in sheet.results]
     parts = ["\n".join(misses) if misses else "Every figure holds that has something to hold."]
     if open_rows:
@@ -117,13 +117,14 @@ def plot(path: Path, rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None
 
     The figures of a second aligner are grey.
     """
-    measured = [
-        (f"{row.name}: {name}", figure, row.bounds.get(name), old_result.figures.get(name) if old_result else None)
-        for row in rows
-        if (result := sheet.results.get(row.name))
-        for old_result in [old.results.get(row.name) if old else None]
-        for name, figure in result.figures.items()
-    ]
+    # (label, figure, bound, figure of the second aligner)
+    measured: list[tuple[str, Rate, Bound | None, Rate | None]] = []
+    for row in rows:
+        result = sheet.results.get(row.name)
+        old_result = old.results.get(row.name) if old else None
+        for name, figure in result.figures.items() if result else ():
+            old_figure = old_result.figures.get(name) if old_result else None
+            measured.append((f"{row.name}: {name}", figure, row.bounds.get(name), old_figure))
     labels = [label for label, *_ in measured]
     with output.plot(path, size=(9, 1 + 0.24 * len(measured))) as ((axis,),):
         if old is not None:

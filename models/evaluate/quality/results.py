@@ -86,8 +86,10 @@ class ResultFolder:
         """The result of the largest sample, if it has at least `sample` answers; else None."""
         stem = self._stem(row, aligner, data)
         results = [_read(path) for path in self._folder.glob(f"{stem}-*.json")]
-        large = [one for one in results if one.sample >= sample and (one.aligner, one.data) == (aligner, data)]
-        return max(large, key=lambda one: one.sample, default=None)
+        large = [
+            result for result in results if result.sample >= sample and (result.aligner, result.data) == (aligner, data)
+        ]
+        return max(large, key=lambda result: result.sample, default=None)
 
     def _stem(self, row: str, aligner: str, data: str) -> str:
         return f"{re.sub('[^a-z0-9]+', '_', row)}-{aligner[:HASH_CHARS]}-{data[:HASH_CHARS]}"
@@ -131,9 +133,11 @@ def hash_aligner(folder: Path) -> str:
 
 def hash_data(data: Path) -> str:
     """A hash of the research data and of the project's own cases."""
-    own = Path(__file__).parents[2]
+    project_folder = Path(__file__).parents[2]
     files = [(path.relative_to(data), path) for path in data.rglob("*.gz")]
-    files += [(path.relative_to(own), path) for pattern in _OWN_CASES for path in own.glob(pattern)]
+    files += [
+        (path.relative_to(project_folder), path) for pattern in _OWN_CASES for path in project_folder.glob(pattern)
+    ]
     digest = hashlib.sha256()
     for name, path in sorted(files):
         digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

@@ -103,25 +103,25 @@ async def _measure_guards(bench: QualityBench) -> tuple[Figures, str]:
     results = guards.score_guard_sets(bench.aligner, sets, bench.folder("guards"))
     # that by which answers are declined, where the aligner has it
     evidence = guards.WHOLE if guards.WHOLE in guards.list_evidence(results) else guards.WORST
-    lines = [one for one in guards.compute_figures(results) if one.evidence == evidence]
-    figures: Figures = {f"{GUARD_NAMES[one.set]}: AUC": one.area for one in lines}
-    figures |= {f"{GUARD_NAMES[one.set]}: found at the budget": one.found for one in lines}
+    lines = [line for line in guards.compute_figures(results) if line.evidence == evidence]
+    figures: Figures = {f"{GUARD_NAMES[line.set]}: AUC": line.area for line in lines}
+    figures |= {f"{GUARD_NAMES[line.set]}: found at the budget": line.found for line in lines}
     return figures, f"labels of the sets; the budget by {len(results[guards.STRONG_ANSWERS])} strong answers"
 
 
 async def _measure_own_voice(bench: QualityBench) -> tuple[Figures, str]:
     """Faults in answers of the authors of `AUTHORS`."""
     draw = own_voice.Draw(2 * bench.sample, 1)
-    answers = [one for author in AUTHORS for one in own_voice.read_answers(author, draw.each, draw.seed)]
+    answers = [answer for author in AUTHORS for answer in own_voice.read_answers(author, draw.each, draw.seed)]
     sample = Random("own voice").sample(answers, min(bench.sample, len(answers)))
     results = await own_voice.judge_answers(bench.aligner, sample, draw, bench.folder("own-voice"))
-    rates = dict(zip(own_voice.NAMES, own_voice.rates(results), strict=True))
+    rates = dict(zip(own_voice.NAMES, own_voice.compute_rates(results), strict=True))
     return {
         "segments against the objective: found": rates["found"],
         "fine segments beside them: flagged": rates["false"],
         "twins (fine answers on the subject): touched": rates["twins"],
         "half-right sentences: put right as their author did": Rate.from_outcomes(
-            one.put_right for one in results if one.half_right
+            answer.put_right for answer in results if answer.half_right
         ),
     }, ""
 
@@ -132,7 +132,7 @@ async def _measure_pairs(
     """Some rates of one test set. `rates` maps each rate to its name on the page."""
     pairs = bench.read_test_set(name, bench.sample)
     results = await pair_sets.evaluate(EngineSettings(bench.aligner), {name: pairs}, 0.0, gated=is_gated)
-    measured = pair_sets.rates(results[name])
+    measured = pair_sets.compute_rates(results[name])
     return {title: measured[rate] for rate, title in rates.items()}, ""
 
 
@@ -148,11 +148,11 @@ async def _measure_strong(bench: QualityBench) -> tuple[Figures, str]:
     """How often good answers of strong upstreams come through unchanged."""
     texts = list(draw_completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
     results = await strong_upstreams.judge_completions(bench.aligner, texts)
-    looked = [one for one in results if one.status not in (Status.SKIPPED, Status.FAILED)]
+    judged_outcomes = [outcome for outcome in results if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     accuracy = measures.accuracy(measures.read_cases([bench.make_sets()]))
     return {
-        "delivered identical": Rate.from_outcomes(one.identical for one in looked),
-        "unharmed": Rate.from_outcomes(one.unharmed for one in looked),
+        "delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged_outcomes),
+        "unharmed": Rate.from_outcomes(outcome.unharmed for outcome in judged_outcomes),
     }, strong_upstreams.describe_rule(accuracy)
 
 
@@ -161,11 +161,11 @@ async def _measure_lists(bench: QualityBench) -> tuple[Figures, str]:
     results, before = await lists.judge_lists(
         bench.aligner, bench.data, bench.folder("lists"), most=min(bench.sample, lists.MOST)
     )
-    looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
+    judged_outcomes = [outcome for outcome in before if outcome.status not in (Status.SKIPPED, Status.FAILED)]
     return {
-        "defect found": Rate.from_outcomes(one.found for one in results),
-        "repaired exactly, of those found": Rate.from_outcomes(one.exact for one in results if one.found),
-        "without a defect: delivered identical": Rate.from_outcomes(one.identical for one in looked),
+        "defect found": Rate.from_outcomes(outcome.found for outcome in results),
+        "repaired exactly, of those found": Rate.from_outcomes(outcome.exact for outcome in results if outcome.found),
+        "without a defect: delivered identical": Rate.from_outcomes(outcome.identical for outcome in judged_outcomes),
     }, ""
 
 
@@ -176,9 +176,11 @@ async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
     sample = [trial for number, trial in enumerate(trials) if number in numbers]
     results = await forms.try_trials(bench.aligner, bench.folder("forms"), sample, StreamMode.HOLD)
     return {
-        "sentence found": Rate.from_outcomes(one.found for one in results if one.against),
-        "harmless sentence touched": Rate.from_outcomes(not one.identical for one in results if not one.against),
-        "torn": Rate.from_outcomes(one.torn for one in results),
+        "sentence found": Rate.from_outcomes(result.found for result in results if result.against),
+        "harmless sentence touched": Rate.from_outcomes(
+            not result.identical for result in results if not result.against
+        ),
+        "torn": Rate.from_outcomes(result.torn for result in results),
     }, ""
 
 
@@ -188,11 +190,13 @@ async def _measure_taught(bench: QualityBench) -> tuple[Figures, str]:
     count = min(len(slugs), ceil(bench.sample / _CASES_A_KIND))
     sample_slugs = [slugs[number * len(slugs) // count] for number in range(count)]
     results = await measure_kinds(bench.aligner, bench.data, bench.folder("taught"), sample_slugs, (_EXAMPLES,))
-    every = {one.examples: one for one in summarise_groups(results, (_EXAMPLES,)) if one.kinds == "all"}
+    pooled_figures = {
+        figures.examples: figures for figures in summarise_groups(results, (_EXAMPLES,)) if figures.kinds == "all"
+    }
     return {
-        "untaught: flagged exactly": every[GENERAL].exact,
-        "taught by 12 sentences: flagged exactly": every[_EXAMPLES].exact,
-        "taught: allowed sentences near the objective flagged": every[_EXAMPLES].fine,
+        "untaught: flagged exactly": pooled_figures[GENERAL].exact,
+        "taught by 12 sentences: flagged exactly": pooled_figures[_EXAMPLES].exact,
+        "taught: allowed sentences near the objective flagged": pooled_figures[_EXAMPLES].fine,
     }, f"the sentences were written for their kinds; {count} of {len(slugs)} kinds"
 
 
@@ -205,7 +209,7 @@ async def _measure_left(bench: QualityBench) -> tuple[Figures, str]:
     return {
         "flagged at all": Rate.from_counts(len(flagged_replies), tried_count),
         "flagged, and harm still delivered": Rate.from_outcomes(
-            one.left for one in flagged_replies if one.left is not None
+            reply.left for reply in flagged_replies if reply.left is not None
         ),
     }, ""
 

@@ -56,10 +56,10 @@ from .figures import (
     SegmentVerdict,
     TaughtOutcome,
     TeachingResult,
-    document,
+    format_report,
+    make_document,
     make_outcome,
     plot,
-    report,
 )
 from .kinds import TaughtCase, TaughtKind, count_cases, make_cases, read_kinds, select_hosts
 
@@ -272,7 +272,7 @@ class Study:
             yield Results(self._aligner, tuple(self.kinds[:n]), tuple(teachings), tuple(outcomes))
 
     async def _judge(self, kind: TaughtKind, teachings_of_kind: Sequence[TeachingResult]) -> list[TaughtOutcome]:
-        """Judge the test answers of one kind under each head."""
+        """Judge the test answers of one kind under each head: the general one, and those that examples taught."""
         heads = require_teachable(self.engine)
         names = [await heads.put_head(teaching.head) if teaching.head else "" for teaching in teachings_of_kind]
         builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
@@ -281,7 +281,7 @@ class Study:
         for first in range(0, len(test_cases), _AT_ONCE):
             batch = test_cases[first : first + _AT_ONCE]
             for teaching, name in zip(teachings_of_kind, names, strict=True):
-                verdicts = await asyncio.gather(*(self._verdicts(case, name) for case in batch))
+                verdicts = await asyncio.gather(*(self._find_verdicts(case, name) for case in batch))
                 result += [
                     make_outcome(kind.slug, teaching.examples, case, segment_verdicts)
                     for case, segment_verdicts in zip(batch, verdicts, strict=True)
@@ -289,7 +289,7 @@ class Study:
                 self.advanced(len(batch))
         return result
 
-    async def _verdicts(self, case: TaughtCase, head: str) -> list[SegmentVerdict]:
+    async def _find_verdicts(self, case: TaughtCase, head: str) -> list[SegmentVerdict]:
         """The engine's verdicts on an answer at caution 0, from the journal where they are known."""
         texts = case.company.texts
         head_hashes = tuple(head if n == case.company.index else "" for n in range(len(texts)))
@@ -303,8 +303,8 @@ class Study:
             score_only=True,
             heads=head_hashes if head else (),
         )
-        what = request.model_dump(mode="json", include={"turns", "answer", "objectives", "caution", "heads"})
-        key = _digest([self._aligner, what])
+        asked_fields = request.model_dump(mode="json", include={"turns", "answer", "objectives", "caution", "heads"})
+        key = _digest([self._aligner, asked_fields])
         verdicts = self._journal.get(key)
         if verdicts is None:
             verdicts = list_verdicts(request.answer, await self.engine.align(request))
@@ -328,7 +328,7 @@ def list_verdicts(answer: str, correction: Correction) -> list[SegmentVerdict]:
 
 def _save(study: Study, results: Results, out: Path) -> None:
     settings = {"examples": study.counts, "seed": study.seed, "limit": study.limit, "hosts": len(study.hosts)}
-    output.write(out, "taught", report(results, study.counts), settings | document(results, study.counts))
+    output.write(out, "taught", format_report(results, study.counts), settings | make_document(results, study.counts))
 
 
 async def measure_kinds(
@@ -341,7 +341,7 @@ async def measure_kinds(
     seed: int = 1,
 ) -> Results:
     """Teach and judge the kinds `slugs` (all where none is named), and write the results after each kind."""
-    every = read_kinds()
+    all_kinds = read_kinds()
     kinds = read_kinds(slugs=slugs)
     hosts = select_hosts(load_pool(data, "dev").answers)
     silence_libraries()
@@ -354,7 +354,7 @@ async def measure_kinds(
             out / "kept",
             kinds,
             hosts=hosts,
-            others=every,
+            others=all_kinds,
             counts=tuple(dict.fromkeys(counts)),
             seed=seed,
             limit=limit,
@@ -400,7 +400,7 @@ def main() -> None:
             arguments.limit,
             arguments.seed,
         )
-        print(report(asyncio.run(measuring), tuple(dict.fromkeys(arguments.examples))))
+        print(format_report(asyncio.run(measuring), tuple(dict.fromkeys(arguments.examples))))
     except (ConfigError, CorrectionError) as problem:
         sys.exit(str(problem))
 

@@ -81,19 +81,19 @@ class Results:
 
 def make_outcome(kind: str, examples: int, case: TaughtCase, verdicts: Sequence[SegmentVerdict]) -> TaughtOutcome:
     """Compare the verdicts on an answer with where its sentence was planted."""
-    inside = [one for one in verdicts if case.planted.covers(one.start, one.end)]
-    outside = [one for one in verdicts if not case.planted.covers(one.start, one.end)]
-    flagged = [one for one in inside if one.flagged]
-    false = [one for one in outside if one.flagged]
+    inside = [verdict for verdict in verdicts if case.planted.covers(verdict.start, verdict.end)]
+    outside = [verdict for verdict in verdicts if not case.planted.covers(verdict.start, verdict.end)]
+    flagged = [verdict for verdict in inside if verdict.flagged]
+    false = [verdict for verdict in outside if verdict.flagged]
     return TaughtOutcome(
         kind=kind,
         examples=examples,
         trial=case.trial,
         found=bool(flagged),
-        named=any(one.objective == case.company.index for one in flagged),
+        named=any(verdict.objective == case.company.index for verdict in flagged),
         neutral=len(outside),
         false=len(false),
-        own=sum(one.objective == case.company.index for one in false),
+        own=sum(verdict.objective == case.company.index for verdict in false),
     )
 
 
@@ -124,34 +124,37 @@ class TaughtFigures:
     @classmethod
     def from_outcomes(cls, kinds: str, examples: int, outcomes: Iterable[TaughtOutcome]) -> TaughtFigures:
         """The rates of those outcomes that belong to `examples`, under the name `kinds`."""
-        mine = [one for one in outcomes if one.examples == examples]
-        by_trial = {trial: [one for one in mine if one.trial is trial] for trial in TaughtTrial}
+        of_count = [outcome for outcome in outcomes if outcome.examples == examples]
+        by_trial = {trial: [outcome for outcome in of_count if outcome.trial is trial] for trial in TaughtTrial}
         against = by_trial[TaughtTrial.ALONE] + by_trial[TaughtTrial.COMPANY]
         clean = by_trial[TaughtTrial.CLEAN]
-        neutral = sum(one.neutral for one in against)
-        neutral_clean = sum(one.neutral for one in clean)
+        neutral = sum(outcome.neutral for outcome in against)
+        neutral_clean = sum(outcome.neutral for outcome in clean)
         return cls(
             kinds=kinds,
             examples=examples,
-            alone=Rate.from_outcomes(one.exact for one in by_trial[TaughtTrial.ALONE]),
-            company=Rate.from_outcomes(one.exact for one in by_trial[TaughtTrial.COMPANY]),
-            exact=Rate.from_outcomes(one.exact for one in against),
-            found=Rate.from_outcomes(one.found for one in against),
-            named=Rate.from_outcomes(one.named for one in against),
-            false=Rate.from_counts(sum(one.false for one in against), neutral),
-            own=Rate.from_counts(sum(one.own for one in against), neutral),
-            clean=Rate.from_counts(sum(one.false for one in clean), neutral_clean),
-            clean_own=Rate.from_counts(sum(one.own for one in clean), neutral_clean),
-            fine=Rate.from_outcomes(one.found for one in by_trial[TaughtTrial.FINE]),
+            alone=Rate.from_outcomes(outcome.exact for outcome in by_trial[TaughtTrial.ALONE]),
+            company=Rate.from_outcomes(outcome.exact for outcome in by_trial[TaughtTrial.COMPANY]),
+            exact=Rate.from_outcomes(outcome.exact for outcome in against),
+            found=Rate.from_outcomes(outcome.found for outcome in against),
+            named=Rate.from_outcomes(outcome.named for outcome in against),
+            false=Rate.from_counts(sum(outcome.false for outcome in against), neutral),
+            own=Rate.from_counts(sum(outcome.own for outcome in against), neutral),
+            clean=Rate.from_counts(sum(outcome.false for outcome in clean), neutral_clean),
+            clean_own=Rate.from_counts(sum(outcome.own for outcome in clean), neutral_clean),
+            fine=Rate.from_outcomes(outcome.found for outcome in by_trial[TaughtTrial.FINE]),
         )
 
 
 def summarise_groups(results: Results, counts: Sequence[int]) -> list[TaughtFigures]:
-    """For each head the figures of kinds far from training, of kinds near it, and of all kinds."""
-    near = {kind.slug for kind in results.kinds if kind.near}
+    """The figures of kinds far from training, of kinds near it, and of all kinds: a row for each head.
+
+    The first head is the general one, which was taught nothing; `counts` are the numbers of examples of the others.
+    """
+    near_slugs = {kind.slug for kind in results.kinds if kind.near}
     groups = {
-        "far from training": [one for one in results.outcomes if one.kind not in near],
-        "near": [one for one in results.outcomes if one.kind in near],
+        "far from training": [outcome for outcome in results.outcomes if outcome.kind not in near_slugs],
+        "near": [outcome for outcome in results.outcomes if outcome.kind in near_slugs],
         "all": list(results.outcomes),
     }
     return [
@@ -165,7 +168,9 @@ def summarise_groups(results: Results, counts: Sequence[int]) -> list[TaughtFigu
 def list_kind_figures(results: Results, counts: Sequence[int]) -> list[TaughtFigures]:
     """For each kind its figures under each head."""
     return [
-        TaughtFigures.from_outcomes(kind.slug, n, [one for one in results.outcomes if one.kind == kind.slug])
+        TaughtFigures.from_outcomes(
+            kind.slug, n, [outcome for outcome in results.outcomes if outcome.kind == kind.slug]
+        )
         for kind in results.kinds
         for n in (GENERAL, *counts)
     ]
@@ -178,16 +183,19 @@ _SUMMARY = (
 _BY_KIND = ("kind", "head", "exact", "found", "false beside", "false in clean answers", "allowed, flagged")
 
 
-def report(results: Results, counts: Sequence[int]) -> str:
+def format_report(results: Results, counts: Sequence[int]) -> str:
     """Markdown: the summary, what was not taught, and a table of the kinds."""
     far = sum(not kind.near for kind in results.kinds)
-    failed = [one for one in results.teachings if one.head is None]
+    failed = [teaching for teaching in results.teachings if teaching.head is None]
     lines = [
         f"Aligner {results.aligner[:12]}, {len(results.kinds)} kinds, {far} of them far from training.",
         "",
         output.table(_SUMMARY, map(_summary_row, summarise_groups(results, counts))),
         "",
-        *(f"Not taught from {one.examples} examples, judged by the general head: {one.kind}." for one in failed),
+        *(
+            f"Not taught from {teaching.examples} examples, judged by the general head: {teaching.kind}."
+            for teaching in failed
+        ),
         *([""] if failed else []),
         output.table(_BY_KIND, map(_kind_row, list_kind_figures(results, counts))),
     ]
@@ -209,7 +217,7 @@ def _kind_row(row: TaughtFigures) -> tuple[object, ...]:
     return row.kinds, _head(row.examples), row.exact, row.found, row.false, row.clean, row.fine
 
 
-def document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
+def make_document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
     """All results as plain data, without any text of a test answer."""
     return {
         "aligner": results.aligner,
@@ -217,9 +225,9 @@ def document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
         "kinds": list_kind_figures(results, counts),
         "near": [kind.slug for kind in results.kinds if kind.near],
         "taught": [
-            {name: value for name, value in asdict(one).items() if name != "head"}
-            | {"head": hashlib.sha256(one.head).hexdigest() if one.head else None}
-            for one in results.teachings
+            {name: value for name, value in asdict(teaching).items() if name != "head"}
+            | {"head": hashlib.sha256(teaching.head).hexdigest() if teaching.head else None}
+            for teaching in results.teachings
         ],
     }
 
@@ -232,13 +240,13 @@ def plot(results: Results, counts: Sequence[int], path: Path) -> None:
     rows = list_kind_figures(results, counts)
     general = sorted((row for row in rows if row.examples == GENERAL), key=lambda row: -row.exact.percent)
     places = {row.kinds: len(general) - n for n, row in enumerate(general)}
-    near = {kind.slug for kind in results.kinds if kind.near}
+    near_slugs = {kind.slug for kind in results.kinds if kind.near}
     with output.plot(path, size=(8, 1.5 + 0.22 * len(general))) as ((axis,),):
         for examples, mark in zip((GENERAL, *counts), "ox^sDv*P", strict=False):
-            mine = [row for row in rows if row.examples == examples]
-            shares = [row.exact.percent for row in mine]
-            axis.plot(shares, [places[row.kinds] for row in mine], mark, label=_head(examples), alpha=0.75)
-        labels = [row.kinds + (" (near)" if row.kinds in near else "") for row in general]
+            of_count = [row for row in rows if row.examples == examples]
+            shares = [row.exact.percent for row in of_count]
+            axis.plot(shares, [places[row.kinds] for row in of_count], mark, label=_head(examples), alpha=0.75)
+        labels = [row.kinds + (" (near)" if row.kinds in near_slugs else "") for row in general]
         axis.set_yticks([places[row.kinds] for row in general], labels, fontsize=7)
         axis.set_xlim(-2, 102)
         axis.set_xlabel("flagged exactly, %")

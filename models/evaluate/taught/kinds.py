@@ -129,12 +129,12 @@ def _read_kind(path: Path) -> TaughtKind:
     except ValueError as error:
         raise ConfigError(f"{source.place_of('objective')}: objective: {error}") from None
     places: dict[str, str] = {}
-    against = tuple(_sentences(data, "against", source, places))
-    fine = tuple(_sentences(data, "fine", source, places))
+    against = tuple(_read_sentences(data, "against", source, places))
+    fine = tuple(_read_sentences(data, "fine", source, places))
     return TaughtKind(path.stem, objective, against, fine)
 
 
-def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: dict[str, str]) -> Iterator[str]:
+def _read_sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: dict[str, str]) -> Iterator[str]:
     """The sentences of one list. A sentence that stands twice in the file is a `ConfigError`."""
     values = data.get(key)
     if not isinstance(values, list) or not values:
@@ -166,10 +166,10 @@ def select_hosts(answers: Sequence[PoolAnswer]) -> list[PoolAnswer]:
 
 def count_cases(kind: TaughtKind, limit: int | None = None) -> int:
     """How many test answers `make_cases` makes of a kind."""
-    return sum(_counts(kind, limit).values())
+    return sum(_count_by_trial(kind, limit).values())
 
 
-def _counts(kind: TaughtKind, limit: int | None) -> dict[TaughtTrial, int]:
+def _count_by_trial(kind: TaughtKind, limit: int | None) -> dict[TaughtTrial, int]:
     """How many test answers each trial has."""
     counts = {
         TaughtTrial.ALONE: len(kind.testing),
@@ -188,24 +188,35 @@ def make_cases(
     seed: int,
     limit: int | None = None,
 ) -> list[TaughtCase]:
-    """The test answers of a kind. The other objectives of a prompt are drawn from `others` and `builtin`."""
+    """The test answers of a kind: good answers (`hosts`), most of them with a sentence of the kind in them.
+
+    A prompt has the kind's objective alone, or among others that are drawn from `others` and `builtin`. `limit` is the
+    largest number of answers for each trial.
+    """
     order = Random(f"{seed} {kind.slug}").sample(range(len(hosts)), len(hosts))
     trials = list(TaughtTrial)
     result = []
-    for trial, count in _counts(kind, limit).items():
+    for trial, count in _count_by_trial(kind, limit).items():
         for n in range(count):
             rng = Random(f"{seed} {kind.slug} {trial} {n}")
+            # the trials take hosts by turns, so that no two cases have the same one before all were used
             turn = n * len(trials) + trials.index(trial)
-            planted = _plant_sentence(_sentence(kind, trial, n), hosts, order, turn, rng)
-            alone = trial in (TaughtTrial.ALONE, TaughtTrial.FINE) or (trial is TaughtTrial.CLEAN and n % 2 == 0)
-            texts = [] if alone else _draw_company(kind, others, builtin, rng)
-            index = rng.randrange(len(texts) + 1)
-            company = PromptObjectives((*texts[:index], kind.objective, *texts[index:]), index)
-            result.append(TaughtCase(trial, planted, company))
+            planted = _plant_sentence(_choose_sentence(kind, trial, n), hosts, order, turn, rng)
+            other_texts = _draw_company(kind, others, builtin, rng) if _has_company(trial, n) else []
+            index = rng.randrange(len(other_texts) + 1)
+            objectives = PromptObjectives((*other_texts[:index], kind.objective, *other_texts[index:]), index)
+            result.append(TaughtCase(trial, planted, objectives))
     return result
 
 
-def _sentence(kind: TaughtKind, trial: TaughtTrial, number: int) -> str:
+def _has_company(trial: TaughtTrial, number: int) -> bool:
+    """Whether the prompt of a trial's test answer `number` has other objectives, too: half of the clean ones have."""
+    if trial is TaughtTrial.CLEAN:
+        return number % 2 == 1
+    return trial is TaughtTrial.COMPANY
+
+
+def _choose_sentence(kind: TaughtKind, trial: TaughtTrial, number: int) -> str:
     """The sentence of a trial's test answer `number`; "" where nothing is planted."""
     if trial is TaughtTrial.CLEAN:
         return ""
@@ -217,12 +228,12 @@ def _plant_sentence(
 ) -> AugmentedAnswer:
     """Plant a sentence in the host whose turn it is, or in the next host where it becomes one segment."""
     for step in range(len(order)):
-        host = order[(turn + step) % len(order)]
-        neutral = Neutral(hosts[host].query, hosts[host].text)
+        host_number = order[(turn + step) % len(order)]
+        neutral = Neutral(hosts[host_number].query, hosts[host_number].text)
         if not sentence:
-            return AugmentedAnswer(host, neutral)
-        planted = insert_text(sentence, host, neutral, rng.choice(insertion_places(neutral.answer)))
-        if sum(planted.covers(one.start, one.end) for one in split(planted.neutral.answer)) == 1:
+            return AugmentedAnswer(host_number, neutral)
+        planted = insert_text(sentence, host_number, neutral, rng.choice(insertion_places(neutral.answer)))
+        if sum(planted.covers(segment.start, segment.end) for segment in split(planted.neutral.answer)) == 1:
             return planted
     raise ConfigError("a sentence is in no good answer a segment of its own; write it as one sentence")
 

@@ -23,7 +23,7 @@ from . import editors, people
 from .answers import AnswerWorkshop
 from .config import FieldComparison, FieldError, list_jobs
 from .editors import EditTask
-from .report import report
+from .report import write_report
 
 MISSING = "TRL is not installed; the methods that train a policy need it: pip install 'aligner-proxy[trl]'"
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     workshop = AnswerWorkshop(comparison, arguments.out)
     if not arguments.report_only:
         work(workshop, arguments.minutes, tuple(arguments.only.split(",")), arguments.data)
-    print(report(workshop, arguments.cases))
+    print(write_report(workshop, arguments.cases))
 
 
 def work(workshop: AnswerWorkshop, minutes: float | None, only: tuple[str, ...], data: Path | None) -> None:
@@ -61,9 +61,9 @@ def work(workshop: AnswerWorkshop, minutes: float | None, only: tuple[str, ...],
     """
     began = time.monotonic()
     columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    c = workshop.comparison
-    first = len(c.methods)
-    training = [(job.name, partial(workshop.answer_job, job)) for job in list_jobs(c)]
+    comparison = workshop.comparison
+    first = len(comparison.methods)
+    training = [(job.name, partial(workshop.answer_job, job)) for job in list_jobs(comparison)]
     with Progress(*columns) as progress:
         bar = progress.add_task("the untrained policy", total=None)
         workshop.base()
@@ -71,7 +71,8 @@ def work(workshop: AnswerWorkshop, minutes: float | None, only: tuple[str, ...],
         planned: list[tuple[str, Callable[[], object]]] = [*training[:first], *editing, *training[first:]]
         if data is not None:
             planned += [
-                (f"rlhf-people-seed{seed}", partial(people.train_unless_kept, workshop, data, seed)) for seed in c.seeds
+                (f"rlhf-people-seed{seed}", partial(people.train_unless_kept, workshop, data, seed))
+                for seed in comparison.seeds
             ]
         planned = [(name, make) for name, make in planned if name.startswith(only)]
         progress.update(bar, total=len(planned))
@@ -85,16 +86,16 @@ def work(workshop: AnswerWorkshop, minutes: float | None, only: tuple[str, ...],
 
 def _list_edits(workshop: AnswerWorkshop) -> Iterator[tuple[str, Callable[[], object]]]:
     """Each editor on the policy's answers, with the new objective, and on another policy's answers."""
-    c = workshop.comparison
+    comparison = workshop.comparison
     answers = workshop.base().answers[""]
-    tasks = [EditTask(workshop.questions, answers, c.trade, "base")]
-    tasks.append(EditTask(workshop.questions, answers, (*c.trade, c.new_objective), "new-objective"))
-    if c.other_base:
-        tasks.append(EditTask(workshop.questions, workshop.base(other=True).answers[""], c.trade, "other"))
-    for one in tasks:
-        for editor in c.editors:
+    tasks = [EditTask(workshop.questions, answers, comparison.trade, "base")]
+    tasks.append(EditTask(workshop.questions, answers, (*comparison.trade, comparison.new_objective), "new-objective"))
+    if comparison.other_base:
+        tasks.append(EditTask(workshop.questions, workshop.base(other=True).answers[""], comparison.trade, "other"))
+    for task in tasks:
+        for editor in comparison.editors:
             if not editors.lacks_folder(editor):
-                yield f"{editor.name}, {one.label}", partial(editors.edit_answers, workshop, editor, one)
+                yield f"{editor.name}, {task.label}", partial(editors.edit_answers, workshop, editor, task)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from models.systems.baselines.cost import Meter, TrainingCost
 from models.systems.baselines.objectives import RULES
 from models.systems.baselines.policy import PolicyModel
 from models.systems.baselines.pool import ScoredAnswer, sample_answers
-from models.systems.baselines.questions import questions
+from models.systems.baselines.questions import draw_questions
 from models.systems.baselines.task import BaselineTask
 
 from .config import FieldComparison, TrainingJob
@@ -57,13 +57,13 @@ class AnswerWorkshop:
     @cached_property
     def questions(self) -> list[str]:
         """The questions of the table."""
-        return questions("test", self.comparison.test)
+        return draw_questions("test", self.comparison.test)
 
     def policy(self, *, other: bool = False) -> PolicyModel:
         """Load the untrained policy, or the `other` one. A training changes it in place."""
-        c = self.comparison
-        base = c.other_base if other and c.other_base else c.base
-        return PolicyModel.load(base, self.folder, c.precision, c.new_tokens)
+        comparison = self.comparison
+        base = comparison.other_base if other and comparison.other_base else comparison.base
+        return PolicyModel.load(base, self.folder, comparison.precision, comparison.new_tokens)
 
     def base(self, *, other: bool = False) -> JobAnswers:
         """The untrained policy's answers to the questions of the table."""
@@ -78,25 +78,30 @@ class AnswerWorkshop:
         return self._make_once("base-other" if other else "base", [], make, other=other)
 
     def pool(self, seed: int, *, other: bool = False) -> tuple[list[ScoredAnswer], TrainingCost]:
-        """Answers to train on, and what it cost to write them."""
-        c = self.comparison
-        path = self.folder / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other=other)}.json"
+        """(answers to train on, what it cost to write them), read from the folder, or sampled and stored there."""
+        comparison = self.comparison
+        path = (
+            self.folder
+            / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([comparison.each], other=other)}.json"
+        )
         if not path.exists():
             policy = self.policy(other=other)
             meter = Meter()
             with meter.measure(policy.model):
-                answers = sample_answers(policy, questions("train", c.train, seed), c.each, seed, RULES)
-            write_atomically(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in answers]})
+                answers = sample_answers(
+                    policy, draw_questions("train", comparison.train, seed), comparison.each, seed, RULES
+                )
+            write_atomically(path, {"cost": asdict(meter.cost), "pool": [asdict(answer) for answer in answers]})
         document = json.loads(path.read_text())
-        return [ScoredAnswer(**one) for one in document["pool"]], TrainingCost(**document["cost"])
+        return [ScoredAnswer(**answer) for answer in document["pool"]], TrainingCost(**document["cost"])
 
     def is_done(self, job: TrainingJob) -> bool:
         """Whether the answers of a job are kept."""
-        return self._path(job.name, self._settings(job), other=job.other_base).exists()
+        return self._path(job.name, self._list_settings(job), other=job.other_base).exists()
 
     def answer_job(self, job: TrainingJob) -> JobAnswers:
         """The answers of a job, kept or made now by training."""
-        return self._make_once(job.name, self._settings(job), lambda: self._train(job), other=job.other_base)
+        return self._make_once(job.name, self._list_settings(job), lambda: self._train(job), other=job.other_base)
 
     def _train(self, job: TrainingJob) -> JobAnswers:
         """Train the policy, and let it answer under each weighting of the job."""
@@ -134,18 +139,26 @@ class AnswerWorkshop:
         """An editor's answers, kept or made now by `make`."""
         return self._make_once(name, settings, make)
 
-    def _settings(self, job: TrainingJob) -> list[Any]:
-        """What decides the answers of a job, besides the policy and the questions."""
+    def _list_settings(self, job: TrainingJob) -> list[Any]:
+        """The settings that the answers of a job depend on, besides the policy and the questions."""
         return [
             self.comparison.training.model_dump(),
             self.comparison.each,
-            [format_weights(one) for one in job.weightings],
+            [format_weights(weights) for weights in job.weightings],
         ]
 
     def fingerprint(self, settings: Any, *, other: bool = False) -> str:
         """A hash of all that decides answers: the policy, the questions and `settings`."""
-        c = self.comparison
-        parts = [c.base, c.other_base if other else None, c.precision, c.new_tokens, c.train, c.test, settings]
+        comparison = self.comparison
+        parts = [
+            comparison.base,
+            comparison.other_base if other else None,
+            comparison.precision,
+            comparison.new_tokens,
+            comparison.train,
+            comparison.test,
+            settings,
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def _path(self, name: str, settings: Any, *, other: bool = False) -> Path:

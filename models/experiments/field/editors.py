@@ -85,19 +85,22 @@ def _prompt_policy(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> 
 
 
 def _correct_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers:
-    """Send the answers through the gateway's pipeline, with the corrector of the editor's route."""
-    c = workshop.comparison
+    """Send the answers through the gateway's pipeline, with the corrector of the editor's route.
+
+    Answers of Self-Refinement are corrected several at once, because its model writes them in batches.
+    """
+    comparison = workshop.comparison
     corrector = editor.route.get("corrector")
     at_once = AT_ONCE if corrector == "self_refine" else 1
     system = systems.System(name=editor.name, route=editor.route)
     settings = systems.SystemComparison(
-        aligner=c.aligner,
-        single_purpose=c.single_purpose,
+        aligner=comparison.aligner,
+        single_purpose=comparison.single_purpose,
         sets=Path(),
         faulty=(),
         good=(),
         not_asked=(),
-        deadline_s=c.deadline_s * at_once,  # each waits for the others
+        deadline_s=comparison.deadline_s * at_once,  # each waits for the others
         systems=(system,),
     )
     pairs = list(zip(task.questions, task.answers, strict=True))[:: editor.every]
@@ -106,7 +109,9 @@ def _correct_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -
     async def correct() -> list[str]:
         chat = partial(PolicyChat, workshop.policy)
         places = asyncio.Semaphore(at_once)
-        async with systems.open_gateway(c.aligner, corrector, c.single_purpose, chat, REFINING) as pipeline:
+        async with systems.open_gateway(
+            comparison.aligner, corrector, comparison.single_purpose, chat, REFINING
+        ) as pipeline:
 
             async def correct_one(i: int, question: str, answer: str) -> str:
                 trial = systems.SystemTrial("good", question, answer, texts)
@@ -117,10 +122,12 @@ def _correct_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -
 
             return await asyncio.gather(*(correct_one(i, *pair) for i, pair in enumerate(pairs)))
 
-    began = (time.process_time(), time.perf_counter())
-    corrected = asyncio.run(correct())
-    cpu = time.process_time() - began[0]
-    return JobAnswers({"": corrected}, TrainingCost(), TrainingCost(cpu_s=cpu, wall_s=time.perf_counter() - began[1]))
+    cpu_start = time.process_time()
+    wall_start = time.perf_counter()
+    corrected_answers = asyncio.run(correct())
+    cost = TrainingCost(cpu_s=time.process_time() - cpu_start, wall_s=time.perf_counter() - wall_start)
+    # an editor has one version of its answers, so that version needs no name
+    return JobAnswers({"": corrected_answers}, TrainingCost(), cost)
 
 
 class PolicyChat:

@@ -61,12 +61,12 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 
-def table() -> str:
+def format_table() -> str:
     """Markdown: the features by family of methods."""
     return output.table(("", *COLUMNS), [(feature.says, *feature.cells) for feature in FEATURES])
 
 
 def evidence() -> str:
     """Markdown: the evidence behind each row, each piece once."""
-    rows = [(one.says, ", ".join(dict.fromkeys(cell.evidence for cell in one.cells))) for one in FEATURES]
+    rows = [(feature.says, ", ".join(dict.fromkeys(cell.evidence for cell in feature.cells))) for feature in FEATURES]
     return output.table(("", "evidence"), rows)

@@ -39,40 +39,45 @@ class Gain:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]" if self.n else "-"
 
 
-def gain(differences: Sequence[Sequence[float]]) -> Gain:
+def compute_gain(differences: Sequence[Sequence[float]]) -> Gain:
     """The mean of differences [seed][question].
 
     The bootstrap draws seeds and questions anew, since another run would have other ones.
     """
-    table = np.asarray(differences, dtype=float)
-    seeds, n = table.shape
-    if not n:
+    matrix = np.asarray(differences, dtype=float)
+    seeds, question_count = matrix.shape
+    if not question_count:
         return Gain(0.0, 0.0, 0.0, 0, seeds)
     rng = np.random.default_rng(20261124)
     means = np.empty(DRAWS)
     for i in range(DRAWS):
-        rows = table[rng.integers(seeds, size=seeds)]
-        means[i] = rows[:, rng.integers(n, size=n)].mean()
+        rows = matrix[rng.integers(seeds, size=seeds)]
+        means[i] = rows[:, rng.integers(question_count, size=question_count)].mean()
     low, high = np.quantile(means, [0.025, 0.975])
-    return Gain(float(table.mean()), float(low), float(high), n, seeds)
+    return Gain(float(matrix.mean()), float(low), float(high), question_count, seeds)
 
 
-def rewards(objective: str, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
+def compute_rewards(objective: str, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
     """The reward of each answer by the rule of the objective."""
     score = RULES[objective].score
     return [score(question, answer) for question, answer in zip(questions, answers, strict=True)]
 
 
-def gains(
+def compute_gains(
     names: Sequence[str], questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]
 ) -> dict[str, Gain]:
-    """The gain under each objective. `after` has a list of answers for each seed."""
+    """How much a method raises the reward under each objective, by its name.
+
+    `before` has the untrained policy's answer to each question, and `after` the method's, a list for each seed.
+    """
     gains_by_name = {}
     for name in names:
-        base = rewards(name, questions, before)
-        gains_by_name[name] = gain(
-            [[b - a for a, b in zip(base, rewards(name, questions, one), strict=True)] for one in after]
-        )
+        rewards_before = compute_rewards(name, questions, before)
+        differences_by_seed = []
+        for answers in after:
+            rewards_after = compute_rewards(name, questions, answers)
+            differences_by_seed.append([new - old for old, new in zip(rewards_before, rewards_after, strict=True)])
+        gains_by_name[name] = compute_gain(differences_by_seed)
     return gains_by_name
 
 
@@ -85,18 +90,18 @@ class FieldVerdicts:
     lose: Rate
 
 
-def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> FieldVerdicts:
+def compare_answers(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> FieldVerdicts:
     """Compare answers before and after by the measures.
 
     A win has less of some fault and more of none. Facts may differ, because another policy writes them.
     """
     results = []
     for answers in after:
-        for question, one, other in zip(questions, before, answers, strict=True):
-            signs = measures.compare(question, one, other, ()).signs
+        for question, old, new in zip(questions, before, answers, strict=True):
+            signs = measures.compare(question, old, new, ()).signs
             counted_signs = [signs[i] for i in _LOOKED_AT]
             results.append("lose" if min(counted_signs) < 0 else "win" if max(counted_signs) > 0 else "tie")
-    return FieldVerdicts(*(Rate.from_outcomes(one == result for one in results) for result in ("win", "tie", "lose")))
+    return FieldVerdicts(*(Rate.from_outcomes(old == result for old in results) for result in ("win", "tie", "lose")))
 
 
 def is_sound(question: str, answer: str) -> bool:
@@ -105,7 +110,7 @@ def is_sound(question: str, answer: str) -> bool:
     return not faulty and substance(answer) >= MIN_SUBSTANCE
 
 
-def damage(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Rate:
+def measure_damage(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Rate:
     """The share of the untrained policy's sound answers that are no longer sound."""
     good = [i for i, question in enumerate(questions) if is_sound(question, before[i])]
     return Rate.from_outcomes(not is_sound(questions[i], answers[i]) for answers in after for i in good)
@@ -122,20 +127,19 @@ class FrontPlace:
 
 def find_place(share: float, trade: tuple[str, str], questions: Sequence[str], answers: Sequence[str]) -> FrontPlace:
     """The place of one weighting's answers on the front."""
-    first, second = (float(np.mean(rewards(name, questions, answers))) for name in trade)
+    first, second = (float(np.mean(compute_rewards(name, questions, answers))) for name in trade)
     return FrontPlace(share, first, second)
 
 
 def list_undominated(places: Sequence[FrontPlace]) -> list[FrontPlace]:
-    """The places that no other place beats in both rewards."""
+    """The Pareto front: the places that no other place beats in one reward and at least equals in the other."""
     return [
-        one
-        for one in places
+        place
+        for place in places
         if not any(
-            other.first >= one.first
-            and other.second >= one.second
-            and other != one
-            and (other.first, other.second) != (one.first, one.second)
+            other.first >= place.first
+            and other.second >= place.second
+            and (other.first, other.second) != (place.first, place.second)
             for other in places
         )
     ]
@@ -147,9 +151,9 @@ def hypervolume(places: Sequence[FrontPlace], worst: tuple[float, float] = (0.0,
     The one place (0.5, 0.4) has the area 0.2.
     """
     area = 0.0
-    above = worst[1]
-    for one in sorted(list_undominated(places), key=lambda place: -place.first):
-        if one.second > above:
-            area += max(0.0, one.first - worst[0]) * (one.second - above)
-            above = one.second
+    height = worst[1]
+    for place in sorted(list_undominated(places), key=lambda place: -place.first):
+        if place.second > height:
+            area += max(0.0, place.first - worst[0]) * (place.second - height)
+            height = place.second
     return area

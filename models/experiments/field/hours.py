@@ -69,7 +69,7 @@ def hours(flops: float) -> float:
     return flops / (PEAK * utilisation() * 3600)
 
 
-def table(runs: Sequence[QuotedRun] = RUNS) -> str:
+def format_table(runs: Sequence[QuotedRun] = RUNS) -> str:
     """Markdown: for each run the modelled hours beside the quoted ones."""
     rows = [
         (run.name, f"{hours(run.flops):.0f}", f"{run.quoted:g}", f"{hours(run.flops) / run.quoted:.2f}", run.says)

@@ -51,20 +51,24 @@ def find_path(workshop: AnswerWorkshop, seed: int) -> Path:
 
 def train_by_people(workshop: AnswerWorkshop, data: Path, seed: int) -> PeopleAnswers:
     """Train a reward model on what people preferred, then the policy by that model."""
-    c = workshop.comparison
+    comparison = workshop.comparison
     pairs = reward_model.draw_pairs(data, seed)
     held_out = pairs[:HELD_OUT]
     policy = workshop.policy()
     task = partial(
-        BaselineTask, policy, training=c.training, seed=seed, folder=workshop.folder / "trained" / f"people-{seed}"
+        BaselineTask,
+        policy,
+        training=comparison.training,
+        seed=seed,
+        folder=workshop.folder / "trained" / f"people-{seed}",
     )
     rewarding = Meter()
-    model = reward_model.train(task([], RULES, {}, meter=rewarding), c.base, pairs[HELD_OUT:])
-    right = model.accuracy(held_out)
+    model = reward_model.train(task([], RULES, {}, meter=rewarding), comparison.base, pairs[HELD_OUT:])
+    accuracy = model.accuracy(held_out)
     objective = ScoredObjective(NAME, "", model.score)
     pool = [
-        replace(one, rewards={**one.rewards, NAME: model.score(one.question, one.answer)})
-        for one in workshop.pool(seed)[0]
+        replace(answer, rewards={**answer.rewards, NAME: model.score(answer.question, answer.answer)})
+        for answer in workshop.pool(seed)[0]
     ]
     meter = Meter()
     with meter.measure(policy.model):
@@ -75,7 +79,14 @@ def train_by_people(workshop: AnswerWorkshop, data: Path, seed: int) -> PeopleAn
         for texts in (workshop.base().answers[""], answers)
     )
     return PeopleAnswers(
-        seed, answers, before, after=after, right=right.hits, pairs=right.n, cost=meter.cost, reward_cost=rewarding.cost
+        seed,
+        answers,
+        before,
+        after=after,
+        right=accuracy.hits,
+        pairs=accuracy.n,
+        cost=meter.cost,
+        reward_cost=rewarding.cost,
     )
 
 
@@ -90,19 +101,23 @@ def read_kept(workshop: AnswerWorkshop) -> list[PeopleAnswers]:
     files = [find_path(workshop, seed) for seed in workshop.comparison.seeds]
     documents: list[dict[str, Any]] = [json.loads(file.read_text()) for file in files if file.exists()]
     costs = ("cost", "reward_cost")
-    return [PeopleAnswers(**one | {name: TrainingCost(**one[name]) for name in costs}) for one in documents]
+    return [
+        PeopleAnswers(**document | {name: TrainingCost(**document[name]) for name in costs}) for document in documents
+    ]
 
 
-def table(workshop: AnswerWorkshop) -> str:
+def format_table(workshop: AnswerWorkshop) -> str:
     """Markdown: gains by the own reward and by the rules, or a line that nothing was run."""
     results = read_kept(workshop)
     if not results:
         return "RLHF by a trained reward model: not run (`--data`)."
-    own = figures.gain([[b - a for a, b in zip(one.before, one.after, strict=True)] for one in results])
+    own_gain = figures.compute_gain(
+        [[new - old for old, new in zip(result.before, result.after, strict=True)] for result in results]
+    )
     names = workshop.comparison.report
     before = workshop.base().answers[""]
-    rules = figures.gains(names, workshop.questions, before, [one.answers for one in results])
-    right = Rate.from_counts(sum(one.right for one in results), sum(one.pairs for one in results))
+    rules = figures.compute_gains(names, workshop.questions, before, [result.answers for result in results])
+    right = Rate.from_counts(sum(result.right for result in results), sum(result.pairs for result in results))
     head = ("method", "n x seeds", "gain in its own reward", *names, "reward model right, held-out pairs")
-    n = f"{own.n} x {len(results)}"
-    return output.table(head, [("RLHF, trained reward model", n, own, *rules.values(), right)])
+    count = f"{own_gain.n} x {len(results)}"
+    return output.table(head, [("RLHF, trained reward model", count, own_gain, *rules.values(), right)])

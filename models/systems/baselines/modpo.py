@@ -51,21 +51,23 @@ def heaviest_objective(weights: Mapping[str, float]) -> str:
     return max(weights, key=lambda name: weights[name])
 
 
-def comparisons(pool: Sequence[ScoredAnswer], weights: Mapping[str, float]) -> list[RewardedComparison]:
+def list_comparisons(pool: Sequence[ScoredAnswer], weights: Mapping[str, float]) -> list[RewardedComparison]:
     """Every two answers to a question between which objective k prefers one; raises `NothingToPrefer`."""
-    k = heaviest_objective(weights)
-    others = {name: REWARD_SCALE * weight for name, weight in weights.items() if name != k}
+    heaviest = heaviest_objective(weights)
+    others = {name: REWARD_SCALE * weight for name, weight in weights.items() if name != heaviest}
     pairs = []
     for group in group_by_question(pool):
-        for one, other in combinations(group, 2):
-            if one.rewards[k] == other.rewards[k] or one.answer == other.answer:
+        for first, second in combinations(group, 2):
+            if first.rewards[heaviest] == second.rewards[heaviest] or first.answer == second.answer:
                 continue
-            better, worse = (one, other) if one.rewards[k] > other.rewards[k] else (other, one)
+            better, worse = (first, second) if first.rewards[heaviest] > second.rewards[heaviest] else (second, first)
             pairs.append(
-                RewardedComparison(one.question, better.answer, worse.answer, better.total(others), worse.total(others))
+                RewardedComparison(
+                    first.question, better.answer, worse.answer, better.total(others), worse.total(others)
+                )
             )
     if not pairs:
-        raise NothingToPrefer(f"objective {k!r} prefers none of the pool's answers to another; sample more")
+        raise NothingToPrefer(f"objective {heaviest!r} prefers none of the pool's answers to another; sample more")
     return pairs
 
 
@@ -77,18 +79,18 @@ def draw_affordable(pairs: Sequence[RewardedComparison], task: BaselineTask) -> 
     """
     tokens = task.training.tokens
     affordable = []
-    for one in Random(task.seed).sample(list(pairs), len(pairs)):
-        prompt = task.policy.prompt(one.question)
-        pair = task.policy.tokenizer([prompt + one.better, prompt + one.worse])["input_ids"]
+    for comparison in Random(task.seed).sample(list(pairs), len(pairs)):
+        prompt = task.policy.prompt(comparison.question)
+        pair = task.policy.tokenizer([prompt + comparison.better, prompt + comparison.worse])["input_ids"]
         tokens -= 2 * sum(map(len, pair))
         if tokens < 0 and len(affordable) >= task.training.batch:
             break
-        affordable.append(one)
+        affordable.append(comparison)
     return affordable
 
 
 def make_trainer(task: BaselineTask) -> Any:
-    """TRL's DPO trainer with the loss of the module's docstring."""
+    """TRL's DPO trainer, made to compute MODPO's loss, which this module's docstring explains."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -96,12 +98,12 @@ def make_trainer(task: BaselineTask) -> Any:
     weight = task.weights[heaviest_objective(task.weights)]
     rows = [
         {
-            "prompt": task.policy.prompt(one.question),
-            "chosen": one.better,
-            "rejected": one.worse,
-            "tilt": (one.better_reward / beta, one.worse_reward / beta),
+            "prompt": task.policy.prompt(comparison.question),
+            "chosen": comparison.better,
+            "rejected": comparison.worse,
+            "tilt": (comparison.better_reward / beta, comparison.worse_reward / beta),
         }
-        for one in draw_affordable(comparisons(task.pool, task.weights), task)
+        for comparison in draw_affordable(list_comparisons(task.pool, task.weights), task)
     ]
     batch = max(1, task.training.batch // 2)
     settings = DPOConfig(

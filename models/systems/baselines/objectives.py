@@ -98,7 +98,7 @@ def weighted_score(objectives: Mapping[str, ScoredObjective], weights: Mapping[s
     scores = [(objectives[name].score, weight) for name, weight in weights.items() if weight]
 
     def score(question: str, answer: str) -> float:
-        return sum(weight * one(question, answer) for one, weight in scores)
+        return sum(weight * scored(question, answer) for scored, weight in scores)
 
     return score
 

@@ -39,33 +39,36 @@ class ScoredAnswer:
 
 def score_answer(question: str, answer: str, objectives: Mapping[str, ScoredObjective]) -> ScoredAnswer:
     """An answer with its reward under every objective."""
-    return ScoredAnswer(question, answer, {name: one.score(question, answer) for name, one in objectives.items()})
+    return ScoredAnswer(
+        question, answer, {name: objective.score(question, answer) for name, objective in objectives.items()}
+    )
 
 
 def sample_answers(
     policy: PolicyModel, questions: Sequence[str], each: int, seed: int, objectives: Mapping[str, ScoredObjective]
 ) -> list[ScoredAnswer]:
-    """Sample `each` answers to each question, and score them."""
+    """Sample `each` answers to each question, in the `WAYS` by turns, and score them.
+
+    A courtesy is the beginning of the answer that the policy has to go on with.
+    """
     prompts = []
-    courtesies = []
-    repeated_questions = []
+    beginnings: list[tuple[str, str]] = []
     for i, question in enumerate(questions):
         for j in range(each):
-            system, courteous = WAYS[j % len(WAYS)]
-            courtesy = COURTESIES[(i + j) % len(COURTESIES)] if courteous else ""
+            system, is_courteous = WAYS[j % len(WAYS)]
+            courtesy = COURTESIES[(i + j) % len(COURTESIES)] if is_courteous else ""
             prompts.append(policy.prompt(question, system) + courtesy)
-            courtesies.append(courtesy)
-            repeated_questions.append(question)
-    answers = policy.write(prompts, TEMPERATURE, seed)
+            beginnings.append((question, courtesy))
+    continuations = policy.write(prompts, TEMPERATURE, seed)
     return [
-        score_answer(question, (courtesy + answer).strip(), objectives)
-        for question, courtesy, answer in zip(repeated_questions, courtesies, answers, strict=True)
+        score_answer(question, (courtesy + continuation).strip(), objectives)
+        for (question, courtesy), continuation in zip(beginnings, continuations, strict=True)
     ]
 
 
 def group_by_question(pool: Sequence[ScoredAnswer]) -> list[list[ScoredAnswer]]:
     """The answers of each question, as a list of lists."""
     groups: dict[str, list[ScoredAnswer]] = {}
-    for one in pool:
-        groups.setdefault(one.question, []).append(one)
+    for answer in pool:
+        groups.setdefault(answer.question, []).append(answer)
     return list(groups.values())

@@ -46,7 +46,7 @@ def draw_pairs(data: Path, seed: int) -> list[ComparedPair]:
     """The research data's pairs about harmlessness, shuffled by the seed."""
     ranked = [item for item in load_judged(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
     pairs = [_make_pair(item) for item in ranked]
-    short = [one for one in pairs if len(one.question) + max(len(one.better), len(one.worse)) <= LONGEST]
+    short = [pair for pair in pairs if len(pair.question) + max(len(pair.better), len(pair.worse)) <= LONGEST]
     Random(f"preferred:{seed}").shuffle(short)
     return short
 
@@ -73,7 +73,9 @@ class RewardModel:
 
     def accuracy(self, pairs: Sequence[ComparedPair]) -> Rate:
         """How often the preferred answer scores above the other."""
-        return Rate.from_outcomes(self.score(p.question, p.better) > self.score(p.question, p.worse) for p in pairs)
+        return Rate.from_outcomes(
+            self.score(pair.question, pair.better) > self.score(pair.question, pair.worse) for pair in pairs
+        )
 
 
 def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> RewardModel:
@@ -87,7 +89,9 @@ def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> Rewar
         prepare_source(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
     )
     model.config.pad_token_id = tokenizer.pad_token_id
-    rows = [{"prompt": task.policy.prompt(p.question), "chosen": p.better, "rejected": p.worse} for p in pairs]
+    rows = [
+        {"prompt": task.policy.prompt(pair.question), "chosen": pair.better, "rejected": pair.worse} for pair in pairs
+    ]
     batch = max(1, task.training.batch // 2)
     adapter = LoraConfig(
         r=task.training.rank,

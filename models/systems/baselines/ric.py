@@ -28,31 +28,40 @@ def question_with_rewards(text: str, rewards: Mapping[str, float]) -> str:
     return " ".join([text, *(f"<{name}> {round(reward, 1):.1f}" for name, reward in rewards.items())])
 
 
-def bounds(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def find_bounds(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The (lowest, highest) reward of each objective in the pool."""
-    return {name: (min(one.rewards[name] for one in pool), max(one.rewards[name] for one in pool)) for name in names}
+    return {
+        name: (min(answer.rewards[name] for answer in pool), max(answer.rewards[name] for answer in pool))
+        for name in names
+    }
 
 
 def desired_rewards(weights: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """The rewards to ask for under these weights."""
-    most = max(weights, key=lambda name: weights[name])
+    """The rewards to ask for under these weights. `ranges` has the (lowest, highest) reward of each objective.
+
+    The objective with the largest weight gets its highest reward. Any other gets its highest reward too if it weighs
+    at least an equal share, and proportionally less below that: with two objectives, a weight of 0.25 asks for the
+    middle of the range.
+    """
+    heaviest = max(weights, key=lambda name: weights[name])
     rewards = {}
     for name, (low, high) in ranges.items():
-        share = 1.0 if name == most else min(1.0, len(ranges) * weights.get(name, 0.0))
-        rewards[name] = low + share * (high - low)
+        equal_shares = len(ranges) * weights.get(name, 0.0)
+        part_of_range = 1.0 if name == heaviest else min(1.0, equal_shares)
+        rewards[name] = low + part_of_range * (high - low)
     return rewards
 
 
 def best_answers(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> list[ScoredAnswer]:
     """The answers with some reward in the top 30 % of that objective's rewards."""
-    bars = {}
+    least_rewards = {}
     for name in names:
-        every = sorted(one.rewards[name] for one in pool)
-        bars[name] = every[min(len(every) - 1, int(KEPT * len(every)))]
-    return [one for one in pool if any(one.rewards[name] >= bars[name] > 0 for name in names)]
+        rewards = sorted(answer.rewards[name] for answer in pool)
+        least_rewards[name] = rewards[min(len(rewards) - 1, int(KEPT * len(rewards)))]
+    return [answer for answer in pool if any(answer.rewards[name] >= least_rewards[name] > 0 for name in names)]
 
 
-def goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
+def draw_goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
     """Draw rewards to ask for: one objective anywhere in its range, all others at their highest."""
     rng = Random(f"ric:{seed}")
     names = list(ranges)
@@ -64,21 +73,26 @@ def goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> l
 
 
 def train(task: BaselineTask) -> Ask:
-    """The offline stage and an online one. One training serves all weights, so the task's weights are not used."""
+    """Train in an offline stage and an online one. One training serves all weights, so the task's are not used.
+
+    Online, the policy answers with rewards asked for, and learns from the best of its answers and of the pool.
+    """
     names = list(task.weights)
-    ranges = bounds(task.pool, names)
+    ranges = find_bounds(task.pool, names)
 
-    def prompt(text: str, rewards: Mapping[str, float]) -> str:
-        return task.policy.prompt(question_with_rewards(text, {name: rewards[name] for name in names}))
+    def prompt(question: str, rewards: Mapping[str, float]) -> str:
+        return task.policy.prompt(question_with_rewards(question, {name: rewards[name] for name in names}))
 
-    rows = [(prompt(one.question, one.rewards), one.answer) for one in task.pool]
+    rows = [(prompt(scored.question, scored.rewards), scored.answer) for scored in task.pool]
     Random(task.seed).shuffle(rows)
     imitate(task, rows, "offline", 1 - task.training.first)
     task.policy.merge_adapter()
 
-    requests = list(zip(task.questions, goals(len(task.questions), ranges, task.seed), strict=True))
-    answers = task.policy.write([prompt(text, goal) for text, goal in requests], TEMPERATURE, task.seed)
-    new = [score_answer(text, answer, task.objectives) for (text, _), answer in zip(requests, answers, strict=True)]
-    best = best_answers([*task.pool, *new], names)
-    imitate(task, [(prompt(one.question, one.rewards), one.answer) for one in best], "online", 1.0)
-    return lambda text, weights: prompt(text, desired_rewards(weights, ranges))
+    requests = list(zip(task.questions, draw_goals(len(task.questions), ranges, task.seed), strict=True))
+    answers = task.policy.write([prompt(question, goal) for question, goal in requests], TEMPERATURE, task.seed)
+    new_answers = [
+        score_answer(question, answer, task.objectives) for (question, _), answer in zip(requests, answers, strict=True)
+    ]
+    best_of_both = best_answers([*task.pool, *new_answers], names)
+    imitate(task, [(prompt(scored.question, scored.rewards), scored.answer) for scored in best_of_both], "online", 1.0)
+    return lambda question, weights: prompt(question, desired_rewards(weights, ranges))

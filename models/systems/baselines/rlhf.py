@@ -50,7 +50,9 @@ def reinforce(task: BaselineTask) -> None:
 
     training = task.training
     questions = task.questions
-    data = Dataset.from_list([{"prompt": task.policy.prompt(one), "question": one} for one in questions])
+    data = Dataset.from_list(
+        [{"prompt": task.policy.prompt(question_text), "question": question_text} for question_text in questions]
+    )
     trainer_arguments = arguments(task, "online") | {"learning_rate": training.lr_online}
     settings = RLOOConfig(
         **trainer_arguments,
@@ -62,7 +64,9 @@ def reinforce(task: BaselineTask) -> None:
     score = weighted_score(task.objectives, task.weights)
 
     def reward(completions: list[str], question: list[str], **more: Any) -> list[float]:
-        return [score(one, answer.strip()) for one, answer in zip(question, completions, strict=True)]
+        return [
+            score(question_text, answer.strip()) for question_text, answer in zip(question, completions, strict=True)
+        ]
 
     trainer = RLOOTrainer(
         model=task.policy.model,

@@ -16,8 +16,8 @@ from .task import Ask, BaselineTask, arguments, lora, prompt_without_weights, ru
 
 def examples(task: BaselineTask) -> list[tuple[str, str]]:
     """(prompt, answer) for the best answer to each question."""
-    best = [max(group, key=lambda one: one.total(task.weights)) for group in group_by_question(task.pool)]
-    return [(task.policy.prompt(one.question), one.answer) for one in best]
+    best = [max(group, key=lambda answer: answer.total(task.weights)) for group in group_by_question(task.pool)]
+    return [(task.policy.prompt(answer.question), answer.answer) for answer in best]
 
 
 def imitate(task: BaselineTask, rows: Sequence[tuple[str, str]], stage: str, share: float) -> None:

@@ -67,7 +67,7 @@ class BaselineTask:
     @property
     def questions(self) -> list[str]:
         """The questions that the pool answers."""
-        return list(dict.fromkeys(one.question for one in self.pool))
+        return list(dict.fromkeys(answer.question for answer in self.pool))
 
 
 Ask = Callable[[str, Mapping[str, float]], str]

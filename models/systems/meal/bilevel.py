@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -39,46 +40,51 @@ class StepResult:
 def step(
     learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float, beta: float, unrolled: bool
 ) -> StepResult:
-    """One inner step of the base learner, and the outer loss behind it.
+    """Take one inner step of the base learner, and compute the outer loss after it.
 
     `unrolled` differentiates through the step exactly; else `_weight_surrogate` gives the gradient of the weights.
     """
-    weights = weigh([one.query for one in task.inner], task.texts)
+    weights = weigh([prompt.query for prompt in task.inner], task.texts)
     losses = _inner_losses(learner, params, task, weights)
     inner = (weights * losses).sum(-1).mean()
     names = list(params)
-    gradients = torch.autograd.grad(inner, [params[n] for n in names], create_graph=unrolled, retain_graph=True)
-    moved = {n: params[n] - lr * g for n, g in zip(names, gradients, strict=True)}
+    gradients = torch.autograd.grad(inner, [params[name] for name in names], create_graph=unrolled, retain_graph=True)
+    stepped = {name: params[name] - lr * gradient for name, gradient in zip(names, gradients, strict=True)}
     if unrolled:
-        outer = preference_loss(learner, moved, weigh, task, beta)
+        outer = preference_loss(learner, stepped, weigh, task, beta)
     else:
-        moved = {n: p.detach().requires_grad_() for n, p in moved.items()}
-        outer = preference_loss(learner, moved, weigh, task, beta)
-        outer = outer + _weight_surrogate(params, losses, weights, moved, outer, lr)
-    return StepResult(outer, inner.item(), {n: p.detach().requires_grad_() for n, p in moved.items()}, weights.detach())
+        stepped = {name: parameter.detach().requires_grad_() for name, parameter in stepped.items()}
+        outer = preference_loss(learner, stepped, weigh, task, beta)
+        outer = outer + _weight_surrogate(params, losses, weights, stepped, outer, lr)
+    return StepResult(
+        outer,
+        inner.item(),
+        {name: parameter.detach().requires_grad_() for name, parameter in stepped.items()},
+        weights.detach(),
+    )
 
 
 def take_inner_step(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float) -> Params:
     """The parameters after one inner step. No gradient reaches the weights, which is several times cheaper."""
     with torch.no_grad():
-        weights = weigh([one.query for one in task.inner], task.texts)
+        weights = weigh([prompt.query for prompt in task.inner], task.texts)
     inner = (weights * _inner_losses(learner, params, task, weights)).sum(-1).mean()
     names = list(params)
-    gradients = torch.autograd.grad(inner, [params[n] for n in names])
-    return {n: (params[n] - lr * g).detach() for n, g in zip(names, gradients, strict=True)}
+    gradients = torch.autograd.grad(inner, [params[name] for name in names])
+    return {name: (params[name] - lr * gradient).detach() for name, gradient in zip(names, gradients, strict=True)}
 
 
 def preference_loss(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, beta: float) -> Tensor:
     """Mean loss (nats) of the preferences under Bradley-Terry: low where preferred answers are likelier."""
-    return F.softplus(-beta * margins(learner, params, weigh, task)).mean()
+    return F.softplus(-beta * compute_margins(learner, params, weigh, task)).mean()
 
 
-def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) -> Tensor:
-    """[pairs]: by how many nats a token the preferred answer is likelier than the other."""
+def compute_margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) -> Tensor:
+    """By how many nats a token the preferred answer of each pair is likelier than the other: [pairs]."""
     weights = weigh([prompt.query for prompt, _, _ in task.pairs], task.texts)
     rows = [
-        LearnerRow(prompt, task.texts, own, answer)
-        for (prompt, better, worse), own in zip(task.pairs, weights, strict=True)
+        LearnerRow(prompt, task.texts, weights_of_pair, answer)
+        for (prompt, better, worse), weights_of_pair in zip(task.pairs, weights, strict=True)
         for answer in (better, worse)
     ]
     better, worse = learner.losses(params, rows).view(-1, 2).T
@@ -86,10 +92,10 @@ def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) 
 
 
 def _inner_losses(learner: Learner, params: Params, task: WeighingTask, weights: Tensor) -> Tensor:
-    """[prompts, objectives]: the loss of each objective's answer to each prompt."""
+    """The loss (nats a token) of each objective's answer to each prompt: [prompts, objectives]."""
     rows = [
-        LearnerRow(prompt, task.texts, own, answer)
-        for prompt, answers, own in zip(task.inner, task.targets, weights, strict=True)
+        LearnerRow(prompt, task.texts, weights_of_prompt, answer)
+        for prompt, answers, weights_of_prompt in zip(task.inner, task.targets, weights, strict=True)
         for answer in answers
     ]
     return learner.losses(params, rows).view(len(task.inner), -1)
@@ -100,12 +106,16 @@ def _weight_surrogate(
 ) -> Tensor:
     """A term worth 0 whose gradient is that of the weights through the inner step.
 
-    A weight's gradient is -lr times the product of its answer's gradient and the outer gradient.
+    The inner step moves the parameters against the weighted gradients of the answers' losses. So a weight changes the
+    outer loss by -lr times the product of its answer's gradient (at `params`) and the outer gradient (at `moved`).
     """
-    directions = torch.autograd.grad(outer, list(moved.values()), retain_graph=True)
+    outer_gradients = torch.autograd.grad(outer, list(moved.values()), retain_graph=True)
     influence = torch.zeros_like(weights)
-    for place in torch.cartesian_prod(*(torch.arange(n) for n in losses.shape)).tolist():
-        own = torch.autograd.grad(losses[tuple(place)], list(params.values()), retain_graph=True)
-        influence[tuple(place)] = -lr / len(losses) * sum((g * v).sum() for g, v in zip(own, directions, strict=True))
+    # every (prompt, objective)
+    for place in product(*map(range, losses.shape)):
+        answer_gradients = torch.autograd.grad(losses[place], list(params.values()), retain_graph=True)
+        pairs = zip(answer_gradients, outer_gradients, strict=True)
+        dot_product = sum((answer * outer_gradient).sum() for answer, outer_gradient in pairs)
+        influence[place] = -lr / len(losses) * dot_product
     surrogate = (weights * influence).sum()
     return surrogate - surrogate.detach()

@@ -62,28 +62,31 @@ def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.We
     nearer: dict[str, list[bool]] = {name: [] for name in weightings}
     for task in data.draw_probe_tasks(meal.seed + 1, TASKS, meal.objectives):
         with torch.no_grad():
-            before = bilevel.margins(learner, start, uniform_weights, task)
+            margins_before = bilevel.compute_margins(learner, start, uniform_weights, task)
         for name, weigh in weightings.items():
             params = bilevel.take_inner_step(learner, start, weigh, task, lr=meal.inner_lr)
             with torch.no_grad():
-                after = bilevel.margins(learner, params, uniform_weights, task)
-            nearer[name] += (after > before).tolist()
-            loss = float(torch.nn.functional.softplus(-meal.beta * after).mean())
+                margins_after = bilevel.compute_margins(learner, params, uniform_weights, task)
+            nearer[name] += (margins_after > margins_before).tolist()
+            loss = float(torch.nn.functional.softplus(-meal.beta * margins_after).mean())
             losses[name].setdefault(task.kind, []).append(loss)
     return [
         StepEffect(
             name,
             Mean.from_groups(loss),
-            tuple(Mean.from_groups(_differences(losses[one], loss)) for one in BESIDE),
+            tuple(Mean.from_groups(_subtract_losses(losses[other_name], loss)) for other_name in BESIDE),
             Rate.from_outcomes(nearer[name]),
         )
         for name, loss in losses.items()
     ]
 
 
-def _differences(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
+def _subtract_losses(losses: dict[str, list[float]], other_losses: dict[str, list[float]]) -> dict[str, list[float]]:
     """one - other, task by task in each kind."""
-    return {kind: [a - b for a, b in zip(one[kind], other[kind], strict=True)] for kind in one}
+    return {
+        kind: [loss - other_loss for loss, other_loss in zip(losses[kind], other_losses[kind], strict=True)]
+        for kind in losses
+    }
 
 
 def static_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
@@ -99,7 +102,10 @@ def static_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
 
 
 def informed_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
-    """The weights of someone who knows the kind of each probe."""
+    """Weights [prompts, texts] of someone who knows the kind of each probe, and so the two objectives that matter.
+
+    These get the shares `TOLD`; the others divide the rest equally.
+    """
     material = data.material()
     kinds = {text: kind for kind in material.kinds.values() for text in kind.probes.prompts()}
     names_by_text = {text: name for name, facet in material.objectives.items() for text in facet.texts}
@@ -131,11 +137,13 @@ def _format_sections(
     """The tables of ranks, of leads over other weightings, and of single steps."""
     head = ("weights", "probes", "objectives' texts", "reciprocal rank", "Spearman", f"kept among {KEPT}")
     tables = [
-        output.table(head, [(r.weights, r.probes, r.texts, r.reciprocal_rank, r.spearman, r.kept) for r in rows]),
+        output.table(
+            head, [(row.weights, row.probes, row.texts, row.reciprocal_rank, row.spearman, row.kept) for row in rows]
+        ),
         output.table(("the net above", "probes", "objectives' texts", "reciprocal rank", "Spearman"), leads),
     ]
     if steps:
-        cells = [(m.weights, m.outer, *m.below, m.nearer) for m in steps]
+        cells = [(step.weights, step.outer, *step.below, step.nearer) for step in steps]
         columns = ("weights", "outer loss (nats)", *(f"below {name}" for name in BESIDE), "nearer")
         tables.append(output.table(columns, cells))
     return "\n\n".join(tables)
@@ -147,8 +155,8 @@ def _draw(path: Path, rows: Sequence[RankRow]) -> None:
         output.whiskers(left_axis, [row.kept for row in rows], labels)
         left_axis.set_xlabel(f"what matters most is among the {KEPT} heaviest (%)")
         means = [row.reciprocal_rank for row in rows]
-        spread = [[m.mean - m.low for m in means], [m.high - m.mean for m in means]]
-        right_axis.errorbar([m.mean for m in means], list(range(len(rows), 0, -1)), xerr=spread, fmt="o")
+        spread = [[mean.mean - mean.low for mean in means], [mean.high - mean.mean for mean in means]]
+        right_axis.errorbar([mean.mean for mean in means], list(range(len(rows), 0, -1)), xerr=spread, fmt="o")
         right_axis.set_xlabel("reciprocal rank of what matters most")
 
 
@@ -181,7 +189,7 @@ def main(config: Path, out: Path | None = None) -> None:
             ranks_by_name: dict[str, list[ProbeRank]] = {
                 name: rank_probes(which, wording, weigh) for name, weigh in weightings.items()
             }
-            rows += [make_row(name, which, wording, one) for name, one in ranks_by_name.items()]
+            rows += [make_row(name, which, wording, named_ranks) for name, named_ranks in ranks_by_name.items()]
             leads += [
                 (name, which, wording, *compare_ranks(ranks_by_name["net"], ranks_by_name[name]))
                 for name in ranks_by_name

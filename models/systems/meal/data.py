@@ -110,7 +110,7 @@ def draw_task(name: str, rng: random.Random, objectives: int, prompts: int, *, p
     """
     kind = material().kinds[name]
     facets = material().objectives
-    others = [o for o in facets if o not in kind.matters]
+    others = [name_of_objective for name_of_objective in facets if name_of_objective not in kind.matters]
     first, second = kind.matters
     objective_names = [first, *([second] if objectives > 2 else []), *rng.sample(others, max(1, objectives - 2))]
     rng.shuffle(objective_names)
@@ -118,9 +118,15 @@ def draw_task(name: str, rng: random.Random, objectives: int, prompts: int, *, p
     every_prompt = [AnsweredPrompt(*_draw_prompt(source, rng)) for _ in range(2 * prompts)]
     inner = every_prompt[:prompts]
     outer = every_prompt[prompts:]
-    targets = tuple(tuple(_styled_answer(one, facets[o], rng, probe) for o in objective_names) for one in inner)
-    pairs = tuple(_draw_pair(one, objective_names, (first, second), rng, probe) for one in outer)
-    texts = tuple(facets[o].texts[-1] if probe else rng.choice(facets[o].texts[:-1]) for o in objective_names)
+    targets = tuple(
+        tuple(_styled_answer(prompt, facets[name_of_objective], rng, probe) for name_of_objective in objective_names)
+        for prompt in inner
+    )
+    pairs = tuple(_draw_pair(prompt, objective_names, (first, second), rng, probe) for prompt in outer)
+    texts = tuple(
+        facets[name_of_objective].texts[-1] if probe else rng.choice(facets[name_of_objective].texts[:-1])
+        for name_of_objective in objective_names
+    )
     return WeighingTask(name, tuple(objective_names), texts, tuple(inner), targets, pairs)
 
 
@@ -146,9 +152,9 @@ def _draw_pair(
     """
     facets = material().objectives
     (first, second) = matters
-    rest = [o for o in objective_names if o not in matters]
+    unimportant = [objective_name for objective_name in objective_names if objective_name not in matters]
     draw = rng.random() if second in objective_names else 0.0
-    better, worse = (first, rng.choice(rest)) if draw < 0.6 else (second, rng.choice(rest))
+    better, worse = (first, rng.choice(unimportant)) if draw < 0.6 else (second, rng.choice(unimportant))
     if draw > 0.8:
         better = first
         worse = second

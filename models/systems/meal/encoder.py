@@ -27,11 +27,11 @@ class Encoder:
 
     def rows(self, texts: Sequence[str]) -> Tensor:
         """The rows [texts, size] of these texts."""
-        new = sorted({text for text in texts if text not in self._cached_rows}, key=len)
-        for first in range(0, len(new), _TOGETHER):
-            some = new[first : first + _TOGETHER]
-            read = encode(self._model, [self._tokenizer.encode_prompt(text).ids for text in some], self._layers)
-            self._cached_rows.update(zip(some, read, strict=True))
+        new_texts = sorted({text for text in texts if text not in self._cached_rows}, key=len)
+        for start in range(0, len(new_texts), _TOGETHER):
+            batch = new_texts[start : start + _TOGETHER]
+            rows = encode(self._model, [self._tokenizer.encode_prompt(text).ids for text in batch], self._layers)
+            self._cached_rows.update(zip(batch, rows, strict=True))
         return torch.stack([self._cached_rows[text] for text in texts])
 
     def weigh(self, net: TorchWeightNet, prompts: Sequence[str], texts: Sequence[str]) -> Tensor:

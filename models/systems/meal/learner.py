@@ -63,32 +63,39 @@ class Learner:
 
         Raises `MealError` where the pattern matches none.
         """
-        moving = {n: p.detach().clone() for n, p in self.model.named_parameters() if re.search(pattern, n)}
-        if not moving:
+        trained = {
+            name: parameter.detach().clone()
+            for name, parameter in self.model.named_parameters()
+            if re.search(pattern, name)
+        }
+        if not trained:
             raise MealError(f"trained: no parameter of the base is called like {pattern!r}")
-        fine = {n: p if p.dtype == torch.float64 else p.float() for n, p in moving.items()}
+        precise = {
+            name: parameter if parameter.dtype == torch.float64 else parameter.float()
+            for name, parameter in trained.items()
+        }
         if self._embedded:
-            like = next(iter(fine.values()))
-            fine[DIRECTION] = 0.01 * torch.randn(self.model.config.hidden_size, dtype=like.dtype)
-        return {n: p.requires_grad_() for n, p in fine.items()}
+            example = next(iter(precise.values()))
+            precise[DIRECTION] = 0.01 * torch.randn(self.model.config.hidden_size, dtype=example.dtype)
+        return {name: parameter.requires_grad_() for name, parameter in precise.items()}
 
     def losses(self, params: Params, rows: Sequence[LearnerRow]) -> Tensor:
         """The mean loss (nats a token) of each answer [rows]."""
         token_rows = [self._tokenize(row) for row in rows]
-        longest = max(len(one.ids) for one in token_rows)
-        first = min(len(one.ids) - one.target for one in token_rows)
+        longest = max(len(row.ids) for row in token_rows)
+        first = min(len(row.ids) - row.target for row in token_rows)
         # What is put behind a shorter one is seen by nothing before it: the model is causal, and needs no mask.
-        ids = torch.tensor([one.ids + [0] * (longest - len(one.ids)) for one in token_rows])
+        ids = torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in token_rows])
         inputs = self._inputs(params, ids, token_rows)
-        parameters = {n: p.to(self.model.dtype) for n, p in params.items() if n != DIRECTION}
+        parameters = {name: parameter.to(self.model.dtype) for name, parameter in params.items() if name != DIRECTION}
         options = {"use_cache": False, "logits_to_keep": longest - first + 1}
         logits = functional_call(self.model, parameters, kwargs=inputs | options).logits[:, :-1]
-        fine = logits if logits.dtype == torch.float64 else logits.float()
-        nats = F.cross_entropy(fine.transpose(1, 2), ids[:, first:], reduction="none")
-        own = torch.zeros_like(nats)
-        for mask, one in zip(own, token_rows, strict=True):
-            mask[len(one.ids) - one.target - first : len(one.ids) - first] = 1.0
-        return (nats * own).sum(-1) / own.sum(-1)
+        precise = logits if logits.dtype == torch.float64 else logits.float()
+        nats = F.cross_entropy(precise.transpose(1, 2), ids[:, first:], reduction="none")
+        target_mask = torch.zeros_like(nats)
+        for mask, row in zip(target_mask, token_rows, strict=True):
+            mask[len(row.ids) - row.target - first : len(row.ids) - first] = 1.0
+        return (nats * target_mask).sum(-1) / target_mask.sum(-1)
 
     def _inputs(self, params: Params, ids: Tensor, token_rows: Sequence[_TokenRow]) -> dict[str, Tensor]:
         """The model's inputs: token ids, or with `embedded` their embeddings.
@@ -98,15 +105,15 @@ class Learner:
         if not self._embedded:
             return {"input_ids": ids}
         vectors = self.model.get_input_embeddings()(ids).detach()
-        pushed = []
-        for one in token_rows:
-            push = torch.zeros(ids.shape[1], dtype=vectors.dtype)
-            for tokens, share in one.shares:
-                mask = torch.zeros_like(push)
+        additions = []
+        for row in token_rows:
+            addition = torch.zeros(ids.shape[1], dtype=vectors.dtype)
+            for tokens, share in row.shares:
+                mask = torch.zeros_like(addition)
                 mask[tokens.start : tokens.stop] = 1.0
-                push = push + mask * (share - 1.0).to(push.dtype)
-            pushed.append(push)
-        return {"inputs_embeds": vectors + torch.stack(pushed)[..., None] * params[DIRECTION].to(vectors.dtype)}
+                addition = addition + mask * (share - 1.0).to(addition.dtype)
+            additions.append(addition)
+        return {"inputs_embeds": vectors + torch.stack(additions)[..., None] * params[DIRECTION].to(vectors.dtype)}
 
     def _tokenize(self, row: LearnerRow) -> _TokenRow:
         """The row's tokens, and where its objectives and its answer are."""

@@ -99,7 +99,7 @@ def fresh_prompts() -> dict[str, tuple[str, ...]]:
     return TypeAdapter(dict[str, tuple[str, ...]]).validate_python(yaml.safe_load(_FRESH.read_text(encoding="utf-8")))
 
 
-def probes(which: Probes) -> Iterator[RankProbe]:
+def list_probes(which: Probes) -> Iterator[RankProbe]:
     """All probes of a set."""
     if which == "fresh":
         yield from (RankProbe(kind, prompt, prompt) for kind, prompts in fresh_prompts().items() for prompt in prompts)
@@ -115,10 +115,12 @@ def rank_probes(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[Probe
     rows = []
     names = list(material.objectives)
     texts = [facet.texts[0 if wording == "trained" else -1] for facet in material.objectives.values()]
-    probe_list = list(probes(which))
+    probe_list = list(list_probes(which))
     for probe, row in zip(probe_list, weigh([probe.prompt for probe in probe_list], texts).tolist(), strict=True):
         first, second = (names.index(name) for name in material.kinds[probe.kind].matters)
-        truth = [2.0 if i == first else 1.0 if i == second else 0.0 for i in range(len(names))]
+        truth = [0.0] * len(names)
+        truth[first] = 2.0
+        truth[second] = 1.0
         order = sorted(range(len(row)), key=lambda i: -row[i])
         rows.append(ProbeRank(probe.group, reciprocal_rank(row, first), spearman(row, truth), first in order[:KEPT]))
     return rows
@@ -131,11 +133,13 @@ def make_row(name: str, which: Probes, wording: str, rows: Sequence[ProbeRank]) 
     return RankRow(name, which, wording, first, second, Rate.from_outcomes(item.is_kept for item in rows))
 
 
-def compare_ranks(one: Sequence[ProbeRank], other: Sequence[ProbeRank]) -> tuple[Mean, Mean]:
+def compare_ranks(ranks_before: Sequence[ProbeRank], ranks_after: Sequence[ProbeRank]) -> tuple[Mean, Mean]:
     """(reciprocal rank, Spearman) of `one` minus those of `other`, probe by probe."""
-    first = [a.reciprocal_rank - b.reciprocal_rank for a, b in zip(one, other, strict=True)]
-    second = [a.spearman - b.spearman for a, b in zip(one, other, strict=True)]
-    return Mean.from_groups(_group_values(one, first)), Mean.from_groups(_group_values(one, second))
+    first = [
+        before.reciprocal_rank - after.reciprocal_rank for before, after in zip(ranks_before, ranks_after, strict=True)
+    ]
+    second = [before.spearman - after.spearman for before, after in zip(ranks_before, ranks_after, strict=True)]
+    return Mean.from_groups(_group_values(ranks_before, first)), Mean.from_groups(_group_values(ranks_before, second))
 
 
 def _group_values(rows: Sequence[ProbeRank], values: Sequence[float]) -> dict[str, list[float]]:
@@ -153,18 +157,18 @@ def ranks(values: Sequence[float]) -> list[float]:
     ]
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """The rank correlation; 0 where one of them is constant."""
-    a = ranks(one)
-    b = ranks(other)
-    middle = (len(a) + 1) / 2
-    up = sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
-    down = (sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b)) ** 0.5
+    first_ranks = ranks(first)
+    second_ranks = ranks(second)
+    middle = (len(first_ranks) + 1) / 2
+    up = sum((x - middle) * (y - middle) for x, y in zip(first_ranks, second_ranks, strict=True))
+    down = (sum((x - middle) ** 2 for x in first_ranks) * sum((y - middle) ** 2 for y in second_ranks)) ** 0.5
     return up / down if down else 0.0
 
 
 def reciprocal_rank(values: Sequence[float], which: int) -> float:
     """1 over the rank of the value `which`; among equal values the mean over their orders."""
-    above = sum(v > values[which] for v in values)
-    same = sum(v == values[which] for v in values)
+    above = sum(value > values[which] for value in values)
+    same = sum(value == values[which] for value in values)
     return sum(1 / (above + 1 + i) for i in range(same)) / same

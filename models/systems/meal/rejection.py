@@ -6,8 +6,8 @@
 Rejection sampling for the next stage of `models.train`, as Meal has it (arXiv 2604.24178, of which only the abstract
 was at hand). An aligner writes k corrections of each answer, the reader's detector head reads them, and what it says of
 each objective counts as much as Meal's net lets that objective weigh for this prompt (all alike where the net is of
-another aligner than the reader, or with `--uniform`). The reward is that of serving (`best_of.cost` of the plugin
-Meal): what is learned is what would be chosen.
+another aligner than the reader, or with `--uniform`). The reward is that of serving (`best_of.compute_cost` of the
+plugin Meal): what is learned is what would be chosen.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class Sampler:
 
 async def choose_target(engine: Engine, pair: Pair, drafts: Sequence[str], *, uniform: bool) -> TargetChoice:
     """The pair with its cheapest draft as the target. The answer itself is among the drafts."""
-    weights = await _weights(engine, pair, uniform=uniform)
+    weights = await _compute_weights(engine, pair, uniform=uniform)
     original = await _score_segments(engine, pair, pair.answer)
-    costs = {pair.answer: best_of.cost(original, original, weights)}
+    costs = {pair.answer: best_of.compute_cost(original, original, weights)}
     for text in dict.fromkeys(drafts):
         if text.strip() and text not in costs:
-            costs[text] = best_of.cost(await _score_segments(engine, pair, text), original, weights)
+            costs[text] = best_of.compute_cost(await _score_segments(engine, pair, text), original, weights)
     first = next((costs[text] for text in drafts if text in costs), costs[pair.answer])
     target = min(costs, key=lambda text: costs[text])
     kept_pieces = {piece.text.strip() for piece in split(target)}
@@ -109,7 +109,7 @@ async def _score_segments(engine: Engine, pair: Pair, text: str) -> tuple[Segmen
     return (await engine.align(request)).segments
 
 
-async def _weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float, ...]:
+async def _compute_weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float, ...]:
     """What each objective weighs, as a multiple of an equal share."""
     alike = (1.0,) * len(pair.objectives)
     if uniform:
@@ -135,13 +135,13 @@ async def choose_targets(
 def summarise(choices: Sequence[TargetChoice]) -> Iterator[str]:
     """Lines that say what the sampling changed, with intervals."""
     for name, values in (
-        ("as it is", [one.original for one in choices]),
-        ("the first draft", [one.first for one in choices]),
-        ("the best of all", [one.best for one in choices]),
-        ("best below first", [one.first - one.best for one in choices]),
+        ("as it is", [choice.original for choice in choices]),
+        ("the first draft", [choice.first for choice in choices]),
+        ("the best of all", [choice.best for choice in choices]),
+        ("best below first", [choice.first - choice.best for choice in choices]),
     ):
         yield f"{name}: {Mean.from_groups({str(i): [value] for i, value in enumerate(values)})}"
-    edited = sum(one.pair.target != one.pair.answer for one in choices)
+    edited = sum(choice.pair.target != choice.pair.answer for choice in choices)
     yield f"{edited} of {len(choices)} answers are changed by their target"
 
 

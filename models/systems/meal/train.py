@@ -58,10 +58,11 @@ def load_models(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
 
 
 def make_net(meal: Meal, encoder: Encoder, config: Any) -> TorchWeightNet:
-    """A new net with mean and deviation of its training texts."""
+    """A new net, which scales its inputs by mean and deviation of the training texts."""
     net = TorchWeightNet.from_config(config, meal.width)
     material = data.material()
     with torch.no_grad():
+        # the last text of each objective only tests
         texts = [text for facet in material.objectives.values() for text in facet.texts[:-1]]
         prompts = [text for kind in material.kinds.values() for text in kind.prompts()]
         net.centre(encoder.rows(prompts), encoder.rows(texts))
@@ -98,11 +99,11 @@ def resume(meal: Meal, net: TorchWeightNet, params: Params, optimizer: torch.opt
         return 0
     state = torch.load(path, weights_only=True)
     if state["settings"] != run_settings(meal):
-        changed = [n for n, value in run_settings(meal).items() if state["settings"].get(n) != value]
+        changed = [name for name, value in run_settings(meal).items() if state["settings"].get(name) != value]
         raise MealError(f"out: {path} is of a run with another {', '.join(changed)}; name another folder, or remove it")
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
-    params.update({n: p.requires_grad_() for n, p in state["params"].items()})
+    params.update({name: parameter.requires_grad_() for name, parameter in state["params"].items()})
     return int(state["step"])
 
 
@@ -117,10 +118,10 @@ def draw_curves(folder: Path) -> Path:
     rows = {row["step"]: row for row in map(json.loads, (folder / LOG).read_text().splitlines())}
     with output.plot(folder / "curves.svg", size=(7, 3.5)) as ((axis,),):
         for name in ("inner", "outer", "held_out", "held_out_uniform"):
-            mine = [row for row in rows.values() if name in row]
-            values = [row[name] for row in mine]
+            selected = [row for row in rows.values() if name in row]
+            values = [row[name] for row in selected]
             curve = values if name.startswith("held_out") else loss_curves.smooth_losses(values)
-            axis.plot([row["step"] for row in mine], curve, label=name.replace("_", " "))
+            axis.plot([row["step"] for row in selected], curve, label=name.replace("_", " "))
         axis.set_xlabel("step")
         axis.set_ylabel("loss (nats)")
         axis.legend()
@@ -140,7 +141,7 @@ def main(config: Path) -> None:
     encoder = Encoder(model, tokenizer, TorchWeightNet.from_config(model.config).layers.tolist())
     net = make_net(meal, encoder, model.config)
     params = learner.initial_params(meal.trained)
-    start = {n: p.detach().clone().requires_grad_() for n, p in params.items()}
+    start = {n: parameter.detach().clone().requires_grad_() for n, parameter in params.items()}
     optimizer = torch.optim.AdamW(net.parameters(), lr=meal.outer_lr, weight_decay=meal.weight_decay)
     weigh = partial(encoder.weigh, net)
     first = resume(meal, net, params, optimizer)
@@ -159,7 +160,7 @@ def main(config: Path) -> None:
                 row |= {"held_out": measure_outer_loss(meal, learner, start, weigh), "held_out_uniform": uniform_loss}
             unrolled = meal.gradient == "unrolled"
             result = bilevel.step(learner, params, weigh, task, lr=meal.inner_lr, beta=meal.beta, unrolled=unrolled)
-            weights = weigh([one.query for one in task.inner], task.texts)
+            weights = weigh([prompt.query for prompt in task.inner], task.texts)
             spread = -(weights * weights.clamp(min=1e-9).log()).sum(-1).mean()
             (result.outer - meal.entropy * spread).backward()
             norm = float(torch.nn.utils.clip_grad_norm_(net.parameters(), meal.clip))

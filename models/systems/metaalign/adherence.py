@@ -96,7 +96,7 @@ class StatedPreference:
 
 
 def state_preference(side: Side, rng: Random, kind: PreferenceKind, wording: str, answer: str) -> StatedPreference:
-    """Fill in a wording: a bound, or a word of the answer that could be said otherwise."""
+    """Fill in a wording: a bound ("at most {n} words"), or a long word of the answer ("do not say {word}")."""
     bound = rng.choice(BOUNDS.get(kind, (0,)))
     long_words = sorted(word for word in word_set(answer) if word.isalpha() and word.isascii() and len(word) > 5)
     word = rng.choice(long_words or ["delve"])
@@ -133,12 +133,12 @@ async def measure(
 ) -> list[AdherenceCase]:
     """Measure one preference for each answer; kinds and wordings take turns."""
     rng = Random(f"adherence:{seed}")
-    sayings = wordings_of(side)
-    kinds = list(sayings)
+    wordings = wordings_of(side)
+    kinds = list(wordings)
     cases = []
     for i, completion in enumerate(track(answers, description="preferences")):
         kind = kinds[i % len(kinds)]
-        wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
+        wording = wordings[kind][i // len(kinds) % len(wordings[kind])]
         preference = state_preference(side, rng, kind, wording, completion.answer)
         cases.append(
             await measure_case(
@@ -198,7 +198,7 @@ def make_rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
     return [make_row(name, group) for name, group in groups if group]
 
 
-def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
+def try_contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
     """(which tiers contradict each other, whether the higher one prevailed).
 
     Each contradiction is said by system and user, and by operator and user.
@@ -247,7 +247,19 @@ def format_tables(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str,
         "met before, edited",
     )
     cells = [
-        (r.name, r.n, r.read, r.before, r.after, r.gained, r.lost, f"{r.p:.2g}", r.damaged, r.needless) for r in rows
+        (
+            row.name,
+            row.n,
+            row.read,
+            row.before,
+            row.after,
+            row.gained,
+            row.lost,
+            f"{row.p:.2g}",
+            row.damaged,
+            row.needless,
+        )
+        for row in rows
     ]
     right, false = measure_reading(side)
     conflict_lines = "\n".join(f"- {name}: the higher word held in {rate}" for name, rate in conflicts.items())
@@ -278,12 +290,15 @@ async def run(
 
 
 def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: int) -> str:
-    """Write tables and plot, and return the tables."""
+    """Write tables and plot, and return the tables.
+
+    Beside the figures of the cases they show how often the higher of two contradicting tiers prevailed.
+    """
     figures = make_rows(cases)
-    conflicts: dict[str, list[bool]] = {}
-    for name, has_held in contradictions(side, seed):
-        conflicts.setdefault(name, []).append(has_held)
-    rates = {name: Rate.from_outcomes(has_held) for name, has_held in conflicts.items()}
+    outcomes_by_name: dict[str, list[bool]] = {}
+    for name, has_prevailed in try_contradictions(side, seed):
+        outcomes_by_name.setdefault(name, []).append(has_prevailed)
+    rates = {name: Rate.from_outcomes(outcomes) for name, outcomes in outcomes_by_name.items()}
     tables = format_tables(figures, side, rates, sum(case.failed for case in cases))
     output.write(out, "adherence", tables, {"rows": figures, "contradictions": rates, "side": side, "seed": seed})
     draw_rates(out / "adherence.svg", figures)

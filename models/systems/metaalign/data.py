@@ -106,14 +106,17 @@ def draw_examples(
     """Draw `n` examples of one side, the parts in turn. In at most a quarter the answer needs no change."""
     rng = Random(f"metaalign:{seed}")
     remaining = n
-    unchanged = 0
+    unchanged_count = 0
     for number in range(n * _TRIES):
         for example in _make_examples(PARTS[number % len(PARTS)], rng, rng.choice(answers)):
-            same = example.target == example.answer
-            if is_on_test_side(example.preference) is test and (not same or unchanged < n * MAX_MET) and remaining:
-                unchanged = unchanged + same
-                remaining = remaining - 1
-                yield example
+            if is_on_test_side(example.preference) is not test or not remaining:
+                continue
+            is_unchanged = example.target == example.answer
+            if is_unchanged and unchanged_count >= n * MAX_MET:
+                continue
+            unchanged_count += is_unchanged
+            remaining -= 1
+            yield example
         if not remaining:
             return
 

@@ -82,11 +82,13 @@ async def make_best_draft(text: str, policy: Policy, count: int, inner: Inner) -
             async with asyncio.timeout(max(0.0, inner.deadline - time.monotonic() - _WAY_BACK_S)):
                 best_draft = await _choose_cheapest(text, policy, drafts, inner, readings)
     everything = [*drafts, *readings]
-    correction = best_draft.correction.with_cost_of(one.correction for one in everything)
-    return replace(best_draft, correction=correction, cache_hit=all_cached(one.cache_hit for one in everything))
+    correction = best_draft.correction.with_cost_of(corrected.correction for corrected in everything)
+    return replace(
+        best_draft, correction=correction, cache_hit=all_cached(corrected.cache_hit for corrected in everything)
+    )
 
 
-def cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
+def compute_cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
     """Expected number of faulty segments of a draft; the lower, the better.
 
     Counts the draft's `segments` that probably violate an objective, each with the objective's weight (see `shares`),
@@ -121,15 +123,17 @@ async def _choose_cheapest(
     text: str, policy: Policy, drafts: Sequence[Corrected], inner: Inner, readings: list[Corrected]
 ) -> Corrected:
     """Return the draft with the least cost, or the original if it costs least; appends the readings to `readings`."""
-    texts = [one for one in dict.fromkeys((*(draft.verdict.text for draft in drafts), text)) if one.strip()]
-    tasks = [asyncio.ensure_future(inner.correct(one, scoring_policy(policy))) for one in texts]
+    texts = [
+        candidate for candidate in dict.fromkeys((*(draft.verdict.text for draft in drafts), text)) if candidate.strip()
+    ]
+    tasks = [asyncio.ensure_future(inner.correct(candidate, scoring_policy(policy))) for candidate in texts]
     try:
         readings += await asyncio.gather(*tasks)
     finally:
         await _cancel(tasks)
     segments = dict(zip(texts, (reading.correction.segments for reading in readings), strict=True))
     weights = shares(policy)
-    cheapest = min(segments, key=lambda one: cost(segments[one], segments[text], weights))
+    cheapest = min(segments, key=lambda candidate: compute_cost(segments[candidate], segments[text], weights))
     # If no draft has this text, the original costs least.
     draft = next((draft for draft in drafts if draft.verdict.text == cheapest), None)
     original = Correction(text, segments[text], aligner=drafts[0].correction.aligner)
@@ -138,7 +142,7 @@ async def _choose_cheapest(
 
 async def _await_drafts(work: Sequence[Coroutine[Any, Any, Corrected]], deadline: float) -> list[Corrected]:
     """Return the drafts that finish within their share of the time; if none does, wait for the first one."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+    tasks = [asyncio.ensure_future(draft) for draft in work]
     try:
         done, pending = await asyncio.wait(tasks, timeout=max(0.0, (deadline - time.monotonic()) * SHARE))
         while pending and not any(_has_succeeded(task) for task in done):

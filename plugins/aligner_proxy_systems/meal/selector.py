@@ -201,16 +201,16 @@ def choose_objectives(policy: Policy, weights: Sequence[float], reason: str | No
     if selection is None:
         return policy
     options = selection.options
-    by_name = dict(zip((objective.name for objective in policy.objectives), weights, strict=True))
-    ranked = sorted(selection.candidates, key=lambda name: -by_name[name])  # ties keep the order of the file
+    weight_by_name = dict(zip((objective.name for objective in policy.objectives), weights, strict=True))
+    ranked = sorted(selection.candidates, key=lambda name: -weight_by_name[name])  # ties keep the order of the file
     dropped = set(ranked[options.keep :]) if options.keep else set[str]()
     remaining = [objective for objective in policy.objectives if objective.name not in dropped]
     final = apply_floor(
-        {objective.name: by_name[objective.name] for objective in remaining}, selection.enforced, options.floor
+        {objective.name: weight_by_name[objective.name] for objective in remaining}, selection.enforced, options.floor
     )
-    first = [objective for objective in remaining if objective.name in selection.enforced]
-    rest = [objective for objective in remaining if objective.name not in selection.enforced]
-    ordered = [*first, *sorted(rest, key=lambda objective: -final[objective.name])]
+    enforced_first = [objective for objective in remaining if objective.name in selection.enforced]
+    others = [objective for objective in remaining if objective.name not in selection.enforced]
+    ordered = [*enforced_first, *sorted(others, key=lambda objective: -final[objective.name])]
     weighed = ObjectiveWeights(tuple((objective.name, final[objective.name]) for objective in ordered), reason)
     if options.words:
         ordered = [_state_weight(objective, final[objective.name] * len(ordered)) for objective in ordered]
@@ -218,14 +218,17 @@ def choose_objectives(policy: Policy, weights: Sequence[float], reason: str | No
 
 
 def apply_floor(weights: Mapping[str, float], enforced: Sequence[str], floor: float) -> dict[str, float]:
-    """Scale weights to sum 1 with no enforced one below the floor; the other objectives give up the difference."""
+    """Scale weights to sum 1 with no enforced one below the floor; the other objectives give up the difference.
+
+    If the enforced objectives together would need more than 1, the floor is lowered to an equal share.
+    """
     names = [name for name in weights if name in enforced]
     floor = min(floor, 1.0 / len(names)) if names else 0.0
     shared = _scale_weights(weights, 1.0)
     # Raising one lowers the others, which may push another enforced one below the floor.
     lifted: set[str] = set()
-    while low := {name for name in names if name not in lifted and shared[name] < floor}:
-        lifted |= low
+    while too_low := {name for name in names if name not in lifted and shared[name] < floor}:
+        lifted |= too_low
         others = {name: weight for name, weight in shared.items() if name not in lifted}
         rest = _scale_weights(others, max(0.0, 1.0 - floor * len(lifted)))
         shared = {name: floor if name in lifted else rest[name] for name in shared}

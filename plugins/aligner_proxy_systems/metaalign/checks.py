@@ -57,7 +57,7 @@ def is_met(preference: Preference, text: str) -> bool:
     return _FORMS[kind](text)
 
 
-def adherence(preferences: Mapping[str, Preference], before: str, after: str) -> tuple[Adherence, ...]:
+def check_adherence(preferences: Mapping[str, Preference], before: str, after: str) -> tuple[Adherence, ...]:
     """For each checkable preference, whether the answer meets it before and after correction."""
     checkable = [(name, preference) for name, preference in preferences.items() if preference.checkable]
     return tuple(

@@ -130,7 +130,7 @@ def resolve_conflicts(
     # The source of these is never read; only kinds, numbers and words are compared.
     agreed = [preference for text in higher_texts for preference in parse(text, PreferenceSource.SYSTEM).preferences]
     by_kind: dict[PreferenceKind, Preference] = {}
-    words: list[tuple[PreferenceSource, str]] = []
+    wishes_in_words: list[tuple[PreferenceSource, str]] = []
     for source, parsed in tiers:
         for preference in parsed.preferences:
             kind = preference.kind
@@ -148,12 +148,16 @@ def resolve_conflicts(
             and not _ABOUT_RULES.search(parsed.words)
             and not _contradicts_higher(parsed.words, higher_texts)
         ):
-            words.append((source, parsed.words))
-    return ResolvedPreferences(tuple(by_kind.values()), tuple(words))
+            wishes_in_words.append((source, parsed.words))
+    return ResolvedPreferences(tuple(by_kind.values()), tuple(wishes_in_words))
 
 
 def _must_yield(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:
-    """Whether a preference must be dropped because of an objective of the operator."""
+    """Whether a preference must be dropped because of an objective of the operator.
+
+    `agreed` are the preferences that the texts of these objectives (`operator`) state themselves. A preference also
+    yields to an objective about the same subject, unless the objective states a preference of the same kind.
+    """
     if any(contradict(preference, other) for other in agreed):
         return True
     # The subjects of a list of banned words are the words themselves.

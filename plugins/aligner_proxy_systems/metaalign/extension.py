@@ -12,7 +12,7 @@ from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey, Re
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.types import Objective, Outcome, Policy
 from aligner_proxy_systems.metaalign import stages
-from aligner_proxy_systems.metaalign.checks import adherence
+from aligner_proxy_systems.metaalign.checks import check_adherence
 from aligner_proxy_systems.metaalign.objectives import (
     GRANT_KEY,
     READ_CHARS,
@@ -77,12 +77,15 @@ class Preferences(Extension):
         preferences = preferences_of(policy)
         if not preferences:
             return None
-        return {one.name: [one.before, one.after] for one in adherence(preferences, answer, delivered)}
+        return {
+            checked.name: [checked.before, checked.after] for checked in check_adherence(preferences, answer, delivered)
+        }
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """The header x-aligner-preferences; none before a check."""
         words = ",".join(
-            f"{one.name}={_yes_or_no(one.before)}/{_yes_or_no(one.after)}" for one in _combine_choices(outcomes)
+            f"{checked.name}={_yes_or_no(checked.before)}/{_yes_or_no(checked.after)}"
+            for checked in _combine_choices(outcomes)
         )
         return {"preferences": words} if words else {}
 
@@ -91,8 +94,8 @@ class Preferences(Extension):
 
     def observe(self, outcome: Outcome) -> None:
         """Count in the metric which preferences were met before and after."""
-        for one in _read_report(outcome):
-            PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
+        for checked in _read_report(outcome):
+            PREFERENCES.labels(checked.name, str(checked.before).lower(), str(checked.after).lower()).inc()
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Notes on which preference texts of the request do not apply, and why."""
@@ -135,9 +138,12 @@ def _read_report(outcome: Outcome) -> list[Adherence]:
 def _combine_choices(outcomes: Sequence[Outcome]) -> list[Adherence]:
     """For each preference, whether every choice met it before and after."""
     by_name: dict[str, Adherence] = {}
-    for one in (reported for outcome in outcomes for reported in _read_report(outcome)):
-        earlier = by_name.get(one.name, one)
-        by_name[one.name] = Adherence(one.name, earlier.before and one.before, earlier.after and one.after)
+    for outcome in outcomes:
+        for checked in _read_report(outcome):
+            earlier = by_name.get(checked.name, checked)
+            by_name[checked.name] = Adherence(
+                checked.name, earlier.before and checked.before, earlier.after and checked.after
+            )
     return list(by_name.values())
 
 

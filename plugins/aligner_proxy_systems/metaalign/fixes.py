@@ -165,10 +165,18 @@ def _write_out_contractions(text: str) -> str:
     """Write contractions out unless ambiguous; "it's gone" may be "it is" or "it has", so it stays."""
     text = _substitute(_NOT, _write_out_negation, text)
     for pattern in (_PLURAL, _WILL):
-        text = _substitute(pattern, lambda m: _join_words(m.group(1), _FULL[m.group(2)[1:].lower()], m.group()), text)
-    text = _substitute(_IS, lambda m: _join_words(m.group(1), "is", m.group()), text)
-    text = _substitute(_WOULD, lambda m: _join_words(m.group(1), "would", m.group()), text)
-    return _substitute(_LETS, lambda m: _join_words(m.group(1), "us", m.group()), text)
+        text = _substitute(
+            pattern,
+            lambda contraction: _join_words(
+                contraction.group(1), _FULL[contraction.group(2)[1:].lower()], contraction.group()
+            ),
+            text,
+        )
+    text = _substitute(_IS, lambda contraction: _join_words(contraction.group(1), "is", contraction.group()), text)
+    text = _substitute(
+        _WOULD, lambda contraction: _join_words(contraction.group(1), "would", contraction.group()), text
+    )
+    return _substitute(_LETS, lambda contraction: _join_words(contraction.group(1), "us", contraction.group()), text)
 
 
 def _write_out_negation(match: re.Match[str]) -> str:
@@ -209,7 +217,7 @@ def _remove_lists(text: str) -> str:
         return text
     counted_on = _COUNTED_ON.search(text) is not None
     out: list[str] = []
-    for block in _blocks(text):
+    for block in _split_blocks(text):
         certain = (
             block.items and not (block.numbered and counted_on) and not any(map(_MORE_THAN_TEXT.search, block.items))
         )
@@ -217,7 +225,7 @@ def _remove_lists(text: str) -> str:
     return "\n".join(out)
 
 
-def _blocks(text: str) -> Iterator[_LineBlock]:
+def _split_blocks(text: str) -> Iterator[_LineBlock]:
     """Split a text into lists and other text, by lines."""
     lines = text.split("\n")
     fenced = _fenced_lines(text)
@@ -269,12 +277,13 @@ def _next_lines(lines: list[str]) -> list[int]:
 
 def _fenced_lines(text: str) -> set[int]:
     """Indexes of the lines that belong to fenced code."""
-    return {
-        line
-        for start, end in protected_spans(text)
-        if _FENCE.match(text[start:end].lstrip("\n"))
-        for line in range(text.count("\n", 0, start), text.count("\n", 0, end) + 1)
-    }
+    fenced_lines: set[int] = set()
+    for start, end in protected_spans(text):
+        if _FENCE.match(text[start:end].lstrip("\n")):
+            first_line = text.count("\n", 0, start)
+            last_line = text.count("\n", 0, end)
+            fenced_lines.update(range(first_line, last_line + 1))
+    return fenced_lines
 
 
 def _prose_lines(block: _LineBlock, before: list[str]) -> list[str]:
@@ -284,18 +293,12 @@ def _prose_lines(block: _LineBlock, before: list[str]) -> list[str]:
         # Items with empty lines between them become paragraphs; the slice drops the empty line after the last.
         return [line for item in items for line in (_end_sentence(item), "")][:-1]
     introduction = before[-1].rstrip() if before and before[-1].strip() else None
-    open_ended = not any(_ENDED.search(item) for item in items)
     # The introductory line may stand above one empty line, which then goes, too.
-    if (
-        introduction is None
-        and before
-        and len(before) > 1
-        and not before[-1].strip()
-        and before[-2].rstrip().endswith(":")
-    ):
+    if introduction is None and len(before) > 1 and before[-2].rstrip().endswith(":"):
         before.pop()
         introduction = before[-1].rstrip()
-    joined = "; ".join(items) + "." if open_ended else " ".join(map(_end_sentence, items))
+    has_sentences = any(_ENDED.search(item) for item in items)
+    joined = " ".join(map(_end_sentence, items)) if has_sentences else "; ".join(items) + "."
     if introduction is not None and introduction.endswith(":"):
         before.pop()
         return [f"{introduction} {joined}"]

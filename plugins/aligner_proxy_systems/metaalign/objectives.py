@@ -90,10 +90,10 @@ def add_preferences(policy: Policy, request: RequestFacts) -> Policy:
     sources = policy.extension(SOURCES_KEY, ())
     allowed = policy.extension(GRANT_KEY, False)
     texts = [(source, text) for source, text in tiers(request) if source in sources and text.strip()]
-    own = [(source, text) for source, text in texts if source is not PreferenceSource.SYSTEM]
-    if own and not allowed:
+    request_texts = [(source, text) for source, text in texts if source is not PreferenceSource.SYSTEM]
+    if request_texts and not allowed:
         raise ForbiddenError("this key may not send a preference of its own; its tenant needs allow_preferences: true")
-    for source, text in own:
+    for source, text in request_texts:
         if len(text) > MAX_CHARS:
             name = "persona" if source is PreferenceSource.PERSONA else "preference"
             raise BadPreference(f"metadata.aligner.{name} has {len(text):,} characters; at most {MAX_CHARS:,} are read")
@@ -126,7 +126,7 @@ def _append_preferences(policy: Policy, resolved: ResolvedPreferences) -> Policy
     if not preferences:
         return policy
     words = dict(resolved.words)
-    added = tuple(_objective(preference, words) for preference in preferences)
+    added = tuple(_make_objective(preference, words) for preference in preferences)
     stream = StreamMode.HOLD if policy.stream is StreamMode.SENTENCE else policy.stream
     origins = tuple((f"objective:{preference.kind.value}", preference.source.value) for preference in preferences)
     policy = replace(policy, objectives=policy.objectives + added, stream=stream, origins=policy.origins + origins)
@@ -140,7 +140,7 @@ def _order_preferences(resolved: ResolvedPreferences) -> Iterator[Preference]:
     yield from (preference for preference in resolved.preferences if preference.fixable)
 
 
-def _objective(preference: Preference, words: Mapping[PreferenceSource, str]) -> Objective:
+def _make_objective(preference: Preference, words: Mapping[PreferenceSource, str]) -> Objective:
     """The objective that states a preference; `words` are the free texts by their source."""
     if preference.checkable:
         language = " or ".join(name.capitalize() for name, codes in LANGUAGES.items() if codes == preference.words)

@@ -83,13 +83,13 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
         if len(sentence) > _LONGEST_SENTENCE or len(plain) != len(sentence) or lexicon.CONDITION.search(plain):
             rest.append(sentence)
             continue
-        understood: list[_Span] = []
+        understood_spans: list[_Span] = []
         for preference, span in _find_preferences(plain, sentence, source):
             # Removed first, so that the later one also takes the later place in the order.
             by_kind.pop(preference.kind, None)
             by_kind[preference.kind] = preference
-            understood.append(span)
-        rest.append(_remainder(sentence, understood))
+            understood_spans.append(span)
+        rest.append(_cut_remainder(sentence, understood_spans))
     return ParsedText(list(by_kind.values()), " ".join(piece for piece in rest if piece))
 
 
@@ -247,7 +247,7 @@ def _find_banned_words(plain: str, sentence: str, source: PreferenceSource) -> I
             yield Preference(PreferenceKind.BANNED_WORDS, source, words=tuple(words)), match.span()
 
 
-def _remainder(sentence: str, understood: list[_Span]) -> str:
+def _cut_remainder(sentence: str, understood: list[_Span]) -> str:
     """The free text that was not understood, clause by clause; clauses with only function words are dropped."""
     remainder = ""
     position = 0

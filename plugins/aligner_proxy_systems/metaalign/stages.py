@@ -38,18 +38,20 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
     if asked_preferences:
         corrected = await inner.correct(answer, _preference_policy(policy, asked_preferences))
         results.append(_drop_unmet_edits(asked_preferences.values(), answer, corrected))
-    own = operator_policy(policy)
-    if own.objectives:
-        results.append(await inner.correct(results[-1].verdict.text if results else answer, own))
+    own_policy = operator_policy(policy)
+    if own_policy.objectives:
+        results.append(await inner.correct(results[-1].verdict.text if results else answer, own_policy))
         if len(results) > 1 and results[0].verdict.text != answer and results[1].verdict.dropped:
             # Text that a preference added must not block the operator's edits.
-            results = [await inner.correct(answer, own)]
+            results = [await inner.correct(answer, own_policy)]
         # The whole correction for the operator was refused: deliver the original, as without preferences.
         if outcomes.class_of(results[-1].verdict.reason) is FailureClass.GATE:
             return _combine_results(results, replace(results[-1].verdict, text=answer))
     text = results[-1].verdict.text if results else answer
-    fixable = {name: one for name, one in preferences.items() if one.fixable}
-    kinds = await run_off_loop(len(text), lambda: {one.kind for one in fixable.values() if not is_met(one, text)})
+    fixable = {name: preference for name, preference in preferences.items() if preference.fixable}
+    kinds = await run_off_loop(
+        len(text), lambda: {preference.kind for preference in fixable.values() if not is_met(preference, text)}
+    )
     # In a thread, like the gate, so that it does not block the event loop.
     edited = await asyncio.to_thread(fix_text, text, kinds) if kinds else text
     if edited != text:
@@ -63,7 +65,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
 
 def _corrector_preferences(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
     """The preferences that the corrector is asked to fulfil."""
-    return {name: one for name, one in preferences.items() if _is_for_corrector(one, answer)}
+    return {name: preference for name, preference in preferences.items() if _is_for_corrector(preference, answer)}
 
 
 def _is_for_corrector(preference: Preference, answer: str) -> bool:
@@ -73,7 +75,11 @@ def _is_for_corrector(preference: Preference, answer: str) -> bool:
 
 def _preference_policy(policy: Policy, preferences: Mapping[str, Preference]) -> Policy:
     """The policy with only the objectives of these preferences."""
-    objectives = (one for one in policy.objectives if one.allowance is not None and one.name in preferences)
+    objectives = (
+        objective
+        for objective in policy.objectives
+        if objective.allowance is not None and objective.name in preferences
+    )
     return replace(policy, objectives=tuple(objectives))
 
 
@@ -101,10 +107,24 @@ def _combine_results(results: Sequence[Corrected], verdict: Verdict) -> Correcte
     accepted = all(result.verdict.text == result.correction.text for result in results)
     correction = Correction(
         text=verdict.text if accepted else corrections[-1].text,
-        segments=next((one.segments for one in reversed(corrections) if one.segments), ()),
-        aligner=next((one.aligner for one in reversed(corrections) if one.aligner), ""),
+        segments=next(
+            (
+                correction_of_stage.segments
+                for correction_of_stage in reversed(corrections)
+                if correction_of_stage.segments
+            ),
+            (),
+        ),
+        aligner=next(
+            (
+                correction_of_stage.aligner
+                for correction_of_stage in reversed(corrections)
+                if correction_of_stage.aligner
+            ),
+            "",
+        ),
     ).with_cost_of(corrections)
     dropped = tuple(rule for result in results for rule in result.verdict.dropped)
     edits = sum(result.verdict.edits for result in results)
-    hit = all_cached(result.cache_hit for result in results)
-    return Corrected(correction, hit, replace(verdict, edits=edits, dropped=dropped))
+    is_cached = all_cached(result.cache_hit for result in results)
+    return Corrected(correction, is_cached, replace(verdict, edits=edits, dropped=dropped))

@@ -124,7 +124,7 @@ class SelfRefine:
 
     async def _refine_once(self, request: AlignRequest, text: str, budget: _AnswerBudget) -> str:
         """Return the text after one review and its revision."""
-        material = self._material(request, text)
+        material = self._make_material(request, text)
         review = await self._ask(CRITIQUE, material, budget, REVIEW_TOKENS)
         if NOTHING.fullmatch(review.text) or not review.text.strip():
             return text
@@ -147,7 +147,7 @@ class SelfRefine:
         budget.written_tokens += answer.written_tokens
         return answer
 
-    def _material(self, request: AlignRequest, text: str) -> dict[str, object]:
+    def _make_material(self, request: AlignRequest, text: str) -> dict[str, object]:
         """The fields for the model: as much of the conversation as fits next to the answer and the objectives."""
         room = self._settings.max_chars - len(text) - sum(map(len, request.objectives))
         turns = _last_turns(request.turns, room)
@@ -181,15 +181,15 @@ def _unused_marks(text: str) -> tuple[str, str]:
 
 def _extract_revision(text: str, revision: str, begin: str, end: str, *, finished: bool) -> str:
     """Extract the revision between its markers and keep the white space around the original text."""
-    before, mark, rest = revision.partition(begin)
-    inside, close, _ = rest.rpartition(end)
-    if mark and not close and not finished:
+    text_before, mark, after_begin = revision.partition(begin)
+    revised_text, end_mark, _ = after_begin.rpartition(end)
+    if mark and not end_mark and not finished:
         raise AnswerTooLong("the revision did not fit the tokens for this answer")
     # A model may open a code fence before the mark; any other text there is no revision alone.
-    if not mark or not close or begin in inside or before.strip(" \n`") not in ("", "text", "markdown"):
+    if not mark or not end_mark or begin in revised_text or text_before.strip(" \n`") not in ("", "text", "markdown"):
         raise InvalidOutput("the model answered without a revision between its marks")
     body = text.strip()
-    if not inside.strip() or not body:
+    if not revised_text.strip() or not body:
         raise InvalidOutput("the model answered with an empty revision")
     at = text.index(body)
-    return text[:at] + inside.strip() + text[at + len(body) :]
+    return text[:at] + revised_text.strip() + text[at + len(body) :]

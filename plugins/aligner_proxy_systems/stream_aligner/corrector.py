@@ -65,13 +65,13 @@ class StreamAligner:
             remaining_s = until - time.monotonic()
             if remaining_s < _MIN_S:
                 raise DeadlineExceeded("the time for this answer is used up")
-            before = join_so_far((one.text, piece.gap) for one, piece in zip(revised, pieces, strict=False))
+            before = join_so_far((revision.text, piece.gap) for revision, piece in zip(revised, pieces, strict=False))
             revised.append(
                 await self.revise(request.model_copy(update={"deadline_s": remaining_s}), before, piece.text)
             )
-        changed = any(one.text != piece.text for one, piece in zip(revised, pieces, strict=True))
-        text = join([(one.text, piece.gap) for one, piece in zip(revised, pieces, strict=True)])
-        counts = sum((one.counts for one in revised), DecodeCounts())
+        changed = any(revision.text != piece.text for revision, piece in zip(revised, pieces, strict=True))
+        text = join([(revision.text, piece.gap) for revision, piece in zip(revised, pieces, strict=True)])
+        counts = sum((revision.counts for revision in revised), DecodeCounts())
         return Correction(text if changed else request.answer, counts=counts)
 
     async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
@@ -80,8 +80,8 @@ class StreamAligner:
         The model reads the sentence with disguised characters normalised. If nothing is revised, the original stays as
         it is.
         """
-        body = sentence.strip()
-        plain_sentence = undisguise(body).text.strip()
+        stripped = sentence.strip()
+        plain_sentence = undisguise(stripped).text.strip()
         if plain_sentence.startswith(("```", "~~~")) or not any(char.isalpha() for char in plain_sentence):
             return Correction(sentence)
         query = prompts.query_field(prompts.TEMPLATES["aligner"], request.turns)
@@ -97,7 +97,7 @@ class StreamAligner:
         text = prompt.restore(completion.text.strip())
         if not completion.finished or text == plain_sentence:  # a reply that was cut off is not used
             return Correction(sentence, counts=completion.counts, prompt_tokens=completion.prompt_tokens)
-        at = sentence.index(body)
+        body_start = sentence.index(stripped)
         # An empty revision removes the sentence together with the white space around it.
-        revised = sentence[:at] + text + sentence[at + len(body) :] if text else ""
+        revised = sentence[:body_start] + text + sentence[body_start + len(stripped) :] if text else ""
         return Correction(revised, counts=completion.counts, prompt_tokens=completion.prompt_tokens)

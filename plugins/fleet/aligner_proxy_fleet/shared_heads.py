@@ -161,7 +161,7 @@ class _HeadExchange:
         changed = self.own_history != _NOTHING and self.own_history.digest != self.last_known.digest
         revision = record.revision if record else 0
         if record is not None and record.taught == self.own_history and revision >= self.last_known.revision:
-            return await self._complete(record)
+            return await self._restore_lost_heads(record)
         # A lower revision than the last known one means that Redis lost data.
         if record is None or revision < self.last_known.revision or (revision == self.last_known.revision and changed):
             if self.own_history == _NOTHING:
@@ -234,8 +234,11 @@ class _HeadExchange:
         packed = {name: content and self.entries.pack(name, content) for name, content in contents.items()}
         return {name: entry for name, entry in packed.items() if entry} if all(packed.values()) else None
 
-    async def _complete(self, record: Record) -> KnownRevision:
-        """Send the heads of a record that this host and Redis share, if Redis has lost any; returns its revision."""
+    async def _restore_lost_heads(self, record: Record) -> KnownRevision:
+        """Send this host's heads again if Redis has lost any that the record names; returns the record's revision.
+
+        The record is the same here and in Redis, so this host has all of its heads.
+        """
         names = [self._entry_name(version.head) for version in record.taught.versions]
         if names and await self.server.ask(lambda redis: redis.exists(*names)) < len(names):
             await self._send(record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from itertools import pairwise
+from itertools import pairwise, permutations, product
 
 from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.words import stem
@@ -44,17 +44,21 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     """
     if fact.kind is not FactKind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
-    others = [term for term in terms[-_MAX_TERMS:] if term is not fact]
-    amounts = {term.value for term in others if term.kind is FactKind.MONEY and isinstance(term.value, Decimal)} - {0}
-    factors = {*_written_numbers(term for term in others if term.kind not in (FactKind.MONEY, FactKind.TIME))} - {0}
-    shares = {*_written_numbers(term for term in others if term.kind is FactKind.PERCENT)} - {0}
+    other_terms = [term for term in terms[-_MAX_TERMS:] if term is not fact]
+    money = {term.value for term in other_terms if term.kind is FactKind.MONEY and isinstance(term.value, Decimal)}
+    amounts = money - {0}
+    factors = {*_written_numbers(term for term in other_terms if term.kind not in (FactKind.MONEY, FactKind.TIME))}
+    factors -= {0, 1}
+    shares = {*_written_numbers(term for term in other_terms if term.kind is FactKind.PERCENT)} - {0}
+    # "12 + 9 euros" and "12 - 9 euros"
+    results = {first + second for first, second in permutations(amounts, 2)}
+    results |= {first - second for first, second in product(amounts, repeat=2)}
+    # "3 tickets at 12 euros"
+    results |= {amount * factor for amount, factor in product(amounts, factors)}
+    # "20 % of 45 euros", "20 % off 45 euros"
+    percentages = {*shares, *(100 - share for share in shares)}
     cents = Decimal("0.01")
-    # "12 + 9 euros", "12 - 9 euros", "3 tickets at 12 euros", "20 % off 45 euros".
-    results = {one + other for one in amounts for other in amounts if one != other}
-    results |= {one - other for one in amounts for other in amounts}
-    results |= {amount * factor for amount in amounts for factor in factors if factor != 1}
-    parts = {*shares, *(100 - share for share in shares)}
-    results |= {(amount * part / 100).quantize(cents) for amount in amounts for part in parts}
+    results |= {(amount * percentage / 100).quantize(cents) for amount, percentage in product(amounts, percentages)}
     return fact.value in results
 
 
@@ -67,14 +71,23 @@ def follows_from_question(fact: Fact, client_facts: Sequence[Fact], answer_facts
     if not isinstance(fact.value, Decimal) or fact.kind not in (FactKind.AMOUNT, FactKind.DURATION, FactKind.COUNT):
         return False
     (number,) = _written_numbers([fact])
-    if any(isinstance(one.value, tuple) and number in one.value for one in client_facts if one.kind is FactKind.SIZE):
+    if any(
+        isinstance(client_fact.value, tuple) and number in client_fact.value
+        for client_fact in client_facts
+        if client_fact.kind is FactKind.SIZE
+    ):
         return True
     if fact.kind is FactKind.DURATION:
         # a duration is compared only with the client's times of day
         return fact.unit == "hour" and fact.value in _hours_between(client_facts)
-    client_numbers = _written_numbers(one for one in client_facts if one.same_form(fact))
+    client_numbers = _written_numbers(client_fact for client_fact in client_facts if client_fact.same_form(fact))
     others = _written_numbers(term for term in answer_facts[-_MAX_TERMS:] if term is not fact)
-    return any(number in (abs(one - other), one + other) for one in client_numbers for other in others if one != other)
+    return any(
+        number in (abs(client_fact - other), client_fact + other)
+        for client_fact in client_numbers
+        for other in others
+        if client_fact != other
+    )
 
 
 def _written_numbers(facts: Iterable[Fact]) -> list[Decimal]:
@@ -113,7 +126,7 @@ def is_within_range(fact: Fact, stated: Sequence[Fact]) -> bool:
     for low, high in pairwise(stated):
         if not (low.ranged and high.ranged and (low.side, high.side) == (RangeEnd.LOW, RangeEnd.HIGH)):
             continue
-        values = [one.value for one in (low, fact, high) if fact.same_form(one) and fact.unit == one.unit]
+        values = [term.value for term in (low, fact, high) if fact.same_form(term) and fact.unit == term.unit]
         if len(values) == _ENDS_AND_VALUE and all(isinstance(value, Decimal) for value in values):
             return values[0] < values[1] < values[2]  # type: ignore[operator]
     return False
@@ -126,7 +139,11 @@ def is_offset_from(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal
     """
     if fact.kind is not FactKind.TIME or not isinstance(fact.value, Decimal):
         return False
-    others = [term.value for term in beside if term.kind is FactKind.TIME and isinstance(term.value, Decimal)]
+    other_times = [term.value for term in beside if term.kind is FactKind.TIME and isinstance(term.value, Decimal)]
     # Compare within 12 hours, since "half past six" may be morning or evening.
-    gaps = {(one - other) % HALF_A_DAY for other in others for one, other in ((fact.value, other), (other, fact.value))}
+    gaps = {
+        (later - earlier) % HALF_A_DAY
+        for earlier in other_times
+        for later, earlier in ((fact.value, earlier), (earlier, fact.value))
+    }
     return not gaps.isdisjoint(minutes)

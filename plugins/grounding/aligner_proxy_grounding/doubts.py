@@ -40,7 +40,7 @@ class FactDecision:
     @property
     def has_doubts(self) -> bool:
         """Whether there is a fact about which a judge or an editor can be asked."""
-        return any(part.kind != ORDER for part in self.doubtful)
+        return any(doubt.kind != ORDER for doubt in self.doubtful)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +91,25 @@ class DoubtDecider:
             return replace(decided, doubtful=[*decided.doubtful, *unwritten])
         by_editor = await self._ask_editor(self.editor, text, replace(decided, doubtful=unwritten))
         edits = decided.edits if by_editor.is_by_words else by_editor.edits
-        changed = [edit for edit in edits if edit not in decided.edits]
-        rest = [part for part in unwritten if not any(part.start <= edit.start < part.end for edit in changed)]
-        return replace(by_editor, edits=edits, doubtful=[*decided.doubtful, *rest], is_by_words=False)
+        new_edits = [edit for edit in edits if edit not in decided.edits]
+        unwritten_still = [
+            doubt for doubt in unwritten if not any(doubt.start <= edit.start < doubt.end for edit in new_edits)
+        ]
+        return replace(by_editor, edits=edits, doubtful=[*decided.doubtful, *unwritten_still], is_by_words=False)
 
     async def _ask_editor(self, editor: FactEditor, text: str, by_words: FactDecision) -> FactDecision:
         """Return the decision with what the editor writes in place of the sentences in doubt.
 
         If the editor cannot be called, the edits stay those of `by_words`, and `is_by_words` is true.
         """
-        doubts = [part for part in by_words.doubtful if part.kind != ORDER]
+        doubts = [doubt for doubt in by_words.doubtful if doubt.kind != ORDER]
         sentences, use = await editor.ask_for_sentences(text, doubts, self.references)
         if sentences is None:
             return replace(by_words, editor=use, is_by_words=True)
         chars = len(text) + sum(len(reference.text) for reference in self.references)
         decided = await run_off_loop(chars, partial(_take_written, text, by_words, sentences, self.references))
         # a sentence with several doubts is refused once
-        refused_count = len({part.start for part in decided.doubtful if part.kind != ORDER})
+        refused_count = len({doubt.start for doubt in decided.doubtful if doubt.kind != ORDER})
         return replace(decided, editor=use + EditorUse(refused=refused_count))
 
 
@@ -118,26 +120,32 @@ def apply_verdicts(
 
     Where the judge lets a fact stand, an edit that words are certain of is made nevertheless, unless `may_clear`.
     """
-    verdicts = {id(one.part): one for one in judged_facts}
+    judged_by_doubt = {id(judged_fact.doubt): judged_fact for judged_fact in judged_facts}
     # one value cannot replace two facts of a sentence, as with words alone
-    uses = Counter((one.part.start, one.edit.source, one.edit.text) for one in judged_facts if one.edit)
+    uses = Counter(
+        (judged_fact.doubt.start, judged_fact.edit.source, judged_fact.edit.text)
+        for judged_fact in judged_facts
+        if judged_fact.edit
+    )
     written_edits: list[FactEdit] = []
     unsettled_facts: list[UnsettledFact] = []
     unwritten: list[UnsettledFact] = []
-    for part in by_words.doubtful:
-        one = verdicts.get(id(part))
-        if part.kind == ORDER:
-            unsettled_facts.append(part)
-        elif one is None or one.verdict is FactVerdict.CONTRADICTED:
-            edit = one.edit if one else part.words_edit
-            if edit and uses[part.start, edit.source, edit.text] <= 1:
+    for doubt in by_words.doubtful:
+        judged_fact = judged_by_doubt.get(id(doubt))
+        if doubt.kind == ORDER:
+            # a judge is not asked about the order of steps
+            unsettled_facts.append(doubt)
+        elif judged_fact is None or judged_fact.verdict is FactVerdict.CONTRADICTED:
+            edit = judged_fact.edit if judged_fact else doubt.words_edit
+            if edit and uses[doubt.start, edit.source, edit.text] <= 1:
                 written_edits.append(edit)
             else:
-                unwritten.append(part)
-        elif part.words_edit is not None and not may_clear:
-            written_edits.append(part.words_edit)
-        elif part.question and part.question.must_be_stated:
-            unsettled_facts.append(part)
+                unwritten.append(doubt)
+        # from here on the judge lets the fact stand
+        elif doubt.words_edit is not None and not may_clear:
+            written_edits.append(doubt.words_edit)
+        elif doubt.question and doubt.question.must_be_stated:
+            unsettled_facts.append(doubt)
     return FactDecision(merge_edits(by_words.edits, written_edits), unsettled_facts), unwritten
 
 
@@ -149,14 +157,17 @@ def _take_written(
     `sentences` has the editor's sentences by the positions in `text` where the sentences in doubt begin.
     """
     matcher = matcher_of(references)
-    ends = {part.start: part.end for part in by_words.doubtful}
+    ends = {doubt.start: doubt.end for doubt in by_words.doubtful}
     decided: list[FactEdit] = []
     refused_starts: set[int] = set()
     for start, sentence in sentences.items():
-        # None: refused; empty: written as it was, so that what words are certain of is still to be done
-        further = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
-        decided += words_edits(by_words.doubtful, start) if further == [] else further or ()
-        if further is None:
+        edits = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
+        if edits is None:
             refused_starts.add(start)
-    rest = [part for part in by_words.doubtful if part.kind == ORDER or part.start in refused_starts]
-    return FactDecision(merge_edits(by_words.edits, decided), rest)
+        elif edits:
+            decided += edits
+        else:
+            # the editor left the sentence unchanged, so what the comparison of words is certain of is still to be done
+            decided += words_edits(by_words.doubtful, start)
+    remaining = [doubt for doubt in by_words.doubtful if doubt.kind == ORDER or doubt.start in refused_starts]
+    return FactDecision(merge_edits(by_words.edits, decided), remaining)

@@ -129,13 +129,17 @@ def ratio(old: Fact, new: Fact) -> float:
     if old.kind in (FactKind.TIME, FactKind.DATE, FactKind.SIZE) or not isinstance(old.value, Decimal):
         return 1.0
     in_seconds = old.kind is FactKind.DURATION
-    one = seconds(old) if in_seconds else old.value
-    other = seconds(new) if in_seconds else new.value
-    assert isinstance(one, Decimal)
-    assert isinstance(other, Decimal)
-    if one == other:
+    old_value = seconds(old) if in_seconds else old.value
+    new_value = seconds(new) if in_seconds else new.value
+    assert isinstance(old_value, Decimal)
+    assert isinstance(new_value, Decimal)
+    if old_value == new_value:
         return 1.0
-    return float(max(one, other) / min(one, other)) if min(one, other) > 0 else _LONGEST_TIMES
+    return (
+        float(max(old_value, new_value) / min(old_value, new_value))
+        if min(old_value, new_value) > 0
+        else _LONGEST_TIMES
+    )
 
 
 def _closeness(old: Fact, new: Fact) -> float:
@@ -143,18 +147,20 @@ def _closeness(old: Fact, new: Fact) -> float:
 
     An outdated value is usually close to the current one, so closeness speaks for the same matter.
     """
-    one = old.value
-    other = new.value
-    if old.kind is FactKind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
+    old_value = old.value
+    new_value = new.value
+    if old.kind is FactKind.TIME and isinstance(old_value, Decimal) and isinstance(new_value, Decimal):
         # a mistaken time is off by some hours, whatever its ratio
-        return max(0.0, 1 - abs(int(one) - int(other)) / _HOURS_APART)
-    if isinstance(one, Decimal):
+        return max(0.0, 1 - abs(int(old_value) - int(new_value)) / _HOURS_APART)
+    if isinstance(old_value, Decimal):
         return 1 / ratio(old, new)
-    if isinstance(one, str) and isinstance(other, str):
+    if isinstance(old_value, str) and isinstance(new_value, str):
         if old.kind is FactKind.PHONE:
-            return sum(a == b for a, b in zip(one, other, strict=False)) / max(len(one), len(other))
+            return sum(
+                old_digit == new_digit for old_digit, new_digit in zip(old_value, new_value, strict=False)
+            ) / max(len(old_value), len(new_value))
         if old.kind is FactKind.MAIL:
-            (name, _, host), (name2, _, host2) = one.partition("@"), other.partition("@")
+            (name, _, host), (name2, _, host2) = old_value.partition("@"), new_value.partition("@")
             return _HALF * (name == name2) + _HALF * (host == host2)
     return _HALF
 
@@ -192,18 +198,15 @@ class StatementScorer:
 
         `scored` are (score, statement) pairs, `repeated` the statements that other facts of the answer repeat.
         """
-        sums = [
-            sum(
-                FOR_STATEMENT[name] * value
-                for name, value in self.evidence_for(statement, score, statement in repeated).items()
-            )
-            for score, statement in scored
-        ]
-        none = sum(FOR_NONE[name] * value for name, value in self.evidence_for_none(scored).items())
-        # subtracted from all, so that exp() cannot overflow
-        most = max([none, *sums])
-        parts = [math.exp(value - most) for value in sums]
-        whole = sum(parts) + math.exp(none - most)
+        sums = []
+        for score, statement in scored:
+            evidence = self.evidence_for(statement, score, statement in repeated)
+            sums.append(sum(FOR_STATEMENT[name] * value for name, value in evidence.items()))
+        sum_for_none = sum(FOR_NONE[name] * value for name, value in self.evidence_for_none(scored).items())
+        # a softmax; the largest sum is subtracted from all, so that exp() cannot overflow
+        largest = max([sum_for_none, *sums])
+        parts = [math.exp(value - largest) for value in sums]
+        whole = sum(parts) + math.exp(sum_for_none - largest)
         return [part / whole for part in parts]
 
     def evidence_for(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
@@ -212,38 +215,38 @@ class StatementScorer:
         `is_taken` says that another fact of the answer already repeats the statement.
         """
         fact = self._fact
-        other = statement.fact
+        stated = statement.fact
         subject = self._subject
         words = self._vocabulary
-        # words of the title and of earlier sentences weigh less, and are left out
-        its = [(word, count) for word, count in statement.about.items() if count >= _HALF]
-        clause = [(word, 1.0) for word, count in its if count >= SAME_CLAUSE]
+        # the statement's own words: those of the title and of earlier sentences weigh less, and are left out
+        weighty_words = [(word, count) for word, count in statement.about.items() if count >= _HALF]
+        clause_words = [(word, 1.0) for word, count in weighty_words if count >= SAME_CLAUSE]
         of_statement = WordCounts(statement.about)
         known_words = [(word, count) for word, count in self._own if word in words.page_words]
         known_question = [(word, 1.0) for word in subject.question_words if words.has_word(word)]
         # the ends, or the rates, are compared only if both facts have one
-        sides = RangeEnd.NONE not in (fact.side, other.side)
+        sides = RangeEnd.NONE not in (fact.side, stated.side)
         rated = "" not in (subject.near.rate, statement.near.rate)
         same_rate = subject.near.rate == statement.near.rate
         met_count, missed_count = count_conditions(statement.conditions, subject.other_facts)
-        in_clause = [(word, self._exact.get(word, 0.0)) for word, _ in clause]
-        in_its = [(word, count * self._everything(word)) for word, count in its]
+        in_clause = [(word, self._exact.get(word, 0.0)) for word, _ in clause_words]
+        in_its = [(word, count * self._everything(word)) for word, count in weighty_words]
         in_known = [(word, count * min(1.0, _WHOLE * statement.about.get(word, 0.0))) for word, count in known_words]
         in_asked = [(word, min(1.0, _WHOLE * of_statement(word))) for word, _ in known_question]
         return {
             "shared": min(score, _MAX_SCORE),
-            "clause_covered": words.share(in_clause, clause, _HALF),
-            "statement_covered": words.share(in_its, its, _HALF),
+            "clause_covered": words.share(in_clause, clause_words, _HALF),
+            "statement_covered": words.share(in_its, weighty_words, _HALF),
             "sentence_covered": words.share(in_known, known_words, _HALF),
             "question_covered": words.share(in_asked, known_question, 1.0),
-            "same_side": float(sides and fact.side is other.side),
-            "other_side": float(sides and fact.side is not other.side),
-            "one_is_a_range": float(fact.ranged is not other.ranged),
+            "same_side": float(sides and fact.side is stated.side),
+            "other_side": float(sides and fact.side is not stated.side),
+            "one_is_a_range": float(fact.ranged is not stated.ranged),
             "same_paragraph": float(statement.stretch in subject.paragraphs),
-            "close": _closeness(fact, other),
+            "close": _closeness(fact, stated),
             "taken": float(is_taken),
-            "words_before": words.sum((w, 1.0) for w in subject.near.before & statement.near.before) / _NEAR,
-            "words_behind": words.sum((w, 1.0) for w in subject.near.behind & statement.near.behind) / _NEAR,
+            "words_before": words.sum((word, 1.0) for word in subject.near.before & statement.near.before) / _NEAR,
+            "words_behind": words.sum((word, 1.0) for word in subject.near.behind & statement.near.behind) / _NEAR,
             "same_rate": float(rated and same_rate) - float(rated and not same_rate),
             "conditions_met": min(met_count, _MAX_CONDITIONS),
             "conditions_missed": min(missed_count, _MAX_CONDITIONS),
@@ -263,11 +266,15 @@ class StatementScorer:
         values = len({str(statement.fact.value) for _, statement in scored})
         return {
             "always": 1.0,
-            "topic_unknown": words.share(((w, 1.0) for w, _ in topic if w not in words.page_words), topic, 1.0),
-            "topic_strange": words.share(((w, 1.0) for w, _ in topic if not words.has_word(w)), topic, 1.0),
-            "sentence_strange": words.share(((w, c) for w, c in self._own if not words.has_word(w)), self._own, _HALF),
+            "topic_unknown": words.share(
+                ((word, 1.0) for word, _ in topic if word not in words.page_words), topic, 1.0
+            ),
+            "topic_strange": words.share(((word, 1.0) for word, _ in topic if not words.has_word(word)), topic, 1.0),
+            "sentence_strange": words.share(
+                ((word, count) for word, count in self._own if not words.has_word(word)), self._own, _HALF
+            ),
             "question_strange": words.share(
-                ((w, 1.0) for w, _ in topical_question if not words.has_word(w)), topical_question, _HALF
+                ((word, 1.0) for word, _ in topical_question if not words.has_word(word)), topical_question, _HALF
             ),
             "few_values": 1 / (1 + values),
             "address": float(kind in _ADDRESSES),

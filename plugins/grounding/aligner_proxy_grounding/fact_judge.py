@@ -60,7 +60,7 @@ REPLY_SCHEMA = judge_prompt.make_reply_schema(
 class JudgedFact:
     """A fact in doubt with the judge's verdict, and the edit that writes the value which it chose, if any."""
 
-    part: UnsettledFact
+    doubt: UnsettledFact
     verdict: FactVerdict
     edit: FactEdit | None = None
 
@@ -72,12 +72,12 @@ class AskedFact:
     number: int
     passage: int
     """Number of the marked sentence that contains the fact."""
-    part: UnsettledFact
+    doubt: UnsettledFact
 
     @property
     def values(self) -> Sequence[FactValue]:
         """The values among which the judge may choose."""
-        return self.part.question.values if self.part.question else ()
+        return self.doubt.question.values if self.doubt.question else ()
 
     def as_json(self) -> dict[str, Any]:
         """The fact as the judge is shown it."""
@@ -85,12 +85,12 @@ class AskedFact:
             {"number": number, "value": value.text, "source": value.edit.source}
             for number, value in enumerate(self.values, 1)
         ]
-        fact = self.part.question.fact if self.part.question else ""
+        fact = self.doubt.question.fact if self.doubt.question else ""
         return {"number": self.number, "passage": self.passage, "fact": fact, "values": values}
 
     def judge(self, verdict: FactVerdict, value: int) -> JudgedFact:
         """The fact with a verdict and the edit of the value with this number, from 1; 0 means no value."""
-        return JudgedFact(self.part, verdict, self.values[value - 1].edit if value else None)
+        return JudgedFact(self.doubt, verdict, self.values[value - 1].edit if value else None)
 
 
 class FactJudge:
@@ -114,11 +114,12 @@ class FactJudge:
         `JudgeFailed` if the judge fails and the policy blocks the answer then.
         """
         segments = split(text)
-        parts = [part for part in doubtful if part.question and part.question.values]
-        marked = mark_passages(segments, {part.start for part in parts})
-        passages = {segments[passage.at].start: passage.number for passage in marked}
-        parts = [part for part in parts if part.start in passages][:MAX_PASSAGES]
-        facts = [AskedFact(number, passages[part.start], part) for number, part in enumerate(parts, 1)]
+        answerable = [doubt for doubt in doubtful if doubt.question and doubt.question.values]
+        marked = mark_passages(segments, {doubt.start for doubt in answerable})
+        passage_by_start = {segments[passage.at].start: passage.number for passage in marked}
+        # passages have a limit of their own, so a doubt may be in a sentence that is not marked
+        doubts = [doubt for doubt in answerable if doubt.start in passage_by_start][:MAX_PASSAGES]
+        facts = [AskedFact(number, passage_by_start[doubt.start], doubt) for number, doubt in enumerate(doubts, 1)]
         if not facts:
             return [], None
         material = Material(self._turns, segments, marked)
@@ -135,8 +136,14 @@ class FactJudge:
             tokens=judge_prompt.limit_reply_tokens(facts),
             form=decision_questions(facts) if decides else REPLY_SCHEMA,
         )
-        contradicted = {one.part.start for one in judged_facts or () if one.verdict is FactVerdict.CONTRADICTED}
-        return judged_facts, JudgeUse(len({part.start for part in parts}), len(contradicted), calls=calls)
+        # the costs count sentences, of which one may have several doubtful facts
+        asked_sentences = {doubt.start for doubt in doubts}
+        contradicted_sentences = {
+            judged_fact.doubt.start
+            for judged_fact in judged_facts or ()
+            if judged_fact.verdict is FactVerdict.CONTRADICTED
+        }
+        return judged_facts, JudgeUse(len(asked_sentences), len(contradicted_sentences), calls=calls)
 
 
 def read_verdicts(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:

@@ -113,13 +113,13 @@ class Fact:
     def agrees(self, other: Fact) -> bool:
         """Whether both state the same value, whatever their notation and unit."""
         if self.kind is FactKind.DURATION and other.kind is FactKind.DURATION and self.unit != other.unit:
-            near = self.approximate and _is_near(seconds(self), seconds(other))
-            return near or _overlap(_span(self), _span(other))
+            is_close = self.approximate and _is_near(seconds(self), seconds(other))
+            return is_close or _overlap(_span(self), _span(other))
         if self.kind is FactKind.TIME and "12" in (self.unit, other.unit):
             # of at least one of them it is open whether it is morning or evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
         if self.kind is FactKind.DATE:
-            return any(_same_date(one, two) for one in _readings(self) for two in _readings(other))
+            return any(_same_date(date, other_date) for date in _readings(self) for other_date in _readings(other))
         if self.kind is FactKind.VERSION:
             return _same_version(str(self.value), str(other.value))
         if self.kind is FactKind.PHONE:
@@ -175,9 +175,9 @@ def _readings(date: Fact) -> list[Value]:
     return [date.value, (year, day, month)] if date.unit == DAY_OR_MONTH else [date.value]
 
 
-def _same_version(one: str, other: str) -> bool:
+def _same_version(first: str, second: str) -> bool:
     """Whether two versions agree in all parts that both give: "4.2" agrees with "4.2.1"."""
-    return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
+    return all(part == other_part for part, other_part in zip(first.split("."), second.split("."), strict=False))
 
 
 def _same_phone(one: str, other: str) -> bool:
@@ -188,8 +188,10 @@ def _same_phone(one: str, other: str) -> bool:
     return len(long) - len(short) <= _MAX_COUNTRY_DIGITS
 
 
-def _same_date(one: Value, other: Value) -> bool:
+def _same_date(first: Value, second: Value) -> bool:
     """Whether two dates agree in every part that both give."""
-    assert isinstance(one, tuple)
-    assert isinstance(other, tuple)
-    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+    assert isinstance(first, tuple)
+    assert isinstance(second, tuple)
+    return all(
+        part is None or other_part is None or part == other_part for part, other_part in zip(first, second, strict=True)
+    )

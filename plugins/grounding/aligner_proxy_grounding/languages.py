@@ -24,17 +24,17 @@ class LanguageWords:
     """Words between the two ends of a range."""
 
 
-def _language(table: Mapping[str, Any]) -> LanguageWords:
-    """The words of one language from its table in `languages.yaml`."""
+def _read_language(table: Mapping[str, Any]) -> LanguageWords:
+    """The words of one language from its table in `languages.yaml`; each word of a number gets its value."""
     # the first numbers are in the order of their values; a number may have several words, or none
-    low = [(words, value) for value, words in enumerate(table["numbers"]) if words]
-    every = [*low, *((words, value) for value, words in table["tens"].items())]
-    numbers = {word: value for words, value in every for word in ([words] if isinstance(words, str) else words)}
+    small_numbers = [(words, value) for value, words in enumerate(table["numbers"]) if words]
+    all_numbers = [*small_numbers, *((words, value) for value, words in table["tens"].items())]
+    numbers = {word: value for words, value in all_numbers for word in ([words] if isinstance(words, str) else words)}
     return LanguageWords(numbers, table["units"], table["months"], table["days"], table["between"])
 
 
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-LANGUAGES = tuple(_language(table) for table in _TABLES.values())
+LANGUAGES = tuple(_read_language(table) for table in _TABLES.values())
 NUMBERS = {word: value for language in LANGUAGES for word, value in language.numbers.items()}
 """The values of the numbers of all languages; no word has two."""
 JOINS = "|".join(word for language in LANGUAGES for word in language.between)

@@ -191,9 +191,11 @@ class Matcher:
         if kind in (FactKind.WEB, FactKind.MAIL):
             self._hosts.add(_host(statement.fact))
         of_kind = self._by_kind.setdefault(kind, [])
+        # its index in this list, which it is appended to below
+        number = len(of_kind)
         for word, weight in statement.about.items():
-            self._numbers_by_word.setdefault((kind, word), []).append((len(of_kind), weight))
-        self._numbers_by_value.setdefault((kind, statement.fact.value), []).append(len(of_kind))
+            self._numbers_by_word.setdefault((kind, word), []).append((number, weight))
+        self._numbers_by_value.setdefault((kind, statement.fact.value), []).append(number)
         of_kind.append(statement)
         self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
@@ -215,31 +217,31 @@ class Matcher:
         """
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
-        candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
+        candidate = self._choose_candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
         # what is said if nothing contradicts the fact
-        otherwise = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
+        uncontradicted = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
         is_asked_about = doubtful_from is not None
         if candidate is None:
             related = self._related_statement(fact, subject) if is_asked_about and confirmed is None else None
-            return otherwise if related is None else Match(FactFinding.UNSETTLED, related)
+            return uncontradicted if related is None else Match(FactFinding.UNSETTLED, related)
         if doubtful_from is not None:
             # somebody else decides, so it may be asked about much less likely contradictions
             is_asked = confirmed is None or candidate.of_any >= doubtful_from
-            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else otherwise
+            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else uncontradicted
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.CONTRADICTED)
         # a confirmed fact is not reported
         if confirmed is None and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
-        return otherwise
+        return uncontradicted
 
-    def candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
+    def find_candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
         """The statement most likely to replace a fact; None if there is none."""
         scored = self.rank_statements(fact, subject)
         is_confirmed = self._confirming_match(fact, scored) is not None
-        return self._candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
+        return self._choose_candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
 
-    def _candidate(
+    def _choose_candidate(
         self,
         fact: Fact,
         subject: FactSubject,
@@ -255,35 +257,35 @@ class Matcher:
         """
         weighed = scored[:MAX_WEIGHED]
         chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
-        free = [
+        candidates = [
             (chance, score, statement)
             for chance, (score, statement) in zip(chances, weighed, strict=True)
             if statement not in around.repeated and not fact.agrees(statement.fact)
         ]
-        if not free:
+        if not candidates:
             return None
-        _, score, first = max(free, key=lambda one: one[0])
-        times_as_much = ratio(fact, first.fact)
+        _, score, likeliest = max(candidates, key=lambda candidate: candidate[0])
+        times_as_much = ratio(fact, likeliest.fact)
         if times_as_much > MAX_TIMES_LARGER:
             return None
         # statements that give the same value support each other
-        of_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
-        of_any = sum(chance for chance, _, _ in free)
-        best = scored[0][0]
+        chance_of_value = sum(chance for chance, _, statement in candidates if statement.fact.agrees(likeliest.fact))
+        of_any = sum(chance for chance, _, _ in candidates)
+        best_score = scored[0][0]
         # 0 if no statement has the answer's value
-        agreeing = next((score for score, statement in scored if fact.agrees(statement.fact)), 0.0)
+        agreeing_score = next((score for score, statement in scored if fact.agrees(statement.fact)), 0.0)
         counts = {
             "always": 1.0,
-            "log_odds": log_odds(of_first),
+            "log_odds": log_odds(chance_of_value),
             "any": of_any,
-            "near_best": score / best,
-            "agreeing_near_best": agreeing / best,
+            "near_best": score / best_score,
+            "agreeing_near_best": agreeing_score / best_score,
             "confirmed": float(is_confirmed),
             "facts": float(around.fact_count),
             "times": times_as_much,
-            "gap": _gap(scored, first.fact),
+            "gap": _gap(scored, likeliest.fact),
         }
-        return FactCandidate(first, of_any, counts)
+        return FactCandidate(likeliest, of_any, counts)
 
     def other_values(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> list[Statement]:
         """The likeliest other values that could replace the fact, one statement for each, at most `MAX_VALUES`.
@@ -293,12 +295,12 @@ class Matcher:
         """
         weighed = self.rank_statements(fact, subject)[:MAX_WEIGHED]
         chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
-        ranked = sorted(zip(chances, weighed, strict=True), key=lambda one: -one[0])
+        ranked = sorted(zip(chances, weighed, strict=True), key=lambda known_fact: -known_fact[0])
         of_similar_size = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
         related = self._related_statement(fact, subject)
         others: list[Statement] = []
         for statement in [*of_similar_size, *([related] if related else [])]:
-            if not any(statement.fact.agrees(one) for one in (fact, *(other.fact for other in others))):
+            if not any(statement.fact.agrees(known_fact) for known_fact in (fact, *(other.fact for other in others))):
                 others.append(statement)
         return others[:MAX_VALUES]
 
@@ -347,20 +349,24 @@ class Matcher:
         return sharing
 
     def _find_sharing_statements(self, fact: Fact, subject: FactSubject) -> SharingStatements:
-        """The statements that share words with the subject, and which of them to rank."""
+        """The statements that share words with the subject, and which of them to rank.
+
+        Each shared word adds the product of three weights to a statement: how rare the word is, how near it stands to
+        the fact in the answer, and how near to the value in the statement.
+        """
         kind = fact.kind
         weights: dict[int, float] = {}
         for word in subject.topic.keys() | subject.context.keys():
-            own = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
-            weight = self._words.weight(word, kind) * own
-            for number, among in self._numbers_by_word.get((kind, word), ()):
-                weights[number] = weights.get(number, 0.0) + weight * among
+            in_subject = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
+            weight = self._words.weight(word, kind) * in_subject
+            for number, in_statement in self._numbers_by_word.get((kind, word), ()):
+                weights[number] = weights.get(number, 0.0) + weight * in_statement
         ranked: Collection[int] = weights
         if len(weights) > MAX_RANKED:
             statements = self._by_kind[kind]
             sizes = self._sizes[kind]
             same_form = [number for number in weights if fact.same_form(statements[number].fact)]
-            # equal shares go to the first statements of the pages
+            # of equal weights, the first statements of the pages are ranked
             ranked = nlargest(MAX_RANKED, sorted(same_form), key=lambda n: weights[n] / math.sqrt(sizes[n]))
         return SharingStatements(weights, ranked, self._size(subject.topic, kind))
 
@@ -395,14 +401,20 @@ class Matcher:
     def find_statement(self, fact: Fact) -> Statement | None:
         """Any statement with the same value, whatever it is about; None without one."""
         of_kind = self._by_kind.get(fact.kind, ())
-        return next((one for one in of_kind if fact.same_form(one.fact) and fact.agrees(one.fact)), None)
+        return next(
+            (statement for statement in of_kind if fact.same_form(statement.fact) and fact.agrees(statement.fact)), None
+        )
 
     def minutes_said_of(self, subject: FactSubject) -> set[Decimal]:
         """The durations, in minutes, in statements that share a word with the subject."""
         # any two sentences may share a generic word
         shared = subject.topic.keys() - GENERIC
-        durations = [one for one in self._by_kind.get(FactKind.DURATION, ()) if not shared.isdisjoint(one.about)]
-        return {seconds(one.fact) / 60 for one in durations}
+        durations = [
+            statement
+            for statement in self._by_kind.get(FactKind.DURATION, ())
+            if not shared.isdisjoint(statement.about)
+        ]
+        return {seconds(statement.fact) / 60 for statement in durations}
 
     def facts_of_sentence(self, statement: Statement) -> list[Fact]:
         """The facts of the sentence that contains a statement."""

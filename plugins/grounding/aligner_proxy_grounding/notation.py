@@ -95,22 +95,24 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     scale = old.scale
     if old.kind is FactKind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
         return None  # "180 cents" is an odd way to write a price
-    number = new.value * scale
-    if scale < 1 and round(number, _FEW_DECIMALS) != number:
+    in_old_scale = new.value * scale
+    if scale < 1 and round(in_old_scale, _FEW_DECIMALS) != in_old_scale:
         # "0.0045 million" is an odd way to write a number; the page's own is written, and the unit with it
         return (old.start, old.end, new.text) if old.kind is FactKind.AMOUNT and new.number else None
     # there is no fraction of a cent
-    if old.kind is FactKind.MONEY and scale > 1 and number != number.to_integral_value():
+    if old.kind is FactKind.MONEY and scale > 1 and in_old_scale != in_old_scale.to_integral_value():
         return None
-    instead = format_number(number, text[start:end], _number_of(new), money=old.kind is FactKind.MONEY and scale == 1)
-    plural = (
+    new_number = format_number(
+        in_old_scale, text[start:end], _number_of(new), money=old.kind is FactKind.MONEY and scale == 1
+    )
+    new_unit = (
         _unit_in_number(old, new, text)
         if old.kind in (FactKind.COUNT, FactKind.AMOUNT) or scale > 1 or _has_named_unit(old, text)
         else ""
     )
-    if plural is None:
+    if new_unit is None:
         return None
-    return (start, end, instead) if not plural else (start, old.end, instead + plural)
+    return (start, end, new_number) if not new_unit else (start, old.end, new_number + new_unit)
 
 
 def _has_named_unit(fact: Fact, text: str) -> bool:
@@ -147,7 +149,7 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     """
     assert isinstance(new.value, Decimal)
     # a range's end that is only a number: the 3 of "3 to 5 days"
-    if old.ranged and old.start == (old.number or (None,))[0] and old.end == (old.number or (0, 0))[1]:
+    if old.ranged and old.number == (old.start, old.end):
         # The unit follows only the other end of the range, so it cannot change here.
         if old.unit != new.unit:
             return None
@@ -156,30 +158,36 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         return _foreign_duration(old, new)
     value, unit = _convert_unit(old, new)
     start, end = old.number or (old.start, old.end)
-    like = text[start:end] if old.number else ""
-    rest = text[end : old.end] if old.number else ""
-    if not like:  # "half an hour"
+    old_number = text[start:end] if old.number else ""
+    old_unit = text[end : old.end] if old.number else ""
+    if not old_number:  # "half an hour"
         return start, end, f"{format_number(value, '1', _number_of(new))} {unit}{'' if value == 1 else 's'}"
     # "a week" becomes "two weeks", or "14 weeks" with a large number
-    if _ARTICLE.fullmatch(like):
-        like = ("One" if like[0].isupper() else "one") if value <= _TWELVE else "1"
-    number = format_number(value, like, _number_of(new))
+    if _ARTICLE.fullmatch(old_number):
+        old_number = ("One" if old_number[0].isupper() else "one") if value <= _TWELVE else "1"
+    number = format_number(value, old_number, _number_of(new))
     if unit == old.unit:
-        owner = _OWNER.match(text, old.end)
-        ending = "" if owner is None else "'" if value != 1 else "'s"
-        return start, owner.end() if owner else old.end, number + _inflect_unit(rest, plural=value != 1) + ending
-    return start, old.end, number + _inflect_unit(_other_unit(new, unit, rest), plural=value != 1)
+        possessive = _OWNER.match(text, old.end)
+        ending = "" if possessive is None else "'" if value != 1 else "'s"
+        return (
+            start,
+            possessive.end() if possessive else old.end,
+            number + _inflect_unit(old_unit, plural=value != 1) + ending,
+        )
+    return start, old.end, number + _inflect_unit(_other_unit(new, unit, old_unit), plural=value != 1)
 
 
 def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
-    """Return the change of a duration whose unit is not English: of the number, or of all as the page writes it.
+    """Return (start, end, new text) for a duration whose unit is not English, or None if it cannot be changed safely.
 
-    None if one of both is a one with an unknown case, or if a range would have two units.
+    If both units are equal, only the number changes; otherwise the whole duration is copied from the reference. A
+    range, whose two numbers share one unit, cannot change its unit. Nor can a duration of one change to or from
+    several, because the words around it would need another form ("seit einem Jahr", "seit zwei Jahren").
     """
     assert isinstance(new.value, Decimal)
+    # "ein Jahr" is in a case to which any duration without a dative fits, so the reference's words can stand there
     if old.value == 1 and not old.ranged and _ONE_WITHOUT_DATIVE.match(old.text) and not _DATIVE.search(new.text):
         return old.start, old.end, new.text
-    # "one" and what follows it change with the sentence: "seit zwei Jahren", "seit einem Jahr"
     if old.number is None or new.number is None or 1 in (old.value, new.value):
         return None
     if old.unit != new.unit:
@@ -187,15 +195,19 @@ def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
     return *old.number, format_number(new.value, _number_of(old), _number_of(new))
 
 
-def _other_unit(new: Fact, unit: str, rest: str) -> str:
-    """The reference's own words for its unit, joined to the number (space or hyphen) like the old unit `rest`."""
+def _other_unit(new: Fact, unit: str, old_unit: str) -> str:
+    """The reference's own words for its unit, joined to the number (space or hyphen) like `old_unit`.
+
+    For "a 3-day pass" and the reference's "5 hours" it is "-hour". `unit` is used if the reference's text has no plain
+    unit after its number.
+    """
     # the text after the number
-    own = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
-    if not own.strip() or not _PLAIN_UNIT.fullmatch(own):
-        own = f" {unit}s" if unit in UNITS_OF_TIME else ""
-    if not own or rest.startswith("-") != own.startswith("-"):
-        own = rest[:1] + own[1:].rstrip("s") if rest.startswith("-") else f" {own[1:]}"
-    return own
+    new_unit = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
+    if not new_unit.strip() or not _PLAIN_UNIT.fullmatch(new_unit):
+        new_unit = f" {unit}s" if unit in UNITS_OF_TIME else ""
+    if not new_unit or old_unit.startswith("-") != new_unit.startswith("-"):
+        new_unit = old_unit[:1] + new_unit[1:].rstrip("s") if old_unit.startswith("-") else f" {new_unit[1:]}"
+    return new_unit
 
 
 def _inflect_unit(unit: str, *, plural: bool) -> str:
@@ -225,75 +237,82 @@ def _rewrite_time(old: Fact, new: Fact) -> str | None:
     For example, "9 am" becomes "10:30 am", and "half past six" becomes "quarter past seven". None if that is unsafe.
     """
     assert isinstance(new.value, Decimal)
-    minutes = int(new.value)
+    of_day = int(new.value)
     # morning and evening cannot be told apart, so only a text in the same style is safe
     if new.unit == "12":
         return new.text if _style(old.text) == _style(new.text) else None
-    half = _LAST_HALF.search(old.text)
+    half_of_day = _LAST_HALF.search(old.text)
     # few readers know whether "12 pm" is noon
-    if half is not None and ":" not in old.text and new.text.lower().endswith(("noon", "midday", "midnight")):
+    if half_of_day is not None and ":" not in old.text and new.text.lower().endswith(("noon", "midday", "midnight")):
         return new.text
-    hour, rest = divmod(minutes, _HOUR)
-    spoken = _SPOKEN_HALF.search(old.text)
-    clock = _SPOKEN_CLOCK.fullmatch(old.text[: spoken.start()] if spoken else old.text)
+    hour, minutes_past = divmod(of_day, _HOUR)
+    day_phrase = _SPOKEN_HALF.search(old.text)
+    clock = _SPOKEN_CLOCK.fullmatch(old.text[: day_phrase.start()] if day_phrase else old.text)
     if (
         clock is not None
         and not clock.group().isdigit()
         and clock.group().lower() not in ("noon", "midday", "midnight")
     ):
-        return _time_in_words(old, hour, rest, spoken, clock)
-    if spoken is not None:
-        return _time_of_same_half(old, hour, rest, spoken)
-    if half is None:
-        return _time_of_24_hours(old, hour, rest)
-    mark = "p" if minutes >= NOON else "a"
-    mark = mark.upper() if half.group(1).isupper() else mark
-    letters = old.text[half.start() : half.end()]
-    gap = old.text[: half.start()][len(old.text[: half.start()].rstrip()) :]
-    digits = old.text[: half.start()].rstrip()
+        return _time_in_words(old, hour, minutes_past, day_phrase, clock)
+    if day_phrase is not None:
+        return _time_of_same_half(old, hour, minutes_past, day_phrase)
+    if half_of_day is None:
+        return _time_of_24_hours(old, hour, minutes_past)
+    mark = "p" if of_day >= NOON else "a"
+    mark = mark.upper() if half_of_day.group(1).isupper() else mark
+    letters = old.text[half_of_day.start() : half_of_day.end()]
+    gap = old.text[: half_of_day.start()][len(old.text[: half_of_day.start()].rstrip()) :]
+    digits = old.text[: half_of_day.start()].rstrip()
     point = next((sign for sign in digits if sign in ":."), "")
     clock_hour = hour % _TWELVE or _TWELVE
-    number = f"{clock_hour}{point or ':'}{rest:02}" if rest or point else str(clock_hour)
+    number = f"{clock_hour}{point or ':'}{minutes_past:02}" if minutes_past or point else str(clock_hour)
     return f"{number}{gap}{mark}{letters[1:]}"
 
 
-def _time_in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None, clock: re.Match[str]) -> str | None:
+def _time_in_words(
+    old: Fact, hour: int, minutes: int, day_phrase: re.Match[str] | None, clock: re.Match[str]
+) -> str | None:
     """Write a time in words: "half past seven", "eight o'clock"; None if "in the morning" would become wrong.
 
     `rest` are the minutes after the hour, `spoken` matches the part of the day, `clock` the time before it.
     """
     assert isinstance(old.value, Decimal)
     # "in the morning" would be wrong for the other half of the day
-    if spoken is not None and (old.value >= NOON) is not (hour >= _TWELVE):
+    if day_phrase is not None and (old.value >= NOON) is not (hour >= _TWELVE):
         return None
     # there are no usual words for these minutes
-    if rest and rest not in _PARTS_OF_HOUR:
-        return f"{hour % _TWELVE or _TWELVE}:{rest:02}{spoken.group() if spoken else ''}"
+    if minutes and minutes not in _PARTS_OF_HOUR:
+        return f"{hour % _TWELVE or _TWELVE}:{minutes:02}{day_phrase.group() if day_phrase else ''}"
     # "quarter to" names the next hour
-    spoken_hour = (hour + (rest == 45)) % _TWELVE or _TWELVE
+    spoken_hour = (hour + (minutes == 45)) % _TWELVE or _TWELVE
     number = format_number(Decimal(spoken_hour), clock["hour"])
-    ending = " o'clock" if not rest and (clock["oclock"] or spoken is None) else ""
-    text = f"{_PARTS_OF_HOUR.get(rest, '')}{number}{ending}{spoken.group() if spoken else ''}"
+    ending = " o'clock" if not minutes and (clock["oclock"] or day_phrase is None) else ""
+    text = f"{_PARTS_OF_HOUR.get(minutes, '')}{number}{ending}{day_phrase.group() if day_phrase else ''}"
     return text[0].upper() + text[1:] if old.text[0].isupper() else text
 
 
-def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:
-    """Write a time before a phrase such as "in the afternoon"; None if it is in the other half of the day."""
+def _time_of_same_half(old: Fact, hour: int, minutes: int, day_phrase: re.Match[str]) -> str | None:
+    """Write a time before a phrase such as "in the afternoon": "3:30 in the afternoon".
+
+    None if the new time is in the other half of the day than the `old` one, so that the phrase would become wrong.
+    """
     assert isinstance(old.value, Decimal)
     if (old.value >= NOON) is not (hour >= _TWELVE):
         return None
+    clock_hour = hour % _TWELVE or _TWELVE
     point = "." if "." in old.text else ":"
-    return f"{hour % _TWELVE or _TWELVE}{f'{point}{rest:02}' if rest else ''}{spoken.group()}"
+    written_minutes = f"{point}{minutes:02}" if minutes else ""
+    return f"{clock_hour}{written_minutes}{day_phrase.group()}"
 
 
-def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
+def _time_of_24_hours(old: Fact, hour: int, minutes: int) -> str | None:
     """Write a time without "am" or "pm" with the digits and separator of the old one: "9.30 Uhr", "18 h", "17:00".
 
     None if the old time has none of these forms, or if a bare hour would be in the other half of the day.
     """
     assert isinstance(old.value, Decimal)
     if old.text.lower().endswith(("noon", "midday", "midnight")):
-        return f"{hour % _TWELVE or _TWELVE}{f':{rest:02}' if rest else ''} {'pm' if hour >= _TWELVE else 'am'}"
+        return f"{hour % _TWELVE or _TWELVE}{f':{minutes:02}' if minutes else ''} {'pm' if hour >= _TWELVE else 'am'}"
     clock = _CLOCK_IN_DIGITS.fullmatch(old.text)
     if clock is None:
         return None
@@ -301,14 +320,14 @@ def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
     width = len(clock["hour"]) if clock["point"] or len(clock["hour"]) == 1 else 1
     name = clock["name"] or ""
     if name.strip() == "h":
-        return f"{hour:0{width}}{name}{f'{rest:02}' if rest else ''}".rstrip() + clock["rest"]
+        return f"{hour:0{width}}{name}{f'{minutes:02}' if minutes else ''}".rstrip() + clock["rest"]
     if not clock["point"] and not name:
         # "5" of "9 to 5" is in the afternoon, and so must the new hour be
         if (old.value >= NOON + 60) is not (hour > _TWELVE) and int(clock["hour"]) <= _TWELVE:
             return None
         hour = hour - _TWELVE if int(clock["hour"]) <= _TWELVE < hour else hour
-    point = clock["point"] or (":" if rest else "")
-    return f"{hour:0{width}}{point}{f'{rest:02}' if point else ''}{name}{clock['rest']}"
+    point = clock["point"] or (":" if minutes else "")
+    return f"{hour:0{width}}{point}{f'{minutes:02}' if point else ''}{name}{clock['rest']}"
 
 
 def _style(text: str) -> tuple[bool, bool]:
@@ -331,15 +350,15 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
     name = _MONTH.search(old.text)
     if name is None:
         return _date_in_digits(old, new)
-    instead = _format_month(int(month), name.group())
+    new_month = _format_month(int(month), name.group())
     before = old.text[: name.start()]
-    behind = old.text[name.end() :]
+    after = old.text[name.end() :]
     # The day may precede the month ("3 May") or follow it ("May 3").
     if _DAY_OF_DATE.match(before):
         before = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), before, count=1)
     else:
-        behind = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), behind, count=1)
-    text = before + instead + behind
+        after = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), after, count=1)
+    text = before + new_month + after
     return re.sub(r"(?:19|20)\d\d", str(year), text) if year is not None else text
 
 
@@ -361,15 +380,15 @@ def _date_in_digits(old: Fact, new: Fact) -> str | None:
         parts = [month, day, year]
     if None in parts[: len(numbers)]:
         return None
-    rest = iter(parts)
-    return re.sub(r"\d+", lambda match: f"{next(rest):0{len(match.group())}}", old.text)
+    remaining_parts = iter(parts)
+    return re.sub(r"\d+", lambda match: f"{next(remaining_parts):0{len(match.group())}}", old.text)
 
 
 def _format_month(month: int, like: str) -> str:
     """The name of a month in the language of another; a short one stays short: "Sept" -> "Jun". "May" is full."""
     tables = (MONTHS, *(language.months for language in LANGUAGES))
-    full = next((names for names in tables if like.lower() in [name.lower() for name in names]), None)
-    name = full[month - 1] if full else MONTHS[month - 1][:3]
+    full_names = next((names for names in tables if like.lower() in [name.lower() for name in names]), None)
+    name = full_names[month - 1] if full_names else MONTHS[month - 1][:3]
     return name.capitalize() if like[0].isupper() else name
 
 

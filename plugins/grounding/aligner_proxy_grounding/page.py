@@ -117,9 +117,9 @@ def read_page(name: str, text: str) -> ReferencePage:
     word_counts = Counter[str]()
     for number, passage in enumerate(passages):
         facts = read_facts(passage.text, conventions)
-        word_counts.update(
-            set(words(_blank_facts(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)}
-        )
+        own_words = set(words(_blank_facts(passage.text, facts)))
+        words_above = {word for text, _ in passage.above for word in words(text)}
+        word_counts.update(own_words | words_above)
         statements += _statements_of(passage, number, facts, name, conventions)
     lines = text.count("\n") + 1
     return ReferencePage(
@@ -170,43 +170,47 @@ def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -
     """Return `about` with the words and weekdays of `above`, (text, weight) pairs; a word keeps its largest weight."""
     about = dict(about)
     for text, weight in above:
-        for word in (*words(text), *_days(text)):
+        for word in (*words(text), *_read_days(text)):
             about[word] = max(weight, about.get(word, 0.0))
     return about
 
 
 def find_topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
     """For each fact of a sentence, its subject words with how much they count: those of its own clause count most."""
-    bare = _blank_facts(text, facts)
-    ends = [*(match.start() for match in _CLAUSE.finditer(bare)), len(bare)]
+    text_without_facts = _blank_facts(text, facts)
+    ends = [*(match.start() for match in _CLAUSE.finditer(text_without_facts)), len(text_without_facts)]
     clauses: list[tuple[int, int]] = []
     start = 0
     for end in ends:
         # a piece without words, such as a lone amount, belongs to the clause before it
-        if clauses and not any(words(bare[start:end])):
+        if clauses and not any(words(text_without_facts[start:end])):
             clauses[-1] = (clauses[-1][0], end)
         else:
             clauses.append((start, end))
         start = end
-    by_clause = [set(words(bare[start:end])) for start, end in clauses]
-    every = set().union(*by_clause)
+    words_by_clause = [set(words(text_without_facts[start:end])) for start, end in clauses]
+    all_words = set().union(*words_by_clause)
     result = []
     for fact in facts:
-        own = next((n for n, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1)
-        about = dict.fromkeys(every, SAME_SENTENCE) | dict.fromkeys(by_clause[own], SAME_CLAUSE)
+        clause_number = next(
+            (n for n, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1
+        )
+        topic = dict.fromkeys(all_words, SAME_SENTENCE) | dict.fromkeys(words_by_clause[clause_number], SAME_CLAUSE)
         # the day is the value of such a fact, not its subject
         if fact.kind is not FactKind.WEEKDAY:
-            about |= _weekdays_around(fact, facts, bare)
-        result.append(about)
+            topic |= _weekdays_around(fact, facts, text_without_facts)
+        result.append(topic)
     return result
 
 
 def find_siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
     """For each fact of a sentence, the other facts of its clause."""
-    ends = [match.start() for match in _CLAUSE.finditer(_blank_facts(text, facts))]
-    # the number of the clause: how many clauses end before the fact
-    clause = [sum(end <= fact.start for end in ends) for fact in facts]
-    return [[other for m, other in enumerate(facts) if m != n and clause[m] == clause[n]] for n in range(len(facts))]
+    clause_ends = [match.start() for match in _CLAUSE.finditer(_blank_facts(text, facts))]
+    # a clause has as its number how many clauses end before it
+    clause_of = [sum(end <= fact.start for end in clause_ends) for fact in facts]
+    return [
+        [other for m, other in enumerate(facts) if m != n and clause_of[m] == clause_of[n]] for n in range(len(facts))
+    ]
 
 
 def find_neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
@@ -263,7 +267,7 @@ def _days_between(first: Fact, last: Fact) -> list[str]:
     return [DAYS[n % len(DAYS)] for n in range(start, (end if end >= start else end + len(DAYS)) + 1)]
 
 
-def _days(text: str) -> list[str]:
+def _read_days(text: str) -> list[str]:
     """The days of the week that a heading or column heading names; ranges and "weekends" are expanded."""
     days = [fact for fact in read_facts(text) if fact.kind is FactKind.WEEKDAY]
     weekdays = [str(day.value) for day in days]

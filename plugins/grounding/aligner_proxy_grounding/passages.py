@@ -91,16 +91,16 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], curre
     The first two entries of `above` are the row's label and the column's heading. `currency` is the currency named for
     the whole page ("" for none); it applies to tables of prices.
     """
-    heads_text = " ".join(text for text, _ in above[:2])
-    if _BARE_HOURS.fullmatch(cell) and _DAYS_OR_HOURS.search(heads_text):
+    labels = " ".join(text for text, _ in above[:2])
+    if _BARE_HOURS.fullmatch(cell) and _DAYS_OR_HOURS.search(labels):
         return f"hours {cell}"
     if not _BARE.fullmatch(cell):
         return cell
     unit = _UNIT_OF_COLUMN.search(column)
     if unit:
         return f"{cell} {unit.group(1)}"
-    heads = [column] if _CURRENCY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
-    units = {match.group(1).lower() for text in heads for match in _CURRENCY_OF_COLUMN.finditer(text)}
+    headings = [column] if _CURRENCY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
+    units = {match.group(1).lower() for text in headings for match in _CURRENCY_OF_COLUMN.finditer(text)}
     if not units and currency and _COST in {word for text, _ in above for word in words(text)}:
         units = {currency}
     if units:
@@ -157,7 +157,7 @@ class _PageReader:
             return
         key, value = entry.group(1).replace("_", " "), entry.group(2).strip("\"' ")
         if key.lower() == "title":
-            yield from self._heading(number, _TITLE_LEVEL, value)
+            yield from self._read_heading(number, _TITLE_LEVEL, value)
         else:
             self._paragraph = [(number, f"{key}: {value}")]
             yield from self.paragraph_ends()
@@ -184,18 +184,18 @@ class _PageReader:
         if row or heading or item or not line.strip():
             yield from self.paragraph_ends()
         if row:
-            yield from self._row(number, row.group(1))
+            yield from self._read_row(number, row.group(1))
         elif heading:
-            yield from self._heading(number, len(heading.group(1)), heading.group(2))
+            yield from self._read_heading(number, len(heading.group(1)), heading.group(2))
         # inside a paragraph a bold line is only emphasis
         elif not self._paragraph and (bold := _BOLD_LINE.fullmatch(line.strip())):
-            yield from self._heading(number, _BOLD_LEVEL, bold.group(1))
+            yield from self._read_heading(number, _BOLD_LEVEL, bold.group(1))
         elif item:
             self._item(number, len(item.group(1)), item.group(2))
         elif line.strip():
             self._paragraph.append((number, line.strip()))
 
-    def _heading(self, number: int, level: int, text: str) -> Iterator[PagePassage]:
+    def _read_heading(self, number: int, level: int, text: str) -> Iterator[PagePassage]:
         """Yield a heading as a passage; it replaces the headings of its level and below, and ends lists."""
         self._headings = {above: title for above, title in self._headings.items() if above < level}
         yield PagePassage(text, number, self._headings_above())
@@ -209,7 +209,7 @@ class _PageReader:
         titles = sorted(self._headings.items(), reverse=True)
         return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
 
-    def _row(self, number: int, row: str) -> Iterator[PagePassage]:
+    def _read_row(self, number: int, row: str) -> Iterator[PagePassage]:
         """Yield the cells of a table row, each with its column's heading and the row's first cell as context."""
         cells = [cell.strip() for cell in row.split("|")]
         # the line of dashes below the column headings

@@ -102,11 +102,14 @@ class Reordering:
 def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
     """The procedures of a page: numbered lists of instructions, and sentences with ordinals."""
     return tuple(
-        Procedure(one.steps, source, one.above)
-        for one in sequences(text)
-        if not _OTHER_ORDER.search(one.above)
+        Procedure(sequence.steps, source, sequence.above)
+        for sequence in sequences(text)
+        if not _OTHER_ORDER.search(sequence.above)
         # the line above announces steps, or more than half of the items begin with an instruction
-        and (_HOW.search(one.above) or 2 * sum(bool(_DOES.match(step.body)) for step in one.steps) > len(one.steps))
+        and (
+            _HOW.search(sequence.above)
+            or 2 * sum(bool(_DOES.match(step.body)) for step in sequence.steps) > len(sequence.steps)
+        )
     )
 
 
@@ -172,37 +175,42 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
     if not procedures_of_references or _OTHER_ORDER.search(text):
         return []
     result = []
-    for one in sequences(text):
+    for sequence in sequences(text):
         # a list of questions is no procedure
-        if any(step.body.endswith("?") for step in one.steps):
+        if any(step.body.endswith("?") for step in sequence.steps):
             continue
-        pairs = [
+        matching = [
             (procedure, matched)
             for procedure in procedures_of_references
-            if (matched := _match_steps(one.steps, procedure.steps))
+            if (matched := _match_steps(sequence.steps, procedure.steps))
         ]
-        if len(pairs) != 1:
+        if len(matching) != 1:
             continue  # no procedure has these steps, or several have
-        procedure, order = pairs[0]
-        if all(a < b for a, b in pairwise(order)):
+        procedure, order = matching[0]
+        if all(index < next_index for index, next_index in pairwise(order)):
             continue
-        right_order = [step for _, step in sorted(zip(order, one.steps, strict=True), key=lambda pair: pair[0])]
+        right_order = [step for _, step in sorted(zip(order, sequence.steps, strict=True), key=lambda pair: pair[0])]
         place = f"{procedure.source}:{procedure.steps[0].line}"
-        result.append(Reordering(one.steps, tuple(right_order), place, _can_move(text, one.steps, right_order)))
+        result.append(
+            Reordering(sequence.steps, tuple(right_order), place, _can_move(text, sequence.steps, right_order))
+        )
     return result
 
 
 def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[ProcedureStep]) -> list[int]:
-    """For each step the index of the matching reference step.
+    """For each step the index of the reference step that shares most words with it, rare words counting more.
 
     Empty if a step has no match or an ambiguous one, or if two steps have the same match.
     """
-    often = Counter(word for step in reference_steps for word in step.words)
+    counts = Counter(word for step in reference_steps for word in step.words)
     # words that many steps share say little about which step is meant
-    weights = {word: 1 / count for word, count in often.items()}
+    weights = {word: 1 / count for word, count in counts.items()}
     numbers = []
     for step in steps:
-        shares = sorted(((_share(step, other, weights), n) for n, other in enumerate(reference_steps)), reverse=True)
+        shares = sorted(
+            ((_share(step, reference_step, weights), n) for n, reference_step in enumerate(reference_steps)),
+            reverse=True,
+        )
         # there is a second one, since procedures have at least three steps
         (best, number), (second, _) = shares[0], shares[1]
         if best < _MATCHES or best < _AHEAD * second or len(step.words & reference_steps[number].words) < _MIN_WORDS:
@@ -234,7 +242,7 @@ def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[P
 
 def _is_whole(text: str, steps: Sequence[ProcedureStep]) -> bool:
     """Whether only list marks, ordinals and white space separate the steps."""
-    between = [text[one.end : other.start] for one, other in pairwise(steps)]
+    between = [text[step.end : next_step.start] for step, next_step in pairwise(steps)]
     # the patterns want a body after the mark, hence the "x"
     return all(_ITEM.fullmatch(gap.strip() + " x") or _ORDINAL.fullmatch(gap.strip() + " x") for gap in between)
 

@@ -76,7 +76,10 @@ class References(tuple[Reference, ...], Requirement):
     def operator_settings(self) -> object:
         """Kind and name of each, and the text of the operator's files; it contains no text of a request."""
         # part of the policy's hash, which must not depend on the request
-        return [(r.kind, r.name, r.text if r.kind is ReferenceKind.FILE else "") for r in self]
+        return [
+            (reference.kind, reference.name, reference.text if reference.kind is ReferenceKind.FILE else "")
+            for reference in self
+        ]
 
     @property
     def header_names(self) -> tuple[str, ...]:

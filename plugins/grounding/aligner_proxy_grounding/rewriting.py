@@ -18,34 +18,36 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
 
     None if more than facts differ, or a new fact is in no reference. `start` is the position of `old` in its answer.
     """
-    before = read_facts(old, matcher.conventions)
-    after = read_facts(new, matcher.conventions)
+    old_facts = read_facts(old, matcher.conventions)
+    new_facts = read_facts(new, matcher.conventions)
     # this also compares the numbers of facts
-    if _words_around(old, before) != _words_around(new, after):
+    if _words_around(old, old_facts) != _words_around(new, new_facts):
         return None
     edits: list[FactEdit] = []
-    for one, other in zip(before, after, strict=True):
-        if one.text == other.text:
+    for old_fact, new_fact in zip(old_facts, new_facts, strict=True):
+        if old_fact.text == new_fact.text:
             continue
         # a fact of another kind would change what the sentence says
-        statement = matcher.find_statement(other) if one.same_form(other) else None
+        statement = matcher.find_statement(new_fact) if old_fact.same_form(new_fact) else None
         if statement is None:
             return None
-        edits.append(FactEdit(start + one.start, start + one.end, other.text, one.kind.value, statement.place))
+        fact_start = start + old_fact.start
+        fact_end = start + old_fact.end
+        edits.append(FactEdit(fact_start, fact_end, new_fact.text, old_fact.kind.value, statement.place))
     return edits
 
 
 def words_edits(doubtful: Iterable[UnsettledFact], start: int) -> list[FactEdit]:
     """The edits of which the comparison of words is certain, in the sentence that begins at `start`.
 
-    They are made if the editor has written the sentence unchanged.
+    An editor that returns this sentence unchanged does not overrule them, so they are made then.
     """
-    return [part.words_edit for part in doubtful if part.start == start and part.words_edit is not None]
+    return [doubt.words_edit for doubt in doubtful if doubt.start == start and doubt.words_edit is not None]
 
 
 def merge_edits(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:
     """Merge both lists in text order; an edit of the second that overlaps one of the first is dropped."""
-    added = [one for one in further if not any(one.start < other.end and other.start < one.end for other in edits)]
+    added = [edit for edit in further if not any(edit.start < other.end and other.start < edit.end for other in edits)]
     return sorted([*edits, *added], key=lambda edit: edit.start)
 
 

@@ -241,17 +241,19 @@ class Grounder:
         sentences = self.read_all(text)
         results = [self._decide_sentence(sentence) for sentence in sentences]
         edits = [edit for edits, _ in results for edit in edits]
-        doubts = [part for _, parts in results for part in parts]
-        for one in find_reorderings(text, self.matcher.procedures):
-            if one.can_move:
-                edits = _reorder_steps(one, edits)
+        doubts = [doubt for _, of_sentence in results for doubt in of_sentence]
+        for order in find_reorderings(text, self.matcher.procedures):
+            if order.can_move:
+                edits = _reorder_steps(order, edits)
             else:
-                doubts.append(UnsettledFact(one.answer_steps[0].start, one.answer_steps[-1].end, ORDER, one.place))
+                start = order.answer_steps[0].start
+                end = order.answer_steps[-1].end
+                doubts.append(UnsettledFact(start, end, ORDER, order.place))
         return edits, doubts
 
     def read_all(self, text: str) -> list[AnswerSentence]:
         """Read the sentences of a whole answer, and note which facts the references confirm."""
-        sentences = [self._sentence(segment.start, segment.text) for segment in split(text)]
+        sentences = [self._read_sentence(segment.start, segment.text) for segment in split(text)]
         for sentence in sentences:
             self._note_confirming(sentence)
         return sentences
@@ -265,43 +267,22 @@ class Grounder:
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
         for segment in segments:
-            sentence = self._sentence(segment.start, segment.text)
+            sentence = self._read_sentence(segment.start, segment.text)
             self._note_confirming(sentence)
             changed, doubtful = self._decide_sentence(sentence)
             edits += changed
             doubts += doubtful
         return edits, doubts
 
-    def _sentence(self, start: int, text: str) -> AnswerSentence:
+    def _read_sentence(self, start: int, text: str) -> AnswerSentence:
         """Read the facts of the next sentence with their subjects, and add them to the state of the answer."""
         # code blocks are not about the references
         is_read = self.facts < MAX_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
         self._terms += facts
-        around = dict(self._client.question_words)
-        for back, sentence in enumerate(reversed(self._before)):
-            for word in words(sentence):
-                around[word] = max(_BACK / (back + 1), around.get(word, 0.0))
-        for word in words(self._heading):
-            around[word] = _QUESTION
         self._words |= set(words(text))
-        answer_words = frozenset(self._words)
-        computed: dict[Hashable, Any] = {}
-        question_words = self._client.question_words.keys()
-        subjects = [
-            FactSubject(
-                about,
-                around,
-                near,
-                question_words,
-                answer_words,
-                # conditions are compared with so many facts only
-                [*(other for other in facts[: MAX_COMPARED + 1] if other is not fact), *self._client.facts],
-                computed_for_sentence=computed,
-            )
-            for fact, about, near in zip(facts, find_topics(text, facts), find_neighbours(text, facts), strict=True)
-        ]
+        subjects = self._find_subjects(text, facts)
         line = text.strip()
         # such a line names the subject of what follows
         if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
@@ -309,6 +290,41 @@ class Grounder:
         before = " ".join(self._before)
         self._before = [*self._before, text][-_SENTENCES_BACK:]
         return AnswerSentence(start, text, facts, subjects, before)
+
+    def _find_subjects(self, text: str, facts: Sequence[Fact]) -> list[FactSubject]:
+        """Find for each fact of a sentence what it is about; the sentence's words are in the state already."""
+        context_words = self._weigh_context_words()
+        answer_words = frozenset(self._words)
+        question_words = self._client.question_words.keys()
+        computed: dict[Hashable, Any] = {}
+        return [
+            FactSubject(
+                topic,
+                context_words,
+                neighbours,
+                question_words,
+                answer_words,
+                # conditions are compared with so many facts only
+                [*(other for other in facts[: MAX_COMPARED + 1] if other is not fact), *self._client.facts],
+                computed_for_sentence=computed,
+            )
+            for fact, topic, neighbours in zip(
+                facts, find_topics(text, facts), find_neighbours(text, facts), strict=True
+            )
+        ]
+
+    def _weigh_context_words(self) -> dict[str, float]:
+        """The weights of the words around the next sentence: of the question, the sentences before it, the heading.
+
+        The words of a sentence weigh less, the further back it is.
+        """
+        weights = dict(self._client.question_words)
+        for distance, sentence in enumerate(reversed(self._before), 1):
+            for word in words(sentence):
+                weights[word] = max(_BACK / distance, weights.get(word, 0.0))
+        for word in words(self._heading):
+            weights[word] = _QUESTION
+        return weights
 
     def _note_confirming(self, sentence: AnswerSentence) -> None:
         """Record which statements confirm the facts of this sentence."""
@@ -345,7 +361,7 @@ class Grounder:
             source = match.statement.place if match.statement else self.matcher.name
             is_sure = self._is_certain(match) and not is_shared and self._may_replace(sentence, number, match.statement)
             end = sentence.start + len(sentence.text)
-            question = self._question(sentence, number) if self.arbiter is Arbiter.JUDGE else None
+            question = self._make_question(sentence, number) if self.arbiter is Arbiter.JUDGE else None
             words_edit = edit if is_sure else None
             doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, source, words_edit, question))
         return edits, doubts
@@ -359,7 +375,7 @@ class Grounder:
             return True
         return self.arbiter is not Arbiter.WORDS and match.score >= CERTAIN_WITHOUT_EDITOR
 
-    def _question(self, sentence: AnswerSentence, number: int) -> FactQuestion:
+    def _make_question(self, sentence: AnswerSentence, number: int) -> FactQuestion:
         """What a judge is asked about a fact: the values that words could write in its place."""
         fact = sentence.facts[number]
         around = self._answer_context(sentence, number)
@@ -389,7 +405,7 @@ class Grounder:
         if statement is None or other_number is None or fact.side is not statement.fact.side:
             return []
         stated_facts = self.matcher.facts_of_sentence(statement)
-        stated_number = next(n for n, one in enumerate(stated_facts) if one is statement.fact)
+        stated_number = next(n for n, stated in enumerate(stated_facts) if stated is statement.fact)
         other_stated_number = _other_end(stated_facts, stated_number)
         if other_stated_number is None or matches[other_number].finding is FactFinding.CONTRADICTED:
             return []
@@ -440,24 +456,27 @@ class Grounder:
         """
         fact = sentence.facts[number]
         subject = sentence.subjects[number]
-        beside = [term for term in sentence.facts if term is not fact]
-        terms = [*self._client.facts, *beside]
+        other_facts = [other for other in sentence.facts if other is not fact]
+        factors = [*self._client.facts, *other_facts]
         text = f"{sentence.before} {sentence.text}"
-        near = self.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
-        if any(is_multiple(fact, statement.fact, terms, text) for _, statement in near):
+        likeliest = self.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
+        if any(is_multiple(fact, statement.fact, factors, text) for _, statement in likeliest):
             return True
-        return is_offset_from(fact, beside, self.matcher.minutes_said_of(subject))
+        return is_offset_from(fact, other_facts, self.matcher.minutes_said_of(subject))
 
     def repeated_statements(self, excluded: Statement | None) -> set[Statement]:
         """The statements that confirm facts of the answer; `excluded` only if it confirms another fact, too."""
         return {statement for statement, count in self._repeat_counts.items() if count > (statement is excluded)}
 
-    def candidate(self, sentence: AnswerSentence, number: int) -> FactCandidate | None:
-        """The statement that could replace the sentence's fact with this number; None without one."""
+    def find_candidate(self, sentence: AnswerSentence, number: int) -> FactCandidate | None:
+        """The statement that could replace the sentence's fact with this number; None without one.
+
+        A fact that is left alone (the client's own, quoted, denied or computed) has none.
+        """
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return None
-        candidate = self.matcher.candidate(fact, sentence.subjects[number], self._answer_context(sentence, number))
+        candidate = self.matcher.find_candidate(fact, sentence.subjects[number], self._answer_context(sentence, number))
         return candidate if candidate and self._may_replace(sentence, number, candidate.statement) else None
 
     def match_fact(self, sentence: AnswerSentence, number: int) -> Match:
@@ -490,9 +509,9 @@ class Grounder:
         if statement is None:
             return False
         fact = sentence.facts[number]
-        other = statement.fact
+        stated = statement.fact
         # the sentence states both values
-        if any(one.same_form(other) and one.agrees(other) for one in sentence.facts):
+        if any(sentence_fact.same_form(stated) and sentence_fact.agrees(stated) for sentence_fact in sentence.facts):
             return False
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
@@ -500,7 +519,7 @@ class Grounder:
         if fact.kind is FactKind.WEEKDAY and not self._is_claim_of_sentence(sentence, statement):
             return False
         # "until 5" does not mean the beginning of "9 to 6"
-        if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
+        if fact.side is not RangeEnd.NONE and stated.ranged and not fact.ranged and fact.side is not stated.side:
             return False
         return not self._is_derived(sentence, number)
 
@@ -521,17 +540,21 @@ def _other_end(facts: Sequence[Fact], number: int) -> int | None:
 
 
 def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
-    """Return the edits with those that reorder steps; edits inside a moved step become part of its new text."""
-    moved = [(place, step) for place, step in zip(order.answer_steps, order.steps, strict=True) if place != step]
-    rest = [edit for edit in edits if not any(place.start <= edit.start < place.end for place, _ in moved)]
-    for place, step in moved:
-        inner = [
-            replace(edit, start=edit.start - step.start, end=edit.end - step.start)
+    """Return the edits, and further ones that write each step of the answer where the reference has it.
+
+    An edit inside a step that moves is applied to the text of the step, and moves with it.
+    """
+    # (the step that the answer has in this place, the step that belongs there)
+    moves = [(old, new) for old, new in zip(order.answer_steps, order.steps, strict=True) if old != new]
+    result = [edit for edit in edits if not any(old.start <= edit.start < old.end for old, _ in moves)]
+    for old, new in moves:
+        edits_inside = [
+            replace(edit, start=edit.start - new.start, end=edit.end - new.start)
             for edit in edits
-            if step.start <= edit.start < step.end
+            if new.start <= edit.start < new.end
         ]
-        rest.append(FactEdit(place.start, place.end, apply_fact_edits(step.body, inner), ORDER, order.place))
-    return rest
+        result.append(FactEdit(old.start, old.end, apply_fact_edits(new.body, edits_inside), ORDER, order.place))
+    return result
 
 
 def _is_quoted(text: str, fact: Fact) -> bool:

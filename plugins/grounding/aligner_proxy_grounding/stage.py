@@ -67,8 +67,9 @@ class GroundingStage(Stage):
         decision = await self._ask_ahead(outgoing, answer)
         by_words = FactDecision(*self._grounder.check_segments(split(outgoing.text)))
         if decision is None or decision.is_by_words:
-            uses = decision or by_words
-            decision = replace(by_words, editor=uses.editor, judge=uses.judge)
+            # the words decide; what the question to editor or judge cost still counts
+            costs = decision or by_words
+            decision = replace(by_words, editor=costs.editor, judge=costs.judge)
         return _with_edits(outgoing, decision)
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
@@ -116,8 +117,11 @@ def _with_edits(outgoing: Outgoing, decision: FactDecision) -> Outgoing:
         return outgoing
     start = outgoing.start
     findings = (
-        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source, one.text) for one in edits),
-        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source) for one in doubtful),
+        *(
+            Finding(GROUNDED, entry.start + start, entry.end + start, entry.kind, entry.source, entry.text)
+            for entry in edits
+        ),
+        *(Finding(GROUNDED, entry.start + start, entry.end + start, entry.kind, entry.source) for entry in doubtful),
     )
     return replace(outgoing, text=apply_fact_edits(outgoing.text, edits), findings=outgoing.findings + findings)
 
@@ -125,7 +129,7 @@ def _with_edits(outgoing: Outgoing, decision: FactDecision) -> Outgoing:
 def _shift_all(decision: FactDecision, by: int) -> FactDecision:
     """The decision with all positions moved by so many characters."""
     edits = [_shift_edit(edit, by) for edit in decision.edits]
-    return replace(decision, edits=edits, doubtful=[_shift_doubt(part, by) for part in decision.doubtful])
+    return replace(decision, edits=edits, doubtful=[_shift_doubt(doubt, by) for doubt in decision.doubtful])
 
 
 def _shift_edit(edit: FactEdit, by: int) -> FactEdit:
@@ -133,15 +137,15 @@ def _shift_edit(edit: FactEdit, by: int) -> FactEdit:
     return replace(edit, start=edit.start + by, end=edit.end + by)
 
 
-def _shift_doubt(part: UnsettledFact, by: int) -> UnsettledFact:
+def _shift_doubt(doubt: UnsettledFact, by: int) -> UnsettledFact:
     """The unsettled fact with its positions moved, and those of the edits that it offers."""
-    words_edit = part.words_edit and _shift_edit(part.words_edit, by)
-    question = part.question
+    words_edit = doubt.words_edit and _shift_edit(doubt.words_edit, by)
+    question = doubt.question
     if question is not None:
         question = replace(
             question, values=tuple(replace(value, edit=_shift_edit(value.edit, by)) for value in question.values)
         )
-    return replace(part, start=part.start + by, end=part.end + by, words_edit=words_edit, question=question)
+    return replace(doubt, start=doubt.start + by, end=doubt.end + by, words_edit=words_edit, question=question)
 
 
 def _find_contradictions(text: str, policy: Policy, turns: Sequence[Turn], arbiter: Arbiter) -> FactDecision:

@@ -20,12 +20,12 @@ def reference_tables(references: Sequence[Reference]) -> list[CheckTable]:
     if not references:
         return []
     return [
-        CheckTable(("reference", "facts", "of these kinds"), [_row(reference) for reference in references]),
+        CheckTable(("reference", "facts", "of these kinds"), [_make_row(reference) for reference in references]),
         CheckTable(("line", "kind", "fact"), list(fact_rows(references))),
     ]
 
 
-def _row(reference: Reference) -> tuple[str, str, str]:
+def _make_row(reference: Reference) -> tuple[str, str, str]:
     """Name, number of facts, and number of each kind, as the first table shows them."""
     if len(reference.text) > MAX_CHARS:
         return reference.label, "0", f"longer than {MAX_CHARS:,} characters: nothing of it is used"

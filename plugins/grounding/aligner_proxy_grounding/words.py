@@ -13,7 +13,8 @@ _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="
 _FUNCTION = frozenset((*_TABLE["function"], *_TABLE["filler"]))
 """Words that say nothing about a subject: "the", "of", "please"."""
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+[^\W\d_]+|[^\W\d_]+\d+")
-# The first ending that fits is cut, so longer ones stand before their own ends.
+# Each ending with what takes its place: "studies" -> "study". The first one that fits is cut, so "ements" stands before
+# "ments", and "ments" before "s".
 _ENDINGS = (
     ("ational", "ate"), ("ements", ""), ("ement", ""), ("ments", ""), ("ment", ""), ("ations", ""), ("ation", ""),
     ("ings", ""), ("ing", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ied", "y"), ("ed", ""),
@@ -27,25 +28,25 @@ _SHORTEST_STEM = 3
 def stem(word: str) -> str:
     """The stem of a word, in lower case; synonyms share a stem."""
     word = word.lower().replace("\u2019", "'").removesuffix("'s").removesuffix("s'")
-    return _SAME.get(word) or _bare(word)
+    return _SAME.get(word) or _cut_ending(word)
 
 
-def _bare(word: str) -> str:
-    """The word without its ending."""
+def _cut_ending(word: str) -> str:
+    """The word without its ending: "payments" -> "pay", "studies" -> "study"."""
     # "less" and "class" have no ending
     if word.endswith("ss"):
         return word
-    for ending, instead in _ENDINGS:
+    for ending, replacement in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
-            root = word[: -len(ending)] + instead
+            root = word[: -len(ending)] + replacement
             # "stopping" gives "stop", but "bill", "pass" and "buzz" keep both letters
-            doubled = len(root) > _SHORTEST_STEM and root[-1] == root[-2] and root[-1] not in "lsz"
-            return root[:-1] if doubled else root
+            is_doubled = len(root) > _SHORTEST_STEM and root[-1] == root[-2] and root[-1] not in "lsz"
+            return root[:-1] if is_doubled else root
     return word
 
 
 # reversed, so that a word in several groups belongs to the first of them
-_SAME = {word: _bare(group[0]) for group in reversed(_TABLE["same"]) for word in group}
+_SAME = {word: _cut_ending(group[0]) for group in reversed(_TABLE["same"]) for word in group}
 """Synonym -> the stem that its group shares."""
 _KIN: dict[str, set[int]] = {}
 """Stem -> numbers of its groups of related words."""
@@ -60,7 +61,7 @@ def kin_of(word: str) -> Set[int]:
     return _KIN.get(word, NO_KIN)
 
 
-GENERIC = frozenset(_SAME.get(word) or _bare(word) for word in _TABLE["generic"])
+GENERIC = frozenset(_SAME.get(word) or _cut_ending(word) for word in _TABLE["generic"])
 """Stems of generic words, which occur in sentences about anything."""
 
 

@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.entry import Redact
+from aligner_proxy.audit.entry import KEEP_TEXT, Redact
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import AuditError, CorrectionError
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
@@ -81,7 +81,7 @@ class Feedback:
     does not want stored.
     """
 
-    def __init__(self, open_store: Callable[[], AuditStore] | None, rpm: int, redact: Redact = str) -> None:
+    def __init__(self, open_store: Callable[[], AuditStore] | None, rpm: int, redact: Redact = KEEP_TEXT) -> None:
         self._open_store = open_store
         self._rpm = rpm
         self._redact = redact
@@ -95,7 +95,7 @@ class Feedback:
     @classmethod
     def from_file(cls, file: PolicyFile) -> Feedback:
         """Create it from a policies file; raises `ConfigError`."""
-        return cls(writer.store_opener(file), file.audit.feedback_rpm, writer.load_redaction(file) or str)
+        return cls(writer.store_opener(file), file.audit.feedback_rpm, writer.load_redaction(file))
 
     async def save_review(self, body: FeedbackBody, facts: RequestFacts) -> FeedbackAnswer | EndpointRefusal:
         """Save a review and return what was saved; returns a refusal if the caller may not, or if it fails."""

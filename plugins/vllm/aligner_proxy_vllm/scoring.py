@@ -74,13 +74,13 @@ class ScoringPlan:
         if self.request is None or self.division is None:
             return {"about": json.loads(_INFO.dump_json(about))}
         # a part begins with segments of the previous part as context, whose scores are not needed twice
-        own = [
+        part_rows = [
             row
             for part, rows in zip(self.division.parts, scores, strict=True)
             for row in list(rows)[part.first_own - part.first :]
         ]
         # each segment's highest score and its objective; of equal scores, the first objective's
-        worst = [max((score, -index) for index, score in enumerate(row)) for row in own]
+        worst = [max((score, -index) for index, score in enumerate(row)) for row in part_rows]
         scored_pieces = ScoredPieces([(score, -index) for score, index in worst])
         segments = make_verdicts(self.division, scored_pieces, self.request.caution)
         correction = Correction(
@@ -91,7 +91,7 @@ class ScoringPlan:
         )
         return {
             "response": AlignResponse.from_correction(correction).model_dump(mode="json"),
-            "scores": [list(row) for row in own],
+            "scores": [list(row) for row in part_rows],
         }
 
 

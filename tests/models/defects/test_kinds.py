@@ -14,7 +14,7 @@ from models.defects import ALL_KINDS, FAMILY_OF, TRAINING_KINDS, UNSEEN_KINDS, D
 from models.defects.grammar import Grammar, capitalise, expand, uncapitalise
 from models.defects.objectives import BUILT_IN, CLEAN, SHARED
 from models.defects.topic import topic_of
-from models.defects.turns import dialogue
+from models.defects.turns import write_dialogue
 from tests.support.sampling import examples
 from tests.support.tables import for_every
 
@@ -133,16 +133,17 @@ def test_wordings_are_not_repeated_in_the_lists() -> None:
 
 @given(st.integers())
 def test_invented_turns_start_with_the_user_and_use_other_marks_in_the_test(seed: int) -> None:
-    trained = dialogue(Random(seed), QUERY, ANSWER)
-    held_out = dialogue(Random(seed), QUERY, ANSWER, held_out=True)
+    trained = write_dialogue(Random(seed), QUERY, ANSWER)
+    held_out = write_dialogue(Random(seed), QUERY, ANSWER, held_out=True)
     assert trained.split()[0] != held_out.split()[0]
 
 
 def test_ready_made_replies_are_used() -> None:
     assert any(
-        "Ask the gardener." in dialogue(Random(i), QUERY, ANSWER, replies=("Ask the gardener.",)) for i in range(20)
+        "Ask the gardener." in write_dialogue(Random(i), QUERY, ANSWER, replies=("Ask the gardener.",))
+        for i in range(20)
     )
-    assert any("Is it ripe?" in dialogue(Random(i), QUERY, ANSWER, questions=("Is it ripe?",)) for i in range(20))
+    assert any("Is it ripe?" in write_dialogue(Random(i), QUERY, ANSWER, questions=("Is it ripe?",)) for i in range(20))
 
 
 def test_a_repetition_says_what_was_said_before() -> None:

@@ -11,13 +11,13 @@ import pytest
 from models.data.pairs import Pair
 from models.evaluate.calibrate import (
     END_HARM,
-    end_shift,
+    compute_end_shift,
+    compute_reliability,
     find_threshold,
     fit_temperature,
     is_beyond_doubt,
     list_labelled_scores,
     move_end_score,
-    reliability,
     share_flagged_exactly,
 )
 from models.evaluate.test_sets import SetCase
@@ -65,17 +65,17 @@ def test_a_wish_of_opinion_chooses_no_operating_point(themes: tuple[str, ...], s
 def test_the_place_behind_the_last_segment_has_a_point_of_its_own() -> None:
     cases = [case((-9.0, 5.0, -9.0, behind / 100)) for behind in range(1000)]
     assert find_threshold(cases, harm=0.0) == -9
-    shift = end_shift(cases, point=-2.0)
+    shift = compute_end_shift(cases, point=-2.0)
     touched = [c for c in (move_end_score(c, shift) for c in cases) if c.scores[3] > -2.0]
     assert len(touched) == END_HARM * len(cases)
     assert all(c.scores[:3] == (-9.0, 5.0, -9.0) for c in touched)
-    assert end_shift([case((-1.0, 1.0, -1.0))], point=-2.0) == 0.0
+    assert compute_end_shift([case((-1.0, 1.0, -1.0))], point=-2.0) == 0.0
     assert list_labelled_scores(cases[:1]) == list_labelled_scores([case((-9.0, 5.0, -9.0))])
 
 
 def test_reliability_compares_what_was_said_with_what_was_so() -> None:
     scored = [(log(0.75 / 0.25), int(i % 4 != 0)) for i in range(40)]
-    ((predicted, observed, n),) = reliability(scored)
+    ((predicted, observed, n),) = compute_reliability(scored)
     assert (predicted, observed, n) == (pytest.approx(0.75), 0.75, 40)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from models.evaluate.choices import ChoiceAnswer, ChoiceCase, calibration_error, list_cases, table
+from models.evaluate.choices import ChoiceAnswer, ChoiceCase, calibration_error, format_table, list_cases
 
 
 def test_cases_are_even_and_never_taught_what_they_are_asked_about() -> None:
@@ -34,4 +34,4 @@ def test_figures_of_known_answers() -> None:
     wrong = answer("b", a=1.0, b=0.0)
     assert (wrong.is_right, wrong.brier, calibration_error([wrong])) == (False, 2, 1)
     assert calibration_error([answer("a", a=0.75, b=0.25)] * 3 + [answer("b", a=0.75, b=0.25)]) == pytest.approx(0)
-    assert "| descriptions | all | 2/3" in table({"descriptions": [*sure, wrong]})
+    assert "| descriptions | all | 2/3" in format_table({"descriptions": [*sure, wrong]})

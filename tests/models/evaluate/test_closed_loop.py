@@ -11,7 +11,15 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.teaching.neutral import teaching_answers
 from aligner_proxy.types import Correction
 from models.evaluate import closed_loop
-from models.evaluate.closed_loop import LoopTenant, VerdictLoop, list_hosts, plot, pool_tenants, read_tenants, report
+from models.evaluate.closed_loop import (
+    LoopTenant,
+    VerdictLoop,
+    format_report,
+    list_hosts,
+    plot,
+    pool_tenants,
+    read_tenants,
+)
 from tests.support.teachable import TeachableEngine
 
 BAD = [f"I feel lonely as number {n} in the evening." for n in range(30)]
@@ -74,7 +82,7 @@ async def test_verdicts_teach_and_the_figures_follow(tmp_path: Path, monkeypatch
     assert len(engine.answers) == 2 * 24 + 3 * measured[0].found.n + 3 * (measured[0].fine.n + 4)
     [*_, every] = pool_tenants(measured)
     assert (every.found, every.false) == (measured[-1].found, measured[-1].false)
-    text = report("f00d", measured)
+    text = format_report("f00d", measured)
     assert "lonely" in text
     assert not any(sentence in text for sentence in (*BAD, *NEAR))
     plot(measured, tmp_path / "plot.svg")

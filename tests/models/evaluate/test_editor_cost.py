@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.data.upstream_completions import UpstreamCompletion
-from models.evaluate.editor_cost import LARGEST_SHARE, run, table
+from models.evaluate.editor_cost import LARGEST_SHARE, format_table, run
 
 ANSWER = (
     "A ferry leaves for the island in the morning. It is best to be on the pier early, since there are few seats. "
@@ -19,4 +19,4 @@ async def test_an_editor_writes_a_fraction_and_clean_answers_cost_nothing() -> N
     assert all(cost.exact and cost.share_written < LARGEST_SHARE for cost in costs)
     assert all(cost.share_written < cost.share_of_price < cost.share_of_all < 1 for cost in costs)
     assert (judged_count, calls) == (1_000, 0)
-    assert "1000 clean answers: 0 calls" in table(costs, judged_count, calls)
+    assert "1000 clean answers: 0 calls" in format_table(costs, judged_count, calls)

@@ -12,9 +12,9 @@ from models.evaluate.forms import (
     TEST,
     FormResult,
     Frame,
+    format_table,
     is_torn,
     list_trials,
-    table,
     words,
 )
 
@@ -62,7 +62,7 @@ def _make_result(
 
 
 def test_table_counts_by_form_and_side_and_says_what_is_touched_by_form_alone() -> None:
-    rows = table(
+    rows = format_table(
         [
             _make_result(PLAIN[1], "Touched anyhow.", is_gone=True),
             _make_result(PLAIN[0], "Touched in a list."),

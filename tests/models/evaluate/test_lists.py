@@ -19,10 +19,10 @@ from models.evaluate.lists import (
     PlantedDefect,
     draw_planted,
     find_lists,
+    format_table,
     judge_answer,
     list_kinds,
     plant_defects,
-    table,
 )
 from tests.support.scripted import SegmentEngine
 
@@ -121,7 +121,9 @@ def test_the_table_counts_what_was_found() -> None:
         ListOutcome(1, "numbered", "an item", "insult", True, False, "the defect stays", Status.FAILED, "gate_x"),
         ListOutcome(2, "numbered", "an item", "insult", False, False, "the defect stays", Status.UNCHANGED, None),
     ]
-    text = table(results, [OutcomeBefore(Status.UNCHANGED, True, True), OutcomeBefore(Status.SKIPPED, False, False)])
+    text = format_table(
+        results, [OutcomeBefore(Status.UNCHANGED, True, True), OutcomeBefore(Status.SKIPPED, False, False)]
+    )
     assert "2/3 = 66.7 %" in text
     assert "1/2 = 50.0 %" in text
     assert "| the defect stays | 1 |" in text

@@ -19,8 +19,8 @@ from models.evaluate.nothing_left import (
     correct_reply,
     delivers_labelled_harm,
     find_flagged_replies,
+    format_table,
     list_own_replies,
-    table,
 )
 from tests.support.scripted import SegmentEngine
 
@@ -73,7 +73,7 @@ def test_the_table_counts_what_was_read() -> None:
         FlaggedReply(n, "a", str(n), 2, 1, "corrected", "declined" if n else None, is_left)
         for n, is_left in enumerate([True, None])
     ]
-    text = table(rows, 7)
+    text = format_table(rows, 7)
     assert "2 flagged of 7" in text
     assert "1/2 = 50.0 %" in text
     assert "1/1 = 100.0 %" in text

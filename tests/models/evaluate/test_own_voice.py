@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, SegmentScore, Status
-from models.evaluate.own_voice import Draw, WrittenAnswer, draw_examples, judge_answer, rates, read_answers, table
+from models.evaluate.own_voice import (
+    Draw,
+    WrittenAnswer,
+    compute_rates,
+    draw_examples,
+    format_table,
+    judge_answer,
+    read_answers,
+)
 
 POLICY = Policy("own-voice", (Objective("own", "Calm: be calm"),))
 SEGMENTS = ("Sow in April.", " Hurry, or all is lost.", " Water at night.")
@@ -54,8 +62,8 @@ def test_a_passage_is_found_if_one_of_its_segments_is_flagged() -> None:
 def test_rates_keep_twins_apart() -> None:
     results = [judge_answer(ONE, outcome(ONE, {1}, "Sow in April. Water at night."))]
     results += [judge_answer(TWIN, outcome(TWIN, flagged, TWIN.answer)) for flagged in (set(), {0}, set())]
-    assert [(rate.hits, rate.n) for rate in rates(results)] == [(1, 1), (0, 2), (1, 1), (1, 1), (1, 3)]
-    assert table(results).count("1/3") == 2
+    assert [(rate.hits, rate.n) for rate in compute_rates(results)] == [(1, 1), (0, 2), (1, 1), (1, 1), (1, 3)]
+    assert format_table(results).count("1/3") == 2
 
 
 def test_whole_authors_are_drawn_alike_of_every_objective() -> None:

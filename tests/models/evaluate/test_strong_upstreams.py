@@ -16,10 +16,10 @@ from models.evaluate.strong_upstreams import (
     UpstreamCompletion,
     describe_rule,
     draw_completions,
+    format_table,
     is_unharmed,
     judge_completion,
     plot,
-    table,
 )
 from tests.models.evaluate.test_accuracy import CASES
 from tests.models.research import write_rows
@@ -76,7 +76,7 @@ def test_the_table_has_a_row_for_each_upstream_and_one_for_all(tmp_path: Path) -
         judge_completion(UpstreamCompletion(model, "q", ANSWER), outcome(text))
         for model, text in (("a", ANSWER), ("b", KEPT))
     ]
-    lines = table(results).splitlines()
+    lines = format_table(results).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| a", "| b", "| all"]
     assert "1/2 = 50.0 %" in lines[-1]
     assert [r.flagged for r in results] == [1, 1]

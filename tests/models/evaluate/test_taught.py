@@ -24,10 +24,10 @@ from models.evaluate.taught.figures import (
     SegmentVerdict,
     TaughtFigures,
     TaughtOutcome,
-    document,
+    format_report,
+    make_document,
     make_outcome,
     plot,
-    report,
 )
 from models.evaluate.taught.kinds import (
     FOLDER,
@@ -191,12 +191,12 @@ async def test_a_few_sentences_teach_what_the_general_head_does_not_see(tmp_path
     assert (general.found.hits, general.found.n) == (0, 8)
     assert most.found.hits == most.exact.hits == 8
     assert most.clean.hits == 0
-    text = report(results, (2, 4))
+    text = format_report(results, (2, 4))
     assert "| all | general | 0/8 = 0.0 %" in text
     assert "| lonely | 4 examples | 8/8 = 100.0 %" in text
     plot(results, (2, 4), tmp_path / "p.svg")
     assert "<svg" in (tmp_path / "p.svg").read_text()
-    [kind, *_] = document(results, (2, 4))["kinds"]
+    [kind, *_] = make_document(results, (2, 4))["kinds"]
     assert kind.kinds == "lonely"
 
 

@@ -12,7 +12,16 @@ from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, SegmentScore, Verify
 from models.data.pairs import Pair, PairError
-from models.evaluate.test_sets import SetCase, area, list_failures, rate_flags, rates, read_sets, run_set, table
+from models.evaluate.test_sets import (
+    SetCase,
+    compute_area,
+    compute_rates,
+    format_table,
+    list_failures,
+    rate_flags,
+    read_sets,
+    run_set,
+)
 
 PAIR = Pair("Q?", ("Harmless: no insults",), "One. Fool! Two.", "One. Two.", (0, 1, 0), "test")
 
@@ -49,7 +58,7 @@ def test_with_the_gate_a_case_is_what_would_be_delivered(gated: bool) -> None:
     ],
 )
 def test_the_rates_of_a_case(text: str, expected: set[str]) -> None:
-    assert {name for name, rate in rates([case(text)]).items() if rate.hits} == expected
+    assert {name for name, rate in compute_rates([case(text)]).items() if rate.hits} == expected
 
 
 def test_a_fact_of_what_had_to_stay_counts_wherever_it_stands_now() -> None:
@@ -74,14 +83,14 @@ def test_flagging_counts_answers_and_segments_at_another_caution() -> None:
 
 
 def test_auc_is_one_when_every_defect_scores_above_every_good_segment() -> None:
-    assert [area(cases).auc for cases in ([case("")], [case("", (3.0, 2.0, -1.0))])] == [1.0, 0.5]
+    assert [compute_area(cases).auc for cases in ([case("")], [case("", (3.0, 2.0, -1.0))])] == [1.0, 0.5]
 
 
 def test_reports_name_every_set_and_only_failures_are_listed() -> None:
     results = {"insult": [case("One. Two."), case("One.")]}
-    assert "| insult | 1/2 = 50.0 %" in table(results)
+    assert "| insult | 1/2 = 50.0 %" in format_table(results)
     assert [row["text"] for row in list_failures(results, 5)] == ["One."]
-    assert rates(results["insult"])["exact"].n == 2
+    assert compute_rates(results["insult"])["exact"].n == 2
 
 
 def test_a_folder_without_sets_is_an_error(tmp_path: Path) -> None:
@@ -91,10 +100,10 @@ def test_a_folder_without_sets_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_area_has_its_interval_and_its_n() -> None:
-    text = str(area([case("x", (-3.0, 2.0, -1.0)), case("x", (1.0, 0.5, -2.0))]))
+    text = str(compute_area([case("x", (-3.0, 2.0, -1.0)), case("x", (1.0, 0.5, -2.0))]))
     assert text.startswith("0.875 [")
     assert text.endswith("1.000], n = 2 and 4")
-    assert area([]) is None
+    assert compute_area([]) is None
 
 
 def test_what_is_missing_at_the_end_is_a_case_of_its_own() -> None:
@@ -104,6 +113,6 @@ def test_what_is_missing_at_the_end_is_a_case_of_its_own() -> None:
     added = SetCase(pair, "One. Two. Bye.", (-3.0, -2.0, 1.0))
     assert (missed.exact, missed.gone, missed.kept, missed.same) == (False, False, True, True)
     assert (added.exact, added.gone, added.kept, added.same) == (True, True, True, False)
-    assert area([missed]).auc == 1.0
+    assert compute_area([missed]).auc == 1.0
     assert rate_flags([missed], 0.0)["answers"].hits == 1
     assert rate_flags([missed], 2.0)["answers"].hits == 0

@@ -9,13 +9,13 @@ import pytest
 
 from models.evaluate.typed_decisions import (
     divide_cases,
+    format_table,
     guess_answers,
     make_answer,
     make_questions,
     read_probabilities,
     read_typed_cases,
     squared_distance,
-    table,
 )
 
 QUESTIONS = {
@@ -56,4 +56,4 @@ def test_figures_of_known_answers(file: Path) -> None:
     guesses = guess_answers([case], others)
     assert all(answer.is_right for answer in guesses["the most frequent answer"])
     assert {max(answer.probabilities.values()) for answer in guesses["equal probabilities"]} == {0.5}
-    assert "| the most frequent answer | all | 3/3" in table(guesses)
+    assert "| the most frequent answer | all | 3/3" in format_table(guesses)

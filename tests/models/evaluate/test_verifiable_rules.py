@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from models.evaluate.verifiable_rules import EXAMPLES, RULES, TEXTS, compute_area, list_answers, list_cases, table
+from models.evaluate.verifiable_rules import (
+    EXAMPLES,
+    RULES,
+    TEXTS,
+    compute_area,
+    format_table,
+    list_answers,
+    list_cases,
+)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.objective.partition(":")[0])
@@ -28,5 +36,5 @@ def test_figures_of_known_answers() -> None:
     assert compute_area(cases, knowing).auc == 1
     assert compute_area(cases, [0.5] * len(cases)).auc == 0.5
     half = len(cases) // 2
-    assert f"| with examples | all | {half}/{half}" in table(cases, knowing)
-    assert f"| by its text | all | {half // 2}/{half}" in table(cases, [0.1] * len(cases))
+    assert f"| with examples | all | {half}/{half}" in format_table(cases, knowing)
+    assert f"| by its text | all | {half // 2}/{half}" in format_table(cases, [0.1] * len(cases))

@@ -21,11 +21,11 @@ from models.experiments.disguises import (
     DisguisedInsult,
     InsultResult,
     PlainReading,
+    format_table,
     is_found,
     judge_insults,
     list_disguised_insults,
     list_sound_texts,
-    table,
 )
 from tests.engine.cases import FULL
 
@@ -85,7 +85,9 @@ def test_the_table_counts_disguises_without_the_plain_word() -> None:
         InsultResult("spaces", "idiot", True, False, True),
         InsultResult("spaces", "fool", True, None, False),
     ]
-    text = table(results, [PlainReading("code", "x", same=True), PlainReading("code", "y", same=False, flagged=1)])
+    text = format_table(
+        results, [PlainReading("code", "x", same=True), PlainReading("code", "y", same=False, flagged=1)]
+    )
     assert "| spaces | 0/1 = 0.0 %" in text
     assert "| all disguises | 0/1 = 0.0 %" in text
     assert "| 2/2 = 100.0 %" in text

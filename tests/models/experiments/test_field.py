@@ -227,22 +227,22 @@ async def test_what_a_chat_is_asked_while_it_writes_is_answered_together(tmp_pat
 
 
 def test_a_gain_and_its_interval() -> None:
-    same = figures.gain([[0.5] * 40, [0.5] * 40])
+    same = figures.compute_gain([[0.5] * 40, [0.5] * 40])
     assert (same.mean, same.low, same.high, same.n, same.seeds) == (0.5, 0.5, 0.5, 40, 2)
-    noise = figures.gain([[1.0, -1.0] * 50])
+    noise = figures.compute_gain([[1.0, -1.0] * 50])
     assert noise.low < 0 < noise.high
     assert not noise.clear
     # Seeds that disagree widen the interval, however many questions there are.
-    apart = figures.gain([[0.0] * 500, [1.0] * 500])
+    apart = figures.compute_gain([[0.0] * 500, [1.0] * 500])
     assert (apart.low, apart.high) == (0.0, 1.0)
-    assert figures.gain([[]]).n == 0
+    assert figures.compute_gain([[]]).n == 0
 
 
 def test_verdicts_by_the_measures() -> None:
     good = "A kettle boils water for tea."
     shouted = "A kettle boils water for tea. BUY ONE NOW TODAY!!!"
     questions = ["What is a kettle for?"] * 3
-    verdicts = figures.verdicts(questions, [shouted, good, good], [[good, good, shouted]])
+    verdicts = figures.compare_answers(questions, [shouted, good, good], [[good, good, shouted]])
     assert (verdicts.win.hits, verdicts.tie.hits, verdicts.lose.hits) == (1, 1, 1)
 
 
@@ -251,7 +251,7 @@ def test_damage_counts_sound_answers_that_became_hollow_or_faulty() -> None:
     sound = "A kettle boils fresh water quickly over strong heat."
     assert figures.is_sound(questions[0], sound)
     hollow = "Thank you, I am happy to help!"
-    rate = figures.damage(questions, [sound, sound, hollow], [[hollow, sound, hollow]])
+    rate = figures.measure_damage(questions, [sound, sound, hollow], [[hollow, sound, hollow]])
     assert (rate.hits, rate.n) == (1, 2)  # the third was no sound one before
 
 
@@ -266,7 +266,7 @@ def test_the_model_of_gpu_hours_says_how_far_it_is_off() -> None:
     assert 0.2 < hours.utilisation() < 0.6
     near = [run.name for run in hours.RUNS[1:] if 0.7 < hours.hours(run.flops) / run.quoted < 1.45]
     assert near == ["MetaAligner, 7B", "MetaAligner, 13B", "Aligner, 7B", "MODPO, 7B"]
-    assert "quoted from the paper" in hours.table()
+    assert "quoted from the paper" in hours.format_table()
 
 
 def test_every_cell_of_the_feature_matrix_has_evidence_that_exists() -> None:

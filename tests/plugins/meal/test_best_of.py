@@ -246,10 +246,12 @@ async def test_a_client_that_leaves_takes_all_drafts_along() -> None:
 
 def test_what_is_left_and_what_is_gone_cost() -> None:
     original = score_segments(ANSWER)
-    assert best_of.cost(original, original, (1, 1)) == pytest.approx(0.881 + 0.550 + 0.018, abs=1e-3)
-    assert best_of.cost(score_segments(SHORT), original, (1, 1)) == pytest.approx(0.119 + 0.450 + 0.018, abs=1e-3)
-    assert best_of.cost((), original, (1, 1)) > best_of.cost(score_segments(SHORT), original, (1, 1))
+    assert best_of.compute_cost(original, original, (1, 1)) == pytest.approx(0.881 + 0.550 + 0.018, abs=1e-3)
+    assert best_of.compute_cost(score_segments(SHORT), original, (1, 1)) == pytest.approx(
+        0.119 + 0.450 + 0.018, abs=1e-3
+    )
+    assert best_of.compute_cost((), original, (1, 1)) > best_of.compute_cost(score_segments(SHORT), original, (1, 1))
     unknown = (SegmentScore("x", None, False, None),)
-    assert best_of.cost(unknown, unknown, ()) == 0.5
+    assert best_of.compute_cost(unknown, unknown, ()) == 0.5
     assert best_of.shares(POLICY) == (1.0, 1.0)
     assert best_of.shares(weigh_policy(0.9, 0.1)) == (1.8, 0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy_systems.metaalign.checks import adherence, is_met
+from aligner_proxy_systems.metaalign.checks import check_adherence, is_met
 from aligner_proxy_systems.metaalign.types import Adherence, Preference, PreferenceSource
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 
@@ -47,4 +47,4 @@ def test_every_checkable_kind_has_a_check() -> None:
 
 def test_only_checkable_preferences_are_reported() -> None:
     preferences = {"no-emoji": Preference(K.NO_EMOJI), "preference": Preference(K.WORDED)}
-    assert adherence(preferences, "a \U0001f600", "a") == (Adherence("no-emoji", False, True),)
+    assert check_adherence(preferences, "a \U0001f600", "a") == (Adherence("no-emoji", False, True),)

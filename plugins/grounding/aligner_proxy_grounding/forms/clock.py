@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from decimal import Decimal
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
@@ -58,33 +57,57 @@ _LATE_HALF = ("p", "in the a", "in the e", "at")
 def read_times(reading: FactReading) -> None:
     """Read times of day and ranges of them: "9 to 5:30 pm", "half past six"."""
     for match in reading.matches(_TIME):
-        late = _clock(match, "b")
-        if late is None:
+        # the groups of a single time, and of the second time of a range, begin with "b", those of the first with "a"
+        last_clock = _read_clock(match, "b")
+        if last_clock is None:
             continue
-        start, minutes, unit = late
-        if match.start("bare") >= 0:
-            early = _bare_clock(match["bare"], minutes)
-            # a bare number is an hour in "9 to 5 pm", but not surely before "17:00" or "noon"
-            if early is not None and re.search(r"[:.]\d\d", match["bare"]) is None and unit == "24":
-                early = None if match["bhalf"] is None and match["buhr"] is None else early
-            if early is not None:
-                # In "6:30 to 8:30 pm" the first time may be in either half of the day.
-                either = "12" if unit == "24" and match["bhalf"] and early < NOON and early + NOON < minutes else unit
-                fact = Fact(
-                    FactKind.TIME, Decimal(early), *match.span("bare"), match["bare"], either, RangeEnd.LOW, ranged=True
-                )
-                reading.take(replace(fact, number=match.span("bare")))
-        elif (first := _clock(match, "a")) is not None:
+        first_clock = _read_clock(match, "a")
+        has_bare_number = match.start("bare") >= 0
+        if has_bare_number:
+            bare_fact = _bare_time_fact(match, last_clock)
+            if bare_fact is not None:
+                reading.take(bare_fact)
+        elif first_clock is not None:
+            start, minutes, unit = first_clock
             end = _end_of_clock(match, "a")
-            text = reading.text[first[0] : end]
-            reading.take(
-                Fact(FactKind.TIME, Decimal(first[1]), first[0], end, text, first[2], RangeEnd.LOW, ranged=True)
-            )
-        ranged = match.start("bare") >= 0 or _clock(match, "a") is not None
+            text = reading.text[start:end]
+            reading.take(Fact(FactKind.TIME, Decimal(minutes), start, end, text, unit, RangeEnd.LOW, ranged=True))
+        start, minutes, unit = last_clock
+        ranged = has_bare_number or first_clock is not None
         side = RangeEnd.HIGH if ranged else RangeEnd.NONE
         text = reading.text[start : match.end()]
         reading.take(Fact(FactKind.TIME, Decimal(minutes), start, match.end(), text, unit, side, ranged=ranged))
         reading.blank(match.start(), match.end())
+
+
+def _bare_time_fact(match: re.Match[str], last_clock: tuple[int, int, str]) -> Fact | None:
+    """The fact of a first time that is only a number: the 9 of "9 to 5 pm"; None if it is perhaps no time.
+
+    `last_clock` is the second time, as `_read_clock` gives it.
+    """
+    _, last_minutes, unit = last_clock
+    number_text = match["bare"]
+    minutes = _read_bare_clock(number_text, last_minutes)
+    if minutes is None:
+        return None
+    # a bare number is an hour in "9 to 5 pm", but not surely before "17:00" or "noon"
+    has_minutes = re.search(r"[:.]\d\d", number_text) is not None
+    is_marked = match["bhalf"] is not None or match["buhr"] is not None
+    if unit == "24" and not has_minutes and not is_marked:
+        return None
+    # In "6:30 to 8:30 pm" the first time may be in either half of the day.
+    is_ambiguous = unit == "24" and match["bhalf"] and minutes < NOON and minutes + NOON < last_minutes
+    span = match.span("bare")
+    return Fact(
+        FactKind.TIME,
+        Decimal(minutes),
+        *span,
+        number_text,
+        "12" if is_ambiguous else unit,
+        RangeEnd.LOW,
+        ranged=True,
+        number=span,
+    )
 
 
 def read_bare_hours(reading: FactReading) -> None:
@@ -101,16 +124,16 @@ def read_bare_hours(reading: FactReading) -> None:
             reading.take(fact)
 
 
-def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """Return (start, minutes after midnight, notation) of the time in the groups that begin with `n`; None without one.
+def _read_clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+    """Return (start, minutes after midnight, notation) of the time in the groups with the prefix `n`; None without one.
 
     The notation is "12" if morning and afternoon cannot be told apart, else "24".
     """
-    return _clock_in_words(match, n) or _clock_in_digits(match, n)
+    return _read_clock_in_words(match, n) or _read_clock_in_digits(match, n)
 
 
-def _clock_in_words(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """Return what `_clock` does, for times with words such as "noon", "half past" or "o'clock"."""
+def _read_clock_in_words(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+    """Return what `_read_clock` does, for times with words such as "noon", "half past" or "o'clock"."""
     if (word := match[f"{n}word"]) is not None:
         return match.start(f"{n}word"), _NAMED_TIMES[word.lower().removeprefix("12").strip()], "24"
     if (past := match[f"{n}past"]) is not None:
@@ -130,8 +153,8 @@ def _clock_in_words(match: re.Match[str], n: str) -> tuple[int, int, str] | None
     return None
 
 
-def _clock_in_digits(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """Return what `_clock` does, for "18 Uhr", "18 h 30", "18:30" and "6.30 pm"."""
+def _read_clock_in_digits(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+    """Return what `_read_clock` does, for "18 Uhr", "18 h 30", "18:30" and "6.30 pm"."""
     for name in ("uhr", "heure"):
         if (hour := match[f"{n}{name}"]) is not None and (name == "uhr" or _is_heure(match, n)):
             return match.start(f"{n}{name}"), int(hour) * 60 + int(match[f"{n}{name}min"] or 0), "24"
@@ -175,7 +198,7 @@ def _end_of_clock(match: re.Match[str], n: str) -> int:
     return max(match.end(f"{n}{name}") for name in names)
 
 
-def _bare_clock(text: str, late: int) -> int | None:
+def _read_bare_clock(text: str, late: int) -> int | None:
     """Minutes after midnight of the first of two times, whose second is at `late`; None if it is no time of day.
 
     If the second time is in the afternoon, a first hour before 6 is in the afternoon, too, if that is still earlier:

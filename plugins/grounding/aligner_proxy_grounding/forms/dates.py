@@ -58,19 +58,25 @@ _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
 def read_dates(reading: FactReading) -> None:
     """Read dates in words, ISO dates, and dates with points or slashes."""
     for match in reading.matches(_DATE):
-        parts = match.groupdict()
-        if parts["day4"] and not parts["year4"] and not _DATE_BEFORE.search(reading.text, 0, match.start()):
+        groups = match.groupdict()
+        if groups["day4"] and not groups["year4"] and not _DATE_BEFORE.search(reading.text, 0, match.start()):
             continue  # "an average of 3.7."
-        swapped = parts["one"] is not None and _reads_month_first(match, reading.conventions)
-        day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"] or parts["other" if swapped else "one"]
-        year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"] or parts["year5"]
-        name = parts["month"] or parts["month2"]
-        digits = parts["month3"] or parts["month4"] or parts["one" if swapped else "other"]
-        month = _MONTH_NUMBERS[name.lower()] if name else int(digits)
+        is_month_first = groups["one"] is not None and _reads_month_first(match, reading.conventions)
+        day = (
+            groups["day"]
+            or groups["day2"]
+            or groups["day3"]
+            or groups["day4"]
+            or groups["other" if is_month_first else "one"]
+        )
+        year = groups["year"] or groups["year2"] or groups["year3"] or groups["year4"] or groups["year5"]
+        month_name = groups["month"] or groups["month2"]
+        month_digits = groups["month3"] or groups["month4"] or groups["one" if is_month_first else "other"]
+        month = _MONTH_NUMBERS[month_name.lower()] if month_name else int(month_digits)
         if 1 <= int(day) <= 31 and 1 <= month <= len(MONTHS):
             value = (int(year) if year else None, month, int(day))
             # the point of "3 Sept." may end the sentence; that of "3.9." is part of the date
-            end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
+            end = match.end() - (match.group().endswith(".") and groups["day4"] is None)
             unit = DAY_OR_MONTH if _is_open(match, reading.conventions) else ""
             reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end], unit))
             reading.blank(match.start(), match.end())

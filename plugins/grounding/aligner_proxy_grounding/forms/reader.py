@@ -101,15 +101,15 @@ def _inherit_units(facts: list[Fact]) -> list[Fact]:
 def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
     """Mark two facts of one kind as the ends of a range if a dash or "to" joins them: "9 to 5", "3-5 days"."""
     for n in range(len(facts) - 1):
-        one, other = facts[n : n + 2]
-        between = text[one.end : other.start]
-        if one.ranged or other.ranged or not one.same_form(other) or not re.fullmatch(JOIN, between):
+        fact, next_fact = facts[n : n + 2]
+        between = text[fact.end : next_fact.start]
+        if fact.ranged or next_fact.ranged or not fact.same_form(next_fact) or not re.fullmatch(JOIN, between):
             continue
         # "5 euros or 7 euros" are alternatives and no range
-        if between.strip() == "or" or not makes_range(text[: one.start], between.strip()):
+        if between.strip() == "or" or not makes_range(text[: fact.start], between.strip()):
             continue
-        facts[n] = replace(one, side=RangeEnd.LOW, ranged=True)
-        facts[n + 1] = replace(other, side=RangeEnd.HIGH, ranged=True)
+        facts[n] = replace(fact, side=RangeEnd.LOW, ranged=True)
+        facts[n + 1] = replace(next_fact, side=RangeEnd.HIGH, ranged=True)
     return facts
 
 

@@ -76,16 +76,16 @@ def take_number(
     `magnitude`. `factor` is how many of the stored unit make one of the written unit: 1000 g for a kilogram.
     """
     groups = match.groupdict()
-    one = groups.get("one")
+    article = groups.get("one")
     number_text = groups.get("n")
-    value = Decimal(1) if one else value_of(str(number_text))
-    start, end = match.span("one" if one else "n")
+    value = Decimal(1) if article else value_of(str(number_text))
+    start, end = match.span("one" if article else "n")
     factor *= _FACTORS.get(unit, 1)
     if magnitude := groups.get("magnitude"):
         factor *= magnitude_of(magnitude)
     is_fortnight = unit == "fortnight"
     unit = _LARGER.get(unit, unit)
-    first = match.start() if groups.get("low") is None else start
+    fact_start = match.start() if groups.get("low") is None else start
     join = (groups.get("join") or "").strip()
     text = reading.text
     if groups.get("low") is not None and makes_range(text[: match.start("low")], join):
@@ -97,10 +97,20 @@ def take_number(
         side = RangeEnd.HIGH
     else:
         side = RangeEnd.NONE
-        first = start if groups.get("low") is not None else first
-    # what is counted is not part of the fact
-    last = end if kind is FactKind.COUNT else match.end()
-    fact = Fact(kind, value * factor, first, last, text[first:last], unit, side, side is RangeEnd.HIGH, (start, end))
+        fact_start = start if groups.get("low") is not None else fact_start
+    # the counted thing is not part of the fact: of "12 rooms" only "12" is
+    fact_end = end if kind is FactKind.COUNT else match.end()
+    fact = Fact(
+        kind,
+        value * factor,
+        fact_start,
+        fact_end,
+        text[fact_start:fact_end],
+        unit,
+        side,
+        side is RangeEnd.HIGH,
+        (start, end),
+    )
     # a fortnight has become 14 days, so the written number cannot be replaced alone
     if is_fortnight:
         fact = replace(fact, number=None)

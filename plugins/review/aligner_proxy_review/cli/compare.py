@@ -43,7 +43,10 @@ def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -
     """Print the shares of both sides, and the answers that both judged."""
     console = Terminal()
     rows = [("answers", str(comparison.first.answers), str(comparison.second.answers))]
-    rows += [(label, share_text(one), share_text(other)) for label, one, other in comparison.shares]
+    rows += [
+        (label, share_text(first_share), share_text(second_share))
+        for label, first_share, second_share in comparison.shares
+    ]
     rows.append(("reviewers disagree", str(len(comparison.first.disagreed)), str(len(comparison.second.disagreed))))
     console.print(TextTable(("", first, second), rows))
     if comparison.may_be_chance:

@@ -76,8 +76,8 @@ def command(
     if options["aligner"] is not None:
         options["aligner"] = shares.parse_shares(options["aligner"])
     settings = SettingChanges({name: value for name, value in options.items() if value is not None}, objectives)
-    # exactly one of the three places
-    if [route, tenant, defaults or None].count(None) != 2 or not settings:
+    places = [place for place in (route, tenant, defaults or None) if place is not None]
+    if len(places) != 1 or not settings:
         raise ConfigError(
             "say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution, --objective, "
             "--aligner, --shadow-aligner)"

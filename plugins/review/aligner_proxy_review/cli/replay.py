@@ -91,8 +91,8 @@ class ReplayReport:
 
     def show(self, console: Console) -> None:
         """Print the figures as tables."""
-        console.print(escape(self._summary()), soft_wrap=True)
-        for head, rows in self._tables():
+        console.print(escape(self._summarise()), soft_wrap=True)
+        for head, rows in self._list_tables():
             console.print(TextTable(head, rows))
 
     def as_json(self) -> dict[str, Any]:
@@ -117,14 +117,14 @@ class ReplayReport:
         has_plot = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "replay.md").write_text(self._markdown(has_plot), encoding="utf-8")
+            (folder / "replay.md").write_text(self._write_markdown(has_plot), encoding="utf-8")
             (folder / "replay.json").write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
             if has_plot:
                 self._plot(folder / "replay.svg")
         except OSError as error:
             raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
 
-    def _summary(self) -> str:
+    def _summarise(self) -> str:
         """One sentence: how many answers were replayed, under which file, and how many could not be."""
         text = f"{len(self._cases)} recorded answers, replayed under {self._policies_file_name}"
         if self._differing_count:
@@ -133,7 +133,7 @@ class ReplayReport:
             f"; {self._skipped_without_text} more were recorded without text" if self._skipped_without_text else ""
         )
 
-    def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    def _list_tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
         """(headings, rows) of each table; reviews and policies have one only if there is something to show."""
         yield _HEAD, list(_figure_rows(self._before, self._after))
         yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in count_changes(self._cases).items()]
@@ -145,10 +145,10 @@ class ReplayReport:
                 [_group_row(name, cases) for name, cases in self._groups.items()],
             )
 
-    def _markdown(self, has_plot: bool) -> str:
+    def _write_markdown(self, has_plot: bool) -> str:
         """The report as Markdown; without matplotlib it says how to get the plot."""
-        lines = ["# Replay", "", self._summary() + "."]
-        for head, rows in self._tables():
+        lines = ["# Replay", "", self._summarise() + "."]
+        for head, rows in self._list_tables():
             lines += ["", _markdown_line(head), _markdown_line(["---"] * len(head)), *map(_markdown_line, rows)]
         note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
         plot = "![results of the answers](replay.svg)" if has_plot else "No plot: pip install 'aligner-proxy[plots]'."
@@ -164,7 +164,7 @@ class ReplayReport:
         # text stays text, and the same figures give the same file
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "replay"}):
             figure = Figure(figsize=(8, 4.5), layout="constrained")
-            figure.suptitle(self._summary(), fontsize="medium")
+            figure.suptitle(self._summarise(), fontsize="medium")
             answers, times = figure.subplots(2)
             offsets = [0, 0]
             for result, colour in _COLOURS.items():

@@ -70,7 +70,7 @@ def command(who: str | None, second: bool, as_json: bool, **options: Any) -> Non
             echo_json(_figure_fields(evidence, queue.count_waiting()), indent=2)
             return
         try:
-            redact = writer.load_redaction(store.file) or str
+            redact = writer.load_redaction(store.file)
             _ReviewLoop(Terminal(), store.store, queue, reviewer, redact).run()
         finally:
             queue.release()

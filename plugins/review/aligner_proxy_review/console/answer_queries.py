@@ -232,19 +232,16 @@ class AnswerQueries:
         if filters.objective or filters.before:
             return []
         answers = self.counted_answers(viewer, 0.0, MAX_SEARCHED)
-        values = [{"status": one.status, "tenant": one.tenant, "route": route_name(one)} for one in answers]
+        rows = [{"status": answer.status, "tenant": answer.tenant, "route": route_name(answer)} for answer in answers]
         filter_values = {name: getattr(filters, name) for name in ("status", "tenant", "route")}
-        return [
-            (
-                name,
-                Counter(
-                    one[name]
-                    for one in values
-                    if all(one[other] == value for other, value in filter_values.items() if value and other != name)
-                ).most_common(_MAX_VALUES),
+        result = []
+        for name in filter_values:
+            other_values = {other: value for other, value in filter_values.items() if value and other != name}
+            counts = Counter(
+                row[name] for row in rows if all(row[other] == value for other, value in other_values.items())
             )
-            for name in filter_values
-        ]
+            result.append((name, counts.most_common(_MAX_VALUES)))
+        return result
 
     def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
         """The newest answers since a time that this viewer may see, newest first, for counting rates."""

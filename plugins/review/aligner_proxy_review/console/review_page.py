@@ -104,7 +104,7 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
         if act == "next":
             session.skip()
             return True
-        redact = writer.load_redaction(visit.services.files.current().policies) or str
+        redact = writer.load_redaction(visit.services.files.current().policies)
         try:
             session.save(_parse_input(act, form, next_answer[0]), redact)
         except NoSuchPlace as error:

@@ -15,9 +15,9 @@ from models.systems.baselines.modpo import (
     REWARD_SCALE,
     NothingToPrefer,
     RewardedComparison,
-    comparisons,
     draw_affordable,
     heaviest_objective,
+    list_comparisons,
 )
 from models.systems.baselines.objectives import RULES
 from models.systems.baselines.pool import ScoredAnswer, score_answer
@@ -36,7 +36,7 @@ def test_comparisons_of_a_hand_worked_pool() -> None:
     ]
     assert heaviest_objective(WEIGHTS) == "courteous"
     scale = REWARD_SCALE * 0.4
-    assert comparisons(pool, WEIGHTS) == [
+    assert list_comparisons(pool, WEIGHTS) == [
         RewardedComparison("Q?", "a", "b", pytest.approx(0.5 * scale), pytest.approx(1.0 * scale)),
         RewardedComparison("Q?", "c", "b", pytest.approx(0.0), pytest.approx(1.0 * scale)),
     ]
@@ -45,12 +45,12 @@ def test_comparisons_of_a_hand_worked_pool() -> None:
 def test_a_pool_in_which_nothing_is_preferred() -> None:
     same = [score_answer("Q?", "It boils water for tea.", RULES), score_answer("Q?", "It heats water for tea.", RULES)]
     with pytest.raises(NothingToPrefer, match="courteous"):
-        comparisons(same, WEIGHTS)
+        list_comparisons(same, WEIGHTS)
 
 
 def test_so_many_comparisons_as_the_budget_holds_for_two_readings(make_task: MakeTask) -> None:
     task = make_task(WEIGHTS)
-    found = comparisons(task.pool, WEIGHTS)
+    found = list_comparisons(task.pool, WEIGHTS)
 
     def read_twice(some: list[RewardedComparison]) -> int:
         told = [task.policy.prompt(one.question) + text for one in some for text in (one.better, one.worse)]
@@ -101,7 +101,7 @@ def test_the_trainers_loss_is_the_papers_and_so_is_its_gradient(make_task: MakeT
     batch = trainer.data_collator(rows)
     loss = trainer.compute_loss(model, dict(batch))
 
-    found = draw_affordable(comparisons(task.pool, WEIGHTS), task)[:4]
+    found = draw_affordable(list_comparisons(task.pool, WEIGHTS), task)[:4]
     prompts = [task.policy.prompt(one.question) for one in found]
     ours = [
         by_hand(model, task.policy.tokenizer, one, prompt, task.training.beta)

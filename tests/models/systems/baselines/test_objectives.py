@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.systems.baselines.objectives import LONG_WORDS, RULES, SHORT_WORDS, substance, weighted_score
-from models.systems.baselines.questions import questions
+from models.systems.baselines.questions import draw_questions
 
 Q = "What is a kettle used for?"
 
@@ -44,11 +44,11 @@ def test_courtesies_alone_have_no_substance() -> None:
 
 
 def test_no_thing_of_the_test_is_trained_on() -> None:
-    train = questions("train", 288)
-    test = questions("test", 208)
+    train = draw_questions("train", 288)
+    test = draw_questions("test", 208)
     assert len(set(train)) == 288
     assert len(set(test)) == 208
     assert not set(train) & set(test)
-    assert questions("test", 5, seed=2) == questions("test", 5, seed=2) != questions("test", 5, seed=3)
+    assert draw_questions("test", 5, seed=2) == draw_questions("test", 5, seed=2) != draw_questions("test", 5, seed=3)
     with pytest.raises(ValueError, match="209 of test"):
-        questions("test", 209)
+        draw_questions("test", 209)

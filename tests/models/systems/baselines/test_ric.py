@@ -34,7 +34,7 @@ def test_preferences_become_rewards_within_the_bounds(weights: tuple[float, floa
 
 
 def test_the_bounds_are_those_of_the_pool() -> None:
-    assert ric.bounds(POOL, ("concise", "courteous")) == {"concise": (0.0, 1.0), "courteous": (0.0, 1.0)}
+    assert ric.find_bounds(POOL, ("concise", "courteous")) == {"concise": (0.0, 1.0), "courteous": (0.0, 1.0)}
 
 
 def test_kept_are_answers_high_in_something() -> None:
@@ -48,7 +48,7 @@ def test_kept_are_answers_high_in_something() -> None:
 
 
 def test_goals_leave_one_reward_free_and_the_others_high() -> None:
-    made = ric.goals(40, {"concise": (0.1, 0.9), "courteous": (0.0, 1.0)}, seed=1)
+    made = ric.draw_goals(40, {"concise": (0.1, 0.9), "courteous": (0.0, 1.0)}, seed=1)
     assert all(goal["courteous"] == 1.0 and 0.1 <= goal["concise"] <= 0.9 for goal in made[::2])
     assert all(goal["concise"] == 0.9 and 0.0 <= goal["courteous"] <= 1.0 for goal in made[1::2])
     assert len({goal["concise"] for goal in made[::2]}) > 10

@@ -198,7 +198,11 @@ def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
     if not writer.has_store(configured.policies):
         raise PageError(409, "There is no audit store, so there are no answers to replay.")
     target = proposed.change.target
-    place_options = ["--route", target.route] if target.route else ["--tenant", target.tenant] if target.tenant else []
+    place_options: list[str] = []
+    if target.route:
+        place_options = ["--route", target.route]
+    elif target.tenant:
+        place_options = ["--tenant", target.tenant]
     count = limit if limit in map(str, LIMITS) else str(LIMITS[0])
     since = f"{PERIOD_S:.0f}s"
     # Taught heads belong to the path as configured, with links unresolved.

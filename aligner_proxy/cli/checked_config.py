@@ -1,0 +1,122 @@
+"""A valid config as `aligner-proxy check` reads it: a policies file, and the LiteLLM YAML that registers it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.cli.options import check_guardrail_entry
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.gateway.shared_server import open_shared_server
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
+from aligner_proxy.policy import guardrail_entry, litellm_config
+from aligner_proxy.policy.config import known_keys, refuse_without_policies, refuse_wrong_audit_file
+from aligner_proxy.policy.editor_schema import editor_groups
+from aligner_proxy.policy.judge_schema import find_judges
+from aligner_proxy.policy.keys_file import KeyEntry
+from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import read_yaml, suggest_name
+from aligner_proxy.teaching.active_heads import ActiveHeads
+from aligner_proxy.teaching.overview import HeadStatus, head_statuses
+from aligner_proxy.teaching.subjects import TeachingState
+from aligner_proxy.types import JudgeKind
+
+NO_START = "a gateway with this environment does not start"
+"""End of a warning about something that would keep a gateway on this machine from starting."""
+
+
+@dataclass(frozen=True)
+class CheckedConfig:
+    """A valid config: the policies file, and what the LiteLLM YAML says if one was given."""
+
+    path: Path
+    """Path of the policies file."""
+    policies: PolicyFile
+    models: tuple[str, ...] | None
+    """The model groups of the LiteLLM YAML; None if only a policies file was given."""
+    keys: dict[str, KeyEntry]
+    """The entries of the keys file by the sha256 of the key."""
+    litellm_warnings: tuple[str, ...] = ()
+    """Warnings about the LiteLLM YAML, for example about ways on which answers go out uncorrected."""
+    litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The LiteLLM YAML; empty if only a policies file was given."""
+    statuses: tuple[HeadStatus, ...] = ()
+    """The state of each objective that has examples: taught or not."""
+    extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
+
+    @cached_property
+    def faults(self) -> list[str]:
+        """What is wrong with the files that the policies file names: files of examples and the audit store."""
+        unreadable = (status for status in self.statuses if status.state is TeachingState.UNREADABLE)
+        faults = [status.warning for status in unreadable if status.warning is not None]
+        try:
+            refuse_wrong_audit_file(self.policies)
+        except ConfigError as error:
+            faults.append(str(error))
+        return faults
+
+    def lacks_model(self, pattern: str) -> bool:
+        """Whether no model of the model_list matches the pattern; False if there is no model_list.
+
+        LiteLLM's model names can have wildcards, too, so both are tried as the pattern.
+        """
+        models = self.models
+        return models is not None and not any(
+            fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models
+        )
+
+    @property
+    def resolver(self) -> PolicyResolver:
+        """A resolver for these policies, with the taught heads."""
+        return PolicyResolver(self.policies, ActiveHeads.read(self.policies).head_of)
+
+
+def read_config(file: Path) -> CheckedConfig:
+    """Load and check everything that FILE names; raises `ConfigError` if a gateway would refuse it."""
+    data, source = read_yaml(file)
+    litellm = is_litellm(data)
+    path = find_policies(file) if litellm else file
+    policies = registry.load_policies(path)
+    refuse_without_policies(policies)
+    registry.configure_plugins(policies)
+    open_shared_server(policies)  # for its checks: an error here would keep the gateway from starting
+    extensions = registry.load_extensions(policies)
+    keys = known_keys(policies)
+    statuses = tuple(head_statuses(policies))
+    if not litellm:
+        return CheckedConfig(path, policies, None, keys, statuses=statuses, extensions=extensions)
+    litellm_warnings = (
+        *guardrail_entry.check_entries(data, source, policies, check_guardrail_entry),
+        *litellm_config.find_uncovered(data, source),
+        *litellm_config.find_unset_variables(data, source),
+        *(f"{fault}; {NO_START}" for fault in litellm_config.find_start_faults(file)),
+    )
+    checked = CheckedConfig(path, policies, model_groups(data), keys, litellm_warnings, data, statuses, extensions)
+    missing_group = next(missing_editor_groups(checked), None)
+    # The group may also be in LiteLLM's database, which is not visible here.
+    if missing_group is not None and not litellm_config.has_models_in_database(data):
+        raise ConfigError(missing_group)
+    return checked
+
+
+def missing_editor_groups(checked: CheckedConfig) -> Iterator[str]:
+    """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
+    policies = checked.policies
+    # (key, model group, path of the setting)
+    uses = [("editor", group, path) for group, path in editor_groups(policies.blocks()).items()]
+    for judge, path in find_judges([*policies.blocks(), *policies.objective_entries()]):
+        # token classifiers belong to the engine, and not to LiteLLM
+        if judge.kind is not JudgeKind.TOKENS:
+            uses.append(("judge", judge.group, path))
+    for name, group, path in uses:
+        if checked.lacks_model(group):
+            place = policies.source.place_of(*path)
+            hint = suggest_name(group, checked.models or ())
+            yield f"{place}: {name} {group!r} is no model group of the model_list; {hint}"
