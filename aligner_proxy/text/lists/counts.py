@@ -22,7 +22,9 @@ _SMALLEST = 2
 """Counts below this stay as they were, because a single remaining thing would need other words."""
 _NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
-    r"habits|signs|rows|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|choses|raisons|exemples|cosas|razones|ejemplos)"
+    r"habits|signs|rows|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
+    r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
+    r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
 )
 _COUNT = re.compile(
     rf"\b(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS.values() for word in words)})"

@@ -42,7 +42,9 @@ LINE_FORMS = (
     re.compile(
         r"^[ \t>]*(?:\||:?-+:?[ \t]*\||#{1,6}[ \t]|\*\*|__|<[!a-zA-Z]|[*-]{3}|(?:P\. ?)+S|N\. ?B)"
         rf"|^[ \t]*(?:>|=+[ \t\r]*$|={{2,6}}[ \t]*\S)|:\W*$"
-        rf"|^(?:[ \t]+\S|:[ \t]|\\[a-z]|{QUESTION}|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)",
+        rf"|^(?:[ \t]+\S|:[ \t]|\\[a-z]|{QUESTION}|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)"
+        r"|^[ \t]*(?::::|!!!|\?\?\?|\u00a7"
+        r"|[^\W\d_]{3,9}[ \t](?:\d{1,3}|[IVX]{1,5}|[A-Z])(?:[ \t]*[:.\u2013\u2014-]|$))",
         re.MULTILINE,
     ),
     re.compile(r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8me(?:ment)?|segundo)\b", re.IGNORECASE),

@@ -16,6 +16,7 @@ from itertools import islice
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
+from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
@@ -471,6 +472,7 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
     `text` is what is left of `pieces` without the `removed` ones. Items move up that lost the item above them.
     """
     text, counts = update_counts(pieces, removed, text)
+    text = move_joints(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
     ordinals = Ordinals()
