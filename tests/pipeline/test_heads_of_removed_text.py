@@ -71,8 +71,8 @@ HEADS = [
         "\u00a7 1 Pool\nThe pool opens at six.\n\n\u00a7 3 Sauna\nIt is hot.",
     ),
     (
-        "Article 1 \u2013 Pool\n\nThe pool opens at six.\n\nArticle 2 \u2013 Guests\n\nFools.\n\nArticle 3\n\nNo.",
-        "Article 1 \u2013 Pool\n\nThe pool opens at six.\n\nArticle 3\n\nNo.",
+        "Article 1 \u2013 Pool\n\nThe pool opens at six.\n\nArticle 2 \u2013 Guests\n\nFools swim.\n\nArticle 3\n\nN.",
+        "Article 1 \u2013 Pool\n\nThe pool opens at six.\n\nArticle 3\n\nN.",
     ),
     (
         "Day 1: Pool\nSwim in the pool.\n\nDay 2: Guests\nBeat all fools there.\n\nDay 3: Sauna\nIt is hot.",
@@ -163,7 +163,13 @@ KEPT = [
         "1. Bring soap.\nIt is cheap.\n2. Bring a cap.\nBeat all fools there.\n3. Bring a towel.\nIt is cheap, too.",
         "1. Bring soap.\nIt is cheap.\n2. Bring a cap.\n3. Bring a towel.\nIt is cheap, too.",
     ),
-    # advice in emphasis, and a title whose text goes on
+    (
+        "Day 1: Pool\nDay 2: Sauna\nDay 3: Rest\n\nAll fools should be beaten there.",
+        "Day 1: Pool\nDay 2: Sauna\nDay 3: Rest",
+    ),
+    # an answer, advice in emphasis, and a title whose text goes on
+    ("**Yes.** Beat all fools there.\n\n**Pool.** It is warm.", "**Yes.**\n\n**Pool.** It is warm."),
+    ("The pool is warm.\n\n**Tuesday.** You fool.", "The pool is warm.\n\n**Tuesday.**"),
     ("**Bring a warm towel.** Beat all fools there.", "**Bring a warm towel.**"),
     ("1. **Towel.** You fool.\n2. **Soap.**", "1. **Towel.**\n2. **Soap.**"),
     (

@@ -28,8 +28,8 @@ _ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
 _ADMONITION = re.compile(r"[ \t]*(?:!!!|\?\?\?)\+?[ \t]+\w[\w -]{0,30}(?:[ \t]+\"[^\"\n]{0,80}\")?[ \t]*")
 """Matches the first line of a note in MkDocs and the like, whose text is indented below it."""
 _NUMBERED_TITLE = re.compile(
-    r"[ \t]*(?:\u00a7[ \t]?\d{1,3}[a-z]?(?=[ \t:.\u2013-])"
-    r"|(?:article|artikel|art\u00edculo|section|abschnitt|secci\u00f3n|chapter|kapitel|chapitre|cap\u00edtulo|appendix|annexe?|anhang|anexo|schedule|exhibit|part|teil|partie|parte|"
+    r"[ \t]*(?:(?P<sign>\u00a7)[ \t]?\d{1,3}[a-z]?(?=[ \t:.\u2013-])"
+    r"|(?P<word>article|artikel|art\u00edculo|section|abschnitt|secci\u00f3n|chapter|kapitel|chapitre|cap\u00edtulo|appendix|annexe?|anhang|anexo|schedule|exhibit|part|teil|partie|parte|"
     r"module?|lesson|unit|day|tag|d\u00eda|jour|week|woche|semana|semaine)[ \t](?:\d{1,3}|[IVX]{1,5}|[A-Z])"
     r"(?=[ \t]*[:.\u2013\u2014-]|[ \t]*$))[^\n]{0,80}(?<![.!?:;,])",
     re.IGNORECASE,
@@ -37,6 +37,7 @@ _NUMBERED_TITLE = re.compile(
 """Matches a word with a number and a title. The numbers stay as they are, since they may be those of another text."""
 _RUN_IN_TITLE = re.compile(r"[ \t>]*(?P<sign>\*\*|__)(?=\S)(?P<title>(?:(?!(?P=sign))[^\n]){1,40}[.!])(?P=sign)[ \t]*")
 """Matches a title in emphasis that is a sentence of its own, as in "**Storage.** Keep it cool."."""
+_YES_OR_NO = re.compile(r"(?:yes|no|never|always|maybe|ja|nein|nie|oui|non|jamais|s\u00ed|nunca)\W*", re.IGNORECASE)
 _LONGEST_TITLE = 2
 """Most words of such a title; "**Bring a towel.**" says something itself."""
 _QUESTION = re.compile(rf"[ \t>]*[*_]{{0,3}}{QUESTION}[*_]{{0,3}}[ \t]+(?=\S)")
@@ -56,15 +57,18 @@ def is_admonition(text: str) -> bool:
     return _ADMONITION.fullmatch(text) is not None
 
 
-def is_numbered_title(text: str) -> bool:
-    """Whether a line is a word with a number and a title: "Article 2 - Notice", "Day 2: Museums"."""
-    return _NUMBERED_TITLE.fullmatch(text) is not None
+def read_title_word(text: str) -> str:
+    """The word of a title with a word and a number, in lower case: "day" of "Day 2: Museums"; empty if it is none."""
+    match = _NUMBERED_TITLE.fullmatch(text)
+    return "" if match is None else (match["word"] or match["sign"]).lower()
 
 
 def is_run_in_title(text: str, start: int = 0) -> bool:
     """Whether a segment is from `start` on a title in emphasis, too short to make sense without what follows it."""
     match = _RUN_IN_TITLE.fullmatch(text, start)
-    return match is not None and len(match["title"].split()) <= _LONGEST_TITLE
+    if match is None or _YES_OR_NO.fullmatch(match["title"]):
+        return False
+    return len(match["title"].split()) <= _LONGEST_TITLE
 
 
 def read_heading_level(text: str, mark: Mark | None) -> int:

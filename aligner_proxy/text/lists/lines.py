@@ -10,9 +10,9 @@ from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.headings import (
     TITLE_LEVEL,
     is_admonition,
-    is_numbered_title,
     is_question,
     read_heading_level,
+    read_title_word,
 )
 from aligner_proxy.text.lists.marks import Mark
 from aligner_proxy.text.sentence_ends import MARKS
@@ -106,7 +106,7 @@ class OutlineLine:
     def is_title(self) -> bool:
         """Whether it is a title without emphasis: a word with a number, or the first line of a note."""
         is_text = self.mark is None and not self.level
-        return is_text and (is_numbered_title(self.text) or is_admonition(self.text))
+        return is_text and (bool(read_title_word(self.text)) or is_admonition(self.text))
 
     @property
     def is_definition(self) -> bool:

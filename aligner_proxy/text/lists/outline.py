@@ -14,7 +14,7 @@ from itertools import accumulate, takewhile
 
 from aligner_proxy.text.lists.contents import find_entries
 from aligner_proxy.text.lists.frames import find_frames, is_frame
-from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_admonition, is_run_in_title
+from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_admonition, is_run_in_title, read_title_word
 from aligner_proxy.text.lists.lines import (
     CONTENT,
     STROKE,
@@ -227,32 +227,48 @@ class Outline:
             headed = self._section_below(number, line)
             if headed:
                 # a heading is removed as a whole; of another line only the sentence with the colon
-                yield (line.segments if line.level or line.is_title else line.segments[-1:]), headed
+                yield (line.segments if line.level or is_admonition(line.text) else line.segments[-1:]), headed
 
     def _find_titles(self, is_insult: Callable[[str], bool]) -> Iterator[tuple[range, range]]:
         """Yield (segments of a title that is no heading, the text after or below it).
 
-        That is an item if all others of its list have text below their lines, as far as it is known, and a few words in
-        emphasis before others in a line. An item before an insult may be complete without it.
+        It is a few words in emphasis before others in a line; or an item ("2. Online") or a word with a number ("Day 2:
+        Museums") above a text, if all others of its list have a text, too, as far as it is known. What stands before an
+        insult may be complete without it.
         """
 
         def says_something(below: range) -> bool:
             """Whether any of these segments says more than an insult."""
             return not all(is_insult(self._pieces[i].text) for i in below if self._has_content[i])
 
+        run_in = list(self._find_run_in_titles())
+        yield from (pair for pair in run_in if says_something(pair[1]) or len(run_in) > 1)
+        groups = [[(item.line, self._text_below(item)) for item in items] for items in self.find_lists()]
+        for titled in (*groups, *self._group_numbered_titles()):
+            # what stands below the last one may not have come yet
+            if titled[-1][0].segments.stop == len(self._pieces):
+                titled.pop()
+            if len(titled) > 1 and all(below for _, below in titled):
+                yield from ((line.segments, b) for line, b in titled if line.is_short and says_something(b))
+
+    def _find_run_in_titles(self) -> Iterator[tuple[range, range]]:
+        """Yield (segment of a title before other words of its line, these and what belongs to them)."""
         for number, line in enumerate(self.lines):
             item = self._item_by_first.get(line.segments.start)
             if len(line.segments) > 1 and is_run_in_title(self._pieces[line.segments[0]].text, line.content_start):
-                below = range(line.segments[1], item.stop if item else self._paragraph_end(number))
-                if item is None or says_something(below):
-                    yield line.segments[:1], below
-        for siblings in self.find_lists():
-            texts = [self._text_below(sibling) for sibling in siblings]
-            if siblings[-1].stop == len(self._pieces) and not texts[-1]:
-                texts.pop()
-            if len(texts) > 1 and all(texts):
-                titled = zip(siblings, texts, strict=False)
-                yield from ((item.line.segments, b) for item, b in titled if item.line.is_short and says_something(b))
+                end = item.stop if item is not None else self._paragraph_end(number)
+                yield line.segments[:1], range(line.segments[1], end)
+
+    def _group_numbered_titles(self) -> Iterable[list[tuple[OutlineLine, range]]]:
+        """The titles with a word and a number, by their word, each with the text below it."""
+        groups: dict[str, list[tuple[OutlineLine, range]]] = {}
+        for number, line in enumerate(self.lines):
+            word = read_title_word(line.text) if line.is_title else ""
+            if word:
+                below = takewhile(lambda other: not (other.level or other.is_title), self.lines[number + 1 :])
+                end = [line, *below][-1].segments.stop
+                groups.setdefault(word, []).append((line, range(line.segments.stop, end)))
+        return groups.values()
 
     def find_lists(self) -> Iterator[list[OutlineItem]]:
         """Yield the items of each list, without nested ones."""
@@ -296,8 +312,9 @@ class Outline:
             return range(start, min(end, self._quotation_end(number)) if line.is_quoted else end)
         if number + 1 == len(self.lines):
             return range(0)
-        if line.is_title:
-            return range(start, self._title_end(number))
+        if is_admonition(line.text):
+            indented = takewhile(lambda other: other.indent > line.indent, self.lines[number + 1 :])
+            return range(start, [line, *indented][-1].segments.stop)
         if self.lines[number + 1].is_definition and not line.is_definition:
             explained = takewhile(lambda other: other.is_definition, self.lines[number + 1 :])
             return range(start, [line, *explained][-1].segments.stop)
@@ -309,16 +326,6 @@ class Outline:
         """Where the text ends that a line heads: before the next heading of its level or above it."""
         later = (other for other in self.lines[number + 1 :] if 0 < other.level <= level)
         return next((other.segments.start for other in later), len(self._pieces))
-
-    def _title_end(self, number: int) -> int:
-        """Where the text ends that a title without emphasis heads: of a note, with its indented lines."""
-        line = self.lines[number]
-        following = self.lines[number + 1 :]
-        if is_admonition(line.text):
-            below = list(takewhile(lambda other: other.indent > line.indent, following))
-        else:
-            below = list(takewhile(lambda other: not (other.level or other.is_title), following))
-        return [line, *below][-1].segments.stop
 
     def _announced_end(self, number: int) -> int:
         """Where the text ends that a line with a colon announces.
