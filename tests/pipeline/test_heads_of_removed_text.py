@@ -87,6 +87,10 @@ HEADS = [
         "- Pool\n  - It opens at six.\n- Guests\n  - Beat all fools there.\n- Sauna\n  - It is hot.",
         "- Pool\n  - It opens at six.\n- Sauna\n  - It is hot.",
     ),
+    (
+        "1. **Is it warm?**\n   Yes, always.\n2. **Who swims?**\n   Beat all fools.\n3. **Any sauna?**\n   It is hot.",
+        "1. **Is it warm?**\n   Yes, always.\n2. **Any sauna?**\n   It is hot.",
+    ),
     # a title in the line of its text
     (
         "**Pool.** It opens at six.\n\n**Our guests.** They are fools.\n\n**Sauna.** It is hot. You fool.",

@@ -18,15 +18,15 @@ def find_entries(items: Sequence[OutlineLine], lines: Sequence[OutlineLine]) -> 
     for line in lines:
         if line.level and (title := _read_title(line)):
             headings.setdefault(title, []).append(line)
-    found: list[tuple[OutlineLine, OutlineLine]] = []
+    entries: list[tuple[OutlineLine, OutlineLine]] = []
     for item in items if headings else ():
         same = headings.get(_read_title(item), [])
         # of two sections with one title nobody knows which is meant
         if not item.level and len(same) == 1 and same[0].segments.start >= item.segments.stop:
-            found.append((item, same[0]))
+            entries.append((item, same[0]))
     # a single item without a link may have the words of a heading by chance
-    if len(found) > 1 or any(_LINK.search(item.text) for item, _ in found):
-        yield from ((item.segments, heading.segments) for item, heading in found)
+    if len(entries) > 1 or any(_LINK.search(item.text) for item, _ in entries):
+        yield from ((item.segments, heading.segments) for item, heading in entries)
 
 
 def _read_title(line: OutlineLine) -> str:

@@ -23,7 +23,7 @@ _SMALLEST = 2
 _NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
     r"habits|signs|rows|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
-    r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
+    r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|motivos|motifs|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
     r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
 )
 _COUNT = re.compile(

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Sequence
 from aligner_proxy.text.lists.outline import Outline, OutlineItem
 from aligner_proxy.text.structure import Segment
 
-_JOINT = re.compile(r"[;,]?[ \t]+(?:and(?:/or)?|or|und|oder|et|ou|y|o)[ \t]*$", re.IGNORECASE)
-_END = re.compile(rf"{_JOINT.pattern}|[;,.]?[ \t]*$", re.IGNORECASE)
+_JOINT = re.compile(r"[;,]?[ \t]{1,4}(?:and(?:/or)?|or|und|oder|et|ou|y|o)$", re.IGNORECASE)
+_END = re.compile(rf"{_JOINT.pattern}|[;,.]?$", re.IGNORECASE)
 """Matches what divides an item from the next one, or ends the last one."""
 
 

@@ -84,9 +84,10 @@ class OutlineLine:
 
     @property
     def is_short(self) -> bool:
-        """Whether it may be a title: a few words without an end mark."""
+        """Whether it may be a title: a few words without an end mark, or a question."""
         words = self.text[self.content_start :].rstrip(SIGNS)
-        return len(words.split()) <= _LONGEST_TITLE and not _SENTENCE_END.search(words)
+        is_open = words.endswith("?") or not _SENTENCE_END.search(words)
+        return is_open and len(words.split()) <= _LONGEST_TITLE
 
     @property
     def is_plain(self) -> bool:

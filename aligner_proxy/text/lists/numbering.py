@@ -44,7 +44,7 @@ _REFERENCE = re.compile(
     re.IGNORECASE,
 )
 _IN_BRACKETS = re.compile(
-    rf"[ \t]+\((?:(?:please )?(?:see(?: also)?|cf\.|siehe(?: auch)?|vgl\.|voir|v\u00e9ase|ver)[ \t]+)?"
+    rf"[ \t]{{1,4}}\((?:(?:please )?(?:see(?: also)?|cf\.|siehe(?: auch)?|vgl\.|voir|v\u00e9ase|ver)[ \t]+)?"
     rf"(?P<reference>{_REFERENCE.pattern})\)",
     re.IGNORECASE,
 )
@@ -57,6 +57,8 @@ _OF_ANOTHER = re.compile(
 """Matches what follows a clause or section that is one of another text: "section 3 of the Act", "Article 6 GDPR"."""
 _OWNER = re.compile(r"(?:[A-Z]{2,}|['\u2019]s)[ \t]+$")
 """Matches what precedes one: "GDPR Article 6"."""
+_OWNER_CHARS = 40
+"""Characters that are searched for that."""
 _NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,2})*|\b[a-zA-Z](?=\))|\b(?:[A-Z]|[IVX]{2,6})\b")
 _ROMAN_PART = re.compile(r"(?<![\w.])(?P<number>[IVX]{1,6})(?=\.(?:[A-Z]|\d{1,2})\b(?!\.\w))")
 """Matches the Roman numeral of a reference such as "III.A"."""
@@ -498,8 +500,9 @@ def _kind_of_number(number: str) -> MarkKind:
 def _means_other_text(reference: re.Match[str]) -> bool:
     """Whether a reference to a clause or section means one of another text, as "section 3 of the Act" does."""
     text = reference.string
+    start = reference.start("word")
     return reference["clause"] is not None and bool(
-        _OF_ANOTHER.match(text, reference.end("numbers")) or _OWNER.search(text[: reference.start("word")])
+        _OF_ANOTHER.match(text, reference.end("numbers")) or _OWNER.search(text[max(0, start - _OWNER_CHARS) : start])
     )
 
 

@@ -173,8 +173,11 @@ class Outline:
 
     def _siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items from segment `start` to `end`, without nested ones."""
-        items = []
+        items: list[OutlineItem] = []
         while start < end and (item := self._item_by_first.get(start)) is not None:
+            # behind the last nested item the list above it goes on
+            if items and item.line.indent < items[0].line.indent:
+                break
             items.append(item)
             start = item.stop
         return items
@@ -253,22 +256,35 @@ class Outline:
 
     def _find_run_in_titles(self) -> Iterator[tuple[range, range]]:
         """Yield (segment of a title before other words of its line, these and what belongs to them)."""
-        for number, line in enumerate(self.lines):
-            item = self._item_by_first.get(line.segments.start)
-            if len(line.segments) > 1 and is_run_in_title(self._pieces[line.segments[0]].text, line.content_start):
-                end = item.stop if item is not None else self._paragraph_end(number)
-                yield line.segments[:1], range(line.segments[1], end)
+        titled = [len(line.segments) > 1 and self._begins_with_title(line) for line in self.lines]
+        ends = self._find_ends([line.follows_blank_line or line.announces for line in self.lines], titled)
+        for line, has_title, end in zip(self.lines, titled, ends, strict=True):
+            if has_title:
+                item = self._item_by_first.get(line.segments.start)
+                yield line.segments[:1], range(line.segments[1], item.stop if item is not None else end)
+
+    def _begins_with_title(self, line: OutlineLine) -> bool:
+        """Whether the first segment of a line is a title in emphasis."""
+        return is_run_in_title(self._pieces[line.segments[0]].text, line.content_start)
 
     def _group_numbered_titles(self) -> Iterable[list[tuple[OutlineLine, range]]]:
         """The titles with a word and a number, by their word, each with the text below it."""
+        titled = [line.is_title for line in self.lines]
+        ends = self._find_ends([line.level > 0 for line in self.lines], titled)
         groups: dict[str, list[tuple[OutlineLine, range]]] = {}
-        for number, line in enumerate(self.lines):
-            word = read_title_word(line.text) if line.is_title else ""
-            if word:
-                below = takewhile(lambda other: not (other.level or other.is_title), self.lines[number + 1 :])
-                end = [line, *below][-1].segments.stop
+        for line, has_title, end in zip(self.lines, titled, ends, strict=True):
+            if has_title and (word := read_title_word(line.text)):
                 groups.setdefault(word, []).append((line, range(line.segments.stop, end)))
         return groups.values()
+
+    def _find_ends(self, *stops: Sequence[bool]) -> list[int]:
+        """By line, where the next later line begins at whose number any of `stops` is true, or the text ends."""
+        ends: list[int] = []
+        end = len(self._pieces)
+        for line, *stops_here in zip(reversed(self.lines), *map(reversed, stops), strict=True):
+            ends.append(end)
+            end = line.segments.start if any(stops_here) else end
+        return ends[::-1]
 
     def find_lists(self) -> Iterator[list[OutlineItem]]:
         """Yield the items of each list, without nested ones."""
