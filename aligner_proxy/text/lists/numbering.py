@@ -387,7 +387,7 @@ class Numbering:
             return number
         target, value = place
         if value not in target.new_numbers:
-            # of a clause to which others refer nobody needs the wrong
+            # a flagged clause need not stay because another one names it
             self.dangling += not reference["clause"]
             return number
         new = target.write_number(value, _kind_of_number(number), number)
