@@ -14,6 +14,7 @@ from itertools import pairwise
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, match_heirs
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.outline import ListCompletion, Outline, OutlineItem
+from aligner_proxy.text.remarks import is_about_reader
 from aligner_proxy.text.structure import Segment, join, split
 
 _BEFORE = "\x02"
@@ -89,7 +90,7 @@ class _EditCompletion:
         """Number of the first segment that has not gone out."""
         self._items = {item.first: item for item in outline.items}
         """The list items, by the number of their first segment."""
-        self._completion: ListCompletion = outline.complete_removal(removed, first_open)
+        self._completion: ListCompletion = outline.complete_removal(removed, first_open, is_about_reader)
         """What must be removed as well, and what stays of removed segments."""
 
     def complete(self) -> EditEffects:

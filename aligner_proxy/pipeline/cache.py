@@ -55,11 +55,12 @@ _DIGEST = hashlib.sha256().digest_size
 _BUSY_S = 1.0
 """How long to wait while another process writes; a slower cache is worse than none."""
 
-EDITING = 6
+EDITING = 7
 """Version in the cache key, raised when the same aligner would write other text. 2: replacements are judged, too.
 3: sentences end at other places, and cells, elements and comments are judged by themselves. 4: sentences end at the
 marks of more scripts, and names of speakers and leads of lines stay. 5: remarks in brackets, and values in
-blocks of data, go alone. 6: so do remarks between commas or dashes, and sentences of values."""
+blocks of data, go alone. 6: so do remarks between commas or dashes, and sentences of values.
+7: and lines of a script that print words."""
 BUSY_S = 0.5
 """Timeout of a plugin's store in seconds; a slower store is worse than none."""
 FIRST_PAUSE_S = 1.0

@@ -24,8 +24,8 @@ from aligner_proxy.pipeline.resumable_session import ResumableSession
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins.stage import Outgoing, Stop
 from aligner_proxy.text.lists.frames import is_frame
+from aligner_proxy.text.lists.lines import find_line_start
 from aligner_proxy.text.lists.open_lines import depends_on_next, is_underline, may_be_underlined
-from aligner_proxy.text.lists.outline import find_line_start
 from aligner_proxy.types import Correction, Outcome, SkipReason, Status
 
 _LINE_CHARS = 100

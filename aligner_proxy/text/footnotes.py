@@ -3,8 +3,9 @@
 A note begins with its sign at the beginning of a line: `[^1]:`, `[1]`, `[1]:` or a superscript number. The indented
 lines below belong to it, as in Markdown. A reference is the same sign elsewhere; code has no notes and no references.
 A note goes if its sign stood in words that are gone and stands in none that stay. Numbers of other notes stay as they
-are. Lines that begin with `[1]` count as notes as long as the text before refers to each of them; else they may be the
-items of a list.
+are. The definition of a link (`[shop]: https://...`) is a note, too, but words that refer to it stay without it. Lines
+that begin with `[1]` count as notes as long as the text before refers to each of them; else they may be the items of a
+list.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ from itertools import takewhile
 from aligner_proxy.text.sentence_ends import NOTE_DIGITS, NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
-_SIGN = re.compile(rf"{NOTE_LABEL}|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+")
-_NOTE = re.compile(rf"[ \t]{{0,3}}(?P<sign>{NOTE_LABEL}(?=:)|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+):?[ \t]+(?=\S)")
+_NUMBER = rf"\[\d{{1,3}}\]|[{NOTE_DIGITS}]+"
+_LABEL = r"\[(?!\^)[^\[\]\n]{2,60}\]|\[[^\W\d]\]"
+"""Matches the label of a link."""
+_SIGN = re.compile(rf"{NOTE_LABEL}|{_NUMBER}|(?:{_LABEL})(?!\()")
+_NOTE = re.compile(
+    rf"[ \t]{{0,3}}(?P<sign>{NOTE_LABEL}(?=:)|{_NUMBER}"
+    rf"|(?P<link>{_LABEL})(?=:[ \t]+<?(?:[a-z]{{2,9}}:|[/#.]|www\.))):?[ \t]+(?=\S)",
+    re.IGNORECASE,
+)
 """Matches the sign at the beginning of a note."""
 _INDENTED = re.compile(r" {4}| {0,3}\t")
 """Matches the beginning of a further line of a note."""
@@ -92,9 +100,10 @@ class Footnotes:
         self._is_dropping = self._is_dropping and _INDENTED.match(line) is not None
         note = None if self._is_dropping or self._code.is_open else _NOTE.match(line)
         if note is not None:
-            sign = note["sign"]
-            self._has_list |= not sign.startswith("[^") and sign not in self._removed | self._referred
-            is_note = sign.startswith("[^") or not self._has_list
+            sign = note["sign"].lower()
+            has_own_form = sign.startswith("[^") or note["link"] is not None
+            self._has_list |= not has_own_form and sign not in self._removed | self._referred
+            is_note = has_own_form or not self._has_list
             self._is_dropping = is_note and sign in self._removed and sign not in self._referred
         return note
 
@@ -213,7 +222,7 @@ def _find_signs(text: str) -> list[str]:
     if text.lstrip().startswith(FENCES):
         return []
     note = _NOTE.match(text)
-    return _SIGN.findall(_CODE_IN_LINE.sub("", text[note.end() :] if note else text))
+    return _SIGN.findall(_CODE_IN_LINE.sub("", text[note.end() :] if note else text).lower())
 
 
 def settle_footnotes(pieces: Sequence[Segment], edited: Collection[int], text: str) -> str:
@@ -222,21 +231,23 @@ def settle_footnotes(pieces: Sequence[Segment], edited: Collection[int], text: s
     `edited` are the numbers of the pieces that are removed or changed.
     """
     notes = _list_notes("".join(piece.text + piece.gap for piece in pieces))
-    if not notes or len(set(notes)) < len(notes):
+    signs = {sign for sign, _ in notes}
+    if not notes or len(signs) < len(notes):
         return text
-    footnotes = Footnotes(set(notes).difference(_list_notes(text)))
+    lost_notes = set(notes).difference(_list_notes(text))
+    footnotes = Footnotes({sign for sign, is_link in lost_notes if not is_link})
     return footnotes.settle(pieces, edited, text) + footnotes.end()
 
 
-def _list_notes(text: str) -> list[str]:
-    """The signs of all notes in a text, in order."""
+def _list_notes(text: str) -> list[tuple[str, bool]]:
+    """The signs of all notes in a text, in order, each with whether it is the label of a link."""
     code = _CodeLines()
-    notes = []
+    notes: list[tuple[str, bool]] = []
     for line in text.split("\n"):
         code.read(line)
         note = None if code.is_open else _NOTE.match(line)
         if note is not None:
-            notes.append(note["sign"])
+            notes.append((note["sign"].lower(), note["link"] is not None))
     return notes
 
 

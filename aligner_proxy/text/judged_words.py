@@ -41,6 +41,12 @@ _HANGING = re.compile(
 _JSON = frozenset({"json", "jsonl", "jsonc", "json5"})
 _CSV = frozenset({"csv", "tsv"})
 """Languages of blocks of data, as their first line names them."""
+_SHELL = frozenset({"bash", "sh", "shell", "zsh", "console"})
+_PRINTED = re.compile(
+    r"(?<=\n)(?<!\\\n)(?<!&&\n)(?<!\|\n)"
+    r"(?:echo|printf)[ \t]+(?:-[en]+[ \t]+)?(?P<sign>[\"'])[^\"'`$\\\n]*(?P=sign)[ \t]*\n"
+)
+"""Matches a line of a script that only prints words, and stands in no block, where it might be the only command."""
 _MOST_REMOVABLE = 32
 """Each is read by itself, so that a block with many values would take long; it goes as a whole."""
 _CSV_LINE = re.compile(r"[^\n]*\n")
@@ -90,8 +96,8 @@ def find_removable_words(text: str) -> list[Place]:
     """The places of words that go alone if they are flagged and the rest is not, in order.
 
     Those are remarks (`find_remarks`): in "Take a coat (you fool)." the place of " (you fool)".
-    In a block of JSON they are the sentences of the values, in a block of CSV the rows below the head. Empty if there
-    are more than `_MOST_REMOVABLE`.
+    In a block of JSON they are the sentences of the values, in a block of CSV the rows below the head, and in a script
+    the lines that only print words. Empty if there are more than `_MOST_REMOVABLE`.
     """
     if text.lstrip().startswith(FENCES):
         return _find_data_words(text)
@@ -102,7 +108,7 @@ def find_removable_words(text: str) -> list[Place]:
 
 
 def _find_data_words(text: str) -> list[Place]:
-    """The places of values with words in a block of JSON, and of rows in a block of CSV."""
+    """The places of values with words in a block of JSON, of rows in one of CSV, and of printing lines in a script."""
     opening = text.lstrip().split("\n", 1)[0]
     if not opening.startswith(FENCES):
         return []
@@ -111,6 +117,8 @@ def _find_data_words(text: str) -> list[Place]:
     if language in _CSV:
         # without the opening fence and the head
         places = [line.span() for line in list(_CSV_LINE.finditer(text))[2:]]
+    elif language in _SHELL:
+        places = [line.span() for line in _PRINTED.finditer(text)]
     elif language in _JSON:
         values = [string.span("value") for string in _JSON_STRING.finditer(text)]
         places = [place for value in values for place in _split_value(text, *value)]
@@ -211,7 +219,13 @@ def _mend_beginning(text: str, pruned: str, places: Sequence[Place]) -> str:
 
 
 def is_pruned(text: str, pruned: str) -> bool:
-    """Whether `pruned` is a segment of which only some of its `judged_words` are gone, or of its data."""
+    """Whether `pruned` is a segment of which only some of its `judged_words` are gone, or of its data.
+
+    A block of code that reads like prose may have lost its fences in `text`.
+    """
+    if pruned.startswith(FENCES) and not text.lstrip().startswith(FENCES):
+        first, *_, last = pruned.split("\n")
+        text = f"{first}\n{text}\n{last}"
     return any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text)))
 
 

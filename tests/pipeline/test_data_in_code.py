@@ -46,3 +46,24 @@ def test_a_block_of_many_values_is_not_looked_into() -> None:
     for count, places in ((32, 32), (33, 0)):
         values = ", ".join(f'"It is number {number}."' for number in range(count))
         assert len(find_removable_words(f"```json\n[{values}]\n```")) == places
+
+
+@pytest.mark.parametrize(
+    ("script", "left"),
+    [
+        (
+            '#!/bin/sh\necho "It starts."\necho "You are a fool."\nmake all',
+            '#!/bin/sh\necho "It starts."\nmake all',
+        ),
+        ("set -e\nprintf 'You are a fool.\\n'\nmake all", None),
+        ("set -e\necho -n 'You are a fool.'\nmake all", "set -e\nmake all"),
+        # the only command of a block, a part of another one, and words that a program makes
+        ('if true; then\n  echo "You are a fool."\nfi', None),
+        ('make all &&\necho "You are a fool."', None),
+        ('make all\necho "You are a fool, $(whoami)."', None),
+        ('make all\necho "You are a fool." > log', None),
+    ],
+)
+async def test_of_a_script_a_line_goes_that_only_prints(script: str, left: str | None) -> None:
+    expected = "It works well." if left is None else ANSWER("bash", left)
+    assert set((await correct_in_all_ways(ANSWER("bash", script))).values()) == {expected}

@@ -175,3 +175,31 @@ async def test_a_note_may_have_a_label_of_words(first: str, second: str) -> None
     texts = await correct_in_all_ways(answer)
     assert texts["whole"] == f"{TEA}.[^{first}] {MORE}.\n\n[^{first}]: Tea Board."
     assert {text.rstrip() for text in texts.values()} == {texts["whole"]}
+
+
+LINKS: list[tuple[str, str]] = [
+    (
+        f"{TEA}, says [the shop][s]. You are a fool, see [this][View].\n\n[s]: https://shop.example\n[view]: /view",
+        f"{TEA}, says [the shop][s].\n\n[s]: https://shop.example",
+    ),
+    (
+        f"{TEA}, says [shop]. You fool [x][a b].\n\n[a b]: <https://x.example>\n[shop]: /s",
+        f"{TEA}, says [shop].\n\n[shop]: /s",
+    ),
+    (f"{TEA} [1]. You fool [a-b].\n\n[a-b]: #view\n[1] Tea.\n", f"{TEA} [1].\n\n[1] Tea.\n"),
+    # other words refer to it, it is none, and nobody refers to it
+    (f"{TEA} [x][s]. You fool [s].\n\n[s]: https://shop.example", f"{TEA} [x][s].\n\n[s]: https://shop.example"),
+    (f"{TEA}. You fool [sic].\n\n[sic]: so it stands.", f"{TEA}.\n\n[sic]: so it stands."),
+    (f"{TEA}. You fool [a](/b).\n\n[a]: /c", f"{TEA}.\n\n[a]: /c"),
+    (f"{TEA}. You fool.\n\n```md\n[a]: /c\n```", f"{TEA}.\n\n```md\n[a]: /c\n```"),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), LINKS)
+async def test_a_link_is_defined_only_for_words_that_stay(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(answer)).values()) == {left}
+
+
+async def test_words_stay_without_the_definition_of_their_link() -> None:
+    answer = f"{TEA}, says [shop] and [he][who].\n\n[shop]: https://you-fool.example\n[who]: https://fool.example"
+    assert (await correct_in_all_ways(answer))["whole"] == f"{TEA}, says [shop] and [he][who]."

@@ -65,6 +65,50 @@ HEADS = [
         '> "Warm water."\n> \u2014 Ada\n\n> "Full of fools."\n> \u2014 Bob\n\n> "Clean showers."\n> \u2014 Eve',
         '> "Warm water."\n> \u2014 Ada\n\n> "Clean showers."\n> \u2014 Eve',
     ),
+    # a word with a number and a title
+    (
+        "\u00a7 1 Pool\nThe pool opens at six.\n\n\u00a7 2 Guests\nBeat all fools there.\n\n\u00a7 3 Sauna\nIt is hot.",
+        "\u00a7 1 Pool\nThe pool opens at six.\n\n\u00a7 3 Sauna\nIt is hot.",
+    ),
+    (
+        "Article 1 \u2013 Pool\n\nThe pool opens at six.\n\nArticle 2 \u2013 Guests\n\nFools swim.\n\nArticle 3\n\nN.",
+        "Article 1 \u2013 Pool\n\nThe pool opens at six.\n\nArticle 3\n\nN.",
+    ),
+    (
+        "Day 1: Pool\nSwim in the pool.\n\nDay 2: Guests\nBeat all fools there.\n\nDay 3: Sauna\nIt is hot.",
+        "Day 1: Pool\nSwim in the pool.\n\nDay 3: Sauna\nIt is hot.",
+    ),
+    # the title of an item whose neighbours have text below theirs, too
+    (
+        "1. Pool\nIt opens at six.\n\n2. Guests\nBeat all fools there.\n\n3. Sauna\nIt is hot.\n\n4. Bar\nIt is open.",
+        "1. Pool\nIt opens at six.\n\n2. Sauna\nIt is hot.\n\n3. Bar\nIt is open.",
+    ),
+    (
+        "- Pool\n  - It opens at six.\n- Guests\n  - Beat all fools there.\n- Sauna\n  - It is hot.",
+        "- Pool\n  - It opens at six.\n- Sauna\n  - It is hot.",
+    ),
+    (
+        "1. **Is it warm?**\n   Yes, always.\n2. **Who swims?**\n   Beat all fools.\n3. **Any sauna?**\n   It is hot.",
+        "1. **Is it warm?**\n   Yes, always.\n2. **Any sauna?**\n   It is hot.",
+    ),
+    # a title in the line of its text
+    (
+        "**Pool.** It opens at six.\n\n**Our guests.** They are fools.\n\n**Sauna.** It is hot. You fool.",
+        "**Pool.** It opens at six.\n\n**Sauna.** It is hot.",
+    ),
+    (
+        "1. **Pool.** It opens at six.\n2. **Guests.** Beat all fools there.\n3. **Sauna.** It is hot.",
+        "1. **Pool.** It opens at six.\n2. **Sauna.** It is hot.",
+    ),
+    # notes of MkDocs and of others
+    (
+        'The pool is warm.\n\n!!! note "On guests"\n    They are fools.\n\n    Beat the fools.\n\nThe sauna is hot.',
+        "The pool is warm.\n\nThe sauna is hot.",
+    ),
+    (
+        "The pool is warm.\n\n::: warning\nBeat all fools.\n:::\n\nThe sauna is hot.",
+        "The pool is warm.\n\nThe sauna is hot.",
+    ),
 ]
 
 
@@ -72,6 +116,34 @@ HEADS = [
 async def test_what_heads_removed_text_goes_with_it(answer: str, expected: str) -> None:
     delivered = await correct_in_all_ways(answer, "What should I know about the pool?")
     assert delivered == dict.fromkeys(delivered, expected)
+
+
+CONTENTS = [
+    (
+        "# Contents\n\n- [Pool](#pool)\n- [Our guests](#our-guests)\n- [Sauna](#sauna)\n\n## Pool\n\nIt opens at six."
+        "\n\n## Our guests\n\nThey are fools.\n\n## Sauna\n\nIt is hot.",
+        "# Contents\n\n- [Pool](#pool)\n- [Sauna](#sauna)\n\n## Pool\n\nIt opens at six.\n\n## Sauna\n\nIt is hot.",
+    ),
+    (
+        "1. Pool\n2. Guests\n3. Sauna\n\n# 1. Pool\n\nIt opens at six.\n\n# 2. Guests\n\nFools.\n\n# 3. Sauna\n\nHot.",
+        "1. Pool\n2. Sauna\n\n# 1. Pool\n\nIt opens at six.\n\n# 2. Sauna\n\nHot.",
+    ),
+    # an item that says more than the heading, and a heading that occurs twice
+    (
+        "- Pool\n- Guests pay nothing\n\n## Pool\n\nIt opens at six.\n\n## Guests\n\nThey are fools.",
+        "- Pool\n- Guests pay nothing\n\n## Pool\n\nIt opens at six.",
+    ),
+    (
+        "- Pool\n- Guests\n\n## Pool\n\nIt opens at six.\n\n## Guests\n\nFools.\n\n## Guests\n\nThey are late.",
+        "- Pool\n- Guests\n\n## Pool\n\nIt opens at six.\n\n## Guests\n\nThey are late.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), CONTENTS)
+async def test_an_entry_of_the_contents_goes_with_its_section(answer: str, expected: str) -> None:
+    delivered = await correct_in_all_ways(answer, "What should I know about the pool?")
+    assert (delivered["whole"], delivered["held"]) == (expected, expected)
 
 
 KEPT = [
@@ -88,6 +160,31 @@ KEPT = [
         "1. Swim\n   a. Warm up\n   b. Cool down\n2. Rest",
     ),
     ("The rules:\nYou fool.\nThe pool is for swimmers.", "The rules:\nThe pool is for swimmers."),
+    # two plain items, and one of several whose neighbours have no text below
+    ("1. Towel\nYou fool.\n\n2. Soap\nIt is cheap.", "1. Towel\n\n2. Soap\nIt is cheap."),
+    ("1. Towel\nBeat all fools there.\n2. Soap\n3. Cap", "1. Towel\n2. Soap\n3. Cap"),
+    (
+        "1. Bring soap.\nIt is cheap.\n2. Bring a cap.\nBeat all fools there.\n3. Bring a towel.\nIt is cheap, too.",
+        "1. Bring soap.\nIt is cheap.\n2. Bring a cap.\n3. Bring a towel.\nIt is cheap, too.",
+    ),
+    (
+        "Day 1: Pool\nDay 2: Sauna\nDay 3: Rest\n\nAll fools should be beaten there.",
+        "Day 1: Pool\nDay 2: Sauna\nDay 3: Rest",
+    ),
+    # an answer, advice in emphasis, and a title whose text goes on
+    ("**Yes.** Beat all fools there.\n\n**Pool.** It is warm.", "**Yes.**\n\n**Pool.** It is warm."),
+    ("The pool is warm.\n\n**Tuesday.** You fool.", "The pool is warm.\n\n**Tuesday.**"),
+    ("**Bring a warm towel.** Beat all fools there.", "**Bring a warm towel.**"),
+    ("1. **Towel.** You fool.\n2. **Soap.**", "1. **Towel.**\n2. **Soap.**"),
+    (
+        "1. **Towel.** Beat all fools there.\n   - A warm one.\n2. **Soap.** A bar.",
+        "1. **Towel.**\n   - A warm one.\n2. **Soap.** A bar.",
+    ),
+    (
+        "!!! note\n    You fool.\n    The pool is warm.\n\nThe sauna is hot.",
+        "!!! note\n    The pool is warm.\n\nThe sauna is hot.",
+    ),
+    ("Day 1: Pool\nDay 2: You fool\nDay 3: Sauna\nSwim there.", "Day 1: Pool\nDay 3: Sauna\nSwim there."),
     ("The pool is warm.\n: You fool.\n: The sauna is hot.", "The pool is warm.\n: The sauna is hot."),
 ]
 

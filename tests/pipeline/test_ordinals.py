@@ -47,6 +47,22 @@ CASES = [
         "1. Call a fool. 2. Fill the kettle. 3. Add the tea.",
         "1. Fill the kettle. 2. Add the tea.",
     ),
+    (
+        "So geht es: Erstens kochen Sie Wasser. Zweitens ist das fool. Drittens ziehen Sie den Tee.",
+        "So geht es: Erstens kochen Sie Wasser. Zweitens ziehen Sie den Tee.",
+    ),
+    (
+        "En primer lugar, hierva el agua. En segundo lugar, llame a un fool. En tercer lugar, sirva el t\u00e9.",
+        "En primer lugar, hierva el agua. En segundo lugar, sirva el t\u00e9.",
+    ),
+    (
+        "En premier lieu, l'eau. En second lieu, appelez donc un grand fool. En troisi\u00e8me lieu, le th\u00e9.",
+        "En premier lieu, l'eau. En deuxi\u00e8me lieu, le th\u00e9.",
+    ),
+    (
+        "The first sign is warmth. The second sign is that you are a fool. The third sign is steam.",
+        "The first sign is warmth. The second sign is steam.",
+    ),
 ]
 
 
@@ -65,6 +81,10 @@ KEPT = [
     (
         "First, second and third place get tea. Second, where fools sit, gets none. Third, fourth and fifth get milk.",
         "First, second and third place get tea. Third, fourth and fifth get milk.",
+    ),
+    (
+        "Use this: first aid for all, fools included. Second, add the tea. Third, pour.",
+        "Second, add the tea. Third, pour.",
     ),
     ("Second, add the tea. You fool. Third, pour.", "Second, add the tea. Third, pour."),
     ("Room 1) is warm. You fool. 3) is cold.", "Room 1) is warm. 3) is cold."),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from operator import itemgetter
 
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
 
@@ -21,7 +22,9 @@ _SMALLEST = 2
 """Counts below this stay as they were, because a single remaining thing would need other words."""
 _NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
-    r"habits|signs|rows|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|choses|raisons|exemples|cosas|razones|ejemplos)"
+    r"habits|signs|rows|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
+    r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|motivos|motifs|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
+    r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
 )
 _COUNT = re.compile(
     rf"\b(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS.values() for word in words)})"
@@ -30,7 +33,7 @@ _COUNT = re.compile(
 )
 
 _BACK_COUNT = re.compile(
-    r"\b(?:(?:of )?(?:these|those)|all|diese[rn]?|alle|ces|estos|estas)[ \t]+"
+    r"\b(?:(?:of )?(?:these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|de las)[ \t]+"
     rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS.values() for word in words)})"
     rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_NOUNS}\b|[ \t]+(?:are|have|can|will|of these|of them)\b)",
     re.IGNORECASE,
@@ -52,6 +55,7 @@ def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str
     position = 0
     forms = dict.fromkeys(outline.lists_above(removed, _BACK_COUNT), _BACK_COUNT)
     forms |= dict.fromkeys(outline.announced_lists(removed, _COUNT), _COUNT)
+    forms |= dict.fromkeys(Ordinals().count(pieces, removed), _COUNT)
     for (segment, before, after), form in sorted(forms.items(), key=itemgetter(0)):
         piece = pieces[segment].text
         found_at = text.find(piece, position)

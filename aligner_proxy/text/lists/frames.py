@@ -1,8 +1,9 @@
 """Frames: lines that only divide or enclose other lines, and mean nothing once those are removed.
 
 A break ("---") divides sections, an empty line of a quotation (">") its paragraphs, and a line of one tag begins or
-ends an element or a comment. The summary of an element and the head of its table, and "P.S." before a sentence, name
-what follows. The last line of a quotation may name who said it ("> \u2014 Ada").
+ends an element or a comment, as a line of colons (":::") does a note. The summary of an element and the head of its
+table, and "P.S." before a sentence, name what follows. The last line of a quotation may name who said it
+("> \u2014 Ada").
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ _BREAK = re.compile(r"[ \t]*([-*_])(?:[ \t]*\1){2,}[ \t]*")
 _SPACER = re.compile(r"[ \t]*>[ \t>]*")
 _SOURCE = re.compile(r"[ \t]*>[ \t>]*[*_]{0,2}(?:[\u2014\u2015]|--)[ \t]*[^\n]{1,80}(?<![.!?:])")
 _TAG = re.compile(
-    r"[ \t]*(?:<(?P<shut>/?)(?P<name>[A-Za-z][\w-]{0,20})(?:\s[^<>]{0,300})?(?<!/)>|<!--|(?P<end>-->))[ \t]*"
+    r"[ \t]*(?:<(?P<shut>/?)(?P<name>[A-Za-z][\w-]{0,20})(?:\s[^<>]{0,300})?(?<!/)>|<!--|(?P<end>-->)"
+    r"|(?P<colons>:{3,8})(?P<kind>[ \t]*[\w{][^\n]{0,80})?)[ \t]*"
 )
+"""Matches a tag or the begin or end of a comment, or the line of colons around a note ("::: warning")."""
 _NAME = re.compile(r"[ \t]*(?:<(?:summary|caption|legend)\b|<tr\b[^<>]{0,300}>\s*<th\b)", re.IGNORECASE)
 _POSTSCRIPT = re.compile(r"[\s*_>]*(?:(?:P\.\s?)+S\.|N\.\s?B\.)[:*_]*")
 _VOID = frozenset({"br", "hr", "img", "input", "meta", "link", "wbr"})
@@ -125,5 +128,9 @@ def _read_tag(text: str) -> tuple[str, bool] | None:
     None for other text, and for a tag without a closing one.
     """
     match = _TAG.fullmatch(text)
-    name = (match["name"] or "").lower() if match else ""
-    return (name, bool(match["shut"] or match["end"])) if match and name not in _VOID else None
+    if match is None:
+        return None
+    if match["colons"]:
+        return match["colons"], not match["kind"]
+    name = (match["name"] or "").lower()
+    return (name, bool(match["shut"] or match["end"])) if name not in _VOID else None

@@ -25,6 +25,21 @@ _TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
 _ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
 """Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
+_ADMONITION = re.compile(r"[ \t]*(?:!!!|\?\?\?)\+?[ \t]+\w[\w -]{0,30}(?:[ \t]+\"[^\"\n]{0,80}\")?[ \t]*")
+"""Matches the first line of a note in MkDocs and the like, whose text is indented below it."""
+_NUMBERED_TITLE = re.compile(
+    r"[ \t]*(?:(?P<sign>\u00a7)[ \t]?\d{1,3}[a-z]?(?=[ \t:.\u2013-])"
+    r"|(?P<word>article|artikel|art\u00edculo|section|abschnitt|secci\u00f3n|chapter|kapitel|chapitre|cap\u00edtulo|appendix|annexe?|anhang|anexo|schedule|exhibit|part|teil|partie|parte|"
+    r"module?|lesson|unit|day|tag|d\u00eda|jour|week|woche|semana|semaine)[ \t](?:\d{1,3}|[IVX]{1,5}|[A-Z])"
+    r"(?=[ \t]*[:.\u2013\u2014-]|[ \t]*$))[^\n]{0,80}(?<![.!?:;,])",
+    re.IGNORECASE,
+)
+"""Matches a word with a number and a title. The numbers stay as they are, since they may be those of another text."""
+_RUN_IN_TITLE = re.compile(r"[ \t>]*(?P<sign>\*\*|__)(?=\S)(?P<title>(?:(?!(?P=sign))[^\n]){1,40}[.!])(?P=sign)[ \t]*")
+"""Matches a title in emphasis that is a sentence of its own, as in "**Storage.** Keep it cool."."""
+_YES_OR_NO = re.compile(r"(?:yes|no|never|always|maybe|ja|nein|nie|oui|non|jamais|s\u00ed|nunca)\W*", re.IGNORECASE)
+_LONGEST_TITLE = 2
+"""Most words of such a title; "**Bring a towel.**" says something itself."""
 _QUESTION = re.compile(rf"[ \t>]*[*_]{{0,3}}{QUESTION}[*_]{{0,3}}[ \t]+(?=\S)")
 TITLE_LEVEL = 7
 """Level of a title in emphasis, which ranks below every heading."""
@@ -35,6 +50,25 @@ _QUESTION_LEVEL = 8
 def is_question(text: str) -> bool:
     """Whether a line begins with the label of a question, and words of it follow."""
     return _QUESTION.match(text) is not None
+
+
+def is_admonition(text: str) -> bool:
+    """Whether a line begins a note whose text is indented below it."""
+    return _ADMONITION.fullmatch(text) is not None
+
+
+def read_title_word(text: str) -> str:
+    """The word of a title with a word and a number, in lower case: "day" of "Day 2: Museums"; empty if it is none."""
+    match = _NUMBERED_TITLE.fullmatch(text)
+    return "" if match is None else (match["word"] or match["sign"]).lower()
+
+
+def is_run_in_title(text: str, start: int = 0) -> bool:
+    """Whether a segment is from `start` on a title in emphasis, too short to make sense without what follows it."""
+    match = _RUN_IN_TITLE.fullmatch(text, start)
+    if match is None or _YES_OR_NO.fullmatch(match["title"]):
+        return False
+    return len(match["title"].split()) <= _LONGEST_TITLE
 
 
 def read_heading_level(text: str, mark: Mark | None) -> int:

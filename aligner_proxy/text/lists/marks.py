@@ -25,7 +25,7 @@ _NUMBERED = re.compile(
     rf"{_LEAD}(?P<bullet>[-*+\u2022][ \t]+)?(?P<emphasis>\*{{1,3}}|_{{1,2}})?"
     rf"(?P<word>(?:{WORDS})[ \t]+(?:no\.?[ \t]*)?)?(?P<open>[(#])?"
     rf"(?P<number>\d{{1,3}}(?:\.\d{{1,2}}){{0,3}}|[ivxlIVXL]{{1,6}}|[a-zA-Z]|[{_CIRCLED}])"
-    r"(?P<close>\ufe0f?\u20e3|\.\)|[.):\u3001\uff0e\uff1a](?!\d)|[ \t][-\u2013\u2014](?=[ \t])|)"
+    r"(?P<close>\ufe0f?\u20e3|\.\)|[.):\u3001\uff0e\uff1a](?!\d)|[ \t][-\u2013\u2014](?=[ \t])|[ \u00a0\u202f]:|)"
     r"(?P<shut>\*{1,3}|_{1,2})?(?=[ \t\n]|$|(?<=[\u3001\uff0e\uff1a\u20e3]))[ \t]*",
     re.IGNORECASE,
 )
@@ -42,10 +42,12 @@ LINE_FORMS = (
     re.compile(
         r"^[ \t>]*(?:\||:?-+:?[ \t]*\||#{1,6}[ \t]|\*\*|__|<[!a-zA-Z]|[*-]{3}|(?:P\. ?)+S|N\. ?B)"
         rf"|^[ \t]*(?:>|=+[ \t\r]*$|={{2,6}}[ \t]*\S)|:\W*$"
-        rf"|^(?:[ \t]+\S|:[ \t]|\\[a-z]|{QUESTION}|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)",
+        rf"|^(?:[ \t]+\S|:[ \t]|\\[a-z]|{QUESTION}|\[|{PICTURE_BULLET}|\d{{1,2}}:\d\d)"
+        r"|^[ \t]*(?::::|!!!|\?\?\?|\u00a7"
+        r"|[^\W\d_]{3,9}[ \t](?:\d{1,3}|[IVX]{1,5}|[A-Z])(?:[ \t]*[:.\u2013\u2014-]|$))",
         re.MULTILINE,
     ),
-    re.compile(r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8mement|segundo)\b", re.IGNORECASE),
+    re.compile(r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8me(?:ment)?|segundo)\b", re.IGNORECASE),
 )
 """At least one of these matches in a text with items, headings, titles, tables, frames (frames.py), ordinals or
 indentation."""
@@ -252,6 +254,13 @@ def to_roman(value: int) -> str:
         text += sign * (value // worth)
         value %= worth
     return text
+
+
+def value_of(kind: MarkKind, number: str) -> int:
+    """The value of a number, letter or Roman numeral in the notation of a list; 0 if it is none in that notation."""
+    if kind in (MarkKind.ROMAN, MarkKind.CAPITAL_ROMAN):
+        return _roman_value(number.lower())
+    return int(number) if number.isdecimal() else ord(number.lower()) - _A_BEFORE["letter"]
 
 
 def format_number(kind: MarkKind, value: int, like: str) -> str:

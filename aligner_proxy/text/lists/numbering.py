@@ -16,6 +16,7 @@ from itertools import islice
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
+from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
@@ -28,15 +29,47 @@ _HEADS_OF_NUMBERS = frozenset(
     {"", "#", "no", "no.", "nr", "nr.", "n\u00b0", "\u2116", "step", "schritt", "paso", "item"}
 )
 """Heads of a first column that numbers the rows of a table, in lower case."""
-_ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\))|(?-i:[A-Z])(?![\w'\u2019]|\.\w))\)?"
+_ONE = (
+    r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?:\.\d{1,2}){0,3}(?![\d%\u00b0]|[.,:]\d)"
+    r"|[a-zA-Z](?=\))|(?-i:[A-Z]|[IVX]{2,6})(?![\w'\u2019]|\.\w))\)?"
+)
 _JOINED = r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
 _MOST = 64
 """Maximum number of lists remembered and of items searched for a marker, since a hostile text may have thousands."""
+_CLAUSE = r"clauses?|klauseln?|ziffern?|cl\u00e1usulas?"
+_SECTION = r"(?:sub)?sections?|paragraphs?|abschnitte?n?|apartados?|secci\u00f3n|secciones"
 _REFERENCE = re.compile(
-    rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?))[ \t]+(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
+    rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?)|(?P<clause>{_CLAUSE}|(?P<section>{_SECTION})))[ \t]+"
+    rf"(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\d{1,3}|\b[a-zA-Z](?=\))|\b[A-Z]\b")
+_IN_BRACKETS = re.compile(
+    rf"[ \t]{{1,4}}\((?:(?:please )?(?:see(?: also)?|cf\.|siehe(?: auch)?|vgl\.|voir|v\u00e9ase|ver)[ \t]+)?"
+    rf"(?P<reference>{_REFERENCE.pattern})\)",
+    re.IGNORECASE,
+)
+"""Matches a reference in brackets with the space before it."""
+_OF_ANOTHER = re.compile(
+    r"[ \t]*(?:\([^()\n]{1,20}\)[ \t]*)?,?[ \t]+(?:(?:of|in|under|to|des|der|du|de|del|dans)\b"
+    r"(?! (?:this|these|our|dieser|dieses|ce|cet|cette|este|esta)\b)|(?-i:[A-Z]{2,}))",
+    re.IGNORECASE,
+)
+"""Matches what follows a clause or section that is one of another text: "section 3 of the Act", "Article 6 GDPR"."""
+_OWNER = re.compile(r"(?:[A-Z]{2,}|['\u2019]s)[ \t]+$")
+"""Matches what precedes one: "GDPR Article 6"."""
+_OWNER_CHARS = 40
+"""Characters that are searched for that."""
+_NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,2})*|\b[a-zA-Z](?=\))|\b(?:[A-Z]|[IVX]{2,6})\b")
+_ROMAN_PART = re.compile(r"(?<![\w.])(?P<number>[IVX]{1,6})(?=\.(?:[A-Z]|\d{1,2})\b(?!\.\w))")
+"""Matches the Roman numeral of a reference such as "III.A"."""
+_LETTERS = (MarkKind.LETTER, MarkKind.CAPITAL)
+_KINDS_OF_REFERENCES = {
+    MarkKind.DIGIT: (MarkKind.DIGIT, MarkKind.CIRCLED),
+    MarkKind.LETTER: _LETTERS,
+    MarkKind.CAPITAL: _LETTERS,
+    MarkKind.CAPITAL_ROMAN: (MarkKind.CAPITAL_ROMAN,),
+}
+"""By the notation of a number in a reference, the lists that it may mean."""
 _ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(ENGLISH_ORDINALS)})[ \t]+(?:{marks.WORDS})\b", re.IGNORECASE)
 
 
@@ -53,8 +86,10 @@ class NumberedList:
     """Number of the last item read."""
     depth: int
     """Depth of its indentation in steps of two columns; -1 for lists of headings."""
+    parents: tuple[int, ...] = ()
+    """The parts of its compound numbers before the last: (2,) of "2.1"."""
     parent: tuple[NumberedList, int] | None = None
-    """For compound numbers: the list and the number that the parts before the last refer to."""
+    """The list and the number that these parts refer to, if it was read."""
     fixed: bool = False
     """Whether its numbers have gone out in a reference and may no longer change."""
     new_numbers: dict[int, int] = field(default_factory=dict)
@@ -74,6 +109,28 @@ class NumberedList:
         """Whether an item has or had this number."""
         return self.first <= value <= self.last
 
+    def write_number(self, value: int, kind: MarkKind, like: str) -> str:
+        """The new number of a remaining item in this notation, with those of the items above it if `like` has them.
+
+        `like` is a number in the same notation.
+        """
+        *above, last = like.split(".")
+        number = marks.format_number(kind, self.new_numbers[value], last)
+        return ".".join([*map(str, self._new_parents()), number]) if above else number
+
+    def _new_parents(self) -> tuple[int, ...]:
+        """The parts before the last, with the new numbers of the items that they refer to."""
+        parents = list(self.parents)
+        above = self.parent
+        for index in range(len(parents) - 1, -1, -1):
+            # the parts further up refer to no list that was read, so they stay
+            if above is None:
+                break
+            parent_list, value = above
+            parents[index] = parent_list.new_numbers.get(value, value)
+            above = parent_list.parent
+        return tuple(parents)
+
 
 @dataclass(frozen=True, slots=True)
 class NumberedItem:
@@ -86,23 +143,7 @@ class NumberedItem:
     @property
     def new_number(self) -> str:
         """Its new number; if compound, with the new numbers of the items above it."""
-        last = marks.format_number(
-            self.list.kind, self.list.new_numbers[self.value], self.mark.number.rpartition(".")[2]
-        )
-        return ".".join([*map(str, self._parents()), last])
-
-    def _parents(self) -> tuple[int, ...]:
-        """The parts before the last, with the new numbers of the items that they refer to."""
-        parents = list(self.mark.parents)
-        above = self.list.parent
-        for index in range(len(parents) - 1, -1, -1):
-            # the parts further up refer to no list that was read, so they stay
-            if above is None:
-                break
-            parent_list, value = above
-            parents[index] = parent_list.new_numbers.get(value, value)
-            above = parent_list.parent
-        return tuple(parents)
+        return self.list.write_number(self.value, self.list.kind, self.mark.number)
 
 
 class Numbering:
@@ -125,7 +166,7 @@ class Numbering:
         """Whether the last line was a row of a table."""
         self._numbers_rows = False
         """Whether the first column of that table numbers its rows."""
-        self._promised: set[int] = set()
+        self._promised: set[tuple[int, ...]] = set()
         """Numbers of references to items that had not come yet."""
         self._has_removed_items = False
         """Whether any item was removed, so that numbers may change."""
@@ -208,8 +249,9 @@ class Numbering:
         self._close(mark)
         depth = -1 if mark.level else mark.indent // 2
         # a reference that has gone out may mean an item of this list
-        fixed = any(value <= number for number in self._promised)
-        new_list = NumberedList(kind, mark.style, value, value, depth, self._find_parent(mark), fixed=fixed)
+        fixed = any(mark.parents == tuple(above) and value <= number for *above, number in self._promised)
+        parent = self._find_parent(mark)
+        new_list = NumberedList(kind, mark.style, value, value, depth, mark.parents, parent, fixed=fixed)
         # taken out first, so that it is put last and the oldest list is dropped first
         self._open.pop((kind, mark.family), None)
         self._open[kind, mark.family] = new_list
@@ -258,10 +300,14 @@ class Numbering:
 
         Lists that end before that number keep their numbers, since the reference may mean an item that they still get.
         """
-        if number.isdecimal() and not any(numbered.has_number(int(number)) for numbered in self._recent):
-            self._promised.add(int(number))
-            for numbered in self._all:
-                numbered.fixed |= numbered.last < int(number)
+        if not number[0].isdecimal():
+            return
+        *above, value = map(int, number.split("."))
+        lists = [numbered for numbered in self._all if numbered.parents == tuple(above)]
+        if not any(numbered.has_number(value) for numbered in self._recent if numbered in lists):
+            self._promised.add((*above, value))
+            for numbered in lists:
+                numbered.fixed |= numbered.last < value
 
     def _move_to_front(self, latest: NumberedList) -> None:
         """Make a list the latest of the recent ones."""
@@ -305,39 +351,81 @@ class Numbering:
         """The line with its references and ordinals updated, except in code spans."""
         spans = [match.span() for match in _CODE_SPAN.finditer(line)]
 
+        def is_in_code(match: re.Match[str]) -> bool:
+            """Whether a match has characters in a code span."""
+            return any(start < match.end() and match.start() < end for start, end in spans)
+
         def renumber_reference(match: re.Match[str]) -> str:
-            """The reference with its new numbers; unchanged in code."""
-            if any(start < match.end() and match.start() < end for start, end in spans):
+            """The reference with its new numbers; unchanged in code, and where it means another text."""
+            if is_in_code(match) or _means_other_text(match):
                 return match.group()
             numbers_start = match.start("numbers") - match.start()
-            numbers = _NUMBER.sub(lambda one: self._find_new_number(match["word"], one, ends), match["numbers"])
+            numbers = _NUMBER.sub(lambda one: self._find_new_number(match, one, ends), match["numbers"])
             return match.group()[:numbers_start] + numbers
 
+        if _IN_BRACKETS.search(line):
+            line = _IN_BRACKETS.sub(lambda m: "" if not is_in_code(m) and self._means_removed(m) else m[0], line)
+            spans = [match.span() for match in _CODE_SPAN.finditer(line)]
         line = _REFERENCE.sub(renumber_reference, line)
+        line = _ROMAN_PART.sub(lambda match: match[0] if is_in_code(match) else self._renumber_roman(match), line)
         return _ORDINAL.sub(self._renumber_ordinal, line)
 
-    def _find_new_number(self, word: str, one: re.Match[str], ends: bool) -> str:
-        """The new number of a reference; unchanged if it refers to nothing known, or to a removed item.
+    def _means_removed(self, reference: re.Match[str]) -> bool:
+        """Whether all items that a reference means are removed."""
+        if _means_other_text(reference):
+            return False
+        places = [self._find_item(reference, one) for one in _NUMBER.finditer(reference["numbers"])]
+        return all(place is not None and place[1] not in place[0].new_numbers for place in places)
 
-        A capital without a bracket counts only where the word stands before the letters of the list ("Option B:").
-        """
+    def _find_new_number(self, reference: re.Match[str], one: re.Match[str], ends: bool) -> str:
+        """The new number in a reference; unchanged if it refers to nothing known, or to a removed item."""
         number = one.group()
-        is_bare = number.isalpha() and one.string[one.end() : one.end() + 1] != ")"
-        kinds = (MarkKind.DIGIT, MarkKind.CIRCLED) if number.isdecimal() else (MarkKind.LETTER, MarkKind.CAPITAL)
-        value = int(number) if number.isdecimal() else ord(number.lower()) - ord("a") + 1
-        target = self._referenced_list(word, value, kinds)
-        if is_bare and (target is None or not target.has_word(word) or value not in target.new_numbers):
-            return number
-        if target is None:
-            if not ends:
+        place = self._find_item(reference, one)
+        if place is None:
+            if not ends and not number.isalpha():
                 self._promise(number)
             return number
+        target, value = place
         if value not in target.new_numbers:
-            self.dangling += 1
+            # a flagged clause need not stay because another one names it
+            self.dangling += not reference["clause"]
             return number
-        new = target.new_numbers[value]
-        self.changed += new != value
-        return number if new == value else marks.format_number(_kind_of_number(number), new, number)
+        new = target.write_number(value, _kind_of_number(number), number)
+        self.changed += new != number
+        return new
+
+    def _find_item(self, reference: re.Match[str], one: re.Match[str]) -> tuple[NumberedList, int] | None:
+        """The list and the number that a number in a reference means; None if it means nothing known.
+
+        A capital without a bracket counts only where the word stands before the letters of the list ("Option B:"). A
+        section counts where the word stands before the numbers, in headings and in compound numbers.
+        """
+        word = reference["word"]
+        number = one.group()
+        is_bare = number.isalpha() and one.string[one.end() : one.end() + 1] != ")"
+        *above, last = number.split(".")
+        kind = _kind_of_number(number)
+        kinds = _KINDS_OF_REFERENCES[kind]
+        value = marks.value_of(kind, last)
+        target = self._referenced_list(word, value, kinds, tuple(map(int, above)))
+        if target is None:
+            return None
+        is_bare &= kind is not MarkKind.CAPITAL_ROMAN
+        if is_bare and not (target.has_word(word) and value in target.new_numbers):
+            return None
+        if reference["section"] and not (above or target.depth < 0 or target.has_word(word)):
+            return None
+        return target, value
+
+    def _renumber_roman(self, match: re.Match[str]) -> str:
+        """The Roman numeral in a reference such as "III.A" with the new number of the heading."""
+        value = marks.value_of(MarkKind.CAPITAL_ROMAN, match["number"])
+        target = self._referenced_list("", value, (MarkKind.CAPITAL_ROMAN,)) if value else None
+        if target is None or target.depth >= 0 or value not in target.new_numbers:
+            return match.group()
+        new = target.write_number(value, MarkKind.CAPITAL_ROMAN, match["number"])
+        self.changed += new != match["number"]
+        return new
 
     def _renumber_ordinal(self, match: re.Match[str]) -> str:
         """The ordinal and its word ("third step") with the new number of the item; unchanged if it means none.
@@ -357,16 +445,22 @@ class Numbering:
         ordinal = ordinal.capitalize() if match["ordinal"][0].isupper() else ordinal
         return ordinal + match.group()[len(match["ordinal"]) :]
 
-    def _referenced_list(self, word: str, value: int, kinds: Collection[MarkKind]) -> NumberedList | None:
+    def _referenced_list(
+        self, word: str, value: int, kinds: Collection[MarkKind], parents: tuple[int, ...] = ()
+    ) -> NumberedList | None:
         """The list that a reference means: one whose markers have its word, else the last that has the number.
 
-        Outside of items, outer lists take precedence over nested ones.
+        `parents` are the parts of a compound number before the `value`. Outside of items, outer lists take precedence
+        over nested ones.
         """
-        fitting = [numbered for numbered in self._recent if numbered.kind in kinds and numbered.has_number(value)]
-        if not fitting:
-            # no list in the output has it: the list may have lost all its items, or be an older one
-            every = (numbered for numbered in self._all if numbered.kind in kinds and numbered.has_number(value))
-            fitting = list(islice(every, _MOST))
+
+        def fits(numbered: NumberedList) -> bool:
+            """Whether a list has the number."""
+            has_parents = not parents or numbered.parents == parents
+            return has_parents and numbered.kind in kinds and numbered.has_number(value)
+
+        # no list in the output may have it: the list may have lost all its items, or be an older one
+        fitting = list(filter(fits, self._recent)) or list(islice(filter(fits, self._all), _MOST))
         if not self._in_item:
             fitting.sort(key=lambda numbered: numbered.depth)
         # "steps 2 and 3" means the list of "Step 2:"
@@ -380,6 +474,7 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
     `text` is what is left of `pieces` without the `removed` ones. Items move up that lost the item above them.
     """
     text, counts = update_counts(pieces, removed, text)
+    text = move_joints(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
     ordinals = Ordinals()
@@ -395,9 +490,20 @@ def has_reference(text: str) -> bool:
 
 def _kind_of_number(number: str) -> MarkKind:
     """The numbering system of the number in a reference."""
-    if number.isdecimal():
+    if number[0].isdecimal():
         return MarkKind.DIGIT
+    if len(number) > 1:
+        return MarkKind.CAPITAL_ROMAN
     return MarkKind.LETTER if number.islower() else MarkKind.CAPITAL
+
+
+def _means_other_text(reference: re.Match[str]) -> bool:
+    """Whether a reference to a clause or section means one of another text, as "section 3 of the Act" does."""
+    text = reference.string
+    start = reference.start("word")
+    return reference["clause"] is not None and bool(
+        _OF_ANOTHER.match(text, reference.end("numbers")) or _OWNER.search(text[max(0, start - _OWNER_CHARS) : start])
+    )
 
 
 def _find_item(standing: Sequence[NumberedItem], first: int, mark: Mark | None) -> int | None:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aligner_proxy.text.lists.frames import opens_frame
+from aligner_proxy.text.lists.headings import is_run_in_title
+from aligner_proxy.text.lists.lines import UNDERLINE, OutlineLine, find_line_start, make_line, stands_alone
 from aligner_proxy.text.lists.ordinals import is_inline_number
-from aligner_proxy.text.lists.outline import UNDERLINE, OutlineLine, find_line_start, make_line, stands_alone
 from aligner_proxy.text.structure import Segment
 
 _UNDERLINE_BEGINNING = re.compile(r"[ \t]*(?:(?:=+|-{2,})[ \t]*(?:\n|\Z)|-\Z)")
@@ -51,13 +52,12 @@ def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "")
         return True
     if not piece.text.strip() or not (begins or "\n" in piece.gap):
         return False
-    if is_underline(pieces, number) or may_be_underlined(pieces, number, following):
-        return True
     line = _line_up_to(pieces, number)
-    if piece.gap.count("\n") == 1 and not line.is_definition and _DEFINITION_BEGINNING.match(following):
+    is_term = piece.gap.count("\n") == 1 and not line.is_definition and _DEFINITION_BEGINNING.match(following)
+    if is_term or is_underline(pieces, number) or may_be_underlined(pieces, number, following):
         return True
-    is_lone_mark = line.mark is not None and len(line.segments) == 1 and stands_alone(line.mark, piece)
-    if is_lone_mark or line.announces or line.is_heading or (begins and opens_frame(piece.text)):
+    heads = line.announces or line.is_heading or line.is_title or (begins and opens_frame(piece.text))
+    if heads or _may_be_title(pieces, line, piece):
         return True
     if not (line.is_row or (line.has_bar and "\n" in piece.gap)):
         return False
@@ -65,6 +65,23 @@ def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "")
     if last < 0 or line.is_rule:
         return True
     return not _line_up_to(pieces, last).has_bar
+
+
+def _may_be_title(pieces: Sequence[Segment], line: OutlineLine, piece: Segment) -> bool:
+    """Whether a line, known up to a segment, may be only a mark or the title of what follows.
+
+    The title of the text below it is an item only if the item before it had some.
+    """
+    is_first = len(line.segments) == 1
+    if is_first and is_run_in_title(piece.text, line.content_start):
+        return True
+    if line.mark is None or (is_first and stands_alone(line.mark, piece)):
+        return line.mark is not None
+    last = line.segments.start - 1
+    if "\n" not in piece.gap or last < 0 or not line.is_short:
+        return False
+    above = _line_up_to(pieces, last)
+    return above.mark is None or above.indent > line.indent
 
 
 def _line_up_to(pieces: Sequence[Segment], number: int) -> OutlineLine:

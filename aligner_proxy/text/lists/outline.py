@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 
-from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.contents import find_entries
 from aligner_proxy.text.lists.frames import find_frames, is_frame
-from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_question, read_heading_level
+from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_admonition, is_run_in_title, read_title_word
+from aligner_proxy.text.lists.lines import (
+    CONTENT,
+    STROKE,
+    UNDERLINE,
+    OutlineLine,
+    find_line_start,
+    join_underlined,
+    make_line,
+    read_lines,
+    stands_alone,
+)
 from aligner_proxy.text.lists.marks import PICTURE_BULLET, Mark
 from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
-from aligner_proxy.text.sentence_ends import MARKS, NOTE_LABEL
+from aligner_proxy.text.sentence_ends import NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
-UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
-_SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201d\u2019)\]*_]*$")
-_DEFINITION = re.compile(r"[ \t]*(?::[ \t]+\S|<dd\b)", re.IGNORECASE)
-"""Matches the beginning of a line that explains the term in the line above it."""
-_SIGNS = "*_ \t"
-"""Emphasis and white space, which are no content."""
-_STROKE = re.compile(r"(?<!\\)\|")
-_RULE_OF_TABLE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
 _LONGEST_LIST = 256
 """Maximum number of items examined in a list that belongs to the line above it."""
-_CONTENT = re.compile(r"[^\W_]")
 _LEAD = re.compile(
     rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
     r"|\[?\d{1,2}:\d\d\]?(?:[ \t]?[ap]m)?(?::|[ \t]*[-\u2013\u2014])?(?=[ \t]))?",
@@ -39,76 +41,13 @@ _LEAD = re.compile(
 """Matches the indentation, signs of a quotation or heading, the box of a task, the label of a note, or a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutlineLine:
-    """A line: its segments, and its kind."""
-
-    segments: range
-    text: str
-    """The text up to the end of its last segment."""
-    indent: int
-    level: int
-    """Level of a heading, `TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
-    mark: Mark | None
-    follows_blank_line: bool
-    """Whether an empty line precedes it."""
-    is_open_row: bool = False
-    """Whether it is a row without a bar at its beginning."""
-
-    @property
-    def is_row(self) -> bool:
-        return self.is_open_row or self.text.lstrip(" \t>").startswith("|")
-
-    @property
-    def has_bar(self) -> bool:
-        """Whether it may be the row of a table."""
-        return not self.text.lstrip().startswith(FENCES) and _STROKE.search(self.text) is not None
-
-    @property
-    def is_rule(self) -> bool:
-        """Whether it has the form of the rule below the head of a table."""
-        return _RULE_OF_TABLE.fullmatch(self.text) is not None
-
-    @property
-    def is_quoted(self) -> bool:
-        return self.text.lstrip().startswith(">")
-
-    @property
-    def has_colon(self) -> bool:
-        """Whether it ends in a colon."""
-        return self.text.rstrip(_SIGNS).endswith((":", "\uff1a"))
-
-    @property
-    def announces(self) -> bool:
-        """Whether it is no heading and ends in a colon."""
-        return not self.level and self.has_colon
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is a line of text, which a line of dashes or equals signs right below it makes a heading."""
-        return self.mark is None and not self.level and not self.is_row and _CONTENT.search(self.text) is not None
-
-    @property
-    def is_heading(self) -> bool:
-        """Whether it only heads what follows. The title of an item counts as content and so is no heading."""
-        if not self.level or (self.mark is not None and self.level == TITLE_LEVEL):
-            return False
-        # a sentence in emphasis may say all there is to say, but a question asks for what follows
-        text = self.text.rstrip(_SIGNS)
-        return self.level != TITLE_LEVEL or text.endswith("?") or not _SENTENCE_END.search(text)
-
-    @property
-    def is_definition(self) -> bool:
-        """Whether it explains the term in the line above it."""
-        return not self.follows_blank_line and _DEFINITION.match(self.text) is not None
-
-
 @dataclass(slots=True)
 class OutlineItem:
     """An item of a list: its line, and its segments up to `stop` (excluded), with those of nested items."""
 
     line: OutlineLine
     mark: Mark
+    line_number: int
     stop: int = 0
 
     @property
@@ -149,7 +88,7 @@ class Outline:
 
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool = False) -> None:
         self._pieces = pieces
-        self.lines = list(_join_underlined(_read_lines(pieces, in_table=in_table)))
+        self.lines = list(join_underlined(read_lines(pieces, in_table=in_table)))
         self.items, outside = _find_items(self.lines, len(pieces))
         self._item_by_first = {item.first: item for item in self.items}
         """By the first segment of its line, the item."""
@@ -171,15 +110,18 @@ class Outline:
         self._framed_ends: dict[int, int] | None = None
         """By each frame, the segment after the first text that it frames; None until a line asks for it."""
 
-    def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
+    def complete_removal(
+        self, removed: Collection[int], first_open: int, is_insult: Callable[[str], bool]
+    ) -> ListCompletion:
         """All segments that go if those in `removed` go, and what stays of some.
 
-        Segments before `first_open` have gone out, so they stay.
+        Segments before `first_open` have gone out, so they stay. `is_insult` says whether a sentence only says what the
+        reader is, so that it is no text without which an item would say nothing.
         """
         if not removed:
             return ListCompletion(frozenset(removed))
         all_removed = set(removed)
-        heads = list(self._find_heads())
+        heads = [*self._find_heads(), *self._find_titles(is_insult)]
         frames = list(find_frames(self._pieces))
         count = -1
         # one removal may empty another thing, such as the heading above: repeat until nothing is added
@@ -231,8 +173,11 @@ class Outline:
 
     def _siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items from segment `start` to `end`, without nested ones."""
-        items = []
+        items: list[OutlineItem] = []
         while start < end and (item := self._item_by_first.get(start)) is not None:
+            # behind the last nested item the list above it goes on
+            if items and item.line.indent < items[0].line.indent:
+                break
             items.append(item)
             start = item.stop
         return items
@@ -278,13 +223,87 @@ class Outline:
     def _find_heads(self) -> Iterator[tuple[range, range]]:
         """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
         yield from ((range(i, i + 1), numbered) for i, numbered in find_numbered_sentences(self._pieces))
+        yield from find_entries([item.line for item in self.items], self.lines)
         for number, line in enumerate(self.lines):
             if len(line.segments) > 1 and UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
                 yield line.segments[-1:], line.segments[:-1]
             headed = self._section_below(number, line)
             if headed:
                 # a heading is removed as a whole; of another line only the sentence with the colon
-                yield (line.segments if line.level else line.segments[-1:]), headed
+                yield (line.segments if line.level or is_admonition(line.text) else line.segments[-1:]), headed
+
+    def _find_titles(self, is_insult: Callable[[str], bool]) -> Iterator[tuple[range, range]]:
+        """Yield (segments of a title that is no heading, the text after or below it).
+
+        It is a few words in emphasis before others in a line; or an item ("2. Online") or a word with a number ("Day 2:
+        Museums") above a text, if all others of its list have a text, too, as far as it is known. What stands before an
+        insult may be complete without it.
+        """
+
+        def says_something(below: range) -> bool:
+            """Whether any of these segments says more than an insult."""
+            return not all(is_insult(self._pieces[i].text) for i in below if self._has_content[i])
+
+        run_in = list(self._find_run_in_titles())
+        yield from (pair for pair in run_in if says_something(pair[1]) or len(run_in) > 1)
+        groups = [[(item.line, self._text_below(item)) for item in items] for items in self.find_lists()]
+        for titled in (*groups, *self._group_numbered_titles()):
+            # what stands below the last one may not have come yet
+            if titled[-1][0].segments.stop == len(self._pieces):
+                titled.pop()
+            if len(titled) > 1 and all(below for _, below in titled):
+                yield from ((line.segments, b) for line, b in titled if line.is_short and says_something(b))
+
+    def _find_run_in_titles(self) -> Iterator[tuple[range, range]]:
+        """Yield (segment of a title before other words of its line, these and what belongs to them)."""
+        titled = [len(line.segments) > 1 and self._begins_with_title(line) for line in self.lines]
+        ends = self._find_ends([line.follows_blank_line or line.announces for line in self.lines], titled)
+        for line, has_title, end in zip(self.lines, titled, ends, strict=True):
+            if has_title:
+                item = self._item_by_first.get(line.segments.start)
+                yield line.segments[:1], range(line.segments[1], item.stop if item is not None else end)
+
+    def _begins_with_title(self, line: OutlineLine) -> bool:
+        """Whether the first segment of a line is a title in emphasis."""
+        return is_run_in_title(self._pieces[line.segments[0]].text, line.content_start)
+
+    def _group_numbered_titles(self) -> Iterable[list[tuple[OutlineLine, range]]]:
+        """The titles with a word and a number, by their word, each with the text below it."""
+        titled = [line.is_title for line in self.lines]
+        ends = self._find_ends([line.level > 0 for line in self.lines], titled)
+        groups: dict[str, list[tuple[OutlineLine, range]]] = {}
+        for line, has_title, end in zip(self.lines, titled, ends, strict=True):
+            if has_title and (word := read_title_word(line.text)):
+                groups.setdefault(word, []).append((line, range(line.segments.stop, end)))
+        return groups.values()
+
+    def _find_ends(self, *stops: Sequence[bool]) -> list[int]:
+        """By line, where the next later line begins at whose number any of `stops` is true, or the text ends."""
+        ends: list[int] = []
+        end = len(self._pieces)
+        for line, *stops_here in zip(reversed(self.lines), *map(reversed, stops), strict=True):
+            ends.append(end)
+            end = line.segments.start if any(stops_here) else end
+        return ends[::-1]
+
+    def find_lists(self) -> Iterator[list[OutlineItem]]:
+        """Yield the items of each list, without nested ones."""
+        read_items: set[int] = set()
+        for item in self.items:
+            if item.first not in read_items:
+                siblings = self._siblings(item.first, len(self._pieces))
+                read_items.update(sibling.first for sibling in siblings)
+                yield siblings
+
+    def _text_below(self, item: OutlineItem) -> range:
+        """The segments of an item below its line; of the last item of a list, the lines right below it."""
+        start = item.line.segments.stop
+        if item.stop > start:
+            return range(start, item.stop)
+        below = self.lines[item.line_number + 1 : item.line_number + 2]
+        if not below or below[0].follows_blank_line or not below[0].is_plain:
+            return range(start, start)
+        return range(start, self._paragraph_end(item.line_number + 1))
 
     def would_begin_line(self, number: int, line: OutlineLine) -> bool:
         """Whether a segment inside a line would pass for the beginning of an item, title or row, if it began one."""
@@ -309,6 +328,9 @@ class Outline:
             return range(start, min(end, self._quotation_end(number)) if line.is_quoted else end)
         if number + 1 == len(self.lines):
             return range(0)
+        if is_admonition(line.text):
+            indented = takewhile(lambda other: other.indent > line.indent, self.lines[number + 1 :])
+            return range(start, [line, *indented][-1].segments.stop)
         if self.lines[number + 1].is_definition and not line.is_definition:
             explained = takewhile(lambda other: other.is_definition, self.lines[number + 1 :])
             return range(start, [line, *explained][-1].segments.stop)
@@ -384,8 +406,8 @@ class Outline:
             # a row that was empty before stays
             lost_any = any(i in removed for i in row.segments)
             remaining_text = "".join(self._pieces[i].text for i in row.segments if i not in removed)
-            cells = [cell.strip() for cell in _STROKE.split(remaining_text)]
-            if lost_any and not any(_CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
+            cells = [cell.strip() for cell in STROKE.split(remaining_text)]
+            if lost_any and not any(CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
                 yield row.segments
         if table.head and rows and all(i in removed for row in rows for i in row.segments):
             yield range(table.head[0].segments.start, rows[0].segments.start)
@@ -432,7 +454,7 @@ class Outline:
                 continue
             for i in row.segments:
                 if i in removed:
-                    cells = _STROKE.split(self._pieces[i].text)
+                    cells = STROKE.split(self._pieces[i].text)
                     text = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
                     # without a bar before it, the second cell would become the first
                     is_open = row.is_open_row and i == row.segments.start and text[:1] in ("", "|")
@@ -446,62 +468,6 @@ def _find_lead(text: str) -> str:
     return lead.group() if lead else ""
 
 
-def _read_lines(pieces: Sequence[Segment], *, in_table: bool = False) -> Iterator[OutlineLine]:
-    """Yield the lines; those of a table whose rows begin without a bar are marked as rows."""
-    lines = list(_outline_lines(pieces))
-    for number, line in enumerate(lines):
-        if line.has_bar and not line.is_row:
-            below = lines[number + 1 : number + 2]
-            is_head = bool(below) and below[0].is_rule and below[0].has_bar and not below[0].follows_blank_line
-            goes_on = in_table and not (number and line.follows_blank_line)
-            if is_head or goes_on:
-                line = replace(line, is_open_row=True, mark=None, level=0)
-        in_table = line.is_row
-        yield line
-
-
-def _outline_lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
-    """Yield the lines; a code block counts as one, and so do the empty lines at the start of a text."""
-    start = 0
-    gap = ""
-    for i, piece in enumerate(pieces):
-        if "\n" in piece.gap or i == len(pieces) - 1 or not piece.text.strip():
-            yield make_line(pieces, range(start, i + 1), apart=gap.count("\n") > 1)
-            start = i + 1
-            gap = piece.gap if piece.text.strip() else piece.text + piece.gap
-
-
-def make_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
-    """The line of these segments; `apart`: an empty line precedes it."""
-    text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
-    # code blocks and table rows have no markers
-    mark = marks.read(text) if segments and not text.lstrip().startswith((*FENCES, "|")) else None
-    # "**Q:" is no letter of a list
-    mark = None if mark is not None and mark.style[1] == ":" and is_question(text) else mark
-    lead = text[: len(text) - len(text.lstrip(" \t>"))]
-    return OutlineLine(segments, text, marks.indent_of(lead), read_heading_level(text, mark), mark, apart)
-
-
-def _join_underlined(lines: Iterable[OutlineLine]) -> Iterator[OutlineLine]:
-    """Yield the lines; a line of text and the dashes or equals signs right below it are one line, a heading."""
-    title: OutlineLine | None = None
-    for line in lines:
-        underline = None if title is None or line.follows_blank_line else UNDERLINE.fullmatch(line.text)
-        if title is not None and underline is not None:
-            level = 1 if underline["first"] else 2
-            segments = range(title.segments.start, line.segments.stop)
-            yield replace(title, segments=segments, level=level)
-            title = None
-            continue
-        if title is not None:
-            yield title
-        title = line if line.is_plain else None
-        if title is None:
-            yield line
-    if title is not None:
-        yield title
-
-
 def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
     """Find all items: (the items, first segments of the lines in no item).
 
@@ -510,7 +476,7 @@ def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineIte
     items: list[OutlineItem] = []
     open_items: list[OutlineItem] = []
     outside: list[int] = []
-    for line in lines:
+    for number, line in enumerate(lines):
         ended_index = _first_ended(open_items, line)
         for item in open_items[ended_index:]:
             item.stop = line.segments.start
@@ -518,7 +484,7 @@ def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineIte
         if not open_items:
             outside.append(line.segments.start)
         if line.mark is not None:
-            open_items.append(OutlineItem(line, line.mark))
+            open_items.append(OutlineItem(line, line.mark, number))
             items.append(open_items[-1])
     for item in open_items:
         item.stop = end
@@ -603,7 +569,7 @@ def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
     """
     return [
         (line.segments, "-" if line.mark.is_bullet else line.mark.number)
-        for line in _read_lines(pieces)
+        for line in read_lines(pieces)
         if line.mark is not None and not any(begins_with_number(pieces, i) for i in line.segments[1:])
     ]
 
@@ -612,29 +578,16 @@ def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tupl
     """The segments of each table row, and its number of cells as text; the text may begin `in_table`."""
     if not any("|" in piece.text for piece in pieces):
         return []
-    grids = _find_grids(list(_read_lines(pieces, in_table=in_table)), in_table=in_table)
+    grids = _find_grids(list(read_lines(pieces, in_table=in_table)), in_table=in_table)
     table_rows = (row for grid in grids if not grid.is_loose for row in (*grid.head, *grid.rows))
     return [(row.segments, str(_count_cells(row.text))) for row in table_rows]
 
 
 def _count_cells(row: str) -> int:
     """The number of cells of a row; a bar at its beginning is no cell, one at its end may divide an empty one."""
-    return len(_STROKE.findall(row)) + (not row.lstrip(" \t>").startswith("|"))
+    return len(STROKE.findall(row)) + (not row.lstrip(" \t>").startswith("|"))
 
 
 def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int] = ()) -> list[str]:
     """The signs of the lines (`marked_lines`, `row_signs`) that have a segment which is not removed."""
     return [sign for segments, sign in lines if any(i not in removed for i in segments)]
-
-
-def find_line_start(pieces: Sequence[Segment], number: int) -> int:
-    """The first segment of the line that contains segment `number`."""
-    start = number
-    while start > 0 and "\n" not in pieces[start - 1].gap and pieces[start - 1].text.strip():
-        start -= 1
-    return start
-
-
-def stands_alone(mark: Mark, piece: Segment) -> bool:
-    """Whether a segment that begins with a marker has nothing after it."""
-    return not piece.text[mark.stop :].strip(_SIGNS)

@@ -6,6 +6,7 @@ import pytest
 
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.structure import join, split
+from tests.support.pruning import correct_in_all_ways
 
 
 def _without_fools(text: str) -> str:
@@ -57,3 +58,81 @@ def test_of_two_things_a_count_says_both() -> None:
 def test_references_to_letters_behind_a_word(behind: str, expected: str) -> None:
     text = "Option A: tea.\nOption B: a fool.\nOption C: milk.\n\n"
     assert _without_fools(text + behind) == "Option A: tea.\nOption B: milk.\n\n" + expected
+
+
+CLAUSES = "1.1 The week has 40 hours.\n1.2 A fool works more.\n1.3 Leave is paid.\n1.4 "
+LEFT = "1.1 The week has 40 hours.\n1.2 Leave is paid.\n1.3 "
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ("Clause 1.3 binds all.", "Clause 1.2 binds all."),
+        ("It adds to clauses 1.1 and 1.3.", "It adds to clauses 1.1 and 1.2."),
+        ("See section 1.3 of this contract.", "See section 1.2 of this contract."),
+        # another text, another list, an amount
+        ("See section 1.3 of the Act.", "See section 1.3 of the Act."),
+        ("See Article 1.3 and GDPR clause 1.3.", "See Article 1.3 and GDPR clause 1.3."),
+        ("Step 2.3 and clause 3.3 are others.", "Step 2.3 and clause 3.3 are others."),
+        ("Pay 1.3 euros at step 1.35 or 1.3%.", "Pay 1.3 euros at step 1.35 or 1.3%."),
+    ],
+)
+def test_references_to_compound_numbers(behind: str, expected: str) -> None:
+    assert _without_fools(CLAUSES + behind) == LEFT + expected
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ("Clause 3 binds all.", "Clause 2 binds all."),
+        ("Clause 3 of the Act binds all.", "Clause 3 of the Act binds all."),
+        # of a plain list nobody says "section"
+        ("Section 3 binds all.", "Section 3 binds all."),
+        ("Tea is paid (see clause 2).", "Tea is paid."),
+        ("Tea (see step 3, please) is paid (see clause 1).", "Tea (see step 2, please) is paid (see clause 1)."),
+        ("Tea is paid (siehe Punkt 2), too.", "Tea is paid, too."),
+        ("Tea is paid (steps 1 and 2).", "Tea is paid (steps 1 and 2)."),
+        ("Run `tea (step 2)`.", "Run `tea (step 2)`."),
+    ],
+)
+def test_references_to_clauses_and_to_removed_items(behind: str, expected: str) -> None:
+    text = "1. The week has 40 hours.\n2. A fool works more.\n3. Leave is paid.\n\n"
+    left = "1. The week has 40 hours.\n2. Leave is paid.\n\n"
+    assert _without_fools(text + behind) == left + expected
+
+
+async def test_references_to_headings() -> None:
+    text = "## I. Hours\n\nThe week has 40 hours.\n\n## II. On a fool\n\nA fool.\n\n## III. Leave\n\n"
+    left = "## I. Hours\n\nThe week has 40 hours.\n\n## II. Leave\n\n"
+    behind = "It follows III.A and section III, not X.A or X.III."
+    delivered = await correct_in_all_ways(text + behind)
+    assert delivered == dict.fromkeys(delivered, left + "It follows II.A and section II, not X.A or X.III.")
+
+
+def test_a_number_before_a_colon_behind_a_space() -> None:
+    text = "\u00c9tape 1 : Lavez.\n\u00c9tape 2 : fool.\n\u00c9tape 3\u00a0: S\u00e9chez."
+    assert _without_fools(text) == "\u00c9tape 1 : Lavez.\n\u00c9tape 2\u00a0: S\u00e9chez."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Three things help. First, tea. Second, a fool. Third, milk.", "Two things help. First, tea. Second, milk."),
+        (
+            "There are three ways: first, tea. Second, a fool. Third, milk.",
+            "There are two ways: first, tea. Second, milk.",
+        ),
+        ("Four things help. First, tea. Second, a fool. Third, milk.", "Four things help. First, tea. Second, milk."),
+        ("Three fools help. First, tea. Second, a fool. Third, milk.", "First, tea. Second, milk."),
+        (
+            "- Tea\n- A fool\n- Milk\n- Rum\n\nTea is the best of the four.",
+            "- Tea\n- Milk\n- Rum\n\nTea is the best of the three.",
+        ),
+        (
+            "- Tea\n- A fool\n- Milk\n- Rum\n\nTea is one of the four teas.",
+            "- Tea\n- Milk\n- Rum\n\nTea is one of the four teas.",
+        ),
+    ],
+)
+def test_counts_of_a_series_and_of_the_list_above(text: str, expected: str) -> None:
+    assert _without_fools(text) == expected
