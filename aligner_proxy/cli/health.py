@@ -130,4 +130,5 @@ def _read_reasons(answer: httpx.Response) -> tuple[str, ...]:
 
 def _make_client(socket: str | None = None) -> httpx.Client:
     """An HTTP client, over this unix socket if one is given; it ignores proxies of the environment."""
-    return httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=_WAIT_S, trust_env=False)
+    transport = httpx.HTTPTransport(verify=socket is None, uds=socket)  # a unix socket has no TLS
+    return httpx.Client(transport=transport, timeout=_WAIT_S, trust_env=False)

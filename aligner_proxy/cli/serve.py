@@ -496,7 +496,7 @@ async def _wait_for_answer(socket_file: Path, path: str) -> None:
     """Wait until a child process answers with success on its socket."""
     import httpx
 
-    transport = httpx.AsyncHTTPTransport(uds=str(socket_file))
+    transport = httpx.AsyncHTTPTransport(verify=False, uds=str(socket_file))  # TLS is for other hosts
     async with httpx.AsyncClient(transport=transport, base_url="http://child", timeout=30) as client:
 
         async def ask() -> None:

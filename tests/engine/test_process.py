@@ -192,7 +192,7 @@ async def test_a_draining_engine_takes_nothing_new_and_is_gone_when_its_grace_is
 @pytest.mark.full
 async def test_it_is_healthy_before_it_is_ready(process: Process) -> None:
     process.start()
-    transport = httpx.AsyncHTTPTransport(uds=str(process.socket))
+    transport = httpx.AsyncHTTPTransport(verify=False, uds=str(process.socket))
     seen: set[tuple[int, int]] = set()
     async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=30) as http:
         while (200, 200) not in seen:

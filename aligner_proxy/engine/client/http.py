@@ -114,7 +114,11 @@ class Connections:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._max_idle)
             # a unix socket leads to this host, so its other side cannot disappear unnoticed
             options = None if self._socket_path else _keep_alive_options()
-            transport = httpx.AsyncHTTPTransport(uds=self._socket_path, limits=limits, socket_options=options)
+            # without TLS there; reading the certificates of all authorities takes a thirtieth of a second
+            verify = self._socket_path is None
+            transport = httpx.AsyncHTTPTransport(
+                verify=verify, uds=self._socket_path, limits=limits, socket_options=options
+            )
             # The request's deadline covers every phase. Only connecting has its own timeout.
             timeout = httpx.Timeout(None, connect=CONNECT_S)
             self._client = httpx.AsyncClient(

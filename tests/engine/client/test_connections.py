@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,3 +92,16 @@ async def test_closing_ends_what_was_given_up(tmp_path: Path) -> None:
         await connections.aclose()
         assert not [task for task in asyncio.all_tasks() if PendingRequest._abandon.__qualname__ in repr(task)]
         await until(lambda: not server.open, "a connection that nobody closes")
+
+
+@pytest.mark.parametrize("socket", [None, "/nowhere/s"])
+async def test_certificates_are_read_only_where_they_may_be_needed(
+    monkeypatch: pytest.MonkeyPatch, socket: str | None
+) -> None:
+    read: list[object] = []
+    load = ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *place: [read.append(place), load(*place)])
+    connections = Connections("http://engine", socket)
+    assert connections.client
+    await connections.aclose()
+    assert bool(read) is (socket is None)

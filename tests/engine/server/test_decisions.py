@@ -43,7 +43,10 @@ async def test_examples_in_criteria_change_the_answer() -> None:
     await local.start()
     criteria = {"true": ["You fool.", "You donkey.", "You dolt."], "false": ["Open it.", "Wait here.", "Then go on."]}
     question = {"type": "noul", "instructions": KIND}
-    async with engine_at(local) as address, httpx.AsyncClient(base_url=address, trust_env=False) as client:
+    async with (
+        engine_at(local) as address,
+        httpx.AsyncClient(base_url=address, trust_env=False, verify=False) as client,
+    ):
         answers = {}
         for text in ("You fool.", "Open it."):
             questions = {"plain": question, "taught": question | {"criteria": criteria}}
@@ -58,7 +61,10 @@ async def test_examples_in_criteria_change_the_answer() -> None:
 async def test_what_cannot_be_answered_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     body: dict[str, Any] = {"model": "m", "input": RUDE, "questions": [QUESTION]}
-    async with engine_at(engine()) as address, httpx.AsyncClient(base_url=address, trust_env=False) as client:
+    async with (
+        engine_at(engine()) as address,
+        httpx.AsyncClient(base_url=address, trust_env=False, verify=False) as client,
+    ):
         for path, change, status in (
             ("/v1/decisions", {"questions": [{**QUESTION, "instructions": "harmless"}]}, 400),
             ("/v1/decisions", {"input": ""}, 400),
