@@ -63,7 +63,7 @@ _FORMS: dict[_Read, _Form] = {}
 def joins(
     join: Callable[[Any, Any], Any] = operator.or_, *, by_line: bool = False
 ) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
-    """Decorator that declares how a reader's facts of two consecutive texts are joined.
+    """Decorator of a reader: says how its facts of two consecutive texts are joined (`operator.add` for counts).
 
     `by_line` means that the facts depend on the beginning of a line.
     """
@@ -157,15 +157,17 @@ def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list
     An unchanged segment always separates two edits, so there are no other dependencies.
     """
     edits = sorted(edits)
-    removed_by = {
+    # for each removed text, the number of the edit that removes it
+    remover_of = {
         pieces[i].text.strip(): number for number, edit in enumerate(edits) for i in range(edit.first, edit.last)
     }
     # a union-find forest: edits with the same root belong to one group
     parent = list(range(len(edits)))
     for number, edit in enumerate(edits):
-        # an edit that inserts what another one removes joins that one's group; all others stay in their own
         for piece in split(edit.text):
-            parent[_root(parent, number)] = _root(parent, removed_by.get(piece.text.strip(), number))
+            # an edit that inserts what another one removes joins that one's group; all others stay in their own
+            remover = remover_of.get(piece.text.strip(), number)
+            parent[_root(parent, number)] = _root(parent, remover)
     groups: dict[int, list[Edit]] = {}
     for number, edit in enumerate(edits):
         groups.setdefault(_root(parent, number), []).append(edit)
@@ -234,16 +236,18 @@ def trace_effects(
     # too many to compare; STAYS is the strictest status, because then every fact has to survive
     if max(len(covered), len(new)) > COMPARABLE:
         return tuple(Part(pieces[i].text, SegmentStatus.STAYS, i) for i in covered)
-    instead: dict[int, list[str]] = {}
+    # by segment, the new texts that stand in its place
+    successors: dict[int, list[str]] = {}
     for heir, text in zip(match_heirs([pieces[i].text for i in covered], new), new, strict=False):
-        instead.setdefault(edit.first + heir, []).append(text)
-    parts = [_segment_effect(i, pieces, instead.get(i, ()), is_removable[i]) for i in covered]
-    return tuple(
-        replace(part, is_general=by_editor and _has_no_facts(instead.get(part.index, ())))
-        if part.effect is SegmentStatus.REWRITTEN
-        else part
-        for part in parts
-    )
+        successors.setdefault(edit.first + heir, []).append(text)
+    parts: list[Part] = []
+    for i in covered:
+        new_texts = successors.get(i, ())
+        part = _segment_effect(i, pieces, new_texts, is_removable[i])
+        if part.effect is SegmentStatus.REWRITTEN and by_editor:
+            part = replace(part, is_general=_has_no_facts(new_texts))
+        parts.append(part)
+    return tuple(parts)
 
 
 def _segment_effect(index: int, pieces: Sequence[Segment], new: Sequence[str], is_removable: bool) -> Part:
@@ -319,7 +323,7 @@ class ClosedText:
         """For each reader, the offset up to which it has read, and the facts found."""
 
     def extend(self, text: str, *, ends_in_table: bool) -> None:
-        """Add `text` to the closed beginning."""
+        """Add `text` to the closed beginning, which then `ends_in_table` or not."""
         self.ends_in_table = ends_in_table
         # 0 if `text` has no line break: then it continues the last line
         line = text.rfind("\n") + 1
@@ -340,8 +344,8 @@ class ClosedText:
         stop = self._line if form.by_line else len(self.text)
         start, facts_so_far = self._facts.get(reader, (0, None))
         if start < stop:
-            read = reader(self.text[start:stop])
-            facts_so_far = form.join(facts_so_far, read) if start else read
+            new_facts = reader(self.text[start:stop])
+            facts_so_far = form.join(facts_so_far, new_facts) if start else new_facts
             self._facts[reader] = (stop, facts_so_far)
         facts: _T | None = facts_so_far
         return facts
@@ -387,9 +391,10 @@ class TextFacts:
             return reader(self.text)
         form = _FORMS.get(reader, _SET)
         # a line that begins in the closed text can only be recognised with its beginning
-        read = reader(self.closed.line + self.text if form.by_line else self.text)
+        text = self.closed.line + self.text if form.by_line else self.text
+        facts_of_rest = reader(text)
         facts_so_far = self.closed.read(reader)
-        joined: _T = read if facts_so_far is None else form.join(facts_so_far, read)
+        joined: _T = facts_of_rest if facts_so_far is None else form.join(facts_so_far, facts_of_rest)
         return joined
 
 
@@ -399,6 +404,11 @@ class EditGroup:
 
     edits: tuple[Edit, ...]
     parts: tuple[Part, ...]
+
+    @property
+    def inserts(self) -> bool:
+        """Whether it brings new text; if all that it covers is removed, its text is only what stays, as markers do."""
+        return not self.parts or any(part.effect is not SegmentStatus.REMOVED for part in self.parts)
 
 
 @dataclass(slots=True, eq=False)
@@ -422,7 +432,10 @@ class ClosedAnswer:
     def extend(
         self, original: str, upstream_pieces: Sequence[Segment], candidate: Candidate, *, ends_in_table: bool
     ) -> None:
-        """Extend the closed beginning by `original`; the candidate holds what went out for it."""
+        """Extend the closed beginning by `original`, for which the candidate's text went out.
+
+        If it `ends_in_table`, the rest begins with a further row.
+        """
         self.open_halves = open_halves(original, upstream_pieces, self.open_halves)
         first = len(self.pieces)
         self.chars += len(original)
@@ -468,10 +481,8 @@ class Candidate:
 
     @cached_property
     def inserted_texts(self) -> list[str]:
-        """Inserted texts that no objective dictates; markers that stay of removed items do not count."""
-        removal = SegmentStatus.REMOVED
-        insertions = (c for c in self.changes if not c.parts or any(part.effect is not removal for part in c.parts))
-        texts = (self._drop_dictated(edit.text) for change in insertions for edit in change.edits)
+        """The texts of all edits that insert something, without what objectives dictate."""
+        texts = (self._drop_dictated(edit.text) for change in self.changes if change.inserts for edit in change.edits)
         return [text for text in texts if text.strip()]
 
     @cached_property

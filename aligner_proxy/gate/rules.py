@@ -256,13 +256,15 @@ def loses_name(candidate: Candidate) -> bool:
 
     A sentence flagged as a repetition must also stay if it has a name or number of its own, or is a line of a refrain.
     """
+    # None if no sentence was flagged as a repetition, that is, for an objective about brevity
     if candidate.brevity_flags is not None:
         changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
         if any(candidate.brevity_flags.is_wrongly_flagged(part.index) for part in changed):
             return True
     # rewritten segments may lose names (module docstring)
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
-    return bool(required and required - candidate.after.read(word_set))
+    # without required names, the text need not be read
+    return bool(required) and bool(required - candidate.after.read(word_set))
 
 
 def loses_item(candidate: Candidate) -> bool:

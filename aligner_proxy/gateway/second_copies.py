@@ -61,7 +61,7 @@ class DeliveredTexts:
         self.delivered += [
             exchange.tagged_reasoning + texts.get(exchange.index, exchange.answer or "") for exchange in tagged
         ]
-        self.is_quoted_in_opening = any(
+        self.is_quoted_in_tagged_reasoning = any(
             self.removed.is_quoted_in(exchange.tagged_reasoning, SideKind.REASONING) for exchange in tagged
         )
         """Whether reasoning in the same text as an answer quotes what was removed."""
@@ -84,7 +84,7 @@ def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, texts:
         )
 
     form = formats.reasoning(route)
-    if not texts.is_quoted_in_opening:
+    if not texts.is_quoted_in_tagged_reasoning:
         try:
             return drop(body)
         except CopyStays as copy:

@@ -56,7 +56,8 @@ class AnswerPart:
 
     `facts` returns everything known about the answer besides its text. `notify` is called whenever more of the text is
     decided. With `whole`, nothing is decided before the part ends. With `inner`, the part begins in the middle of an
-    answer.
+    answer. The parts of one answer share its `numbering` of lists, and its `reading`, which reads segments a second
+    time; both are new for the first part. `texts` are all texts of the answer, if there may be others.
     """
 
     def __init__(
@@ -194,9 +195,8 @@ class AnswerPart:
         text = self.render(0, self.length)
         answer = state.answer(is_final=True)
         if self._whole_outcome is not None:
-            return self._numbers.report(
-                replace(self._whole_outcome, text=text), answer
-            )  # text may have come after the end
+            # text may have come after the end, so the outcome gets all that went out
+            return self._numbers.report(replace(self._whole_outcome, text=text), answer)
         outcome = self._build_outcome(text, answer)
         if self._ending_outcome is not None:
             outcome = replace(outcome, status=self._ending_outcome.status, reason=self._ending_outcome.reason)

@@ -98,7 +98,8 @@ class SegmentVerdicts:
         # take quadratic time in a part with many short segments.
         undecided_verdicts = slice(undecided, known_count)
         is_known = verdicts[undecided_verdicts] == self._engine_verdicts[undecided_verdicts]
-        compared = range(known_count if is_known else min(known_count, undecided), min(len(verdicts), count))
+        first_compared = known_count if is_known else min(known_count, undecided)
+        compared = range(first_compared, min(len(verdicts), count))
         if len(verdicts) <= known_count or any(verdicts[n].text != segments[n].text for n in compared):
             raise EngineFault("the engine judged other segments than these")
         self._engine_verdicts = verdicts

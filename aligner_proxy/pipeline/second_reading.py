@@ -201,9 +201,11 @@ class GrowingReading:
         return limit, more
 
     async def _read_scores(self, state: PartState, text: str, *, bare: bool = False) -> tuple[SegmentScore, ...]:
-        """The verdicts on a text, without the conversation if `bare`; charges the cost to the tally."""
+        """The verdicts on a text, read without the conversation before it if `bare`; charges the cost to the tally."""
         exchange = state.exchange()
-        correction = await self._score(replace(exchange, turns=()) if bare else exchange, text, self._policy)
+        if bare:
+            exchange = replace(exchange, turns=())
+        correction = await self._score(exchange, text, self._policy)
         state.tally.charge(correction)
         return _verdicts_with_text(correction)
 

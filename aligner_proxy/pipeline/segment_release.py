@@ -65,12 +65,14 @@ class SegmentRelease:
             self._first_flagged = min(waiting)
 
     async def release(self, releasable: int) -> None:
-        """Release new unflagged segments, and the flagged runs before them; each segment is examined once."""
+        """Release new unflagged segments, and the flagged runs before them, among the first `releasable` segments.
+
+        Each segment is examined once.
+        """
         state = self._state
         if state.received.has_ended and state.received.decided < len(state.received.segments):
-            self._looked_at = min(
-                self._looked_at, len(state.received.segments) - 1
-            )  # the last one has no next to wait for
+            # The last segment may have waited for a next one, which does not come now.
+            self._looked_at = min(self._looked_at, len(state.received.segments) - 1)
         for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
             if self._ends_flagged_line(number):
@@ -106,18 +108,20 @@ class SegmentRelease:
         """Decide the flagged run before segment `number`, and that segment, which is unflagged or the end."""
         state = self._state
         segments = state.received.segments
-        waits = number < len(segments) and self._waits(number)
+        is_end = number == len(segments)
+        waits = not is_end and self._waits(number)
         if self._first_flagged is not None:
+            # the held lines follow the run directly, so it stops before the first of them
             stop = min([number, *self._held_lines])
-            end = segments[number].end if number < len(segments) else state.received.length
+            end = state.received.length if is_end else segments[number].end
             await self._edit_rows(self._first_flagged, stop, end, waits=waits)
             self._first_flagged = None
             self._held_lines.clear()
             state.received.decided = stop
-        if number < len(segments) and not state.is_over and not waits:
-            is_last = state.verdicts.is_end_missing and number == len(segments) - 1
-            # An addition needs a character to replace, so the last one is held back.
-            await self._send_text(segments[number].end - is_last)
+        if not is_end and not state.is_over and not waits:
+            # Something is missing after the last segment. What is added needs a character to replace: its last one.
+            holds_back = state.verdicts.is_end_missing and number == len(segments) - 1
+            await self._send_text(segments[number].end - (1 if holds_back else 0))
             state.received.decided = number + 1
 
     def _leaves_run_open(self, number: int) -> bool:
@@ -196,7 +200,7 @@ class SegmentRelease:
     async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it.
 
-        The text is known up to `end`.
+        The text is known up to `end`. `waits` says whether segment `stop` waits for its successor.
         """
         state = self._state
         segments = state.received.segments
@@ -212,7 +216,10 @@ class SegmentRelease:
             await self._edit_run(first, stop, end, waits=waits)
 
     async def _edit_run(self, first: int, stop: int, end: int, *, waits: bool) -> None:
-        """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original."""
+        """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original.
+
+        `end` and `waits` are as in `_edit_rows`.
+        """
         state = self._state
         received = state.received.text
         segments = state.received.segments
@@ -303,14 +310,20 @@ class SegmentRelease:
             await self._send_text(end, body + edit.text)
 
     async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
-        """Ask the engine to replace these segments, and add the cost to the tally."""
+        """Ask the engine to replace the segments `first` up to `stop`, and add the cost to the tally.
+
+        The engine may read the text up to `end`; `before` is what goes out before the segments.
+        """
         state = self._state
-        behind = state.verdicts.end_verdict
-        objective = behind.objective if behind else None
+        # the objective by which something is missing at the end
+        end_verdict = state.verdicts.end_verdict
+        objective = end_verdict.objective if end_verdict else None
         seconds = state.policy.deadline_s
         span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
+        # once text has gone out, a lost session must read it again: the answer cannot be corrected as a whole any more
+        has_sent = state.delivery.end > 0
         async with asyncio.timeout(seconds):
-            correction = await self._session.replace(span, again=state.delivery.end > 0)
+            correction = await self._session.replace(span, again=has_sent)
         correction = correction.deliverable
         state.tally.add(correction)
         return correction

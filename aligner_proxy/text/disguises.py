@@ -329,7 +329,14 @@ def _remove_invisible(piece: MappedText) -> None:
     if _NOT_SHOWN.search(piece.text) is None:
         return
     pattern = _INVISIBLE_BESIDE_RTL if _RIGHT_TO_LEFT.search(piece.text) else _INVISIBLE
-    piece.replace(pattern, lambda match: "" if match["gone"] else " " if match["blank"] else None)
+    piece.replace(pattern, _find_shown_form)
+
+
+def _find_shown_form(match: re.Match[str]) -> str | None:
+    """What is shown of invisible characters: nothing, or a space; None if they belong to the writing."""
+    if match["gone"]:
+        return ""
+    return " " if match["blank"] else None
 
 
 def _narrow_signs(piece: MappedText) -> None:

@@ -118,8 +118,11 @@ def is_data(text: str) -> bool:
 
 def begins_data(text: str) -> bool:
     """Whether a text so far may be the beginning of a YAML document or a table; its last line may be unfinished."""
-    lines = _filled_lines(text[: text.rfind("\n") + 1])
-    return may_become_data(text) and (not lines or all(map(_may_be_line, lines)) or _is_table(lines))
+    if not may_become_data(text):
+        return False
+    finished_lines = _filled_lines(text[: text.rfind("\n") + 1])
+    # nothing speaks against a text of which not even the first line is finished
+    return not finished_lines or all(map(_may_be_line, finished_lines)) or _is_table(finished_lines)
 
 
 def may_become_data(text: str) -> bool:
@@ -129,7 +132,9 @@ def may_become_data(text: str) -> bool:
         return line.strip("-") == "" or line.startswith("%")
     pair = _PAIR.fullmatch(line)
     if pair is not None:
-        return pair["key"][0] in "_$" or (pair["key"][0].islower() and not _is_sentence(pair["value"] or ""))
+        first_char = pair["key"][0]
+        # "note: bring a ticket." is prose, "$note: bring a ticket." is not
+        return first_char in "_$" or (first_char.islower() and not _is_sentence(pair["value"] or ""))
     return not _is_sentence(line) and not _THOUSANDS.search(line) and any(_count_delimiters(line))
 
 

@@ -199,7 +199,8 @@ def _read_lines(text: str) -> Iterator[_LayoutLine]:
         line = match.group().rstrip()
         mark = _FENCE.match(line)
         # a fence closes a block only if it is as long as the opening one and nothing follows it
-        if mark and (not fence or (mark["fence"].startswith(fence) and mark.end() == len(line))):
+        may_close = mark is not None and mark["fence"].startswith(fence) and mark.end() == len(line)
+        if mark and (not fence or may_close):
             fence = "" if fence else mark["fence"]
             yield _LayoutLine(_LineKind.CODE, ())
         else:
@@ -207,7 +208,7 @@ def _read_lines(text: str) -> Iterator[_LayoutLine]:
 
 
 def _read_line(line: str, line_start: int, *, in_code: bool) -> _LayoutLine:
-    """The parts of a line that begins at offset `line_start` of the answer."""
+    """The parts of a line that begins at offset `line_start` of the answer, `in_code` or outside of a code block."""
     if not line.strip():
         return _LayoutLine(_LineKind.BLANK, ())
     if in_code:

@@ -295,10 +295,12 @@ def _ends_sentence(
 
 def is_abbreviated(sentence: str) -> bool:
     """Whether the full stop at the end of `sentence` may belong to an abbreviation, an initial or a number."""
+    if sentence[-1:] != ".":
+        return False
     word = sentence[:-1].rpartition(" ")[2]
-    # an ordinary word, as nearly always
+    # an ordinary word, as nearly always, saves the longer test
     is_ordinary = word.isalpha() and len(word) > 1 and word not in ABBREVIATIONS
-    return sentence[-1:] == "." and not is_ordinary and ends_in_abbreviation(sentence)
+    return not is_ordinary and ends_in_abbreviation(sentence)
 
 
 def item_marks(text: str) -> list[str]:
@@ -310,7 +312,10 @@ def _find_items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
     """Yield (index of the segment that begins an item, its marker)."""
     for i, piece in enumerate(pieces):
         match = _MARK.match(piece.text)
-        if match and (i == 0 or _ends_its_line(pieces[i - 1])):
+        if match is None:
+            continue
+        begins_line = i == 0 or _ends_its_line(pieces[i - 1])
+        if begins_line:
             yield i, BULLET if match.group(1) else match.group(2)
 
 

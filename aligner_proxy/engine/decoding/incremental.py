@@ -51,13 +51,13 @@ class PendingReplacement:
 
 @dataclass
 class AnswerBody:
-    """A text that the event loop adds to and divides into segments, and the model's thread reads.
+    """A text that the event loop adds to and cuts into segments, and that the model's thread reads.
 
     After "It rains. Take a c" the sentence "It rains." is finished, "Take a c" is not.
     """
 
     text: str = ""
-    read: int = 0
+    chars_read: int = 0
     """Characters that the reader has taken in."""
     segments: list[Segment] = field(default_factory=list)
     """The finished segments."""
@@ -75,10 +75,10 @@ class AnswerBody:
 
     def take_text(self) -> str:
         """Return the text so far, and note that it and its finished segments were read."""
-        # The order matters, because another thread appends: finished segments must be part of the text read here.
+        # The count comes first, because another thread appends: every segment counted must be part of the text.
         self.segments_read = self.finished
         text = self.text
-        self.read = len(text)
+        self.chars_read = len(text)
         return text
 
     def end(self) -> list[Segment]:
@@ -119,7 +119,7 @@ class PartialAnswer:
         has_awaited_segment = self.awaited and self.body.finished > self.body.segments_read
         enough_chars = ALONE_CHARS if self.alone() else ENOUGH_CHARS
         # once all is judged, nothing more is read ahead
-        reads_on = not self.all_judged and len(self.body.text) - self.body.read >= enough_chars
+        reads_on = not self.all_judged and len(self.body.text) - self.body.chars_read >= enough_chars
         return has_awaited_segment or reads_on
 
 
@@ -311,11 +311,10 @@ class AnswerReader:
         undisguised = join_undisguised((self._division.undisguise_part(part, text), undisguise(tail)))
         text += tail
         common_length = min(len(text), len(self._text))
-        self._prompt = (
-            self._frame.extend_prompt(previous, undisguised, common_length)
-            if previous
-            else self._frame.fit_prompt(undisguised)
-        )
+        if previous:
+            self._prompt = self._frame.extend_prompt(previous, undisguised, common_length)
+        else:
+            self._prompt = self._frame.fit_prompt(undisguised)
         self._text = text
         return self._prompt
 

@@ -276,14 +276,16 @@ class Stack:
         """The weights of a decoder layer, those with the same inputs joined."""
         attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        biases = [each.bias for each in projections]
+        # either all projections have a bias, or none has
+        has_bias = projections[0].bias is not None
+        bias = torch.cat([projection.bias for projection in projections]) if has_bias else None
         norms = None
         if hasattr(attention, "q_norm"):
             norms = (attention.q_norm.weight, attention.k_norm.weight, float(attention.q_norm.variance_epsilon))
         return _DecoderLayer(
             layer.input_layernorm.weight,
             Product(projections, self._kernels),
-            None if biases[0] is None else torch.cat(biases),
+            bias,
             head_norms=norms,
             output=Product([attention.o_proj], self._kernels),
             second_norm=layer.post_attention_layernorm.weight,

@@ -118,12 +118,8 @@ def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
     slots = _pad_context(row.context, multiple)
     # nothing was cached before and nothing is padded, so the mask is the usual causal one
     is_causal = row.new_count == len(slots)
-    return RowGroup(
-        queries,
-        slots[None],
-        None if is_causal else _make_mask([row], row.new_count, len(slots)),
-        len(row.context) - row.new_count,
-    )
+    mask = None if is_causal else _make_mask([row], row.new_count, len(slots))
+    return RowGroup(queries, slots[None], mask, len(row.context) - row.new_count)
 
 
 def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:

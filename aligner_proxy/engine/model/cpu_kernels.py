@@ -220,14 +220,18 @@ def _make_kernel_call(layer: Any) -> Product | None:
 
 
 def _use_tiles(layers: list[Any]) -> None:
-    """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles."""
-    counts = [layer.in_features * layer.out_features for layer in layers]
-    if count_copy_bytes(sum(counts)):
+    """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles.
+
+    Weights of a small model are unpacked once and kept, those of a large one are unpacked at each use.
+    """
+    weight_counts = [layer.in_features * layer.out_features for layer in layers]
+    keeps_copy = count_copy_bytes(sum(weight_counts)) > 0
+    if keeps_copy:
         for layer in layers:
             layer.forward = _choose_by_rows(layer, MIN_KEPT_ROWS, _keep_weights(layer))
         return
     # one layer is used after the other, so they share the memory of the largest
-    room = torch.empty(max(counts), dtype=torch.bfloat16)
+    room = torch.empty(max(weight_counts), dtype=torch.bfloat16)
     for layer in layers:
         layer.forward = _choose_by_rows(layer, MIN_UNPACKED_ROWS, _unpack_weights(layer, room))
 
@@ -318,4 +322,5 @@ def compute_logits(output: nn.Module, states: Tensor) -> Tensor:
         return output(states)  # type: ignore[no-any-return]
     if len(states) > MAX_TRANSPOSED_ROWS:
         return output(pad_rows(states))[: len(states)]  # type: ignore[no-any-return]
-    return multiply_transposed(states.expand(2, -1) if len(states) == 1 else states, weight)[: len(states)]
+    at_least_two = states.expand(2, -1) if len(states) == 1 else states
+    return multiply_transposed(at_least_two, weight)[: len(states)]

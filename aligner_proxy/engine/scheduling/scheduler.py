@@ -278,7 +278,10 @@ class Scheduler:
         return given_tokens
 
     def _queue_jobs(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
-        """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs."""
+        """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs.
+
+        Either only those that read `ahead`, for which no client waits, or only the others.
+        """
         busy = {id(feed.job) for feed in feeds}
         queues: dict[str, deque[Job]] = {}
         # in most steps all running jobs are busy, so nothing is left to sort
@@ -386,16 +389,15 @@ class Scheduler:
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
             elif now > job.client.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
-            # if no other job is active, it may try
-            elif (
-                job.phases.started is None
-                and self._count_active()
-                and self.service_time.misses(job.client.deadline, now)
-            ):
+            elif self._comes_too_late(job, now):
                 count_refusal(EngineOverloaded.reason)
-                self.drop(
-                    job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.service_time.stay_s)
-                )
+                error = EngineOverloaded(f"request {job.name} cannot be ready in time", self.service_time.stay_s)
+                self.drop(job, error)
+
+    def _comes_too_late(self, job: Job, now: float) -> bool:
+        """Whether a job that has not begun would miss its deadline; next to no active job it may try anyway."""
+        has_begun = job.phases.started is not None
+        return not has_begun and self._count_active() > 0 and self.service_time.misses(job.client.deadline, now)
 
     def _count_active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
@@ -455,13 +457,12 @@ class Scheduler:
 
     def _count_room(self, fed_tokens: int, decoding_tokens: int) -> int:
         """Number of tokens that the step can still take after `fed_tokens`, of which `decoding_tokens` decode."""
-        # next to decoding jobs, prompts may make the step longer only up to a limit
-        room = (
-            max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget))
-            if decoding_tokens
-            else self.budget
-        )
-        return max(0, min(self.budget, decoding_tokens + room) - fed_tokens)
+        most_tokens = self.budget
+        if decoding_tokens:
+            # next to decoding jobs, prompts may make the step longer only up to a limit
+            further_tokens = self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget)
+            most_tokens = min(self.budget, decoding_tokens + max(_LEAST_PROMPT_TOKENS, further_tokens))
+        return max(0, most_tokens - fed_tokens)
 
     def _count_room_for(self, tenant: str, feeds: list[Feed]) -> int:
         """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""

@@ -95,7 +95,8 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
     async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
         """Judge and correct an answer that you send, in the same way as a proxied answer."""
         body = await parse_body(request, align_body)
-        result = await _make_judge(request, caller)(AnswerBatch.from_body(body))
+        judge = _make_judge(request, caller)
+        result = await judge(AnswerBatch.from_body(body))
         response.headers.update(result.headers)
         return await result.make_report()
 

@@ -214,7 +214,10 @@ class CallStream:
         self._waiting.calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
 
     async def _end_calls(self) -> Sequence[object]:
-        """Correct the calls in the waiting events; return the items of these events."""
+        """Correct the calls in the waiting events; return the items of these events.
+
+        If a correction cannot be put in, or something removed cannot be removed everywhere, no call is corrected.
+        """
         for place in list(self._open_calls):
             self._end_call(place)
         events, calls = self._waiting.take_all()

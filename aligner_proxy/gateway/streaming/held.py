@@ -209,7 +209,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
 
     async def _replay_without_copies(self, answers: DeliveredTexts) -> list[object]:
         """The items of all events as `_replay_events` makes them, without reasoning if that quotes what was removed."""
-        if not answers.is_quoted_in_opening:
+        if not answers.is_quoted_in_tagged_reasoning:
             try:
                 return await self._replay_events(answers, without_reasoning=False)
             except CopyStays as copy:
@@ -282,8 +282,9 @@ class HeldStream(StreamDelivery[PrefilledText]):
             await self._released.finalize_outcomes(finished=finished)
             return
         if not self._has_outcome:
-            blocking = self._request.side.ending_kind if self._request.side else None
-            self._record_uncorrected(Status.FAILED, blocking.value if blocking else metrics.CANCELLED)
+            blocking_kind = self._request.side.ending_kind if self._request.side else None
+            reason = blocking_kind.value if blocking_kind else metrics.CANCELLED
+            self._record_uncorrected(Status.FAILED, reason)
         for text in self._texts.values():
             await text.aclose()
 

@@ -184,9 +184,12 @@ def flag_harmful_whole(
 
 def violates_safety(segments: Sequence[SegmentScore], policy: Policy, *, unnamed: bool) -> bool:
     """Whether a segment was flagged for an objective about safety; with `unnamed`, a verdict that names none counts."""
-    flagged = {segment.objective for segment in segments if segment.flagged}
     safety = {number for number, objective in enumerate(policy.objectives) if objective.name in SAFETY_OBJECTIVES}
-    return bool(safety and (flagged & safety or (unnamed and None in flagged)))
+    if not safety:
+        return False
+    # the number of the objective of each flagged segment; None if the verdict names none
+    violated = {segment.objective for segment in segments if segment.flagged}
+    return bool(violated & safety) or (unnamed and None in violated)
 
 
 def _reaction_applies(policy: Policy, segments: Sequence[SegmentScore]) -> bool:
