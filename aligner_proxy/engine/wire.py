@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy import __version__
 from aligner_proxy.concurrency import ErrorTranslation
-from aligner_proxy.engine.api import AlignResponse, StrictModel
+from aligner_proxy.engine.api import StrictModel
 from aligner_proxy.errors import (
     BY_REASON,
     BreakerOpen,
@@ -32,7 +32,7 @@ from aligner_proxy.errors import (
     EngineUnavailable,
     InvalidOutput,
 )
-from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy.types import SegmentScore
 
 WIRE = 15
 """Version of the wire format; incremented with every change of the shapes in `api` and `wire`. What each added:
@@ -193,13 +193,3 @@ def read_retry_after(headers: Mapping[str, str]) -> float:
         return max(0.0, float(milliseconds) / 1000 if milliseconds else float(seconds or 1.0))
     except ValueError:
         return 1.0
-
-
-_NO_CORRECTION = translate_parse_errors("the engine sent something that is no correction")
-"""Made once, because every correction enters it."""
-
-
-def parse_correction(content: bytes) -> Correction:
-    """Parse the engine's answer to a correction; raises `InvalidOutput`."""
-    with _NO_CORRECTION:
-        return AlignResponse.model_validate_json(content).correction()

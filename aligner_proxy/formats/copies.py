@@ -125,7 +125,10 @@ class RemovedText:
         return removed
 
     def add(self, original: str, corrected: str) -> None:
-        """Add what `corrected` no longer has of `original`."""
+        """Add what `corrected` no longer has of `original`.
+
+        A copy is found by its windows, that is, by all runs of so many characters in it.
+        """
         remaining = normalize(corrected)
         # as sets, since searching all of what remains for each sentence would take quadratic time
         candidates = _long_sentences(original) - _long_sentences(corrected)
@@ -133,6 +136,7 @@ class RemovedText:
         removed = {
             sentence
             for sentence in candidates
+            # a sentence with a missing window cannot remain, so most need not be looked for
             if not candidate_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining
         }
         for size, windows in self.windows.items():

@@ -108,23 +108,25 @@ def detector_flags(pieces: Sequence[Segment], correction: Correction) -> list[bo
 
 def edits_by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list[Edit]:
     """Edits between two texts when flags are unknown: everything between equal segments is an edit."""
-    new = split(edited)
+    new_pieces = split(edited)
+    equal = _equal_segments([piece.text for piece in pieces], [piece.text for piece in new_pieces])
     edits = []
     # numbers of the segments after the last equal ones, in the original and in the edited text
-    behind_last = (0, 0)
-    for old_at, new_at in [*_equal_segments([p.text for p in pieces], [p.text for p in new]), (len(pieces), len(new))]:
-        ends = (
-            pieces[behind_last[0] - 1].end if behind_last[0] else 0,
-            new[behind_last[1] - 1].end if behind_last[1] else 0,
-        )
-        is_end = old_at == len(pieces)
-        starts = (len(original), len(edited)) if is_end else (pieces[old_at].start, new[new_at].start)
-        text = edited[ends[1] : starts[1]]
-        # the last segments are equal, so only white space at the very end can differ, which is no edit
-        same_end = is_end and behind_last == (len(pieces), len(new))
-        if not same_end and original[ends[0] : starts[0]] != text:
-            edits.append(Edit(ends[0], starts[0], text, behind_last[0], old_at))
-        behind_last = old_at + 1, new_at + 1
+    old_first = 0
+    new_first = 0
+    for old_stop, new_stop in [*equal, (len(pieces), len(new_pieces))]:
+        old_start = pieces[old_first - 1].end if old_first else 0
+        new_start = new_pieces[new_first - 1].end if new_first else 0
+        is_end = old_stop == len(pieces)
+        old_end = len(original) if is_end else pieces[old_stop].start
+        new_end = len(edited) if is_end else new_pieces[new_stop].start
+        text = edited[new_start:new_end]
+        # if the last segments are equal, only white space at the very end can differ, which is no edit
+        has_same_end = is_end and (old_first, new_first) == (len(pieces), len(new_pieces))
+        if not has_same_end and original[old_start:old_end] != text:
+            edits.append(Edit(old_start, old_end, text, old_first, old_stop))
+        old_first = old_stop + 1
+        new_first = new_stop + 1
     return edits
 
 

@@ -222,14 +222,15 @@ class AnswerPart:
     def _find_stop(self) -> Stop | None:
         """The status and reason of a part that was not wholly judged; None if it was."""
         state = self._state
-        if state.stop is not None and state.stop.status is Status.FAILED:
-            return state.stop
-        skip = eligibility.check(state.exchange(), state.policy)
-        if skip is None and state.stop is None:
-            return None
-        reason = skip.value if skip is not None else str(state.stop and state.stop.reason)
+        stop = state.stop
+        if stop is not None and stop.status is Status.FAILED:
+            return stop
         # an edit may have gone out before the rest was given up
-        return Stop(Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED, reason)
+        status = Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED
+        skip = eligibility.check(state.exchange(), state.policy)
+        if skip is not None:
+            return Stop(status, skip.value)
+        return None if stop is None else Stop(status, stop.reason)
 
     async def aclose(self) -> None:
         """Cancel the work in progress and close the engine session."""

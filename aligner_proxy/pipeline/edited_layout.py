@@ -131,9 +131,11 @@ class EditedLayout:
 
 
 def _build_cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
-    """One unflagged segment, or a flagged run with its replacement."""
+    """The cell of segments `first` up to `stop`: an unflagged one, or a flagged run with its replacement."""
     original = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
     gap = pieces[stop - 1].gap
     if replacement is None:
         return _Cell(first, stop, original, gap)
-    return _Cell(first, stop, replacement.strip() if original else replacement.rstrip(), gap)
+    # what is added at the end of the answer brings the white space before it
+    text = replacement.strip() if original else replacement.rstrip()
+    return _Cell(first, stop, text, gap)

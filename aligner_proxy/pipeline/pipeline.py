@@ -43,7 +43,6 @@ from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.eligibility import BEGUN, AnswerForm, Eligibility
 from aligner_proxy.pipeline.stages.language import Language
 from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
-from aligner_proxy.pipeline.stages.reports import ExtensionReports
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
 from aligner_proxy.plugins.inner import InnerWrapper
@@ -92,12 +91,7 @@ class StageList:
     def stages_with(self, method: str) -> list[Stage]:
         """The stages that override this method, cached."""
         if method not in self._by_method:
-            # the wrapper of a plugin's stage overrides every method
-            self._by_method[method] = [
-                stage
-                for stage in self._stages
-                if _overrides(type(stage.inner if type(stage) is PluginStage else stage), method)
-            ]
+            self._by_method[method] = [stage for stage in self._stages if _overrides(_stage_class(stage), method)]
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
@@ -133,10 +127,31 @@ class StageList:
         return outcome
 
 
+def _stage_class(stage: Stage) -> type[Stage]:
+    """The class of a stage; of a plugin's that inside its wrapper, because the wrapper overrides every method."""
+    return type(stage.inner) if type(stage) is PluginStage else type(stage)
+
+
 @cache
 def _overrides(kind: type[Stage], method: str) -> bool:
     """Whether a class of stages defines this method itself."""
     return getattr(kind, method) is not getattr(Stage, method)
+
+
+class ExtensionReports(Stage):
+    """Adds the plugins' reports on an answer. JSON answers are skipped, because the reports count things in prose."""
+
+    order = 40
+
+    def __init__(self, extensions: Extensions) -> None:
+        self._extensions = extensions
+
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with the plugins' reports; the same outcome if the answer was not judged, or is JSON."""
+        if outcome.edited is None or answer.is_structured:
+            return outcome
+        reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)
+        return outcome if reports == outcome.reports else replace(outcome, reports=reports)
 
 
 class Pipeline:

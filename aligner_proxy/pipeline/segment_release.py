@@ -230,22 +230,24 @@ class SegmentRelease:
             return await self._send_text(run[-1].end)
         if skip is not None:
             return state.close(Stop(Status.SKIPPED, skip.value))
-        last = stop == len(segments)
+        is_last = stop == len(segments)
         start = segments[first - 1].end if first else 0
         before = state.delivery.text + received[state.delivery.end : start]
         # what is missing after the last segment is written along with it
-        correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
+        writes_end = is_last and state.verdicts.is_end_missing
+        correction = await self._rewrite(first, stop + 1 if writes_end else stop, end, before)
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
         if bars and correction.text.strip("|=- \n"):
             return await self._edit_each_row(first, stop, end, bars, waits=waits)
         lead = received[start : run[0].start]
+        # of rows without words left, the bars go, too
         text = "" if bars else correction.text
-        edit = self._build_edit(first, stop, place_replacement(run, lead, text, begins=not start, last=last))
-        removable = bool(text) and removes_refused(state.policy)
-        effects = await self._judge(edit, end, is_final=not removable)
-        if effects is None and removable and not state.is_over:
+        edit = self._build_edit(first, stop, place_replacement(run, lead, text, begins=not start, last=is_last))
+        may_remove = bool(text) and removes_refused(state.policy)
+        effects = await self._judge(edit, end, is_final=not may_remove)
+        if effects is None and may_remove and not state.is_over:
             # The gate refused the replacement: try removal, because the passage is known to violate an objective.
-            edit = self._build_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
+            edit = self._build_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=is_last))
             effects = await self._judge(edit, end)
         if effects is None:
             return None if state.is_over else await self._send_text(run[-1].end)
@@ -301,11 +303,13 @@ class SegmentRelease:
         text = state.received.text
         count = len(state.received.segments)
         end = state.received.length
+        # the held-back character, and the white space at the end of the answer, which stays there
         unsent = text[state.delivery.end :]
         body = unsent.rstrip()
+        final_space = unsent[len(body) :]
         before = state.delivery.text + body
         correction = await self._rewrite(count, count + 1, end, before)
-        edit = Edit(state.received.segments[-1].end, end, correction.text + unsent[len(body) :], count, count + 1)
+        edit = Edit(state.received.segments[-1].end, end, correction.text + final_space, count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
             await self._send_text(end, body + edit.text)
 

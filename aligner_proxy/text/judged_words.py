@@ -189,10 +189,14 @@ def _drop_emptied(text: str, pruned: str) -> str:
 
 def _has_label_alone(text: str, pruned: str) -> bool:
     """Whether only the first cell is left of a row that said something about it."""
-    cells, remaining = (
-        [any(map(str.isalnum, cell)) for cell in _OUTER_BARS.sub("", row).split("|")] for row in (text, pruned)
-    )
-    return sum(cells) > 1 and remaining[0] and sum(remaining) == 1
+    had_words = _find_cells_with_words(text)
+    has_words = _find_cells_with_words(pruned)
+    return sum(had_words) > 1 and has_words[0] and sum(has_words) == 1
+
+
+def _find_cells_with_words(row: str) -> list[bool]:
+    """For each cell of a row, whether it has words."""
+    return [any(map(str.isalnum, cell)) for cell in _OUTER_BARS.sub("", row).split("|")]
 
 
 def _mend_end(text: str, pruned: str) -> str:

@@ -222,16 +222,30 @@ def fills_middle(prompt: str) -> bool:
 def begins_form(prefill: str) -> bool:
     """Whether the beginning of an answer, given by a request, is JSON, or ends inside code, a pair or a tag."""
     text = prefill.strip()
-    if not text or text[0] in "{[":
-        return bool(text)
-    last = split(text)[-1].text.strip()
-    if last.startswith(FENCES) and ("\n" not in last or not last.splitlines()[-1].strip().startswith(last[:3])):
+    if not text:
+        return False
+    if text[0] in "{[" or _ends_in_code(text):
         return True
     text += "a"  # in place of the answer, so that a quotation mark before it counts as opening
     paragraph_start = text.rfind("\n\n")
-    open_halves = (half for half in read_halves(text, split(text)) if half.opens and half.partner is None)
-    # a tag before a space is a <placeholder> in a sentence
-    return any(
-        half.start > paragraph_start and half.kind in _HOLDING if half.is_inline else text[half.end] != " "
-        for half in open_halves
-    )
+    for half in read_halves(text, split(text)):
+        if not half.opens or half.partner is not None:
+            continue
+        if half.is_inline:
+            holds_answer = half.start > paragraph_start and half.kind in _HOLDING
+        else:
+            # a tag before a space is a <placeholder> in a sentence
+            holds_answer = text[half.end] != " "
+        if holds_answer:
+            return True
+    return False
+
+
+def _ends_in_code(text: str) -> bool:
+    """Whether a text ends inside a code block, which no fence closes."""
+    last_segment = split(text)[-1].text.strip()
+    if not last_segment.startswith(FENCES):
+        return False
+    has_one_line = "\n" not in last_segment
+    fence = last_segment[:3]
+    return has_one_line or not last_segment.splitlines()[-1].strip().startswith(fence)

@@ -257,9 +257,11 @@ def _read_code_line(line: str, line_start: int) -> _LayoutLine:
 
 def _read_columns(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
     """Yield the columns of tables, each read from top to bottom as one passage."""
-    for is_row, group in groupby(lines, key=lambda line: line.kind is _LineKind.ROW):
+    for is_table, group in groupby(lines, key=lambda line: line.kind is _LineKind.ROW):
+        if not is_table:
+            continue
         columns: dict[int, list[tuple[int, int]]] = {}
-        for row in group if is_row else ():
+        for row in group:
             for number, cell in enumerate(row.stretches):
                 columns.setdefault(number, []).append(cell)
         # a single column is read with the rows

@@ -106,8 +106,11 @@ def _split(text: str) -> tuple[Segment, ...]:
     start = 0
     for end in (*_boundaries(text), len(text)):
         visible_length = len(text[start:end].rstrip())
-        if visible_length or (end > start and not spans):
-            spans.append((start, start + visible_length if visible_length else end))
+        if visible_length:
+            spans.append((start, start + visible_length))
+        # white space at the beginning of a text is a segment of its own, because no gap can hold it
+        elif end > start and not spans:
+            spans.append((start, end))
         start = end
     # what is between a segment and the next is its gap
     starts = [*(start for start, _ in spans), len(text)]
@@ -251,7 +254,10 @@ class _LineSentences:
 
 
 def sentence_starts(line: str) -> Iterator[int]:
-    """Yield where the sentences of a line begin, except the first. Looks back only over a bounded window."""
+    """Yield where the sentences of a line begin, except the first. Looks back only over a bounded window.
+
+    A very long sentence is divided (`_LineSentences.divide`), and its further parts count as sentences, too.
+    """
     number = _LIST_NUMBER.match(line)
     sentences = _LineSentences(line)
     for match in _SENTENCE_END.finditer(line):
@@ -262,7 +268,9 @@ def sentence_starts(line: str) -> Iterator[int]:
         if following == len(line):
             break
         yield from sentences.divide(end)
-        ends = _ends_sentence(sentences, match, line, following, is_number=bool(number and end == number.end()))
+        is_number = number is not None and end == number.end()
+        ends = _ends_sentence(sentences, match, line, following, is_number=is_number)
+        # the line is too short so far to know
         if ends is None:
             return
         if ends:
@@ -273,21 +281,27 @@ def sentence_starts(line: str) -> Iterator[int]:
 def _ends_sentence(
     sentences: _LineSentences, match: re.Match[str], line: str, following: int, *, is_number: bool
 ) -> bool | None:
-    """Whether a sentence ends with this match; None if the text that follows is too short to know."""
+    """Whether a sentence ends with this match; None if the text that follows is too short to know.
+
+    `following` is the offset of the next text behind white space. `is_number`: the match ends the number of an item.
+    """
     if is_number:
         return False
     end = match.end()
     behind = line[following]
+    is_spaced = following > end
     if match["picture"] is not None:
-        return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=following > end)
+        return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=is_spaced)
     before = sentence_ends.NOTES_AT_END.sub("", sentences.read_back(end))
     if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
-    if behind == "-" and following > end:
+    # a dash may also begin the sign that ends a comment
+    if behind == "-" and is_spaced:
         return sentence_ends.begins_without_comment_end(line[following : following + 3])
     if not behind.islower():
         return True
-    if following == end or not before.endswith(chat_style.MARKS):
+    # before a small letter a sentence ends only as people write in chats ("hi! how are you")
+    if not is_spaced or not before.endswith(chat_style.MARKS):
         return False
     next_chars = line[following : following + chat_style.LONGEST_WORD + 1]
     return chat_style.begins_sentence(before, next_chars, begins_small=sentences.begins_small)
@@ -336,12 +350,13 @@ def speaker_turns(text: str) -> Counter[str]:
 
     One speaker with two lines is enough, because a growing stream is judged by what has arrived.
     """
-    spoken = speaker_lines(text)
-    fewest = _TURNS if _ROLES & spoken.keys() else 1
-    speaking = Counter({name: count for name, count in spoken.items() if count >= fewest})
-    speaks_again = max(spoken.values(), default=0) >= _TURNS
-    is_dialogue = speaks_again and len(speaking) >= _SPEAKERS and _begins_with_titles(text)
-    return speaking if is_dialogue else Counter()
+    line_counts = speaker_lines(text)
+    # chat roles are what a model writes that runs on, so a dialogue of roles needs more evidence
+    fewest_lines = _TURNS if _ROLES & line_counts.keys() else 1
+    speakers = Counter({name: count for name, count in line_counts.items() if count >= fewest_lines})
+    speaks_again = max(line_counts.values(), default=0) >= _TURNS
+    is_dialogue = speaks_again and len(speakers) >= _SPEAKERS and _begins_with_titles(text)
+    return speakers if is_dialogue else Counter()
 
 
 def speaker_lines(text: str) -> Counter[str]:

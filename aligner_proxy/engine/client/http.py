@@ -22,6 +22,7 @@ from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
+    AlignResponse,
     HeadSource,
     RowsRequest,
     RowsResponse,
@@ -34,7 +35,6 @@ from aligner_proxy.engine.client.http_session import HttpSession
 from aligner_proxy.engine.client.retry import NotReady, retry
 from aligner_proxy.engine.wire import (
     STATES,
-    parse_correction,
     parse_error,
     translate_parse_errors,
 )
@@ -252,7 +252,7 @@ class HttpEngine:
                 content = await self._send_with_retries("POST", path, sent_request, request.deadline_s)
         except LACKING:
             return await self.heads.supply_and_correct(request, partial(self._correct, path), deadline_at)
-        correction = parse_correction(content)
+        correction = _parse_correction(content)
         return self.heads.count_untaught(correction, request, sent_request) if request.heads else correction
 
     async def put_head(self, data: bytes) -> str:
@@ -320,7 +320,7 @@ class HttpEngine:
     async def _correct(self, path: str, request: AlignRequest) -> Correction:
         """Request the correction again, after heads were uploaded."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            return parse_correction(await self._send_with_retries("POST", path, request, request.deadline_s))
+            return _parse_correction(await self._send_with_retries("POST", path, request, request.deadline_s))
 
     async def _send_with_retries(
         self, method: str, path: str, request: _TimedRequest | None, deadline_s: float
@@ -382,6 +382,16 @@ def _check_version(response: httpx.Response) -> None:
         return
     if version != str(wire.WIRE):
         raise wire.make_mismatch_error("engine", response.headers, "gateway")
+
+
+_NO_CORRECTION = translate_parse_errors("the engine sent something that is no correction")
+"""Made once, because every correction enters it."""
+
+
+def _parse_correction(content: bytes) -> Correction:
+    """Parse the engine's answer to a correction; raises `InvalidOutput`."""
+    with _NO_CORRECTION:
+        return AlignResponse.model_validate_json(content).correction()
 
 
 def _parse_address(address: str) -> tuple[str, str | None]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from aligner_proxy.concurrency import TimeSlice, enforce_deadline
-from aligner_proxy.engine.api import AlignRequest, Session, Span
+from aligner_proxy.engine.api import AlignRequest, AlignResponse, Session, Span
 from aligner_proxy.engine.client.head_supply import LACKING, HeadSupply
 from aligner_proxy.engine.wire import (
     JUDGED,
@@ -23,7 +23,6 @@ from aligner_proxy.engine.wire import (
     KnownVerdicts,
     SessionOpened,
     TextChunk,
-    parse_correction,
     translate_parse_errors,
 )
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, SessionLost
@@ -155,7 +154,8 @@ class HttpSession(Session):
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             async with enforce_deadline(span.deadline_s):
                 content = await self._post("replace", span)
-        return parse_correction(content)
+        with translate_parse_errors("the engine sent something that is no correction"):
+            return AlignResponse.model_validate_json(content).correction()
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the complete answer from what the engine has read, or send it whole if the session is lost."""

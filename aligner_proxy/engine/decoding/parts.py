@@ -174,13 +174,14 @@ class Division:
 
     def _begin_part(self, size: int) -> None:
         """Begin a new part with as many earlier pieces as context as leave `size` tokens for the next piece."""
-        first = own = len(self.pieces)
+        first_own = len(self.pieces)
+        first = first_own
         room = min(self._overlap, self._room - size)
         while first > 0 and self._sizes[first - 1] <= room:
             first -= 1
             room -= self._sizes[first]
-        self._starts.append((first, own))
-        self._used = sum(self._sizes[first:own])
+        self._starts.append((first, first_own))
+        self._used = sum(self._sizes[first:first_own])
 
     def _measure_pieces(self, segment: Segment, before: str) -> Iterable[tuple[Segment, UndisguisedText, int]]:
         """The segment as (piece, undisguised form, tokens), in several pieces if it is longer than a part.

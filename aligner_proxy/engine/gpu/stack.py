@@ -221,8 +221,8 @@ def find_config_obstacle(config: Any) -> str | None:
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         return "biases outside of queries, keys and values"
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    # a power of two, and at least 16
-    return f"heads of {head_size} numbers" if head_size & (head_size - 1) or head_size < 16 else None
+    is_power_of_two = head_size & (head_size - 1) == 0
+    return None if is_power_of_two and head_size >= 16 else f"heads of {head_size} numbers"
 
 
 def _find_layer_obstacle(layer: Any) -> str | None:

@@ -113,7 +113,8 @@ def install(model: nn.Module) -> int:
 @torch.inference_mode()
 def _keep_plain_weights(layers: list[Any]) -> int:
     """Unpack the weights of all layers to fp32 if there is memory for it; return how many layers now use them."""
-    if not count_copy_bytes(sum(layer.in_features * layer.out_features for layer in layers)):
+    keeps_copy = count_copy_bytes(sum(layer.in_features * layer.out_features for layer in layers)) > 0
+    if not keeps_copy:
         # the layers unpack their weights at every use, and need not compute in bf16 either
         for layer in layers:
             layer.compute_dtype = torch.float32

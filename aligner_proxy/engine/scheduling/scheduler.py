@@ -534,10 +534,10 @@ class Scheduler:
         for other in candidates:
             blocks_by_tenant[other.client.tenant] += len(other.sequence.blocks)
         richest = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
-        if job.client.ahead and (
-            richest == job.client.tenant or blocks_by_tenant[richest] <= blocks_by_tenant[job.client.tenant] + missing
-        ):
-            return None
+        if job.client.ahead:
+            blocks_afterwards = blocks_by_tenant[job.client.tenant] + missing
+            if richest == job.client.tenant or blocks_by_tenant[richest] <= blocks_afterwards:
+                return None
         return next(other for other in reversed(candidates) if other.client.tenant == richest)
 
     def _push_out(self, job: Job) -> None:

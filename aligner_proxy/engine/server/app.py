@@ -277,7 +277,10 @@ def _decision_routes(engine: Engine) -> list[Route]:
         async def answer(request: Request) -> Response:
             body = form.model_validate_json(await _read_body(request))
             decision = body.read()
-            if fault := decision.find_fault() or (_NAMED_OBJECTIVE if decision.names else None):
+            fault = decision.find_fault()
+            if fault is None and decision.names:
+                fault = _NAMED_OBJECTIVE
+            if fault:
                 return _refuse(fault, 400)
             name = f"decide-{secrets.token_hex(12)}"
 

@@ -85,6 +85,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         self._last_entry = self._queue.last
         self._event_count += 1
         is_due = self.client.heartbeat_was_due
+        # events before the first text are looked at as they come, later ones only once something has to go out
         if not self._opening.is_over and (is_due or not has_text):
             await self._opening.note_event(is_due=is_due)
             if is_due:
@@ -250,7 +251,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return items
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """What opens the answer once that is due, and all items once the answer is corrected; each item only once."""
+        """What opens the answer once that is due, and all items once the answer is corrected; each item only once.
+
+        Yields (item, whether it adds any text).
+        """
         if self._released is not None:
             yield from self._released.take_ready_items()
         while self._may_send_opening and self._opening.admit_next(self._queue.first):
