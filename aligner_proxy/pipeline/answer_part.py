@@ -350,9 +350,9 @@ class AnswerPart:
         answer = self._answer_for_stages(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
         ending = await self._stages.finalize(so_far, answer)
-        # no stage wants another text in place of the rest
         if self._texts is not None and ending is not so_far:
             ending = await self._texts.decide(answer.exchange, ending)
+        # the same outcome: no stage wants another text in place of the rest
         if ending is so_far or self.done:
             return self.done
         self._ending_outcome = ending

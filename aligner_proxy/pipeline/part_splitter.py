@@ -82,6 +82,7 @@ class PartSplitter:
 
         If there is none within some characters, it ends after a word.
         """
+        # before the last sixth, `_edge` has read nothing; it needs the line to recognise the end of its sentence
         if self._length <= self._edge_start and not self._held_text:
             self._edge.feed(line)
         self.is_hastened = True

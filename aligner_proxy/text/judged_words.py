@@ -70,11 +70,15 @@ def marked_words(text: str) -> list[Place]:
 
 
 def clauses(text: str) -> list[Place]:
-    """The clauses of a long segment, in order; a sentence with an end is long only with more words."""
+    """The clauses of a long segment, in order; empty for a short one.
+
+    Words that run on without the end of a sentence count as long sooner.
+    """
     if text.lstrip().startswith(FENCES) or is_row(text):
         return []
     has_end = SENTENCE_END.search(_TAIL.sub("", text)) is not None
-    if len(text.split()) < (_LONG_SENTENCE if has_end else CLAUSE_WORDS):
+    fewest_words = _LONG_SENTENCE if has_end else CLAUSE_WORDS
+    if len(text.split()) < fewest_words:
         return []
     ends = sorted({match.end() for match in CLAUSE_END.finditer(text)} | set(find_beginnings(text)) | {len(text)})
     parts: list[Place] = []

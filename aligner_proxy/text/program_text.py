@@ -155,7 +155,9 @@ def _is_document(lines: Sequence[str]) -> bool:
     "---", pairs below a key, quoted values, or names of variables.
     """
     has_evidence = lines[0] == "---"
-    pair_count, value_count, sentence_count = 0, 0, 0
+    pair_count = 0
+    value_count = 0
+    sentence_count = 0
     # indentation of a key whose text follows, in lines indented further; None outside such text
     block_indent: int | None = None
     for line in lines:

@@ -201,14 +201,16 @@ class Division:
         """Yield the pieces, as `_measure_pieces`, of a segment that is longer than a part, cut between words if any."""
         # less than a whole part, so that context fits beside a piece
         limit = max(1, self._room - self._overlap)
-        start = position = 0
+        start = 0
+        position = 0
         while position < len(undisguised.text):
             rest = undisguised.text[position : position + limit * CHARS_PER_TOKEN]
             # at least one character, so that the loop ends
             text = self._ruler.first(rest, limit) or rest[:1]
             is_last = position + len(text) == len(undisguised.text)
             # the last word may be cut, so it goes to the next piece unless it is the only one
-            if not is_last and (words := text.rstrip().rsplit(None, 1))[1:]:
+            words = text.rstrip().rsplit(None, 1)
+            if len(words) > 1 and not is_last:
                 text = text[: text.rindex(words[1])]
             position += len(text)
             end = len(segment.text) if is_last else undisguised.place_in_original(position)

@@ -61,7 +61,9 @@ class Tiling:
     def for_rows(cls, rows: int, heads: int, key_heads: int) -> Tiling:
         """The tiling for a step with one of the `BUCKETS` as its number of `rows`."""
         group = heads // key_heads
-        tile = max(_SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE, 1 << (group - 1).bit_length())
+        usual_tile = _SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE
+        # a tile holds at least one row, that is, `group` heads; its size is a power of two
+        tile = max(usual_tile, 1 << (group - 1).bit_length())
         queries = tile // group
         full_blocks = -(-rows // queries)
         splits = max(1, min(_MAX_SPLITS, _BUSY_PROGRAMS // (full_blocks * key_heads)))

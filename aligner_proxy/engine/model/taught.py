@@ -96,6 +96,7 @@ class LoadedHead:
         evidence = head.evidence
         biases = [head.bias, *(part.bias for part in (adjustment, evidence) if part is not None)]
         packed_nets = torch.split(numbers, [count_numbers(head.width, hidden) for hidden in head.hidden_counts])
+        # in this order: the head's own net, that of its adjustment, and that of its evidence, if it has them
         nets = iter(
             [
                 LoadedNet.from_numbers(packed, head.width, hidden, bias)

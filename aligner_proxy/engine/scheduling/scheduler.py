@@ -180,8 +180,10 @@ class Scheduler:
         self.running: list[Job] = []  # in the order of admission
         self.totals = Totals()
         self.service_time = ServiceTime()
-        self.shares = {False: Shares(), True: Shares()}
-        """Shares by whether a job is only read ahead: False for jobs that clients wait for, True for read-ahead."""
+        self.shares = Shares()
+        """The tenants' shares of the work that clients wait for."""
+        self.shares_of_ahead = Shares()
+        """Their shares of what is only read ahead."""
         self.long_work = LongWork(costs, budget)
         self._idle = False
         """True if nothing could be fed in the last step."""
@@ -206,26 +208,23 @@ class Scheduler:
         fed_tokens = 0
         decoding_tokens = 0
         for job in sorted(self.running, key=_REMAINING):
+            is_decoding = job.sequence.remaining <= _DECODING_TOKENS
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
-            if (
-                not job.client.ahead
-                and job.client.tenant not in yielding
-                and job.sequence.remaining <= _DECODING_TOKENS
-            ):
+            if is_decoding and not job.client.ahead and job.client.tenant not in yielding:
                 own_tokens = self._feed(job, feeds, self._count_room(fed_tokens, decoding_tokens))
                 fed_tokens += own_tokens
                 # more if it had to read a part of its prompt again, see `_make_writable`
                 decoding_tokens += own_tokens if own_tokens <= _DECODING_TOKENS else 0
         queues = self._queue_jobs(feeds, ahead=False)
         # noted before long work is taken out below, because its tenants have work now, too
-        self.shares[False].note_tenants(queues)
+        self.shares.note_tenants(queues)
         long_queues = {tenant: queues.pop(tenant) for tenant in yielding if tenant in queues}
-        self._feed_fairly(queues, feeds, self.shares[False])
+        self._feed_fairly(queues, feeds, self.shares)
         if long_queues:
             self._feed_long(long_queues, feeds)
         queues = self._queue_jobs(feeds, ahead=True)
-        self.shares[True].note_tenants(queues)
-        self._feed_fairly(queues, feeds, self.shares[True], self._count_spare_tokens(feeds))
+        self.shares_of_ahead.note_tenants(queues)
+        self._feed_fairly(queues, feeds, self.shares_of_ahead, self._count_spare_tokens(feeds))
         self._idle = not feeds
         # Feeds of one adapter are adjacent, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
@@ -248,7 +247,7 @@ class Scheduler:
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         short_step = max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_LONG_WORK, self.budget))
         room = self.long_work.claim_tokens(fed_tokens) if fed_tokens else short_step
-        given_tokens = self._feed_fairly(queues, feeds, self.shares[False], room)
+        given_tokens = self._feed_fairly(queues, feeds, self.shares, room)
         self.long_work.pay(fed_tokens, given_tokens)
 
     def _feed_fairly(
@@ -466,7 +465,7 @@ class Scheduler:
 
     def _count_room_for(self, tenant: str, feeds: list[Feed]) -> int:
         """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""
-        had = self.shares[False].count_given_tokens
+        had = self.shares.count_given_tokens
         sizes = [feed.stop - feed.start for feed in feeds]
         room = self._count_room(sum(sizes), sum(size for size in sizes if size <= _DECODING_TOKENS))
         poorer_tokens = sum(feed.stop - feed.start for feed in feeds if had(feed.job.client.tenant) < had(tenant))
