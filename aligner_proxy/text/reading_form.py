@@ -371,10 +371,13 @@ def _address_windows(passage: MappedText, sentence_start: int, sentence: str) ->
         # if all clauses address the reader, the sentence itself is that window
         if not is_addressed or len(run) == len(parts):
             continue
-        start = parts[run[0]][0]
-        yield _build_window(passage, sentence_start + start, sentence_start + parts[run[-1]][1])
-        if run[-1] + 1 < len(parts):
-            yield _build_window(passage, sentence_start + start, sentence_start + parts[run[-1] + 1][1])
+        start, _ = parts[run[0]]
+        _, end = parts[run[-1]]
+        yield _build_window(passage, sentence_start + start, sentence_start + end)
+        next_number = run[-1] + 1
+        if next_number < len(parts):
+            _, end_of_next = parts[next_number]
+            yield _build_window(passage, sentence_start + start, sentence_start + end_of_next)
 
 
 def _clause_windows(passage: MappedText, sentence_start: int, sentence: str) -> Iterator[Window]:

@@ -380,6 +380,7 @@ class _ProseLine:
             self._number.read(char)
             self._is_surely_prose = self.fence.state == "text" and self._number.state == "other"
         self.has_begun = True
+        # `place` divides a long sentence; where one begins anyway, that boundary counts
         return start or place
 
     def _add(self, text: str, offset: int) -> SentenceBoundary | None:
@@ -447,7 +448,9 @@ class Splitter:
         self._texts.append(text)
         position = 0
         while position < len(text):
-            if not self._line.has_begun and (line_end := self._read_line(text, position)):
+            # a whole line at once, if possible; then many plain characters; else one by one
+            line_end = None if self._line.has_begun else self._read_line(text, position)
+            if line_end:
                 position = line_end
                 continue
             plain = self._match_plain(text, position)

@@ -65,11 +65,11 @@ class AnswerPassage:
         if self.part.first == 0:
             return edited
         before = self.text[:end].rstrip()
+        undisguised_before = self.undisguised.text[: self.undisguised.place_in_undisguised(len(before))]
+        # a text as long as `before` is kept; twice as much suffices to undisguise it
+        end_of_edited = edited[-2 * len(before) - 1 :]
         # Undisguise before cutting, because the last of several spaced-out letters alone would not be read as a word.
-        return keep_end(
-            undisguise(edited[-2 * len(before) - 1 :]).text,
-            self.undisguised.text[: self.undisguised.place_in_undisguised(len(before))],
-        )
+        return keep_end(undisguise(end_of_edited).text, undisguised_before)
 
 
 class Division:

@@ -254,7 +254,7 @@ class CallStream:
         Nothing waits when it arrives, so it goes out at once.
         """
         if not self._calls.has_edits:
-            # what cannot be read here cannot be read by the judge of the texts beside the answer, either
+            # the judge of the texts beside the answer cannot read such an event either, and reports that
             with contextlib.suppress(NotPutIn):
                 self._calls.copies.remember(event.original, event.own_texts)
             return event.original
