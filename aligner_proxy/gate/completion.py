@@ -38,11 +38,11 @@ def complete_edits(
     *,
     in_table: bool = False,
 ) -> EditEffects:
-    """The edits of `effects` as the gate judges and delivers them: with what goes, too, and without what stays.
+    """Extend each edit by what has to go with it; return the edits as the gate judges and delivers them.
 
     Example: an edit that removes the only item under a heading comes back as one that removes the heading, too.
-    Segments before `first_open` have gone out; those in `before` were removed by earlier edits. The text may begin
-    `in_table`, that is, with a further row of a table.
+    Segments before `first_open` have gone out, and cannot be changed any more. Those in `before` were removed by
+    earlier edits. The text may begin `in_table`, that is, with a further row of a table.
     """
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.effect in touched for parts in effects.values() for part in parts):

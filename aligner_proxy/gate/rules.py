@@ -367,14 +367,16 @@ def repeats_sentence(candidate: Candidate) -> bool:
 
     Where the upstream repeated a sentence, what replaces that sentence may be repeated as often.
     """
-    new = {sentence for text in candidate.inserted_texts for sentence in _count_sentences(text)}
-    if not new:
+    new_sentences = {sentence for text in candidate.inserted_texts for sentence in _count_sentences(text)}
+    if not new_sentences:
         return False
     before = candidate.before.read(_count_sentences)
     after = candidate.after.read(_count_sentences)
-    replaced_texts = (candidate.before.text[e.start : e.end] for change in candidate.changes for e in change.edits)
-    repeats = max((before[sentence] for text in replaced_texts for sentence in _count_sentences(text)), default=1)
-    return any(after[sentence] > max(repeats, before[sentence]) for sentence in new)
+    edits = (edit for change in candidate.changes for edit in change.edits)
+    replaced_texts = (candidate.before.text[edit.start : edit.end] for edit in edits)
+    # how often the upstream wrote one of the replaced sentences
+    allowed = max((before[sentence] for text in replaced_texts for sentence in _count_sentences(text)), default=1)
+    return any(after[sentence] > max(allowed, before[sentence]) for sentence in new_sentences)
 
 
 @joins(operator.add)

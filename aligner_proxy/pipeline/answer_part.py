@@ -264,9 +264,8 @@ class AnswerPart:
         while not self.done:
             await self._more.wait()
             self._more.clear()
-            while not self.done and (
-                state.received.has_ended or len(state.received.segments) > len(state.verdicts.all)
-            ):
+            # segments may come while others are decided
+            while not self.done and (state.received.has_ended or state.has_unjudged_segments):
                 await self._attempt(self._decide_more())
 
     async def _decide_more(self) -> None:

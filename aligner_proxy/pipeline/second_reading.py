@@ -191,14 +191,15 @@ class GrowingReading:
         The first `known_count` verdicts were processed before.
         """
         limit = len(state.verdicts.all) if state.is_judged else _count_releasable(state)
-        more = self._find_copies(state, known_count)
-        more |= await self._flag_echoes(state, _list_new_unflagged(state, known_count, more))
-        more |= await self._flag_followers(state, _list_new_unflagged(state, known_count, more), more)
+        new_flags = self._find_copies(state, known_count)
+        new_flags |= await self._flag_echoes(state, _list_new_unflagged(state, known_count, new_flags))
+        new_flags |= await self._flag_followers(state, _list_new_unflagged(state, known_count, new_flags), new_flags)
+        # windows reach over several segments, so they are read only if something may go out
         if limit > state.received.decided:
-            more |= await self._flag_windows(state, more)
-        for verdict in more.values():
+            new_flags |= await self._flag_windows(state, new_flags)
+        for verdict in new_flags.values():
             self._flagged.setdefault(copy_key(verdict.text), verdict)
-        return limit, more
+        return limit, new_flags
 
     async def _read_scores(self, state: PartState, text: str, *, bare: bool = False) -> tuple[SegmentScore, ...]:
         """The verdicts on a text, read without the conversation before it if `bare`; charges the cost to the tally."""

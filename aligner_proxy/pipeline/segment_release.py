@@ -78,14 +78,16 @@ class SegmentRelease:
             if self._ends_flagged_line(number):
                 continue
             is_flagged = state.verdicts.all[number].flagged
-            if not is_flagged and self._first_flagged is not None and self._leaves_run_open(number):
-                self._held_lines.append(number)
-                continue
-            if is_flagged and self._held_lines:
-                await self._release_up_to(self._held_lines[-1])
             if not is_flagged:
-                await self._release_up_to(number)
-            elif self._first_flagged is None:
+                if self._first_flagged is not None and self._leaves_run_open(number):
+                    self._held_lines.append(number)
+                else:
+                    await self._release_up_to(number)
+                continue
+            # behind held lines another run begins, so the present one and these lines are decided
+            if self._held_lines:
+                await self._release_up_to(self._held_lines[-1])
+            if self._first_flagged is None:
                 self._first_flagged = number
 
     async def release_rest(self) -> None:

@@ -124,10 +124,13 @@ class _SentenceWords:
     def add(self, text: str, offset: int) -> None:
         """Add characters that are all white space, or none."""
         if not text.isspace():
-            self._start = self._start if self._word else offset
+            if not self._word:
+                self._start = offset
             self._end = offset + len(text)
-            word = self._word + text
-            self._word = word if len(word) <= _WORD_CHARS else word[: _WORD_CHARS - 1] + word[-1]
+            self._word += text
+            # its beginning and its last character show all that is asked about a word
+            if len(self._word) > _WORD_CHARS:
+                self._word = self._word[: _WORD_CHARS - 1] + self._word[-1]
         elif self._word:
             self._run_on.add(self._start, self._end, self._word)
             self._word = ""

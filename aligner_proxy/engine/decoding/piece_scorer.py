@@ -136,9 +136,11 @@ class PieceScorer:
         for number in reversed(range(len(scores))):
             piece = pieces[number]
             nats, _ = scores[number]
-            if nats > self._request.caution - _INNER_ALLOWANCE and judged_words(piece.text):
+            may_be_flagged = nats > self._request.caution - _INNER_ALLOWANCE
+            if may_be_flagged and judged_words(piece.text):
                 own_score, word_scores = yield from self._judge_words_alone(prompt, text, piece)
-                scores[number] = max([own_score, *(word_score for word_score in word_scores if word_score is not None)])
+                flagged_scores = [word_score for word_score in word_scores if word_score is not None]
+                scores[number] = max([own_score, *flagged_scores])
 
     def _judge_words_alone(
         self, prompt: Fitted, text: str, piece: Segment
@@ -149,8 +151,10 @@ class PieceScorer:
         as one.
         """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        # the inner words count as segments here, so that each gets a score of its own; that of the piece comes last
         spans = replace(piece_spans, segments=(*piece_spans.inner_words[0], *piece_spans.segments), inner_words=())
-        *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores
+        step = yield from self._read(prompt, spans)
+        *scores_in_place, own_score = step.scores
         before = without_last_marks(text[: piece.start])
         threshold = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
         flagged_scores: list[Score | None] = []

@@ -101,9 +101,9 @@ class DraftProposer:
             self._trusted = ()  # the model rejected an unflagged token, so the detector is not trusted any more
         self._pointer, located = self._find_pointer(output, position)
         step_round = Round(drafted + 1, accepted + 1, located)
-        self._acceptance = self._acceptance.add_step(
-            accepted + run_continues, run_ended=not run_continues, step_round=step_round
-        )
+        # the model's own token is copied, too, if it is the next one of the answer
+        copied = accepted + 1 if run_continues else accepted
+        self._acceptance = self._acceptance.add_step(copied, run_ended=not run_continues, step_round=step_round)
 
     def _count_sure_tokens(self) -> int:
         """Tokens from the pointer to the end of its trusted range; 0 if there is none or the position is a guess."""

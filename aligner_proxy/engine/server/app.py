@@ -256,11 +256,13 @@ class RequestTracing:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, in a span if it is one of those that are traced."""
         if scope["type"] != "http" or not scope["path"].endswith(_TRACED_PATHS):
             return await self._app(scope, receive, send)
-        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
-        with tracing.span("aligner.engine.request", tracing.extract_context(carried), kind="SERVER", **attributes):
+        # the span of the caller, which the headers name, becomes the parent
+        with tracing.span("aligner.engine.request", tracing.extract_context(headers), kind="SERVER", **attributes):
             await self._app(scope, receive, send)
 
 
