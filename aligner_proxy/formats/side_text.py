@@ -381,6 +381,7 @@ class SideTextReader:
             if text in unmet_answer_texts:
                 # only once: a second copy of an answer's text is a side text
                 unmet_answer_texts.remove(text)
+            # nothing may follow the reasoning in a divided text; an empty string of its own is read
             elif text or text is whole:
                 self._add(kind, path, text)
                 grown_kinds.add(kind)

@@ -68,7 +68,8 @@ class _ClosableOutline:
     """Where a text with lists or tables may be closed."""
 
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool) -> None:
-        self._outline = outline = Outline(pieces, in_table=in_table)
+        outline = Outline(pieces, in_table=in_table)
+        self._outline = outline
         self.rows = outline.rows
         """Segments that begin a row of a table outside of all items."""
         self.fresh = {*outline.fresh, *outline.rows}

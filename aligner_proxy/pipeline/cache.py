@@ -232,7 +232,8 @@ class CorrectionCache:
             joined = flight is not None
             if flight is None:
                 work = self._compute(key, compute, aligner, deadline, remember=remember)
-                flight = self._flights[key] = _Flight(asyncio.create_task(work))
+                flight = _Flight(asyncio.create_task(work))
+                self._flights[key] = flight
                 flight.task.add_done_callback(lambda task: self._end_flight(key, task))
             flight.waiters += 1
             try:

@@ -123,7 +123,8 @@ class EditedLayout:
         position = 0
         for cell in self._cells:
             cell.start = self._edited.find(cell.text, position) if cell.text else position
-            cell.end = position = cell.start + len(cell.text)
+            cell.end = cell.start + len(cell.text)
+            position = cell.end
 
     def _cell_of(self, number: int) -> _Cell:
         """The cell that contains the segment of this number."""

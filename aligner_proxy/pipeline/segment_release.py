@@ -274,14 +274,16 @@ class SegmentRelease:
         removed_numbers = removed_segments(effects) - {
             part.index for parts in effects.values() for part in parts if part.kept_text
         }
-        for edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
-            whole = edit
-            edit = trim_edit(edit, self._state.received.segments) if waits and edit.last >= stop else edit
+        for whole_edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
+            edit = whole_edit
+            if waits and edit.last >= stop:
+                edit = trim_edit(edit, self._state.received.segments)
             self._edits[edit] = parts
             await self._send_text(edit.start)
             await self._send_text(edit.end, edit.text, removed_numbers)
-            if edit != whole and whole.text.startswith(edit.text):
-                self._next_gap = whole.text[len(edit.text) :]
+            # what was cut off goes out before the next text
+            if edit != whole_edit and whole_edit.text.startswith(edit.text):
+                self._next_gap = whole_edit.text[len(edit.text) :]
 
     def _build_edit(self, first: int, stop: int, replacement: tuple[int, str]) -> Edit:
         """The edit of these segments, with the white space up to the next one; `replacement` is (end, new text)."""

@@ -236,13 +236,15 @@ class _LineSentences:
         """Read the words before offset `stop`; yield where each further part of a divided sentence begins."""
         if self._is_row or stop - self.start <= sentence_ends.MAX_CHARS:
             return
-        run_on = self._run_on = self._run_on or sentence_ends.RunOn()
+        if self._run_on is None:
+            self._run_on = sentence_ends.RunOn()
+        run_on = self._run_on
         for match in _TOKEN.finditer(self._line, self._read):
             if match.start() >= stop:
                 return
-            place = run_on.divide(match.start())
-            if place is not None:
-                self.start = place[1]
+            boundary = run_on.divide(match.start())
+            if boundary is not None:
+                _, self.start = boundary
                 self.begins_small = False
                 yield self.start
             run_on.add(match.start(), match.end(), match.group())

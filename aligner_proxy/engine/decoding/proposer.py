@@ -71,8 +71,10 @@ class DraftProposer:
         self._rule = rule
         self._acceptance = Acceptance()
         self._anchors = tuple(anchors)
+        first_position = anchors[0] if anchors else 0
         # positions in `lookup`: where the next draft begins, and where the last run of accepted tokens ended
-        self._pointer = self._break_position = anchors[0] if anchors else 0
+        self._pointer = first_position
+        self._break_position = first_position
         self._index = self._build_index()
 
     def propose(self, room: int) -> list[int]:

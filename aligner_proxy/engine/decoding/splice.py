@@ -65,9 +65,10 @@ class Run:
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:
             return code
-        # numbers of the segments that begin a line within the run
-        breaks = [number for number, segment in enumerate(self.segments[:-1], 1) if "\n" in segment.gap]
-        return remaining_title(self.segments[breaks[-1] if breaks else 0].text, behind)
+        # numbers of the segments that begin the run, or a line within it
+        line_starts = [0, *(number for number, segment in enumerate(self.segments[:-1], 1) if "\n" in segment.gap)]
+        last_line = self.segments[line_starts[-1]]
+        return remaining_title(last_line.text, behind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ class BlockPool:
             block = blocks[number]
             self._block_of[key] = block
             self._key_of[block] = key
-            node = self._node_of[block] = next(self._node_numbers)
+            node = next(self._node_numbers)
+            self._node_of[block] = node
 
     def is_published(self, block: int) -> bool:
         """Whether other sequences may use the block, so that it must not be written to any more."""

@@ -158,6 +158,7 @@ def _make_plugin_function(endpoint: Endpoint, authenticated: Any) -> Callable[..
     """The function that FastAPI calls for a plugin's endpoint."""
 
     async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
+        """Ask the plugin, within the limits that LiteLLM has for the caller's key."""
         body = await parse_body(request, endpoint.body)
         data = await litellm_internals.make_request_data(request, caller, {})
         async with litellm_internals.count_request(caller, data):

@@ -128,6 +128,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return released
 
     async def finish_reading(self) -> None:
+        """Finish the stream that releases parts, if there is one by now, in place of this one."""
         if self._released is None:
             await super().finish_reading()
         else:
