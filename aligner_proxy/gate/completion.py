@@ -168,14 +168,16 @@ class _EditCompletion:
 
         None if the new texts do not follow the order of the segments.
         """
-        lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
-        in_line = edit.first > 0 and "\n" not in lead  # its leading space is then not indentation
-        new = [piece for piece in split(edit.text.lstrip() if in_line else edit.text) if piece.text.strip()]
-        old = match_heirs([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
-        if old != sorted(old):
+        body = edit.text.lstrip()
+        lead = edit.text[: len(edit.text) - len(body)]
+        # if the text does not begin a line, its leading space is no indentation
+        begins_line = edit.first == 0 or "\n" in lead
+        new = [piece for piece in split(edit.text if begins_line else body) if piece.text.strip()]
+        heirs = match_heirs([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
+        if heirs != sorted(heirs):
             return None
         texts: dict[int, list[tuple[str, str]]] = {}
-        for number, piece in zip(old, new, strict=True):
+        for number, piece in zip(heirs, new, strict=True):
             texts.setdefault(edit.first + number, []).append((piece.text, piece.gap))
         return {i: join(members).strip("\n") for i, members in texts.items()}
 

@@ -211,9 +211,10 @@ class _PastTexts:
         self._grown_texts.clear()
         for is_acted_on, texts in self._normalized.items():
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
-            # looking into all texts for each edit would take quadratic time
-            likely_texts = removed.narrow(self._grams[is_acted_on])
-            if likely_texts is not None and likely_texts.is_quoted_in_normalized("\n".join(texts.values()), kind):
+            # what these texts may hold of it, by a quick test; looking into all of them for each edit would take
+            # quadratic time
+            likely_removed = removed.narrow(self._grams[is_acted_on])
+            if likely_removed is not None and likely_removed.is_quoted_in_normalized("\n".join(texts.values()), kind):
                 raise CopyStays(kind)
 
     def _read_new_pieces(self, text: SideText) -> None:

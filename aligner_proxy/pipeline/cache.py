@@ -355,6 +355,7 @@ class CorrectionCache:
         """Delete expired entries; errors are ignored, because the next sweep deletes what this one left."""
         with contextlib.suppress(diskcache.Timeout, *_STORE_ERRORS):
             try:
+                # entries are stored with a time that is later by `_FAR_S`
                 store.expire(self._clock() + _FAR_S)
             finally:
                 store.close()  # this thread's connection

@@ -388,15 +388,19 @@ class _ProseLine:
 
     def _add(self, text: str, offset: int) -> SentenceBoundary | None:
         """Add characters that are all white space or none; return where the sentence is divided before them."""
-        place = None
+        boundary = None
         if not text.isspace():
             if self._is_row is None:
                 self._is_row = text[0] == "|"
-            if not (self._is_row or self.fence.valid) and (place := self._words.divide(offset)) is not None:
-                self._tail.begin(place[1], first="")
+            # neither rows of tables nor lines that open a code block are divided
+            may_divide = not (self._is_row or self.fence.valid)
+            boundary = self._words.divide(offset) if may_divide else None
+            if boundary is not None:
+                _, start = boundary
+                self._tail.begin(start, first="")
         self._words.add(text, offset)
         self._tail.add(text, offset)
-        return place
+        return boundary
 
     def _check_beginning(self, char: str, offset: int) -> bool:
         """Note whether a sentence has ended before this character; return whether one begins with it."""

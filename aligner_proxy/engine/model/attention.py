@@ -175,6 +175,7 @@ def attend(
     scale = settings.get("scaling")
     plan.store.put(layer, plan.slots, key[0], value[0])
     attend_group = _attend_by_products if plan.store.uses_products else _attend_by_kernel
+    # the tokens of a single sequence are in order, so nothing has to be gathered and put back
     if plan.is_single:
         group = plan.groups[0]
         return attend_group(query, *plan.store.get(layer, group.slots), group, scale).transpose(1, 2), None

@@ -303,8 +303,11 @@ def pad_rows(rows: Tensor) -> Tensor:
     steps have all lengths up to 256. Round numbers limit this to few variants.
     """
     count = rows.shape[-2]
-    # up to the next multiple of 16, and of 64 above 64 rows; up to 8 rows there are few variants anyway
-    padding = 0 if count <= 8 else -count % (16 if count <= 64 else 64)
+    # up to 8 rows there are few variants anyway
+    if count <= 8:
+        return rows
+    multiple = 16 if count <= 64 else 64
+    padding = -count % multiple
     return nn.functional.pad(rows, (0, 0, 0, padding)) if padding else rows
 
 
