@@ -142,9 +142,10 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
     new_rest = new[start : len(new) - end]
     yield from ((i, i) for i in range(start))
     if max(len(old_rest), len(new_rest)) <= COMPARABLE:
-        for i, k, size in difflib.SequenceMatcher(None, old_rest, new_rest, autojunk=False).get_matching_blocks():
-            yield from ((start + i + n, start + k + n) for n in range(size))
-    yield from ((len(old) - n, len(new) - n) for n in range(end, 0, -1))
+        matcher = difflib.SequenceMatcher(None, old_rest, new_rest, autojunk=False)
+        for old_at, new_at, size in matcher.get_matching_blocks():
+            yield from ((start + old_at + i, start + new_at + i) for i in range(size))
+    yield from ((len(old) - i, len(new) - i) for i in range(end, 0, -1))
 
 
 def common_prefix_length(old: Sequence[str], new: Sequence[str]) -> int:
@@ -527,7 +528,9 @@ class Candidate:
     def added_facts(self, facts: FactReader) -> set[str]:
         """Facts in the new text that are not in the original, in a source, or dictated by an objective."""
         added = self.after.read(facts) - self.before.read(facts)
-        return added - {f for text in (*self._dictated, *self.sources) for f in facts(text)} if added else added
+        if not added:
+            return added
+        return added - {fact for text in (*self._dictated, *self.sources) for fact in facts(text)}
 
     def repeats(self, is_repetition: Callable[[str, Sequence[str]], bool]) -> bool:
         """Whether some edit inserts a sentence that the original lacks and that `is_repetition` finds in objectives."""

@@ -420,8 +420,9 @@ def leaks_template(candidate: Candidate) -> bool:
         return True
     before = candidate.before
     after = candidate.after
-    objectives = (_normalise(o.text) for o in candidate.objectives if len(o.text) >= _DISTINCT_CHARS)
-    sentences = (*_TEMPLATE_SENTENCES, *objectives)
+    objective_texts = (objective.text for objective in candidate.objectives)
+    long_texts = (_normalise(text) for text in objective_texts if len(text) >= _DISTINCT_CHARS)
+    sentences = (*_TEMPLATE_SENTENCES, *long_texts)
     return any(sentence in after.read(_normalise) and sentence not in before.read(_normalise) for sentence in sentences)
 
 
@@ -436,7 +437,8 @@ def _count_marks(text: str) -> int:
 
 def _template_sentences() -> tuple[str, ...]:
     """The fixed sentences of every template that are long enough not to occur by chance."""
-    forms = [form for t in TEMPLATES.values() for form in (t.better, t.equal) if form is not None]
+    all_forms = [form for template in TEMPLATES.values() for form in (template.better, template.equal)]
+    forms = [form for form in all_forms if form is not None]
     pieces = {piece.strip().lower() for form in forms for piece in re.split(r"\{\w+\}|[.,|:\n]|##", form)}
     return tuple(sorted(piece for piece in pieces if len(piece) >= _DISTINCT_CHARS))
 

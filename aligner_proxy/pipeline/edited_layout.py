@@ -89,7 +89,8 @@ class EditedLayout:
         ]
         if any(self.verdicts[number].flagged for number in covered):
             return False
-        return bool([number for number in covered if self.flag(number, verdict)])
+        newly_flagged = [number for number in covered if self.flag(number, verdict)]
+        return bool(newly_flagged)
 
     def flag_edited(self, start: int, end: int, verdict: SegmentScore) -> bool:
         """Flag all segments and replacements in this range of the edited answer; return whether there are any."""

@@ -120,13 +120,16 @@ class SecondReading(InnerWrapper):
         repetition.
         """
         for key, verdict, numbers in find_copies(layout.verdicts):
-            first = next(n for n, v in enumerate(layout.verdicts) if v.flagged and copy_key(v.text) == key)
-            early = [number for number in numbers if number < first]
-            if early:
-                copy = layout.verdicts[early[0]].text.strip()
+            flagged_numbers = (number for number, other in enumerate(layout.verdicts) if other.flagged)
+            first = next(number for number in flagged_numbers if copy_key(layout.verdicts[number].text) == key)
+            early_numbers = [number for number in numbers if number < first]
+            late_numbers = [number for number in numbers if number > first]
+            flags_early = False
+            if early_numbers:
+                copy = layout.verdicts[early_numbers[0]].text.strip()
                 scores = await self._read_scores(self.inner, copy, policy, readings)
-                numbers = numbers if any(score.flagged for score in scores) else [n for n in numbers if n > first]
-            for number in numbers:
+                flags_early = any(score.flagged for score in scores)
+            for number in [*early_numbers, *late_numbers] if flags_early else late_numbers:
                 layout.flag(number, verdict)
 
     async def _read_again(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
@@ -274,7 +277,11 @@ class GrowingReading:
         self._fine_windows.update({window.text for window in windows} - {window.text for window, _ in flagged})
         by_number: dict[int, SegmentScore] = {}
         for window, verdict in flagged:
-            covered = [n for n in undecided if segments[n].start < window.end and window.start < segments[n].end]
+            covered = [
+                number
+                for number in undecided
+                if segments[number].start < window.end and window.start < segments[number].end
+            ]
             # such a window may be flagged only for the segment that is flagged already
             if not any(verdicts[number].flagged or number in more for number in covered):
                 by_number |= {number: replace(verdict, text=verdicts[number].text) for number in covered}
@@ -324,8 +331,8 @@ def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> lis
     """The numbers of unflagged segments that echo one of the turns."""
     echoes = Echoes(turns)
     return [
-        n
-        for n, verdict in enumerate(verdicts)
+        number
+        for number, verdict in enumerate(verdicts)
         if verdict.text and not verdict.flagged and echoes.contains_echo(verdict.text)
     ]
 
