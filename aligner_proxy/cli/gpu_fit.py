@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aligner_proxy.engine.weights import floors, memory
-from aligner_proxy.engine.weights.floors import ANSWER, PROMPT, CostRange
+from aligner_proxy.engine.weights.floors import ANSWER_TOKENS, PROMPT_TOKENS, CostRange
 from aligner_proxy.engine.weights.memory import ModelSize
 from aligner_proxy.errors import WeightsError
 
@@ -54,8 +54,8 @@ def describe_fit(
     if may_copy and rates is not None:
         nothing_flagged, all_written = floors.estimate_costs(sizes, rates)
         lines.append(
-            f"an estimate, not measured here: correcting an answer of {ANSWER} tokens after a prompt of {PROMPT} takes "
-            f"{_describe_range(nothing_flagged)} where nothing is flagged, "
+            f"an estimate, not measured here: correcting an answer of {ANSWER_TOKENS} tokens after a prompt of "
+            f"{PROMPT_TOKENS} takes {_describe_range(nothing_flagged)} where nothing is flagged, "
             f"and {_describe_range(all_written)} where all is written"
         )
     return lines

@@ -204,24 +204,26 @@ class FairAdmission:
 
     def _count_places(self, tenant: str, tenant_places: int) -> Counter[str]:
         """Slots by tenant, here and elsewhere; `tenant_places` is the gateway's newest count for `tenant`."""
-        here = self._count_local_places()
+        local_places = self._count_local_places()
         # later tickets overwrite earlier ones, so each tenant has its newest count
-        newest_counts = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.lost_slot} | {
-            tenant: tenant_places
-        }
+        newest_counts = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.lost_slot}
+        newest_counts[tenant] = tenant_places
         counts = Counter[str]()
         for name, reported_places in newest_counts.items():
-            # two views of the same slots: the one that knows of more counts
-            counts[name] = max(here[name] + self._accounts.count_elsewhere(name), reported_places)
+            counted_places = local_places[name] + self._accounts.count_elsewhere(name)
+            # two views of the same slots, neither of which need know of all
+            counts[name] = max(counted_places, reported_places)
         return counts
 
     def _make_room(self, tenant: str, tenant_places: int) -> None:
         """Make sure that a slot is free for a new request of `tenant`, by taking another request's slot if needed.
 
-        Raises `Shed` if `tenant` already has an equal share, and `EngineOverloaded` if it has no slot here or all.
+        Read-ahead sessions, for which no client waits, lose their slots first. Among the requests that may lose one, it
+        is the latest of the tenant with most slots. Raises `Shed` if `tenant` already has an equal share, and
+        `EngineOverloaded` if it has no slot here or all.
         """
-        here = self._count_local_places()
-        if here.total() < self._seats:
+        local_places = self._count_local_places()
+        if local_places.total() < self._seats:
             return
         places = self._count_places(tenant, tenant_places)
         # the latest first; `max` takes the first of equals
@@ -230,9 +232,9 @@ class FairAdmission:
         if reading_tickets:
             self._stop_reading(max(reading_tickets, key=lambda ticket: places[ticket.tenant]))
             return
-        # with one more slot the tenant would have more than an equal share
-        if places[tenant] + 1 > places.total() / len(places):
-            own_places = here[tenant]
+        equal_share = places.total() / len(places)
+        if places[tenant] + 1 > equal_share:
+            own_places = local_places[tenant]
             # `Shed` says "already has its share": untrue of a tenant without a slot here, useless to the only tenant
             first_or_only = not own_places or own_places == self._seats
             raise self._overload_error() if first_or_only else self._shed_error()

@@ -395,19 +395,22 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
     words = write_words(instructions)
     against, allowed = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
     if _WRITTEN_OUT.match(words):
-        parts = (words.rstrip("."), against and f"Against it: {against}", allowed and f"Allowed: {allowed}")
-        return ". ".join(filter(None, parts)) if against or allowed else words
+        criteria_texts = (("Against it", against), ("Allowed", allowed))
+        sentences = [words.rstrip("."), *(f"{name}: {text}" for name, text in criteria_texts if text)]
+        return ". ".join(filter(None, sentences)) if against or allowed else words
     if _NAME.fullmatch(words) and not against and not allowed:
         return words
     # of several wordings these told texts of our own apart best
-    avoided = f"everything for which the answer is yes: {words}" if words.endswith("?") else words and f"this: {words}"
-    parts = (
-        avoided and f"the response should avoid {avoided}",
-        against and f"the response should avoid this: {against}",
-        allowed and f"it may do this: {allowed}",
-    )
-    description = "; ".join(filter(None, parts))
-    return f"{_QUESTION}{description}" if description else ""
+    parts: list[str] = []
+    if words.endswith("?"):
+        parts.append(f"the response should avoid everything for which the answer is yes: {words}")
+    elif words:
+        parts.append(f"the response should avoid this: {words}")
+    if against:
+        parts.append(f"the response should avoid this: {against}")
+    if allowed:
+        parts.append(f"it may do this: {allowed}")
+    return f"{_QUESTION}{'; '.join(parts)}" if parts else ""
 
 
 def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option]:

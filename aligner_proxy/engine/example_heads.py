@@ -129,6 +129,7 @@ def _make_head(
             _Point(row, curve.log_odds(scores[0]), float(is_against), share / len(rows))
             for row, scores in zip(rows, exchange.scores, strict=True)
         ]
+    # Each column is shifted to the mean 0 and scaled to the same spread; the factors are fitted to the result.
     columns = list(zip(*(point.row for point in points), strict=True))
     means = [math.fsum(column) / len(column) for column in columns]
     spreads = [

@@ -198,7 +198,7 @@ def _store_weights(
 def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     """Raise `WeightsError` if the model has no tokenizer, or memory or disk are too small to prepare it.
 
-    A base inside a GGUF file holds its tokenizer and has no config with sizes; the disk is looked at when it is read.
+    Of a base inside a GGUF file nothing is checked: the file holds the tokenizer, and sizes are known once it is read.
     """
     folder = source.base.folder
     if source.base.gguf is None and not any((folder / name).exists() for name in manifest.TOKENIZERS):
@@ -210,7 +210,10 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     free_bytes = memory.measure_free_bytes()
     if free_bytes is not None:
         memory.check_preparation(sizes, free_bytes, merges=merges)
-    store.check_room(sizes.count_weight_bytes("nf4", 2) + (sizes.count_weight_bytes("none", 4) if merges else 0))
+    stored_bytes = sizes.count_weight_bytes("nf4", 2)
+    # the merged base is written in float32 before it is quantised
+    merged_bytes = sizes.count_weight_bytes("none", 4) if merges else 0
+    store.check_room(stored_bytes + merged_bytes)
 
 
 def _fill(source: sources.ModelSource, quantization: str, check_room: Callable[[float], None], folder: Path) -> None:
@@ -355,9 +358,9 @@ def _choose_dtype(settings: EngineSettings) -> torch.dtype:
 
 
 def _find_eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
-    """Ids of the tokens that end a text: the configured list, or the configured one and the tokenizer's own.
+    """Ids of the tokens that end a text. Raises `WeightsError` if there are none.
 
-    Raises `WeightsError` if there are none.
+    A configured list is complete; to a single configured id, or none, the tokenizer's own is added.
     """
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]

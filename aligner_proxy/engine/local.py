@@ -93,7 +93,7 @@ class LocalSession(Session):
         self._ending = False  # whether `finish` was called
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        answer.changed = self._note_change
+        answer.notify_change = self._note_change
         # the end of the reading wakes those who wait, too
         submitted.future.add_done_callback(lambda _: self._note_change())
 
@@ -235,7 +235,7 @@ class LocalEngine:
     async def read(self, request: AlignRequest) -> LocalSession:
         """Begin to read an answer that is still being written; raises `UnknownHead` and `HeadRefused`."""
         # alone means that this answer is the only request
-        answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
+        answer = PartialAnswer(request, is_alone=lambda: len(self._live) == 1)
         answer.body.add(request.answer)
         aligner = self._find_aligner().find_aligner(request.aligner)
         aligner.find_taught_heads(request)  # refuse unusable taught heads now, not when the answer has ended

@@ -87,12 +87,10 @@ def bind_socket(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        is_of_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-        fix = (
-            "give --host an address of this machine"
-            if is_of_host
-            else "stop the other process or choose another --port"
-        )
+        is_host_wrong = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        fix = "stop the other process or choose another --port"
+        if is_host_wrong:
+            fix = "give --host an address of this machine"
         raise ConfigError(f"port {port} on {host} cannot be used: {error.strerror}; {fix}") from None
     return listener
 

@@ -191,6 +191,7 @@ def read_retry_after(headers: Mapping[str, str]) -> float:
     milliseconds = headers.get("retry-after-ms")
     seconds = headers.get("retry-after")
     try:
-        return max(0.0, float(milliseconds) / 1000 if milliseconds else float(seconds or 1.0))
+        after_s = float(milliseconds) / 1000 if milliseconds else float(seconds or 1.0)
     except ValueError:
         return 1.0
+    return max(0.0, after_s)

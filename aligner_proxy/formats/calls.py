@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get_field, kind_of, with_field
+from aligner_proxy.formats.responses_objects import ITEM, ITEM_DONE, TERMINAL, as_list, get_field, kind_of, with_field
 from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import keep_if_same
 
@@ -212,10 +212,10 @@ def _edit_field(
     text = get_field(holder, field)
     if not isinstance(text, str):
         return holder
-    call = CallText(
-        place, text, str(get_field(holder, "name") or ""), is_piece, field == "input" if is_free is None else is_free
-    )
-    return with_field(holder, field, edit(call))
+    name = str(get_field(holder, "name") or "")
+    if is_free is None:
+        is_free = field == "input"
+    return with_field(holder, field, edit(CallText(place, text, name, is_piece, is_free)))
 
 
 def find_tool(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -125,7 +125,10 @@ class RemovedText:
         return removed
 
     def add(self, original: str, corrected: str) -> None:
-        """Add what `corrected` no longer has of `original`."""
+        """Add what `corrected` no longer has of `original`.
+
+        A copy is found by its windows, that is, by all runs of so many characters in it.
+        """
         remaining = normalize(corrected)
         # as sets, since searching all of what remains for each sentence would take quadratic time
         candidates = _long_sentences(original) - _long_sentences(corrected)
@@ -133,6 +136,7 @@ class RemovedText:
         removed = {
             sentence
             for sentence in candidates
+            # a sentence with a missing window cannot remain, so most need not be looked for
             if not candidate_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining
         }
         for size, windows in self.windows.items():
@@ -301,13 +305,13 @@ def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
 
 
 def _is_copy(value: object, name: str, kind: SideKind, search: _Search, *, edited: bool) -> bool:
-    """Whether a field is to be dropped: it describes an edited text, or quotes what was removed from it."""
+    """Whether a field is to be dropped: it describes an `edited` text, or quotes what was removed from it."""
     if kind in ACTED_ON:
         return False
-    return (edited and describes(value, name)) or any(
-        inner_kind not in ACTED_ON and _is_quotation(text, inner_kind, search)
-        for inner_kind, _, text in side_strings({name: value})
-    )
+    if edited and describes(value, name):
+        return True
+    strings = ((text, inner_kind) for inner_kind, _, text in side_strings({name: value}))
+    return any(inner_kind not in ACTED_ON and _is_quotation(text, inner_kind, search) for text, inner_kind in strings)
 
 
 def _is_quotation(text: str, kind: SideKind, search: _Search) -> bool:
@@ -318,7 +322,7 @@ def _is_quotation(text: str, kind: SideKind, search: _Search) -> bool:
 
 
 def _clean_list(values: list[Any], kind: SideKind, search: _Search, *, edited: bool) -> list[Any]:
-    """The list without copies; consecutive strings may be pieces of one text."""
+    """The list without copies; consecutive strings may be pieces of one text. `edited` is as in `_clean`."""
     if len(values) > 1 and all(isinstance(inner, str) for inner in values):
         joined = "".join(values)
         return values if _clean_string(joined, kind, search) == joined else []
@@ -352,9 +356,8 @@ def _field(value: object, name: str) -> object:
 
 
 def _with_fields(value: Any, changed: Mapping[str, Any]) -> Any:
-    """A copy of an object with changed fields; None drops a field."""
+    """A copy of an object with changed fields; None empties a field, and removes one of a dict."""
     if isinstance(value, BaseModel):
         return value.model_copy(update=dict(changed))
-    # a field of a dict that is dropped goes with its name
-    dropped = {name for name, inner in changed.items() if inner is None}
-    return {name: changed.get(name, inner) for name, inner in value.items() if name not in dropped}
+    removed_names = {name for name, inner in changed.items() if inner is None}
+    return {name: changed.get(name, inner) for name, inner in value.items() if name not in removed_names}

@@ -38,7 +38,7 @@ class PackedChunk:
         """Rebuild the chunk; it equals the packed one but is a different object."""
         chunk = self.template.model_copy()
         for path, value in zip(self.paths, self.values, strict=True):
-            _set(chunk, self.template, path, value)
+            _set_in_copy(chunk, self.template, path, value)
         return chunk
 
 
@@ -114,8 +114,11 @@ def _private_attributes(model: BaseModel) -> object:
     return getattr(model, "__pydantic_private__", None)
 
 
-def _set(chunk: Any, template: Any, path: _Path, value: object) -> None:
-    """Set a value in a copy of the template; first copy the objects on the path that both still share."""
+def _set_in_copy(chunk: Any, template: Any, path: _Path, value: object) -> None:
+    """Set a value in `chunk`, a copy of `template`, which stays as it is.
+
+    Both share their inner objects until these are copied: here those on the path to the value.
+    """
     for step in path[:-1]:
         inner = _get_child(chunk, step)
         original = _get_child(template, step)

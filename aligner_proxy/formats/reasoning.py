@@ -15,7 +15,7 @@ from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import GrowingText, RemainingNumbers, StreamEvent, has_content
-from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get_field, kind_of, with_field
+from aligner_proxy.formats.responses_objects import DELTA, ITEM, as_list, get_field, kind_of, with_field
 from aligner_proxy.formats.safe import SafeFormat, call_or_raise
 from aligner_proxy.formats.side_text import keep_if_same
 from aligner_proxy.formats.think_tags import remove_tags
@@ -152,7 +152,9 @@ class SafeReasoningStream:
     def texts(self) -> dict[int, str]:
         """The reasoning so far, by choice, with that between tags."""
         texts = {index: join_surrogates(text) for index, text in self._stream.texts.items()}
-        return _join_texts(texts, _tagged_texts(self._decoder.exchanges()) if self._tagged_event_count else {})
+        # building the exchanges takes time, and nearly no stream has such tags
+        tagged_texts = _tagged_texts(self._decoder.exchanges()) if self._tagged_event_count else {}
+        return _join_texts(texts, tagged_texts)
 
 
 def _tagged_texts(exchanges: Iterable[Exchange]) -> dict[int, str]:
@@ -269,7 +271,7 @@ def _thinking_text(block: object) -> str:
 def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
     """The response without the reasoning in field `name` of its choices, "message" or "delta".
 
-    Returns the same object if there is no reasoning that may be removed.
+    Returns the same object if there is no reasoning that may be removed. `keeps_signed` is as in `_strip_body`.
     """
     bodies = [getattr(choice, name, None) for choice in response.choices]
     bare_bodies = keep_if_same([_strip_body(body, keeps_signed=keeps_signed) for body in bodies], bodies)
@@ -284,10 +286,15 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
 
 
 def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
-    """A copy of a message or delta without reasoning; the same object if nothing may be removed."""
-    fields = getattr(body, "provider_specific_fields", None)
-    fields = fields if isinstance(fields, Mapping) else {}
-    provider_names = [name for name in FIELDS if name in fields]
+    """A copy of a message or delta without reasoning; the same object if nothing may be removed.
+
+    If `keeps_signed`, nothing is removed from a body with reasoning that its provider signed: the client must send that
+    back unchanged.
+    """
+    provider_fields = getattr(body, "provider_specific_fields", None)
+    if not isinstance(provider_fields, Mapping):
+        provider_fields = {}
+    provider_names = [name for name in FIELDS if name in provider_fields]
     body_names = [name for name in FIELDS if has_content(getattr(body, name, None))]
     names = {*body_names, *provider_names}
     if not names or (keeps_signed and not names.isdisjoint(_SIGNED)):
@@ -296,7 +303,8 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
     for name in body_names:
         delattr(copy, name)  # LiteLLM itself omits a field in this way
     if provider_names:
-        copy.provider_specific_fields = {name: value for name, value in fields.items() if name not in names} or None
+        remaining_fields = {name: value for name, value in provider_fields.items() if name not in names}
+        copy.provider_specific_fields = remaining_fields or None
     return copy
 
 

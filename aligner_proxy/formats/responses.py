@@ -8,11 +8,11 @@ places, so they always agree. If they disagree in what the upstream sent, nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aligner_proxy.formats import base
 from aligner_proxy.formats.base import (
@@ -26,56 +26,43 @@ from aligner_proxy.formats.base import (
     list_unusual_fields,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
-from aligner_proxy.formats.side_text import USUAL_FIELDS, keep_if_same
+from aligner_proxy.formats.responses_objects import (
+    BEGINNING,
+    DELTA,
+    ITEM,
+    ITEM_DONE,
+    KEEPALIVE,
+    PART,
+    PART_DONE,
+    POINTERS,
+    TERMINAL,
+    TEXT_DONE,
+    PlacedText,
+    TextPlace,
+    as_list,
+    edit_event_texts,
+    edit_response_texts,
+    get_field,
+    kind_of,
+    list_whole_items,
+    litellm_types,
+    make_empty_delta,
+    read_place,
+    with_field,
+)
+from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
 if TYPE_CHECKING:
     from litellm.types.llms.openai import ResponsesAPIResponse
 
-DELTA = "response.output_text.delta"
-TEXT_DONE = "response.output_text.done"
-PART_DONE = "response.content_part.done"
-ITEM_DONE = "response.output_item.done"
-PART = ("response.content_part.added", PART_DONE)
-ITEM = ("response.output_item.added", ITEM_DONE)
-TERMINAL = ("response.completed", "response.incomplete", "response.failed")
-BEGINNING = ("response.created", "response.queued", "response.in_progress")
-
-TextPlace = tuple[int, int]
-"""(output index, content index) of a text; -1 for an index that the upstream omits."""
-
-
-class PlacedText(NamedTuple):
-    """A text in a response or event."""
-
-    place: TextPlace
-    text: str
-    is_piece: bool = False
-    """Whether it is only a piece that a delta adds."""
-
-
-Edit = Callable[[PlacedText], str]
-"""Returns the new text in place of one."""
 _REFUSAL = ("response.refusal.delta", "response.refusal.done")
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
-_EVENTS = ("response.", "error", "keepalive")
+_EVENTS = ("response.", _ERROR, KEEPALIVE)
 """Beginnings of the kinds of events that a stream has."""
-_KEEPALIVE = "keepalive"
-"""The upstream's own heartbeat, which it does not document."""
-_POINTERS = ("annotations", "logprobs")
-"""Fields beside a text that point into it."""
-_PLACE_FIELDS = ("item_id", "output_index", "content_index", "summary_index")
-"""Fields that say to which part of a response an event belongs."""
-_DELTAS = {
-    "response.output_text": DELTA,
-    "response.reasoning_text": "response.reasoning_text.delta",
-    "response.reasoning_summary": "response.reasoning_summary_text.delta",
-}
-"""By the beginning of an event's kind, the delta of the part that it belongs to."""
 _DONE_KINDS = (TEXT_DONE, PART_DONE, ITEM_DONE)
-# First the calls that the client has to execute. Then the items next to which a message is still an answer to the user;
-# with any other item, text and item may have to be read together.
+"""Kinds of events that end a text."""
 _CLIENT_CALLS = {
     "function_call",
     "custom_tool_call",
@@ -85,6 +72,7 @@ _CLIENT_CALLS = {
     "apply_patch_call",
     "mcp_approval_request",
 }
+"""Items that the client has to execute."""
 _ITEMS_BESIDE_ANSWERS = {
     "reasoning",
     "compaction",
@@ -94,106 +82,13 @@ _ITEMS_BESIDE_ANSWERS = {
     "mcp_call",
     "mcp_list_tools",
 }
-
-
-def _litellm_types() -> Any:
-    """LiteLLM's classes of responses and events; importing them takes seconds, except inside the proxy."""
-    from litellm.types.llms import openai
-
-    return openai
+"""Items next to which a message is still an answer to the user; others may have to be read together with its text."""
 
 
 @cache
 def _usual_fields() -> frozenset[str]:
     """Fields of a response and of its text parts that are read by their names."""
-    return USUAL_FIELDS | {*_litellm_types().ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
-
-
-def edit_event_texts(event: object, edit: Edit) -> object:
-    """The event with `edit` applied to each of its texts; the same object if nothing changed."""
-    kind = kind_of(event)
-    place = _read_place(event)
-    if kind in (DELTA, TEXT_DONE):
-        name = "delta" if kind == DELTA else "text"
-        text = get_field(event, name)
-        if not isinstance(text, str):
-            return event
-        return _replace_text(event, name, edit(PlacedText(place, text, is_piece=kind == DELTA)))
-    if kind in PART:
-        return with_field(event, "part", _edit_part_text(get_field(event, "part"), place, edit))
-    if kind in ITEM:
-        return with_field(event, "item", _edit_message_texts(get_field(event, "item"), place[0], edit))
-    return event
-
-
-def edit_response_texts(response: object, edit: Edit) -> object:
-    """The response with `edit` applied to each of its texts; the same object if nothing changed."""
-    items = as_list(get_field(response, "output"))
-    edited = keep_if_same([_edit_message_texts(item, number, edit) for number, item in enumerate(items)], items)
-    return response if edited is items else with_field(response, "output", edited)
-
-
-def _edit_message_texts(item: object, index: int, edit: Edit) -> object:
-    """The item with `edit` applied to its texts; the same object if nothing changed or it is no message."""
-    if get_field(item, "type") != "message":
-        return item
-    content = get_field(item, "content")
-    if isinstance(content, str):  # some upstreams send the text in place of its parts
-        return _replace_text(item, "content", edit(PlacedText((index, 0), content)))
-    parts = as_list(content)
-    edited = keep_if_same([_edit_part_text(part, (index, number), edit) for number, part in enumerate(parts)], parts)
-    return item if edited is parts else with_field(item, "content", edited)
-
-
-def _edit_part_text(part: object, place: TextPlace, edit: Edit) -> object:
-    """The part with `edit` applied to its text; the same object if nothing changed or it is no text part."""
-    text = get_field(part, "text")
-    is_text = get_field(part, "type") == "output_text" and isinstance(text, str)
-    return _replace_text(part, "text", edit(PlacedText(place, text))) if is_text else part
-
-
-def _replace_text(thing: Any, name: str, text: str) -> Any:
-    """A copy with a new text, without annotations and logprobs of the old one; the same object if nothing changed."""
-    if get_field(thing, name) == text:
-        return thing
-    for pointers in _POINTERS:
-        if has_content(get_field(thing, pointers)):
-            thing = with_field(thing, pointers, [])
-    return with_field(thing, name, text)
-
-
-def as_list(value: object) -> list[Any]:
-    """The value if it is a list, else an empty list."""
-    return value if isinstance(value, list) else []
-
-
-def _read_place(event: object) -> TextPlace:
-    """The place of the text that an event belongs to."""
-    return _read_index(get_field(event, "output_index")), _read_index(get_field(event, "content_index"))
-
-
-def _read_index(value: object) -> int:
-    """An index of an event; -1 if the upstream omits it."""
-    return value if isinstance(value, int) else -1
-
-
-def kind_of(event: object) -> str:
-    """The type of an event or item, given as an enum or as text."""
-    kind = get_field(event, "type")
-    return str(getattr(kind, "value", kind) or "")
-
-
-def get_field(thing: object, name: str) -> Any:
-    """A field of a dict or object: one response may mix LiteLLM's types, the OpenAI client's types and plain dicts."""
-    return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
-
-
-def with_field(thing: Any, name: str, value: object) -> Any:
-    """A copy with a field set to `value`; the same object if the field has this value already."""
-    old = get_field(thing, name)
-    if old is value or (isinstance(value, str) and old == value):
-        return thing
-    return {**thing, name: value} if isinstance(thing, dict) else thing.model_copy(update={name: value})
+    return USUAL_FIELDS | {*litellm_types().ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
@@ -203,7 +98,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
         return []
     builder = ChoiceBuilder()
     _record_response(builder, response)
-    texts = (text for _, text in _texts(response))
+    texts = (text for _, text in _list_texts(response))
     return builder.make_exchanges(data, dict(enumerate(texts)), _turns(data), response)
 
 
@@ -235,7 +130,8 @@ class _OutputPart:
             self.whole = whole
         elif whole != self.whole:
             self.agrees = False
-        return self.agrees and whole == (self.text if is_end else self.joined_pieces)
+        expected = self.text if is_end else self.joined_pieces
+        return self.agrees and whole == expected
 
     @property
     def joined_pieces(self) -> str:
@@ -319,7 +215,7 @@ class ResponsesDecoder:
                 tuple(repeated_texts),
                 tuple(ended_texts),
                 self._rewrite_event,
-                text_number=self._part_numbers.get(_read_place(item)),
+                text_number=self._part_numbers.get(read_place(item)),
             )
         ]
 
@@ -376,7 +272,7 @@ class ResponsesDecoder:
         first = self._first_response
         if first is None:
             return None
-        types = _litellm_types()
+        types = litellm_types()
         bare_response = types.ResponsesAPIResponse(
             **{name: getattr(first, name) for name in ("id", "object", "created_at", "model")},
             **{"status": "in_progress", "output": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
@@ -390,17 +286,17 @@ class ResponsesDecoder:
         It repeats the number of the event before it: clients that lost a stream go on from the number that they saw
         last, and the upstream numbers only its own events.
         """
-        last = next((event for event in reversed(delivered) if kind_of(event) != _KEEPALIVE), None)
+        last = next((event for event in reversed(delivered) if kind_of(event) != KEEPALIVE), None)
         if self._first_response is None or last is None:
             return None
         number = get_field(delivered[-1], "sequence_number")
         if kind_of(last) not in (*BEGINNING, *ITEM):
-            return _empty_delta(last, number)
+            return make_empty_delta(last, number)
         # Clients may put the response of such an event in place of what they have, so it needs the items delivered.
-        items = _whole_items(delivered)
+        items = list_whole_items(delivered)
         if items is None:
             return None
-        types = _litellm_types()
+        types = litellm_types()
         return types.ResponseInProgressEvent(
             type=types.ResponsesAPIStreamEvents.RESPONSE_IN_PROGRESS,
             response=self._first_response.model_copy(update={"output": items}),
@@ -412,7 +308,7 @@ class ResponsesDecoder:
         if kind_of(event) not in BEGINNING or not opens_answer(event):
             return
         response = get_field(event, "response")
-        if isinstance(response, _litellm_types().ResponsesAPIResponse):
+        if isinstance(response, litellm_types().ResponsesAPIResponse):
             self._first_response = response.model_copy()
 
     def _number_part(self, place: TextPlace) -> int:
@@ -431,22 +327,27 @@ class ResponsesDecoder:
     def _note_response(self, event: object, *, is_end: bool) -> bool:
         """Compare the texts of the response in an event with the parts, and record contradictions.
 
-        The texts are compared by order, not by index. Returns whether the event has a response with texts. If the event
-        ends the response (`is_end`), it may be the only one with texts.
+        The texts are compared by order, not by index. Returns whether the event has a response with texts.
         """
-        texts = _texts(get_field(event, "response"))
-        is_first = is_end and not self._numbers_in_order()
+        texts = _list_texts(get_field(event, "response"))
+        if not texts:
+            return False
+        # the event that ends the response (`is_end`) may be the only one with texts
+        has_only_texts = is_end and not self._numbers_in_order()
         for place, text in texts:
             number = self._number_part(place)
-            if is_first:
+            if has_only_texts:
                 self._parts[number].add_whole_text(text, is_end=True)
-        if texts:
-            whole_texts = [join_surrogates(text) for _, text in texts]
-            self._response_texts = self._response_texts or whole_texts
-            self._builder.inconsistent |= whole_texts != self._response_texts
-            parts = [self._parts[number] for number in self._numbers_in_order()]
-            self._contradicts_itself |= whole_texts != [part.text if is_end else part.joined_pieces for part in parts]
-        return bool(texts)
+        whole_texts = [join_surrogates(text) for _, text in texts]
+        if self._response_texts is None:
+            self._response_texts = whole_texts
+        # an earlier event may have repeated the response with other texts
+        self._builder.inconsistent |= whole_texts != self._response_texts
+        parts = [self._parts[number] for number in self._numbers_in_order()]
+        # until the response ends, a part has no more text than its pieces
+        expected_texts = [part.text if is_end else part.joined_pieces for part in parts]
+        self._contradicts_itself |= whole_texts != expected_texts
+        return True
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
         """The event with new pieces and whole texts, also in the response that it may hold."""
@@ -485,46 +386,12 @@ def opens_answer(event: object) -> bool:
     if kind in PART:
         part = get_field(event, "part")
         begins_text = kind == PART[0] and kind_of(part) == "output_text"
-        is_empty = not any(has_content(get_field(part, name)) for name in ("text", *_POINTERS))
+        is_empty = not any(has_content(get_field(part, name)) for name in ("text", *POINTERS))
         return (begins_text and is_empty) or kind_of(part) == "reasoning_text"
-    return kind == _KEEPALIVE or kind.startswith("response.reasoning")
+    return kind == KEEPALIVE or kind.startswith("response.reasoning")
 
 
-def _whole_items(delivered: Iterable[object]) -> list[object] | None:
-    """The items of the response as delivered last; None if one of them is known only in part, or one is missing."""
-    items: dict[object, object] = {}
-    open_indices: set[object] = set()
-    last_index: object = None
-    for event in delivered:
-        if kind_of(event) not in ITEM:
-            continue
-        last_index = get_field(event, "output_index")
-        items[last_index] = get_field(event, "item")
-        if kind_of(event) == ITEM_DONE:
-            open_indices.discard(last_index)
-        else:
-            open_indices.add(last_index)
-    # The event that begins an item does not hold what follows in it, so only the last item may be unfinished. The
-    # indices must be 0, 1, 2, ..., so that no item is missing.
-    is_whole = open_indices <= {last_index} and [*items] == [*range(len(items))]
-    return [*items.values()] if is_whole else None
-
-
-def _empty_delta(event: object, number: object) -> object:
-    """A delta that adds nothing to the part that an event belongs to; None if it belongs to no text or reasoning."""
-    kind = f"response.{kind_of(get_field(event, 'part'))}" if kind_of(event) in PART else kind_of(event)
-    delta = next((delta for beginning, delta in _DELTAS.items() if kind.startswith(beginning)), None)
-    if delta is None:
-        return None
-    places = {name: get_field(event, name) for name in _PLACE_FIELDS if get_field(event, name) is not None}
-    types = _litellm_types()
-    if delta == DELTA:
-        type_ = types.ResponsesAPIStreamEvents.OUTPUT_TEXT_DELTA
-        return types.OutputTextDeltaEvent(type=type_, delta="", logprobs=[], sequence_number=number, **places)
-    return types.GenericEvent(type=delta, delta="", sequence_number=number, **places)
-
-
-def _texts(response: object) -> list[tuple[TextPlace, str]]:
+def _list_texts(response: object) -> list[tuple[TextPlace, str]]:
     """Every non-empty text of a response with its place, in order."""
     texts: list[tuple[TextPlace, str]] = []
 

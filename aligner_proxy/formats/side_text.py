@@ -326,12 +326,12 @@ class SideText:
         short_pieces = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
         if _is_in_any(short_pieces, texts):
             short_pieces = ""
-        has_uncovered_prose = any(map(is_prose, (*uncovered_pieces, short_pieces)))
+        own_pieces = [piece for piece in (*uncovered_pieces, short_pieces) if piece]
         # the pieces of a stream may be prose only together
         may_be_prose_together = streamed and (uncovered_pieces or not long_pieces)
-        if not has_uncovered_prose and not may_be_prose_together:
+        if not may_be_prose_together and not any(map(is_prose, own_pieces)):
             return ""
-        return _join_prose(whole if streamed else "\n".join(filter(None, (*uncovered_pieces, short_pieces))))
+        return _join_prose(whole if streamed else "\n".join(own_pieces))
 
 
 def _is_in_any(piece: str, texts: Sequence[str]) -> bool:
@@ -351,7 +351,7 @@ def _readings(text: str) -> Iterator[str]:
 
 
 class SideTextReader:
-    """Reads the side texts of one response, whole or event by event."""
+    """Reads the side texts of one response: whole, or event by event if it is `streamed`."""
 
     def __init__(self, *, streamed: bool) -> None:
         self._streamed = streamed
@@ -381,6 +381,7 @@ class SideTextReader:
             if text in unmet_answer_texts:
                 # only once: a second copy of an answer's text is a side text
                 unmet_answer_texts.remove(text)
+            # nothing may follow the reasoning in a divided text; an empty string of its own is read
             elif text or text is whole:
                 self._add(kind, path, text)
                 grown_kinds.add(kind)

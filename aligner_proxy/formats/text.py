@@ -47,8 +47,9 @@ def _prompt(data: Mapping[str, Any], index: int) -> str | None:
     """The prompt of one choice, or None if it is not text; in a list of prompts, each has `n` consecutive choices."""
     prompt = data.get("prompt")
     if isinstance(prompt, list):
-        choices_per_prompt = data.get("n")
+        count = data.get("n")
+        choices_per_prompt = max(count, 1) if isinstance(count, int) else 1
         # the upstream numbers the choices of all prompts in one sequence
-        position = index // max(choices_per_prompt if isinstance(choices_per_prompt, int) else 1, 1)
+        position = index // choices_per_prompt
         prompt = prompt[position] if position < len(prompt) else None
     return prompt if isinstance(prompt, str) else None

@@ -58,7 +58,9 @@ def find_last_closable(
         is_apart = number in outline.fresh if outline else _stands_apart(before, pieces, number)
         if is_apart:
             return number, outline is not None and number in outline.rows
-        nearest = nearest or (number if outline is None or outline.may_be_cut(number) else 0)
+        if not nearest and (outline is None or outline.may_be_cut(number)):
+            nearest = number
+    # only a rest that has become too long is closed at a place that does not stand apart
     return (nearest if pieces[nearest].start > MAX_CHARS else 0), False
 
 
@@ -66,7 +68,8 @@ class _ClosableOutline:
     """Where a text with lists or tables may be closed."""
 
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool) -> None:
-        self._outline = outline = Outline(pieces, in_table=in_table)
+        outline = Outline(pieces, in_table=in_table)
+        self._outline = outline
         self.rows = outline.rows
         """Segments that begin a row of a table outside of all items."""
         self.fresh = {*outline.fresh, *outline.rows}

@@ -39,10 +39,11 @@ def complete_edits(
     *,
     in_table: bool = False,
 ) -> EditEffects:
-    """Complete the edits of `effects`, as the gate judges and delivers them.
+    """Extend each edit by what has to go with it; return the edits as the gate judges and delivers them.
 
-    Segments before `first_open` have gone out; those in `before` were removed by earlier edits. The text may begin
-    `in_table`, that is, with a further row of a table.
+    Example: an edit that removes the only item under a heading comes back as one that removes the heading, too.
+    Segments before `first_open` have gone out, and cannot be changed any more. Those in `before` were removed by
+    earlier edits. The text may begin `in_table`, that is, with a further row of a table.
     """
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.effect in touched for parts in effects.values() for part in parts):
@@ -143,8 +144,12 @@ class _EditCompletion:
 
     def _leaves_marks(self, edit: Edit) -> bool:
         """Whether the edit wrote the marker of an item that is removed completely."""
-        emptied = [part.index for part in self._effects[edit] if part.index in self._completion.removed]
-        return bool(edit.text.strip() and emptied) and any((self._texts_by_segment(edit) or {}).get(i) for i in emptied)
+        removed_numbers = [part.index for part in self._effects[edit] if part.index in self._completion.removed]
+        # the texts are looked for only if there can be any
+        if not (edit.text.strip() and removed_numbers):
+            return False
+        texts = self._texts_by_segment(edit) or {}
+        return any(texts.get(number) for number in removed_numbers)
 
     def _new_texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
         """The new text of each segment; None if the written text does not follow the order of the segments."""
@@ -164,14 +169,16 @@ class _EditCompletion:
 
         None if the new texts do not follow the order of the segments.
         """
-        lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
-        in_line = edit.first > 0 and "\n" not in lead  # its leading space is then not indentation
-        new = [piece for piece in split(edit.text.lstrip() if in_line else edit.text) if piece.text.strip()]
-        old = match_heirs([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
-        if old != sorted(old):
+        body = edit.text.lstrip()
+        lead = edit.text[: len(edit.text) - len(body)]
+        # if the text does not begin a line, its leading space is no indentation
+        begins_line = edit.first == 0 or "\n" in lead
+        new = [piece for piece in split(edit.text if begins_line else body) if piece.text.strip()]
+        heirs = match_heirs([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
+        if heirs != sorted(heirs):
             return None
         texts: dict[int, list[tuple[str, str]]] = {}
-        for number, piece in zip(old, new, strict=True):
+        for number, piece in zip(heirs, new, strict=True):
             texts.setdefault(edit.first + number, []).append((piece.text, piece.gap))
         return {i: join(members).strip("\n") for i, members in texts.items()}
 
@@ -205,9 +212,14 @@ class _EditCompletion:
         last = covered.stop
         with_text = [i for i in covered if texts[i]]
         lone_marks = {i for i, following in pairwise(with_text) if self._is_mark_of(i, following, texts)}
-        # text that continues a marker stands in the same line, after one space; indentation is followed by none
-        gaps = ["" if texts[i].isspace() else " " if i in lone_marks else pieces[i].gap for i in covered]
-        members = [(texts[i].rstrip() or texts[i], gap) for i, gap in zip(covered, gaps, strict=True)]
+        members: list[tuple[str, str]] = []
+        for i in covered:
+            gap = pieces[i].gap
+            if i in lone_marks:
+                gap = " "  # text that continues a marker stands in the same line, after one space
+            if texts[i].isspace():
+                gap = ""  # indentation is followed by none
+            members.append((texts[i].rstrip() or texts[i], gap))
         before = [(_BEFORE, pieces[first - 1].gap)] if first else []
         behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
         text = join([*before, *members, *behind])

@@ -63,7 +63,7 @@ _FORMS: dict[_Read, _Form] = {}
 def joins(
     join: Callable[[Any, Any], Any] = operator.or_, *, by_line: bool = False
 ) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
-    """Decorator that declares how a reader's facts of two consecutive texts are joined.
+    """Decorator of a reader: says how its facts of two consecutive texts are joined (`operator.add` for counts).
 
     `by_line` means that the facts depend on the beginning of a line.
     """
@@ -108,23 +108,25 @@ def detector_flags(pieces: Sequence[Segment], correction: Correction) -> list[bo
 
 def edits_by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list[Edit]:
     """Edits between two texts when flags are unknown: everything between equal segments is an edit."""
-    new = split(edited)
+    new_pieces = split(edited)
+    equal = _equal_segments([piece.text for piece in pieces], [piece.text for piece in new_pieces])
     edits = []
     # numbers of the segments after the last equal ones, in the original and in the edited text
-    behind_last = (0, 0)
-    for old_at, new_at in [*_equal_segments([p.text for p in pieces], [p.text for p in new]), (len(pieces), len(new))]:
-        ends = (
-            pieces[behind_last[0] - 1].end if behind_last[0] else 0,
-            new[behind_last[1] - 1].end if behind_last[1] else 0,
-        )
-        is_end = old_at == len(pieces)
-        starts = (len(original), len(edited)) if is_end else (pieces[old_at].start, new[new_at].start)
-        text = edited[ends[1] : starts[1]]
-        # the last segments are equal, so only white space at the very end can differ, which is no edit
-        same_end = is_end and behind_last == (len(pieces), len(new))
-        if not same_end and original[ends[0] : starts[0]] != text:
-            edits.append(Edit(ends[0], starts[0], text, behind_last[0], old_at))
-        behind_last = old_at + 1, new_at + 1
+    old_first = 0
+    new_first = 0
+    for old_stop, new_stop in [*equal, (len(pieces), len(new_pieces))]:
+        old_start = pieces[old_first - 1].end if old_first else 0
+        new_start = new_pieces[new_first - 1].end if new_first else 0
+        is_end = old_stop == len(pieces)
+        old_end = len(original) if is_end else pieces[old_stop].start
+        new_end = len(edited) if is_end else new_pieces[new_stop].start
+        text = edited[new_start:new_end]
+        # if the last segments are equal, only white space at the very end can differ, which is no edit
+        has_same_end = is_end and (old_first, new_first) == (len(pieces), len(new_pieces))
+        if not has_same_end and original[old_start:old_end] != text:
+            edits.append(Edit(old_start, old_end, text, old_first, old_stop))
+        old_first = old_stop + 1
+        new_first = new_stop + 1
     return edits
 
 
@@ -140,9 +142,10 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
     new_rest = new[start : len(new) - end]
     yield from ((i, i) for i in range(start))
     if max(len(old_rest), len(new_rest)) <= COMPARABLE:
-        for i, k, size in difflib.SequenceMatcher(None, old_rest, new_rest, autojunk=False).get_matching_blocks():
-            yield from ((start + i + n, start + k + n) for n in range(size))
-    yield from ((len(old) - n, len(new) - n) for n in range(end, 0, -1))
+        matcher = difflib.SequenceMatcher(None, old_rest, new_rest, autojunk=False)
+        for old_at, new_at, size in matcher.get_matching_blocks():
+            yield from ((start + old_at + i, start + new_at + i) for i in range(size))
+    yield from ((len(old) - i, len(new) - i) for i in range(end, 0, -1))
 
 
 def common_prefix_length(old: Sequence[str], new: Sequence[str]) -> int:
@@ -157,15 +160,17 @@ def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list
     An unchanged segment always separates two edits, so there are no other dependencies.
     """
     edits = sorted(edits)
-    removed_by = {
+    # for each removed text, the number of the edit that removes it
+    remover_of = {
         pieces[i].text.strip(): number for number, edit in enumerate(edits) for i in range(edit.first, edit.last)
     }
     # a union-find forest: edits with the same root belong to one group
     parent = list(range(len(edits)))
     for number, edit in enumerate(edits):
-        # an edit that inserts what another one removes joins that one's group; all others stay in their own
         for piece in split(edit.text):
-            parent[_root(parent, number)] = _root(parent, removed_by.get(piece.text.strip(), number))
+            # an edit that inserts what another one removes joins that one's group; all others stay in their own
+            remover = remover_of.get(piece.text.strip(), number)
+            parent[_root(parent, number)] = _root(parent, remover)
     groups: dict[int, list[Edit]] = {}
     for number, edit in enumerate(edits):
         groups.setdefault(_root(parent, number), []).append(edit)
@@ -234,16 +239,18 @@ def trace_effects(
     # too many to compare; STAYS is the strictest status, because then every fact has to survive
     if max(len(covered), len(new)) > COMPARABLE:
         return tuple(Part(pieces[i].text, SegmentStatus.STAYS, i) for i in covered)
-    instead: dict[int, list[str]] = {}
+    # by segment, the new texts that stand in its place
+    successors: dict[int, list[str]] = {}
     for heir, text in zip(match_heirs([pieces[i].text for i in covered], new), new, strict=False):
-        instead.setdefault(edit.first + heir, []).append(text)
-    parts = [_segment_effect(i, pieces, instead.get(i, ()), is_removable[i]) for i in covered]
-    return tuple(
-        replace(part, is_general=by_editor and _has_no_facts(instead.get(part.index, ())))
-        if part.effect is SegmentStatus.REWRITTEN
-        else part
-        for part in parts
-    )
+        successors.setdefault(edit.first + heir, []).append(text)
+    parts: list[Part] = []
+    for i in covered:
+        new_texts = successors.get(i, ())
+        part = _segment_effect(i, pieces, new_texts, is_removable[i])
+        if part.effect is SegmentStatus.REWRITTEN and by_editor:
+            part = replace(part, is_general=_has_no_facts(new_texts))
+        parts.append(part)
+    return tuple(parts)
 
 
 def _segment_effect(index: int, pieces: Sequence[Segment], new: Sequence[str], is_removable: bool) -> Part:
@@ -319,7 +326,7 @@ class ClosedText:
         """For each reader, the offset up to which it has read, and the facts found."""
 
     def extend(self, text: str, *, ends_in_table: bool) -> None:
-        """Add `text` to the closed beginning."""
+        """Add `text` to the closed beginning, which then `ends_in_table` or not."""
         self.ends_in_table = ends_in_table
         # 0 if `text` has no line break: then it continues the last line
         line = text.rfind("\n") + 1
@@ -340,8 +347,8 @@ class ClosedText:
         stop = self._line if form.by_line else len(self.text)
         start, facts_so_far = self._facts.get(reader, (0, None))
         if start < stop:
-            read = reader(self.text[start:stop])
-            facts_so_far = form.join(facts_so_far, read) if start else read
+            new_facts = reader(self.text[start:stop])
+            facts_so_far = form.join(facts_so_far, new_facts) if start else new_facts
             self._facts[reader] = (stop, facts_so_far)
         facts: _T | None = facts_so_far
         return facts
@@ -387,9 +394,10 @@ class TextFacts:
             return reader(self.text)
         form = _FORMS.get(reader, _SET)
         # a line that begins in the closed text can only be recognised with its beginning
-        read = reader(self.closed.line + self.text if form.by_line else self.text)
+        text = self.closed.line + self.text if form.by_line else self.text
+        facts_of_rest = reader(text)
         facts_so_far = self.closed.read(reader)
-        joined: _T = read if facts_so_far is None else form.join(facts_so_far, read)
+        joined: _T = facts_of_rest if facts_so_far is None else form.join(facts_so_far, facts_of_rest)
         return joined
 
 
@@ -399,6 +407,11 @@ class EditGroup:
 
     edits: tuple[Edit, ...]
     parts: tuple[Part, ...]
+
+    @property
+    def inserts(self) -> bool:
+        """Whether it brings new text; if all that it covers is removed, its text is only what stays, as markers do."""
+        return not self.parts or any(part.effect is not SegmentStatus.REMOVED for part in self.parts)
 
 
 @dataclass(slots=True, eq=False)
@@ -422,7 +435,10 @@ class ClosedAnswer:
     def extend(
         self, original: str, upstream_pieces: Sequence[Segment], candidate: Candidate, *, ends_in_table: bool
     ) -> None:
-        """Extend the closed beginning by `original`; the candidate holds what went out for it."""
+        """Extend the closed beginning by `original`, for which the candidate's text went out.
+
+        If it `ends_in_table`, the rest begins with a further row.
+        """
         self.open_halves = open_halves(original, upstream_pieces, self.open_halves)
         first = len(self.pieces)
         self.chars += len(original)
@@ -468,10 +484,8 @@ class Candidate:
 
     @cached_property
     def inserted_texts(self) -> list[str]:
-        """Inserted texts that no objective dictates; markers that stay of removed items do not count."""
-        removal = SegmentStatus.REMOVED
-        insertions = (c for c in self.changes if not c.parts or any(part.effect is not removal for part in c.parts))
-        texts = (self._drop_dictated(edit.text) for change in insertions for edit in change.edits)
+        """The texts of all edits that insert something, without what objectives dictate."""
+        texts = (self._drop_dictated(edit.text) for change in self.changes if change.inserts for edit in change.edits)
         return [text for text in texts if text.strip()]
 
     @cached_property
@@ -514,7 +528,9 @@ class Candidate:
     def added_facts(self, facts: FactReader) -> set[str]:
         """Facts in the new text that are not in the original, in a source, or dictated by an objective."""
         added = self.after.read(facts) - self.before.read(facts)
-        return added - {f for text in (*self._dictated, *self.sources) for f in facts(text)} if added else added
+        if not added:
+            return added
+        return added - {fact for text in (*self._dictated, *self.sources) for fact in facts(text)}
 
     def repeats(self, is_repetition: Callable[[str, Sequence[str]], bool]) -> bool:
         """Whether some edit inserts a sentence that the original lacks and that `is_repetition` finds in objectives."""

@@ -43,10 +43,10 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
 
 def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
     """Yield the numbers of consecutive unflagged segments, run by run."""
-    for flag, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
-        members = list(run)
-        if not flag:
-            yield range(members[0], members[-1] + 1)
+    for is_flagged, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
+        if not is_flagged:
+            numbers = list(run)
+            yield range(numbers[0], numbers[-1] + 1)
 
 
 def _find_runs(

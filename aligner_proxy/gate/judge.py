@@ -187,7 +187,8 @@ def judge_next(
     edits_to_judge = [move_edit(edit, closed, -1)]
     case = _GateCase.from_edits(open_rest, pieces, flagged, edits_to_judge, policy, NONE, released, verdicts)
     broken = case.objections(case.changes)
-    effects = {move_edit(e, closed, 1): move_parts(parts, first) for e, parts in case.effects.items()}
+    # back to the positions and numbers in the whole answer
+    effects = {move_edit(judged, closed, 1): move_parts(parts, first) for judged, parts in case.effects.items()}
     case.close(released)
     return (broken[0] if broken else None), effects
 

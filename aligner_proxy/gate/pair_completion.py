@@ -70,11 +70,12 @@ class _PairCompletion:
 
     def is_torn(self, edit: Edit) -> bool:
         """Whether the edit's text has half a pair that is neither required nor alone in the replaced text."""
-        old = Counter(_half_key(half) for half in self._halves_in(edit) if half.partner is None)
-        old += Counter(_half_key(half) for half in self._list_required(edit) if half.partner is not None)
-        # the difference holds only the halves of which the edit has more
-        new = Counter(_half_key(half) for half in _single_halves(edit.text) if not half.may_stay_single)
-        return bool(new - old)
+        alone = [half for half in self._halves_in(edit) if half.partner is None]
+        required = [half for half in self._list_required(edit) if half.partner is not None]
+        allowed_counts = Counter(_half_key(half) for half in [*alone, *required])
+        new_counts = Counter(_half_key(half) for half in _single_halves(edit.text) if not half.may_stay_single)
+        # the difference of two counters holds only the halves of which the edit has more
+        return bool(new_counts - allowed_counts)
 
     def _list_missing(self, edit: Edit) -> list[Half]:
         """The required halves that are not in the text of the edit."""

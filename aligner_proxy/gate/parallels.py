@@ -48,13 +48,15 @@ class BrevityFlags:
         """Whether a sentence has a name or number that the most similar sentence lacks, or is a line of a refrain."""
         words_here = _WORD.findall(self._sentences[number])
         own_words = {word.casefold() for word in words_here}
-        others = [(index, words) for index, words in enumerate(self._words) if index != number]
-        if any(abs(index - number) > 1 and words == own_words for index, words in others):
+        # a line that comes again, but not at once
+        if any(abs(index - number) > 1 and words == own_words for index, words in enumerate(self._words)):
             return True
-        _, nearest = max(others, key=lambda other: len(other[1] & own_words), default=(0, set[str]()))
-        if len(nearest & own_words) < _ALIKE * min(len(nearest), len(own_words)) or not others:
+        others = [words for index, words in enumerate(self._words) if index != number]
+        nearest = max(others, key=lambda words: len(words & own_words), default=set[str]())
+        is_alike = bool(others) and len(nearest & own_words) >= _ALIKE * min(len(nearest), len(own_words))
+        if not is_alike:
             # no sentence is of its form, so it can only repeat what the others say together
-            other_words = set[str]().union(*(words for _, words in others))
+            other_words = set[str]().union(*others)
             return any(_tells_apart(word) for word in words_here[1:] if word.casefold() not in other_words)
         return any(_tells_apart(word) for word in words_here if word.casefold() not in nearest)
 

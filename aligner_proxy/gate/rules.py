@@ -256,13 +256,15 @@ def loses_name(candidate: Candidate) -> bool:
 
     A sentence flagged as a repetition must also stay if it has a name or number of its own, or is a line of a refrain.
     """
+    # None if no sentence was flagged as a repetition, that is, for an objective about brevity
     if candidate.brevity_flags is not None:
         changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
         if any(candidate.brevity_flags.is_wrongly_flagged(part.index) for part in changed):
             return True
     # rewritten segments may lose names (module docstring)
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
-    return bool(required and required - candidate.after.read(word_set))
+    # without required names, the text need not be read
+    return bool(required) and bool(required - candidate.after.read(word_set))
 
 
 def loses_item(candidate: Candidate) -> bool:
@@ -365,14 +367,16 @@ def repeats_sentence(candidate: Candidate) -> bool:
 
     Where the upstream repeated a sentence, what replaces that sentence may be repeated as often.
     """
-    new = {sentence for text in candidate.inserted_texts for sentence in _count_sentences(text)}
-    if not new:
+    new_sentences = {sentence for text in candidate.inserted_texts for sentence in _count_sentences(text)}
+    if not new_sentences:
         return False
     before = candidate.before.read(_count_sentences)
     after = candidate.after.read(_count_sentences)
-    replaced_texts = (candidate.before.text[e.start : e.end] for change in candidate.changes for e in change.edits)
-    repeats = max((before[sentence] for text in replaced_texts for sentence in _count_sentences(text)), default=1)
-    return any(after[sentence] > max(repeats, before[sentence]) for sentence in new)
+    edits = (edit for change in candidate.changes for edit in change.edits)
+    replaced_texts = (candidate.before.text[edit.start : edit.end] for edit in edits)
+    # how often the upstream wrote one of the replaced sentences
+    allowed = max((before[sentence] for text in replaced_texts for sentence in _count_sentences(text)), default=1)
+    return any(after[sentence] > max(allowed, before[sentence]) for sentence in new_sentences)
 
 
 @joins(operator.add)
@@ -416,8 +420,9 @@ def leaks_template(candidate: Candidate) -> bool:
         return True
     before = candidate.before
     after = candidate.after
-    objectives = (_normalise(o.text) for o in candidate.objectives if len(o.text) >= _DISTINCT_CHARS)
-    sentences = (*_TEMPLATE_SENTENCES, *objectives)
+    objective_texts = (objective.text for objective in candidate.objectives)
+    long_texts = (_normalise(text) for text in objective_texts if len(text) >= _DISTINCT_CHARS)
+    sentences = (*_TEMPLATE_SENTENCES, *long_texts)
     return any(sentence in after.read(_normalise) and sentence not in before.read(_normalise) for sentence in sentences)
 
 
@@ -432,7 +437,8 @@ def _count_marks(text: str) -> int:
 
 def _template_sentences() -> tuple[str, ...]:
     """The fixed sentences of every template that are long enough not to occur by chance."""
-    forms = [form for t in TEMPLATES.values() for form in (t.better, t.equal) if form is not None]
+    all_forms = [form for template in TEMPLATES.values() for form in (template.better, template.equal)]
+    forms = [form for form in all_forms if form is not None]
     pieces = {piece.strip().lower() for form in forms for piece in re.split(r"\{\w+\}|[.,|:\n]|##", form)}
     return tuple(sorted(piece for piece in pieces if len(piece) >= _DISTINCT_CHARS))
 

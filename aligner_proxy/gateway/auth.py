@@ -104,6 +104,7 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
 
 
 def _make_caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:
+    """What LiteLLM knows of the caller with this key: its team, models and limits."""
     return UserAPIKeyAuth(
         api_key=digest,
         key_alias=entry.alias,

@@ -40,6 +40,7 @@ class BodyLimitMiddleware:
         self._find_limit = find_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request; refuse a body that is declared too long, and stop reading one that becomes too long."""
         max_bytes = self._find_limit(scope) if scope["type"] == "http" else None
         if max_bytes is None:
             await self.app(scope, receive, send)

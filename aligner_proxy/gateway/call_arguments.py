@@ -149,7 +149,10 @@ class CallArguments:
             self.copies.add_removed(_join_strings(arguments), _join_strings(new_arguments))
 
     def _make_exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
-        """An exchange with the arguments of a call as the answer, in the form that the tool declares."""
+        """An exchange with the arguments of a call as the answer, in the form that the tool declares.
+
+        If `unstored`, its correction is not cached.
+        """
         name, _, _ = self._key(call)
         tool = find_tool(self.data, name)
         exchange = make_side_exchange(self._opening, index, call.text, no_store=unstored)

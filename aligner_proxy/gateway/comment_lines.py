@@ -31,6 +31,7 @@ class CommentLineMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, with its response where `write_comment` finds it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

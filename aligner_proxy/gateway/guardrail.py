@@ -31,15 +31,8 @@ from aligner_proxy.errors import AlignerProxyError, ClientGone, CopyStays, NotPu
 from aligner_proxy.formats import json_body, sse
 from aligner_proxy.formats.base import holds_only_answer
 from aligner_proxy.gateway import (
-    body_limits,
-    client_keys,
-    duplicate_models,
-    gc_workaround,
-    label_bounds,
     litellm_internals,
-    malloc_trim,
     metrics,
-    public_pages,
     reasoning,
     reload,
     request_policy,
@@ -53,6 +46,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import is_comment, write_comment
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
 from aligner_proxy.gateway.incoming_texts import IncomingTexts
+from aligner_proxy.gateway.process_changes import change_process
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import Arrival, RequestState, copy_without_state, find_state, store_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
@@ -165,18 +159,8 @@ class AlignerGuardrail(CustomGuardrail):
 
         readiness = EngineReadiness(self.pipeline.engine, find_active_file)
         litellm_internals.count_in_readiness(readiness.reason)
-        body_limits.install()
-        client_keys.install()
-        litellm_internals.add_middleware()
-        litellm_internals.bound_fallbacks(routing.has_too_many_fallbacks, routing.TOO_MANY_FALLBACKS)
-        litellm_internals.count_tokens_off_loop()
-        litellm_internals.keep_out_of_pipelines(str(settings.get("guardrail_name")))
-        litellm_internals.watch_bodies(duplicate_models.note_model_names)
-        malloc_trim.trim_periodically()
-        gc_workaround.collect_between_callbacks()
+        change_process(str(settings.get("guardrail_name")))
         install_endpoints(self)
-        public_pages.install()
-        label_bounds.install()
         litellm_internals.run_at_shutdown(self._webhook.aclose)
         litellm_internals.run_at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(event_hook=hooks, **{**settings, "mask_response_content": True})
@@ -582,8 +566,8 @@ class AlignerGuardrail(CustomGuardrail):
     def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
         """Record that no choice of the response is judged, and why."""
         metrics.record_upstream_end(state)
-        record = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
-        state.finalize([record(index) for index in range(choices)])
+        record_skip = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
+        state.finalize([record_skip(index) for index in range(choices)])
         if reason is not SkipReason.MODE_OFF:  # without our record, LiteLLM records `not_run`
             self._add_record(data, state, time.time())
 

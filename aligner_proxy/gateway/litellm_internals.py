@@ -105,6 +105,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
 
 
 def _models_in_address(request: Request) -> Iterator[str]:
+    """Yield the models that the query or the path of a request names."""
     yield from request.query_params.getlist("model")
     in_path = request.path_params.get("model")
     if isinstance(in_path, str):

@@ -109,11 +109,13 @@ class ReadinessMiddleware:
         self._reasons = reasons
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request; a probe of readiness gets status 503 if there is a reason."""
         # The path may begin with the prefix under which the application is served.
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:
                 if (fault := await reason()) is not None:
-                    await JSONResponse({"status": "not ready", "aligner": fault}, 503)(scope, receive, send)
+                    reply = JSONResponse({"status": "not ready", "aligner": fault}, 503)
+                    await reply(scope, receive, send)
                     return
         await self.app(scope, receive, send)
 
@@ -128,5 +130,6 @@ def add_reason(app: Starlette, reason: Reason) -> None:
     if existing is not None:
         existing.append(reason)
         return
-    _reasons[app] = reasons = [reason]
+    reasons = [reason]
+    _reasons[app] = reasons
     add_layer(app, ReadinessMiddleware, reasons=reasons)

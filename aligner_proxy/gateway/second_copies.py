@@ -61,7 +61,7 @@ class DeliveredTexts:
         self.delivered += [
             exchange.tagged_reasoning + texts.get(exchange.index, exchange.answer or "") for exchange in tagged
         ]
-        self.is_quoted_in_opening = any(
+        self.is_quoted_in_tagged_reasoning = any(
             self.removed.is_quoted_in(exchange.tagged_reasoning, SideKind.REASONING) for exchange in tagged
         )
         """Whether reasoning in the same text as an answer quotes what was removed."""
@@ -84,7 +84,7 @@ def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, texts:
         )
 
     form = formats.reasoning(route)
-    if not texts.is_quoted_in_opening:
+    if not texts.is_quoted_in_tagged_reasoning:
         try:
             return drop(body)
         except CopyStays as copy:
@@ -211,9 +211,10 @@ class _PastTexts:
         self._grown_texts.clear()
         for is_acted_on, texts in self._normalized.items():
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
-            # looking into all texts for each edit would take quadratic time
-            likely_texts = removed.narrow(self._grams[is_acted_on])
-            if likely_texts is not None and likely_texts.is_quoted_in_normalized("\n".join(texts.values()), kind):
+            # what these texts may hold of it, by a quick test; looking into all of them for each edit would take
+            # quadratic time
+            likely_removed = removed.narrow(self._grams[is_acted_on])
+            if likely_removed is not None and likely_removed.is_quoted_in_normalized("\n".join(texts.values()), kind):
                 raise CopyStays(kind)
 
     def _read_new_pieces(self, text: SideText) -> None:

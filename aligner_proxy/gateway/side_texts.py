@@ -119,7 +119,7 @@ def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> Requ
 
 
 def make_side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
-    """An exchange with a side text as an answer to the same conversation."""
+    """An exchange with a side text as an answer to the same conversation; with `no_store`, it is not cached."""
     return replace(
         opening,
         index=index,

@@ -38,6 +38,7 @@ class UpstreamItems:
         return self
 
     async def __anext__(self) -> Any:
+        """The next item; an error of the upstream ends the items and is kept (`raise_error`)."""
         try:
             return await anext(self._items)
         except StopAsyncIteration:

@@ -56,7 +56,8 @@ class AnswerPart:
 
     `facts` returns everything known about the answer besides its text. `notify` is called whenever more of the text is
     decided. With `whole`, nothing is decided before the part ends. With `inner`, the part begins in the middle of an
-    answer.
+    answer. The parts of one answer share its `numbering` of lists, and its `reading`, which reads segments a second
+    time; both are new for the first part. `texts` are all texts of the answer, if there may be others.
     """
 
     def __init__(
@@ -194,9 +195,8 @@ class AnswerPart:
         text = self.render(0, self.length)
         answer = state.answer(is_final=True)
         if self._whole_outcome is not None:
-            return self._numbers.report(
-                replace(self._whole_outcome, text=text), answer
-            )  # text may have come after the end
+            # text may have come after the end, so the outcome gets all that went out
+            return self._numbers.report(replace(self._whole_outcome, text=text), answer)
         outcome = self._build_outcome(text, answer)
         if self._ending_outcome is not None:
             outcome = replace(outcome, status=self._ending_outcome.status, reason=self._ending_outcome.reason)
@@ -222,14 +222,15 @@ class AnswerPart:
     def _find_stop(self) -> Stop | None:
         """The status and reason of a part that was not wholly judged; None if it was."""
         state = self._state
-        if state.stop is not None and state.stop.status is Status.FAILED:
-            return state.stop
-        skip = eligibility.check(state.exchange(), state.policy)
-        if skip is None and state.stop is None:
-            return None
-        reason = skip.value if skip is not None else str(state.stop and state.stop.reason)
+        stop = state.stop
+        if stop is not None and stop.status is Status.FAILED:
+            return stop
         # an edit may have gone out before the rest was given up
-        return Stop(Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED, reason)
+        status = Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED
+        skip = eligibility.check(state.exchange(), state.policy)
+        if skip is not None:
+            return Stop(status, skip.value)
+        return None if stop is None else Stop(status, stop.reason)
 
     async def aclose(self) -> None:
         """Cancel the work in progress and close the engine session."""
@@ -263,9 +264,8 @@ class AnswerPart:
         while not self.done:
             await self._more.wait()
             self._more.clear()
-            while not self.done and (
-                state.received.has_ended or len(state.received.segments) > len(state.verdicts.all)
-            ):
+            # segments may come while others are decided
+            while not self.done and (state.received.has_ended or state.has_unjudged_segments):
                 await self._attempt(self._decide_more())
 
     async def _decide_more(self) -> None:
@@ -349,9 +349,9 @@ class AnswerPart:
         answer = self._answer_for_stages(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
         ending = await self._stages.finalize(so_far, answer)
-        # no stage wants another text in place of the rest
         if self._texts is not None and ending is not so_far:
             ending = await self._texts.decide(answer.exchange, ending)
+        # the same outcome: no stage wants another text in place of the rest
         if ending is so_far or self.done:
             return self.done
         self._ending_outcome = ending

@@ -262,17 +262,23 @@ def _join_texts(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
 
 
 def _share_outcome(joint_outcome: Outcome, texts: Sequence[JudgedText], ms: float) -> list[JudgedText]:
-    """The outcome of all texts as the outcome of each: the first gets the text that is delivered, the others none."""
-    blocked = joint_outcome.policy.if_nothing_remains is IfNothingRemains.BLOCK
-    shared: list[JudgedText] = []
-    for exchange, own in texts:
-        edited = "" if shared else joint_outcome.edited
-        if blocked:
-            edited = own.edited
-        text = edited if joint_outcome.status is Status.CORRECTED else own.text
-        outcome = replace(own, status=joint_outcome.status, reason=joint_outcome.reason, text=text, edited=edited)
-        if not shared and outcome.correction is not None and joint_outcome.correction is not None:
+    """The joint outcome as the outcome of each text: the first gets the text to deliver, the others become empty.
+
+    `ms` is what the joint decision took; the first text is charged with it and with the editor's cost.
+    """
+    status, reason = joint_outcome.status, joint_outcome.reason
+    # a blocked answer delivers nothing, so each text keeps its own edited form, for the audit
+    is_blocked = joint_outcome.policy.if_nothing_remains is IfNothingRemains.BLOCK
+    shared_outcomes: list[JudgedText] = []
+    for number, (exchange, own_outcome) in enumerate(texts):
+        is_first = number == 0
+        edited = joint_outcome.edited if is_first else ""
+        if is_blocked:
+            edited = own_outcome.edited
+        text = edited if status is Status.CORRECTED else own_outcome.text
+        outcome = replace(own_outcome, status=status, reason=reason, text=text, edited=edited)
+        if is_first and outcome.correction is not None and joint_outcome.correction is not None:
             correction = outcome.correction.with_editor(joint_outcome.correction.editor)
             outcome = replace(outcome, correction=correction, ms=outcome.ms + ms)
-        shared.append((exchange, outcome))
-    return shared
+        shared_outcomes.append((exchange, outcome))
+    return shared_outcomes

@@ -156,20 +156,25 @@ class CorrectionCache:
 
     def key(self, info: AlignerInfo, policy: Policy, exchange: Exchange) -> str:
         """sha256 over all that determines the correction, and over the tenant so that tenants never share entries."""
+        # Settings that have their default are left out, so that entries from before a setting existed are still found.
+        decoding = {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
+        if policy.effective_write is not Write.FREE:
+            decoding["write"] = policy.effective_write.value
+        if policy.draft:
+            decoding["draft"] = policy.draft
+        if exchange.inner:
+            decoding["inner"] = True
+        if policy.score_only:
+            decoding["score_only"] = True
         parts = {
             "aligner": info.content_hash,
             "template": info.template_hash,
             "objectives": [objective.text for objective in policy.objectives],
-            "decoding": {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
-            | ({"write": policy.effective_write.value} if policy.effective_write is not Write.FREE else {})
-            | ({"draft": policy.draft} if policy.draft else {})
-            | ({"inner": True} if exchange.inner else {})
-            | ({"score_only": True} if policy.score_only else {}),
+            "decoding": decoding,
             "tenant": policy.tenant,
             "turns": [[turn.role, turn.content] for turn in exchange.turns],
             "answer": exchange.answer,
         }
-        # Only if there is a head, so that older entries without heads are still found.
         if any(objective.head for objective in policy.objectives):
             parts["heads"] = [objective.head for objective in policy.objectives]
         return hashlib.sha256(_KEY_ENCODER.encode(parts).encode()).hexdigest()
@@ -228,7 +233,8 @@ class CorrectionCache:
             joined = flight is not None
             if flight is None:
                 work = self._compute(key, compute, aligner, deadline, remember=remember)
-                flight = self._flights[key] = _Flight(asyncio.create_task(work))
+                flight = _Flight(asyncio.create_task(work))
+                self._flights[key] = flight
                 flight.task.add_done_callback(lambda task: self._end_flight(key, task))
             flight.waiters += 1
             try:
@@ -254,7 +260,7 @@ class CorrectionCache:
         *,
         remember: bool,
     ) -> Correction:
-        """Compute a correction, store it as it is before the gate, and return it.
+        """Compute a correction, store it as it is before the gate (if `remember`), and return it.
 
         The gate is cheap and runs again on every hit, so a changed gate takes effect at once and needs no new key. A
         correction is not stored if another aligner made it than the key names (the engine was swapped meanwhile), or if
@@ -296,7 +302,10 @@ class CorrectionCache:
             store.close()
 
     async def _run(self, action: Callable[[diskcache.Cache], _T], *, writes: bool = False) -> _T | None:
-        """Run `action` on the store in its thread and return its result; None if the store cannot be used."""
+        """Run `action` on the store in its thread and return its result; None if the store cannot be used.
+
+        `writes` says whether it changes the store.
+        """
         if self._closed or self._health.pausing:
             return None
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
@@ -347,6 +356,7 @@ class CorrectionCache:
         """Delete expired entries; errors are ignored, because the next sweep deletes what this one left."""
         with contextlib.suppress(diskcache.Timeout, *_STORE_ERRORS):
             try:
+                # entries are stored with a time that is later by `_FAR_S`
                 store.expire(self._clock() + _FAR_S)
             finally:
                 store.close()  # this thread's connection

@@ -89,7 +89,8 @@ class EditedLayout:
         ]
         if any(self.verdicts[number].flagged for number in covered):
             return False
-        return bool([number for number in covered if self.flag(number, verdict)])
+        newly_flagged = [number for number in covered if self.flag(number, verdict)]
+        return bool(newly_flagged)
 
     def flag_edited(self, start: int, end: int, verdict: SegmentScore) -> bool:
         """Flag all segments and replacements in this range of the edited answer; return whether there are any."""
@@ -123,7 +124,8 @@ class EditedLayout:
         position = 0
         for cell in self._cells:
             cell.start = self._edited.find(cell.text, position) if cell.text else position
-            cell.end = position = cell.start + len(cell.text)
+            cell.end = cell.start + len(cell.text)
+            position = cell.end
 
     def _cell_of(self, number: int) -> _Cell:
         """The cell that contains the segment of this number."""
@@ -131,9 +133,11 @@ class EditedLayout:
 
 
 def _build_cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
-    """One unflagged segment, or a flagged run with its replacement."""
+    """The cell of segments `first` up to `stop`: an unflagged one, or a flagged run with its replacement."""
     original = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
     gap = pieces[stop - 1].gap
     if replacement is None:
         return _Cell(first, stop, original, gap)
-    return _Cell(first, stop, replacement.strip() if original else replacement.rstrip(), gap)
+    # what is added at the end of the answer brings the white space before it
+    text = replacement.strip() if original else replacement.rstrip()
+    return _Cell(first, stop, text, gap)

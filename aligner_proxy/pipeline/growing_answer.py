@@ -354,12 +354,14 @@ def _combine_status(parts: list[Outcome]) -> tuple[Status, str | None]:
 
     A failure counts most, because then not all of the answer was judged.
     """
-    for status in (Status.FAILED, Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED, Status.SKIPPED):
-        of_status = [part for part in parts if part.status is status]
-        if of_status and status is not Status.FAILED:
-            # a part of white space alone says nothing about the answer
-            reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))
-            return status, next(reasons, SkipReason.EMPTY.value if status is Status.SKIPPED else None)
-        if of_status:
-            return status, of_status[0].reason
+    failed_part = next((part for part in parts if part.status is Status.FAILED), None)
+    if failed_part is not None:
+        return Status.FAILED, failed_part.reason
+    # a part of white space alone says nothing about the answer
+    reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))
+    for status in (Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED):
+        if any(part.status is status for part in parts):
+            return status, next(reasons, None)
+    if any(part.status is Status.SKIPPED for part in parts):
+        return Status.SKIPPED, next(reasons, SkipReason.EMPTY.value)
     return Status.SKIPPED, SkipReason.EMPTY.value

@@ -140,13 +140,16 @@ def _select_flagged(literals: Sequence[JsonString], segments: Sequence[SegmentSc
     if not segments:
         return list(literals)
     joined = _BREAK.join(literal.text for literal in literals)
+    # where each string begins in the joined text
     starts = [0, *accumulate(len(literal.text) + len(_BREAK) for literal in literals)]
-    flagged = set[int]()
+    flagged_numbers = set[int]()
     for start, end, _ in find_flagged(joined, segments):
         if end > start:
             # a code fence that one string leaves open makes one segment of it and the strings after it
-            flagged.update(range(bisect_right(starts, start) - 1, bisect_left(starts, end)))
-    return [literal for number, literal in enumerate(literals) if number in flagged]
+            first = bisect_right(starts, start) - 1
+            stop = bisect_left(starts, end)
+            flagged_numbers.update(range(first, stop))
+    return [literal for number, literal in enumerate(literals) if number in flagged_numbers]
 
 
 def _add_overview(corrected: Corrected, overview: Corrected) -> Corrected:

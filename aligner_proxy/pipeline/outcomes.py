@@ -261,4 +261,6 @@ def gate_reason(dropped: Sequence[str], *, changed: bool) -> str | None:
 
     If other edits are delivered (`changed`), the reason is `gate_partly:lost_number`.
     """
-    return f"gate_{'partly:' if changed else ''}{dropped[0]}" if dropped else None
+    if not dropped:
+        return None
+    return f"gate_partly:{dropped[0]}" if changed else f"gate_{dropped[0]}"

@@ -82,6 +82,7 @@ class PartSplitter:
 
         If there is none within some characters, it ends after a word.
         """
+        # before the last sixth, `_edge` has read nothing; it needs the line to recognise the end of its sentence
         if self._length <= self._edge_start and not self._held_text:
             self._edge.feed(line)
         self.is_hastened = True
@@ -99,22 +100,31 @@ class PartSplitter:
         On an edge, the caller must begin another part, or pass on the rest unchanged (`is_open`), before it continues.
         """
         while piece:
-            room = self._edge_start - self._length
-            if room > 0 or not self.is_open:
-                count = room if self.is_open else len(piece)
-                yield self._take(piece[:count])
-                piece = piece[count:]
-            elif (room := self._limit - self._length - len(self._held_text)) > 0:
+            if not self.is_open:
+                yield self._take(piece)
+                return
+            before_edge = self._edge_start - self._length
+            if before_edge > 0:
+                yield self._take(piece[:before_edge])
+                piece = piece[before_edge:]
+                continue
+            room = self._limit - self._length - len(self._held_text)
+            if room > 0:
                 piece = yield from self._seek_sentence(piece, room)
             else:
                 piece = yield from self._end_full_part(piece)
 
     def _seek_sentence(self, piece: str, room: int) -> Generator[str | Edge, None, str]:
-        """Hold back the last sentence of the first `room` characters; return what is left of the piece."""
+        """Read up to `room` characters in the last sixth of a part; return the rest of the piece.
+
+        A sentence is held back until the next one begins, and then yielded. A hastened part ends there.
+        """
         for number, char in enumerate(piece[:room]):
-            if self._edge.feed(char):
-                if back := self.take_back():
-                    yield self._take(back)
+            # the splitter returns a segment as soon as `char` begins the next one
+            begins_sentence = bool(self._edge.feed(char))
+            if begins_sentence:
+                if sentence := self.take_back():
+                    yield self._take(sentence)
                 if self.is_hastened:
                     yield Edge.HERE
                     return piece[number:]
@@ -140,14 +150,14 @@ class PartSplitter:
                 count = more.end() if more else len(piece)
                 self._held_text += piece[:count]
                 return piece[count:]
-            back = self.take_back()
-            self._held_text = back[gap.end() :]
-            yield self._take(back[: gap.end()])
+            text = self.take_back()
+            self._held_text = text[gap.end() :]
+            yield self._take(text[: gap.end()])
         yield Edge.HERE
         return piece
 
     def restart(self) -> str:
-        """Begin another part; return the held-back text with which it begins."""
+        """Begin another part, of full length; return the held-back text with which it begins."""
         self._edge = Splitter()
         self._length = 0
         self._last = ""
@@ -157,10 +167,10 @@ class PartSplitter:
 
     def take_back(self) -> str:
         """Return and clear the held-back text."""
-        back = self._held_text
+        text = self._held_text
         self._held_text = ""
         self._unbroken = 0
-        return back
+        return text
 
     def _take(self, text: str) -> str:
         """Count `text` as part of the present part, and return it."""

@@ -94,12 +94,14 @@ class SegmentVerdicts:
         """
         known_count = len(self.all)
         count = len(segments)
-        # Segments that went out, or whose verdicts are unchanged, were compared before. Comparing them every time would
-        # take quadratic time in a part with many short segments.
+        # Verdicts on segments that went out, or that are unchanged, were compared before. Comparing them every time
+        # would take quadratic time in a part with many short segments.
         undecided_verdicts = slice(undecided, known_count)
-        is_known = verdicts[undecided_verdicts] == self._engine_verdicts[undecided_verdicts]
-        compared = range(known_count if is_known else min(known_count, undecided), min(len(verdicts), count))
-        if len(verdicts) <= known_count or any(verdicts[n].text != segments[n].text for n in compared):
+        is_unchanged = verdicts[undecided_verdicts] == self._engine_verdicts[undecided_verdicts]
+        first_compared = known_count if is_unchanged else min(known_count, undecided)
+        compared = range(first_compared, min(len(verdicts), count))
+        has_other_texts = any(verdicts[number].text != segments[number].text for number in compared)
+        if len(verdicts) <= known_count or has_other_texts:
             raise EngineFault("the engine judged other segments than these")
         self._engine_verdicts = verdicts
         self.all = self._apply_further(verdicts[:count])
@@ -163,6 +165,11 @@ class PartState:
     def is_over(self) -> bool:
         """Whether everything is decided: what came, and whatever may still come."""
         return self.over.is_set()
+
+    @property
+    def has_unjudged_segments(self) -> bool:
+        """Whether a segment has come that has no verdict yet."""
+        return len(self.received.segments) > len(self.verdicts.all)
 
     @property
     def is_judged(self) -> bool:

@@ -8,7 +8,6 @@ around the correction of one text, chosen once per answer. This module knows no 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -23,14 +22,11 @@ from aligner_proxy.correctors.registry import MISSING, Correctors, SentenceAdmis
 from aligner_proxy.correctors.segmented_session import UnjudgedSession
 from aligner_proxy.correctors.stage_models import StageEditor, StageJudge
 from aligner_proxy.engine.api import (
-    MAX_TEXTS,
     AlignerInfo,
     AlignRequest,
     DeferredSession,
     Engine,
     Session,
-    StatesRequest,
-    text_states,
 )
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
@@ -38,6 +34,7 @@ from aligner_proxy.observability import tracing
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_texts import AnswerTexts
 from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.engine_encoder import EngineEncoder
 from aligner_proxy.pipeline.json_answers import ArgumentsForm, JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import build_outcome
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
@@ -62,7 +59,6 @@ from aligner_proxy.types import (
     OnSkip,
     Outcome,
     Policy,
-    Quota,
     Status,
     StreamMode,
     Write,
@@ -95,12 +91,7 @@ class StageList:
     def stages_with(self, method: str) -> list[Stage]:
         """The stages that override this method, cached."""
         if method not in self._by_method:
-            # the wrapper of a plugin's stage overrides every method
-            self._by_method[method] = [
-                stage
-                for stage in self._stages
-                if _overrides(type(stage.inner if type(stage) is PluginStage else stage), method)
-            ]
+            self._by_method[method] = [stage for stage in self._stages if _overrides(_stage_class(stage), method)]
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
@@ -134,6 +125,11 @@ class StageList:
         for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
+
+
+def _stage_class(stage: Stage) -> type[Stage]:
+    """The class of a stage; of a plugin's that inside its wrapper, because the wrapper overrides every method."""
+    return type(stage.inner) if type(stage) is PluginStage else type(stage)
 
 
 @cache
@@ -329,12 +325,14 @@ class Pipeline:
         """Open a session in which the engine reads an answer from its beginning; None if it will not be corrected."""
         policy = await self.select_objectives(exchange, policy)
         beginning = replace(exchange, answer=BEGUN, finish_reason=None)
+        # a structured answer, which a program reads, is judged as a whole
         if beginning.structured or eligibility.check(beginning, policy) is not None:
-            return None  # a structured answer is judged as a whole
+            return None
         engine = self.engine_of(policy)
-        by_segments = policy.stream is StreamMode.SENTENCE and self.can_release_segments(policy)
-        if policy.corrector != METAALIGNER and not by_segments:
-            return DeferredSession(engine)  # occupies no engine slot while the upstream writes
+        releases_segments = policy.stream is StreamMode.SENTENCE and self.can_release_segments(policy)
+        # a corrector of whole answers has nothing to do while the upstream writes, so it occupies no engine slot then
+        if policy.corrector != METAALIGNER and not releases_segments:
+            return DeferredSession(engine)
         deadline = time.monotonic() + policy.deadline_s
         # no head judges such an answer, but stages may still edit it
         if not policy.objectives and policy.requirements:
@@ -357,8 +355,8 @@ class Pipeline:
 
         Plugin wrappers and plugin rules need the whole answer.
         """
-        by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), SentenceAdmission)
-        return by_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
+        knows_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), SentenceAdmission)
+        return knows_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
 
     async def select_objectives(self, exchange: Exchange, policy: Policy) -> Policy:
         """The policy with the objectives that a plugin selects for this conversation; unchanged if none selects."""
@@ -547,7 +545,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
     """The engine request to correct `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
     # the engine accepts only positive deadlines
     seconds_left = max(0.001, deadline - time.monotonic())
-    tenant, quota = account(policy)
+    tenant, quota = policy.engine_account
     # the engine gets less than the time that is left, so that its reply still arrives in time
     return AlignRequest(
         request_id=f"{exchange.call_id}/{exchange.index}",
@@ -586,46 +584,3 @@ def _list_heads(objectives: Sequence[Objective]) -> tuple[str, ...]:
 def _count_common(objectives: Sequence[Objective]) -> int:
     """How many objectives at the beginning are the operator's own, not a request's preferences (with an allowance)."""
     return next((i for i, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))
-
-
-class EngineEncoder:
-    """Hidden states of texts for one request, from the aligner of its policy. Satisfies `TextEncoder`."""
-
-    def __init__(self, engine: Engine, policy: Policy, call_id: str, deadline_s: float) -> None:
-        self._engine = engine
-        self._policy = policy
-        self._call_id = call_id
-        self._deadline_s = deadline_s
-
-    async def identity(self) -> str:
-        return (await self._engine.info()).find_aligner(self._policy.aligner).content_hash
-
-    async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        rows: list[list[float]] = []
-        # the engine takes no more texts in one request
-        for first in range(0, len(texts), MAX_TEXTS):
-            rows += await text_states(self._engine, self._request(texts[first : first + MAX_TEXTS], layers))
-        return rows
-
-    def _request(self, texts: Sequence[str], layers: Sequence[int]) -> StatesRequest:
-        """The engine request for the states of these texts, charged to the policy's tenant."""
-        tenant, quota = account(self._policy)
-        return StatesRequest(
-            request_id=f"{self._call_id}/states",
-            texts=tuple(texts),
-            layers=tuple(layers),
-            aligner=self._policy.aligner,
-            deadline_s=self._deadline_s,
-            tenant=tenant,
-            quota=quota,
-        )
-
-
-def account(policy: Policy) -> tuple[str, Quota | None]:
-    """(tenant, quota or None) of a policy, with names replaced by digests: the engine needs no names for scheduling."""
-    quota = policy.quota
-    return _digest(policy.tenant), quota and replace(quota, account=_digest(quota.account))
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -120,13 +120,16 @@ class SecondReading(InnerWrapper):
         repetition.
         """
         for key, verdict, numbers in find_copies(layout.verdicts):
-            first = next(n for n, v in enumerate(layout.verdicts) if v.flagged and copy_key(v.text) == key)
-            early = [number for number in numbers if number < first]
-            if early:
-                copy = layout.verdicts[early[0]].text.strip()
+            flagged_numbers = (number for number, other in enumerate(layout.verdicts) if other.flagged)
+            first = next(number for number in flagged_numbers if copy_key(layout.verdicts[number].text) == key)
+            early_numbers = [number for number in numbers if number < first]
+            late_numbers = [number for number in numbers if number > first]
+            flags_early = False
+            if early_numbers:
+                copy = layout.verdicts[early_numbers[0]].text.strip()
                 scores = await self._read_scores(self.inner, copy, policy, readings)
-                numbers = numbers if any(score.flagged for score in scores) else [n for n in numbers if n > first]
-            for number in numbers:
+                flags_early = any(score.flagged for score in scores)
+            for number in [*early_numbers, *late_numbers] if flags_early else late_numbers:
                 layout.flag(number, verdict)
 
     async def _read_again(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
@@ -191,19 +194,22 @@ class GrowingReading:
         The first `known_count` verdicts were processed before.
         """
         limit = len(state.verdicts.all) if state.is_judged else _count_releasable(state)
-        more = self._find_copies(state, known_count)
-        more |= await self._flag_echoes(state, _list_new_unflagged(state, known_count, more))
-        more |= await self._flag_followers(state, _list_new_unflagged(state, known_count, more), more)
+        new_flags = self._find_copies(state, known_count)
+        new_flags |= await self._flag_echoes(state, _list_new_unflagged(state, known_count, new_flags))
+        new_flags |= await self._flag_followers(state, _list_new_unflagged(state, known_count, new_flags), new_flags)
+        # windows reach over several segments, so they are read only if something may go out
         if limit > state.received.decided:
-            more |= await self._flag_windows(state, more)
-        for verdict in more.values():
+            new_flags |= await self._flag_windows(state, new_flags)
+        for verdict in new_flags.values():
             self._flagged.setdefault(copy_key(verdict.text), verdict)
-        return limit, more
+        return limit, new_flags
 
     async def _read_scores(self, state: PartState, text: str, *, bare: bool = False) -> tuple[SegmentScore, ...]:
-        """The verdicts on a text, without the conversation if `bare`; charges the cost to the tally."""
+        """The verdicts on a text, read without the conversation before it if `bare`; charges the cost to the tally."""
         exchange = state.exchange()
-        correction = await self._score(replace(exchange, turns=()) if bare else exchange, text, self._policy)
+        if bare:
+            exchange = replace(exchange, turns=())
+        correction = await self._score(exchange, text, self._policy)
         state.tally.charge(correction)
         return _verdicts_with_text(correction)
 
@@ -271,7 +277,11 @@ class GrowingReading:
         self._fine_windows.update({window.text for window in windows} - {window.text for window, _ in flagged})
         by_number: dict[int, SegmentScore] = {}
         for window, verdict in flagged:
-            covered = [n for n in undecided if segments[n].start < window.end and window.start < segments[n].end]
+            covered = [
+                number
+                for number in undecided
+                if segments[number].start < window.end and window.start < segments[number].end
+            ]
             # such a window may be flagged only for the segment that is flagged already
             if not any(verdicts[number].flagged or number in more for number in covered):
                 by_number |= {number: replace(verdict, text=verdicts[number].text) for number in covered}
@@ -321,8 +331,8 @@ def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> lis
     """The numbers of unflagged segments that echo one of the turns."""
     echoes = Echoes(turns)
     return [
-        n
-        for n, verdict in enumerate(verdicts)
+        number
+        for number, verdict in enumerate(verdicts)
         if verdict.text and not verdict.flagged and echoes.contains_echo(verdict.text)
     ]
 

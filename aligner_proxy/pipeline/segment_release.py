@@ -65,25 +65,29 @@ class SegmentRelease:
             self._first_flagged = min(waiting)
 
     async def release(self, releasable: int) -> None:
-        """Release new unflagged segments, and the flagged runs before them; each segment is examined once."""
+        """Release new unflagged segments, and the flagged runs before them, among the first `releasable` segments.
+
+        Each segment is examined once.
+        """
         state = self._state
         if state.received.has_ended and state.received.decided < len(state.received.segments):
-            self._looked_at = min(
-                self._looked_at, len(state.received.segments) - 1
-            )  # the last one has no next to wait for
+            # The last segment may have waited for a next one, which does not come now.
+            self._looked_at = min(self._looked_at, len(state.received.segments) - 1)
         for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
             if self._ends_flagged_line(number):
                 continue
             is_flagged = state.verdicts.all[number].flagged
-            if not is_flagged and self._first_flagged is not None and self._leaves_run_open(number):
-                self._held_lines.append(number)
-                continue
-            if is_flagged and self._held_lines:
-                await self._release_up_to(self._held_lines[-1])
             if not is_flagged:
-                await self._release_up_to(number)
-            elif self._first_flagged is None:
+                if self._first_flagged is not None and self._leaves_run_open(number):
+                    self._held_lines.append(number)
+                else:
+                    await self._release_up_to(number)
+                continue
+            # behind held lines another run begins, so the present one and these lines are decided
+            if self._held_lines:
+                await self._release_up_to(self._held_lines[-1])
+            if self._first_flagged is None:
                 self._first_flagged = number
 
     async def release_rest(self) -> None:
@@ -106,18 +110,20 @@ class SegmentRelease:
         """Decide the flagged run before segment `number`, and that segment, which is unflagged or the end."""
         state = self._state
         segments = state.received.segments
-        waits = number < len(segments) and self._waits(number)
+        is_end = number == len(segments)
+        waits = not is_end and self._waits(number)
         if self._first_flagged is not None:
+            # the held lines follow the run directly, so it stops before the first of them
             stop = min([number, *self._held_lines])
-            end = segments[number].end if number < len(segments) else state.received.length
+            end = state.received.length if is_end else segments[number].end
             await self._edit_rows(self._first_flagged, stop, end, waits=waits)
             self._first_flagged = None
             self._held_lines.clear()
             state.received.decided = stop
-        if number < len(segments) and not state.is_over and not waits:
-            is_last = state.verdicts.is_end_missing and number == len(segments) - 1
-            # An addition needs a character to replace, so the last one is held back.
-            await self._send_text(segments[number].end - is_last)
+        if not is_end and not state.is_over and not waits:
+            # Something is missing after the last segment. What is added needs a character to replace: its last one.
+            holds_back = state.verdicts.is_end_missing and number == len(segments) - 1
+            await self._send_text(segments[number].end - (1 if holds_back else 0))
             state.received.decided = number + 1
 
     def _leaves_run_open(self, number: int) -> bool:
@@ -196,7 +202,7 @@ class SegmentRelease:
     async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it.
 
-        The text is known up to `end`.
+        The text is known up to `end`. `waits` says whether segment `stop` waits for its successor.
         """
         state = self._state
         segments = state.received.segments
@@ -212,7 +218,10 @@ class SegmentRelease:
             await self._edit_run(first, stop, end, waits=waits)
 
     async def _edit_run(self, first: int, stop: int, end: int, *, waits: bool) -> None:
-        """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original."""
+        """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original.
+
+        `end` and `waits` are as in `_edit_rows`.
+        """
         state = self._state
         received = state.received.text
         segments = state.received.segments
@@ -223,22 +232,24 @@ class SegmentRelease:
             return await self._send_text(run[-1].end)
         if skip is not None:
             return state.close(Stop(Status.SKIPPED, skip.value))
-        last = stop == len(segments)
+        is_last = stop == len(segments)
         start = segments[first - 1].end if first else 0
         before = state.delivery.text + received[state.delivery.end : start]
         # what is missing after the last segment is written along with it
-        correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
+        writes_end = is_last and state.verdicts.is_end_missing
+        correction = await self._rewrite(first, stop + 1 if writes_end else stop, end, before)
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
         if bars and correction.text.strip("|=- \n"):
             return await self._edit_each_row(first, stop, end, bars, waits=waits)
         lead = received[start : run[0].start]
+        # of rows without words left, the bars go, too
         text = "" if bars else correction.text
-        edit = self._build_edit(first, stop, place_replacement(run, lead, text, begins=not start, last=last))
-        removable = bool(text) and removes_refused(state.policy)
-        effects = await self._judge(edit, end, is_final=not removable)
-        if effects is None and removable and not state.is_over:
+        edit = self._build_edit(first, stop, place_replacement(run, lead, text, begins=not start, last=is_last))
+        may_remove = bool(text) and removes_refused(state.policy)
+        effects = await self._judge(edit, end, is_final=not may_remove)
+        if effects is None and may_remove and not state.is_over:
             # The gate refused the replacement: try removal, because the passage is known to violate an objective.
-            edit = self._build_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
+            edit = self._build_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=is_last))
             effects = await self._judge(edit, end)
         if effects is None:
             return None if state.is_over else await self._send_text(run[-1].end)
@@ -263,14 +274,16 @@ class SegmentRelease:
         removed_numbers = removed_segments(effects) - {
             part.index for parts in effects.values() for part in parts if part.kept_text
         }
-        for edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
-            whole = edit
-            edit = trim_edit(edit, self._state.received.segments) if waits and edit.last >= stop else edit
+        for whole_edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
+            edit = whole_edit
+            if waits and edit.last >= stop:
+                edit = trim_edit(edit, self._state.received.segments)
             self._edits[edit] = parts
             await self._send_text(edit.start)
             await self._send_text(edit.end, edit.text, removed_numbers)
-            if edit != whole and whole.text.startswith(edit.text):
-                self._next_gap = whole.text[len(edit.text) :]
+            # what was cut off goes out before the next text
+            if edit != whole_edit and whole_edit.text.startswith(edit.text):
+                self._next_gap = whole_edit.text[len(edit.text) :]
 
     def _build_edit(self, first: int, stop: int, replacement: tuple[int, str]) -> Edit:
         """The edit of these segments, with the white space up to the next one; `replacement` is (end, new text)."""
@@ -294,23 +307,31 @@ class SegmentRelease:
         text = state.received.text
         count = len(state.received.segments)
         end = state.received.length
+        # the held-back character, and the white space at the end of the answer, which stays there
         unsent = text[state.delivery.end :]
         body = unsent.rstrip()
+        final_space = unsent[len(body) :]
         before = state.delivery.text + body
         correction = await self._rewrite(count, count + 1, end, before)
-        edit = Edit(state.received.segments[-1].end, end, correction.text + unsent[len(body) :], count, count + 1)
+        edit = Edit(state.received.segments[-1].end, end, correction.text + final_space, count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
             await self._send_text(end, body + edit.text)
 
     async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
-        """Ask the engine to replace these segments, and add the cost to the tally."""
+        """Ask the engine to replace the segments `first` up to `stop`, and add the cost to the tally.
+
+        The engine may read the text up to `end`; `before` is what goes out before the segments.
+        """
         state = self._state
-        behind = state.verdicts.end_verdict
-        objective = behind.objective if behind else None
+        # the objective by which something is missing at the end
+        end_verdict = state.verdicts.end_verdict
+        objective = end_verdict.objective if end_verdict else None
         seconds = state.policy.deadline_s
         span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
+        # once text has gone out, a lost session must read it again: the answer cannot be corrected as a whole any more
+        has_sent = state.delivery.end > 0
         async with asyncio.timeout(seconds):
-            correction = await self._session.replace(span, again=state.delivery.end > 0)
+            correction = await self._session.replace(span, again=has_sent)
         correction = correction.deliverable
         state.tally.add(correction)
         return correction

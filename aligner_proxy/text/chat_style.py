@@ -65,8 +65,9 @@ def begins_sentence(before: str, following: str, *, begins_small: bool) -> bool 
     if word in _STARTERS:
         return begins_small or is_ordinary
     # a name may end in such a mark ("Yahoo!"), and an abbreviation may have a capital
-    is_name = not last["word"].islower() and (before[-1] != "." or len(last["word"]) < _MIN_NAME)
-    return begins_small and is_ordinary and not is_name and word not in _GOING_ON
+    has_capital = not last["word"].islower()
+    may_be_name = has_capital and (before[-1] != "." or len(last["word"]) < _MIN_NAME)
+    return begins_small and is_ordinary and not may_be_name and word not in _GOING_ON
 
 
 def _is_ordinary(word: str) -> bool:

@@ -87,6 +87,7 @@ def comment_places(block: str) -> list[Place]:
     code = match["code"]
     remarks = _find_remarks(code, match["language"])
     if remarks is None:
+        # without a lexer, comments are found by the signs of the language
         spans = [comment.span() for comment in _line_comments(code, match["language"]).finditer(code)]
     else:
         spans = _join_pieces(code, [(start, end) for start, end, _ in remarks])

@@ -93,13 +93,19 @@ def _join_lines(text: str) -> str:
 
 
 def _remove_marked(line: str) -> str:
-    """A line without what is marked; of spaces on both sides those behind go, and at its end all."""
+    """A line without what is marked, and without the spaces around it that have become superfluous.
+
+    Of spaces on both sides one behind goes ("a /* b */ c" becomes "a c"), and at the end of a line all go.
+    """
     first, *others = re.split(f"{_MARK}+", line)
     text = first
     for piece in others:
-        text = text.rstrip(" \t") if not piece.strip() or piece.startswith(QUOTES) else text
+        # what went stood at the end of the line, or before the quotation marks that end a docstring
+        if not piece.strip() or piece.startswith(QUOTES):
+            text = text.rstrip(" \t")
         # without the comment two words would become one, and "+" and "+" another sign
         if _GLUED.fullmatch(text[-1:] + piece[:1]):
             text += " "
-        text += piece[1:] if piece[:1] == " " and text[-1:] in _BEFORE_SPACE else piece
+        has_double_space = piece[:1] == " " and text[-1:] in _BEFORE_SPACE
+        text += piece[1:] if has_double_space else piece
     return text

@@ -220,7 +220,9 @@ def join_undisguised(parts: Iterable[UndisguisedText]) -> UndisguisedText:
     origins = list[int]()
     start = 0
     for part in parts:
-        origins += [start + place for place in part.origins[:-1] or range(len(part.text))]
+        # a part without origins is the original itself; the last origin is the part's end
+        places = part.origins[:-1] or range(len(part.text))
+        origins += [start + place for place in places]
         start += part.length
     return UndisguisedText(text, (*origins, start))
 
@@ -329,7 +331,14 @@ def _remove_invisible(piece: MappedText) -> None:
     if _NOT_SHOWN.search(piece.text) is None:
         return
     pattern = _INVISIBLE_BESIDE_RTL if _RIGHT_TO_LEFT.search(piece.text) else _INVISIBLE
-    piece.replace(pattern, lambda match: "" if match["gone"] else " " if match["blank"] else None)
+    piece.replace(pattern, _find_shown_form)
+
+
+def _find_shown_form(match: re.Match[str]) -> str | None:
+    """What is shown of invisible characters: nothing, or a space; None if they belong to the writing."""
+    if match["gone"]:
+        return ""
+    return " " if match["blank"] else None
 
 
 def _narrow_signs(piece: MappedText) -> None:
@@ -493,6 +502,7 @@ def _replace_signs(piece: MappedText) -> None:
 def _lower_capitals(piece: MappedText) -> None:
     """Lower words that alternate between capitals and small letters, and segments that are all capitals."""
     if _is_shouted(piece.text):
+        # "I" is a capital in any sentence
         piece.replace(_CAPITALS, lambda match: match[0] if match[0] == "I" else match[0].lower())
     else:
         piece.replace(_BY_TURNS, lambda match: match[0].lower())

@@ -56,17 +56,20 @@ class Echoes:
                 number += 1  # a gap, because sentences of different turns are not adjacent
 
     def contains_echo(self, sentence: str) -> bool:
-        """Whether a sentence is an echo of the conversation."""
-        spoken = words(sentence)
-        if any(run in self._runs for run in _runs(spoken)):
+        """Whether a sentence is an echo of the conversation.
+
+        It shares a run of words with it, or most of its longer words with two adjacent sentences.
+        """
+        spoken_words = words(sentence)
+        if any(run in self._runs for run in _runs(spoken_words)):
             return True
-        longer = _longer_words(spoken)
-        least = max(MIN_WORDS, SHARE * len(longer))
+        longer_words = _longer_words(spoken_words)
+        least = max(MIN_WORDS, SHARE * len(longer_words))
         # a quick test: so many words do not occur at all
-        if len(longer) < least or sum(word in self._places for word in longer) < least:
+        if len(longer_words) < least or sum(word in self._places for word in longer_words) < least:
             return False
-        together = Counter(place for word in longer for place in self._places.get(word, ()))
-        return max(together.values()) >= least
+        shared_counts = Counter(place for word in longer_words for place in self._places.get(word, ()))
+        return max(shared_counts.values()) >= least
 
 
 def _read_ends(text: str) -> tuple[str, ...]:

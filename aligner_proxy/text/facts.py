@@ -102,8 +102,9 @@ def remove_code_blocks(text: str) -> str:
     """The text without its fenced code blocks."""
     if not any(fence in text for fence in structure.FENCES):
         return text
-    prose_pieces = (s.text + s.gap for s in structure.split(text) if not s.text.lstrip().startswith(structure.FENCES))
-    return "".join(prose_pieces)
+    segments = structure.split(text)
+    prose = (segment for segment in segments if not segment.text.lstrip().startswith(structure.FENCES))
+    return "".join(segment.text + segment.gap for segment in prose)
 
 
 def citations(text: str) -> set[str]:

@@ -253,10 +253,11 @@ def _list_notes(text: str) -> list[tuple[str, bool]]:
 
 def _compile_references(signs: Collection[str]) -> re.Pattern[str]:
     """The pattern of references by these signs, and of code; not of a number that may be a word, or an index."""
-    forms = [
-        rf"[ \t]?{re.escape(sign)}(?![\w(`])"
-        if sign.startswith("[^")
-        else rf"(?:[ \t]|(?<![\[\]\w`{NOTE_DIGITS}])){re.escape(sign)}(?![\w\[(`{NOTE_DIGITS}]| [a-z])"
-        for sign in signs
-    ]
+    forms: list[str] = []
+    for sign in signs:
+        if sign.startswith("[^"):
+            forms.append(rf"[ \t]?{re.escape(sign)}(?![\w(`])")
+        else:
+            before = rf"(?:[ \t]|(?<![\[\]\w`{NOTE_DIGITS}]))"
+            forms.append(rf"{before}{re.escape(sign)}(?![\w\[(`{NOTE_DIGITS}]| [a-z])")
     return re.compile(rf"(?P<code>{_CODE})|{'|'.join(forms)}")

@@ -90,12 +90,16 @@ _SIGNS = "*_#>\"'\u201c\u201d \t"
 
 
 def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
-    """Indexes of the `remaining` segments that are independent, perhaps thanks to an independent one before them."""
+    """Indexes of the segments that still make sense if only the `remaining` ones are delivered.
+
+    A segment that refers to the one before it ("Then let it dry.") counts if that one remains and counts, too.
+    """
     independent: list[int] = []
     for number, text in enumerate(segments):
         if not remaining[number]:
             continue
-        if stands_alone(text, follows_independent=bool(independent) and independent[-1] == number - 1):
+        follows_independent = bool(independent) and independent[-1] == number - 1
+        if stands_alone(text, follows_independent=follows_independent):
             independent.append(number)
     return independent
 

@@ -132,7 +132,7 @@ class JsonString:
 
 
 def text_literals(answer: str) -> list[JsonString]:
-    """The string values of a JSON answer that are texts."""
+    """The string values of a JSON answer that are texts: long enough, with several words, and no keys."""
     literals = []
     for match in _LITERAL.finditer(answer):
         # a quick test first: with its escapes, a literal is longer than its text

@@ -76,11 +76,15 @@ def marked_words(text: str) -> list[Place]:
 
 
 def clauses(text: str) -> list[Place]:
-    """The clauses of a long segment, in order; a sentence with an end is long only with more words."""
+    """The clauses of a long segment, in order; empty for a short one.
+
+    Words that run on without the end of a sentence count as long sooner.
+    """
     if text.lstrip().startswith(FENCES) or is_row(text):
         return []
     has_end = SENTENCE_END.search(_TAIL.sub("", text)) is not None
-    if len(text.split()) < (_LONG_SENTENCE if has_end else CLAUSE_WORDS):
+    fewest_words = _LONG_SENTENCE if has_end else CLAUSE_WORDS
+    if len(text.split()) < fewest_words:
         return []
     ends = sorted({match.end() for match in CLAUSE_END.finditer(text)} | set(find_beginnings(text)) | {len(text)})
     parts: list[Place] = []
@@ -197,10 +201,14 @@ def _drop_emptied(text: str, pruned: str) -> str:
 
 def _has_label_alone(text: str, pruned: str) -> bool:
     """Whether only the first cell is left of a row that said something about it."""
-    cells, remaining = (
-        [any(map(str.isalnum, cell)) for cell in _OUTER_BARS.sub("", row).split("|")] for row in (text, pruned)
-    )
-    return sum(cells) > 1 and remaining[0] and sum(remaining) == 1
+    had_words = _find_cells_with_words(text)
+    has_words = _find_cells_with_words(pruned)
+    return sum(had_words) > 1 and has_words[0] and sum(has_words) == 1
+
+
+def _find_cells_with_words(row: str) -> list[bool]:
+    """For each cell of a row, whether it has words."""
+    return [any(map(str.isalnum, cell)) for cell in _OUTER_BARS.sub("", row).split("|")]
 
 
 def _mend_end(text: str, pruned: str) -> str:

@@ -190,17 +190,17 @@ def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) 
     if clear_language is not None:
         return clear_language not in native_languages
     words = _WORD.findall(text.casefold())
-    native = frozenset[str]().union(*(_SMALL.get(name, ()) for name in native_languages))
-    other = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in native_languages))
-    if len(words) < _MIN_WORDS or any(word in native and word not in other for word in words):
+    native_words = frozenset[str]().union(*(_SMALL.get(name, ()) for name in native_languages))
+    other_words = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in native_languages))
+    if len(words) < _MIN_WORDS or any(word in native_words and word not in other_words for word in words):
         return False
     # Single letters are also what remains of "'s" and of initials.
-    foreign_words = sum(len(word) > 1 and word in other and word not in native for word in words)
-    foreign_letters = sum(letter not in native_letters for letter in odd_letters(text))
-    if max(foreign_words, foreign_letters) >= _CLEAR_SIGNS:
+    foreign_count = sum(len(word) > 1 and word in other_words and word not in native_words for word in words)
+    foreign_letter_count = sum(letter not in native_letters for letter in odd_letters(text))
+    if max(foreign_count, foreign_letter_count) >= _CLEAR_SIGNS:
         return True
     # in a longer sentence without a native word, one foreign word is enough
-    return foreign_words > 0 and len(words) > _MIN_WORDS
+    return foreign_count > 0 and len(words) > _MIN_WORDS
 
 
 def odd_letters(text: str) -> list[str]:
@@ -276,10 +276,11 @@ class LanguageSigns:
 
     @property
     def languages(self) -> set[str]:
-        """The languages of its sentences, and that of the whole."""
+        """The languages of its sentences, and that of the whole, if it is clear."""
         whole = _clear_language(self.word_count, self.hits)
         if not self.is_ascii:
             script, letter_count = max(self.letters.items(), key=itemgetter(1), default=(_LATIN, 0))
+            # small words tell only languages of the Latin script apart; for others the script stands
             if script != _LATIN:
                 whole = script if letter_count >= _LETTERS else None
         return {*self.sentences, whole} if whole else {*self.sentences}

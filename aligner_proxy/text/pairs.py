@@ -157,16 +157,20 @@ _Candidates = Iterator[tuple[Half, bool]]
 
 
 def _find_candidates(text: str, piece: Segment) -> _Candidates:
-    """Yield what may be a half in a segment."""
+    """Yield what may be a half in a segment, except in code and behind a backslash, which takes a sign its meaning."""
     position = piece.start
     while (match := SIGN.search(text, position, piece.end)) is not None:
         group = match.lastgroup or ""
         position = match.end()
-        if text[match.start() - 1 : match.start()] == "\\" and group != "name":
+        is_escaped = text[match.start() - 1 : match.start()] == "\\"
+        if is_escaped and group != "name":
             continue
         if group == "code":
-            position = _end_of_code(text, position, piece.end, match.group()) or position
-            if position > match.end() or match.group().startswith(FENCES):
+            end_of_code = _end_of_code(text, position, piece.end, match.group())
+            if end_of_code is not None:
+                position = end_of_code
+                continue
+            if match.group().startswith(FENCES):
                 continue
         yield from _READERS[group](text, match, piece)
 
@@ -217,7 +221,7 @@ def _read_emphasis(text: str, match: re.Match[str], piece: Segment) -> _Candidat
     before, after = _chars_around(text, match)
     opens, closes = _possible_sides(before, after)
     is_in_word = before.isalnum() and after.isalnum()
-    # snake_case, 3*4
+    # no emphasis in "snake_case" and "3*4"
     if is_in_word and (text[start] == "_" or end - start == 1):
         return
     if (opens or closes) and end - start <= _LONGEST_RUN:

@@ -118,8 +118,11 @@ def is_data(text: str) -> bool:
 
 def begins_data(text: str) -> bool:
     """Whether a text so far may be the beginning of a YAML document or a table; its last line may be unfinished."""
-    lines = _filled_lines(text[: text.rfind("\n") + 1])
-    return may_become_data(text) and (not lines or all(map(_may_be_line, lines)) or _is_table(lines))
+    if not may_become_data(text):
+        return False
+    finished_lines = _filled_lines(text[: text.rfind("\n") + 1])
+    # nothing speaks against a text of which not even the first line is finished
+    return not finished_lines or all(map(_may_be_line, finished_lines)) or _is_table(finished_lines)
 
 
 def may_become_data(text: str) -> bool:
@@ -129,7 +132,9 @@ def may_become_data(text: str) -> bool:
         return line.strip("-") == "" or line.startswith("%")
     pair = _PAIR.fullmatch(line)
     if pair is not None:
-        return pair["key"][0] in "_$" or (pair["key"][0].islower() and not _is_sentence(pair["value"] or ""))
+        first_char = pair["key"][0]
+        # "note: bring a ticket." is prose, "$note: bring a ticket." is not
+        return first_char in "_$" or (first_char.islower() and not _is_sentence(pair["value"] or ""))
     return not _is_sentence(line) and not _THOUSANDS.search(line) and any(_count_delimiters(line))
 
 
@@ -150,7 +155,9 @@ def _is_document(lines: Sequence[str]) -> bool:
     "---", pairs below a key, quoted values, or names of variables.
     """
     has_evidence = lines[0] == "---"
-    pair_count, value_count, sentence_count = 0, 0, 0
+    pair_count = 0
+    value_count = 0
+    sentence_count = 0
     # indentation of a key whose text follows, in lines indented further; None outside such text
     block_indent: int | None = None
     for line in lines:
@@ -217,16 +224,30 @@ def fills_middle(prompt: str) -> bool:
 def begins_form(prefill: str) -> bool:
     """Whether the beginning of an answer, given by a request, is JSON, or ends inside code, a pair or a tag."""
     text = prefill.strip()
-    if not text or text[0] in "{[":
-        return bool(text)
-    last = split(text)[-1].text.strip()
-    if last.startswith(FENCES) and ("\n" not in last or not last.splitlines()[-1].strip().startswith(last[:3])):
+    if not text:
+        return False
+    if text[0] in "{[" or _ends_in_code(text):
         return True
     text += "a"  # in place of the answer, so that a quotation mark before it counts as opening
     paragraph_start = text.rfind("\n\n")
-    open_halves = (half for half in read_halves(text, split(text)) if half.opens and half.partner is None)
-    # a tag before a space is a <placeholder> in a sentence
-    return any(
-        half.start > paragraph_start and half.kind in _HOLDING if half.is_inline else text[half.end] != " "
-        for half in open_halves
-    )
+    for half in read_halves(text, split(text)):
+        if not half.opens or half.partner is not None:
+            continue
+        if half.is_inline:
+            holds_answer = half.start > paragraph_start and half.kind in _HOLDING
+        else:
+            # a tag before a space is a <placeholder> in a sentence
+            holds_answer = text[half.end] != " "
+        if holds_answer:
+            return True
+    return False
+
+
+def _ends_in_code(text: str) -> bool:
+    """Whether a text ends inside a code block, which no fence closes."""
+    last_segment = split(text)[-1].text.strip()
+    if not last_segment.startswith(FENCES):
+        return False
+    has_one_line = "\n" not in last_segment
+    fence = last_segment[:3]
+    return has_one_line or not last_segment.splitlines()[-1].strip().startswith(fence)

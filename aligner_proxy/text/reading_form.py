@@ -199,7 +199,8 @@ def _read_lines(text: str) -> Iterator[_LayoutLine]:
         line = match.group().rstrip()
         mark = _FENCE.match(line)
         # a fence closes a block only if it is as long as the opening one and nothing follows it
-        if mark and (not fence or (mark["fence"].startswith(fence) and mark.end() == len(line))):
+        may_close = mark is not None and mark["fence"].startswith(fence) and mark.end() == len(line)
+        if mark and (not fence or may_close):
             fence = "" if fence else mark["fence"]
             yield _LayoutLine(_LineKind.CODE, ())
         else:
@@ -207,7 +208,7 @@ def _read_lines(text: str) -> Iterator[_LayoutLine]:
 
 
 def _read_line(line: str, line_start: int, *, in_code: bool) -> _LayoutLine:
-    """The parts of a line that begins at offset `line_start` of the answer."""
+    """The parts of a line that begins at offset `line_start` of the answer, `in_code` or outside of a code block."""
     if not line.strip():
         return _LayoutLine(_LineKind.BLANK, ())
     if in_code:
@@ -256,9 +257,11 @@ def _read_code_line(line: str, line_start: int) -> _LayoutLine:
 
 def _read_columns(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
     """Yield the columns of tables, each read from top to bottom as one passage."""
-    for is_row, group in groupby(lines, key=lambda line: line.kind is _LineKind.ROW):
+    for is_table, group in groupby(lines, key=lambda line: line.kind is _LineKind.ROW):
+        if not is_table:
+            continue
         columns: dict[int, list[tuple[int, int]]] = {}
-        for row in group if is_row else ():
+        for row in group:
             for number, cell in enumerate(row.stretches):
                 columns.setdefault(number, []).append(cell)
         # a single column is read with the rows
@@ -368,10 +371,13 @@ def _address_windows(passage: MappedText, sentence_start: int, sentence: str) ->
         # if all clauses address the reader, the sentence itself is that window
         if not is_addressed or len(run) == len(parts):
             continue
-        start = parts[run[0]][0]
-        yield _build_window(passage, sentence_start + start, sentence_start + parts[run[-1]][1])
-        if run[-1] + 1 < len(parts):
-            yield _build_window(passage, sentence_start + start, sentence_start + parts[run[-1] + 1][1])
+        start, _ = parts[run[0]]
+        _, end = parts[run[-1]]
+        yield _build_window(passage, sentence_start + start, sentence_start + end)
+        next_number = run[-1] + 1
+        if next_number < len(parts):
+            _, end_of_next = parts[next_number]
+            yield _build_window(passage, sentence_start + start, sentence_start + end_of_next)
 
 
 def _clause_windows(passage: MappedText, sentence_start: int, sentence: str) -> Iterator[Window]:

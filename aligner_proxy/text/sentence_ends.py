@@ -105,7 +105,9 @@ class RunOn:
             return 2
         if word in _BEGINNING:
             return 3
-        return int(len(word) < _LONGEST_CLAUSE_STARTER and word.strip("\"'(").lower() in _CLAUSE_STARTERS)
+        # the length is compared first, because this is asked of each word
+        begins_clause = len(word) < _LONGEST_CLAUSE_STARTER and word.strip("\"'(").lower() in _CLAUSE_STARTERS
+        return 1 if begins_clause else 0
 
 
 def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:

@@ -124,10 +124,13 @@ class _SentenceWords:
     def add(self, text: str, offset: int) -> None:
         """Add characters that are all white space, or none."""
         if not text.isspace():
-            self._start = self._start if self._word else offset
+            if not self._word:
+                self._start = offset
             self._end = offset + len(text)
-            word = self._word + text
-            self._word = word if len(word) <= _WORD_CHARS else word[: _WORD_CHARS - 1] + word[-1]
+            self._word += text
+            # its beginning and its last character show all that is asked about a word
+            if len(self._word) > _WORD_CHARS:
+                self._word = self._word[: _WORD_CHARS - 1] + self._word[-1]
         elif self._word:
             self._run_on.add(self._start, self._end, self._word)
             self._word = ""
@@ -380,19 +383,24 @@ class _ProseLine:
             self._number.read(char)
             self._is_surely_prose = self.fence.state == "text" and self._number.state == "other"
         self.has_begun = True
+        # `place` divides a long sentence; where one begins anyway, that boundary counts
         return start or place
 
     def _add(self, text: str, offset: int) -> SentenceBoundary | None:
         """Add characters that are all white space or none; return where the sentence is divided before them."""
-        place = None
+        boundary = None
         if not text.isspace():
             if self._is_row is None:
                 self._is_row = text[0] == "|"
-            if not (self._is_row or self.fence.valid) and (place := self._words.divide(offset)) is not None:
-                self._tail.begin(place[1], first="")
+            # neither rows of tables nor lines that open a code block are divided
+            may_divide = not (self._is_row or self.fence.valid)
+            boundary = self._words.divide(offset) if may_divide else None
+            if boundary is not None:
+                _, start = boundary
+                self._tail.begin(start, first="")
         self._words.add(text, offset)
         self._tail.add(text, offset)
-        return place
+        return boundary
 
     def _check_beginning(self, char: str, offset: int) -> bool:
         """Note whether a sentence has ended before this character; return whether one begins with it."""
@@ -447,7 +455,9 @@ class Splitter:
         self._texts.append(text)
         position = 0
         while position < len(text):
-            if not self._line.has_begun and (line_end := self._read_line(text, position)):
+            # a whole line at once, if possible; then many plain characters; else one by one
+            line_end = None if self._line.has_begun else self._read_line(text, position)
+            if line_end:
                 position = line_end
                 continue
             plain = self._match_plain(text, position)

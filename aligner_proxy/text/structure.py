@@ -106,8 +106,11 @@ def _split(text: str) -> tuple[Segment, ...]:
     start = 0
     for end in (*_boundaries(text), len(text)):
         visible_length = len(text[start:end].rstrip())
-        if visible_length or (end > start and not spans):
-            spans.append((start, start + visible_length if visible_length else end))
+        if visible_length:
+            spans.append((start, start + visible_length))
+        # white space at the beginning of a text is a segment of its own, because no gap can hold it
+        elif end > start and not spans:
+            spans.append((start, end))
         start = end
     # what is between a segment and the next is its gap
     starts = [*(start for start, _ in spans), len(text)]
@@ -233,13 +236,15 @@ class _LineSentences:
         """Read the words before offset `stop`; yield where each further part of a divided sentence begins."""
         if self._is_row or stop - self.start <= sentence_ends.MAX_CHARS:
             return
-        run_on = self._run_on = self._run_on or sentence_ends.RunOn()
+        if self._run_on is None:
+            self._run_on = sentence_ends.RunOn()
+        run_on = self._run_on
         for match in _TOKEN.finditer(self._line, self._read):
             if match.start() >= stop:
                 return
-            place = run_on.divide(match.start())
-            if place is not None:
-                self.start = place[1]
+            boundary = run_on.divide(match.start())
+            if boundary is not None:
+                _, self.start = boundary
                 self.begins_small = False
                 yield self.start
             run_on.add(match.start(), match.end(), match.group())
@@ -251,7 +256,10 @@ class _LineSentences:
 
 
 def sentence_starts(line: str) -> Iterator[int]:
-    """Yield where the sentences of a line begin, except the first. Looks back only over a bounded window."""
+    """Yield where the sentences of a line begin, except the first. Looks back only over a bounded window.
+
+    A very long sentence is divided (`_LineSentences.divide`), and its further parts count as sentences, too.
+    """
     number = _LIST_NUMBER.match(line)
     sentences = _LineSentences(line)
     for match in _SENTENCE_END.finditer(line):
@@ -262,7 +270,9 @@ def sentence_starts(line: str) -> Iterator[int]:
         if following == len(line):
             break
         yield from sentences.divide(end)
-        ends = _ends_sentence(sentences, match, line, following, is_number=bool(number and end == number.end()))
+        is_number = number is not None and end == number.end()
+        ends = _ends_sentence(sentences, match, line, following, is_number=is_number)
+        # the line is too short so far to know
         if ends is None:
             return
         if ends:
@@ -273,21 +283,27 @@ def sentence_starts(line: str) -> Iterator[int]:
 def _ends_sentence(
     sentences: _LineSentences, match: re.Match[str], line: str, following: int, *, is_number: bool
 ) -> bool | None:
-    """Whether a sentence ends with this match; None if the text that follows is too short to know."""
+    """Whether a sentence ends with this match; None if the text that follows is too short to know.
+
+    `following` is the offset of the next text behind white space. `is_number`: the match ends the number of an item.
+    """
     if is_number:
         return False
     end = match.end()
     behind = line[following]
+    is_spaced = following > end
     if match["picture"] is not None:
-        return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=following > end)
+        return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=is_spaced)
     before = sentence_ends.NOTES_AT_END.sub("", sentences.read_back(end))
     if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
-    if behind == "-" and following > end:
+    # a dash may also begin the sign that ends a comment
+    if behind == "-" and is_spaced:
         return sentence_ends.begins_without_comment_end(line[following : following + 3])
     if not behind.islower():
         return True
-    if following == end or not before.endswith(chat_style.MARKS):
+    # before a small letter a sentence ends only as people write in chats ("hi! how are you")
+    if not is_spaced or not before.endswith(chat_style.MARKS):
         return False
     next_chars = line[following : following + chat_style.LONGEST_WORD + 1]
     return chat_style.begins_sentence(before, next_chars, begins_small=sentences.begins_small)
@@ -295,10 +311,12 @@ def _ends_sentence(
 
 def is_abbreviated(sentence: str) -> bool:
     """Whether the full stop at the end of `sentence` may belong to an abbreviation, an initial or a number."""
+    if sentence[-1:] != ".":
+        return False
     word = sentence[:-1].rpartition(" ")[2]
-    # an ordinary word, as nearly always
+    # an ordinary word, as nearly always, saves the longer test
     is_ordinary = word.isalpha() and len(word) > 1 and word not in ABBREVIATIONS
-    return sentence[-1:] == "." and not is_ordinary and ends_in_abbreviation(sentence)
+    return not is_ordinary and ends_in_abbreviation(sentence)
 
 
 def item_marks(text: str) -> list[str]:
@@ -310,7 +328,10 @@ def _find_items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
     """Yield (index of the segment that begins an item, its marker)."""
     for i, piece in enumerate(pieces):
         match = _MARK.match(piece.text)
-        if match and (i == 0 or _ends_its_line(pieces[i - 1])):
+        if match is None:
+            continue
+        begins_line = i == 0 or _ends_its_line(pieces[i - 1])
+        if begins_line:
             yield i, BULLET if match.group(1) else match.group(2)
 
 
@@ -331,12 +352,13 @@ def speaker_turns(text: str) -> Counter[str]:
 
     One speaker with two lines is enough, because a growing stream is judged by what has arrived.
     """
-    spoken = speaker_lines(text)
-    fewest = _TURNS if _ROLES & spoken.keys() else 1
-    speaking = Counter({name: count for name, count in spoken.items() if count >= fewest})
-    speaks_again = max(spoken.values(), default=0) >= _TURNS
-    is_dialogue = speaks_again and len(speaking) >= _SPEAKERS and _begins_with_titles(text)
-    return speaking if is_dialogue else Counter()
+    line_counts = speaker_lines(text)
+    # chat roles are what a model writes that runs on, so a dialogue of roles needs more evidence
+    fewest_lines = _TURNS if _ROLES & line_counts.keys() else 1
+    speakers = Counter({name: count for name, count in line_counts.items() if count >= fewest_lines})
+    speaks_again = max(line_counts.values(), default=0) >= _TURNS
+    is_dialogue = speaks_again and len(speakers) >= _SPEAKERS and _begins_with_titles(text)
+    return speakers if is_dialogue else Counter()
 
 
 def speaker_lines(text: str) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -343,6 +344,12 @@ class Policy:
             return self.upstream or None
         return self.editor.removeprefix(EDITOR_GROUP) if self.editor.startswith(EDITOR_GROUP) else None
 
+    @property
+    def engine_account(self) -> tuple[str, Quota | None]:
+        """(tenant, quota or None) as the engine gets them: names are digests, because scheduling needs no names."""
+        quota = self.quota
+        return _digest(self.tenant), quota and replace(quota, account=_digest(quota.account))
+
     def extension(self, name: str, default: Any = None) -> Any:
         """The value of a plugin's key, `default` if it is not set."""
         for key, value in self.extensions:
@@ -369,3 +376,8 @@ class Policy:
         """This policy with this value of a plugin under `name`."""
         others = tuple(pair for pair in self.extensions if pair[0] != name)
         return replace(self, extensions=(*others, (name, value)))
+
+
+def _digest(name: str) -> str:
+    """A short digest of a name."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]

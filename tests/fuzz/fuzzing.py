@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy import formats
-from aligner_proxy.formats.responses import kind_of
+from aligner_proxy.formats.responses_objects import kind_of
 from aligner_proxy.gateway.guardrail import Blocked
 from aligner_proxy.gateway.streaming.event_queue import PACKED_FROM
 from aligner_proxy.types import Outcome

@@ -251,8 +251,9 @@ class Breaker:
 
     def _note_probe_end(self, probing: asyncio.Task[bool]) -> None:
         """Tell the circuit the probe's result, even if its request does not wait any more."""
-        inconclusive = probing.cancelled() or probing.exception() is not None
-        self.circuit.end_probe(alive=None if inconclusive else probing.result(), now=self._clock())
+        is_inconclusive = probing.cancelled() or probing.exception() is not None
+        alive = None if is_inconclusive else probing.result()
+        self.circuit.end_probe(alive=alive, now=self._clock())
         self._report_change()
 
     def _note_error(self, error: BaseException | None) -> None:

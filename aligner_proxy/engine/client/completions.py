@@ -134,13 +134,15 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
     usage = parsed.usage or _TokenUsage()
     details = usage.completion_tokens_details or _Details()
     accepted = details.accepted_prediction_tokens or 0
+    rejected = details.rejected_prediction_tokens or 0
     return Completion(
         choice.text,
-        # any other reason means an unfinished text; vLLM names a stop token, unlike a stop text, by number
+        # any other reason means an unfinished text
         finish_reason="stop" if choice.finish_reason == "stop" else "length",
+        # vLLM names a stop token, unlike a stop text, by number
         stop_reason=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
         prompt_tokens=usage.prompt_tokens or 0,
-        counts=DecodeCounts(drafted=accepted + (details.rejected_prediction_tokens or 0), accepted=accepted),
+        counts=DecodeCounts(drafted=accepted + rejected, accepted=accepted),
     )
 
 

@@ -133,9 +133,10 @@ class CompletionsAligner:
             # without a head nothing vouches for what the server writes
             may_write = request.write is Write.FREE or request.score_only
             correction = await self.rewrite_answer(request, info.window) if may_write else Correction(request.answer)
-        pieces = tuple(SegmentScore(s.text, None, flagged=False) for s in structure.split(request.answer))
+        segments = structure.split(request.answer)
+        unscored = tuple(SegmentScore(segment.text, None, flagged=False) for segment in segments)
         ms = (time.perf_counter() - started) * 1000
-        return replace(correction, segments=pieces, ms=ms, aligner=info.content_hash)
+        return replace(correction, segments=unscored, ms=ms, aligner=info.content_hash)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
         """Return a session that corrects the answer at its end, because a completions server cannot read ahead."""

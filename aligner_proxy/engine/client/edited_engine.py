@@ -196,10 +196,12 @@ def remove_flagged(answer: str, scored: Correction) -> Correction:
     flags = [verdict.flagged for verdict in scored.segments]
     if not any(flags):
         return scored
+    # (text, gap after it) of what stays; a removed run leaves an empty text
     remaining: list[tuple[str, str]] = []
     for run in splice.group_runs(pieces, flags):
         if run.flagged:
-            remaining.append(("", structure.gap_of_edit(run.segments, "", remaining[-1][1] if remaining else "")))
+            gap_before = remaining[-1][1] if remaining else ""
+            remaining.append(("", structure.gap_of_edit(run.segments, "", gap_before)))
         else:
             remaining += [(segment.text, segment.gap) for segment in run.segments]
     return replace(scored, text=structure.join(remaining))

@@ -1,27 +1,23 @@
-"""HTTP client of an engine in another process, over a unix socket or a port, with its incremental sessions.
+"""HTTP client of an engine in another process, over a unix socket or a port; its sessions are in `http_session.py`.
 
 A request is sent again only if the engine has not begun it: no connection, an engine that is still loading, or a full
 queue. Retries stay within the request's deadline and a limited wait. A request lost on the way is an error.
-
-A session sends text as it comes, in one request at a time, each with all text gathered meanwhile. If anything goes
-wrong, the session is given up. The whole answer is then sent at its end, as if nothing had been read ahead.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
-from aligner_proxy.concurrency import TimeSlice, enforce_deadline, join_chunks
+from aligner_proxy.concurrency import enforce_deadline, join_chunks
 from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import (
     AlignerInfo,
@@ -30,36 +26,28 @@ from aligner_proxy.engine.api import (
     HeadSource,
     RowsRequest,
     RowsResponse,
-    Session,
-    Span,
     StatesRequest,
     TokenLabels,
     TokenLabelsRequest,
 )
 from aligner_proxy.engine.client.head_supply import LACKING, HeadSupply
+from aligner_proxy.engine.client.http_session import HttpSession
 from aligner_proxy.engine.client.retry import NotReady, retry
 from aligner_proxy.engine.wire import (
-    JUDGED,
     STATES,
-    VERDICTS,
-    KnownVerdicts,
-    SessionOpened,
-    TextChunk,
     parse_error,
     translate_parse_errors,
 )
 from aligner_proxy.errors import (
     ConfigError,
     CorrectionError,
-    DeadlineExceeded,
     EngineUnavailable,
     InvalidOutput,
-    SessionLost,
 )
 from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import ENGINE_UP
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy.types import Correction
 from aligner_proxy.web_address import is_web_address
 
 _TimedRequest = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
@@ -388,202 +376,10 @@ class HttpEngine:
         return error
 
 
-class _Outbox:
-    """Text that waits to be sent, and the task that sends it."""
-
-    def __init__(self) -> None:
-        self._text = ""  # what waits to be sent
-        self._has_ended = False  # whether no more text will come
-        self._end_sent = False  # whether the engine was told that
-        self._task: asyncio.Task[None] | None = None  # sends until nothing is left; None before the first text
-
-    def add(self, text: str, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Add text. If nothing is being sent, start `send`, which sends until there is no more.
-
-        `send` is not stored: it belongs to a session, whose texts would then stay until garbage is collected.
-        """
-        self._text += text
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(send())
-
-    def end(self) -> None:
-        """Note that no more text will come; the engine is told that, too."""
-        self._has_ended = True
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there is something to send: text, or the message that no more will come."""
-        return bool(self._text) or (self._has_ended and not self._end_sent)
-
-    def take(self, known_count: int) -> TextChunk:
-        """Return all text that waits, as a chunk to send, and empty the outbox.
-
-        The engine answers with its verdicts after the first `known_count`.
-        """
-        chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
-        self._text = ""
-        self._end_sent = self._has_ended
-        return chunk
-
-    def clear(self) -> None:
-        """Give up the text that waits."""
-        self._text = ""
-
-    async def wait_until_sent(self, deadline_at: float) -> None:
-        """Wait until all text is sent; raises `DeadlineExceeded` if that is not before `deadline_at`."""
-        if self._task is None:
-            return
-        await asyncio.wait({self._task}, timeout=max(0.0, deadline_at - time.monotonic()))
-        if not self._task.done():
-            raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
-
-    async def stop(self) -> None:
-        """Cancel the sending and wait until it has ended; text that waits is not sent."""
-        task = self._task
-        self._task = None
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-
-
-class HttpSession(Session):
-    """A session on a remote engine, fed in the background.
-
-    Its sending yields to other long work of the event loop, so that many streams send in turn.
-    """
-
-    def __init__(self, engine: HttpEngine, request: AlignRequest) -> None:
-        self._engine = engine
-        self._request = request
-        self._opening: asyncio.Task[str] | None = None  # opens the session and returns its name
-        self._name: str | None = None  # on the engine; None before it is opened and after it has ended
-        self._outbox = _Outbox()
-        # `feed` and `wait_for_verdicts` each get all verdicts, so what each has is counted apart
-        self._verdicts: tuple[SegmentScore, ...] = ()  # of `feed`
-        self._received_verdicts: tuple[SegmentScore, ...] = ()  # of `wait_for_verdicts`
-        self._broken = False  # whether sending has failed: the answer is then sent whole at its end
-        self._is_finishing = False  # whether `finish` was called
-        self._opening_ended = asyncio.Event()  # set when the session is open, or lost
-        self._failure: CorrectionError | None = None  # why it is broken, if the error is one of ours
-        self._time_slice = TimeSlice()
-
-    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Add text, which is sent in the background, and return the verdicts received so far."""
-        if not self._broken:
-            self._outbox.add(text, self._send_gathered_text)
-        return self._verdicts
-
-    async def end(self) -> None:
-        """Say that no more text will come; this is sent in the background, too."""
-        self._outbox.end()
-        await self.feed("")  # starts the sender if it has nothing to do
-
-    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Ask the engine to wait for more than `known_count` verdicts, and return all of them, or None without any.
-
-        Raises the error that broke the session, or `SessionLost`.
-        """
-        received = self._received_verdicts
-        content = await self._post("judged", KnownVerdicts(known=known_count, received=len(received)))
-        with translate_parse_errors("the engine sent something that is no verdict"):
-            more = JUDGED.validate_json(content)
-        if more is None:
-            return None
-        self._received_verdicts = received + more
-        return self._received_verdicts
-
-    async def replace(self, span: Span) -> Correction:
-        """Write a replacement for a flagged range within `span.deadline_s`; raises `SessionLost`."""
-        with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            async with enforce_deadline(span.deadline_s):
-                content = await self._post("replace", span)
-        return _parse_correction(content)
-
-    async def finish(self, request: AlignRequest) -> Correction:
-        """Correct the complete answer from what the engine has read, or send it whole if the session is lost."""
-        self._is_finishing = True
-        deadline_at = time.monotonic() + request.deadline_s
-        try:
-            await self._outbox.wait_until_sent(deadline_at)
-            if self._name is not None and not self._broken:
-                path = f"/v1/read/{self._name}/finish"
-                self._name = None  # the engine ends the session whether or not this succeeds
-                self._opening = None
-                # a lost session has changed nothing, so the answer is then sent whole
-                with contextlib.suppress(SessionLost):
-                    return await self._engine.align(request, path)
-            return await self._engine.align(request.with_deadline(deadline_at - time.monotonic()))
-        finally:
-            await self._stop()
-
-    async def aclose(self) -> None:
-        """Stop sending and close the session on the engine, unless `finish` was called."""
-        if not self._is_finishing:
-            await self._stop()
-
-    async def _post(self, action: str, body: BaseModel) -> bytes:
-        """Wait until the session is open, send a request about it, and return the body of the engine's answer.
-
-        Raises `SessionLost`, or the error that broke the session.
-        """
-        await self._opening_ended.wait()
-        await self._time_slice.pause()
-        if self._name is None or self._broken:
-            raise self._failure or SessionLost("the engine does not read this answer")
-        return await self._engine.send("POST", f"/v1/read/{self._name}/{action}", body.model_dump_json().encode())
-
-    async def _stop(self) -> None:
-        """Stop sending, and close the session on the engine unless it was asked to finish it."""
-        try:
-            await self._outbox.stop()
-        finally:
-            opening = self._opening
-            self._opening = None
-            self._name = None
-            self._failure = None  # the error refers to this session, and so to the whole conversation in memory
-            if opening is not None:
-                self._engine.close_session(opening)
-
-    async def _open(self) -> str:
-        """Open the session on the engine, uploading heads that it lacks; return the session's name."""
-        request = self._engine.heads.drop_absent_heads(self._request)
-        try:
-            session = await self._request_session(request)
-        except LACKING:
-            session = await self._request_session(await self._engine.heads.upload_heads(request))
-        with translate_parse_errors("the engine sent something that is no name of a reading"):
-            return SessionOpened.model_validate_json(session).reading
-
-    async def _request_session(self, request: AlignRequest) -> bytes:
-        """Ask the engine to open a session; return the body of its answer."""
-        return await self._engine.send("POST", "/v1/read", request.model_dump_json().encode())
-
-    async def _send_gathered_text(self) -> None:
-        """Open the session if needed, then send gathered text until none is left; an error marks the session broken."""
-        try:
-            if self._name is None:
-                self._opening = asyncio.create_task(self._open())
-                # shielded, because an opening must not be cancelled; see `close_session`
-                self._name = await asyncio.shield(self._opening)
-                self._opening_ended.set()
-            # also without text, if the engine must still be told that no more will come
-            while self._outbox.has_more:
-                await self._time_slice.pause()
-                more = self._outbox.take(len(self._verdicts))
-                content = await self._engine.send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
-                with translate_parse_errors("the engine sent something that is no verdict"):
-                    self._verdicts += VERDICTS.validate_json(content)
-        except (CorrectionError, ValueError) as error:
-            self._broken = True
-            self._outbox.clear()
-            self._failure = error if isinstance(error, CorrectionError) else None
-            self._opening_ended.set()  # requests that wait for the session now fail
-
-
 def _check_version(response: httpx.Response) -> None:
     """Raise `EngineMismatch` if the engine's wire version differs from ours.
 
-    A missing version counts as different only if the engine rejects the request.
+    A missing version counts as different only if the engine does not understand the request.
     """
     version = response.headers.get(wire.HEADER)
     if version is None and response.status_code != wire.REFUSED:

@@ -114,7 +114,8 @@ class Replica:
     def note_end(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
         """Record the end of a request and log changes of health; `alive` is None if it was abandoned and shows nothing.
 
-        A replica that cannot be reached becomes unhealthy at once, after other failures only if they repeat.
+        A replica that cannot be reached becomes unhealthy at once, after other failures only if they repeat. `probing`
+        says whether the request was the one that tries an unhealthy replica.
         """
         was_healthy = self.healthy
         if probing:
@@ -146,7 +147,10 @@ class Replicas:
         self._turn = 0  # choices so far; where the next one starts among equals
 
     async def info(self) -> AlignerInfo:
-        """The description from the first replica that answers; each gets only a part of the time."""
+        """The description from the first replica that answers; each gets only a part of the time.
+
+        If all are late, as on a busy machine, they are asked once more, with more time.
+        """
 
         async def ask(replica: Replica, left_s: float) -> AlignerInfo:
             async with enforce_deadline(left_s):
@@ -259,9 +263,9 @@ class Replicas:
     ) -> _T:
         """Return the first success of `ask`, which is given a replica and the seconds that it may take.
 
-        While all replicas are away or full and time is left, all are tried again.
-
-        With `divided` each replica gets only a part of the time, for requests that any engine can answer at once.
+        While all replicas are away or full and time is left, all are tried again. With `divided` each replica gets only
+        a part of the time, for requests that any engine can answer at once. Errors that are `excused` do not count
+        against the health of a replica.
         """
         ask_once = partial(self._ask_in_turn, ask, divided=divided, excused=excused)
         return await retry(ask_once, deadline_s, self._wait_s)

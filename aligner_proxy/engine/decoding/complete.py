@@ -7,6 +7,7 @@ expects back with few changes. The result equals greedy decoding without a predi
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Literal
 
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.decoding.aligner import Aligner
@@ -50,15 +51,12 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: TokenSequen
     )
     generated = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
     text = tokenizer.decode(generated.ids)
-    ending = _find_stop(text, stop)
-    return Completion(
-        text if ending is None else text[: ending[0]],
-        "stop" if generated.finished or ending else "length",
-        ending[1] if ending else None,
-        len(prompt),
-        len(generated.ids),
-        tally.counts(),
-    )
+    stop_reason = None
+    if ending := _find_stop(text, stop):
+        end, stop_reason = ending
+        text = text[:end]
+    finish_reason: Literal["stop", "length"] = "stop" if generated.finished or ending else "length"
+    return Completion(text, finish_reason, stop_reason, len(prompt), len(generated.ids), tally.counts())
 
 
 def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:

@@ -107,10 +107,12 @@ def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     size = ruler.count(plain)
     if size <= room:
         return plain, size
-    half = max(0, room - ruler.count(CUT)) // 2
+    tokens_of_half = max(0, room - ruler.count(CUT)) // 2
     # if a mark already joins two ends, the first of them ends where the mark begins
     middle = len(plain) // 2 if len(ends) == 1 else len(collapse_repeats(ends[0]))
-    cut_text = ruler.first(plain[:middle], half) + CUT + ruler.last(plain[middle:], half)
+    beginning = ruler.first(plain[:middle], tokens_of_half)
+    end = ruler.last(plain[middle:], tokens_of_half)
+    cut_text = beginning + CUT + end
     return cut_text, ruler.count(cut_text)
 
 

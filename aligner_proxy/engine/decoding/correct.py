@@ -137,7 +137,10 @@ class AnswerEditor(PieceScorer):
         scores: list[Score] = []
         for part in self._division.parts:
             passage = self._prompt_passage(part)
-            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context_count else ""
+            # the edited text of the pieces that are in the prompt only as context
+            before = ""
+            if passage.context_count:
+                before = passage.trim_edited(structure.join(edited), passage.start)
             text, part_scores = yield from self._verify_part(passage, before)
             scores += part_scores
             edited.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))

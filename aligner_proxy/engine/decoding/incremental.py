@@ -51,13 +51,13 @@ class PendingReplacement:
 
 @dataclass
 class AnswerBody:
-    """A text that the event loop adds to and divides into segments, and the model's thread reads.
+    """A text that the event loop adds to and cuts into segments, and that the model's thread reads.
 
     After "It rains. Take a c" the sentence "It rains." is finished, "Take a c" is not.
     """
 
     text: str = ""
-    read: int = 0
+    chars_read: int = 0
     """Characters that the reader has taken in."""
     segments: list[Segment] = field(default_factory=list)
     """The finished segments."""
@@ -75,10 +75,10 @@ class AnswerBody:
 
     def take_text(self) -> str:
         """Return the text so far, and note that it and its finished segments were read."""
-        # The order matters, because another thread appends: finished segments must be part of the text read here.
+        # The count comes first, because another thread appends: every segment counted must be part of the text.
         self.segments_read = self.finished
         text = self.text
-        self.read = len(text)
+        self.chars_read = len(text)
         return text
 
     def end(self) -> list[Segment]:
@@ -103,9 +103,9 @@ class PartialAnswer:
     all_judged: bool = False
     """True when all verdicts are there."""
     replacing: deque[PendingReplacement] = field(default_factory=deque)
-    alone: Callable[[], bool] = lambda: False
+    is_alone: Callable[[], bool] = lambda: False
     """Returns whether no other request needs the engine."""
-    changed: Callable[[], None] = lambda: None
+    notify_change: Callable[[], None] = lambda: None
     """Called in the model's thread when there are new verdicts or replacements."""
 
     def is_read_ahead(self) -> bool:
@@ -117,9 +117,9 @@ class PartialAnswer:
         if self.complete or self.replacing or (self.text_ended and not self.all_judged):
             return True
         has_awaited_segment = self.awaited and self.body.finished > self.body.segments_read
-        enough_chars = ALONE_CHARS if self.alone() else ENOUGH_CHARS
+        enough_chars = ALONE_CHARS if self.is_alone() else ENOUGH_CHARS
         # once all is judged, nothing more is read ahead
-        reads_on = not self.all_judged and len(self.body.text) - self.body.read >= enough_chars
+        reads_on = not self.all_judged and len(self.body.text) - self.body.chars_read >= enough_chars
         return has_awaited_segment or reads_on
 
 
@@ -187,8 +187,10 @@ class AnswerReader:
         part = parts[self._part]
         # only the last part can get more text; an earlier one is read to its end and left
         grows = self._part == len(parts) - 1
-        if self._scores_growing or self._part == 0:  # without verdicts only the beginning is worth reading
-            yield from self._read_part(part, self._find_unfinished_tail(text) if grows else "")
+        # without verdicts only the beginning is worth reading
+        if self._scores_growing or self._part == 0:
+            tail = self._find_unfinished_tail(text) if grows else ""
+            yield from self._read_part(part, tail)
         if not grows:
             self._part += 1
             self._prompt = None
@@ -205,7 +207,7 @@ class AnswerReader:
         spent_ms = (self._sequence.spent_s - before_s) * 1000
         aligner = self._aligner.info.content_hash
         pending.done.set_result(Correction(text, counts=editor.tally.counts(), ms=spent_ms, aligner=aligner))
-        self._answer.changed()
+        self._answer.notify_change()
 
     def judge_all(self) -> Generator[Ask, Step, None]:
         """Judge all of an answer that has ended, including its end if that is judged, and set its verdicts."""
@@ -217,7 +219,7 @@ class AnswerReader:
             self._scored_pieces = ScoredPieces(scores, editor.evidence)
             answer.verdicts = make_verdicts(self._division, self._scored_pieces, answer.request.caution)
         answer.all_judged = True
-        answer.changed()
+        answer.notify_change()
 
     def _editor(self) -> AnswerEditor:
         """An editor of the answer as far as it is divided, with the scores so far."""
@@ -302,7 +304,7 @@ class AnswerReader:
         answer.verdicts += make_verdicts(
             self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts)
         )
-        answer.changed()
+        answer.notify_change()
 
     def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
         """Build the prompt of a part's text so far, extending the previous one, and store it in `_prompt`."""
@@ -311,11 +313,10 @@ class AnswerReader:
         undisguised = join_undisguised((self._division.undisguise_part(part, text), undisguise(tail)))
         text += tail
         common_length = min(len(text), len(self._text))
-        self._prompt = (
-            self._frame.extend_prompt(previous, undisguised, common_length)
-            if previous
-            else self._frame.fit_prompt(undisguised)
-        )
+        if previous:
+            self._prompt = self._frame.extend_prompt(previous, undisguised, common_length)
+        else:
+            self._prompt = self._frame.fit_prompt(undisguised)
         self._text = text
         return self._prompt
 

@@ -65,11 +65,11 @@ class AnswerPassage:
         if self.part.first == 0:
             return edited
         before = self.text[:end].rstrip()
+        undisguised_before = self.undisguised.text[: self.undisguised.place_in_undisguised(len(before))]
+        # a text as long as `before` is kept; twice as much suffices to undisguise it
+        end_of_edited = edited[-2 * len(before) - 1 :]
         # Undisguise before cutting, because the last of several spaced-out letters alone would not be read as a word.
-        return keep_end(
-            undisguise(edited[-2 * len(before) - 1 :]).text,
-            self.undisguised.text[: self.undisguised.place_in_undisguised(len(before))],
-        )
+        return keep_end(undisguise(end_of_edited).text, undisguised_before)
 
 
 class Division:
@@ -174,13 +174,14 @@ class Division:
 
     def _begin_part(self, size: int) -> None:
         """Begin a new part with as many earlier pieces as context as leave `size` tokens for the next piece."""
-        first = own = len(self.pieces)
+        first_own = len(self.pieces)
+        first = first_own
         room = min(self._overlap, self._room - size)
         while first > 0 and self._sizes[first - 1] <= room:
             first -= 1
             room -= self._sizes[first]
-        self._starts.append((first, own))
-        self._used = sum(self._sizes[first:own])
+        self._starts.append((first, first_own))
+        self._used = sum(self._sizes[first:first_own])
 
     def _measure_pieces(self, segment: Segment, before: str) -> Iterable[tuple[Segment, UndisguisedText, int]]:
         """The segment as (piece, undisguised form, tokens), in several pieces if it is longer than a part.
@@ -200,14 +201,16 @@ class Division:
         """Yield the pieces, as `_measure_pieces`, of a segment that is longer than a part, cut between words if any."""
         # less than a whole part, so that context fits beside a piece
         limit = max(1, self._room - self._overlap)
-        start = position = 0
+        start = 0
+        position = 0
         while position < len(undisguised.text):
             rest = undisguised.text[position : position + limit * CHARS_PER_TOKEN]
             # at least one character, so that the loop ends
             text = self._ruler.first(rest, limit) or rest[:1]
             is_last = position + len(text) == len(undisguised.text)
             # the last word may be cut, so it goes to the next piece unless it is the only one
-            if not is_last and (words := text.rstrip().rsplit(None, 1))[1:]:
+            words = text.rstrip().rsplit(None, 1)
+            if len(words) > 1 and not is_last:
                 text = text[: text.rindex(words[1])]
             position += len(text)
             end = len(segment.text) if is_last else undisguised.place_in_original(position)

@@ -94,7 +94,10 @@ class PieceScorer:
         """Read all parts and return the scores of all pieces; empty without a head, but the prompts are read."""
         scores: list[Score] = []
         for part in self._division.parts:
-            scores += self._take_known_scores(part) or (yield from self._judge_part(self._prompt_passage(part), scores))
+            part_scores = self._take_known_scores(part)
+            if not part_scores:
+                part_scores = yield from self._judge_part(self._prompt_passage(part), scores)
+            scores += part_scores
         return scores
 
     def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
@@ -107,11 +110,10 @@ class PieceScorer:
         step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own_pieces)
         self.evidence += step.evidence
         scores = [*before, *step.scores]
-        own = passage.part.first_own
-        yield from self.judge_followers(
-            passage.part, scores, own, follows_flagged=own > 0 and self.is_flagged(scores[own - 1])
-        )
-        return scores[own:]
+        first_own = passage.part.first_own
+        follows_flagged = first_own > 0 and self.is_flagged(scores[first_own - 1])
+        yield from self.judge_followers(passage.part, scores, first_own, follows_flagged=follows_flagged)
+        return scores[first_own:]
 
     def _read_pieces_with_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment]
@@ -134,9 +136,11 @@ class PieceScorer:
         for number in reversed(range(len(scores))):
             piece = pieces[number]
             nats, _ = scores[number]
-            if nats > self._request.caution - _INNER_ALLOWANCE and judged_words(piece.text):
+            may_be_flagged = nats > self._request.caution - _INNER_ALLOWANCE
+            if may_be_flagged and judged_words(piece.text):
                 own_score, word_scores = yield from self._judge_words_alone(prompt, text, piece)
-                scores[number] = max([own_score, *(word_score for word_score in word_scores if word_score is not None)])
+                flagged_scores = [word_score for word_score in word_scores if word_score is not None]
+                scores[number] = max([own_score, *flagged_scores])
 
     def _judge_words_alone(
         self, prompt: Fitted, text: str, piece: Segment
@@ -147,16 +151,21 @@ class PieceScorer:
         as one.
         """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        # the inner words count as segments here, so that each gets a score of its own; that of the piece comes last
         spans = replace(piece_spans, segments=(*piece_spans.inner_words[0], *piece_spans.segments), inner_words=())
-        *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores
+        step = yield from self._read(prompt, spans)
+        *scores_in_place, own_score = step.scores
         before = without_last_marks(text[: piece.start])
         threshold = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
         flagged_scores: list[Score | None] = []
         for (start, end), (nats, _) in zip(judged_words(piece.text), scores_in_place, strict=True):
-            is_doubtful = nats > self._request.caution - _INNER_ALLOWANCE
-            sentence = sentence_of(piece.text[start:end])
-            score_alone = (yield from self._judge_sentence(before, sentence)) if is_doubtful else None
-            flagged_scores.append(score_alone if score_alone and score_alone[0] > threshold else None)
+            # far below the threshold in their place, they are not flagged as a sentence either
+            if nats <= self._request.caution - _INNER_ALLOWANCE:
+                flagged_scores.append(None)
+                continue
+            score_alone = yield from self._judge_sentence(before, sentence_of(piece.text[start:end]))
+            is_flagged_alone = score_alone is not None and score_alone[0] > threshold
+            flagged_scores.append(score_alone if is_flagged_alone else None)
         return own_score, flagged_scores
 
     def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
@@ -229,7 +238,8 @@ class PieceScorer:
     ) -> Generator[Ask, Step, Step]:
         """Read a prompt and return the step with the scores of its `spans`; tokens that are already held are not fed.
 
-        `taught_heads` are those of the objectives in the prompt, if not the request's.
+        With `rows`, the step has the segments' rows, too. `taught_heads` are those of the objectives in the prompt, if
+        not the request's.
         """
         ids = prompt.ids[: spans.segments[-1].stop] if spans and spans.segments else prompt.ids
         # Tokens that the sequence already holds, as when the answer was read while it was written, are not fed again.

@@ -174,7 +174,9 @@ def count_writing_room(answer_tokens: int) -> int:
 
 def compute_answer_room(tokens_left: int) -> int:
     """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
-    # An answer takes its own tokens and those of `count_writing_room`: twice its length plus `_LEAST_ROOM`, or, from
-    # 2 * `_LEAST_ROOM` tokens on, 2.5 times its length, so that it may have two fifths.
-    short = (tokens_left - _LEAST_ROOM) // 2
-    return max(1, short if short < 2 * _LEAST_ROOM else tokens_left * 2 // 5)
+    # A short answer and its correction (`count_writing_room`) take twice its tokens and `_LEAST_ROOM` more.
+    answer_tokens = (tokens_left - _LEAST_ROOM) // 2
+    # Those of a longer answer take 2.5 times its tokens, so that it may have two fifths.
+    if answer_tokens >= 2 * _LEAST_ROOM:
+        answer_tokens = tokens_left * 2 // 5
+    return max(1, answer_tokens)

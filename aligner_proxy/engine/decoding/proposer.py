@@ -71,8 +71,10 @@ class DraftProposer:
         self._rule = rule
         self._acceptance = Acceptance()
         self._anchors = tuple(anchors)
+        first_position = anchors[0] if anchors else 0
         # positions in `lookup`: where the next draft begins, and where the last run of accepted tokens ended
-        self._pointer = self._break_position = anchors[0] if anchors else 0
+        self._pointer = first_position
+        self._break_position = first_position
         self._index = self._build_index()
 
     def propose(self, room: int) -> list[int]:
@@ -101,9 +103,9 @@ class DraftProposer:
             self._trusted = ()  # the model rejected an unflagged token, so the detector is not trusted any more
         self._pointer, located = self._find_pointer(output, position)
         step_round = Round(drafted + 1, accepted + 1, located)
-        self._acceptance = self._acceptance.add_step(
-            accepted + run_continues, run_ended=not run_continues, step_round=step_round
-        )
+        # the model's own token is copied, too, if it is the next one of the answer
+        copied = accepted + 1 if run_continues else accepted
+        self._acceptance = self._acceptance.add_step(copied, run_ended=not run_continues, step_round=step_round)
 
     def _count_sure_tokens(self) -> int:
         """Tokens from the pointer to the end of its trusted range; 0 if there is none or the position is a guess."""

@@ -65,9 +65,10 @@ class Run:
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:
             return code
-        # numbers of the segments that begin a line within the run
-        breaks = [number for number, segment in enumerate(self.segments[:-1], 1) if "\n" in segment.gap]
-        return remaining_title(self.segments[breaks[-1] if breaks else 0].text, behind)
+        # numbers of the segments that begin the run, or a line within it
+        line_starts = [0, *(number for number, segment in enumerate(self.segments[:-1], 1) if "\n" in segment.gap)]
+        last_line = self.segments[line_starts[-1]]
+        return remaining_title(last_line.text, behind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,14 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, befo
 
 
 def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
-    """The text after a run in its line, or the nested line below it in its item, up to the next flagged segment.
+    """The text that follows a run in its line, up to the next flagged segment.
 
+    If the run ends its line: the line below, if that is unflagged and indented, as a line nested in an item is.
     `segments` and their `flags` are those after the run.
     """
     if "\n" in run.segments[-1].gap:
-        nested = bool(segments) and not flags[0] and segments[0].text[:1] in (" ", "\t")
-        return segments[0].text if nested else ""
+        is_nested = bool(segments) and not flags[0] and segments[0].text[:1] in (" ", "\t")
+        return segments[0].text if is_nested else ""
     members: list[tuple[str, str]] = []
     for segment, flag in zip(segments, flags, strict=True):
         if flag:

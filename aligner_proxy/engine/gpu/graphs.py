@@ -120,9 +120,11 @@ class RecordedForwards:
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Run all feeds in one forward; return, for each, the tokens chosen after its requested positions."""
         rows, count = self._input.fill(feeds)
-        self.find_forward(rows)()
+        run_forward = self.find_forward(rows)
+        run_forward()
         if count:
-            self._tokens[:count].copy_(self._find_choice(count)(), non_blocking=self._on_gpu)
+            choose_tokens = self._find_choice(count)
+            self._tokens[:count].copy_(choose_tokens(), non_blocking=self._on_gpu)
         if self._end is not None:
             # the only wait of a step; it also ends the copy of the input
             self._end.record()

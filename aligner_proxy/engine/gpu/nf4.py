@@ -53,10 +53,10 @@ def can_pack(layer: Any) -> bool:
     if type(layer).__name__ != "Linear4bit" or layer.bias is not None:
         return False
     state = layer.weight.quant_state
-    has_whole_tiles = layer.out_features % TILE == 0 and layer.in_features % TILE == 0
     # with packing_format_for_cpu, bitsandbytes has reordered the weights for its product on a CPU
     if state is None or getattr(state, "packing_format_for_cpu", False):
         return False
+    has_whole_tiles = layer.out_features % TILE == 0 and layer.in_features % TILE == 0
     return bool(state.quant_type == "nf4" and state.blocksize == TILE and has_whole_tiles)
 
 

@@ -221,8 +221,8 @@ def find_config_obstacle(config: Any) -> str | None:
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         return "biases outside of queries, keys and values"
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    # a power of two, and at least 16
-    return f"heads of {head_size} numbers" if head_size & (head_size - 1) or head_size < 16 else None
+    is_power_of_two = head_size & (head_size - 1) == 0
+    return None if is_power_of_two and head_size >= 16 else f"heads of {head_size} numbers"
 
 
 def _find_layer_obstacle(layer: Any) -> str | None:
@@ -276,14 +276,16 @@ class Stack:
         """The weights of a decoder layer, those with the same inputs joined."""
         attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        biases = [each.bias for each in projections]
+        # either all projections have a bias, or none has
+        has_bias = projections[0].bias is not None
+        bias = torch.cat([projection.bias for projection in projections]) if has_bias else None
         norms = None
         if hasattr(attention, "q_norm"):
             norms = (attention.q_norm.weight, attention.k_norm.weight, float(attention.q_norm.variance_epsilon))
         return _DecoderLayer(
             layer.input_layernorm.weight,
             Product(projections, self._kernels),
-            None if biases[0] is None else torch.cat(biases),
+            bias,
             head_norms=norms,
             output=Product([attention.o_proj], self._kernels),
             second_norm=layer.post_attention_layernorm.weight,

@@ -61,12 +61,17 @@ class Tiling:
     def for_rows(cls, rows: int, heads: int, key_heads: int) -> Tiling:
         """The tiling for a step with one of the `BUCKETS` as its number of `rows`."""
         group = heads // key_heads
-        tile = max(_SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE, 1 << (group - 1).bit_length())
+        usual_tile = _SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE
+        # a tile holds at least one row, that is, `group` heads; its size is a power of two
+        tile = max(usual_tile, 1 << (group - 1).bit_length())
         queries = tile // group
         full_blocks = -(-rows // queries)
-        splits = max(1, min(_MAX_SPLITS, _BUSY_PROGRAMS // (full_blocks * key_heads)))
-        # each sequence may leave one block partly empty; a number of splits is a power of two
-        return cls(tile, queries, min(rows, full_blocks + MAX_SEQUENCES), 1 << (splits.bit_length() - 1))
+        # each sequence may leave one block partly empty
+        most_blocks = min(rows, full_blocks + MAX_SEQUENCES)
+        wanted_splits = max(1, min(_MAX_SPLITS, _BUSY_PROGRAMS // (full_blocks * key_heads)))
+        # rounded down to a power of two
+        splits = 1 << (wanted_splits.bit_length() - 1)
+        return cls(tile, queries, most_blocks, splits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,10 @@ _CONSTRAINTS: tl.constexpr = tl.constexpr(",".join(["=h"] * 8 + ["r"] * 9))
 
 @triton.jit
 def _decode_quickly(words, t0, t1, t2, t3, t4, t5, t6, t7):
-    """`_decode` by byte permutations, with the rows of `PackedWeights.byte_tables` in registers, as `t0` to `t7`."""
+    """What `_decode` returns, by byte permutations; `t0` to `t7` are the rows of `PackedWeights.byte_tables`.
+
+    Each word of `words` holds eight weights of 4 bits, which are returned in four tensors, two neighbours in each.
+    """
     outputs: tl.constexpr = words.shape[0]
     pairs: tl.constexpr = 2 * words.shape[1]
     a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(

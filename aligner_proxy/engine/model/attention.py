@@ -118,12 +118,8 @@ def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
     slots = _pad_context(row.context, multiple)
     # nothing was cached before and nothing is padded, so the mask is the usual causal one
     is_causal = row.new_count == len(slots)
-    return RowGroup(
-        queries,
-        slots[None],
-        None if is_causal else _make_mask([row], row.new_count, len(slots)),
-        len(row.context) - row.new_count,
-    )
+    mask = None if is_causal else _make_mask([row], row.new_count, len(slots))
+    return RowGroup(queries, slots[None], mask, len(row.context) - row.new_count)
 
 
 def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
@@ -179,6 +175,7 @@ def attend(
     scale = settings.get("scaling")
     plan.store.put(layer, plan.slots, key[0], value[0])
     attend_group = _attend_by_products if plan.store.uses_products else _attend_by_kernel
+    # the tokens of a single sequence are in order, so nothing has to be gathered and put back
     if plan.is_single:
         group = plan.groups[0]
         return attend_group(query, *plan.store.get(layer, group.slots), group, scale).transpose(1, 2), None

@@ -113,7 +113,8 @@ def install(model: nn.Module) -> int:
 @torch.inference_mode()
 def _keep_plain_weights(layers: list[Any]) -> int:
     """Unpack the weights of all layers to fp32 if there is memory for it; return how many layers now use them."""
-    if not count_copy_bytes(sum(layer.in_features * layer.out_features for layer in layers)):
+    keeps_copy = count_copy_bytes(sum(layer.in_features * layer.out_features for layer in layers)) > 0
+    if not keeps_copy:
         # the layers unpack their weights at every use, and need not compute in bf16 either
         for layer in layers:
             layer.compute_dtype = torch.float32
@@ -220,14 +221,18 @@ def _make_kernel_call(layer: Any) -> Product | None:
 
 
 def _use_tiles(layers: list[Any]) -> None:
-    """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles."""
-    counts = [layer.in_features * layer.out_features for layer in layers]
-    if count_copy_bytes(sum(counts)):
+    """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles.
+
+    Weights of a small model are unpacked once and kept, those of a large one are unpacked at each use.
+    """
+    weight_counts = [layer.in_features * layer.out_features for layer in layers]
+    keeps_copy = count_copy_bytes(sum(weight_counts)) > 0
+    if keeps_copy:
         for layer in layers:
             layer.forward = _choose_by_rows(layer, MIN_KEPT_ROWS, _keep_weights(layer))
         return
     # one layer is used after the other, so they share the memory of the largest
-    room = torch.empty(max(counts), dtype=torch.bfloat16)
+    room = torch.empty(max(weight_counts), dtype=torch.bfloat16)
     for layer in layers:
         layer.forward = _choose_by_rows(layer, MIN_UNPACKED_ROWS, _unpack_weights(layer, room))
 
@@ -298,8 +303,11 @@ def pad_rows(rows: Tensor) -> Tensor:
     steps have all lengths up to 256. Round numbers limit this to few variants.
     """
     count = rows.shape[-2]
-    # up to the next multiple of 16, and of 64 above 64 rows; up to 8 rows there are few variants anyway
-    padding = 0 if count <= 8 else -count % (16 if count <= 64 else 64)
+    # up to 8 rows there are few variants anyway
+    if count <= 8:
+        return rows
+    multiple = 16 if count <= 64 else 64
+    padding = -count % multiple
     return nn.functional.pad(rows, (0, 0, 0, padding)) if padding else rows
 
 
@@ -318,4 +326,5 @@ def compute_logits(output: nn.Module, states: Tensor) -> Tensor:
         return output(states)  # type: ignore[no-any-return]
     if len(states) > MAX_TRANSPOSED_ROWS:
         return output(pad_rows(states))[: len(states)]  # type: ignore[no-any-return]
-    return multiply_transposed(states.expand(2, -1) if len(states) == 1 else states, weight)[: len(states)]
+    at_least_two = states.expand(2, -1) if len(states) == 1 else states
+    return multiply_transposed(at_least_two, weight)[: len(states)]

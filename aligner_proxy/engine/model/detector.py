@@ -253,10 +253,15 @@ class DetectorHead(nn.Module):
                 tensor.div_(temperature)
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
-        """Compute log-odds [segments, objectives] from projected rows."""
+        """Compute log-odds [segments, objectives] from projected rows, which have two halves.
+
+        The first half of a segment's row is added to that of the objective's row, the second multiplied by its second.
+        """
         segment, segment_factor = segments[:, None].chunk(2, dim=-1)
         objective, objective_factor = objectives[None].chunk(2, dim=-1)
-        scores: Tensor = self.score(F.gelu(segment + objective + segment_factor * objective_factor / 4)).squeeze(-1)
+        # the 4 is part of the form in which heads are trained
+        combined = segment + objective + segment_factor * objective_factor / 4
+        scores: Tensor = self.score(F.gelu(combined)).squeeze(-1)
         return scores
 
     @staticmethod

@@ -67,6 +67,14 @@ class _AlignerHeads:
     detector: DetectorHead | None
     taught_heads: Mapping[str, LoadedHead]
 
+    @classmethod
+    def load(
+        cls, detector: DetectorHead | None, taught_heads: Sequence[TaughtHead], device: torch.device
+    ) -> _AlignerHeads:
+        """The heads with their numbers on `device`."""
+        loaded_heads = {head.objective: LoadedHead.from_head(head, device) for head in taught_heads}
+        return cls(detector.to(device) if detector else None, loaded_heads)
+
 
 class ModelRunner:
     """Runs one causal language model with its detector head, and adapters over the same model with their own heads."""
@@ -84,13 +92,8 @@ class ModelRunner:
         self._model = model
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
         # by number of the adapter; 0 is the model without one
-        self._heads = [
-            _AlignerHeads(
-                detector.to(model.device) if detector else None,
-                {each.objective: LoadedHead.from_head(each, model.device) for each in shipped},
-            )
-            for detector, shipped in ((head, taught_heads), *((other.head, other.taught_heads) for other in others))
-        ]
+        self._heads = [_AlignerHeads.load(head, taught_heads, model.device)]
+        self._heads += [_AlignerHeads.load(other.head, other.taught_heads, model.device) for other in others]
         self.loaded_heads = LoadedHeads(model.device)  # the taught heads that clients have uploaded
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT  # replaced by the loader, once the machine is measured

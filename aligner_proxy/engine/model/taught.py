@@ -97,6 +97,7 @@ class LoadedHead:
         adjustment = head.adjustment
         biases = [head.bias, *(net.bias for net in head.further_nets)]
         packed_nets = torch.split(numbers, [count_numbers(head.width, hidden) for hidden in head.hidden_counts])
+        # in this order: the head's own net, that of its adjustment, and that of its evidence, if it has them
         nets = iter(
             [
                 LoadedNet.from_numbers(packed, head.width, hidden, bias)

@@ -47,7 +47,8 @@ class ThreadTuner:
             yield
             return
         # sizes are grouped by powers of two
-        size = self._passes_by_size.setdefault(min(tokens, _LARGEST_SIZE).bit_length(), _SizeMeasurements())
+        size_group = min(tokens, _LARGEST_SIZE).bit_length()
+        size = self._passes_by_size.setdefault(size_group, _SizeMeasurements())
         threads, is_new = self._find_next_count(size)
         self._set_threads(threads)
         started = perf_counter()

@@ -199,7 +199,7 @@ class PairClassifier(TokenClassifier):
 
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         super().__init__(model, tokenizer, content_hash)
-        self._labels: dict[int, str] = {int(n): name for n, name in model.config.id2label.items()}
+        self._labels: dict[int, str] = {int(number): name for number, name in model.config.id2label.items()}
         fine = [name for name in self._labels.values() if name.casefold() in _FAULTLESS_LABELS]
         if not fine or len(fine) == len(self._labels):
             raise WeightsError(f"its labels {', '.join(self._labels.values())} do not say which tokens are at fault")

@@ -106,7 +106,8 @@ class BlockPool:
             block = blocks[number]
             self._block_of[key] = block
             self._key_of[block] = key
-            node = self._node_of[block] = next(self._node_numbers)
+            node = next(self._node_numbers)
+            self._node_of[block] = node
 
     def is_published(self, block: int) -> bool:
         """Whether other sequences may use the block, so that it must not be written to any more."""
@@ -119,7 +120,8 @@ class BlockPool:
         """Count the blocks by state, for metrics; may be called from another thread."""
         cached = sum(block in self._key_of for block in [*self._free])  # a copy, as the model's thread may change it
         used = self.count - len(self._free)
-        return BlockUse(used, sum(n > 1 for n in self._holders), cached, len(self._free) - cached)
+        shared = sum(holder_count > 1 for holder_count in self._holders)
+        return BlockUse(used, shared, cached, len(self._free) - cached)
 
     def check(self, held_blocks: Iterable[int]) -> None:
         """Raise AssertionError unless exactly `held_blocks` (with repetitions) are held; for tests and idle moments."""
@@ -127,7 +129,8 @@ class BlockPool:
         for block in held_blocks:
             expected[block] += 1
         assert self._holders == expected, "holders of blocks are miscounted"
-        assert {b for b in range(self.count) if not expected[b]} == set(self._free), "free blocks are not the unheld"
+        unheld = {block for block in range(self.count) if not expected[block]}
+        assert unheld == set(self._free), "free blocks are not the unheld"
         assert all(self._block_of[key] == block for block, key in self._key_of.items()), "a known block is lost"
 
     def _make_key(self, node: int, ids: Sequence[int], start: int, owner: Owner) -> Key:

@@ -243,5 +243,6 @@ def _list_lengths(room: int) -> tuple[int, ...]:
     lengths = [0]
     while lengths[-1] < room:
         last = lengths[-1]
-        lengths.append(min(room, last + 1 if last < _ONE_BY_ONE else int(last * _GROWTH)))
+        longer = last + 1 if last < _ONE_BY_ONE else int(last * _GROWTH)
+        lengths.append(min(room, longer))
     return tuple(lengths)

@@ -93,7 +93,8 @@ class Phases:
         """Note that an answer read while it was written has ended, and restart the phases: a client waits now."""
         self.reading_since = self.started or self.arrived
         self.arrived = time.monotonic()
-        self.started = self.prefilled = None
+        self.started = None
+        self.prefilled = None
         self.unwanted = False
 
     def note_end(self, end: object, departure: str | None = None) -> None:

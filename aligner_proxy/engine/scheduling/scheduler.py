@@ -180,8 +180,10 @@ class Scheduler:
         self.running: list[Job] = []  # in the order of admission
         self.totals = Totals()
         self.service_time = ServiceTime()
-        self.shares = {False: Shares(), True: Shares()}
-        """Shares by whether a job is only read ahead: False for jobs that clients wait for, True for read-ahead."""
+        self.shares = Shares()
+        """The tenants' shares of the work that clients wait for."""
+        self.shares_of_ahead = Shares()
+        """Their shares of what is only read ahead."""
         self.long_work = LongWork(costs, budget)
         self._idle = False
         """True if nothing could be fed in the last step."""
@@ -206,26 +208,23 @@ class Scheduler:
         fed_tokens = 0
         decoding_tokens = 0
         for job in sorted(self.running, key=_REMAINING):
+            is_decoding = job.sequence.remaining <= _DECODING_TOKENS
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
-            if (
-                not job.client.ahead
-                and job.client.tenant not in yielding
-                and job.sequence.remaining <= _DECODING_TOKENS
-            ):
+            if is_decoding and not job.client.ahead and job.client.tenant not in yielding:
                 own_tokens = self._feed(job, feeds, self._count_room(fed_tokens, decoding_tokens))
                 fed_tokens += own_tokens
                 # more if it had to read a part of its prompt again, see `_make_writable`
                 decoding_tokens += own_tokens if own_tokens <= _DECODING_TOKENS else 0
         queues = self._queue_jobs(feeds, ahead=False)
         # noted before long work is taken out below, because its tenants have work now, too
-        self.shares[False].note_tenants(queues)
+        self.shares.note_tenants(queues)
         long_queues = {tenant: queues.pop(tenant) for tenant in yielding if tenant in queues}
-        self._feed_fairly(queues, feeds, self.shares[False])
+        self._feed_fairly(queues, feeds, self.shares)
         if long_queues:
             self._feed_long(long_queues, feeds)
         queues = self._queue_jobs(feeds, ahead=True)
-        self.shares[True].note_tenants(queues)
-        self._feed_fairly(queues, feeds, self.shares[True], self._count_spare_tokens(feeds))
+        self.shares_of_ahead.note_tenants(queues)
+        self._feed_fairly(queues, feeds, self.shares_of_ahead, self._count_spare_tokens(feeds))
         self._idle = not feeds
         # Feeds of one adapter are adjacent, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
@@ -248,7 +247,7 @@ class Scheduler:
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         short_step = max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_LONG_WORK, self.budget))
         room = self.long_work.claim_tokens(fed_tokens) if fed_tokens else short_step
-        given_tokens = self._feed_fairly(queues, feeds, self.shares[False], room)
+        given_tokens = self._feed_fairly(queues, feeds, self.shares, room)
         self.long_work.pay(fed_tokens, given_tokens)
 
     def _feed_fairly(
@@ -278,7 +277,10 @@ class Scheduler:
         return given_tokens
 
     def _queue_jobs(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
-        """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs."""
+        """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs.
+
+        Either only those that read `ahead`, for which no client waits, or only the others.
+        """
         busy = {id(feed.job) for feed in feeds}
         queues: dict[str, deque[Job]] = {}
         # in most steps all running jobs are busy, so nothing is left to sort
@@ -386,16 +388,15 @@ class Scheduler:
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
             elif now > job.client.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
-            # if no other job is active, it may try
-            elif (
-                job.phases.started is None
-                and self._count_active()
-                and self.service_time.misses(job.client.deadline, now)
-            ):
+            elif self._comes_too_late(job, now):
                 count_refusal(EngineOverloaded.reason)
-                self.drop(
-                    job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.service_time.stay_s)
-                )
+                error = EngineOverloaded(f"request {job.name} cannot be ready in time", self.service_time.stay_s)
+                self.drop(job, error)
+
+    def _comes_too_late(self, job: Job, now: float) -> bool:
+        """Whether a job that has not begun would miss its deadline; next to no active job it may try anyway."""
+        has_begun = job.phases.started is not None
+        return not has_begun and self._count_active() > 0 and self.service_time.misses(job.client.deadline, now)
 
     def _count_active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
@@ -455,17 +456,16 @@ class Scheduler:
 
     def _count_room(self, fed_tokens: int, decoding_tokens: int) -> int:
         """Number of tokens that the step can still take after `fed_tokens`, of which `decoding_tokens` decode."""
-        # next to decoding jobs, prompts may make the step longer only up to a limit
-        room = (
-            max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget))
-            if decoding_tokens
-            else self.budget
-        )
-        return max(0, min(self.budget, decoding_tokens + room) - fed_tokens)
+        most_tokens = self.budget
+        if decoding_tokens:
+            # next to decoding jobs, prompts may make the step longer only up to a limit
+            further_tokens = self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget)
+            most_tokens = min(self.budget, decoding_tokens + max(_LEAST_PROMPT_TOKENS, further_tokens))
+        return max(0, most_tokens - fed_tokens)
 
     def _count_room_for(self, tenant: str, feeds: list[Feed]) -> int:
         """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""
-        had = self.shares[False].count_given_tokens
+        had = self.shares.count_given_tokens
         sizes = [feed.stop - feed.start for feed in feeds]
         room = self._count_room(sum(sizes), sum(size for size in sizes if size <= _DECODING_TOKENS))
         poorer_tokens = sum(feed.stop - feed.start for feed in feeds if had(feed.job.client.tenant) < had(tenant))
@@ -533,10 +533,10 @@ class Scheduler:
         for other in candidates:
             blocks_by_tenant[other.client.tenant] += len(other.sequence.blocks)
         richest = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
-        if job.client.ahead and (
-            richest == job.client.tenant or blocks_by_tenant[richest] <= blocks_by_tenant[job.client.tenant] + missing
-        ):
-            return None
+        if job.client.ahead:
+            blocks_afterwards = blocks_by_tenant[job.client.tenant] + missing
+            if richest == job.client.tenant or blocks_by_tenant[richest] <= blocks_afterwards:
+                return None
         return next(other for other in reversed(candidates) if other.client.tenant == richest)
 
     def _push_out(self, job: Job) -> None:

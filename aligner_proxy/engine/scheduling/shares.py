@@ -85,7 +85,8 @@ class LongWork:
         if long and any(size <= _LITTLE_WORK_TOKENS for size in sizes.values()):
             self._yields_until = now + _RETURN_S
         # long work that is owed a full step does not yield in this one
-        self.yielding = frozenset() if now >= self._yields_until or self._claim_full_step() else long
+        yields_none = now >= self._yields_until or self._claim_full_step()
+        self.yielding = frozenset() if yields_none else long
 
     def claim_tokens(self, fed_tokens: int) -> int:
         """Add this step's time to the debt to long work, and return how many tokens of it to feed in the step.

@@ -256,11 +256,13 @@ class RequestTracing:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, in a span if it is one of those that are traced."""
         if scope["type"] != "http" or not scope["path"].endswith(_TRACED_PATHS):
             return await self._app(scope, receive, send)
-        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
-        with tracing.span("aligner.engine.request", tracing.extract_context(carried), kind="SERVER", **attributes):
+        # the span of the caller, which the headers name, becomes the parent
+        with tracing.span("aligner.engine.request", tracing.extract_context(headers), kind="SERVER", **attributes):
             await self._app(scope, receive, send)
 
 
@@ -277,7 +279,10 @@ def _decision_routes(engine: Engine) -> list[Route]:
         async def answer(request: Request) -> Response:
             body = form.model_validate_json(await _read_body(request))
             decision = body.read()
-            if fault := decision.find_fault() or (_NAMED_OBJECTIVE if decision.names else None):
+            fault = decision.find_fault()
+            if fault is None and decision.names:
+                fault = _NAMED_OBJECTIVE
+            if fault:
                 return _refuse(fault, 400)
             name = f"decide-{secrets.token_hex(12)}"
 

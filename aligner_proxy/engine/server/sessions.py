@@ -48,7 +48,10 @@ class EngineSessions:
         return name
 
     async def feed(self, name: str, text: str, *, text_ended: bool = False) -> tuple[SegmentScore, ...]:
-        """Add text to an answer and return the verdicts so far; raises `SessionLost` for an unknown name."""
+        """Add text to an answer, its last if `text_ended`, and return the verdicts so far.
+
+        Raises `SessionLost` for an unknown name.
+        """
         session = self._touch_session(name)
         verdicts = await session.feed(text)
         if text_ended:

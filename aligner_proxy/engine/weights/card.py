@@ -26,6 +26,12 @@ def read_languages(folder: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ()  # a card is prose for people, so an unreadable one is no error
     field = fields.get("language") if isinstance(fields, dict) else None
-    codes = [_LANGUAGE_CODE.fullmatch(str(entry)) for entry in (field if isinstance(field, list) else [field])]
-    # An entry that is no code ("multilingual") means that there are more languages than listed.
-    return tuple(dict.fromkeys(code.group(1) for code in codes if code)) if all(codes) else ()
+    entries = field if isinstance(field, list) else [field]
+    codes: list[str] = []
+    for entry in entries:
+        match = _LANGUAGE_CODE.fullmatch(str(entry))
+        # An entry that is no code ("multilingual") means that there are more languages than listed.
+        if match is None:
+            return ()
+        codes.append(match.group(1))
+    return tuple(dict.fromkeys(codes))

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from aligner_proxy.engine.weights import memory
 from aligner_proxy.engine.weights.memory import ModelSize
 
-PROMPT = 512
-ANSWER = 256
-"""Tokens of the prompt and of the answer of the correction whose time is estimated."""
+PROMPT_TOKENS = 512
+ANSWER_TOKENS = 256
+"""Of the correction whose time is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class CostRange:
 
 
 class CorrectionCosts(NamedTuple):
-    """The times of correcting an answer of `ANSWER` tokens after a prompt of `PROMPT`."""
+    """The times of correcting an answer of `ANSWER_TOKENS` tokens after a prompt of `PROMPT_TOKENS`."""
 
     nothing_flagged: CostRange
     """All is read once."""
@@ -77,8 +77,13 @@ def estimate_forward(sizes: ModelSize, rates: GpuRates, rows: int, context: int)
 
 def estimate_costs(sizes: ModelSize, rates: GpuRates) -> CorrectionCosts:
     """Estimate the times of correcting an answer by an NF4 model with our kernels."""
-    prompt = estimate_forward(sizes, rates, PROMPT, PROMPT)
-    token = estimate_forward(sizes, rates, 1, PROMPT + ANSWER // 2)
-    expected_ms = prompt.expected_ms + ANSWER * token.expected_ms
-    all_written = CostRange(prompt.floor_ms + ANSWER * token.floor_ms, expected_ms)
-    return CorrectionCosts(estimate_forward(sizes, rates, PROMPT + ANSWER, PROMPT + ANSWER), all_written)
+    all_tokens = PROMPT_TOKENS + ANSWER_TOKENS
+    nothing_flagged = estimate_forward(sizes, rates, all_tokens, all_tokens)
+    prompt = estimate_forward(sizes, rates, PROMPT_TOKENS, PROMPT_TOKENS)
+    # while the answer is written, the context holds half of it on average
+    token = estimate_forward(sizes, rates, 1, PROMPT_TOKENS + ANSWER_TOKENS // 2)
+    all_written = CostRange(
+        prompt.floor_ms + ANSWER_TOKENS * token.floor_ms,
+        prompt.expected_ms + ANSWER_TOKENS * token.expected_ms,
+    )
+    return CorrectionCosts(nothing_flagged, all_written)

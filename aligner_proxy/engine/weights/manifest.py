@@ -74,9 +74,11 @@ def read(folder: Path) -> Manifest | None:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        lines = error.errors(include_url=False) if isinstance(error, ValidationError) else []
-        # only the first error, by the path of its field; an error without a path concerns the whole file
-        problem = f"{'.'.join(map(str, lines[0]['loc'])) or 'file'}: {lines[0]['msg']}" if lines else str(error)
+        problem = str(error)
+        if isinstance(error, ValidationError) and (faults := error.errors(include_url=False)):
+            # only the first, by the path of its field; a fault without a path concerns the whole file
+            field = ".".join(map(str, faults[0]["loc"])) or "file"
+            problem = f"{field}: {faults[0]['msg']}"
         raise WeightsError(f"{path} is no manifest of format 1 ({problem}); export the aligner again") from None
     _check_template(path, manifest)
     return manifest

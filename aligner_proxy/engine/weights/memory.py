@@ -167,13 +167,16 @@ def plan_gpu(
 
 
 def check_preparation(sizes: ModelSize, available: float, *, merges: bool) -> None:
-    """Raise `WeightsError` if merging (in fp32) or quantising (from bf16) needs more memory than is available."""
-    # 4 bytes per number in fp32, 2 in bf16; while quantising, both forms are in memory
-    needed_bytes = (
-        sizes.count_weight_bytes("none", 4)
-        if merges
-        else sizes.count_weight_bytes("none", 2) + sizes.count_weight_bytes("nf4", 2)
-    )
+    """Raise `WeightsError` if the preparation of weights needs more memory than is `available`, in bytes.
+
+    It `merges` an adapter into them, in fp32, or only quantises them, from bf16.
+    """
+    # 4 bytes per number in fp32, 2 in bf16
+    if merges:
+        needed_bytes = sizes.count_weight_bytes("none", 4)
+    else:
+        # while quantising, both forms are in memory
+        needed_bytes = sizes.count_weight_bytes("none", 2) + sizes.count_weight_bytes("nf4", 2)
     if needed_bytes > available:
         step = "merging the adapter" if merges else "quantising"
         raise WeightsError(

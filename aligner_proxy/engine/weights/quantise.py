@@ -31,11 +31,14 @@ def fill(source: ModelSource, quantization: str, folder: Path, check_room: Calla
     `check_room` is called with the bytes that a base in a GGUF file will need, since only the file tells its size.
     """
     merged_folder = folder / "merged"
-    with _keep_gguf_parts() if source.base.gguf else contextlib.nullcontext():
+    reading = _keep_gguf_parts() if source.base.gguf else contextlib.nullcontext()
+    with reading:
         if source.base.gguf:
             check_room(_count_numbers(source.base.folder / source.base.gguf) * _GGUF_BYTES)
+        plain_folder = source.base.folder
         # a base in a GGUF file is rewritten, too, because both steps below read a plain model folder
-        plain_folder = merge(source, merged_folder) if source.adapter or source.base.gguf else source.base.folder
+        if source.adapter or source.base.gguf:
+            plain_folder = merge(source, merged_folder)
         tokenizer = load_tokenizer(source)
     if quantization == "nf4":
         _save_nf4(plain_folder, folder)

@@ -275,7 +275,8 @@ def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any
         value = request.get(name)
         # In Messages requests `system` may be a list of blocks instead of a text.
         if isinstance(value, str) or (name == "system" and value):
-            yield {"role": "system" if name in ("system", "instructions") else "user", "content": value}
+            role = "system" if name in ("system", "instructions") else "user"
+            yield {"role": role, "content": value}
         else:
             yield from (turn for turn in _list_objects(value) if isinstance(turn.get("role"), str))
 

@@ -271,19 +271,21 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
     if outcome is None or outcome.status not in (Status.CORRECTED, Status.UNCHANGED) or not segments:
         return len(after)
     edits = list(find_edits(before, after))
-    end = offset + segments[-1].start
+    # where what is undecided begins, in `before`
+    decided_end = offset + segments[-1].start
     for first, last, _ in _list_flagged_ranges(before, outcome):
         # a flagged sentence that no edit touches was kept; an insertion counts as one character wide
         if not any(start <= last and first < max(stop, start + 1) for start, stop, _ in edits):
-            end = min(end, first)
+            decided_end = min(decided_end, first)
+    # how far the edits before that place have moved it in `after`
     shift = 0
     for start, stop, text in edits:
-        if stop > end:
-            end = min(end, start)
+        if stop > decided_end:
+            decided_end = min(decided_end, start)
             break
         shift += len(text) - (stop - start)
     # white space before what is held may go with it
-    return len(after) - len(after[: end + shift].rstrip())
+    return len(after) - len(after[: decided_end + shift].rstrip())
 
 
 def _count_equal_ends(old: str, new: str) -> tuple[int, int]:

@@ -95,7 +95,8 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
     async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
         """Judge and correct an answer that you send, in the same way as a proxied answer."""
         body = await parse_body(request, align_body)
-        result = await _make_judge(request, caller)(AnswerBatch.from_body(body))
+        judge = _make_judge(request, caller)
+        result = await judge(AnswerBatch.from_body(body))
         response.headers.update(result.headers)
         return await result.make_report()
 
@@ -157,6 +158,7 @@ def _make_plugin_function(endpoint: Endpoint, authenticated: Any) -> Callable[..
     """The function that FastAPI calls for a plugin's endpoint."""
 
     async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
+        """Ask the plugin, within the limits that LiteLLM has for the caller's key."""
         body = await parse_body(request, endpoint.body)
         data = await litellm_internals.make_request_data(request, caller, {})
         async with litellm_internals.count_request(caller, data):

@@ -86,12 +86,12 @@ class AutoTrainer:
         file = registry.load_policies(self.policies)
         if not subjects.list_subjects(file):  # the engine need not be asked
             return
-        due = self._due_subjects(file, await _read_info(target))
+        due = self._take_due_subjects(file, await _read_info(target))
         self._fault = ""
         if due:
             await self._run_training(target, [subject.title for subject in due])
 
-    def _due_subjects(self, file: PolicyFile, info: AlignerInfo) -> list[Subject]:
+    def _take_due_subjects(self, file: PolicyFile, info: AlignerInfo) -> list[Subject]:
         """Objectives that lack a head for the serving aligner and were not attempted recently; records the attempt."""
         index = HeadStore.for_file(file).index()
         due_subjects = []

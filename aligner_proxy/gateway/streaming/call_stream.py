@@ -214,7 +214,10 @@ class CallStream:
         self._waiting.calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
 
     async def _end_calls(self) -> Sequence[object]:
-        """Correct the calls in the waiting events; return the items of these events."""
+        """Correct the calls in the waiting events; return the items of these events.
+
+        If a correction cannot be put in, or something removed cannot be removed everywhere, no call is corrected.
+        """
         for place in list(self._open_calls):
             self._end_call(place)
         events, calls = self._waiting.take_all()
@@ -251,7 +254,7 @@ class CallStream:
         Nothing waits when it arrives, so it goes out at once.
         """
         if not self._calls.has_edits:
-            # what cannot be read here cannot be read by the judge of the texts beside the answer, either
+            # the judge of the texts beside the answer cannot read such an event either, and reports that
             with contextlib.suppress(NotPutIn):
                 self._calls.copies.remember(event.original, event.own_texts)
             return event.original

@@ -85,6 +85,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         self._last_entry = self._queue.last
         self._event_count += 1
         is_due = self.client.heartbeat_was_due
+        # events before the first text are looked at as they come, later ones only once something has to go out
         if not self._opening.is_over and (is_due or not has_text):
             await self._opening.note_event(is_due=is_due)
             if is_due:
@@ -127,6 +128,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return released
 
     async def finish_reading(self) -> None:
+        """Finish the stream that releases parts, if there is one by now, in place of this one."""
         if self._released is None:
             await super().finish_reading()
         else:
@@ -209,7 +211,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
 
     async def _replay_without_copies(self, answers: DeliveredTexts) -> list[object]:
         """The items of all events as `_replay_events` makes them, without reasoning if that quotes what was removed."""
-        if not answers.is_quoted_in_opening:
+        if not answers.is_quoted_in_tagged_reasoning:
             try:
                 return await self._replay_events(answers, without_reasoning=False)
             except CopyStays as copy:
@@ -250,7 +252,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return items
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """What opens the answer once that is due, and all items once the answer is corrected; each item only once."""
+        """What opens the answer once that is due, and all items once the answer is corrected; each item only once.
+
+        Yields (item, whether it adds any text).
+        """
         if self._released is not None:
             yield from self._released.take_ready_items()
         while self._may_send_opening and self._opening.admit_next(self._queue.first):
@@ -282,8 +287,9 @@ class HeldStream(StreamDelivery[PrefilledText]):
             await self._released.finalize_outcomes(finished=finished)
             return
         if not self._has_outcome:
-            blocking = self._request.side.ending_kind if self._request.side else None
-            self._record_uncorrected(Status.FAILED, blocking.value if blocking else metrics.CANCELLED)
+            blocking_kind = self._request.side.ending_kind if self._request.side else None
+            reason = blocking_kind.value if blocking_kind else metrics.CANCELLED
+            self._record_uncorrected(Status.FAILED, reason)
         for text in self._texts.values():
             await text.aclose()
 

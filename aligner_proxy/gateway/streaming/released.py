@@ -322,6 +322,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return item
 
     async def finalize_outcomes(self, *, finished: bool) -> None:
+        """Close the texts, and record their outcomes unless that was done; unless `finished`, they are given up."""
         for text in self._texts.values():
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)

@@ -171,10 +171,14 @@ def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) ->
         return SkipReason.NON_TEXT
     reasons = _find_reasons(exchange, policy, form or AnswerForm(exchange))
     if _has_text(exchange):
-        return next((reason for reason in reasons if reason in _ALWAYS_SKIPPED or not is_judged(reason, policy)), None)
+        # lazily, because the last reasons are expensive to find
+        counting_reasons = (reason for reason in reasons if reason in _ALWAYS_SKIPPED or not is_judged(reason, policy))
+        return next(counting_reasons, None)
     all_reasons = tuple(reasons)
-    unseen_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and is_judged(reason, policy))
-    return next(unseen_reasons, next(iter(all_reasons), None))
+    first_reason = all_reasons[0] if all_reasons else None
+    # a reason that the policy judges anyway says that there is other content than text
+    content_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and is_judged(reason, policy))
+    return next(content_reasons, first_reason)
 
 
 def _hidden_text_counts(exchange: Exchange, policy: Policy) -> bool:

@@ -32,7 +32,9 @@ def is_unknown(answer: str | None, languages: Collection[str]) -> bool:
 
     False if the answer is short, or if no languages are given.
     """
-    return is_unknown_as_whole(answer, languages) or bool(languages and answer and foreign_segments(answer, languages))
+    if not languages or not answer:
+        return False
+    return is_unknown_as_whole(answer, languages) or bool(foreign_segments(answer, languages))
 
 
 def is_unknown_as_whole(answer: str | None, languages: Collection[str]) -> bool:

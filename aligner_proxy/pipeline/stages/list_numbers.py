@@ -27,6 +27,7 @@ class ListNumbers(Stage):
         self._ordinals = Ordinals()
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """The outgoing text with its lists renumbered; the gate has renumbered those of a whole answer."""
         if not outgoing.is_whole:
             pieces = outgoing.segments
             removed = outgoing.removed_segments

@@ -18,10 +18,12 @@ class Notes(Stage):
         self._footnotes = Footnotes()
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """The outgoing text without notes to which nothing refers any more; the gate does this for a whole answer."""
         if outgoing.is_whole:
             return outgoing
         pieces = outgoing.segments
-        edited = range(0 if outgoing.is_original else len(pieces))
+        # the numbers of the edited segments: none or all
+        edited = range(0) if outgoing.is_original else range(len(pieces))
         ends = answer.has_ended and bool(pieces) and pieces[-1].end == answer.segments[-1].end
         text = self._footnotes.settle(pieces, edited, outgoing.text, ends=ends)
         return outgoing.with_text(text)

@@ -21,12 +21,15 @@ class OpeningWord(Stage):
         """Whether text was removed before that."""
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """The outgoing text; without its opening word if it is the first text, and all before it was removed."""
+        # the gate has dropped the word from a whole answer, and before a further part of a long one other text went out
         if self._has_text or outgoing.is_whole or answer.is_part:
             return outgoing
         if not outgoing.text.strip():
             self._has_lost_text |= bool(outgoing.removed_segments)
             return outgoing
         self._has_text = True
-        is_orphaned = self._has_lost_text and outgoing.is_original
-        text = drop_connective(outgoing.text) if is_orphaned else outgoing.text
-        return outgoing.with_text(text)
+        # replaced text was written for this place, so only the upstream's own text may refer to what was removed
+        if not (self._has_lost_text and outgoing.is_original):
+            return outgoing
+        return outgoing.with_text(drop_connective(outgoing.text))

@@ -103,11 +103,14 @@ def nothing_remains(
         return False
     flagged = [segment.text for segment in segments if segment.flagged and segment.text.strip()]
     is_insult = all(is_about_reader(text) or _lost_remark_alone(text, delivered) for text in flagged)
-    if (harm_line is None or is_insult) and _has_short_answer(segments, question, harm_line):
+    may_answer = harm_line is None or is_insult
+    if may_answer and _has_short_answer(segments, question, harm_line):
         return False
     old_texts = {fragments.strip_marks(segment.text) for segment in segments}
     new_texts = [piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in old_texts]
-    return not any(answers_question(text, question if harm_line is None or is_insult else "") for text in new_texts)
+    # without the question, only a sentence that makes sense alone counts as an answer
+    known_question = question if may_answer else ""
+    return not any(answers_question(text, known_question) for text in new_texts)
 
 
 def _lost_remark_alone(text: str, delivered: str) -> bool:
@@ -184,9 +187,12 @@ def flag_harmful_whole(
 
 def violates_safety(segments: Sequence[SegmentScore], policy: Policy, *, unnamed: bool) -> bool:
     """Whether a segment was flagged for an objective about safety; with `unnamed`, a verdict that names none counts."""
-    flagged = {segment.objective for segment in segments if segment.flagged}
     safety = {number for number, objective in enumerate(policy.objectives) if objective.name in SAFETY_OBJECTIVES}
-    return bool(safety and (flagged & safety or (unnamed and None in flagged)))
+    if not safety:
+        return False
+    # the number of the objective of each flagged segment; None if the verdict names none
+    violated = {segment.objective for segment in segments if segment.flagged}
+    return bool(violated & safety) or (unnamed and None in violated)
 
 
 def _reaction_applies(policy: Policy, segments: Sequence[SegmentScore]) -> bool:

@@ -30,7 +30,7 @@ from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import StatesUnavailable
-from aligner_proxy.pipeline.pipeline import EngineEncoder
+from aligner_proxy.pipeline.engine_encoder import EngineEncoder
 from aligner_proxy.policy import config
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Policy, SegmentScore, Turn

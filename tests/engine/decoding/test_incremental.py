@@ -328,7 +328,7 @@ async def test_where_nobody_else_wants_the_engine_less_text_wakes_the_reader() -
     assert not growing.waits()
     await second.aclose()
     assert growing.waits()
-    growing.body.read = ENOUGH_CHARS - ALONE_CHARS
+    growing.body.chars_read = ENOUGH_CHARS - ALONE_CHARS
     assert not growing.waits()
     await first.aclose()
     await engine.aclose()
