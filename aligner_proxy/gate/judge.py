@@ -188,7 +188,7 @@ def judge_next(
     case = _GateCase.from_edits(open_rest, pieces, flagged, edits_to_judge, policy, NONE, released, verdicts)
     broken = case.objections(case.changes)
     # back to the positions and numbers in the whole answer
-    effects = {move_edit(judged, closed, 1): move_parts(parts, first) for judged, parts in case.effects.items()}
+    effects = {move_edit(edit, closed, 1): move_parts(parts, first) for edit, parts in case.effects.items()}
     case.close(released)
     return (broken[0] if broken else None), effects
 

@@ -231,9 +231,9 @@ def is_pruned(text: str, pruned: str) -> bool:
 
     A block of code that reads like prose may have lost its fences in `text`.
     """
-    if pruned.startswith(FENCES) and not text.lstrip().startswith(FENCES):
-        first, *_, last = pruned.split("\n")
-        text = f"{first}\n{text}\n{last}"
+    lines = pruned.split("\n")
+    if len(lines) > 1 and pruned.startswith(FENCES) and not text.lstrip().startswith(FENCES):
+        text = f"{lines[0]}\n{text}\n{lines[-1]}"
     return any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text)))
 
 

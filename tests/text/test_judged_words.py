@@ -73,6 +73,8 @@ def test_is_pruned_knows_a_segment_of_which_only_marked_words_are_gone() -> None
     assert is_pruned(row, "| Be kind to me | | 10 |")
     assert is_pruned(row, "| | | 10 |")
     assert not is_pruned(row, row)
+    # the mark of a block alone is no segment that lost its words
+    assert not is_pruned("Be kind.", "```")
     assert not is_pruned(row, "| Be kind to me | You are kind | 10 |")
     assert not is_pruned(row, "| Be kind to me | | 11 |")
     assert not is_pruned("You are a fool.", "You are.")
