@@ -154,7 +154,8 @@ def test_nothing_speaks_against_what_is_delivered(
 ) -> None:
     original, made, flagged = case
     verdict = judge(original, made, policy)
-    if verdict.text == original:
+    # without the rule `empty` nothing may be left, and a number whose item is gone is no edit of the engine
+    if verdict.text == original or not verdict.text.strip():
         return
     again = judge(original, correction(original, verdict.text, flagged), policy)
     assert (again.text, again.reason, again.dropped) == (verdict.text, None, ())
