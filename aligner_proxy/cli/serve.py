@@ -131,7 +131,10 @@ class ServePlan:
 
 
 def companion_options(function: _F) -> _F:
-    """Add a flag and a port option for each companion of plugins; hidden flags for missing ones explain the error."""
+    """Add a flag and a port option for each installed companion, a process that a plugin adds to `serve`.
+
+    A known companion that is not installed gets a hidden flag, so that `serve` can name the package that is missing.
+    """
     # Decorators add the options from last to first.
     for name, companion in reversed(tuple(_COMPANIONS.items())):
         port = click.IntRange(1, 65535)

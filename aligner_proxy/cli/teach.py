@@ -103,7 +103,7 @@ class _Result:
 @click.option(
     "--json-lines",
     is_flag=True,
-    help="As --json, after lines with the progress, and with the heads, so that a program can activate exactly them.",
+    help="Print progress as JSON lines, then the object of --json with the heads, so that a program can activate them.",
 )
 @aligner_options
 def command(

@@ -356,10 +356,13 @@ def _apply_verdict(score: SegmentScore, violates: bool, objective: int | None) -
 
 
 async def drain_verdicts(session: Session) -> tuple[SegmentScore, ...] | None:
-    """All verdicts of a session whose answer has ended; None if it gives none before the end."""
-    scores: tuple[SegmentScore, ...] = ()
+    """All verdicts of a session whose text is complete; None if its engine gives verdicts only with `finish`."""
+    verdicts: tuple[SegmentScore, ...] = ()
     while True:
-        more = await session.wait_for_verdicts(len(scores))
-        if more is None or len(more) <= len(scores):
-            return None if more is None else scores
-        scores = more
+        new_verdicts = await session.wait_for_verdicts(len(verdicts))
+        if new_verdicts is None:
+            return None
+        # the engine waits until there are more, so these are all
+        if len(new_verdicts) <= len(verdicts):
+            return verdicts
+        verdicts = new_verdicts

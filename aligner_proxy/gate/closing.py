@@ -101,15 +101,16 @@ def _begins_between(edit: Edit, pieces: Sequence[Segment]) -> bool:
 
 
 def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> bool:
-    """Whether no fact within a sentence can extend across the start of this segment."""
+    """Whether nothing that is read as one (a quotation, bracket, code span or address) extends across its start."""
     if "\n" in pieces[number - 1].gap:
         return True
     start = pieces[number].start
-    line = before.text.rfind("\n", 0, start) + 1
+    line_start = before.text.rfind("\n", 0, start) + 1
     # an odd number of backticks before it in its line: a code span is open
-    in_code = before.text.count("`", line, start) % 2
-    is_open = in_code or _OPEN.search(before.text, max(line, start - _NEAR_CHARS), start)
-    return not is_open and _PLAIN_BEGINNING.match(pieces[number].text) is not None
+    in_code = before.text.count("`", line_start, start) % 2 == 1
+    if in_code or _OPEN.search(before.text, max(line_start, start - _NEAR_CHARS), start):
+        return False
+    return _PLAIN_BEGINNING.match(pieces[number].text) is not None
 
 
 def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:

@@ -320,7 +320,7 @@ class ClosedText:
         self.text = ""
         self.ends_in_table = False
         """Whether the open rest begins with a further row of a table."""
-        self._line = 0
+        self._last_line_start = 0
         """Offset at which its last line begins."""
         self._facts: dict[_Read, tuple[int, Any]] = {}
         """For each reader, the offset up to which it has read, and the facts found."""
@@ -330,21 +330,21 @@ class ClosedText:
         self.ends_in_table = ends_in_table
         # 0 if `text` has no line break: then it continues the last line
         line = text.rfind("\n") + 1
-        self._line = len(self.text) + line if line else self._line
+        self._last_line_start = len(self.text) + line if line else self._last_line_start
         self.text += text
 
     @property
     def line(self) -> str:
         """The closed start of the line that the open rest continues, limited to the first characters."""
-        return self.text[self._line : self._line + _LINE_CHARS]
+        return self.text[self._last_line_start : self._last_line_start + _LINE_CHARS]
 
     def read(self, reader: Callable[[str], _T]) -> _T | None:
-        """The facts that `reader` reads in the closed text; readers of whole lines skip the unfinished last line.
+        """The facts that `reader` reads in the closed text; each call reads only the text added since the last one.
 
-        None if there is nothing to read.
+        Readers of whole lines skip the unfinished last line. None if there is nothing to read.
         """
         form = _FORMS.get(reader, _SET)
-        stop = self._line if form.by_line else len(self.text)
+        stop = self._last_line_start if form.by_line else len(self.text)
         start, facts_so_far = self._facts.get(reader, (0, None))
         if start < stop:
             new_facts = reader(self.text[start:stop])

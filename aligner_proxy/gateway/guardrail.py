@@ -506,7 +506,7 @@ class AlignerGuardrail(CustomGuardrail):
         return reason or (None if sampled else SkipReason.NOT_SAMPLED)
 
     def _start_selection(self, data: dict[str, Any], state: RequestState) -> None:
-        """Start choosing the objectives if the policy leaves the choice to a plugin."""
+        """Start choosing the objectives, if a plugin chooses them for this policy and the request is not skipped."""
         wire = formats.wire(state.arrival.route)
         if wire is not None and state.skip is None and state.arrival.extensions.selects(state.policy):
             work = self.pipeline.select_objectives(wire.first_exchange(data), state.policy)

@@ -260,14 +260,15 @@ class GrowingAnswer:
         """(original passage, what goes out in its place) of every edit except the first `count`."""
         parts = [(part.original, part.replacements) for part in self._decided]
         parts.append((self._present.original, self._present.replacements))
-        # asked for every event, and an edit is rare
-        if sum(len(output.changed_ranges) for _, output in parts) == count:
+        # ends early, because this is called for every event, and hardly any brings a new edit
+        if sum(len(replacements.changed_ranges) for _, replacements in parts) == count:
             return []
-        ranges = [(original, output, *at) for original, output in parts for at in output.changed_ranges]
-        return [
-            (original[start:end], output.render(start, end, original))
-            for original, output, start, end in ranges[count:]
+        edits = [
+            (original[start:end], replacements.render(start, end, original))
+            for original, replacements in parts
+            for start, end in replacements.changed_ranges
         ]
+        return edits[count:]
 
     @property
     def stopped(self) -> Outcome | None:

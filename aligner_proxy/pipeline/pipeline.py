@@ -507,9 +507,10 @@ class _TextCorrection:
     def _engine_call(
         self, engine: Engine, exchange: Exchange, text: str, policy: Policy
     ) -> Callable[[], Awaitable[Correction]]:
-        """A function that asks the engine to correct `text`, in the session if that has read the same question ahead.
+        """A function that asks the engine to correct `text`.
 
-        The session serves only one call.
+        If the session has already read the same question, the function finishes the session; later calls go to the
+        engine, because a session finishes only once.
         """
         ask: Callable[[AlignRequest], Awaitable[Correction]] = engine.align
         if self._session is not None and _question_key(text, policy) == self._read_ahead:

@@ -151,10 +151,13 @@ def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
 def _make_mask(rows: Sequence[AttentionRow], new_count: int, context_length: int) -> Tensor:
     """The mask [rows, 1, new, context]: a query may see the keys up to its own position in its sequence."""
     device = rows[0].context.device
-    steps = torch.arange(new_count, device=device)
-    places = torch.arange(context_length, device=device)
-    last = torch.stack([(len(row.context) - row.new_count + steps).clamp(max=len(row.context) - 1) for row in rows])
-    return (places <= last[..., None])[:, None]
+    new_indices = torch.arange(new_count, device=device)
+    key_positions = torch.arange(context_length, device=device)
+    # a row with fewer new tokens than `new_count` is padded with its last one
+    query_positions = torch.stack(
+        [(len(row.context) - row.new_count + new_indices).clamp(max=len(row.context) - 1) for row in rows]
+    )
+    return (key_positions <= query_positions[..., None])[:, None]
 
 
 def attend(

@@ -139,9 +139,9 @@ class ModelRunner:
         return choose_draft_length(self.costs, acceptance, room, self._last_sequences)
 
     def needs_probe(self, prompt_length: int, room: int) -> bool:
-        """Whether a first draft of `room` tokens is too expensive without prior evidence, or needs an extra step.
+        """Whether to score the segments before a first draft of `room` tokens.
 
-        It needs an extra step if prompt and draft together exceed one step's tokens.
+        It pays where a wrong draft would cost too much, and where prompt and draft exceed one step's tokens.
         """
         return prompt_length + room > self.step_tokens or needs_probe(self.costs, room, self._last_sequences)
 

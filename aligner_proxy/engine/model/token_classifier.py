@@ -309,17 +309,18 @@ def _write_context(request: TokenLabelsRequest) -> str:
     return _GROUNDED_PROMPT.format(question=request.question, count=len(request.context), passages=passages)
 
 
-def _move_spans(spans: Iterable[LabelledSpan], length: int, rest_start: int) -> list[LabelledSpan]:
-    """The spans after the first `length` characters of the text that was read, with positions in the answer.
+def _move_spans(spans: Iterable[LabelledSpan], kept_length: int, rest_start: int) -> list[LabelledSpan]:
+    """The spans that reach into the rest of the answer, with positions in the answer.
 
-    These characters are the text without fault; the text after them is the answer from `rest_start` on. With `length`
-    10 and `rest_start` 25, characters 12 to 20 that were read are characters 27 to 35 of the answer.
+    What was read is the beginning of the answer without its faults (`kept_length` characters), and then the answer from
+    `rest_start` on. With 10 and 25, characters 12 to 20 that were read are characters 27 to 35 of the answer.
     """
-    shift = rest_start - length
+    shift = rest_start - kept_length
     return [
+        # a span that begins before the rest is cut to it
         span.model_copy(update={"start": max(span.start + shift, rest_start), "end": span.end + shift})
         for span in spans
-        if span.end > length
+        if span.end > kept_length
     ]
 
 

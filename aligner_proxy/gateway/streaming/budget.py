@@ -97,7 +97,7 @@ class StreamBudget:
 
 
 class StreamAccount:
-    """The bytes that one stream holds."""
+    """The bytes that one stream takes of the budget: those of its queued events, and those that stay until it ends."""
 
     def __init__(self, budget: StreamBudget, tenant: str) -> None:
         self._budget = budget
@@ -148,8 +148,8 @@ class StreamAccount:
         return has_freed or not self._budget.is_full
 
     def close(self) -> None:
-        """Release all bytes of the ended stream."""
-        self.add_queued_bytes(-self.held_bytes)
+        """Release the bytes of undelivered events, and those that stay until the stream ends."""
+        self.free_queued_bytes(self.held_bytes)
         self._budget.add(self._tenant, -self._kept_bytes)
         self._kept_bytes = 0
         STREAM_BYTES.set(self._budget.held_bytes)

@@ -22,8 +22,8 @@ class OpeningWord(Stage):
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The outgoing text; without its opening word if it is the first text, and all before it was removed."""
-        # the gate has dropped the word from a whole answer, and before a further part of a long one other text went out
-        if self._has_text or outgoing.is_whole or answer.is_part:
+        # from a whole answer the gate has dropped the word; before a further part of a long one other text went out
+        if outgoing.is_whole or answer.is_part or self._has_text:
             return outgoing
         if not outgoing.text.strip():
             self._has_lost_text |= bool(outgoing.removed_segments)

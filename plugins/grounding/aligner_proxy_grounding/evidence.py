@@ -112,13 +112,14 @@ class WordCounts:
             for group in kin_of(word):
                 self._kin[group] = max(count, self._kin.get(group, 0.0))
 
-    def __call__(self, word: str) -> float:
-        """The count of this stem, or `OF_KIN` times that of a related one if this is more; 0 without either."""
-        own = self._counts.get(word, 0.0)
-        # no related word can count more
-        if own >= SAME_CLAUSE:
-            return own
-        return max(own, OF_KIN * max((self._kin.get(group, 0.0) for group in kin_of(word)), default=0.0))
+    def __call__(self, stem: str) -> float:
+        """The count of a stem, or `OF_KIN` times that of a related one if this is more; 0 without either."""
+        own_count = self._counts.get(stem, 0.0)
+        # the highest count that there is
+        if own_count >= SAME_CLAUSE:
+            return own_count
+        related_count = max((self._kin.get(group, 0.0) for group in kin_of(stem)), default=0.0)
+        return max(own_count, OF_KIN * related_count)
 
 
 def ratio(old: Fact, new: Fact) -> float:

@@ -140,11 +140,10 @@ class EditProposer:
     """
 
     def __init__(self, vllm_config: Any) -> None:
-        self._most = int(vllm_config.speculative_config.num_speculative_tokens)
-        """Most tokens of one draft."""
-        self._longest = int(vllm_config.model_config.max_model_len)
-        """Most tokens of a sequence."""
-        self._copies = CopyStates()
+        self._max_draft_tokens = int(vllm_config.speculative_config.num_speculative_tokens)
+        self._max_sequence_tokens = int(vllm_config.model_config.max_model_len)
+        self._copy_states = CopyStates()
+        """How far each sequence has copied the answer in its prompt."""
 
     def load_model(self, *_: object, **__: object) -> None:
         """Do nothing, since there is no draft model."""
@@ -162,6 +161,6 @@ class EditProposer:
                 drafts.append([])
                 continue
             tokens = token_ids[row, : int(num_tokens[row])]
-            room = min(self._most, self._longest - len(tokens) - 1)
-            drafts.append(self._copies.update_state(tokens, len(sampled)).draft(tokens, room))
+            room = min(self._max_draft_tokens, self._max_sequence_tokens - len(tokens) - 1)
+            drafts.append(self._copy_states.update_state(tokens, len(sampled)).draft(tokens, room))
         return drafts
