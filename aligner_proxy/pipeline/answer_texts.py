@@ -266,7 +266,8 @@ def _share_outcome(joint_outcome: Outcome, texts: Sequence[JudgedText], ms: floa
 
     `ms` is what the joint decision took; the first text is charged with it and with the editor's cost.
     """
-    status, reason = joint_outcome.status, joint_outcome.reason
+    status = joint_outcome.status
+    reason = joint_outcome.reason
     # a blocked answer delivers nothing, so each text keeps its own edited form, for the audit
     is_blocked = joint_outcome.policy.if_nothing_remains is IfNothingRemains.BLOCK
     shared_outcomes: list[JudgedText] = []

@@ -127,11 +127,16 @@ def plain_query(prompt: str) -> str:
     text = prompt.strip()
     if not text.startswith("Human:"):
         return text
+    return query_field(find_template("ultrafeedback"), read_turns(text))
+
+
+def read_turns(dialogue: str) -> list[Turn]:
+    """The turns of a dialogue "Human: ...\\n\\nAssistant: ..." that have words."""
+    text = dialogue.strip()
     marks = list(_MARK.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     speeches = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    turns = [Turn(_ROLES[mark.group(1)], words) for mark, words in zip(marks, speeches, strict=True) if words]
-    return query_field(find_template("ultrafeedback"), turns)
+    return [Turn(_ROLES[mark.group(1)], words) for mark, words in zip(marks, speeches, strict=True) if words]
 
 
 @lru_cache(maxsize=100_000)

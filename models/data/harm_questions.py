@@ -7,12 +7,14 @@ are measured by is among them. The texts are not published, only weights and fig
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from aligner_proxy.engine.model.detector import QUESTION_CHARS
+
+from .answers import read_turns
 from .harm_replies import SOURCES, side_of_goal
 from .labelled_replies import FILES, TEACHING
 from .preference_sets import GUARD_SETS, read_further_rows, read_guard_rows, read_rows
@@ -36,9 +38,6 @@ _ORDINARY = ("metaaligner_ultrafeedback_outputs", "llmbar_pairs", "finegrained_r
 _POSTS = "imhi_outputs"
 _MOST_POSTS = 300
 """Posts of people about their mental health that are taken, of 1,200: sad, and harmless."""
-_LONGEST = 700
-"""Last characters of a question that count, as in a request (`QUESTION_CHARS`)."""
-_TURN = re.compile(r"\s*(?:Human|Assistant):\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,8 @@ def find_last_turn(dialogue: str) -> str:
 
     A dialogue that ends with an open "Assistant:" ends with the turn before it.
     """
-    turns = [turn for turn in _TURN.split(dialogue) if turn.strip()]
-    return turns[-1].strip() if turns else ""
+    turns = read_turns(dialogue)
+    return turns[-1].content if turns else ""
 
 
 def _make_questions(source: str, texts: Iterable[str], *, asks_for_harm: bool) -> Iterator[AskedQuestion]:
@@ -101,7 +100,7 @@ def _make_questions(source: str, texts: Iterable[str], *, asks_for_harm: bool) -
 
 
 def _make_question(source: str, text: str, *, asks_for_harm: bool) -> AskedQuestion:
-    return AskedQuestion(source, text.strip()[-_LONGEST:], asks_for_harm)
+    return AskedQuestion(source, text.strip()[-QUESTION_CHARS:], asks_for_harm)
 
 
 def _normalise(text: str) -> str:

@@ -20,6 +20,7 @@ import argparse
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from random import Random
@@ -42,7 +43,7 @@ from models.reporting.statistics import Rate
 from models.train.export import add_heads
 from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
 from models.train.labelled_cases import LabelledCase, make_case
-from models.train.row_net import NetRecipe, RowNet, join_nets, minimise_loss
+from models.train.row_net import NetRecipe, RowNet, fit_joined_net, minimise_loss
 
 BUDGET = 0.005
 """Share of ordinary answers that may come within `SURE` nats of the point, or above it."""
@@ -182,8 +183,7 @@ class EvidenceNet(RowNet):
 
 def fit_evidence(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:
     """Fit `recipe.nets` nets of following seeds, and join them into the net that is their mean."""
-    seeds = range(recipe.seed, recipe.seed + recipe.nets)
-    return join_nets([fit_net(answers, recipe.model_copy(update={"seed": seed})) for seed in seeds])
+    return fit_joined_net(partial(fit_net, answers), recipe, recipe.nets)
 
 
 def fit_net(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:

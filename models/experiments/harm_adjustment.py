@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -60,7 +61,7 @@ from models.reporting.statistics import Rate
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, join_rows, open_row_reader
 from models.train.labelled_cases import LabelledCase, make_case
-from models.train.row_net import NetRecipe, RowNet, join_nets, minimise_loss
+from models.train.row_net import NetRecipe, RowNet, fit_joined_net, minimise_loss
 
 TEACHERS = frozenset({"author_a", "author_b", "author_c", "author_d"})
 """Authors that the head itself learnt from; what it finds of theirs says nothing of others."""
@@ -333,8 +334,7 @@ class AdjustmentNet(RowNet):
 
 def fit_adjustment(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:
     """Fit `recipe.nets` nets of following seeds, and join them into the net that is their mean."""
-    seeds = range(recipe.seed, recipe.seed + recipe.nets)
-    return join_nets([fit_net(examples, recipe.model_copy(update={"seed": seed})) for seed in seeds])
+    return fit_joined_net(partial(fit_net, examples), recipe, recipe.nets)
 
 
 def fit_net(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:

@@ -19,6 +19,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -40,7 +41,7 @@ from models.train.export import add_heads
 from models.train.head_rows import HeadRows, open_row_reader
 from models.train.labelled_cases import LabelledCase
 from models.train.probe import measure_area
-from models.train.row_net import NetRecipe, RowNet, join_nets, minimise_loss
+from models.train.row_net import NetRecipe, RowNet, fit_joined_net, minimise_loss
 
 from .answer_evidence import draw_ordinary_answers
 
@@ -112,15 +113,13 @@ def make_question_cases(questions: Sequence[AskedQuestion]) -> list[LabelledCase
 
 def fit_questions(rows: Tensor, labels: Tensor, recipe: QuestionRecipe) -> QuestionNet:
     """Fit nets to rows [questions, width] and labels [questions], and join them into the net that is their mean."""
-    nets = []
-    for seed in range(recipe.seed, recipe.seed + recipe.nets):
-        torch.manual_seed(seed)
-        nets.append(_fit_net(QuestionNet(rows, recipe.axes, recipe.hidden), rows, labels, recipe))
-    return join_nets(nets)
+    return fit_joined_net(partial(_fit_net, rows, labels), recipe, recipe.nets)
 
 
-def _fit_net(net: QuestionNet, rows: Tensor, labels: Tensor, recipe: QuestionRecipe) -> QuestionNet:
+def _fit_net(rows: Tensor, labels: Tensor, recipe: QuestionRecipe) -> QuestionNet:
     """Fit one net to the labels (cross-entropy)."""
+    torch.manual_seed(recipe.seed)
+    net = QuestionNet(rows, recipe.axes, recipe.hidden)
     parts = net.project(rows)
 
     def compute_loss(batch: Tensor) -> Tensor:

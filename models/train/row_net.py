@@ -87,6 +87,7 @@ class RowNet(nn.Module):
 
 
 Net = TypeVar("Net", bound=RowNet)
+Recipe = TypeVar("Recipe", bound=NetRecipe)
 
 
 def join_nets(nets: Sequence[Net]) -> Net:
@@ -101,6 +102,12 @@ def join_nets(nets: Sequence[Net]) -> Net:
         joined.inner.bias.copy_(torch.cat([net.inner.bias for net in nets]))
         joined.outer.weight.copy_(torch.cat([net.outer.weight for net in nets], dim=1) / len(nets))
     return joined
+
+
+def fit_joined_net(fit: Callable[[Recipe], Net], recipe: Recipe, count: int) -> Net:
+    """Fit `count` nets, with the seed of `recipe` and those that follow it, and join them (`join_nets`)."""
+    seeds = range(recipe.seed, recipe.seed + count)
+    return join_nets([fit(recipe.model_copy(update={"seed": seed})) for seed in seeds])
 
 
 def minimise_loss(net: RowNet, count: int, recipe: NetRecipe, compute_loss: Callable[[Tensor], Tensor]) -> None:

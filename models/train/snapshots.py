@@ -150,7 +150,8 @@ class WatchedPairs:
                 general[number] = own_scores.cpu()
                 if self._heads:
                     taught_scores[number] = self._judge_by_taught_heads(number, segments[own_rows], own_scores).cpu()
-                first_row, first_column = own_rows.stop, first_column + len(example.spans.objectives)
+                first_row = own_rows.stop
+                first_column += len(example.spans.objectives)
         return {"": flatten_scores(general)} | (
             {f"/{TAUGHT_SCORES}": flatten_scores(taught_scores)} if taught_scores else {}
         )

@@ -136,6 +136,8 @@ def test_rows_do_not_depend_on_what_they_were_read_with_and_are_read_once(
     assert together.objective_starts == alone.objective_starts == (0, 1, 3, 4)
     assert torch.allclose(together.segments.float(), alone.segments.float(), atol=5e-3)
     assert torch.allclose(together.objectives.float(), alone.objectives.float(), atol=5e-3)
+    assert torch.allclose(together.questions.float(), alone.questions.float(), atol=5e-3)
+    assert len(together.questions) == 3
     monkeypatch.setattr(HeadRowReader, "_write", None)
     again = reader.read(answers(), tmp_path / "together")
     assert torch.equal(again.segments, together.segments)
