@@ -1,41 +1,28 @@
 #!/usr/bin/env bash
 # The tests that need no engine on each supported Python that is on this machine, beside the one of .venv, on which `make
 # test` runs everything: scripts/python_versions.sh [whole] [ARGUMENTS of pytest]
-# Without `whole` a sample, of only the folders in which a version of Python has made a difference or could: what waits, is
-# cancelled, is freed, or is imported when the gateway starts. A version between two others gets the core of these tests:
-# imports of all modules, and how gateway, streams, pipeline, plugins and engine's clients wait, cancel and free. Each version
-# gets an environment in .build, by hash, without torch and what only models/ needs; it is made once. A version that is not
-# here is fetched by uv where uv can, else named and left out. The versions are tried at once, each in one process
-# (WORKERS=2: in two), for each process loads LiteLLM anew.
+# Without `whole` only the tests of what a version of Python has changed or could change: imports of all modules, and how
+# gateway, streams, pipeline, plugins and the engine's clients wait, cancel and free. Each version gets an environment in
+# .build, by hash, without torch and what only models/ needs; the environment is made once. A version that is not on this
+# machine is fetched by uv where uv can, else named and left out. The versions are tried at once, each in one process
+# (WORKERS=2: in two), because each process loads LiteLLM anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 versions=(3.11 3.12 3.13)
 uv=$PWD/.venv/bin/uv
 own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-always=(--sample tests/test_{clock,concurrency,connections,extras}.py tests/engine/client tests/engine/server)
-always+=(--deselect tests/gateway/test_auth.py::test_what_litellm_counts_and_checks_is_handed_to_it)
-core=("${always[@]}" tests/plugins/test_{isolation,registry,stages}.py tests/pipeline/test_{cache,failures,pipeline}.py)
-core+=(tests/gateway/test_{auth,build,disconnect,file_watcher,gc_workaround,guardrail,litellm_internals,malloc_trim}.py)
-core+=(tests/gateway/test_{reload,request_state,shadow,supervisor,webhook}.py)
-core+=(tests/gateway/streaming/test_{event_queue,held,left,prefill,takeover}.py)
-chosen=("${always[@]}" tests/gateway tests/pipeline tests/plugins)
-# What costs most and only computes with texts, or tries many of them where few show the same.
-for path in gateway/endpoints gateway/test_{enforced,reasoning_in_content,side_texts,untouched}.py pipeline/test_closing.py \
-    pipeline/test_lists_in_streams.py pipeline/test_replacement_map.py plugins/metaalign plugins/review; do
-    chosen+=(--ignore "tests/$path")
-done
-chosen+=(--deselect tests/gateway/streaming/test_bounds.py::test_a_stream_longer_than_what_is_corrected_at_once_is_corrected)
+chosen=(--sample tests/test_{clock,concurrency,connections,extras}.py tests/engine/client tests/engine/server)
+chosen+=(tests/plugins/test_{isolation,registry,stages}.py tests/pipeline/test_{cache,failures,pipeline}.py)
+chosen+=(tests/gateway/test_{auth,build,disconnect,file_watcher,gc_workaround,guardrail,litellm_internals,malloc_trim}.py)
+chosen+=(tests/gateway/test_{reload,request_state,shadow,supervisor,webhook}.py)
+chosen+=(tests/gateway/streaming/test_{event_queue,held,left,prefill,takeover}.py)
+chosen+=(--deselect tests/gateway/test_auth.py::test_what_litellm_counts_and_checks_is_handed_to_it)
 if [ "${1:-}" = whole ]; then
     shift
     chosen=(tests --ignore tests/models --ignore tests/e2e --ignore tests/conformance --ignore tests/clients)
-    core=("${chosen[@]}")
 fi
 
 say() { printf 'python versions: %s\n' "$*" >&2; }
-
-is_between() { # VERSION: whether both an older and a newer one are tried, here or by `make test`
-    [ "$1" != "${versions[0]}" ] && [ "$1" != "${versions[-1]}" ]
-}
 
 find_python() { # VERSION
     local candidate
@@ -97,9 +84,7 @@ for version in "${versions[@]}"; do
         absent+=("$version")
         continue
     fi
-    selection=("${chosen[@]}")
-    is_between "$version" && selection=("${core[@]}")
-    try_version "$python" ".build/python-$version" "${selection[@]}" "$@" &
+    try_version "$python" ".build/python-$version" "${chosen[@]}" "$@" &
     running+=("$version:$!")
 done
 for one in "${running[@]}"; do
