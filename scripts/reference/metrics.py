@@ -29,7 +29,7 @@ sum by (tenant) (rate(aligner_outcomes_total{status="corrected"}[5m]))
 """
 OURS = re.compile(r"aligner_\w+(?<!_created)")
 READ_ALONG = (
-    "If the engine reads an answer while the upstream writes it, its times count from the answer's end, because the "
+    "If the engine reads an answer while the upstream writes it, these times count from the answer's end, because the "
     "client waits only from then on."
 )
 
