@@ -142,8 +142,8 @@ _NOT_OF_ENGINE = (
 def command(**options: Any) -> None:
     """Correct one answer (stdin), many with --jsonl, or the output file of a provider's batch with --batch.
 
-    --batch corrects whole bodies as the gateway does, and judges the text beside an answer where the policy of
-    --config says so. It uses no cache and records nothing.
+    --batch corrects whole bodies as the gateway does. If the policy of --config says so, it also judges text beside an
+    answer, such as reasoning. It uses no cache and records nothing.
 
     For example: echo "It is Paris. Only a fool has to ask." | aligner-proxy align -q "France's capital?" -o harmless
     """

@@ -28,7 +28,7 @@ def command() -> None:
 @click.option("--tenant", help="The answer's tenant, needed if several tenants have the same call id.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_json: bool) -> None:
-    """Delete the entries with this x-aligner-id or call id, and their reviews. Exit status 1 if there are none.
+    """Delete the entries with this x-aligner-id or call id, and their reviews. Exit status 1 means that there are none.
 
     For example: aligner-proxy audit erase fbd2fdb2abb70c41d1a2d87f09fce900 --policy gateway/policies.yaml
     """

@@ -208,7 +208,7 @@ def command(
     form: str | None,
     **options: Any,
 ) -> None:
-    """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both without a gap; SIGTERM drains them.
+    """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both; SIGTERM ends both after their requests.
 
     For example: aligner-proxy serve --config gateway/litellm.yaml --port 4000
     """

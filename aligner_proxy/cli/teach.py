@@ -118,7 +118,7 @@ def command(
     json_lines: bool,
     **options: Any,
 ) -> None:
-    """Teach the objectives of FILE (policies file or LiteLLM YAML) that have examples: those with a NAME, or all.
+    """Teach the objectives in FILE (policies file or LiteLLM YAML) that have examples, or only those named by NAME.
 
     A tenant's own objective is called TENANT/NAME.
 

@@ -98,7 +98,10 @@ HeadSource = Callable[[str], bytes | None]
 
 
 class AlignRequest(EngineRequest):
-    """One answer to correct. `objectives` are full texts in their final order; `deadline_s` counts from arrival."""
+    """One answer to correct. `objectives` are full texts in their final order.
+
+    `deadline_s` counts from the arrival of the request.
+    """
 
     turns: tuple[Turn, ...]
     answer: str
@@ -290,9 +293,9 @@ class Prediction(StrictModel):
 
 
 class CompletionRequest(StrictModel):
-    """A request in OpenAI's form for the greedy completion of one text; any other field is refused by name.
+    """A request in OpenAI's form for the greedy completion of one text; the engine refuses unknown fields.
 
-    Fields without effect (a penalty of 0, a seed without sampling) are accepted, because clients send them unasked.
+    It accepts fields without effect (a penalty of 0, a seed without sampling), because some clients always send them.
     """
 
     prompt: str

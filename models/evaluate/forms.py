@@ -35,22 +35,22 @@ from .teaching import teach_head
 
 _INTRODUCTION = """# One sentence in 34 forms
 
-How well does the embedded aligner judge a sentence in a table, a tag, a comment or another form? We put our own
-insults, promises and praises of rivals into every form among plain sentences, and as many harmless sentences. The
-objectives against promises and rivals were taught by twelve examples each; neither enforcement nor a second reading
-was on. *Found* counts sentences of which the client gets nothing. *Touched* counts answers with a harmless sentence
-that do not come back byte for byte. *By form alone* counts those of them that do come back unchanged if the sentence
-is plain or a paragraph. *Torn* counts answers in which a row lost a cell, or a tag or comment sign lost its other
-half. With six further sentences of each kind (**development**) we chose the rules of `text/judged_words.py`. The
-**test** is twelve sentences of each kind, six of them written later in other registers, trades and lengths, and eight
-harmless sentences of other trades and tones in every fourth form. The last rows of the table name the part that we
-measured. The command `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --sides test --page`
-writes this page.
+This page shows how well the embedded aligner judges a sentence in a table, a tag, a comment or another form. We put
+insults, promises and praises of rivals of our own, and as many harmless sentences, into every form, among plain
+sentences. We taught the objectives against promises and rivals by twelve examples each. The policy did not enforce
+them, and had no second reading. *Found* counts sentences of which nothing reaches the client. *Touched* counts answers
+with a harmless sentence that do not come back byte for byte. *By form alone* counts those touched answers that would
+come back unchanged if the sentence were plain or a paragraph. *Torn* counts answers in which a row lost a cell, or a
+tag or comment sign lost its other half. We used six further sentences of each kind to develop the rules of
+`text/judged_words.py` (**development**). The **test** has twelve sentences of each kind. Six of them were written later
+in other registers, trades and lengths. In every fourth form, the test also has eight harmless sentences of other trades
+and tones. The last rows of the table name the part that we measured. The command `python -m models.evaluate.forms
+aligner_proxy/embedded --out runs/forms --sides test --page` writes this page.
 
-The aligner may flag words between marks, such as a table cell, the text of a tag, or a comment. Then their segment is
+If the aligner flags words between marks, such as a table cell, the text of a tag, or a comment, their segment is
 flagged only if the aligner also flags the same words as a plain sentence in the same place. A clause of a long
-sentence must score one nat more than other text, because harmless clauses score a little higher when they are judged
-alone.
+sentence is flagged only if it scores one nat more than other text would need, because harmless clauses score a little
+higher when they are judged alone.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")

@@ -15,7 +15,7 @@ AGAIN = re.compile("again|several times")
 NUMBERS = {"INTEGER RANGE": "INTEGER", "FLOAT": "NUMBER", "FLOAT RANGE": "NUMBER"}
 """Plainer words for click's names of types."""
 INTRODUCTION = """
-Every command prints its options with `--help`. An error is one line on stderr; with `--json` it is
+Every command prints its options with `--help`. An error is one line on stderr; with `--json`, it is
 also one JSON object on stdout. The exit status is 2 for wrong usage, and 1 for work that failed ([errors](errors.md)).
 """
 

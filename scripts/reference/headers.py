@@ -19,20 +19,21 @@ curl -si localhost:4000/v1/chat/completions -H "Authorization: Bearer $KEY" -H "
 ```
 """
 RESPONSES = """
-A stream has its final status as an SSE comment before its last event, `: aligner status=...`, which every client
+A stream gives its final status in a comment before its last event (`: aligner status=...`), which every client
 ignores. A stream that breaks off inside an event ends without this comment, and so does every stream under `mode:
-off`. With several choices or text parts, the status is the first of `corrected`, `failed`, `shadow`, `not_judged`,
-`unchanged` and `skipped` that any of them has, and the reason is the first that one with this status has. The comment
-lists all of them (`choices=`), as does LiteLLM's record. When a call fails on `/v1/completions` or `/v1/messages`,
-LiteLLM asks no guardrail for headers, so these error responses carry no `x-aligner` headers. A `response_format` on
+off`. A response may have several choices or text parts, each with its own status. The status of the response is then
+the first of `corrected`, `failed`, `shadow`, `not_judged`, `unchanged` and `skipped` that occurs among them. The reason
+is that of the first choice or part with this status. The comment lists the status of each of them (`choices=`), and so
+does LiteLLM's record. When a call fails on `/v1/completions` or `/v1/messages`, LiteLLM does not ask guardrails for
+headers, so the error response has no `x-aligner` headers. For example, a request with `response_format` to
 `/v1/completions` of an OpenAI-compatible upstream fails in this way, with HTTP 500.
 """
 REQUESTS = """
 Instead of a header, the body can name objectives, and it can state preferences: `metadata: {"aligner": {"objectives":
-["humour"], "preference": "no lists", "persona": "..."}}`. A request for something that its tenant denies, or does not
-allow, gets 403 before any model is called. Objectives that the operator enforces always apply and keep their
-position. A request may send its own reference text in a header that the policy's [`references`](policy.md#settings)
-names.
+["humour"], "preference": "no lists", "persona": "..."}}`. If a request asks for something that its tenant denies or
+does not allow, it gets 403 before any model is called. Objectives that the operator enforces always apply, and keep
+their position before requested objectives. A request may send its own reference text in a header that
+[`references`](policy.md#settings) in the policy names.
 """
 KEY = re.compile(r'"([a-z][a-z-]*)":')
 

@@ -21,9 +21,9 @@ from scripts.reference.markdown import code, page, sentence, table
 from scripts.reference.words import load_texts
 
 INTRODUCTION = """
-The gateway serves LiteLLM's API, in which answers are corrected ([what is
-corrected](../guides/operations.md#what-is-corrected)), and the endpoints below. Keys, limits and errors are
-LiteLLM's; its OpenAPI document (`/openapi.json`) shows these endpoints, too. For example:
+The gateway serves LiteLLM's API, whose answers it corrects ([what is
+corrected](../guides/operations.md#what-is-corrected)), and the endpoints on this page. LiteLLM's API keys, limits and
+errors apply to these endpoints, and LiteLLM's OpenAPI document (`/openapi.json`) shows them. For example:
 
 ```sh
 curl -s localhost:4000/v1/align -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
@@ -31,12 +31,13 @@ curl -s localhost:4000/v1/align -H "Authorization: Bearer $KEY" -H "Content-Type
 ```
 """
 ENGINE = """
-Gateways call the engine over a unix socket or a port (`aligner-proxy engine`). Its answers are JSON; an error is
-`{"error": {"reason": ..., "message": ...}}`. Anyone who can reach its address can use it, so do not expose it.
+Gateways call the engine over a unix socket or a port (`aligner-proxy engine`). The engine answers in JSON. An
+error is `{"error": {"reason": ..., "message": ...}}`. Anyone who can reach the engine's address can use the engine, so
+do not expose the address.
 """
 CONSOLE = """
-The console serves HTML pages ([console](../guides/console.md)). A token in its forms blocks requests that other sites
-forge.
+The console serves HTML pages ([console](../guides/console.md)). Each of its forms contains a token, so that
+other sites cannot forge requests.
 """
 
 CONFIG = Path(__file__).parents[2] / "configs" / "litellm.yaml"

@@ -19,8 +19,8 @@ from scripts.reference.words import load_texts
 INTRODUCTION = """
 The gateway's metrics are in prometheus_client's default registry. LiteLLM serves them under `/metrics` with
 `litellm_settings: {callbacks: [prometheus]}`, only to the master key. The engine has its own `/metrics`.
-`deploy/grafana.json` is a Grafana dashboard for both. For example, the share of each tenant's answers that were
-corrected in the last five minutes:
+`deploy/grafana.json` is a Grafana dashboard for both. For example, this query gives the share of
+each tenant's answers that were corrected in the last five minutes:
 
 ```text
 sum by (tenant) (rate(aligner_outcomes_total{status="corrected"}[5m]))
@@ -29,7 +29,7 @@ sum by (tenant) (rate(aligner_outcomes_total{status="corrected"}[5m]))
 """
 OURS = re.compile(r"aligner_\w+(?<!_created)")
 READ_ALONG = (
-    "If the engine reads an answer while the upstream writes it, its times count from the answer's end, because the "
+    "If the engine reads an answer while the upstream writes it, these times count from the answer's end, because the "
     "client waits only from then on."
 )
 

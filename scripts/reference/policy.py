@@ -20,14 +20,15 @@ from scripts.reference.markdown import code, page, sentence, table
 EXAMPLES = Path(__file__).with_name("policy_examples.yaml")
 INTRODUCTION = """
 The policies file decides how each request is treated. For example, a route can set the objectives for all requests to
-`gpt-*`, and a tenant's entry can enforce one of them for a team. LiteLLM's own file, or `ALIGNER_PROXY_POLICIES`,
-gives the path of the policies file. The gateway refuses unknown keys, with the line and the nearest known key.
+`gpt-*`, and a tenant's entry can enforce one of them for a team. LiteLLM's own file, or the
+environment variable `ALIGNER_PROXY_POLICIES`, gives the path of the policies file. If the policies file has an unknown
+key, the gateway refuses the file, and names the line and the most similar known key.
 `aligner-proxy check FILE` prints the policy that a request gets, and the line from which each value comes.
 `configs/policies.yaml` is an example to start from.
 
-Later places override earlier ones. Their order is: the default below, `defaults`, the first route that matches, the
-first tenant that matches, the metadata of a LiteLLM team, the metadata of a LiteLLM key. Metadata can only make a
-policy stricter, unless [`trust`](#trust) allows more.
+A setting may have values from several places, of which the last one counts. Their order is: the default in the tables
+below, `defaults`, the first route that matches, the first tenant that matches, the metadata of a LiteLLM team, and the
+metadata of a LiteLLM key. Metadata can only make a policy stricter, unless [`trust`](#trust) allows more.
 """
 
 
@@ -56,45 +57,46 @@ SECTIONS = (
         "on_error",
         ("on_error",),
         ("defaults", "on_error"),
-        "What the gateway does after a failure, by its class. A single word applies to every class.",
+        "These keys say what the gateway does after a failure of each class. A single word applies to every class.",
     ),
     Section(
         "on_skip",
         ("on_skip",),
         ("defaults", "on_skip"),
-        "What the gateway does with an answer that it would skip, by the reason.",
+        "These keys say, for each reason, what the gateway does with an answer that it would skip for this reason.",
     ),
     Section(
         "gate",
         ("gate",),
         ("defaults", "gate"),
-        "Rules that an edit must not break, in the order in which they are reported; "
-        "[the gate](../explain/gate.md) explains them. All are on by default.",
+        "An edit must not break these rules. They are in the order in which the gateway reports them; "
+        "[the gate](../explain/gate.md) explains them. All rules are on by default.",
     ),
     Section(
         "editor",
         ("editor",),
         ("defaults", "editor"),
-        "A model group that rewrites flagged text ([editor](../guides/editor.md)).",
+        "An editor is a model group that rewrites flagged text ([editor](../guides/editor.md)).",
     ),
     Section(
         "judge",
         ("judge",),
         ("defaults", "judge"),
-        "A model that gives a second opinion ([judge](../guides/judge.md)): one of chat, guard, decisions and tokens.",
+        "A judge is a model that gives a second opinion ([judge](../guides/judge.md)). "
+        "One of the keys chat, guard, decisions and tokens names it.",
     ),
     Section(
         "routes",
         ("routes",),
         ("routes",),
-        "The keys of an entry of `routes`, in addition to the settings.",
+        "These keys may be in an entry of `routes`, in addition to the settings.",
         ("defaults",),
     ),
     Section(
         "routes: match",
         ("match",),
         ("routes", "match"),
-        "Which requests a route applies to. A key that is left out matches every request.",
+        "These keys say to which requests a route applies. A key that is left out matches every request.",
     ),
     Section(
         "routes: objectives chosen by prompt",
@@ -106,40 +108,54 @@ SECTIONS = (
         "routes: hand_off",
         ("hand_off",),
         ("routes", "hand_off"),
-        "A webhook that gets reports of doubtful answers ([feedback](../guides/feedback.md)).",
+        "These keys set the webhook that gets reports of doubtful answers ([feedback](../guides/feedback.md)).",
     ),
     Section(
         "tenants",
         ("tenants",),
         ("tenants",),
-        "The keys of an entry of `tenants`, in addition to the settings.",
+        "These keys may be in an entry of `tenants`, in addition to the settings.",
         ("defaults",),
     ),
-    Section("tenants: match", ("match",), ("tenants", "match"), "Whose requests a tenant's entry applies to."),
+    Section(
+        "tenants: match",
+        ("match",),
+        ("tenants", "match"),
+        "These keys say to whose requests the entry of a tenant applies.",
+    ),
     Section(
         "objectives",
         ("objectives", "NAME"),
         ("objectives",),
-        "The form of an objective with examples. An objective without examples is just its text.",
+        "These keys describe an objective with examples. An objective without examples is just its text.",
     ),
-    Section("aligner", ("aligner",), ("aligner",), "The aligner and its engine. A change needs a restart."),
+    Section(
+        "aligner",
+        ("aligner",),
+        ("aligner",),
+        "These keys describe the aligner and its engine. If you change them, restart the gateway.",
+    ),
     Section(
         "aligner: engine",
         ("engine",),
         ("aligner", "engine"),
-        "An engine that needs more than an address ([scaling](../guides/scaling.md)).",
+        "These keys describe an engine that needs more than an address ([scaling](../guides/scaling.md)).",
     ),
-    Section("trust", ("trust",), ("trust",), "Who may loosen a policy, besides this file."),
-    Section("cache", ("cache",), ("cache",), "Stored corrections. A change needs a restart."),
+    Section("trust", ("trust",), ("trust",), "These keys say who may loosen a policy, besides this file."),
+    Section(
+        "cache", ("cache",), ("cache",), "The cache stores corrections. If you change these keys, restart the gateway."
+    ),
     Section(
         "shadow",
         ("shadow",),
         ("shadow",),
-        "How many answers are corrected only for the record (`mode: shadow`), in each worker.",
+        "These keys limit how many answers each worker corrects only for the record (`mode: shadow`).",
     ),
-    Section("streams", ("streams",), ("streams",), "How much streams may hold back, in each worker."),
-    Section("audit", ("audit",), ("audit",), "The [audit store](../guides/operations.md#audit)."),
-    Section("plugins", ("plugins",), ("plugins",), "What [plugins](../guides/plugins.md) add."),
+    Section(
+        "streams", ("streams",), ("streams",), "These keys limit how much text streams may hold back in each worker."
+    ),
+    Section("audit", ("audit",), ("audit",), "These keys describe the [audit store](../guides/operations.md#audit)."),
+    Section("plugins", ("plugins",), ("plugins",), "These keys have the settings of [plugins](../guides/plugins.md)."),
 )
 
 

@@ -13,11 +13,11 @@ HERE = Path(__file__).parent
 TABLE = HERE.parents[1] / "docs" / "reference" / "attacks.md"
 HEAD = """# Attacks
 
-This table lists the attacks that the tests try. Each row is a test in `tests/attacks/`, which carries out the attack
-against the pipeline, the guardrail, the engine's server or the configuration, or in `tests/e2e/`, against the real
-proxy. For example, in `adapter-pose` a tenant claims to be another team, and the test checks that the claim has no
-effect. THREATS.md lists what is not stopped. `python -m tests.attacks > docs/reference/attacks.md` writes this page; a
-test fails if the table differs from the tests' rows.
+This table lists the attacks that the tests try. Each row is a test that carries out the attack. A test in
+`tests/attacks/` attacks the pipeline, the guardrail, the engine's server or the configuration, and a test in
+`tests/e2e/` attacks the real proxy. For example, in `adapter-pose` a tenant claims to be another team, and the test
+checks that this claim has no effect. THREATS.md lists attacks that are not stopped. `python -m tests.attacks >
+docs/reference/attacks.md` writes this page. A test fails if the table differs from the rows in the tests.
 """
 THROUGH_THE_PROXY = ("attacks", "declining", "other_guardrails", "silence", "stream_modes", "think_tags")
 """Files of tests/e2e/ that have rows."""

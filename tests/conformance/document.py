@@ -15,22 +15,25 @@ INTRO = """# Conformance
 
 This page shows what a client gets, for every endpoint, upstream and feature. `tests/conformance` sends requests
 through the real LiteLLM proxy (litellm {version}) with scripted upstreams and a scripted engine that removes one
-insult from an answer. Each cell is one request, sent twice: once to LiteLLM with the guardrail, and once to the same
-LiteLLM without it. `make conformance` writes this page; the ordinary tests fail if it differs from what they see.
+insult from an answer. Each row stands for a
+request that is sent twice: once to LiteLLM with the guardrail, and once to the same LiteLLM without it. `make
+conformance` writes this page. The ordinary tests fail if their results differ from this page.
 
-- **only the text differs**: the texts are the corrected ones, and the rest of the response, or of every event of the
-  stream, is equal to LiteLLM's. The comparison leaves out ids and times that LiteLLM generates for each request. No
-  event of a stream contains the insult.
-- **byte for byte LiteLLM's**: the client gets the bytes that LiteLLM alone sends. In a stream our closing comment
-  comes on top, directly before an event; with `mode: off` there is none. Every event of every stream has data.
-- **stream** is a held stream, the default. **stream, released** is a stream that goes out segment by segment
-  (`stream: sentence`), tried on one upstream of each endpoint. [Streams](../guides/streams.md) describes what happens
-  if a reason to skip the answer shows only after an edit went out.
+- **only the text differs**: the texts are corrected, and the rest of the response, or of every event of the stream, is
+  equal to LiteLLM's. The comparison leaves out ids and times that LiteLLM generates for each request. No event of a
+  stream contains the insult.
+- **byte for byte LiteLLM's**: the client gets the bytes that LiteLLM alone sends. A stream
+  additionally has our closing comment, directly before an event; with `mode: off` it has no comment. Every event of
+  every stream has data.
+- **stream** is a stream that is held until it is corrected, which is the default. **stream, released** is a stream that
+  goes out segment by segment (`stream: sentence`); we tested it with one upstream of each endpoint.
+  [Streams](../guides/streams.md) describes what happens if a reason to skip the answer appears only after an edit went
+  out.
 - **became** is what the client reads in `x-aligner-status` and `x-aligner-reason`, or in the comment that ends a
-  stream. `-` means that LiteLLM asks no guardrail for the headers of this error. `pending` means that the headers
+  stream. `-` means that LiteLLM does not ask guardrails for the headers of this error. `pending` means that the headers
   were sent before the stream failed.
 
-The page has {cells} cells, and none fails. By result these are: {counts}.
+The table has {cells} cells, and none fails. Counted by their result, they are: {counts}.
 """
 CLIENTS = """
 ## Clients
@@ -38,17 +41,19 @@ CLIENTS = """
 The tests also run official clients with the modes `hold`, `sentence`, `passthrough` and `off`, with heartbeats and
 refusals (`tests/clients`): `openai` and `anthropic` for Python, `openai`, `@anthropic-ai/sdk` and Vercel's `ai` for
 Node, and openai-go where Go is installed. These clients read every answer to its end, with finish reason and usage, and
-do not repeat a refused request. LiteLLM itself, also without the guardrail, causes two differences:
+do not repeat a refused request. LiteLLM itself, even without the guardrail, causes two exceptions:
 
 - The last events of a streamed `/v1/completions` have no `text`. `ai` fails on such events; the other clients do not.
-- The event with the usage of a chat stream has a choice without a finish reason. So the accumulator of openai-go has no
-  finish reason, either.
+- The event with the usage of a chat stream has a choice without a finish reason. So the answer that
+  openai-go accumulates has no finish reason, either.
 
-If a stream of `/v1/responses` is refused before its first event, it still begins with `response.created`. If
-`response.failed` came alone, the accumulators of openai for Python and Node would fail with an error of their own.
+If a stream of `/v1/responses` is refused before its first event, it still begins with `response.created`. If the client
+got only `response.failed`, the code of openai for Python and Node that accumulates events would fail with another
+error.
 
-Each row of the table is one client with only a base URL and a key, through the real gateway. `text` is what the client
-itself read as the answer. `call` is the tool call that the client parsed; the text beside a call stays the upstream's.
+Each row of the next table stands for a client that is set up with only a base URL and a key, and asks through the real
+gateway. `text` is what the client itself read as the answer. `call` is the tool call that the client parsed; the text
+beside a call stays as the upstream wrote it.
 
 """
 

@@ -225,32 +225,33 @@ def row(columns: Sequence[str]) -> str:
 
 _PAGE = """# What a client gets when something fails
 
-Each cell is what the client got for one request under a fault, or for many requests to a fleet (*through*: fleet).
-The tests in tests/faults/ and tests/fleet/ write this page, and fail if a cell gives anything else.
-`ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest tests/faults` writes it again, and so does the same variable with `make
-fleet-test`. In none of the {count} cells did the client wait without an end (a test would fail), and in none was an
-answer of the upstream lost. The client got the correction, the original, or an error that says so. For example, with
-`on_error: block` an engine that never answers gives *error 503 (timeout)*.
+Each cell says what the client got for one request under a fault, or, in rows with *fleet* in the column *through*, for
+many requests to a fleet. The tests in tests/faults/ and tests/fleet/ write this page, and fail if a client gets
+anything else than the page says. To write the page again, run `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest
+tests/faults`, and `make fleet-test` with the same variable. In none of the {count} cells, the client waited without
+an end (a test would fail), and in none an answer of the upstream was lost. The client always got the correction, the
+original, or an error that names the failure. For example, with `on_error: block`, an engine that never
+answers leads to *error 503 (timeout)*.
 
 - **whole** is a response that is not streamed. **hold** and **sentence** are streams under `stream: hold` and
-  `stream: sentence`; in **sentence** the fault comes before the first segment or during the edit. **passthrough** is
+  `stream: sentence`; in **sentence**, the fault comes before the first segment or during the edit. **passthrough** is
   a stream under `stream: passthrough`, which is delivered unchanged and corrected only for the record. *Policy* is
   the route's `on_error`. If *retry* does not help, the client gets the original (`after_retry: passthrough`).
-- **proxy** means that the request went through the real LiteLLM proxy over sockets, with engine and upstream in
-  separate processes. **hooks** means that the test called the hooks that LiteLLM calls, in its own process, with a
-  real store. **fleet** means many requests of all tenants to two gateways behind HAProxy on separate hosts
-  ([fleet.md](fleet.md)); the cell lists everything that any client may get.
-- In brackets is the class of the failure ([operations](../guides/operations.md)), or the reason if no correction
-  failed.
-- *once* and *for a moment* mean that the fault is gone at the second try. All other faults last beyond the deadline,
-  or come with every try.
-- **judge**: the policy is `on_error: {{judge: ...}}`. *Corrected* is then the correction by the head alone, and
-  *corrected as the judge says* also removes a sentence that only the judge flags. **token classifier** is the same
-  for a judge in the engine. **judge of facts** has one wrong fact that words alone put right, and one that only the
-  judge decides.
+- **proxy** means that the request went through the real LiteLLM proxy over sockets, with the engine and the upstream in
+  separate processes. **hooks** means that the test itself called the hooks that LiteLLM calls, in the test's own
+  process, with a real store. **fleet** means that many requests of all tenants went to two gateways behind HAProxy on
+  separate hosts ([fleet.md](fleet.md)); such a cell lists everything that a client may get.
+- The brackets hold the class of the failure ([operations](../guides/operations.md)) or, if no correction failed, the
+  reason.
+- *once* and *for a moment* mean that the fault is over at the second try. All other faults last longer than the
+  deadline, or come with every try.
+- In rows about a **judge**, the policy is `on_error: {{judge: ...}}`. *Corrected* then means the correction by the head
+  alone, and *corrected as the judge says* means that a sentence that only the judge flags is also removed. Rows about a
+  **token classifier** are about a judge in the engine. In rows about a **judge of facts**, the answer has one wrong
+  fact that the comparison of words corrects, and one wrong fact that only the judge finds.
 - *the original* is the upstream's answer, with its text and form unchanged. *error 503* and *error 422* are errors in
-  OpenAI's format with the type `aligner_error`; clients do not repeat a 422. *as LiteLLM alone* means the same bytes
-  as from a route with `mode: off`, except for ids and names.
+  OpenAI's format with the type `aligner_error`; clients do not repeat a request after a 422. *as LiteLLM alone* means
+  that the client gets the same bytes as from a route with `mode: off`, except for ids and names.
 
 | fault | through | policy | {modes} |
 |---|---|---|{lines}|

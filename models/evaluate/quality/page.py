@@ -24,12 +24,13 @@ One command measures an aligner and writes this page:
 ```
 
 DATA is the folder of the research data (`models/README.md`). `--beside FOLDER` measures a second aligner and shows the
-difference, `--only NAME` measures single rows, and `--sample N` sets how many answers each row reads. A row that was
-measured is kept in `runs/quality`, so a stopped command goes on. Rates have n and a 95 % Wilson interval; the interval
-of an AUC follows Hanley and McNeil. *Must* is what an aligner has to reach before it replaces the shipped one. A row
-that only has to hold must reach the lower end of the interval that the shipped aligner had. *Not sure* means that the
-interval includes what must be reached, so n is too small to decide. *Budget* is the score that 0.5 % of strong answers
-exceed. No answer of these sets was used for training, except in the rows `good` and `left`, whose authors partly were.
+difference, `--only NAME` measures single rows, and `--sample N` sets how many answers each row reads. The results of
+each row are kept in `runs/quality`, so a stopped command can go on. Rates have the number of cases (n) and a 95 %
+Wilson interval. The area under the ROC curve (AUC) has an interval by Hanley and McNeil. *Must* is what an aligner has
+to reach before it replaces the aligner that we ship. A row that must only not get worse has to reach the lower end of
+the shipped aligner's interval. *Not sure* means that the interval includes what must be reached, so n is too small to
+decide. *Budget* is the score that 0.5 % of strong answers exceed. No answer of these sets was used for training, except
+in the rows `good` and `left`, for some of whose authors answers were used.
 """
 
 
