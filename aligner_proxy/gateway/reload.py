@@ -431,7 +431,7 @@ def write_report(report: ReloadReport) -> None:
     """Write the report atomically into the run folder, and remove reports of ended processes."""
     folder = _report_folder()
     for path in folder.glob("policies-*.json"):
-        if not active_policies.is_running(path):
+        if not active_policies.is_writer_running(path):
             path.unlink(missing_ok=True)
     path = folder / f"policies-{report.pid}.json"
     new_file = path.with_suffix(".new")
@@ -445,7 +445,7 @@ def read_reports() -> Iterator[ReloadReport]:
         with contextlib.suppress(OSError, ValueError, TypeError):
             fields: dict[str, Any] = json.loads(path.read_text())
             report = ReloadReport(**{**fields, "restart": tuple(fields.get("restart", ()))})
-            if active_policies.is_running(path):
+            if active_policies.is_writer_running(path):
                 yield report
 
 

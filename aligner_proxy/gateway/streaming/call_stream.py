@@ -181,8 +181,8 @@ class CallStream:
         """Note the calls in an event, and which calls it ends; return those, or their pieces, that make it wait."""
         value = event_value(sse.as_frame(item))
         try:
-            calls = self._calls.form.read(value)
-            ended_groups = self._calls.form.ended_groups(value) if self._open_calls or calls else ()
+            calls = self._calls.call_format.read(value)
+            ended_groups = self._calls.call_format.ended_groups(value) if self._open_calls or calls else ()
         except Unreadable:
             self._has_given_up = True
             return []
@@ -281,7 +281,7 @@ class CallStream:
             return item
         frame = sse.as_frame(item)
         value = event_value(frame)
-        edited = self._calls.form.replace(value, self._find_new_text)
+        edited = self._calls.call_format.replace(value, self._find_new_text)
         if edited is value:
             return item
         return frame.with_event(edited) if isinstance(item, bytes) else edited
