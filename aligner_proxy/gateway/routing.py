@@ -221,7 +221,7 @@ def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str,
 
 
 def _list_groups(router: Any, deployments: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the group of each deployment, looked up by id, since a deployment found by an alias has the alias as name."""
+    """Yield the group of each deployment, looked up by id, since a deployment found by alias has the alias as name."""
     for deployment in deployments:
         deployment_id = (deployment.get("model_info") or {}).get("id")
         group = _deployment_group(router, str(deployment_id))
