@@ -1,9 +1,9 @@
-"""The active version of the policies file, shared by all processes of one `serve`.
+"""The active version of the policies file, shared by all processes of one `serve`: the last valid text that took no
+enforced objective from a tenant. `serve` stores it in its run folder, in a state file.
 
-The active version is the last valid text that took no enforced objective from a tenant. `serve` stores it in its run
-folder. A restarted worker or a second generation therefore has the same policies as the other processes, even if the
-file on disk is refused now, and all processes detect the same changes. Without `serve`, each LiteLLM process compares a
-change with its own policies.
+A restarted worker or a second generation therefore has the same policies as the other processes, even if the file on
+disk is refused now, and all processes detect the same changes. Without `serve`, each LiteLLM process compares a change
+with its own policies.
 """
 
 from __future__ import annotations

@@ -50,11 +50,9 @@ class CorrectedBody:
 
 
 class BatchGuardrail(AlignerGuardrail):
-    """The guardrail with only what its hook for whole responses needs.
-
-    It installs nothing in LiteLLM, watches no file, and writes neither audit entries nor reports. `policy` replaces the
-    policies of the file for every body; None to look them up. `identity` has the fields of LiteLLM's authentication
-    (`UserAPIKeyAuth`) that say who the caller is.
+    """The guardrail with only what its hook for whole responses needs. It installs nothing in LiteLLM, watches no file,
+    and writes neither audit entries nor reports. `policy` replaces the policies of the file for every body; None to
+    look them up. `identity` has the fields of LiteLLM's authentication (`UserAPIKeyAuth`) that say who the caller is.
     """
 
     def __init__(

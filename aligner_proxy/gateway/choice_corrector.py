@@ -1,7 +1,6 @@
-"""Corrects the choices of one request, records their outcomes, and raises the error if the policy blocks.
-
-A choice is one of several answers to a request or, in Responses and Messages, one text part of the answer. A shadow
-aligner is another aligner that judges the same answer in the background, only for comparison.
+"""Corrects the choices of one request, records their outcomes, and raises the error if the policy blocks. A choice is
+one of several answers or, in Responses and Messages, one text part of the answer. A shadow aligner is another aligner
+that judges the same answer in the background, only for comparison.
 """
 
 from __future__ import annotations
@@ -44,10 +43,9 @@ RETRY_AFTER_S = 5
 
 
 class Blocked(ProxyException):
-    """The policy or a missing audit entry forbids delivering this answer.
-
-    HTTP 503 with `retry-after` if the cause may pass (`may_pass`). Else HTTP 422: the official clients repeat a request
-    that gets a 5xx twice, and each time the upstream is paid for an answer that is refused again.
+    """The policy or a missing audit entry forbids delivering this answer. HTTP 503 with `retry-after` if the cause may
+    pass (`may_pass`). Else HTTP 422: the official clients repeat a request that gets a 5xx twice, and each time the
+    upstream is paid for an answer that is refused again.
     """
 
     def __init__(self, reason: str | None) -> None:

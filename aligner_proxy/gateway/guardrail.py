@@ -1,9 +1,9 @@
-"""The LiteLLM guardrail: thin native hooks around the pipeline.
+"""The LiteLLM guardrail: thin native hooks around the pipeline. LiteLLM passes every hook the request's body with its
+own additions, as `data`. Side texts are the texts of a response beside its answers, such as reasoning.
 
 It is registered under `guardrails:` with mode post_call. All hooks are methods of `AlignerGuardrail` itself, because
 LiteLLM looks for most of them only there. No data of a request is kept on `self`; a `RequestState` travels in the
-request's own metadata, in the dict that LiteLLM makes of a request's body and passes to every hook as `data`. If a
-policy prefers an error to an uncorrected answer, the client gets one.
+request's own metadata. If a policy prefers an error to an uncorrected answer, the client gets one.
 """
 
 from __future__ import annotations

@@ -72,10 +72,8 @@ def _takes_gzip(accept_encoding: str) -> bool:
 
 
 class PublicPages:
-    """The pages of one address, by variant (such as the path prefix).
-
-    `make_document` is called in a thread with a variant, and returns its JSON document; it is called again when a page
-    is older than `max_age_s` seconds.
+    """The pages of one address, by variant (such as the path prefix). `make_document` is called in a thread with a
+    variant, and returns its JSON document; it is called again when a page is older than `max_age_s` seconds.
     """
 
     def __init__(self, path: str, make_document: Callable[[Any], object], max_age_s: float = math.inf) -> None:

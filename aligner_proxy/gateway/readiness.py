@@ -47,7 +47,6 @@ def _blocks_without_aligner(policy: Policy) -> bool:
 
 class EngineReadiness:
     """Finds out whether the engine responds, if the active policies need it. Concurrent probes share one check.
-
     `get_file` returns the active policies file, or None once nothing uses it any more.
     """
 

@@ -73,10 +73,9 @@ class Watcher(Protocol):
 
 
 class WatchedFiles(Generic[_T]):
-    """A value that is read again when its files change.
-
-    `read` returns the value and its files; if it raises, the change is refused. `on_change` is called once for each
-    change: with None if it was applied, else with the reason for its refusal.
+    """A value that is read again when its files change. `read` returns the value and its files; if it raises, the
+    change is refused. `on_change` is called once for each change: with None if it was applied, else with the reason for
+    its refusal.
     """
 
     def __init__(self, read: Callable[[], tuple[_T, tuple[Path, ...]]], on_change: OnChange = lambda _: None) -> None:
@@ -265,7 +264,6 @@ class ReloadReport:
 
 class Policies(WatchedFiles[ActiveConfig]):
     """The policies file at `path` and its keys, kept up to date; raises `ConfigError` if one is invalid at the start.
-
     If `serve` has stored an active version, an invalid file counts as a refused change of it, even when a process
     starts.
     """

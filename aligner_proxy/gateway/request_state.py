@@ -1,7 +1,7 @@
-"""State of one request: its policy, the outcome of each choice, and the times of its text.
+"""State of one request: its policy, the outcome of each choice, and the times of its text. A choice is one of several
+answers or, in Responses and Messages, one text part of the answer.
 
-The state travels in the request's own metadata. Headers, comments and LiteLLM's records are made from it. A choice is
-one of several answers to a request or, in Responses and Messages, one text part of the answer.
+The state travels in the request's own metadata. Headers, comments and LiteLLM's records are made from it.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ class RequestState:
         return f": aligner-trail {json.dumps(fields)}\n\n".encode()
 
     def policy_record(self, policy: Policy) -> dict[str, Any]:
-        """What is recorded of a policy besides its settings: plugins' records, and `taught`, the taught heads it uses."""
+        """What is recorded of a policy beside its settings: records of plugins, and the taught heads it uses."""
         record = dict(self.arrival.extensions.record(policy))
         heads_record = {
             name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}

@@ -44,9 +44,8 @@ def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list
 
 
 class DeliveredTexts:
-    """The answers of one response: what was removed from them, and what is delivered.
-
-    Answers with a corrected text in `outcomes` count as edited. `removed` is what was removed elsewhere, if anything.
+    """The answers of one response: what was removed from them, and what is delivered. Answers with a corrected text in
+    `outcomes` count as edited. `removed` is what was removed elsewhere, if anything.
     """
 
     def __init__(
@@ -127,9 +126,8 @@ def withdraw_corrections(state: RequestState) -> Outcome:
 
 
 class StreamCopies:
-    """Finds and drops second copies in the events of one stream.
-
-    Each event is passed to `remember` (before the first edit) or `remove_copies`, and each edit to `add_removed`.
+    """Finds and drops second copies in the events of one stream. Each event is passed to `remember` (before the first
+    edit) or `remove_copies`, and each edit to `add_removed`.
     """
 
     def __init__(self, data: Mapping[str, Any], removed: RemovedText | None = None) -> None:

@@ -1,7 +1,7 @@
-"""Shadow corrections: background corrections of shadow mode, with bounded concurrency.
+"""Shadow corrections: background corrections of shadow mode, for which no client waits, with bounded concurrency. A
+shadow aligner is another aligner that judges the same answer in the background, only for comparison.
 
-The client does not wait for them, and their results appear only in telemetry and audit. An answer above the limit is
-skipped with the reason `shadow_full`. A shadow aligner is another aligner that judges the same answer for comparison.
+Results appear only in telemetry and audit. An answer above the limit is skipped with the reason `shadow_full`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ CorrectTexts = Callable[[Sequence[Exchange]], Awaitable[object]]
 
 
 class ShadowCorrections:
-    """Background corrections: at most `max_running` answers at a time, and `max_waiting` that wait.
-
-    Further answers are skipped.
+    """Background corrections: at most `max_running` answers at a time, and `max_waiting` that wait. Further answers are
+    skipped.
     """
 
     def __init__(self, max_running: int, max_waiting: int) -> None:

@@ -1,10 +1,11 @@
-"""Side texts of a response: collects them, and judges them before delivery if the policy says so.
+"""Side texts of a response: collects them, and judges them before delivery if the policy says so. A side text is any
+text in a response other than its answers; its kind is, for example, reasoning or tool output. A text is released once
+it may be delivered.
 
-A side text is any text in a response other than its answers, such as reasoning or tool output. One rule decides: a
-response is delivered if every human-readable text in it was judged or is of a kind that the policy lets pass. Parts of
-a delivered answer were judged with it, and repeated parts of the request came from the client, so neither is judged
-here. Nothing is edited: a text that is flagged, or cannot be judged, is a failure of class `unjudged` whose reason is
-its kind.
+One rule decides: a response is delivered if every human-readable text in it was judged or is of a kind that the policy
+lets pass. Parts of a delivered answer were judged with it, and repeated parts of the request came from the client, so
+neither is judged here. Nothing is edited: a text that is flagged, or cannot be judged, is a failure of class `unjudged`
+whose reason is its kind.
 """
 
 from __future__ import annotations

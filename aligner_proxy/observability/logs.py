@@ -77,9 +77,8 @@ def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
 
 
 class PrintedLines(io.TextIOBase):
-    """A text stream that writes each line printed to it as a JSON line to stderr.
-
-    Lines without a letter or digit, such as those around a banner, are left out. `name` is the logger in these lines.
+    """A text stream that writes each line printed to it as a JSON line to stderr. Lines without a letter or digit, such
+    as those around a banner, are left out. `name` is the logger in these lines.
     """
 
     def __init__(self, name: str) -> None:

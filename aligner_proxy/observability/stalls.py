@@ -1,10 +1,9 @@
-"""Watchdog of an event loop: reports how long it stalled, at which line, and which package the line belongs to.
+"""Watchdog of an event loop: reports how long it stalled, at which line, and which package the line belongs to. A
+thread checks whether the loop still runs a scheduled callback, the beat; a longer pause between two beats is a stall.
 
-A thread checks whether the loop still runs a scheduled callback, the beat. A pause between two beats above the limit is
-a stall. It counts in a histogram, and a log line names the innermost frames by file and line, never texts or variables.
-On Linux the log also says how long the loop's thread computed and how long it waited for a CPU, because a busy machine
-stalls even an idle loop. The owner of a line is "aligner" (this project), "litellm" or "other" (any other package); it
-is "machine" if the thread waited for a CPU.
+A stall counts in a histogram, and a log line names the innermost frames by file and line, never texts or variables. On
+Linux the log also says how long the loop's thread computed and how long it waited for a CPU, because a busy machine
+stalls even an idle loop.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ LONGEST_S = 0.1
 EVERY_STALL = "ALIGNER_PROXY_EVERY_STALL"
 """Environment variable that makes every stall be logged, for measurements."""
 OWNERS = ("aligner", "litellm", "other", "machine")
-"""What a stall may be blamed on."""
+"""Owners of the line at which the loop stalled; `machine` means that the thread waited for a CPU."""
 _BEAT_S = 0.025
 """Seconds between two beats of the loop, and between two checks of the thread."""
 _LOG_PAUSE_S = 5.0

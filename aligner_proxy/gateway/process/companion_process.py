@@ -20,10 +20,8 @@ _GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CompanionKeeper:
-    """Runs one companion for each serving generation.
-
-    `serving` returns the number of the serving generation (None while none serves); `make` creates its companion, which
-    is not started yet.
+    """Runs one companion for each serving generation, which is an engine with its LiteLLM. `serving` returns the number
+    of the serving generation (None while none serves); `make` creates its companion, which is not started yet.
     """
 
     serving: Callable[[], int | None]

@@ -1,4 +1,5 @@
-"""Supervisor of the engine and LiteLLM: starts, restarts, replaces and drains both.
+"""Supervisor of the engine and LiteLLM: starts, restarts, replaces and drains both. A generation is an engine and the
+LiteLLM that uses it.
 
 Both start at once, since their imports take seconds. LiteLLM serves only after the aligner is loaded, so LiteLLM's
 readiness means that both are ready. A process that ends is restarted with growing pauses. If LiteLLM ends before it was
@@ -45,11 +46,10 @@ Ready = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Pauses and time limits of the supervisor, in seconds.
-
-    The pause before a restart grows from `first_pause_s` to `longest_pause_s`, and is reset once a child has run for
-    `stable_s` seconds. Running requests get `grace_s` seconds at shutdown, `handover_s` seconds when a new generation
-    serves, and `short_grace_s` seconds when memory is short. A new generation gets `start_s` seconds to become ready.
+    """Pauses and time limits of the supervisor, in seconds. The pause before a restart grows from `first_pause_s` to
+    `longest_pause_s`, and is reset once a child has run for `stable_s` seconds. Running requests get `grace_s` seconds
+    at shutdown, `handover_s` seconds when a new generation serves, and `short_grace_s` seconds when memory is short. A
+    new generation gets `start_s` seconds to become ready.
     """
 
     first_pause_s: float = 0.5
@@ -63,10 +63,9 @@ class Pace:
 
 @dataclass(slots=True)
 class ChildProcess:
-    """A child process in its own session, so that Ctrl-C does not reach it; it ends with this process.
-
-    Of this process's file descriptors it inherits only `descriptors`. A held child waits, after its imports, for a line
-    on its standard input, which `release` writes.
+    """A child process in its own session, so that Ctrl-C does not reach it; it ends with this process. Of this
+    process's file descriptors it inherits only `descriptors`. A held child waits, after its imports, for a line on its
+    standard input, which `release` writes.
     """
 
     name: str
@@ -159,9 +158,8 @@ class ChildProcess:
 
 
 class EngineProcess:
-    """The engine of one or several generations; kept alive until the last of them has ended.
-
-    `child` is None if the engine runs elsewhere.
+    """The engine of one or several generations; kept alive until the last of them has ended. `child` is None if the
+    engine runs elsewhere.
     """
 
     def __init__(self, child: ChildProcess | None, wait_loaded: Ready) -> None:

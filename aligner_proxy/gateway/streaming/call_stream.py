@@ -1,8 +1,8 @@
-"""Corrects the tool calls of one stream before anything else reads it.
+"""Corrects the tool calls of one stream before anything else reads it. The events of a call, and all events behind
+them, wait for the end of the call.
 
-The events of a call, and all events behind them, wait for the end of the call. If these take more room than a stream
-may have, they go on uncorrected. Of a corrected call, the first piece gets all of its new arguments, and the other
-pieces become empty. Without an edit the events go on as they came.
+If these take more room than a stream may have, they go on uncorrected. Of a corrected call, the first piece gets all of
+its new arguments, and the other pieces become empty. Without an edit the events go on as they came.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Compact queue of a stream's events on their way to the client.
+"""Compact queue of a stream's events on their way to the client. An event that only adds a piece to a text is kept as a
+tuple of plain values (`PlainEvent`), and rebuilt for delivery. A packed chunk is stored as its differences from
+another.
 
 An event is a handful of objects that refer to each other, and Python's garbage collector visits every one of them. With
-half a million queued events, one collection blocked the loop for most of a second. An event that only adds a piece to a
-text is therefore kept as a tuple of plain values (a `PlainEvent`), which the collector ignores, and is rebuilt for
-delivery. A chunk is packed if it is stored as its differences from an earlier chunk.
+half a million queued events, one collection blocked the loop for most of a second. The collector ignores plain values.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The opening of a held stream: the events before the first text of its answer, which may go out before the rest.
+"""The opening of a held stream (one that waits until its whole answer is corrected): the events before the first text
+of its answer, which may go out before the rest. Side texts are texts beside the answer, such as reasoning.
 
-A held stream waits until its whole answer is corrected. Clients measure silence by events, and comments are no events.
-So once a heartbeat is due, the opening is delivered, and from then on as it arrives: roles, the beginnings of a
-response and of its parts, and reasoning that the policy lets pass. Before the heartbeat nothing goes out, so that an
-early failure is a plain HTTP error.
+Clients measure silence by events, and comments are no events. So once a heartbeat is due, the opening is delivered, and
+from then on as it arrives: roles, the beginnings of a response and of its parts, and reasoning that the policy lets
+pass. Before the heartbeat nothing goes out, so that an early failure is a plain HTTP error.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from aligner_proxy.types import Mode, SideKind
 
 
 class Opening:
-    """Decides which of the first events of one held stream may go out before its answer is decided.
-
-    The stream appends each item that it delivers to `delivered`.
+    """Decides which of the first events of one held stream may go out before its answer is decided. The stream appends
+    each item that it delivers to `delivered`.
     """
 
     def __init__(self, request: StreamRequest) -> None:
@@ -41,8 +40,8 @@ class Opening:
     async def note_event(self, *, is_due: bool) -> None:
         """Count an event that was queued, and clear it if no side text so far may still block the answer.
 
-        Side texts are texts beside the answer, such as reasoning. `is_due` says whether the opening is to go out now;
-        only then the side texts that have ended are judged. Raises `Blocked` if one of them may not be delivered.
+        `is_due` says whether the opening is to go out now; only then the side texts that have ended are judged. Raises
+        `Blocked` if one of them may not be delivered.
         """
         self._read_count += 1
         side = self._request.side

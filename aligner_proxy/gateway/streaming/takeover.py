@@ -1,8 +1,8 @@
-"""Takeover of a stream by another model, which LiteLLM asks if the first model broke off before its first words.
+"""Takeover of a stream by another model, which LiteLLM asks if the first model broke off before its first words. Each
+item says which model it comes from, and another model may have another policy.
 
-Each item says which model it comes from, and another model may have another policy. A stream that would pass at once is
-held until its first words, when it is certain which model answers. In a stream that is corrected before delivery, the
-model of each item is checked as it arrives.
+A stream that would pass at once is held until its first words, when it is certain which model answers. In a stream that
+is corrected before delivery, the model of each item is checked as it arrives.
 """
 
 from __future__ import annotations
