@@ -73,10 +73,7 @@ class ActivePolicies:
                 self.save(file)
 
     def save(self, file: PolicyFile) -> None:
-        """Store a file as the active version; if that fails, remove the stored version.
-
-        Without a stored version, each process uses the file that it has read itself.
-        """
+        """Store a file as the active version; if that fails, remove the old one, and each process uses its own file."""
         assert self.state_file is not None
         new_file = self.state_file.with_suffix(".new")
         state = {"path": os.path.abspath(self.path), "text": file.source.text}
@@ -136,10 +133,7 @@ def state_file_path() -> Path:
 
 @contextlib.contextmanager
 def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
-    """Context manager that stores a file as the active version while this `serve` runs.
-
-    It also removes what `serve` processes stored that ended without removing it.
-    """
+    """Context manager that stores a file while this `serve` runs; also removes files that ended processes left."""
     for state_file in _state_files():
         if not is_writer_running(state_file):
             _remove_state(state_file)

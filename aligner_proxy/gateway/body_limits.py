@@ -82,10 +82,7 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: bool = True) -> None:
-    """Answer 413, then read and discard the rest of the body, up to `_LINGER_BYTES` and `_LINGER_S`.
-
-    A client that is still sending the body would otherwise miss the answer. `has_more` is whether a rest may come.
-    """
+    """Answer 413, then discard what comes of the body for a while; a client that still sends would miss the answer."""
     error = {
         "message": f"the body of this request is larger than {max_bytes // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",

@@ -54,10 +54,7 @@ def _master_digest(master: str) -> str:
 
 
 def active_keys() -> Mapping[str, KeyEntry]:
-    """The active keys by digest: of the keys file that the policies file names or, without policies, that is set.
-
-    Raises `KeysUnreadable` if no keys file has been valid since the start.
-    """
+    """The active keys by digest; raises `KeysUnreadable` if no keys file has been valid since the start."""
     try:
         policies_file = policies_path()
         if policies_file is not None:

@@ -103,10 +103,7 @@ _NO_PASS_THROUGH_STREAMS = (
 
 
 def _join_server(server: SharedServer, policies: reload.Policies) -> None:
-    """Report this process to the server that gateways share, until the proxy ends.
-
-    Without a running event loop, nothing is reported.
-    """
+    """Report this process to the shared server until the proxy ends; without an event loop, report nothing."""
     membership = server.join(policies)
     with contextlib.suppress(RuntimeError):  # raised if no event loop runs, as in `check`
         membership.start()
@@ -612,10 +609,7 @@ class AlignerGuardrail(CustomGuardrail):
             self._add_record(data, state, time.time())
 
     def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:
-        """Add LiteLLM's guardrail record to `data`; LiteLLM's spend logs, spans and Prometheus metrics read it.
-
-        `started` is when our work on the answer began, in seconds since the epoch.
-        """
+        """Add LiteLLM's guardrail record to `data`, for its logs and metrics; our work began at `started` (epoch s)."""
         end = time.time()
         self.add_standard_logging_guardrail_information_to_request_data(
             guardrail_json_response=state.record(),

@@ -131,10 +131,7 @@ class IncomingTexts:
         return await corrector.correct_one(exchange)
 
     def _raise_if_blocked(self, doubtful_text: _DoubtfulText) -> None:
-        """Raise LiteLLM's error for a flagged text, and for an unjudged text if the policy blocks unjudged texts.
-
-        HTTP 503 if the cause may pass, else 422.
-        """
+        """Raise LiteLLM's error for a flagged text, and for an unjudged text if the policy blocks unjudged texts."""
         text = doubtful_text.text
         outcome = doubtful_text.outcome
         if not (doubtful_text.is_flagged or self._state.policy.blocks_unjudged):

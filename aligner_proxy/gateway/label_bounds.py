@@ -96,10 +96,7 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     unbounded_labels = getattr(previous_labels, "unbounded", previous_labels)
 
     def bounded_labels(metric: Any, *values: Any, **keywords: Any) -> Any:
-        """Like `MetricWrapperBase.labels`, with bounded values for LiteLLM's metrics.
-
-        The values come in the order of the metric's labels, or as keywords.
-        """
+        """Like `MetricWrapperBase.labels`, but with bounded values for LiteLLM's metrics."""
         names = metric._labelnames
         has_wrong_number = len(values or keywords) != len(names)  # prometheus_client then raises its own error
         if has_wrong_number or not metric._name.startswith(_LITELLM_PREFIX):

@@ -118,10 +118,7 @@ def _models_in_address(request: Request) -> Iterator[str]:
 
 
 def watch_bodies(note_body: Callable[[bytes], None]) -> None:
-    """Patch LiteLLM to call `note_body` with each JSON body before it is parsed.
-
-    A `ProxyException` that `note_body` raises goes to the client.
-    """
+    """Patch LiteLLM to call `note_body` with each JSON body before parsing; a `ProxyException` goes to the client."""
     from litellm.proxy.common_utils import http_parsing_utils
 
     parsing_module: Any = http_parsing_utils
@@ -249,10 +246,7 @@ def price_map(catalog_only: bool) -> dict[str, Any]:
 
 
 def add_middleware() -> None:
-    """Add our middleware to the proxy: it notices clients that disconnect, and writes our comments into streams.
-
-    Does nothing outside the proxy.
-    """
+    """Add our middleware, for clients that disconnect and comments in streams; does nothing outside the proxy."""
     app = proxy_application()
     if app is not None:
         add_layer(app, DisconnectMiddleware)

@@ -86,10 +86,7 @@ def record_stream_shed(state: RequestState) -> None:
 
 
 def describe_span(span: TraceSpan, outcome: Outcome) -> None:
-    """Set the attributes of a choice's trace span; each flagged objective becomes an event of OpenTelemetry's gen_ai.
-
-    In keyword names, `__` stands for a dot of the attribute's name.
-    """
+    """Set the attributes of a choice's trace span (`__` means a dot); flagged objectives become gen_ai events."""
     if not span.is_recorded:
         return
     correction = outcome.correction
@@ -238,19 +235,13 @@ def record_breaker(state: State) -> None:
 
 
 def record_policy_change(*, is_refused: bool, stale: bool) -> None:
-    """Count a change of the policies or keys file as refused or taken.
-
-    `stale` says whether any of the files is refused now, so that an older version of it stays active.
-    """
+    """Count a change of policies or keys as refused or taken; `stale`: an older version of a file stays active."""
     prometheus.RELOADS.labels("refused" if is_refused else "taken").inc()
     prometheus.POLICY_REFUSED.set(stale)
 
 
 def record_taught(index: Index) -> None:
-    """Set the metrics of taught heads: number of examples and time of teaching of each active head.
-
-    Both are 0 for an objective and aligner whose head was withdrawn.
-    """
+    """Set the metrics of taught heads: examples and time of teaching of each active head; 0 where none is active."""
     for scope, objectives in index.scopes.items():
         for name, objective in objectives.items():
             for aligner in objective.current:

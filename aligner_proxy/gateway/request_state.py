@@ -370,10 +370,7 @@ def copy_without_state(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_state(data: Mapping[str, Any]) -> RequestState | None:
-    """The state that an earlier hook stored in the request's metadata; None if none did.
-
-    A client's value under the same name is JSON, so it is never a `RequestState`.
-    """
+    """The state that an earlier hook stored, or None; a client's value of that name is JSON, so never a state."""
     for metadata in metadata_buckets(data):
         state = metadata.get(_STATE_KEY)
         if isinstance(state, RequestState):

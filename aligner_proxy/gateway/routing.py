@@ -161,10 +161,7 @@ def list_other_names(names: Iterable[str], model: str, team_id: str | None) -> t
 
 
 def find_answering_group(data: Mapping[str, Any], response: object = None) -> str | None:
-    """The model group whose deployment gave this response or stream item; None if LiteLLM does not say.
-
-    Without an id in the response, the deployment counts that LiteLLM has put into the request's `data`.
-    """
+    """The model group that gave this response or stream item, by its id or by `data`; None if LiteLLM does not say."""
     router = _find_router()
     deployment_id = _deployment_id(response)
     if router is not None and deployment_id:

@@ -75,10 +75,7 @@ class DeliveredTexts:
 
 
 async def compare_answers(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]) -> DeliveredTexts:
-    """Compare the answers of one response with their corrections, in a thread if they are long.
-
-    1,000 characters take a millisecond.
-    """
+    """Compare the answers of one response with their corrections, in a thread if they are long."""
     chars = sum(len(exchange.answer or "") for exchange in exchanges)
     return await run_off_loop(chars, partial(DeliveredTexts, exchanges, outcomes))
 

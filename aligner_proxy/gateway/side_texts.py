@@ -221,10 +221,7 @@ class SideTexts:
         source: object = None,
         streamed: bool = False,
     ) -> SideTexts | None:
-        """Return a collector of the side texts of `source`, a response or (`streamed`) a stream.
-
-        None if the policy lets every kind pass, or the request is not judged.
-        """
+        """Return a collector of the side texts of `source`; None if all kinds pass or the request is not judged."""
         policy = state.policy
         wire = formats.wire(state.arrival.route)
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:

@@ -188,10 +188,7 @@ async def _post_report(client: httpx.AsyncClient, target: HandOff, body: bytes) 
 
 
 def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
-    """The JSON body of a report; it includes texts only if the route asks for them and storing them is allowed.
-
-    `redact` returns a text without what may not be sent.
-    """
+    """The JSON body of a report, with redacted texts if the route asks for them and storing them is allowed."""
     outcome = report.outcome
     policy = outcome.policy
     fields: dict[str, Any] = {

@@ -110,10 +110,7 @@ def make_handler(line_format: str) -> logging.Handler:
 
 
 def configure_logging(line_format: str) -> None:
-    """Log everything from INFO up except connection details, as `json` or `text`.
-
-    This is for processes in which only this package logs.
-    """
+    """Log from INFO up, without connection details, as `json` or `text`, where only this package logs."""
     logging.basicConfig(level=logging.INFO, handlers=[make_handler(line_format)], force=True)
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -75,10 +75,7 @@ def span(
 def _open_span(
     name: str, parent: Context | None, kind: str, attributes: Mapping[str, Value | None]
 ) -> Iterator[TraceSpan]:
-    """Context manager that opens a span, as `span` describes it.
-
-    Of an exception only the type is recorded, because its message may quote a text.
-    """
+    """Context manager for `span`; of an exception only the type is recorded, since its message may quote a text."""
     with _tracer().start_as_current_span(
         name,
         context=parent,
@@ -173,10 +170,7 @@ def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
 
 
 def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> AbstractContextManager[TraceSpan]:
-    """Context manager around a stage that opens a span, and counts the stage's seconds in the histogram.
-
-    A stage that fails is counted, too.
-    """
+    """Context manager around a stage, failed or not: opens a span, and counts its seconds in the histogram."""
     return _TimedSpan(name, span(f"aligner.{name}", None, kind=kind, **attributes))
 
 

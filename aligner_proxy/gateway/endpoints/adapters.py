@@ -142,10 +142,7 @@ async def judge_webhook(body: WebhookRequest, judge: JudgeBatch) -> dict[str, An
 
 
 async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict[str, Any]:
-    """The body of agentgateway's webhook: an `action` that lets the choices pass, replaces them all, or rejects them.
-
-    An action without a body lets the choices pass.
-    """
+    """The body of agentgateway's webhook: an `action` that lets the choices pass, replaces all, or rejects them."""
     if not body.choices:
         return {"action": {"reason": "prompts are not judged"}}
     try:

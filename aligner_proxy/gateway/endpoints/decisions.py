@@ -71,10 +71,7 @@ async def decide(
 async def _ask_engine(
     pipeline: Pipeline, state: RequestState, question_body: DecisionForm, decision: Decision
 ) -> dict[str, Any]:
-    """The JSON answer to the questions, from the scores of the engine of the caller's policy.
-
-    Raises HTTP 403 if the policy leaves out an objective that a question is about.
-    """
+    """The JSON answer to the questions from the engine's scores; HTTP 403 if the policy leaves out an objective."""
     policy = replace(state.policy.drop_judges(), score_only=True)
     engine = pipeline.engine_of(policy)
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)

@@ -128,10 +128,7 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
 
 
 def _make_decision_function(body_class: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
-    """Return the function that FastAPI calls for questions in a body of this class.
-
-    `authenticated` is the FastAPI dependency that supplies the caller.
-    """
+    """Return the function that FastAPI calls for questions in this class of body; `authenticated` is the caller."""
 
     async def answer(request: Request, caller: Any = authenticated) -> JSONResponse:
         body = await parse_body(request, body_class)

@@ -92,10 +92,7 @@ class AutoTrainer:
             await self._run_training(engine, [subject.title for subject in due_subjects])
 
     def _take_due_subjects(self, file: PolicyFile, info: AlignerInfo) -> list[Subject]:
-        """Objectives that lack a head for the serving aligner and were not attempted recently; records the attempt.
-
-        `info` describes the serving engine.
-        """
+        """Objectives that lack a head for the engine of `info` and were not attempted recently; records the attempt."""
         index = HeadStore.for_file(file).index()
         due_subjects = []
         for subject in subjects.list_subjects(file):

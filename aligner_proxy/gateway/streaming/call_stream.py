@@ -309,10 +309,7 @@ class CallStream:
         return new_arguments
 
     def _remove_copies(self, item: Any, event: _WaitingEvent) -> object:
-        """The item without copies of what was removed from calls; `NOTHING` if nothing is left of it.
-
-        Raises `CopyStays` for a copy that has to stay or has gone out before, and `NotPutIn` for an unreadable item.
-        """
+        """The item without copies of removed text (`NOTHING` if nothing is left); raises `CopyStays` or `NotPutIn`."""
         cleaned = self._calls.copies.remove_copies(item, event.answer_texts, event.answer_texts, edited=False)
         self._calls.copies.check_past_events()
         return cleaned

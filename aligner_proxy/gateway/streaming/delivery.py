@@ -407,10 +407,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return self._queue.first.event.original if self._queue and self._may_show_next_event else None
 
     async def _wait_for_items(self) -> bool:
-        """Wait until something can be delivered or a heartbeat is due; return whether to send a heartbeat.
-
-        A heartbeat that is due is not sent inside an event.
-        """
+        """Wait for items or a due heartbeat; return whether to send a heartbeat, which is never put inside an event."""
         try:
             async with asyncio.timeout(self.client.seconds_to_heartbeat):
                 await self.delivery_signal.wait()
@@ -422,10 +419,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return False
 
     async def _close(self, *, finished: bool) -> None:
-        """End the reading task, free the stream's room and make its outcomes final.
-
-        `finished` says whether everything was delivered.
-        """
+        """End reading, free the room and make outcomes final; `finished` says whether everything was delivered."""
         reading_task = self._reading_task
         self._reading_task = None  # avoids a reference cycle, since its error refers to the stream
         if reading_task is not None:

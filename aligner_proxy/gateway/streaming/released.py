@@ -189,10 +189,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             )
 
     async def _end_answer(self) -> None:
-        """End all texts, judge pending side texts, and check a refusal, which is complete only now.
-
-        Raises `Blocked` if the policy prefers an error to one of them.
-        """
+        """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
         policy = self._request.state.policy
         self._check_fault()
         await self._end_texts()
