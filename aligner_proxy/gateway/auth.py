@@ -22,7 +22,7 @@ from aligner_proxy.gateway import body_limits, client_keys, litellm_internals
 from aligner_proxy.gateway.endpoints.routes import find_endpoint
 from aligner_proxy.policy.keys_file import KeyEntry, Role
 
-_WITHOUT_TEXT = frozenset(
+_PATHS_WITHOUT_TEXT = frozenset(
     prefix + path
     for path, prefixes in {
         "/models": ("", "/v1"),
@@ -98,7 +98,7 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
         return endpoint is not None and endpoint.for_reviewers
     path = get_request_route(request)
     is_corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
-    if is_corrected or template in _WITHOUT_TEXT or endpoint is not None:
+    if is_corrected or template in _PATHS_WITHOUT_TEXT or endpoint is not None:
         return True
     return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, pattern) for pattern in entry.routes)
 

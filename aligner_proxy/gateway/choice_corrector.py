@@ -122,7 +122,7 @@ class ChoiceCorrector:
         return outcomes
 
     def record_outcomes(self, outcomes: Sequence[tuple[Exchange, Outcome]]) -> None:
-        """Record the final outcomes of choices that a stream corrected segment by segment."""
+        """Record the final outcomes, each with its exchange, of choices that a stream corrected segment by segment."""
         for exchange, outcome in outcomes:
             metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
             self._queue_record(exchange, outcome)
@@ -250,7 +250,7 @@ class ChoiceCorrector:
     def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
         """The audit event of an outcome; None if nothing is to be recorded.
 
-        Plugins' extensions and the webhook for doubtful answers learn of every outcome here, too, recorded or not.
+        Plugins' extensions and the webhook for doubtful answers learn here of every outcome that is not a skip.
         """
         state = self._state
         if outcome.status is Status.SKIPPED:

@@ -94,7 +94,7 @@ def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
         reload.log_keys_change(watcher.current, refusal)
 
     watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
-    if watcher.current.fault:  # the first version is invalid, too, so there is something to log
+    if watcher.current.fault:  # the file does not exist at the start
         log_change(None)
     reload.keep_checking(watcher)
     return watcher

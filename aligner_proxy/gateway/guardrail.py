@@ -255,9 +255,9 @@ class AlignerGuardrail(CustomGuardrail):
         A route whose configuration does not name this guardrail is not refused.
         """
         metadata = data.get("metadata")
-        # LiteLLM passes on a client's metadata of any type, but puts the names only into a dict
-        names = metadata.get("guardrails") if isinstance(metadata, dict) else None
-        if not isinstance(names, list | dict) or self.guardrail_name not in names:
+        # LiteLLM puts the names of the route's guardrails into metadata that is a dict; a client may send another type.
+        guardrail_names = metadata.get("guardrails") if isinstance(metadata, dict) else None
+        if not isinstance(guardrail_names, list | dict) or self.guardrail_name not in guardrail_names:
             return
         # A pass-through route has no policy of its own, so the one of a chat request decides.
         chat_user = user.model_copy(update={"request_route": json_body.CHAT})
@@ -296,13 +296,13 @@ class AlignerGuardrail(CustomGuardrail):
         reasoning_judgement = (
             reasoning_handler.judge_alongside(response) if reasoning_handler else contextlib.nullcontext(response)
         )
-        # Each of the following steps removes something from the response that the policy does not let pass.
+        # `remaining` is the response without what the steps so far removed: reasoning, then other kinds of side texts.
         async with reasoning_judgement as remaining:
             exchanges = self._read_exchanges(data, state, remaining)
             outcomes: Sequence[Outcome] = ()
             delivered = remaining
             try:
-                # without exchanges and side texts there is nothing to wait for, so the client need not be watched
+                # Without exchanges and side texts there is nothing to wait for, so the client need not be watched.
                 async with cancel_when_gone(client_gone_waiter() if exchanges or side else None):
                     if calls is not None:
                         remaining = await calls.correct_body(remaining, exchanges)
@@ -543,8 +543,8 @@ class AlignerGuardrail(CustomGuardrail):
         """Start choosing the objectives, if a plugin chooses them for this policy and the request is not skipped."""
         wire = formats.wire(state.arrival.route)
         if wire is not None and state.skip is None and state.arrival.extensions.selects(state.policy):
-            work = self.pipeline.select_objectives(wire.first_exchange(data), state.policy)
-            state.selecting = RunningSelection(work, state.policy)
+            selection = self.pipeline.select_objectives(wire.first_exchange(data), state.policy)
+            state.selecting = RunningSelection(selection, state.policy)
 
     def _switch_to_answering_group(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Switch to the stricter of two policies if a different model group answers than the requested one.
@@ -600,11 +600,11 @@ class AlignerGuardrail(CustomGuardrail):
         publish = partial(self._add_record, data, state)
         return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._webhook)
 
-    def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
-        """Record that none of the response's `choices` (their number) is judged, and why."""
+    def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, count: int = 1) -> None:
+        """Record that none of the response's `count` choices is judged, and why."""
         metrics.record_upstream_end(state)
         record_skip = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
-        state.finalize([record_skip(index) for index in range(choices)])
+        state.finalize([record_skip(index) for index in range(count)])
         if reason is not SkipReason.MODE_OFF:  # without our record, LiteLLM records `not_run`
             self._add_record(data, state, time.time())
 

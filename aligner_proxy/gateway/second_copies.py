@@ -81,7 +81,7 @@ async def compare_answers(exchanges: Sequence[Exchange], outcomes: Sequence[Outc
 
 
 def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, answers: DeliveredTexts) -> Any:
-    """A corrected body without second copies; without all reasoning if that holds one.
+    """A corrected body without second copies; if reasoning holds a copy, all reasoning is removed.
 
     `data` is the request. Raises `CopyStays` for a copy that may not be dropped, and `NotPutIn` for an unreadable body.
     """
@@ -155,8 +155,8 @@ class StreamCopies:
     ) -> Any:
         """An event without second copies; `NOTHING` if nothing is left of it. What is left is remembered.
 
-        `own_texts` are the answer's texts in the event as they are delivered, `unchanged_texts` those answers that the
-        upstream wrote so. `edited` is False if citations in the event point into an unchanged text. Raises `CopyStays`
+        `own_texts` are the answer's texts in the event as they are delivered, `unchanged_texts` the answer's texts that
+        no edit changed. `edited` is False if citations in the event point into an unchanged text. Raises `CopyStays`
         for a copy that may not be dropped, or `NotPutIn` if the event cannot be read.
         """
         frame = sse.as_frame(item)
@@ -231,6 +231,7 @@ class _PastTexts:
             self._read_new_pieces(text)
         self._grown_texts.clear()
         for is_acted_on, texts_by_path in self._normalized_texts.items():
+            # Only whether the kind is in `ACTED_ON` matters here, so one kind stands for all that are, or are not.
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
             # A quick test first, since to search all texts for each edit would take quadratic time.
             likely_removed = removed.narrow(self._grams[is_acted_on])

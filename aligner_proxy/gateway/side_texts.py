@@ -130,7 +130,7 @@ def make_side_exchange(empty_exchange: Exchange, index: int, text: str, *, no_st
         index=index,
         answer=text,
         finish_reason="stop",
-        structured=False,  # the form that the request asks for is that of the answer
+        structured=False,  # only the answer has the form that the request asks for
         constrained=False,
         json_schema=None,
         no_store=empty_exchange.no_store or no_store,
@@ -262,7 +262,7 @@ class SideTexts:
 
     @contextlib.asynccontextmanager
     async def judge_alongside(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
-        """Context manager that yields a whole response without dropped kinds, and judges its side texts meanwhile."""
+        """Context manager that yields a whole response without dropped kinds, and judges its other texts meanwhile."""
         remaining = self.drop_kinds(response)
         answers = [exchange.answer or "" for exchange in exchanges]
         self._tagged_reasoning = [exchange.tagged_reasoning for exchange in exchanges]
@@ -333,7 +333,8 @@ class SideTexts:
         covering_texts = (*delivered_answers, *self._cleared_texts)
         uncovered_by_kind: dict[SideKind, list[str]] = {}
         for text in texts:
-            if uncovered_text := self._uncovered_text(text, covering_texts):
+            uncovered_text = self._uncovered_text(text, covering_texts)
+            if uncovered_text:
                 uncovered_by_kind.setdefault(text.kind, []).append(uncovered_text)
         # One judgement per kind, however many fields an upstream fills.
         for kind, uncovered_texts in uncovered_by_kind.items():
@@ -353,7 +354,7 @@ class SideTexts:
     def _uncovered_text(self, text: SideText, covering_texts: Sequence[str]) -> str:
         """The part of a text that has to be judged; empty if there is none.
 
-        This is what neither `covering_texts` contain nor the request's own field.
+        This is what occurs neither in `covering_texts` nor in a field of the request that the response repeats.
         """
         if not self._state.policy.objectives:  # nothing can be flagged
             return ""
@@ -471,7 +472,7 @@ class SideTexts:
             self.raise_if_blocked(kind)
 
     def raise_if_blocked(self, kind: SideKind) -> None:
-        """Raise `Blocked`, and record it, if the policy prefers an error to an answer with such a text."""
+        """Raise `Blocked`, and record it, if the policy prefers an error to an answer with a text of this kind."""
         if blocks_kind(self._state.policy, kind):
             self.ending_kind = kind
             metrics.record_side_text_refusal(self._state, kind)

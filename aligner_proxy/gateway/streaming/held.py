@@ -185,8 +185,8 @@ class HeldStream(StreamDelivery[PrefilledText]):
     async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
         """Correct all texts of the response and return the outcomes.
 
-        None if there is no text, or the upstream broke off and the policy does not judge a broken answer. Such an
-        answer is recorded as skipped. Raises `Blocked` if the policy prefers an error.
+        If there is no text, or the upstream broke off and the policy does not judge a broken answer, the answer is
+        recorded as skipped, and the result is empty. Raises `Blocked` if the policy prefers an error.
         """
         if self._skips_broken_answer:
             self._record_uncorrected(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
