@@ -18,10 +18,7 @@ body_model_names: ContextVar[tuple[str, ...]] = ContextVar("aligner_proxy_double
 
 
 def note_model_names(body: bytes) -> None:
-    """Store the model names of a JSON body in `body_model_names` before LiteLLM parses the body.
-
-    No names are stored if the key can occur only once. Raises HTTP 400 for a body that parsers read differently.
-    """
+    """Store the body's model names in `body_model_names` if it may have several; HTTP 400 for ambiguous JSON."""
     may_have_duplicates = body.count(_MODEL_KEY) > 1 or _ESCAPED_LETTER in body
     body_model_names.set(_list_model_names(body) if may_have_duplicates else ())
 

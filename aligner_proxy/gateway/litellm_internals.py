@@ -64,10 +64,7 @@ def proxy_module() -> Any:
 
 
 def use_key_check(address: str) -> None:
-    """Let the running proxy check keys by the function at `address` ("package.module.function").
-
-    This is what `custom_auth` in LiteLLM's file does; a function that the file names stays.
-    """
+    """Let the proxy check keys by the function at `address` ("package.module.function") if its file names none."""
     if proxy_application() is not None:
         proxy = proxy_module()
         proxy.user_custom_auth = proxy.user_custom_auth or get_instance_fn(address)

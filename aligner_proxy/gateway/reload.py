@@ -313,10 +313,7 @@ class Policies(WatchedFiles[ActiveConfig]):
         return file
 
     def _read_at_start(self) -> PolicyFile:
-        """The file on disk or, if it is invalid or refused, the stored active version; the next check logs why.
-
-        Raises `ConfigError` if no version is stored.
-        """
+        """The file on disk or, if it is refused, the stored active version; raises `ConfigError` if none is stored."""
         try:
             return self._read_disk()
         except ConfigError:

@@ -298,10 +298,7 @@ def remove_client_settings(data: Mapping[str, Any]) -> None:
 
 
 def _hash_key(key: str | None) -> str | None:
-    """The hash of a key, which may be hashed already; None without a key.
-
-    LiteLLM hashes only keys that begin with `sk-`, so other keys of a custom auth are hashed here.
-    """
+    """The hash of a key, which may be hashed already; LiteLLM itself hashes only keys that begin with `sk-`."""
     if key == LITELLM_PROXY_MASTER_KEY_ALIAS:
         return _MASTER_HASH
     if key is None or _SHA256.fullmatch(key):

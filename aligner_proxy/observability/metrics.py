@@ -29,10 +29,7 @@ _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 
 
 def register_once(kind: type[Metric], name: str, help_text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
-    """Return the metric called `name`, created by the class `kind` unless it is registered already.
-
-    It may be, since LiteLLM may load this module again under another name.
-    """
+    """Return the metric `name`, created unless it exists; LiteLLM may load this module again under another name."""
     existing_metric = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
     if isinstance(existing_metric, kind):
         return existing_metric

@@ -135,10 +135,7 @@ async def parse_body(request: Request, body_class: type[_BodyT]) -> _BodyT:
 
 
 def _replace_lone_surrogates(body: bytes) -> bytes | str:
-    """The JSON with U+FFFD in place of each surrogate without its other half, for which pydantic would refuse it.
-
-    Invalid JSON is returned as it is, so that pydantic says what is wrong.
-    """
+    """The JSON with U+FFFD for each half of a surrogate pair, which pydantic would refuse; invalid JSON as it is."""
     if not _SURROGATE_ESCAPE.search(body):
         return body
     try:

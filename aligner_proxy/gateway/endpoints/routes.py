@@ -78,7 +78,7 @@ def find_endpoint(route: object) -> Endpoint | None:
 
 
 def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
-    """The function that judges answers for this request, by the current guardrail of its application."""
+    """Return a function that judges answers for this request, with the current guardrail of its application."""
 
     async def judge_with_hooks(answers: AnswerBatch) -> JudgedBatch:
         return await judge_answers(_hooks[request.app], request, caller, answers)
@@ -128,7 +128,7 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
 
 
 def _make_decision_function(body_class: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
-    """Return the function that FastAPI calls for questions in this class of body; `authenticated` is the caller."""
+    """Return the function that FastAPI calls for questions in such a body; `authenticated` supplies the caller."""
 
     async def answer(request: Request, caller: Any = authenticated) -> JSONResponse:
         body = await parse_body(request, body_class)
@@ -185,10 +185,7 @@ async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) ->
 
 
 def _describe_body(body_class: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI entry for a request body of this class.
-
-    FastAPI does not write it, since our routes parse bodies themselves, so that errors have LiteLLM's format.
-    """
+    """The OpenAPI entry of such a body, which FastAPI does not make because our routes parse bodies themselves."""
     schema = body_class.model_json_schema()
     definitions = schema.pop("$defs", {})
     content = {"application/json": {"schema": _inline_schema(schema, definitions)}}

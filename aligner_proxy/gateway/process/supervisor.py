@@ -232,10 +232,7 @@ class Generation:
         self.has_served = True
 
     async def stop(self, gateway_grace_s: float, engine_grace_s: float) -> None:
-        """Drain LiteLLM first, since its last requests need the engine; then stop the engine.
-
-        Each is killed if it still runs after its seconds.
-        """
+        """Drain LiteLLM, whose last requests need the engine, then stop the engine; kill each after its seconds."""
         try:
             await self.gateway.stop(gateway_grace_s)
         finally:

@@ -157,10 +157,7 @@ class EventQueue(Generic[Text]):
         return map(self._unpack_entry, self._entries)
 
     def _pack_event(self, queued: QueuedEvent[Text]) -> PlainEvent | None:
-        """An event as plain values; None if it must be kept as an object.
-
-        Plain values suffice for a packed chunk with one piece of one text and nothing else.
-        """
+        """An event as plain values; None unless it is a packed chunk with one piece of one text and nothing else."""
         event = queued.event
         chunk = event.item
         if (

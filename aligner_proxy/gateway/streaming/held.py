@@ -227,10 +227,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return None
 
     async def _replay_without_copies(self, answers: DeliveredTexts) -> list[object]:
-        """The items of all events, corrected; without reasoning if reasoning quotes what was removed.
-
-        Raises `NotPutIn` and `CopyStays` as `_replay_events` does.
-        """
+        """The items as from `_replay_events`; without reasoning only if reasoning quotes what was removed."""
         if not answers.is_quoted_in_tagged_reasoning:
             try:
                 return await self._replay_events(answers, without_reasoning=False)

@@ -40,10 +40,7 @@ async def watch_stream(
 
 
 async def _read_first_items(items: AsyncIterator[Any], note_item: NoteItem) -> tuple[Sequence[Any], Exception | None]:
-    """Read a stream up to its first words, but at most `_MAX_FIRST_ITEMS` items.
-
-    Returns the items, and the upstream's error if the stream broke before its first words, else None.
-    """
+    """Read a stream up to its first words; return these items, and the upstream's error if it broke before, or None."""
     first_items: list[Any] = []
     while len(first_items) < _MAX_FIRST_ITEMS:
         try:
