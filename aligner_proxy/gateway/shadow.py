@@ -87,10 +87,12 @@ class ShadowCorrections:
         result = "failed"
         if task.cancelled():  # by other work, which has priority, or by the end of the process
             result = "shed"
-        elif (error := task.exception()) is not None:
-            log.error("the shadow aligner failed (%s)", type(error).__name__)
-        elif isinstance(outcome := task.result(), Outcome) and outcome.correction is not None:
-            result = "judged"
+        elif task.exception() is not None:
+            log.error("the shadow aligner failed (%s)", type(task.exception()).__name__)
+        else:
+            outcome = task.result()
+            if isinstance(outcome, Outcome) and outcome.correction is not None:
+                result = "judged"
         SHADOW_JUDGEMENTS.labels(aligner, result).inc()
 
     async def finish(self, last_work: Callable[[], Awaitable[object]]) -> None:

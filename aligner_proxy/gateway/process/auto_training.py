@@ -102,9 +102,7 @@ class AutoTrainer:
                     continue
                 attempt = (subject.title, subject.text, aligner, content_hash, subject.read_examples().digest)
                 if attempt not in self._attempted:
-                    self._attempted[attempt] = (
-                        True  # recorded before the training, so a failure is not repeated at once
-                    )
+                    self._attempted[attempt] = True  # before the training, so that a failure is not repeated at once
                     due_subjects.append(subject)
         return list(dict.fromkeys(due_subjects))  # one training serves all aligners of an objective
 

@@ -33,7 +33,7 @@ async def watch_stream(
     first_items: Sequence[Any] = ()
     upstream_error: Exception | None = None
     is_corrected_first = state.skip is None and choose_stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
-    if not is_corrected_first:
+    if not is_corrected_first:  # otherwise each item is noted before delivery, so nothing needs to be read ahead
         first_items, upstream_error = await _read_first_items(later_items, note_item)
     items = _pass_items(first_items, upstream_error, later_items, state, note_item)
     return WatchedStream(items, response)
