@@ -351,13 +351,13 @@ class Policies(WatchedFiles[ActiveConfig]):
             self._adopt_other_process_version()  # another process may have read a valid version before this one looked
             self._report = replace(self._report, refused=reason, refused_at=now)
         else:
-            restart_messages: tuple[str, ...] = ()
+            restart_changes: tuple[str, ...] = ()
             if self._file_at_start:
-                restart_messages = tuple(_list_restart_changes(self._file_at_start, self.current.file))
+                restart_changes = tuple(_list_restart_changes(self._file_at_start, self.current.file))
             log.info("%s: reloaded, applies to new requests", self.path.name)
-            for message in restart_messages:
-                log.warning("%s", message)
-            self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart_messages)
+            for change in restart_changes:
+                log.warning("%s", change)
+            self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart_changes)
             self._keys_file.force_next_read()  # the file may name another keys file now
         self._write_report()
 
