@@ -334,7 +334,7 @@ def _requested_objectives(client_settings: Sequence[object], request_headers: Ma
     """Names of requested objectives, without duplicates: those in the header first, then those in the body."""
     fields = [request_headers.get(OBJECTIVES_HEADER)]
     fields += [settings.get("objectives") for settings in client_settings if isinstance(settings, Mapping)]
-    names = [name for field in fields for name in _read_names(field) if name]
+    names = [name for field in fields if field for name in _read_names(field) if name]
     return tuple(dict.fromkeys(names))
 
 
