@@ -1,9 +1,9 @@
-"""The active policies file, shared by all processes of one `serve`.
+"""The active version of the policies file, shared by all processes of one `serve`: the last valid text that took no
+enforced objective from a tenant. `serve` stores it in its run folder, in a state file.
 
-It is the last valid text that took no enforced objective from a tenant. `serve` stores it in its run folder. A
-restarted worker or a second generation therefore has the same policies as the others, even if the file on disk is
-refused now, and all processes detect the same changes. Without `serve`, each LiteLLM process compares a change with its
-own policies.
+A restarted worker or a second generation therefore has the same policies as the other processes, even if the file on
+disk is refused now, and all processes detect the same changes. Without `serve`, each LiteLLM process compares a change
+with its own policies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aligner_proxy.policy.losses import refuse_losses
 from aligner_proxy.policy.schema import PolicyFile
 
 log = logging.getLogger(__name__)
-_PREFIX = "in-force-"
+_STATE_FILE_PREFIX = "in-force-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ActivePolicies:
     """The file in which `serve` stores the active version; None without `serve`."""
 
     def read_text(self) -> str | None:
-        """The active text; None if none is stored."""
+        """The active text; None if none is stored, or the stored file cannot be read."""
         if self.state_file is None:
             return None
         try:
@@ -60,7 +60,10 @@ class ActivePolicies:
             refuse_losses(active_file, file)
 
     def activate(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Store a file as the active one; raise `ConfigError` if it takes enforced objectives from a tenant."""
+        """Store a file as the active version; raise `ConfigError` if it takes enforced objectives from a tenant.
+
+        `current` is the caller's own file, for the comparison if no active version is stored.
+        """
         if self.state_file is None:
             self.refuse_losses(file, current)
             return
@@ -70,7 +73,7 @@ class ActivePolicies:
                 self.save(file)
 
     def save(self, file: PolicyFile) -> None:
-        """Store a file as the active one. If that fails, remove the stored one; each process then uses its own file."""
+        """Store a file as the active version; if that fails, remove the old one, and each process uses its own file."""
         assert self.state_file is not None
         new_file = self.state_file.with_suffix(".new")
         state = {"path": os.path.abspath(self.path), "text": file.source.text}
@@ -88,18 +91,19 @@ class ActivePolicies:
                     path.unlink()
 
     def _file_to_compare(self, file: PolicyFile, current: PolicyFile | None) -> PolicyFile | None:
-        """The active file to compare with; None if it is unknown or has the same text."""
-        text = self.read_text()
-        if text == file.source.text:
+        """The active version with which `file` is compared; None if it is unknown or has the same text.
+
+        `current` is the caller's own file, which takes its place if no active version is stored or readable.
+        """
+        active_text = self.read_text()
+        if active_text == file.source.text:
             return None
-        # The caller's own file, already parsed, is then the active one, or no other is known.
-        if text is None or (current is not None and text == current.source.text):
-            return current
+        if active_text is None or (current is not None and active_text == current.source.text):
+            return current  # in the second case it is the active version, already parsed
         try:
-            return registry.parse_policies(text, self.path, with_files=False)
+            return registry.parse_policies(active_text, self.path, with_files=False)
         except ConfigError:
-            # A version before an upgrade accepted this text; `serve`, which still runs that version, has compared the
-            # files.
+            # An earlier release accepted this text; its `serve` still runs, and has compared the files.
             log.warning("%s: cannot be compared with the active version, which this release refuses", self.path.name)
             return current
 
@@ -124,19 +128,19 @@ def process_policies(path: Path) -> ActivePolicies:
 
 def state_file_path() -> Path:
     """The path at which this `serve` process stores its active policies."""
-    return config.default_socket().with_name(f"{_PREFIX}{os.getpid()}.json")
+    return config.default_socket().with_name(f"{_STATE_FILE_PREFIX}{os.getpid()}.json")
 
 
 @contextlib.contextmanager
 def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
-    """Store a file while this `serve` runs; also remove the files of ended processes."""
-    for other in _state_files():
-        if not is_running(other):
-            _remove_state(other)
-    active = ActivePolicies(path, state_file_path())
-    active.save(file)
+    """Context manager that stores a file while this `serve` runs; also removes files that ended processes left."""
+    for state_file in _state_files():
+        if not is_writer_running(state_file):
+            _remove_state(state_file)
+    active_policies = ActivePolicies(path, state_file_path())
+    active_policies.save(file)
     try:
-        yield active
+        yield active_policies
     finally:
         _remove_state(state_file_path())
 
@@ -146,25 +150,25 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
     for state_file in _state_files():
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             stored_path = json.loads(state_file.read_text(encoding="utf-8"))["path"]
-            if is_running(state_file) and stored_path == os.path.abspath(path):
+            if is_writer_running(state_file) and stored_path == os.path.abspath(path):
                 yield ActivePolicies(path, state_file)
 
 
-def is_running(path: Path) -> bool:
+def is_writer_running(path: Path) -> bool:
     """Whether the process is running whose id ends the file's name, as in `policies-4711.json`."""
     _, _, process_id = path.stem.rpartition("-")
     try:
         os.kill(int(process_id), 0)  # signal 0 only asks whether the process exists
     except (ProcessLookupError, ValueError):
         return False
-    except PermissionError:
+    except PermissionError:  # another user's process
         return True
     return True
 
 
 def _state_files() -> list[Path]:
     """The files in which `serve` processes of this user and home store their active policies."""
-    return sorted(config.default_socket().parent.glob(f"{_PREFIX}*.json"))
+    return sorted(config.default_socket().parent.glob(f"{_STATE_FILE_PREFIX}*.json"))
 
 
 def _remove_state(state_file: Path) -> None:

@@ -9,16 +9,17 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 
-def add_layer(app: Starlette, layer: Any, **options: Any) -> None:
-    """Add a class of ASGI middleware to `app` unless present.
+def add_layer(app: Starlette, layer_class: Any, **options: Any) -> None:
+    """Add a class of ASGI middleware, created with `options`, to `app`, unless the application has it already.
 
-    A running application accepts no new middleware, so its stack is wrapped instead.
+    A running application accepts no new middleware, so its stack of layers is wrapped instead.
     """
-    if app.middleware_stack is None:
-        if layer not in [each.cls for each in app.user_middleware]:
-            app.add_middleware(layer, **options)
-    elif not any(isinstance(each, layer) for each in _list_layers(app.middleware_stack)):
-        app.middleware_stack = layer(app.middleware_stack, **options)
+    is_running = app.middleware_stack is not None
+    if not is_running:
+        if layer_class not in [middleware.cls for middleware in app.user_middleware]:
+            app.add_middleware(layer_class, **options)
+    elif not any(isinstance(layer, layer_class) for layer in _list_layers(app.middleware_stack)):
+        app.middleware_stack = layer_class(app.middleware_stack, **options)
 
 
 def _list_layers(app: ASGIApp | None) -> Iterator[ASGIApp]:

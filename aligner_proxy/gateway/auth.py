@@ -22,7 +22,7 @@ from aligner_proxy.gateway import body_limits, client_keys, litellm_internals
 from aligner_proxy.gateway.endpoints.routes import find_endpoint
 from aligner_proxy.policy.keys_file import KeyEntry, Role
 
-_WITHOUT_TEXT = frozenset(
+_PATHS_WITHOUT_TEXT = frozenset(
     prefix + path
     for path, prefixes in {
         "/models": ("", "/v1"),
@@ -40,12 +40,12 @@ _WITHOUT_TEXT = frozenset(
 
 
 async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
-    """The caller of this request.
+    """The caller of this request, found by the key; LiteLLM calls this as its `custom_auth`.
 
     Raises HTTP 401 for a missing, unknown or expired key, 403 for an endpoint or model that the key may not use, and
     503 if the keys file cannot be read.
     """
-    body_limits.install()
+    body_limits.install()  # for a proxy that uses this function without our guardrail; later calls do nothing
     if not api_key:
         raise _make_refusal("no key was sent; send it as Authorization: Bearer KEY", 401)
     digest = client_keys.key_digest(api_key)
@@ -65,7 +65,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
             "this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403
         )
     caller = _make_caller(entry, digest, request)
-    if entry.models:  # LiteLLM checks them only when asked
+    if entry.models:  # after a `custom_auth`, LiteLLM does not check the model by itself
         await litellm_internals.refuse_other_models(caller, request)
     if entry.has_limits:
         litellm_internals.make_room_for_counters(len(client_keys.active_keys()))
@@ -88,8 +88,8 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
     """Whether the key may use this endpoint.
 
     FastAPI's path template decides what is allowed by default, so that no spelling of a path can pass for another. The
-    guardrail sees only the path, so the path must also match. Routes without a template (WebSockets, mounted
-    applications) need an entry in `routes`.
+    guardrail sees only the path, so the path must also match. Any other endpoint, also one without a template
+    (WebSockets, mounted applications), must match a pattern in `routes` of the key's entry.
     """
     route = request.scope.get("route")
     template = getattr(route, "path", None)
@@ -98,9 +98,9 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
         return endpoint is not None and endpoint.for_reviewers
     path = get_request_route(request)
     is_corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
-    if is_corrected or template in _WITHOUT_TEXT or endpoint is not None:
+    if is_corrected or template in _PATHS_WITHOUT_TEXT or endpoint is not None:
         return True
-    return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, glob) for glob in entry.routes)
+    return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, pattern) for pattern in entry.routes)
 
 
 def _make_caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:

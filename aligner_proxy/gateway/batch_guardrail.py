@@ -50,10 +50,9 @@ class CorrectedBody:
 
 
 class BatchGuardrail(AlignerGuardrail):
-    """The guardrail with only what its hook for whole responses needs.
-
-    It installs nothing in LiteLLM, watches no file, and writes neither audit entries nor reports. `policy` replaces
-    those of the file. `identity` has the fields of LiteLLM's authentication that say who the caller is.
+    """The guardrail with only what its hook for whole responses needs. It installs nothing in LiteLLM, watches no file,
+    and writes neither audit entries nor reports. `policy` replaces the policies of the file for every body; None to
+    look them up. `identity` has the fields of LiteLLM's authentication (`UserAPIKeyAuth`) that say who the caller is.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class BatchGuardrail(AlignerGuardrail):
         policy: Policy | None = None,
         identity: Mapping[str, str | None] | None = None,
     ) -> None:
-        # The constructor of the class above sets up a gateway's process.
+        # The constructor of `AlignerGuardrail` is not called, because it sets up a gateway's process.
         self._policies = policies
         self.pipeline = pipeline
         self._model = policies.current.file.aligner.model
@@ -92,20 +91,20 @@ class BatchGuardrail(AlignerGuardrail):
         response = json_body.read_body(body)
         try:
             user = UserAPIKeyAuth(request_route=route, **self._identity)
-            edited = await self.async_post_call_success_hook(data, user, response)
+            edited_response = await self.async_post_call_success_hook(data, user, response)
         except Blocked:
             raise
         except ProxyException as error:
             raise ForbiddenError(error.message) from None
         state = find_state(data)
         assert state is not None  # the hook creates it
-        if edited is None or edited is response:
+        if edited_response is None or edited_response is response:
             return CorrectedBody(body, state)
         edits = await _list_edits(data, route, response, state)
-        return CorrectedBody(json_body.write_body(edited, body), state, edits)
+        return CorrectedBody(json_body.write_body(edited_response, body), state, edits)
 
     async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
-        """The facts and the policy of a request: every answer is corrected, and none costs the tenant's quota."""
+        """The facts and the policy of a request, changed so that every answer is corrected and costs no quota."""
         if self._policy is not None:
             return RequestFacts(), self._policy
         objectives = data.pop(_OBJECTIVES, ())
@@ -134,7 +133,9 @@ class _NoShadows(ShadowCorrections):
 async def _list_edits(
     data: Mapping[str, Any], route: str, response: Any, state: RequestState
 ) -> tuple[dict[str, Any], ...]:
-    """Every change of a corrected answer; no text that was removed is among them."""
+    """Every change of a corrected answer, without the removed text: the number of the answer (`answer`), and the fields
+    of a change in the response of `POST /v1/align`.
+    """
     wire = formats.wire(route)
     exchanges = wire.exchanges(data, response) if wire is not None else ()
     originals = {exchange.index: exchange.answer or "" for exchange in exchanges}

@@ -19,7 +19,8 @@ from aligner_proxy.gateway import client_keys, litellm_internals
 from aligner_proxy.gateway.asgi_layers import add_layer
 from aligner_proxy.policy.keys_file import MIB
 
-_AUTH = "aligner_proxy.gateway.auth"
+_AUTH_MODULE = "aligner_proxy.gateway.auth"
+"""The module of our own `custom_auth` function."""
 _UNKNOWN_SENDER_BYTES = MIB
 """Limit for senders without a known key, whom authentication refuses later anyway."""
 
@@ -81,7 +82,7 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: bool = True) -> None:
-    """Answer 413, then discard part of the body, because a client that is still sending it would miss the answer."""
+    """Answer 413, then discard what comes of the body for a while; a client that still sends would miss the answer."""
     error = {
         "message": f"the body of this request is larger than {max_bytes // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",
@@ -97,30 +98,30 @@ async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: 
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     # Not complete yet, since the server closes the connection after a complete response.
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    drained = 0
+    discarded_bytes = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
-            while has_more and drained < _LINGER_BYTES:
+            while has_more and discarded_bytes < _LINGER_BYTES:
                 message = await receive()
-                drained += len(message.get("body", b""))
+                discarded_bytes += len(message.get("body", b""))
                 has_more = message["type"] == "http.request" and message.get("more_body", False)
     await send({"type": "http.response.body", "body": b""})
 
 
 def find_sender_limit(scope: Scope) -> int | None:
-    """The limit for this request; None for the master key, or if the gateway does not check keys itself."""
+    """The limit of a request's body in bytes; None for the master key, or if the gateway does not check keys itself."""
     proxy = litellm_internals.proxy_module()
     # With these settings LiteLLM may accept keys that we do not know.
-    checks_all_keys = not proxy.general_settings.get("custom_auth_settings")
-    if not checks_all_keys or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH:
+    may_accept_other_keys = bool(proxy.general_settings.get("custom_auth_settings"))
+    if may_accept_other_keys or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH_MODULE:
         return None
     try:
         entries = client_keys.active_keys()
     except client_keys.KeysUnreadable:
         return _UNKNOWN_SENDER_BYTES
     limits: list[int] = []
-    for credential in _possible_keys(scope):
-        digest = client_keys.key_digest(credential)
+    for possible_key in _possible_keys(scope):
+        digest = client_keys.key_digest(possible_key)
         if client_keys.is_master(digest):
             return None
         if digest in entries:

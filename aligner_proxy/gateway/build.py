@@ -45,7 +45,7 @@ _WAIT_S = 0.0
 
 def open_engine(
     file: PolicyFile,
-    group: OpenGroup | None = None,
+    open_group: OpenGroup | None = None,
     *,
     local: Engine | None = None,
     wait_s: float = 5.0,
@@ -53,13 +53,14 @@ def open_engine(
 ) -> Engine:
     """Build the engine of a policies file, with overrides from the environment. Raises `ConfigError`.
 
-    `local` replaces the engine that listens on this machine's socket. `head_source` supplies taught heads that an
-    engine lacks; without it, the general head judges objectives whose head is missing.
+    `open_group` reaches a LiteLLM model group; None outside the gateway. `local` replaces the engine that listens
+    on this machine's socket. A client waits `wait_s` seconds for an engine that is down. `head_source` supplies taught
+    heads that an engine lacks; without it, the general head judges objectives whose head is missing.
     """
     backend = config.engine_backend(file)
 
     def open_client(address: str, wait_s: float) -> Engine:
-        """The client of one engine; `local` itself in place of the engine on this machine's socket."""
+        """The client of the engine at `address`; `local` itself for the engine on this machine's socket."""
         kind = server_kind(address)
         if kind is ServerKind.SCORER:
             return _supply_heads(VllmScorer(address, wait_s=wait_s), head_source)
@@ -72,24 +73,24 @@ def open_engine(
     if not backend.completes:
         wait_s = _replica_wait_s(backend, wait_s)
         return _join_replicas([(address, open_client(address, wait_s)) for address in backend.at], wait_s)
-    family = prompts.find_template(completions_template(file, backend))
+    template = prompts.find_template(completions_template(file, backend))
     scorer = open_client(backend.scorer, wait_s) if backend.scorer else None
     if backend.kind is ServerKind.GROUP:
-        if group is None:
+        if open_group is None:
             raise ConfigError(f"{backend} can only be reached inside the gateway: `aligner-proxy serve`")
-        return _make_editor(backend, group(backend.group), family, scorer)
+        return _make_editor(backend, open_group(backend.group), template, scorer)
     key = config.engine_key(backend)
     wait_s = _replica_wait_s(backend, wait_s)
-    completers = [
+    clients = [
         CompletionsClient(address, backend.model, key=key, predicts=backend.prediction, wait_s=wait_s)
         for address in backend.at
     ]
-    engines = [_make_editor(backend, completer, family, scorer) for completer in completers]
-    return _join_replicas(list(zip(backend.at, engines, strict=True)), wait_s)
+    editors = [_make_editor(backend, client, template, scorer) for client in clients]
+    return _join_replicas(list(zip(backend.at, editors, strict=True)), wait_s)
 
 
 def _supply_heads(engine: Engine, head_source: HeadSource | None) -> Engine:
-    """The engine, supplied with the taught heads that it lacks; the engine itself without a source of heads."""
+    """An engine that gets the taught heads that it lacks from `head_source`; the engine itself without a source."""
     return engine if head_source is None else SuppliedEngine(engine, head_source)
 
 
@@ -101,9 +102,10 @@ def check_completions(file: PolicyFile, backend: Backend) -> None:
 
 
 def completions_template(file: PolicyFile, backend: Backend) -> str:
-    """The prompt template of an aligner on another server: the configured one, else that of the known model.
+    """The name of the prompt template of an aligner on a completions server: as configured, else of the known model.
 
-    With a scorer, `aligner.model` and `aligner.template` describe the scorer; the editor's form is in its own block.
+    With a scorer, `aligner.model` and `aligner.template` describe the scorer, so the template of the model that edits
+    must be set in the engine's own block. Raises `ConfigError` if it is not known.
     """
     known_template = sources.known_template(backend.model or "")
     if backend.template or known_template:
@@ -114,9 +116,9 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
     return sources.template_of(model, file.aligner.template, sources.known_template(model))
 
 
-def _make_editor(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
-    """An engine that edits by a completions server; with a scorer, only what the scorer flags."""
-    editor = CompletionsAligner(completer, family, window=backend.window, revision=backend.revision)
+def _make_editor(backend: Backend, completer: Completer, template: prompts.Template, scorer: Engine | None) -> Engine:
+    """An engine that edits by a completions server; with a scorer, it edits only what the scorer flags."""
+    editor = CompletionsAligner(completer, template, window=backend.window, revision=backend.revision)
     return EditedEngine(scorer, editor) if scorer else editor
 
 
@@ -126,7 +128,7 @@ def _replica_wait_s(backend: Backend, wait_s: float) -> float:
 
 
 def _join_replicas(engines: list[tuple[str, Engine]], wait_s: float) -> Engine:
-    """One engine that chooses among these (address, engine) pairs; a single one is returned itself."""
+    """One engine that chooses among these (address, engine) pairs; a single engine is returned itself."""
     return engines[0][1] if len(engines) == 1 else Replicas(engines, wait_s=wait_s)
 
 
@@ -140,7 +142,7 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
         raise ConfigError(
             f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
         )
-    if plugins:
+    if plugins:  # the schema allows only one
         plugin = plugins[0]
         return PluginCache(folder, ttl_s, plugin.make(), plugin.make_runner())
     if server is None:
@@ -160,17 +162,19 @@ def build_pipeline(
 
     opened_engine = open_engine(file, GroupCompleter, wait_s=_WAIT_S, head_source=head_source)
     engine = Breaker(opened_engine, metrics.record_breaker)
-    accounts = server.open_accounts if server else None
-    # The engine limits its own slots. Here only the tenants' use through all gateways is counted.
-    counted_engine = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
+    open_accounts = server.open_accounts if server else None
+    counted_engine: Engine = engine
+    if open_accounts is not None:
+        # The engine limits its own slots, so here only the tenants' use through all gateways is counted.
+        counted_engine = AdmittedEngine(engine, seats=sys.maxsize, accounts=open_accounts("engine"))
     return Pipeline(
         counted_engine,
         correction_cache(file, server),
         remember=file.cache.enabled,
-        correctors=open_correctors(file, accounts),
+        correctors=open_correctors(file, open_accounts),
         rules=PluginRules.from_file(file),
         extensions=registry.load_extensions(file),
-        editors=Editors(GroupChat, accounts),
-        # a judge has a circuit of its own, so that a slow one takes no aligner away
-        judges=Judges(GroupChat, GroupDecisions, accounts, partial(EngineClassifier, opened_engine)),
+        editors=Editors(GroupChat, open_accounts),
+        # Judges get the engine without its circuit breaker, so that a slow judge does not switch the aligner off.
+        judges=Judges(GroupChat, GroupDecisions, open_accounts, partial(EngineClassifier, opened_engine)),
     )

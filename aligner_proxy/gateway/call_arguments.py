@@ -1,9 +1,9 @@
 """Corrects the arguments of the tool calls in one response (`tool_arguments: correct`).
 
-Strings of prose in them are judged, and flagged ones corrected in their place, as in a JSON answer. What is flagged
-and cannot be corrected stays unchanged and is left to side_texts.py, which treats it as under `judge`; what was judged
-here is not judged there again. streaming/call_stream.py uses this for the calls of a stream. Each call has its own
-record, under the policy's name followed by `/tool_arguments`.
+Strings of prose in the arguments are judged, and flagged strings are corrected in their place, as in a JSON answer. A
+call that is flagged and cannot be corrected stays unchanged, and side_texts.py judges it with the other texts beside
+the answer; it does not judge again what was judged here. streaming/call_stream.py uses this for the calls of a stream.
+Each call has its own record, under the policy's name followed by `/tool_arguments`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aligner_proxy.formats.side_text import has_prose, has_prose_outside_literal
 from aligner_proxy.gateway import metrics, second_copies
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.second_copies import DeliveredTexts, StreamCopies
-from aligner_proxy.gateway.side_texts import CorrectorOf, SideTexts, correcting_state, make_side_exchange
+from aligner_proxy.gateway.side_texts import MakeCorrector, SideTexts, correcting_state, make_side_exchange
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.stages.eligibility import reads_as_json
 from aligner_proxy.types import Exchange, Outcome, SideKind, SideTreatment, Status
@@ -32,7 +32,7 @@ _MAX_CALLS = 32
 """Most calls of one response that are corrected, since each is a question to the engine, at least."""
 _SEPARATOR = "\n\n"
 """Separates the strings of one call when its original and its correction are compared."""
-_Key = tuple[str, bool, str]
+_CallKey = tuple[str, bool, str]
 """What a correction of arguments depends on: the tool's name, whether the arguments are free text, and their text."""
 
 
@@ -41,56 +41,56 @@ class CallArguments:
 
     def __init__(
         self,
-        form: SafeCalls,
+        call_format: SafeCalls,
         data: Mapping[str, Any],
         state: RequestState,
-        opening: Exchange,
-        corrector_of: CorrectorOf,
+        empty_exchange: Exchange,
+        make_corrector: MakeCorrector,
         side: SideTexts,
     ) -> None:
-        self.form = form
+        self.call_format = call_format
         """Reads and replaces calls in the endpoint's wire format."""
         self.data = data
         """The request as LiteLLM passes it to hooks."""
         self.state = state
-        self._opening = opening
-        """A choice before any part of it has arrived."""
-        self._corrector_of = corrector_of
+        self._empty_exchange = empty_exchange
+        """The request's conversation, with no answer yet."""
+        self._make_corrector = make_corrector
         self.side = side
         """Judges what is not corrected here, with the other texts beside the answer."""
         self.copies = StreamCopies(data)
         """Second copies of what was removed from the calls."""
-        self._outcomes: dict[_Key, Outcome] = {}
-        """The outcome of each call that was to be corrected, as it arrived."""
-        self._names: dict[Place, str] = {}
+        self._outcomes: dict[_CallKey, Outcome] = {}
+        """The outcome of each call that was to be corrected, by its key with the original arguments."""
+        self._tool_names: dict[Place, str] = {}
         """The names of the tools by place, since not every event of a call names its tool."""
 
     @classmethod
     def open(
-        cls, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf, side: SideTexts
+        cls, data: Mapping[str, Any], state: RequestState, make_corrector: MakeCorrector, side: SideTexts
     ) -> CallArguments | None:
-        """The corrector of a request's calls; None if its endpoint's format has no calls."""
-        form = formats.calls(state.arrival.route)
+        """Return a corrector of a request's calls; None if its endpoint's format has no calls."""
+        call_format = formats.calls(state.arrival.route)
         wire = formats.wire(state.arrival.route)
-        if form is None or wire is None:
+        if call_format is None or wire is None:
             return None
-        return cls(form, data, state, wire.first_exchange(data), corrector_of, side)
+        return cls(call_format, data, state, wire.first_exchange(data), make_corrector, side)
 
     async def correct_body(self, response: Any, exchanges: Sequence[Exchange]) -> Any:
         """A whole response with corrected calls; the same object if nothing is corrected."""
         try:
-            calls = self.form.read(response)
+            calls = self.call_format.read(response)
         except Unreadable:
-            return response  # it is judged with the other texts beside the answer
+            return response  # `side` judges it with the other texts beside the answer
         await self.correct(calls, response)
         edited = response
         if self.has_edits:
-            texts = DeliveredTexts(exchanges, removed=self.copies.removed)
+            answers = DeliveredTexts(exchanges, removed=self.copies.removed)
             try:
-                edited = self.form.replace(response, self.find_new_text)
-                # in a thread, as for a corrected answer
+                edited = self.call_format.replace(response, self.find_new_text)
+                # in a thread, because a body may hold thousands of citations
                 edited = await asyncio.to_thread(
-                    second_copies.drop_from_body, self.state.arrival.route, self.data, edited, texts
+                    second_copies.drop_from_body, self.state.arrival.route, self.data, edited, answers
                 )
             except (CopyStays, NotPutIn) as error:
                 self.withdraw(calls, error)
@@ -108,76 +108,82 @@ class CallArguments:
         return any(outcome.status is Status.CORRECTED for outcome in self._outcomes.values())
 
     def find_new_text(self, call: CallText) -> str:
-        """The arguments to deliver in place of those of a whole call."""
+        """The arguments to deliver for a whole call: corrected, or as they came."""
         outcome = self._outcomes.get(self._key(call))
         if outcome is None or outcome.status is not Status.CORRECTED:
             return call.text
         return outcome.text or call.text
 
     async def correct(self, calls: Iterable[CallText], source: object) -> None:
-        """Correct the calls that hold prose and are not known; `source` is the response or stream with their headers.
+        """Correct the calls that hold prose and were not corrected before, as far as `_MAX_CALLS` allows.
 
-        Their edits count from then on, until `withdraw`.
+        `source` is the response or stream, with which LiteLLM stores the upstream's headers. From then on,
+        `find_new_text` returns the corrected arguments, until `withdraw`.
         """
         calls = list(calls)
-        self._names.update({call.place: call.name for call in calls if call.name})
-        new_calls = {self._key(call): call for call in calls if not self.is_known(call)}
+        self._tool_names.update({call.place: call.name for call in calls if call.name})
+        calls_by_key = {self._key(call): call for call in calls if not self.is_known(call)}
         calls_left = _MAX_CALLS - len(self._outcomes)
-        selected = list(new_calls.values())[: max(0, calls_left)]
-        # another model may answer, under a stricter policy
-        if not selected or self.state.policy.tool_arguments is not SideTreatment.CORRECT:
+        new_calls = list(calls_by_key.values())[: max(0, calls_left)]
+        # The policy is asked again, because another model may answer, under a stricter policy.
+        if not new_calls or self.state.policy.tool_arguments is not SideTreatment.CORRECT:
             return
-        corrector = self._corrector_of(correcting_state(self.state, SideKind.TOOL_ARGUMENTS))
-        is_unstored = is_storing_forbidden(self.data, source)
+        corrector = self._make_corrector(correcting_state(self.state, SideKind.TOOL_ARGUMENTS))
+        no_store = is_storing_forbidden(self.data, source)
         exchanges = [
-            self._make_exchange(len(self._outcomes) + number, call, unstored=is_unstored)
-            for number, call in enumerate(selected)
+            self._make_exchange(number, call, no_store=no_store)
+            for number, call in enumerate(new_calls, start=len(self._outcomes))
         ]
         outcomes = await asyncio.gather(*map(corrector.correct_one, exchanges))
-        self._outcomes.update(zip(map(self._key, selected), outcomes, strict=True))
-        corrected = [
+        self._outcomes.update(zip(calls_by_key, outcomes, strict=False))  # the calls above the limit have no outcome
+        argument_pairs = [
             (call.text, outcome.text or "")
-            for call, outcome in zip(selected, outcomes, strict=True)
+            for call, outcome in zip(new_calls, outcomes, strict=True)
             if outcome.status is Status.CORRECTED
         ]
-        await run_off_loop(_count_chars(selected), partial(self._note_removed, corrected))
+        await run_off_loop(_count_chars(new_calls), partial(self._note_removed, argument_pairs))
         self._publish_outcomes()
 
-    def _note_removed(self, corrected: Iterable[tuple[str, str]]) -> None:
-        """Note what was removed from arguments, given as they came and as they were corrected."""
-        for arguments, new_arguments in corrected:
+    def _note_removed(self, argument_pairs: Iterable[tuple[str, str]]) -> None:
+        """Note in `copies` what was removed from calls, given as pairs of original and corrected arguments."""
+        for arguments, new_arguments in argument_pairs:
             self.copies.add_removed(_join_strings(arguments), _join_strings(new_arguments))
 
-    def _make_exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
-        """An exchange with the arguments of a call as the answer, in the form that the tool declares.
+    def _make_exchange(self, number: int, call: CallText, *, no_store: bool) -> Exchange:
+        """An exchange in which the arguments of a call are the answer, so that they are corrected like one.
 
-        If `unstored`, its correction is not cached.
+        The tool's declaration says which form the answer must have. With `no_store`, the correction is not cached.
         """
-        name, _, _ = self._key(call)
-        tool = find_tool(self.data, name)
-        exchange = make_side_exchange(self._opening, index, call.text, no_store=unstored)
-        is_bound = has_grammar(tool)
+        tool_name, _, _ = self._key(call)
+        tool = find_tool(self.data, tool_name)
+        exchange = make_side_exchange(self._empty_exchange, number, call.text, no_store=no_store)
+        follows_grammar = has_grammar(tool)
         return replace(
             exchange,
             is_call=True,
-            structured=is_bound or not call.is_free,
-            constrained=is_bound,
+            structured=follows_grammar or not call.is_free,
+            constrained=follows_grammar,
             json_schema=None if call.is_free else arguments_schema(tool),
         )
 
     async def report_judged_calls(self, calls: Sequence[CallText]) -> None:
-        """Tell `side` which of these calls are clean as they are delivered, so that it need not judge them."""
-        clean = [call for call in calls if (outcome := self._outcomes.get(self._key(call))) and _is_clean(outcome)]
-        texts = await run_off_loop(_count_chars(clean), partial(self._list_judged_texts, clean))
+        """Tell `side` which of these calls are clean as they are delivered, so that it does not judge them again."""
+        clean_calls = []
+        for call in calls:
+            outcome = self._outcomes.get(self._key(call))
+            if outcome is not None and _is_clean(outcome):
+                clean_calls.append(call)
+        texts = await run_off_loop(_count_chars(clean_calls), partial(self._list_judged_texts, clean_calls))
         self.side.note_judged_texts(texts)
 
     def _list_judged_texts(self, calls: Iterable[CallText]) -> list[str]:
-        """The new arguments of calls of which all prose was judged, and the strings of prose in them.
+        """The new arguments of calls of which all prose was judged, and also each string of prose in these arguments.
 
-        A call may come as an object of strings in place of text.
+        `side` may read a call as one text or, where the arguments arrive as an object, as several strings.
         """
-        texts = [self.find_new_text(call) for call in calls if _is_judged_whole(call.text)]
-        return [*texts, *(literal.text for text in texts for literal in prose_literals(text))]
+        judged_texts = [self.find_new_text(call) for call in calls if _is_judged_whole(call.text)]
+        prose_strings = [literal.text for arguments in judged_texts for literal in prose_literals(arguments)]
+        return judged_texts + prose_strings
 
     def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:
         """Drop the corrections of these calls, which then stay unchanged; `error` says why they cannot go out."""
@@ -191,9 +197,9 @@ class CallArguments:
                 self._outcomes[key] = replace(outcome, status=Status.FAILED, reason=reason, text=None)
         self._publish_outcomes()
 
-    def _key(self, call: CallText) -> _Key:
+    def _key(self, call: CallText) -> _CallKey:
         """The key of a whole call in `_outcomes`."""
-        return call.name or self._names.get(call.place, ""), call.is_free, call.text
+        return call.name or self._tool_names.get(call.place, ""), call.is_free, call.text
 
     def _publish_outcomes(self) -> None:
         """Set the outcomes in the request's state, from which headers and comments are made."""
@@ -205,7 +211,7 @@ def _count_chars(calls: Iterable[CallText]) -> int:
 
 
 def _join_strings(arguments: str) -> str:
-    """The prose strings of JSON arguments, joined to one text; other arguments as they are."""
+    """The prose strings of JSON arguments, joined to one text; other arguments, or JSON without prose, as they are."""
     literals = prose_literals(arguments) if reads_as_json(arguments) else ()
     return _SEPARATOR.join(literal.text for literal in literals) or arguments
 

@@ -1,4 +1,7 @@
-"""Corrects the choices of one request, records their outcomes, and raises the error if the policy blocks."""
+"""Corrects the choices of one request, records their outcomes, and raises the error if the policy blocks. A choice is
+one of several answers or, in Responses and Messages, one text part of the answer. A shadow aligner is another aligner
+that judges the same answer in the background, only for comparison.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import shares
 from aligner_proxy.types import Exchange, IfNothingRemains, Mode, Outcome, Policy, Status
 
-Publish = Callable[[float], None]
+PublishRecord = Callable[[float], None]
 """Writes LiteLLM's guardrail record of the request; the argument is when correction began (seconds since the epoch)."""
 
 _UNRECORDED = (NotRecorded.reason, NoRoomForRecord.reason)
@@ -40,20 +43,19 @@ RETRY_AFTER_S = 5
 
 
 class Blocked(ProxyException):
-    """The policy or a missing audit entry forbids delivering this answer.
-
-    HTTP 503 with `retry-after` if the cause may pass (`may_pass`). Else HTTP 422: the official clients repeat a request
-    that gets a 5xx twice, and each time the upstream is paid for an answer that is refused again.
+    """The policy or a missing audit entry forbids delivering this answer. HTTP 503 with `retry-after` if the cause may
+    pass (`may_pass`). Else HTTP 422: the official clients repeat a request that gets a 5xx twice, and each time the
+    upstream is paid for an answer that is refused again.
     """
 
     def __init__(self, reason: str | None) -> None:
         self.reason = reason
-        lacking = "recorded" if reason in _UNRECORDED else "aligned"
+        missing_step = "recorded" if reason in _UNRECORDED else "aligned"
         may_pass = reason in _UNRECORDED or pipeline_outcomes.may_pass(reason)
         # LiteLLM reads `code` on whole responses and `status_code` on streams.
         self.status_code = 503 if may_pass else 422
         headers = {"retry-after": str(RETRY_AFTER_S)} if may_pass else None
-        message = f"the answer could not be {lacking} ({reason})"
+        message = f"the answer could not be {missing_step} ({reason})"
         super().__init__(message, "aligner_error", None, self.status_code, headers)
 
 
@@ -66,29 +68,29 @@ class ChoiceCorrector:
         state: RequestState,
         shadows: ShadowCorrections,
         auditor: AuditWriters | None,
-        publish: Publish,
+        publish_record: PublishRecord,
         webhook: WebhookSender | None = None,
     ) -> None:
         self._webhook = webhook
         """Sends reports of doubtful answers; None if nothing sends them."""
-        self._busy_streams = 0
-        """1 while this request's stream, corrected segment by segment, counts in `ShadowCorrections.busy`; else 0."""
+        self._own_active_count = 0
+        """What this request's stream adds to `ShadowCorrections.active_count`: 1 in `pause_shadow_aligners`, else 0."""
         self.pipeline = pipeline
         self._state = state
         self._shadows = shadows
         self._auditor = auditor
         """Writes entries of the audit store; None if nothing is stored."""
-        self._publish = publish
+        self._publish_record = publish_record
         self._opened_at = time.time()
         """When correction of a stream began, in seconds since the epoch."""
 
     async def correct(
-        self, exchanges: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
+        self, exchanges: Sequence[Exchange], take_session: Callable[[int], Session | None] = lambda _: None
     ) -> Sequence[Outcome]:
         """Correct all choices of a response concurrently, finalize the request's state and return the outcomes.
 
-        `session_of` returns the engine's session for a choice that was read ahead. Raises `Blocked` if the policy
-        prefers an error to an uncorrected answer.
+        `take_session` is called with the number of each choice, and returns the session in which the engine read the
+        choice ahead, or None. Raises `Blocked` if the policy prefers an error to an uncorrected answer.
         """
         started = time.time()
         state = self._state
@@ -106,28 +108,28 @@ class ChoiceCorrector:
         else:
             corrections: list[Coroutine[Any, Any, Outcome]] = []
             for answer in _split_answers(exchanges):
-                corrections += self._make_corrections(answer, session_of)
+                corrections += self._make_corrections(answer, take_session)
             with tracing.span("aligner.correct", state.arrival.trace, aligner__call_id=state.call_id):
-                if len(corrections) == 1:  # a single choice needs no task of its own
+                if len(corrections) == 1:  # `gather` would start a task, which a single choice does not need
                     outcomes = [await corrections[0]]
                 else:
                     outcomes = await asyncio.gather(*corrections)
         state.finalize(outcomes)
         # Before `raise_if_blocked`, so that a blocked answer is recorded, too.
-        self._publish(started)
+        self._publish_record(started)
         for outcome in outcomes:
             self.raise_if_blocked(outcome)
         return outcomes
 
     def record_outcomes(self, outcomes: Sequence[tuple[Exchange, Outcome]]) -> None:
-        """Record the final outcomes of choices that a stream corrected segment by segment."""
+        """Record the final outcomes, each with its exchange, of choices that a stream corrected segment by segment."""
         for exchange, outcome in outcomes:
             metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
             self._queue_record(exchange, outcome)
             self._start_shadow_judgement(exchange, outcome)
         self._state.finalize([outcome for _, outcome in outcomes])
         metrics.record_upstream_end(self._state)
-        self._publish(self._opened_at)
+        self._publish_record(self._opened_at)
 
     def raise_if_blocked(self, outcome: Outcome) -> None:
         """Raise `Blocked` if the policy prefers an error to this answer, or its required audit entry is missing."""
@@ -139,35 +141,36 @@ class ChoiceCorrector:
         return await asyncio.gather(*self._make_corrections(answer))
 
     def _make_corrections(
-        self, answer: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
+        self, answer: Sequence[Exchange], take_session: Callable[[int], Session | None] = lambda _: None
     ) -> list[Coroutine[Any, Any, Outcome]]:
-        """The correction of each text of one answer, not started.
+        """Coroutines that correct each text of one answer; none of them is started yet.
 
         Several texts share an `AnswerTexts`, which knows whether anything remains of the whole answer.
         """
-        texts = None
+        answer_texts = None
         if len(answer) > 1 and self._state.policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
-            texts = AnswerTexts(self.pipeline.refusal_text, len(answer))
-        return [self.correct_one(exchange, session_of(exchange.index), texts) for exchange in answer]
+            answer_texts = AnswerTexts(self.pipeline.refusal_text, len(answer))
+        return [self.correct_one(exchange, take_session(exchange.index), answer_texts) for exchange in answer]
 
     async def correct_one(
-        self, exchange: Exchange, session: Session | None = None, texts: AnswerTexts | None = None
+        self, exchange: Exchange, session: Session | None = None, answer_texts: AnswerTexts | None = None
     ) -> Outcome:
-        """Correct one choice, or one of the `texts` of an answer; record its outcome, even if the client disconnects.
+        """Correct one choice, and record its outcome even if the client disconnects.
 
-        Several `texts` have to be corrected concurrently.
+        `session` is the one in which the engine read the choice ahead; None if it did not. `answer_texts` is shared by
+        all texts of one answer, which have to be corrected concurrently; None for the only text.
         """
-        # Recorded if the client leaves before the answer is corrected.
+        # This outcome is recorded if the client leaves before the answer is corrected.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
         self._cancel_shadow_judgements()
-        shadows.busy += 1  # keeps shadow aligners from starting
+        shadows.active_count += 1  # keeps shadow aligners from starting
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
-                outcome = await self.pipeline.align(exchange, self._state.policy, session, texts)
+                outcome = await self.pipeline.align(exchange, self._state.policy, session, answer_texts)
                 outcome = await self._record_outcome(exchange, outcome)
             finally:
-                shadows.busy -= 1
+                shadows.active_count -= 1
                 metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
                 metrics.describe_span(span, outcome)
         self._start_shadow_judgement(exchange, outcome)
@@ -177,13 +180,13 @@ class ChoiceCorrector:
     def pause_shadow_aligners(self) -> Iterator[None]:
         """Context manager around a stream that is corrected segment by segment; no shadow aligner judges meanwhile."""
         self._cancel_shadow_judgements()
-        self._shadows.busy += 1
-        self._busy_streams = 1
+        self._shadows.active_count += 1
+        self._own_active_count = 1
         try:
             yield
         finally:
-            self._busy_streams = 0
-            self._shadows.busy -= 1
+            self._own_active_count = 0
+            self._shadows.active_count -= 1
 
     def _cancel_shadow_judgements(self) -> None:
         """Cancel running judgements of shadow aligners, so that no answer waits for them."""
@@ -197,10 +200,10 @@ class ChoiceCorrector:
             return
         policy = shares.shadow_policy(outcome.policy)
         if policy is not None:
-            # This entry must not be taken for the answer's own entry, nor count among the entries of the route.
+            # The entry gets another policy name, so that it does not count as an entry of the answer or of the route.
             policy = replace(policy, name=f"{policy.name}{SHADOW_SUFFIX}")
-            judge = partial(self._judge_with_shadow_aligner, policy)
-            self._shadows.judge_alongside(exchange, policy, judge, self._busy_streams)
+            judge_answer = partial(self._judge_with_shadow_aligner, policy)
+            self._shadows.judge_alongside(exchange, policy, judge_answer, own_active_count=self._own_active_count)
 
     async def _judge_with_shadow_aligner(self, policy: Policy, exchange: Exchange) -> Outcome:
         """Judge an answer with the shadow aligner and record the result in a separate audit entry."""
@@ -247,7 +250,7 @@ class ChoiceCorrector:
     def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
         """The audit event of an outcome; None if nothing is to be recorded.
 
-        Also shows the outcome to the extensions and offers it to the webhook for doubtful answers.
+        Plugins' extensions and the webhook for doubtful answers learn here of every outcome that is not a skip.
         """
         state = self._state
         if outcome.status is Status.SKIPPED:
@@ -264,11 +267,12 @@ class ChoiceCorrector:
 
 
 def _split_answers(exchanges: Sequence[Exchange]) -> Iterator[Sequence[Exchange]]:
-    """The texts of each answer: choices are answers of their own, text parts of one response belong together."""
+    """Yield the texts of each answer: a choice is an answer by itself, text parts of one response are one together."""
     answer: list[Exchange] = []
     for exchange in exchanges:
         answer.append(exchange)
-        if not exchange.inner:
+        has_further_parts = exchange.inner
+        if not has_further_parts:
             yield answer
             answer = []
     if answer:

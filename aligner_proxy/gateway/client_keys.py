@@ -56,11 +56,11 @@ def _master_digest(master: str) -> str:
 def active_keys() -> Mapping[str, KeyEntry]:
     """The active keys by digest; raises `KeysUnreadable` if no keys file has been valid since the start."""
     try:
-        policies = policies_path()
-        if policies is not None:
-            return reload.watched_policies(policies).keys
-        path = config.keys_path()
-        return keys_watcher(path).current.entries if path else {}
+        policies_file = policies_path()
+        if policies_file is not None:
+            return reload.watched_policies(policies_file).keys
+        keys_file = config.keys_path()
+        return keys_watcher(keys_file).current.entries if keys_file else {}
     except (ConfigError, OSError) as error:
         log.error("keys file cannot be read (%s); run `aligner-proxy check`", type(error).__name__)  # noqa: TRY400 - its text may quote the file
         raise KeysUnreadable from None
@@ -70,7 +70,8 @@ def active_keys() -> Mapping[str, KeyEntry]:
 def policies_path() -> Path | None:
     """The policies file that names the keys file: from the environment, else from LiteLLM's configuration.
 
-    None without one. Raises `ConfigError` if LiteLLM's configuration is invalid and no keys file is set, either.
+    None if neither names a policies file. Raises `ConfigError` if LiteLLM's configuration is invalid, unless a keys
+    file is set, which is used without policies.
     """
     path = config.policies_in_environment()
     litellm_file = litellm_internals.proxy_module().user_config_file_path
@@ -79,7 +80,6 @@ def policies_path() -> Path | None:
     try:
         return find_policies(litellm_file)
     except ConfigError:
-        # A keys file that is set without a policies file still works.
         if config.keys_path() is None:
             raise
         return None
@@ -89,11 +89,12 @@ def policies_path() -> Path | None:
 def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
     """The watcher of a keys file that is used without a policies file; started at the first call."""
 
-    def log_change(reason: str | None) -> None:
-        reload.log_keys_change(watcher.current, reason)
+    def log_change(refusal: str | None) -> None:
+        """Log that the file changed; `refusal` says why the new version is refused, None if it is taken."""
+        reload.log_keys_change(watcher.current, refusal)
 
     watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
-    if watcher.current.fault:
+    if watcher.current.fault:  # the file does not exist at the start
         log_change(None)
     reload.keep_checking(watcher)
     return watcher

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 KEEPALIVE = b": keep-alive\n\n"
 """A comment that keeps a silent connection alive."""
-_STATUS = b": aligner"
+_STATUS_BEGINNING = b": aligner"
 """Beginning of the comments that end a stream; a keep-alive comment begins differently."""
 _COMMENTS = re.compile(rb"(?:: (?:keep-alive|aligner(?:-trail)? [^\n]*)\n\n)+")
 """Comments that went through LiteLLM after all, each with the blank line after it."""
@@ -31,7 +31,7 @@ class CommentLineMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, with its response where `write_comment` finds it."""
+        """Serve a request, and set `_response`, through which `write_comment` reaches the client."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -53,7 +53,7 @@ class _Response:
         """Whether what was sent so far ends between two events."""
 
     async def send(self, message: Message) -> None:
-        """Send a message; if it belongs to a stream, with pending comments before its body."""
+        """Send an ASGI message; if it belongs to a stream, with pending comments before its body."""
         if message["type"] == "http.response.start":
             # a guardrail after ours may have ended the stream with an error, which is JSON
             types = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
@@ -69,17 +69,18 @@ class _Response:
         await self._send(message)
 
     async def write(self, comment: bytes) -> bool:
-        """Write a comment, or keep a final one for the next event; False if it cannot be written here.
+        """Write a comment, or keep a status comment for the next event; return whether that was possible.
 
-        It cannot before the response has begun, which only LiteLLM can do, and inside an event.
+        A comment cannot be written inside an event, or before LiteLLM has begun the response.
         """
         lines = join_comments(comment)
-        if comment.startswith(_STATUS):
+        if comment.startswith(_STATUS_BEGINNING):
             self._pending += lines
             return True
-        if self._between_events:
-            await self._send({"type": "http.response.body", "body": lines, "more_body": True})
-        return self._between_events
+        if not self._between_events:
+            return False
+        await self._send({"type": "http.response.body", "body": lines, "more_body": True})
+        return True
 
 
 async def write_comment(comment: bytes) -> bool:
@@ -94,6 +95,8 @@ def is_comment(item: object) -> bool:
 
 
 def join_comments(body: bytes) -> bytes:
-    """Comments of ours without their blank lines; anything else as it is."""
-    # an event begins with its field's name, and what is no stream hardly ever with a colon
-    return body.replace(b"\n\n", b"\n") if body[:2] == b": " and _COMMENTS.fullmatch(body) else body
+    """Comments of ours without the blank lines that LiteLLM put after them; any other body as it is."""
+    # The beginning is compared first, since an event begins with a field's name and other bodies hardly with a colon.
+    if body[:2] == b": " and _COMMENTS.fullmatch(body):
+        return body.replace(b"\n\n", b"\n")
+    return body

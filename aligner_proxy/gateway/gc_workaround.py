@@ -40,8 +40,9 @@ async def _collect_repeatedly() -> None:
         while True:
             await asyncio.sleep(pause)
             pause = min(LONGEST_S, 2 * pause)
-            if (due := due_generation()) is not None:
-                gc.collect(due)
+            generation = due_generation()
+            if generation is not None:
+                gc.collect(generation)
                 pause = SHORTEST_S
     finally:
         gc.unfreeze()
@@ -49,8 +50,11 @@ async def _collect_repeatedly() -> None:
 
 
 def due_generation() -> int | None:
-    """The oldest of the two young generations whose count exceeds its threshold; None if neither does."""
+    """The older of the two young generations (0 and 1) whose count exceeds its threshold; None if neither does."""
     counts = gc.get_count()
     thresholds = gc.get_threshold()
-    # A threshold of 0 switches collections off, as stalls.py does for a moment.
-    return next((age for age in (1, 0) if 0 < thresholds[age] < counts[age]), None)
+    for generation in (1, 0):
+        # A threshold of 0 switches collections off, as stalls.py does for a moment.
+        if 0 < thresholds[generation] < counts[generation]:
+            return generation
+    return None

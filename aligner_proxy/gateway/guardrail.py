@@ -1,4 +1,5 @@
-"""The LiteLLM guardrail: thin native hooks around the pipeline.
+"""The LiteLLM guardrail: thin native hooks around the pipeline. LiteLLM passes every hook the request's body with its
+own additions, as `data`. Side texts are the texts of a response beside its answers, such as reasoning.
 
 It is registered under `guardrails:` with mode post_call. All hooks are methods of `AlignerGuardrail` itself, because
 LiteLLM looks for most of them only there. No data of a request is kept on `self`; a `RequestState` travels in the
@@ -15,7 +16,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
@@ -84,8 +85,8 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 
 
 def is_sampled(share: float) -> bool:
-    """Draw at random; true with probability `share`. Without a draw if all or nothing is sampled."""
-    if share in (0, 1):
+    """Draw at random whether a request belongs to the sample of a policy; True with probability `share` (0 to 1)."""
+    if share in (0, 1):  # needs no draw
         return share == 1
     return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
@@ -102,37 +103,46 @@ _NO_PASS_THROUGH_STREAMS = (
 
 
 def _join_server(server: SharedServer, policies: reload.Policies) -> None:
-    """Report this process to the server that gateways share, until the proxy ends; not without an event loop."""
+    """Report this process to the shared server until the proxy ends; without an event loop, report nothing."""
     membership = server.join(policies)
     with contextlib.suppress(RuntimeError):  # raised if no event loop runs, as in `check`
         membership.start()
         litellm_internals.run_at_shutdown(membership.aclose)
 
 
+class _ExaminedFile(NamedTuple):
+    """The policies file that was examined last, and whether it withholds answers that were not judged."""
+
+    file: PolicyFile
+    enforces: bool
+
+
 class AlignerGuardrail(CustomGuardrail):
     """Guardrail that corrects answers of upstream models according to `policies.yaml`."""
 
     use_native_lifecycle_hooks: ClassVar[bool] = True
-    _gaps: tuple[str, ...] = ()
+    _bypass_warnings: tuple[str, ...] = ()
     """Descriptions of settings in LiteLLM's entry that keep answers from the hooks."""
-    _examined_file: tuple[PolicyFile, bool] | None = None
-    """The policies file that was examined last, and whether it withholds answers that were not judged."""
+    _examined_file: _ExaminedFile | None = None
 
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
         """Load the policies file, build pipeline, audit and webhook, and hook into LiteLLM for the whole process.
 
-        Raises `RuntimeError` if the gateway cannot start, with the fault and its fix in the message.
+        The arguments are the settings of LiteLLM's guardrail entry: `policies` is the path of the policies file,
+        `event_hook` the mode. Raises `RuntimeError`, with the fault and its fix, if the gateway cannot start.
         """
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
         try:
             hooks = litellm_internals.add_pre_call(event_hook)
-            if (form := environment.log_form()) is not None:
-                logs.configure_own_logging(form)
-            watched = reload.watched_policies(config.policies_path(policies, litellm_internals.config_folder()))
-            self._policies: reload.PolicySource = watched
-            file = watched.current.file
+            log_form = environment.log_form()
+            if log_form is not None:
+                logs.configure_own_logging(log_form)
+            path = config.policies_path(policies, litellm_internals.config_folder())
+            watched_policies = reload.watched_policies(path)
+            self._policies: reload.PolicySource = watched_policies
+            file = watched_policies.current.file
             server = open_shared_server(file)
-            self.pipeline = build_pipeline(file, watched.current.heads.store.head, server)
+            self.pipeline = build_pipeline(file, watched_policies.current.heads.store.head, server)
             self._audit_writers = make_audit_writers(file)
             self._auditor = self._audit_writers or None  # None if nothing is stored
             self.endpoints: Mapping[str, registry.PluginEndpoint] = registry.load_endpoints(file)
@@ -141,7 +151,7 @@ class AlignerGuardrail(CustomGuardrail):
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         if server is not None:
-            _join_server(server, watched)
+            _join_server(server, watched_policies)
         self._shadows = ShadowCorrections(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
         with contextlib.suppress(RuntimeError):  # the proxy creates guardrails in the event loop that will serve
@@ -150,7 +160,7 @@ class AlignerGuardrail(CustomGuardrail):
         self._model = file.aligner.model  # the configured name of the default aligner
         # LiteLLM's application never forgets a reason of `count_in_readiness`, so the reason must not refer to this
         # guardrail
-        weak_policies = weakref.ref(watched)
+        weak_policies = weakref.ref(watched_policies)
 
         def find_active_file() -> PolicyFile | None:
             """The active policies file; None once no guardrail uses it any more."""
@@ -184,61 +194,74 @@ class AlignerGuardrail(CustomGuardrail):
         pass
 
     def apply_stream_scope(self, stream_scope: object) -> None:
-        """Apply the entry's last setting, and log which settings of the entry let answers pass."""
+        """Apply the setting `stream_scope` of LiteLLM's entry, and warn of all settings that let answers pass.
+
+        LiteLLM calls this after the other settings of the entry are applied.
+        """
         super().apply_stream_scope(stream_scope)
-        earlier_gaps = self._gaps
+        earlier_warnings = self._bypass_warnings
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
-        self._gaps = tuple(text for _, text in guardrail_entry.find_gaps(mode, self.default_on, stream_scope))
-        if self._gaps == earlier_gaps:  # LiteLLM calls this twice for each entry; once is enough for the log
+        gaps = guardrail_entry.find_gaps(mode, self.default_on, stream_scope)
+        self._bypass_warnings = tuple(warning for _, warning in gaps)
+        if self._bypass_warnings == earlier_warnings:  # LiteLLM calls this twice for each entry, so we log only once
             return
-        for gap in self._gaps:
-            log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", gap)
+        for warning in self._bypass_warnings:
+            log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", warning)
 
     def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
-        """Whether a hook runs: as the entry says, but for every request if the active policies file enforces."""
-        if self._gaps and event_type in _HOOKS and self._enforces():
+        """Whether the hook `event_type` runs for a request.
+
+        If LiteLLM's entry would let answers pass but the active policies file enforces objectives, it runs for every
+        request that did not opt out. Otherwise LiteLLM decides by its entry.
+        """
+        if self._bypass_warnings and event_type in _HOOKS and self._enforces():
             opted_out = self.guardrail_name in self.get_opted_out_global_guardrails_from_metadata(data)
             return not (opted_out or self.get_disable_global_guardrail(data))
         return bool(super().should_run_guardrail(data, event_type))
 
     def _enforces(self) -> bool:
-        """Whether the active policies file withholds answers that were not judged."""
+        """Whether the active policies file withholds answers that were not judged; each file is examined only once."""
         file = self._policies.current.file
-        if self._examined_file is None or self._examined_file[0] is not file:
-            self._examined_file = (file, guardrail_entry.find_enforcement(file) is not None)
-        _, enforces = self._examined_file
-        return enforces
+        if self._examined_file is None or self._examined_file.file is not file:
+            self._examined_file = _ExaminedFile(file, guardrail_entry.find_enforcement(file) is not None)
+        return self._examined_file.enforces
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
-        """Resolve the policy before any tokens are spent; raises 403 for requests that the tenant may not make."""
+        """Resolve the policy before any tokens are spent, and start to judge the request's own texts if it says so.
+
+        Returns `data`, as LiteLLM expects. Raises HTTP 403 for a request that the tenant may not make.
+        """
         route = user_api_key_dict.request_route
         # The model of a stored answer, and so its policy, is known only once the answer arrives.
-        if not formats.is_stored_answer(route):
-            if formats.wire(route) is not None:
-                request_policy.check_body(data, self._policies.current.file.trust)
-            elif data.get("stream") and litellm_internals.is_pass_through(route):
-                await self._refuse_pass_through_stream(data, user_api_key_dict)
-            state = await self._get_state(data, user_api_key_dict)
-            if state.policy.looks_at_incoming and state.skip is None and state.incoming is None:
-                judgement = IncomingTexts(data, state, partial(self._make_corrector, data))
-                state.incoming = judgement
-                await judgement.start()
+        if formats.is_stored_answer(route):
+            return data
+        corrects_route = formats.wire(route) is not None
+        if corrects_route:
+            request_policy.check_body(data, self._policies.current.file.trust)
+        elif data.get("stream") and litellm_internals.is_pass_through(route):
+            await self._refuse_pass_through_stream(data, user_api_key_dict)
+        state = await self._get_state(data, user_api_key_dict)
+        if state.policy.looks_at_incoming and state.skip is None and state.incoming is None:
+            incoming_texts = IncomingTexts(data, state, partial(self._make_corrector, data))
+            state.incoming = incoming_texts
+            await incoming_texts.start()
         return data
 
     async def _refuse_pass_through_stream(self, data: dict[str, Any], user: UserAPIKeyAuth) -> None:
         """Refuse (HTTP 400) a stream of a pass-through route, which would not be judged, if the policy forbids that.
 
-        Only routes whose configuration names this guardrail are concerned.
+        A route whose configuration does not name this guardrail is not refused.
         """
         metadata = data.get("metadata")
-        # LiteLLM passes on a client's metadata of any type, but puts the names only into a dict
-        names = metadata.get("guardrails") if isinstance(metadata, dict) else None
-        if not isinstance(names, list | dict) or self.guardrail_name not in names:
+        # LiteLLM puts the names of the route's guardrails into metadata that is a dict; a client may send another type.
+        guardrail_names = metadata.get("guardrails") if isinstance(metadata, dict) else None
+        if not isinstance(guardrail_names, list | dict) or self.guardrail_name not in guardrail_names:
             return
-        endpoint = user.model_copy(update={"request_route": json_body.CHAT})
-        state = await self._open_state(data, endpoint)
+        # A pass-through route has no policy of its own, so the one of a chat request decides.
+        chat_user = user.model_copy(update={"request_route": json_body.CHAT})
+        state = await self._open_state(data, chat_user)
         if state.is_enforced and state.policy.blocks_unjudged:
             raise ProxyException(_NO_PASS_THROUGH_STREAMS, "invalid_request_error", "stream", 400)
 
@@ -260,7 +283,7 @@ class AlignerGuardrail(CustomGuardrail):
         if _is_pass_through_body(user_api_key_dict.request_route, response):
             return await self._correct_pass_through_body(data, user_api_key_dict, response)
         state = await self._get_state(data, user_api_key_dict)
-        if state.is_final:
+        if state.is_final:  # an earlier hook has recorded the outcomes
             return None
         self._switch_to_answering_group(data, state, response)
         await state.wait_for_selection()
@@ -270,23 +293,24 @@ class AlignerGuardrail(CustomGuardrail):
             return None
         side = self._open_side_texts(data, state, response)
         calls = self._open_calls(data, state, side)
-        without_reasoning = (
+        reasoning_judgement = (
             reasoning_handler.judge_alongside(response) if reasoning_handler else contextlib.nullcontext(response)
         )
-        async with without_reasoning as remaining:
+        # `remaining` is the response without what the steps so far removed: reasoning, then other kinds of side texts.
+        async with reasoning_judgement as remaining:
             exchanges = self._read_exchanges(data, state, remaining)
             outcomes: Sequence[Outcome] = ()
             delivered = remaining
             try:
-                # without exchanges and side texts there is nothing to wait for, so the client need not be watched
+                # Without exchanges and side texts there is nothing to wait for, so the client need not be watched.
                 async with cancel_when_gone(client_gone_waiter() if exchanges or side else None):
                     if calls is not None:
                         remaining = await calls.correct_body(remaining, exchanges)
                         delivered = remaining
-                    without_dropped_kinds = (
+                    side_judgement = (
                         side.judge_alongside(remaining, exchanges) if side else contextlib.nullcontext(remaining)
                     )
-                    async with without_dropped_kinds as remaining:
+                    async with side_judgement as remaining:
                         if exchanges:
                             outcomes = await self._make_corrector(data, state).correct(exchanges)
                     delivered = await self._apply_outcomes(data, state, remaining, exchanges, outcomes)
@@ -301,18 +325,21 @@ class AlignerGuardrail(CustomGuardrail):
         return None if is_unchanged else delivered
 
     async def _correct_pass_through_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
-        """The corrected JSON body of a pass-through route, read as an answer of the endpoint whose form it has.
+        """The corrected JSON body of a pass-through route, read as an answer of the endpoint whose format it has.
 
         None leaves the body unchanged.
         """
+        # The stored state belongs to the pass-through route, whose answers have no policy.
         request = copy_without_state(data)
-        endpoint = user.model_copy(update={"request_route": json_body.find_route(body, request)})
+        user_of_route = user.model_copy(update={"request_route": json_body.find_route(body, request)})
         response = json_body.read_body(body)
-        edited = await self.async_post_call_success_hook(request, endpoint, response)
-        return None if edited is None or edited is response else json_body.write_body(edited, body)
+        edited_response = await self.async_post_call_success_hook(request, user_of_route, response)
+        if edited_response is None or edited_response is response:
+            return None
+        return json_body.write_body(edited_response, body)
 
     def _read_exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
-        """The exchanges of a response; empty, with the skip recorded, if the response stays unchanged."""
+        """The exchanges (prompt and answer) of a response; empty, with the skip recorded, if it stays unchanged."""
         if state.skip:
             self._skip_choices(data, state, SkipReason(state.skip), formats.count_choices(response))
             return ()
@@ -330,9 +357,10 @@ class AlignerGuardrail(CustomGuardrail):
         exchanges: Sequence[Exchange],
         outcomes: Sequence[Outcome],
     ) -> Any:
-        """The corrected response; the same object without corrections, or if one does not fit in.
+        """The response with the corrected texts of `outcomes`, and without other copies of what was removed.
 
-        In the latter case `Blocked` is raised instead if the policy prefers an error.
+        The same object is returned if nothing was corrected. If a correction cannot be put in, or a copy cannot be
+        removed, the same object is returned or, if the policy prefers an error, `Blocked` is raised.
         """
         wire = formats.wire(state.arrival.route)
         if wire is None or not outcomes:
@@ -340,14 +368,13 @@ class AlignerGuardrail(CustomGuardrail):
         try:
             edited = wire.apply(response, outcomes, exchanges)
             if edited is response or holds_only_answer(edited, [outcome.text or "" for outcome in outcomes]):
-                return edited
-            texts = await second_copies.compare_answers(exchanges, outcomes)
+                return edited  # no other field can hold a copy
+            answers = await second_copies.compare_answers(exchanges, outcomes)
             # in a thread, because a body may hold thousands of citations
-            return await asyncio.to_thread(second_copies.drop_from_body, state.arrival.route, data, edited, texts)
+            return await asyncio.to_thread(second_copies.drop_from_body, state.arrival.route, data, edited, answers)
         except NotPutIn:
             metrics.record_not_applied(state)
             reason: str | None = pipeline_outcomes.INTERNAL
-        # a copy of removed text would go out in another field
         except CopyStays:
             reason = second_copies.withdraw_corrections(state).reason
         if any(map(pipeline_outcomes.blocks, state.outcomes)):
@@ -366,7 +393,7 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> AsyncGenerator[Any, None]:
         """Yield the items of a stream as the client gets them, corrected in the policy's stream mode.
 
-        Skipped streams pass item by item.
+        The items of a stream that is not judged pass unchanged.
         """
         state = await self._get_state(request_data, user_api_key_dict)
         self._switch_to_answering_group(request_data, state)
@@ -389,15 +416,16 @@ class AlignerGuardrail(CustomGuardrail):
             source = dispatch.deliver_stream(wire, state, request_data, response, corrector, self._streams, side, calls)
         async with contextlib.aclosing(source) as items:
             async for item in items:
+                # LiteLLM would hand a comment to other guardrails as an item, so comments go past LiteLLM if possible.
                 if not (is_comment(item) and await write_comment(item)):
                     yield item
 
     async def _pass_stream(
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, adds_comment: bool
     ) -> AsyncGenerator[Any, None]:
-        """Pass a skipped stream item by item, and record the skip; with `adds_comment`, our comment is put at its end.
+        """Pass the items of a stream that is not judged, and record the skip.
 
-        It comes before the event that ends the stream.
+        With `adds_comment`, a comment with the status is put before the event that ends the stream.
         """
         keeper = sse.LastEventKeeper()
         try:
@@ -427,10 +455,10 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> HTTPException | None:
         """Withhold an upstream's error message if it quotes an answer, or says what may not be delivered.
 
-        Returns the error to raise instead if the message cannot be removed in place.
+        Returns the error to raise instead if the message cannot be removed in place, else None.
         """
-        is_covered = formats.wire(user_api_key_dict.request_route) is not None
-        if not is_covered or not upstream_errors.is_from_upstream(original_exception):
+        corrects_route = formats.wire(user_api_key_dict.request_route) is not None
+        if not corrects_route or not upstream_errors.is_from_upstream(original_exception):
             return None
         state = await self._get_state(request_data, user_api_key_dict)
         side = self._open_side_texts(request_data, state, None)
@@ -470,7 +498,10 @@ class AlignerGuardrail(CustomGuardrail):
         return state
 
     async def _open_state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
-        """Resolve the policy and the reason to skip, if any; raises `Blocked` if the policy forbids to skip for it."""
+        """Make the state of a request: its policy, and the reason, if any, for which its answer is not judged.
+
+        Raises `Blocked` if the policy withholds an answer that is not judged for this reason.
+        """
         call_id = str(data.get("litellm_call_id") or "")
         route = user.request_route
         wire = formats.wire(route)
@@ -501,20 +532,26 @@ class AlignerGuardrail(CustomGuardrail):
         `sampled` says whether the request was drawn for the policy's sample.
         """
         reason = eligibility.find_policy_reason(policy)
+        # The file on disk could not be loaded, and may have the objectives that the old one lacks.
         if reason is SkipReason.NO_OBJECTIVES and self._policies.is_outdated:
             return SkipReason.RELOAD_FAILED
-        return reason or (None if sampled else SkipReason.NOT_SAMPLED)
+        if reason is None and not sampled:
+            return SkipReason.NOT_SAMPLED
+        return reason
 
     def _start_selection(self, data: dict[str, Any], state: RequestState) -> None:
         """Start choosing the objectives, if a plugin chooses them for this policy and the request is not skipped."""
         wire = formats.wire(state.arrival.route)
         if wire is not None and state.skip is None and state.arrival.extensions.selects(state.policy):
-            work = self.pipeline.select_objectives(wire.first_exchange(data), state.policy)
-            state.selecting = RunningSelection(work, state.policy)
+            selection = self.pipeline.select_objectives(wire.first_exchange(data), state.policy)
+            state.selecting = RunningSelection(selection, state.policy)
 
     def _switch_to_answering_group(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
-        """Switch to the stricter policy if a different model group answers than the requested one."""
-        if state.arrival.facts is None or state.is_final:
+        """Switch to the stricter of two policies if a different model group answers than the requested one.
+
+        `response` is the response or a stream's item, from which the group is read; None if there is none yet.
+        """
+        if state.arrival.facts is None or state.is_final:  # no policy was resolved, or the answer is decided
             return
         group = routing.find_answering_group(data, response)
         if group is None or group == state.answered_by:
@@ -549,8 +586,8 @@ class AlignerGuardrail(CustomGuardrail):
         """The handler of side texts of a response or stream; None if they are not checked."""
         if not state.policy.looks_at_side_texts:
             return None
-        corrector_of = partial(self._make_corrector, data)
-        return SideTexts.open(data, state, corrector_of, source=source, streamed=streamed)
+        make_corrector = partial(self._make_corrector, data)
+        return SideTexts.open(data, state, make_corrector, source=source, streamed=streamed)
 
     def _open_calls(self, data: dict[str, Any], state: RequestState, side: SideTexts | None) -> CallArguments | None:
         """The corrector of tool calls in a response or stream; None if the policy does not correct them."""
@@ -559,20 +596,20 @@ class AlignerGuardrail(CustomGuardrail):
         return CallArguments.open(data, state, partial(self._make_corrector, data), side)
 
     def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
-        """The corrector of one request, which adds LiteLLM's record to `data`."""
+        """A corrector for the choices of one request, which adds LiteLLM's record to `data`."""
         publish = partial(self._add_record, data, state)
         return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._webhook)
 
-    def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
-        """Record that no choice of the response is judged, and why."""
+    def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, count: int = 1) -> None:
+        """Record that none of the response's `count` choices is judged, and why."""
         metrics.record_upstream_end(state)
         record_skip = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
-        state.finalize([record_skip(index) for index in range(choices)])
+        state.finalize([record_skip(index) for index in range(count)])
         if reason is not SkipReason.MODE_OFF:  # without our record, LiteLLM records `not_run`
             self._add_record(data, state, time.time())
 
     def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:
-        """Add LiteLLM's guardrail record to `data`; LiteLLM's spend logs, spans and Prometheus metrics read it."""
+        """Add LiteLLM's guardrail record to `data`, for its logs and metrics; our work began at `started` (epoch s)."""
         end = time.time()
         self.add_standard_logging_guardrail_information_to_request_data(
             guardrail_json_response=state.record(),

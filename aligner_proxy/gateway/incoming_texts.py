@@ -22,7 +22,7 @@ from aligner_proxy.formats.incoming import IncomingText, incoming_texts
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.choice_corrector import RETRY_AFTER_S
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.side_texts import CorrectorOf, is_clean, scoring_state
+from aligner_proxy.gateway.side_texts import MakeCorrector, is_clean, scoring_state
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.types import Exchange, IncomingTreatment, Mode, Outcome, Status
 
@@ -41,18 +41,19 @@ class _DoubtfulText:
 
     @property
     def label(self) -> str:
-        """Kind and number of the message, and the violated objectives (joined by "+") or why it was not judged."""
-        against = "+".join(self.outcome.violated_objectives) if self.is_flagged else f"unjudged/{self.outcome.reason}"
-        return f"{self.text.kind.short_name}@{self.text.position}:{against}"
+        """Kind and number of the message, and the violated objectives or why it was not judged, as "tool@3:insults"."""
+        objectives = "+".join(self.outcome.violated_objectives)
+        finding = objectives if self.is_flagged else f"unjudged/{self.outcome.reason}"
+        return f"{self.text.kind.short_name}@{self.text.position}:{finding}"
 
 
 class IncomingTexts:
     """The judgement of the texts of one request."""
 
-    def __init__(self, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf) -> None:
+    def __init__(self, data: Mapping[str, Any], state: RequestState, make_corrector: MakeCorrector) -> None:
         self._data = data
         self._state = state
-        self._corrector_of = corrector_of
+        self._make_corrector = make_corrector
         self.labels: list[str] = []
         """Labels of the doubtful texts so far, for the header x-aligner-incoming."""
         self._report: asyncio.Task[Any] | None = None
@@ -63,21 +64,24 @@ class IncomingTexts:
         return self
 
     async def start(self) -> None:
-        """Judge what may block the request, and begin to judge the rest; raises LiteLLM's error if the request ends."""
-        blocking: list[IncomingText] = []
-        reported: list[IncomingText] = []
+        """Judge the texts that may block the request, and start a task that judges the rest.
+
+        Raises LiteLLM's error if a text blocks the request, or the client leaves.
+        """
+        blocking_texts: list[IncomingText] = []
+        reported_texts: list[IncomingText] = []
         policy = self._state.policy
         for text in incoming_texts(self._data):
             treatment = policy.incoming_treatment(text.kind)
             if treatment is IncomingTreatment.BLOCK and policy.mode is Mode.ENFORCE:
-                blocking.append(text)
+                blocking_texts.append(text)
             elif treatment is not IncomingTreatment.PASS:
-                reported.append(text)
-        if blocking:
-            for doubtful_text in await self._judge_for_client(blocking):
+                reported_texts.append(text)
+        if blocking_texts:
+            for doubtful_text in await self._judge_for_client(blocking_texts):
                 self._raise_if_blocked(doubtful_text)
-        if reported:
-            self._report = start_task(self._judge(reported))
+        if reported_texts:
+            self._report = start_task(self._judge(reported_texts))
 
     async def _judge_for_client(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
         """Judge texts as `_judge` does; if the client leaves, fail the request as cancelled, with LiteLLM's error."""
@@ -101,8 +105,8 @@ class IncomingTexts:
     async def _judge(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
         """Judge texts; return those that were flagged or could not be judged, and note them for the header."""
         await self._state.wait_for_selection()
-        unstored = is_storing_forbidden(self._data)
-        outcomes = await asyncio.gather(*(self._score(text, unstored=unstored) for text in texts))
+        no_store = is_storing_forbidden(self._data)
+        outcomes = await asyncio.gather(*(self._score(text, no_store=no_store) for text in texts))
         doubtful_texts = [
             _DoubtfulText(text, outcome)
             for text, outcome in zip(texts, outcomes, strict=True)
@@ -113,27 +117,36 @@ class IncomingTexts:
             metrics.record_incoming_text(self._state, doubtful_text.text.kind, is_flagged=doubtful_text.is_flagged)
         return doubtful_texts
 
-    async def _score(self, text: IncomingText, *, unstored: bool) -> Outcome:
-        """The outcome of one message; with `unstored`, treated as under `Cache-Control: no-store`."""
-        # the turns are empty, because a message is judged without the conversation around it
-        exchange = Exchange(self._state.call_id, text.position, (), text.text, no_store=unstored, inner=True)
-        return await self._corrector_of(scoring_state(self._state, text.kind)).correct_one(exchange)
+    async def _score(self, text: IncomingText, *, no_store: bool) -> Outcome:
+        """The outcome of one message, which is scored as if it were an answer; with `no_store`, it is not cached."""
+        exchange = Exchange(
+            self._state.call_id,
+            text.position,
+            turns=(),  # a message is judged without the conversation around it
+            answer=text.text,
+            no_store=no_store,
+            inner=True,
+        )
+        corrector = self._make_corrector(scoring_state(self._state, text.kind))
+        return await corrector.correct_one(exchange)
 
-    def _raise_if_blocked(self, doubtful: _DoubtfulText) -> None:
-        """Raise LiteLLM's error for a flagged text, and for an unjudged one if the policy blocks these."""
-        if not (doubtful.is_flagged or self._state.policy.blocks_unjudged):
+    def _raise_if_blocked(self, doubtful_text: _DoubtfulText) -> None:
+        """Raise LiteLLM's error for a flagged text, and for an unjudged text if the policy blocks unjudged texts."""
+        text = doubtful_text.text
+        outcome = doubtful_text.outcome
+        if not (doubtful_text.is_flagged or self._state.policy.blocks_unjudged):
             return
-        self._fail_request(doubtful.text.kind.value)
-        if doubtful.is_flagged:
-            fault = f"was flagged: {', '.join(doubtful.outcome.violated_objectives)}"
+        self._fail_request(text.kind.value)
+        if doubtful_text.is_flagged:
+            fault = f"was flagged: {', '.join(outcome.violated_objectives)}"
             may_pass = False
         else:
-            fault = f"could not be judged: {doubtful.outcome.reason}"
-            may_pass = pipeline_outcomes.may_pass(doubtful.outcome.reason)
+            fault = f"could not be judged: {outcome.reason}"
+            may_pass = pipeline_outcomes.may_pass(outcome.reason)
         raise ProxyException(
-            f"{doubtful.text.place} of the request ({doubtful.text.kind.short_name}) {fault}",
-            "aligner_error",
-            doubtful.text.place,
-            503 if may_pass else 422,
-            {"retry-after": str(RETRY_AFTER_S)} if may_pass else None,
+            f"{text.place} of the request ({text.kind.short_name}) {fault}",
+            type="aligner_error",
+            param=text.place,
+            code=503 if may_pass else 422,
+            headers={"retry-after": str(RETRY_AFTER_S)} if may_pass else None,
         )

@@ -21,14 +21,14 @@ MAX_COMBINATIONS = 100
 """Most combinations of client-chosen values for each key, over all metrics."""
 _LITELLM_PREFIX = "litellm_"
 """Prefix of the names of LiteLLM's metrics."""
-_MODELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
-_CLIENT_LABELS = _MODELS | {"user_agent", "client_ip", "service_tier"}
-"""Without `end_user`, which LiteLLM limits itself if that label is turned on."""
-_KEY = "hashed_api_key"
+_MODEL_LABELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
+_CLIENT_LABELS = _MODEL_LABELS | {"user_agent", "client_ip", "service_tier"}
+"""Labels whose values clients choose, without `end_user`, which LiteLLM limits itself if that label is turned on."""
+_KEY_LABEL = "hashed_api_key"
 """Label with the hash of the key."""
-_OWNER = ("api_key_alias", "team", "user")
+_OWNER_LABELS = ("api_key_alias", "team", "user")
 """Labels that identify a known key; if all are empty, the key's hash is whatever a client sent."""
-_UNSET = frozenset({"", "None"})
+_EMPTY_VALUES = frozenset({"", "None"})
 """Values that stand for no value."""
 
 
@@ -38,36 +38,43 @@ class LabelBounds:
     def __init__(self, configured: RecentNames) -> None:
         self._configured = configured
         self._combinations: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
-        """Registered (label, value) pairs that a client chose together, by key (the values of `_OWNER`)."""
+        """Registered (label, value) pairs that a client chose together, by key (the values of `_OWNER_LABELS`)."""
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels, with `other` for client-chosen values once their key has `MAX_COMBINATIONS`.
+        """The labels (values by name), with `other` for client-chosen values once their key has `MAX_COMBINATIONS`.
 
         A new combination below the limit is registered.
         """
-        owner = tuple(labels.get(name, "") for name in _OWNER)
-        is_known = any(value not in _UNSET for value in owner)
-        client_labels = tuple(pair for pair in labels.items() if self._is_client_value(*pair, is_known=is_known))
+        owner = tuple(labels.get(name, "") for name in _OWNER_LABELS)
+        is_known_key = any(value not in _EMPTY_VALUES for value in owner)
+        client_labels = tuple(
+            (name, value)
+            for name, value in labels.items()
+            if self._is_client_value(name, value, is_known_key=is_known_key)
+        )
         if not client_labels:
             return labels
         # All unknown keys share one limit.
-        combinations = self._combinations.setdefault(owner if is_known else (), set())
+        combinations = self._combinations.setdefault(owner if is_known_key else (), set())
         if client_labels in combinations:
             return labels
         if len(combinations) < MAX_COMBINATIONS:
             combinations.add(client_labels)
             return labels
-        return {**labels, **dict.fromkeys((name for name, _ in client_labels), OTHER)}
+        return {**labels, **{name: OTHER for name, _ in client_labels}}
 
-    def _is_client_value(self, name: str, value: str, *, is_known: bool) -> bool:
-        """Whether a client chose this value, rather than the operator in the configuration."""
-        if value in _UNSET:
+    def _is_client_value(self, name: str, value: str, *, is_known_key: bool) -> bool:
+        """Whether a client chose the value of the label `name`, rather than the operator in the configuration.
+
+        `is_known_key` says whether the client's key belongs to anyone; if not, the client chose its hash, too.
+        """
+        if value in _EMPTY_VALUES:
             return False
-        if name in _MODELS:
+        if name in _MODEL_LABELS:
             return value not in self._configured.read()
         if name == "route":
             return value not in _fixed_routes()
-        return name in _CLIENT_LABELS or (name == _KEY and not is_known)
+        return name in _CLIENT_LABELS or (name == _KEY_LABEL and not is_known_key)
 
 
 @cache
@@ -89,13 +96,14 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     unbounded_labels = getattr(previous_labels, "unbounded", previous_labels)
 
     def bounded_labels(metric: Any, *values: Any, **keywords: Any) -> Any:
-        """Like `MetricWrapperBase.labels`, with bounded values for LiteLLM's metrics."""
+        """Like `MetricWrapperBase.labels`, but with bounded values for LiteLLM's metrics."""
         names = metric._labelnames
-        # With a wrong number of labels prometheus_client raises its own error.
-        if not metric._name.startswith(_LITELLM_PREFIX) or len(values or keywords) != len(names):
+        has_wrong_number = len(values or keywords) != len(names)  # prometheus_client then raises its own error
+        if has_wrong_number or not metric._name.startswith(_LITELLM_PREFIX):
             return unbounded_labels(metric, *values, **keywords)
         pairs = zip(names, values, strict=True) if values else keywords.items()
-        return unbounded_labels(metric, **bounds.bound_labels({name: str(value) for name, value in pairs}))
+        labels = {name: str(value) for name, value in pairs}
+        return unbounded_labels(metric, **bounds.bound_labels(labels))
 
     bounded_labels.unbounded = unbounded_labels  # type: ignore[attr-defined]
     MetricWrapperBase.labels = bounded_labels  # type: ignore[method-assign,assignment]

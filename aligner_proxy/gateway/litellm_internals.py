@@ -64,7 +64,7 @@ def proxy_module() -> Any:
 
 
 def use_key_check(address: str) -> None:
-    """Let the running proxy check keys by this function, as `custom_auth` does, unless its file names another one."""
+    """Let the proxy check keys by the function at `address` ("package.module.function") if its file names none."""
     if proxy_application() is not None:
         proxy = proxy_module()
         proxy.user_custom_auth = proxy.user_custom_auth or get_instance_fn(address)
@@ -79,24 +79,26 @@ def config_folder() -> Path:
 async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
     """Raise `ProxyException` if the request names a model, or a fallback, that the caller may not use.
 
-    LiteLLM checks this itself for its own keys, but for keys of a custom_auth only when asked.
+    LiteLLM checks this for its own keys, but for keys of a `custom_auth` only if its function is called, as here.
     """
     from litellm.proxy.auth.user_api_key_auth import enforce_key_and_fallback_model_access
     from litellm.proxy.common_utils.http_parsing_utils import read_request_body
 
     body = await read_request_body(request)
-    # Counted only up to the limit, since a body may name very many.
+    # The fallbacks are counted only up to the limit, since a body may name very many.
     fallback_count = sum(1 for _ in islice(iter_request_fallback_targets(body), _MAX_FALLBACKS + 1))
     if fallback_count > _MAX_FALLBACKS:
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MAX_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = proxy_module()
-    # LiteLLM checks only the name in the body, but a name in the path or query may decide which model answers.
-    bodies = [dict(body), *({**body, "model": name} for name in _models_in_address(request))]
-    for checked_body in bodies:
+    # LiteLLM checks only the name in a body, but a name in the path or query may decide which model answers. So we let
+    # it check a body with each of these names, too.
+    bodies_to_check = [dict(body)]
+    bodies_to_check += [{**body, "model": name} for name in _models_in_address(request)]
+    for body_to_check in bodies_to_check:
         await enforce_key_and_fallback_model_access(
             valid_token=caller,
-            request_data=checked_body,
+            request_data=body_to_check,
             route=get_request_route(request),
             request=request,
             llm_model_list=proxy.llm_model_list,
@@ -107,13 +109,13 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
 def _models_in_address(request: Request) -> Iterator[str]:
     """Yield the models that the query or the path of a request names."""
     yield from request.query_params.getlist("model")
-    in_path = request.path_params.get("model")
-    if isinstance(in_path, str):
-        yield in_path
+    model_in_path = request.path_params.get("model")
+    if isinstance(model_in_path, str):
+        yield model_in_path
 
 
 def watch_bodies(note_body: Callable[[bytes], None]) -> None:
-    """Pass each JSON body to `note_body` before LiteLLM parses it; a `ProxyException` from it goes to the client."""
+    """Patch LiteLLM to call `note_body` with each JSON body before parsing; a `ProxyException` goes to the client."""
     from litellm.proxy.common_utils import http_parsing_utils
 
     parsing_module: Any = http_parsing_utils
@@ -140,14 +142,17 @@ class _WatchedParser:
 def admit_paths(paths: Iterable[str]) -> None:
     """Let LiteLLM's own keys call these paths like model endpoints; also adds the paths to its OpenAPI document."""
     for group in (LiteLLMRoutes.openai_routes, LiteLLMRoutes.llm_api_routes):
-        routes = group.value
-        routes += [path for path in paths if path not in routes]
+        group_paths = group.value  # LiteLLM's own list, which grows in place
+        group_paths += [path for path in paths if path not in group_paths]
 
 
 async def make_request_data(
     request: Request, caller: UserAPIKeyAuth, body: Mapping[str, Any], call_id: str | None = None
 ) -> dict[str, Any]:
-    """Request data as LiteLLM passes it to hooks, with metadata of key and team, tags, headers, and the call id."""
+    """The data of a request to our own endpoints as LiteLLM makes it for hooks: `body` with LiteLLM's additions.
+
+    These are metadata of key and team, tags, headers, and the call id: `call_id`, the client's, or a new one.
+    """
     proxy = proxy_module()
     data = await proxy.add_litellm_data_to_request(
         data=dict(body),
@@ -166,16 +171,17 @@ async def make_request_data(
 async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
     """Context manager that counts a request towards the limits of its key, team and tags; raises HTTP 429 above them.
 
-    Any budget that LiteLLM reserved for the request is released at the end, because judging an answer costs nothing
-    there.
+    Any budget that LiteLLM reserved for the request is released at the end, because judging an answer costs nothing in
+    LiteLLM's accounts.
     """
     limiter = proxy_module().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
     try:
-        async with contextlib.AsyncExitStack() as capacity:
+        async with contextlib.AsyncExitStack() as stack:
             if hasattr(limiter, "request_capacity"):
                 try:
                     model = str(data.get("model") or "")
-                    await capacity.enter_async_context(limiter.request_capacity(caller, model, request_data=data))
+                    capacity = limiter.request_capacity(caller, model, request_data=data)
+                    await stack.enter_async_context(capacity)
                 except HTTPException as error:
                     headers = dict(error.headers or {})
                     kind = "rate_limit_error"
@@ -189,22 +195,24 @@ async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> Asyn
 
 
 def payer_metadata(caller: UserAPIKeyAuth) -> dict[str, Any]:
-    """LiteLLM metadata that charges a call of its router to the key of a request.
+    """Metadata for a call of LiteLLM's router (of an editor or judge) that charges it to the key of a request.
 
-    It contains no budgets or reservations, because those of the request are settled with its own answer.
+    It contains no budgets or reservations, because those of the request are settled with the request's own answer.
     """
     from litellm.proxy.litellm_pre_call_utils import LiteLLMProxyRequestSetup
 
     user_fields: Mapping[str, Any] = LiteLLMProxyRequestSetup.get_sanitized_user_information_from_key(caller)
-    key = LiteLLMProxyRequestSetup.get_logged_api_key(caller)
     payer_fields = {name: user_fields[name] for name in _PAYER_FIELDS if user_fields.get(name) is not None}
-    return payer_fields | ({"user_api_key": key} if key is not None else {})
+    logged_key = LiteLLMProxyRequestSetup.get_logged_api_key(caller)
+    if logged_key is not None:
+        payer_fields["user_api_key"] = logged_key
+    return payer_fields
 
 
-def make_room_for_counters(keys: int) -> None:
-    """Enlarge LiteLLM's counter cache for this many keys, so that counters of some keys do not evict others."""
+def make_room_for_counters(key_count: int) -> None:
+    """Enlarge LiteLLM's cache of rate-limit counters for this many keys, so that no key's counters evict another's."""
     cache = proxy_module().proxy_logging_obj.internal_usage_cache.dual_cache.in_memory_cache
-    cache.max_size_in_memory = max(cache.max_size_in_memory, _CACHE_ENTRIES + _COUNTERS_OF_A_KEY * keys)
+    cache.max_size_in_memory = max(cache.max_size_in_memory, _CACHE_ENTRIES + _COUNTERS_OF_A_KEY * key_count)
 
 
 def proxy_application() -> Starlette | None:
@@ -214,16 +222,20 @@ def proxy_application() -> Starlette | None:
 
 
 def model_names() -> frozenset[str]:
-    """The configured model names: groups, aliases, and the upstream models of deployments; empty without a router."""
+    """The configured model names: groups, aliases, and the upstream models of deployments; empty without a router.
+
+    An upstream model is named with its provider and without ("openai/gpt-4o", "gpt-4o").
+    """
     router = getattr(proxy_module(), "llm_router", None)
     if router is None:
         return frozenset()
-    upstream = [str(deployment["litellm_params"].get("model")) for deployment in router.get_model_list() or ()]
-    return frozenset([*router.get_model_names(), *upstream, *(name.partition("/")[2] for name in upstream)])
+    full_names = [str(deployment["litellm_params"].get("model")) for deployment in router.get_model_list() or ()]
+    short_names = [name.partition("/")[2] for name in full_names]
+    return frozenset([*router.get_model_names(), *full_names, *short_names])
 
 
 def price_map(catalog_only: bool) -> dict[str, Any]:
-    """LiteLLM's prices by model: everything it knows, or only the catalog as loaded."""
+    """LiteLLM's prices by model: all that it knows or, with `catalog_only`, those of the catalog that it loaded."""
     import litellm
     from litellm.litellm_core_utils.get_model_cost_map import GetModelCostMap
 
@@ -231,7 +243,7 @@ def price_map(catalog_only: bool) -> dict[str, Any]:
 
 
 def add_middleware() -> None:
-    """Watch for clients that disconnect, and for our comments to them; does nothing outside the proxy."""
+    """Add our middleware, for clients that disconnect and comments in streams; does nothing outside the proxy."""
     app = proxy_application()
     if app is not None:
         add_layer(app, DisconnectMiddleware)
@@ -246,16 +258,18 @@ def count_in_readiness(reason: readiness.Reason) -> None:
 
 
 def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
-    """Run `last_work` after the proxy's last request, before its own shutdown handler."""
+    """Patch the proxy to run `last_work` after its last request, before its own shutdown handler.
+
+    Does nothing outside the proxy. After several calls, the last one's work runs first.
+    """
     module = sys.modules.get("litellm.proxy.proxy_server")
     if module is None:
         return
-    own_shutdown = module.proxy_shutdown_event
+    earlier_shutdown = module.proxy_shutdown_event
 
     async def shutdown(*arguments: Any, **keywords: Any) -> None:
-        """Our last work, then LiteLLM's own shutdown."""
         await last_work()
-        await own_shutdown(*arguments, **keywords)
+        await earlier_shutdown(*arguments, **keywords)
 
     module.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
 
@@ -263,7 +277,8 @@ def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
 def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> None:
     """Patch LiteLLM's check of a body to refuse long lists of fallbacks, with HTTP 400 and this message.
 
-    LiteLLM runs this check before any hook, and compares each entry with about a hundred parameter names.
+    `has_too_many` is called with the value of each fallback field. LiteLLM runs this check before any hook, and
+    compares each entry with about a hundred parameter names, which takes long for a long list.
     """
     from litellm.proxy.auth import auth_utils
 
@@ -282,8 +297,8 @@ def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> Non
     auth_utils._iter_fallback_field_values = iterate_bounded
 
 
-def keep_out_of_pipelines(name: str) -> None:
-    """Patch LiteLLM's pipelines to leave out steps of the guardrail `name`, which then runs by itself, as elsewhere.
+def keep_out_of_pipelines(guardrail_name: str) -> None:
+    """Patch LiteLLM's guardrail pipelines to leave out steps of this guardrail, which then runs for every answer.
 
     LiteLLM does not run each step for every answer, and may drop its result. A pipeline may be in LiteLLM's database,
     where no check of a file sees it.
@@ -292,27 +307,27 @@ def keep_out_of_pipelines(name: str) -> None:
 
     resolver: Any = PolicyResolver
     resolve = resolver.resolve_pipelines_for_context
-    if hasattr(resolve, "left_out"):  # patched already
-        resolve.left_out.add(name)
+    if hasattr(resolve, "excluded_names"):  # patched already
+        resolve.excluded_names.add(guardrail_name)
         return
-    left_out = {name}
+    excluded_names = {guardrail_name}
 
     @wraps(resolve)
     def resolve_other_steps(*arguments: Any, **keywords: Any) -> list[tuple[str, Any]]:
-        """LiteLLM's own pipelines by policy, without our steps."""
+        """LiteLLM's own (policy name, pipeline) pairs, without our steps."""
         pipelines = []
-        for policy, pipeline in resolve(*arguments, **keywords):
-            steps = [step for step in pipeline.steps if step.guardrail not in left_out]
+        for policy_name, pipeline in resolve(*arguments, **keywords):
+            steps = [step for step in pipeline.steps if step.guardrail not in excluded_names]
             if steps:
-                pipelines.append((policy, pipeline.model_copy(update={"steps": steps})))
+                pipelines.append((policy_name, pipeline.model_copy(update={"steps": steps})))
         return pipelines
 
-    resolve_other_steps.left_out = left_out  # type: ignore[attr-defined]
+    resolve_other_steps.excluded_names = excluded_names  # type: ignore[attr-defined]
     resolver.resolve_pipelines_for_context = staticmethod(resolve_other_steps)
 
 
-_COUNTED_AT_ONCE = 50_000
-"""Characters of a stream whose tokens LiteLLM may count in the event loop, in some five milliseconds."""
+_MAX_CHARS_IN_LOOP = 50_000
+"""Most characters of a stream whose tokens LiteLLM may count in the event loop, in some five milliseconds."""
 
 
 def count_tokens_off_loop() -> None:
@@ -336,18 +351,21 @@ def count_tokens_off_loop() -> None:
 
 
 async def add_usage(stream: object) -> None:
-    """Add a chunk with the usage to those that LiteLLM keeps of a long stream, so that it need not count tokens."""
+    """Count the tokens of a long stream in a thread, and add a chunk with the usage to the chunks that LiteLLM keeps.
+
+    LiteLLM then takes the usage from this chunk. If counting fails, LiteLLM counts the tokens itself.
+    """
     import litellm
 
     chunks = getattr(stream, "chunks", None)
-    if not isinstance(chunks, list) or sum(map(_text_length, chunks)) <= _COUNTED_AT_ONCE:
+    if not isinstance(chunks, list) or sum(map(_text_length, chunks)) <= _MAX_CHARS_IN_LOOP:
         return
     messages = getattr(stream, "messages", None)
-    with contextlib.suppress(Exception):  # LiteLLM then counts them itself
-        whole: Any = await asyncio.to_thread(litellm.stream_chunk_builder, chunks=list(chunks), messages=messages)
-        chunk = ModelResponseStream(model=chunks[-1].model, choices=[])
-        chunk.usage = whole.usage
-        chunks.append(chunk)
+    with contextlib.suppress(Exception):
+        response: Any = await asyncio.to_thread(litellm.stream_chunk_builder, chunks=list(chunks), messages=messages)
+        usage_chunk = ModelResponseStream(model=chunks[-1].model, choices=[])
+        usage_chunk.usage = response.usage
+        chunks.append(usage_chunk)
 
 
 def _text_length(chunk: object) -> int:
@@ -357,20 +375,20 @@ def _text_length(chunk: object) -> int:
 
 
 def add_pre_call(event_hook: Any) -> Any:
-    """The guardrail's modes with pre_call added, since LiteLLM calls the pre-call hook only then.
+    """The guardrail's modes (`event_hook`, one or a list) with pre_call added, so that LiteLLM calls that hook, too.
 
-    Raises `ConfigError` for an unknown mode, with which LiteLLM would start without the guardrail.
+    No mode, or modes by tag, are returned as they are. Raises `ConfigError` for an unknown mode, with which LiteLLM
+    would start without the guardrail.
     """
     if event_hook is None or isinstance(event_hook, ModeByTag):
         return event_hook
     hooks = event_hook if isinstance(event_hook, list) else [event_hook]
     names = [str(getattr(hook, "value", hook)) for hook in hooks]
-    modes = [hook.value for hook in GuardrailEventHooks]
-    unsupported = next((name for name in names if name not in modes), None)
-    if unsupported is not None:
-        raise ConfigError(
-            f"mode {quote_name(unsupported)} is no mode of LiteLLM's guardrails; {suggest_name(unsupported, modes)}"
-        )
+    known_names = [hook.value for hook in GuardrailEventHooks]
+    for name in names:
+        if name not in known_names:
+            suggestion = suggest_name(name, known_names)
+            raise ConfigError(f"mode {quote_name(name)} is no mode of LiteLLM's guardrails; {suggestion}")
     return [GuardrailEventHooks(name) for name in dict.fromkeys(["pre_call", *names])]
 
 
@@ -398,7 +416,7 @@ def log_served_texts(data: dict[str, Any], items: Sequence[object]) -> None:
 
 _MIN_MERGED_ITEMS = 512
 """Number of kept chunks from which the older ones are merged."""
-_RECENT = 64
+_RECENT_ITEMS = 64
 """Number of recent chunks that stay separate, because LiteLLM looks for repetitions in them."""
 
 
@@ -416,7 +434,7 @@ class MergedItems:
         The limit then doubles, so that the total work stays linear even if nothing can be merged.
         """
         if len(self.items) >= self._merge_at:
-            self.items[:-_RECENT] = merge_items(self.items[:-_RECENT])
+            self.items[:-_RECENT_ITEMS] = merge_items(self.items[:-_RECENT_ITEMS])
             self._merge_at = max(_MIN_MERGED_ITEMS, 2 * len(self.items))
 
 
@@ -442,17 +460,17 @@ class ServedItems(MergedItems):
 
 
 def merge_items(items: Iterable[object]) -> list[object]:
-    """The items, with neighbouring text-only ones merged into one."""
-    joined: list[object] = []
-    for index, run in groupby(items, key=_text_choice):
-        group = list(run)
-        if index is None or len(group) == 1:
-            joined += group
-        elif index == _BYTES:
-            joined.append(b"".join(item for item in group if isinstance(item, bytes)))
+    """The items, in which neighbours that carry only text of the same choice, or only bytes, are merged into one."""
+    merged: list[object] = []
+    for choice_number, run in groupby(items, key=_text_choice):
+        neighbours = list(run)
+        if choice_number is None or len(neighbours) == 1:
+            merged += neighbours
+        elif choice_number == _BYTES:
+            merged.append(b"".join(item for item in neighbours if isinstance(item, bytes)))
         else:
-            joined.append(_join_chunks(group))
-    return joined
+            merged.append(_join_chunks(neighbours))
+    return merged
 
 
 _BYTES = -1
@@ -460,29 +478,32 @@ _BYTES = -1
 
 
 def _text_choice(item: object) -> int | None:
-    """The choice index of a text-only chunk, `_BYTES` for bytes, None for any other item."""
+    """The number of the choice whose text is all that a chunk carries; `_BYTES` for bytes, None for any other item."""
     if isinstance(item, bytes):
         return _BYTES
     if not isinstance(item, ModelResponseStream) or len(item.choices) != 1:
         return None
     choice = item.choices[0]
-    other_fields = {name for name, value in choice.delta if value is not None and name != "content"}
-    others = (
-        getattr(choice, "finish_reason", None),
-        getattr(choice, "logprobs", None),
-        getattr(item, "usage", None),
-    )
-    is_plain = isinstance(getattr(choice.delta, "content", None), str) and not other_fields and not any(others)
-    return choice.index if is_plain and isinstance(choice.index, int) else None
+    if not isinstance(choice.index, int) or not isinstance(getattr(choice.delta, "content", None), str):
+        return None
+    if any(value is not None for name, value in choice.delta if name != "content"):
+        return None
+    if getattr(choice, "finish_reason", None) or getattr(choice, "logprobs", None) or getattr(item, "usage", None):
+        return None
+    return choice.index
 
 
 def _join_chunks(chunks: Sequence[Any]) -> object:
     """One chunk with the text of all these text-only chunks of one choice."""
-    # Copied, since the first chunk may be in another list, too.
-    joined = chunks[0].model_copy()
-    joined.choices = [chunks[0].choices[0].model_copy()]
-    joined.choices[0].delta = chunks[0].choices[0].delta.model_copy()
-    joined.choices[0].delta.content = "".join(chunk.choices[0].delta.content for chunk in chunks)
+    first_chunk = chunks[0]
+    first_choice = first_chunk.choices[0]
+    # All levels are copied, since the first chunk may be in another list, too.
+    delta = first_choice.delta.model_copy()
+    delta.content = "".join(chunk.choices[0].delta.content for chunk in chunks)
+    choice = first_choice.model_copy()
+    choice.delta = delta
+    joined = first_chunk.model_copy()
+    joined.choices = [choice]
     return joined
 
 
@@ -494,7 +515,7 @@ def is_pass_through(route: str | None) -> bool:
 
 
 class WatchedStream:
-    """A stream of `items` that keeps LiteLLM's attributes of the original stream: headers, and chunks for the log."""
+    """A stream of `items` with LiteLLM's attributes of the stream `source`: headers, and chunks for the log."""
 
     def __init__(self, items: AsyncGenerator[Any, None], source: AsyncIterable[Any]) -> None:
         self._items = items

@@ -32,7 +32,7 @@ def trim_periodically() -> None:
 
 async def _trim_repeatedly() -> None:
     """Collect garbage and return free memory every `EVERY_S` seconds, until cancelled."""
-    trim = find_trim()
+    return_free_pages = find_trim()
     gc.freeze()  # imported modules stay, so collections can skip them
     try:
         while True:
@@ -40,8 +40,8 @@ async def _trim_repeatedly() -> None:
             # Needed in an idle process, too, since releasing old objects triggers no collection.
             if all(gc.get_threshold()):  # 0 while stalls.py suppresses collections
                 gc.collect()
-                if trim is not None:
-                    await asyncio.to_thread(trim)  # releases the interpreter's lock
+                if return_free_pages is not None:
+                    await asyncio.to_thread(return_free_pages)  # other threads run on, as for every C function
     finally:
         gc.unfreeze()
 

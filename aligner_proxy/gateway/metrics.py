@@ -40,17 +40,17 @@ def record_not_applied(state: RequestState) -> None:
 
 
 def record_withdrawn(state: RequestState, status: Status, reason: str) -> None:
-    """Count corrections that are not delivered, write a log line, and give the corrected choices this status.
+    """Count corrections that are not delivered, log them, and give the corrected choices this status and reason.
 
-    An earlier log line says that these choices were corrected, since the response was read only after that.
+    The log line contradicts an earlier one, which was written when the choices were corrected.
     """
-    choices = [outcome.index for outcome in state.outcomes if outcome.status is Status.CORRECTED]
-    if not choices:
+    corrected_numbers = [outcome.index for outcome in state.outcomes if outcome.status is Status.CORRECTED]
+    if not corrected_numbers:
         return
     prometheus.NOT_PUT_IN.inc()
     state.withdraw_corrected(status, reason)
-    line = {"choices": choices, "status": status.value, "reason": reason, "policy": state.policy.name}
-    log.info(json.dumps({"event": "aligner_withdrawn", "call_id": state.call_id, **line}))
+    fields = {"choices": corrected_numbers, "status": status.value, "reason": reason, "policy": state.policy.name}
+    log.info(json.dumps({"event": "aligner_withdrawn", "call_id": state.call_id, **fields}))
 
 
 def record_arguments_not_applied() -> None:
@@ -72,7 +72,7 @@ def record_incoming_text(state: RequestState, kind: IncomingKind, *, is_flagged:
 
 
 def record_upstream_end(state: RequestState) -> None:
-    """Record the duration of the upstream stage, which ends when the answer is complete or will not come."""
+    """Record how long the upstream took; called when the answer is complete, or will not come."""
     seconds = time.monotonic() - state.arrival.opened_at
     record_stage(
         "upstream", seconds, state.arrival.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name
@@ -86,7 +86,7 @@ def record_stream_shed(state: RequestState) -> None:
 
 
 def describe_span(span: TraceSpan, outcome: Outcome) -> None:
-    """Set the attributes of a choice's span; flagged objectives become gen_ai evaluations."""
+    """Set the attributes of a choice's trace span (`__` means a dot); flagged objectives become gen_ai events."""
     if not span.is_recorded:
         return
     correction = outcome.correction
@@ -114,17 +114,17 @@ def describe_span(span: TraceSpan, outcome: Outcome) -> None:
 
 
 def worst_scores(outcome: Outcome) -> dict[str, float]:
-    """The highest log-odds among the flagged segments of each objective."""
-    scores: dict[str, float] = {}
+    """The highest score (log-odds) among the flagged segments of each objective, by the objective's name."""
+    worst_by_name: dict[str, float] = {}
     for segment in outcome.segments:
         name = outcome.objective_of(segment)
         if name is not None and segment.score is not None:
-            scores[name] = max(segment.score, scores.get(name, segment.score))
-    return scores
+            worst_by_name[name] = max(segment.score, worst_by_name.get(name, segment.score))
+    return worst_by_name
 
 
 def record_unprocessed(call_id: str, policy: Policy, status: Status, reason: str, index: int = 0) -> Outcome:
-    """Record and return an outcome that did not reach the pipeline (endpoint, policy, upstream error)."""
+    """Make, record and return the outcome of a choice that did not reach the pipeline, as for a skipped endpoint."""
     outcome = Outcome(status, reason, None, policy, index)
     record_outcome(call_id, 0, outcome)
     return outcome
@@ -149,7 +149,7 @@ def _bound_traffic(traffic: Traffic) -> Traffic:
 
 
 def _count_outcome(outcome: Outcome) -> None:
-    """Count the work done for a choice that was not skipped."""
+    """Count corrector, cache, edits, retries, editor, judge and engine work of a choice that was not skipped."""
     policy = outcome.policy
     corrector = policy.aligner if policy.corrector == METAALIGNER else policy.corrector
     prometheus.BY_ALIGNER.labels(corrector, outcome.status.value, policy.name).inc()
@@ -188,19 +188,20 @@ def _count_editor(outcome: Outcome) -> None:
         prometheus.EDITOR_REFUSED.labels(group).inc(use.refused)
 
 
-def _count_calls(group: str, use: EditorUse, calls: Counter, tokens: Counter, seconds: Counter) -> None:
-    """Count the calls to a model group, their tokens and their time."""
-    # No series is created before there is something to count.
+def _count_calls(
+    group: str, use: EditorUse, call_counter: Counter, token_counter: Counter, second_counter: Counter
+) -> None:
+    """Add the calls to a model group, their tokens and their seconds to these metrics."""
     for result, count in (("failed", use.failed), ("replied", use.calls)):
-        if count:
-            calls.labels(group, result).inc(count)
-    tokens.labels(group, "read").inc(use.read)
-    tokens.labels(group, "written").inc(use.written)
-    seconds.labels(group).inc(use.ms / 1000)
+        if count:  # no series is created before there is something to count
+            call_counter.labels(group, result).inc(count)
+    token_counter.labels(group, "read").inc(use.read)
+    token_counter.labels(group, "written").inc(use.written)
+    second_counter.labels(group).inc(use.ms / 1000)
 
 
 def record_stream(call_id: str, policy: Policy, timeline: Timeline) -> None:
-    """Record the latency added to a stream; streams without text are not counted."""
+    """Record in metrics and log how much later the client got a stream's text; a stream without text is not counted."""
     first_added_s = timeline.first_added_s
     last_added_s = timeline.last_added_s
     mode = policy.stream.value
@@ -208,13 +209,17 @@ def record_stream(call_id: str, policy: Policy, timeline: Timeline) -> None:
         return
     prometheus.FIRST_TOKEN_ADDED.labels(mode).observe(first_added_s)
     prometheus.LAST_TOKEN_ADDED.labels(mode).observe(last_added_s)
-    seconds_of = {"first_token": timeline.first_s, "first_token_added": first_added_s, "last_token_added": last_added_s}
-    times = {f"{name}_ms": round(seconds * 1000, 1) for name, seconds in seconds_of.items()}
+    seconds_by_name = {
+        "first_token": timeline.first_s,
+        "first_token_added": first_added_s,
+        "last_token_added": last_added_s,
+    }
+    times = {f"{name}_ms": round(seconds * 1000, 1) for name, seconds in seconds_by_name.items()}
     log.info(json.dumps({"event": "aligner_stream", "call_id": call_id, "stream": mode, **times}))
 
 
 def _count_edits(outcome: Outcome) -> None:
-    """Count the gate's verdicts; cache hits count, too, because the gate checks them again."""
+    """Count delivered edits, and edits that the gate dropped by its rule; the gate judges cached edits again, too."""
     for rule in outcome.dropped:
         prometheus.EDITS.labels(rule).inc()
     delivered_count = outcome.edits - len(outcome.dropped)
@@ -230,25 +235,25 @@ def record_breaker(state: State) -> None:
 
 
 def record_policy_change(*, is_refused: bool, stale: bool) -> None:
-    """Count a change of the policies or keys file; `stale` means that one is refused and an older one stays active."""
+    """Count a change of policies or keys as refused or taken; `stale`: an older version of a file stays active."""
     prometheus.RELOADS.labels("refused" if is_refused else "taken").inc()
     prometheus.POLICY_REFUSED.set(stale)
 
 
 def record_taught(index: Index) -> None:
-    """Set the metrics of taught heads: number of examples and time of teaching of each active head, 0 without one."""
-    for scope, names in index.scopes.items():
-        for name, objective in names.items():
+    """Set the metrics of taught heads: examples and time of teaching of each active head; 0 where none is active."""
+    for scope, objectives in index.scopes.items():
+        for name, objective in objectives.items():
             for aligner in objective.current:
                 version = objective.active_version(aligner)
-                prometheus.TAUGHT_EXAMPLES.labels(scope, name, aligner).set(
-                    version.against + version.fine if version else 0
-                )
-                prometheus.TAUGHT_AT.labels(scope, name, aligner).set(version.at if version else 0)
+                example_count = version.against + version.fine if version else 0
+                taught_at = version.at if version else 0
+                prometheus.TAUGHT_EXAMPLES.labels(scope, name, aligner).set(example_count)
+                prometheus.TAUGHT_AT.labels(scope, name, aligner).set(taught_at)
 
 
 def _count_work(outcome: Outcome) -> None:
-    """Count the engine's work for a choice that was not cached."""
+    """Count drafts, forward passes and segments of the engine for a choice that was not cached."""
     if outcome.correction is None:
         return
     counts = outcome.correction.counts
@@ -257,14 +262,14 @@ def _count_work(outcome: Outcome) -> None:
     prometheus.RECOVERED.inc(counts.recovered)
     prometheus.BONUS.inc(counts.bonus)
     prometheus.FORWARDS.inc(counts.forwards)
-    flagged = outcome.flagged_count
-    for name, count in (("true", flagged), ("false", len(outcome.segments) - flagged)):
+    flagged_count = outcome.flagged_count
+    for is_flagged, count in (("true", flagged_count), ("false", len(outcome.segments) - flagged_count)):
         if count:
-            prometheus.SEGMENTS.labels(name).inc(count)
+            prometheus.SEGMENTS.labels(is_flagged).inc(count)
 
 
 def _log_line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
-    """The fields of an outcome's log line; ours come last, so that no plugin replaces one."""
+    """The fields of an outcome's log line; our fields come last, so that no field of a plugin replaces one."""
     correction = outcome.correction
     return (
         dict(outcome.reports)

@@ -46,7 +46,7 @@ class PublicPage:
 
     @classmethod
     def from_document(cls, document: object) -> PublicPage:
-        """Render a document; this takes long, so call it in a thread."""
+        """Return the page of a JSON document; rendering takes long, so call this in a thread."""
         text = json.dumps(
             document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=jsonable_encoder
         )
@@ -61,63 +61,65 @@ class PublicPage:
         return Response(self.compressed, media_type="application/json", headers={**headers, "content-encoding": "gzip"})
 
 
-def _takes_gzip(accepted: str) -> bool:
-    """Whether an `accept-encoding` header allows gzip."""
-    choices = (choice.replace(" ", "").lower().partition(";q=") for choice in accepted.split(","))
-    # A weight of 0, also written 0.0, forbids gzip.
-    return any(name == "gzip" and (not weight or weight.strip("0.")) for name, _, weight in choices)
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Whether an `accept-encoding` header, such as "br, gzip;q=0.5", allows gzip."""
+    for choice in accept_encoding.split(","):
+        name, _, weight = choice.replace(" ", "").lower().partition(";q=")
+        has_zero_weight = weight != "" and not weight.strip("0.")  # 0, 0.0 ...
+        if name == "gzip" and not has_zero_weight:
+            return True
+    return False
 
 
 class PublicPages:
-    """The pages of one address, by variant (such as the path prefix).
-
-    `document` is called with a variant in a thread and returns its JSON document, again after `lasts_s` seconds.
+    """The pages of one address, by variant (such as the path prefix). `make_document` is called in a thread with a
+    variant, and returns its JSON document; it is called again when a page is older than `max_age_s` seconds.
     """
 
-    def __init__(self, path: str, document: Callable[[Any], object], lasts_s: float = math.inf) -> None:
+    def __init__(self, path: str, make_document: Callable[[Any], object], max_age_s: float = math.inf) -> None:
         self._path = path
-        self._document = document
-        self._lasts_s = lasts_s
+        self._make_document = make_document
+        self._max_age_s = max_age_s
         self._pages: dict[Hashable, PublicPage] = {}
-        self._made_at: dict[Hashable, float] = {}
+        self._rendered_at: dict[Hashable, float] = {}
         """Monotonic time at which each page was rendered."""
-        self._making: dict[Hashable, asyncio.Task[PublicPage]] = {}
+        self._render_tasks: dict[Hashable, asyncio.Task[PublicPage]] = {}
         """Tasks that render pages now, by variant."""
 
     async def get_page(self, variant: Hashable) -> PublicPage:
         """The page from memory, rendered first if there is none; an old page is served while the next is rendered."""
         page = self._pages.get(variant)
-        if page is not None and time.monotonic() - self._made_at[variant] < self._lasts_s:
+        if page is not None and time.monotonic() - self._rendered_at[variant] < self._max_age_s:
             return page
-        task = self._making.get(variant)
+        task = self._render_tasks.get(variant)
         if task is None:
-            task = asyncio.ensure_future(self._make(variant))
-            self._making[variant] = task
+            task = asyncio.ensure_future(self._render(variant))
+            self._render_tasks[variant] = task
         if page is None:
-            page = await asyncio.shield(task)  # not stopped if this client leaves, since others wait, too
+            page = await asyncio.shield(task)  # not stopped if this client leaves, since other clients may wait, too
         return page
 
-    async def _make(self, variant: Hashable) -> PublicPage:
+    async def _render(self, variant: Hashable) -> PublicPage:
         """Render a page in a thread, store it and return it; after a failure the next request tries again."""
         started = time.monotonic()
         try:
-            page = await asyncio.to_thread(lambda: PublicPage.from_document(self._document(variant)))
+            page = await asyncio.to_thread(lambda: PublicPage.from_document(self._make_document(variant)))
             if len(self._pages) >= _MAX_VARIANTS:
                 self._pages.clear()
             self._pages[variant] = page
-            self._made_at[variant] = time.monotonic()
-            log.info("public page %s: built in %.1f s and cached", self._path, self._made_at[variant] - started)
+            self._rendered_at[variant] = time.monotonic()
+            log.info("public page %s: built in %.1f s and cached", self._path, self._rendered_at[variant] - started)
             return page
         finally:
-            del self._making[variant]
+            del self._render_tasks[variant]
 
 
 def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
-    """The OpenAPI document as FastAPI serves it under this prefix."""
+    """The OpenAPI document as FastAPI serves it under this path prefix; FastAPI lists the prefix among the servers."""
     document = app.openapi()
     servers = document.get("servers", [])
-    # FastAPI adds the prefix as a server, too, unless told not to or it is listed already.
-    if not root_path or not app.root_path_in_servers or root_path in {server.get("url") for server in servers}:
+    is_listed = root_path in {server.get("url") for server in servers}
+    if not root_path or not app.root_path_in_servers or is_listed:
         return document
     return {**document, "servers": [{"url": root_path}, *servers]}
 
@@ -129,24 +131,26 @@ def install() -> None:
         install_routes(app, litellm_internals.price_map)
 
 
-def install_routes(app: FastAPI, prices: Callable[[bool], dict[str, Any]]) -> None:
+def install_routes(app: FastAPI, make_price_map: Callable[[bool], dict[str, Any]]) -> None:
     """Serve the OpenAPI document and the price map from the cache, by routes placed before LiteLLM's own.
 
-    Further calls do nothing. `prices(catalog_only)` returns the price map.
+    Further calls do nothing. `make_price_map` is called with LiteLLM's query parameter `catalog_only`.
     """
     if getattr(app.state, _INSTALLED, False):
         return
     setattr(app.state, _INSTALLED, True)
     documents = PublicPages(str(app.openapi_url), lambda root_path: openapi_document(app, root_path))
-    price_maps = PublicPages(COST_MAP, prices, _COST_MAP_S)
+    price_maps = PublicPages(COST_MAP, make_price_map, _COST_MAP_S)
 
     async def openapi(request: Request) -> Response:
         root_path = str(request.scope.get("root_path", "")).rstrip("/")
-        return (await documents.get_page(root_path)).response(request)
+        page = await documents.get_page(root_path)
+        return page.response(request)
 
     async def cost_map(request: Request) -> Response:
         catalog_only = request.query_params.get("catalog_only", "").lower() in _YES
-        return (await price_maps.get_page(catalog_only)).response(request)
+        page = await price_maps.get_page(catalog_only)
+        return page.response(request)
 
     routes = [Route(COST_MAP, cost_map, include_in_schema=False)]
     if app.openapi_url:

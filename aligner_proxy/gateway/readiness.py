@@ -26,6 +26,7 @@ from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
 
 log = logging.getLogger(__name__)
 PATH = "/health/readiness"
+"""The path of LiteLLM's readiness probe."""
 _WAIT_S = 3.0
 """Seconds to wait for the engine; less than probes wait (Kubernetes and our `health` command: 5 s)."""
 
@@ -46,18 +47,19 @@ def _blocks_without_aligner(policy: Policy) -> bool:
 
 class EngineReadiness:
     """Finds out whether the engine responds, if the active policies need it. Concurrent probes share one check.
-
-    `file` returns the active policies file, or None once nothing uses it any more.
+    `get_file` returns the active policies file, or None once nothing uses it any more.
     """
 
-    def __init__(self, engine: Engine, file: Callable[[], PolicyFile | None]) -> None:
+    def __init__(self, engine: Engine, get_file: Callable[[], PolicyFile | None]) -> None:
         self._engine = engine
-        self._file = file
-        self._needed: tuple[PolicyFile, bool] | None = None
-        """The policies file that was examined last, and whether it needs the engine."""
+        self._get_file = get_file
+        self._examined_file: PolicyFile | None = None
+        """The policies file for which `_file_needs_engine` was found."""
+        self._file_needs_engine = False
+        """Whether some policy of `_examined_file` blocks answers without an engine."""
         self._check_task: asyncio.Task[str | None] | None = None
         """The running or last check; its result is what `reason` returns."""
-        self._logged: str | None = None
+        self._logged_fault: str | None = None
         """The reason that was logged last; None if the gateway was ready."""
 
     async def reason(self) -> str | None:
@@ -67,22 +69,23 @@ class EngineReadiness:
         return await asyncio.shield(self._check_task)  # not stopped with this probe, since others may wait, too
 
     async def _needs_engine(self) -> bool:
-        """Whether some policy of the active file blocks answers without an engine."""
-        file = self._file()
+        """Whether some policy of the active file blocks answers without an engine; each file is examined only once."""
+        file = self._get_file()
         if file is None:
             return False  # the guardrail with these policies is gone
-        if self._needed is None or self._needed[0] is not file:
+        if self._examined_file is not file:
             # In a thread, because thousands of routes and tenants take tenths of a second.
-            self._needed = (file, await asyncio.to_thread(blocks_without_engine, file))
-        return self._needed[1]
+            self._file_needs_engine = await asyncio.to_thread(blocks_without_engine, file)
+            self._examined_file = file
+        return self._file_needs_engine
 
     async def _check_engine(self) -> str | None:
-        """Check now why the gateway is not ready, and log a change."""
+        """Ask the engine now; return why the gateway is not ready, or None if it is, and log a change."""
         if not await self._needs_engine():
             return None
         fault = await self._engine_fault()
-        if fault != self._logged:
-            self._logged = fault
+        if fault != self._logged_fault:
+            self._logged_fault = fault
             if fault:
                 log.warning("not ready: %s", fault)
             else:
@@ -109,7 +112,7 @@ class ReadinessMiddleware:
         self._reasons = reasons
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; a probe of readiness gets status 503 if there is a reason."""
+        """Serve a request; a probe of readiness gets status 503 if any of the reasons returns a word."""
         # The path may begin with the prefix under which the application is served.
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:

@@ -1,7 +1,7 @@
 """Handles the reasoning in one response: removes it, or scores it for the record, but never edits it.
 
-Scoring changes only a header or comment of the response. It is recorded like a shadow correction, under the policy's
-name followed by `/reasoning`.
+Scoring changes only a header or comment of the response. Its result is recorded like a shadow correction, under the
+policy's name followed by `/reasoning`. Reasoning that may block the answer is judged in side_texts.py instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aligner_proxy.gateway import metrics, side_texts
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.side_texts import CorrectorOf, make_side_exchange, scoring_state
+from aligner_proxy.gateway.side_texts import MakeCorrector, make_side_exchange, scoring_state
 from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.types import (
@@ -35,43 +35,42 @@ from aligner_proxy.types import (
 
 
 def reasoning_treatment(state: RequestState) -> SideTreatment:
-    """The treatment of reasoning in this module for this request; PASS if it is handled elsewhere or not at all."""
+    """What this module does with a request's reasoning; PASS if it does nothing, or another module handles it."""
     policy = state.policy
-    is_off = policy.bypass or policy.mode is Mode.OFF
-    # Shadow mode changes nothing in a response, so it removes no reasoning.
-    if is_off or (policy.reasoning is SideTreatment.DROP and policy.mode is not Mode.ENFORCE):
+    if policy.bypass or policy.mode is Mode.OFF:
         return SideTreatment.PASS
     if policy.reasoning is SideTreatment.DROP:
-        return SideTreatment.DROP
+        # Shadow mode changes nothing in a response, so it removes no reasoning.
+        return SideTreatment.DROP if policy.mode is Mode.ENFORCE else SideTreatment.PASS
     # If reasoning may block the answer, it is judged together with the other side texts.
     may_block = policy.reasoning is SideTreatment.BLOCK or side_texts.blocks_kind(policy, SideKind.REASONING)
     return SideTreatment.PASS if may_block or state.skip else policy.reasoning
 
 
-def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
+def open_reasoning(data: dict[str, Any], state: RequestState, make_corrector: MakeCorrector) -> Reasoning | None:
     """The handler of a request's reasoning; None if reasoning passes unchanged here."""
-    form = formats.reasoning(state.arrival.route)
+    reasoning_format = formats.reasoning(state.arrival.route)
     wire = formats.wire(state.arrival.route)
-    if form is None or wire is None or reasoning_treatment(state) is SideTreatment.PASS:
+    if reasoning_format is None or wire is None or reasoning_treatment(state) is SideTreatment.PASS:
         return None
     scored_state = scoring_state(state, SideKind.REASONING)
-    # For the record reasoning is skipped as an answer would be.
+    # Reasoning is scored only for the record, so it may be skipped for the same reasons as an answer.
     scored_state.policy = replace(scored_state.policy, on_skip=state.policy.on_skip)
-    corrector = corrector_of(scored_state)
-    return Reasoning(form, data, state, wire.first_exchange(data), corrector)
+    corrector = make_corrector(scored_state)
+    return Reasoning(reasoning_format, data, state, wire.first_exchange(data), corrector)
 
 
 @dataclass(slots=True)
 class Reasoning:
     """Removes or scores the reasoning of one request."""
 
-    _form: SafeReasoning
+    _reasoning_format: SafeReasoning
     """Reads and removes reasoning in the endpoint's wire format."""
     _data: Mapping[str, Any]
     """The request as LiteLLM passes it to hooks."""
     _state: RequestState
-    _opening: Exchange
-    """A choice before any part of it has arrived."""
+    _empty_exchange: Exchange
+    """The request's conversation, with no answer yet."""
     _corrector: ChoiceCorrector
     """Scores reasoning; edits nothing."""
 
@@ -86,17 +85,17 @@ class Reasoning:
         if self._drops:
             yield self._remove_reasoning(response)
             return
-        work = asyncio.create_task(self._judge(self._read_texts(response), response))
+        scoring = asyncio.create_task(self._score(self._read_texts(response), response))
         try:
             yield response
-            await work
+            await scoring
         finally:
-            work.cancel()
+            scoring.cancel()
 
     def _remove_reasoning(self, response: Any) -> Any:
-        """The response without reasoning; the response itself if removal fails and the policy permits that."""
+        """The response without reasoning; unchanged if the reasoning cannot be removed and the policy permits that."""
         try:
-            return self._form.remove_reasoning(self._data, response)
+            return self._reasoning_format.remove_reasoning(self._data, response)
         except NotPutIn:
             self._handle_failure()
             return response
@@ -108,53 +107,57 @@ class Reasoning:
             raise Blocked(outcomes.INTERNAL)
 
     def _read_texts(self, response: Any) -> dict[int, str]:
-        """The reasoning by number of choice; empty if it cannot be read."""
+        """The reasoning in a response, by number of choice; empty if it cannot be read."""
         try:
-            return self._form.texts(response)
+            return self._reasoning_format.texts(response)
         except Unreadable:
             return {}
 
-    async def _judge(self, texts: Mapping[int, str], source: object) -> None:
+    async def _score(self, reasoning_by_choice: Mapping[int, str], source: object) -> None:
         """Score the reasoning of each choice and store the outcomes in the request's state.
 
         `source` is the response or stream, with which LiteLLM stores the upstream's headers.
         """
-        unstored = is_storing_forbidden(self._data, source)
+        is_unstored = is_storing_forbidden(self._data, source)
         exchanges = [
-            make_side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
+            make_side_exchange(self._empty_exchange, number, text, no_store=is_unstored)
+            for number, text in sorted(reasoning_by_choice.items())
         ]
         outcomes_of_reasoning = await asyncio.gather(*map(self._corrector.correct_one, exchanges))
         self._state.reasoning = list(outcomes_of_reasoning)
 
     def wrap_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """The stream with its reasoning removed, or read for scoring as it passes."""
-        reader = self._form.open_stream(self._data, drop=self._drops)
+        reader = self._reasoning_format.open_stream(self._data, drop=self._drops)
         items = self._drop_reasoning(source, reader) if self._drops else self._read_along(source, reader)
         return WatchedStream(items, source)
 
     async def _drop_reasoning(
         self, source: AsyncIterable[Any], reader: SafeReasoningStream
     ) -> AsyncGenerator[Any, None]:
-        """Yield the items of a stream with their reasoning removed; after the first failure they pass unchanged."""
+        """Yield the items of a stream without their reasoning.
+
+        Once reasoning cannot be removed, the items pass unchanged or, if the policy prefers an error, end in `Blocked`.
+        """
         has_failed = False
         time_slice = TimeSlice()
         async with _close_at_end(source) as items:
             upstream = UpstreamItems(items)
             async for item in upstream:
                 try:
-                    outgoing = [item] if has_failed else reader.feed(item)
+                    outgoing_items = [item] if has_failed else reader.feed(item)
                 except NotPutIn:
                     has_failed = True
                     self._handle_failure()
-                    outgoing = [*reader.unread_items(), item]
+                    outgoing_items = [*reader.unread_items(), item]
                 if reader.is_unreadable and not has_failed:
-                    # the reader has taken the present item, so it is in `outgoing` or among its unread items
+                    # The reader has taken `item`, so it is in `outgoing_items` or among the reader's unread items.
                     has_failed = True
                     self._handle_failure()
-                    outgoing += reader.unread_items()
-                for outgoing_item in outgoing:
+                    outgoing_items += reader.unread_items()
+                for outgoing_item in outgoing_items:
                     yield outgoing_item
-                # of long reasoning, nothing goes out that would let other tasks run
+                # While long reasoning is dropped, nothing is yielded, so other tasks run only in this pause.
                 await time_slice.pause()
         if not has_failed:
             for outgoing_item in reader.flush():
@@ -162,10 +165,10 @@ class Reasoning:
         upstream.raise_error()
 
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
-        """The unchanged items of a stream; its reasoning is scored as soon as something else follows it."""
-        work: asyncio.Task[None] | None = None
+        """Yield the unchanged items of a stream; its reasoning is scored as soon as something else follows it."""
+        scoring: asyncio.Task[None] | None = None
         piece_count = 0
-        judged_count = 0
+        scored_count = 0  # how many of the pieces of reasoning are scored, or are being scored
         try:
             async with _close_at_end(source) as items:
                 async for item in items:
@@ -174,21 +177,20 @@ class Reasoning:
                     has_grown = reader.piece_count > piece_count
                     piece_count = reader.piece_count
                     # An item without reasoning follows, so what was read so far is complete.
-                    if not has_grown and piece_count > judged_count:
-                        judged_count = piece_count
-                        # The reasoning so far is scored again as a whole, so a running task on its beginning is
-                        # useless.
-                        work = _replace_task(work, self._judge(reader.texts, source))
+                    if not has_grown and piece_count > scored_count:
+                        scored_count = piece_count
+                        # All reasoning so far is scored together, so an earlier task on its beginning is useless.
+                        scoring = _replace_task(scoring, self._score(reader.texts, source))
                     yield item
             with contextlib.suppress(Unreadable):
                 reader.flush()
-            if reader.piece_count > judged_count:
-                work = _replace_task(work, self._judge(reader.texts, source))
-            if work is not None:
-                await work
+            if reader.piece_count > scored_count:
+                scoring = _replace_task(scoring, self._score(reader.texts, source))
+            if scoring is not None:
+                await scoring
         finally:
-            if work is not None:
-                work.cancel()
+            if scoring is not None:
+                scoring.cancel()
 
 
 def _replace_task(earlier_task: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:

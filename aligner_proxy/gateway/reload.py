@@ -3,8 +3,8 @@
 A change applies once two checks have found the same files (so the writer is done) and all of them are valid. Two kinds
 of valid changes are refused as well. One is an empty policies file, since a writer may have truncated it and then
 failed (a full disk). The other takes all enforced objectives from a tenant (`active_policies.py`). The value is swapped
-in one assignment, so readers get the old or the new one, never a mix. A thread checks the files, because reading may be
-slow and LiteLLM's workers share no signal.
+in one assignment, so readers get the old or the new value, never a mix. A thread checks the files, because reading may
+be slow and LiteLLM's workers share no signal.
 
 Keys are read and refused separately, so that a mistake in the policies file does not keep a revoked key valid. A
 missing keys file means that no key is valid. A refusal, or a change that needs a restart, is logged once, counted, and
@@ -59,7 +59,7 @@ Signature = tuple[tuple[int, int, int] | None, ...]
 OnChange = Callable[[str | None], None]
 """Called after a change: with None if it was applied, else with the reason for its refusal."""
 log = logging.getLogger(__name__)
-_FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
+_BLOCKS_READ_AT_START = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
 """Blocks of the file that are read only when the process starts."""
 _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
 """"FILE:LINE" at the beginning of an error's message."""
@@ -73,10 +73,9 @@ class Watcher(Protocol):
 
 
 class WatchedFiles(Generic[_T]):
-    """A value that is read again when its files change.
-
-    `read` returns the value and its files; if it raises, the change is refused. `on_change` is called once for each
-    change: with None if it was applied, else with the reason for its refusal.
+    """A value that is read again when its files change. `read` returns the value and its files; if it raises, the
+    change is refused. `on_change` is called once for each change: with None if it was applied, else with the reason for
+    its refusal.
     """
 
     def __init__(self, read: Callable[[], tuple[_T, tuple[Path, ...]]], on_change: OnChange = lambda _: None) -> None:
@@ -107,9 +106,9 @@ class WatchedFiles(Generic[_T]):
         self._applied_signature = None
 
     def _read_files(self, signature: Signature) -> None:
-        """Read the files and make their value the current one, unless it is refused or they change meanwhile.
+        """Read the files and make their value the current value, unless it is refused or they change meanwhile.
 
-        `signature` is theirs now; another one after reading means that they have changed.
+        `signature` is the signature of the files now; if it differs after reading, the files have changed.
         """
         try:
             value, files = self._read()
@@ -126,7 +125,7 @@ class WatchedFiles(Generic[_T]):
         self.current = value
         self._files = files
         self.refusal = None
-        self._last_signature = self._compute_signature()  # `_files` may be others now
+        self._last_signature = self._compute_signature()  # again, since the value may name other files than before
         self._applied_signature = self._last_signature
         if is_change:
             self._on_change(None)
@@ -149,9 +148,9 @@ def keep_checking(watcher: Watcher, every_s: float = CHECK_EVERY_S) -> None:
 
 
 def _check_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
-    """Check until the watcher is freed; only a weak reference to it is kept during a pause."""
-    pause = threading.Event()
-    while not pause.wait(every_s):
+    """Check files every `every_s` seconds until the watcher is freed; a pause keeps only a weak reference to it."""
+    while True:
+        time.sleep(every_s)
         watcher = reference()
         if watcher is None:
             return
@@ -183,7 +182,7 @@ class ActiveConfig:
 
     @classmethod
     def from_file(cls, file: PolicyFile) -> ActiveConfig:
-        """The configuration from a policies file and its active taught heads."""
+        """Return the configuration that a policies file and its active taught heads make."""
         heads = ActiveHeads.read_or_empty(file)
         versions = heads.versions()
         # If nothing was taught, requests skip the look-up of heads.
@@ -265,7 +264,6 @@ class ReloadReport:
 
 class Policies(WatchedFiles[ActiveConfig]):
     """The policies file at `path` and its keys, kept up to date; raises `ConfigError` if one is invalid at the start.
-
     If `serve` has stored an active version, an invalid file counts as a refused change of it, even when a process
     starts.
     """
@@ -274,12 +272,12 @@ class Policies(WatchedFiles[ActiveConfig]):
         self.path = path
         self._active = active_policies.process_policies(path)
         """The active version, as far as `serve` stores one for all its processes."""
-        self._started: PolicyFile | None = None
+        self._file_at_start: PolicyFile | None = None
         """The file with which the process started, to find changes that need a restart; None until it is read."""
         super().__init__(self._read_config, self._handle_change)
         self._keys_file = WatchedFiles(self._read_keys, self._handle_keys_change)
         self.keys = self._keys_file.current.entries
-        self._started = self.current.file
+        self._file_at_start = self.current.file
         if self._keys_file.current.fault:
             log_keys_change(self._keys_file.current, None)
         self._report = ReloadReport(os.getpid(), str(path), time.time(), keys=self._keys_file.current.fault)
@@ -294,8 +292,11 @@ class Policies(WatchedFiles[ActiveConfig]):
         self._keys_file.check_files()
 
     def _read_config(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
-        """The configuration, and the files to watch: policies file, index of taught heads, and files that it names."""
-        file = self._read_at_start() if self._started is None else self._read_disk()
+        """The configuration, and the files to watch: policies file, files that it names, and index of taught heads.
+
+        Raises `ConfigError` if the files are invalid or the change is refused.
+        """
+        file = self._read_at_start() if self._file_at_start is None else self._read_disk()
         for warning in file.warnings:
             _warn_once(warning)
         active_config = ActiveConfig.from_file(file)
@@ -303,16 +304,16 @@ class Policies(WatchedFiles[ActiveConfig]):
         return active_config, (self.path, active_config.heads.store.index_path, *file.file_paths)
 
     def _read_disk(self) -> PolicyFile:
-        """Load the file on disk and make it the active one; raises `ConfigError`."""
+        """Load the file on disk and make it the active version; raises `ConfigError` if it is invalid or refused."""
         file = registry.load_policies(self.path)
         config.refuse_without_policies(file)
         registry.configure_plugins(file)
         # At the start this process has no earlier file to compare with.
-        self._active.activate(file, self.current.file if self._started else None)
+        self._active.activate(file, self.current.file if self._file_at_start else None)
         return file
 
     def _read_at_start(self) -> PolicyFile:
-        """The file on disk, or the stored active one if the disk's is refused; the next check logs why."""
+        """The file on disk or, if it is refused, the stored active version; raises `ConfigError` if none is stored."""
         try:
             return self._read_disk()
         except ConfigError:
@@ -330,7 +331,7 @@ class Policies(WatchedFiles[ActiveConfig]):
             active_file = self._active.read_file()
             if active_file is not None:
                 self.current = ActiveConfig.from_file(active_file)
-        except (AlignerProxyError, *_PARSER_ERRORS) as error:  # a file that it names is gone
+        except (AlignerProxyError, *_PARSER_ERRORS) as error:  # such as a missing file that the version names
             log.warning(
                 "%s: the version that another process made active cannot be read (%s)",
                 self.path.name,
@@ -350,16 +351,18 @@ class Policies(WatchedFiles[ActiveConfig]):
             self._adopt_other_process_version()  # another process may have read a valid version before this one looked
             self._report = replace(self._report, refused=reason, refused_at=now)
         else:
-            restart = tuple(_list_restart_changes(self._started, self.current.file)) if self._started else ()
+            restart_changes: tuple[str, ...] = ()
+            if self._file_at_start:
+                restart_changes = tuple(_list_restart_changes(self._file_at_start, self.current.file))
             log.info("%s: reloaded, applies to new requests", self.path.name)
-            for change in restart:
+            for change in restart_changes:
                 log.warning("%s", change)
-            self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart)
+            self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart_changes)
             self._keys_file.force_next_read()  # the file may name another keys file now
         self._write_report()
 
     def _handle_keys_change(self, reason: str | None) -> None:
-        """Count, log and report a change of the keys file, as `_handle_change` does."""
+        """Count, log and report a change of the keys file; `reason` says why it was refused, None if it was not."""
         self._count_change(reason)
         self.keys = self._keys_file.current.entries
         log_keys_change(self._keys_file.current, reason)
@@ -411,28 +414,31 @@ def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
         raise ConfigError(f"{place}: invalid keys file; run `aligner-proxy check` to see why") from None
 
 
-def _list_restart_changes(started: PolicyFile, current: PolicyFile) -> Iterator[str]:
-    """Messages about changes that take effect only after a restart."""
-    for block in _FIXED:
-        old_block = getattr(started, block)
-        new_block = getattr(current, block)
+def _list_restart_changes(file_at_start: PolicyFile, current_file: PolicyFile) -> Iterator[str]:
+    """Yield a message about each change that takes effect only after a restart.
+
+    These are changed settings in blocks that are read at the start, and names of new correctors and rules.
+    """
+    for block_name in _BLOCKS_READ_AT_START:
+        old_block = getattr(file_at_start, block_name)
+        new_block = getattr(current_file, block_name)
         for name in type(new_block).model_fields:
             if getattr(old_block, name) != getattr(new_block, name):
-                place = current.source.place_of(block, name)
-                yield f"{place}: {block}.{name} changed on disk; restart the gateway to apply it"
-    for places_of_names in (corrector_names, rule_names):
-        places = places_of_names(current)
-        for name in places.keys() - places_of_names(started).keys():
-            place = current.source.place_of(*places[name])
+                place = current_file.source.place_of(block_name, name)
+                yield f"{place}: {block_name}.{name} changed on disk; restart the gateway to apply it"
+    for find_names in (corrector_names, rule_names):
+        key_paths = find_names(current_file)
+        for name in key_paths.keys() - find_names(file_at_start).keys():
+            place = current_file.source.place_of(*key_paths[name])
             yield f"{place}: {quote_name(name)} is new; restart the gateway to load it, until then requests for it fail"
 
 
 def write_report(report: ReloadReport) -> None:
     """Write the report atomically into the run folder, and remove reports of ended processes."""
     folder = _report_folder()
-    for path in folder.glob("policies-*.json"):
-        if not active_policies.is_running(path):
-            path.unlink(missing_ok=True)
+    for earlier_report in folder.glob("policies-*.json"):
+        if not active_policies.is_writer_running(earlier_report):
+            earlier_report.unlink(missing_ok=True)
     path = folder / f"policies-{report.pid}.json"
     new_file = path.with_suffix(".new")
     new_file.write_text(json.dumps(asdict(report)))
@@ -440,12 +446,13 @@ def write_report(report: ReloadReport) -> None:
 
 
 def read_reports() -> Iterator[ReloadReport]:
-    """The reports of running processes of this user and home."""
+    """Yield the reports of running processes of this user and home; a report that cannot be read is left out."""
     for path in sorted(_report_folder().glob("policies-*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             fields: dict[str, Any] = json.loads(path.read_text())
-            report = ReloadReport(**{**fields, "restart": tuple(fields.get("restart", ()))})
-            if active_policies.is_running(path):
+            fields["restart"] = tuple(fields.get("restart", ()))  # JSON has no tuples
+            report = ReloadReport(**fields)
+            if active_policies.is_writer_running(path):
                 yield report
 
 

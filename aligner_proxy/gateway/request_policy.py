@@ -15,7 +15,6 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
@@ -39,13 +38,13 @@ from aligner_proxy.types import LOCAL_EDITOR, Policy
 log = logging.getLogger(__name__)
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
-_OUR_FIELD = "aligner"
+_SETTINGS_FIELD = "aligner"
 """Name of our field in metadata, by which clients, keys and teams set things."""
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
 """Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
-_BASE64 = "base64:"
+_BASE64_PREFIX = "base64:"
 """Prefix of a header value in base64, for text with line breaks or characters that headers cannot contain."""
 _MASTER_HASH = hashlib.sha256(LITELLM_PROXY_MASTER_KEY_ALIAS.encode()).hexdigest()
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -74,92 +73,103 @@ async def resolve_request(
 ) -> tuple[RequestFacts, Policy]:
     """The facts of a request and its policy; raises LiteLLM's error if it requests something it is not allowed.
 
-    Also removes our fields from the request's metadata.
+    `data` is the request's body with LiteLLM's additions; our settings are removed from its metadata.
     """
     current = policies.current
-    fields = [field.name for field in extensions.request_fields]
+    field_names = [field.name for field in extensions.request_fields]
     try:
         with _AS_HTTP_ERRORS:
-            request = request_facts(data, user, fields, policies.keys, current.resolver)
+            facts = request_facts(data, user, field_names, policies.keys, current.resolver)
             if current.resolver.splits_traffic:
-                request = _add_traffic_percentile(request, data, user)
-            targets = [routing.resolve_name(model, user.team_id) for model in routing.list_fallback_models(data)]
-            other_requests = [replace(request, model=model, groups=groups) for model, groups in targets]
-            policy = resolve_for_models(current.resolver, request, other_requests)
-            if policy.aligner_shares:  # shares set by metadata
-                request = _add_traffic_percentile(request, data, user)
-                if request.traffic_percentile is not None:
-                    policy = shares.pick_aligner(policy, request.traffic_percentile)
-            policy = await extensions.resolve_async(policy, request)
+                facts = _add_traffic_percentile(facts, data, user)
+            # A fallback may answer instead, so the policy is the strictest one of all models.
+            fallback_facts = []
+            for fallback_model in routing.list_fallback_models(data):
+                model, groups = routing.resolve_name(fallback_model, user.team_id)
+                fallback_facts.append(replace(facts, model=model, groups=groups))
+            policy = resolve_for_models(current.resolver, facts, fallback_facts)
+            if policy.aligner_shares:  # metadata set the shares, so the resolver has not picked an aligner
+                facts = _add_traffic_percentile(facts, data, user)
+                if facts.traffic_percentile is not None:
+                    policy = shares.pick_aligner(policy, facts.traffic_percentile)
+            policy = await extensions.resolve_async(policy, facts)
             if current.asks_models or policy.editor != LOCAL_EDITOR or policy.judges:
-                policy = _add_payer(policy, request, user)
-            return request, policy
+                policy = _add_payer(policy, facts, user)
+            return facts, policy
     finally:
         remove_client_settings(data)
 
 
-def _add_traffic_percentile(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
+def _add_traffic_percentile(facts: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
     """The facts with the conversation's fixed number (0 to 99), which picks one of several aligners.
 
     The facts are unchanged on endpoints whose answers are not corrected.
     """
     wire_format = wire(user.request_route)
     if wire_format is None:
-        return request
+        return facts
     conversation = wire_format.first_exchange(data).turns
-    return replace(request, traffic_percentile=shares.traffic_percentile(request.namespace, conversation))
+    return replace(facts, traffic_percentile=shares.traffic_percentile(facts.namespace, conversation))
 
 
 def resolve_answer(
-    policies: PolicySource, extensions: Extensions, request: RequestFacts, policy: Policy, group: str
+    policies: PolicySource, extensions: Extensions, facts: RequestFacts, policy: Policy, group: str
 ) -> Policy | None:
-    """The policy if this model group answered, at least as strict as `policy`; None if the policy stays the same."""
-    if routing.is_same_group(request.names, group):
+    """The policy of a request that the model group `group` answered; None if the requested model did.
+
+    It is at least as strict as `policy`, which the request got before the answer.
+    """
+    if routing.is_same_group(facts.names, group):
         return None
-    answer_request = replace(request, model=group, groups=())
+    resolver = policies.current.resolver
+    facts_of_group = replace(facts, model=group, groups=())
     try:
-        answer_policy = extensions.resolve(policies.current.resolver.resolve(answer_request), answer_request)
+        policy_of_group = extensions.resolve(resolver.resolve(facts_of_group), facts_of_group)
     except ForbiddenError:
-        # It requested something that only its own route allows; `policy` contains that already.
-        answer_request = replace(answer_request, asked=(), own=(), fields={})
-        answer_policy = extensions.resolve(policies.current.resolver.resolve(answer_request), answer_request)
-    return replace(stricter_policy(answer_policy, policy), upstream=group, payer=policy.payer)
+        # The client requested settings that only the requested model's route allows; `policy` has them already.
+        facts_of_group = replace(facts_of_group, asked=(), own=(), fields={})
+        policy_of_group = extensions.resolve(resolver.resolve(facts_of_group), facts_of_group)
+    return replace(stricter_policy(policy_of_group, policy), upstream=group, payer=policy.payer)
 
 
-def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
+def _add_payer(policy: Policy, facts: RequestFacts, user: UserAPIKeyAuth) -> Policy:
     """The policy with the answering model group and the metadata by which LiteLLM charges editor and judge calls."""
     payer = tuple(litellm_internals.payer_metadata(user).items())
     # If the requested name is an alias, the group behind it answers.
-    return replace(policy, upstream=next(iter(request.groups), request.model), payer=payer)
+    answering_group = facts.groups[0] if facts.groups else facts.model
+    return replace(policy, upstream=answering_group, payer=payer)
 
 
 def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
     """The metadata of team and key that the policies file trusts, merged; the key's overrides the team's.
 
-    Logs once for each source if untrusted metadata tries to switch the guardrail off.
+    Warns once for each key if its untrusted metadata tries to switch the guardrail off.
     """
     merged: dict[str, Any] = {}
     for bucket in metadata_buckets(data):
-        team = bucket.get("user_api_key_team_metadata")
-        key = bucket.get("user_api_key_metadata")
-        if not (team or key):  # of most requests; LiteLLM asks several times in each
+        team_metadata = bucket.get("user_api_key_team_metadata")
+        key_metadata = bucket.get("user_api_key_metadata")
+        if not (team_metadata or key_metadata):  # most requests have neither, and LiteLLM asks several times in each
             continue
-        for metadata, trusted, setting in ((team, trust.team_metadata, "team"), (key, trust.key_metadata, "key")):
-            if not metadata:
+        for owner, metadata, is_trusted in (
+            ("team", team_metadata, trust.team_metadata),
+            ("key", key_metadata, trust.key_metadata),
+        ):
+            if not isinstance(metadata, Mapping):
                 continue
-            if isinstance(metadata, Mapping) and trusted:
+            if is_trusted:
                 merged |= metadata
-            elif isinstance(metadata, Mapping) and any(metadata.get(name) for name in _SWITCHES):
-                _warn_ignored(f"{bucket.get('user_api_key_hash')}: {setting} metadata", f"trust.{setting}_metadata")
+            elif any(metadata.get(name) for name in _OPT_OUT_FIELDS):
+                _warn_ignored(f"{bucket.get('user_api_key_hash')}: {owner} metadata", f"trust.{owner}_metadata")
     return merged
 
 
-_SWITCHES = ("disable_global_guardrails", "opted_out_global_guardrails")
+_OPT_OUT_FIELDS = ("disable_global_guardrails", "opted_out_global_guardrails")
 """LiteLLM's metadata fields by which a team or key turns guardrails off."""
 
 
 def _http_error(error: BadRequest | ForbiddenError) -> ProxyException:
-    """LiteLLM's error: HTTP 400 for a bad request, 403 for a forbidden one."""
+    """LiteLLM's error for one of ours: HTTP 400 for a bad request, 403 for a forbidden request."""
     if isinstance(error, BadRequest):
         return ProxyException(str(error), "invalid_request_error", error.param, 400)
     return ProxyException(str(error), "permission_error", "aligner", 403)
@@ -171,25 +181,25 @@ _AS_HTTP_ERRORS = ErrorTranslation((BadRequest, ForbiddenError), _http_error)
 
 @lru_cache(maxsize=1024)
 def _warn_ignored(source: str, setting: str) -> None:
-    """Log, once for each source, that its opt-out from the guardrail has no effect."""
+    """Log that the opt-out of `source` from the guardrail has no effect; once, since results are cached."""
     log.warning("%s: ignoring its opt-out from the guardrail: %s is false", source, setting)
 
 
 def request_facts(
     data: Mapping[str, Any],
     user: UserAPIKeyAuth,
-    fields: Iterable[str] = (),
+    field_names: Iterable[str] = (),
     keys: Container[str] = (),
     resolver: PolicyResolver | None = None,
 ) -> RequestFacts:
     """Collect all facts on which a policy depends.
 
-    `fields` are metadata fields that plugins read, `keys` are the hashes in the keys file, and `resolver` says which
-    headers and tool results are needed.
+    `field_names` name metadata fields that plugins read, `keys` are the key hashes in the keys file, and `resolver`
+    says which headers and tool results policies depend on (None: on none).
     """
     sent_headers = request_headers(data)
     metadata = metadata_buckets(data)
-    client_settings = [bucket[_OUR_FIELD] for bucket in metadata if _OUR_FIELD in bucket]
+    client_settings = [bucket[_SETTINGS_FIELD] for bucket in metadata if _SETTINGS_FIELD in bucket]
     model, groups = _model_names(data, user)
     key_hash = _hash_key(user.token or user.api_key)
     is_operator = user.user_role is LitellmUserRoles.PROXY_ADMIN
@@ -209,7 +219,7 @@ def request_facts(
         own=body_request.texts,
         bypass=sent_headers.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system_prompt(data),
-        fields=dict(_read_client_fields(client_settings, fields)) if client_settings else {},
+        fields=dict(_read_client_fields(client_settings, field_names)) if client_settings else {},
         tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
         given={
             name: decode_header(sent_headers[name])
@@ -218,7 +228,7 @@ def request_facts(
         },
         brought=body_request.fields,
         groups=groups,
-        # LiteLLM lets the owners of its own keys choose aliases.
+        # Of a key in our keys file, the operator chose the alias; LiteLLM lets the owners of its own keys choose one.
         alias_by_operator=key_hash in keys or is_operator,
         is_operator=is_operator,
     )
@@ -226,38 +236,47 @@ def request_facts(
 
 def decode_header(header: str) -> str:
     """The text of a header, decoded if it begins with `base64:`; empty if the base64 is invalid."""
-    if not header.startswith(_BASE64):
+    if not header.startswith(_BASE64_PREFIX):
         return header
     try:
-        return base64.b64decode(header.removeprefix(_BASE64), validate=True).decode()
+        return base64.b64decode(header.removeprefix(_BASE64_PREFIX), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return ""
 
 
 def _system_prompt(data: Mapping[str, Any]) -> str:
-    """The system prompt, in the fields of any endpoint."""
-    own_fields = (*make_system_turn(data.get("instructions")), *make_system_turn(data.get("system")))
-    in_messages = (*read_turns(data.get("messages"), _SYSTEM_ROLES), *read_turns(data.get("input"), _SYSTEM_ROLES))
-    return "\n".join([turn.content for turn in (*own_fields, *in_messages)])
+    """The system prompt of a request to any endpoint: system turns of all its fields, each on lines of its own."""
+    turns = [
+        *make_system_turn(data.get("instructions")),
+        *make_system_turn(data.get("system")),
+        *read_turns(data.get("messages"), _SYSTEM_ROLES),
+        *read_turns(data.get("input"), _SYSTEM_ROLES),
+    ]
+    return "\n".join([turn.content for turn in turns])
 
 
 def _read_client_fields(client_settings: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """(name, value) of the fields with these names, each from the first metadata that has it."""
+    """Yield (name, value) of each field that the client's settings contain; of several values, the first."""
     for name in names:
-        values = [settings[name] for settings in client_settings if isinstance(settings, Mapping) and name in settings]
-        if values:
-            yield name, values[0]
+        for settings in client_settings:
+            if isinstance(settings, Mapping) and name in settings:
+                yield name, settings[name]
+                break
 
 
 def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
-    """The requested model, and the further names whose policies count: its groups, and other names in the request."""
-    requested = _requested_model(data, user.request_route)
-    model, groups = routing.resolve_name(requested, user.team_id)
+    """The requested model, and all names whose policies count instead (empty: only the model's policy counts).
+
+    These are the model's groups and, if the request names other models elsewhere, also the model and those models.
+    """
+    requested_model = _requested_model(data, user.request_route)
+    model, groups = routing.resolve_name(requested_model, user.team_id)
     if is_stored_answer(user.request_route):
         return model, groups
-    other_names = routing.list_other_names(routing.list_written_names(data), requested, user.team_id)
-    # The policy of each group counts. If there are other names, the policy of the model must count as well.
-    return model, (*groups, model, *other_names) if other_names else groups
+    other_names = routing.list_other_names(routing.list_written_names(data), requested_model, user.team_id)
+    if not other_names:
+        return model, groups
+    return model, (*groups, model, *other_names)
 
 
 def _requested_model(data: Mapping[str, Any], route: str | None) -> str:
@@ -275,11 +294,11 @@ def remove_client_settings(data: Mapping[str, Any]) -> None:
     for bucket in metadata_buckets(data):
         for metadata in (bucket, bucket.get("requester_metadata")):
             if isinstance(metadata, dict):
-                metadata.pop(_OUR_FIELD, None)
+                metadata.pop(_SETTINGS_FIELD, None)
 
 
 def _hash_key(key: str | None) -> str | None:
-    """The hash of a key; LiteLLM hashes only keys that begin with `sk-`, so others of a custom auth are hashed here."""
+    """The hash of a key, which may be hashed already; LiteLLM itself hashes only keys that begin with `sk-`."""
     if key == LITELLM_PROXY_MASTER_KEY_ALIAS:
         return _MASTER_HASH
     if key is None or _SHA256.fullmatch(key):
@@ -289,14 +308,16 @@ def _hash_key(key: str | None) -> str | None:
 
 def _user_id(user: UserAPIKeyAuth) -> str | None:
     """LiteLLM's user id, else ISSUER#SUBJECT of a JWT, which LiteLLM uses only if a setting names the claim."""
+    if user.user_id:
+        return user.user_id
     claims = user.jwt_claims or {}
     subject = claims.get("sub")
-    return user.user_id or (f"{claims.get('iss', '')}#{subject}" if subject else None)
+    return f"{claims.get('iss', '')}#{subject}" if subject else None
 
 
 def _find_settings(metadata: object) -> object:
     """Our settings in the metadata of a team or key, unchecked; None without any."""
-    return metadata.get(_OUR_FIELD) if isinstance(metadata, Mapping) else None
+    return metadata.get(_SETTINGS_FIELD) if isinstance(metadata, Mapping) else None
 
 
 def _read_tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -310,10 +331,11 @@ def _read_tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _requested_objectives(client_settings: Sequence[object], request_headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of requested objectives, without duplicates: header first, then body."""
-    fields = [settings.get("objectives") for settings in client_settings if isinstance(settings, Mapping)]
-    names = [_read_names(field) for field in (request_headers.get(OBJECTIVES_HEADER), *fields) if field]
-    return tuple(dict.fromkeys(filter(None, chain(*names))))
+    """Names of requested objectives, without duplicates: those in the header first, then those in the body."""
+    fields = [request_headers.get(OBJECTIVES_HEADER)]
+    fields += [settings.get("objectives") for settings in client_settings if isinstance(settings, Mapping)]
+    names = [name for field in fields if field for name in _read_names(field) if name]
+    return tuple(dict.fromkeys(names))
 
 
 def _read_names(names: object) -> list[str]:

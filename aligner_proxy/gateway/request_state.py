@@ -1,4 +1,5 @@
-"""State of one request: its policy, the outcome of each choice, and the times of its text.
+"""State of one request: its policy, the outcome of each choice, and the times of its text. A choice is one of several
+answers or, in Responses and Messages, one text part of the answer.
 
 The state travels in the request's own metadata. Headers, comments and LiteLLM's records are made from it.
 """
@@ -20,7 +21,7 @@ from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, EditorUse, JudgeUse, Mode, Outcome, Policy, Status, all_cached, sum_uses
 
 # If the choices of a response differ in status, the first of these that occurs is the response's status.
-_RANK = (
+_STATUS_RANK = (
     Status.CORRECTED,
     Status.FAILED,
     Status.SHADOW,
@@ -31,7 +32,7 @@ _RANK = (
 )
 
 _CACHE_WORDS = {None: None, True: "hit", False: "miss"}
-_STATE = "aligner_proxy_state"
+_STATE_KEY = "aligner_proxy_state"
 """Name of the state in a request's metadata."""
 _MIN_BOUND_MS = 100
 """The first of the bounds 100, 200, 500, 1000, 2000 ... that a time is reported below."""
@@ -196,9 +197,9 @@ class RequestState:
 
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
-        is_hit = all_cached([outcome.cache_hit for outcome in self.outcomes])
-        # Ours come last, so that no plugin replaces one.
-        pairs = self.arrival.extensions.headers(self.policy, self.outcomes) | {
+        is_cache_hit = all_cached([outcome.cache_hit for outcome in self.outcomes])
+        # Our values come last, so that no value of a plugin replaces one.
+        values = self.arrival.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,
             "status": self.status.value,
             "reason": self.reason,
@@ -210,14 +211,14 @@ class RequestState:
             "reasoning": _reasoning_summary(self.reasoning) if self.reasoning else "",
             "incoming": self._incoming_summary(),
             "tool-arguments": ",".join(map(_status_text, self.arguments)),
-            "cache": _CACHE_WORDS[is_hit],
+            "cache": _CACHE_WORDS[is_cache_hit],
             "ms": self._added_ms_text(),
             "editor": self._editor_summary(),
             "judge": self._judge_summary(),
         }
         return {
             f"x-aligner-{name}": value if value.isascii() and value.isprintable() else _make_printable(value)
-            for name, value in pairs.items()
+            for name, value in values.items()
             if value
         }
 
@@ -233,11 +234,16 @@ class RequestState:
         return f"{summary} refused={use.refused}" if use.refused else summary
 
     def _use_fields(self) -> Iterator[str]:
-        """The use of editor and judge for a stream's comment, such as "editor=calls/read/written" in numbers."""
-        if use := editor_use(self.outcomes):
-            yield f"editor={use.calls}/{use.read}/{use.written}"
-        if verdict_use := judge_use(self.outcomes):
-            yield f"judge={verdict_use.segments}/{verdict_use.flagged}/{verdict_use.cleared}"
+        """Yield the use of editor and judge for a stream's comment, such as "editor=2/180/40".
+
+        These are the editor's calls, tokens read and written, and the judge's segments asked, flagged and cleared.
+        """
+        editing = editor_use(self.outcomes)
+        if editing:
+            yield f"editor={editing.calls}/{editing.read}/{editing.written}"
+        judging = judge_use(self.outcomes)
+        if judging:
+            yield f"judge={judging.segments}/{judging.flagged}/{judging.cleared}"
 
     def _judge_summary(self) -> str | None:
         """The judge with its verdicts and tokens, for a header; None if it was asked about nothing."""
@@ -245,25 +251,27 @@ class RequestState:
         if use is None:
             return None
         calls = use.calls  # the calls to the judge's model group, with their tokens
-        counts = f"asked={use.segments} flagged={use.flagged} cleared={use.cleared}"
-        summary = f"{self.policy.judge_groups} {counts} calls={calls.calls} read={calls.read} written={calls.written}"
-        summary += f" failed={calls.failed}" if calls.failed else ""
-        # as with x-aligner-ms, exact times would reveal something about the texts
-        return f"{summary} ms={calls.ms:.0f}" if self.policy.exact_times else summary
+        summary = f"{self.policy.judge_groups} asked={use.segments} flagged={use.flagged} cleared={use.cleared}"
+        summary += f" calls={calls.calls} read={calls.read} written={calls.written}"
+        if calls.failed:
+            summary += f" failed={calls.failed}"
+        if self.policy.exact_times:  # exact times reveal something about the texts, so they need this permission
+            summary += f" ms={calls.ms:.0f}"
+        return summary
 
     def added_ms(self) -> float | None:
         """Milliseconds of the slowest choice; unless the policy sets `exact_times`, a bound that they do not exceed.
 
-        Exact times would reveal something about the texts.
+        Exact times would reveal something about the texts. The bound is the smallest of 100, 200, 500, 1000, 2000 ...
+        that is not below the time. None if there are no outcomes.
         """
-        slowest = max([outcome.ms for outcome in self.outcomes], default=None)
-        if slowest is None or self.policy.exact_times:
-            return slowest
-        # the smallest of 100, 200, 500, 1000, 2000 ... that is not below the time
-        bound = _MIN_BOUND_MS
-        while slowest > 5 * bound:
-            bound *= 10
-        return next(factor * bound for factor in (1, 2, 5) if slowest <= factor * bound)
+        slowest_ms = max([outcome.ms for outcome in self.outcomes], default=None)
+        if slowest_ms is None or self.policy.exact_times:
+            return slowest_ms
+        power_ms = _MIN_BOUND_MS
+        while slowest_ms > 5 * power_ms:
+            power_ms *= 10
+        return next(factor * power_ms for factor in (1, 2, 5) if slowest_ms <= factor * power_ms)
 
     def _added_ms_text(self) -> str | None:
         """`added_ms` as a header's text: exact with `exact_times`, else `<=200`; None if nothing was corrected."""
@@ -283,41 +291,44 @@ class RequestState:
             fields.append(f"reason={self.reason}")
         if self.reasoning:
             fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
-        if incoming := self._incoming_summary():
+        incoming = self._incoming_summary()
+        if incoming:
             fields.append(f"incoming={incoming}")
         if self.arguments:
             fields.append("tool_arguments=" + ",".join(map(_status_text, self.arguments)))
         fields += self._use_fields()
-        fields += [
-            f"{name}={value}" for name, value in self.arrival.extensions.trailer(self.policy, self.outcomes).items()
-        ]
-        if len(self.outcomes) > 1:  # else `status` says it already
-            fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
+        plugin_fields = self.arrival.extensions.trailer(self.policy, self.outcomes)
+        fields += [f"{name}={value}" for name, value in plugin_fields.items()]
+        if len(self.outcomes) > 1:  # the only choice has the status of the response
+            fields.append("choices=" + ",".join(map(_status_text, self.outcomes)))
         if self.public_id:
             fields.append(f"id={self.public_id}")
         return trail + f": aligner {_make_printable(' '.join(fields))}\n\n".encode()
 
     def _trail_comment(self, timeline: Timeline) -> bytes:
         """A comment with flagged segments and latency: only numbers and objective names, never text."""
-        trailer = {
+        fields = {
             "stream": self.policy.stream.value,
             "first_token_ms": _milliseconds(timeline.first_s),
             "first_token_added_ms": _milliseconds(timeline.first_added_s),
             "last_token_added_ms": _milliseconds(timeline.last_added_s),
             "choices": [{"index": outcome.index, "flagged": flagged_segments(outcome)} for outcome in self.outcomes],
         }
-        return f": aligner-trail {json.dumps(trailer)}\n\n".encode()
+        return f": aligner-trail {json.dumps(fields)}\n\n".encode()
 
     def policy_record(self, policy: Policy) -> dict[str, Any]:
-        """Facts recorded with a policy in addition to its settings: plugins' records, and the taught heads it uses."""
+        """What is recorded of a policy beside its settings: records of plugins, and the taught heads it uses."""
+        record = dict(self.arrival.extensions.record(policy))
         heads_record = {
             name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}
             for name, version in self.arrival.versions_used(policy).items()
         }
-        return self.arrival.extensions.record(policy) | ({"taught": heads_record} if heads_record else {})
+        if heads_record:
+            record["taught"] = heads_record
+        return record
 
     def record(self) -> dict[str, Any]:
-        """The data for LiteLLM's guardrail record: ids, names, lengths and counts."""
+        """The data for LiteLLM's guardrail record: ids, names, lengths and counts, without texts."""
         if self.skip:
             return {"policy": self.policy.name, "status": self.status.value, "reason": self.reason}
         return self.policy_record(self.policy) | {
@@ -330,34 +341,39 @@ class RequestState:
         }
 
     def _decisive_outcome(self) -> Outcome:
-        """The outcome whose status is first in `_RANK`; of several, the first with a reason. Needs an outcome."""
+        """The outcome that gives the response its status: its status is first in `_STATUS_RANK`.
+
+        Of several such outcomes it is the first with a reason. There must be an outcome.
+        """
         if len(self.outcomes) == 1:
             return self.outcomes[0]
-        return min(self.outcomes, key=lambda outcome: (_RANK.index(outcome.status), outcome.reason is None))
+        return min(self.outcomes, key=lambda outcome: (_STATUS_RANK.index(outcome.status), outcome.reason is None))
 
 
 def store_state(data: dict[str, Any], state: RequestState) -> None:
     """Store the state in the request's metadata, where later hooks find it."""
-    # Takes seconds, except inside the proxy; commands import this module for counters alone.
+    # Importing LiteLLM takes seconds, and commands import this module without calling this function.
     from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 
-    get_or_create_metadata_bucket(data)[1][_STATE] = state
+    _, metadata = get_or_create_metadata_bucket(data)
+    metadata[_STATE_KEY] = state
 
 
 def copy_without_state(data: dict[str, Any]) -> dict[str, Any]:
     """A copy of a request without the state that an earlier hook stored."""
-    copy = dict(data)
+    request_copy = dict(data)
     for name in ("metadata", "litellm_metadata"):
-        bucket = data.get(name)
-        if isinstance(bucket, Mapping):
-            copy[name] = {key: value for key, value in bucket.items() if key != _STATE}
-    return copy
+        metadata = data.get(name)
+        if isinstance(metadata, Mapping):
+            request_copy[name] = {key: value for key, value in metadata.items() if key != _STATE_KEY}
+    return request_copy
 
 
 def find_state(data: Mapping[str, Any]) -> RequestState | None:
-    """The state that an earlier hook stored, or None; client JSON can never be a `RequestState`."""
-    for bucket in metadata_buckets(data):
-        if isinstance(state := bucket.get(_STATE), RequestState):
+    """The state that an earlier hook stored, or None; a client's value of that name is JSON, so never a state."""
+    for metadata in metadata_buckets(data):
+        state = metadata.get(_STATE_KEY)
+        if isinstance(state, RequestState):
             return state
     return None
 
@@ -420,7 +436,7 @@ def _status_text(outcome: Outcome) -> str:
 
 
 def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
-    """One choice for LiteLLM's record; our fields come last, so that no plugin replaces one."""
+    """The fields of one choice in LiteLLM's record; our fields come last, so that no field of a plugin replaces one."""
     return (
         dict(outcome.reports)
         | model_use_record(outcome)
@@ -443,10 +459,13 @@ def model_use_record(outcome: Outcome) -> dict[str, Any]:
     """The use of editor and judge in an outcome, for records; empty if neither was called."""
     correction = outcome.correction
     record: dict[str, Any] = {}
-    if correction and correction.editor:
+    if correction is None:
+        return record
+    if correction.editor:
         record["editor"] = {"model": outcome.policy.editor_group, **_call_record(correction.editor)}
         record["editor"]["refused"] = correction.editor.refused
-    if correction and (use := correction.judge):
+    use = correction.judge
+    if use:
         verdicts = {"asked": use.segments, "flagged": use.flagged, "cleared": use.cleared}
         record["judge"] = {"model": outcome.policy.judge_groups, **verdicts, **_call_record(use.calls)}
     return record

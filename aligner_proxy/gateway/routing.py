@@ -35,7 +35,7 @@ MAX_TAGS = 128
 MAX_NAME_CHARS = 1_000
 """Most characters of a model name or tag."""
 # Purposes of LiteLLM's fields by which a client could control its router or proxy.
-_DIRECTING = (
+_ROUTING_PURPOSES = (
     purposes.DispatchOptions,
     purposes.RoutingOptions,
     purposes.DeploymentOptions,
@@ -48,7 +48,7 @@ _DIRECTING = (
     purposes.EntrypointState,
 )
 # Not among LiteLLM's declared fields, but LiteLLM's proxy and router read them from the body.
-_UNDECLARED = (
+_UNDECLARED_FIELDS = (
     "context_window_fallbacks",
     "content_policy_fallbacks",
     "deployment",
@@ -95,19 +95,20 @@ _BODY_FIELDS = frozenset(
     }
 )
 # Fields that LiteLLM adds to the data of every request.
-_ADDED = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_request", "secret_fields"})
+_ADDED_FIELDS = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_request", "secret_fields"})
 _SETTING = "trust.router_fields"
-_IN_PATH = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completions/?\s*\Z", re.DOTALL)
+_PATH_WITH_MODEL = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completions/?\s*\Z", re.DOTALL)
 """Paths that contain the model: `/engines/MODEL/...` and `/openai/deployments/MODEL/...`."""
 _MAY_NAME_MODELS = re.compile(r"[?%]|/(?:engines|deployments)/")
-"""What an address with names of models has; `%` may stand for any letter."""
+"""Occurs in every address that names a model; `%` may begin the code of any letter."""
 TOO_MANY_FALLBACKS = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
 def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
-    """The name to match with routes, and the groups behind it if it is not itself a group's name.
+    """The name to match with the policies' routes, and the groups behind it; no groups if the name is a group's own.
 
-    A deployment id yields only its group, since nobody writes a route for an id and a glob could match it by chance.
+    `model` is the name that the client sent. Of a deployment id only the group is returned, as the name, since nobody
+    writes a route for an id and a pattern could match it by chance.
     """
     router = _find_router()
     if router is None or not model or _is_group(router, model):
@@ -127,17 +128,19 @@ def list_written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     body = request.get("body")
     # The parsed body has only the last of several `model` keys; the others come from duplicate_models.py.
-    in_body = (body.get("model"),) if isinstance(body, Mapping) else ()
-    names = (*_names_in_address(str(request.get("url") or "")), *in_body, *duplicate_models.body_model_names.get())
+    names: list[object] = [*_names_in_address(str(request.get("url") or ""))]
+    if isinstance(body, Mapping):
+        names.append(body.get("model"))
+    names += duplicate_models.body_model_names.get()
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
 def _names_in_address(url: str) -> Iterator[str]:
-    """Model names in path and query of a URL."""
-    if not _MAY_NAME_MODELS.search(url):  # most addresses; parsing is not needed
+    """Yield the model names in path and query of a URL."""
+    if not _MAY_NAME_MODELS.search(url):  # a quick test, since most addresses name none
         return
     parts = urlsplit(url)
-    match = _IN_PATH.search(unquote(parts.path))
+    match = _PATH_WITH_MODEL.search(unquote(parts.path))
     if match is not None:
         yield match[1]
     yield from (value for name, value in parse_qsl(parts.query) if name == "model")
@@ -146,23 +149,23 @@ def _names_in_address(url: str) -> Iterator[str]:
 def list_other_names(names: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
     """The `names` other than `model`, and the groups behind each; names that LiteLLM cannot route are left out."""
     router = _find_router()
-    others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS]
-    if router is None or not others:
+    other_names = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS]
+    if router is None or not other_names:
         return ()
-    answerable = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
     resolved_names: list[str] = []
-    for name in answerable:
-        resolved_name, groups = resolve_name(name, team_id)
-        resolved_names += [resolved_name, *groups]
+    for name in other_names:
+        if router.has_model_id(name) or router.get_model_list(name, team_id=team_id):
+            resolved_name, groups = resolve_name(name, team_id)
+            resolved_names += [resolved_name, *groups]
     return tuple(dict.fromkeys(resolved_names))
 
 
 def find_answering_group(data: Mapping[str, Any], response: object = None) -> str | None:
-    """The model group whose deployment gave this response or stream item; None if LiteLLM does not say."""
+    """The model group that gave this response or stream item, by its id or by `data`; None if LiteLLM does not say."""
     router = _find_router()
-    deployment = _deployment_id(response)
-    if router is not None and deployment:
-        return _deployment_group(router, deployment)
+    deployment_id = _deployment_id(response)
+    if router is not None and deployment_id:
+        return _deployment_group(router, deployment_id)
     return getattr(data.get("deployment"), "model_name", None)
 
 
@@ -179,16 +182,16 @@ def may_switch_model(data: Mapping[str, Any]) -> bool:
 
 def has_words(item: object) -> bool:
     """Whether a stream item contains words, after which LiteLLM does not switch models."""
-    if isinstance(item, (bytes, str)):
+    if isinstance(item, (bytes, str)):  # Messages
         text = item.decode(errors="replace") if isinstance(item, bytes) else item
         return "content_block_delta" in text
     choices = getattr(item, "choices", None)
-    if isinstance(choices, list):
+    if isinstance(choices, list):  # chat and text completions
         return any(
             getattr(choice, "text", None) or getattr(getattr(choice, "delta", None), "content", None)
             for choice in choices
         )
-    return str(getattr(item, "type", "")).endswith("delta")
+    return str(getattr(item, "type", "")).endswith("delta")  # Responses
 
 
 def _find_router() -> Any:
@@ -204,29 +207,32 @@ def _is_group(router: Any, model: str) -> bool:
 
 def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
     """The name as its wildcard group expands it, and no groups; without a wildcard, the name and its groups."""
-    rows = router.get_model_list(model_name=model, team_id=team_id) or router._get_deployment_by_litellm_model(model)
-    groups = tuple(dict.fromkeys(_groups_of_rows(router, rows)))
+    deployments = router.get_model_list(model_name=model, team_id=team_id)
+    if not deployments:
+        deployments = router._get_deployment_by_litellm_model(model)
+    groups = tuple(dict.fromkeys(_list_groups(router, deployments)))
     patterns = [group for group in groups if "*" in group]
     if patterns:
         return _expand_wildcard(router, model, patterns[0]), ()
     return model, tuple(group for group in groups if group != model)
 
 
-def _groups_of_rows(router: Any, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The group of each deployment; it is looked up by id because rows of an alias carry the alias as their name."""
-    for row in rows:
-        group = _deployment_group(router, str((row.get("model_info") or {}).get("id")))
+def _list_groups(router: Any, deployments: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the group of each deployment, looked up by id, since a deployment found by alias has the alias as name."""
+    for deployment in deployments:
+        deployment_id = (deployment.get("model_info") or {}).get("id")
+        group = _deployment_group(router, str(deployment_id))
         if group is not None:
             yield group
 
 
 def _deployment_group(router: Any, deployment_id: str) -> str | None:
-    """The `model_name` of a deployment, or its `team_public_model_name` if it belongs to one team."""
-    row = router.get_model_info(deployment_id)
-    if not isinstance(row, Mapping):
+    """The name of a deployment's group, as its team knows it if it belongs to one team; None if the id is unknown."""
+    deployment = router.get_model_info(deployment_id)
+    if not isinstance(deployment, Mapping):
         return None
-    team_name = (row.get("model_info") or {}).get("team_public_model_name")
-    return str(team_name or row["model_name"])
+    team_name = (deployment.get("model_info") or {}).get("team_public_model_name")
+    return str(team_name or deployment["model_name"])
 
 
 def _expand_wildcard(router: Any, model: str, pattern: str) -> str:
@@ -234,13 +240,13 @@ def _expand_wildcard(router: Any, model: str, pattern: str) -> str:
 
     Like LiteLLM, this also tries the name with its provider in front, and ignores text after the end of the pattern.
     """
-    # By the router's own object: the module of its class is not the same in all releases.
-    wildcards = router.pattern_router
-    expression = wildcards.pattern_to_regex(pattern)
+    # LiteLLM's own object does the work; its class is not imported, since releases have it in different modules.
+    pattern_router = router.pattern_router
+    expression = pattern_router.pattern_to_regex(pattern)
     for name in (model, f"{inferred_provider(model)}/{model}"):
         match = re.match(expression, name)
         if match is not None:
-            return str(wildcards.set_deployment_model_name(match, pattern))
+            return str(pattern_router.set_deployment_model_name(match, pattern))
     return model
 
 
@@ -259,26 +265,27 @@ class RouterFieldRefused(BadRequest):
         self.param = field
 
 
-def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Raise `RouterFieldRefused` for a body with router fields that are neither harmless nor `allowed`."""
+def check_router_fields(data: Mapping[str, Any], allowed_fields: Collection[str]) -> None:
+    """Raise `RouterFieldRefused` for a body with router fields that are neither harmless nor in `allowed_fields`."""
     body = _client_body(data)
     _check_sizes(data)
-    for name in sorted(list_router_fields().intersection(body).difference(allowed)):
+    for name in sorted(list_router_fields().intersection(body).difference(allowed_fields)):
         if body[name] is not None:
             raise RouterFieldRefused(
                 name, f"{name} is not accepted from clients; the operator may add it to {_SETTING}"
             )
-    internal = next((name for name in body if str(name).startswith("_") and name not in allowed), None)
-    if internal is not None:
+    if any(str(name).startswith("_") and name not in allowed_fields for name in body):
         raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not accepted from clients")
-    extra = body.get("extra_body")
-    if isinstance(extra, Mapping) and (hidden := _list_refused_extra_fields().intersection(extra).difference(allowed)):
-        raise RouterFieldRefused(
-            "extra_body", f"extra_body may not contain {min(hidden)}; send it as a field of the body"
-        )
+    extra_body = body.get("extra_body")
+    if isinstance(extra_body, Mapping):
+        refused_fields = _list_refused_extra_fields().intersection(extra_body).difference(allowed_fields)
+        if refused_fields:
+            raise RouterFieldRefused(
+                "extra_body", f"extra_body may not contain {min(refused_fields)}; send it as a field of the body"
+            )
     for name in FALLBACKS:
         if name in body:
-            _check_fallbacks(name, body[name], allows_settings=name in allowed)
+            _check_fallbacks(name, body[name], allows_settings=name in allowed_fields)
 
 
 def _check_sizes(data: Mapping[str, Any]) -> None:
@@ -296,8 +303,8 @@ def list_router_fields() -> frozenset[str]:
     """The fields that control LiteLLM's router, except harmless ones such as timeouts and retries."""
     from litellm.router import Router  # importing it takes seconds, except inside the proxy
 
-    declared = (name for purpose in _DIRECTING for name in purposes.wire_names(purpose))
-    return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED)) - _HARMLESS_FIELDS
+    declared = (name for purpose in _ROUTING_PURPOSES for name in purposes.wire_names(purpose))
+    return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED_FIELDS)) - _HARMLESS_FIELDS
 
 
 @cache
@@ -310,7 +317,8 @@ def list_fallback_models(data: Mapping[str, Any]) -> tuple[str, ...]:
     """The fallback models that the request names, at most as many as `check_router_fields` permits."""
     body = _client_body(data)
     names = (str(name) for field in FALLBACKS if field in body for name in _list_named_models(body[field]))
-    return tuple(dict.fromkeys(islice(names, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
+    most_names = len(FALLBACKS) * 2 * MAX_FALLBACKS
+    return tuple(dict.fromkeys(islice(names, most_names)))
 
 
 def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -319,10 +327,10 @@ def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
     body = request.get("body") if isinstance(request, Mapping) else None
     if isinstance(body, Mapping):
         return body
-    return {name: value for name, value in data.items() if name not in _ADDED}
+    return {name: value for name, value in data.items() if name not in _ADDED_FIELDS}
 
 
-def _check_fallbacks(field: str, value: object, allows_settings: bool) -> None:
+def _check_fallbacks(field: str, value: object, *, allows_settings: bool) -> None:
     """Raise `RouterFieldRefused` for fallbacks that are not a list of names, or are too many.
 
     The count is checked before any single entry. With `allows_settings`, entries may do more than name models.
@@ -364,7 +372,7 @@ def _list_nested_lists(entry: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _names_models_only(entry: object) -> bool:
-    """Whether an entry only names models: "b", {"model": "b"} or {"a": ["b", "c"]}."""
+    """Whether an entry of fallbacks only names models: "b", {"model": "b"} or {"a": ["b", "c"]}."""
     if isinstance(entry, str):
         return True
     if not isinstance(entry, Mapping) or len(entry) != 1:
@@ -376,7 +384,7 @@ def _names_models_only(entry: object) -> bool:
 
 
 def _list_named_models(value: object) -> Iterator[object]:
-    """The models in a list of fallbacks: plain entries, and in objects `model` and every list of names."""
+    """Yield the models in a list of fallbacks: plain entries and, of objects, `model` and every list of names."""
     if not isinstance(value, list):
         return
     for entry in value:

@@ -1,8 +1,8 @@
-"""Second copies on their way to a client: what an edit removed goes out nowhere else in the response.
+"""Drops second copies: other fields of a response that still hold what an edit removed from the answer.
 
-Fields that quote removed text, point into an edited text or encode it are dropped from the response, as reasoning is
-that quotes it. A copy that has to stay (a call's arguments, reasoning that the client sends back) or that has gone out
-already raises `CopyStays`: the answer then counts as one that could not be corrected.
+Fields that quote removed text, point into an edited text (as citations do) or encode it are dropped from the response;
+so is reasoning that quotes removed text. A copy that has to stay (a call's arguments, reasoning that the client sends
+back) or that has gone out already raises `CopyStays`: the answer then counts as one that could not be corrected.
 """
 
 from __future__ import annotations
@@ -27,78 +27,88 @@ ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
 """Request fields that a response repeats under the same name."""
 
 NOTHING: Final = object()
-"""What is left of an event that is left out; an upstream may send any value, None too."""
-_SPREAD = 3
+"""Stands for an event of which nothing is left; None cannot, since an upstream may send None as an event."""
+_LONGEST_COPY_RATIO = 3
 """How many times as long as the removed text a copy may be, because of white space and escapes."""
-_OVERLAP = 1_000
-"""Characters in which a copy of a long sentence shows, as a part of it is enough, whatever its escapes."""
+_MIN_OVERLAP_CHARS = 1_000
+"""Characters in which a copy of a long sentence is recognised, whatever its escapes, since a part of it is enough."""
 
 
 def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list[str]:
-    """The strings of the request's fields that a response may repeat."""
-    return [text for name in names if data.get(name) for _, _, text in side_strings({name: data[name]})]
+    """The strings in the fields `names` of a request, which a response may repeat under the same name."""
+    texts = []
+    for name in names:
+        if data.get(name):
+            texts += [text for _, _, text in side_strings({name: data[name]})]
+    return texts
 
 
 class DeliveredTexts:
-    """The texts of one response: what was removed from them, and what is delivered."""
+    """The answers of one response: what was removed from them, and what is delivered. Answers with a corrected text in
+    `outcomes` count as edited. `removed` is what was removed elsewhere, if anything.
+    """
 
     def __init__(
         self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome] = (), removed: RemovedText | None = None
     ) -> None:
-        texts = corrected_texts(outcomes)
+        texts_by_index = corrected_texts(outcomes)
         self.removed = removed or RemovedText()
         """What edits removed from the answers."""
         self.unchanged: list[str] = []
         """Answers without edits."""
         for exchange in exchanges:
             original = exchange.answer or ""
-            if exchange.index in texts:
-                self.removed.add(original, texts[exchange.index])
+            if exchange.index in texts_by_index:
+                self.removed.add(original, texts_by_index[exchange.index])
             else:
                 self.unchanged.append(original)
-        self.delivered = [*texts.values(), *self.unchanged]
-        tagged = [exchange for exchange in exchanges if exchange.tagged_reasoning]
-        self.delivered += [
-            exchange.tagged_reasoning + texts.get(exchange.index, exchange.answer or "") for exchange in tagged
-        ]
+        self.delivered = [*texts_by_index.values(), *self.unchanged]
+        # An answer that follows reasoning in the same text is in the response with that reasoning before it.
+        tagged_exchanges = [exchange for exchange in exchanges if exchange.tagged_reasoning]
+        for exchange in tagged_exchanges:
+            delivered_answer = texts_by_index.get(exchange.index, exchange.answer or "")
+            self.delivered.append(exchange.tagged_reasoning + delivered_answer)
         self.is_quoted_in_tagged_reasoning = any(
-            self.removed.is_quoted_in(exchange.tagged_reasoning, SideKind.REASONING) for exchange in tagged
+            self.removed.is_quoted_in(exchange.tagged_reasoning, SideKind.REASONING) for exchange in tagged_exchanges
         )
         """Whether reasoning in the same text as an answer quotes what was removed."""
 
 
 async def compare_answers(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]) -> DeliveredTexts:
-    """The texts of one response, compared in a thread if they are long: 1,000 characters take a millisecond."""
+    """Compare the answers of one response with their corrections, in a thread if they are long."""
     chars = sum(len(exchange.answer or "") for exchange in exchanges)
     return await run_off_loop(chars, partial(DeliveredTexts, exchanges, outcomes))
 
 
-def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, texts: DeliveredTexts) -> Any:
-    """A corrected body without second copies; raises `CopyStays`, or `NotPutIn` if it cannot be read."""
-    echoed = echoed_texts(data)
+def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, answers: DeliveredTexts) -> Any:
+    """A corrected body without second copies; if reasoning holds a copy, all reasoning is removed.
 
-    def drop(value: Any) -> Any:
+    `data` is the request. Raises `CopyStays` for a copy that may not be dropped, and `NotPutIn` for an unreadable body.
+    """
+    request_strings = echoed_texts(data)
+
+    def drop_copies(value: Any) -> Any:
         """The body `value` without copies that may be dropped; raises `CopyStays` for another copy."""
         return call_or_raise(
-            NotPutIn, copies.drop_copies, value, texts.removed, texts.delivered, texts.unchanged, echoed
+            NotPutIn, copies.drop_copies, value, answers.removed, answers.delivered, answers.unchanged, request_strings
         )
 
-    form = formats.reasoning(route)
-    if not texts.is_quoted_in_tagged_reasoning:
+    if not answers.is_quoted_in_tagged_reasoning:
         try:
-            return drop(body)
+            return drop_copies(body)
         except CopyStays as copy:
             if copy.kind is not SideKind.REASONING:
                 raise
-    if form is None:
+    reasoning_format = formats.reasoning(route)
+    if reasoning_format is None:
         raise CopyStays(SideKind.REASONING)
-    return drop(form.remove_reasoning(data, body))
+    return drop_copies(reasoning_format.remove_reasoning(data, body))
 
 
 def copy_outcome(policy: Policy) -> Outcome:
-    """The outcome of an answer with a copy that stays, as `on_skip.annotations` of the policy says.
+    """The outcome of an answer with a copy that cannot be dropped, as `on_skip.annotations` of the policy says.
 
-    A failure of class `unjudged` under `judge`; else the answer is skipped with the reason `annotations`.
+    Under `judge` it is a failure of class `unjudged`; else the answer is skipped with the reason `annotations`.
     """
     if policy.on_skip.annotations is OnSkip.JUDGE:
         return Outcome(Status.FAILED, CopyStays.reason, None, policy)
@@ -106,14 +116,16 @@ def copy_outcome(policy: Policy) -> Outcome:
 
 
 def withdraw_corrections(state: RequestState) -> Outcome:
-    """Record that corrected choices count as not correctable; return the outcome that they get."""
+    """Record that the corrected choices could not be delivered corrected; return the outcome that they get instead."""
     outcome = copy_outcome(state.policy)
     metrics.record_withdrawn(state, outcome.status, str(outcome.reason))
     return outcome
 
 
 class StreamCopies:
-    """Second copies in the events of one stream, which is corrected before or while it is delivered."""
+    """Finds and drops second copies in the events of one stream. Each event is passed to `remember` (before the first
+    edit) or `remove_copies`, and each edit to `add_removed`.
+    """
 
     def __init__(self, data: Mapping[str, Any], removed: RemovedText | None = None) -> None:
         self.removed = removed or RemovedText()
@@ -121,39 +133,43 @@ class StreamCopies:
         self._data = data
         self._reader = SideTextReader(streamed=True)
         """Holds what the events so far say beside the answers."""
-        self._echoed: list[str] | None = None
+        self._request_strings: list[str] | None = None
         """Strings of the request that the response may repeat; None until they are needed."""
-        self._checked: dict[object, tuple[int, str]] = {}
-        """By path of a text, the number of its pieces that were checked, and the end of the last of them."""
+        self._checked_ends: dict[object, tuple[int, str]] = {}
+        """By path of a text, the number of its pieces that were checked, and the end of the checked text."""
         self._newly_removed: RemovedText | None = None
         """What was removed since `check_past_events` was called last; None if nothing was."""
-        self._past = _PastTexts()
+        self._past_texts = _PastTexts()
         """The texts of all events so far, in which later edits are looked for."""
 
     def remember(self, item: object, own_texts: Collection[str]) -> None:
-        """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
+        """Remember the texts of a delivered event other than `own_texts`, which are the answer's.
+
+        Later edits are looked for in them. Raises `NotPutIn` if the event cannot be read.
+        """
         if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
             call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
 
     def remove_copies(
         self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str], *, edited: bool = True
     ) -> Any:
-        """An event without copies, which is remembered; `NOTHING` if nothing is left of it.
+        """An event without second copies; `NOTHING` if nothing is left of it. What is left is remembered.
 
-        `own_texts` are the answer's texts in it, as they are delivered; `edited` is False if its pointers stay right.
-        Raises `CopyStays`, or `NotPutIn` if it cannot be read.
+        `own_texts` are the answer's texts in the event as they are delivered, `unchanged_texts` the answer's texts that
+        no edit changed. `edited` is False if citations in the event point into an unchanged text. Raises `CopyStays`
+        for a copy that may not be dropped, or `NotPutIn` if the event cannot be read.
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
         if holds_only_answer(value, own_texts):
             return item
-        if self._echoed is None:
-            self._echoed = echoed_texts(self._data)
+        if self._request_strings is None:
+            self._request_strings = echoed_texts(self._data)
         drop = partial(copies.drop_copies, edited=edited)
-        cleaned = call_or_raise(NotPutIn, drop, value, self.removed, own_texts, unchanged_texts, self._echoed)
+        cleaned = call_or_raise(NotPutIn, drop, value, self.removed, own_texts, unchanged_texts, self._request_strings)
         if cleaned is not value:
-            is_line = isinstance(item, bytes) and frame.event is None
-            if is_line or copies.is_pointing_event(value):
+            has_no_object = isinstance(item, bytes) and frame.event is None
+            if has_no_object or copies.is_pointing_event(value):
                 return NOTHING
             item = frame.with_event(cleaned)
         call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
@@ -170,21 +186,26 @@ class StreamCopies:
         """Raise `CopyStays` if a text in the events so far holds removed text, whole or in pieces."""
         grown_texts = self._reader.take_grown()
         if self._newly_removed is not None:
-            self._past.check(self._newly_removed)
+            self._past_texts.check(self._newly_removed)
             self._newly_removed = None
         for text in grown_texts:
             self._check_new_pieces(text)
-            self._past.add(text)
+            self._past_texts.add(text)
 
     def _check_new_pieces(self, text: SideText) -> None:
-        """Raise `CopyStays` if what has come of a text since the last check holds removed text."""
-        count, tail = self._checked.get(text.path, (0, ""))
-        latest = tail + "".join(text.pieces[count:])
+        """Raise `CopyStays` if removed text occurs in the pieces of a text since its last check.
+
+        A copy may begin in the pieces before, so their end is checked again.
+        """
+        checked_count, checked_end = self._checked_ends.get(text.path, (0, ""))
+        latest = checked_end + "".join(text.pieces[checked_count:])
         if self.removed.is_quoted_in(latest, text.kind):
             raise CopyStays(text.kind)
-        # how much of a text's end is read again with later pieces, since a copy may begin there
-        overlap = min(_SPREAD * self.removed.longest, max(_OVERLAP, _SPREAD * self.removed.longest_alike))
-        self._checked[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
+        longest_copy = _LONGEST_COPY_RATIO * self.removed.longest
+        # Of a sentence that is recognised by a part of it, the minimum is enough.
+        longest_whole_copy = _LONGEST_COPY_RATIO * self.removed.longest_alike
+        overlap = min(longest_copy, max(_MIN_OVERLAP_CHARS, longest_whole_copy))
+        self._checked_ends[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
 
 
 class _PastTexts:
@@ -193,12 +214,12 @@ class _PastTexts:
     def __init__(self) -> None:
         self._grown_texts: dict[object, SideText] = {}
         """Texts that have grown since the last check, by path."""
-        self._read: dict[object, tuple[int, str, str]] = {}
+        self._read_texts: dict[object, tuple[int, str, str]] = {}
         """By path, the number of pieces that were read, their normalized text, and an end that is not final yet."""
-        self._normalized: dict[bool, dict[object, str]] = {False: {}, True: {}}
+        self._normalized_texts: dict[bool, dict[object, str]] = {False: {}, True: {}}
         """The normalized texts by path; under True those of a kind in `ACTED_ON`, such as reasoning."""
         self._grams = {False: copies.Grams(), True: copies.Grams()}
-        """Short stretches of these texts, which show quickly that most edits do not occur in them."""
+        """Short stretches of these texts, by the same keys, which show quickly that most edits do not occur there."""
 
     def add(self, text: SideText) -> None:
         """Note that a text is new or has grown."""
@@ -209,31 +230,39 @@ class _PastTexts:
         for text in self._grown_texts.values():
             self._read_new_pieces(text)
         self._grown_texts.clear()
-        for is_acted_on, texts in self._normalized.items():
+        for is_acted_on, texts_by_path in self._normalized_texts.items():
+            # Only whether the kind is in `ACTED_ON` matters here, so one kind stands for all that are, or are not.
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
-            # what these texts may hold of it, by a quick test; looking into all of them for each edit would take
-            # quadratic time
+            # A quick test first, since to search all texts for each edit would take quadratic time.
             likely_removed = removed.narrow(self._grams[is_acted_on])
-            if likely_removed is not None and likely_removed.is_quoted_in_normalized("\n".join(texts.values()), kind):
+            if likely_removed is None:
+                continue
+            all_texts = "\n".join(texts_by_path.values())
+            if likely_removed.is_quoted_in_normalized(all_texts, kind):
                 raise CopyStays(kind)
 
     def _read_new_pieces(self, text: SideText) -> None:
-        """Normalize what has come of a text since the last check."""
-        count, final_text, end = self._read.get(text.path, (0, "", ""))
-        end += "".join(text.pieces[count:])
-        # Only text up to the last space is final: no escape holds a space, but one may be cut off after it.
+        """Normalize the pieces that were added to a text since they were read last."""
+        read_count, final_text, end = self._read_texts.get(text.path, (0, "", ""))
+        end += "".join(text.pieces[read_count:])
+        # Only text up to the last space is final: no escape holds a space, but an escape may be cut off after it.
         final_length = end.rfind(" ") + 1
         grown_text = final_text + copies.normalize(end[:final_length])
         end = end[final_length:]
-        self._read[text.path] = (len(text.pieces), grown_text, end)
+        self._read_texts[text.path] = (len(text.pieces), grown_text, end)
         is_acted_on = text.kind in copies.ACTED_ON
         normalized_text = grown_text + copies.normalize(end)
-        self._normalized[is_acted_on][text.path] = normalized_text
+        self._normalized_texts[is_acted_on][text.path] = normalized_text
         self._grams[is_acted_on].add(normalized_text, len(final_text))
 
 
 def event_value(frame: sse.EventFrame) -> Any:
-    """The data of an event that came as bytes, its text if that is no object; any other event as it is."""
+    """An event as a value whose strings can be read: the JSON object of an event that came as bytes.
+
+    Bytes without an object become `{"line": their text}`. An event that came as an object is returned as it is.
+    """
     if not isinstance(frame.item, bytes):
         return frame.item
-    return {"line": frame.item.decode(errors="replace")} if frame.event is None else frame.event
+    if frame.event is None:
+        return {"line": frame.item.decode(errors="replace")}
+    return frame.event

@@ -1,7 +1,7 @@
-"""Shadow corrections: background corrections of shadow mode, with bounded concurrency.
+"""Shadow corrections: background corrections of shadow mode, for which no client waits, with bounded concurrency. A
+shadow aligner is another aligner that judges the same answer in the background, only for comparison.
 
-The client does not wait for them. An answer above the limit is skipped with the reason `shadow_full`. Results of the
-others appear only in telemetry and audit.
+Results appear only in telemetry and audit. An answer above the limit is skipped with the reason `shadow_full`.
 """
 
 from __future__ import annotations
@@ -27,28 +27,31 @@ CorrectTexts = Callable[[Sequence[Exchange]], Awaitable[object]]
 
 
 class ShadowCorrections:
-    """Background corrections: at most `running` answers at a time and `waiting` in the queue; others are skipped."""
+    """Background corrections: at most `max_running` answers at a time, and `max_waiting` that wait. Further answers are
+    skipped.
+    """
 
-    def __init__(self, running: int, waiting: int) -> None:
-        self._max_tasks = running + waiting
-        self._slots = asyncio.Semaphore(running)
+    def __init__(self, max_running: int, max_waiting: int) -> None:
+        self._max_tasks = max_running + max_waiting
+        self._slots = asyncio.Semaphore(max_running)
         self._tasks: set[asyncio.Task[None]] = set()
         """Running and waiting corrections."""
-        self.busy = 0
-        """Number of corrections in progress, for clients or in shadow mode."""
+        self.active_count = 0
+        """Number of corrections in progress, for clients or in shadow mode; a shadow aligner starts only at 0."""
         self.judgements: set[asyncio.Future[object]] = set()
-        """Tasks of shadow aligners; any other work cancels them, since they have the lowest priority."""
+        """Tasks in which a shadow aligner judges; any other work cancels them, since they have the lowest priority."""
 
     def start(self, texts: Sequence[Exchange], policy: Policy, correct: CorrectTexts) -> list[Outcome]:
-        """Start a background correction of the texts of one answer and return their immediate outcomes.
+        """Start a background correction of the texts of one answer, and return the outcomes that the client gets now.
 
-        `correct` corrects and records the texts, also those that are skipped, unless all of them are.
+        The task calls `correct` with all texts, and it records them, also those that are skipped. If all texts are
+        skipped, or the queue is full, no task is started and they are recorded here.
         """
-        skips = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
+        skip_reasons = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
         is_full = len(self._tasks) >= self._max_tasks
-        corrects_any = None in skips  # None: the text is to be corrected
+        corrects_any = None in skip_reasons  # None: the text is to be corrected
         if is_full or not corrects_any:
-            reasons = [skip or SkipReason.SHADOW_FULL for skip in skips]
+            reasons = [reason or SkipReason.SHADOW_FULL for reason in skip_reasons]
             return [
                 metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, reason.value, exchange.index)
                 for exchange, reason in zip(texts, reasons, strict=True)
@@ -56,37 +59,44 @@ class ShadowCorrections:
         task = asyncio.create_task(self._run_correction(texts, correct))
         self._tasks.add(task)  # the loop itself keeps only weak references to tasks
         task.add_done_callback(self._finish_correction)
-        return [_make_immediate_outcome(exchange, policy, skip) for exchange, skip in zip(texts, skips, strict=True)]
+        return [
+            _make_immediate_outcome(exchange, policy, skip_reason)
+            for exchange, skip_reason in zip(texts, skip_reasons, strict=True)
+        ]
 
-    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: JudgeAnswer, own_count: int = 0) -> None:
+    def judge_alongside(
+        self, exchange: Exchange, policy: Policy, judge_answer: JudgeAnswer, *, own_active_count: int = 0
+    ) -> None:
         """Let the shadow aligner judge an answer if nothing else runs, else only count it as `shed` (left out).
 
-        `judge` judges and records the answer. `own_count` is the number of corrections in progress that belong to this
-        answer.
+        `judge_answer` is called with `exchange` in a task of its own, and records the result. `own_active_count` is how
+        many of the `active_count` corrections belong to this answer, and so are not other work.
         """
         # The current task may be the shadow correction whose answer this is.
         other_tasks = self._tasks - {asyncio.current_task()}
-        if self.busy > own_count or other_tasks or self.judgements:
+        if self.active_count > own_active_count or other_tasks or self.judgements:
             SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
             return
-        task = asyncio.ensure_future(judge(exchange))
+        task = asyncio.ensure_future(judge_answer(exchange))
         self.judgements.add(task)
         task.add_done_callback(partial(self._finish_judgement, policy.aligner))
 
     def _finish_judgement(self, aligner: str, task: asyncio.Future[object]) -> None:
-        """Count a judgement of the shadow aligner by its result."""
+        """Count a judgement of the shadow aligner as judged, failed or shed (left out)."""
         self.judgements.discard(task)
         result = "failed"
         if task.cancelled():  # by other work, which has priority, or by the end of the process
             result = "shed"
-        elif (error := task.exception()) is not None:
-            log.error("the shadow aligner failed (%s)", type(error).__name__)
-        elif isinstance(outcome := task.result(), Outcome) and outcome.correction is not None:
-            result = "judged"
+        elif task.exception() is not None:
+            log.error("the shadow aligner failed (%s)", type(task.exception()).__name__)
+        else:
+            outcome = task.result()
+            if isinstance(outcome, Outcome) and outcome.correction is not None:
+                result = "judged"
         SHADOW_JUDGEMENTS.labels(aligner, result).inc()
 
     async def finish(self, last_work: Callable[[], Awaitable[object]]) -> None:
-        """At the end of the process, wait at most `LAST_S` seconds for pending corrections, then call `last_work`."""
+        """At the end of the process, wait at most `LAST_S` seconds for pending corrections, then run `last_work`."""
         for task in tuple(self.judgements):
             task.cancel()
         if self._tasks:
@@ -94,7 +104,7 @@ class ShadowCorrections:
         await last_work()
 
     async def _run_correction(self, texts: Sequence[Exchange], correct: CorrectTexts) -> None:
-        """Correct the texts once fewer than `running` corrections run."""
+        """Correct the texts once fewer than `max_running` corrections run."""
         async with self._slots:
             await correct(texts)
 
@@ -105,8 +115,8 @@ class ShadowCorrections:
             log.error("a shadow correction failed (%s)", type(error).__name__)
 
 
-def _make_immediate_outcome(exchange: Exchange, policy: Policy, skip: SkipReason | None) -> Outcome:
-    """The outcome that the client gets of a text: `shadow` if it will be corrected, else skipped for this reason."""
-    status = Status.SHADOW if skip is None else Status.SKIPPED
-    reason = None if skip is None else skip.value
+def _make_immediate_outcome(exchange: Exchange, policy: Policy, skip_reason: SkipReason | None) -> Outcome:
+    """The outcome that the client gets now: `shadow` if the text will be corrected, else skipped for this reason."""
+    status = Status.SHADOW if skip_reason is None else Status.SKIPPED
+    reason = None if skip_reason is None else skip_reason.value
     return Outcome(status, reason, exchange.answer, policy, exchange.index)

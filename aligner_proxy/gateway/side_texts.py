@@ -1,10 +1,11 @@
-"""Side texts of a response: collects them, and judges them before delivery if the policy says so.
+"""Side texts of a response: collects them, and judges them before delivery if the policy says so. A side text is any
+text in a response other than its answers; its kind is, for example, reasoning or tool output. A text is released once
+it may be delivered.
 
-A side text is any text in a response other than its answers, such as reasoning or tool output. One rule decides: a
-response is delivered if every human-readable text in it was judged or is of a kind that the policy lets pass. Parts of
-a delivered answer were judged with it, and repeated parts of the request came from the client, so neither is judged
-here. Nothing is edited: a text that is flagged, or cannot be judged, is a failure of class `unjudged` whose reason is
-its kind.
+One rule decides: a response is delivered if every human-readable text in it was judged or is of a kind that the policy
+lets pass. Parts of a delivered answer were judged with it, and repeated parts of the request came from the client, so
+neither is judged here. Nothing is edited: a text that is flagged, or cannot be judged, is a failure of class `unjudged`
+whose reason is its kind.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from aligner_proxy.types import (
     Status,
 )
 
-CorrectorOf = Callable[[RequestState], ChoiceCorrector]
+MakeCorrector = Callable[[RequestState], ChoiceCorrector]
 """Creates the corrector for a request with this state."""
 JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
 """Judges a text for whatever reason an answer would be skipped, since an unjudged side text counts as a failure."""
@@ -77,10 +78,10 @@ def blocks_kind(policy: Policy, kind: SideKind) -> bool:
 
 
 def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
-    """The state for scoring texts of one kind: nothing is edited, and the result gets its own record.
+    """A copy of a request's state under which texts of one kind are only scored, with a record of their own.
 
-    The aligner's detector head scores them and the policy's judge may be asked. Texts of the request are scored by the
-    head alone, because clients decide how many there are.
+    The aligner's detector head scores the texts, and the policy's judge may be asked. Texts of the request are scored
+    by the head alone, because clients decide how many there are.
     """
     scored_state = correcting_state(state, kind)
     scored_state.policy = replace(
@@ -96,39 +97,43 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
 
 
 def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
-    """The state for correcting texts of one kind, which are judged in any form, and get their own record."""
-    name = kind.value
+    """A copy of a request's state under which texts of one kind are corrected, with a record of their own.
+
+    None of the texts is skipped, whatever the policy says about skipped answers.
+    """
+    kind_name = kind.value
     policy = replace(
         state.policy,
-        name=f"{state.policy.name}/{name}",
+        name=f"{state.policy.name}/{kind_name}",
         shadow_aligner=None,
         hand_off=None,
         if_nothing_remains=IfNothingRemains.ORIGINAL,
         extensions=(),
         on_skip=JUDGE_ALL,
     )
-    arrival = state.arrival
-    # Entries of these texts must not be taken for the answer's entries, which have the same choice numbers.
-    return replace(
-        state,
-        policy=policy,
-        arrival=replace(arrival, route=f"{arrival.route}#{name}", aligner_id=f"{arrival.aligner_id}{SIDE_IDS[kind]}"),
-        outcomes=[],
-        reasoning=[],
+    # Audit entries of these texts must not be taken for the answer's entries, which have the same choice numbers.
+    arrival = replace(
+        state.arrival,
+        route=f"{state.arrival.route}#{kind_name}",
+        aligner_id=f"{state.arrival.aligner_id}{SIDE_IDS[kind]}",
     )
+    return replace(state, policy=policy, arrival=arrival, outcomes=[], reasoning=[])
 
 
-def make_side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
-    """An exchange with a side text as an answer to the same conversation; with `no_store`, it is not cached."""
+def make_side_exchange(empty_exchange: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
+    """An exchange in which a side text is the answer, so that it is judged like one; with `no_store`, it is not cached.
+
+    `empty_exchange` has the request's conversation and no answer; `index` is the number that the text gets.
+    """
     return replace(
-        opening,
+        empty_exchange,
         index=index,
         answer=text,
         finish_reason="stop",
-        structured=False,  # the form that the request asks for is that of the answer
+        structured=False,  # only the answer has the form that the request asks for
         constrained=False,
         json_schema=None,
-        no_store=opening.no_store or no_store,
+        no_store=empty_exchange.no_store or no_store,
         inner=True,
     )
 
@@ -153,7 +158,8 @@ class _KindTreatments:
 async def withhold_error(state: RequestState, side: SideTexts | None, error: Exception) -> HTTPException | None:
     """Withhold the message of an upstream's error if it quotes an answer, or says what may not be delivered.
 
-    Returns the error to raise instead if the message cannot be removed.
+    `side` judges the message; None if the policy lets side texts pass. Returns the error to raise instead if the
+    message cannot be removed in place, else None.
     """
     if state.is_enforced and upstream_errors.quotes_answer(error):
         return upstream_errors.withhold_message(error)
@@ -166,17 +172,17 @@ class SideTextJudge:
 
     data: Mapping[str, Any]
     state: RequestState
-    opening: Exchange
-    """The conversation to which they are answers."""
-    corrector_of: CorrectorOf
+    empty_exchange: Exchange
+    """The request's conversation, with no answer yet."""
+    make_corrector: MakeCorrector
     source: object = None
     """The response or stream, with which LiteLLM stores the upstream's headers."""
 
     async def score(self, kind: SideKind, text: str) -> Outcome:
         """The outcome of a side text of this kind, scored as an answer."""
-        corrector = self.corrector_of(scoring_state(self.state, kind))
+        corrector = self.make_corrector(scoring_state(self.state, kind))
         is_unstored = is_storing_forbidden(self.data, self.source)
-        return await corrector.correct_one(make_side_exchange(self.opening, 0, text, no_store=is_unstored))
+        return await corrector.correct_one(make_side_exchange(self.empty_exchange, 0, text, no_store=is_unstored))
 
 
 class SideTexts:
@@ -210,12 +216,12 @@ class SideTexts:
         cls,
         data: Mapping[str, Any],
         state: RequestState,
-        corrector_of: CorrectorOf,
+        make_corrector: MakeCorrector,
         *,
         source: object = None,
         streamed: bool = False,
     ) -> SideTexts | None:
-        """Create the collector for a request; None if its policy lets every kind pass or the request is not judged."""
+        """Return a collector of the side texts of `source`; None if all kinds pass or the request is not judged."""
         policy = state.policy
         wire = formats.wire(state.arrival.route)
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
@@ -223,13 +229,13 @@ class SideTexts:
         kinds = _KindTreatments(policy)
         if not (kinds.dropped or kinds.checked):
             return None
-        judge = SideTextJudge(data, state, wire.first_exchange(data), corrector_of, source)
+        judge = SideTextJudge(data, state, wire.first_exchange(data), make_corrector, source)
         return cls(judge, streamed=streamed)
 
     def reopen(self) -> SideTexts:
-        """A new collector for the same stream, to be read again from its beginning."""
+        """A new collector for the same stream, which is read again from its beginning."""
         reopened = SideTexts(self._judge, streamed=self._streamed)
-        # shared, since what was noted here of the stream's calls holds for it, too
+        # Shared, since the stream's tool calls, whose texts are noted here, are not read a second time.
         reopened._cleared_texts = self._cleared_texts
         reopened._unjudgeable_kinds = self._unjudgeable_kinds
         return reopened
@@ -243,10 +249,10 @@ class SideTexts:
         self._unjudgeable_kinds.add(kind)
 
     def read(self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()) -> None:
-        """Read a body or event.
+        """Collect the side texts of `value`, a body or an event of a stream.
 
-        `answer_texts` belong to the answer and are skipped. Of strings that are `divided_texts` the beginning is
-        reasoning. Raises `Blocked` if the value cannot be read and the policy prefers an error.
+        `answer_texts` belong to the answer and are skipped. `divided_texts` are strings whose beginning is reasoning
+        and whose rest is answer. Raises `Blocked` if the value cannot be read and the policy prefers an error.
         """
         self._body = value
         try:
@@ -256,42 +262,45 @@ class SideTexts:
 
     @contextlib.asynccontextmanager
     async def judge_alongside(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
-        """Context manager that yields a whole response without dropped kinds, and judges its side texts meanwhile."""
+        """Context manager that yields a whole response without dropped kinds, and judges its other texts meanwhile."""
         remaining = self.drop_kinds(response)
         answers = [exchange.answer or "" for exchange in exchanges]
         self._tagged_reasoning = [exchange.tagged_reasoning for exchange in exchanges]
         self.read(remaining, divided_texts=self._divide_texts(answers))
-        work = asyncio.create_task(self.judge_pending(answers, final=False))
+        judgement = asyncio.create_task(self.judge_pending(answers, final=False))
         try:
             yield remaining
-            await self._finish_judging(work)
+            await self._finish_judging(judgement)
         finally:
-            await end_tasks(work)
+            await end_tasks(judgement)
 
-    async def _finish_judging(self, work: asyncio.Task[None]) -> None:
+    async def _finish_judging(self, judgement: asyncio.Task[None]) -> None:
         """Wait for the judgement that ran beside a correction; raises `Blocked` if a text may not be delivered."""
         try:
-            await work
+            await judgement
         except Blocked as error:
-            # the outcomes of the answer may have become final only after the text was found
+            # The answer may have been recorded as delivered meanwhile, so its outcomes are set again.
             self._state.fail_all(str(error.reason))
             raise
 
-    async def judge_body(self, body: Any, delivered: Sequence[str]) -> None:
+    async def judge_body(self, body: Any, delivered_answers: Sequence[str]) -> None:
         """Judge the side texts of a body before delivery; raises `Blocked` if one may not be delivered."""
         if body is not self._body:  # the correction made another body
             self._reader = SideTextReader(streamed=self._streamed)
-            self.read(body, divided_texts=self._divide_texts(delivered))
-        await self.judge_pending(delivered)
+            self.read(body, divided_texts=self._divide_texts(delivered_answers))
+        await self.judge_pending(delivered_answers)
 
     def _divide_texts(self, answers: Sequence[str]) -> list[DividedText]:
-        """The texts of a whole response that begin with reasoning, with these answers."""
-        pairs = zip(self._tagged_reasoning, answers, strict=True)
-        return [DividedText(tagged, remove_tags(tagged), answer) for tagged, answer in pairs if tagged]
+        """Those texts of a whole response that begin with reasoning in tags, each with its answer of `answers`."""
+        divided_texts = []
+        for tagged_reasoning, answer in zip(self._tagged_reasoning, answers, strict=True):
+            if tagged_reasoning:
+                divided_texts.append(DividedText(tagged_reasoning, remove_tags(tagged_reasoning), answer))
+        return divided_texts
 
     @property
     def has_pending(self) -> bool:
-        """Whether a text was read that may not be delivered yet."""
+        """Whether a text was read that may block the answer and was not judged yet."""
         blocking = self._current_kinds().blocking
         if not blocking.isdisjoint(self._unjudgeable_kinds):
             return True
@@ -306,11 +315,13 @@ class SideTexts:
         grown_kinds = self._grown_kinds - {SideKind.OTHER_TEXT}
         return not self._current_kinds().blocking.isdisjoint(grown_kinds)
 
-    async def judge_pending(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
-        """Judge text that is not part of `delivered`; raises `Blocked` if it may not be delivered.
+    async def judge_pending(
+        self, delivered_answers: Iterable[str], *, final: bool = True, ended_only: bool = False
+    ) -> None:
+        """Judge the text that was read and is not part of an answer; raises `Blocked` if it may not be delivered.
 
-        If `final` is False, the delivered texts may still change, so the texts are not released. `ended_only` limits
-        this to kinds to which the last event added nothing.
+        With `ended_only`, only kinds are judged to which the last event added nothing. If `final` is False, the answers
+        may still change, so the same texts are compared with the answers again by a later call.
         """
         if ended_only:
             self.release_echoes()
@@ -319,32 +330,36 @@ class SideTexts:
         texts = self._undecided_texts()
         if ended_only:
             texts = [text for text in texts if text.kind not in self._grown_kinds]
-        covering_texts = (*delivered, *self._cleared_texts)
+        covering_texts = (*delivered_answers, *self._cleared_texts)
         uncovered_by_kind: dict[SideKind, list[str]] = {}
         for text in texts:
-            if uncovered_text := self._uncovered_text(text, covering_texts):
+            uncovered_text = self._uncovered_text(text, covering_texts)
+            if uncovered_text:
                 uncovered_by_kind.setdefault(text.kind, []).append(uncovered_text)
         # One judgement per kind, however many fields an upstream fills.
-        for kind, parts in uncovered_by_kind.items():
-            await self._judge_text(kind, _SEPARATOR.join(dict.fromkeys(parts)))
-            # A text that repeats one of these later is not judged again.
-            self._cleared_texts += parts
+        for kind, uncovered_texts in uncovered_by_kind.items():
+            different_texts = dict.fromkeys(uncovered_texts)
+            await self._judge_text(kind, _SEPARATOR.join(different_texts))
+            # A later text that repeats one of them is not judged again.
+            self._cleared_texts += uncovered_texts
         for text in texts:
             text.is_released = final
 
     def release_echoes(self) -> None:
-        """Release texts that are strings of the request's own field of the same name, which need no judgement."""
+        """Let texts pass that repeat a string of the request's own field of the same name, such as `instructions`."""
         for text in self._undecided_texts():
-            fields = [name for name in ECHOED if name in text.path and len(text.pieces) == 1]
-            text.is_released = any(text.pieces[0] in self._request_strings(name) for name in fields)
+            field_names = [name for name in ECHOED if name in text.path and len(text.pieces) == 1]
+            text.is_released = any(text.pieces[0] in self._request_strings(name) for name in field_names)
 
     def _uncovered_text(self, text: SideText, covering_texts: Sequence[str]) -> str:
-        """The part of a text that is in none of `covering_texts` and does not repeat the request; it is to be judged.
+        """The part of a text that has to be judged; empty if there is none.
 
-        Empty if there is none.
+        This is what occurs neither in `covering_texts` nor in a field of the request that the response repeats.
         """
-        # Without objectives nothing can be flagged. The request's texts are collected only if they may matter.
-        if not self._state.policy.objectives or not self._reader.uncovered_text(text, covering_texts):
+        if not self._state.policy.objectives:  # nothing can be flagged
+            return ""
+        # Tried first without the request's strings, which are expensive to collect.
+        if not self._reader.uncovered_text(text, covering_texts):
             return ""
         return self._reader.uncovered_text(text, (*covering_texts, *self._echoed_texts(text)))
 
@@ -369,11 +384,13 @@ class SideTexts:
 
         In the latter case `Blocked` is raised instead if the policy prefers an error.
         """
-        kinds = self._current_kinds().dropped
+        dropped_kinds = self._current_kinds().dropped
+        if not dropped_kinds:
+            return value
         try:
-            return call_or_raise(NotPutIn, remove_prose, value, kinds) if kinds else value
+            return call_or_raise(NotPutIn, remove_prose, value, dropped_kinds)
         except NotPutIn:
-            self._raise_if_any_blocked(kinds)
+            self._raise_if_any_blocked(dropped_kinds)
             return value
 
     def drop_from_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
@@ -383,12 +400,15 @@ class SideTexts:
         return WatchedStream(self._drop_items(source), source)
 
     async def _drop_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-        """The items of a stream without dropped kinds; bytes are split into events."""
+        """Yield the items of a stream without dropped kinds; bytes are split into events.
+
+        Once bytes cannot be split, the items pass unchanged or, if the policy prefers an error, end in `Blocked`.
+        """
         splitter = sse.FrameSplitter()
         upstream = UpstreamItems(source)
-        has_failed = False
+        is_unreadable = False
         async for item in upstream:
-            if has_failed:
+            if is_unreadable:
                 yield item
                 continue
             if not isinstance(item, bytes | str):
@@ -397,7 +417,7 @@ class SideTexts:
             try:
                 frames = splitter.feed(item)
             except Unreadable:
-                has_failed = True
+                is_unreadable = True
                 self._raise_if_any_blocked(self._current_kinds().dropped)
                 frames = [*splitter.flush(), sse.EventFrame(item, None)]
             for frame in frames:
@@ -408,7 +428,9 @@ class SideTexts:
 
     def _drop_from_frame(self, frame: sse.EventFrame) -> object:
         """An event without dropped kinds, as bytes; unchanged if it holds no JSON object."""
-        return frame.item if frame.event is None else frame.with_event(self.drop_kinds(frame.event))
+        if frame.event is None:
+            return frame.item
+        return frame.with_event(self.drop_kinds(frame.event))
 
     def _current_kinds(self) -> _KindTreatments:
         """The treatment of each kind, updated if the policy has changed because another model answers."""
@@ -435,7 +457,10 @@ class SideTexts:
         return self._echoes[name]
 
     async def _judge_text(self, kind: SideKind, text: str) -> None:
-        """Score a text, unless its kind is blocked unread; raises `Blocked` if it may not be delivered."""
+        """Score a text; raises `Blocked` if it is flagged or cannot be judged and the policy then prefers an error.
+
+        A kind under the treatment `block` is not scored, since any text of it is an error.
+        """
         state = self._state
         if state.policy.side_treatment(kind) not in _JUDGED_TREATMENTS:
             self.raise_if_blocked(kind)
@@ -447,7 +472,7 @@ class SideTexts:
             self.raise_if_blocked(kind)
 
     def raise_if_blocked(self, kind: SideKind) -> None:
-        """Raise `Blocked`, and record it, if the policy prefers an error to an answer with such a text."""
+        """Raise `Blocked`, and record it, if the policy prefers an error to an answer with a text of this kind."""
         if blocks_kind(self._state.policy, kind):
             self.ending_kind = kind
             metrics.record_side_text_refusal(self._state, kind)

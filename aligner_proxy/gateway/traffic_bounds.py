@@ -20,6 +20,7 @@ MAX_PAIRS = 1000
 MAX_UNLISTED = 20
 """Most models of one tenant that LiteLLM's file does not list."""
 _LONGEST_NAME = 200
+"""Most characters of a tenant's or model's name."""
 _NAMES_S = 10.0
 """Seconds for which the configured model names are kept, since a request has many labels."""
 
@@ -34,21 +35,21 @@ def configured_models() -> frozenset[str]:
 
 
 class RecentNames:
-    """The configured model names, which `models` returns, read again every ten seconds."""
+    """The configured model names, which `list_models` returns; it is called again every `_NAMES_S` seconds."""
 
-    def __init__(self, models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._models = models
+    def __init__(self, list_models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._list_models = list_models
         self._clock = clock
         self._names = frozenset[str]()
         self._read_at = float("-inf")
         """Time of `clock` at which the names were read."""
 
     def read(self) -> frozenset[str]:
-        """The names, at most ten seconds old."""
+        """The names, at most `_NAMES_S` seconds old."""
         now = self._clock()
         if now - self._read_at >= _NAMES_S:
             self._read_at = now
-            self._names = self._models()
+            self._names = self._list_models()
         return self._names
 
 
@@ -59,12 +60,13 @@ class TrafficBounds:
         self._configured = configured
         self._models: dict[str, set[str]] = {}
         """The named models of each named tenant."""
-        self._pairs = 0
+        self._pair_count = 0
         """Combinations of tenant and model so far."""
 
     def bound_traffic(self, traffic: Traffic) -> Traffic:
-        """The tenant and model as metrics name them: `other` in place of a new one beyond the limits."""
-        tenant, model = (replace_surrogates(name) for name in traffic)  # a half pair would break every scrape
+        """The tenant and model as metrics name them: `other` in place of a new name beyond the limits."""
+        # Half of a surrogate pair in a name would break every scrape.
+        tenant, model = (replace_surrogates(name) for name in traffic)
         if tenant not in self._models and (len(self._models) >= MAX_TENANTS or len(tenant) > _LONGEST_NAME):
             tenant = OTHER
         models = self._models.setdefault(tenant, set())
@@ -73,12 +75,12 @@ class TrafficBounds:
         if not self._has_place(model, models):
             return Traffic(tenant, OTHER)
         models.add(model)
-        self._pairs += 1
+        self._pair_count += 1
         return Traffic(tenant, model)
 
     def _has_place(self, model: str, models: set[str]) -> bool:
         """Whether metrics may name this model for a tenant for which they name `models` already."""
-        if self._pairs >= MAX_PAIRS or len(model) > _LONGEST_NAME:
+        if self._pair_count >= MAX_PAIRS or len(model) > _LONGEST_NAME:
             return False
         configured = self._configured.read()
         return model in configured or len(models - configured) < MAX_UNLISTED

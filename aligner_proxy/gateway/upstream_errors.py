@@ -15,7 +15,7 @@ from litellm.proxy._types import ProxyException
 UPSTREAM_ERRORS = (Exception,)
 _QUOTING_ATTRIBUTES = ("message", "body", "litellm_debug_info", "provider_specific_fields")
 """Attributes of errors that may quote an upstream's text."""
-_ANSWER = re.compile(
+_ANSWER_FIELD = re.compile(
     r"""["'](?:choices|output|output_text|content|content_block|delta|completion|candidates)\\*["']\s*:\s*[\\"'\[{]"""
 )
 """A field of an answer, as JSON, escaped JSON or a Python value."""
@@ -24,9 +24,8 @@ _REFUSAL_STATUSES = range(400, 500)
 
 
 class UpstreamItems:
-    """The items of a stream up to its end or its break, so that the reader can pass on what it still holds.
-
-    The reader calls `raise_error` after that.
+    """Iterator over a stream's items that ends without an error even if the stream breaks. So its reader can first pass
+    on what it still holds; then it calls `raise_error`, which raises the error.
     """
 
     def __init__(self, source: AsyncIterable[Any]) -> None:
@@ -38,7 +37,7 @@ class UpstreamItems:
         return self
 
     async def __anext__(self) -> Any:
-        """The next item; an error of the upstream ends the items and is kept (`raise_error`)."""
+        """The next item; an error of the upstream ends the iteration and is kept for `raise_error`."""
         try:
             return await anext(self._items)
         except StopAsyncIteration:
@@ -62,7 +61,7 @@ def quotes_answer(error: Exception) -> bool:
     """Whether an error holds an answer that LiteLLM could not read, such as one that was cut off."""
     if not is_from_upstream(error) or getattr(error, "status_code", None) in _REFUSAL_STATUSES:
         return False
-    return _ANSWER.search(str(error)) is not None
+    return _ANSWER_FIELD.search(str(error)) is not None
 
 
 def withhold_message(error: Exception) -> HTTPException | None:
@@ -71,9 +70,10 @@ def withhold_message(error: Exception) -> HTTPException | None:
     Returns the error to raise instead if the text cannot be removed.
     """
     status = getattr(error, "status_code", None)
-    status = status if isinstance(status, int) else 500
+    if not isinstance(status, int):
+        status = 500
     message = f"the upstream failed ({type(error).__name__}, status {status}); its message is withheld"
-    if isinstance(error, httpx.HTTPStatusError):
+    if isinstance(error, httpx.HTTPStatusError):  # holds the whole response, which LiteLLM would read
         return HTTPException(error.response.status_code, message)
     error.args = (message,)
     for name in _QUOTING_ATTRIBUTES:

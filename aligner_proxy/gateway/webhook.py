@@ -70,7 +70,7 @@ class _WebhookReport:
 
 
 def is_doubtful(outcome: Outcome) -> bool:
-    """Whether to report an answer, because it was judged and a segment score is near the threshold."""
+    """Whether to report an answer: it was judged, and the score of a segment is near the threshold."""
     target = outcome.policy.hand_off
     is_judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
     if target is None or outcome.margin is None or not is_judged:
@@ -78,11 +78,11 @@ def is_doubtful(outcome: Outcome) -> bool:
     return outcome.margin <= target.within
 
 
-def sign_report(secret: bytes, at: int, body: bytes) -> str:
-    """The signature header for a body sent at this time (seconds since the epoch)."""
-    signed_bytes = f"{at}.".encode() + body
+def sign_report(secret: bytes, sent_at: int, body: bytes) -> str:
+    """The value of the signature header for a body sent at this time (seconds since the epoch)."""
+    signed_bytes = f"{sent_at}.".encode() + body
     signature = hmac.new(secret, signed_bytes, hashlib.sha256).hexdigest()
-    return f"t={at},v1={signature}"
+    return f"t={sent_at},v1={signature}"
 
 
 class WebhookSender:
@@ -116,11 +116,12 @@ class WebhookSender:
 
     async def aclose(self) -> None:
         """Send queued reports for at most `LAST_S` seconds; drop and count the rest."""
-        task = self._task
-        if task is None:
+        sending_task = self._task
+        if sending_task is None:
             return
-        await asyncio.wait([asyncio.ensure_future(self._queue.join())], timeout=LAST_S)
-        await end_tasks(task)
+        all_sent = asyncio.ensure_future(self._queue.join())
+        await asyncio.wait([all_sent], timeout=LAST_S)
+        await end_tasks(sending_task)
         while not self._queue.empty():
             HAND_OFFS.labels("dropped", self._queue.get_nowait().outcome.policy.name).inc()
             self._queue.task_done()
@@ -187,7 +188,7 @@ async def _post_report(client: httpx.AsyncClient, target: HandOff, body: bytes) 
 
 
 def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
-    """The JSON body of a report; it includes texts only if the route asks for them and storing is allowed."""
+    """The JSON body of a report, with redacted texts if the route asks for them and storing them is allowed."""
     outcome = report.outcome
     policy = outcome.policy
     fields: dict[str, Any] = {

@@ -15,11 +15,11 @@ import traceback
 from datetime import UTC, datetime
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_STACKS = ("exc_info", "exc_text", "stack_info")
+_STACK_FIELDS = ("exc_info", "exc_text", "stack_info")
 """Fields of a record that would write an exception with its message."""
-_NOISY = ("httpx", "httpcore", "uvicorn.error")
+_NOISY_LOGGERS = ("httpx", "httpcore", "uvicorn.error")
 """Loggers that write a line for each connection at INFO."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class JsonLine(logging.Formatter):
@@ -45,13 +45,16 @@ class TextLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text; of an exception only its type and place, behind the message in brackets."""
         # None in these fields keeps `super().format` from adding the traceback.
-        bare = {"msg": _one_line(record.getMessage()), "args": (), **dict.fromkeys(_STACKS)}
+        no_stack = dict.fromkeys(_STACK_FIELDS)
+        new_fields = {"msg": _escape_controls(record.getMessage()), "args": (), **no_stack}
+        line = super().format(logging.makeLogRecord({**vars(record), **new_fields}))
         error = _exception_fields(record)
-        line = super().format(logging.makeLogRecord({**vars(record), **bare}))
-        return line + (f" ({error['error']} at {error['place']})" if error else "")
+        if error:
+            line += f" ({error['error']} at {error['place']})"
+        return line
 
 
-def _one_line(text: str) -> str:
+def _escape_controls(text: str) -> str:
     """Escape control characters, since ids from outside must not start a new line or move the cursor."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
@@ -74,25 +77,24 @@ def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
 
 
 class PrintedLines(io.TextIOBase):
-    """A text stream that writes each line printed to it as a JSON line to stderr.
-
-    Lines without a letter or digit, such as those around a banner, are left out. `name` is the logger in these lines.
+    """A text stream that writes each line printed to it as a JSON line to stderr. Lines without a letter or digit, such
+    as those around a banner, are left out. `name` is the logger in these lines.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._handler = make_handler("json")
-        # What was printed since the last line end.
-        self._rest = ""
+        self._unfinished_line = ""
+        """What was printed since the last end of a line."""
 
     def write(self, text: str) -> int:
         """Write the lines that end in this text, without colours; returns the number of its characters."""
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, self._unfinished_line = (self._unfinished_line + text).split("\n")
         for line in lines:
-            words = _COLOUR.sub("", line).strip(" #")
-            if any(map(str.isalnum, words)):
-                record = {"name": self._name, "levelno": logging.INFO, "levelname": "INFO", "msg": "%s"}
-                self._handler.handle(logging.makeLogRecord({**record, "args": (words,)}))
+            message = _COLOUR_CODE.sub("", line).strip(" #")
+            if any(map(str.isalnum, message)):
+                fields = {"name": self._name, "levelno": logging.INFO, "levelname": "INFO", "msg": "%s"}
+                self._handler.handle(logging.makeLogRecord({**fields, "args": (message,)}))
         return len(text)
 
     def writable(self) -> bool:
@@ -100,41 +102,41 @@ class PrintedLines(io.TextIOBase):
         return True
 
 
-def make_handler(form: str) -> logging.Handler:
+def make_handler(line_format: str) -> logging.Handler:
     """Create a handler that writes lines in the format `json` or `text` to stderr, where service managers read them."""
-    stderr = logging.StreamHandler(sys.stderr)
-    stderr.setFormatter(JsonLine() if form == "json" else TextLine())
-    return stderr
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLine() if line_format == "json" else TextLine())
+    return handler
 
 
-def configure_logging(form: str) -> None:
-    """Log everything from INFO up except connection details; for processes that belong to this package alone."""
-    logging.basicConfig(level=logging.INFO, handlers=[make_handler(form)], force=True)
-    for name in _NOISY:
+def configure_logging(line_format: str) -> None:
+    """Log from INFO up, without connection details, as `json` or `text`, where only this package logs."""
+    logging.basicConfig(level=logging.INFO, handlers=[make_handler(line_format)], force=True)
+    for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def configure_own_logging(form: str) -> None:
-    """Set up logging for this package's loggers only and leave LiteLLM's alone; for LiteLLM's process."""
+def configure_own_logging(line_format: str) -> None:
+    """Set up logging, as `json` or `text`, in LiteLLM's process: for this package's loggers and, if `json`, for all."""
     own_logger = logging.getLogger("aligner_proxy")
-    # LiteLLM may create the guardrail, and so call this, again.
-    if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in own_logger.handlers):
-        own_logger.addHandler(make_handler(form))
+    # LiteLLM may create the guardrail again, which calls this again.
+    if not any(isinstance(handler.formatter, JsonLine | TextLine) for handler in own_logger.handlers):
+        own_logger.addHandler(make_handler(line_format))
         own_logger.setLevel(logging.INFO)
         own_logger.propagate = False  # LiteLLM's handlers would write each line once more
-    if form == "json":
+    if line_format == "json":
         unify_json_lines()
 
 
 def unify_json_lines() -> None:
-    """Write what the other loggers of this process say to a terminal as our JSON lines, too."""
+    """Make all loggers of this process that write to standard output or error write our JSON lines."""
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
     for handler in handlers:
-        # another stream, such as a file, belongs to whoever opened it
+        # Another stream, such as a file, belongs to whoever opened it.
         if isinstance(handler, logging.StreamHandler) and _is_standard(handler.stream):
             handler.setFormatter(JsonLine())
-            if isinstance(handler.stream, PrintedLines):
+            if isinstance(handler.stream, PrintedLines):  # would wrap each JSON line in another
                 handler.setStream(sys.stderr)
 
 

@@ -29,13 +29,13 @@ _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 
 
 def register_once(kind: type[Metric], name: str, help_text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
-    """Return the metric called `name`, created once, since LiteLLM may load this module again under another name."""
-    existing = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
-    if isinstance(existing, kind):
-        return existing
+    """Return the metric `name`, created unless it exists; LiteLLM may load this module again under another name."""
+    existing_metric = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
+    if isinstance(existing_metric, kind):
+        return existing_metric
     metric = kind(name, help_text, list(labels), **settings)
-    # `labels()` takes a lock and copies its arguments, so its results are cached; our series are never removed, so a
-    # cached one stays valid.
+    # `labels()` takes a lock and copies its arguments, so its results are cached. Cached results stay valid, because
+    # our series are never removed.
     setattr(metric, "labels", lru_cache(_MAX_CACHED_SERIES)(metric.labels))  # noqa: B010 - of this object alone
     return metric
 

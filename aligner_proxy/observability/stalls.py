@@ -1,8 +1,9 @@
-"""Watchdog of an event loop: reports how long it stalled, at which line, and which package the line belongs to.
+"""Watchdog of an event loop: reports how long it stalled, at which line, and which package the line belongs to. A
+thread checks whether the loop still runs a scheduled callback, the beat; a longer pause between two beats is a stall.
 
-A thread checks whether the loop still runs scheduled callbacks. A stall above the limit counts in a histogram, and a
-log line names the innermost frames by file and line, never texts or variables. On Linux the log also says how long the
-loop's thread computed and how long it waited for a CPU, because a busy machine stalls even an idle loop.
+A stall counts in a histogram, and a log line names the innermost frames by file and line, never texts or variables. On
+Linux the log also says how long the loop's thread computed and how long it waited for a CPU, because a busy machine
+stalls even an idle loop.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -39,7 +40,7 @@ _LOG_PAUSE_S = 5.0
 """Least seconds between two log lines; every stall is counted, but not every one is logged."""
 _MAX_FRAMES = 3
 """Most frames of this project in a log line."""
-_PACKAGES = {
+_OWNER_BY_PACKAGE = {
     "aligner_proxy": "aligner",
     "aligner_proxy_fleet": "aligner",
     "aligner_proxy_grounding": "aligner",
@@ -87,10 +88,10 @@ class LoopWatchdog:
 
     def _watch(self, pulse: _Pulse) -> None:
         """Check the loop until it is closed or replaced; count and report each stall when it ends."""
-        stall: _Stall | None = None  # the one that goes on now
+        stall: _Stall | None = None  # the stall that goes on now
         logged_at = -_LOG_PAUSE_S
         measured_beat = 0.0
-        usage: ThreadUsage | None = None  # that of the loop's thread at `measured_beat`
+        usage: ThreadUsage | None = None  # the usage of the loop's thread at `measured_beat`
         while not pulse.loop.is_closed() and pulse.loop is self._loop:
             time.sleep(self._beat_s)
             last_beat = pulse.last_beat
@@ -105,7 +106,7 @@ class LoopWatchdog:
                 stall = _Stall(last_beat, usage)
             if stall is not None:
                 stall.record_positions(pulse.thread)
-            # Kept for the next stall, which begins at this beat.
+            # Measured for the next stall, which may begin at this beat.
             elif last_beat > measured_beat:
                 measured_beat = last_beat
                 usage = pulse.usage()
@@ -154,8 +155,9 @@ def current_frames() -> dict[int, FrameType]:
     """The current frame of each thread, by thread identifier.
 
     In CPython 3.11, a garbage collection that starts within this call may let another thread run while a lock of the
-    interpreter is held. If that thread starts a thread, the process hangs for good (python/cpython#106883). Collections
-    are therefore prevented here by setting the thresholds to 0, and not by `gc.disable()`, which gc_workaround.py uses.
+    interpreter is held. If the other thread starts a thread, the process hangs for good (python/cpython#106883). So
+    this function prevents collections by setting the thresholds to 0, and not by `gc.disable()`, which
+    gc_workaround.py uses.
     """
     with _THRESHOLDS_LOCK:
         thresholds = gc.get_threshold()
@@ -177,94 +179,109 @@ class _Stall:
     seconds: float = 0.0
     owner: str = "other"
     """One of `OWNERS`; like `seconds` not known before `end`."""
-    _places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
-    """Number of times the loop's thread was seen, by owner and position."""
-    _others: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
-    """Number of times that other threads were seen which were not waiting, by owner and position."""
+    _loop_places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
+    """Number of times the loop's thread was seen, by owner and place."""
+    _other_thread_places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
+    """Number of times that other threads were seen which were not waiting, by owner and place."""
 
-    def record_positions(self, thread: int) -> None:
-        """Count where the loop's thread is now, and where the other threads are that do not wait."""
+    def record_positions(self, thread_id: int) -> None:
+        """Count where the loop's thread `thread_id` is now, and where other threads are that do not wait."""
         frames = current_frames()
-        frame = frames.pop(thread, None)
-        self._places[find_line_owner(frame), tuple(list_line_places(frame))] += 1
-        for other in frames.values():
-            if Path(other.f_code.co_filename).name not in _WAITING_FILES:
-                self._others[find_line_owner(other), tuple(list_line_places(other))] += 1
+        frame = frames.pop(thread_id, None)
+        self._loop_places[find_line_owner(frame), tuple(list_line_places(frame))] += 1
+        for other_frame in frames.values():
+            if Path(other_frame.f_code.co_filename).name not in _WAITING_FILES:
+                owner = find_line_owner(other_frame)
+                self._other_thread_places[owner, tuple(list_line_places(other_frame))] += 1
 
-    def end(self, at: float, usage: ThreadUsage | None) -> None:
-        """Set the stall's duration, usage and owner; it ended at the monotonic time `at`, with `usage` until then."""
-        self.seconds = at - self.began
+    def end(self, ended_at: float, usage: ThreadUsage | None) -> None:
+        """Set the stall's duration, usage and owner, from the monotonic time of its end and the `usage` until then."""
+        self.seconds = ended_at - self.began
         self.usage = usage.subtract(self.usage) if usage and self.usage else None
         self.owner = self._find_owner()
 
     def _find_owner(self) -> str:
-        """The owner of the blocking line.
+        """The owner of the blocking line, one of `OWNERS`.
 
-        This is `machine` if the thread mostly waited for a CPU. If the thread computed little and other threads were
-        active, the owner of their lines is blamed; otherwise the owner of the loop's own lines.
+        This is "machine" if the loop's thread mostly waited for a CPU. If the thread computed little and other threads
+        were active, it is the owner of their lines; otherwise the owner of the lines in the loop's thread. "aligner" is
+        blamed if it was seen more than half as often as the owner that was seen most.
         """
         if self.usage is not None and self.usage.queued_s > _DECISIVE_SHARE * self.seconds:
             return "machine"
-        is_idle = self.usage is not None and self.usage.computed_s < _DECISIVE_SHARE * self.seconds
-        counts = self._others if is_idle and self._others else self._places
-        by_owner = Counter[str]()
-        for (owner, _), looks in counts.items():
-            by_owner[owner] += looks
+        computed_little = self.usage is not None and self.usage.computed_s < _DECISIVE_SHARE * self.seconds
+        blames_others = computed_little and bool(self._other_thread_places)
+        counts = self._other_thread_places if blames_others else self._loop_places
+        count_by_owner = Counter[str]()
+        for (owner, _), seen_count in counts.items():
+            count_by_owner[owner] += seen_count
         # Threads that wait in a library's read are seen at every check, our threads only while they compute. So a lower
-        # count is enough for `aligner`.
-        highest = max(by_owner.values(), default=0)
-        if by_owner["aligner"] > _DECISIVE_SHARE * highest:
+        # count is enough for "aligner".
+        highest_count = max(count_by_owner.values(), default=0)
+        if count_by_owner["aligner"] > _DECISIVE_SHARE * highest_count:
             return "aligner"
-        return max(by_owner, key=by_owner.__getitem__, default="other")
+        return max(count_by_owner, key=count_by_owner.__getitem__, default="other")
 
     def report(self) -> None:
-        """Log the stall as one JSON object: its milliseconds, owner, positions, and usage where it is known."""
-        line: dict[str, object] = {"event": "aligner_loop_stall", "ms": round(self.seconds * 1000)}
-        line |= {"owner": self.owner, "place": _commonest_place(self._places)}
+        """Log the stall as one JSON object: its milliseconds, owner, places, and usage where this is known."""
+        fields: dict[str, object] = {"event": "aligner_loop_stall", "ms": round(self.seconds * 1000)}
+        fields |= {"owner": self.owner, "place": _commonest_place(self._loop_places)}
         if self.usage is not None:
-            line["computed_ms"] = round(self.usage.computed_s * 1000)
-            line["queued_ms"] = round(self.usage.queued_s * 1000)
-        if self._others:
-            line["other_thread"] = _commonest_place(self._others)
-        log.warning("event loop blocked: %s", json.dumps(line))
+            fields["computed_ms"] = round(self.usage.computed_s * 1000)
+            fields["queued_ms"] = round(self.usage.queued_s * 1000)
+        if self._other_thread_places:
+            fields["other_thread"] = _commonest_place(self._other_thread_places)
+        log.warning("event loop blocked: %s", json.dumps(fields))
 
 
 def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
-    """The position that was seen most often; empty if none was."""
-    return counts.most_common(1)[0][0][1] if counts else ()
+    """The place that was seen most often, whatever its owner; empty if none was seen."""
+    if not counts:
+        return ()
+    ((_, place), _) = counts.most_common(1)[0]
+    return place
 
 
 def find_line_owner(frame: FrameType | None) -> str:
-    """The owner (one of `OWNERS`) of a thread's current line; for a library that of the nearest known caller."""
-    for outer in _walk_outwards(frame):
-        for folder in reversed(Path(outer.f_code.co_filename).parts[:-1]):
-            if folder in _PACKAGES:
-                return _PACKAGES[folder]
+    """The owner of a thread's current line: "aligner", "litellm" or "other".
+
+    A line of another library belongs to the nearest caller in a known package, and to "other" if there is none.
+    """
+    for outer_frame in _walk_outwards(frame):
+        for folder in reversed(Path(outer_frame.f_code.co_filename).parts[:-1]):
+            if folder in _OWNER_BY_PACKAGE:
+                return _OWNER_BY_PACKAGE[folder]
     return "other"
 
 
 def list_line_places(frame: FrameType | None) -> list[str]:
-    """The innermost frame as file:line if it is not ours, then our `_MAX_FRAMES` innermost ones, innermost first."""
+    """Where a thread is, as file:line: its current line, then the innermost lines of this project, innermost first.
+
+    At most `_MAX_FRAMES` lines of this project are listed.
+    """
     frames = list(_walk_outwards(frame))
-    ours = [place for place in map(_own_place, frames) if place is not None][:_MAX_FRAMES]
-    # If the innermost frame is ours, it is in the list already.
-    if not frames or ours[:1] == [_own_place(frames[0])]:
-        return ours
-    code = frames[0].f_code
-    parts: Sequence[str] = Path(code.co_filename).parts[-2:]
-    return [f"{'/'.join(parts)}:{frames[0].f_lineno}", *ours]
+    own_places = [place for place in map(_own_place, frames) if place is not None][:_MAX_FRAMES]
+    if not frames:
+        return own_places
+    innermost_frame = frames[0]
+    if own_places[:1] == [_own_place(innermost_frame)]:  # the current line is in the list already
+        return own_places
+    path_end = Path(innermost_frame.f_code.co_filename).parts[-2:]
+    return [f"{'/'.join(path_end)}:{innermost_frame.f_lineno}", *own_places]
 
 
 def _walk_outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    """A frame and those that called it, innermost first."""
+    """Yield a frame and the frames that called it, innermost first."""
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
 def _own_place(frame: FrameType) -> str | None:
-    """A frame as file:line if it is in this project; None otherwise."""
-    path = Path(frame.f_code.co_filename)
-    parts = path.parts
-    indices = [index for index, part in enumerate(parts[:-1]) if _PACKAGES.get(part) == "aligner"]
-    return f"{'/'.join(parts[indices[-1] :])}:{frame.f_lineno}" if indices else None
+    """The line of a frame as file:line, with the path from its package on; None if it is not in this project."""
+    parts = Path(frame.f_code.co_filename).parts
+    package_indexes = [index for index, part in enumerate(parts[:-1]) if _OWNER_BY_PACKAGE.get(part) == "aligner"]
+    if not package_indexes:
+        return None
+    path_in_package = "/".join(parts[package_indexes[-1] :])
+    return f"{path_in_package}:{frame.f_lineno}"

@@ -62,19 +62,20 @@ _NO_SPAN = nullcontext(TraceSpan(trace.INVALID_SPAN))
 def span(
     name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
 ) -> AbstractContextManager[TraceSpan]:
-    """Open a span around a block, under `parent` (from `context_of` or `extract_context`) or the current span.
+    """Context manager that opens a span, under `parent` (from `context_of` or `extract_context`) or the current span.
 
-    An exception marks the span as failed, and passes.
+    `kind` is OpenTelemetry's kind of span, such as "CLIENT". An exception marks the span as failed, and passes.
     """
-    return _open_span(name, parent, kind, attributes) if parent or _has_provider() else _NO_SPAN
+    if not parent and not _has_provider():  # a context without a span is empty
+        return _NO_SPAN
+    return _open_span(name, parent, kind, attributes)
 
 
 @contextmanager
 def _open_span(
     name: str, parent: Context | None, kind: str, attributes: Mapping[str, Value | None]
 ) -> Iterator[TraceSpan]:
-    """What `span` returns where spans are made."""
-    # Only an exception's type is recorded, because its message may quote the text.
+    """Context manager for `span`; of an exception only the type is recorded, since its message may quote a text."""
     with _tracer().start_as_current_span(
         name,
         context=parent,
@@ -97,9 +98,10 @@ def record_span(
     """Record a past span that took `seconds` and ended `ago` seconds ago."""
     if not _has_provider():
         return
-    end = time.time_ns() - int(ago * 1e9)
-    start = end - int(seconds * 1e9)
-    _tracer().start_span(name, context=parent, start_time=start, attributes=_dot_attributes(attributes)).end(end)
+    end_ns = time.time_ns() - int(ago * 1e9)
+    start_ns = end_ns - int(seconds * 1e9)
+    past_span = _tracer().start_span(name, context=parent, start_time=start_ns, attributes=_dot_attributes(attributes))
+    past_span.end(end_ns)
 
 
 def current_context() -> Context:
@@ -130,7 +132,8 @@ def extract_context(carrier: Mapping[str, str]) -> Context:
 def export(service: str) -> None:
     """Export this process's spans as the standard OTEL_EXPORTER_OTLP_... variables say.
 
-    `service` is the name of the process unless a variable sets one. Raises `ConfigError` if OpenTelemetry is missing.
+    `service` is the name of the process, unless an environment variable sets a name. Raises `ConfigError` if
+    OpenTelemetry is missing.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -141,9 +144,8 @@ def export(service: str) -> None:
         raise ConfigError(
             "traces are asked for, but OpenTelemetry is not installed: pip install 'aligner-proxy[otel]'"
         ) from None
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over our own name.
+    # The name from OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES; without them, the SDK's "unknown_service...".
     resource = Resource.create()
-    # The SDK's name for a service for which no variable sets one.
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": service}))
     provider = TracerProvider(resource=resource)
@@ -168,12 +170,12 @@ def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
 
 
 def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> AbstractContextManager[TraceSpan]:
-    """Open a span around a stage, and count its seconds in the histogram; failed stages are timed, too."""
+    """Context manager around a stage, failed or not: opens a span, and counts its seconds in the histogram."""
     return _TimedSpan(name, span(f"aligner.{name}", None, kind=kind, **attributes))
 
 
 class _TimedSpan:
-    """What `stage` returns."""
+    """Context manager that opens a span, and counts the seconds until it closes in the histogram of stages."""
 
     def __init__(self, name: str, span: AbstractContextManager[TraceSpan]) -> None:
         self._name = name

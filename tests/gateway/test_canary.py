@@ -120,9 +120,9 @@ async def test_where_anything_else_is_to_be_done_nothing_is_judged_beside(
     watched: AlignerGuardrail, tmp_path: Path
 ) -> None:
     before = counted("aligner_shadow_aligner_total", result="shed")
-    watched._shadows.busy += 1  # a correction that somebody waits for
+    watched._shadows.active_count += 1  # a correction that somebody waits for
     await completed(watched, asking("Who?"))
-    watched._shadows.busy -= 1
+    watched._shadows.active_count -= 1
     assert not watched._shadows.judgements
     assert counted("aligner_shadow_aligner_total", result="shed") == before + 1
     await watched._audit_writers.aclose()

@@ -137,7 +137,7 @@ async def test_the_catalog_alone_and_all_prices_are_two_pages() -> None:
 
 async def test_an_old_map_is_shown_while_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = iter(range(9))
-    pages = PublicPages("/x", lambda _: {"version": next(versions)}, lasts_s=0.0)
+    pages = PublicPages("/x", lambda _: {"version": next(versions)}, max_age_s=0.0)
     first = json.loads((await pages.get_page("")).plain)
     assert json.loads((await pages.get_page("")).plain) == first
     while json.loads((await pages.get_page("")).plain) == first:

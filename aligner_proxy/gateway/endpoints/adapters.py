@@ -25,7 +25,7 @@ JudgeBatch = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
 """Judges answers for the current request; raises `Blocked` if the policy prefers an error."""
 TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key of a text in it."""
-_POINTERS = ("annotations", "citations", "logprobs")
+_POINTER_FIELDS = ("annotations", "citations", "logprobs")
 """Fields beside a text that point into it or give the probabilities of its tokens."""
 _TOOL_CALLS = "tool_calls"
 _ANSWER_EVENT = "afterRequestHook"
@@ -78,7 +78,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
         messages=body.structured_messages or (),
         model=body.model,
         objectives=settings.objectives,
-        # The body does not say which of the answers made the calls.
+        # The body does not say which of the answers made the calls, so each gets this reason.
         finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
         call_id=body.litellm_call_id,
         side_content={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,
@@ -87,7 +87,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
         result = await judge(answers)
     except Blocked as error:
         return {"action": "BLOCKED", "blocked_reason": error.message}
-    # LiteLLM does not say whether more of a stream will come; where none does, it holds nothing back.
+    # LiteLLM does not say whether more of a stream will come; if none comes, it ignores this field.
     holdback = {"stream_holdback_chars": result.undecided_chars}
     if not result.changed:
         return {"action": "NONE", **holdback}
@@ -135,16 +135,16 @@ class WebhookRequest(_Foreign):
 
 
 async def judge_webhook(body: WebhookRequest, judge: JudgeBatch) -> dict[str, Any]:
-    """The verdict in the format of agentgateway or Portkey; prompts always pass."""
+    """The verdict in the format of agentgateway or Portkey, by which of them sent the body; prompts always pass."""
     if body.body is None:
         return await _judge_portkey(body, judge)
     return await _judge_agentgateway(body.body, judge)
 
 
 async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict[str, Any]:
-    """The agentgateway action: pass, mask (with the same number of choices), or reject."""
+    """The body of agentgateway's webhook: an `action` that lets the choices pass, replaces all, or rejects them."""
     if not body.choices:
-        return {"action": {"reason": "prompts are not judged"}}  # an action without a body lets the message pass
+        return {"action": {"reason": "prompts are not judged"}}
     try:
         texts = [choice.message.content for choice in body.choices]
         other_fields = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
@@ -154,16 +154,21 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict
     reason = result.state.status.value
     if not result.changed:
         return {"action": {"reason": reason}}
-    roles = [choice.message.role for choice in body.choices]
-    masked = [{"message": {"role": role, "content": text}} for role, text in zip(roles, result.after, strict=True)]
-    return {"action": {"body": {"choices": masked}, "reason": reason}}
+    corrected_choices = []
+    for choice, text in zip(body.choices, result.after, strict=True):
+        corrected_choices.append({"message": {"role": choice.message.role, "content": text}})
+    return {"action": {"body": {"choices": corrected_choices}, "reason": reason}}
 
 
 async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, Any]:
-    """The Portkey verdict: whether the answer may pass, with the corrected response if there is one."""
+    """The body of Portkey's webhook: `verdict` (whether the answer may pass), and `data` with the status or reason.
+
+    If the answer was corrected, `transformedData` has the corrected response.
+    """
     request = body.request.content or {}
     response = body.response.content or {}
-    if body.event_type != _ANSWER_EVENT or not (response or body.response.model_extra):
+    has_response = bool(response or body.response.model_extra)
+    if body.event_type != _ANSWER_EVENT or not has_response:
         return {"verdict": True}
     portkey_answers = list(_find_answers(response))
     model = request.get("model")
@@ -173,7 +178,7 @@ async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, A
         model=model if isinstance(model, str) else None,
         finish_reasons=[answer.finish_reason for answer in portkey_answers],
         pointers=[answer.pointers for answer in portkey_answers],
-        # The texts are judged as answers; everything else in the body is judged as side text.
+        # Everything else in the body must not violate the policy either, and is judged as text beside the answers.
         side_content=[body.response.model_extra, _copy_without_texts(response, portkey_answers)],
     )
     try:
@@ -185,11 +190,11 @@ async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, A
         for answer, text in zip(portkey_answers, result.after, strict=True):
             answer.replace(text)
         unchanged_texts = [after for before, after in zip(result.before, result.after, strict=True) if before == after]
-        # each copy can be dropped: if one had to stay, the correction would have been withdrawn
-        removed = RemovedText.compare_texts(result.before, result.after)
-        verdict["transformedData"] = {
-            "response": {"json": drop_copies(response, removed, result.after, unchanged_texts)}
-        }
+        # Copies of the removed text in other fields are dropped. This cannot fail: if a copy had to stay, the
+        # correction would have been withdrawn.
+        removed_text = RemovedText.compare_texts(result.before, result.after)
+        cleaned_response = drop_copies(response, removed_text, result.after, unchanged_texts)
+        verdict["transformedData"] = {"response": {"json": cleaned_response}}
     return verdict
 
 
@@ -211,7 +216,7 @@ class _PortkeyAnswer:
     @property
     def pointers(self) -> Mapping[str, Any]:
         """The fields that point into the text or give the probabilities of its tokens, by name."""
-        return {name: owner[name] for owner in self.owners for name in _POINTERS if has_content(owner.get(name))}
+        return {name: owner[name] for owner in self.owners for name in _POINTER_FIELDS if has_content(owner.get(name))}
 
     def replace(self, text: str) -> None:
         """Put another text in, and empty the pointers into the old one."""
@@ -220,14 +225,14 @@ class _PortkeyAnswer:
         holder, key = self.place
         holder[key] = text
         for owner in self.owners:
-            for name in _POINTERS:
+            for name in _POINTER_FIELDS:
                 if has_content(owner.get(name)):
                     owner[name] = [] if isinstance(owner[name], list) else None
 
 
 def _find_answers(response: dict[str, Any]) -> Iterator[_PortkeyAnswer]:
-    """Every text of a chat, text completion, Messages or Responses response."""
-    for choice in _list_objects(response.get("choices")):
+    """Yield every text of a chat, text completion, Messages or Responses response."""
+    for choice in _list_objects(response.get("choices")):  # chat and text completions
         reason = _finish_reason(choice.get("finish_reason"))
         message = choice.get("message")
         if isinstance(message, dict):
@@ -235,20 +240,23 @@ def _find_answers(response: dict[str, Any]) -> Iterator[_PortkeyAnswer]:
                 yield _PortkeyAnswer(place, reason, (choice, message))
         for place in _find_texts_under(choice, "text"):
             yield _PortkeyAnswer(place, reason, (choice,))
+    # Messages has its texts in the response itself, Responses in the items of its output.
     reason = _finish_reason(response.get("stop_reason") or _why_incomplete(response))
     for item in (response, *_list_objects(response.get("output"))):
         for place in _find_texts_under(item, "content"):
-            yield _PortkeyAnswer(place, reason, (place[0],))
+            holder, _ = place
+            yield _PortkeyAnswer(place, reason, (holder,))
 
 
 def _why_incomplete(response: Mapping[str, Any]) -> object:
-    """The reason for which a response of the Responses API is incomplete, or its status."""
+    """The reason for which a response of the Responses API is incomplete; without a reason, its status."""
     details = response.get("incomplete_details")
-    return (details.get("reason") if isinstance(details, dict) else None) or response.get("status")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return reason or response.get("status")
 
 
 def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
-    """The text in this field of an object, or the texts of the parts in it."""
+    """Yield the place of the text in this field of an object, or the places of texts in a list of parts."""
     if isinstance(holder.get(key), str):
         yield holder, key
     for part in _list_objects(holder.get(key)):
@@ -259,8 +267,9 @@ def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
 def _copy_without_texts(response: dict[str, Any], answers: Sequence[_PortkeyAnswer]) -> dict[str, Any]:
     """A copy of a response in which the texts of these answers are empty."""
     texts = [answer.text for answer in answers]
-    # Emptied before copying and put back after, because the answers refer to the original.
-    for holder, key in (answer.place for answer in answers):
+    # The places refer to the original. So its texts are emptied before copying, and put back after it.
+    for answer in answers:
+        holder, key = answer.place
         holder[key] = ""
     copied = copy.deepcopy(response)
     for answer, text in zip(answers, texts, strict=True):
@@ -270,7 +279,7 @@ def _copy_without_texts(response: dict[str, Any], answers: Sequence[_PortkeyAnsw
 
 
 def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The turns before the answer, as chat messages, from a request of any endpoint."""
+    """Yield the turns before the answer, as chat messages, from a request of any endpoint."""
     for name in _CONVERSATION_FIELDS:
         value = request.get(name)
         # In Messages requests `system` may be a list of blocks instead of a text.

@@ -39,13 +39,20 @@ class DecisionHooks(Hooks, Protocol):
     pipeline: Pipeline
 
 
-async def decide(hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth, form: DecisionForm) -> dict[str, Any]:
-    """The JSON answer to the questions; raises LiteLLM's error if the caller lacks permission or the engine fails."""
-    decision = form.read()
-    if fault := decision.find_fault():
+async def decide(
+    hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth, question_body: DecisionForm
+) -> dict[str, Any]:
+    """The JSON answer to the questions in a body; each question is an objective.
+
+    Raises LiteLLM's error if the questions are invalid, the caller lacks permission or the engine fails.
+    """
+    decision = question_body.read()
+    fault = decision.find_fault()
+    if fault:
         raise ProxyException(fault, "invalid_request_error", "questions", 400)
-    body = {"model": form.model} if form.model else {}
+    body = {"model": question_body.model} if question_body.model else {}
     data = await litellm_internals.make_request_data(request, caller, body)
+    # An objective that is not a configured name is a text in the client's words.
     texts = tuple(objective for objective in decision.objectives if objective not in decision.names)
     data[BODY_REQUEST] = BodyRequest(decision.names, texts)
     async with litellm_internals.count_request(caller, data):
@@ -54,7 +61,7 @@ async def decide(hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth,
         assert state is not None  # the hook creates it
         try:
             async with cancel_when_gone(client_gone_waiter()):
-                return await _ask_engine(hooks.pipeline, state, form, decision)
+                return await _ask_engine(hooks.pipeline, state, question_body, decision)
         except ClientGone:
             raise ProxyException("the client left", "aligner_error", None, ClientGone.status_code) from None
         except CorrectionError as error:
@@ -62,27 +69,27 @@ async def decide(hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth,
 
 
 async def _ask_engine(
-    pipeline: Pipeline, state: RequestState, form: DecisionForm, decision: Decision
+    pipeline: Pipeline, state: RequestState, question_body: DecisionForm, decision: Decision
 ) -> dict[str, Any]:
-    """The report on the questions, from the engine of the caller's policy."""
+    """The JSON answer to the questions from the engine's scores; HTTP 403 if the policy leaves out an objective."""
     policy = replace(state.policy.drop_judges(), score_only=True)
     engine = pipeline.engine_of(policy)
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)
     deadline = time.monotonic() + policy.deadline_s
-    objectives = _find_objectives(policy.objectives)
+    objectives = _index_objectives(policy.objectives)
     if any(normalise_words(objective) not in objectives for objective in decision.objectives):
         raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
 
-    async def correct(objective: AskedObjective) -> Correction:
+    async def score_question(objective: AskedObjective) -> Correction:
         """The engine's scores for one question alone, with a head learned from its examples if it brings some."""
         single_policy = replace(policy, objectives=(objectives[normalise_words(objective.text)],))
-        alone = align_request(exchange, decision.text, single_policy, deadline)
-        return await score_objective(engine, _EXAMPLE_HEADS, alone, objective)
+        single_request = align_request(exchange, decision.text, single_policy, deadline)
+        return await score_objective(engine, _EXAMPLE_HEADS, single_request, objective)
 
-    return await answer_decision(form, decision, correct)
+    return await answer_decision(question_body, decision, score_question)
 
 
-def _find_objectives(objectives: tuple[Objective, ...]) -> Mapping[str, Objective]:
+def _index_objectives(objectives: tuple[Objective, ...]) -> Mapping[str, Objective]:
     """The objectives by name and by text, both with words normalised, so that spelling variants are found."""
     by_text = {normalise_words(objective.text): objective for objective in objectives}
     return by_text | {normalise_words(objective.name): objective for objective in objectives}

@@ -20,8 +20,8 @@ MAX_OBJECTIVES = 32
 """Most objectives that one request may add."""
 MAX_TOOLS = 128
 """Most tool calls, and most tools, of one request."""
-_HALF = re.compile(rb"(?i)\\ud[89a-f]")
-"""Escape of half a letter, which may have its other half behind it."""
+_SURROGATE_ESCAPE = re.compile(rb"(?i)\\ud[89a-f]")
+"""JSON escape of half a character (a surrogate), with or without its other half behind it."""
 _MAX_FAULTS = 5
 """Most invalid fields that one error message names."""
 _LONGEST_NAME = 100
@@ -69,7 +69,7 @@ class AlignBody(_Body):
 
 @lru_cache(maxsize=8)
 def align_form(extensions: Extensions) -> type[AlignBody]:
-    """The request body model of `POST /v1/align`, extended with the fields of plugins."""
+    """Return the class of request bodies of `POST /v1/align`, with the fields that plugins add to it."""
     plugin_fields = {
         field.name: (field.type, Field(default=field.default, description=field.about))
         for field in extensions.body_fields
@@ -123,30 +123,31 @@ class AlignAnswer(_Body):
     """Milliseconds that the correction took; a bound (100, 200, 500, 1000 ...) unless the policy sets `exact_times`."""
 
 
-_Form = TypeVar("_Form", bound=BaseModel)
+_BodyT = TypeVar("_BodyT", bound=BaseModel)
 
 
-async def parse_body(request: Request, form: type[_Form]) -> _Form:
-    """Parse the request body into this model; raise HTTP 400, naming the field, if it is invalid."""
+async def parse_body(request: Request, body_class: type[_BodyT]) -> _BodyT:
+    """Parse the body of a request into an object of this class; raise HTTP 400, naming the fields, if it is invalid."""
     try:
-        return form.model_validate_json(_replace_halves(await request.body()))
+        return body_class.model_validate_json(_replace_lone_surrogates(await request.body()))
     except ValidationError as error:
         raise _make_refusal(error) from None
 
 
-def _replace_halves(body: bytes) -> bytes | str:
-    """The JSON with U+FFFD in place of each half of a letter, as in "\\ud83d", for which pydantic refuses a body."""
-    if not _HALF.search(body):
+def _replace_lone_surrogates(body: bytes) -> bytes | str:
+    """The JSON with U+FFFD for each half of a surrogate pair, which pydantic would refuse; invalid JSON as it is."""
+    if not _SURROGATE_ESCAPE.search(body):
         return body
     try:
+        # Parsing joins the halves that belong together.
         return replace_surrogates(json.dumps(json.loads(body), ensure_ascii=False))
     except (ValueError, RecursionError):
         return body
 
 
 def _make_refusal(error: ValidationError) -> ProxyException:
-    """An HTTP 400 that names the first invalid fields, without their values."""
+    """The HTTP 400 that names the first `_MAX_FAULTS` invalid fields, without their values."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)[:_MAX_FAULTS]
-    places = [".".join(map(str, fault["loc"]))[:_LONGEST_NAME] or "body" for fault in faults]
-    message = "; ".join(f"{place}: {fault['msg']}" for place, fault in zip(places, faults, strict=True))
-    return ProxyException(message, "invalid_request_error", places[0], 400)
+    field_names = [".".join(map(str, fault["loc"]))[:_LONGEST_NAME] or "body" for fault in faults]
+    message = "; ".join(f"{name}: {fault['msg']}" for name, fault in zip(field_names, faults, strict=True))
+    return ProxyException(message, type="invalid_request_error", param=field_names[0], code=400)

@@ -1,4 +1,4 @@
-"""Judges answers that a client sends, by running the guardrail's hooks on a chat completion made of them."""
+"""Judges answers that a client sends, by running the guardrail's hooks on a chat completion made of these answers."""
 
 from __future__ import annotations
 
@@ -87,23 +87,26 @@ class AnswerBatch:
 
     @property
     def body_request(self) -> BodyRequest:
-        """The requested objectives, split into names and own ones (with a colon), and the fields of plugins."""
-        names = tuple(text for text in self.objectives if ":" not in text)
-        texts = tuple(text for text in self.objectives if ":" in text)
+        """The requested objectives, split into names and the client's own texts (with a colon), and plugin fields."""
+        names = tuple(objective for objective in self.objectives if ":" not in objective)
+        texts = tuple(objective for objective in self.objectives if ":" in objective)
         return BodyRequest(names, texts, self.fields)
 
     def make_response(self) -> ModelResponse:
-        """A chat completion with each answer as a choice, as an upstream would have returned it."""
-        # "tool_calls" is a finish reason and also the field with the calls
+        """A chat completion with each answer as a choice, as an upstream would have returned it.
+
+        Citations and probabilities are replaced by empty ones: only their presence matters to the hooks, and each
+        format has them in another form.
+        """
+        # "tool_calls" is a finish reason and also the name of the field with the calls.
         usual_reason = _TOOL_CALLS if self.tool_calls else STOP
-        reasons = self.finish_reasons or [usual_reason] * len(self.texts)
+        finish_reasons = self.finish_reasons or [usual_reason] * len(self.texts)
         choices: list[dict[str, Any]] = []
         for index, text in enumerate(self.texts):
             message: dict[str, Any] = {"role": "assistant", "content": text}
             if self.tool_calls:
                 message[_TOOL_CALLS] = [dict(call) for call in self.tool_calls]
             pointers = self.pointers[index] if self.pointers else {}
-            # only that there are some matters here, since they differ by the format that they come from
             if pointers.keys() - {_LOGPROBS}:
                 message["provider_specific_fields"] = {CITATIONS[0]: [[{}]]}
             choice: dict[str, Any] = {"index": index, "message": message}
@@ -112,9 +115,9 @@ class AnswerBatch:
             choices.append(choice)
         side_content = {} if self.side_content is None else {SIDE_CONTENT: self.side_content}
         response = ModelResponse(choices=choices, **side_content)
-        # LiteLLM's constructor replaces reasons of other formats by "stop"
-        for made_choice, reason in zip(response.choices, reasons, strict=True):
-            vars(made_choice)["finish_reason"] = reason
+        # Set afterwards, since LiteLLM's constructor replaces reasons of other formats by "stop".
+        for response_choice, finish_reason in zip(response.choices, finish_reasons, strict=True):
+            vars(response_choice)["finish_reason"] = finish_reason
         return response
 
     def make_data(self) -> dict[str, Any]:
@@ -152,13 +155,13 @@ class JudgedBatch:
     @property
     def undecided_chars(self) -> list[int]:
         """How many characters at the end of each delivered text may still change once the answer goes on."""
-        if not self.state.is_enforced:
+        if not self.state.is_enforced:  # nothing is changed
             return [0] * len(self.after)
-        outcomes = {outcome.index: outcome for outcome in self.state.outcomes}
-        return [
-            count_undecided(before, after, outcomes.get(index))
-            for index, (before, after) in enumerate(zip(self.before, self.after, strict=True))
-        ]
+        outcomes_by_index = {outcome.index: outcome for outcome in self.state.outcomes}
+        counts = []
+        for index, (before, after) in enumerate(zip(self.before, self.after, strict=True)):
+            counts.append(count_undecided(before, after, outcomes_by_index.get(index)))
+        return counts
 
     async def make_report(self) -> AlignAnswer:
         """The report on the first answer, with its scores and edits."""
@@ -180,7 +183,11 @@ class JudgedBatch:
 
 
 async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, answers: AnswerBatch) -> JudgedBatch:
-    """Judge answers like proxied ones; raises LiteLLM's error if the caller lacks permission or the policy blocks."""
+    """Judge answers as if an upstream had given them.
+
+    Raises LiteLLM's error if the caller lacks permission, and `Blocked` if the policy prefers an error; both have the
+    x-aligner headers.
+    """
     if len(answers.texts) > MAX_ANSWERS:
         raise ProxyException(f"at most {MAX_ANSWERS} texts are judged at once", "invalid_request_error", "texts", 400)
     data = await litellm_internals.make_request_data(request, caller, answers.make_data(), answers.call_id)
@@ -189,52 +196,60 @@ async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, 
     try:
         async with litellm_internals.count_request(caller, data):
             await hooks.async_pre_call_hook(caller, None, data, _CALL_TYPE)
-            corrected = await hooks.async_post_call_success_hook(data, caller, response)
+            corrected_response = await hooks.async_post_call_success_hook(data, caller, response)
     except ProxyException as error:
         state = find_state(data)
         if state is not None:
             error.headers = {**state.headers(), **error.headers}
         raise
-    delivered = response if corrected is None else corrected
+    delivered_response = response if corrected_response is None else corrected_response
     state = find_state(data)
     assert state is not None  # the first hook creates it
-    after = [choice.message.content or "" for choice in delivered.choices]
-    calls = []
+    delivered_texts = [choice.message.content or "" for choice in delivered_response.choices]
+    tool_calls = []
     if answers.tool_calls:
-        calls = [call.model_dump() for call in delivered.choices[0].message.tool_calls or ()]
-    return JudgedBatch(answers.texts, after, state, calls)
+        tool_calls = [call.model_dump() for call in delivered_response.choices[0].message.tool_calls or ()]
+    return JudgedBatch(answers.texts, delivered_texts, state, tool_calls)
 
 
 def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
-    """The judged segments, with the client's own names for its own objectives."""
-    names = client_names(outcome.policy.objectives)
+    """Yield the judged segments, with the names by which the client knows their objectives."""
+    client_name_of = client_names(outcome.policy.objectives)
     for segment in outcome.segments:
         name = outcome.objective_of(segment)
-        against = names.get(name, name) if name else None
+        objective = client_name_of.get(name, name) if name else None
         yield AlignSegment(
-            text=segment.text, score=_finite_score(segment.score), flagged=segment.flagged, against=against
+            text=segment.text, score=_finite_score(segment.score), flagged=segment.flagged, against=objective
         )
 
 
 def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
-    """Every change between two texts, with the objective of the highest-scored flagged segment that it replaces."""
+    """Every change from the original answer `before` to the delivered text `after`, with what explains it.
+
+    This is the objective of the highest-scored flagged segment that the change replaces or, without one, of the finding
+    of a stage that it replaces. A change that begins or ends with equal words is shortened by them.
+    """
     if before == after:
         return []
-    names = client_names(outcome.policy.objectives)
+    client_name_of = client_names(outcome.policy.objectives)
     flagged_ranges = list(_list_flagged_ranges(before, outcome))
     finding_ranges = list(_list_finding_ranges(after, outcome))
     changes = []
-    shift = 0
+    shift = 0  # how far earlier edits have moved the text in `after`
     for start, end, text in find_edits(before, after):
         segment = _find_worst_segment(flagged_ranges, start, end)
-        # Findings are placed in the delivered text, flagged segments in the original.
+        # Findings have their positions in `after`, flagged segments in `before`.
         new_start = start + shift
         new_end = new_start + len(text)
-        findings = [finding for first, stop, finding in finding_ranges if first < new_end and new_start < stop]
+        findings = [
+            finding
+            for finding_start, finding_end, finding in finding_ranges
+            if finding_start < new_end and new_start < finding_end
+        ]
         objective = findings[0].against if findings else None
         name = None if segment is None else outcome.objective_of(segment)
         if name:
-            objective = names.get(name, name)
+            objective = client_name_of.get(name, name)
         sources = dict.fromkeys(finding.source for finding in findings)
         prefix, suffix = _count_equal_ends(before[start:end], text)
         changes.append(
@@ -247,17 +262,20 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
                 source=", ".join(sources) or None,
             ),
         )
-        shift += len(text) - (end - start)  # how far later text has moved in the delivered answer
+        shift += len(text) - (end - start)
     return changes
 
 
 def _find_worst_segment(
     flagged_ranges: Sequence[tuple[int, int, SegmentScore]], start: int, end: int
 ) -> SegmentScore | None:
-    """The flagged segment with the highest score among those that an edit from `start` to `end` touches."""
+    """The flagged segment with the highest score among those that an edit touches; None if it touches none.
+
+    `flagged_ranges` are those of `_list_flagged_ranges`. The edit replaces the characters from `start` to before `end`.
+    """
     end = max(end, start + 1)  # an insertion has no characters of its own, and counts as one character wide
-    touched = [segment for first, last, segment in flagged_ranges if first < end and start <= last]
-    return max(touched, key=lambda segment: segment.score or 0.0, default=None)
+    touched_segments = [segment for first, last, segment in flagged_ranges if first < end and start <= last]
+    return max(touched_segments, key=lambda segment: segment.score or 0.0, default=None)
 
 
 def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
@@ -271,21 +289,20 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
     if outcome is None or outcome.status not in (Status.CORRECTED, Status.UNCHANGED) or not segments:
         return len(after)
     edits = list(find_edits(before, after))
-    # where what is undecided begins, in `before`
-    decided_end = offset + segments[-1].start
+    decided_end = offset + segments[-1].start  # position in `before`
     for first, last, _ in _list_flagged_ranges(before, outcome):
-        # a flagged sentence that no edit touches was kept; an insertion counts as one character wide
-        if not any(start <= last and first < max(stop, start + 1) for start, stop, _ in edits):
+        # A flagged sentence that no edit touches was kept. An insertion counts as one character wide.
+        if not any(start <= last and first < max(end, start + 1) for start, end, _ in edits):
             decided_end = min(decided_end, first)
-    # how far the edits before that place have moved it in `after`
-    shift = 0
-    for start, stop, text in edits:
-        if stop > decided_end:
+    shift = 0  # how far the edits before `decided_end` have moved it in `after`
+    for start, end, text in edits:
+        if end > decided_end:
             decided_end = min(decided_end, start)
             break
-        shift += len(text) - (stop - start)
-    # white space before what is held may go with it
-    return len(after) - len(after[: decided_end + shift].rstrip())
+        shift += len(text) - (end - start)
+    # The white space before an undecided sentence may be removed with it.
+    decided_text = after[: decided_end + shift].rstrip()
+    return len(after) - len(decided_text)
 
 
 def _count_equal_ends(old: str, new: str) -> tuple[int, int]:
@@ -303,9 +320,9 @@ def _count_equal_ends(old: str, new: str) -> tuple[int, int]:
 
 
 def _list_finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
-    """(start, end, finding) of each replacement that stages made, by position in the delivered text."""
-    # Findings count from the beginning of the answer, after reasoning in tags, and in the text without earlier
-    # replacements; `shift` leads from there to the delivered text.
+    """Yield (start, end, finding) of each replacement that stages made, by position in the delivered text `after`."""
+    # A finding's positions begin after reasoning in tags, and are those before earlier findings replaced anything;
+    # `shift` leads from them to the delivered text.
     shift = find_answer_start(after)
     for finding in outcome.findings:
         if finding.text is None:
@@ -318,19 +335,23 @@ def _list_finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, in
 
 
 def _list_flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
-    """(first, last, segment) of each flagged segment; none if the judged segments are not those of the whole answer."""
+    """Yield (first, last, score) of each flagged segment: positions of its first and last character in `text`.
+
+    A flagged segment beyond the text means that something is missing at the end; it gets the white space there. Nothing
+    is yielded if the judged segments are not those of the whole text.
+    """
     offset = find_answer_start(text)
     answer = text[offset:]
-    pieces = split(answer)
-    segments = outcome.segments
-    if [segment.text for segment in segments[: len(pieces)]] != [piece.text for piece in pieces]:
+    segments = split(answer)
+    scores = outcome.segments
+    if [score.text for score in scores[: len(segments)]] != [segment.text for segment in segments]:
         return
-    for piece, segment in zip(pieces, segments, strict=False):
-        if segment.flagged:
-            yield offset + piece.start, offset + piece.end - 1, segment
-    for segment in segments[len(pieces) :]:
-        if segment.flagged:  # something is missing at the end
-            yield offset + len(answer.rstrip()), len(text), segment
+    for segment, score in zip(segments, scores, strict=False):
+        if score.flagged:
+            yield offset + segment.start, offset + segment.end - 1, score
+    for score in scores[len(segments) :]:
+        if score.flagged:
+            yield offset + len(answer.rstrip()), len(text), score
 
 
 def _finite_score(score: float | None) -> float | None:

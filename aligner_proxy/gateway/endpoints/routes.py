@@ -78,7 +78,7 @@ def find_endpoint(route: object) -> Endpoint | None:
 
 
 def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
-    """The function that judges answers for this request, by the current guardrail of its application."""
+    """Return a function that judges answers for this request, with the current guardrail of its application."""
 
     async def judge_with_hooks(answers: AnswerBatch) -> JudgedBatch:
         return await judge_answers(_hooks[request.app], request, caller, answers)
@@ -87,7 +87,11 @@ def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
 
 
 def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
-    """The routes of the gateway's own endpoints; `align_body` is the form of `POST /v1/align` with plugins' fields."""
+    """The routes of the gateway's own endpoints.
+
+    `auth` is the FastAPI dependency that authenticates the caller, `align_body` the body of `POST /v1/align` with the
+    fields of plugins.
+    """
     authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 
@@ -112,29 +116,29 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
         body = await parse_body(request, adapters.WebhookRequest)
         return JSONResponse(await adapters.judge_webhook(body, _make_judge(request, caller)))
 
-    forms: Mapping[str, type[DecisionForm]] = {DECISIONS: OpenAIDecision, SYSTEM_ONE: SystemOneDecision}
-    for path, form in forms.items():
+    decision_bodies: Mapping[str, type[DecisionForm]] = {DECISIONS: OpenAIDecision, SYSTEM_ONE: SystemOneDecision}
+    for path, body_class in decision_bodies.items():
         name = path.rpartition("/")[2]
-        function = _make_decision_function(form, authenticated)
+        function = _make_decision_function(body_class, authenticated)
         about = f"Ask questions about a text in the form of LiteLLM's `{name}` requests; each question is an objective."
         router.add_api_route(
-            path, function, methods=["POST"], name=name, description=about, openapi_extra=_describe_body(form)
+            path, function, methods=["POST"], name=name, description=about, openapi_extra=_describe_body(body_class)
         )
     return router
 
 
-def _make_decision_function(form: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
-    """The function that FastAPI calls for questions in this form."""
+def _make_decision_function(body_class: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
+    """Return the function that FastAPI calls for questions in such a body; `authenticated` supplies the caller."""
 
     async def answer(request: Request, caller: Any = authenticated) -> JSONResponse:
-        body = await parse_body(request, form)
+        body = await parse_body(request, body_class)
         return JSONResponse(await decide(_hooks[request.app], request, caller, body))
 
     return answer
 
 
 def _make_plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
-    """The routes of the endpoints that plugins bring."""
+    """The routes of the endpoints that plugins bring; the FastAPI dependency `auth` authenticates the caller."""
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
     for plugin_endpoint in hooks.endpoints.values():
         endpoint = plugin_endpoint.endpoint
@@ -155,7 +159,7 @@ def _make_plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRou
 
 
 def _make_plugin_function(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
-    """The function that FastAPI calls for a plugin's endpoint."""
+    """Return the function that FastAPI calls for a plugin's endpoint; `authenticated` supplies the caller."""
 
     async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
         """Ask the plugin, within the limits that LiteLLM has for the caller's key."""
@@ -163,7 +167,8 @@ def _make_plugin_function(endpoint: Endpoint, authenticated: Any) -> Callable[..
         data = await litellm_internals.make_request_data(request, caller, {})
         async with litellm_internals.count_request(caller, data):
             # Looked up at each call, since LiteLLM may have created a new guardrail meanwhile.
-            return await _ask_plugin(_hooks[request.app].endpoints[endpoint.path], body, caller)
+            current_endpoint = _hooks[request.app].endpoints[endpoint.path]
+            return await _ask_plugin(current_endpoint, body, caller)
 
     return answer
 
@@ -179,16 +184,16 @@ async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) ->
     return answer
 
 
-def _describe_body(form: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI entry of a body that the route parses itself, since FastAPI's errors lack LiteLLM's format."""
-    schema = form.model_json_schema()
+def _describe_body(body_class: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI entry of such a body, which FastAPI does not make because our routes parse bodies themselves."""
+    schema = body_class.model_json_schema()
     definitions = schema.pop("$defs", {})
     content = {"application/json": {"schema": _inline_schema(schema, definitions)}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def _inline_schema(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """A schema with each reference to a definition (`$ref`) replaced by the definition of that name.
+    """A part of a JSON schema with each reference (`$ref`) replaced by the definition of that name.
 
     In an OpenAPI document the references would not resolve.
     """

@@ -36,12 +36,12 @@ CHECK_EVERY_S = 5.0
 """Seconds between two checks for objectives to train."""
 AGAIN_S = 600.0
 """Time until a failed training is retried."""
-_MAX_TRIED = 4096
+_MAX_ATTEMPTS = 4096
 """Most attempts remembered."""
 _NICE = 10
 """Niceness of the training process, which must not slow the gateway down."""
-_TO_TEACH = (TeachingState.UNTAUGHT, TeachingState.STALE)
-"""States in which training is due: there is no head, or only one for another text or aligner."""
+_DUE_STATES = (TeachingState.UNTAUGHT, TeachingState.STALE)
+"""States in which training is due: there is no head, or only a head for another text or aligner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,54 +62,58 @@ class AutoTrainer:
     environment: Mapping[str, str]
     """Environment variables of the training process."""
     check_every_s: float = CHECK_EVERY_S
-    _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MAX_TRIED, AGAIN_S))
+    _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MAX_ATTEMPTS, AGAIN_S))
     """Recent attempts, by title, text, aligner and digests."""
     _fault: str = ""
     """The fault that was logged last; empty after a success."""
 
     async def keep_training(self) -> None:
-        """Poll and train; runs until cancelled."""
+        """Train every few seconds what is due; runs until cancelled."""
         while True:
-            target = self.serving()
-            if target is not None:
+            engine = self.serving()
+            if engine is not None:
                 try:
-                    await self.train_due(target)
+                    await self.train_due(engine)
                 except (AlignerProxyError, OSError, ValueError) as error:
                     self._log_fault(str(error) if isinstance(error, AlignerProxyError) else type(error).__name__)
             await asyncio.sleep(self.check_every_s)
 
-    async def train_due(self, target: ServingEngine) -> None:
-        """Teach the objectives that are due, if there are any, and wait until that has ended.
+    async def train_due(self, engine: ServingEngine) -> None:
+        """Teach the objectives that are due, if there are any, and wait until the training has ended.
 
         Raises an error of this package, `OSError` or `ValueError` if the files or the engine cannot be read.
         """
         file = registry.load_policies(self.policies)
-        if not subjects.list_subjects(file):  # the engine need not be asked
+        if not subjects.list_subjects(file):  # no objective has examples, so the engine need not be asked
             return
-        due = self._take_due_subjects(file, await _read_info(target))
+        due_subjects = self._take_due_subjects(file, await _read_info(engine))
         self._fault = ""
-        if due:
-            await self._run_training(target, [subject.title for subject in due])
+        if due_subjects:
+            await self._run_training(engine, [subject.title for subject in due_subjects])
 
     def _take_due_subjects(self, file: PolicyFile, info: AlignerInfo) -> list[Subject]:
-        """Objectives that lack a head for the serving aligner and were not attempted recently; records the attempt."""
+        """Objectives that lack a head for the engine of `info` and were not attempted recently; records the attempt."""
         index = HeadStore.for_file(file).index()
         due_subjects = []
         for subject in subjects.list_subjects(file):
             for aligner in subjects.used_aligners(file):
                 content_hash = info.find_aligner(aligner).content_hash
-                if subjects.teaching_state(subject, index, aligner, content_hash) not in _TO_TEACH:
+                if subjects.teaching_state(subject, index, aligner, content_hash) not in _DUE_STATES:
                     continue
                 attempt = (subject.title, subject.text, aligner, content_hash, subject.read_examples().digest)
                 if attempt not in self._attempted:
-                    self._attempted[attempt] = True  # before it is tried, so that a failure is not repeated at once
+                    self._attempted[attempt] = True  # before the training, so that a failure is not repeated at once
                     due_subjects.append(subject)
         return list(dict.fromkeys(due_subjects))  # one training serves all aligners of an objective
 
-    async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
-        """Run `aligner-proxy teach` for these objectives at low priority, and log its report."""
-        engine = ["--engine", target.address] if target.address else []
-        command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
+    async def _run_training(self, engine: ServingEngine, titles: Sequence[str]) -> None:
+        """Run `aligner-proxy teach` for the objectives with these titles at low priority, and log its report.
+
+        If this is cancelled, the process is killed.
+        """
+        command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json"]
+        if engine.address:
+            command += ["--engine", engine.address]
         log.info("teaching %d objectives that have examples: %s", len(titles), ", ".join(titles))
         process = await asyncio.create_subprocess_exec(
             *tether_command(command),
@@ -137,18 +141,18 @@ class AutoTrainer:
         self._fault = fault
 
 
-async def _read_info(target: ServingEngine) -> AlignerInfo:
+async def _read_info(engine: ServingEngine) -> AlignerInfo:
     """The serving engine's description, asked over a connection of its own."""
-    engine = target.open_engine()
+    client = engine.open_engine()
     try:
-        return await engine.info()
+        return await client.info()
     finally:
         with contextlib.suppress(CorrectionError):
-            await engine.aclose()
+            await client.aclose()
 
 
 def _log_result(output: bytes, status: int | None) -> None:
-    """Log names and figures from the subprocess's report, never texts."""
+    """Log names and figures, never texts, from what `aligner-proxy teach --json` wrote; `status` is its exit status."""
     try:
         report: dict[str, Any] = json.loads(output.splitlines()[-1])  # the report is the last line
     except (ValueError, IndexError):

@@ -1,7 +1,7 @@
-"""Keeps a companion process running next to the gateway.
+"""Keeps a companion process, such as the console, running next to the gateway.
 
-The companion is replaced together with the engine generation and restarted when it ends. Its end never ends the
-gateway.
+The companion is restarted when it ends, and replaced whenever `serve` replaces engine and LiteLLM by a new generation.
+Its end never ends the gateway.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ _GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CompanionKeeper:
-    """Runs one companion for each serving generation.
-
-    `serving` returns the number of the serving generation (None before one serves); `make` creates its companion.
+    """Runs one companion for each serving generation, which is an engine with its LiteLLM. `serving` returns the number
+    of the serving generation (None while none serves); `make` creates its companion, which is not started yet.
     """
 
     serving: Callable[[], int | None]

@@ -27,7 +27,7 @@ def tether(parent: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before the call, which then has no effect
+    if os.getppid() != parent:  # the parent ended before `prctl`, which then has no effect
         raise SystemExit(128 + signal.SIGTERM)
 
 

@@ -54,7 +54,10 @@ class _TetheredConfig(uvicorn.Config):
 def serve(
     listeners: list[socket.socket], limits: ConnectionLimits, app: str, *, workers: int, **arguments: Any
 ) -> None:
-    """Replacement of `uvicorn.run` that uses these sockets and limits."""
+    """Serve the application `app` on these sockets, with these limits; LiteLLM calls this in place of `uvicorn.run`.
+
+    Exits with uvicorn's status if the application cannot be started.
+    """
     server_config = _TetheredConfig(app, workers=workers, **{**arguments, **connections.uvicorn_settings(limits)})
     if server_config.workers > 1:
         Multiprocess(server_config, listeners).run()
@@ -66,7 +69,7 @@ def serve(
 
 
 def _unify_logs() -> None:
-    """With `--log json`, let uvicorn and LiteLLM write lines of our form, also what LiteLLM prints."""
+    """With `--log json`, let uvicorn and LiteLLM write JSON lines like ours; what LiteLLM prints becomes lines, too."""
     if environment.log_form() == "json":
         logs.unify_json_lines()
         if not isinstance(sys.stdout, logs.PrintedLines):
@@ -75,9 +78,9 @@ def _unify_logs() -> None:
 
 def main(arguments: list[str]) -> None:
     """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`."""
-    decoded = json.loads(arguments[0])
-    listeners = [socket.socket(fileno=descriptor) for descriptor in decoded["sockets"]]
-    uvicorn.run = partial(serve, listeners, ConnectionLimits(**decoded["limits"]))
+    settings = json.loads(arguments[0])
+    listeners = [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]
+    uvicorn.run = partial(serve, listeners, ConnectionLimits(**settings["limits"]))
     sys.argv = ["litellm", *arguments[1:]]
     _unify_logs()
     from litellm import run_server  # takes seconds, and this module is imported by every worker

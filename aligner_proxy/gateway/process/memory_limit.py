@@ -17,7 +17,7 @@ CHECK_EVERY_S = 5.0
 """Seconds between two checks."""
 _CHECKS_NEAR = 3
 """Consecutive checks near the limit before it counts, so that a short burst is ignored."""
-_NEAR = 0.75
+_NEAR_SHARE = 0.75
 """Share of the limit that counts as near, since a successor needs time to start and running requests still grow."""
 _PROC = Path("/proc")
 _MIB = 1 << 20
@@ -34,14 +34,17 @@ class MemoryLimit:
 
     async def wait_until_near(self, pid: int) -> int:
         """Wait until a process or a descendant has been near the limit for a while; returns its megabytes."""
-        return await self._wait_above(pid, _NEAR, _CHECKS_NEAR)
+        return await self._wait_above(pid, _NEAR_SHARE, _CHECKS_NEAR)
 
     async def wait_until_exceeded(self, pid: int) -> int:
         """Wait until a process or a descendant exceeds the limit; returns its megabytes."""
         return await self._wait_above(pid, 1.0, 1)
 
     async def _wait_above(self, pid: int, share: float, needed_checks: int) -> int:
-        """Wait until this share of the limit was exceeded at so many consecutive checks; without a limit, forever."""
+        """Wait until a process or a descendant exceeded this share of the limit at `needed_checks` checks in a row.
+
+        Returns its megabytes. Without a limit, this waits forever.
+        """
         checks_above = 0
         while True:
             await asyncio.sleep(self.check_every_s)
@@ -74,6 +77,7 @@ def _process_tree(pid: int) -> Iterator[int]:
 def _resident_bytes(pid: int) -> int:
     """Resident size of one process in bytes; 0 if unknown."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # The second field is the number of resident pages.
-        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        fields = (_PROC / str(pid) / "statm").read_text().split()
+        resident_pages = int(fields[1])
+        return resident_pages * os.sysconf("SC_PAGE_SIZE")
     return 0

@@ -1,4 +1,5 @@
-"""Supervisor of the engine and LiteLLM: starts, restarts, replaces and drains both.
+"""Supervisor of the engine and LiteLLM: starts, restarts, replaces and drains both. A generation is an engine and the
+LiteLLM that uses it.
 
 Both start at once, since their imports take seconds. LiteLLM serves only after the aligner is loaded, so LiteLLM's
 readiness means that both are ready. A process that ends is restarted with growing pauses. If LiteLLM ends before it was
@@ -45,11 +46,10 @@ Ready = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Pauses and time limits of the supervisor, in seconds.
-
-    The pause before a restart grows from `first_pause_s` to `longest_pause_s`, and is reset once a child has run for
-    `stable_s` seconds. Running requests get `grace_s` seconds at shutdown, `handover_s` seconds when a new generation
-    serves, and `short_grace_s` seconds when memory is short. A new generation gets `start_s` seconds to become ready.
+    """Pauses and time limits of the supervisor, in seconds. The pause before a restart grows from `first_pause_s` to
+    `longest_pause_s`, and is reset once a child has run for `stable_s` seconds. Running requests get `grace_s` seconds
+    at shutdown, `handover_s` seconds when a new generation serves, and `short_grace_s` seconds when memory is short. A
+    new generation gets `start_s` seconds to become ready.
     """
 
     first_pause_s: float = 0.5
@@ -63,9 +63,9 @@ class Pace:
 
 @dataclass(slots=True)
 class ChildProcess:
-    """Child process in its own session, so that Ctrl-C does not reach it; it ends with this process.
-
-    Of this process's file descriptors it inherits only `descriptors`.
+    """A child process in its own session, so that Ctrl-C does not reach it; it ends with this process. Of this
+    process's file descriptors it inherits only `descriptors`. A held child waits, after its imports, for a line on its
+    standard input, which `release` writes.
     """
 
     name: str
@@ -73,7 +73,6 @@ class ChildProcess:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     descriptors: Sequence[int] = ()
     is_held: bool = False
-    """Whether it waits, after its imports, for a line on its standard input, which `release` writes."""
     process: asyncio.subprocess.Process | None = None
     """The process that was started last; None before the first start."""
     started_at: float = -math.inf
@@ -116,21 +115,21 @@ class ChildProcess:
                 if not self._signal_group(0):  # signal 0 only asks whether any process is left
                     break
                 await asyncio.sleep(_CHECK_EVERY_S)
-            self._signal_group(signal.SIGKILL)
+            self._signal_group(signal.SIGKILL)  # what is left after `_SUBPROCESSES_S` seconds
         return status
 
-    async def stop(self, grace: float) -> None:
-        """Send SIGTERM and wait for the end; after `grace` seconds send SIGKILL to the child and its own children."""
+    async def stop(self, grace_s: float) -> None:
+        """Send SIGTERM and wait for the end; after `grace_s` seconds send SIGKILL to the child and its own children."""
         if self.process is None:
             return
         if self.process.returncode is None:
             self._signal_child(signal.SIGTERM)
         try:
             # Not `wait_for`: in Python 3.11 it loses a cancellation that comes when the child has just ended.
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(grace_s):
                 await self.wait()
         except TimeoutError:
-            log.warning("%s: still running %g s after SIGTERM, killed", self.name, grace)
+            log.warning("%s: still running %g s after SIGTERM, killed", self.name, grace_s)
             self.kill()
             await self.wait()
 
@@ -139,29 +138,28 @@ class ChildProcess:
         if self._end_task is not None and not self._end_task.done():
             self._signal_group(signal.SIGKILL)
 
-    def _signal_group(self, number: int) -> bool:
+    def _signal_group(self, signal_number: int) -> bool:
         """Send a signal to the child's process group; return whether any process is left.
 
-        Must not be called once `_wait_end` is done, since the id of the group may be reused then.
+        Must not be called after the task of `_wait_end` has finished, since the group's id may be reused then.
         """
         assert self.process is not None
         try:
-            os.killpg(self.process.pid, number)
-        except (ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal_number)
+        except (ProcessLookupError, PermissionError):  # macOS raises PermissionError if only zombies are left
             return False
         return True
 
-    def _signal_child(self, number: int) -> None:
+    def _signal_child(self, signal_number: int) -> None:
         """Send a signal to the child alone, if it still runs."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
+            self.process.send_signal(signal_number)
 
 
 class EngineProcess:
-    """The engine of one or several generations; kept alive until the last of them has ended.
-
-    `child` is None if the engine runs elsewhere.
+    """The engine of one or several generations; kept alive until the last of them has ended. `child` is None if the
+    engine runs elsewhere.
     """
 
     def __init__(self, child: ChildProcess | None, wait_loaded: Ready) -> None:
@@ -174,10 +172,13 @@ class EngineProcess:
         """Task that restarts the engine when it ends; None until it is ready, and if the engine is not our child."""
 
     async def start(self, user: Generation, pace: Pace) -> None:
-        """Start the engine unless it is running, wait until it is ready, and keep restarting it whenever it ends."""
+        """Start the engine for its first user, wait until it is ready, and restart it from then on whenever it ends.
+
+        A further user shares the engine, which serves already.
+        """
         is_shared = bool(self._users)
         self._users.add(user)
-        if is_shared:  # only an engine that serves already is shared
+        if is_shared:
             return
         if self.child is None:
             await self._wait_loaded()
@@ -186,16 +187,16 @@ class EngineProcess:
         await _wait_ready(self.child, self._wait_loaded)
         self._keep_alive_task = asyncio.ensure_future(keep_alive(self.child, pace))
 
-    async def stop(self, user: Generation, grace: float) -> None:
-        """Stop the engine unless another generation uses it."""
+    async def stop(self, user: Generation, grace_s: float) -> None:
+        """Stop the engine unless another generation than `user` uses it; kill it after `grace_s` seconds."""
         self._users.discard(user)
         if self._users:
             return
         if self._keep_alive_task is not None:
-            # First, since it would restart the stopped engine.
+            # The task ends first, since it would restart the stopped engine.
             await end_tasks(self._keep_alive_task)
         if self.child:
-            await self.child.stop(grace)
+            await self.child.stop(grace_s)
 
     def kill(self) -> None:
         """Send SIGKILL to the engine, if it is our child."""
@@ -230,12 +231,12 @@ class Generation:
         await self.wait_serving()
         self.has_served = True
 
-    async def stop(self, gateway_grace: float, engine_grace: float) -> None:
-        """Drain LiteLLM first, since its last requests need the engine; then stop the engine."""
+    async def stop(self, gateway_grace_s: float, engine_grace_s: float) -> None:
+        """Drain LiteLLM, whose last requests need the engine, then stop the engine; kill each after its seconds."""
         try:
-            await self.gateway.stop(gateway_grace)
+            await self.gateway.stop(gateway_grace_s)
         finally:
-            await self.engine.stop(self, engine_grace)
+            await self.engine.stop(self, engine_grace_s)
 
     def kill(self) -> None:
         """Send SIGKILL to LiteLLM and the engine."""
@@ -248,16 +249,19 @@ class _RestartPauses:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._next = pace.first_pause_s
+        self._next_pause_s = pace.first_pause_s
         """Seconds of the next pause, unless the child runs for `stable_s` seconds before."""
 
-    def next_pause(self, run_s: float) -> float:
-        """The next pause, given that the child ran for `run_s` seconds; advances the growing pause."""
+    def take_pause(self, run_s: float) -> float:
+        """The seconds to pause now, after the child ran for `run_s` seconds; the following pause is twice as long.
+
+        After a run of `stable_s` seconds the pauses start again with the shortest.
+        """
         if run_s >= self._pace.stable_s:
-            self._next = self._pace.first_pause_s
-        pause = self._next
-        self._next = min(pause * 2, self._pace.longest_pause_s)
-        return pause
+            self._next_pause_s = self._pace.first_pause_s
+        pause_s = self._next_pause_s
+        self._next_pause_s = min(pause_s * 2, self._pace.longest_pause_s)
+        return pause_s
 
 
 async def keep_alive(child: ChildProcess, pace: Pace) -> None:
@@ -265,9 +269,9 @@ async def keep_alive(child: ChildProcess, pace: Pace) -> None:
     pauses = _RestartPauses(pace)
     while True:
         status = await child.wait()
-        pause = pauses.next_pause(time.monotonic() - child.started_at)
-        log.error("%s: ended with status %d, restart in %g s", child.name, status, pause)
-        await asyncio.sleep(pause)
+        pause_s = pauses.take_pause(run_s=time.monotonic() - child.started_at)
+        log.error("%s: ended with status %d, restart in %g s", child.name, status, pause_s)
+        await asyncio.sleep(pause_s)
         await child.start()
 
 
@@ -297,14 +301,14 @@ async def run(
     """
     supervisor = _Supervisor(make_generation, pace or Pace(), memory or MemoryLimit())
     with supervisor.handle_signals():
-        supervising = asyncio.ensure_future(supervisor.run())
-        stopped = asyncio.ensure_future(supervisor.stop.wait())
+        run_task = asyncio.ensure_future(supervisor.run())
+        signal_task = asyncio.ensure_future(supervisor.stop.wait())
         try:
-            await asyncio.wait({supervising, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return supervising.result() if supervising.done() else 0  # 0: a signal asked for the end
+            await asyncio.wait({run_task, signal_task}, return_when=asyncio.FIRST_COMPLETED)
+            return run_task.result() if run_task.done() else 0  # 0: a signal asked for the end
         finally:
             on_drain()
-            await end_tasks(supervising, stopped)
+            await end_tasks(run_task, signal_task)
             await supervisor.stop_all()
 
 
@@ -339,10 +343,10 @@ class _Supervisor:
         await current.start_engine(self._pace)
         # Not `start_gateway`, which raises if LiteLLM ends before it serves; here its exit status is returned instead.
         current.gateway.release()
-        announcing = asyncio.ensure_future(current.wait_until_serving())
+        serving_task = asyncio.ensure_future(current.wait_until_serving())  # sets `has_served`
         try:
             while True:
-                demand = await self._next_demand(current)
+                demand = await self._wait_for_demand(current)
                 if demand is not _Demand.END:
                     shared_engine = current.engine if demand is _Demand.RENEW else None
                     successor = await self._replace_generation(current, shared_engine, "the running processes stay")
@@ -353,22 +357,22 @@ class _Supervisor:
                 else:
                     return await current.gateway.wait()
         finally:
-            await end_tasks(announcing)
+            await end_tasks(serving_task)
 
-    async def _next_demand(self, current: Generation) -> _Demand:
-        """Wait until something has to happen to the serving generation; return what."""
-        demands = {
+    async def _wait_for_demand(self, current: Generation) -> _Demand:
+        """Wait until something has to happen to the serving generation; return what has to happen."""
+        demand_by_task = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
             asyncio.ensure_future(self._wait_too_large(current)): _Demand.RENEW,
         }
         try:
-            await asyncio.wait(demands, return_when=asyncio.FIRST_COMPLETED)
-            # The dictionary's order decides: a LiteLLM that has ended comes first.
-            return next(demand for task, demand in demands.items() if task.done())
+            await asyncio.wait(demand_by_task, return_when=asyncio.FIRST_COMPLETED)
+            # If several tasks are done, the first in the dictionary's order counts: a LiteLLM that has ended.
+            return next(demand for task, demand in demand_by_task.items() if task.done())
         finally:
             self._restart.clear()
-            await end_tasks(*demands)
+            await end_tasks(*demand_by_task)
 
     async def _wait_too_large(self, current: Generation) -> None:
         """Wait until LiteLLM uses too much memory, at least `stable_s` seconds after the last attempt to replace it."""
@@ -381,22 +385,22 @@ class _Supervisor:
         log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.max_mb)
 
     async def _wait_until_drained(self, pid: int) -> None:
-        """Wait until no earlier LiteLLM is draining.
+        """Wait until no earlier LiteLLM is draining, before the serving LiteLLM `pid` gets a successor.
 
-        Beside the serving one and its successor it would be a third, for which there is no memory. If the serving
-        process `pid` exceeds its memory limit meanwhile, the draining ones must finish quickly.
+        Three LiteLLM processes at once would need too much memory. If the serving process exceeds its limit meanwhile,
+        the draining processes must finish quickly.
         """
-        draining = set(self._retirements)
-        over_limit = asyncio.ensure_future(self._memory.wait_until_exceeded(pid))
-        departures = asyncio.ensure_future(asyncio.wait(draining))
+        retirements = set(self._retirements)
+        limit_task = asyncio.ensure_future(self._memory.wait_until_exceeded(pid))
+        drain_task = asyncio.ensure_future(asyncio.wait(retirements))
         try:
-            await asyncio.wait({over_limit, departures}, return_when=asyncio.FIRST_COMPLETED)
-            if not departures.done():
+            await asyncio.wait({limit_task, drain_task}, return_when=asyncio.FIRST_COMPLETED)
+            if not drain_task.done():
                 self._hurry_drains.set()
-                await asyncio.wait(draining)
+                await asyncio.wait(retirements)
         finally:
             self._hurry_drains.clear()
-            await end_tasks(over_limit, departures)
+            await end_tasks(limit_task, drain_task)
 
     async def _revive(self, predecessor: Generation) -> Generation:
         """Replace a generation whose LiteLLM has ended, trying until it works; return the new generation.
@@ -407,25 +411,25 @@ class _Supervisor:
         status = await predecessor.gateway.wait()
         run_s = time.monotonic() - predecessor.gateway.started_at
         while True:
-            pause = self._pauses.next_pause(run_s)
-            log.error("%s: ended with status %d, restart in %g s", predecessor.gateway.name, status, pause)
+            pause_s = self._pauses.take_pause(run_s)
+            log.error("%s: ended with status %d, restart in %g s", predecessor.gateway.name, status, pause_s)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(pause_s):
                     await self._restart.wait()
             shared_engine = None if self._restart.is_set() else predecessor.engine
             self._restart.clear()
             successor = await self._replace_generation(predecessor, shared_engine, "trying again")
             if successor is not None:
                 return successor
-            run_s = 0.0  # nothing ran since, so the pauses keep growing
+            run_s = 0.0  # the successor never served, so the pauses keep growing
 
     async def _replace_generation(
         self, current: Generation, shared_engine: EngineProcess | None, consequence: str
     ) -> Generation | None:
-        """Start a generation in place of `current`, with its own or a shared engine.
+        """Start a generation in place of `current`, with its own engine or, if given, a shared engine.
 
-        Retires `current` in the background. Returns None if the new generation could not be started; `consequence` says
-        in the log what happens then.
+        `current` is drained and stopped in the background. If the new generation cannot be started, `current` stays and
+        None is returned; `consequence` says in the log what happens then.
         """
         log.info("restart: starting a new %sLiteLLM", "" if shared_engine else "engine and ")
         successor = None
@@ -447,7 +451,7 @@ class _Supervisor:
         return successor
 
     async def _retire(self, generation: Generation) -> None:
-        """Drain a generation as long as memory allows, then stop it."""
+        """Drain a generation that was replaced, as long as memory allows; then stop it."""
         await self._drain(generation.gateway)
         await generation.stop(self._pace.short_grace_s, self._pace.grace_s)
         self._generations.remove(generation)
@@ -456,15 +460,15 @@ class _Supervisor:
     async def _drain(self, gateway: ChildProcess) -> None:
         """Drain LiteLLM; stop waiting if it or its successor exceeds the memory limit."""
         assert gateway.process is not None
-        finished = asyncio.ensure_future(gateway.stop(self._pace.handover_s))
-        over_limit = asyncio.ensure_future(self._memory.wait_until_exceeded(gateway.process.pid))
-        hurry = asyncio.ensure_future(self._hurry_drains.wait())
+        stop_task = asyncio.ensure_future(gateway.stop(self._pace.handover_s))
+        limit_task = asyncio.ensure_future(self._memory.wait_until_exceeded(gateway.process.pid))
+        hurry_task = asyncio.ensure_future(self._hurry_drains.wait())
         try:
-            await asyncio.wait({finished, over_limit, hurry}, return_when=asyncio.FIRST_COMPLETED)
-            if not finished.done():
+            await asyncio.wait({stop_task, limit_task, hurry_task}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop_task.done():
                 log.warning("litellm: too much memory is used, the old process ends in %g s", self._pace.short_grace_s)
         finally:
-            await end_tasks(finished, over_limit, hurry)
+            await end_tasks(stop_task, limit_task, hurry_task)
 
     def _make_generation(self, engine: EngineProcess | None = None) -> Generation:
         """A new generation, not started, with this running engine or a new one; raises `ConfigError`."""
@@ -481,15 +485,18 @@ class _Supervisor:
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """Install signal handlers: SIGHUP replaces; the first SIGTERM or SIGINT drains, a second one kills."""
+        """Context manager during which SIGHUP replaces both processes, the first SIGTERM or SIGINT drains them, and a
+        second one kills them.
+        """
         loop = asyncio.get_running_loop()
 
-        def handle_signal(number: int) -> None:
+        def handle_signal(signal_number: int) -> None:
             """Ask for the end; the second signal also kills all processes."""
             if self.stop.is_set():
                 for generation in self._generations:
                     generation.kill()
-            log.info("%s: finishing requests; send the signal again to stop at once", signal.Signals(number).name)
+            signal_name = signal.Signals(signal_number).name
+            log.info("%s: finishing requests; send the signal again to stop at once", signal_name)
             self.stop.set()
 
         def handle_hangup(has_terminal: bool) -> None:
@@ -500,27 +507,27 @@ class _Supervisor:
             else:
                 self._restart.set()
 
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, handle_signal, number)
+        for signal_number in _SIGNALS:
+            loop.add_signal_handler(signal_number, handle_signal, signal_number)
         loop.add_signal_handler(signal.SIGHUP, handle_hangup, os.isatty(_STDERR))
         try:
             yield
         finally:
-            for number in (*_SIGNALS, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+            for signal_number in (*_SIGNALS, signal.SIGHUP):
+                loop.remove_signal_handler(signal_number)
 
 
-async def _wait_ready(child: ChildProcess, ready: Ready) -> None:
+async def _wait_ready(child: ChildProcess, wait_until_ready: Ready) -> None:
     """Wait until a started child is ready; raise `WeightsError` if it ends first, since a restart would fail again."""
-    readiness = asyncio.ensure_future(ready())
-    end = asyncio.ensure_future(child.wait())
+    ready_task = asyncio.ensure_future(wait_until_ready())
+    end_task = asyncio.ensure_future(child.wait())
     try:
-        await asyncio.wait({readiness, end}, return_when=asyncio.FIRST_COMPLETED)
-        if end.done():
+        await asyncio.wait({ready_task, end_task}, return_when=asyncio.FIRST_COMPLETED)
+        if end_task.done():
             raise WeightsError(
-                f"the {child.name} ended with status {end.result()} before it was ready; its log above says why. "
+                f"the {child.name} ended with status {end_task.result()} before it was ready; its log above says why. "
                 "`aligner-proxy doctor` lists what this machine lacks"
             )
-        readiness.result()
+        ready_task.result()  # raises the error of `wait_until_ready`
     finally:
-        await end_tasks(readiness, end)
+        await end_tasks(ready_task, end_task)

@@ -53,8 +53,8 @@ class StreamBudget:
         self.held_bytes = 0
         self._bytes_by_tenant: Counter[str] = Counter()
         """Bytes that the streams of each tenant hold."""
-        self._waiting: set[asyncio.Event] = set()
-        """One event for each stream that waits for room; set when bytes are freed."""
+        self._room_events: set[asyncio.Event] = set()
+        """For each stream that waits for room, an event that is set when bytes are freed."""
 
     def open(self, tenant: str) -> StreamAccount:
         """An empty account for a new stream of this tenant."""
@@ -63,19 +63,19 @@ class StreamBudget:
 
     @property
     def is_full(self) -> bool:
-        """Whether all streams together hold too much."""
+        """Whether all streams together hold more than `max_bytes`."""
         return self.held_bytes > self.max_bytes
 
     def add(self, tenant: str, size: int) -> None:
         """Add `size` bytes (negative if freed) to a tenant's streams; wake waiting streams if bytes were freed."""
         self.held_bytes += size
         self._bytes_by_tenant[tenant] += size
-        # A tenant that holds nothing does not count in `shares_used_by`.
+        # A tenant that holds nothing must not count in `shares_used_by`.
         if not self._bytes_by_tenant[tenant]:
             del self._bytes_by_tenant[tenant]
         if size < 0:
-            for event in self._waiting:
-                event.set()
+            for room_event in self._room_events:
+                room_event.set()
 
     def shares_used_by(self, tenant: str) -> float:
         """A tenant's use in multiples of an equal share: if four tenants have streams, a quarter of the budget is 1."""
@@ -85,15 +85,15 @@ class StreamBudget:
     async def wait_for_room(self, within_s: float) -> bool:
         """Wait until some stream frees bytes; False if none did within `within_s` seconds."""
         STREAM_BYTES.set(self.held_bytes)
-        event = asyncio.Event()
-        self._waiting.add(event)
+        room_event = asyncio.Event()
+        self._room_events.add(room_event)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    await event.wait()
+                    await room_event.wait()
         finally:
-            self._waiting.discard(event)
-        return event.is_set()
+            self._room_events.discard(room_event)
+        return room_event.is_set()
 
 
 class StreamAccount:

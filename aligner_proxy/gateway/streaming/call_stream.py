@@ -1,14 +1,14 @@
-"""Corrects the tool calls of one stream before anything else reads it.
+"""Corrects the tool calls of one stream before anything else reads it. The events of a call, and all events behind
+them, wait for the end of the call.
 
-The events of a call wait for its end, and those behind them, too. If that takes more room than a stream may have, they
-go on uncorrected. Of a corrected call the first piece holds all of its new arguments, and the others are empty. Without
-an edit the events go on as they came.
+If these take more room than a stream may have, they go on uncorrected. Of a corrected call, the first piece gets all of
+its new arguments, and the other pieces become empty. Without an edit the events go on as they came.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ class _WaitingEvent:
 
     item: object
     """The event as it arrived, or a `PackedChunk` of it."""
-    own_texts: Sequence[str]
+    answer_texts: Sequence[str]
 
     @property
     def original(self) -> Any:
@@ -88,10 +88,10 @@ class WaitingEvents:
             event = replace(event, item=self._packer.pack(event.item))
         self._events.append(event)
         self._call_chars += call_chars
-        self._account.add_queued_bytes(estimate_bytes(event.item, call_chars + sum(map(len, event.own_texts))))
+        self._account.add_queued_bytes(estimate_bytes(event.item, call_chars + sum(map(len, event.answer_texts))))
 
     def take_all(self) -> tuple[list[_WaitingEvent], list[CallText]]:
-        """All events and calls, which then no longer wait; their room is free after `free_room`."""
+        """Take out and return all events and calls; the room of the events is freed later, by `free_room`."""
         events = self._events
         calls = self.calls
         self._events = []
@@ -130,18 +130,18 @@ class CallStream:
         """Whether nothing waits any longer, so that no further call is corrected."""
 
     def correct(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
-        """The stream with its calls corrected."""
+        """The stream with its calls corrected, as an object in which LiteLLM still finds the attributes of `source`."""
         self._source = source
         return WatchedStream(self._correct_items(source), source)
 
     async def _correct_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-        """Yield the items of a stream with corrected calls; if the upstream breaks off, then raise its error."""
+        """Yield the items of a stream with corrected calls; if the upstream breaks off, raise its error after them."""
         try:
             async with contextlib.aclosing(self._read_events(source)) as events:
                 async for event in events:
                     for item in await self._take_event(event):
                         yield item
-                    # while a call arrives, nothing goes out that would let other tasks run
+                    # While a call arrives, nothing is yielded, so other tasks run only in this pause.
                     await self._time_slice.pause()
             for item in await self._end_calls():
                 yield item
@@ -151,7 +151,7 @@ class CallStream:
             raise self._upstream_error
 
     async def _read_events(self, source: AsyncIterable[Any]) -> AsyncGenerator[StreamEvent, None]:
-        """The events of a stream; if the upstream breaks off, they end, and its error is kept."""
+        """Yield the events of a stream; if the upstream breaks off, the events end and its error is kept."""
         try:
             async for item in source:
                 for event in self._decoder.feed(item):
@@ -163,14 +163,14 @@ class CallStream:
 
     async def _take_event(self, event: StreamEvent) -> Sequence[object]:
         """The items to deliver now that an event has arrived; none while a call in it, or before it, has not ended."""
-        own_texts = [piece for _, piece in event.pieces]
-        own_texts += [self._decoder.exchange(index).answer or "" for index in event.repeated_texts]
-        arrived = _WaitingEvent(event.original, own_texts)
+        answer_texts = [piece for _, piece in event.pieces]
+        answer_texts += [self._decoder.exchange(index).answer or "" for index in event.repeated_texts]
+        arrived = _WaitingEvent(event.original, answer_texts)
         new_calls = [] if self._has_given_up else self._read_calls(arrived.item)
         if not new_calls and not self._waiting:
             item = self._make_later_item(arrived)
             return () if item is NOTHING else [item]
-        self._waiting.add(arrived, sum(len(call.text) for call in new_calls if call.is_piece))
+        self._waiting.add(arrived, call_chars=sum(len(call.text) for call in new_calls if call.is_piece))
         if self._waiting.is_full or self._decoder.fault is not None:
             self._has_given_up = True
         if self._open_calls and not self._has_given_up:
@@ -178,11 +178,17 @@ class CallStream:
         return await self._end_calls()
 
     def _read_calls(self, item: object) -> list[CallText]:
-        """Note the calls in an event, and which calls it ends; return those, or their pieces, that make it wait."""
+        """Note the calls in an event, and which calls it ends.
+
+        Returns the calls and pieces of calls for which the event has to wait: whole calls that were judged before, or
+        hold no prose, are not among them.
+        """
         value = event_value(sse.as_frame(item))
+        ended_groups: Collection[object] | None = ()
         try:
-            calls = self._calls.form.read(value)
-            ended_groups = self._calls.form.ended_groups(value) if self._open_calls or calls else ()
+            calls = self._calls.call_format.read(value)
+            if self._open_calls or calls:
+                ended_groups = self._calls.call_format.ended_groups(value)
         except Unreadable:
             self._has_given_up = True
             return []
@@ -201,7 +207,7 @@ class CallStream:
     def _add_piece(self, piece: CallText) -> None:
         """Add a piece to the arguments of its call."""
         if piece.place in self._whole_arguments:
-            # The call goes on after its end. What was corrected was not all of it.
+            # The call goes on after its end, so it was corrected before it was complete.
             self._has_given_up = True
         call = self._open_calls.setdefault(piece.place, _GrowingCall("", piece.is_free, GrowingText()))
         call.name = call.name or piece.name
@@ -214,9 +220,9 @@ class CallStream:
         self._waiting.calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
 
     async def _end_calls(self) -> Sequence[object]:
-        """Correct the calls in the waiting events; return the items of these events.
+        """End all open calls, correct the calls in the waiting events, and return the items of these events.
 
-        If a correction cannot be put in, or something removed cannot be removed everywhere, no call is corrected.
+        If a correction cannot be put in, or a copy of removed text cannot be removed, none of these calls is corrected.
         """
         for place in list(self._open_calls):
             self._end_call(place)
@@ -241,28 +247,28 @@ class CallStream:
         Between two results other tasks run, since there may be thousands.
         """
         items = []
-        for each_arguments in zip(*arguments, strict=True):
-            item = make_item(*each_arguments)
+        for arguments_of_call in zip(*arguments, strict=True):
+            item = make_item(*arguments_of_call)
             if item is not NOTHING:
                 items.append(item)
             await self._time_slice.pause()
         return items
 
     def _make_later_item(self, event: _WaitingEvent) -> object:
-        """The item of an event that brings no new call, but may repeat a corrected one; `NOTHING` if nothing is left.
+        """The item of an event that brings no new call and is delivered at once, since no event waits.
 
-        Nothing waits when it arrives, so it goes out at once.
+        It may repeat a corrected call, or text that was removed from a call. `NOTHING` if nothing is left of it.
         """
         if not self._calls.has_edits:
-            # the judge of the texts beside the answer cannot read such an event either, and reports that
+            # An unreadable event is not remembered; the judge of the texts beside the answer reports it later.
             with contextlib.suppress(NotPutIn):
-                self._calls.copies.remember(event.original, event.own_texts)
+                self._calls.copies.remember(event.original, event.answer_texts)
             return event.original
         item = self._put_in_arguments_if_possible(event)
         try:
             return self._remove_copies(item, event)
         except (CopyStays, NotPutIn):
-            # what went out before cannot be taken back
+            # The corrected call has gone out, so its edits cannot be withdrawn.
             self._calls.side.note_unjudged(SideKind.TOOL_ARGUMENTS)
             return item
 
@@ -281,7 +287,7 @@ class CallStream:
             return item
         frame = sse.as_frame(item)
         value = event_value(frame)
-        edited = self._calls.form.replace(value, self._find_new_text)
+        edited = self._calls.call_format.replace(value, self._find_new_text)
         if edited is value:
             return item
         return frame.with_event(edited) if isinstance(item, bytes) else edited
@@ -303,7 +309,7 @@ class CallStream:
         return new_arguments
 
     def _remove_copies(self, item: Any, event: _WaitingEvent) -> object:
-        """The item without copies of what was removed from calls, or `NOTHING`; raises `CopyStays` or `NotPutIn`."""
-        cleaned = self._calls.copies.remove_copies(item, event.own_texts, event.own_texts, edited=False)
+        """The item without copies of removed text (`NOTHING` if nothing is left); raises `CopyStays` or `NotPutIn`."""
+        cleaned = self._calls.copies.remove_copies(item, event.answer_texts, event.answer_texts, edited=False)
         self._calls.copies.check_past_events()
         return cleaned

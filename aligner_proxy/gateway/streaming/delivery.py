@@ -4,10 +4,10 @@ All state of one stream is in one `StreamDelivery` and is freed with it. A task 
 queues its events, which are delivered in order. A subclass decides what replaces a text, and when: held.py decides
 about the whole answer at its end, released.py segment by segment.
 
-While nothing can be delivered, heartbeats keep the connection alive: empty events in the form of the stream, and
-comments where there can be none. The status follows as a comment before the event that ends the stream, or as the last
-item where LiteLLM writes that event, unless the stream ended inside an event. While the queue is too long (budget.py),
-the upstream is not read further.
+While nothing can be delivered, heartbeats keep the connection alive: empty events in the format of the stream, or
+comments where the format has no empty events. The status follows as a comment before the event that ends the stream, or
+as the last item where LiteLLM writes that event, unless the stream ended inside an event. While the queue is too long
+(budget.py), the upstream is not read further.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ class StreamDelivery(abc.ABC, Generic[Text]):
     async def deliver(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """Yield all items for the client. If the upstream breaks off, yield what arrived, then raise its error.
 
-        When the client leaves, this generator is closed and the reading task ends.
+        Raises `Blocked` if the policy prefers an error to the answer. When the client leaves, this generator is closed
+        and the reading task ends.
         """
         self.note_source(source)
         finished = False
@@ -159,6 +160,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
                         yield item_to_send
             finished = True
         except Blocked:
+            # In some formats, clients understand the event of a failure only after the event that begins a response.
             beginning = None if self.client.served_items.has_any else self._decoder.beginning()
             if beginning is not None:
                 yield beginning
@@ -182,7 +184,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         self._decoder.is_unstored = is_storing_forbidden(self._request.data, source)
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """All items in order, with heartbeats while nothing can be delivered."""
+        """Yield all items in order, with heartbeats while nothing can be delivered."""
         # A single task reads the stream, since objects in it may be bound to the task that reads them.
         reading_task = asyncio.create_task(self._read(source))
         reading_task.add_done_callback(lambda _: self.delivery_signal.set())
@@ -225,7 +227,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         await self._end_answer()
 
     async def _read_upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """The upstream's items; if it breaks off, store the error in `upstream_error` and end."""
+        """Yield the upstream's items; if it breaks off, store the error in `upstream_error` and end."""
         try:
             async for item in source:
                 yield item
@@ -234,33 +236,34 @@ class StreamDelivery(abc.ABC, Generic[Text]):
 
     async def take_item(self, item: object) -> None:
         """Decode an item and queue its events."""
-        for piece in cut_slices(item):
-            for event in self._decoder.feed(piece):
+        for item_slice in cut_slices(item):
+            for event in self._decoder.feed(item_slice):
                 await self._enqueue(event)
                 await self._time_slice.pause()
 
     async def _make_room(self) -> None:
-        """Decide what can be decided, and wait until enough of it was delivered.
+        """Decide texts early, then wait while the queue is too long and its events can be delivered.
 
         Correction of the stream is given up (`give_up_correcting`) if other streams take the room and the wait is too
         long, or if this tenant has more than its share.
         """
-        if self._room.account.is_too_long or time.monotonic() - self._room.decided_early_at > DECIDE_EARLY_EVERY_S:
-            self._room.decided_early_at = time.monotonic()
+        room = self._room
+        if room.account.is_too_long or time.monotonic() - room.decided_early_at > DECIDE_EARLY_EVERY_S:
+            room.decided_early_at = time.monotonic()
             await self.decide_early()
-        while self._room.account.is_full and self.has_queued_events and not self.needs_more_input:
-            # A stream that was given up already cannot be given up again; it only waits for its own client.
-            gives_up = not self._room.gave_up_correcting and self._room.account.is_over_share
+        while room.account.is_full and self.has_queued_events and not self.needs_more_input:
+            # Correction is given up only once; after that the stream only waits for its own client.
+            gives_up = not room.gave_up_correcting and room.account.is_over_share
             if not gives_up:
-                has_room = await self._room.account.wait_for_room(WAIT_S)
-                gives_up = not has_room and not self._room.gave_up_correcting
+                has_room = await room.account.wait_for_room(WAIT_S)
+                gives_up = not has_room and not room.gave_up_correcting
             if gives_up:
                 metrics.record_stream_shed(self._request.state)
-                self._room.gave_up_correcting = True
+                room.gave_up_correcting = True
                 self.give_up_correcting()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Add the event's pieces to their texts, then queue the event with their positions."""
+        """Add the event's pieces to their texts, then queue the event with the positions of the pieces."""
         piece_spans = []
         for index, piece in event.pieces:
             text = self._get_text(index)
@@ -277,7 +280,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
             answer_texts = [piece for _, piece in event.pieces]
             answer_texts += map(self._original_text, repeated_texts)
             self._request.side.read(event.original, answer_texts, event.divided_texts)
-        event.divided_texts = ()  # nobody else reads them, and the event may wait for long
+        event.divided_texts = ()  # frees memory: they were read above, and the event may wait for long
         event.item = self._queue.pack(event.item)
         # `estimate_event_bytes` counts only pieces; an event that repeats whole texts contains these, too.
         size = estimate_event_bytes(event)
@@ -297,7 +300,10 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return queued
 
     def _leave_out_if_empty(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether the event is left out, because no text remains in its block; later blocks then get lower numbers."""
+        """Whether the event is left out, because it belongs to a block of which no text remains.
+
+        Later blocks then get lower numbers. An event is not left out if an earlier event of its block was delivered.
+        """
         block = queued.event.block
         if block is None or block.is_sent or block.text_number is None:
             return False
@@ -308,19 +314,21 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return is_empty
 
     def _may_point_into_edit(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether pointers in an event may point into an edited text; not if its own text is unchanged."""
+        """Whether pointers in an event, such as citations, may point into an edited text."""
         text = self._find_own_text(queued.event)
-        return text is None or text.changed  # without a text it is not known into which one they point
+        return text is None or text.changed  # None: it is not known into which text they point
 
     def _only_points_into_edit(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether an event is left out, because it is a pointer into a text that was edited, as a citation is."""
+        """Whether an event is left out, because it is only a pointer into an edited text, as a citation is."""
         text = self._find_own_text(queued.event)
-        return text is not None and text.changed and is_pointing_event(event_value(sse.as_frame(queued.event.original)))
+        if text is None or not text.changed:
+            return False
+        return is_pointing_event(event_value(sse.as_frame(queued.event.original)))
 
     def _find_own_text(self, event: StreamEvent) -> Text | None:
-        """The text that an event belongs to; None if that is not known, or not one text."""
-        number = event.text_number if event.block is None else event.block.text_number
-        return None if number is None else self._texts.get(number)
+        """The text to which an event belongs; None if this is not known, or there are several."""
+        text_number = event.text_number if event.block is None else event.block.text_number
+        return None if text_number is None else self._texts.get(text_number)
 
     def _render_item(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
         """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""
@@ -332,7 +340,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return item, pieces
 
     def _renumber(self, item: object, block: ContentBlock) -> object:
-        """The item of a block with the number that the block has, now that others were left out."""
+        """The item with the number that its block gets, since earlier blocks may have been left out."""
         number = self._block_numbers.new_number(block.index)
         return item if number == block.index else sse.as_frame(item).with_index(number)
 
@@ -399,7 +407,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return self._queue.first.event.original if self._queue and self._may_show_next_event else None
 
     async def _wait_for_items(self) -> bool:
-        """Wait until something can be delivered; True if a heartbeat is due first and is allowed at this point."""
+        """Wait for items or a due heartbeat; return whether to send a heartbeat, which is never put inside an event."""
         try:
             async with asyncio.timeout(self.client.seconds_to_heartbeat):
                 await self.delivery_signal.wait()
@@ -411,7 +419,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return False
 
     async def _close(self, *, finished: bool) -> None:
-        """End the reading task and finalize the stream, even if the client has left."""
+        """End reading, free the room and make outcomes final; `finished` says whether everything was delivered."""
         reading_task = self._reading_task
         self._reading_task = None  # avoids a reference cycle, since its error refers to the stream
         if reading_task is not None:

@@ -42,9 +42,10 @@ async def deliver_stream(
     side: SideTexts | None = None,
     calls: CallArguments | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """Yield the items that the client gets, after setting the mode and stream mode in the policy that apply here.
+    """Yield the items of the stream `response` as the client gets them, corrected in the stream mode of the policy.
 
-    Raises `Blocked` if the policy prefers an error to the answer.
+    `side` judges texts beside the answer and `calls` corrects tool calls; None if the policy does not ask for it. The
+    policy in `state` gets the mode and stream mode that apply. Raises `Blocked` if the policy prefers an error.
     """
     stream_mode = choose_stream_mode(state.policy, corrector.pipeline, records_first=corrector.records_first)
     # Text that is delivered at once cannot be corrected. Metrics and comments report the mode that was used.
@@ -57,32 +58,31 @@ async def deliver_stream(
         response = side.drop_from_stream(response)
         if calls is not None:
             response = CallStream(calls, wire, budget.open(state.policy.tenant)).correct(response)
-    queue = _STREAMS[stream_mode](wire, data, state, corrector, budget.open(state.policy.tenant), side)
-    # In the other modes `correct_one` itself says when a correction is running.
+    stream = _STREAMS[stream_mode](wire, data, state, corrector, budget.open(state.policy.tenant), side)
+    # In the other modes the answer is corrected in one call (`correct_one`), which pauses shadow aligners itself.
     pausing = corrector.pause_shadow_aligners() if stream_mode is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
         with pausing:
-            async with contextlib.aclosing(queue.deliver(response)) as items:
+            async with contextlib.aclosing(stream.deliver(response)) as items:
                 async for item in items:
-                    # The comment is the last item, so everything served is known now.
-                    if item is queue.client.comment:
-                        litellm_internals.log_served_texts(data, queue.client.served_items.items)
+                    # The final comment comes after all text, so everything served is known now.
+                    if item is stream.client.comment:
+                        litellm_internals.log_served_texts(data, stream.client.served_items.items)
                     yield item
     finally:
-        metrics.record_stream(state.call_id, state.policy, queue.client.timeline)
+        metrics.record_stream(state.call_id, state.policy, stream.client.timeline)
 
 
 def choose_stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = False) -> StreamMode:
     """The stream mode to use, which may differ from the policy's.
 
-    In shadow mode nothing is held, and not every corrector can release segments. `records_first` means that no enforced
-    answer may be delivered before all of it is recorded.
+    In shadow mode nothing is held, and not every corrector can correct segment by segment. `records_first` says whether
+    an enforced answer must be recorded as a whole before any of it is delivered.
     """
-    if records_first and policy.mode is Mode.ENFORCE:
-        return StreamMode.HOLD
-    if policy.mode is Mode.SHADOW or (policy.stream is StreamMode.PASSTHROUGH and policy.mode is Mode.ENFORCE):
+    if policy.mode is Mode.SHADOW:
         return StreamMode.PASSTHROUGH
-    releases_segments = (
-        policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.can_release_segments(policy)
-    )
-    return StreamMode.SENTENCE if releases_segments else StreamMode.HOLD
+    if policy.mode is not Mode.ENFORCE or records_first:
+        return StreamMode.HOLD
+    if policy.stream is StreamMode.SENTENCE and not pipeline.can_release_segments(policy):
+        return StreamMode.HOLD
+    return policy.stream

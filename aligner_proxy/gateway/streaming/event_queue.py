@@ -1,8 +1,9 @@
-"""Compact queue of a stream's events on their way to the client.
+"""Compact queue of a stream's events on their way to the client. An event that only adds a piece to a text is kept as a
+tuple of plain values (`PlainEvent`), and rebuilt for delivery. A packed chunk is stored as its differences from
+another.
 
 An event is a handful of objects that refer to each other, and Python's garbage collector visits every one of them. With
-half a million queued events, one collection blocked the loop for most of a second. An event that only adds a piece to a
-text is therefore kept as a tuple of plain values, which the collector ignores, and is rebuilt for delivery.
+half a million queued events, one collection blocked the loop for most of a second. The collector ignores plain values.
 """
 
 from __future__ import annotations
@@ -81,10 +82,9 @@ class QueuedEvent(Generic[Text]):
 
         Raises `NotPutIn` if a changed text cannot be inserted.
         """
-        pieces = [
-            text.render(start, end) if text.changed else piece
-            for (text, start, end), (_, piece) in zip(self.piece_spans, self.event.pieces, strict=True)
-        ]
+        pieces: list[str] = []
+        for (text, start, end), (_, original_piece) in zip(self.piece_spans, self.event.pieces, strict=True):
+            pieces.append(text.render(start, end) if text.changed else original_piece)
         whole_texts = {
             index: text.render(0, text.length) for index, text in self.repeated_texts.items() if text.changed
         }
@@ -138,12 +138,14 @@ class EventQueue(Generic[Text]):
         return [*map(_stored_event, self._entries)]
 
     def original_item(self, entry: object) -> object:
-        """The chunk of the upstream from which a stored event was read."""
+        """The upstream's own chunk for an event of `entries` or `last`, or for a chunk that may be packed."""
         if isinstance(entry, tuple):
             return self._unpack_entry(entry).event.original
         if isinstance(entry, StreamEvent):
             return entry.original
-        return entry.unpack() if isinstance(entry, PackedChunk) else entry
+        if isinstance(entry, PackedChunk):
+            return entry.unpack()
+        return entry
 
     def clear(self) -> None:
         self._entries.clear()
@@ -155,7 +157,7 @@ class EventQueue(Generic[Text]):
         return map(self._unpack_entry, self._entries)
 
     def _pack_event(self, queued: QueuedEvent[Text]) -> PlainEvent | None:
-        """An event as plain values; None if it is more than one text piece in a packed chunk."""
+        """An event as plain values; None unless it is a packed chunk with one piece of one text and nothing else."""
         event = queued.event
         chunk = event.item
         if (
@@ -169,29 +171,34 @@ class EventQueue(Generic[Text]):
         text, start, _ = queued.piece_spans[0]
         index, piece = event.pieces[0]
         shape_number = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
-        return None if shape_number is None else (shape_number, chunk.values, piece, start, queued.size)
+        if shape_number is None:
+            return None
+        return shape_number, chunk.values, piece, start, queued.size
 
-    def _find_shape(self, other: _Shape[Text]) -> int | None:
-        """The number of a shape, which is registered if new; None if too many are known."""
+    def _find_shape(self, candidate: _Shape[Text]) -> int | None:
+        """The place of the shape `candidate` in `_shapes`, to which it is added if new; None if there are too many."""
         for number, shape in enumerate(self._shapes):
-            # By identity where possible, since this runs for every event.
-            alike = shape.template is other.template and shape.text is other.text and shape.index == other.index
-            if alike and shape.paths == other.paths and shape.rewrite == other.rewrite:
+            # Objects are compared by identity where possible, since this runs for every event.
+            is_alike = (
+                shape.template is candidate.template and shape.text is candidate.text and shape.index == candidate.index
+            )
+            if is_alike and shape.paths == candidate.paths and shape.rewrite == candidate.rewrite:
                 return number
         if len(self._shapes) == _MAX_SHAPES:  # so that the search above stays short
             return None
-        self._shapes.append(other)
+        self._shapes.append(candidate)
         return len(self._shapes) - 1
 
     def _unpack_entry(self, entry: QueuedEvent[Text] | PlainEvent) -> QueuedEvent[Text]:
-        """The event of a stored entry."""
+        """The event of a stored entry, rebuilt if it is stored as plain values."""
         if not isinstance(entry, tuple):
             return entry
-        number, values, piece, start, size = entry
-        shape = self._shapes[number]
+        shape_number, values, piece, start, size = entry
+        shape = self._shapes[shape_number]
         item = PackedChunk(shape.template, shape.paths, values)
         event = StreamEvent(item, [(shape.index, piece)], rewrite=shape.rewrite)
-        return QueuedEvent(event, ((shape.text, start, start + len(piece)),), NO_REPEATED_TEXTS, size)
+        piece_span = (shape.text, start, start + len(piece))
+        return QueuedEvent(event, (piece_span,), NO_REPEATED_TEXTS, size)
 
 
 def _stored_event(entry: QueuedEvent[Any] | PlainEvent) -> StreamEvent | PlainEvent:

@@ -36,7 +36,7 @@ from aligner_proxy.types import Exchange, Outcome, SideKind, SkipReason, Status
 class HeldStream(StreamDelivery[PrefilledText]):
     """A stream that is delivered only after its whole answer is corrected; the engine reads it ahead meanwhile."""
 
-    _outgoing_items: Collection[object] = ()
+    _outgoing_entries: Collection[object] = ()
     """The items to deliver, set once the answer is decided; some in the compact form of the queue."""
     _has_outcome = False
     """Whether outcomes of the choices are recorded, or will be by the correction that runs."""
@@ -53,7 +53,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return Opening(self._request)
 
     @cached_property
-    def _received(self) -> deque[object]:
+    def _received_entries(self) -> deque[object]:
         """Everything that the upstream sent, as items or in the compact form of the queue."""
         return deque()
 
@@ -64,7 +64,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
         )
 
     async def take_item(self, item: object) -> None:
-        """Decode an item and queue its events; switch to release by parts if a text is too long."""
+        """Decode an item, queue its events, and keep the item.
+
+        If a text is too long to be held, the stream continues as `_released`, to which all later items go.
+        """
         if self._released is not None:
             await self._released.take_item(item)
             return
@@ -73,49 +76,56 @@ class HeldStream(StreamDelivery[PrefilledText]):
         await super().take_item(item)
         # An item that is exactly one event is kept as the queue stores it, which takes less memory. Bytes may end
         # inside an event, and an event that waited in the decoder came with an earlier item.
-        is_one_event = self._event_count == count_before + 1 and not (was_waiting or isinstance(item, bytes | str))
-        self._received.append(self._last_entry if is_one_event else item)
+        has_one_event = self._event_count == count_before + 1
+        is_one_event = has_one_event and not (was_waiting or isinstance(item, bytes | str))
+        self._received_entries.append(self._last_entry if is_one_event else item)
         if self._longest_text_length() > longest_part(self._request.state.policy):
             await self._switch_to_parts()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event; once a heartbeat was due, wake delivery, since the event may open the answer."""
-        has_text = bool(self._texts)
+        """Queue an event and, if it may belong to the opening, let the opening judge side texts in it.
+
+        Once a heartbeat was due, this also wakes delivery, since the event may go out.
+        """
+        had_text = bool(self._texts)
         await super()._enqueue(event)
         self._last_entry = self._queue.last
         self._event_count += 1
         is_due = self.client.heartbeat_was_due
-        # events before the first text are looked at as they come, later ones only once something has to go out
-        if not self._opening.is_over and (is_due or not has_text):
+        # Until the first text, every event may belong to the opening; later events matter only once it is due.
+        if not self._opening.is_over and (is_due or not had_text):
             await self._opening.note_event(is_due=is_due)
             if is_due:
                 self.delivery_signal.set()
 
     def _longest_text_length(self) -> int:
-        """The length of the longest text."""
+        """The characters of the longest text so far."""
         return max((text.length for text in self._texts.values()), default=0)
 
     async def _switch_to_parts(self) -> ReleasedStream:
-        """Switch to release by parts, for held and future items; raises `Blocked` if the policy prefers an error."""
+        """Stop holding an answer that became too long: a new stream corrects it part by part, from its beginning.
+
+        Returns the new stream. Raises `Blocked` if the policy prefers an error for a too long answer.
+        """
         if is_blocked(self._request.state.policy, self._longest_text_length()):
             self._has_outcome = True
-            self._record_uncorrected(Status.SKIPPED, SkipReason.TOO_LONG.value)
-            self._request.corrector.raise_if_blocked(self._request.state.outcomes[0])
+            self._record_uncorrected(Status.SKIPPED, SkipReason.TOO_LONG.value)  # sets the outcomes in the state
+            self._request.corrector.raise_if_blocked(self._request.state.outcomes[0])  # always raises here
         for text in self._texts.values():
             await run_to_end(text.aclose())
         self._texts.clear()
-        # The events are queued again below, in the new stream; taking them out frees their room.
+        # Empty this queue first: the new stream queues the same events again, and both share one limit of room.
         while self._queue:
             self._pop_event()
         released = self._open_released_stream()
         self._released = released
-        while self._received:
-            await released.take_item(self._queue.original_item(self._received.popleft()))
+        while self._received_entries:
+            await released.take_item(self._queue.original_item(self._received_entries.popleft()))
             await self._time_slice.pause()
         return released
 
     def _open_released_stream(self) -> ReleasedStream:
-        """A stream for the same request and client that releases its answer part by part."""
+        """A stream for the same request and client that corrects and delivers its answer part by part."""
         request = self._request
         side = None if request.side is None else request.side.reopen()
         released = ReleasedStream(
@@ -128,7 +138,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return released
 
     async def finish_reading(self) -> None:
-        """Finish the stream that releases parts, if there is one by now, in place of this one."""
+        """Finish this stream, or the stream that has taken over from it."""
         if self._released is None:
             await super().finish_reading()
         else:
@@ -154,26 +164,30 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return super().has_queued_events if self._released is None else self._released.has_queued_events
 
     async def _end_answer(self) -> None:
-        """Correct the answer and set the items to deliver; if the upstream broke off, these are the original items."""
-        # First, since `correct` records an outcome even if the client leaves meanwhile.
+        """Correct the answer and set the items to deliver; these are the original items if nothing was corrected."""
+        # Set before correction, since `correct` records an outcome even if the client leaves meanwhile.
         self._has_outcome = True
         exchanges = self._decoder.exchanges()
         outcomes = await self._correct_texts(exchanges)
-        self._opening.is_over = True  # what is left goes out together
+        self._opening.is_over = True  # the rest goes out together
         corrected_items = None
         if corrected_texts(outcomes):
             corrected_items = await self._make_corrected_items(exchanges, outcomes)
         if self._request.side is not None:
             changed = corrected_items is not None
             await self._request.side.judge_pending(delivered_texts(exchanges, outcomes, changed=changed))
-        # The opening is not in the queue any more, but still in `_received`.
-        original_items = self._queue.entries() if self._opening.delivered else self._received
+        # After an opening went out, the queue has the rest; `_received_entries` has all items, as they came.
+        original_entries = self._queue.entries() if self._opening.delivered else self._received_entries
         self._queue.clear()
-        # Set last, since nothing may be delivered while other tasks have their turn.
-        self._outgoing_items = original_items if corrected_items is None else corrected_items
+        # Set last, because setting the items lets them go out.
+        self._outgoing_entries = original_entries if corrected_items is None else corrected_items
 
     async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
-        """Correct all texts of the response; no outcomes if the upstream failed or there is no text."""
+        """Correct all texts of the response and return the outcomes.
+
+        If there is no text, or the upstream broke off and the policy does not judge a broken answer, the answer is
+        recorded as skipped, and the result is empty. Raises `Blocked` if the policy prefers an error.
+        """
         if self._skips_broken_answer:
             self._record_uncorrected(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._request.state.outcomes)):
@@ -192,7 +206,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
     async def _make_corrected_items(
         self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]
     ) -> Collection[object] | None:
-        """The items with the corrected texts; None if the original has to go out. Raises `Blocked` if it may not."""
+        """The items with the corrected texts; None if these cannot be made and the original has to go out.
+
+        Raises `Blocked` if the policy does not let the original go out.
+        """
         state = self._request.state
         texts = corrected_texts(outcomes)
         for exchange in exchanges:
@@ -210,7 +227,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return None
 
     async def _replay_without_copies(self, answers: DeliveredTexts) -> list[object]:
-        """The items of all events as `_replay_events` makes them, without reasoning if that quotes what was removed."""
+        """The items as from `_replay_events`; without reasoning only if reasoning quotes what was removed."""
         if not answers.is_quoted_in_tagged_reasoning:
             try:
                 return await self._replay_events(answers, without_reasoning=False)
@@ -225,13 +242,13 @@ class HeldStream(StreamDelivery[PrefilledText]):
         Raises `NotPutIn` if a text does not fit in, and `CopyStays` if a copy cannot be removed.
         """
         request = self._request
-        form = formats.reasoning(request.state.arrival.route) if without_reasoning else None
-        reasoning = form.open_stream(request.data, drop=True) if form is not None else None
+        reasoning_format = formats.reasoning(request.state.arrival.route) if without_reasoning else None
+        dropper = reasoning_format.open_stream(request.data, drop=True) if reasoning_format is not None else None
         copies = StreamCopies(request.data, answers.removed)
         for item in self._opening.delivered:
             copies.remember(item, ())
-            if reasoning is not None and reasoning.feed(item) != [item]:
-                raise CopyStays(SideKind.REASONING)  # a part of it has gone out
+            if dropper is not None and dropper.feed(item) != [item]:
+                raise CopyStays(SideKind.REASONING)  # a part of the reasoning has gone out
         items: list[object] = []
         packer = Packer()
         for queued in self._queue:
@@ -240,10 +257,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
             item, pieces = self._render_item(queued)
             own_texts = [*pieces, *answers.delivered]
             unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
-            remaining_items = [item] if reasoning is None else reasoning.feed(item)
-            for remaining in remaining_items:
+            items_left = [item] if dropper is None else dropper.feed(item)
+            for item_left in items_left:
                 cleaned = copies.remove_copies(
-                    remaining, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
+                    item_left, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
                 )
                 if cleaned is not NOTHING:
                     items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
@@ -252,9 +269,9 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return items
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """What opens the answer once that is due, and all items once the answer is corrected; each item only once.
+        """Yield (item, whether it adds any text) of each item that may go out now; each item only once.
 
-        Yields (item, whether it adds any text).
+        These are items of the opening, once it is due, and all other items once the answer is corrected.
         """
         if self._released is not None:
             yield from self._released.take_ready_items()
@@ -262,10 +279,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
             item, _ = self._render_item(self._pop_event())
             self._opening.delivered.append(item)
             yield item, False
-        outgoing_items = self._outgoing_items
-        self._outgoing_items = ()
-        for item in outgoing_items:
-            yield self._queue.original_item(item), True
+        outgoing_entries = self._outgoing_entries
+        self._outgoing_entries = ()
+        for entry in outgoing_entries:
+            yield self._queue.original_item(entry), True
 
     @property
     def _may_send_opening(self) -> bool:
@@ -298,9 +315,12 @@ class HeldStream(StreamDelivery[PrefilledText]):
         state = self._request.state
         metrics.record_upstream_end(state)
         # A response without any text counts as one choice.
-        indices = [exchange.index for exchange in self._decoder.exchanges()] or [0]
+        choice_numbers = [exchange.index for exchange in self._decoder.exchanges()] or [0]
         state.finalize(
-            [metrics.record_unprocessed(state.call_id, state.policy, status, reason, index) for index in indices]
+            [
+                metrics.record_unprocessed(state.call_id, state.policy, status, reason, number)
+                for number in choice_numbers
+            ]
         )
 
 
@@ -311,7 +331,7 @@ class LiveStream(HeldStream):
     """
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """The upstream's items as they arrive, then comments while the answer is corrected for the record."""
+        """Yield the upstream's items as they arrive, then comments while the answer is corrected for the record."""
         chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._read_upstream(source)) as items:
             async for item in items:

@@ -1,8 +1,9 @@
-"""The opening of a held stream: the events before the first text of its answer, which may go out before the others.
+"""The opening of a held stream (one that waits until its whole answer is corrected): the events before the first text
+of its answer, which may go out before the rest. Side texts are texts beside the answer, such as reasoning.
 
-Clients measure silence by events, and comments are no events. So once a heartbeat is due, what opens the answer is
-delivered, and from then on as it arrives: roles, the beginnings of a response and of its parts, and reasoning that the
-policy lets pass. Before that nothing goes out, so that an early failure is a plain HTTP error.
+Clients measure silence by events, and comments are no events. So once a heartbeat is due, the opening is delivered, and
+from then on as it arrives: roles, the beginnings of a response and of its parts, and reasoning that the policy lets
+pass. Before the heartbeat nothing goes out, so that an early failure is a plain HTTP error.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from aligner_proxy.types import Mode, SideKind
 
 
 class Opening:
-    """Decides which of the first events of one held stream may go out before its answer is decided.
-
-    Its user appends what went out to `delivered`.
+    """Decides which of the first events of one held stream may go out before its answer is decided. The stream appends
+    each item that it delivers to `delivered`.
     """
 
     def __init__(self, request: StreamRequest) -> None:
@@ -38,9 +38,10 @@ class Opening:
         return len(self.delivered) < self._cleared_count
 
     async def note_event(self, *, is_due: bool) -> None:
-        """Count an event that was queued; if the opening `is_due`, judge side texts that have ended.
+        """Count an event that was queued, and clear it if no side text so far may still block the answer.
 
-        Raises `Blocked` if one of them may not be delivered.
+        `is_due` says whether the opening is to go out now; only then the side texts that have ended are judged. Raises
+        `Blocked` if one of them may not be delivered.
         """
         self._read_count += 1
         side = self._request.side
@@ -52,9 +53,9 @@ class Opening:
             self._cleared_count = self._read_count
 
     def admit_next(self, queued: QueuedEvent[Any]) -> bool:
-        """Whether the next event is part of the opening; the first one that is not ends it."""
+        """Whether the next event is part of the opening; the first event that is not ends the opening."""
         event = queued.event
-        # Not even the beginning of a text's block, since the block is left out if nothing remains of the text.
+        # The beginning of a text's block is not, since the block is left out if nothing remains of the text.
         begins_text = event.block is not None and event.block.is_text
         has_text = bool(queued.piece_spans or queued.repeated_texts or event.ended_texts)
         if begins_text or has_text or not self._opens_answer(event.original):
@@ -64,7 +65,7 @@ class Opening:
     def _opens_answer(self, item: object) -> bool:
         """Whether an event without text may go out before the answer is decided."""
         policy = self._request.state.policy
-        # An answer that is recorded first is recorded as a whole, and reasoning is read with it.
+        # If the answer must be in the audit store before it is delivered, its reasoning must wait for that, too.
         if policy.mode is Mode.ENFORCE and self._request.corrector.records_first and _holds_reasoning(item):
             return False
         return self._request.wire.opens_answer(item)

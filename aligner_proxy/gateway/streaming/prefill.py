@@ -1,9 +1,9 @@
-"""Streaming prefill: the engine reads a held answer while the upstream is still writing it.
+"""Streaming prefill: the engine reads a held answer ahead, in a session, while the upstream is still writing it.
 
-When the answer ends, the engine has only its last words to read before its verdicts are ready, and a judge was asked
-about what was in doubt. If the answer turns out to be cached, skipped or cut off, the session is closed unused, at the
-cost of a prefill and of the judge's early calls. An answer that is there at once, as from an upstream's own cache, is
-not read ahead: the correction reads it in one call, if it is not cached itself.
+When the answer ends, the engine has only its last words to read before its verdicts are ready, and a judge has already
+been asked about doubtful sentences. If the answer turns out to be cached, skipped or cut off, the session is closed
+unused, at the cost of a prefill and of the judge's early calls. An answer that is there at once, as from an upstream's
+own cache, is not read ahead: the correction reads it in one call, if it is not cached itself.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from aligner_proxy.types import Exchange, Policy
 
 log = logging.getLogger(__name__)
 UNREAD_S = 0.03
-"""Seconds after its first piece for which an answer is not read ahead: so long it may be there at once."""
+"""Seconds after its first piece for which an answer is not read ahead, since it may be complete by then."""
 
 
 class PrefilledText:
-    """One text of a held stream, with the engine's session on it.
-
-    There is no session if the text may not be read ahead or reading failed once. Satisfies `StreamText`. `exchange`
-    returns the text so far.
+    """One text of a held stream, with the session in which the engine reads it ahead. Satisfies `StreamText`. There is
+    no session if the text may not be read ahead or reading failed once. `get_exchange` is called when the session is
+    opened, and returns the request's exchange without this text.
     """
 
-    def __init__(self, pipeline: Pipeline, policy: Policy, index: int, exchange: Callable[[], Exchange]) -> None:
+    def __init__(self, pipeline: Pipeline, policy: Policy, index: int, get_exchange: Callable[[], Exchange]) -> None:
         self._pipeline = pipeline
         self._policy = policy
         self._index = index
-        self._exchange = exchange
+        self._get_exchange = get_exchange
         self._session: Session | None = None
         """The engine's open session; None if there is none, or after `take_session`."""
-        self._unread: list[str] | None = []
-        """The pieces that wait for a session; None once one was opened, or could not be."""
+        self._unread_pieces: list[str] | None = []
+        """The pieces that wait for a session; None once a session was opened, or could not be."""
         self._read_from = 0.0
-        """The time from which the text is read ahead."""
+        """The monotonic time from which the text is read ahead."""
         self._replacements = ReplacementMap()
         """The corrected text, once `replace` has set it."""
         self.length = 0
@@ -57,12 +56,12 @@ class PrefilledText:
         if self.length > self._policy.max_answer_chars:
             return  # too long to be corrected as a whole, so a session would not be used
         try:
-            if self._unread is not None:
-                self._unread.append(piece)
+            if self._unread_pieces is not None:
+                self._unread_pieces.append(piece)
                 if time.monotonic() < self._read_from:
                     return
-                piece = "".join(self._unread)
-                self._unread = None
+                piece = "".join(self._unread_pieces)
+                self._unread_pieces = None
                 await self._open_session()
             if self._session is not None:
                 await self._session.feed(piece)
@@ -74,7 +73,7 @@ class PrefilledText:
                 await self.aclose()
 
     async def _open_session(self) -> None:
-        self._session = await self._pipeline.read(self._exchange(), self._policy)
+        self._session = await self._pipeline.read(self._get_exchange(), self._policy)
         if self._session is not None:
             self._session.ask_early()
 

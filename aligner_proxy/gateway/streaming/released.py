@@ -1,6 +1,7 @@
-"""Streams that are released segment by segment: an event is delivered as soon as its texts are decided.
+"""Streams that are released segment by segment: an event is delivered as soon as its texts are decided, that is, as
+soon as it is clear what is delivered in their place. Side texts are texts beside the answer, such as reasoning.
 
-An event that repeats a whole text waits until all of that text is decided, and gets the same edits.
+An event that repeats a whole text waits until all of this text is decided, and gets the same edits.
 """
 
 from __future__ import annotations
@@ -66,12 +67,15 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._copies.remember(item, ())
 
     def _new_text(self, index: int) -> GrowingAnswer:
-        """A text that is corrected while it grows; closed as failed at once if there is no room to correct it."""
+        """A text that is corrected while it grows; closed as failed at once if there is no room to correct it.
+
+        If the policy declines an answer of which nothing remains, all texts of one answer share a `GrowingTexts`.
+        """
         policy = self._request.state.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
         is_whole = policy.stream is StreamMode.HOLD
         pipeline = self._request.corrector.pipeline
-        notify: Callable[[], None] = self.delivery_signal.set
+        notify: Callable[[], None] = self.delivery_signal.set  # called when more of the text is decided
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL and self._decoder.is_one_answer:
             if self._answer_texts is None:
                 self._answer_texts = GrowingTexts(
@@ -92,9 +96,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         self.delivery_signal.set()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event and end the texts that it ends.
+        """Queue an event, and end the texts that it ends.
 
-        If it brings more than pieces of known texts, the undecided texts check again whether they may be edited.
+        If it brings more than pieces of known texts, the undecided texts check again whether they may be edited, since
+        something like a tool call may forbid edits. Raises `Blocked` as the policy says.
         """
         self._check_agreement(event)
         text_count = len(self._texts)
@@ -102,8 +107,8 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         if self._request.side is not None and event.pieces and self._request.side.has_pending:
             # Texts beside the answer, such as reasoning, end where the answer begins.
             await self._request.side.judge_pending((), ended_only=True)
-        # More than known text arrived: a new text, an end, or something like a tool call, which may forbid edits.
-        if len(self._texts) > text_count or not event.pieces or event.ended_texts:
+        has_new_text = len(self._texts) > text_count
+        if has_new_text or not event.pieces or event.ended_texts:
             for text in self._list_undecided():
                 text.check()
             if self._answer_texts is not None:
@@ -114,14 +119,16 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
                 await self._end_text(index)
 
     async def _end_text(self, index: int) -> None:
-        """End a text; one that came without pieces is read as a whole before."""
+        """End a text; if it came as a whole, not in pieces, it is read first."""
         text = self._texts[index]
-        if not text.length and (whole := self._original_text(index)):
-            await text.feed(whole)
+        if not text.length:
+            whole_text = self._original_text(index)
+            if whole_text:
+                await text.feed(whole_text)
         await text.end()
 
     def _list_undecided(self) -> Sequence[GrowingAnswer]:
-        """The texts that are not completely decided."""
+        """The texts that are not completely decided; the others are forgotten, so that the list stays short."""
         self._undecided = tuple(text for text in self._undecided if not text.done)
         return self._undecided
 
@@ -137,16 +144,14 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
     def needs_more_input(self) -> bool:
         """Whether the first event can be decided only after more of the stream was read.
 
-        It waits for the end of a sentence, or of a text that is judged as a whole. Such a text may take more room than
-        one stream has, but not more than all streams together.
+        The event waits for the end of a part that was asked to end soon, or of a side text or refusal, which is judged
+        as a whole. A side text or refusal may take more room than one stream has, but not more than all streams have.
         """
         if self._withholds_all():
             return not self._room.account.is_crowded
-        return (
-            bool(self._queue)
-            and not self._is_decided(self._queue.first)
-            and any(text.is_hastened for text in self._list_undecided())
-        )
+        if not self._queue or self._is_decided(self._queue.first):
+            return False
+        return any(text.is_hastened for text in self._list_undecided())
 
     def give_up_correcting(self) -> None:
         """Close undecided texts as failed, because there is no room to hold them."""
@@ -156,10 +161,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         self.delivery_signal.set()
 
     def _check_agreement(self, event: StreamEvent) -> None:
-        """Raise `Blocked` if the event contradicts earlier ones and the policy prefers an error; otherwise let it pass.
+        """Raise `Blocked` if the event contradicts earlier events and the policy prefers an error to that.
 
-        An event that adds to a text after its end is a contradiction. So is one that repeats a whole text differently
-        from its pieces, since released text was judged by its pieces.
+        An event that adds to a text after its end is a contradiction. So is an event that repeats a whole text
+        differently from its pieces, since a text that went out was judged by its pieces.
         """
         adds_to_ended_text = any(index in self._ended_texts for index, _ in event.pieces)
         if not (self._decoder.contradicts_itself or adds_to_ended_text):
@@ -170,7 +175,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._request.corrector.raise_if_blocked(outcome)
 
     def _check_fault(self) -> None:
-        """Close all texts as failed if the stream cannot be read; it then passes unless the policy prefers an error."""
+        """Close all texts as failed if the stream cannot be read, so that the rest of it passes unchanged.
+
+        Without any text, this raises `Blocked` if the policy prefers an error; otherwise delivery raises it.
+        """
         if self._decoder.fault is None:
             return
         for text in self._texts.values():
@@ -182,19 +190,22 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
 
     async def _end_answer(self) -> None:
         """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
+        policy = self._request.state.policy
         self._check_fault()
         await self._end_texts()
         await self._judge_side_texts()
         if self._withholds_refusal():
             for exchange in self._decoder.exchanges():
-                if (reason := eligibility.check(exchange, self._request.state.policy)) is not None:
-                    self._request.corrector.raise_if_blocked(
-                        Outcome(Status.SKIPPED, reason.value, None, self._request.state.policy)
-                    )
+                skip_reason = eligibility.check(exchange, policy)
+                if skip_reason is not None:
+                    self._request.corrector.raise_if_blocked(Outcome(Status.SKIPPED, skip_reason.value, None, policy))
         self._has_ended = True
 
     async def _end_texts(self) -> None:
-        """End all texts, and let those that wait for more of the answer be decided."""
+        """End all texts, so that what waits for more of the answer is decided.
+
+        If the upstream broke off and the policy does not judge a broken answer, what is undecided is skipped.
+        """
         for text in self._texts.values():
             if self._skips_broken_answer:
                 text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
@@ -215,23 +226,27 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         await side.judge_pending([text.render(0, text.length) for text in texts if text.done])
 
     def _withholds_refusal(self) -> bool:
-        """Whether the refusal field may block the stream, which is known only when the field is complete."""
+        """Whether a refusal field may block the stream; whether it does is known only when the field is complete."""
+        if not self._decoder.has_refusal:
+            return False
         policy = self._request.state.policy
-        reasons = (SkipReason.NON_TEXT, SkipReason.REFUSAL)
-        return self._decoder.has_refusal and any(
-            outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in reasons
-        )
+        possible_reasons = (SkipReason.NON_TEXT, SkipReason.REFUSAL)
+        return any(outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in possible_reasons)
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """The items whose texts are all decided, each with whether it has text; raises `Blocked` as the policy says."""
+        """Yield (item, whether it has text) of each event whose texts are all decided.
+
+        Raises `Blocked` if the policy prefers an error to what would go out.
+        """
         self._raise_if_blocked(self._texts.values())
         if self._room.gave_up_correcting and self._request.side is not None:
             self._request.side.raise_if_pending()
-        # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
-        while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):
+        # Other tasks run while an item is delivered, so all conditions are checked again before each item.
+        while self._queue and not self._withholds_all() and self._is_decided(self._queue.first):
+            queued = self._queue.first
             self._raise_if_blocked([*(text for text, _, _ in queued.piece_spans), *queued.repeated_texts.values()])
             queued = self._pop_event()
-            if self._delivered_count:
+            if self._delivered_count:  # it was delivered as part of the opening, before this stream took over
                 self._delivered_count -= 1
             elif not self._leave_out_if_empty(queued):
                 item, has_text = self._make_item(queued)
@@ -243,7 +258,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return not self._withholds_all() and self._decoder.fault is None
 
     def _is_decided(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
-        """Whether all texts of the event are decided, and whether its block is delivered."""
+        """Whether all texts in the event are decided, and also whether its block is delivered or left out."""
         if not all(text.is_decided(end) for text, _, end in queued.piece_spans):
             return False
         if not all(text.done for text in queued.repeated_texts.values()):
@@ -252,31 +267,32 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return block is None or not block.is_text or self._is_block_decided(block)
 
     def _is_block_decided(self, block: ContentBlock) -> bool:
-        """Whether it is clear that a text block is delivered, or that it is not."""
+        """Whether it is clear that a text block is delivered, or that it is left out because its text became empty."""
         text = None if block.text_number is None else self._texts.get(block.text_number)
         if text is None:
             return block.has_ended or self._has_ended or self._was_decided_early or self._decoder.fault is not None
         if block.is_sent or text.has_output or text.done:
             return True
-        # without room, white space that begins a text waits for no letter
+        # For lack of room, a block goes out once its first character is decided, even if that is white space.
         return self._was_decided_early and text.is_decided(1)
 
     def _withholds_all(self) -> bool:
-        """Whether delivery pauses because of a side text or a refusal."""
+        """Whether delivery pauses because a side text or a refusal may still block the answer."""
         if not self._has_ended and self._withholds_refusal():
             return True
         return self._request.side is not None and self._request.side.has_pending
 
     def _raise_if_blocked(self, texts: Iterable[GrowingAnswer]) -> None:
-        """Raise `Blocked` if the policy prefers an error to one of these texts."""
+        """Raise `Blocked` if one of these texts was given up and the policy prefers an error to that."""
         for text in texts:
-            if (outcome := text.stopped) is not None:
+            outcome = text.stopped
+            if outcome is not None:
                 self._request.corrector.raise_if_blocked(outcome)
 
     def _make_item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
-        """The item to deliver for an event, and whether it has text; `NOTHING` in its place if nothing is left of it.
+        """The item to deliver for an event (`NOTHING` if nothing is left of it), and whether it has text.
 
-        It is the original if an edit does not fit in, unless the policy prefers an error: then `Blocked` is raised.
+        If an edit does not fit in, the original is returned or, if the policy prefers an error, `Blocked` is raised.
         """
         self._note_edits()
         try:
@@ -292,16 +308,19 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
     def _note_edits(self) -> None:
         """Add to `_copies` what edits removed since the last event."""
         for index, text in self._texts.items():
-            if text.changed and (edits := text.edits_after(self._edit_counts[index])):
+            if not text.changed:
+                continue
+            edits = text.edits_after(self._edit_counts[index])
+            if edits:  # so that `_edit_counts` stays empty until the first edit
                 self._edit_counts[index] += len(edits)
-                for original, corrected in edits:
-                    self._copies.add_removed(original, corrected)
+            for original, corrected in edits:
+                self._copies.add_removed(original, corrected)
 
     def _remove_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
-        """The item without copies of removed text; `NOTHING` if nothing is left of it.
+        """The item without copies of removed text in other fields; `NOTHING` if nothing is left of it.
 
-        A copy that cannot be removed, or that went out before the edit, raises `Blocked` if the policy prefers an
-        error. Otherwise the item is returned as it is.
+        `pieces` are the answer's pieces in it. A copy that cannot be removed, or that went out before the edit, raises
+        `Blocked` if the policy prefers an error. Otherwise the item is returned as it is.
         """
         own_texts = [*pieces, *(text.render(0, text.length) for text in queued.repeated_texts.values())]
         has_removed_text = bool(self._edit_counts)
@@ -322,7 +341,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return item
 
     async def finalize_outcomes(self, *, finished: bool) -> None:
-        """Close the texts, and record their outcomes unless that was done; unless `finished`, they are given up."""
+        """Close the texts, and record their outcomes unless this was done before.
+
+        If not everything was delivered (`finished` is False), the texts are closed as cancelled.
+        """
         for text in self._texts.values():
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)
@@ -333,14 +355,14 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             return
         pairs = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
         if not pairs:
-            pairs = [self._outcome_without_text(finished)]
+            pairs = [self._outcome_without_text(finished=finished)]
         self._request.corrector.record_outcomes(
             [(exchange, self._apply_blocking_reason(outcome)) for exchange, outcome in pairs]
         )
         self._withdraw_edits()
 
     def _apply_blocking_reason(self, outcome: Outcome) -> Outcome:
-        """The outcome of a text, with the reason for which the client got an error instead of the rest, if it did."""
+        """The outcome of a text; if an error took the place of the rest of the stream, with the reason of the error."""
         if self._has_contradiction:
             return replace(outcome, status=Status.SKIPPED, reason=SkipReason.INCONSISTENT.value)
         if self._request.side is not None and self._request.side.ending_kind is not None:
@@ -348,13 +370,13 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return outcome
 
     def _withdraw_edits(self) -> None:
-        """Take back the status of corrections that were not delivered, or whose removed text is elsewhere."""
+        """Withdraw the status of corrections that were not delivered, or whose removed text went out elsewhere."""
         if self._has_delivered_copy:
             withdraw_corrections(self._request.state)
         if self._has_lost_edit:
             metrics.record_not_applied(self._request.state)
 
-    def _outcome_without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
+    def _outcome_without_text(self, *, finished: bool) -> tuple[Exchange, Outcome]:
         """The exchange and outcome to record for a stream in which no text of an answer arrived."""
         policy = self._request.state.policy
         exchange = self._decoder.exchange(0)
@@ -367,9 +389,9 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
 
 
 def _wake_delivery(delivery_signal: asyncio.Event, texts: GrowingTexts) -> None:
-    """Wake delivery, and the texts that wait for others.
+    """Wake delivery, and the texts that wait for other texts of the answer; called when more of a text is decided.
 
-    A function, because a bound method would refer to the stream and keep it in memory.
+    This is not a method, because a bound method would refer to the stream and keep it in memory.
     """
     delivery_signal.set()
     texts.note_change()

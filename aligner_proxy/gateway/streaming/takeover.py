@@ -1,7 +1,8 @@
-"""Takeover of a stream by another model, which LiteLLM starts if the first broke before its first words.
+"""Takeover of a stream by another model, which LiteLLM asks if the first model broke off before its first words. Each
+item says which model it comes from, and another model may have another policy.
 
-Each item says which model it comes from. A stream that would pass at once is held until it is certain which model
-answers. In a stream that is corrected before delivery, the model of each item is checked as it arrives.
+A stream that would pass at once is held until its first words, when it is certain which model answers. In a stream that
+is corrected before delivery, the model of each item is checked as it arrives.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from aligner_proxy.types import StreamMode
 
 NoteItem = Callable[[object], None]
 """Reads from a stream item which model group answers, and adopts the policy of that group."""
-_MAX_PEEKED_ITEMS = 8
+_MAX_FIRST_ITEMS = 8
 """Most items to read ahead in search of the first words."""
 
 
@@ -31,29 +32,28 @@ async def watch_stream(
     later_items = aiter(response)
     first_items: Sequence[Any] = ()
     upstream_error: Exception | None = None
-    is_withheld = state.skip is None and choose_stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
-    # Where text is withheld, each item is checked before delivery, so nothing needs to be read ahead.
-    if not is_withheld:
-        first_items, upstream_error = await _peek_items(later_items, note_item)
+    is_corrected_first = state.skip is None and choose_stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
+    if not is_corrected_first:  # otherwise each item is noted before delivery, so nothing needs to be read ahead
+        first_items, upstream_error = await _read_first_items(later_items, note_item)
     items = _pass_items(first_items, upstream_error, later_items, state, note_item)
     return WatchedStream(items, response)
 
 
-async def _peek_items(items: AsyncIterator[Any], note_item: NoteItem) -> tuple[Sequence[Any], Exception | None]:
-    """Read a stream up to its first words; return the items, and the error of the upstream if it broke before."""
-    peeked_items: list[Any] = []
-    while len(peeked_items) < _MAX_PEEKED_ITEMS:
+async def _read_first_items(items: AsyncIterator[Any], note_item: NoteItem) -> tuple[Sequence[Any], Exception | None]:
+    """Read a stream up to its first words; return these items, and the upstream's error if it broke before, or None."""
+    first_items: list[Any] = []
+    while len(first_items) < _MAX_FIRST_ITEMS:
         try:
             item = await anext(items)
         except StopAsyncIteration:
             break
         except UPSTREAM_ERRORS as error:
-            return peeked_items, error
-        peeked_items.append(item)
+            return first_items, error
+        first_items.append(item)
         note_item(item)
         if routing.has_words(item):
             break
-    return peeked_items, None
+    return first_items, None
 
 
 async def _pass_items(
@@ -63,9 +63,10 @@ async def _pass_items(
     state: RequestState,
     note_item: NoteItem,
 ) -> AsyncGenerator[Any, None]:
-    """Yield the items of a stream: the first ones, which were noted, then its error or the later items, noted here.
+    """Yield `first_items`, for which `note_item` was called already, then raise the error or yield `later_items`.
 
-    `note_item` may set a stricter policy, but mode and stream mode never change.
+    `note_item` may set a stricter policy in `state`. Its mode and stream mode are set back, since the stream is being
+    delivered in the first policy's.
     """
     try:
         for item in first_items:

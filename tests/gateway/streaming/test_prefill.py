@@ -87,8 +87,8 @@ def held(engine: ReadingEngine, data: dict[str, Any] | None = None) -> HeldStrea
             self.pipeline = Pipeline(engine)
             self.taken: list[Any] = []
 
-        async def correct(self, exchanges: Any, session_of: Any) -> list[Outcome]:
-            self.taken += [session_of(exchange.index) for exchange in exchanges if exchange.index == 0]
+        async def correct(self, exchanges: Any, take_session: Any) -> list[Outcome]:
+            self.taken += [take_session(exchange.index) for exchange in exchanges if exchange.index == 0]
             return []
 
     made: Any = Corrector()
