@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -107,11 +108,13 @@ async def test_an_engine_without_heads_is_an_error() -> None:
 async def test_requests_at_once_get_the_same_head(engine: CountingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a busy engine, which reads the same examples in other batches, each request gets slightly other scores."""
     read_rows = engine.rows
+    shifts = count()
 
     async def read_slightly_other_rows(request: RowsRequest) -> RowsResponse:
         response = await read_rows(request)
         first, *others = response.exchanges
-        changed = first.model_copy(update={"scores": tuple((score + engine.reads,) for (score,) in first.scores)})
+        shift = next(shifts)
+        changed = first.model_copy(update={"scores": tuple((score + shift,) for (score,) in first.scores)})
         return response.model_copy(update={"exchanges": (changed, *others)})
 
     monkeypatch.setattr(engine, "rows", read_slightly_other_rows)
