@@ -87,7 +87,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class Accounts:
-    """Engine time used, by account. As time passes, the quota of the passed time is subtracted from it."""
+    """Engine time used, by account, the name under which a quota is counted. Passing time subtracts its quota."""
 
     clock: Callable[[], float] = time.monotonic
     _used: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -121,7 +121,8 @@ OpenAccounts = Callable[[str], Accounts]
 
 
 class FairAdmission:
-    """Shares slots equally among tenants and limits each tenant's engine time to its quota."""
+    """Shares slots equally among tenants, each with a `Ticket`, and limits each tenant's engine time to its quota.
+    A read-ahead session has a slot, too, although no client waits for its answer yet."""
 
     def __init__(
         self, seats: int, clock: Callable[[], float] = time.monotonic, accounts: Accounts | None = None

@@ -398,7 +398,7 @@ class Session(Protocol):
         """Wait until there are more than `known_count` verdicts, or the answer has ended, and return all of them.
 
         None means that this engine has no verdicts before the answer is finished. A segment gets its verdict when the
-        next one has begun; the last segment gets it when the answer has ended. A verdict never changes.
+        next segment has begun, and the last segment when the answer has ended. A verdict never changes.
         """
         ...
 

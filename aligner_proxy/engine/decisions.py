@@ -129,10 +129,7 @@ class NoulQuestion(_QuestionPart):
     criteria: Mapping[Literal["true", "false"], _Words] | None = None
 
     def options(self) -> list[Option]:
-        """The question's only objective, as an option without a value.
-
-        The criteria say what goes against the objective ("true") and what does not ("false").
-        """
+        """The question's only objective; the criteria say what goes against it ("true") and what does not ("false")."""
         criteria = self.criteria or {}
         examples = read_examples(criteria)
         # examples teach a head, so they need not be in the objective's text unless it would be empty
@@ -344,9 +341,9 @@ Correct = Callable[[AskedObjective], Awaitable[Correction]]
 async def score_objective(
     engine: Engine, heads: ExampleHeads, request: AlignRequest, objective: AskedObjective
 ) -> Correction:
-    """Return the correction of `request`, whose scores are those of a head made from the objective's examples, if any.
+    """Return the correction of a request with this only objective; a head made from its examples, if any, scores it.
 
-    The objective must be the only one of the request. Raises `CorrectionError` if the engine fails.
+    Raises `CorrectionError` if the engine fails.
     """
     if objective.examples:
         request = await heads.add_head(engine, request, objective.examples, objective.curve)

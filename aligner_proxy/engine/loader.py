@@ -369,10 +369,10 @@ def _choose_dtype(settings: EngineSettings) -> torch.dtype:
 def _find_eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
     """Ids of the tokens that end a text. Raises `WeightsError` if there are none.
 
-    A configured list is complete; to a single configured id, or none, the tokenizer's own is added.
+    A list in the model's configuration is complete; to a single id there, or none, the tokenizer's id is added.
     """
-    configured = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
+    configured_ids = model.generation_config.eos_token_id
+    ids = configured_ids if isinstance(configured_ids, list) else [configured_ids, tokenizer.eos_token_id]
     eos_ids = frozenset(int(token_id) for token_id in ids if token_id is not None)
     if not eos_ids:
         raise WeightsError(f"{folder} names no end-of-text token; set eos_token_id in its generation_config.json")

@@ -253,10 +253,7 @@ class LocalEngine:
         return LocalSession(submitted, answer, wake_thread, on_end, has_early_verdicts=has_early_verdicts)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
-        """Return the result of `work(aligner, request, sequence)`, run in the model's thread.
-
-        Raises `DeadlineExceeded` after `request.deadline_s`, and what the work raises.
-        """
+        """Return the result of `work(aligner, request, sequence)`, run in the model's thread before its deadline."""
         aligner = self._find_aligner().find_aligner(request.aligner)
         request_work = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, request_work, request.tenant, request.deadline_s)

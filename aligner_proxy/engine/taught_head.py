@@ -107,12 +107,12 @@ class QuestionEvidence:
 
 @dataclass(frozen=True, slots=True)
 class TaughtHead:
-    """The taught head of one objective. `aligner` is empty for a head that comes in its aligner's folder."""
+    """What an aligner learned about one objective: a net over a segment's row, and up to three further nets."""
 
     objective: str
     """The objective's full text, "Name: description"."""
     aligner: str
-    """Content hash of the aligner whose rows it reads."""
+    """Content hash of the aligner whose rows it reads; empty for a head that comes in its aligner's folder."""
     prior: float
     """Factor of the general head's score."""
     bias: float
@@ -160,12 +160,13 @@ class TaughtHead:
         """The head as it was before the adjustment was learned; evidence and question stay."""
         if self.adjustment is None:
             return self
+        # the adjustment's numbers follow those of the head's own net
         start = _NUMBER_BYTES * count_numbers(self.width, self.hidden)
         stop = start + _NUMBER_BYTES * count_numbers(self.width, self.adjustment.hidden)
         return replace(self, weight=self.weight[:start] + self.weight[stop:], adjustment=None)
 
     def without_evidence(self) -> TaughtHead:
-        """The head without the nets that tell of answers as a whole, and of questions."""
+        """The head without its last nets, those that tell of answers as a whole, and of questions."""
         if self.evidence is None:
             return self
         head = self.without_question()
@@ -173,7 +174,7 @@ class TaughtHead:
         return replace(head, weight=head.weight[:stop], evidence=None)
 
     def without_question(self) -> TaughtHead:
-        """The head without the net that tells of questions."""
+        """The head without its last net, the one that tells of questions."""
         if self.question is None:
             return self
         stop = len(self.weight) - _NUMBER_BYTES * count_numbers(self.width, self.question.hidden)

@@ -178,11 +178,7 @@ def translate_parse_errors(message: str) -> ErrorTranslation:
 
 
 def parse_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
-    """Convert an engine's error response to an exception.
-
-    The reason in our error body decides. Without such a body the status decides, and other statuses are
-    `InvalidOutput`.
-    """
+    """Convert an engine's error response to an exception: by the reason in our error body, else by the status."""
     try:
         error = ErrorResponse.model_validate_json(content).error
     except ValidationError:

@@ -164,9 +164,7 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     if entry is None:
         raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
     # vLLM names the window and the weights ("root") in the entry itself, llama.cpp in its `meta`
-    meta = entry.get("meta")
-    if not isinstance(meta, dict):
-        meta = {}
+    meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
     window = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
     if not isinstance(window, int):
         window = None

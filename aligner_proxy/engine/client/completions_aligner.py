@@ -106,7 +106,7 @@ class RemoteFrame:
 
 
 class CompletionsAligner:
-    """An engine behind a `Completer`.
+    """An engine that lets a completions server (`Completer`) rewrite answers with the aligner's template.
 
     `window`, in tokens, overrides the window that the server names. The operator changes `revision` when the weights
     change under the same name, so that cached corrections are not used any more.
@@ -179,8 +179,9 @@ class CompletionsAligner:
     ) -> Correction:
         """Return the answer with only its flagged segments rewritten.
 
-        `flags` says for each of the answer's `segments` whether it is flagged; `window` is in tokens. Each prompt ends
-        with the edited answer before the hole. `judge_edit` decides which part of a new text may stay.
+        `flags` says for each of the answer's `segments` whether it is flagged; `window` is in tokens. The place
+        of a run of flagged segments is a hole; its prompt ends with the edited answer before it. `judge_edit` decides
+        which part of a new text may stay.
         """
         frame = make_frame(request, self._template, window)
         division = frame.divide(segments)
@@ -292,7 +293,7 @@ class CompletionsAligner:
 async def _judge_in_place(
     request: AlignRequest, scorer: Engine, hole: splice.Hole, text: str
 ) -> tuple[str, Correction]:
-    """Let the scorer judge the text written into a hole, after the edited answer before the hole.
+    """Let the scorer judge the text written in place of flagged segments (the hole), after the answer before the hole.
 
     Returns the sentences of `text` that score at least `CLEAR_MARGIN` below the threshold ("" if none does), and the
     scorer's correction, whose cost the caller adds.
@@ -308,12 +309,9 @@ async def _judge_in_place(
     scores = []
     for sentence in sentences:
         # `stripped_text` is the end of `answer`; the scorer may have divided it into other segments
-        placed = structure.shift_segment(sentence, len(answer) - len(stripped_text))
-        overlapping = [
-            verdict
-            for segment, verdict in segment_verdicts
-            if segment.end > placed.start and segment.start < placed.end
-        ]
+        start = sentence.start + len(answer) - len(stripped_text)
+        end = sentence.end + len(answer) - len(stripped_text)
+        overlapping = [verdict for segment, verdict in segment_verdicts if segment.end > start and segment.start < end]
         scores.append(max(verdict.score or 0.0 for verdict in overlapping))
     allowed_text = splice.join_unflagged(request.caution - splice.CLEAR_MARGIN, sentences, scores)
     return (leading_space + allowed_text if allowed_text else ""), scored
@@ -365,13 +363,8 @@ def _make_request(
     """The request to continue `prompt`; `prediction` is the likely continuation, "" if there is none."""
     # the tenant "-" stands for requests that name none
     user = None if tenant == "-" else tenant
-    return CompletionRequest(
-        prompt=prompt,
-        max_tokens=max_tokens,
-        stop=stop,
-        prediction=Prediction(content=prediction) if prediction else None,
-        user=user,
-    )
+    expected_text = Prediction(content=prediction) if prediction else None
+    return CompletionRequest(prompt=prompt, max_tokens=max_tokens, stop=stop, prediction=expected_text, user=user)
 
 
 def _make_part_request(
@@ -387,7 +380,7 @@ def _make_part_request(
 
 
 def _make_hole_request(prompt: prompts.Prompt, hole: splice.Hole, answer: str, tenant: str) -> CompletionRequest:
-    """The request to fill one hole: the prompt, followed by the edited answer before the hole.
+    """The request to write in place of flagged segments (the hole): the prompt, and the edited answer before the hole.
 
     The beginnings of kept segments after the hole are the stop texts. The original text from the hole on is the
     prediction.

@@ -83,10 +83,7 @@ class EditedEngine(ForwardingEngine):
         return await self.finish(request, self.scorer.align(make_verdict_request(request)))
 
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
-        """Wait for the scorer's verdicts, then let the writer correct the answer, within `request.deadline_s`.
-
-        `scoring` returns the scorer's correction, of which only the verdicts are used.
-        """
+        """Wait for the scorer's verdicts (`scoring`), then let the writer correct the answer before the deadline."""
         deadline_at = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
             scored = await scoring

@@ -216,7 +216,7 @@ class Replicas:
     async def read(self, request: AlignRequest) -> Session:
         """Let one replica read an answer while it is being written; the session stays with that replica."""
         order = self._order_replicas()
-        # not one that is due for a try, because the session could not move to another replica
+        # a healthy replica, if there is one, because the session cannot move to another replica
         replica = next((candidate for candidate in order if candidate.healthy), order[0])
         return ReplicaSession(self, replica, await replica.engine.read(request))
 
@@ -273,12 +273,7 @@ class Replicas:
         return await retry(ask_all, deadline_s, self._wait_s)
 
     async def _ask_in_turn(
-        self,
-        ask_replica: Callable[[Replica, float], Awaitable[_T]],
-        seconds: float,
-        *,
-        divided: bool,
-        excused: _Errors,
+        self, ask_replica: Callable[[Replica, float], Awaitable[_T]], seconds: float, *, divided: bool, excused: _Errors
     ) -> _T:
         """Ask the replicas in turn, within `seconds`, and return the first result.
 
