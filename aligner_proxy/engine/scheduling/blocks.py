@@ -44,7 +44,8 @@ class NoRoom(Exception):
 
 
 class BlockPool:
-    """Counts which blocks, from 0 to `count` - 1, are held and published; the cache memory itself is in `KVStore`."""
+    """Tracks which blocks, from 0 to `count` - 1, sequences hold, and which are published, so that prompts that begin
+    alike can share them. The cache memory itself is in `KVStore`."""
 
     def __init__(self, count: int, size: int = BLOCK) -> None:
         self.count = count
@@ -52,7 +53,7 @@ class BlockPool:
         self._holder_counts = [0] * count  # how many sequences hold each block
         # an ordered set of the blocks that no sequence holds; the first one is taken next
         self._free_blocks: OrderedDict[int, None] = OrderedDict((block, None) for block in range(count))
-        # the next three have published blocks only
+        # the next three have published blocks only; `Key` explains keys and nodes
         self._node_by_block: dict[int, int] = {}
         self._key_by_block: dict[int, Key] = {}
         self._block_by_key: dict[Key, int] = {}

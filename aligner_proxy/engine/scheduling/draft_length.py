@@ -96,8 +96,8 @@ class CostCurve:
         return max(left_cost + (right_cost - left_cost) * share, self.points[0][1])
 
     def count_further_tokens(self, tokens: int, factor: float, most: int) -> int:
-        """How many tokens, at most `most`, a pass over `tokens` can take in addition for `factor` times its cost."""
-        first = tokens + 1
+        """How many tokens, at most `most`, can be added to a pass over `tokens` for at most `factor` times its cost."""
+        first = tokens + 1  # the table has the cost of n tokens at index n
         if len(self._table) < first + most:
             self._extend_table(tokens + most)
         highest_cost = factor * self._table[tokens]
@@ -120,9 +120,8 @@ class FirstTokenCounts:
 
     def add_guess(self, *, is_right: bool) -> FirstTokenCounts:
         """Return the counts with one more draft, and less weight on older ones."""
-        return FirstTokenCounts(
-            _OLD_GUESS_WEIGHT * self.right_count + is_right, _OLD_GUESS_WEIGHT * self.total_count + 1
-        )
+        weight = _OLD_GUESS_WEIGHT
+        return FirstTokenCounts(weight * self.right_count + is_right, weight * self.total_count + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,27 +157,21 @@ class Acceptance:
 
         `run_ended` says whether the copied run ended; if not, the next draft continues it.
         """
-        counts_at_found_places = self.counts_at_found_places
-        counts_at_guessed_places = self.counts_at_guessed_places
+        found_counts = self.counts_at_found_places
+        guessed_counts = self.counts_at_guessed_places
         if not self.in_run and self.recent_rounds:
             # this step's draft was the first after an edit, so it shows whether such a draft begins right
             if self.recent_rounds[-1].found_place:
-                counts_at_found_places = counts_at_found_places.add_guess(is_right=copied_tokens > 0)
+                found_counts = found_counts.add_guess(is_right=copied_tokens > 0)
             else:
-                counts_at_guessed_places = counts_at_guessed_places.add_guess(is_right=copied_tokens > 0)
+                guessed_counts = guessed_counts.add_guess(is_right=copied_tokens > 0)
         copied = self.copied + copied_tokens
         ended_runs = self.ended_runs
         if run_ended:
             copied *= _OLD_RUN_WEIGHT
             ended_runs = ended_runs * _OLD_RUN_WEIGHT + 1
-        return Acceptance(
-            copied,
-            ended_runs,
-            counts_at_found_places,
-            counts_at_guessed_places,
-            in_run=not run_ended,
-            recent_rounds=(*self.recent_rounds[1 - _RECENT_PASSES :], step_round),
-        )
+        rounds = (*self.recent_rounds[1 - _RECENT_PASSES :], step_round)
+        return Acceptance(copied, ended_runs, found_counts, guessed_counts, in_run=not run_ended, recent_rounds=rounds)
 
     @property
     def continuation_chance(self) -> float:

@@ -73,8 +73,7 @@ class Phases:
     prefilled: float | None = None
     """When its whole prompt was read; None before."""
     reading_since: float | None = None
-    """When the engine began to read the answer while the upstream wrote it; None for a complete answer, and before its
-    end."""
+    """When the engine began to read the answer ahead; None for other answers, and before the answer is complete."""
     unwanted: bool = False
     """True while the upstream still writes the answer, so that no client waits for a result yet."""
     is_over: bool = False
@@ -165,13 +164,8 @@ def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
         "aligner_engine_ready", "1 once the aligner is loaded, else 0", value=float(about is not None)
     )
     if about is not None:
-        labels = {
-            "model": about.model,
-            "content_hash": about.content_hash,
-            "quantization": about.quantization,
-            "device": about.device,
-            "version": __version__,
-        }
+        labels = {"model": about.model, "content_hash": about.content_hash, "quantization": about.quantization}
+        labels |= {"device": about.device, "version": __version__}
         family = GaugeMetricFamily("aligner_engine_info", "The aligner that the engine serves", labels=list(labels))
         family.add_metric(list(labels.values()), 1)
         yield family

@@ -73,11 +73,7 @@ class ServiceTime:
     """The estimate, in seconds; 0 before any request has ended."""
 
     def note_end(self, seconds: float, *, failed: bool) -> None:
-        """Update the estimate with the time of a request.
-
-        `failed` says whether it failed; the time of such a request only raises the estimate, because it would have
-        taken longer.
-        """
+        """Update the estimate with a request's time; a failed request only raises it: it would have taken longer."""
         difference_s = seconds - self.stay_s
         if difference_s > 0:
             self.stay_s += _RISING * difference_s
@@ -108,7 +104,7 @@ class JobClient:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One admitted request. `finish` is called once, with the result or the error."""
+    """One admitted request: `work` is a generator that yields an `Ask` (tokens for the model) and gets a `Step`."""
 
     name: str
     work: Work
@@ -177,7 +173,8 @@ class Feed:
 
 
 class Scheduler:
-    """Schedules the waiting and running jobs, and assigns their KV-cache blocks."""
+    """Decides which jobs have which tokens fed to the model in each step, and assigns KV-cache blocks to jobs.
+    A running job has blocks, a waiting job has none, and a parked job waits for text that the upstream still writes."""
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool = pool
