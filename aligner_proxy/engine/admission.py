@@ -1,11 +1,11 @@
 """Admission to an engine: shares request slots ("places") equally among tenants, and engine time by quota.
 
 Admission runs in the engine's process, in front of the engine, because only there are the requests of all gateway
-workers visible. Nothing after it limits the number of requests. When the engine is full, admission first takes slots
-from answers that are only read ahead. Then it refuses a tenant that has more than an equal share. A tenant that has
-less gets the slot of the latest request of the tenant that has most. Slots that a gateway reports for a tenant on other
-hosts count as if they were here, so that no tenant gets a share on every host. Admission sees tenants only as digests
-and stores nothing of a request.
+workers visible. Nothing else limits the number of requests. When the engine is full, admission first takes slots from
+answers that are only read ahead: the upstream still writes them, and no client waits. Then it refuses a tenant that has
+more than an equal share. A tenant that has less gets the slot of the latest request of the tenant that has most. Slots
+that a gateway reports for a tenant on other hosts count as if they were here, so that no tenant gets a share on every
+host. Admission sees tenants only as digests and stores nothing of a request.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
 
 _SMOOTHING = 0.2
-"""Weight of the latest request in the recent averages."""
+"""Weight of the latest request in the moving averages of cost and stay."""
 _SHORTEST_WAIT_S = 0.1
 """Fewest seconds to suggest for a retry."""
 _MINUTE_S = 60.0
@@ -67,17 +67,18 @@ class Ticket:
 
     tenant: str
     since: float
-    """The clock's time at its arrival; of an answer read ahead, from `finish` on, the time when its client began to
-    wait."""
+    """The clock's time when the request arrived. For an answer read ahead, `finish` sets the time when its client began
+    to wait."""
     session: Session | None = None
     """The session of an answer that is only read ahead: no client waits for it yet. None for other requests."""
     work: asyncio.Future[Any] | None = None
     """What runs in the slot, or closes its session; None until it has begun."""
     lost_slot: bool = False
+    """True once another request got the slot; the ticket stays in the list until `work` has ended."""
     awaited: bool = False
     """True when a client waits for verdicts on the read-ahead: the slot then has normal priority."""
     tenant_places: int = 0
-    """Slots of its tenant in all engines and gateways, as the gateway reported them; 0 if unknown."""
+    """Slots of its tenant in all engines and gateways, as the gateway reported them; 0 if the gateway knows none."""
 
     def has_lost_slot(self) -> bool:
         """Whether another request got the slot. A method, because this can change while the request is served."""
@@ -86,14 +87,14 @@ class Ticket:
 
 @dataclass(slots=True)
 class Accounts:
-    """Engine time used, by account. Each minute that passes subtracts one minute's quota from it."""
+    """Engine time used, by account, the name under which a quota is counted. Passing time subtracts its quota."""
 
     clock: Callable[[], float] = time.monotonic
     _used: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """By account: seconds used, and the clock's time when that was true."""
+    """By account: the seconds used at its last charge, and the clock's time of that charge."""
 
     def is_used_up(self, quota: Quota) -> bool:
-        """Whether the quota is used up. Running work counts only when done, so a burst may overdraw the account."""
+        """Whether the quota is used up. Work is charged when it ends, so a burst of requests may exceed the quota."""
         return self._current_use(quota) >= quota.seconds
 
     def charge(self, quota: Quota, seconds: float) -> None:
@@ -105,13 +106,14 @@ class Accounts:
         """Register `places`, which counts local slots by tenant. Does nothing here; shared accounts report them."""
 
     def count_elsewhere(self, tenant: str) -> int:
-        """Known number of slots that this tenant has in other processes; 0 here, shared accounts override it."""
+        """Known number of slots that this tenant has in other processes: 0, unless shared accounts override it."""
         return 0
 
     def _current_use(self, quota: Quota) -> float:
-        """Seconds of the account that count as used now, less what the time since the last charge subtracts."""
-        used, since = self._used.get(quota.account, (0.0, 0.0))
-        return max(0.0, used - (self.clock() - since) * quota.seconds / _MINUTE_S)
+        """Seconds that count as used now: those of the last charge, less the quota of the time since then."""
+        used_s, charged_at = self._used.get(quota.account, (0.0, 0.0))
+        regained_s = (self.clock() - charged_at) * quota.seconds / _MINUTE_S
+        return max(0.0, used_s - regained_s)
 
 
 OpenAccounts = Callable[[str], Accounts]
@@ -119,7 +121,8 @@ OpenAccounts = Callable[[str], Accounts]
 
 
 class FairAdmission:
-    """Shares slots equally among tenants and limits each tenant's engine time to its quota."""
+    """Shares slots equally among tenants, each with a `Ticket`, and limits each tenant's engine time to its quota.
+    A read-ahead session has a slot, too, although no client waits for its answer yet."""
 
     def __init__(
         self, seats: int, clock: Callable[[], float] = time.monotonic, accounts: Accounts | None = None
@@ -135,7 +138,10 @@ class FairAdmission:
     async def admit_work(
         self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]], tenant_places: int = 0
     ) -> _T:
-        """Run `work` if a slot and quota are free, and return its result; charge the result's `ms` if it has them.
+        """Run `work` if a slot and quota are free, and return its result; a `quota` of None means no limit.
+
+        The time charged is the result's `ms`, or an estimate if it has none. `tenant_places` is the number of the
+        tenant's slots in all gateways, as the requesting gateway knows it.
 
         Raises `QuotaSpent` if the quota is used up, `Shed` if another tenant needs the slot, now or while the work
         runs, and `EngineOverloaded` if the engine is full.
@@ -147,13 +153,13 @@ class FairAdmission:
         self._tickets.append(ticket)
         try:
             if ending_work:
-                await asyncio.wait(ending_work)  # so that there are never more requests than places
+                await asyncio.wait(ending_work)  # so that the engine never has more requests than slots
             return await self._serve(ticket, quota, work)
         finally:
             self._tickets.remove(ticket)
 
     async def _serve(self, ticket: Ticket, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Run the admitted work, return its result, and charge its cost, however it ends.
+        """Run the admitted work and return its result. Charge the work's cost even if it fails or is cancelled.
 
         Raises `Shed` if another request gets the slot.
         """
@@ -172,7 +178,7 @@ class FairAdmission:
             raise
         else:
             self._stay_s += _SMOOTHING * (self._clock() - ticket.since - self._stay_s)
-            spent_ms = getattr(result, "ms", None)  # without it, the charge is an estimate
+            spent_ms = getattr(result, "ms", None)  # some results do not say what they cost
             if spent_ms is not None:
                 cost_s = spent_ms / 1000
                 self._cost_s += _SMOOTHING * (cost_s - self._cost_s)
@@ -186,47 +192,54 @@ class FairAdmission:
             raise QuotaSpent(f"the tenant's {quota.seconds:g} s of engine time a minute are used up")
 
     def charge(self, quota: Quota | None, elapsed_s: float, cost_s: float | None) -> None:
-        """Charge `cost_s` seconds to the quota's account, or an estimate if the cost is None (the work did not end).
+        """Charge `cost_s` seconds to the quota's account; None means that the cost is unknown and is estimated.
 
         The estimate is the elapsed time, at most the recent average cost, because waiting for others must be free.
         """
         if quota:
-            self._accounts.charge(quota, min(elapsed_s, self._cost_s) if cost_s is None else cost_s)
+            if cost_s is None:
+                cost_s = min(elapsed_s, self._cost_s)
+            self._accounts.charge(quota, cost_s)
 
     def _count_local_places(self) -> Counter[str]:
         """Slots by tenant in this engine."""
         return Counter(ticket.tenant for ticket in self._tickets if not ticket.lost_slot)
 
     def count_places_everywhere(self, tenant: str) -> int:
-        """Slots of a tenant here and in other processes; 0 if it is known to have none in other processes."""
-        others = self._accounts.count_elsewhere(tenant)
-        return min(MAX_PLACES, others + self._count_local_places()[tenant]) if others else 0
+        """Slots of a tenant here and in other processes; 0, which means unknown, if only this process has any."""
+        places_elsewhere = self._accounts.count_elsewhere(tenant)
+        if not places_elsewhere:
+            return 0
+        return min(MAX_PLACES, places_elsewhere + self._count_local_places()[tenant])
 
     def _count_places(self, tenant: str, tenant_places: int) -> Counter[str]:
-        """Slots by tenant, here and elsewhere; `tenant_places` is the gateway's newest count for `tenant`."""
+        """Slots by tenant, here and in other processes, of all tenants with a slot here and of `tenant`.
+
+        `tenant_places` is the newest count that a gateway reported for `tenant`.
+        """
         local_places = self._count_local_places()
-        # later tickets overwrite earlier ones, so each tenant has its newest count
-        newest_counts = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.lost_slot}
-        newest_counts[tenant] = tenant_places
-        counts = Counter[str]()
-        for name, reported_places in newest_counts.items():
-            counted_places = local_places[name] + self._accounts.count_elsewhere(name)
-            # two views of the same slots, neither of which need know of all
-            counts[name] = max(counted_places, reported_places)
-        return counts
+        # later tickets overwrite earlier ones, so the count of each tenant is its newest
+        reported_places = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.lost_slot}
+        reported_places[tenant] = tenant_places
+        places = Counter[str]()
+        for name, reported_count in reported_places.items():
+            own_count = local_places[name] + self._accounts.count_elsewhere(name)
+            # both numbers count the same slots, and either may miss some
+            places[name] = max(own_count, reported_count)
+        return places
 
     def _make_room(self, tenant: str, tenant_places: int) -> None:
         """Make sure that a slot is free for a new request of `tenant`, by taking another request's slot if needed.
 
-        Read-ahead sessions, for which no client waits, lose their slots first. Among the requests that may lose one, it
-        is the latest of the tenant with most slots. Raises `Shed` if `tenant` already has an equal share, and
-        `EngineOverloaded` if it has no slot here or all.
+        Read-ahead sessions, for which no client waits, lose their slots first. Of several requests, the latest one of
+        the tenant with most slots loses its slot. If `tenant` already has an equal share, raises `Shed`, or
+        `EngineOverloaded` where the tenant has no slot here or all of them.
         """
         local_places = self._count_local_places()
         if local_places.total() < self._seats:
             return
         places = self._count_places(tenant, tenant_places)
-        # the latest first; `max` takes the first of equals
+        # the latest first, because `max` takes the first of several equal tickets
         tickets = [ticket for ticket in reversed(self._tickets) if not ticket.lost_slot]
         reading_tickets = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
         if reading_tickets:
@@ -235,9 +248,9 @@ class FairAdmission:
         equal_share = places.total() / len(places)
         if places[tenant] + 1 > equal_share:
             own_places = local_places[tenant]
-            # `Shed` says "already has its share": untrue of a tenant without a slot here, useless to the only tenant
-            first_or_only = not own_places or own_places == self._seats
-            raise self._overload_error() if first_or_only else self._shed_error()
+            # the message of `Shed` would be untrue for a tenant without a slot here, and useless to the only tenant
+            has_none_or_all = own_places in (0, self._seats)
+            raise self._overload_error() if has_none_or_all else self._shed_error()
         chosen_ticket = max(tickets, key=lambda ticket: places[ticket.tenant])
         if chosen_ticket.session:
             self._stop_reading(chosen_ticket)
@@ -247,7 +260,7 @@ class FairAdmission:
             chosen_ticket.work.cancel()
 
     def _stop_reading(self, ticket: Ticket) -> None:
-        """Take the slot of a read-ahead session and close it; its answer is then read as a whole at the end."""
+        """Take the slot of a read-ahead session and close the session; its answer is corrected when it is complete."""
         ticket.lost_slot = True
         if ticket.session is not None:
             ticket.work = asyncio.ensure_future(ticket.session.aclose())
@@ -265,12 +278,12 @@ class FairAdmission:
         return Shed(message, self._wait_s())
 
     def _wait_s(self) -> float:
-        """Seconds to suggest for a retry: how long recent requests took to finish."""
+        """Seconds to suggest for a retry: the recent average time that a request took."""
         return max(_SHORTEST_WAIT_S, self._stay_s)
 
 
 class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
-    """An engine in front of which a request waits for admission; it holds at most `seats`, waiting and running."""
+    """An engine that runs a request only if admission gives it one of `seats` slots."""
 
     def __init__(
         self,
@@ -299,17 +312,17 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         return await self._admit_request(request, require_judges(self.inner).label_tokens)
 
     async def _admit_request(self, request: _Request, work: Callable[[_Request], Coroutine[Any, Any, _T]]) -> _T:
-        """Run `work` with the request if a slot and quota are free; raises as `admit_work` does."""
+        """Run `work` with the request if a slot and quota are free; raises the errors of `admit_work`."""
         engine_work = partial(work, self._add_tenant_places(request))
         return await self.admit_work(request.tenant, request.quota, engine_work, request.places)
 
     def _add_tenant_places(self, request: _Request) -> _Request:
-        """The request, with `places` set to its tenant's slots everywhere if other processes report any."""
+        """The request for the engine; its `places` are the tenant's slots everywhere if other processes report any."""
         places = self.count_places_everywhere(request.tenant)
         return request.model_copy(update={"places": places}) if places else request
 
     async def read(self, request: AlignRequest) -> Session:
-        """Start reading an answer ahead; the answer may lose its slot until it is complete.
+        """Start reading an answer ahead; while the answer is not complete, its slot may be taken.
 
         Raises `EngineOverloaded` if no slot is free, and `QuotaSpent` if the quota is used up.
         """
@@ -351,8 +364,8 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         if session is None or ticket.has_lost_slot():
             return
         self._tickets.remove(ticket)
-        # nobody reported how much engine time the reading took
-        self.charge(quota, self._clock() - ticket.since, None)
+        # a reading that is given up does not report its engine time
+        self.charge(quota, self._clock() - ticket.since, cost_s=None)
         await session.aclose()
 
 
@@ -367,7 +380,7 @@ class LocalAdmission(Admission[Local]):
     """Admission to an engine with its own model, where completions take slots, too."""
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
-        return await self.admit_work(_NOBODY, None, lambda: self.inner.complete(request, name, deadline_s))
+        return await self.admit_work(_NOBODY, quota=None, work=lambda: self.inner.complete(request, name, deadline_s))
 
     def load(self) -> Load:
         return self.inner.load()
@@ -377,7 +390,7 @@ class LocalAdmission(Admission[Local]):
 
 
 class _AdmittedSession(ForwardingSession):
-    """A session that ends when another request needs its slot."""
+    """A session on a slot; once another request got the slot, every call raises `SessionLost`."""
 
     def __init__(self, admission: AdmittedEngine[Any], ticket: Ticket, quota: Quota | None, session: Session) -> None:
         super().__init__(session)
@@ -399,7 +412,7 @@ class _AdmittedSession(ForwardingSession):
     async def replace(self, span: Span) -> Correction:
         """Return the replacement for a flagged range, and charge its time to the quota."""
         replacement = await super().replace(span)
-        self._admission.charge(self._quota, 0.0, replacement.ms / 1000)
+        self._admission.charge(self._quota, elapsed_s=0.0, cost_s=replacement.ms / 1000)
         return replacement
 
     async def finish(self, request: AlignRequest) -> Correction:

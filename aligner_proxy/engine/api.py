@@ -18,7 +18,7 @@ from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota
 
 
 class StrictModel(BaseModel):
-    """A frozen model that refuses fields which it does not know: what is sent to an engine, or stored."""
+    """Base class of what is sent to an engine, or stored: frozen, and refuses fields that it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -80,7 +80,7 @@ class EngineRequest(StrictModel):
     request_id: str
     aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
     tenant: str = Field(default="-", max_length=64)
-    """A digest of the tenant; a full engine shares its slots equally among tenants."""
+    """A digest of the tenant's name; a full engine shares its slots equally among tenants."""
     quota: Quota | None = None
     """Engine time that the tenant may use; None means no limit."""
     places: int = Field(default=0, ge=0, le=MAX_PLACES)
@@ -98,7 +98,7 @@ HeadSource = Callable[[str], bytes | None]
 
 
 class AlignRequest(EngineRequest):
-    """One answer to correct. `objectives` are full texts in their final order.
+    """One answer to correct. `objectives` are full texts in the prompt's order.
 
     `deadline_s` counts from the arrival of the request.
     """
@@ -113,7 +113,7 @@ class AlignRequest(EngineRequest):
     verify: Verify = Verify.FLAGGED
     deadline_s: float = Field(default=20.0, gt=0, le=3600)
     draft: int = Field(default=0, ge=0, lt=8)
-    """Index of this draft when several corrections of one answer are wanted; writers that can vary do so from 1 on."""
+    """Which of several wanted corrections of the answer this is, from 0; models that sample do so from 1 on."""
     open_ended: bool = True
     """Whether text may be added after the answer; False if the answer is part of a larger text."""
     score_only: bool = False
@@ -127,7 +127,7 @@ class AlignRequest(EngineRequest):
 
     @model_validator(mode="after")
     def _one_head_each(self) -> Self:
-        """Raise `ValueError` unless there is a head for each objective, or none at all."""
+        """Raise `ValueError` unless `heads` has an entry for each objective, or is empty."""
         if self.heads and len(self.heads) != len(self.objectives):
             raise ValueError(
                 f"{len(self.heads)} heads for {len(self.objectives)} objectives; name one for each, or none"
@@ -136,7 +136,10 @@ class AlignRequest(EngineRequest):
 
 
 def make_proof_request(request: AlignRequest) -> AlignRequest:
-    """The request by which written text is judged; for `Write.VERIFIED`, its question is one more objective."""
+    """The request with which an engine judges the text that it wrote in place of flagged segments.
+
+    With `Write.VERIFIED`, the request's `question` becomes one more objective, unless it already is one.
+    """
     if request.write is not Write.VERIFIED or not request.question or request.question in request.objectives:
         return request
     heads = (*request.heads, "") if request.heads else ()
@@ -194,18 +197,18 @@ class RowsResponse(StrictModel):
     def _as_many_rows_as_segments(self) -> Self:
         """Raise `ValueError` unless each answer has a row and scores for every segment."""
         for exchange in self.exchanges:
-            count = len(exchange.segments)
+            segment_count = len(exchange.segments)
             # a number has 2 bytes, and base64 writes each 3 bytes as 4 characters
-            encoded_length = 4 * ceil(2 * self.width * count / 3)
-            if len(exchange.rows) != encoded_length or len(exchange.scores) != count:
-                raise ValueError(f"rows or scores of other segments than the {count} that are named")
+            encoded_length = 4 * ceil(2 * self.width * segment_count / 3)
+            if len(exchange.rows) != encoded_length or len(exchange.scores) != segment_count:
+                raise ValueError(f"rows or scores of other segments than the {segment_count} that are named")
         return self
 
 
 class TokenLabelsRequest(EngineRequest):
-    """A request for what a token classifier says of each token of an answer.
+    """A request for the labels that a token classifier gives to the tokens of an answer.
 
-    It reads the question, the texts that the answer has to agree with, if any, and the answer.
+    The classifier reads `question`, `context` (texts with which the answer has to agree) and `answer`.
     """
 
     model: str = Field(min_length=1, max_length=200)
@@ -213,13 +216,13 @@ class TokenLabelsRequest(EngineRequest):
     context: tuple[str, ...] = ()
     answer: str = Field(min_length=1)
     ends: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Where each segment of the answer ends, with the white space after it. A guard reads the text after a segment at
-    fault again, without that segment."""
+    """Where each segment of the answer ends, with the white space after it. Once a guard has found fault with a
+    segment, it reads the text after the segment again, without the segment."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
 
 
 class LabelledSpan(StrictModel):
-    """Characters `start` to `end` of an answer, `end` excluded, whose tokens have one label, and one category."""
+    """Characters `start` to `end` of an answer, `end` excluded, whose tokens have the same label and category."""
 
     start: int = Field(ge=0)
     end: int = Field(gt=0)
@@ -277,12 +280,14 @@ class Span(StrictModel):
 
 
 def _make_tuple(value: object) -> object:
-    """Convert the forms of OpenAI's `stop` (one text, a list, or null) to a tuple or list of texts."""
-    return (value,) if isinstance(value, str) else value or ()
+    """Convert OpenAI's `stop` to a tuple or list of texts; it may be one text, a list, or null for none."""
+    if isinstance(value, str):
+        return (value,)
+    return value or ()
 
 
 _Zero = Annotated[float, Field(ge=0, le=0)]
-"""A number that may only be 0, which has no effect."""
+"""A setting of the sampling that may only be 0, which has no effect."""
 
 
 class Prediction(StrictModel):
@@ -293,7 +298,7 @@ class Prediction(StrictModel):
 
 
 class CompletionRequest(StrictModel):
-    """A request in OpenAI's form for the greedy completion of one text; the engine refuses unknown fields.
+    """A request in OpenAI's format for the greedy completion of one text; the engine refuses unknown fields.
 
     It accepts fields without effect (a penalty of 0, a seed without sampling), because some clients always send them.
     """
@@ -359,7 +364,7 @@ class Totals:
     unbalanced: int = 0
     """How often blocks were miscounted when the engine was idle; more than 0 means a bug."""
     counts: DecodeCounts = field(default_factory=DecodeCounts)
-    """Tokens of finished requests by origin. Requests share forwards, so its `forwards` are more than those above."""
+    """Sums over finished requests. Requests share forward passes, so its `forwards` are more than those above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,11 +383,11 @@ class Session(Protocol):
     """An answer that an engine reads while the upstream still writes it. Always ended by `finish` or `aclose`."""
 
     def ask_early(self) -> None:
-        """Let a judge be asked while the answer grows, because all of it is held until `finish`; by default no one is.
+        """Allow judges to be asked while the answer grows, because no text is sent on before `finish`.
 
-        Called before any text, if at all.
+        Called before any text is fed, if at all. Sessions without judges do nothing.
         """
-        return None  # a body, so that sessions inherit it
+        return None  # a body, so that sessions inherit this method
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text to the answer without waiting for the model; return all verdicts so far, in segment order."""
@@ -396,12 +401,12 @@ class Session(Protocol):
         """Wait until there are more than `known_count` verdicts, or the answer has ended, and return all of them.
 
         None means that this engine has no verdicts before the answer is finished. A segment gets its verdict when the
-        next one has begun; the last segment gets it when the answer has ended. A verdict never changes.
+        next segment has begun, and the last segment when the answer has ended. A verdict never changes.
         """
         ...
 
     async def replace(self, span: Span) -> Correction:
-        """Write a replacement for a flagged range: the text of the correction, which may be empty."""
+        """Write a replacement for a flagged range; it is the `text` of the returned correction and may be empty."""
         ...
 
     async def finish(self, request: AlignRequest) -> Correction:

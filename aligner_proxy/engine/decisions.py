@@ -1,10 +1,11 @@
-"""Decisions: questions about a text that the head answers with probabilities, in both forms that LiteLLM sends.
+"""Decisions: questions about a text, which the detector head answers with probabilities; LiteLLM has two request forms.
 
-Each question is an objective, and yes means that some sentence of the text goes against it. A question names an
-objective, writes one out ("Name: description"), or is a question in words, of which an objective is made. Criteria that
-are lists of sentences are examples, of which a head is made (example_heads.py). A choice is among objectives, of which
-the text goes against one most, or among labels that say what a text may be: each becomes an objective that forbids such
-texts. Texts are never logged; only names of fields are in errors.
+Each question becomes an objective, and "yes" means that some sentence of the text goes against the objective. A
+question names an objective, writes an objective out ("Name: description"), or is a question in words, from which an
+objective is made. Criteria that are lists of sentences are examples, from which a head is made (example_heads.py). In a
+choice, each answer becomes an objective: it names or writes out one, or it is a label, which becomes an objective that
+forbids such texts. The answer is the objective that the text goes against most. Texts are never logged; errors contain
+only names of fields.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import exp
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -38,6 +40,7 @@ QUESTION_CURVE = Curve(1.74, 1.7)
 embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all good sentences,
 so a score is lower than the log-odds would be if good and bad sentences were equally frequent."""
 _QUESTION = "Question: "
+"""The beginning of an objective that is made from a question in words."""
 _FORBIDDEN = ": the text must not be one of which this is true: "
 """Words in the objective that is made of a label, as "No spam: the text must not be ...". Of three wordings, with this
 one the right label was chosen most often."""
@@ -60,7 +63,7 @@ _MAX_LOG_ODDS = 60.0
 
 
 class _QuestionPart(BaseModel):
-    """A part of a request; fields that a head has no use for are ignored."""
+    """Base class of the parts of a request; fields that are not declared are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -95,12 +98,12 @@ class PredicateQuestion(_QuestionPart):
     instructions: str
 
     def options(self) -> list[Option]:
-        """The question's only objective."""
+        """The question's only objective, as an option without a value."""
         return [Option("", AskedObjective(make_objective(self.instructions)))]
 
 
 class ChoiceOption(_QuestionPart):
-    """One of the objectives of a choice."""
+    """One of the answers of a choice: its name, and perhaps what it means."""
 
     value: str | bool
     description: str | None = None
@@ -119,18 +122,20 @@ class ChoiceQuestion(_QuestionPart):
 
 
 class NoulQuestion(_QuestionPart):
-    """A yes/no question in the form of System One."""
+    """A yes/no question in the form of System One; "noul" is its name for such a question."""
 
     type: Literal["noul"]
     instructions: _Words = None
     criteria: Mapping[Literal["true", "false"], _Words] | None = None
 
     def options(self) -> list[Option]:
-        """The question's only objective; the criteria say what goes against it and what does not."""
-        examples = read_examples(self.criteria or {})
+        """The question's only objective; the criteria say what goes against it ("true") and what does not ("false")."""
+        criteria = self.criteria or {}
+        examples = read_examples(criteria)
+        # examples teach a head, so they need not be in the objective's text unless it would be empty
         is_described = examples is not None and bool(write_words(self.instructions))
-        criteria = {} if is_described else self.criteria or {}
-        return [Option("", AskedObjective(make_objective(self.instructions, criteria), examples))]
+        text = make_objective(self.instructions, {} if is_described else criteria)
+        return [Option("", AskedObjective(text, examples))]
 
 
 class LabelQuestion(_QuestionPart):
@@ -158,23 +163,24 @@ class OpenAIDecision(_QuestionPart):
         """The request in our own form; nothing is checked yet (`Decision.find_fault`)."""
         text = self.input if isinstance(self.input, str) else "\n\n".join(message.text for message in self.input)
         questions = [
-            DecisionQuestion(question.name, question.type == "choice", tuple(question.options()))
+            DecisionQuestion(question.name, is_choice=question.type == "choice", options=tuple(question.options()))
             for question in self.questions
         ]
-        return Decision((), text, tuple(questions))
+        return Decision(turns=(), text=text, questions=tuple(questions))
 
     def report(self, questions: Sequence[DecisionQuestion], scores: Scores, tokens: int) -> dict[str, Any]:
-        """Write the answers in the form of the request; `tokens` is the number of tokens read."""
+        """Return the response's JSON in OpenAI's form; `tokens` is the number of tokens read."""
         answers: list[dict[str, Any]] = []
         for question in questions:
-            answer: dict[str, Any] = {"type": "choice" if question.is_choice else "predicate", "name": question.name}
             if question.is_choice:
-                shares = question.probabilities(scores)
-                best = max(shares, key=lambda share: share[1])
-                entries = [{"value": value, "probability": share} for value, share in shares]
-                answers.append(answer | {"choice": best[0], "probabilities": entries, "confidence": best[1]})
+                probabilities = question.probabilities(scores)
+                choice, confidence = max(probabilities, key=itemgetter(1))
+                entries = [{"value": value, "probability": probability} for value, probability in probabilities]
+                answer = {"choice": choice, "probabilities": entries, "confidence": confidence}
+                answers.append({"type": "choice", "name": question.name, **answer})
             else:
-                answers.append(answer | {"probability": question.options[0].estimate_probability(scores)})
+                probability = question.options[0].estimate_probability(scores)
+                answers.append({"type": "predicate", "name": question.name, "probability": probability})
         usage = {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -194,21 +200,23 @@ class SystemOneDecision(_QuestionPart):
 
     def read(self) -> Decision:
         """The request in our own form; nothing is checked yet (`Decision.find_fault`)."""
-        questions = (
-            DecisionQuestion(name, question.type == "choice", tuple(question.options()))
+        questions = [
+            DecisionQuestion(name, is_choice=question.type == "choice", options=tuple(question.options()))
             for name, question in self.questions.items()
-        )
-        return Decision(*_read_state(self.state), tuple(questions))
+        ]
+        turns, text = _read_state(self.state)
+        return Decision(turns, text, tuple(questions))
 
     def report(self, questions: Sequence[DecisionQuestion], scores: Scores, tokens: int) -> dict[str, Any]:
-        """Write the answers in the form of the request; `tokens` is the number of tokens read."""
+        """Return the response's JSON in the form of System One; `tokens` is the number of tokens read."""
         answers: dict[str, dict[str, Any]] = {}
         for question in questions:
             name = str(question.name)
             if question.is_choice:
-                shares = {str(value): share for value, share in question.probabilities(scores)}
-                best = max(shares, key=lambda label: shares[label])
-                answers[name] = {"type": "choice", "choice": best, "confidence": shares[best], "probabilities": shares}
+                probabilities = {str(value): probability for value, probability in question.probabilities(scores)}
+                choice, confidence = max(probabilities.items(), key=itemgetter(1))
+                answer = {"choice": choice, "confidence": confidence, "probabilities": probabilities}
+                answers[name] = {"type": "choice", **answer}
             else:
                 answers[name] = {"type": "noul", "noul": question.options[0].estimate_probability(scores)}
         usage = {"input_tokens": tokens, "output_tokens": 0}
@@ -216,6 +224,7 @@ class SystemOneDecision(_QuestionPart):
 
 
 DecisionForm = OpenAIDecision | SystemOneDecision
+"""A parsed request, which also writes the response in its own form (`report`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +237,13 @@ class AskedObjective:
 
     @property
     def curve(self) -> Curve:
-        """The curve from its scores to log-odds: one for questions in words, another for objectives."""
-        is_made = self.text.startswith(_QUESTION) or _FORBIDDEN in self.text
-        return QUESTION_CURVE if is_made else OBJECTIVE_CURVE
+        """The curve from its scores to log-odds; objectives made from questions or labels have another curve."""
+        is_made_from_words = self.text.startswith(_QUESTION) or _FORBIDDEN in self.text
+        return QUESTION_CURVE if is_made_from_words else OBJECTIVE_CURVE
 
 
 Scores = Mapping[AskedObjective, float]
-"""The highest score of the text (`find_highest_score`), by what it was scored against."""
+"""The text's score in nats (`find_highest_score`), by the objective that it was scored against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +251,13 @@ class Option:
     """One answer of a choice, or the only objective of a yes/no question."""
 
     value: str | bool
-    """What the client calls the answer; empty for a yes/no question."""
+    """What the client calls the answer; "" for a yes/no question."""
     objective: AskedObjective
 
     def log_odds(self, scores: Scores) -> float:
-        """The log-odds that the text goes against the objective, within `_MAX_LOG_ODDS` of 0."""
-        return max(-_MAX_LOG_ODDS, min(_MAX_LOG_ODDS, self.objective.curve.log_odds(scores[self.objective])))
+        """The log-odds that the text goes against the objective, between -`_MAX_LOG_ODDS` and `_MAX_LOG_ODDS`."""
+        log_odds = self.objective.curve.log_odds(scores[self.objective])
+        return max(-_MAX_LOG_ODDS, min(_MAX_LOG_ODDS, log_odds))
 
     def estimate_probability(self, scores: Scores) -> float:
         """The probability that the text goes against the objective."""
@@ -263,19 +273,19 @@ class DecisionQuestion:
     options: tuple[Option, ...]
 
     def probabilities(self, scores: Scores) -> list[tuple[str | bool, float]]:
-        """The options of a choice, each as (value, probability); the probability is its share of all odds.
+        """The (value, probability) of each option of a choice; the probability is its odds divided by all odds.
 
         Odds of 3, 1 and 1 give 0.6, 0.2 and 0.2.
         """
-        logits = [option.log_odds(scores) for option in self.options]
-        # relative to the highest, so that `exp` cannot overflow
-        odds = [exp(logit - max(logits)) for logit in logits]
+        log_odds = [option.log_odds(scores) for option in self.options]
+        # all odds are divided by the highest, so that `exp` cannot overflow
+        odds = [exp(number - max(log_odds)) for number in log_odds]
         return [(option.value, option_odds / sum(odds)) for option, option_odds in zip(self.options, odds, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is asked: the conversation before the text, if there is one, the text, and the questions about it."""
+    """A request in our own form: the conversation before the text (may be empty), the text, and the questions."""
 
     turns: tuple[Turn, ...]
     text: str
@@ -288,7 +298,7 @@ class Decision:
 
     @property
     def asked_objectives(self) -> tuple[AskedObjective, ...]:
-        """What the text is scored against, each once."""
+        """The different objectives with their examples; the text is scored once against each."""
         return tuple(dict.fromkeys(option.objective for question in self.questions for option in question.options))
 
     @property
@@ -311,7 +321,7 @@ class Decision:
         return self._find_fault_in_examples()
 
     def _find_fault_in_examples(self) -> str | None:
-        """Why the examples of the criteria cannot be learned from; None if they can."""
+        """Why no head can be made from the examples in the criteria; None if it can, or if there are none."""
         if any(objective.examples and _NAME.fullmatch(objective.text) for objective in self.asked_objectives):
             return "an objective that is named has a head of its own; write the objective out to give examples of it"
         examples = [objective.examples for objective in self.asked_objectives if objective.examples]
@@ -325,13 +335,13 @@ class Decision:
 
 
 Correct = Callable[[AskedObjective], Awaitable[Correction]]
-"""Is given an objective; returns the correction with the text's scores against it."""
+"""Lets the engine read the text with one objective; returns the correction, which holds the segments' scores."""
 
 
 async def score_objective(
     engine: Engine, heads: ExampleHeads, request: AlignRequest, objective: AskedObjective
 ) -> Correction:
-    """The scores of one request about this objective alone, by a head of its examples if it has any.
+    """Return the correction of a request with this only objective; a head made from its examples, if any, scores it.
 
     Raises `CorrectionError` if the engine fails.
     """
@@ -341,14 +351,16 @@ async def score_objective(
 
 
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:
-    """Score the text against each objective; return the answers as JSON in the request's form.
+    """Score the text against each objective; return the response's JSON in the form of the request `form`.
 
-    Raises `CorrectionError` if the engine fails.
+    `decision` is the same request in our own form. `correct` is called once for each objective. Raises
+    `CorrectionError` if the engine fails.
     """
     scores: dict[AskedObjective, float] = {}
     tokens = 0
     for first in range(0, len(decision.asked_objectives), _AT_ONCE):
         batch = decision.asked_objectives[first : first + _AT_ONCE]
+        # exceptions are returned, so that all calls of the batch have ended before one is raised
         results = await asyncio.gather(*map(correct, batch), return_exceptions=True)
         for objective, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
@@ -359,23 +371,28 @@ async def answer_decision(form: DecisionForm, decision: Decision, correct: Corre
 
 
 def find_highest_score(correction: Correction) -> float:
-    """The score of the sentence that most goes against the objective, or of the text as a whole if that is higher.
+    """The highest score of a sentence, or the score of the text as a whole if this is higher; in nats.
 
-    Raises `EngineFault` without a detector head.
+    Raises `EngineFault` if the aligner has no detector head, and so no scores.
     """
-    # the last entry may be the end of the text, which has no text itself
+    # the last segment may stand for the end of the text, which has no text itself
     scores = [segment.score for segment in correction.segments if segment.text]
-    numbers = [score for score in scores if score is not None]
-    if len(numbers) < len(scores) or not numbers:
+    highest_score = max((score for score in scores if score is not None), default=None)
+    if highest_score is None or None in scores:
         raise EngineFault("this aligner has no detector head, so there are no probabilities")
-    is_short = is_short_answer(segment.text for segment in correction.segments)
-    whole = None if is_short else score_whole_answer(correction.segments)
-    return max(numbers) if whole is None else max(*numbers, whole.score)
+    if is_short_answer(segment.text for segment in correction.segments):
+        return highest_score
+    whole_answer = score_whole_answer(correction.segments)
+    return highest_score if whole_answer is None else max(highest_score, whole_answer.score)
 
 
 def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:
-    """The examples of criteria of which both are lists of sentences, long enough to learn from; None for others."""
-    against, fine = (_read_sentences(criteria.get(answer)) for answer in ("true", "false"))
+    """The examples in the criteria "true" and "false", if both are lists of at least `MIN_EXAMPLES` sentences.
+
+    None means that the criteria are something else, such as descriptions.
+    """
+    against = _read_sentences(criteria.get("true"))
+    fine = _read_sentences(criteria.get("false"))
     return ExampleSentences(against, fine) if min(len(against), len(fine)) >= MIN_EXAMPLES else None
 
 
@@ -388,19 +405,25 @@ def _read_sentences(criterion: JsonValue) -> tuple[str, ...]:
 
 
 def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | None = None) -> str:
-    """The objective of a yes/no question: its name, its text, or one made of a question in words.
+    """The objective of a yes/no question: the name or text in its instructions, or one made from a question in words.
+
+    The criteria "true" and "false" describe what goes against the objective, and what it allows. "" if both the
+    instructions and the criteria are empty.
 
     "Is it rude?" -> "Question: the response should avoid everything for which the answer is yes: Is it rude?"
     """
+    criteria = criteria or {}
     words = write_words(instructions)
-    against, allowed = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
-    if _WRITTEN_OUT.match(words):
-        criteria_texts = (("Against it", against), ("Allowed", allowed))
-        sentences = [words.rstrip("."), *(f"{name}: {text}" for name, text in criteria_texts if text)]
-        return ". ".join(filter(None, sentences)) if against or allowed else words
-    if _NAME.fullmatch(words) and not against and not allowed:
+    against = write_words(criteria.get("true"))
+    allowed = write_words(criteria.get("false"))
+    is_name = _NAME.fullmatch(words) is not None
+    is_written_out = _WRITTEN_OUT.match(words) is not None
+    if (is_name or is_written_out) and not against and not allowed:
         return words
-    # of several wordings these told texts of our own apart best
+    if is_written_out:
+        sentences = {"Against it: ": against, "Allowed: ": allowed}
+        return ". ".join([words.rstrip("."), *(name + text for name, text in sentences.items() if text)])
+    # of several wordings, scores with these separated violations from good texts best
     parts: list[str] = []
     if words.endswith("?"):
         parts.append(f"the response should avoid everything for which the answer is yes: {words}")
@@ -416,24 +439,28 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
 def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option]:
     """The answers of a choice, given as (label, description), each with its objective.
 
-    If every description is a list of enough sentences, these are the label's examples, and those of the other labels
-    its counter-examples.
+    If every description is a list of at least `MIN_EXAMPLES` sentences, a label's sentences are the examples against
+    its objective, and the sentences of the other labels are the examples that are fine.
     """
     sentences = [_read_sentences(description) for _, description in answers]
-    if len(answers) < 2 or any(len(own) < MIN_EXAMPLES for own in sentences):
+    if len(answers) < 2 or any(len(own_sentences) < MIN_EXAMPLES for own_sentences in sentences):
         return [Option(value, AskedObjective(name_objective(value, description))) for value, description in answers]
     options = []
-    for (value, _), own in zip(answers, sentences, strict=True):
-        # the first of each other label, then the second of each: `[[1, 2], [3]]` -> `[1, 3, 2]`
-        turns = zip_longest(*(one for one in sentences if one is not own))
-        others = [text for turn in turns for text in turn if text is not None and text not in own]
-        examples = ExampleSentences(own, tuple(others[: min(MAX_EXAMPLES, _OTHERS_FOR_EACH * len(own))]))
+    for (value, _), own_sentences in zip(answers, sentences, strict=True):
+        # the first sentence of each other label, then the second of each: `[[1, 2], [3]]` -> `[(1, 3), (2, None)]`
+        rounds = zip_longest(*(texts for texts in sentences if texts is not own_sentences))
+        others = [text for texts in rounds for text in texts if text is not None and text not in own_sentences]
+        max_others = min(MAX_EXAMPLES, _OTHERS_FOR_EACH * len(own_sentences))
+        examples = ExampleSentences(against=own_sentences, fine=tuple(others[:max_others]))
         options.append(Option(value, AskedObjective(f"No {value}{_FORBIDDEN}{value}", examples)))
     return options
 
 
 def name_objective(value: str | bool, description: JsonValue) -> str:
-    """The objective of an answer of a choice: its name alone, its text, or one that forbids what is described.
+    """The objective of an answer of a choice, from the answer's label `value` and its description.
+
+    Without a description, the label is the name of an objective. A description is an objective's full text, or the part
+    after its name, or what a text of this label is; the objective then forbids such texts.
 
     `("spam", "advertising")` -> "No spam: the text must not be one of which this is true: advertising"
     """
@@ -454,22 +481,23 @@ def write_words(value: JsonValue) -> str:
 
 def _read_state(state: JsonValue) -> tuple[tuple[Turn, ...], str]:
     """The conversation and the text of a state: {"question": ..., "answer": ...}, or all texts of other JSON."""
-    # a state with anything else is read whole, so that no text in it is passed over
+    # all texts of a state with other fields are read, so that none is missed
     if isinstance(state, dict) and state.keys() == {"question", "answer"}:
         question, answer = state["question"], state["answer"]
         if isinstance(question, str) and isinstance(answer, str):
-            return ((Turn("user", question),) if question else ()), answer
+            turns = (Turn("user", question),) if question else ()
+            return turns, answer
     return (), "\n\n".join(_list_texts(state))
 
 
 def _list_texts(state: JsonValue) -> Iterator[str]:
     """All texts in JSON, from first to last; of an object first its keys, then its values."""
-    pending = [state]
-    while pending:
-        value = pending.pop()
+    pending_values = [state]  # a stack instead of recursion, because JSON may be nested deeply
+    while pending_values:
+        value = pending_values.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
-            pending += reversed(value)
+            pending_values += reversed(value)
         elif isinstance(value, dict):
-            pending += reversed([*value, *value.values()])
+            pending_values += reversed([*value, *value.values()])

@@ -1,9 +1,10 @@
-"""Heads made of example sentences that a request brings: a few against an objective, and a few that are fine.
+"""Heads made from example sentences in a request: a few that go against an objective, and a few that are fine.
 
-Such a head corrects the general score of the objective by what tells the two sorts of examples apart: a logistic
-regression on their rows, which begins at the general score, so that few examples change little. It becomes a taught
-head (taught_head.py) that engines know by its hash; it is kept in memory, and used again for the same examples. No
-torch: there are at most a few dozen rows, and a gateway without an engine of its own makes heads, too.
+A head turns a segment's row (numbers that the aligner computes for the segment) into a score. A head of examples adds
+to the score of the general detector head what separates the two sorts of examples: a logistic regression on their rows,
+which starts from the general score, so that few examples change little. It becomes a taught head (taught_head.py),
+which engines know by its hash. Heads are kept in memory and used again for the same examples. No torch: there are at
+most a few dozen rows, and a gateway without an engine of its own makes heads, too.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ MIN_EXAMPLES = 3
 MAX_EXAMPLES = 16
 """Most examples of a sort; each is read once."""
 PENALTY = 0.1
-"""Penalty of the weights. A third of it is better where an objective is written out, and worse without one."""
+"""Penalty on large weights. A third of it is better for objectives that are written out, and worse for labels."""
 KEPT_HEADS = 256
 """Heads kept in memory."""
 _MIN_SPREAD = 1e-2
-"""Least number by which rows are divided, so that a column that hardly varies is not blown up."""
+"""Smallest standard deviation by which a column is divided, so that a nearly constant column does not dominate."""
 _NEWTON_STEPS = 25
 """Steps of Newton's method; it needs about ten."""
 _MAX_LOG_ODDS = 30.0
@@ -56,7 +57,10 @@ class ExampleSentences:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The line `slope * score + shift`: log-odds that a text violates its objective, by its general score in nats."""
+    """A line from the general score in nats to the log-odds that a text violates its objective.
+
+    The log-odds are `slope * score + shift`; as a probability they are a logistic curve.
+    """
 
     slope: float
     shift: float
@@ -68,36 +72,37 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One segment of an example: its row, and its log-odds by the general score.
-
-    The label is 1 if the example violates the objective, else 0; `weight` is how much the segment counts.
-    """
+    """One segment of an example, as a point of the regression."""
 
     row: tuple[float, ...]
     log_odds: float
+    """Log-odds that it violates the objective, from its general score."""
     label: float
+    """1 if the example violates the objective, else 0."""
     weight: float
+    """How much the segment counts in the regression."""
 
 
 class ExampleHeads:
-    """The heads made lately, by aligner, tenant, objective and examples."""
+    """Makes heads from examples, and keeps the last ones by aligner, tenant, objective and examples."""
 
     def __init__(self) -> None:
-        self._recent: LRUCache[str, bytes] = LRUCache(KEPT_HEADS)  # heads' bytes, by the digest of what made them
+        self._recent_heads: LRUCache[str, bytes] = LRUCache(KEPT_HEADS)  # their bytes, by the digest of their inputs
 
     async def add_head(
         self, engine: Engine, request: AlignRequest, examples: ExampleSentences, curve: Curve
     ) -> AlignRequest:
-        """The request with a head made of these examples, which judges its only objective; raises `CorrectionError`.
+        """Return the request with a head made from these examples for its only objective; raises `CorrectionError`.
 
-        The engine must read the examples first, unless their head is remembered. The head is sent to the engine every
-        time, because the engine may have been restarted since.
+        `curve` gives the log-odds of the objective's general scores. If the head is not kept from an earlier request,
+        the engine reads the examples first. The head is sent to the engine every time, because the engine may have
+        been restarted since.
         """
         (objective,) = request.objectives
         engine_heads = require_teachable(engine)
         aligner = (await engine.info()).find_aligner(request.aligner).content_hash
         key = _digest([aligner, request.tenant, objective, examples.against, examples.fine, curve.slope, curve.shift])
-        head = self._recent.get(key)
+        head = self._recent_heads.get(key)
         if head is None:
             rows = await engine_heads.rows(
                 RowsRequest(
@@ -111,89 +116,105 @@ class ExampleHeads:
                 )
             )
             head = await asyncio.to_thread(_make_head, objective, rows.aligner, rows.exchanges, examples, curve)
-            self._recent[key] = head
-        return request.model_copy(update={"heads": (await engine_heads.put_head(head),)})
+            # of heads made at the same time, all requests use the first, because rows differ a little by batch
+            head = self._recent_heads.setdefault(key, head)
+        head_hash = await engine_heads.put_head(head)
+        return request.model_copy(update={"heads": (head_hash,)})
 
 
 def _make_head(
-    objective: str, aligner: str, read: Sequence[ExchangeRows], examples: ExampleSentences, curve: Curve
+    objective: str, aligner: str, exchanges: Sequence[ExchangeRows], examples: ExampleSentences, curve: Curve
 ) -> bytes:
-    """The bytes of the head that these examples teach; `read` are their rows, those against the objective first."""
+    """Return the bytes of the head that the examples teach.
+
+    `exchanges` has the rows and general scores of each example, in the order of `examples.texts`.
+    """
     points = []
-    for number, exchange in enumerate(read):
-        is_against = number < len(examples.against)
+    for index, exchange in enumerate(exchanges):
+        is_against = index < len(examples.against)
         rows = _read_rows(exchange)
-        # both sorts weigh the same together, and the segments of one example as much as one sentence
-        share = 1.0 if is_against else len(examples.against) / len(examples.fine)
+        # both sorts of examples have the same total weight; the segments of an example share its weight
+        example_weight = 1.0 if is_against else len(examples.against) / len(examples.fine)
         points += [
-            _Point(row, curve.log_odds(scores[0]), float(is_against), share / len(rows))
+            _Point(row, curve.log_odds(scores[0]), float(is_against), example_weight / len(rows))
             for row, scores in zip(rows, exchange.scores, strict=True)
         ]
-    # Each column is shifted to the mean 0 and scaled to the same spread; the factors are fitted to the result.
+    # The regression works on columns with the mean 0 and the same spread.
     columns = list(zip(*(point.row for point in points), strict=True))
     means = [math.fsum(column) / len(column) for column in columns]
     spreads = [
         max(_MIN_SPREAD, math.sqrt(math.fsum((number - mean) ** 2 for number in column) / len(column)))
         for column, mean in zip(columns, means, strict=True)
     ]
-    # divided by the root of the width, so that one penalty fits aligners of any width
+    # divided by the root of the width as well, so that one penalty fits aligners of any width
     divisors = [spread * math.sqrt(len(columns)) for spread in spreads]
-    standard = [
+    scaled_rows = [
         [(number - mean) / divisor for number, mean, divisor in zip(point.row, means, divisors, strict=True)]
         for point in points
     ]
-    factors = _fit_factors(standard, points)
-    weights = [
-        math.fsum(map(mul, factors, column)) / divisor / curve.slope
-        for column, divisor in zip(zip(*standard, strict=True), divisors, strict=True)
-    ]
-    packed = struct.pack(f"<{len(weights)}e", *(max(-_MAX_WEIGHT, min(_MAX_WEIGHT, weight)) for weight in weights))
-    # of the rounded weights, so that rounding moves no score of a middling row
-    bias = -math.fsum(map(mul, struct.unpack(f"<{len(weights)}e", packed), means))
-    return TaughtHead(objective, aligner, 1.0, bias, packed).to_bytes()
+    factors = _fit_factors(scaled_rows, points)
+    # The weights apply to rows as the engine reads them, so the scaling is undone; `slope` turns log-odds to nats.
+    weights = []
+    for scaled_column, divisor in zip(zip(*scaled_rows, strict=True), divisors, strict=True):
+        weight = math.fsum(map(mul, factors, scaled_column)) / divisor / curve.slope
+        weights.append(max(-_MAX_WEIGHT, min(_MAX_WEIGHT, weight)))
+    packed_weights = struct.pack(f"<{len(weights)}e", *weights)
+    # computed from the rounded weights, so that the score of the mean row is exactly its general score
+    rounded_weights = struct.unpack(f"<{len(weights)}e", packed_weights)
+    bias = -math.fsum(map(mul, rounded_weights, means))
+    return TaughtHead(objective, aligner, prior=1.0, bias=bias, weight=packed_weights).to_bytes()
 
 
 def _fit_factors(rows: Sequence[Sequence[float]], points: Sequence[_Point]) -> list[float]:
-    """How much each row counts in the weights, which are the sum of all rows times these factors.
+    """Fit a logistic regression and return a factor for each row; its weights are the sum of factor times row.
 
-    Fits a logistic regression, by Newton's method, whose log-odds are added to the points' own.
+    The log-odds of the regression are added to those of the points. `rows` are the points' rows after scaling.
     """
-    products = [[math.fsum(map(mul, one, other)) for other in rows] for one in rows]
+    # There are far fewer rows than columns, so the regression is solved by the products of all pairs of rows.
+    products = [[math.fsum(map(mul, row, other_row)) for other_row in rows] for row in rows]
     factors = [0.0] * len(points)
     for _ in range(_NEWTON_STEPS):
-        chances = [
-            _estimate_probability(point.log_odds + math.fsum(map(mul, factors, row)))
-            for point, row in zip(points, products, strict=True)
+        probabilities = [
+            _estimate_probability(point.log_odds + math.fsum(map(mul, factors, row_products)))
+            for point, row_products in zip(points, products, strict=True)
         ]
-        slopes = [point.weight * chance * (1 - chance) for point, chance in zip(points, chances, strict=True)]
-        matrix = [
-            [slope * product + (PENALTY if at == other else 0.0) for other, product in enumerate(row)]
-            for at, (slope, row) in enumerate(zip(slopes, products, strict=True))
+        slopes = [
+            point.weight * probability * (1 - probability)
+            for point, probability in zip(points, probabilities, strict=True)
         ]
-        gaps = [
-            point.weight * (point.label - chance) - PENALTY * factor
-            for point, chance, factor in zip(points, chances, factors, strict=True)
+        matrix = [[slope * product for product in row] for slope, row in zip(slopes, products, strict=True)]
+        for index, matrix_row in enumerate(matrix):
+            matrix_row[index] += PENALTY
+        errors = [
+            point.weight * (point.label - probability) - PENALTY * factor
+            for point, probability, factor in zip(points, probabilities, factors, strict=True)
         ]
-        factors = [factor + step for factor, step in zip(factors, _solve(matrix, gaps), strict=True)]
+        steps = _solve_equations(matrix, errors)
+        factors = [factor + step for factor, step in zip(factors, steps, strict=True)]
     return factors
 
 
-def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """The solution x of the linear equations `matrix` x = `right`, by elimination; overwrites both arguments."""
-    size = len(right)
-    for at in range(size):
-        pivot = max(range(at, size), key=lambda row: abs(matrix[row][at]))
-        matrix[at], matrix[pivot] = matrix[pivot], matrix[at]
-        right[at], right[pivot] = right[pivot], right[at]
-        for row in range(at + 1, size):
-            factor = matrix[row][at] / matrix[at][at]
+def _solve_equations(matrix: list[list[float]], right_side: list[float]) -> list[float]:
+    """Return the solution x of the linear equations `matrix` x = `right_side`; overwrites both arguments.
+
+    Gaussian elimination with row pivoting; `matrix` must not be singular.
+    """
+    size = len(right_side)
+    for step in range(size):
+        pivot_index = max(range(step, size), key=lambda index: abs(matrix[index][step]))
+        matrix[step], matrix[pivot_index] = matrix[pivot_index], matrix[step]
+        right_side[step], right_side[pivot_index] = right_side[pivot_index], right_side[step]
+        pivot_row = matrix[step]
+        for index in range(step + 1, size):
+            factor = matrix[index][step] / pivot_row[step]
             if factor:
-                matrix[row] = [number - factor * top for number, top in zip(matrix[row], matrix[at], strict=True)]
-                right[row] -= factor * right[at]
+                row = matrix[index]
+                matrix[index] = [number - factor * pivot for number, pivot in zip(row, pivot_row, strict=True)]
+                right_side[index] -= factor * right_side[step]
     solution = [0.0] * size
-    for at in reversed(range(size)):
-        rest = math.fsum(matrix[at][column] * solution[column] for column in range(at + 1, size))
-        solution[at] = (right[at] - rest) / matrix[at][at]
+    for index in reversed(range(size)):
+        solved_part = math.fsum(matrix[index][column] * solution[column] for column in range(index + 1, size))
+        solution[index] = (right_side[index] - solved_part) / matrix[index][index]
     return solution
 
 
@@ -203,11 +224,11 @@ def _estimate_probability(log_odds: float) -> float:
 
 
 def _read_rows(exchange: ExchangeRows) -> list[tuple[float, ...]]:
-    """The rows of the segments of one example."""
-    numbers = base64.b64decode(exchange.rows)
+    """Decode the rows of one example, one for each of its segments."""
+    row_bytes = base64.b64decode(exchange.rows)
     count = len(exchange.segments)
-    width = len(numbers) // 2 // count if count else 0
-    return [struct.unpack_from(f"<{width}e", numbers, 2 * width * at) for at in range(count)]
+    width = len(row_bytes) // 2 // count if count else 0  # a number has 2 bytes
+    return [struct.unpack_from(f"<{width}e", row_bytes, 2 * width * index) for index in range(count)]
 
 
 def _digest(parts: Sequence[object]) -> str:

@@ -1,9 +1,9 @@
-"""Loader of aligners: resolves a model's name to files, prepares the weights once, and loads them.
+"""Loader of aligners: resolves a model's name to files, prepares the weights once, and loads them into memory.
 
     aligner = open_aligner(EngineSettings("embedded"), home)
 
-Preparation (merging the adapter, quantising) takes a while. It happens the first time, and its result is stored under
-`home`. Later starts check and load the stored weights.
+Preparation (merging the adapter into its base, quantising) takes a while. It happens the first time, and its result is
+stored in the folder `home`. Later starts check and load the stored weights.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aligner_proxy.engine.model.token_classifier import TokenClassifier
 
 Progress = Callable[[str], None]
-"""Is given what is being done now, in a few words."""
+"""Called before each slow step with a few words that say what is being done, such as "loading"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lamb
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with _name_failures(settings, home):
-        # first, so that the aligner's KV cache gets only the memory that they leave
+        # judges first, so that the aligner's KV cache gets only the memory that the judges leave
         judges = _open_judges(settings, progress)
         open_model = _open_together if settings.adapters else _open_alone
         aligner = open_model(settings, home, progress)
@@ -76,9 +76,10 @@ def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lamb
 
 
 def _open_judges(settings: EngineSettings, progress: Progress) -> dict[str, TokenClassifier]:
-    """Load the token classifiers; without one, nothing of them is imported."""
+    """Load the token classifiers, by the names of `settings.judges`."""
     if not settings.judges:
         return {}
+    # imported only here, because most engines have no judges
     from aligner_proxy.engine.model.token_classifier import open_classifier
 
     judges = {}
@@ -90,23 +91,23 @@ def _open_judges(settings: EngineSettings, progress: Progress) -> dict[str, Toke
 
 @contextlib.contextmanager
 def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
-    """Raise a `WeightsError` that names the model and the fix for whatever the libraries raise."""
+    """Turn whatever the libraries raise in this context into a `WeightsError` that names the model and the fix."""
     try:
         yield
     except AlignerProxyError:
         raise
     except Exception as error:
-        # On a CPU, torch has no class for a lack of memory.
+        # on a CPU, torch has no exception class for a lack of memory
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            text = "not enough memory to load it; take a smaller model, or nf4"
+            problem = "not enough memory to load it; take a smaller model, or nf4"
         elif "No space left" in str(error):
-            text = f"the disk of {home} is full; make room on it, or set ALIGNER_PROXY_HOME to a folder elsewhere"
+            problem = f"the disk of {home} is full; make room on it, or set ALIGNER_PROXY_HOME to a folder elsewhere"
         elif isinstance(error, OSError) and str(error.filename or "").startswith(str(home)):
-            text = f"cannot use {home}: {error.strerror}; set ALIGNER_PROXY_HOME to a folder that you can write to"
+            problem = f"cannot use {home}: {error.strerror}; set ALIGNER_PROXY_HOME to a folder that you can write to"
         else:
             first_line = str(error).partition("\n")[0]
-            text = f"it cannot be loaded ({type(error).__name__}: {first_line}); fetch or export it again"
-        raise WeightsError(f"{settings.model}: {text}") from error
+            problem = f"it cannot be loaded ({type(error).__name__}: {first_line}); fetch or export it again"
+        raise WeightsError(f"{settings.model}: {problem}") from error
 
 
 def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
@@ -119,7 +120,7 @@ def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Ali
 
 
 def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
-    """Load one base and all aligners that share it; return the default aligner with the others attached."""
+    """Load one base and all aligners that share it; return the default aligner, with the other aligners in `others`."""
     progress("reading the files")
     shared = sources.resolve_shared_base(settings.model, settings.template, settings.adapters)
     prepared, folder = _store_weights(shared.base, settings, home, progress)
@@ -127,27 +128,26 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
     runner = load(folder, settings, list(shared.adapters.values()), progress)
     runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
-    # adapter 0 is the base alone, which is the default aligner if no adapter has that name
+    # the runner numbers its adapters from 1; number 0 is the base alone
     for number, (name, source) in enumerate(shared.adapters.items(), start=1):
-        about = describe(source, settings.quantization, unmerged=True)
-        aligners[name] = Aligner(runner, _describe_aligner(about, runner, number), number)
-    base = Aligner(runner, _describe_aligner(prepared, runner))
-    main = aligners.pop(DEFAULT_ALIGNER, base)
-    infos = {name: other.info for name, other in aligners.items()}
-    return replace(main, info=replace(main.info, others=infos), others=aligners)
+        description = describe(source, settings.quantization, unmerged=True)
+        aligners[name] = Aligner(runner, _describe_aligner(description, runner, number), number)
+    base_aligner = Aligner(runner, _describe_aligner(prepared, runner))
+    # the base alone is the default aligner if no adapter has the default's name
+    default_aligner = aligners.pop(DEFAULT_ALIGNER, base_aligner)
+    infos = {name: aligner.info for name, aligner in aligners.items()}
+    return replace(default_aligner, info=replace(default_aligner.info, others=infos), others=aligners)
 
 
 def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0) -> AlignerInfo:
-    """Describe the aligner with this adapter's number as it is loaded.
-
-    Its window is the smallest of its own, the model's positions and the KV cache.
-    """
+    """Describe a loaded aligner; `number` is that of its adapter in the runner, 0 for the base alone."""
     family = prompts.find_template(prepared.template)
     return AlignerInfo(
         model=prepared.model,
         content_hash=prepared.content_hash,
         template=family.name,
         template_hash=family.hash,
+        # limited by its own window, the model's positions and the KV cache
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
         has_head=runner.row_width(number) > 0,
         ends=runner.judges_ends(number),
@@ -165,14 +165,14 @@ def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _:
 
 
 def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
-    """Return the prepared weights and their folder, as `prepare` does; errors of the libraries pass unchanged."""
+    """Do what `prepare` does, but let the errors of the libraries pass."""
     store = WeightStore(home)
     if sources.is_hub_id(settings.model) and (stored := _find_prepared(store, settings)):
         return stored
     progress("reading the files")
     source = sources.resolve(settings.model, settings.template)
     prepared, folder = _store_weights(source, settings, home, progress)
-    # weights that are used where they were downloaded would be lost with the download
+    # a record of weights in the folder of the download would be wrong once the download is deleted
     if sources.is_hub_id(settings.model) and folder != source.base.folder:
         store.remember(str(settings.model), prepared)
     return prepared, folder
@@ -181,7 +181,7 @@ def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[
 def _store_weights(
     source: sources.ModelSource, settings: EngineSettings, home: Path, progress: Progress
 ) -> tuple[Prepared, Path]:
-    """Return the prepared weights of a source and their folder, preparing them if the store lacks them."""
+    """Return the prepared weights of a source and their folder; prepare them now if they are not in the store."""
     prepared = describe(source, settings.quantization)
     store = WeightStore(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
@@ -196,9 +196,9 @@ def _store_weights(
 
 
 def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
-    """Raise `WeightsError` if the model has no tokenizer, or memory or disk are too small to prepare it.
+    """Raise `WeightsError` if the model has no tokenizer, or if memory or disk are too small to prepare it.
 
-    Of a base inside a GGUF file nothing is checked: the file holds the tokenizer, and sizes are known once it is read.
+    A base inside a GGUF file is not checked: the file holds the tokenizer, and its sizes are unknown before it is read.
     """
     folder = source.base.folder
     if source.base.gguf is None and not any((folder / name).exists() for name in manifest.TOKENIZERS):
@@ -206,28 +206,30 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     sizes = memory.read_model_sizes(folder)
     if sizes is None:
         return
-    merges = source.adapter is not None
+    has_adapter = source.adapter is not None
     free_bytes = memory.measure_free_bytes()
     if free_bytes is not None:
-        memory.check_preparation(sizes, free_bytes, merges=merges)
+        memory.check_preparation(sizes, free_bytes, merges=has_adapter)
     stored_bytes = sizes.count_weight_bytes("nf4", 2)
-    # the merged base is written in float32 before it is quantised
-    merged_bytes = sizes.count_weight_bytes("none", 4) if merges else 0
+    # the base with the adapter merged into it is written in float32 before it is quantised
+    merged_bytes = sizes.count_weight_bytes("none", 4) if has_adapter else 0
     store.check_room(stored_bytes + merged_bytes)
 
 
 def _fill(source: sources.ModelSource, quantization: str, check_room: Callable[[float], None], folder: Path) -> None:
-    """Write the prepared weights of a source into `folder`."""
-    # Imported here, because these imports take seconds and most starts only load prepared weights.
+    """Write the prepared weights of a source into `folder`; `check_room` raises if the disk lacks so many bytes."""
+    # imported here, because this import takes seconds and most starts only load prepared weights
     from aligner_proxy.engine.weights import quantise
 
     quantise.fill(source, quantization, folder, check_room)
 
 
 def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
-    """The weights of a hub id that were prepared earlier, and their folder; None if none are for this template."""
+    """The weights of a hub id that were prepared earlier, and their folder.
+
+    None if there are none, or if they were prepared for another template than the settings ask for.
+    """
     record = store.find_prepared(str(settings.model), settings.quantization)
-    # weights prepared for another template than the settings ask for do not count
     if record is None or settings.template not in (None, record.template):
         return None
     folder = store.find(record)
@@ -235,16 +237,16 @@ def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepar
 
 
 def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool = False) -> Prepared:
-    """Describe the prepared weights; the content hash covers everything that changes the model's output.
+    """Describe the weights that preparing a source gives; the hash covers everything that changes the model's output.
 
-    `unmerged` is for an adapter that is applied at run time instead of being merged into its base. It changes the hash,
-    because unmerged and merged adapters give slightly different outputs.
+    `unmerged` says whether the adapter is applied at run time instead of being merged into its base. It changes the
+    hash, because unmerged and merged adapters give slightly different outputs.
     """
     family = prompts.find_template(source.template)
-    parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
+    hashed = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
     if unmerged:
-        parts["adapter"] = "beside the base"
-    content_hash = manifest.digest(parts)
+        hashed["adapter"] = "beside the base"
+    content_hash = manifest.digest(hashed)
     return Prepared(source.model, content_hash, family.name, source.window, quantization, languages=source.languages)
 
 
@@ -254,14 +256,15 @@ def load(
     adapters: Sequence[sources.ModelSource] = (),
     progress: Progress = lambda _: None,
 ) -> ModelRunner:
-    """Return a runner with the prepared weights, and the adapters, on the GPU if there is one.
+    """Return a runner with the prepared weights in `folder` and the adapters, on the GPU if there is one.
 
     Raises `WeightsError`.
     """
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    heads = (folder / manifest.HEAD).exists() or any(source.head for source in adapters)
-    # detector heads read states of these layers and the final norm's output
-    cache_tokens = _count_cache_tokens(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
+    has_heads = (folder / manifest.HEAD).exists() or any(source.head for source in adapters)
+    # detector heads read the hidden states of the layers in `DEPTHS`, and those after the final norm
+    states = len(DEPTHS) + 1 if has_heads else 0
+    cache_tokens = _count_cache_tokens(folder, settings, states=states)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), device_map=device, dtype=_choose_dtype(settings), local_files_only=True
@@ -269,55 +272,59 @@ def load(
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _load_head(folder / manifest.HEAD, model)
         taught_heads = _load_shipped_heads(folder / manifest.TAUGHT, head)
-        others = [_load_adapter(source.adapter, source, model) for source in adapters if source.adapter]
-    # what the libraries raise for missing or damaged files
+        loaded_adapters = [_load_adapter(source.adapter, source, model) for source in adapters if source.adapter]
+    # the errors that the libraries raise for missing or damaged files
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
     if device == "cpu" and _choose_dtype(settings) == torch.float32:
-        # transformers gives the other weights of a 4-bit model the type in which they were stored
+        # transformers leaves the weights of a 4-bit model that are not packed in the type in which they were stored
         _widen_weights(model)
     cpu_kernels.install(model.eval())
-    reader = PromptTokenizer(tokenizer.backend_tokenizer, _find_eos_ids(model, tokenizer, folder))
-    runner = ModelRunner(model, reader, head, cache_tokens, others, taught_heads)
+    prompt_tokenizer = PromptTokenizer(tokenizer.backend_tokenizer, _find_eos_ids(model, tokenizer, folder))
+    runner = ModelRunner(model, prompt_tokenizer, head, cache_tokens, loaded_adapters, taught_heads)
     if device != "cpu":
         acceleration.accelerate(runner, progress)
     return runner
 
 
 def _widen_weights(model: Any) -> None:
-    """Let all weights that are not packed be fp32."""
+    """Convert all weights to fp32, except packed 4-bit weights."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.float()
 
 
 def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> int:
-    """Tokens of KV cache that fit into memory with the weights; `states` hidden states are stored with each.
+    """Tokens of KV cache that fit into memory beside the weights; `states` hidden states are stored with each token.
 
     Raises `WeightsError` if the weights do not fit.
     """
     sizes = memory.read_model_sizes(folder)
     free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.measure_free_bytes()
-    most = settings.cache_tokens or memory.CACHE_TOKENS
+    max_tokens = settings.cache_tokens or memory.CACHE_TOKENS
     if sizes is None or free_bytes is None:
-        return most
-    width = 4 if _choose_dtype(settings) == torch.float32 else 2  # bytes of a number
+        return max_tokens  # what fits is unknown
+    number_bytes = 4 if _choose_dtype(settings) == torch.float32 else 2
     # on the CPU, some memory is needed for unpacked copies of 4-bit weights
     if settings.quantization == "nf4" and not torch.cuda.is_available():
         free_bytes -= cpu_kernels.count_copy_bytes(sizes.linear)
     try:
         if settings.cache_tokens is None and torch.cuda.is_available():
+            # our own kernels also keep a bf16 copy of 4-bit weights, if there is room
             copies = settings.quantization == "nf4" and acceleration.find_missing_part() is None
-            return memory.plan_gpu(sizes, settings.quantization, width, states, free_bytes, copies=copies).cache_tokens
-        return memory.count_cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
+            plan = memory.plan_gpu(sizes, settings.quantization, number_bytes, states, free_bytes, copies=copies)
+            return plan.cache_tokens
+        return memory.count_cache_tokens(
+            sizes, settings.quantization, number_bytes, memory.WINDOW, states, free_bytes, max_tokens
+        )
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 
 
 def _load_head(path: Path | None, model: Any) -> DetectorHead | None:
-    """Load a detector head; None if there is none. Raises `ValueError` if it does not fit the model."""
+    """Load the detector head at `path`; None if there is no file. Raises `ValueError` if it does not fit the model."""
     if path is None or not path.exists():
         return None
     head = DetectorHead.load(path)
@@ -327,17 +334,19 @@ def _load_head(path: Path | None, model: Any) -> DetectorHead | None:
 
 
 def _load_adapter(adapter: Path, source: sources.ModelSource, model: Any) -> AdapterWeights:
-    """Load an adapter with the heads that it comes with."""
+    """Load the weights of `adapter`, and the detector head and taught heads of its source."""
     head = _load_head(source.head, model)
     return AdapterWeights(lora.read_adapter(adapter), head, _load_shipped_heads(source.taught_heads, head))
 
 
 def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:
-    """Read the taught heads that an aligner comes with; raises `ValueError` for a head that does not fit.
+    """Read the taught heads in an aligner's folder; raises `ValueError` for one that does not fit the detector `head`.
 
-    Such a head must not name an aligner: the aligner's hash covers the head, so the head cannot contain that hash.
+    A taught head there must not name its aligner: the aligner's hash covers the head, so the head cannot contain it.
     """
-    taught_heads = unpack(path.read_bytes()) if path and path.exists() else ()
+    if path is None or not path.exists():
+        return ()
+    taught_heads = unpack(path.read_bytes())
     width = head.row_width if head else 0
     for taught_head in taught_heads:
         if taught_head.aligner:
@@ -350,20 +359,20 @@ def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[T
 
 
 def _choose_dtype(settings: EngineSettings) -> torch.dtype:
-    """The number type to compute in: as configured, else bf16 on GPUs and for the 4-bit kernel, else fp32 (exact)."""
+    """The number type to compute in: the configured one, else bf16 on a GPU and for 4-bit kernels, else fp32."""
     if settings.dtype != "auto":
         return torch.float32 if settings.dtype == "fp32" else torch.bfloat16
-    is_fast = torch.cuda.is_available() or (settings.quantization == "nf4" and cpu_kernels.has_kernel())
-    return torch.bfloat16 if is_fast else torch.float32
+    is_bf16_fast = torch.cuda.is_available() or (settings.quantization == "nf4" and cpu_kernels.has_kernel())
+    return torch.bfloat16 if is_bf16_fast else torch.float32
 
 
 def _find_eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
     """Ids of the tokens that end a text. Raises `WeightsError` if there are none.
 
-    A configured list is complete; to a single configured id, or none, the tokenizer's own is added.
+    A list in the model's configuration is complete; to a single id there, or none, the tokenizer's id is added.
     """
-    configured = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
+    configured_ids = model.generation_config.eos_token_id
+    ids = configured_ids if isinstance(configured_ids, list) else [configured_ids, tokenizer.eos_token_id]
     eos_ids = frozenset(int(token_id) for token_id in ids if token_id is not None)
     if not eos_ids:
         raise WeightsError(f"{folder} names no end-of-text token; set eos_token_id in its generation_config.json")

@@ -50,27 +50,32 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 
 @dataclass(slots=True, eq=False)
 class _Submitted:
-    """A request handed to the model's thread; `abandoned` is set when its client has given it up.
-
-    Its `future` gets the result of the work, or the error that ended it.
-    """
+    """A request handed to the model's thread."""
 
     deadline: float
     """In monotonic seconds."""
     phases: Phases
+    """Records when each phase of the request begins and ends, for metrics and traces."""
     future: Future[Any] = field(default_factory=Future)
+    """Gets the result of the request's work, or the error that ended it."""
     abandoned: threading.Event = field(default_factory=threading.Event)
+    """Set when nobody waits for the result any more; the model's thread then drops the work."""
 
-    def finish(self, end: object) -> None:
-        """Record how the request ended and resolve its future; called in the model's thread, and by `aclose`."""
-        # both a passed deadline and a client that leaves cancel the future; the clock tells which it was
-        departure = "timeout" if time.monotonic() >= self.deadline else "cancelled"
-        self.phases.note_end(end, departure if self.future.cancelled() else None)
+    def finish(self, result: object) -> None:
+        """Record the end of the request and resolve its future; `result` is the work's result or a `CorrectionError`.
+
+        Called in the model's thread, and by `LocalEngine.aclose`.
+        """
+        departure = None
+        if self.future.cancelled():
+            # both a passed deadline and a client that leaves cancel the future; the clock tells which it was
+            departure = "timeout" if time.monotonic() >= self.deadline else "cancelled"
+        self.phases.note_end(result, departure)
         with contextlib.suppress(InvalidStateError):  # the client has gone, so the future is already resolved
-            if isinstance(end, CorrectionError):
-                self.future.set_exception(end)
+            if isinstance(result, CorrectionError):
+                self.future.set_exception(result)
             else:
-                self.future.set_result(end)
+                self.future.set_result(result)
 
 
 class LocalSession(Session):
@@ -80,61 +85,62 @@ class LocalSession(Session):
         self,
         submitted: _Submitted,
         answer: PartialAnswer,
-        wake: Callable[[], None],
+        wake_thread: Callable[[], None],
         on_end: Callable[[], None],
         *,
-        judges: bool,
+        has_early_verdicts: bool,
     ) -> None:
         self._submitted = submitted
         self._answer = answer
-        self._wake = wake  # wakes the model's thread
+        self._wake_thread = wake_thread  # wakes the model's thread
         self._on_end = on_end  # called when the session ends; may be called twice
-        self._judges = judges  # whether there are verdicts while the answer is being written
-        self._ending = False  # whether `finish` was called
+        self._has_early_verdicts = has_early_verdicts  # whether segments are judged while the answer is being written
+        self._is_finishing = False  # whether `finish` was called
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event()  # set when the model's thread has changed the answer
         answer.notify_change = self._note_change
-        # the end of the reading wakes those who wait, too
+        # the end of the reading also ends the waiting in `_wait_until`
         submitted.future.add_done_callback(lambda _: self._note_change())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text without waiting for the model; return all verdicts so far."""
         self._answer.body.add(text)
+        # false for a few characters, which are not worth a forward pass
         if self._answer.waits():
-            self._wake()  # not for a few characters, which are not worth a forward pass
+            self._wake_thread()
         return self._answer.verdicts
 
     async def end(self) -> None:
         self._answer.text_ended = True
-        self._wake()
+        self._wake_thread()
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Wait for more than `known_count` verdicts, or for all; None if the session does not judge while reading."""
-        if not self._judges:
+        """Wait for more than `known_count` verdicts or for the last one; None if there are none before `finish`."""
+        if not self._has_early_verdicts:
             return None
         answer = self._answer
         answer.awaited = True
-        self._wake()
+        self._wake_thread()
         await self._wait_until(lambda: answer.all_judged or len(answer.verdicts) > known_count)
         return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
-        """Return a replacement for a flagged range within `span.deadline_s`; raises what ended the reading."""
+        """Return a replacement for a flagged range within `span.deadline_s`; raises what ended the reading early."""
         pending = PendingReplacement(span)
         self._answer.replacing.append(pending)
-        self._wake()
+        self._wake_thread()
         async with enforce_deadline(span.deadline_s):
             await self._wait_until(pending.done.done)
         return pending.done.result()
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the complete answer, `request.answer`, within `request.deadline_s`, and end the session."""
-        self._ending = True
+        self._is_finishing = True
         self._submitted.phases.trace = tracing.current_context()
         self._submitted.phases.note_complete_answer()
         self._answer.request = request
         self._answer.complete = True
-        self._wake()
+        self._wake_thread()
         try:
             async with enforce_deadline(request.deadline_s):
                 return await asyncio.wrap_future(self._submitted.future)
@@ -142,28 +148,28 @@ class LocalSession(Session):
             self._end()
 
     async def aclose(self) -> None:
-        """Give up the session, unless `finish` was called: that call then ends it."""
-        if not self._ending:
+        """Give up the session, unless `finish` was called, which ends the session itself."""
+        if not self._is_finishing:
             self._end()
 
     def _note_change(self) -> None:
-        """Wake those who wait; any thread may call this."""
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing waits any more
+        """Wake the tasks in `_wait_until`; any thread may call this method."""
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self._changed.set)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the model's thread makes `condition` true; raises the error that ended the reading, if any."""
         while not condition():
             if self._submitted.future.done():
-                self._submitted.future.result()
+                self._submitted.future.result()  # raises the error, if there is one
                 raise EngineUnavailable("the reading has ended")
             await self._changed.wait()
             self._changed.clear()
 
     def _end(self) -> None:
-        """Give up the work of the model's thread, if it is not done, and forget the session."""
+        """Let the model's thread drop the work, if it is not done, and let the engine forget the session."""
         self._submitted.abandoned.set()
-        self._wake()
+        self._wake_thread()
         self._on_end()
 
 
@@ -178,9 +184,9 @@ class LocalEngine:
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # jobs for the model's thread, and `_WAKE`
         self._live: set[_Submitted] = set()  # requests and sessions that have not ended
         self._closed = False
-        self._stepping: float | None = None  # when the current step began, in monotonic seconds; None between steps
-        # makes its thread when it is first asked for something
-        self._judging = ThreadPoolExecutor(1, thread_name_prefix="judge")
+        self._step_start: float | None = None  # when the current step began, in monotonic seconds; None between steps
+        # runs the token classifiers; its thread is started by the first call
+        self._judge_executor = ThreadPoolExecutor(1, thread_name_prefix="judge")
 
     async def start(self) -> AlignerInfo:
         """Load the aligner and wait until it is loaded; may be called again. Raises `WeightsError` if that fails."""
@@ -221,8 +227,8 @@ class LocalEngine:
         judge = self._find_aligner().find_judge(request.model)
         async with enforce_deadline(request.deadline_s):
             try:
-                return await asyncio.wrap_future(self._judging.submit(judge.label_tokens, request))
-            except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and foreign models
+                return await asyncio.wrap_future(self._judge_executor.submit(judge.label_tokens, request))
+            except Exception as error:  # noqa: BLE001 - tokenizers and foreign models may raise anything
                 raise make_own_error(request.request_id, error) from None
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
@@ -234,22 +240,23 @@ class LocalEngine:
 
     async def read(self, request: AlignRequest) -> LocalSession:
         """Begin to read an answer that is still being written; raises `UnknownHead` and `HeadRefused`."""
-        # alone means that this answer is the only request
+        # an answer is alone if the engine has no other request
         answer = PartialAnswer(request, is_alone=lambda: len(self._live) == 1)
         answer.body.add(request.answer)
         aligner = self._find_aligner().find_aligner(request.aligner)
         aligner.find_taught_heads(request)  # refuse unusable taught heads now, not when the answer has ended
-        judges = aligner.info.has_head and request.verify is Verify.FLAGGED
+        has_early_verdicts = aligner.info.has_head and request.verify is Verify.FLAGGED
         work = partial(read_growing_answer, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
+        wake_thread = partial(self._inbox.put, _WAKE)
         on_end = partial(self._live.discard, submitted)
-        return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges=judges)
+        return LocalSession(submitted, answer, wake_thread, on_end, has_early_verdicts=has_early_verdicts)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
-        """Submit the work of a request and return its result within `request.deadline_s`."""
+        """Return the result of `work(aligner, request, sequence)`, run in the model's thread before its deadline."""
         aligner = self._find_aligner().find_aligner(request.aligner)
-        begin = partial(work, aligner, request)
-        submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)
+        request_work = partial(work, aligner, request)
+        submitted = self._submit(request.request_id, aligner, request_work, request.tenant, request.deadline_s)
         return await self._wait_for_result(submitted, request.deadline_s)
 
     def _submit(
@@ -261,9 +268,10 @@ class LocalEngine:
         deadline_s: float = float("inf"),
         answer: PartialAnswer | None = None,
     ) -> _Submitted:
-        """Queue work for the model's thread; `work` is given the job's sequence of tokens.
+        """Queue a job for the model's thread: the generator that `work` returns for the job's token sequence.
 
-        With an `answer`, the job waits for its text and has no deadline here.
+        `name` is the request's id. A job with an `answer` reads it ahead: it waits for the answer's text, and
+        `LocalSession.finish` enforces its deadline.
         """
         sequence = TokenSequence(aligner.adapter, tenant)
         phases = Phases(tracing.current_context(), unwanted=answer is not None)
@@ -278,7 +286,7 @@ class LocalEngine:
         return submitted
 
     async def _wait_for_result(self, submitted: _Submitted, deadline_s: float) -> Any:
-        """Return the result of the work; if the caller stops waiting, the model's thread drops the work."""
+        """Return the result of submitted work; if the caller is cancelled, the model's thread drops the work."""
         try:
             async with enforce_deadline(deadline_s):
                 return await asyncio.wrap_future(submitted.future)
@@ -289,7 +297,7 @@ class LocalEngine:
     async def aclose(self) -> None:
         """Fail all unfinished requests and wait for the model's thread to end, unless it is still loading."""
         self._closed = True
-        self._judging.shutdown(wait=False, cancel_futures=True)
+        self._judge_executor.shutdown(wait=False, cancel_futures=True)
         for submitted in list(self._live):
             submitted.finish(EngineUnavailable("the engine is closing"))
         self._inbox.put(_WAKE)
@@ -304,17 +312,17 @@ class LocalEngine:
     def stalled_s(self) -> float:
         """Seconds that the current step has been running; infinite if the model's thread has died."""
         if self._thread is not None and not self._thread.is_alive() and not self._closed:
-            # a thread that could not load the aligner has ended as it should; `start` raises its error
+            # a thread that could not load the aligner has ended without a fault; `start` raises the error
             return float("inf") if self._loaded.exception() is None else 0.0
-        since = self._stepping
-        return 0.0 if since is None else time.monotonic() - since
+        step_start = self._step_start  # read once, because the model's thread may change it
+        return 0.0 if step_start is None else time.monotonic() - step_start
 
     @property
     def loading(self) -> bool:
         return self._thread is not None and not self._loaded.done()
 
     def _find_aligner(self) -> Aligner:
-        """The aligner; raises `EngineUnavailable` unless it is loaded and the engine open."""
+        """The default aligner; raises `EngineUnavailable` unless it is loaded and the engine open."""
         if self._closed:
             raise EngineUnavailable("the engine is closed")
         if not self._loaded.done():
@@ -328,7 +336,7 @@ class LocalEngine:
         """Body of the model's thread: load the aligner, then run steps until the engine is closed."""
         try:
             aligner = self._load()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, `start` raises it in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - the caller's thread gets the error, from `start`
             self._loaded.set_exception(error)
             return
         loop = Loop(aligner)
@@ -336,23 +344,23 @@ class LocalEngine:
         self._loaded.set_result(aligner)
         while not self._closed:
             self._move_queued_jobs(loop)
-            self._stepping = time.monotonic()
+            self._step_start = time.monotonic()
             loop.step()
-            self._stepping = None
+            self._step_start = None
         loop.close()
 
     def _move_queued_jobs(self, loop: Loop) -> None:
         """Move all queued jobs into the loop; if the loop is idle, wait for the first one."""
-        wait = loop.is_idle()
+        must_wait = loop.is_idle()
         while True:
             try:
-                job = self._inbox.get(block=wait)
+                job = self._inbox.get(block=must_wait)
             except queue.Empty:
                 return
-            wait = False  # take the others only if they are there already
-            if job is not None:
+            must_wait = False  # take further jobs only if they are there already
+            if job is not None:  # None is `_WAKE`
                 loop.add(job)
 
 
 _WAKE = None
-"""Item that wakes the model's thread, because a job it already has can go on."""
+"""Item of the inbox that is no job: it wakes the model's thread, because a job that the thread has can go on."""

@@ -1,8 +1,8 @@
 """The engine's loop (read this first): schedule, run one forward pass, postprocess, repeat.
 
-One thread runs the loop and owns the model. Corrections are generators that yield requests for tokens to be fed. A step
-feeds the tokens of the scheduled corrections. A correction whose request is complete continues to its next one. A
-correction that fails does not affect the others.
+One thread runs the loop and owns the model. A job runs a generator (a correction, for example) that yields an "ask":
+tokens to be fed to the model. A step feeds tokens of the scheduled jobs in one forward pass. Once all tokens of a job's
+ask are fed, the generator gets the result and yields its next ask. A job that fails does not affect other jobs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class Loop:
     """Runs steps of one model for many jobs, at most `budget` tokens a step; None takes the machine's default.
 
-    At most `most` jobs run at a time, not counting those that wait for text.
+    At most `most` jobs run at a time, not counting jobs that wait for text of an answer that is still being written.
     """
 
     def __init__(self, aligner: Aligner, *, budget: int | None = None, most: int = 32) -> None:
@@ -39,10 +39,10 @@ class Loop:
         return self.scheduler.busy or bool(self.scheduler.find_woken_jobs())
 
     def add(self, job: Job) -> None:
-        """Add a job to the scheduler; a job that needs no model is finished at once."""
+        """Add a job to the scheduler; a job that has its result without the model is finished at once."""
         try:
             result = job.advance()
-        except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and templates
+        except Exception as error:  # noqa: BLE001 - tokenizers and templates may raise anything
             job.finish(make_own_error(job.name, error))
             return
         if result is None:
@@ -51,9 +51,9 @@ class Loop:
             job.finish(result)
 
     def step(self) -> None:
-        """Run one forward pass for the scheduled jobs and advance those whose request is complete.
+        """Run one forward pass for the scheduled jobs, and continue each job whose ask is complete.
 
-        Jobs that waited for text that has now come are advanced first.
+        Jobs for which new text has come continue before it.
         """
         for job in self.scheduler.find_woken_jobs():
             job.woken += 1
@@ -64,7 +64,7 @@ class Loop:
                 self._postprocess(feed, tokens)
 
     def is_idle(self) -> bool:
-        """Whether there is nothing to do. If so, check that no cache block is lost; log and count a mismatch."""
+        """Whether there is nothing to do. An idle loop also checks that no cache block is lost, and logs a mismatch."""
         if self.busy:
             return False
         try:
@@ -75,22 +75,23 @@ class Loop:
         return True
 
     def close(self) -> None:
-        """Drop all jobs with an error; another loop can use the model afterwards."""
+        """End all jobs with `EngineUnavailable`; another loop can use the model afterwards."""
         for job in [*self.scheduler.running, *self.scheduler.waiting]:
             self.scheduler.drop(job, EngineUnavailable("the engine is closing"))
 
     def _run(self, feeds: list[Feed]) -> Iterable[tuple[Feed, list[int]]]:
-        """Run all feeds in one forward pass and return each with its chosen tokens.
+        """Run all feeds in one forward pass and return each with the tokens that the model chose after its tokens.
 
-        If the pass fails, run each feed alone and drop only the jobs whose feed fails.
+        If the pass fails, run each feed alone; only the jobs whose feed fails alone end with the error.
         """
         self.scheduler.totals.forwards += 1
         start = time.perf_counter()
         try:
             results = list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
-        except Exception as error:  # noqa: BLE001 - the boundary to torch
+        except Exception as error:  # noqa: BLE001 - torch may raise anything
             if len(feeds) == 1:
-                self.scheduler.drop(feeds[0].job, make_own_error(feeds[0].job.name, error))
+                job = feeds[0].job
+                self.scheduler.drop(job, make_own_error(job.name, error))
                 return []
         else:
             _charge_time(feeds, time.perf_counter() - start)
@@ -98,7 +99,7 @@ class Loop:
         return [result for feed in feeds for result in self._run([feed])]
 
     def _postprocess(self, feed: Feed, tokens: list[int]) -> None:
-        """Record that a feed was run; once all tokens of the job's ask are fed, continue the job."""
+        """Record that a feed was run and which `tokens` were chosen; continue the job if its ask is complete."""
         job = feed.job
         if not self.scheduler.record_feed(feed, tokens) or job.ask is None:
             return
@@ -107,16 +108,16 @@ class Loop:
         try:
             scores, evidence = runner.score_segments(feed, spans) if spans else ([], [])
             rows = runner.read_rows(feed, spans) if spans and job.ask.rows else []
-        except Exception as error:  # noqa: BLE001 - the boundary to torch
+        except Exception as error:  # noqa: BLE001 - torch may raise anything
             self.scheduler.drop(job, make_own_error(job.name, error))
         else:
             self._advance(job, Step(scores, job.tokens, job.forwards, rows, evidence))
 
     def _advance(self, job: Job, step: Step) -> None:
-        """Continue a job with a result; remove it from the scheduler if that ends it or fails."""
+        """Continue a job with the result of its ask; remove the job from the scheduler if it ends or fails."""
         try:
             result = job.advance(step)
-        except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and to what a correction does
+        except Exception as error:  # noqa: BLE001 - tokenizers and corrections may raise anything
             self.scheduler.drop(job, make_own_error(job.name, error))
         else:
             if result is not None:
@@ -124,7 +125,7 @@ class Loop:
 
 
 def _charge_time(feeds: list[Feed], seconds: float) -> None:
-    """Charge each job its part of a step's time, in proportion to its tokens; waiting costs nothing."""
+    """Add to each job's used time its part of the step's `seconds`, in proportion to its tokens in the step."""
     token_count = sum(feed.stop - feed.start for feed in feeds)
     for feed in feeds:
         feed.job.sequence.spent_s += seconds * (feed.stop - feed.start) / token_count
@@ -132,31 +133,31 @@ def _charge_time(feeds: list[Feed], seconds: float) -> None:
 
 def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
     """Run a single correction in the caller's thread. Raises what `Engine.align` raises."""
-    ends: list[Correction | CorrectionError] = []
+    results: list[Correction | CorrectionError] = []
     named_aligner = aligner.find_aligner(request.aligner)
     sequence = TokenSequence(named_aligner.adapter, request.tenant)
     work = correct(named_aligner, request, sequence)
     deadline = time.monotonic() + request.deadline_s
     loop = Loop(aligner)
-    loop.add(Job(request.request_id, work, ends.append, JobClient(deadline), sequence=sequence))
-    while not ends:
+    loop.add(Job(request.request_id, work, results.append, JobClient(deadline), sequence=sequence))
+    while not results:
         loop.step()
-    end = ends[0]
-    if isinstance(end, CorrectionError):
-        raise end
-    return end
+    (result,) = results
+    if isinstance(result, CorrectionError):
+        raise result
+    return result
 
 
 def make_own_error(name: str, error: Exception) -> CorrectionError:
-    """Convert a library's exception to one of ours, and log where it was raised.
+    """Return an `EngineFault` for a library's exception and log its place; a `CorrectionError` is returned unchanged.
 
-    The log leaves the message out, because it may quote the request.
+    `name` is the request's id. The log leaves the exception's message out, because it may quote the request.
     """
     if isinstance(error, CorrectionError):
         return error
-    place = traceback.extract_tb(error.__traceback__)[-1]  # the innermost frame
+    innermost_frame = traceback.extract_tb(error.__traceback__)[-1]
     error_name = type(error).__name__
-    logger.error("request %s failed: %s at %s:%s", name, error_name, place.filename, place.lineno)
+    logger.error("request %s failed: %s at %s:%s", name, error_name, innermost_frame.filename, innermost_frame.lineno)
     fault = EngineFault(f"the aligner failed: {error_name}")
     fault.__cause__ = error
     return fault

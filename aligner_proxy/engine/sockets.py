@@ -18,12 +18,12 @@ from aligner_proxy.errors import ConfigError
 
 @contextlib.contextmanager
 def listen_on_unix_socket(path: Path) -> Iterator[socket.socket]:
-    """Listen on a socket file of mode 0600 and remove it afterwards. Raises `ConfigError` if it is in use."""
+    """Listen on a socket file of mode 0600, and remove the file afterwards. Raises `ConfigError` if it is in use."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear_stale_file(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.closing(listener):
-        # private from the moment it exists; a chmod afterwards would be too late
+        # so that the file is private from the moment it exists; a chmod afterwards would be too late
         old_umask = os.umask(0o177)
         try:
             listener.bind(str(path))
@@ -36,7 +36,7 @@ def listen_on_unix_socket(path: Path) -> Iterator[socket.socket]:
         try:
             yield listener
         finally:
-            # another process may have replaced the file by its own meanwhile
+            # meanwhile another process may have put its own socket file there
             if path.exists() and path.stat().st_ino == own_inode:
                 path.unlink()
 
@@ -54,7 +54,7 @@ def _clear_stale_file(path: Path) -> None:
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            # nobody listens: a killed process left the file behind
+            # no process listens: a killed one left the file behind
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot use {path}: {error}; choose another --socket") from None
@@ -74,7 +74,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
     """Bind a socket to host:port without listening yet; the caller closes it. Raises `ConfigError` if it is taken."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        # IPv4 if the host has both
+        # `min` takes the first IPv4 address if there is one, because False is less than True
         family, *_, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, socket.SOCK_STREAM)
         # after a restart, connections of the old process may still block the port for a while
@@ -88,22 +88,23 @@ def bind_socket(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         is_host_wrong = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-        fix = "stop the other process or choose another --port"
         if is_host_wrong:
             fix = "give --host an address of this machine"
+        else:
+            fix = "stop the other process or choose another --port"
         raise ConfigError(f"port {port} on {host} cannot be used: {error.strerror}; {fix}") from None
     return listener
 
 
-def publish(socket_file: Path, name: Path) -> None:
-    """Atomically point the symlink `name` to a socket file, so that clients of `name` connect to that socket."""
-    new_link = name.with_name(f".{name.name}.{os.getpid()}")
+def publish(socket_file: Path, link: Path) -> None:
+    """Atomically point the symlink `link` to a socket file in the same folder, so that clients of it connect there."""
+    new_link = link.with_name(f".{link.name}.{os.getpid()}")
     new_link.unlink(missing_ok=True)
-    new_link.symlink_to(socket_file.name)  # both are in one folder
-    new_link.replace(name)
+    new_link.symlink_to(socket_file.name)
+    new_link.replace(link)
 
 
-def withdraw(socket_file: Path, name: Path) -> None:
-    """Remove the symlink `name` if it points to this socket file."""
-    if name.is_symlink() and name.readlink() == Path(socket_file.name):
-        name.unlink()
+def withdraw(socket_file: Path, link: Path) -> None:
+    """Remove the symlink `link` if it points to this socket file."""
+    if link.is_symlink() and link.readlink() == Path(socket_file.name):
+        link.unlink()

@@ -1,4 +1,4 @@
-"""Wire format between gateway and engine: shapes, errors, and the version number that both sides send.
+"""Wire format between gateway and engine: bodies, errors, and the version number that both sides send.
 
 Each side sends its version number in a header; two different numbers are an error. Without this check, a version
 mismatch would show as refused fields or, worse, as fields silently missing. The server accepts requests without the
@@ -57,8 +57,8 @@ BAD_REQUEST = "bad_request"
 """Reason of an error with that status."""
 MAX_BODY_BYTES = 16 << 20
 """Largest body that either side accepts; no request or answer that fits a model's window needs as much."""
-# The meaning of a status without an error body of ours: it comes from a proxy in front of the engine, or from a crash.
-_FOREIGN: dict[int, type[CorrectionError]] = {
+# The meaning of a status if the body is none of our errors: it comes from a proxy before the engine, or from a crash.
+_ERRORS_BY_STATUS: dict[int, type[CorrectionError]] = {
     500: EngineFault,
     502: EngineUnavailable,
     503: EngineUnavailable,
@@ -70,17 +70,17 @@ STATES = TypeAdapter(list[list[Annotated[float, Field(allow_inf_nan=False)]]])
 VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
 """Answer to new text: the verdicts that the client does not have yet."""
 JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)
-"""Answer to waiting for verdicts: the new ones; None if the session has none before the answer is finished."""
+"""Answer to waiting for verdicts: the new verdicts; None if the session has none before the answer is finished."""
 
 
 class WireVersionCheck:
-    """ASGI middleware of the engine: sends its wire version with every answer, refuses requests of another version."""
+    """ASGI middleware of the engine: adds its wire version to every response, refuses requests of another version."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request of another version with an error, and add the version to every answer."""
+        """Answer a request of another version with an error; pass other requests on, with `send_versioned`."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
@@ -92,15 +92,18 @@ class WireVersionCheck:
         headers = Headers(scope=scope)
         # requests without the header are accepted
         if headers.get(HEADER, str(WIRE)) != str(WIRE):
-            response = make_refusal(make_mismatch_error("gateway", headers, "engine"))
-            answer = JSONResponse(response.body.model_dump(), response.status, response.headers)
-            return await answer(scope, receive, send_versioned)
+            refusal = make_refusal(make_mismatch_error("gateway", headers, here="engine"))
+            response = JSONResponse(refusal.body.model_dump(), refusal.status, refusal.headers)
+            return await response(scope, receive, send_versioned)
         return await self._app(scope, receive, send_versioned)
 
 
 def make_mismatch_error(other: str, headers: Mapping[str, str], here: str) -> EngineMismatch:
-    """The error for two different wire versions; its message names both releases and the fix."""
-    # cut, because the other side may have sent anything; version 1 had no header
+    """The error for two different wire versions; its message names both releases and the fix.
+
+    `headers` are those of the side `other` ("gateway" or "engine"); `here` is the side of this process.
+    """
+    # cut, because the other side may have sent anything; version 1 sent no header
     release = headers.get(RELEASE, "an older release")[:32]
     wire = headers.get(HEADER, "1")[:8]
     return EngineMismatch(
@@ -110,13 +113,14 @@ def make_mismatch_error(other: str, headers: Mapping[str, str], here: str) -> En
 
 
 class SessionOpened(StrictModel):
-    """The answer to opening a session (a "reading"): the session's name."""
+    """The answer to opening a session, which is called a reading in paths and bodies."""
 
     reading: str
+    """The session's name."""
 
 
 class TextChunk(StrictModel):
-    """The next text of an answer that is still being written; `ended` is true if no text follows."""
+    """The next text of an answer that is still being written; `ended` says whether the answer is complete with it."""
 
     text: str
     ended: bool = False
@@ -158,28 +162,29 @@ class Refusal:
 
 
 def make_refusal(error: CorrectionError) -> Refusal:
-    """Convert an error to its HTTP form; an overload also says when to retry (Retry-After, seconds)."""
+    """Convert an error to its HTTP form; the headers of an overload also say when to retry."""
     headers = {}
     if isinstance(error, EngineOverloaded):
         # whole seconds as in HTTP, and milliseconds in the header that OpenAI's clients read first
-        after = error.retry_after_s
-        headers = {"retry-after": str(ceil(after)), "retry-after-ms": str(ceil(1000 * after))}
-    return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
+        after_s = error.retry_after_s
+        headers = {"retry-after": str(ceil(after_s)), "retry-after-ms": str(ceil(1000 * after_s))}
+    body = ErrorResponse(error=ErrorBody(type=error.reason, message=str(error)))
+    return Refusal(error.status, body, headers)
 
 
 def translate_parse_errors(message: str) -> ErrorTranslation:
-    """A context that turns validation errors of received data into `InvalidOutput` with the message `message`."""
+    """Return a context manager that turns pydantic's `ValidationError` into `InvalidOutput` with this message."""
     return ErrorTranslation(ValidationError, lambda _: InvalidOutput(message))
 
 
 def parse_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
-    """Convert an engine's error answer to an exception: by our error body, else by the status, else `InvalidOutput`."""
+    """Convert an engine's error response to an exception: by the reason in our error body, else by the status."""
     try:
         error = ErrorResponse.model_validate_json(content).error
     except ValidationError:
-        error_type = _FOREIGN.get(status, InvalidOutput)
+        error_type = _ERRORS_BY_STATUS.get(status, InvalidOutput)
         return error_type(f"the engine answered with status {status} and no error of ours")
-    # a reason that this version does not know counts as a fault
+    # a reason that this version does not know is treated as a fault of the engine
     error_type = BY_REASON.get(error.type, EngineFault)
     if issubclass(error_type, EngineOverloaded | BreakerOpen):
         return error_type(error.message, read_retry_after(headers))
@@ -187,7 +192,7 @@ def parse_error(status: int, content: bytes, headers: Mapping[str, str]) -> Corr
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds after which the server wants a retry; 1 second if it does not say."""
+    """Seconds after which the server wants a retry; 1.0 if the headers do not say, or say no number."""
     milliseconds = headers.get("retry-after-ms")
     seconds = headers.get("retry-after")
     try:

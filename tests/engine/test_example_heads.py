@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest, RowsRequest, RowsResponse
 from aligner_proxy.engine.decisions import OBJECTIVE_CURVE
-from aligner_proxy.engine.example_heads import ExampleHeads, ExampleSentences, _solve
+from aligner_proxy.engine.example_heads import ExampleHeads, ExampleSentences, _solve_equations
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import HeadsUnavailable
 from tests.support import tiny
@@ -104,7 +105,19 @@ async def test_an_engine_without_heads_is_an_error() -> None:
         await ExampleHeads().add_head(without, request("A text."), EXAMPLES, OBJECTIVE_CURVE)
 
 
-async def test_requests_at_once_get_the_same_head(engine: CountingEngine) -> None:
+async def test_requests_at_once_get_the_same_head(engine: CountingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy engine, which reads the same examples in other batches, each request gets slightly other scores."""
+    read_rows = engine.rows
+    shifts = count()
+
+    async def read_slightly_other_rows(request: RowsRequest) -> RowsResponse:
+        response = await read_rows(request)
+        first, *others = response.exchanges
+        shift = next(shifts)
+        changed = first.model_copy(update={"scores": tuple((score + shift,) for (score,) in first.scores)})
+        return response.model_copy(update={"exchanges": (changed, *others)})
+
+    monkeypatch.setattr(engine, "rows", read_slightly_other_rows)
     heads = ExampleHeads()
     asked = [heads.add_head(engine, request(f"Text {number}."), EXAMPLES, OBJECTIVE_CURVE) for number in range(3)]
     assert len({taught.heads for taught in await asyncio.gather(*asked)}) == 1
@@ -114,4 +127,4 @@ def test_solve_finds_the_solution_whatever_the_order() -> None:
     matrix = [[0.0, 2.0, 1.0], [1.0, -1.0, 0.0], [3.0, 0.5, -2.0]]
     solution = [1.5, -2.0, 0.25]
     right = [sum(a * x for a, x in zip(row, solution, strict=True)) for row in matrix]
-    assert _solve([[*row] for row in matrix], right) == pytest.approx(solution)
+    assert _solve_equations([[*row] for row in matrix], right) == pytest.approx(solution)

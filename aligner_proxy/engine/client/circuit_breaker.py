@@ -1,7 +1,7 @@
 """Circuit breaker around an engine, so that requests do not spend their deadline on an engine that does not answer.
 
 While the circuit is closed, requests pass. After `THRESHOLD` consecutive requests that met no engine (or invalid
-output), it opens and requests fail at once. After a growing pause, the next request first sends a single probe
+output), the circuit opens and requests fail at once. After a growing pause, the next request first sends a single probe
 (half-open). After `THRESHOLD` consecutive timeouts, a probe is sent before any request is refused, because a slow
 engine times out as well as a hung one. Any answer, even a refusal, shows that the engine is alive. We have our own
 implementation, because the libraries for this let every request through while half-open."""
@@ -36,14 +36,14 @@ from aligner_proxy.types import Correction, SegmentScore, Turn
 log = logging.getLogger(__name__)
 
 THRESHOLD = 3
-"""Failures of one kind in a row after which the engine is in doubt."""
+"""Consecutive failures of one kind after which it is in doubt whether the engine works."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
-"""Seconds until the next probe: first and longest pause; each failed probe doubles it."""
-_SOON_S = 0.05
-"""Seconds after which to retry while a probe is running."""
+"""Seconds from one probe to the next: the first and the longest pause; each failed probe doubles the pause."""
+_RETRY_DURING_PROBE_S = 0.05
+"""Seconds after which a refused request may be sent again while a probe is running."""
 _SLOW_INFO_S = 0.25
-"""A description that takes longer than this counts as late, because it needs no model."""
+"""Seconds after which a description is late; an engine can describe itself without its model."""
 PROBE = AlignRequest(
     request_id="probe",
     turns=(Turn("user", "Hello."),),
@@ -67,7 +67,7 @@ _T = TypeVar("_T")
 NoteState = Callable[[State], None]
 """Called with the new state of a circuit."""
 Ask = Callable[[AlignRequest], Awaitable[Correction]]
-"""Sends a request to the engine and returns its correction."""
+"""Sends a request to the engine and returns the correction."""
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Circuit:
             self.state = State.HALF_OPEN
 
     def end_probe(self, *, alive: bool | None, now: float) -> None:
-        """Record the result of the probe; `alive` is None if the probe was abandoned and shows nothing."""
+        """Record whether the probe showed a living engine; `alive` is None if the probe ended without a result."""
         self.is_probing = False
         if alive:
             self.note_answer()
@@ -124,19 +124,23 @@ class Circuit:
             self.pause_s = FIRST_PAUSE_S
 
     def note_failure(self, now: float, *, late: bool = False, unavailable: bool = False) -> None:
-        """Record a failed request: `late` for a timeout, else a loss; `unavailable` opens the circuit at once."""
+        """Record a failed request.
+
+        `late` says whether it timed out. If not, it met no engine or got invalid output, and `unavailable` says whether
+        this failure alone is enough to open the circuit.
+        """
         if late:
             self.timeout_count += 1
-            return  # a slow engine times out as well, so a probe decides; see `wants_probe`
+            return  # a slow engine times out as well, so a probe decides (`wants_probe`)
         self.loss_count += 1
         if self.state is State.CLOSED and (unavailable or self.loss_count >= THRESHOLD):
             self._open(now)
 
     def _open(self, now: float) -> None:
-        """Open the circuit for a pause, twice as long as the last one if a probe failed."""
+        """Open the circuit for the first pause, or after a failed probe for a pause twice as long as the last one."""
         if self.state is State.CLOSED:
             self.pause_s = FIRST_PAUSE_S
-        else:  # a probe has failed
+        else:
             self.pause_s = min(self.pause_s * 2, self.longest_pause_s)
         self.state = State.OPEN
         self.paused_until = now + self.pause_s
@@ -153,9 +157,9 @@ class Breaker:
         self._clock = clock
         self.circuit = Circuit()
         self._probe_task: asyncio.Task[bool] | None = None  # the latest probe; its result: whether the engine answered
-        self._reported = self.circuit.state  # the state that `note_state` was called with last
-        note_state(self._reported)
-        self._watch = _ErrorWatch(self._note_error)
+        self._reported_state = self.circuit.state  # the state that `note_state` was called with last
+        note_state(self._reported_state)
+        self._error_watch = _ErrorWatch(self._note_error)
 
     async def info(self) -> AlignerInfo:
         """The engine's description; raises `BreakerOpen` while the circuit is open.
@@ -166,37 +170,38 @@ class Breaker:
         await self._wait_for_circuit()
         start = self._clock()
         try:
-            with self._watch:
+            with self._error_watch:
                 return await self._engine.info()
         except asyncio.CancelledError:
-            # It is unknown here whether a client left or a deadline passed; a wrong suspicion only costs one probe.
+            # A client may have left, or a deadline may have passed. A wrong suspicion only costs one probe.
             if self._clock() - start >= _SLOW_INFO_S:
                 self.circuit.note_failure(self._clock(), late=True)
             raise
 
     async def align(self, request: AlignRequest, ask: Ask | None = None) -> Correction:
-        """Correct one answer, by `ask` if a session has read it; raises `BreakerOpen` while the circuit is open.
+        """Correct one answer; raises `BreakerOpen` while the circuit is open.
 
-        The time for a probe is subtracted from the request's deadline.
+        `ask` corrects it instead of the engine's `align`, for a session that has read the answer. The time for a probe
+        is subtracted from the request's deadline.
         """
         ask = ask or self._engine.align
         start = self._clock()
         await self._wait_for_circuit()
         remaining_s = request.deadline_s - (self._clock() - start)
-        with self._watch:
+        with self._error_watch:
             correction = await ask(request.with_deadline(remaining_s))
         self.circuit.note_answer()
         self._report_change()
         return correction
 
     async def read(self, request: AlignRequest) -> Session:
-        """Read ahead if the engine is not in doubt, else return a session that corrects at the end; never probes."""
+        """Read ahead; if the engine is in doubt, return a session that corrects the answer at its end. Never probes."""
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             return DeferredSession(self)
         return _GuardedSession(self, await self._engine.read(request))
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states if the engine is not in doubt; never probes, as requests can go on without states."""
+        """Return hidden states; raises `BreakerOpen` if the engine is in doubt. Never probes: states are optional."""
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.watch_call(text_states(self._engine, request))
@@ -206,12 +211,12 @@ class Breaker:
         return await self.watch_call(require_teachable(self._engine).put_head(data))
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return rows of segments; the circuit records the outcome, as a teaching client waits for them."""
+        """Return rows of segments; the circuit records the outcome."""
         return await self.watch_call(require_teachable(self._engine).rows(request))
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Return the result of a call, made whatever the circuit's state, and record its outcome in the circuit."""
-        with self._watch:
+        """Make a call in any state of the circuit, return its result, and record its outcome in the circuit."""
+        with self._error_watch:
             result = await call
         self.circuit.note_answer()
         self._report_change()
@@ -230,16 +235,17 @@ class Breaker:
         if self.circuit.wants_probe(now):
             self.circuit.begin_probe()
             self._report_change()
-            # The probe is a separate task, because a request with a shorter deadline would never see its end.
+            # a separate task, because the probe must go on if the request's deadline passes before it ends
             self._probe_task = asyncio.create_task(self._probe())
             self._probe_task.add_done_callback(self._note_probe_end)
             if not await asyncio.shield(self._probe_task):
                 raise BreakerOpen("the engine still does not answer", self.circuit.pause_s)
         elif self.circuit.state is not State.CLOSED:
-            raise BreakerOpen("the engine did not answer lately", max(_SOON_S, self.circuit.paused_until - now))
+            retry_after_s = max(_RETRY_DURING_PROBE_S, self.circuit.paused_until - now)
+            raise BreakerOpen("the engine did not answer lately", retry_after_s)
 
     async def _probe(self) -> bool:
-        """Send the probe; return whether the engine answers in time, be it with an error."""
+        """Send the probe; return whether the engine answers in time, even with an error."""
         try:
             async with asyncio.timeout(PROBE.deadline_s):
                 await self._engine.align(PROBE)
@@ -249,15 +255,15 @@ class Breaker:
             return True  # a full engine, or one that fails on this text, still answers
         return True
 
-    def _note_probe_end(self, probing: asyncio.Task[bool]) -> None:
-        """Tell the circuit the probe's result, even if its request does not wait any more."""
-        is_inconclusive = probing.cancelled() or probing.exception() is not None
-        alive = None if is_inconclusive else probing.result()
+    def _note_probe_end(self, probe_task: asyncio.Task[bool]) -> None:
+        """Tell the circuit the probe's result, even if the request that started it does not wait any more."""
+        has_result = not probe_task.cancelled() and probe_task.exception() is None
+        alive = probe_task.result() if has_result else None
         self.circuit.end_probe(alive=alive, now=self._clock())
         self._report_change()
 
     def _note_error(self, error: BaseException | None) -> None:
-        """Record the error that a call raised in the circuit; errors of a living engine count as answers."""
+        """Record in the circuit how a call failed, if it did; an error that a living engine reports is an answer."""
         if isinstance(error, EngineUnavailable | InvalidOutput | DeadlineExceeded):
             self.circuit.note_failure(self._clock(), late=isinstance(error, DeadlineExceeded))
             self._report_change()
@@ -267,18 +273,18 @@ class Breaker:
 
     def _report_change(self) -> None:
         """Log the circuit's state and pass it to `note_state`, if it has changed."""
-        if self.circuit.state is self._reported:
+        if self.circuit.state is self._reported_state:
             return
-        self._reported = self.circuit.state
-        if self._reported is State.OPEN:
+        self._reported_state = self.circuit.state
+        if self._reported_state is State.OPEN:
             log.warning("circuit breaker open: the engine does not answer, next probe in %g s", self.circuit.pause_s)
         else:
-            log.warning("circuit breaker %s", self._reported.value.replace("_", "-"))
-        self._note_state(self._reported)
+            log.warning("circuit breaker %s", self._reported_state.value.replace("_", "-"))
+        self._note_state(self._reported_state)
 
 
 class _ErrorWatch:
-    """Context manager that tells `note_error` how its block ended; one serves all calls."""
+    """Context manager that calls `note_error` with the error that ended its block, or None; usable again and again."""
 
     def __init__(self, note_error: Callable[[BaseException | None], None]) -> None:
         self._note_error = note_error
@@ -290,7 +296,7 @@ class _ErrorWatch:
 
 
 class _GuardedSession(ForwardingSession):
-    """A session behind the breaker. Only calls that a client waits for count, as text can be sent again at the end."""
+    """A session behind the breaker. Failures of `feed` do not count, as text can be sent again at the end."""
 
     def __init__(self, breaker: Breaker, session: Session) -> None:
         super().__init__(session)

@@ -1,4 +1,4 @@
-"""Client of a completions server: any with OpenAI's `/v1/completions` (vLLM, llama.cpp, or our own engine).
+"""Client of a completions server: any server with OpenAI's `/v1/completions` (vLLM, llama.cpp, or our own engine).
 
 The client pools connections, retries only requests that the server has not begun, and cancels a request by closing its
 connection. It knows nothing about templates. Our errors never quote the text of a foreign error, because that may quote
@@ -33,16 +33,16 @@ from aligner_proxy.errors import (
 from aligner_proxy.types import DecodeCounts
 
 MAX_STOPS = 4
-"""Most stop texts that are sent, which is OpenAI's limit; with servers that allow more, nothing is lost by it."""
-_PLAIN = re.compile(r"[\w.-]{1,64}")
-"""Codes of foreign errors that may be quoted: a single word is no part of a prompt."""
-_TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "ContextWindowExceededError", "too_long"}
+"""Most stop texts that are sent, which is OpenAI's limit."""
+_QUOTABLE_CODE = re.compile(r"[\w.-]{1,64}")
+"""A code in a foreign error that may be quoted, because a single word is not part of a prompt."""
+_TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error", "ContextWindowExceededError", "too_long"}
 """Codes by which servers say that a prompt, or its completion, does not fit the window."""
 _TOO_LONG_FIELDS = {"input_tokens", "input_text", "max_tokens"}
 """The parameters that vLLM names in an error if a prompt, or its completion, does not fit the window."""
 
-# by status, what an operator should do
-_HINTS = {
+# what an operator should do, by status
+_HINTS_BY_STATUS = {
     401: "; name the variable with its key in aligner.engine.key_env",
     403: "; name the variable with its key in aligner.engine.key_env",
     404: "; check the address (it ends with /v1) and aligner.engine.model",
@@ -52,9 +52,9 @@ _INFO_S = 5.0
 
 
 def request_body(request: CompletionRequest, model: str | None, *, predicts: bool) -> dict[str, Any]:
-    """Build the JSON body of a greedy request; fields that a server may not know are left out.
+    """Build the JSON body of a request for greedy decoding; fields that a server may not know are left out.
 
-    `predicts` is true for servers that accept `prediction`.
+    `predicts` says whether the server accepts the field `prediction`.
     """
     body: dict[str, Any] = {"prompt": request.prompt, "max_tokens": request.max_tokens, "temperature": 0}
     if model:
@@ -70,10 +70,11 @@ def request_body(request: CompletionRequest, model: str | None, *, predicts: boo
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A server's description of its model. `identity`, what it says of the weights, becomes part of cache keys."""
+    """A server's description of its model."""
 
     model: str
     identity: dict[str, Any] = field(default_factory=dict)
+    """What the server says of the weights; it becomes part of cache keys."""
     window: int | None = None
     """In tokens; None if the server does not say."""
     where: str = "elsewhere"
@@ -97,7 +98,7 @@ class Completer(Protocol):
 
 
 class LooseModel(BaseModel):
-    """Base of models for foreign answers: fields that we do not use are ignored."""
+    """Base class of the bodies that foreign servers send: fields that we do not use are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -137,7 +138,7 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
     rejected = details.rejected_prediction_tokens or 0
     return Completion(
         choice.text,
-        # any other reason means an unfinished text
+        # with any other reason, the text is unfinished
         finish_reason="stop" if choice.finish_reason == "stop" else "length",
         # vLLM names a stop token, unlike a stop text, by number
         stop_reason=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
@@ -147,9 +148,10 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
 
 
 def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
-    """Return the model named `model` of a `/v1/models` answer, or the only model if `model` is None.
+    """Return the model named `model` in the body of a `/v1/models` response, or the only model if `model` is None.
 
-    Raises `InvalidOutput` for an invalid answer, and `EngineFault` if the model is missing or ambiguous.
+    `where` is the server's address. Raises `InvalidOutput` for an invalid body, and `EngineFault` if the model is
+    missing or ambiguous.
     """
     try:
         models = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
@@ -164,50 +166,56 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     # vLLM names the window and the weights ("root") in the entry itself, llama.cpp in its `meta`
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
     window = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
+    if not isinstance(window, int):
+        window = None
     weights = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
     identity = {name: value for name, value in weights.items() if value is not None}
-    return ServedModel(str(entry["id"]), identity, window if isinstance(window, int) else None, where)
+    return ServedModel(str(entry["id"]), identity, window, where)
 
 
 def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
-    """Convert a foreign server's error answer to one of our errors; only one-word codes of it are quoted."""
+    """Convert a foreign server's error response to one of our errors; of its text, only one-word codes are quoted."""
     error = _find_error(body)
     codes = {str(error[name]) for name in ("code", "type") if error.get(name) is not None}
-    quotable_codes = [code for code in sorted(codes) if _PLAIN.fullmatch(code)]
+    quotable_codes = [code for code in sorted(codes) if _QUOTABLE_CODE.fullmatch(code)]
     summary = ", ".join([f"status {status}", *quotable_codes])
+    is_too_long = status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS
     if status == 429:
         return EngineOverloaded(f"the server is full ({summary})", read_retry_after(headers))
-    if status == 413 or codes & _TOO_LONG or (status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS):
+    if status == 413 or codes & _TOO_LONG_CODES or is_too_long:
         return AnswerTooLong(f"prompt and answer do not fit the server's window ({summary})")
     if status in (502, 503):
         return NotReady(f"the server is not ready ({summary})")
     if status == 504:
         return DeadlineExceeded(f"a proxy before the server gave up ({summary})")
-    return EngineFault(f"the server refuses ({summary}){_HINTS.get(status, '')}")
+    return EngineFault(f"the server refuses ({summary}){_HINTS_BY_STATUS.get(status, '')}")
 
 
 def _find_error(body: bytes) -> dict[str, Any]:
-    """The error object of a body, either in OpenAI's form ({"error": ...}) or bare; empty if there is none."""
+    """The error object in a body: its field "error", as OpenAI sends it, or else the whole body; {} if it has none."""
     try:
         parsed = json.loads(body)
     except ValueError:
         return {}
-    error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
+    if not isinstance(parsed, dict):
+        return {}
+    error = parsed.get("error", parsed)
     return error if isinstance(error, dict) else {}
 
 
 def make_connection_error(where: str, error: Exception, *, mid_request: bool) -> CorrectionError:
-    """The error for a server that did not answer, or, with `mid_request`, for a connection lost during a request."""
+    """The error for a server that does not answer; `mid_request` says whether the request had already been sent."""
     if mid_request:
         return EngineUnavailable(f"the server at {where} disconnected during a request ({type(error).__name__})")
     return NotReady(f"no server answers at {where}")
 
 
 class CompletionsClient:
-    """Client of one server; satisfies `Completer`. `base` ends with /v1; `model` None means the only one served.
+    """Client of one server; satisfies `Completer`.
 
-    `predicts` is true if the server accepts `prediction`. A request waits at most `wait_s` seconds for a server that
-    is not ready. The server's description is cached for `info_ttl_s` seconds.
+    `base` is the address, which ends with /v1. A `model` of None means the only model that is served. `predicts` says
+    whether the server accepts the field `prediction`. A request waits at most `wait_s` seconds for a server that is not
+    ready. The server's description is cached for `info_ttl_s` seconds.
     """
 
     def __init__(
@@ -227,20 +235,21 @@ class CompletionsClient:
         self._wait_s = wait_s
         self._info_ttl_s = info_ttl_s
         self._connections = Connections()
-        self._about: tuple[float, ServedModel] | None = None  # when it came, and the server's description
+        self._served_model: ServedModel | None = None  # the cached description
+        self._described_at = 0.0  # when the description came, in monotonic seconds
 
     async def describe_model(self) -> ServedModel:
         """Describe the model served; asks the server again after `info_ttl_s` and after a lost connection."""
-        if self._about and time.monotonic() - self._about[0] < self._info_ttl_s:
-            return self._about[1]
+        if self._served_model and time.monotonic() - self._described_at < self._info_ttl_s:
+            return self._served_model
         try:
             body = await retry(lambda _: self._send("GET", "/models", None), _INFO_S, self._wait_s)
         except DeadlineExceeded:
-            # this deadline is ours and not the caller's
+            # `_INFO_S` has passed, which is not the caller's deadline
             raise NotReady(f"the server at {self._base} does not answer") from None
-        served_model = parse_models(body, self._model, self._base)
-        self._about = (time.monotonic(), served_model)
-        return served_model
+        self._served_model = parse_models(body, self._model, self._base)
+        self._described_at = time.monotonic()
+        return self._served_model
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
         """Continue one text within `deadline_s`, which includes waiting for the server."""
@@ -255,13 +264,13 @@ class CompletionsClient:
         await self._connections.aclose()
 
     async def _send(self, method: str, path: str, body: dict[str, object] | None) -> bytes:
-        """Send one HTTP request and return the body of its answer; raises one of our errors if it is not 200."""
+        """Send one HTTP request and return the response's body; raises one of our errors if the status is not 200."""
         try:
             response = await self._connections.fetch_response(
                 method, self._base + path, json=body, headers=self._headers
             )
         except (httpx.TransportError, httpx.DecodingError) as error:
-            self._about = None  # the server that answers next may serve another model
+            self._served_model = None  # the server that answers next may serve another model
             raise make_connection_error(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content

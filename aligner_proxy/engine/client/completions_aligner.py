@@ -2,11 +2,11 @@
 
 A completions server alone corrects an answer with the aligner's template. There is no detector head, so `caution` has
 no effect. The server writes faster if it drafts from the prompt (speculation by n-gram, suffix, or `prediction`),
-because the answer is there. The server's tokenizer is unknown here, so tokens are estimated from bytes. As in our own
-engine, a conversation that does not fit the window is cut, and a long answer is sent part by part.
+because the prompt contains the answer. The server's tokenizer is unknown here, so tokens are estimated from bytes. A
+conversation that does not fit the window is cut, and a long answer is sent part by part, as in our own engine.
 
 Behind a scorer (edited_engine.py) the server is asked once for every run of flagged segments, with the edited answer
-before the run as a prefix. The place of such a run in the edited answer is a hole, which the server fills.
+before the run as a prefix. The place of a flagged run in the edited answer is called a hole, which the server fills.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ DEFAULT_WINDOW = 4096
 _HOLE_ROOM = 16
 """Tokens that a replacement may have in addition to one and a half times those of the text that it replaces."""
 JudgeEdit = Callable[[splice.Hole, str], Awaitable[str]]
-"""Is given a hole and the text written into it; returns the part of the text that may stay, "" if none may."""
+"""Called with a hole and the text written into it; returns the part of the text that may stay, "" if none may."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 """Beginnings of a further turn, which a model may write after the answer."""
-_CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
-"""The "<" of texts that servers may read as a control token."""
+_CONTROL_TOKEN_START = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
+"""The "<" of a text that servers may read as a control token, such as "<|end|>"."""
 _VEIL = "\u2039"
-"""The character that stands for such a "<" in prompts."""
+"""The character that replaces the "<" of control tokens in prompts."""
 
 
 class ByteRuler:
@@ -73,43 +73,43 @@ class ByteRuler:
         return text.encode("utf-8", "replace")[: int(tokens * BYTES_PER_TOKEN)].decode("utf-8", "ignore")
 
     def last(self, text: str, tokens: int) -> str:
-        size = int(tokens * BYTES_PER_TOKEN)
-        # [-0:] would be the whole text
-        return text.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore") if size else ""
+        byte_count = int(tokens * BYTES_PER_TOKEN)
+        if not byte_count:
+            return ""  # [-0:] would be the whole text
+        return text.encode("utf-8", "replace")[-byte_count:].decode("utf-8", "ignore")
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFrame:
-    """What all prompts of a request share, around its answer: the template, the conversation and the objectives."""
+    """What all prompts of a request have in common: the template, the conversation and the objectives."""
 
     template: prompts.Template
     conversation_text: str
-    """The conversation, cut, as the template writes it."""
+    """The conversation as the template writes it, cut to what fits the window."""
     objectives: tuple[str, ...]
     answer_tokens: int
     """Most tokens, by estimate, of an answer or a part of it."""
 
     def render_prompt(self, answer: UndisguisedText) -> prompts.Prompt:
-        """The prompt by which the server rewrites this answer, or this part of an answer."""
-        # Veil control tokens after undisguising, because they may be disguised, too.
-        return prompts.render(
-            self.template, self.conversation_text, replace(answer, text=veil_controls(answer.text)), self.objectives
-        )
+        """The prompt with which the server rewrites an answer, or a part of it."""
+        # control tokens are veiled after undisguising, because they may be disguised, too
+        veiled_answer = replace(answer, text=veil_controls(answer.text))
+        return prompts.render(self.template, self.conversation_text, veiled_answer, self.objectives)
 
     def divide(self, segments: Sequence[structure.Segment]) -> Division:
-        """Divide an answer into parts that should fit; an empty last segment means the end of the answer."""
-        texts = [segment for segment in segments if segment.text]
-        division = Division(ByteRuler(), self.answer_tokens, texts)
+        """Divide an answer into parts that should fit; an empty last segment stands for the end of the answer."""
+        text_segments = [segment for segment in segments if segment.text]
+        division = Division(ByteRuler(), self.answer_tokens, text_segments)
         if segments and not segments[-1].text:
             division.add_end()
         return division
 
 
 class CompletionsAligner:
-    """An engine behind a `Completer`.
+    """An engine that lets a completions server (`Completer`) rewrite answers with the aligner's template.
 
-    `window` overrides the one that the server names. A changed `revision` invalidates cached corrections, for weights
-    that change under the same name.
+    `window`, in tokens, overrides the window that the server names. The operator changes `revision` when the weights
+    change under the same name, so that cached corrections are not used any more.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class CompletionsAligner:
             info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
-            # without a head nothing vouches for what the server writes
+            # without a detector head, what the server writes is not verified
             may_write = request.write is Write.FREE or request.score_only
             correction = await self.rewrite_answer(request, info.window) if may_write else Correction(request.answer)
         segments = structure.split(request.answer)
@@ -143,19 +143,20 @@ class CompletionsAligner:
         return DeferredSession(self)
 
     async def rewrite_answer(self, request: AlignRequest, window: int) -> Correction:
-        """Return the answer rewritten by the server, part by part. Raises `AnswerTooLong`.
+        """Return the answer rewritten by the server, part by part; `window` is in tokens. Raises `AnswerTooLong`.
 
-        With `score_only` one completion is requested and the answer is left unchanged.
+        With `score_only`, one completion of one token shows that the server works, and the answer is left unchanged.
         """
         frame = make_frame(request, self._template, window)
         division = frame.divide(structure.split(request.answer))
         completions: list[Completion] = []
-        edited: list[tuple[str, str]] = []
+        edited: list[tuple[str, str]] = []  # each rewritten part, and the gap after it
         for part in division.parts:
+            # a passage is the part with the segments before it that fit, as context
             passage = division.make_passage(part)
-            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context_count else ""
+            edited_context = passage.trim_edited(structure.join(edited), passage.start) if passage.context_count else ""
             prompt = frame.render_prompt(passage.undisguised)
-            part_request = _request_part(prompt, passage, before, request)
+            part_request = _make_part_request(prompt, passage, edited_context, request)
             completion = await self._completer.complete(part_request, request.deadline_s)
             completions.append(completion)
             if request.score_only:
@@ -165,54 +166,58 @@ class CompletionsAligner:
             text = restore_disguises(text, original)
             text = splice.clean_answer(text, original, finished=completion.finished)
             edited.append((text.rstrip(), division.pieces[part.stop - 1].gap))
-        return _add_up_costs(splice.clean_answer(structure.join(edited), request.answer, finished=True), completions)
+        edited_answer = splice.clean_answer(structure.join(edited), request.answer, finished=True)
+        return _add_up_costs(edited_answer, completions)
 
     async def rewrite_flagged(
         self,
         request: AlignRequest,
-        pieces: Sequence[structure.Segment],
+        segments: Sequence[structure.Segment],
         flags: Sequence[bool],
         window: int,
         judge_edit: JudgeEdit,
     ) -> Correction:
-        """Return the answer with only its flagged segments rewritten; `flags` says of each of `pieces` if it is.
+        """Return the answer with only its flagged segments rewritten.
 
-        Each prompt ends with the edited answer before the hole. `judge_edit` returns the part of each new text that
-        may stay.
+        `flags` says for each of the answer's `segments` whether it is flagged; `window` is in tokens. The place
+        of a run of flagged segments is a hole; its prompt ends with the edited answer before it. `judge_edit` decides
+        which part of a new text may stay.
         """
         frame = make_frame(request, self._template, window)
-        division = frame.divide(pieces)
+        division = frame.divide(segments)
         piece_flags: list[bool] = []
-        for number, flag in enumerate(flags):
+        for index, flag in enumerate(flags):
             # a very long segment is several pieces of the division, which all have its flag
-            piece_flags += [flag] * len(division.find_piece_range(number, number + 1))
+            piece_flags += [flag] * len(division.find_piece_range(index, index + 1))
         completions: list[Completion] = []
-        edited: list[tuple[str, str]] = []
+        edited: list[tuple[str, str]] = []  # each piece of the edited answer, and the gap after it
         for part in division.parts:
+            # a passage is the part with the pieces before it that fit, as context
             passage = division.make_passage(part)
-            # the context was decided on with the part before
+            # the context was edited with the parts before, so it counts as unflagged here
             part_flags = [False] * passage.context_count + piece_flags[part.first_own : part.stop]
             prompt = frame.render_prompt(passage.undisguised) if any(part_flags) else None
+            # a generator: it yields each hole, gets the text for it by `send`, and appends all pieces to `edited`
             rewriting = splice.rewrite_flagged_runs(passage.pieces, part_flags, edited, passage.context_count)
             try:
-                hole = next(rewriting)  # ends at once if nothing is flagged, so that there is always a prompt below
+                hole = next(rewriting)  # raises `StopIteration` if nothing is flagged, and so if `prompt` is None
                 while prompt is not None:
                     trimmed_hole = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
-                    continuation = _request_replacement(prompt, trimmed_hole, passage.text, request.tenant)
-                    completion = await self._completer.complete(continuation, request.deadline_s)
+                    hole_request = _make_hole_request(prompt, trimmed_hole, passage.text, request.tenant)
+                    completion = await self._completer.complete(hole_request, request.deadline_s)
                     completions.append(completion)
                     text = _cut_replacement(prompt, trimmed_hole, passage.text, completion)
                     passed_text = await judge_edit(trimmed_hole, text) if text else ""
-                    hole = rewriting.send(passed_text)  # the next hole; `StopIteration` after the last
+                    hole = rewriting.send(passed_text)  # returns the next hole; raises `StopIteration` after the last
             except StopIteration:
                 pass
         return _add_up_costs(structure.join(edited), completions)
 
     replaces_spans = False
-    """As a writer, it is asked only at the end of an answer."""
+    """See `Writer.replaces_spans`: as a writer, this engine is asked only at the end of an answer."""
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
-        """Describe scorer and writer together, with the smaller window; raises `EngineFault` if there is no head."""
+        """Describe scorer and writer as one aligner; raises `EngineFault` if the scorer has no detector head."""
         writer = await self.info()
         if not scorer.has_head:
             raise EngineFault(f"the scorer {scorer.model} has no detector head; choose an aligner that has one")
@@ -229,9 +234,10 @@ class CompletionsAligner:
         )
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
-        """Rewrite the flagged segments of a scored answer, or the whole answer with `verify` set to always.
+        """Rewrite the flagged segments of an answer, whose verdicts are in `scored`.
 
-        With `verify` set otherwise, rewritten sentences that the scorer flags again, or nearly so, are dropped.
+        New sentences that the scorer flags again, or nearly flags, are dropped. If `request.verify` is `ALWAYS` and
+        `request.write` is `FREE`, the whole answer is rewritten instead. `until` is not needed: the caller enforces it.
         """
         started = time.perf_counter()
         window = (await self.info()).window
@@ -239,19 +245,19 @@ class CompletionsAligner:
             correction = await self.rewrite_answer(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
-            pieces = judged_segments(request.answer, scored.segments)
+            segments = judged_segments(request.answer, scored.segments)
             if not any(flags):
                 return scored
-            judging: list[Correction] = []
+            verdicts_on_edits: list[Correction] = []
 
             async def judge_edit(hole: splice.Hole, text: str) -> str:
-                """The sentences of a replacement that the scorer does not flag in their place; notes its cost."""
-                passed_text, cost = await _judge_in_place(request, scorer, hole, text)
-                judging.append(cost)
+                """Return the sentences of `text` that the scorer does not flag; keep the verdicts for their cost."""
+                passed_text, verdicts = await _judge_in_place(request, scorer, hole, text)
+                verdicts_on_edits.append(verdicts)
                 return passed_text
 
-            correction = await self.rewrite_flagged(request, pieces, flags, window, judge_edit)
-            correction = correction.with_cost_of([correction, *judging])
+            correction = await self.rewrite_flagged(request, segments, flags, window, judge_edit)
+            correction = correction.with_cost_of([correction, *verdicts_on_edits])
         ms = scored.ms + (time.perf_counter() - started) * 1000
         return replace(correction, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught, ms=ms)
 
@@ -262,18 +268,19 @@ class CompletionsAligner:
         await self._completer.aclose()
 
     def _info(self, served_model: ServedModel) -> AlignerInfo:
-        """Describe the aligner. The weights are unknown, so its hash covers all else that may change corrections."""
+        """Describe the aligner. The hash covers everything that may change corrections, except the unknown weights."""
         template = self._template
         window = self._window or served_model.window or DEFAULT_WINDOW
-        parts = {
+        hashed = {
             "model": served_model.model,
             **served_model.identity,
             "revision": self._revision,
             "template": template.hash,
+            "window": window,
         }
         return AlignerInfo(
             model=served_model.model,
-            content_hash=digest(parts | {"window": window}),
+            content_hash=digest(hashed),
             template=template.name,
             template_hash=template.hash,
             window=window,
@@ -286,33 +293,34 @@ class CompletionsAligner:
 async def _judge_in_place(
     request: AlignRequest, scorer: Engine, hole: splice.Hole, text: str
 ) -> tuple[str, Correction]:
-    """Score a replacement in its place, after the text before its hole.
+    """Let the scorer judge the text written in place of flagged segments (the hole), after the answer before the hole.
 
-    Returns its sentences that score at least `CLEAR_MARGIN` below the threshold ("" if none does), and the scorer's
-    correction, whose cost the caller adds.
+    Returns the sentences of `text` that score at least `CLEAR_MARGIN` below the threshold ("" if none does), and the
+    scorer's correction, whose cost the caller adds.
     """
     answer = hole.fill_in(text)
     # not open-ended: the answer goes on after the hole, so nothing may be added at the end of this text
-    scored = await scorer.align(
-        make_verdict_request(make_proof_request(request)).model_copy(update={"answer": answer, "open_ended": False})
-    )
-    verdicts = list(zip(judged_segments(answer, scored.segments), scored.segments, strict=True))
-    body = text.lstrip()
-    pieces = structure.split(body)
+    verdict_request = make_verdict_request(make_proof_request(request))
+    scored = await scorer.align(verdict_request.model_copy(update={"answer": answer, "open_ended": False}))
+    segment_verdicts = list(zip(judged_segments(answer, scored.segments), scored.segments, strict=True))
+    stripped_text = text.lstrip()
+    leading_space = text.removesuffix(stripped_text)
+    sentences = structure.split(stripped_text)
     scores = []
-    for piece in pieces:
-        # the text stands at the end of `answer`
-        placed = structure.shift_segment(piece, len(answer) - len(body))
-        overlapping = [verdict for part, verdict in verdicts if part.end > placed.start and part.start < placed.end]
+    for sentence in sentences:
+        # `stripped_text` is the end of `answer`; the scorer may have divided it into other segments
+        start = sentence.start + len(answer) - len(stripped_text)
+        end = sentence.end + len(answer) - len(stripped_text)
+        overlapping = [verdict for segment, verdict in segment_verdicts if segment.end > start and segment.start < end]
         scores.append(max(verdict.score or 0.0 for verdict in overlapping))
-    allowed_text = splice.join_unflagged(request.caution - splice.CLEAR_MARGIN, pieces, scores)
-    return text.removesuffix(body) + allowed_text if allowed_text else "", scored
+    allowed_text = splice.join_unflagged(request.caution - splice.CLEAR_MARGIN, sentences, scores)
+    return (leading_space + allowed_text if allowed_text else ""), scored
 
 
 def make_frame(request: AlignRequest, template: prompts.Template, window: int) -> RemoteFrame:
-    """Build the frame of a request's prompts, by estimated tokens. Raises `AnswerTooLong`.
+    """Return what all prompts of a request have in common, cut to fit `window` tokens. Raises `AnswerTooLong`.
 
-    The server may still refuse a prompt, because only it knows the exact tokens.
+    Tokens are estimated, so the server may still refuse a prompt.
     """
     if len(request.answer) > LONGEST_ANSWER_CHARS:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER_CHARS} are read")
@@ -331,80 +339,84 @@ def make_frame(request: AlignRequest, template: prompts.Template, window: int) -
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimated number of tokens of a text, usually too high."""
+    """Estimated number of tokens of a text; the estimate is usually too high."""
     return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
 def veil_controls(text: str) -> str:
-    """Replace the "<" of anything that servers would read as a control token; the text's length is unchanged."""
-    return _CONTROL.sub(_VEIL, text)
+    """Replace the "<" of everything that servers would read as a control token; the text's length is unchanged."""
+    return _CONTROL_TOKEN_START.sub(_VEIL, text)
 
 
 def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
-    """Return generated text with the marks that the prompt had replaced, such as the "<" of control tokens."""
+    """Return generated text with the marks that were replaced in the prompt, such as the "<" of control tokens."""
     text = prompt.restore(generated)
-    # Only if the mark must come from a veil: the answer has a control token and no such character.
-    if _VEIL not in answer and _CONTROL.search(answer):
+    # only if the character must come from `veil_controls`: the answer has a control token and no such character
+    if _VEIL not in answer and _CONTROL_TOKEN_START.search(answer):
         return text.replace(_VEIL, "<")
     return text
 
 
-def _make_request(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, tenant: str) -> CompletionRequest:
-    """The request to continue `prompt` by at most `tokens` tokens; `prediction` is the likely text, or empty."""
-    expected = Prediction(content=prediction) if prediction else None
+def _make_request(
+    prompt: str, max_tokens: int, stop: tuple[str, ...], prediction: str, tenant: str
+) -> CompletionRequest:
+    """The request to continue `prompt`; `prediction` is the likely continuation, "" if there is none."""
     # the tenant "-" stands for requests that name none
     user = None if tenant == "-" else tenant
-    return CompletionRequest(prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected, user=user)
+    expected_text = Prediction(content=prediction) if prediction else None
+    return CompletionRequest(prompt=prompt, max_tokens=max_tokens, stop=stop, prediction=expected_text, user=user)
 
 
-def _request_part(
-    prompt: prompts.Prompt, passage: AnswerPassage, before: str, request: AlignRequest
+def _make_part_request(
+    prompt: prompts.Prompt, passage: AnswerPassage, edited_context: str, request: AlignRequest
 ) -> CompletionRequest:
-    """The request for one part: its prompt, followed by the edited answer `before` this part."""
-    # a stop text that the answer has itself would cut it off there
+    """The request to rewrite one part: its prompt, followed by the edited text of the passage before the part."""
+    # a stop text that also occurs in the answer would cut the rewritten answer off
     stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
     shown_answer = prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end]
-    size = estimate_tokens(shown_answer)
-    # Such a server cannot score. One token shows that it works, and costs least.
-    room = 1 if request.score_only else count_writing_room(size)
-    return _make_request(prompt.text + _clean_text(before), room, stop, shown_answer, request.tenant)
+    # with `score_only`, one token shows that the server works, and costs least
+    max_tokens = 1 if request.score_only else count_writing_room(estimate_tokens(shown_answer))
+    return _make_request(prompt.text + _clean_text(edited_context), max_tokens, stop, shown_answer, request.tenant)
 
 
-def _request_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str, user: str) -> CompletionRequest:
-    """The request to fill one hole: the prompt, followed by the edited answer so far.
+def _make_hole_request(prompt: prompts.Prompt, hole: splice.Hole, answer: str, tenant: str) -> CompletionRequest:
+    """The request to write in place of flagged segments (the hole): the prompt, and the edited answer before the hole.
 
-    The beginnings of kept segments after the hole are the stop texts. The original text from the hole on goes along as
-    the predicted output, for servers that use one.
+    The beginnings of kept segments after the hole are the stop texts. The original text from the hole on is the
+    prediction.
     """
     before = _clean_text(hole.before)
     run_tokens = estimate_tokens(_clean_text(hole.run.text))
-    # Short keys could occur anywhere, so they are no stop texts; `_cut_replacement` looks for them.
+    max_tokens = run_tokens + run_tokens // 2 + _HOLE_ROOM
+    # short beginnings could occur anywhere, so they are no stop texts; `_cut_replacement` looks for them
     stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
-    rest = _clean_text(hole.lead + answer[hole.run.segments[0].start :])
-    return _make_request(prompt.text + before, run_tokens + run_tokens // 2 + _HOLE_ROOM, stop, rest, user)
+    original_text = _clean_text(hole.lead + answer[hole.run.segments[0].start :])
+    return _make_request(prompt.text + before, max_tokens, stop, original_text, tenant)
 
 
 def _clean_text(text: str) -> str:
-    """The text as prompts show it: undisguised, with marks and control tokens disarmed."""
+    """The text as prompts show it: undisguised, and without anything that a server could take for a control mark."""
     return prompts.neutralise_marks(veil_controls(undisguise(text).text))
 
 
 def _cut_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str, completion: Completion) -> str:
-    """Return the part of a completion that replaces the flagged run; the rest of it repeats kept segments.
+    """Return the part of a completion that replaces the flagged run; the rest of the completion repeats kept segments.
 
-    A completion that a stop text ended counts as finished only if a kept segment really begins there.
+    A completion that a stop text ended counts as finished only if a kept segment begins with the stop text.
     """
     text = _restore_marks(prompt, answer, completion.text)
-    if completion.stop_reason is not None:
-        text += completion.stop_reason  # servers leave it out, but the cut is made where it begins
-        return hole.cut_replacement(text, finished=splice.cut_before_resumption(text, hole.keys) is not None)
-    return hole.cut_replacement(text, finished=completion.finished and _ends_between_segments(text, hole))
+    if completion.stop_reason is None:
+        finished = completion.finished and _ends_between_segments(text, hole)
+    else:
+        text += completion.stop_reason  # servers leave the stop text out; `cut_replacement` cuts where it begins
+        finished = splice.cut_before_resumption(text, hole.keys) is not None
+    return hole.cut_replacement(text, finished=finished)
 
 
 def _ends_between_segments(text: str, hole: splice.Hole) -> bool:
-    """Whether a text that ended without a named stop ended between segments; if not, its last sentence is dropped.
+    """Whether generated text ends after a sentence; if not, `_cut_replacement` drops the last sentence.
 
-    Some servers do not say which stop text ended a completion.
+    Needed because some servers do not say which stop text ended a completion: it may have been inside a sentence.
     """
     if not hole.keys:
         return True
@@ -414,5 +426,7 @@ def _ends_between_segments(text: str, hole: splice.Hole) -> bool:
 
 def _add_up_costs(text: str, completions: Sequence[Completion]) -> Correction:
     """A correction with this text and the summed cost of all completions."""
-    parts = [Correction("", counts=each.counts, prompt_tokens=each.prompt_tokens) for each in completions]
-    return Correction(text).with_cost_of(parts)
+    costs = [
+        Correction("", counts=completion.counts, prompt_tokens=completion.prompt_tokens) for completion in completions
+    ]
+    return Correction(text).with_cost_of(costs)

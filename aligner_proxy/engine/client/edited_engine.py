@@ -1,4 +1,4 @@
-"""Engine made of two: a scorer flags segments, and a writer replaces these segments only.
+"""Engine made of a scorer, which flags segments, and a writer, which replaces only the flagged segments.
 
 The scorer reads every answer, also while the upstream still writes it. Only answers with flagged segments reach the
 writer. Unflagged segments are copied from the answer, byte for byte. New text is scored in its place in the answer, and
@@ -35,7 +35,7 @@ class Writer(Protocol):
 
     @property
     def replaces_spans(self) -> bool:
-        """Whether it can write replacements while the answer is being written; if not, it is asked at the end."""
+        """Whether it can write replacements while the answer grows; if not, it is asked when the answer is complete."""
         ...
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
@@ -46,7 +46,10 @@ class Writer(Protocol):
         ...
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
-        """Correct an answer that the scorer has judged, before `until`, a time of `time.monotonic()` in seconds."""
+        """Correct the answer of `request`, whose verdicts are in `scored`, before `until`, in monotonic seconds.
+
+        `scorer` can judge what the writer writes.
+        """
         ...
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
@@ -76,16 +79,16 @@ class EditedEngine(ForwardingEngine):
         return await self.writer.describe(await self.scorer.info())
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Score the answer, and ask the writer only if something is flagged, within `request.deadline_s`."""
+        """Let the scorer judge the answer, then the writer correct it, within `request.deadline_s`."""
         return await self.finish(request, self.scorer.align(make_verdict_request(request)))
 
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
-        """Wait for the verdicts of `scoring`, then let the writer correct the answer, within `request.deadline_s`."""
+        """Wait for the scorer's verdicts (`scoring`), then let the writer correct the answer before the deadline."""
         deadline_at = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
             scored = await scoring
-            about = (await self.info()).find_aligner(request.aligner)
-            scored = replace(scored, text=request.answer, aligner=about.content_hash)
+            info = (await self.info()).find_aligner(request.aligner)
+            scored = replace(scored, text=request.answer, aligner=info.content_hash)
             if request.score_only or not request.answer.strip():
                 return scored
             if request.write is Write.NEVER:
@@ -93,11 +96,11 @@ class EditedEngine(ForwardingEngine):
             return await self.writer.write(request, scored, self.scorer, deadline_at)
 
     async def read(self, request: AlignRequest) -> Session:
-        """Let the scorer read an answer that is still being written; the writer writes what it flags."""
+        """Let the scorer read an answer that is still being written; the writer replaces flagged ranges."""
         scoring_request = request.model_copy(
             update={
                 "verify": Verify.FLAGGED,
-                # a writer that replaces spans may let the scorer write them, so the session is not for verdicts only
+                # not only scores if the writer replaces spans, because the scorer may have to write in its place
                 "score_only": not self.writer.replaces_spans,
                 "write": Write.NEVER if request.write is Write.NEVER else self.scorer_write,
             }
@@ -120,14 +123,14 @@ class EditedSession(ForwardingSession):
         self._engine = engine
         self.request = request
         self.text = request.answer  # the answer so far
-        self._verdicts: tuple[SegmentScore, ...] = ()  # of the first segments of the answer, as far as they came
+        self._verdicts: tuple[SegmentScore, ...] = ()  # the scorer's verdicts so far, on the first segments
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         self.text += text
         return await super().feed(text)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Wait for the scorer's verdicts; None if the writer writes only at the end."""
+        """Wait for the scorer's verdicts; None if the writer is only asked when the answer is complete."""
         if not self._engine.writer.replaces_spans:
             return None
         verdicts = await super().wait_for_verdicts(known_count)
@@ -135,21 +138,26 @@ class EditedSession(ForwardingSession):
         return verdicts
 
     def mark_flagged_segments(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
-        """The segments of the answer so far, and their scores, in which only segments within `span` are flagged."""
+        """The segments of the answer up to the span's end, and a verdict on each: flagged if it is within `span`.
+
+        With these verdicts a writer replaces only the span. They have no scores.
+        """
         segments = structure.split(self.text[: span.end])
         if span.stop > len(segments):  # the end of the answer is in the span
             segments = structure.append_end(segments)
-        scores: list[SegmentScore] = []
-        for number, segment in enumerate(segments):
-            judged_objective = self._verdicts[number].objective if number < len(self._verdicts) else None
-            # the end of the answer, which has no text, gets its objective from the span
-            objective = judged_objective if segment.text else span.objective
-            is_inside = span.first <= number < span.stop
-            scores.append(SegmentScore(segment.text, None, is_inside, objective if is_inside else None))
-        return segments, scores
+        verdicts: list[SegmentScore] = []
+        for index, segment in enumerate(segments):
+            is_inside = span.first <= index < span.stop
+            objective = None
+            if is_inside and not segment.text:  # the end of the answer
+                objective = span.objective
+            elif is_inside and index < len(self._verdicts):
+                objective = self._verdicts[index].objective
+            verdicts.append(SegmentScore(segment.text, None, flagged=is_inside, objective=objective))
+        return segments, verdicts
 
     async def replace(self, span: Span) -> Correction:
-        """Let the writer replace a flagged range; an empty replacement if the request forbids writing."""
+        """Let the writer replace a flagged range; the replacement is empty if the request forbids writing."""
         if self.request.write is Write.NEVER:
             return Correction("")
         return await self._engine.writer.replace(self, span, self._engine.scorer)
@@ -159,46 +167,46 @@ class EditedSession(ForwardingSession):
         return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """Correct the complete answer: the scorer finishes its verdicts, then the writer replaces flagged segments."""
+        """Correct the complete answer: the scorer judges its last segments, then the writer replaces flagged ones."""
         return await self._engine.finish(request, super().finish(make_verdict_request(request)))
 
 
 def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
-    """The segments of the answer, one for each of `scores`; raises `EngineFault` if their texts differ."""
-    texts = [score.text for score in scores]
-    pieces = structure.match_segments(structure.split(answer), texts)
-    if texts != [piece.text for piece in pieces]:
+    """The segments of a complete answer, one for each of `scores`; raises `EngineFault` if their texts differ."""
+    judged_texts = [score.text for score in scores]
+    segments = structure.match_segments(structure.split(answer), judged_texts)
+    if judged_texts != [segment.text for segment in segments]:
         raise EngineFault("the engine judged other segments than these; is it of another version?")
-    return pieces
+    return segments
 
 
 def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
-    """The first segments of an answer, one for each of these scores; raises `EngineFault` if the texts differ."""
+    """The first segments of a growing answer, one for each of `scores`; raises `EngineFault` if a text is not found."""
     starts: list[int] = []
-    end = 0
+    text_end = 0
     for score in scores:
-        start = answer.find(score.text, end)
+        start = answer.find(score.text, text_end)
         if start < 0:
             raise EngineFault("the engine judged other segments than these; is it of another version?")
         starts.append(start)
-        end = start + len(score.text)
-    # the gap of a segment reaches to the next one; that of the last is empty
-    ends = [*starts[1:], end]
+        text_end = start + len(score.text)
+    # the gap after a segment reaches to the next segment; the last gap may still grow, so it is left empty
+    gap_ends = [*starts[1:], text_end]
     return [
-        Segment(start, score.text, answer[start + len(score.text) : stop])
-        for start, stop, score in zip(starts, ends, scores, strict=True)
+        Segment(start, score.text, gap=answer[start + len(score.text) : gap_end])
+        for start, gap_end, score in zip(starts, gap_ends, scores, strict=True)
     ]
 
 
 def remove_flagged(answer: str, scored: Correction) -> Correction:
     """The correction that removes flagged segments and writes nothing; `scored` itself if none is flagged."""
-    pieces = judged_segments(answer, scored.segments)
+    segments = judged_segments(answer, scored.segments)
     flags = [verdict.flagged for verdict in scored.segments]
     if not any(flags):
         return scored
-    # (text, gap after it) of what stays; a removed run leaves an empty text
+    # each kept text with the gap after it; a removed run of segments leaves an empty text with a gap
     remaining: list[tuple[str, str]] = []
-    for run in splice.group_runs(pieces, flags):
+    for run in splice.group_runs(segments, flags):
         if run.flagged:
             gap_before = remaining[-1][1] if remaining else ""
             remaining.append(("", structure.gap_of_edit(run.segments, "", gap_before)))

@@ -1,9 +1,9 @@
-"""Supply of taught heads to an engine that lacks them: upload, ask again, and go on without unavailable ones.
+"""Supply of taught heads to an engine that lacks them: upload them, ask again, and go on without missing heads.
 
-An engine loses heads when it restarts, or when too many other heads were used since. If nobody has a head that a
-request names, or the engine refuses it (because it serves another aligner by now), the general head alone judges that
-objective. The answer is still corrected; a metric counts the missing head, and the log reports it at most once a
-minute.
+A taught head judges one objective of a request, which names it by its content hash. An engine loses heads when it
+restarts, or when too many other heads were used since. If no process has a head that a request names, or the engine
+refuses it (because it serves another aligner by now), the general head alone judges the objective. The answer is still
+corrected; a metric counts the missing head, and the log reports it at most once a minute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LACKING = (UnknownHead, HeadRefused)
 _RETRY_S = 30.0
 """Seconds after which a head that could not be uploaded is tried again."""
 _MAX_ABSENT = 4096
-"""Most heads that are remembered as not uploaded."""
+"""Most heads whose failed upload is remembered."""
 _LOG_S = 60.0
 """Seconds between two warnings in the log."""
 
@@ -43,28 +43,29 @@ _LOG_S = 60.0
 class HeadSupply:
     """Uploads to one engine the taught heads that it lacks.
 
-    `put` uploads a head's bytes and returns its hash; `source` returns the bytes of a hash, or None.
+    `put_head` uploads a head's bytes and returns its hash. `find_head` returns the bytes for a hash, or None; without
+    `find_head`, no head can be uploaded.
     """
 
     def __init__(
         self,
-        source: HeadSource | None,
-        put: Callable[[bytes], Awaitable[str]],
+        find_head: HeadSource | None,
+        put_head: Callable[[bytes], Awaitable[str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source = source
-        self._put = put
+        self._find_head = find_head
+        self._put_head = put_head
         self._clock = clock
         self._absence_reasons: TTLCache[str, str] = TTLCache(_MAX_ABSENT, _RETRY_S, timer=clock)
         """Reasons why heads could not be uploaded recently, by the heads' hashes."""
         self._logged_at = float("-inf")  # time of the latest warning, by the clock
 
     def drop_absent_heads(self, request: AlignRequest) -> AlignRequest:
-        """The request without the heads that recently could not be uploaded."""
+        """The request without the heads that could not be uploaded in the last `_RETRY_S` seconds."""
         return drop_heads(request, [name for name in request.heads if name in self._absence_reasons])
 
     async def upload_heads(self, request: AlignRequest) -> AlignRequest:
-        """Upload the request's heads, and return the request without those that could not be uploaded."""
+        """Upload the request's heads, and return the request without the heads that could not be uploaded."""
         for name, objective in zip(request.heads, request.objectives, strict=True):
             if not name or name in self._absence_reasons:
                 continue
@@ -76,23 +77,24 @@ class HeadSupply:
     async def supply_and_correct(
         self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], deadline_at: float
     ) -> Correction:
-        """Upload the heads that the engine lacks; return the correction from `ask`, before `deadline_at` by the clock.
+        """Upload the request's heads, then let `ask` correct the answer before `deadline_at`, a time of the clock.
 
-        If the engine still rejects the heads, the request is sent without any.
+        `ask` sends the request that it gets to the engine. If the engine rejects the heads again, the request is sent
+        without any.
         """
         sent_request = await self.upload_heads(request)
         try:
             correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
         except LACKING:
-            # The engine has lost the heads again, or they do not fit the request.
+            # the engine has lost the heads again, or they do not fit the request
             sent_request = drop_heads(sent_request, sent_request.heads)
             correction = await ask(sent_request.with_deadline(deadline_at - self._clock()))
         return self.count_untaught(correction, request, sent_request)
 
     def count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
-        """Record in metrics and log how many taught heads of `request` are not in `sent_request`.
+        """Return the correction with the number of heads of `request` that `sent_request` lacks as its `untaught`.
 
-        Returns the correction with that number as `untaught`.
+        Metrics and the log record these heads, too.
         """
         # a request without any head has an empty tuple
         sent_heads = sent_request.heads or ("",) * len(request.heads)
@@ -100,7 +102,7 @@ class HeadSupply:
             name for name, sent_name in zip(request.heads, sent_heads, strict=True) if name and not sent_name
         ]
         for name in lacking_heads:
-            # "lost" was uploaded, and then rejected once more
+            # a "lost" head was uploaded, and then the engine rejected it once more
             UNTAUGHT.labels(self._absence_reasons.get(name, "lost")).inc()
         now = self._clock()
         if lacking_heads and now >= self._logged_at + _LOG_S:
@@ -114,8 +116,11 @@ class HeadSupply:
         return replace(correction, untaught=len(lacking_heads)) if lacking_heads else correction
 
     async def _upload(self, name: str, objective: str) -> str:
-        """Upload one head to the engine; return the reason if that failed, else an empty text."""
-        data = self._source(name) if self._source else None
+        """Upload the head with the hash `name` to the engine; return why that failed, or "" if it succeeded.
+
+        The reasons are "missing", "damaged", "objective" (the head is for another one), or the engine's reason.
+        """
+        data = self._find_head(name) if self._find_head else None
         if data is None:
             return "missing"
         try:
@@ -127,7 +132,7 @@ class HeadSupply:
         if head.objective != objective:
             return "objective"
         try:
-            await self._put(data)
+            await self._put_head(data)
         except (HeadRefused, HeadsUnavailable) as error:
             return error.reason
         return ""
@@ -142,7 +147,7 @@ def drop_heads(request: AlignRequest, names: Collection[str]) -> AlignRequest:
 
 
 class SuppliedEngine(ForwardingEngine):
-    """An engine in this process with a source of taught heads, as `HttpEngine` has for a remote engine."""
+    """An engine in this process that gets taught heads from `source`, as `HttpEngine` does for a remote engine."""
 
     def __init__(self, engine: Engine, source: HeadSource) -> None:
         super().__init__(engine)
@@ -156,9 +161,10 @@ class SuppliedEngine(ForwardingEngine):
         deadline_at = time.monotonic() + request.deadline_s
         sent_request = self._supply.drop_absent_heads(request)
         try:
-            return self._supply.count_untaught(await self.inner.align(sent_request), request, sent_request)
+            correction = await self.inner.align(sent_request)
         except LACKING:
             return await self._supply.supply_and_correct(request, self.inner.align, deadline_at)
+        return self._supply.count_untaught(correction, request, sent_request)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
         """Return a session that corrects at the end, because callers in this process have the whole answer."""

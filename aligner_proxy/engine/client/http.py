@@ -1,7 +1,7 @@
 """HTTP client of an engine in another process, over a unix socket or a port; its sessions are in `http_session.py`.
 
-A request is sent again only if the engine has not begun it: no connection, an engine that is still loading, or a full
-queue. Retries stay within the request's deadline and a limited wait. A request lost on the way is an error.
+A request is sent again only if the engine has not begun it: there is no connection, the engine is still loading, or it
+is full. Retries stay within the request's deadline and a limited wait. A request whose connection is lost is an error.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ CONNECT_S = 2.0
 """Seconds allowed for connecting. A host that is gone refuses nothing, and time must be left for another engine."""
 NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
 """Errors that happen before a request is sent."""
-_NOTICED_S = 2
+_SILENCE_S = 2
 """Seconds of silence of an engine's host, while we send or it works, after which the kernel drops the connection."""
-_SENDING = "http11.send_request_headers.started"
-"""The event of httpx after which a cancelled request closes its connection; see `PendingRequest`."""
+_HEADERS_EVENT = "http11.send_request_headers.started"
+"""The trace event of httpx from which on a cancelled request closes its connection; see `PendingRequest`."""
 
 _T = TypeVar("_T")
 
 
 def _keep_alive_options() -> list[tuple[int, int, int]]:
     """TCP socket options that let the kernel detect that the host on the other side is gone."""
-    # macOS has no TCP_USER_TIMEOUT, and another name for TCP_KEEPIDLE; there only the deadline applies.
-    values = {"TCP_USER_TIMEOUT": _NOTICED_S * 1000, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _NOTICED_S}
+    # macOS lacks the first two, so there a silent host is noticed only when the request's deadline passes
+    values = {"TCP_USER_TIMEOUT": _SILENCE_S * 1000, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _SILENCE_S}
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in values.items():
         if hasattr(socket, name):
@@ -82,7 +82,7 @@ def _keep_alive_options() -> list[tuple[int, int, int]]:
 
 
 class Connections:
-    """Pooled connections to one server; when another event loop uses them, they are opened again."""
+    """Pooled connections to one server; if another event loop uses this object, new connections are opened."""
 
     def __init__(self, base_url: str = "", socket_path: str | None = None, *, max_idle: int = 64) -> None:
         self._base_url = base_url
@@ -90,24 +90,24 @@ class Connections:
         self._max_idle = max_idle  # most idle connections that stay open
         self._client: httpx.AsyncClient | None = None  # None before the first use, and when closed
         self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of `_client`
-        self._ending: set[asyncio.Task[None]] = set()  # abandoned requests that have not ended
+        self._ending_tasks: set[asyncio.Task[None]] = set()  # each ends an abandoned request
 
     @property
     def client(self) -> httpx.AsyncClient:
         """The HTTP client of the running event loop, created if needed."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
-            # No limit on connections: the engine decides which requests wait or are refused, because it sees all
+            # Connections are not limited: the engine decides which requests wait or are refused, because it sees all
             # tenants of all workers. A limit here would be a queue that ignores the tenants' shares.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._max_idle)
-            # a unix socket leads to this host, so its other side cannot disappear unnoticed
+            # the other side of a unix socket is on this host, so it cannot disappear unnoticed
             options = None if self._socket_path else _keep_alive_options()
-            # without TLS there; reading the certificates of all authorities takes a thirtieth of a second
+            # a unix socket has no TLS, and reading all certificates takes a thirtieth of a second
             verify = self._socket_path is None
             transport = httpx.AsyncHTTPTransport(
                 verify=verify, uds=self._socket_path, limits=limits, socket_options=options
             )
-            # The request's deadline covers every phase. Only connecting has its own timeout.
+            # callers enforce the request's deadline; only connecting has a timeout here
             timeout = httpx.Timeout(None, connect=CONNECT_S)
             self._client = httpx.AsyncClient(
                 transport=transport, base_url=self._base_url, timeout=timeout, trust_env=False
@@ -117,7 +117,7 @@ class Connections:
 
     def begin_request(self, method: str, url: str, **fields: Any) -> PendingRequest:
         """Prepare one request as a context manager; `fields` are arguments of httpx's `build_request`."""
-        return PendingRequest(self.client, self._ending, self.client.build_request(method, url, **fields))
+        return PendingRequest(self.client, self._ending_tasks, self.client.build_request(method, url, **fields))
 
     async def fetch_response(self, method: str, url: str, **fields: Any) -> httpx.Response:
         """Send one request and return its response with the body read."""
@@ -130,7 +130,7 @@ class Connections:
         """Close the connections, after abandoned requests have ended."""
         client = self._client
         self._client = None
-        await asyncio.gather(*self._ending)
+        await asyncio.gather(*self._ending_tasks)
         if client is not None:
             await client.aclose()
 
@@ -139,80 +139,85 @@ class PendingRequest:
     """A context manager for one request; afterwards its connection is free or closed, however the block ends.
 
     If httpx is cancelled twice, or between connecting and the first request, it never closes the connection. The server
-    would then continue work that nobody waits for, and hold its slot. Therefore httpx runs in a separate task, which is
-    cancelled at most once, and not before the headers are sent.
+    would then continue work that nobody waits for, and keep its slot occupied. Therefore httpx runs in a separate task,
+    which is cancelled at most once, and not before it sends the headers. A request whose block ends early is abandoned.
     """
 
-    def __init__(self, client: httpx.AsyncClient, ending: set[asyncio.Task[None]], request: httpx.Request) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, ending_tasks: set[asyncio.Task[None]], request: httpx.Request
+    ) -> None:
         self._client = client
-        self._ending = ending  # the tasks that end abandoned requests; shared by all requests of the `Connections`
+        self._ending_tasks = ending_tasks  # shared by all requests of the `Connections`; see there
         self._request = request
-        self._task: asyncio.Task[Any] | None = None  # the latest task: sends the request, or reads the body
-        self._response: asyncio.Task[httpx.Response] | None = None  # sends the request; None before and after
-        self._sending = False  # whether the headers are being sent, so that cancelling closes the connection
-        self._abandoned = False
+        self._latest_task: asyncio.Task[Any] | None = None  # sends the request, or reads the body
+        self._response_task: asyncio.Task[httpx.Response] | None = None  # sends the request; None outside of the block
+        self._is_sending = False  # whether the headers are being sent or were sent
+        self._is_abandoned = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._response is not None and not self._has_ended(self._response):
-            ending = asyncio.create_task(self._abandon(self._response))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
-        self._task = None
-        self._response = None  # breaks a reference cycle: the response refers to the request, and that to this object
+        if self._response_task is not None and not self._has_ended(self._response_task):
+            ending_task = asyncio.create_task(self._abandon(self._response_task))
+            self._ending_tasks.add(ending_task)
+            ending_task.add_done_callback(self._ending_tasks.discard)
+        self._latest_task = None
+        # breaks a reference cycle: the response refers to the request, and the request to this object
+        self._response_task = None
 
-    # These are no coroutines, so that no frame of ours is between the caller and the connection.
+    # The next two are no coroutines, so that no frame of ours is between the caller and the connection.
 
     def response(self) -> Awaitable[httpx.Response]:
         """Send the request; returns an awaitable of its response, with the body unread."""
         self._request.extensions["trace"] = self._trace
-        self._response = asyncio.create_task(self._client.send(self._request, stream=True))
-        self._task = self._response
-        return asyncio.shield(self._response)
+        self._response_task = asyncio.create_task(self._client.send(self._request, stream=True))
+        self._latest_task = self._response_task
+        return asyncio.shield(self._response_task)
 
     def shield_reading(self, reading: Coroutine[Any, Any, _T]) -> Awaitable[_T]:
         """Run `reading` of the body in a shielded task; returns an awaitable of its result."""
         task = asyncio.create_task(reading)
-        self._task = task
+        self._latest_task = task
         return asyncio.shield(task)
 
     async def _trace(self, event: str, _: object) -> None:
-        """Trace hook of httpx: note that headers are sent, and then cancel the task if it was abandoned before."""
-        if event == _SENDING:
-            self._sending = True
-            if self._abandoned and (task := asyncio.current_task()):
-                task.cancel()
+        """Note that headers are being sent, and cancel a request that was abandoned before; httpx calls this method."""
+        if event != _HEADERS_EVENT:
+            return
+        self._is_sending = True
+        sending_task = asyncio.current_task()
+        if self._is_abandoned and sending_task is not None:
+            sending_task.cancel()
 
-    def _has_ended(self, response: asyncio.Task[httpx.Response]) -> bool:
-        """Whether all tasks are done and the response is closed."""
-        if self._task is None or not self._task.done() or not response.done():
+    def _has_ended(self, response_task: asyncio.Task[httpx.Response]) -> bool:
+        """Whether both tasks are done, and the response, if there is one, is closed."""
+        if self._latest_task is None or not self._latest_task.done() or not response_task.done():
             return False
-        return response.cancelled() or response.exception() is not None or response.result().is_closed
+        return response_task.cancelled() or response_task.exception() is not None or response_task.result().is_closed
 
-    async def _abandon(self, response: asyncio.Task[httpx.Response]) -> None:
-        """Abandon the request: cancel its running task once headers are sent, and close an open response.
+    async def _abandon(self, response_task: asyncio.Task[httpx.Response]) -> None:
+        """Abandon the request: cancel its running task and close an open response.
 
-        If headers are not sent yet, `_trace` cancels the task when they are.
+        If the headers are not being sent yet, `_trace` cancels the task when they are.
         """
-        task = self._task or response
-        self._abandoned = True
-        if self._sending and not task.done():
+        task = self._latest_task or response_task
+        self._is_abandoned = True
+        if self._is_sending and not task.done():
             task.cancel()
         await asyncio.wait({task})
         if not task.cancelled():
-            task.exception()  # nobody else asks for it
-        if not response.cancelled() and response.exception() is None:
-            await response.result().aclose()
+            task.exception()  # retrieved, so that asyncio does not log it
+        if not response_task.cancelled() and response_task.exception() is None:
+            await response_task.result().aclose()
 
 
 class HttpEngine:
     """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
 
     `wait_s` limits how long a request waits for an engine that is down, loading or full. `info_ttl_s` is how long
-    the engine's description is cached, and `pool` the number of idle connections that stay open. `head_source` provides
-    the taught heads that the engine lacks.
+    the engine's description is cached, and `pool` how many idle connections stay open. `head_source` returns the taught
+    heads that the engine lacks.
     """
 
     def __init__(
@@ -230,24 +235,26 @@ class HttpEngine:
         self._connections = Connections(base_url, socket_path, max_idle=pool)
         self._wait_s = wait_s
         self._info_ttl_s = info_ttl_s
-        self._info: tuple[float, AlignerInfo] | None = None  # when it came, and the engine's description
-        self._closing: set[asyncio.Task[None]] = set()  # those that close sessions on the engine
+        self._cached_info: AlignerInfo | None = None  # the engine's description
+        self._described_at = 0.0  # when the description came, in monotonic seconds
+        self._closing_tasks: set[asyncio.Task[None]] = set()  # each closes a session on the engine
 
     async def info(self) -> AlignerInfo:
         """Describe the aligner served; asks the engine again after `info_ttl_s` and after a lost connection."""
-        if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
-            return self._info[1]
+        if self._cached_info and time.monotonic() - self._described_at < self._info_ttl_s:
+            return self._cached_info
         # the deadline must not end before the wait for an engine that is loading
         content = await self._send_with_retries("GET", "/info", None, max(_INFO_S, self._wait_s))
         with translate_parse_errors("the engine's /info is none of ours; check the address"):
-            about = _INFO_ADAPTER.validate_json(content)
-        self._info = (time.monotonic(), about)
-        return about
+            info = _INFO_ADAPTER.validate_json(content)
+        self._cached_info = info
+        self._described_at = time.monotonic()
+        return info
 
     async def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Correction:
         """Correct one answer within `request.deadline_s`, which includes waiting for the engine.
 
-        Uploads taught heads that the engine lacks, and asks again.
+        Uploads taught heads that the engine lacks, and asks again. A session passes its own `path`.
         """
         deadline_at = time.monotonic() + request.deadline_s
         sent_request = self.heads.drop_absent_heads(request) if request.heads else request
@@ -267,7 +274,7 @@ class HttpEngine:
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return the rows of the answers within `request.deadline_s`; raises `InvalidOutput` unless each has some."""
+        """Return the rows of each answer within `request.deadline_s`. Raises `InvalidOutput`."""
         content = await self._send_with_retries("POST", "/v1/rows", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
@@ -297,41 +304,42 @@ class HttpEngine:
     def close_session(self, opening: Awaitable[str]) -> None:
         """Close a session on the engine in the background; if that fails, the engine closes it after a timeout.
 
-        The close waits until the session's name is known. An `opening` in progress is never cancelled, because the
-        engine would then hold a session whose name nobody knows.
+        `opening` returns the session's name once the engine has opened it. It is never cancelled, because the engine
+        would then have a session that nobody can close.
         """
         task = asyncio.create_task(self._close_session(opening))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing_tasks.add(task)
+        task.add_done_callback(self._closing_tasks.discard)
 
     async def aclose(self) -> None:
         """Cancel pending closes of sessions, and close the pooled connections."""
-        for task in self._closing:
+        for task in self._closing_tasks:
             task.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*self._closing_tasks, return_exceptions=True)
         await self._connections.aclose()
 
     async def _close_session(self, opening: Awaitable[str]) -> None:
         """Wait for the session's name and close it on the engine; a failure is ignored."""
         try:
             async with asyncio.timeout(_INFO_S):
-                await self.send("DELETE", f"/v1/read/{await opening}", None)
+                name = await opening
+                await self.send("DELETE", f"/v1/read/{name}", None)
         except (CorrectionError, ValueError, TimeoutError):
-            pass  # a session that was never opened needs no closing
+            pass  # the session was not opened, or the engine closes it after a timeout
         finally:
-            del opening  # breaks a reference cycle: its error refers to this frame and the session
+            del opening  # breaks a reference cycle: the error of `opening` refers to this frame and the session
 
     async def _correct(self, path: str, request: AlignRequest) -> Correction:
-        """Request the correction again, after heads were uploaded."""
+        """Request a correction, for `HeadSupply`, which asks again after it has uploaded heads."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             return _parse_correction(await self._send_with_retries("POST", path, request, request.deadline_s))
 
     async def _send_with_retries(
         self, method: str, path: str, request: _TimedRequest | None, deadline_s: float
     ) -> bytes:
-        """Send until the engine begins, or only once if `_wait_s` is 0; return the body of its answer.
+        """Send until the engine begins the request, or only once if `_wait_s` is 0; return the response's body.
 
-        Each attempt has the time left as its deadline.
+        The deadline in the body of each attempt is the time that is left then.
         """
         if not self._wait_s:
             async with enforce_deadline(deadline_s):
@@ -343,12 +351,12 @@ class HttpEngine:
         )
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
-        """Send one HTTP request and return the body of its answer. Raises the error that the engine reports."""
+        """Send one HTTP request and return the response's body. Raises the error that the engine reports."""
         try:
             headers = _make_headers(method, content)
             with self._connections.begin_request(method, path, content=content, headers=headers) as pending:
                 response = await pending.response()
-                # Read the raw bytes up to a limit; they are not decompressed, so a compression bomb does no harm.
+                # the raw bytes are not decompressed, so a compression bomb does no harm
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MAX_BYTES} bytes")
                 body = await pending.shield_reading(join_chunks(response.aiter_raw(), _MAX_BYTES, too_long))
             ENGINE_UP.set(1)
@@ -363,15 +371,17 @@ class HttpEngine:
         if response.is_success:
             return body
         failure = parse_error(response.status_code, body, response.headers)
-        # an engine that calls itself unavailable has not begun the request, so it may be sent again
-        raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
+        if isinstance(failure, EngineUnavailable):
+            # an engine that reports itself unavailable has not begun the request, so it may be sent again
+            raise NotReady(str(failure))
+        raise failure
 
     def _forget_engine(self, error: CorrectionError) -> CorrectionError:
-        """Drop the cached description, because another engine may answer next; mark the engine as down in metrics.
+        """Note that the connection failed, and return `error` for the caller to raise.
 
-        Returns `error`.
+        Drops the cached description, because another engine may answer next, and shows the engine as down in metrics.
         """
-        self._info = None
+        self._cached_info = None
         ENGINE_UP.set(0)
         return error
 
@@ -379,7 +389,7 @@ class HttpEngine:
 def _check_version(response: httpx.Response) -> None:
     """Raise `EngineMismatch` if the engine's wire version differs from ours.
 
-    A missing version counts as different only if the engine does not understand the request.
+    A response without a version counts as another version only if the engine does not know the request's fields.
     """
     version = response.headers.get(wire.HEADER)
     if version is None and response.status_code != wire.REFUSED:
@@ -401,7 +411,7 @@ def _parse_correction(content: bytes) -> Correction:
 def _parse_address(address: str) -> tuple[str, str | None]:
     """Split an engine address into (base URL, socket path or None); raises `ConfigError` if it is invalid."""
     if address.startswith("unix:/"):
-        # no name is looked up for a socket, so the host may be any
+        # no name is looked up for a socket, so any host name will do
         return "http://engine", address.removeprefix("unix:")
     if is_web_address(address):
         return address.rstrip("/"), None
@@ -409,10 +419,10 @@ def _parse_address(address: str) -> tuple[str, str | None]:
 
 
 def _make_headers(method: str, content: bytes | None) -> Mapping[str, str]:
-    """The headers of a request: version, trace, and the type of its content if it has any."""
-    # the only uploads are taught heads
+    """The headers of a request: versions, trace, and the type of its content if it has any."""
+    # only taught heads are sent by PUT, as bytes
     content_type = "application/octet-stream" if method == "PUT" else "application/json"
-    # answers uncompressed, because `send` reads their raw bytes
+    # "identity" asks for an uncompressed response, because `send` reads its raw bytes
     headers = {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers()}
     if content is not None:
         headers["content-type"] = content_type

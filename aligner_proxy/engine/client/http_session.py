@@ -1,7 +1,7 @@
 """Session of a remote engine: an answer is sent while it is being written, and corrected at its end.
 
-A session sends text as it comes, in one request at a time, each with all text gathered meanwhile. If anything goes
-wrong, the session is given up. The whole answer is then sent at its end, as if nothing had been read ahead.
+A session sends one request at a time, each with all text that came during the request before. If anything goes wrong,
+the session is given up. The whole answer is then sent at its end, as if nothing had been read ahead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aligner_proxy.types import Correction, SegmentScore
 
 
 class SessionServer(Protocol):
-    """What a session needs of the client of its engine (`HttpEngine`)."""
+    """The client of the session's engine, as a session uses it (`HttpEngine`)."""
 
     heads: HeadSupply
 
@@ -49,22 +49,23 @@ class _Outbox:
     """Text that waits to be sent, and the task that sends it."""
 
     def __init__(self) -> None:
-        self._text = ""  # what waits to be sent
+        self._text = ""  # waits to be sent
         self._has_ended = False  # whether no more text will come
-        self._end_sent = False  # whether the engine was told that
+        self._end_sent = False  # whether the engine was told that no more text will come
         self._task: asyncio.Task[None] | None = None  # sends until nothing is left; None before the first text
 
     def add(self, text: str, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Add text. If nothing is being sent, start `send`, which sends until there is no more.
+        """Add text. If nothing is being sent, start `send`, which sends chunks while `has_more` is true.
 
-        `send` is not stored: it belongs to a session, whose texts would then stay until garbage is collected.
+        `send` is not stored: as a method of the session, it would make a reference cycle, and the session's texts would
+        stay in memory until garbage collection.
         """
         self._text += text
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(send())
 
     def end(self) -> None:
-        """Note that no more text will come; the engine is told that, too."""
+        """Note that no more text will come; the next chunk tells the engine, too."""
         self._has_ended = True
 
     @property
@@ -73,9 +74,9 @@ class _Outbox:
         return bool(self._text) or (self._has_ended and not self._end_sent)
 
     def take(self, known_count: int) -> TextChunk:
-        """Return all text that waits, as a chunk to send, and empty the outbox.
+        """Return a chunk with all text that waits, and empty the outbox.
 
-        The engine answers with its verdicts after the first `known_count`.
+        The engine answers the chunk with its verdicts, except the first `known_count`.
         """
         chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
         self._text = ""
@@ -87,7 +88,7 @@ class _Outbox:
         self._text = ""
 
     async def wait_until_sent(self, deadline_at: float) -> None:
-        """Wait until all text is sent; raises `DeadlineExceeded` if that is not before `deadline_at`."""
+        """Wait until all text is sent; raises `DeadlineExceeded` at `deadline_at`, in monotonic seconds."""
         if self._task is None:
             return
         await asyncio.wait({self._task}, timeout=max(0.0, deadline_at - time.monotonic()))
@@ -115,13 +116,13 @@ class HttpSession(Session):
         self._opening: asyncio.Task[str] | None = None  # opens the session and returns its name
         self._name: str | None = None  # on the engine; None before it is opened and after it has ended
         self._outbox = _Outbox()
-        # `feed` and `wait_for_verdicts` each get all verdicts, so what each has is counted apart
-        self._verdicts: tuple[SegmentScore, ...] = ()  # of `feed`
-        self._received_verdicts: tuple[SegmentScore, ...] = ()  # of `wait_for_verdicts`
+        # the engine sends each verdict twice: in answer to text, and to `wait_for_verdicts`
+        self._verdicts: tuple[SegmentScore, ...] = ()  # that came in answer to text
+        self._awaited_verdicts: tuple[SegmentScore, ...] = ()  # that came in answer to `wait_for_verdicts`
         self._broken = False  # whether sending has failed: the answer is then sent whole at its end
         self._is_finishing = False  # whether `finish` was called
         self._opening_ended = asyncio.Event()  # set when the session is open, or lost
-        self._failure: CorrectionError | None = None  # why it is broken, if the error is one of ours
+        self._failure: CorrectionError | None = None  # the error that broke the session, if it is one of ours
         self._time_slice = TimeSlice()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -136,18 +137,19 @@ class HttpSession(Session):
         await self.feed("")  # starts the sender if it has nothing to do
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Ask the engine to wait for more than `known_count` verdicts, and return all of them, or None without any.
+        """Ask the engine to wait for more than `known_count` verdicts, and return all verdicts.
 
-        Raises the error that broke the session, or `SessionLost`.
+        None means that the engine has no verdicts before the answer is finished. Raises the error that broke the
+        session, or `SessionLost`.
         """
-        received = self._received_verdicts
-        content = await self._post("judged", KnownVerdicts(known=known_count, received=len(received)))
+        known_verdicts = self._awaited_verdicts
+        content = await self._post("judged", KnownVerdicts(known=known_count, received=len(known_verdicts)))
         with translate_parse_errors("the engine sent something that is no verdict"):
-            more = JUDGED.validate_json(content)
-        if more is None:
+            new_verdicts = JUDGED.validate_json(content)
+        if new_verdicts is None:
             return None
-        self._received_verdicts = received + more
-        return self._received_verdicts
+        self._awaited_verdicts = known_verdicts + new_verdicts
+        return self._awaited_verdicts
 
     async def replace(self, span: Span) -> Correction:
         """Write a replacement for a flagged range within `span.deadline_s`; raises `SessionLost`."""
@@ -158,7 +160,7 @@ class HttpSession(Session):
             return AlignResponse.model_validate_json(content).correction()
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """Correct the complete answer from what the engine has read, or send it whole if the session is lost."""
+        """Let the engine correct the answer that it has read, or send the whole answer if the session is lost."""
         self._is_finishing = True
         deadline_at = time.monotonic() + request.deadline_s
         try:
@@ -167,7 +169,7 @@ class HttpSession(Session):
                 path = f"/v1/read/{self._name}/finish"
                 self._name = None  # the engine ends the session whether or not this succeeds
                 self._opening = None
-                # a lost session has changed nothing, so the answer is then sent whole
+                # if the engine has lost the session, the whole answer is sent below
                 with contextlib.suppress(SessionLost):
                     return await self._engine.align(request, path)
             return await self._engine.align(request.with_deadline(deadline_at - time.monotonic()))
@@ -180,7 +182,7 @@ class HttpSession(Session):
             await self._stop()
 
     async def _post(self, action: str, body: BaseModel) -> bytes:
-        """Wait until the session is open, send a request about it, and return the body of the engine's answer.
+        """Wait until the session is open, send a request about it, and return the response's body.
 
         Raises `SessionLost`, or the error that broke the session.
         """
@@ -191,14 +193,15 @@ class HttpSession(Session):
         return await self._engine.send("POST", f"/v1/read/{self._name}/{action}", body.model_dump_json().encode())
 
     async def _stop(self) -> None:
-        """Stop sending, and close the session on the engine unless it was asked to finish it."""
+        """Stop sending, and close the session on the engine unless the engine ends it itself (`finish`)."""
         try:
             await self._outbox.stop()
         finally:
             opening = self._opening
             self._opening = None
             self._name = None
-            self._failure = None  # the error refers to this session, and so to the whole conversation in memory
+            # the error's traceback refers to this session, so the conversation would stay in memory
+            self._failure = None
             if opening is not None:
                 self._engine.close_session(opening)
 
@@ -213,11 +216,11 @@ class HttpSession(Session):
             return SessionOpened.model_validate_json(session).reading
 
     async def _request_session(self, request: AlignRequest) -> bytes:
-        """Ask the engine to open a session; return the body of its answer."""
+        """Ask the engine to open a session; return the response's body."""
         return await self._engine.send("POST", "/v1/read", request.model_dump_json().encode())
 
     async def _send_gathered_text(self) -> None:
-        """Open the session if needed, then send gathered text until none is left; an error marks the session broken."""
+        """Open the session if needed, then send gathered text until none is left; an error breaks the session."""
         try:
             if self._name is None:
                 self._opening = asyncio.create_task(self._open())
@@ -227,8 +230,8 @@ class HttpSession(Session):
             # also without text, if the engine must still be told that no more will come
             while self._outbox.has_more:
                 await self._time_slice.pause()
-                more = self._outbox.take(len(self._verdicts))
-                content = await self._engine.send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
+                chunk = self._outbox.take(len(self._verdicts))
+                content = await self._engine.send("POST", f"/v1/read/{self._name}", chunk.model_dump_json().encode())
                 with translate_parse_errors("the engine sent something that is no verdict"):
                     self._verdicts += VERDICTS.validate_json(content)
         except (CorrectionError, ValueError) as error:

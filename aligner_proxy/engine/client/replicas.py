@@ -1,8 +1,8 @@
-"""Several engines as one: a request goes to the least loaded healthy replica, and to another if that fails.
+"""Several engines ("replicas") as one: a request goes to the least busy healthy replica, or to another if that fails.
 
 A correction has no side effects, so a lost request may be sent to another replica. A replica that cannot be reached, or
-has several consecutive failures, gets no requests during a growing pause. Afterwards it is tried with one request at a
-time. If all replicas are unhealthy, all are tried, because a bad replica is better than none.
+has several consecutive failures, is unhealthy and gets no requests during a growing pause. Afterwards it is tried with
+one request at a time. If all replicas are unhealthy, all are tried, because one of them may still answer.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ _T = TypeVar("_T")
 _Errors = tuple[type[CorrectionError], ...]
 
 LONGEST_PAUSE_S = 30.0
-"""Longest pause of an unhealthy replica; longer than in the circuit breaker, because others answer meanwhile."""
+"""Longest pause of an unhealthy replica; longer than in the circuit breaker, as other replicas answer meanwhile."""
 _INFO_S = 1.0
-"""Seconds for a description, all replicas together; any engine has its description at once."""
+"""Seconds for a description from any replica; an engine needs no model for it."""
 _LATE_INFO_S = 3.0
-"""Seconds for a second try after all were late: on a busy machine everything is, and requests have more time."""
+"""Seconds for a second try, if all replicas were late: on a busy machine every answer is late."""
 _REFUSALS = (
     AnswerTooLong,
     StatesUnavailable,
@@ -93,7 +93,7 @@ class Replica:
 
     @property
     def healthy(self) -> bool:
-        """Whether its circuit is closed, so that it gets requests."""
+        """Whether its circuit is closed: it gets requests without being tried first."""
         return self.circuit.state is State.CLOSED
 
     def is_due(self, now: float) -> bool:
@@ -101,9 +101,10 @@ class Replica:
         return not self.busy and self.circuit.wants_probe(now)
 
     def rank(self, now: float) -> tuple[int, int]:
-        """Sort key of the choice: replicas due for a try first (else they never would be), then healthy, then others.
+        """Sort key of the choice: replicas that are due for a try, then healthy replicas, then others.
 
-        Within each group, the least busy replica comes first.
+        A replica that is due comes first, because it would never be tried otherwise. Within each group, the least busy
+        replica comes first.
         """
         if self.is_due(now):
             return 0, self.busy
@@ -112,10 +113,11 @@ class Replica:
         return 2, self.busy
 
     def note_end(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
-        """Record the end of a request and log changes of health; `alive` is None if it was abandoned and shows nothing.
+        """Record the end of a request, and log changes of health.
 
-        A replica that cannot be reached becomes unhealthy at once, after other failures only if they repeat. `probing`
-        says whether the request was the one that tries an unhealthy replica.
+        `alive` says whether the request showed a working replica; None if it was abandoned or its error is excused.
+        `failure` is its error if that counts. `probing` says whether the request tried an unhealthy replica. A replica
+        that cannot be reached becomes unhealthy at once; after other failures, only if they repeat.
         """
         was_healthy = self.healthy
         if probing:
@@ -126,13 +128,13 @@ class Replica:
             self.circuit.note_failure(now, unavailable=isinstance(failure, EngineUnavailable))
         if self.healthy and not was_healthy:
             log.warning("engine %s works again", self.name)
-        # each failed try is logged, but not the requests that fail in between
+        # each failed try is logged, but not the failed requests between two tries
         elif failure is not None and not self.healthy and (was_healthy or probing):
             log.warning("engine %s unhealthy (%s), next try in %g s", self.name, failure.reason, self.circuit.pause_s)
 
 
 class Replicas:
-    """Several engines as one engine. They should serve the same aligner; if they do not, that is logged once."""
+    """Several engines as one engine. They should serve the same aligner; a warning is logged if they do not."""
 
     def __init__(
         self,
@@ -142,9 +144,9 @@ class Replicas:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.replicas = [Replica(name, engine) for name, engine in engines]
-        self._wait_s = wait_s  # how long a request may wait for any of them
+        self._wait_s = wait_s  # how long a request may wait until one of them begins it
         self._clock = clock
-        self._turn = 0  # choices so far; where the next one starts among equals
+        self._order_count = 0  # calls of `_order_replicas` so far
 
     async def info(self) -> AlignerInfo:
         """The description from the first replica that answers; each gets only a part of the time.
@@ -152,30 +154,30 @@ class Replicas:
         If all are late, as on a busy machine, they are asked once more, with more time.
         """
 
-        async def ask(replica: Replica, left_s: float) -> AlignerInfo:
-            async with enforce_deadline(left_s):
-                about = await replica.engine.info()
-            self._note_aligner(replica, about.content_hash)
-            return about
+        async def ask_replica(replica: Replica, seconds: float) -> AlignerInfo:
+            async with enforce_deadline(seconds):
+                info = await replica.engine.info()
+            self._note_aligner(replica, info.content_hash)
+            return info
 
         try:
-            return await self._try_replicas(ask, max(self._wait_s, _INFO_S), divided=True)
+            return await self._try_replicas(ask_replica, max(self._wait_s, _INFO_S), divided=True)
         except DeadlineExceeded:
-            return await self._try_replicas(ask, max(self._wait_s, _LATE_INFO_S), divided=True)
+            return await self._try_replicas(ask_replica, max(self._wait_s, _LATE_INFO_S), divided=True)
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer on the least loaded replica, or on another if that fails, within `request.deadline_s`."""
+        """Correct one answer on the least busy replica, or on another if that fails, within `request.deadline_s`."""
 
-        async def ask(replica: Replica, left_s: float) -> Correction:
-            correction = await replica.engine.align(request.with_deadline(left_s))
+        async def ask_replica(replica: Replica, seconds: float) -> Correction:
+            correction = await replica.engine.align(request.with_deadline(seconds))
             self._note_aligner(replica, correction.aligner)
             return correction
 
-        return await self._try_replicas(ask, request.deadline_s)
+        return await self._try_replicas(ask_replica, request.deadline_s)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         return await self._try_replicas(
-            lambda replica, left_s: text_states(replica.engine, request.with_deadline(left_s)),
+            lambda replica, seconds: text_states(replica.engine, request.with_deadline(seconds)),
             request.deadline_s,
         )
 
@@ -193,18 +195,18 @@ class Replicas:
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         return await self._try_replicas(
-            lambda replica, left_s: require_teachable(replica.engine).rows(request.with_deadline(left_s)),
+            lambda replica, seconds: require_teachable(replica.engine).rows(request.with_deadline(seconds)),
             request.deadline_s,
         )
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """Return what a classifier says of an answer; its failures do not count against the health of a replica."""
+        """Return what a token classifier says of an answer."""
 
-        async def ask(replica: Replica, left_s: float) -> TokenLabels:
-            return await require_judges(replica.engine).label_tokens(request.with_deadline(left_s))
+        async def ask_replica(replica: Replica, seconds: float) -> TokenLabels:
+            return await require_judges(replica.engine).label_tokens(request.with_deadline(seconds))
 
-        # a classifier that fails or is slow says nothing about the aligner beside it
-        return await self._try_replicas(ask, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
+        # a classifier that fails or is slow does not show that the aligner on the same engine does
+        return await self._try_replicas(ask_replica, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
 
     async def _put_in_replica(self, replica: Replica, data: bytes) -> str:
         """Upload a taught head to one replica and return its content hash."""
@@ -214,7 +216,7 @@ class Replicas:
     async def read(self, request: AlignRequest) -> Session:
         """Let one replica read an answer while it is being written; the session stays with that replica."""
         order = self._order_replicas()
-        # not one that is due for a try, because the session could not move to another replica
+        # a healthy replica, if there is one, because the session cannot move to another replica
         replica = next((candidate for candidate in order if candidate.healthy), order[0])
         return ReplicaSession(self, replica, await replica.engine.read(request))
 
@@ -227,15 +229,15 @@ class Replicas:
 
     @contextlib.asynccontextmanager
     async def use_replica(self, replica: Replica, excused: _Errors = ()) -> AsyncIterator[None]:
-        """Context of one request on a replica: counts its load, and records in its health how the request ended.
+        """Return a context manager for one request: counts it as load and records its end in the replica's health.
 
-        Errors that are `excused` leave no trace in its health.
+        Errors that are `excused` do not change the health.
         """
         probing = replica.is_due(self._clock())
         if probing:
             replica.circuit.begin_probe()
         replica.busy += 1
-        alive: bool | None = None  # it stays None if the request is abandoned
+        alive: bool | None = None  # it stays None if the request is abandoned or its error is excused
         failure: CorrectionError | None = None
         try:
             yield
@@ -255,72 +257,74 @@ class Replicas:
 
     async def _try_replicas(
         self,
-        ask: Callable[[Replica, float], Awaitable[_T]],
+        ask_replica: Callable[[Replica, float], Awaitable[_T]],
         deadline_s: float,
         *,
         divided: bool = False,
         excused: _Errors = (),
     ) -> _T:
-        """Return the first success of `ask`, which is given a replica and the seconds that it may take.
+        """Return the first result of `ask_replica`, which is called with a replica and the seconds that it may take.
 
-        While all replicas are away or full and time is left, all are tried again. With `divided` each replica gets only
-        a part of the time, for requests that any engine can answer at once. Errors that are `excused` do not count
-        against the health of a replica.
+        While all replicas are unreachable or full and time is left, all are tried again. `divided` says whether the
+        time is divided among the replicas, for requests that any engine can answer at once. Errors that are `excused`
+        do not count against the health of a replica.
         """
-        ask_once = partial(self._ask_in_turn, ask, divided=divided, excused=excused)
-        return await retry(ask_once, deadline_s, self._wait_s)
+        ask_all = partial(self._ask_in_turn, ask_replica, divided=divided, excused=excused)
+        return await retry(ask_all, deadline_s, self._wait_s)
 
     async def _ask_in_turn(
-        self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool, excused: _Errors
+        self, ask_replica: Callable[[Replica, float], Awaitable[_T]], seconds: float, *, divided: bool, excused: _Errors
     ) -> _T:
-        """Ask the replicas in turn and return the first result.
+        """Ask the replicas in turn, within `seconds`, and return the first result.
 
-        If none succeeds, raises `NotReady` if none was reached, else the most telling error.
-
-        With `divided`, a replica gets only half of the time that is left as long as others follow it.
+        With `divided`, each replica but the last gets half of the time that is left. If none succeeds, raises
+        `NotReady` if none was reached, else the most telling error.
         """
-        deadline = self._clock() + left_s
-        worst_error = CorrectionError("no engine was asked")
+        deadline = self._clock() + seconds
+        gravest_error = CorrectionError("no engine was asked")
         order = self._order_replicas()
         for replica in order:
             left_s = deadline - self._clock()
             is_last = replica is order[-1]
-            # A replica that is tried after a pause may hang, so it gets only half of the time.
+            # a replica that is tried after a pause may hang, so it gets only half of the time
             gets_half = replica.is_due(self._clock()) or (divided and not is_last)
             granted_s = left_s / 2 if gets_half else left_s
             try:
                 async with self.use_replica(replica, excused):
-                    return await ask(replica, max(MIN_DEADLINE_S, granted_s))
+                    return await ask_replica(replica, max(MIN_DEADLINE_S, granted_s))
             except (AnswerTooLong, QuotaSpent):
-                raise  # the other replicas would refuse it, too
+                raise  # the other replicas would refuse the request, too
             except DeadlineExceeded as error:
                 if not gets_half:
                     raise  # no time is left for another replica
-                worst_error = _choose_graver(worst_error, error)
+                gravest_error = _choose_graver(gravest_error, error)
             except CorrectionError as error:
-                worst_error = _choose_graver(worst_error, error)
-        if isinstance(worst_error, EngineUnavailable):
+                gravest_error = _choose_graver(gravest_error, error)
+        if isinstance(gravest_error, EngineUnavailable):
             raise NotReady(f"none of {len(self.replicas)} engines answers")
-        raise worst_error
+        raise gravest_error
 
     def _order_replicas(self) -> list[Replica]:
-        """All replicas in the order in which to try them; equally ranked ones take turns."""
+        """All replicas in the order in which to try them; replicas of equal rank take turns at being first."""
         now = self._clock()
-        start = self._turn % len(self.replicas)
-        self._turn += 1
+        start = self._order_count % len(self.replicas)
+        self._order_count += 1
         return sorted(self.replicas[start:] + self.replicas[:start], key=lambda replica: replica.rank(now))
 
     def _note_aligner(self, replica: Replica, aligner: str) -> None:
-        """Record a replica's aligner, and log once if replicas differ; their corrections are then cached separately."""
-        previous = replica.aligner
-        replica.aligner = aligner or previous
-        others = {other.aligner for other in self.replicas if other.aligner} - {replica.aligner}
-        if replica.aligner != previous and others:
+        """Record the content hash of a replica's aligner; if it has changed and others differ from it, log a warning.
+
+        An empty `aligner` is ignored. Corrections of different aligners are cached separately.
+        """
+        previous_aligner = replica.aligner
+        replica.aligner = aligner or previous_aligner
+        other_aligners = {other.aligner for other in self.replicas if other.aligner} - {replica.aligner}
+        if replica.aligner != previous_aligner and other_aligners:
             log.warning(
                 "engine %s serves aligner %s, but another engine serves %s; use the same aligner on all engines",
                 replica.name,
                 aligner[:12],
-                min(others)[:12],
+                min(other_aligners)[:12],
             )
 
 
@@ -345,12 +349,12 @@ class ReplicaSession(ForwardingSession):
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the whole answer on the replica that has read it, or on any other if that fails."""
         deadline_at = time.monotonic() + request.deadline_s
-        self._stop_counting()  # from here on, `use_replica` counts it
+        self._stop_counting()  # from here on, `use_replica` counts the session
         try:
             async with self._replicas.use_replica(self._replica):
                 return await super().finish(request)
         except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
-            raise  # another replica could not do better
+            raise  # another replica would fail, too
         except CorrectionError:
             return await self._replicas.align(request.with_deadline(deadline_at - time.monotonic()))
 
@@ -367,7 +371,7 @@ class ReplicaSession(ForwardingSession):
 
 
 def _choose_graver(previous: CorrectionError, error: CorrectionError) -> CorrectionError:
-    """The error to report if all replicas fail: a full engine or a fault says more than an unreachable engine."""
-    if type(previous) is CorrectionError:  # the error before any replica was asked
+    """The error to report if all replicas fail: any other error says more than `EngineUnavailable`."""
+    if type(previous) is CorrectionError:  # no replica has failed before
         return error
     return previous if isinstance(error, EngineUnavailable) else error

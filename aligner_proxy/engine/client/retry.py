@@ -1,14 +1,13 @@
 """Retry of requests that an engine has not begun, within the request's deadline and a limited wait.
 
-A request is sent again only if the engine has not begun it: no connection, an aligner that is still loading, or a full
-queue.
+An engine has not begun a request if there is no connection, if the aligner is still loading, or if the engine is full.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, AttemptManager, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
@@ -18,7 +17,7 @@ from aligner_proxy.engine.api import MIN_DEADLINE_S
 from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
 
 _T = TypeVar("_T")
-# seconds; the random part lets clients that failed together come back apart
+# in seconds; with the random part, clients that failed together do not come back together
 _backoff = wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05)
 
 
@@ -27,16 +26,17 @@ class NotReady(EngineUnavailable):
 
 
 async def retry(send: Callable[[float], Awaitable[_T]], deadline_s: float, wait_s: float) -> _T:
-    """Send a request until the engine begins it, and return the result; `send` is given the seconds left.
+    """Call `send` until the engine begins the request, and return its result.
 
-    Raises `DeadlineExceeded` after `deadline_s`, and the last `NotReady` or `EngineOverloaded` after `wait_s` seconds.
+    `send` gets the seconds that are left until the deadline, and sends the request once. Raises `DeadlineExceeded`
+    after `deadline_s`, and the last `NotReady` or `EngineOverloaded` after `wait_s` seconds.
     """
     deadline_at = time.monotonic() + deadline_s
     last_start_at = time.monotonic() + min(deadline_s, wait_s)
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((NotReady, EngineOverloaded)),
-        wait=_wait,
-        # no pause that would end after the last start
+        wait=_pause_s,
+        # stop rather than pause until after `last_start_at`
         stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= last_start_at,
         reraise=True,
     )
@@ -53,11 +53,11 @@ async def retry(send: Callable[[float], Awaitable[_T]], deadline_s: float, wait_
             # tenacity's objects refer to each other and, through the error, to the frames of all callers with their
             # texts. Without this they would stay in memory until garbage collection.
             attempt.retry_state.outcome = None
-    # Not reached: tenacity returns or raises.
+    # not reached, because tenacity's loop only ends by returning or raising
     raise AssertionError
 
 
-def _wait(state: RetryCallState) -> float:
-    """Seconds to wait: as a full engine asked for, otherwise an exponential backoff."""
-    error: Any = state.outcome.exception() if state.outcome else None
-    return float(error.retry_after_s) if isinstance(error, EngineOverloaded) else _backoff(state)
+def _pause_s(state: RetryCallState) -> float:
+    """Seconds until the next attempt: what a full engine asked for, otherwise an exponential backoff."""
+    error = state.outcome.exception() if state.outcome else None
+    return error.retry_after_s if isinstance(error, EngineOverloaded) else _backoff(state)

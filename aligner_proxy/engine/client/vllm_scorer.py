@@ -36,9 +36,9 @@ SCHEME = "vllm://"
 _INFO_S = 5.0
 """Seconds that a server may take to describe its aligner."""
 _INFO_TTL_S = 30.0
-"""Seconds for which the description counts after it came, or was confirmed by a verdict."""
+"""Seconds for which the description is used after it came, or after a verdict of the same aligner."""
 _MAX_HEADS = 4096
-"""Most taught heads in memory; of more, those that were stored first are dropped."""
+"""Most taught heads in memory; if there are more, the heads that were stored first are dropped."""
 
 
 class _Data(LooseModel):
@@ -62,8 +62,9 @@ class VllmScorer:
         self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")
         self._wait_s = wait_s
         self._connections = Connections()
-        self._about: tuple[float, AlignerInfo] | None = None  # when it was last confirmed, and the description
-        self._asking: asyncio.Task[AlignerInfo] | None = None  # the latest request for the description
+        self._cached_info: AlignerInfo | None = None  # the server's description
+        self._confirmed_at = 0.0  # when the description came or was confirmed, in monotonic seconds
+        self._info_task: asyncio.Task[AlignerInfo] | None = None  # the latest request for the description
         self._heads: OrderedDict[str, bytes] = OrderedDict()  # taught heads by content hash, the oldest first
 
     async def info(self) -> AlignerInfo:
@@ -72,29 +73,32 @@ class VllmScorer:
         Concurrent callers share one request. The server is asked again only if no verdict has come for a while,
         because in vLLM this request queues behind prompts.
         """
-        if self._about and time.monotonic() - self._about[0] < _INFO_TTL_S:
-            return self._about[1]
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._fetch_info())
-        return await asyncio.shield(self._asking)
+        if self._cached_info and time.monotonic() - self._confirmed_at < _INFO_TTL_S:
+            return self._cached_info
+        if self._info_task is None or self._info_task.done():
+            self._info_task = asyncio.create_task(self._fetch_info())
+        return await asyncio.shield(self._info_task)
 
     async def _fetch_info(self) -> AlignerInfo:
         """Ask the server which aligner it serves; return and cache its description."""
         data = await self._ask({}, _INFO_S)
         if data.about is None:
             raise InvalidOutput(f"{self._base} does not say which aligner it serves; is aligner-proxy-vllm installed?")
-        self._about = (time.monotonic(), data.about)
+        self._cached_info = data.about
+        self._confirmed_at = time.monotonic()
         return data.about
 
     def _note_judge(self, expected: AlignerInfo, judged_by: str) -> None:
-        """Refresh the cached description if a verdict comes from the expected aligner; otherwise drop it."""
-        if self._about is None or not judged_by:
+        """Confirm the cached description if a verdict comes from the expected aligner; otherwise drop it.
+
+        `judged_by` is the content hash of the aligner that judged; "" if the server does not say.
+        """
+        if not judged_by:
             return
         if judged_by == expected.content_hash:
-            _, about = self._about
-            self._about = (time.monotonic(), about)
+            self._confirmed_at = time.monotonic()
         else:
-            self._about = None
+            self._cached_info = None
 
     async def align(self, request: AlignRequest) -> Correction:
         """Return the verdicts on an answer within `request.deadline_s`; raises `EngineFault` unless `score_only`."""
@@ -105,9 +109,8 @@ class VllmScorer:
             info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
-            body: dict[str, Any] = {"align": request.model_dump(mode="json")}
             heads = {name: b64encode(self._find_head(name)).decode("ascii") for name in request.heads if name}
-            data = await self._ask(body | {"heads": heads}, request.deadline_s)
+            data = await self._ask({"align": request.model_dump(mode="json"), "heads": heads}, request.deadline_s)
         if data.response is None:
             raise InvalidOutput(f"{self._base} sent no verdicts")
         self._note_judge(info, data.response.aligner)
@@ -132,8 +135,8 @@ class VllmScorer:
 
     async def aclose(self) -> None:
         """Cancel a pending description request and close the pooled connections."""
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._info_task is not None:
+            self._info_task.cancel()
         await self._connections.aclose()
 
     def _find_head(self, name: str) -> bytes:
@@ -151,16 +154,17 @@ class VllmScorer:
         ):
             answer = _Answer.model_validate_json(content).data
         if answer.error is not None:
-            # the status has no effect, because the body is one of ours
-            raise wire.parse_error(422, wire.ErrorResponse(error=answer.error).model_dump_json().encode(), {})
+            error_body = wire.ErrorResponse(error=answer.error).model_dump_json().encode()
+            # the status has no effect, because the body has the form of our errors
+            raise wire.parse_error(wire.REFUSED, error_body, headers={})
         return answer
 
     async def _send(self, body: dict[str, Any]) -> bytes:
-        """Send one request to vLLM's `/pooling` and return the body; raises one of our errors if it is not 200."""
+        """Send one request to vLLM's `/pooling` and return the response's body; raises if its status is not 200."""
         try:
             response = await self._connections.fetch_response("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
-            self._about = None  # the server that answers next may serve another aligner
+            self._cached_info = None  # the server that answers next may serve another aligner
             raise make_connection_error(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content

@@ -1,9 +1,10 @@
 """Length of drafts: the best number of tokens, from the acceptance so far and this machine's costs. No torch.
 
-A forward pass over more tokens costs more: on some machines hardly more, on others in proportion. A longer draft may
-save passes, or be thrown away. The price of a token is the recent cost per written token of this answer. The chosen
-length maximises the worth of the expected tokens at that price, minus the cost that the draft adds to the pass. (A
-maximum of tokens per cost of each single pass would make drafts too long while an edit goes on.)
+A draft is a run of tokens of the original answer, which the model checks in one forward pass: it accepts the tokens up
+to the first that it would not write itself. A pass over more tokens costs more: on some machines hardly more, on others
+in proportion. A longer draft may save passes, or be rejected. The price of a token is the recent cost per written token
+of this answer. The chosen length maximises the worth of the expected tokens at that price, minus the cost that the
+draft adds to the pass. (A maximum of tokens per cost of each pass would make drafts too long while an edit goes on.)
 
 As long as nothing was rejected, the draft is the rest of the answer, so that an unchanged answer takes one pass. If a
 wrong draft of that length could cost too much, drafts cover only segments that the detector did not flag (proposer.py).
@@ -24,16 +25,16 @@ PROBE = 32
 _MAX_SLOWDOWN = 0.03
 """Largest slow-down (3 % of plain decoding) that a first draft which is wrong from the start may cause."""
 _OLD_RUN_WEIGHT = 0.85
-"""Weight left to older evidence at each rejection, because recent text says more about an edit than distant text."""
+"""Factor on older counts at each rejection, because recent text says more about an edit than distant text."""
 _OLD_GUESS_WEIGHT = 0.9
-"""Weight left to older guesses at each draft that begins after an edit."""
+"""Factor on the counts of older guesses at each draft that begins after an edit."""
 _RECENT_PASSES = 12
 """Number of recent passes from which the price of a token is computed."""
 _PRIOR_TOKENS = 4
-"""Prior: tokens assumed to have been written by one pass, before any has run."""
+"""Tokens that one assumed pass wrote before the first real one."""
 _DRAFTING_COST = 0.05
-"""What a draft costs beside the pass, in passes over one token of each sequence; on a GPU, where a few more tokens cost
-nothing, drafts of text that is all but surely rewritten would otherwise never end."""
+"""Cost of a draft outside of its pass, in passes over one token of each sequence. Without it, a GPU, where a few more
+tokens cost nothing, would go on drafting text that is almost surely rewritten."""
 _TABLE_SIZE = 4096
 """Numbers of tokens whose costs are kept once they are computed, unless a step may have more."""
 _ONE_BY_ONE = 16
@@ -43,28 +44,30 @@ _GROWTH = 1.3
 
 @dataclass(frozen=True, slots=True)
 class CostCurve:
-    """The cost of a forward pass by the number of tokens, in any unit: measured (tokens, cost), linear in between."""
+    """The cost of a forward pass by its number of tokens, in any unit: measured points, and straight lines between."""
 
     points: tuple[tuple[int, float], ...]
+    """(tokens, cost), by rising tokens; costs never fall."""
     _table: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
-    """Costs of 0, 1, 2 ... tokens that were computed before; every draft compares dozens."""
+    """The costs of 0, 1, 2 ... tokens, as far as they were computed; kept because every draft compares dozens."""
 
     @classmethod
     def from_samples(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
-        """Return the curve of measured (tokens, cost), by the lowest cost of each size; more tokens never cost less.
+        """Return the curve of measured (tokens, cost).
 
-        Other load on the machine only adds to a measurement, so of two that disagree the lower one is used.
+        Other load on the machine only adds to a measurement, so the lowest cost of each size is used, and no pass costs
+        more than a larger one.
         """
-        least: dict[int, float] = {}
+        lowest_costs: dict[int, float] = {}  # by tokens
         for tokens, cost in samples:
-            least[tokens] = min(cost, least.get(tokens, cost))
-        sizes = sorted(least)
-        # from the largest size down, so that no smaller pass costs more than a larger one
-        costs = [*accumulate((least[size] for size in reversed(sizes)), min)]
-        return cls(tuple(zip(sizes, reversed(costs), strict=True)))
+            lowest_costs[tokens] = min(cost, lowest_costs.get(tokens, cost))
+        sizes = sorted(lowest_costs)
+        # from the largest size down: the lowest cost of this size and all larger ones
+        falling_costs = [*accumulate((lowest_costs[size] for size in reversed(sizes)), min)]
+        return cls(tuple(zip(sizes, reversed(falling_costs), strict=True)))
 
     def estimate_cost(self, tokens: int) -> float:
-        """The cost of one forward pass; beyond the last point it is extrapolated."""
+        """The cost of one forward pass over `tokens`; beyond the last point it is extrapolated."""
         table = self._table
         if tokens < len(table):
             return table[tokens]
@@ -74,30 +77,31 @@ class CostCurve:
         return table[tokens]
 
     def _extend_table(self, tokens: int) -> None:
-        """Compute the costs of up to `tokens` tokens that the table does not have yet."""
+        """Extend the table to the cost of `tokens` tokens."""
         self._table.extend(self._interpolate(count) for count in range(len(self._table), tokens + 1))
 
     def _interpolate(self, tokens: int) -> float:
-        """The cost of `tokens` tokens on the line through the two measured points around or before it."""
+        """The cost of `tokens` tokens on the line through the two points around it, or through the last two."""
         right_tokens, right_cost = self.points[-1]
         if tokens <= right_tokens and len(self.points) > 1:
-            # the piece of the curve that holds `tokens`; below all sizes, the first piece
+            # the two points around `tokens`; below all points, the first two
             index = max(1, bisect_left(self.points, tokens, key=lambda point: point[0]))
             (left_tokens, left_cost), (right_tokens, right_cost) = self.points[index - 1 : index + 1]
         else:
-            # recorded forward passes cost the same up to the next size, so the rise is that since the last lower cost
-            lower = (point for point in reversed(self.points) if point[1] < right_cost)
-            left_tokens, left_cost = next(lower, (right_tokens - 1, right_cost))
+            # CUDA graphs cost the same up to their size, so the last point with a lower cost shows the real rise
+            cheaper_points = (point for point in reversed(self.points) if point[1] < right_cost)
+            left_tokens, left_cost = next(cheaper_points, (right_tokens - 1, right_cost))
         share = (tokens - left_tokens) / (right_tokens - left_tokens)
-        # below the first size the line might fall to nothing, so the first cost is the least
+        # below the first point the line might fall to 0, so no cost is below that of the first point
         return max(left_cost + (right_cost - left_cost) * share, self.points[0][1])
 
     def count_further_tokens(self, tokens: int, factor: float, most: int) -> int:
         """How many tokens, at most `most`, can be added to a pass over `tokens` for at most `factor` times its cost."""
-        first = tokens + 1
+        first = tokens + 1  # the table has the cost of n tokens at index n
         if len(self._table) < first + most:
             self._extend_table(tokens + most)
-        return bisect_right(self._table, factor * self._table[tokens], first, first + most) - first
+        highest_cost = factor * self._table[tokens]
+        return bisect_right(self._table, highest_cost, first, first + most) - first
 
 
 FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
@@ -106,40 +110,43 @@ FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
 
 @dataclass(frozen=True, slots=True)
 class FirstTokenCounts:
-    """How often the first token of a draft after an edit is right: `right` times of `total`.
+    """How often the first token of a draft after an edit was right, of all such drafts; older ones have less weight.
 
-    Older drafts have less weight; initial values come from many answers.
+    The counts start above 0, with values that fit many answers.
     """
 
-    right: float
-    total: float
+    right_count: float
+    total_count: float
 
-    def add_guess(self, right: bool) -> FirstTokenCounts:
-        """Return the counts with one more guess, and less weight on older ones."""
-        return FirstTokenCounts(_OLD_GUESS_WEIGHT * self.right + right, _OLD_GUESS_WEIGHT * self.total + 1)
+    def add_guess(self, *, is_right: bool) -> FirstTokenCounts:
+        """Return the counts with one more draft, and less weight on older ones."""
+        weight = _OLD_GUESS_WEIGHT
+        return FirstTokenCounts(weight * self.right_count + is_right, weight * self.total_count + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One pass: tokens fed, tokens written, and whether these located the place in the answer for the next draft."""
+    """One pass over an answer's draft."""
 
     fed_tokens: int = 1
     written_tokens: int = 1
-    located: bool = False
+    found_place: bool = False
+    """Whether the written tokens occur in the original answer, so that the next draft begins after them. If not, the
+    place of the next draft is a guess (proposer.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Statistics of one answer's drafts so far. A run is a piece of the answer that the model copied."""
+    """Statistics of one answer's drafts so far. A run is a piece of the original answer that the model copied."""
 
     copied: float = 0.0
     """Tokens that continued a run; older ones have less weight."""
     ended_runs: float = 0.0
     """Runs that ended; older ones have less weight."""
-    located: FirstTokenCounts = FirstTokenCounts(3.2, 4.0)
-    """Drafts after the end of a run whose position was located by written tokens."""
-    blind: FirstTokenCounts = FirstTokenCounts(1.0, 4.0)
-    """Drafts after the end of a run whose position is only a guess."""
+    counts_at_found_places: FirstTokenCounts = FirstTokenCounts(3.2, 4.0)
+    """Of drafts after the end of a run, whose place the written tokens showed."""
+    counts_at_guessed_places: FirstTokenCounts = FirstTokenCounts(1.0, 4.0)
+    """Of drafts after the end of a run, whose place was only a guess."""
     in_run: bool = True
     """Whether the last step ended within a run, which the next draft then continues."""
     recent_rounds: tuple[Round, ...] = ()
@@ -148,49 +155,53 @@ class Acceptance:
     def add_step(self, copied_tokens: int, *, run_ended: bool, step_round: Round = Round()) -> Acceptance:
         """Return the statistics with one more step, in which the model copied `copied_tokens` tokens of the answer.
 
-        `run_ended` is false if the run goes on with the next draft.
+        `run_ended` says whether the copied run ended; if not, the next draft continues it.
         """
-        located = self.located
-        blind = self.blind
-        # this step's draft was the first after an edit: note whether its first token was right
+        found_counts = self.counts_at_found_places
+        guessed_counts = self.counts_at_guessed_places
         if not self.in_run and self.recent_rounds:
-            if self.recent_rounds[-1].located:
-                located = located.add_guess(copied_tokens > 0)
+            # this step's draft was the first after an edit, so it shows whether such a draft begins right
+            if self.recent_rounds[-1].found_place:
+                found_counts = found_counts.add_guess(is_right=copied_tokens > 0)
             else:
-                blind = blind.add_guess(copied_tokens > 0)
+                guessed_counts = guessed_counts.add_guess(is_right=copied_tokens > 0)
         copied = self.copied + copied_tokens
         ended_runs = self.ended_runs
         if run_ended:
             copied *= _OLD_RUN_WEIGHT
             ended_runs = ended_runs * _OLD_RUN_WEIGHT + 1
-        return Acceptance(
-            copied, ended_runs, located, blind, not run_ended, (*self.recent_rounds[1 - _RECENT_PASSES :], step_round)
-        )
+        rounds = (*self.recent_rounds[1 - _RECENT_PASSES :], step_round)
+        return Acceptance(copied, ended_runs, found_counts, guessed_counts, in_run=not run_ended, recent_rounds=rounds)
 
     @property
     def continuation_chance(self) -> float:
         """Probability that a run continues with its next token; 1 as long as no run has ended."""
-        # one token counts as copied in advance, so that the first end of a run does not make this 0
+        # one more token counts as copied, so that the chance is not 0 if the first run ends at once
         return (self.copied + 1) / (self.copied + self.ended_runs + 1)
 
     @property
     def first_token_chance(self) -> float:
-        """Probability that the first token of the next draft is right."""
+        """Probability that the first token of the next draft is right: within a run, that the run goes on."""
         if self.in_run:
             return self.continuation_chance
-        guesses = self.located if self.recent_rounds and self.recent_rounds[-1].located else self.blind
-        return guesses.right / guesses.total
+        has_found_place = self.recent_rounds and self.recent_rounds[-1].found_place
+        counts = self.counts_at_found_places if has_found_place else self.counts_at_guessed_places
+        return counts.right_count / counts.total_count
 
     def expect_tokens(self, length: int) -> float:
-        """Expected tokens written by a step with a draft of this length: its accepted tokens, and the model's own."""
-        # a token is accepted only if all before it are, so the chance of draft token i is first * p ** i
+        """Expected number of tokens written by a step with a draft of this length.
+
+        These are the accepted tokens of the draft, and one token that the model chooses after them.
+        """
         first = self.first_token_chance
         p = self.continuation_chance
-        return 1 + first * (length if p == 1 else (1 - p**length) / (1 - p))
+        # draft token i is accepted only if all tokens before it are, with the chance first * p ** i; the sum of p ** i:
+        sum_of_powers = length if p == 1 else (1 - p**length) / (1 - p)
+        return 1 + first * sum_of_powers
 
     def estimate_price(self, costs: CostCurve, sequence_count: int = 1) -> float:
         """The recent cost of a written token, if `sequence_count` sequences share each pass."""
-        # the prior is one pass over a single token
+        # begins with one assumed pass over a single token of each sequence, which wrote `_PRIOR_TOKENS`
         cost = costs.estimate_cost(sequence_count)
         written_tokens = _PRIOR_TOKENS
         for recent in self.recent_rounds:
@@ -200,34 +211,41 @@ class Acceptance:
 
 
 LengthRule = Callable[[Acceptance, int], int]
-"""Returns the length of the next draft, from the statistics so far and the maximal length."""
+"""Returns the length of the next draft, from the statistics so far and the largest allowed length."""
 
 
 def needs_probe(costs: CostCurve, room: int, sequence_count: int = 1) -> bool:
-    """Whether first drafts of `room` tokens, in so many sequences, would cost too much if wrong from the start."""
-    plain_cost = costs.estimate_cost(sequence_count)
-    return costs.estimate_cost(sequence_count * (room + 1)) > (1 + _MAX_SLOWDOWN * room) * plain_cost
+    """Whether first drafts of `room` tokens would cost too much if they are wrong from the start.
+
+    `sequence_count` sequences share the pass, each with such a draft.
+    """
+    cost_without_drafts = costs.estimate_cost(sequence_count)
+    cost_with_drafts = costs.estimate_cost(sequence_count * (room + 1))
+    return cost_with_drafts > (1 + _MAX_SLOWDOWN * room) * cost_without_drafts
 
 
 def choose_draft_length(costs: CostCurve, acceptance: Acceptance, room: int, sequence_count: int = 1) -> int:
-    """The draft length with the highest expected gain, at most `room`; `sequence_count` sequences share the pass.
+    """The draft length with the highest expected gain, at most `room`; of equal gains, that of the longest draft.
 
-    Of lengths with equal gains it is the longest.
+    `room` is the number of tokens that are left in the original answer; `sequence_count` sequences share the pass.
     """
-    # nothing was rejected yet: draft the rest of the answer, or a probe before anything was copied
     if not acceptance.ended_runs:
-        return min(room, PROBE) if not acceptance.copied and needs_probe(costs, room, sequence_count) else room
+        # no draft token was rejected yet, so the rest of the answer is drafted, unless a probe has to come first
+        is_probe = not acceptance.copied and needs_probe(costs, room, sequence_count)
+        return min(room, PROBE) if is_probe else room
     price = acceptance.estimate_price(costs, sequence_count)
     # proposing and checking a draft takes time outside of the pass
-    effort = _DRAFTING_COST * costs.estimate_cost(sequence_count) / sequence_count
-    # no draft is worth more than one of the full length
+    drafting_cost = _DRAFTING_COST * costs.estimate_cost(sequence_count) / sequence_count
+    # no draft is worth more than the longest one
     most_worth = price * acceptance.expect_tokens(room)
     best_gain = -math.inf
     best_length = 0
     for length in _list_lengths(room):
         # each sequence feeds its draft and the token before it
-        cost = costs.estimate_cost(sequence_count * (length + 1)) / sequence_count + (effort if length else 0.0)
-        # passes over more tokens never cost less, so no longer draft can gain more
+        cost = costs.estimate_cost(sequence_count * (length + 1)) / sequence_count
+        if length:
+            cost += drafting_cost
+        # a longer draft never costs less, so if even the highest worth gains too little here, none can gain more
         if most_worth - cost < best_gain:
             break
         gain = price * acceptance.expect_tokens(length) - cost
@@ -243,6 +261,6 @@ def _list_lengths(room: int) -> tuple[int, ...]:
     lengths = [0]
     while lengths[-1] < room:
         last = lengths[-1]
-        longer = last + 1 if last < _ONE_BY_ONE else int(last * _GROWTH)
-        lengths.append(min(room, longer))
+        next_length = last + 1 if last < _ONE_BY_ONE else int(last * _GROWTH)
+        lengths.append(min(room, next_length))
     return tuple(lengths)

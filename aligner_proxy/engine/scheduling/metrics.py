@@ -3,7 +3,7 @@
 A request waits until its first token is fed (queue). Then its prompt is read (prefill), after which an aligner with a
 head has its verdicts. Then replacements for flagged text are written (generate). For an answer that is read while the
 upstream writes it, these times count from the end of the answer, because the client waits from then on. The reading
-before that is a separate span.
+before the end is a separate trace span.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REQUESTS = Histogram(
 REFUSED = Counter(
     "aligner_engine_refused", "Requests that the engine refused to accept, by reason", ["reason"], registry=REGISTRY
 )
-_last_refusal = [float("-inf")]  # one item, in monotonic seconds; -inf before the first refusal
+_last_refusal = [float("-inf")]  # one item: the time in monotonic seconds; -inf before the first refusal
 _PHASES = {
     name: Histogram(f"aligner_engine_{name}_seconds", text, registry=REGISTRY, buckets=_BUCKETS)
     for name, text in (
@@ -66,18 +66,18 @@ class Phases:
     """
 
     trace: Any = None
-    """Trace context of the request's spans."""
+    """The trace context in which the request's spans are recorded."""
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     """When its first token was fed; None before."""
     prefilled: float | None = None
     """When its whole prompt was read; None before."""
     reading_since: float | None = None
-    """Time since which the answer was read while the upstream wrote it; None if it was not."""
+    """When the engine began to read the answer ahead; None for other answers, and before the answer is complete."""
     unwanted: bool = False
     """True while the upstream still writes the answer, so that no client waits for a result yet."""
     is_over: bool = False
-    """Whether its end was recorded; later ones are ignored."""
+    """Whether the request's end was recorded; only the first call of `note_end` counts."""
 
     def note_forward(self) -> None:
         """Note that tokens of the request go through the model; the first call ends the queue phase."""
@@ -90,32 +90,34 @@ class Phases:
             self.prefilled = time.monotonic()
 
     def note_complete_answer(self) -> None:
-        """Note that an answer read while it was written has ended, and restart the phases: a client waits now."""
+        """Note that an answer that was read ahead is complete, and restart the phases, because a client waits now."""
         self.reading_since = self.started or self.arrived
         self.arrived = time.monotonic()
         self.started = None
         self.prefilled = None
         self.unwanted = False
 
-    def note_end(self, end: object, departure: str | None = None) -> None:
-        """Record the request's end, once, in metrics and trace spans.
+    def note_end(self, result: object, departure: str | None = None) -> None:
+        """Record the request's end, once, in metrics and trace spans; does nothing while `unwanted`.
 
-        `end` is its result or error, `departure` the reason its client left, if it did. Does nothing while `unwanted`.
+        `result` is the request's result or error. `departure` is the reason if the client left before it ("timeout" or
+        "cancelled"), else None.
         """
         if self.is_over or self.unwanted:
             return
         self.is_over = True
         now = time.monotonic()
-        reason = departure or (end.reason if isinstance(end, CorrectionError) else "")
+        reason = departure or (result.reason if isinstance(result, CorrectionError) else "")
         REQUESTS.labels(reason).observe(now - self.arrived)
-        attributes: dict[str, dict[str, Value]] = {}
-        if isinstance(end, Correction):
-            attributes["prefill"] = {"gen_ai__usage__input_tokens": end.prompt_tokens}
-            draft_counts = {
-                "aligner__draft_tokens": end.counts.drafted,
-                "aligner__accepted_tokens": end.counts.accepted,
+        attributes: dict[str, dict[str, Value]] = {}  # of the spans, by phase
+        if isinstance(result, Correction):
+            counts = result.counts
+            attributes["prefill"] = {"gen_ai__usage__input_tokens": result.prompt_tokens}
+            attributes["generate"] = {
+                "aligner__draft_tokens": counts.drafted,
+                "aligner__accepted_tokens": counts.accepted,
+                "aligner__forwards": counts.forwards,
             }
-            attributes["generate"] = {**draft_counts, "aligner__forwards": end.counts.forwards}
         if self.reading_since is not None:
             tracing.record_span("aligner.read_along", self.arrived - self.reading_since, now - self.arrived, self.trace)
         for name, start, stop in self._list_phases(now):
@@ -123,8 +125,8 @@ class Phases:
             tracing.record_span(f"aligner.{name}", stop - start, now - stop, self.trace, **attributes.get(name, {}))
 
     def _list_phases(self, now: float) -> Iterator[tuple[str, float, float]]:
-        """The phases that the request went through, each as (name, start, stop)."""
-        # a request that ended in a phase was in it until now, and in no later one
+        """The phases that the request reached, each as (name, start, stop), in monotonic seconds."""
+        # the last phase that the request reached lasts until now
         started = self.started or now
         prefilled = self.prefilled or now
         yield "queue", self.arrived, started
@@ -138,15 +140,15 @@ ProcessCollector(registry=REGISTRY)
 
 
 def write_metrics(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
-    """All metrics in Prometheus' text format; without arguments (aligner not loaded), only the general ones."""
-    # a new registry for each call, because these values are a snapshot
+    """All metrics in Prometheus' text format; while the aligner is not loaded, both arguments are None."""
+    # a new registry for each call, because the values of `about` and `load` are a snapshot
     registry = CollectorRegistry()
     registry.register(_Metrics([*_aligner_metrics(about), *(_load_metrics(load) if load else ())]))
     return generate_latest(registry) + generate_latest(REGISTRY)
 
 
 class _Metrics:
-    """A collector of metrics that were made before, as the registry expects one."""
+    """A collector, as the Prometheus registry expects it, of metrics that are made already."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
@@ -157,13 +159,13 @@ class _Metrics:
 
 
 def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
-    """Metrics that say whether the aligner is loaded, and which one it is."""
+    """Metrics that say whether the aligner is loaded, and which aligner it is."""
     yield GaugeMetricFamily(
         "aligner_engine_ready", "1 once the aligner is loaded, else 0", value=float(about is not None)
     )
     if about is not None:
-        names = {"model": about.model, "content_hash": about.content_hash, "quantization": about.quantization}
-        labels = {**names, "device": about.device, "version": __version__}
+        labels = {"model": about.model, "content_hash": about.content_hash, "quantization": about.quantization}
+        labels |= {"device": about.device, "version": __version__}
         family = GaugeMetricFamily("aligner_engine_info", "The aligner that the engine serves", labels=list(labels))
         family.add_metric(list(labels.values()), 1)
         yield family
@@ -197,8 +199,8 @@ def _load_metrics(load: Load) -> Iterator[Metric]:
 
 
 def _gauge(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
-    """A gauge with one value for each value of its only label."""
+    """A gauge with one label; `values` has the gauge's values by the values of the label."""
     family = GaugeMetricFamily(name, text, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
+    for label_value, value in values.items():
+        family.add_metric([label_value], value)
     return family

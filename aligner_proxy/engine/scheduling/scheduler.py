@@ -1,18 +1,18 @@
 """Scheduler of forward passes: continuous batching under a token budget. No torch.
 
-A step serves the jobs that clients wait for. First, each decoding job gets its few tokens. Then follow chunks of
-prompts, beginning with the tenant that has had least (shares.py), and within a tenant with the shortest job.
+A step serves the jobs that clients wait for. First, each decoding job (which writes text) gets its few tokens. Then
+follow chunks of prompts, beginning with the tenant that has had least (shares.py), and within a tenant with the
+shortest job.
 
 Prompts may slow decoding jobs only up to a limit; if time were shared evenly, all jobs of a full engine would be late
-together. Prompts of a tenant that has had more than another one in the step may slow the other hardly at all. A tenant
-with long answers leaves most of the time to a tenant with little work (shares.py). For the same reason, a job that
-cannot be ready in time is not started. The expected time of a request is estimated from recent ones and follows the
-slow ones. When blocks run out, the job admitted last frees its blocks and starts again later; the text it has written
-is not lost.
+together. If a tenant in the step has had less than others, the prompts of the others ("richer" tenants) may slow its
+jobs hardly at all. A tenant with long answers leaves most of the time to a tenant with little work (shares.py). A job
+that cannot be ready in time is not started; a request's time is estimated from recent requests, above all slow ones.
+When blocks run out, the job admitted last frees its blocks and starts again later; the text it has written is not lost.
 
-An answer that is only read ahead, while its upstream writes it, gets tokens that cost others next to nothing. In a step
-with other work, these are as many as hardly lengthen the step; otherwise a chunk so short that a new job can wait for
-it. It takes no place (slot) and no block from work that a client waits for.
+An answer that is only read ahead, while its upstream writes it, gets tokens that cost other jobs next to nothing. In a
+step with other work, these are as many as hardly lengthen the step; otherwise a chunk so short that a new job can wait
+for it. It takes no slot and no block from work that a client waits for. A job is parked while it waits for new text.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ _DECODING_TOKENS = 32
 _SLOWER_BY_PROMPTS = 6.0
 """How many times longer prompts may make a step in which another job decodes."""
 _SLOWER_BY_RICHER = 1.5
-"""How many times longer prompts of a tenant that has had more may make a step in which a tenant with less works."""
+"""How many times longer prompts of a richer tenant may make a step in which a tenant that has had less works."""
 _ORDINARY_TOKENS = 4096
 """Longest request, in tokens, whose full time enters the estimate; the time of longer ones is scaled down."""
 _LEAST_PROMPT_TOKENS = 32
 """Fewest prompt tokens allowed in a step whatever they cost, so that every job advances."""
 _LEAST_RICHER_TOKENS = 4
-"""Fewest prompt tokens of a tenant that has had more than another tenant in the step."""
+"""Fewest prompt tokens of a richer tenant that are allowed in a step, whatever they cost."""
 _SLOWER_BY_LONG_WORK = 4.0
 """Longest step of long work, in multiples of a one-token step, while a tenant with little work may come back."""
 _MOST_WOKEN = 8
-"""Most read-ahead answers that continue in one step, because each has its new text tokenised before the step begins."""
+"""Most read-ahead answers that continue in one step, because the new text of each is tokenised before the step."""
 _SLOWER_BY_READING = 1.2
 """How many times longer read-ahead answers may make a step."""
 
 _REMAINING = attrgetter("sequence.remaining")
-"""Of a job, the number of tokens that the model has not read yet."""
+"""Returns the number of a job's tokens that the model has not read yet."""
 Finish = Callable[[Any], None]
-"""Is given the result of the work, or the `CorrectionError` that ended it."""
+"""Called once with the result of the work, or with the `CorrectionError` that ended it."""
 
 
 @dataclass(slots=True)
@@ -70,15 +70,15 @@ class ServiceTime:
     """
 
     stay_s: float = 0.0
-    """0 before any request has ended."""
+    """The estimate, in seconds; 0 before any request has ended."""
 
     def note_end(self, seconds: float, *, failed: bool) -> None:
-        """Update the estimate with a request's time; a failed one only raises it, as it would have taken longer."""
-        longer = seconds - self.stay_s
-        if longer > 0:
-            self.stay_s += _RISING * longer
+        """Update the estimate with a request's time; a failed request only raises it: it would have taken longer."""
+        difference_s = seconds - self.stay_s
+        if difference_s > 0:
+            self.stay_s += _RISING * difference_s
         elif not failed:
-            self.stay_s += _FALLING * longer
+            self.stay_s += _FALLING * difference_s
 
     def misses(self, deadline: float, now: float) -> bool:
         """Whether a request that starts now will probably miss its deadline; times in monotonic seconds."""
@@ -87,7 +87,7 @@ class ServiceTime:
 
 @dataclass(slots=True, eq=False)
 class JobClient:
-    """What the scheduler must know of a job's client. Its functions may return something else at every call."""
+    """What the scheduler must know of a job's client. Its functions are asked again in every step."""
 
     deadline: float = float("inf")
     """In monotonic seconds."""
@@ -95,16 +95,16 @@ class JobClient:
     is_abandoned: Callable[[], bool] = lambda: False
     """Whether the client has given the request up."""
     has_new_text: Callable[[], bool] = lambda: False
-    """For work that waits for text: whether enough has come to go on."""
+    """For a parked job: whether enough text has come to go on."""
     reads_ahead: Callable[[], bool] = lambda: False
-    """Whether nobody waits for the job yet."""
+    """Whether the job is only read ahead: no client waits for it yet."""
     ahead: bool = False
-    """The value of `reads_ahead` at the beginning of this step."""
+    """What `reads_ahead` returned at the beginning of this step."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One admitted request. `finish` is called once, with the result or the error."""
+    """One admitted request: `work` is a generator that yields an `Ask` (tokens for the model) and gets a `Step`."""
 
     name: str
     work: Work
@@ -132,11 +132,15 @@ class Job:
 
     @property
     def first_choice(self) -> int:
-        """The first position after which the model chooses a token: the last one before the draft."""
-        return len(self.sequence.ids) - len(self.ask.draft if self.ask else ()) - 1
+        """The first position after which the model chooses a token: the last position before the draft."""
+        draft_length = len(self.ask.draft) if self.ask else 0
+        return len(self.sequence.ids) - draft_length - 1
 
     def advance(self, step: Step | None = None) -> Any:
-        """Run the work to its next ask, append that to the sequence and return None; at the end, return the result."""
+        """Run the work to its next ask and append the ask to the sequence; return the result if the work ends instead.
+
+        `step` is the result of the last ask; None for the first call. Returns None unless the work ends.
+        """
         try:
             self.ask = next(self.work) if step is None else self.work.send(step)
         except StopIteration as end:
@@ -169,7 +173,8 @@ class Feed:
 
 
 class Scheduler:
-    """Schedules the waiting and running jobs, and assigns their KV-cache blocks."""
+    """Decides which jobs have which tokens fed to the model in each step, and assigns KV-cache blocks to jobs.
+    A running job has blocks, a waiting job has none, and a parked job waits for text that the upstream still writes."""
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool = pool
@@ -183,10 +188,10 @@ class Scheduler:
         self.shares = Shares()
         """The tenants' shares of the work that clients wait for."""
         self.shares_of_ahead = Shares()
-        """Their shares of what is only read ahead."""
+        """The tenants' shares of the work that is only read ahead."""
         self.long_work = LongWork(costs, budget)
         self._idle = False
-        """True if nothing could be fed in the last step."""
+        """Whether no job could be fed in the last step, and no job has come or gone since."""
 
     def add(self, job: Job) -> None:
         """Add a job whose work has been advanced to its first ask."""
@@ -194,14 +199,14 @@ class Scheduler:
         self._idle = False
 
     def schedule(self, now: float) -> list[Feed]:
-        """Return the feeds of the next step at the time `now`, after dropping abandoned and expired jobs.
+        """Return the feeds of the next step, after dropping abandoned and expired jobs.
 
-        May start waiting jobs, and take the blocks of running ones.
+        `now` is the monotonic time. May start waiting jobs, and take the blocks of running jobs.
         """
         for job in (*self.running, *self.waiting):
             job.client.ahead = job.client.reads_ahead()
         self._drop_lost_jobs(now)
-        self._free_place()
+        self._free_slot()
         feeds: list[Feed] = []
         self._note_long_work(now)
         yielding = self.long_work.yielding
@@ -209,14 +214,15 @@ class Scheduler:
         decoding_tokens = 0
         for job in sorted(self.running, key=_REMAINING):
             is_decoding = job.sequence.remaining <= _DECODING_TOKENS
-            # decoding jobs only; those of tenants that yield come last, in `_feed_long`
+            # decoding jobs only; jobs of tenants that yield come last, in `_feed_long`
             if is_decoding and not job.client.ahead and job.client.tenant not in yielding:
                 own_tokens = self._feed(job, feeds, self._count_room(fed_tokens, decoding_tokens))
                 fed_tokens += own_tokens
-                # more if it had to read a part of its prompt again, see `_make_writable`
-                decoding_tokens += own_tokens if own_tokens <= _DECODING_TOKENS else 0
+                # the job may have got more tokens, if it has to read a part of its prompt again (`_make_writable`)
+                if own_tokens <= _DECODING_TOKENS:
+                    decoding_tokens += own_tokens
         queues = self._queue_jobs(feeds, ahead=False)
-        # noted before long work is taken out below, because its tenants have work now, too
+        # before the tenants with long work are taken out, because they have work now, too
         self.shares.note_tenants(queues)
         long_queues = {tenant: queues.pop(tenant) for tenant in yielding if tenant in queues}
         self._feed_fairly(queues, feeds, self.shares)
@@ -226,7 +232,7 @@ class Scheduler:
         self.shares_of_ahead.note_tenants(queues)
         self._feed_fairly(queues, feeds, self.shares_of_ahead, self._count_spare_tokens(feeds))
         self._idle = not feeds
-        # Feeds of one adapter are adjacent, so that each adapter is applied once.
+        # feeds of one adapter are adjacent, so that each adapter is applied once
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
     def _note_long_work(self, now: float) -> None:
@@ -239,36 +245,40 @@ class Scheduler:
         self.long_work.choose_yielding(sizes, now)
 
     def _feed_long(self, queues: dict[str, deque[Job]], feeds: list[Feed]) -> None:
-        """Feed the tenants whose long work yields to short requests.
+        """Feed the tenants whose long work yields to short requests; `queues` has their jobs by tenant.
 
         Next to other work they get the tokens that they are owed. Alone they get a short step, because a small request
         may come at any moment. The tokens given are subtracted from what they are owed.
         """
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
-        short_step = max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_LONG_WORK, self.budget))
-        room = self.long_work.claim_tokens(fed_tokens) if fed_tokens else short_step
-        given_tokens = self._feed_fairly(queues, feeds, self.shares, room)
+        if fed_tokens:
+            limit = self.long_work.claim_tokens(fed_tokens)
+        else:
+            cheap_tokens = self.costs.count_further_tokens(1, _SLOWER_BY_LONG_WORK, self.budget)
+            limit = max(_LEAST_PROMPT_TOKENS, cheap_tokens)
+        given_tokens = self._feed_fairly(queues, feeds, self.shares, limit)
         self.long_work.pay(fed_tokens, given_tokens)
 
     def _feed_fairly(
         self, queues: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, limit: int | None = None
     ) -> int:
-        """Feed chunks of prompts and admit waiting jobs, first of the tenant that has had least; return the tokens fed.
+        """Feed chunks of prompts and admit waiting jobs, first of the tenant that has had least.
 
-        They are at most `limit`; if that is None, the other jobs in the step limit them.
+        `queues` has the jobs by tenant, and is emptied. Returns the number of tokens fed, which is at most `limit`; if
+        that is None, the feeds that are already in the step limit it.
         """
         given_tokens = 0
-        is_closed = False
+        is_closed = False  # whether a waiting job could not be admitted
         while queues:
             tenant = min(queues, key=shares.count_given_tokens)
             room = self._count_room_for(tenant, feeds) if limit is None else limit - given_tokens
             if not room:
-                break  # the others have had more, so they may take no more than this tenant
+                break  # tenants that have had more get no more room than this one
             job = queues[tenant].popleft()
             if not queues[tenant]:
                 del queues[tenant]
             if job in self.waiting:
-                # a job that needs many blocks is not overtaken for ever
+                # after a job that needs too many blocks no other is admitted, so that it is not overtaken for ever
                 has_slot = self._count_active(ahead=job.client.ahead) < self.most
                 is_closed = is_closed or not (has_slot and self._admit(job, feeds))
             fed_tokens = self._feed(job, feeds, room)
@@ -279,53 +289,53 @@ class Scheduler:
     def _queue_jobs(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
         """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs.
 
-        Either only those that read `ahead`, for which no client waits, or only the others.
+        `ahead` says whether to return the jobs that are only read ahead, or the jobs that clients wait for.
         """
-        busy = {id(feed.job) for feed in feeds}
+        fed_ids = {id(feed.job) for feed in feeds}
         queues: dict[str, deque[Job]] = {}
-        # in most steps all running jobs are busy, so nothing is left to sort
-        reading = sorted((job for job in self.running if id(job) not in busy), key=_REMAINING)
-        for job in (*reading, *self.waiting):
+        # in most steps all running jobs are fed already, so there is nothing to sort
+        unfed_jobs = sorted((job for job in self.running if id(job) not in fed_ids), key=_REMAINING)
+        for job in (*unfed_jobs, *self.waiting):
             if job.client.ahead == ahead and not job.parked:
                 queues.setdefault(job.client.tenant, deque()).append(job)
         return queues
 
-    def _free_place(self) -> None:
-        """If all slots are taken and a waiting tenant has fewer, by two or more, than another, free one of the other's.
+    def _free_slot(self) -> None:
+        """Free a slot of the tenant with most slots, if all are taken and a waiting tenant has at least two fewer.
 
-        That tenant's last job goes back to the queue.
+        The last running job of the tenant with most slots goes back to the queue.
         """
         if not self.waiting:
             return
-        active = [job for job in self.running if not _is_unwanted(job)]
-        waiting = [job for job in self.waiting if not _is_unwanted(job)]
-        if len(active) < self.most or not waiting:
+        active_jobs = [job for job in self.running if not _is_unwanted(job)]
+        awaited_jobs = [job for job in self.waiting if not _is_unwanted(job)]
+        if len(active_jobs) < self.most or not awaited_jobs:
             return
-        places = Counter(job.client.tenant for job in active)
-        richest, count = places.most_common(1)[0]
-        # with a difference of one, both would only change places, again and again
-        if count >= min(places[job.client.tenant] for job in waiting) + 2:
-            self._push_out(next(job for job in reversed(active) if job.client.tenant == richest))
+        slot_counts = Counter(job.client.tenant for job in active_jobs)
+        richest_tenant, most_slots = slot_counts.most_common(1)[0]
+        # with a difference of one, the two tenants would only swap a slot, again and again
+        if most_slots >= min(slot_counts[job.client.tenant] for job in awaited_jobs) + 2:
+            self._push_out(next(job for job in reversed(active_jobs) if job.client.tenant == richest_tenant))
 
     def find_woken_jobs(self) -> list[Job]:
-        """Parked jobs for which new text has come: all that clients wait for, and a few of the others."""
-        woken = [job for job in (*self.running, *self.waiting) if job.parked and job.client.has_new_text()]
-        awaited = [job for job in woken if not job.client.reads_ahead()]
-        ahead = [job for job in woken if job not in awaited]
-        # those that continued least often come first, so that each gets its turn
-        return [*awaited, *sorted(ahead, key=lambda job: job.woken)[:_MOST_WOKEN]]
+        """Parked jobs for which new text has come: all that clients wait for, and up to `_MOST_WOKEN` other jobs."""
+        woken_jobs = [job for job in (*self.running, *self.waiting) if job.parked and job.client.has_new_text()]
+        awaited_jobs = [job for job in woken_jobs if not job.client.reads_ahead()]
+        other_jobs = [job for job in woken_jobs if job not in awaited_jobs]
+        # jobs that continued least often come first, so that each gets its turn
+        return [*awaited_jobs, *sorted(other_jobs, key=lambda job: job.woken)[:_MOST_WOKEN]]
 
     @property
     def busy(self) -> bool:
         """Whether a job can use the model now; False if only read-ahead jobs are left and they wait for blocks."""
-        active = (job for job in (*self.running, *self.waiting) if not job.parked)
-        # any job will do, unless nothing could be fed in the last step
-        return any(not self._idle or not job.client.reads_ahead() for job in active)
+        active_jobs = (job for job in (*self.running, *self.waiting) if not job.parked)
+        # any job counts, except read-ahead jobs that could not be fed in the last step
+        return any(not self._idle or not job.client.reads_ahead() for job in active_jobs)
 
     def record_feed(self, feed: Feed, tokens: list[int]) -> bool:
         """Record that the model read a feed and chose `tokens`, and publish full prompt blocks for other jobs to share.
 
-        Returns True once the model has read all tokens of the job's current request to the model (`Ask`).
+        Returns whether the model has now read all tokens of the job's current `Ask`.
         """
         job = feed.job
         sequence = job.sequence
@@ -335,21 +345,21 @@ class Scheduler:
         job.tokens += tokens
         job.forwards += 1
         job.fed_tokens += fed_tokens
-        # only the prompt: tokens after it may be cropped again
-        length = min(feed.stop, job.prompt_length)
-        full = length // self.pool.size
-        # in nearly all steps they are published already
-        if full and not self.pool.is_published(sequence.blocks[full - 1]):
-            self.pool.publish(sequence.blocks, sequence.ids, length, sequence.owner)
+        # only blocks of the prompt, because tokens after it may be cropped again
+        read_length = min(feed.stop, job.prompt_length)
+        full_blocks = read_length // self.pool.size
+        # in nearly all steps these blocks are published already
+        if full_blocks and not self.pool.is_published(sequence.blocks[full_blocks - 1]):
+            self.pool.publish(sequence.blocks, sequence.ids, read_length, sequence.owner)
         if sequence.remaining:
             return False
         job.phases.note_read()
         return True
 
-    def drop(self, job: Job, end: Any) -> None:
-        """Remove a job that ended or is given up, and call its `finish` with `end`, the result or a `CorrectionError`.
+    def drop(self, job: Job, result: Any) -> None:
+        """Remove a job that ended or is given up, free its blocks, count it, and call its `finish` with `result`.
 
-        Frees its blocks and counts it.
+        `result` is the result of the job's work or a `CorrectionError`.
         """
         if job in self.running:
             self.running.remove(job)
@@ -357,24 +367,27 @@ class Scheduler:
             self.waiting.remove(job)
         self._release(job)
         self._idle = False  # read-ahead jobs may have waited for these blocks
-        failed = isinstance(end, CorrectionError)
-        # A job given up while its upstream still writes says nothing about the engine's speed and is no failure.
+        failed = isinstance(result, CorrectionError)
+        # a job that is given up while its upstream still writes says nothing about the engine's speed and is no failure
         if job.phases.started is not None and not job.phases.unwanted:
             seconds = time.monotonic() - job.phases.started
-            self.service_time.note_end(seconds * min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens)), failed=failed)
+            scale = min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens))
+            self.service_time.note_end(seconds * scale, failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
-        if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
+        counts = getattr(result, "counts", None)
+        if isinstance(counts, DecodeCounts):
             self.totals.counts += counts
         job.work.close()
-        job.finish(end)
+        job.finish(result)
 
     def load(self) -> Load:
         """A snapshot for metrics; may be called from another thread."""
         jobs = [*self.running, *self.waiting]
         parked = sum(job.parked for job in jobs)
         running = sum(not job.parked for job in self.running)
-        return Load(running, len(jobs) - running - parked, parked, self.pool.count_uses(), self.totals)
+        waiting = len(jobs) - running - parked
+        return Load(running, waiting, parked, self.pool.count_uses(), self.totals)
 
     def check(self) -> None:
         """Raise AssertionError if blocks are miscounted; for tests and idle moments."""
@@ -382,7 +395,7 @@ class Scheduler:
         self.pool.check(block for job in self.running for block in job.sequence.blocks)
 
     def _drop_lost_jobs(self, now: float) -> None:
-        """Drop jobs that were abandoned, whose deadline has passed, or that cannot be ready in time."""
+        """Drop jobs that were abandoned, whose deadline has passed, or that would probably miss it."""
         for job in [*self.running, *self.waiting]:
             if job.client.is_abandoned():
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
@@ -394,24 +407,25 @@ class Scheduler:
                 self.drop(job, error)
 
     def _comes_too_late(self, job: Job, now: float) -> bool:
-        """Whether a job that has not begun would miss its deadline; next to no active job it may try anyway."""
+        """Whether a job that has not begun would probably miss its deadline; if no other job is active, it may try."""
         has_begun = job.phases.started is not None
         return not has_begun and self._count_active() > 0 and self.service_time.misses(job.client.deadline, now)
 
     def _count_active(self, *, ahead: bool = False) -> int:
-        """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
+        """Number of running jobs that are not parked; `ahead` says whether read-ahead jobs count, too."""
         return sum(not job.parked and (ahead or not job.client.ahead) for job in self.running)
 
     def _admit(self, job: Job, feeds: list[Feed]) -> bool:
         """Start a waiting job if there are blocks for all its tokens; return whether it runs.
 
-        Jobs that no client waits for are pushed out first, because they can read again. A job that does not fit even
-        when it is alone is dropped with an error.
+        Other jobs are pushed out for their blocks (`_choose_donor`). A job that does not fit even if it is alone is
+        dropped with an error.
         """
         self.waiting.remove(job)
         sequence = job.sequence
-        # the token after which the model chooses is fed in any case, even if its block is cached
-        sequence.blocks = self.pool.match(sequence.ids, min(job.first_choice, job.prompt_length), sequence.owner)
+        # only blocks before the first choice, because the model chooses only after a token that it reads now
+        match_limit = min(job.first_choice, job.prompt_length)
+        sequence.blocks = self.pool.match(sequence.ids, match_limit, sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
         while (missing := self._count_missing_blocks(sequence, len(sequence.ids))) > self.pool.count_free():
@@ -428,9 +442,10 @@ class Scheduler:
         return False
 
     def _feed(self, job: Job, feeds: list[Feed], room: int) -> int:
-        """Add a feed of at most `room` tokens of this job to the step, pushing out others for blocks if needed.
+        """Add a feed of at most `room` tokens of this job to the step, and return its number of tokens.
 
-        Returns the number of tokens fed. A job that does not fit even when it is alone is dropped with an error.
+        Pushes out other jobs if blocks are missing, or else the job itself. A job that does not fit even if it is alone
+        is dropped with an error.
         """
         sequence = job.sequence
         if job not in self.running or job.parked or not room:
@@ -441,7 +456,7 @@ class Scheduler:
             donor = self._choose_donor(job, missing, feeds) or self._find_latest(feeds, job)
             if donor is not None:
                 self._push_out(donor)
-            # nobody else can free blocks in this step, so this job frees its own and starts again later
+            # no other job can free blocks in this step, so this job frees its own and starts again later
             elif len(self.running) > 1:
                 self._push_out(job)
                 return 0
@@ -455,45 +470,47 @@ class Scheduler:
         return stop - sequence.computed
 
     def _count_room(self, fed_tokens: int, decoding_tokens: int) -> int:
-        """Number of tokens that the step can still take after `fed_tokens`, of which `decoding_tokens` decode."""
-        most_tokens = self.budget
+        """Number of tokens that the step can still take.
+
+        `fed_tokens` are already in the step, and `decoding_tokens` of these belong to decoding jobs.
+        """
+        step_tokens = self.budget
         if decoding_tokens:
             # next to decoding jobs, prompts may make the step longer only up to a limit
-            further_tokens = self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget)
-            most_tokens = min(self.budget, decoding_tokens + max(_LEAST_PROMPT_TOKENS, further_tokens))
-        return max(0, most_tokens - fed_tokens)
+            prompt_tokens = self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget)
+            step_tokens = min(self.budget, decoding_tokens + max(_LEAST_PROMPT_TOKENS, prompt_tokens))
+        return max(0, step_tokens - fed_tokens)
 
     def _count_room_for(self, tenant: str, feeds: list[Feed]) -> int:
-        """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""
-        had = self.shares.count_given_tokens
+        """Number of prompt tokens of this tenant that the step can take: few next to a tenant that has had less."""
+        given_tokens = self.shares.count_given_tokens
         sizes = [feed.stop - feed.start for feed in feeds]
-        room = self._count_room(sum(sizes), sum(size for size in sizes if size <= _DECODING_TOKENS))
-        poorer_tokens = sum(feed.stop - feed.start for feed in feeds if had(feed.job.client.tenant) < had(tenant))
+        decoding_tokens = sum(size for size in sizes if size <= _DECODING_TOKENS)
+        room = self._count_room(sum(sizes), decoding_tokens)
+        had = given_tokens(tenant)
+        poorer_tokens = sum(feed.stop - feed.start for feed in feeds if given_tokens(feed.job.client.tenant) < had)
         if not poorer_tokens:
             return room
         richer_tokens = sum(sizes) - poorer_tokens
-        limit = max(
-            _LEAST_RICHER_TOKENS, self.costs.count_further_tokens(poorer_tokens, _SLOWER_BY_RICHER, self.budget)
-        )
-        return max(0, min(room, limit - richer_tokens))
+        cheap_tokens = self.costs.count_further_tokens(poorer_tokens, _SLOWER_BY_RICHER, self.budget)
+        return max(0, min(room, max(_LEAST_RICHER_TOKENS, cheap_tokens) - richer_tokens))
 
     def _count_spare_tokens(self, feeds: list[Feed]) -> int:
         """Number of read-ahead tokens that this step can take."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
             return self.costs.count_further_tokens(fed_tokens, _SLOWER_BY_READING, max(0, self.budget - fed_tokens))
-        # alone: a step so short that a job that comes now can wait for its end
-        return min(
-            self.budget, max(_LEAST_PROMPT_TOKENS, self.costs.count_further_tokens(1, _SLOWER_BY_PROMPTS, self.budget))
-        )
+        # without other work, the step is so short that a job that comes now can wait for its end
+        cheap_tokens = self.costs.count_further_tokens(1, _SLOWER_BY_PROMPTS, self.budget)
+        return min(self.budget, max(_LEAST_PROMPT_TOKENS, cheap_tokens))
 
     def _make_writable(self, sequence: TokenSequence) -> None:
-        """Prepare a sequence's blocks for writing: free those beyond its computed tokens.
+        """Prepare a sequence's blocks for writing: free the blocks after its computed tokens.
 
-        If its last block is partly filled and published, free that too, so that its tokens are computed again: others
-        may use that block, so it must not be written to.
+        A partly filled last block is freed, too, if it is published, and its tokens are computed again: other sequences
+        may use it, so it must not be written to.
         """
-        # rounded up: the last block may be partly filled
+        # rounded up, because the last block may be partly filled
         block_count = -(-sequence.computed // self.pool.size)
         if len(sequence.blocks) > block_count:
             self.pool.give_back(sequence.blocks[block_count:])
@@ -507,23 +524,26 @@ class Scheduler:
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
     def _find_latest(self, feeds: list[Feed], job: Job) -> Job | None:
-        """The job admitted last after `job` that is not in this step; None if there is none or `job` is read-ahead."""
+        """The latest of the jobs that were admitted after `job` and are not in this step.
+
+        None if there is none, or if `job` is only read ahead and so takes no blocks from other jobs.
+        """
         if job.client.ahead:
             return None
-        busy = {id(feed.job) for feed in feeds}
-        later = self.running[self.running.index(job) + 1 :]
-        return next((other for other in reversed(later) if id(other) not in busy), None)
+        fed_ids = {id(feed.job) for feed in feeds}
+        later_jobs = self.running[self.running.index(job) + 1 :]
+        return next((other for other in reversed(later_jobs) if id(other) not in fed_ids), None)
 
     def _choose_donor(self, job: Job, missing: int, feeds: list[Feed]) -> Job | None:
-        """The job that has to free its blocks for `job`; None if there is none.
+        """The job that has to free its blocks for `job`, which lacks `missing` blocks; None if there is none.
 
-        Candidates are jobs that no client waits for, or, without such, jobs of tenants that yield in this step. Of
-        these, the last job of the tenant with most blocks is chosen. If `job` itself is only read ahead, it gets
-        nothing from its own tenant, nor from a tenant that would then have less.
+        Candidates are jobs that no client waits for. If there are none, they are jobs of tenants that yield in this
+        step. Of the candidates, the last job of the tenant with most blocks is chosen. If `job` itself is only read
+        ahead, it gets no blocks from its own tenant, nor from a tenant that would then have fewer.
         """
         # jobs that are fed in this step keep their blocks
-        busy = {id(job), *(id(feed.job) for feed in feeds)}
-        others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
+        kept_ids = {id(job), *(id(feed.job) for feed in feeds)}
+        others = [other for other in self.running if other.sequence.blocks and id(other) not in kept_ids]
         candidates = [other for other in others if _is_unwanted(other)]
         if not candidates and not job.client.ahead and job.client.tenant not in self.long_work.yielding:
             candidates = [other for other in others if other.client.tenant in self.long_work.yielding]
@@ -532,19 +552,19 @@ class Scheduler:
         blocks_by_tenant: Counter[str] = Counter()
         for other in candidates:
             blocks_by_tenant[other.client.tenant] += len(other.sequence.blocks)
-        richest = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
+        richest_tenant = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
         if job.client.ahead:
             blocks_afterwards = blocks_by_tenant[job.client.tenant] + missing
-            if richest == job.client.tenant or blocks_by_tenant[richest] <= blocks_afterwards:
+            if richest_tenant == job.client.tenant or blocks_by_tenant[richest_tenant] <= blocks_afterwards:
                 return None
-        return next(other for other in reversed(candidates) if other.client.tenant == richest)
+        return next(other for other in reversed(candidates) if other.client.tenant == richest_tenant)
 
     def _push_out(self, job: Job) -> None:
-        """Free a running job's blocks and put the job at the head of the queue, to be read again."""
+        """Free a running job's blocks and put the job at the head of the queue; its tokens are read again later."""
         self.running.remove(job)
         self._release(job)
         self.totals.preempted += 1
-        job.tokens = []  # they are chosen again when the sequence is fed again
+        job.tokens = []  # the model chooses them again when the sequence is fed again
         self.waiting.insert(0, job)
 
     def _release(self, job: Job) -> None:
@@ -555,8 +575,8 @@ class Scheduler:
 
     def _explain_size(self, job: Job) -> str:
         """Why a job can never run: it has more tokens than the whole cache."""
-        room = self.pool.count * self.pool.size
-        return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"
+        cache_tokens = self.pool.count * self.pool.size
+        return f"{len(job.sequence.ids)} tokens do not fit the {cache_tokens} of the KV cache; see aligner.cache_tokens"
 
 
 def _is_unwanted(job: Job) -> bool:

@@ -1,7 +1,7 @@
 """A correction's tokens, its requests to the model (`Ask`) and their results (`Step`). No torch.
 
-A correction is a generator: it yields an `Ask`, is sent a `Step`, and finally returns its result. Its code reads
-sequentially, while the loop that drives it decides when it continues and with which others it shares a step.
+A correction is a generator: it yields an `Ask`, is sent a `Step`, and finally returns its result. So its code reads
+sequentially, while the engine's loop decides when it continues and with which other corrections it shares a step.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ class Spans:
 class Ask:
     """A request to append `ids` and `draft` to the sequence and choose the next tokens; without ids, to wait for text.
 
-    A favoured token is kept unless another token's logit is higher by more than `caution`.
+    The model chooses the token with the highest logit. But a favoured token (a token of the original answer) is chosen
+    unless another token's logit is higher by more than `caution`.
     """
 
     ids: list[int]
     draft: list[int] = field(default_factory=list)
     favoured: list[int] = field(default_factory=list)
-    """Begins like the draft, with one more token if there is one, so that the choice after the last draft token does
-    not depend on where the draft happens to end."""
+    """The favoured token at each choice: those of the draft, and the original token after the draft, if there is one.
+    So the choice after the last draft token does not depend on where the draft ends."""
     caution: float = 0.0
     """In nats."""
     spans: Spans | None = None
@@ -59,20 +60,19 @@ class Ask:
 
 
 Score = tuple[float, int]
-"""The log-odds that a segment violates the objective which it violates most, and the index of that: `(1.5, 0)`.
+"""The log-odds that a segment violates the objective that it violates most, and this objective's index: `(1.5, 0)`.
 
 A plain tuple, because every step makes many."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """The detector head's row of a segment: its `numbers`, and the general head's score of each objective.
-
-    A number has 16 bits (floating point, little-endian).
-    """
+    """The detector head's row of a segment, and its scores."""
 
     numbers: bytes
+    """16-bit floating point numbers, little-endian."""
     scores: tuple[float, ...]
+    """The general head's score for each objective, in nats."""
 
 
 @dataclass(slots=True)
@@ -88,8 +88,7 @@ class Step:
     """Forward passes that it took."""
     rows: list[SegmentRow] = field(default_factory=list)
     evidence: list[SegmentEvidence] = field(default_factory=list)
-    """What each segment says of the answer as a whole. The end of the answer has none; empty without a taught head that
-    says it."""
+    """What each segment, but not the end, tells of the answer as a whole; empty unless a taught head has evidence."""
 
 
 EMPTY_STEP = Step([], [], 0)
@@ -101,7 +100,7 @@ Work = Generator[Ask, Step, Any]
 
 @dataclass(slots=True, eq=False)
 class TokenSequence:
-    """One correction's tokens; the first `computed` of them are in the KV cache, in `blocks`.
+    """One correction's tokens `ids`; the first `computed` of them are in the KV cache, in `blocks`.
 
     `adapter` is the number of the adapter that reads them; 0 is the model as it was loaded. Blocks beyond the first
     `shared` tokens are shared with no other tenant.
@@ -126,6 +125,6 @@ class TokenSequence:
         return len(self.ids) - self.computed
 
     def crop(self, length: int) -> None:
-        """Drop all but the first `length` tokens; surplus blocks are freed when the sequence is next scheduled."""
+        """Drop all but the first `length` tokens; blocks without tokens are freed when it is next scheduled."""
         del self.ids[length:]
         self.computed = min(self.computed, length)

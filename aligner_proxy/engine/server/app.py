@@ -6,9 +6,9 @@
 - POST /v1/decisions and /v1/systemone answer questions about a text, in LiteLLM's two forms (decisions.py).
 - Only on an engine with its own model: POST /v1/completions, in OpenAI's form, greedy, with `prediction` as the draft;
   GET /v1/models lists the aligners.
-- POST /v1/read opens a session on an answer that is still being written. POST /v1/read/NAME adds text and returns the
-  verdicts so far, /judged waits for more verdicts, /replace writes a replacement for a flagged range, /finish corrects
-  the whole answer, and DELETE closes the session.
+- POST /v1/read opens a session for an answer that is still being written. POST /v1/read/NAME adds text and returns the
+  verdicts so far. Below it, /judged waits for more verdicts, /replace writes a replacement for a flagged range, and
+  /finish corrects the whole answer. DELETE /v1/read/NAME closes the session.
 
 A client that disconnects cancels its request. On SIGTERM, running requests may finish.
 
@@ -112,9 +112,9 @@ logger = logging.getLogger(__name__)
 _CLIENT_GONE = 499
 """Status for a client that has left: nginx's number, as HTTP has none."""
 _POLL_S = 0.1
-"""Seconds between two looks at uvicorn's flag that the server stops."""
-_ERROR_ANSWERS_S = 2
-"""Seconds after the grace period in which cancelled requests still get their error answer."""
+"""Seconds between two checks of uvicorn's flag that the server stops."""
+_ERROR_RESPONSES_S = 2
+"""Seconds after the grace period in which cancelled requests still get their error response."""
 _TRACED_PATHS = ("/v1/corrections", "/finish", "/v1/completions")
 """Ends of the paths whose requests are traced."""
 _NAMED_OBJECTIVE = 'an engine knows no objectives by name; write them out as "Name: description", or ask the gateway'
@@ -134,25 +134,27 @@ class CanStall(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """An engine's health; `status` is its worst aspect in one word."""
+    """An engine's health, in the words of the module's docstring."""
 
     status: str
+    """ "stuck", "loading", "degraded" or "ready"."""
     alive: bool
     ready: bool
     reasons: tuple[str, ...] = ()
+    """Why the engine is stuck or degraded: "stuck", "slow_step", "overloaded"."""
 
 
 async def check_health(engine: Engine) -> Health:
-    """The engine's health now; raises nothing if the engine fails."""
-    stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
-    if stalled > STUCK_S:
+    """The engine's health now; an engine that fails is reported as not ready."""
+    stalled_s = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
+    if stalled_s > STUCK_S:
         return Health("stuck", alive=False, ready=False, reasons=("stuck",))
     try:
         await engine.info()
     except CorrectionError:
         # an engine cannot describe its aligner until it is loaded
         return Health("loading", alive=True, ready=False)
-    reasons = ["slow_step"] if stalled > SLOW_S else []
+    reasons = ["slow_step"] if stalled_s > SLOW_S else []
     if time.monotonic() - metrics.read_last_refusal() < _RECENTLY_S:
         reasons.append("overloaded")
     return Health("degraded" if reasons else "ready", alive=True, ready=True, reasons=tuple(reasons))
@@ -165,15 +167,15 @@ def make_health_routes(engine: Engine) -> list[Route]:
         state = await check_health(engine)
         return JSONResponse(asdict(state), 200 if state.alive else 503)
 
-    def make_probe(name: str) -> Callable[[Request], Awaitable[Response]]:
-        """The endpoint that answers 200 if the health's field `name` is true, else 503."""
+    def make_probe(field_name: str) -> Callable[[Request], Awaitable[Response]]:
+        """Return an endpoint that answers 200 if this field of `Health` is true, else 503."""
 
-        async def answer(_: Request) -> Response:
+        async def answer_probe(_: Request) -> Response:
             state = await check_health(engine)
-            holds = getattr(state, name)
-            return JSONResponse({"status": name if holds else state.status}, 200 if holds else 503)
+            is_true = getattr(state, field_name)
+            return JSONResponse({"status": field_name if is_true else state.status}, 200 if is_true else 503)
 
-        return answer
+        return answer_probe
 
     ready = make_probe("ready")
     paths = {"/health": health, "/health/live": make_probe("alive"), "/health/ready": ready, "/ready": ready}
@@ -184,7 +186,7 @@ def create_app(engine: Engine) -> Starlette:
     """Build the HTTP application of any engine; it neither starts nor closes the engine."""
 
     async def info(_: Request) -> Response:
-        # a hung engine could still describe itself, but would answer nothing else
+        # a hung engine could still describe itself, but would answer no other request
         if not (await check_health(engine)).alive:
             raise EngineUnavailable("the model's thread hangs; restart this engine")
         return JSONResponse(asdict(await engine.info()))
@@ -236,33 +238,33 @@ def _dump_correction(done: Correction) -> object:
 
 def _route_work(
     path: str,
-    form: type[_Request],
+    body_model: type[_Request],
     work: Callable[[_Request], Coroutine[Any, Any, Any]],
-    write: Callable[[Any], object] = _dump_correction,
+    dump_result: Callable[[Any], object] = _dump_correction,
 ) -> Route:
-    """The route POST `path`: parses the body as a `form`, runs `work` with it, and answers `write(result)` as JSON."""
+    """Return the route POST `path`: it parses the body, runs `work` with it, and answers `dump_result(result)`."""
 
-    async def answer(request: Request) -> Response:
-        parsed = form.model_validate_json(await _read_body(request))
-        return await _run_unless_client_leaves(request, parsed.request_id, work(parsed), write)
+    async def run_work(request: Request) -> Response:
+        body = body_model.model_validate_json(await _read_body(request))
+        return await _run_unless_client_leaves(request, body.request_id, work(body), dump_result)
 
-    return Route(path, answer, methods=["POST"])
+    return Route(path, run_work, methods=["POST"])
 
 
 class RequestTracing:
-    """ASGI middleware: records a trace span for every request that a client waits for, as a child of the gateway's."""
+    """ASGI middleware: records trace spans of requests that a client waits for, as children of the gateway's spans."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, in a span if it is one of those that are traced."""
+        """Serve a request, within a trace span if its path ends with one of `_TRACED_PATHS`."""
         if scope["type"] != "http" or not scope["path"].endswith(_TRACED_PATHS):
             return await self._app(scope, receive, send)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
-        # the span of the caller, which the headers name, becomes the parent
-        with tracing.span("aligner.engine.request", tracing.extract_context(headers), kind="SERVER", **attributes):
+        parent = tracing.extract_context(headers)
+        with tracing.span("aligner.engine.request", parent, kind="SERVER", **attributes):
             await self._app(scope, receive, send)
 
 
@@ -274,9 +276,9 @@ def _decision_routes(engine: Engine) -> list[Route]:
     example_heads = ExampleHeads()
 
     def make_endpoint(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
-        """The endpoint for requests of this form."""
+        """Return the endpoint for requests of this form."""
 
-        async def answer(request: Request) -> Response:
+        async def answer_questions(request: Request) -> Response:
             body = form.model_validate_json(await _read_body(request))
             decision = body.read()
             fault = decision.find_fault()
@@ -284,22 +286,23 @@ def _decision_routes(engine: Engine) -> list[Route]:
                 fault = _NAMED_OBJECTIVE
             if fault:
                 return _refuse(fault, 400)
-            name = f"decide-{secrets.token_hex(12)}"
+            request_id = f"decide-{secrets.token_hex(12)}"
 
             async def correct(objective: AskedObjective) -> Correction:
-                """Score the text against one objective, by a head of its examples if it has any."""
-                alone = AlignRequest(
-                    request_id=name,
+                """Score the text against one objective, with a head made from the objective's examples, if any."""
+                align_request = AlignRequest(
+                    request_id=request_id,
                     turns=decision.turns,
                     answer=decision.text,
                     objectives=(objective.text,),
                     score_only=True,
                 )
-                return await score_objective(engine, example_heads, alone, objective)
+                return await score_objective(engine, example_heads, align_request, objective)
 
-            return await _run_unless_client_leaves(request, name, answer_decision(body, decision, correct), dict)
+            work = answer_decision(body, decision, correct)
+            return await _run_unless_client_leaves(request, request_id, work, dump_result=dict)
 
-        return answer
+        return answer_questions
 
     forms: dict[str, type[DecisionForm]] = {"/v1/decisions": OpenAIDecision, "/v1/systemone": SystemOneDecision}
     return [Route(path, make_endpoint(form), methods=["POST"]) for path, form in forms.items()]
@@ -310,17 +313,17 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
     async def open_session(request: Request) -> Response:
         """Open a session and answer with its name; close the session if the client has left meanwhile."""
-        parsed = AlignRequest.model_validate_json(await _read_body(request))
-        name = await sessions.open(parsed)
+        body = AlignRequest.model_validate_json(await _read_body(request))
+        name = await sessions.open(body)
         if await request.is_disconnected():
-            await sessions.close(name)  # its name was never received
+            await sessions.close(name)  # the client will never receive the name
         return JSONResponse(SessionOpened(reading=name).model_dump())
 
     async def feed(request: Request) -> Response:
         """Add text and answer with the verdicts that the client does not have yet."""
-        more = TextChunk.model_validate_json(await _read_body(request))
-        verdicts = await sessions.feed(request.path_params["name"], more.text, text_ended=more.ended)
-        return Response(VERDICTS.dump_json(verdicts[more.known :]), media_type="application/json")
+        chunk = TextChunk.model_validate_json(await _read_body(request))
+        verdicts = await sessions.feed(request.path_params["name"], chunk.text, text_ended=chunk.ended)
+        return Response(VERDICTS.dump_json(verdicts[chunk.known :]), media_type="application/json")
 
     async def wait_for_verdicts(request: Request) -> Response:
         name = request.path_params["name"]
@@ -334,10 +337,9 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
         return await _run_unless_client_leaves(request, "replace", sessions.replace(name, span))
 
     async def finish(request: Request) -> Response:
-        parsed = AlignRequest.model_validate_json(await _read_body(request))
-        return await _run_unless_client_leaves(
-            request, parsed.request_id, sessions.finish(request.path_params["name"], parsed)
-        )
+        body = AlignRequest.model_validate_json(await _read_body(request))
+        work = sessions.finish(request.path_params["name"], body)
+        return await _run_unless_client_leaves(request, body.request_id, work)
 
     async def close(request: Request) -> Response:
         await sessions.close(request.path_params["name"])
@@ -357,27 +359,28 @@ def _model_routes(engine: Local) -> list[Route]:
     """The routes of an engine with its own model: completions, the list of aligners, and metrics."""
 
     async def completions(request: Request) -> Response:
-        parsed = CompletionRequest.model_validate_json(await _read_body(request))
-        name = f"cmpl-{secrets.token_hex(12)}"
-        about = await engine.info()
-        # an engine with a single aligner accepts any name, and answers with its own
-        model = parsed.model if parsed.model and parsed.model in about.others else about.model
-        work = engine.complete(parsed, name, COMPLETION_S)
-        return await _run_unless_client_leaves(request, name, work, lambda done: _completion_body(done, name, model))
+        body = CompletionRequest.model_validate_json(await _read_body(request))
+        request_id = f"cmpl-{secrets.token_hex(12)}"
+        info = await engine.info()
+        # any other name stands for the default aligner, whose own name is in the response
+        model = body.model if body.model and body.model in info.others else info.model
+        work = engine.complete(body, request_id, COMPLETION_S)
+        dump_result = partial(_completion_body, request_id=request_id, model=model)
+        return await _run_unless_client_leaves(request, request_id, work, dump_result)
 
     async def models(_: Request) -> Response:
-        """The aligners in OpenAI's form of a list of models."""
-        about = await engine.info()
-        entry = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
-        # vLLM's field names; clients use them to see the window's size and whether the model has changed.
+        """Answer with the aligners, in OpenAI's form of a list of models."""
+        info = await engine.info()
+        common_fields = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
+        # "root" and "max_model_len" are vLLM's names; clients see in them a changed model, and the window's size
         entries = [
-            entry | {"id": name, "root": other.content_hash, "max_model_len": other.window}
-            for name, other in {about.model: about, **about.others}.items()
+            common_fields | {"id": name, "root": aligner.content_hash, "max_model_len": aligner.window}
+            for name, aligner in {info.model: info, **info.others}.items()
         ]
         return JSONResponse({"object": "list", "data": entries})
 
     async def metrics(_: Request) -> Response:
-        """All metrics in Prometheus' text format; only the general ones until the aligner is loaded."""
+        """Answer with all metrics in Prometheus' text format; until the aligner is loaded, only with general ones."""
         try:
             text = write_metrics(await engine.info(), engine.load())
         except CorrectionError:
@@ -394,16 +397,16 @@ def _model_routes(engine: Local) -> list[Route]:
 def serve(
     engine: Startable, listener: socket.socket, *, grace_s: int = 25, limits: ConnectionLimits | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests finish within `grace_s` and close the engine.
+    """Serve until SIGTERM or SIGINT, then let running requests finish within `grace_s` seconds and close the engine.
 
     Raises the exception of `engine.start` if the aligner cannot be loaded.
     """
-    # uvicorn raises the signals again once it has drained; without these handlers our exit status would be above 128.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    # `_read_body` already limits bodies, with an error that the client understands; this limit is only a second line.
-    bounds = replace(limits or ConnectionLimits(), body_bytes=2 * MAX_BODY_BYTES)
-    asyncio.run(_serve(engine, listener, grace_s, bounds))
+    # uvicorn raises the signals again after its shutdown; without these handlers our exit status would be above 128
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: None)
+    # higher than the limit of `_read_body`, which answers with an error that the client understands
+    limits = replace(limits or ConnectionLimits(), body_bytes=2 * MAX_BODY_BYTES)
+    asyncio.run(_serve(engine, listener, grace_s, limits))
 
 
 async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limits: ConnectionLimits) -> None:
@@ -413,36 +416,37 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
         log_config=None,
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=grace_s + _ERROR_ANSWERS_S,
+        timeout_graceful_shutdown=grace_s + _ERROR_RESPONSES_S,
         **connections.uvicorn_settings(limits),
     )
     server = uvicorn.Server(config)
-    loading = asyncio.create_task(_load_aligner(engine, server))
-    ending = asyncio.create_task(_close_after_grace(engine, server, grace_s))
+    loading_task = asyncio.create_task(_load_aligner(engine, server))
+    closing_task = asyncio.create_task(_close_after_grace(engine, server, grace_s))
     try:
         await server.serve(sockets=[listener])
     finally:
-        loading.cancel()
-        ending.cancel()
+        loading_task.cancel()
+        closing_task.cancel()
         await engine.aclose()
-    if loading.done() and not loading.cancelled():
-        loading.result()  # raises the error if the aligner could not be loaded
+    if loading_task.done() and not loading_task.cancelled():
+        loading_task.result()  # raises the error if the aligner could not be loaded
 
 
 async def _load_aligner(engine: Startable, server: uvicorn.Server) -> None:
     """Load the aligner and log that it is ready; if loading fails, stop the server and raise the error."""
-    about = None
+    info = None
     try:
-        about = await engine.start()
+        info = await engine.start()
     finally:
-        server.should_exit |= about is None
-    logger.info("ready: %s %s on %s, %s", about.model, about.content_hash[:12], about.device, about.quantization)
+        if info is None:
+            server.should_exit = True
+    logger.info("ready: %s %s on %s, %s", info.model, info.content_hash[:12], info.device, info.quantization)
 
 
 async def _close_after_grace(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
-    """Once the server stops, wait `grace_s` and close the engine, so that remaining requests get an error answer.
+    """Once the server stops, wait `grace_s` seconds and close the engine, so that remaining requests get an error.
 
-    Without this, uvicorn would cut their connections.
+    Otherwise uvicorn would cut their connections.
     """
     while not server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag for it and no event
         await asyncio.sleep(_POLL_S)
@@ -453,34 +457,36 @@ async def _close_after_grace(engine: Startable, server: uvicorn.Server, grace_s:
 
 async def _read_body(request: Request) -> bytes:
     """Return the whole body; raises `AnswerTooLong` as soon as more than `MAX_BODY_BYTES` have come."""
-    return await join_chunks(
-        request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
-    )
+    too_long = AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
+    return await join_chunks(request.stream(), MAX_BODY_BYTES, too_long)
 
 
 async def _run_unless_client_leaves(
-    request: Request, name: str, work: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _dump_correction
+    request: Request, name: str, work: Coroutine[Any, Any, Any], dump_result: Callable[[Any], object] = _dump_correction
 ) -> Response:
-    """Run `work` and return its result as JSON, built by `form`; cancel it if the client disconnects (status 499)."""
+    """Run `work` and answer `dump_result(result)` as JSON; cancel the work if the client disconnects (status 499).
+
+    `name` stands for the request in the log.
+    """
     try:
         async with cancel_when_gone(lambda: wait_until_closed(request.receive)):
             result = await work
     except ClientGone:
         logger.info("request %s: the client disconnected", name)
         return Response(status_code=_CLIENT_GONE)
-    return JSONResponse(form(result))
+    return JSONResponse(dump_result(result))
 
 
 async def _reply_with_error(_: Request, error: Exception) -> Response:
     """Answer with the status, body and headers of one of our errors."""
     if not isinstance(error, CorrectionError):
         raise error
-    response = make_refusal(error)
-    return JSONResponse(response.body.model_dump(), response.status, response.headers)
+    refusal = make_refusal(error)
+    return JSONResponse(refusal.body.model_dump(), refusal.status, refusal.headers)
 
 
 async def _answer_gone_client(_: Request, _error: Exception) -> Response:
-    """The answer if the client left before its request was complete; nobody reads it."""
+    """The response to a client that left before its request was complete; nobody reads it."""
     return Response(status_code=_CLIENT_GONE)
 
 
@@ -489,36 +495,40 @@ async def _reply_with_faults(_: Request, error: Exception) -> Response:
     if not isinstance(error, ValidationError):
         raise error
     details = error.errors(include_url=False, include_input=False, include_context=False)
-    faults = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['msg']}" for detail in details)
-    return _refuse(faults, REFUSED)
+    faults = []
+    for detail in details:
+        field_path = ".".join(map(str, detail["loc"]))
+        faults.append(f"{field_path or 'body'}: {detail['msg']}")
+    return _refuse("; ".join(faults), REFUSED)
 
 
 def _refuse(message: str, status: int) -> JSONResponse:
-    """The answer to a request that cannot be served as it is; `message` says why."""
-    return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=message)).model_dump(), status)
+    """The response to a request that cannot be served as it is; `message` says why."""
+    body = ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=message))
+    return JSONResponse(body.model_dump(), status)
 
 
-def _completion_body(done: Completion, name: str, model: str) -> dict[str, object]:
-    """The body of an answer in OpenAI's form, plus all `counts`; draft tokens are reported as prediction tokens."""
-    counts = done.counts
+def _completion_body(completion: Completion, request_id: str, model: str) -> dict[str, object]:
+    """The body of a response in OpenAI's form, and our `counts`; draft tokens are reported as prediction tokens."""
+    counts = completion.counts
     return {
-        "id": name,
+        "id": request_id,
         "object": "text_completion",
         "created": int(time.time()),
         "model": model,
         "choices": [
             {
                 "index": 0,
-                "text": done.text,
-                "finish_reason": done.finish_reason,
-                "stop_reason": done.stop_reason,
+                "text": completion.text,
+                "finish_reason": completion.finish_reason,
+                "stop_reason": completion.stop_reason,
                 "logprobs": None,
             }
         ],
         "usage": {
-            "prompt_tokens": done.prompt_tokens,
-            "completion_tokens": done.completion_tokens,
-            "total_tokens": done.prompt_tokens + done.completion_tokens,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "total_tokens": completion.prompt_tokens + completion.completion_tokens,
             "completion_tokens_details": {
                 "accepted_prediction_tokens": counts.accepted,
                 "rejected_prediction_tokens": counts.drafted - counts.accepted,

@@ -1,7 +1,7 @@
 """Open sessions of a server, by name: answers that its engine reads while they are written.
 
 A name is random and known only to the client that opened the session. A session is closed if it is idle for too long,
-or if its client disconnects while it waits for verdicts, because that client will not come back.
+or if its client disconnects while it waits for verdicts or a replacement, because that client will not come back.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from aligner_proxy.errors import SessionLost
 from aligner_proxy.types import Correction, SegmentScore
 
 IDLE_S = 120.0
-"""Seconds after which an idle session is closed: its upstream is gone. Normally a gateway ends its sessions itself."""
+"""Seconds after which an idle session is closed: its gateway is gone, because a gateway ends its own sessions."""
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenSession:
     """An open session, and when it was last used."""
 
     session: Session
-    touched: float
-    """Monotonic time, in seconds, of the last request about it."""
+    used_at: float
+    """Monotonic time, in seconds, of the last request for the session."""
 
 
 class EngineSessions:
@@ -34,21 +34,21 @@ class EngineSessions:
     def __init__(self, engine: Engine, idle_s: float = IDLE_S) -> None:
         self._engine = engine
         self._idle_s = idle_s
-        self._open: dict[str, _Open] = {}  # by name
-        self._sweeping: asyncio.Task[None] | None = None  # closes idle sessions; None before the first session
+        self._open_sessions: dict[str, _OpenSession] = {}  # by name
+        self._sweep_task: asyncio.Task[None] | None = None  # closes idle sessions; None before the first session
 
     async def open(self, request: AlignRequest) -> str:
         """Open a session and return its name; closes idle sessions first."""
         await self._sweep()
         session = await self._engine.read(request)
         name = secrets.token_urlsafe(16)
-        self._open[name] = _Open(session, time.monotonic())
-        if self._sweeping is None or self._sweeping.done():
-            self._sweeping = asyncio.create_task(self._keep_sweeping())
+        self._open_sessions[name] = _OpenSession(session, time.monotonic())
+        if self._sweep_task is None or self._sweep_task.done():
+            self._sweep_task = asyncio.create_task(self._keep_sweeping())
         return name
 
     async def feed(self, name: str, text: str, *, text_ended: bool = False) -> tuple[SegmentScore, ...]:
-        """Add text to an answer, its last if `text_ended`, and return the verdicts so far.
+        """Add text to an answer and return the verdicts so far; `text_ended` says whether the answer is complete now.
 
         Raises `SessionLost` for an unknown name.
         """
@@ -61,7 +61,7 @@ class EngineSessions:
     async def wait_for_verdicts(
         self, name: str, known_count: int, received: int = 0
     ) -> tuple[SegmentScore, ...] | None:
-        """Wait for more than `known_count` verdicts and return all of them but the first `received`.
+        """Wait for more than `known_count` verdicts and return all verdicts but the first `received`.
 
         None if the session has no verdicts before its end. Raises `SessionLost` for an unknown name, and closes the
         session if the call is cancelled.
@@ -96,33 +96,35 @@ class EngineSessions:
             await entry.session.aclose()
 
     async def aclose(self) -> None:
-        await asyncio.gather(*(self.close(name) for name in list(self._open)))
+        await asyncio.gather(*(self.close(name) for name in list(self._open_sessions)))
 
     def _touch_session(self, name: str) -> Session:
-        """The open session of this name, noted as used now; raises `SessionLost` for an unknown name."""
-        entry = self._open.get(name)
+        """Return the open session of this name and note that it is used now; raises `SessionLost` for another name."""
+        entry = self._open_sessions.get(name)
         if entry is None:
             raise SessionLost("no such reading; it was ended, or forgotten for too long")
-        entry.touched = time.monotonic()
+        entry.used_at = time.monotonic()
         return entry.session
 
-    def _forget(self, name: str) -> _Open | None:
-        """Remove a session from the open ones and return it; None for an unknown name."""
-        entry = self._open.pop(name, None)
-        # the sweeping task must not cancel itself; its loop ends by itself without sessions
-        if not self._open and self._sweeping is not None and self._sweeping is not asyncio.current_task():
-            self._sweeping.cancel()
+    def _forget(self, name: str) -> _OpenSession | None:
+        """Remove a session from the open sessions and return it; None for an unknown name."""
+        entry = self._open_sessions.pop(name, None)
+        # the sweeping task must not cancel itself; without sessions its loop ends
+        is_sweeping = self._sweep_task is asyncio.current_task()
+        if not self._open_sessions and self._sweep_task is not None and not is_sweeping:
+            self._sweep_task.cancel()
         return entry
 
     async def _keep_sweeping(self) -> None:
-        """Close idle sessions regularly, because `open` alone would never close those left by the last client."""
-        while self._open:
-            # every half limit, so that no session stays open for more than one and a half times the limit
+        """Close idle sessions regularly; `open` also closes them, but not after the last session was opened."""
+        while self._open_sessions:
+            # twice per `idle_s`, so that an idle session stays open for at most one and a half times `idle_s`
             await asyncio.sleep(self._idle_s / 2)
             await self._sweep()
 
     async def _sweep(self) -> None:
-        """Close the sessions that were idle for too long."""
-        oldest = time.monotonic() - self._idle_s
-        for name in [name for name, entry in self._open.items() if entry.touched < oldest]:
+        """Close the sessions that were not used for `idle_s` seconds."""
+        idle_since = time.monotonic() - self._idle_s
+        idle_names = [name for name, entry in self._open_sessions.items() if entry.used_at < idle_since]
+        for name in idle_names:
             await self.close(name)

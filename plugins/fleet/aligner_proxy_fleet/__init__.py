@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _make_redis(address: ServerAddress) -> SharedServer:
-    # Imported here, because it imports modules above the plugin API, which loads this module.
+    # imported here, because this module imports others that import the plugin API, which loads this plugin
     from aligner_proxy_fleet.shared_redis import SharedRedis
 
     return SharedRedis(address)

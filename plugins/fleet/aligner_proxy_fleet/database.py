@@ -2,8 +2,8 @@
 
 Statements are written once, for SQLite, and translated to PostgreSQL. Every writer holds one advisory lock until its
 transaction ends. So ids grow in the order of entries, and a reviewer's lease on an answer is valid on every host. Every
-call has a timeout, even if the server does not respond. Errors name the variable with the address and the kind of
-failure, but never the address, which may contain a password.
+call has a timeout, even if the server does not respond. Errors name the kind of failure and the environment variable
+that holds the address, but never the address itself, which may contain a password.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ _CONNECT_S = 2
 """Timeout in seconds of connecting, for each address of the server; the library's minimum."""
 _CHECK_S = 0.1
 """Seconds between two checks of a waiting call's timeout."""
-_PORTION = 100
+_FETCHED_ROWS = 100
 """Rows to read at a time."""
 _WRITERS_LOCK = 6_274_101
-"""Id of the writers' advisory lock; an arbitrary number, like the next one, that nobody else is likely to use."""
+"""Id of the writers' advisory lock; an arbitrary number that no other program is likely to use."""
 _DELETION_LOCK = 6_274_102
+"""Id of the advisory lock of `DatabaseLease`."""
 _ENTRY_BYTES = 1024
 """Estimated bytes of an entry without its content, including indexes."""
 # Errors of a row that PostgreSQL can never store; all other errors concern the server or the network.
-_REFUSED = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
-_READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
+_ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
+_CLOCK_READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
 
 STEPS = (
     """
@@ -119,20 +120,24 @@ class _Connection(psycopg.Connection[Any]):
     wait_s = WAIT_S
 
     def wait(self, gen: Any, interval: float = _CHECK_S, timeout: float | None = None) -> Any:
-        """Wait for the end of a call; raises an error of psycopg if it takes too long."""
+        """Override psycopg's wait for the end of a call; raises `ConnectionTimeout` if the call takes too long."""
         return super().wait(_limit_wait(gen, self.wait_s), min(interval, _CHECK_S), timeout)
 
 
 def _limit_wait(gen: Any, wait_s: float) -> Generator[Any, Any, Any]:
-    """Pass on what a psycopg call (a generator) waits for, and return its result; raises `ConnectionTimeout`."""
-    until = time.monotonic() + wait_s
+    """Return a generator that does what psycopg's `gen` does, but raises `ConnectionTimeout` after `wait_s` seconds.
+
+    `gen` yields what it waits for on the socket, is sent what the socket is ready for (0 if nothing yet), and returns
+    the result of a call.
+    """
+    deadline = time.monotonic() + wait_s
     try:
-        request = next(gen)
+        awaited = next(gen)
         while True:
-            ready = yield request
-            if not ready and time.monotonic() > until:
+            ready = yield awaited
+            if not ready and time.monotonic() > deadline:
                 raise psycopg.errors.ConnectionTimeout("no answer in time")
-            request = gen.send(ready)
+            awaited = gen.send(ready)
     except StopIteration as end:
         return end.value
 
@@ -156,29 +161,30 @@ def _connect(database: Database) -> _Connection:
 
 
 def _translate_errors(database: Database) -> ErrorTranslation:
-    """A context that turns psycopg's errors into `DatabaseAway`, without their messages, which may quote data."""
+    """Return a context manager that raises `DatabaseAway` for psycopg's errors, whose messages may quote data."""
     return ErrorTranslation(psycopg.Error, lambda error: DatabaseAway(database.name, type(error).__name__))
 
 
 @cache
 def _translate_statement(statement: str) -> str:
     """Translate an SQLite statement to PostgreSQL's dialect."""
-    # psycopg reads a single % as a placeholder; 9e999 is how SQLite writes infinity.
-    words = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
-    for sqlite_word, postgres_word in words.items():
-        statement = statement.replace(sqlite_word, postgres_word)
+    # psycopg reads a single % as a placeholder; our SQLite statements write infinity as 9e999
+    replacements = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
+    for sqlite_text, postgres_text in replacements.items():
+        statement = statement.replace(sqlite_text, postgres_text)
     return statement
 
 
 _INSERT_ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id != '' DO NOTHING"
-"""Insert statement that can be repeated without creating a duplicate, if a commit was not confirmed."""
+"""Insert statement that creates no duplicate if it is repeated because its commit was not confirmed."""
 
 
 class DatabaseStore(AuditStore):
     """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
 
-    `durable`: a call returns only when its entries are on the server's disk, even if the server's default is faster.
-    `busy_s`: seconds for which a transaction may be idle, in addition to the timeout of one call.
+    `durable` says whether a call returns only when its entries are on the server's disk, even if the server's default
+    is faster. `busy_s` are the seconds for which a transaction may be idle, in addition to the timeout of one call.
+    `steps` are the migrations of the tables (`STEPS`).
     """
 
     def __init__(
@@ -197,7 +203,7 @@ class DatabaseStore(AuditStore):
         """The one connection of this store."""
         try:
             limit_ms = int(database.wait_s * 1000)
-            # A host that loses its network while it writes must not hold the lock for long.
+            # with limits on the server, because a host that loses its network must not hold the writers' lock for long
             self.fetch_rows(
                 f"SET search_path = aligner_audit; SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; "
                 f"SET idle_in_transaction_session_timeout = {int((busy_s + database.wait_s) * 1000)}"
@@ -212,41 +218,44 @@ class DatabaseStore(AuditStore):
     def make_row(self, entry: Entry) -> Row:
         """The column values of an entry; U+0000, which PostgreSQL's texts cannot contain, becomes U+FFFD."""
         texts = {name: getattr(entry, name) for name in ("call_id", "model", "endpoint", "tenant", "policy")}
-        changed = {name: value.replace("\0", "\ufffd") for name, value in texts.items() if value and "\0" in value}
-        *columns, key, content = super().make_row(replace(entry, **changed) if changed else entry)
+        changed = {name: text.replace("\0", "\ufffd") for name, text in texts.items() if text and "\0" in text}
+        *columns, sealed_by, content = super().make_row(replace(entry, **changed) if changed else entry)
         # the table holds truth values as integers and content as bytes
         values = [int(value) if isinstance(value, bool) else value for value in columns]
-        return (*values, key, content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):
+            content = content.encode()
+        return (*values, sealed_by, content)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
+        """Insert rows in one transaction; return the positions of rows that PostgreSQL can never store."""
         try:
             with self.transaction():
                 self._insert(rows)
-        except _REFUSED:
+        except _ROW_ERRORS:
             if len(rows) == 1:
                 return [0]
         else:
             return []
-        # One bad row aborts the whole transaction, so the retry uses a savepoint for each row.
-        unstorable = []
+        # one bad row has aborted the whole transaction, so the retry uses a savepoint for each row
+        bad_positions = []
         with self.transaction():
             for position, row in enumerate(rows):
                 self._execute("SAVEPOINT one")
                 try:
                     self._insert([row])
-                except _REFUSED:
+                except _ROW_ERRORS:
                     self._execute("ROLLBACK TO one")
-                    unstorable.append(position)
+                    bad_positions.append(position)
                 else:
                     self._execute("RELEASE one")
-        return unstorable
+        return bad_positions
 
     def _insert(self, rows: Sequence[Row]) -> None:
-        """Send rows without waiting for each; raises one of `_REFUSED`, or `DatabaseAway`."""
+        """Send rows without waiting for each; raises one of `_ROW_ERRORS`, or `DatabaseAway`."""
         try:
             with psycopg.Cursor(self._server) as cursor:
                 cursor.executemany(_translate_statement(_INSERT_ONCE), rows)
-        except _REFUSED:
+        except _ROW_ERRORS:
             raise
         except psycopg.Error as error:
             raise DatabaseAway(self._database.name, type(error).__name__) from None
@@ -257,13 +266,15 @@ class DatabaseStore(AuditStore):
             return [] if cursor.description is None else cursor.fetchall()
 
     def used_bytes(self) -> int:
-        """Estimated bytes of all entries; space of deleted ones is not counted, because PostgreSQL reuses it."""
-        count, content = self.fetch_rows("SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries")[0]
-        return int(count) * _ENTRY_BYTES + int(content)
+        """Estimated bytes of all entries; space of deleted entries is not counted, because PostgreSQL reuses it."""
+        [(count, content_bytes)] = self.fetch_rows(
+            "SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries"
+        )
+        return int(count) * _ENTRY_BYTES + int(content_bytes)
 
     def shrink(self, pages: int) -> int:
-        """Run VACUUM, so that PostgreSQL reuses the space of deleted entries; always returns 0 pages."""
-        # VACUUM takes as long as the tables are large, so no timeout applies to it.
+        """Run VACUUM, so that PostgreSQL reuses the space of deleted entries; returns 0, as no page is given back."""
+        # no timeout applies, because VACUUM of large tables takes long
         self.fetch_rows("SET statement_timeout = 0")
         self._server.wait_s = float("inf")
         try:
@@ -281,7 +292,7 @@ class DatabaseStore(AuditStore):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Context with exclusive write access across hosts; everything in it is committed, or nothing."""
+        """Return a context manager with exclusive write access across hosts; it commits all or nothing."""
         self._execute("BEGIN")
         try:
             self._execute(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})")
@@ -295,31 +306,31 @@ class DatabaseStore(AuditStore):
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
         """Run a statement in SQLite's dialect and return its cursor; raises `DatabaseAway`."""
         with _translate_errors(self._database):
-            # Without values psycopg substitutes nothing, so percent signs must not be doubled.
+            # without values psycopg substitutes nothing, so percent signs must not be doubled by a translation
             if not values:
                 return self._server.execute(statement.encode())
             return self._server.execute(_translate_statement(statement).encode(), values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
-        """The rows of a query, fetched in portions, because a month of texts does not fit into memory."""
-        name = f"reading_{time.monotonic_ns()}"
-        self._execute(f"DECLARE {name} NO SCROLL CURSOR WITH HOLD FOR {statement}", values)
+        """The rows of a query, fetched a hundred at a time, because a month of texts does not fit into memory."""
+        cursor = f"reading_{time.monotonic_ns()}"
+        self._execute(f"DECLARE {cursor} NO SCROLL CURSOR WITH HOLD FOR {statement}", values)
         try:
-            while portion := self.fetch_rows(f"FETCH {_PORTION} FROM {name}"):
-                yield from portion
+            while rows := self.fetch_rows(f"FETCH {_FETCHED_ROWS} FROM {cursor}"):
+                yield from rows
         finally:
             with suppress(DatabaseAway):
-                self._execute(f"CLOSE {name}")
+                self._execute(f"CLOSE {cursor}")
 
     def _prepare(self, steps: Sequence[str]) -> None:
-        """Migrate the tables to this version; another gateway may migrate them at the same time."""
-        # The usual case: nothing to do, and no need for the writers' lock.
+        """Migrate the tables to this version by `steps`; another gateway may migrate them at the same time."""
+        # usually there is nothing to do, and so no need for the writers' lock
         if self._read_version() == len(steps):
             return
         with self.transaction():
             self.fetch_rows("CREATE SCHEMA IF NOT EXISTS aligner_audit")
             self.fetch_rows("CREATE TABLE IF NOT EXISTS versions (version INTEGER NOT NULL)")
-            # Read again, as another gateway may have migrated before we got the lock.
+            # read again, because another gateway may have migrated the tables before we got the lock
             version = self._read_version()
             if version > len(steps):
                 name = self._database.name
@@ -332,7 +343,7 @@ class DatabaseStore(AuditStore):
             self.fetch_rows("INSERT INTO versions VALUES (?)", (len(steps),))
 
     def _read_version(self) -> int:
-        """The number of migration steps that the tables have had; 0 without tables."""
+        """The number of migration steps that were applied to the tables; 0 if there are no tables."""
         if self.fetch_rows("SELECT to_regclass('aligner_audit.versions')")[0][0] is None:
             return 0
         versions = self.fetch_rows("SELECT version FROM versions")
@@ -340,7 +351,7 @@ class DatabaseStore(AuditStore):
 
 
 class DatabaseLease:
-    """Exclusive right to delete old entries; one process of all hosts holds it until its connection ends."""
+    """The exclusive right to delete old entries, which one process of all hosts holds until its connection ends."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -351,7 +362,7 @@ class DatabaseLease:
         """Take the lease if it is free; returns whether this process holds it now. Raises `AuditError`."""
         if self._store is not None:
             try:
-                # A dead connection shows only when it is used.
+                # a dead connection is noticed only when it is used
                 self._store.fetch_rows("SELECT 1")
             except DatabaseAway:
                 self.close()  # the lease ended with the connection
@@ -364,10 +375,10 @@ class DatabaseLease:
         return True
 
     def read(self) -> ClockReading | None:
-        """The clock reading that was written last, by any host; None without a valid one. Needs the lease."""
+        """The clock reading that any host wrote last; None if there is no valid one. Needs the lease."""
         assert self._store is not None
         try:
-            return _READING.validate_json(self._store.fetch_rows("SELECT reading FROM clocks")[0][0])
+            return _CLOCK_READING.validate_json(self._store.fetch_rows("SELECT reading FROM clocks")[0][0])
         except (IndexError, ValidationError):
             return None
 

@@ -23,20 +23,23 @@ _FLEET_FIXES = {
 
 
 def examine_redis(server: RedisServer, key: bytes | None, file: PolicyFile) -> Iterator[DoctorFinding]:
-    """Check whether the Redis answers, whether its gateways agree, and what it does when its memory is full."""
+    """Check whether the Redis answers, whether its gateways agree, and what it does when its memory is full.
+
+    `key` is the encryption key of its entries, None for no encryption.
+    """
     try:
-        server_info, standings = asyncio.run(_read_redis_info(server, EntryCodec(key)))
+        server_info, member_states = asyncio.run(_read_redis_info(server, EntryCodec(key)))
     except (RedisAway, RedisRefused) as error:
         fix = "start it, or fix the URL; until it answers, each gateway works alone"
         yield DoctorFinding("redis", Severity.NOTE, f"the Redis in {server.name} does not answer ({error})", fix)
         return
-    sealed = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
+    encryption = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
     version = server_info.get("redis_version", "?")
-    used = server_info.get("used_memory_human", "?")
-    text = f"{version} in {server.name}, {used} used, {sealed}"
+    used_memory = server_info.get("used_memory_human", "?")
+    text = f"{version} in {server.name}, {used_memory} used, {encryption}"
     yield DoctorFinding("redis", Severity.OK, text)
-    if standings is not None:
-        yield from _check_fleet(standings, file)
+    if member_states is not None:
+        yield from _check_fleet(member_states, file)
     if server_info.get("maxmemory_policy") == "noeviction":
         fix = "set maxmemory, and maxmemory-policy allkeys-lru"
         yield DoctorFinding("redis", Severity.NOTE, "it refuses writes when its memory is full (noeviction)", fix)
@@ -50,27 +53,30 @@ async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[di
     try:
         server_info: dict[str, Any] = await server.ask(lambda client: client.info())
         with contextlib.suppress(RedisRefused):
-            # None: read the others' states, and do not appear as a gateway among them.
+            # with None, this process does not appear as a gateway among the others
             return server_info, await FleetHeartbeat(server, entries).exchange(None)
         return server_info, None
     finally:
         await server.aclose()
 
 
-def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
+def _check_fleet(member_states: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
     """Check whether the gateways that share a Redis use the same files and release, and this policies file."""
-    if not standings:
+    if not member_states:
         yield DoctorFinding("fleet", Severity.NOTE, "no gateway has reported to the shared Redis lately", "start one")
         return
-    text = f"{len(standings)} gateway processes on {len({state.host for state in standings})} hosts"
-    values = {name: sorted({str(getattr(state, name)) for state in standings}) for name in COMPARED}
-    if all(len(different) == 1 for different in values.values()):
+    text = f"{len(member_states)} gateway processes on {len({state.host for state in member_states})} hosts"
+    hosts_by_value: dict[str, dict[str, set[str]]] = {name: {} for name in COMPARED}
+    for name, hosts in hosts_by_value.items():
+        for state in member_states:
+            hosts.setdefault(str(getattr(state, name)), set()).add(state.host)
+    if all(len(hosts) == 1 for hosts in hosts_by_value.values()):
         yield DoctorFinding("fleet", Severity.OK, f"{text}, all with the same {', '.join(COMPARED)}")
-    for name, different in values.items():
-        if len(different) > 1:
-            hosts = {value: {state.host for state in standings if getattr(state, name) == value} for value in different}
-            hosts_text = "; ".join(f"{value} on {', '.join(sorted(host_names))}" for value, host_names in hosts.items())
-            yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {name} differ: {hosts_text}", _FLEET_FIXES[name])
-    if (own_hash := policies_hash(file)) not in values["policies"]:
+    for name, hosts in hosts_by_value.items():
+        if len(hosts) > 1:
+            differences = "; ".join(f"{value} on {', '.join(sorted(hosts[value]))}" for value in sorted(hosts))
+            yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {name} differ: {differences}", _FLEET_FIXES[name])
+    own_hash = policies_hash(file)
+    if own_hash not in hosts_by_value["policies"]:
         fix = "copy the same file to every host, or give doctor the one that they use"
         yield DoctorFinding("fleet", Severity.NOTE, f"no gateway uses this policies file ({own_hash})", fix)

@@ -1,7 +1,7 @@
-"""Heartbeats in the shared Redis: each process writes a few bytes under a name and reads those of the others.
+"""Heartbeats in the shared Redis: each process (a member) writes a few bytes, and reads what other members wrote.
 
-Heartbeats expire by the server's time, so host clocks do not matter, and a dead process soon disappears. One script
-reads and writes, so that both together are atomic.
+Under one name there is a value for each member. Values expire by the server's time, so host clocks do not matter, and a
+dead process soon disappears. One script reads and writes, so that both together are atomic.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 Heartbeats = Mapping[str, bytes]
-"""Member -> value, for all members except this one."""
-_MOST = 10_000
-"""Maximum members under a name. Above it the name is deleted: no fleet is that large, and reading it would block the
-server."""
+"""The values of all other members, by member id."""
+_MAX_MEMBERS = 10_000
+"""Maximum members under a name. If there are more, the name is deleted: no fleet is so large, and reading so many would
+block the server."""
 
 # KEYS: the name. ARGV: member, its value (empty: the member leaves), milliseconds for which values are valid.
 _SCRIPT = f"""
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local count = redis.pcall('HLEN', KEYS[1])
-if type(count) ~= 'number' or count > {_MOST} then redis.call('DEL', KEYS[1]) end
+if type(count) ~= 'number' or count > {_MAX_MEMBERS} then redis.call('DEL', KEYS[1]) end
 local said = redis.call('HGETALL', KEYS[1])
 local others = {{}}
 for i = 1, #said, 2 do
@@ -50,10 +50,10 @@ def make_member_id() -> str:
 
 
 def heartbeat_arguments(name: str, member: str, value: bytes, valid_s: float) -> tuple[Any, ...]:
-    """The arguments of EVAL to write a member's value for `valid_s` seconds (empty: remove it) and read the others."""
+    """The arguments of EVAL that write a member's value (b"": remove it) for `valid_s` seconds and read the others."""
     return _SCRIPT, 1, name, member, value, max(1, int(valid_s * 1000))
 
 
 def parse_heartbeats(answer: list[bytes]) -> Heartbeats:
-    """Parse the reply to `heartbeat_arguments` into the values of the other members."""
-    return {name.decode(errors="replace"): value for name, value in zip(answer[::2], answer[1::2], strict=True)}
+    """Parse the reply to `heartbeat_arguments`, in which member ids and values alternate."""
+    return {member.decode(errors="replace"): value for member, value in zip(answer[::2], answer[1::2], strict=True)}

@@ -1,10 +1,11 @@
 """Corrections in the shared Redis, and the leases by which gateways agree who computes each of them.
 
-A gateway that finds no entry asks for the lease of its key. The first one gets it, with a growing fencing token. It
-computes the correction, and then writes the entry and releases the lease in one step; the others poll for the entry. A
-lease lasts `LEASE_S` and is renewed while its holder works, so a dead holder delays the others for no longer than that.
-A slow holder whose lease has expired may write a missing entry, but never replaces the entry of a later holder. If a
-holder's result must not be shared, it marks the key, and the others compute for themselves at once.
+A gateway that finds no entry asks for the lease of the correction's key. The first gateway gets it, with a fencing
+token, a number that grows with every lease. It computes the correction, and then writes the entry and releases the
+lease in one step; other gateways poll for the entry. A lease lasts `LEASE_S` and is renewed while its holder works, so
+a dead holder delays other gateways for at most `LEASE_S`. A slow holder whose lease has expired may write a missing
+entry, but never replaces the entry of a later holder. If a holder's result must not be shared, it marks the key, and
+other gateways compute for themselves at once.
 
 Every read-modify-write is a Redis script, so that it is atomic.
 """
@@ -29,11 +30,11 @@ LEASE_S = 1.5
 _RENEWALS = 3
 """Number of renewals within the duration of a lease."""
 _ALONE_S = 1.0
-"""Seconds for which others compute for themselves, after a holder whose result must not be shared."""
+"""Seconds for which every gateway computes for itself, after a holder whose result must not be shared."""
 _ALONE = b"-"
 """Value of a lease while every gateway computes the correction for itself."""
 # What _CLAIM returns instead of a token (tokens begin at 1): another gateway holds the lease, or the entry is stored
-# already. Any other number below 0: every gateway shall compute for itself now.
+# already. Any other number below 0 means that every gateway computes for itself now.
 _HELD = 0
 _STORED = -1
 
@@ -65,7 +66,7 @@ _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
-# KEYS: lease. ARGV: token, milliseconds for which others compute for themselves; 0: the next gateway gets the lease.
+# KEYS: lease. ARGV: token, milliseconds for which every gateway computes for itself (0: the next one gets the lease).
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
@@ -76,19 +77,19 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class EntryLookup:
-    """The result of a look-up."""
+    """What the server has for a key."""
 
     entry: bytes | None
     """The encoded entry; None if there is none."""
     ttl_s: float
-    """Seconds until the entry expires; negative if there is none or it never expires."""
-    is_computed: bool
-    """Whether a gateway holds the lease, so the entry is worth waiting for."""
+    """Seconds until the entry expires; negative if there is no entry or it never expires."""
+    is_being_computed: bool
+    """Whether a gateway holds the lease, so that the entry is worth waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer to a claim: the fencing token of the lease, or a code (0 or less) for why it was not granted."""
+    """The answer to a claim: the fencing token of the lease, or `_HELD`, `_STORED` or another number below 0."""
 
     token: int
 
@@ -104,12 +105,12 @@ class Claim:
 
     @property
     def is_stored(self) -> bool:
-        """Whether an entry is stored, be it a usable one or not."""
+        """Whether an entry is stored, even if it is unusable."""
         return self.token == _STORED
 
 
 class SharedEntries:
-    """Entries (which live `ttl_s` seconds) and leases on one server, under names that begin with `prefix`."""
+    """Entries and leases on one server, under names that begin with `prefix`; entries expire after `ttl_s` seconds."""
 
     def __init__(self, server: RedisServer, prefix: str, ttl_s: float, *, lease_s: float = LEASE_S) -> None:
         self._server = server
@@ -127,7 +128,7 @@ class SharedEntries:
 
         async def read_entry(redis: Redis) -> list[Any]:
             pipeline = redis.pipeline(transaction=False)
-            # Another program may have stored a huge value, so transfer at most the size of the largest entry.
+            # at most the size of the largest entry, because another program may have stored a huge value
             pipeline.getrange(name, 0, LARGEST)
             pipeline.pttl(name)
             pipeline.get(self._lease_name(key))
@@ -135,8 +136,8 @@ class SharedEntries:
             return [_check_result(result) for result in results]
 
         entry, ttl_ms, holder = await self._server.ask(read_entry)
-        is_computed = holder not in (None, _ALONE)
-        return EntryLookup(entry or None, ttl_ms / 1000, is_computed)
+        is_being_computed = holder not in (None, _ALONE)
+        return EntryLookup(entry or None, ttl_ms / 1000, is_being_computed)
 
     async def drop(self, key: str) -> None:
         """Delete an unusable entry; failures are ignored."""
@@ -150,9 +151,9 @@ class SharedEntries:
         return Claim(int(token))
 
     async def store(self, key: str, entry: bytes, claim: Claim | None) -> bool:
-        """Write an entry and release the lease; returns False if a later holder was faster.
+        """Write an entry and release the lease; returns False if a later holder was faster, and nothing was written.
 
-        Without a claim, only a missing entry is written. Raises `RedisAway` and `RedisRefused`.
+        If `claim` is None, only a missing entry is written. Raises `RedisAway` and `RedisRefused`.
         """
         token = claim.token if claim else ""
         names = (self.entry_name(key), self._lease_name(key))
@@ -164,8 +165,8 @@ class SharedEntries:
     async def release(self, key: str, claim: Claim, *, others_alone: bool = False) -> None:
         """Release the lease without having written an entry; failures are ignored.
 
-        The next gateway that asks gets the lease. With `others_alone` nobody gets it for a second: every gateway
-        computes for itself.
+        The next gateway that asks gets the lease. With `others_alone`, no gateway gets it for `_ALONE_S`, and every
+        gateway computes for itself.
         """
         alone_ms = int(_ALONE_S * 1000) if others_alone else 0
         with contextlib.suppress(RedisAway, RedisRefused):
@@ -175,15 +176,15 @@ class SharedEntries:
 
     @contextlib.asynccontextmanager
     async def keep_lease(self, key: str, claim: Claim) -> AsyncIterator[None]:
-        """Renew the lease in the background while the block runs."""
-        renewing = asyncio.create_task(self._renew(key, claim))
+        """Return a context manager that renews the lease in the background."""
+        renewal_task = asyncio.create_task(self._renew(key, claim))
         try:
             yield
         finally:
-            renewing.cancel()
+            renewal_task.cancel()
 
     async def _renew(self, key: str, claim: Claim) -> None:
-        """Renew the lease until cancelled; a failed renewal is tried again at the next turn."""
+        """Renew the lease regularly until cancelled; failures are ignored."""
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / _RENEWALS)
             with contextlib.suppress(RedisAway, RedisRefused):
@@ -200,9 +201,9 @@ class SharedEntries:
 
 
 def _check_result(result: Any) -> Any:
-    """Return one answer of a pipeline, or raise it if it is an error.
+    """Return the result of one command of a pipeline, or raise the result if it is an error.
 
-    A value of another type was written by another program; b"?" is returned, so that it is refused as an entry.
+    A value of another type was written by another program. For it, b"?" is returned, which is refused as an entry.
     """
     if isinstance(result, Exception):
         if str(result).startswith("WRONGTYPE"):

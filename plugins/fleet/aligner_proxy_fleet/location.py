@@ -27,7 +27,7 @@ class Database:
 
     @classmethod
     def from_address(cls, address: ServerAddress) -> Database:
-        """Check an address and return its database; raises `ConfigError`, which never quotes the URL."""
+        """Return the database at an address; raises `ConfigError`, which never quotes the URL, if it is invalid."""
         url = address.url
         if url is None or not url.startswith(("postgresql://", "postgres://")):
             fault = "is not set" if url is None else "holds no URL of a PostgreSQL"

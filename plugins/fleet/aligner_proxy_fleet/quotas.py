@@ -1,14 +1,14 @@
 """Usage of tenants across all gateways, in the shared Redis: engine time for quotas, and engine slots.
 
-An engine slot is one request at work on the engine; tenants share slots equally.
+An engine slot is taken by one running request; tenants share slots equally. An account is what a quota is counted in.
 
-No request waits for this. Each gateway counts locally. A task periodically sends the usage since the last exchange and
-the slots in use per tenant, and receives the totals. Between two exchanges the usage of others is unknown, so a tenant
-can exceed its quota by what others process for it in `EXCHANGE_S`. While the server is unreachable, each gateway counts
-alone, and usage from that time is not sent later. Each engine always counts for itself as well.
+No request waits for an exchange with Redis. Each gateway counts locally. A task periodically sends the usage since the
+last exchange and the slots in use by tenant, and receives the totals. Between two exchanges the usage in other gateways
+is unknown, so a tenant can exceed its quota by its usage there during `EXCHANGE_S`. While the server is unreachable,
+each gateway counts alone, and usage from that time is not sent later. Each engine always counts for itself as well.
 
 Accounts and tenants are sent as digests. Times are the server's, so host clocks do not matter. Malformed values on the
-server are counted and replaced.
+server are counted in a metric and replaced.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 EXCHANGE_S = 0.5
 """Seconds between two exchanges."""
 KNOWN_S = 4 * EXCHANGE_S
-"""Seconds for which the slot counts of other gateways are valid; after it, a dead gateway counts as having none."""
+"""Seconds for which the slot counts of another gateway are valid; after them, it is dead and has no slots."""
 _REMEMBERED_S = 120.0
-"""Accounts and tenants without requests for this many seconds are no longer exchanged."""
+"""Seconds without requests after which an account or tenant is no longer exchanged."""
 _MAX_DIGITS = 5
-"""Maximum digits of another worker's slot count; a longer number is not believed."""
+"""Maximum digits of another gateway's slot count; a longer number must be wrong."""
 # KEYS: the account. ARGV: seconds used since the last exchange, seconds a minute. Usage decays as in each gateway.
 # Stored values that are no numbers, or too large to be ours, are replaced and reported as altered. The account expires
 # a minute after its usage has decayed to nothing, but after a day at most.
@@ -82,103 +82,112 @@ class SharedAccounts(Accounts):
         """Seconds of engine time used here since the last exchange, by account."""
         self._active_quotas: dict[str, tuple[Quota, float]] = {}
         """By account: its quota, and when a request last used it (by `clock`)."""
-        self._tenants: dict[str, float] = {}
-        """When the slots of a tenant were last asked for (by `clock`), by tenant."""
+        self._asked_at: dict[str, float] = {}
+        """By tenant: when its slots were last asked for (by `clock`)."""
         self._count_slots: Callable[[], Counter[str]] = Counter
         """Returns the number of slots that each tenant has in this gateway."""
-        self._elsewhere: dict[str, tuple[int, float]] = {}
-        """By tenant: its slots in other gateways, and when they were received (by `clock`)."""
-        self._exchanging: asyncio.Task[None] | None = None
+        self._slots_elsewhere: dict[str, tuple[int, float]] = {}
+        """By tenant: its slots in other gateways, and when their number was received (by `clock`)."""
+        self._exchange_task: asyncio.Task[None] | None = None
         """The task that exchanges periodically; None before the first request."""
-        self._turn = asyncio.Lock()
-        """Allows one exchange at a time, because usage that one is sending would be missing in the next one's
-        totals."""
+        self._exchange_lock = asyncio.Lock()
+        """Allows one exchange at a time. Two at once would lose usage: the totals that one receives lack what the other
+        is sending."""
 
     def is_used_up(self, quota: Quota) -> bool:
-        """Whether a quota is used up, as of the last exchange; from now on the exchanges include it."""
+        """Whether a quota is used up, as of the last exchange; from now on its account is exchanged."""
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
         return super().is_used_up(quota)
 
     def charge(self, quota: Quota, seconds: float) -> None:
-        """Count usage of this gateway, and send it with the next exchange."""
+        """Count engine time that was used in this gateway; the next exchange sends it."""
         super().charge(quota, seconds)
         self._unreported[quota.account] = self._unreported.get(quota.account, 0.0) + seconds
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
 
     def register_places(self, places: Callable[[], Counter[str]]) -> None:
-        """Set the function that returns each tenant's slots in this gateway, which are sent to the others."""
+        """Set the function that counts each tenant's slots in this gateway, for the exchanges."""
         self._count_slots = places
 
     def count_elsewhere(self, tenant: str) -> int:
-        """Slots of this tenant in other gateways, as of the last exchange; 0 if that is too old.
+        """Slots of this tenant in other gateways, as of the last exchange; 0 if this is older than `KNOWN_S`.
 
         From now on the exchanges include this tenant.
         """
-        self._tenants[tenant] = self.clock()
+        self._asked_at[tenant] = self.clock()
         self._keep_exchanging()
-        count, at = self._elsewhere.get(tenant, (0, 0.0))
-        return count if self.clock() - at < KNOWN_S else 0
+        count, received_at = self._slots_elsewhere.get(tenant, (0, 0.0))
+        return count if self.clock() - received_at < KNOWN_S else 0
 
     def _keep_exchanging(self) -> None:
-        if self._exchanging is None or self._exchanging.done():
-            self._exchanging = asyncio.create_task(self._exchange_repeatedly())
+        if self._exchange_task is None or self._exchange_task.done():
+            self._exchange_task = asyncio.create_task(self._exchange_repeatedly())
 
     async def _exchange_repeatedly(self) -> None:
         """Exchange usage and slots periodically, until no account or tenant had a request for `_REMEMBERED_S`."""
-        while self._active_quotas or self._tenants:
+        while self._active_quotas or self._asked_at:
             await self.exchange()
             await asyncio.sleep(EXCHANGE_S)
-            oldest = self.clock() - _REMEMBERED_S
-            self._active_quotas = {name: record for name, record in self._active_quotas.items() if record[1] > oldest}
-            self._tenants = {name: at for name, at in self._tenants.items() if at > oldest}
-            self._elsewhere = {name: record for name, record in self._elsewhere.items() if name in self._tenants}
+            self._forget_inactive()
+
+    def _forget_inactive(self) -> None:
+        """Forget accounts and tenants without a request for `_REMEMBERED_S`, so that they are no longer exchanged."""
+        oldest = self.clock() - _REMEMBERED_S
+        self._active_quotas = {
+            account: (quota, used_at) for account, (quota, used_at) in self._active_quotas.items() if used_at > oldest
+        }
+        self._asked_at = {tenant: asked_at for tenant, asked_at in self._asked_at.items() if asked_at > oldest}
+        self._slots_elsewhere = {
+            tenant: count for tenant, count in self._slots_elsewhere.items() if tenant in self._asked_at
+        }
 
     async def exchange(self) -> None:
-        """Send the usage of this gateway to the server, and receive the totals of all."""
-        async with self._turn:
+        """Send the usage and slots of this gateway to the server, and receive the totals of all gateways."""
+        async with self._exchange_lock:
             await self._exchange()
 
     async def _exchange(self) -> None:
-        """Send usage and slots in one pipeline, and store the totals; usage that failed to be sent is dropped."""
-        used = {name: self._unreported.pop(name, 0.0) for name in self._active_quotas}
-        counts = self._count_slots()
-        places = {name: counts[name] for name in self._tenants}
+        """Send usage and slots in one pipeline, and store the totals; usage that could not be sent is dropped."""
+        used_seconds = {account: self._unreported.pop(account, 0.0) for account in self._active_quotas}
+        slot_counts = self._count_slots()
+        own_slots = {tenant: slot_counts[tenant] for tenant in self._asked_at}
 
         async def run_scripts(redis: Redis) -> list[Any]:
-            pipe = redis.pipeline(transaction=False)
-            for name, seconds in used.items():
-                quota, _ = self._active_quotas[name]
-                pipe.eval(_USE, 1, f"{self._prefix}used:{name}", seconds, quota.seconds)
-            for name, count in places.items():
+            pipeline = redis.pipeline(transaction=False)
+            for account, seconds in used_seconds.items():
+                quota, _ = self._active_quotas[account]
+                pipeline.eval(_USE, 1, f"{self._prefix}used:{account}", seconds, quota.seconds)
+            for tenant, count in own_slots.items():
                 value = str(count).encode() if count else b""
-                pipe.eval(*heartbeat_arguments(f"{self._prefix}places:{name}", self._member, value, KNOWN_S))
-            answers: list[Any] = await pipe.execute()
-            return answers
+                pipeline.eval(*heartbeat_arguments(f"{self._prefix}places:{tenant}", self._member, value, KNOWN_S))
+            replies: list[Any] = await pipeline.execute()
+            return replies
 
         try:
-            answers = await self._server.write(run_scripts)
+            replies = await self._server.write(run_scripts)
         except (RedisAway, RedisRefused):
             return  # the server may have counted the usage, so it must not be sent again
         now = self.clock()
-        # Not strict: the answers for usage come first, and those for slots follow.
-        for name, (total_used, altered) in zip(used, answers, strict=False):
-            # The total lacks what was used here while the exchange ran.
-            self._used[name] = (float(total_used) + self._unreported.get(name, 0.0), now)
-            if altered:
+        usage_replies = replies[: len(used_seconds)]
+        slot_replies = replies[len(used_seconds) :]
+        for account, (total_seconds, is_altered) in zip(used_seconds, usage_replies, strict=True):
+            # the total lacks what was used here while the exchange ran
+            self._used[account] = (float(total_seconds) + self._unreported.get(account, 0.0), now)
+            if is_altered:
                 REDIS_REFUSED.labels(ALTERED).inc()
-        for name, answer in zip(places, answers[len(used) :], strict=True):
-            self._elsewhere[name] = (_total_places(parse_heartbeats(answer)), now)
+        for tenant, reply in zip(own_slots, slot_replies, strict=True):
+            self._slots_elsewhere[tenant] = (_add_up_slots(parse_heartbeats(reply)), now)
 
     async def aclose(self) -> None:
         """End the task that exchanges."""
-        if self._exchanging is not None:
-            await end_tasks(self._exchanging)
+        if self._exchange_task is not None:
+            await end_tasks(self._exchange_task)
 
 
-def _total_places(heartbeats: Heartbeats) -> int:
-    """The sum of the slots of other gateways; malformed values are counted in a metric and skipped."""
+def _add_up_slots(heartbeats: Heartbeats) -> int:
+    """The sum of a tenant's slots in other gateways; malformed values are counted in a metric and skipped."""
     total = 0
     for value in heartbeats.values():
         if value.isdigit() and len(value) <= _MAX_DIGITS:

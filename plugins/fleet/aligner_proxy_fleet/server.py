@@ -1,9 +1,9 @@
 """The Redis server that gateways share: every call has a timeout, and while the server is away nobody waits for it.
 
-A call that fails or takes longer than `WAIT_S` marks the server as away, and later calls fail at once. A
-background task then probes the server, so no request is slowed down by detecting its return. A server that refuses
-writes (full memory, or a replica) is still read. Texts go to Redis only in encoded entries (entries.py). No message
-contains the server's address, because it may contain a password.
+A call that fails or takes longer than `WAIT_S` marks the server as away, and later calls fail at once. A background
+task then probes the server until it answers again, so that no request has to. A server that refuses writes (its memory
+is full, or it is a replica) is still read. Texts go to Redis only in encoded entries (entries.py). No message contains
+the server's address, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _WRITES_REFUSED = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 """Error codes with which a readable server refuses writes."""
 _T = TypeVar("_T")
 Work = Callable[["Redis"], Awaitable[_T]]
-"""Makes its calls with the given client, and returns what they answer."""
+"""Makes calls with the client that it gets, and returns their result."""
 log = logging.getLogger("aligner_proxy.fleet")
 
 
 class RedisServer:
-    """A server by its URL; `name` is the variable with the URL. Only the event loop that first uses it may use it."""
+    """A Redis by its URL; `name` is the variable with the URL. Only the event loop that first uses it may use it."""
 
     def __init__(self, url: str, name: str, *, wait_s: float = WAIT_S) -> None:
         self.name = name
@@ -48,12 +48,12 @@ class RedisServer:
         self._wait_s = wait_s
         self._client: Redis | None = None
         """The shared client; None before the first call, and after the server was away."""
-        self._returning: asyncio.Task[None] | None = None
+        self._probe_task: asyncio.Task[None] | None = None
         """Probes the server while it is away; None while it answers."""
         self._pause_s = 0.0
         """Pause before the next probe."""
         self._returned_at = 0.0
-        """When the server last came back, by `time.monotonic`; 0 if it never was away."""
+        """When the server last came back, by `time.monotonic`; 0 if it was never away."""
         self._takes_writes = True
         """False for `FULL_PAUSE_S` after the server refused a write."""
         self._closed = False
@@ -62,7 +62,7 @@ class RedisServer:
     @property
     def is_away(self) -> bool:
         """Whether calls fail at once, because the server did not answer recently or this object is closed."""
-        return self._closed or self._returning is not None
+        return self._closed or self._probe_task is not None
 
     async def ask(self, work: Work[_T]) -> _T:
         """Run `work` with a client and return its result.
@@ -82,7 +82,7 @@ class RedisServer:
             raise
 
     async def write(self, work: Work[_T]) -> _T:
-        """Run `work` that writes, as `ask` does; raises `RedisRefused` at once while the server refuses writes."""
+        """Do as `ask` with `work` that writes; while the server refuses writes, raise `RedisRefused` at once."""
         if not self._takes_writes:
             raise RedisRefused("the shared Redis takes no writes")
         return await self.ask(work)
@@ -94,8 +94,8 @@ class RedisServer:
     async def aclose(self) -> None:
         """Stop probing and close all connections; later calls fail at once."""
         self._closed = True
-        if self._returning is not None:
-            await end_tasks(self._returning)
+        if self._probe_task is not None:
+            await end_tasks(self._probe_task)
         await self._disconnect()
 
     async def _disconnect(self) -> None:
@@ -103,16 +103,16 @@ class RedisServer:
         client = self._client
         self._client = None
         if client is not None:
-            # Imported here, so that the library is loaded only if Redis is used.
+            # imported here, so that the library is loaded only if Redis is used
             from redis.exceptions import RedisError
 
-            # A connection that does not close in time (for example in a busy event loop) is dropped with the client.
+            # a connection that does not close in time (for example in a busy event loop) is dropped with the client
             with contextlib.suppress(RedisError, OSError, RuntimeError):
                 await client.connection_pool.disconnect(inuse_connections=True)
 
     async def _call(self, work: Work[_T]) -> _T:
-        """Run one call with a timeout; turns the library's errors into `RedisAway` and `RedisRefused`."""
-        # Imported here, so that the library is loaded only if Redis is used.
+        """Run `work` with a timeout; raises `RedisAway` and `RedisRefused` in place of the library's errors."""
+        # imported here, so that the library is loaded only if Redis is used
         from redis.exceptions import RedisError
 
         try:
@@ -121,31 +121,34 @@ class RedisServer:
         except (RedisError, OSError, ValueError) as error:
             raise _classify_error(error) from None
         finally:
-            # The library loses a cancellation to an error of the connection that it closes then, and, in Python 3.11,
-            # if what it sends has just gone out (asyncio.wait_for).
+            # The library may lose a cancellation: an error of the connection that it then closes replaces it, and in
+            # Python 3.11 `asyncio.wait_for` ignores it if its work has just ended.
             if is_being_cancelled():
                 raise asyncio.CancelledError
 
     def _open_client(self) -> Redis:
-        """Return the shared client; creates it if there is none."""
+        """Return the shared client, which is created if there is none."""
         if self._client is None:
             self._client = open_client(self._url, self._wait_s)
         return self._client
 
     def _mark_away(self, fault: str) -> None:
-        """Mark the server as away, log and count it, and start a task that probes it until it is back."""
+        """Count a failure, mark the server as away, and start a task that probes it until it is back.
+
+        `fault` is the kind of failure, for metrics and the log.
+        """
         REDIS_FAILURES.labels(fault).inc()
         if self.is_away:
-            return  # another call has already marked it
+            return  # another call has marked it already
         log.warning("the Redis in %s does not answer (%s); this gateway works alone until it does", self.name, fault)
         up_s = time.monotonic() - self._returned_at
-        # A server that fails again soon after its return gets ever longer pauses.
+        # if the server fails again soon after its return, the pause goes on growing
         self._pause_s = FIRST_PAUSE_S if up_s > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
-        self._returning = asyncio.create_task(self._wait_until_back())
+        self._probe_task = asyncio.create_task(self._wait_until_back())
         self._update_metrics()
 
     async def _wait_until_back(self) -> None:
-        """Close the old connections, and probe the server with growing pauses; when it answers, mark it as back."""
+        """Close the old connections, probe the server with growing pauses until it answers, and mark it as back."""
         await self._disconnect()
         while True:
             await asyncio.sleep(self._pause_s)
@@ -154,13 +157,13 @@ class RedisServer:
                 break
             self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
         self._returned_at = time.monotonic()
-        self._returning = None
+        self._probe_task = None
         self._takes_writes = True
         self._update_metrics()
         log.info("the Redis in %s answers again", self.name)
 
     def _stop_writing(self, fault: str) -> None:
-        """Stop writing for `FULL_PAUSE_S`, then allow it again; logs and counts the refusal."""
+        """Count and log a refusal, and stop writing for `FULL_PAUSE_S`; `fault` is the server's error code."""
         REDIS_FAILURES.labels(fault).inc()
         if not self._takes_writes:
             return
@@ -176,7 +179,7 @@ class RedisServer:
         self._update_metrics()
 
     def _update_metrics(self) -> None:
-        is_away = self._returning is not None
+        is_away = self._probe_task is not None
         REDIS_UP.labels(self.name, "reads").set(not is_away)
         REDIS_UP.labels(self.name, "writes").set(not is_away and self._takes_writes)
 
@@ -200,14 +203,18 @@ def open_client(url: str, wait_s: float) -> Redis:
 
 
 def _classify_error(error: Exception) -> RedisAway | RedisRefused:
-    """Turn an error into `RedisRefused` or `RedisAway`; an error reply by its class or the code at its beginning."""
-    # Imported here, so that the library is loaded only if Redis is used.
+    """Return `RedisRefused` for a refused write, else `RedisAway`, for an error that the library or the system raised.
+
+    The message is the server's error code, or the class of the error.
+    """
+    # imported here, so that the library is loaded only if Redis is used
     from redis.exceptions import ResponseError
 
     if isinstance(error, TimeoutError):
         return RedisAway("Timeout")
     if not isinstance(error, ResponseError):
         return RedisAway(type(error).__name__)
-    codes = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}
-    code = codes.get(type(error).__name__, str(error).partition(" ")[0])
+    # the library has classes for some error codes; otherwise the message begins with the code
+    codes_by_class = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}
+    code = codes_by_class.get(type(error).__name__, str(error).partition(" ")[0])
     return RedisRefused(code) if code in _WRITES_REFUSED else RedisAway(type(error).__name__)

@@ -1,11 +1,11 @@
-"""Cache of corrections that several gateways share through Redis, and in which only one gateway computes each of them.
+"""Cache of corrections that several gateways share through Redis, so that only one gateway computes each correction.
 
-The latest corrections are in memory, and all of them are in Redis, under the same keys as on disk. While Redis is away,
-the cache folder on disk is used instead, as in a gateway without Redis. Every entry of the server is verified
-(complete, right name, right aligner) before use; an invalid one is counted, deleted and computed again.
+The latest corrections are in memory, and all corrections are in Redis, under the same keys as on disk. While Redis is
+away, the cache folder on disk is used instead, as in a gateway without Redis. Every entry from Redis is verified
+(complete, right name, right aligner) before use; an invalid entry is counted, deleted and computed again.
 
-A correction that is in no cache is computed by one gateway. The others wait for it, but no longer than half of their
-remaining time, so that each can still compute it alone.
+A correction that is in no cache is computed by the gateway that gets its lease (leases.py). Other gateways wait for it,
+but no longer than half of their remaining time, so that each can still compute it alone.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from aligner_proxy_fleet.errors import RedisAway, RedisRefused, RefusedEntry
 from aligner_proxy_fleet.leases import Claim, EntryLookup, SharedEntries
 from aligner_proxy_fleet.metrics import REDIS_COMPUTED, REDIS_LOOKUPS, REDIS_REFUSED
 
-_FIRST_LOOK_S = 0.01
-_LONGEST_LOOK_S = 0.1
+_FIRST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.1
 """Seconds between two polls for a correction that another gateway computes: first and longest pause."""
-_LONGEST_WAIT_S = 10.0
-"""Limit in seconds of the remaining time that counts; the wait for another gateway is at most half of it."""
+_MAX_REMAINING_S = 10.0
+"""Upper limit of the remaining time of which a gateway waits half for another gateway, in seconds."""
 log = logging.getLogger("aligner_proxy.fleet")
 
 
 class SharedCache(CorrectionCache):
-    """Cache in Redis with lifetime `ttl_s`; `directory` and `max_mb` are for the disk cache while Redis is away."""
+    """A cache in Redis whose entries expire after `ttl_s` seconds.
+
+    `directory` and `max_mb` are for the disk cache that is used while Redis is away.
+    """
 
     def __init__(self, directory: Path, ttl_s: float, max_mb: int, shared: SharedEntries, entries: EntryCodec) -> None:
         super().__init__(directory, ttl_s, max_mb)
@@ -67,9 +70,9 @@ class SharedCache(CorrectionCache):
         return stored_correction
 
     async def _verify_entry(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction | None:
-        """Return the correction in an entry, and copy it to memory; None without a valid entry.
+        """Return the correction in an entry, and copy it to memory; None if there is no valid entry.
 
-        An invalid entry is counted, logged and deleted.
+        An invalid entry is counted, logged and deleted. `aligner` is explained at `_read_store`.
         """
         if lookup.entry is None:
             return None
@@ -90,34 +93,36 @@ class SharedCache(CorrectionCache):
             correction = AlignResponse.model_validate_json(content).correction()
         except ValidationError:
             raise RefusedEntry(ALTERED) from None
-        # Our own entries always expire, and come from the aligner that is part of their key.
-        if lookup.ttl_s < 0 or (aligner is not None and correction.aligner not in ("", aligner)):
+        # our own entries always expire, and come from the aligner that is part of their key
+        is_of_other_aligner = aligner is not None and correction.aligner not in ("", aligner)
+        if lookup.ttl_s < 0 or is_of_other_aligner:
             raise RefusedEntry(FOREIGN)
         return correction
 
     async def _compute(
         self, key: str, compute: Compute, aligner: str, deadline: float, *, remember: bool
     ) -> Correction:
-        """Compute a correction for all gateways, or wait for the gateway that does; if neither works, compute alone.
+        """Compute a correction for all gateways, or wait for the gateway that computes it; otherwise compute it alone.
 
-        `deadline` is by `time.monotonic`. Without `remember` the correction is neither shared nor stored.
+        `deadline` is by `time.monotonic`. `remember` says whether the correction may be shared and stored.
         """
         if not remember:
             return await compute()
         now = time.monotonic()
-        until = now + min(_LONGEST_WAIT_S, deadline - now) / 2
+        until = now + min(_MAX_REMAINING_S, deadline - now) / 2
         was_stored = False
         try:
             while time.monotonic() < until:
                 claim = await self._shared.claim(key)
                 if claim.is_granted:
                     return await self._compute_for_all(key, compute, aligner, claim)
-                # an unusable entry is deleted; if one is there again, waiting for a better one is in vain
+                # `_await_entry` deletes an unusable entry; if there is an entry again, waiting is in vain
                 if not claim.others_compute or (claim.is_stored and was_stored):
                     break
                 was_stored = claim.is_stored
-                # None if the holder gave up; then the next turn asks for the lease again.
-                if (stored_correction := await self._await_entry(key, aligner, until)) is not None:
+                stored_correction = await self._await_entry(key, aligner, until)
+                # None if the holder gave up; then the next turn asks for the lease again
+                if stored_correction is not None:
                     REDIS_COMPUTED.labels("elsewhere").inc()
                     return stored_correction.without_editor
         except (RedisAway, RedisRefused):
@@ -126,22 +131,23 @@ class SharedCache(CorrectionCache):
         return await super()._compute(key, compute, aligner, deadline, remember=remember)
 
     async def _await_entry(self, key: str, aligner: str, until: float) -> Correction | None:
-        """Poll for a correction of another gateway; None if nobody computes it any more, or at time `until`."""
-        pause_s = _FIRST_LOOK_S
+        """Poll for a correction of another gateway; None if no gateway computes it any more, or at time `until`."""
+        pause_s = _FIRST_PAUSE_S
         while True:
             lookup = await self._shared.look_up(key)
-            if (stored_correction := await self._verify_entry(key, lookup, aligner)) is not None:
+            stored_correction = await self._verify_entry(key, lookup, aligner)
+            if stored_correction is not None:
                 return stored_correction
-            if not lookup.is_computed or time.monotonic() + pause_s > until:
+            if not lookup.is_being_computed or time.monotonic() + pause_s > until:
                 return None
             await asyncio.sleep(pause_s)
-            pause_s = min(_LONGEST_LOOK_S, pause_s * 1.5)
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
 
     async def _compute_for_all(self, key: str, compute: Compute, aligner: str, claim: Claim) -> Correction:
         """Compute under a lease and publish the result; the lease is always released, so that nobody waits in vain."""
         REDIS_COMPUTED.labels("for_all").inc()
         is_published = False
-        others_alone = True
+        others_alone = True  # if the result cannot be shared, a second gateway's result could not be shared either
         try:
             async with self._shared.keep_lease(key, claim):
                 correction = await compute()
@@ -149,17 +155,17 @@ class SharedCache(CorrectionCache):
                 is_published = await self._publish(key, correction, claim)
             return correction
         except asyncio.CancelledError:
-            others_alone = False  # the client disconnected, so let the next gateway compute for all
+            others_alone = False  # the client disconnected, so the next gateway may compute for all
             raise
         finally:
             if not is_published:
                 await run_to_end(self._shared.release(key, claim, others_alone=others_alone))
 
     async def _publish(self, key: str, correction: Correction, claim: Claim | None) -> bool:
-        """Store a correction for all gateways; returns whether this call stored it in Redis.
+        """Store a correction for all gateways; return whether this call stored it in Redis.
 
-        False means that the correction is too large, that Redis fails (the correction is then stored on disk), or that
-        another gateway, which got the lease later, was faster.
+        `claim` is the lease under which it was computed, None without one. False means that the correction is too
+        large, that Redis fails (the correction is then stored on disk), or that a later holder of the lease was faster.
         """
         content = AlignResponse.from_correction(correction).model_dump_json().encode()
         entry = self._entries.pack(self._shared.entry_name(key), content)

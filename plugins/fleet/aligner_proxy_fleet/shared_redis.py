@@ -44,7 +44,8 @@ class SharedRedis:
         return SharedCache(directory, ttl_s, max_mb, shared, self._entries)
 
     def open_accounts(self, work: str) -> SharedAccounts:
-        return SharedAccounts(self.server, f"{self._entries.prefix}{hashlib.sha256(work.encode()).hexdigest()[:16]}:")
+        work_digest = hashlib.sha256(work.encode()).hexdigest()[:16]
+        return SharedAccounts(self.server, f"{self._entries.prefix}{work_digest}:")
 
     def join(self, policies: Policies) -> Fleet:
         return Fleet(self.server, policies)
@@ -58,7 +59,8 @@ def check_url(address: ServerAddress) -> str:
     name = address.variable
     if address.url is None:
         raise ConfigError(f"{address.setting}: {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
-    if (fault := redis_fault(address.url)) is not None:
+    fault = redis_fault(address.url)
+    if fault is not None:
         raise ConfigError(f"{address.setting}: {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
     extras.require_extra(extras.FLEET, address.setting, ["redis"])
     return address.url

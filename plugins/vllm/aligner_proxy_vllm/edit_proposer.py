@@ -1,8 +1,8 @@
 """Draft tokens for the vLLM server that writes corrections, copied from the answer in the prompt.
 
 A correction mostly repeats the answer, so a pointer into the prompt tells which tokens are likely next. Drafts are
-lossless: the model verifies every token, so a bad draft costs time but never changes text. When the written text
-differs from the copy, the pointer is set again by the first rule that applies:
+lossless: the model verifies every token, so a bad draft costs time but never changes text. When the written text stops
+being a copy (the break), the pointer is set again by the first rule that applies:
 
 1. after the last four written tokens or fewer, where they occur in the prompt nearest to the break;
 2. after the last written token within a small window (a deletion, or the end of an insertion);
@@ -24,91 +24,104 @@ from numpy.typing import NDArray
 Ids = NDArray[np.integer[Any]]
 """Token ids."""
 
-_LONGEST = 4
+_MAX_RUN_TOKENS = 4
 """Most written tokens that are searched for in the prompt (rule 1)."""
-_BEHIND = 2
-_AHEAD = 8
-"""Window of the one-token search around the break: this many tokens before and after."""
-_MOST_SEQUENCES = 4096
-"""How many states are kept; the oldest are dropped."""
-_MARK = 32
-"""How many tokens at the end of a sequence recognise it."""
+_TOKENS_BEFORE_BREAK = 2
+_TOKENS_AFTER_BREAK = 8
+"""Window of the one-token search around the break (rule 2)."""
+_MAX_SEQUENCES = 4096
+"""Most states that are kept; the oldest are dropped."""
+_KEY_TOKENS = 32
+"""Tokens at the end of a sequence by which it is recognised."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyState:
     """How far the text of one sequence (prompt and written tokens) has been copied from its prompt."""
 
-    prompt: int
-    """Length of its prompt, in tokens."""
+    prompt_length: int
+    """In tokens."""
     pointer: int | None = None
     """Index in the prompt of the token that is expected next; None if unknown."""
 
     def advance(self, tokens: Ids, new_count: int) -> CopyState:
-        """Return the state after `tokens`, of which the last `new_count` are new."""
-        source = tokens[: self.prompt]
-        return CopyState(self.prompt, _find_next_place(source, tokens, tokens[len(tokens) - new_count :], self.pointer))
+        """Return the state after `tokens`, the whole sequence, of which the last `new_count` are new."""
+        prompt = tokens[: self.prompt_length]
+        new_tokens = tokens[len(tokens) - new_count :]
+        return CopyState(self.prompt_length, _find_next_place(prompt, tokens, new_tokens, self.pointer))
 
     def draft(self, tokens: Ids, most: int) -> list[int]:
-        """Return the likely next tokens, at most `most`; often fewer or none."""
+        """Return the likely next tokens of the sequence `tokens`: at most `most`, and often fewer or none."""
         if self.pointer is None or most < 1:
             return []
-        drafted: list[int] = tokens[self.pointer : min(self.prompt, self.pointer + most)].tolist()
-        return drafted
+        stop = min(self.prompt_length, self.pointer + most)
+        draft_tokens: list[int] = tokens[self.pointer : stop].tolist()
+        return draft_tokens
 
 
-def _find_next_place(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | None:
-    """Find the token of the prompt (`source`) that probably comes after the last of `tokens`.
+def _find_next_place(prompt: Ids, tokens: Ids, new_tokens: Ids, pointer: int | None) -> int | None:
+    """Find the token of the prompt that probably comes after the last of `tokens`, by the rules of the module.
 
-    `new` are the last of `tokens`, written since `pointer` was set. Returns an index in `source`, None if unknown.
+    `new_tokens` are the last of `tokens`, written since `pointer` was set; `pointer` is the index of the token that was
+    expected as the first of them, None if unknown. Returns an index in `prompt`, None if unknown.
     """
-    # where the new tokens stop being a copy of the prompt
-    broke = None
+    # the index in the prompt where the new tokens stop being a copy of it; None if there was no pointer
+    break_index = None
     if pointer is not None:
-        copied = _common_length(source[pointer:], new)
-        broke = pointer + copied
-        if copied == len(new):
-            return broke
+        copied_count = _common_length(prompt[pointer:], new_tokens)
+        break_index = pointer + copied_count
+        if copied_count == len(new_tokens):
+            return break_index  # all new tokens are a copy, so there is no break
     # rule 1; a single token occurs too often, so with a pointer only rule 2 searches for it
-    for size in range(min(_LONGEST, len(tokens)), 1 if pointer is not None else 0, -1):
-        places = find_run_ends(source, tokens[-size:])
-        if len(places):
-            return int(places[-1] if broke is None else places[np.argmin(np.abs(places - broke))])
-    if broke is None:
+    shortest = 1 if pointer is None else 2
+    for size in range(min(_MAX_RUN_TOKENS, len(tokens)), shortest - 1, -1):
+        run_ends = find_run_ends(prompt, tokens[-size:])
+        if len(run_ends):
+            return int(run_ends[-1]) if break_index is None else _find_nearest(run_ends, break_index)
+    if break_index is None:
         return None
-    # rule 2, then rule 3
-    first = max(0, broke - _BEHIND)
-    matches = np.flatnonzero(source[first : broke + _AHEAD] == tokens[-1]) + first
-    return int(matches[np.argmin(np.abs(matches - broke))]) + 1 if len(matches) else broke + 1
+    # rule 2
+    window_start = max(0, break_index - _TOKENS_BEFORE_BREAK)
+    window = prompt[window_start : break_index + _TOKENS_AFTER_BREAK]
+    matches = np.flatnonzero(window == tokens[-1]) + window_start
+    if len(matches):
+        return _find_nearest(matches, break_index) + 1
+    # rule 3
+    return break_index + 1
+
+
+def _find_nearest(indexes: NDArray[np.intp], target: int) -> int:
+    """The index that is nearest to `target`; of two equally near, the first."""
+    return int(indexes[np.argmin(np.abs(indexes - target))])
 
 
 def _common_length(one: Ids, other: Ids) -> int:
     """Length of the longest beginning that both share: [1, 2, 3] and [1, 2, 9] -> 2."""
     length = min(len(one), len(other))
-    different = np.flatnonzero(one[:length] != other[:length])
-    return int(different[0]) if len(different) else length
+    differences = np.flatnonzero(one[:length] != other[:length])
+    return int(differences[0]) if len(differences) else length
 
 
-def find_run_ends(source: Ids, run: Ids) -> NDArray[np.intp]:
-    """Indexes right after each occurrence of `run` in `source`, ascending: [5, 6, 7, 5, 6] and [5, 6] -> [2].
+def find_run_ends(prompt: Ids, run: Ids) -> NDArray[np.intp]:
+    """Indexes right after each occurrence of `run` in `prompt`, ascending: [5, 6, 7, 5, 6] and [5, 6] -> [2].
 
-    An occurrence at the end of `source` is left out, since no token follows it.
+    An occurrence at the end of `prompt` is left out, since no token follows it.
     """
     size = len(run)
-    if size == 0 or len(source) <= size:
+    if size == 0 or len(prompt) <= size:
         return np.empty(0, dtype=np.intp)
-    # `ends` are candidates for the first token of an occurrence; each step keeps those whose next token fits
-    ends = np.flatnonzero(source[size - 1 : -1] == run[-1])
+    # where an occurrence may begin, by its last token; each of its other tokens then rules out some of these
+    starts = np.flatnonzero(prompt[size - 1 : -1] == run[-1])
     for offset in range(size - 1):
-        ends = ends[source[ends + offset] == run[offset]]
-    return ends + size
+        starts = starts[prompt[starts + offset] == run[offset]]
+    return starts + size
 
 
 class CopyStates:
-    """The states of all sequences.
+    """For each sequence, how far its text has been copied from its prompt.
 
     vLLM moves sequences within the batch and passes neither their ids nor where their prompts end. So a sequence is
-    recognised by its length and last tokens, and its prompt is everything before the first drawn token.
+    recognised by its length and last tokens, and its prompt is everything before the first written token.
     """
 
     def __init__(self) -> None:
@@ -118,19 +131,21 @@ class CopyStates:
     def update_state(self, tokens: Ids, new_count: int) -> CopyState:
         """Update and return the state of a sequence whose last `new_count` tokens are new.
 
-        States are stored under the tokens, so equal sequences share one; an unknown sequence starts a new one.
+        Without a state for the tokens before them, these tokens are the prompt of a new sequence. Sequences with equal
+        tokens share a state.
         """
-        before = len(tokens) - new_count
-        copying = self._states.get(_sequence_key(tokens[:before]), CopyState(before)).advance(tokens, new_count)
-        self._states[_sequence_key(tokens)] = copying
-        while len(self._states) > _MOST_SEQUENCES:
+        known_length = len(tokens) - new_count
+        known_state = self._states.get(_sequence_key(tokens[:known_length]), CopyState(known_length))
+        new_state = known_state.advance(tokens, new_count)
+        self._states[_sequence_key(tokens)] = new_state
+        while len(self._states) > _MAX_SEQUENCES:
             self._states.popitem(last=False)
-        return copying
+        return new_state
 
 
 def _sequence_key(tokens: Ids) -> tuple[int, bytes]:
-    """The key of a sequence: its length, and its last `_MARK` tokens as bytes."""
-    return len(tokens), tokens[-_MARK:].tobytes()
+    """The key of a sequence: its length, and its last `_KEY_TOKENS` tokens as bytes."""
+    return len(tokens), tokens[-_KEY_TOKENS:].tobytes()
 
 
 class EditProposer:
@@ -153,14 +168,16 @@ class EditProposer:
     ) -> list[list[int]]:
         """Return the draft for each sequence of the batch; empty while its prompt is still being read.
 
-        Sequence i is the first `num_tokens[i]` of row i of `token_ids`; `sampled_token_ids[i]` are its newest tokens.
+        Sequence i is the first `num_tokens[i]` of row i of `token_ids`; `sampled_token_ids[i]` are its newest tokens,
+        which the model has just written, none while it reads the prompt.
         """
         drafts: list[list[int]] = []
-        for row, sampled in enumerate(sampled_token_ids):
-            if not sampled:
+        for row, new_tokens in enumerate(sampled_token_ids):
+            if not new_tokens:
                 drafts.append([])
                 continue
             tokens = token_ids[row, : int(num_tokens[row])]
             room = min(self._max_draft_tokens, self._max_sequence_tokens - len(tokens) - 1)
-            drafts.append(self._copy_states.update_state(tokens, len(sampled)).draft(tokens, room))
+            state = self._copy_states.update_state(tokens, len(new_tokens))
+            drafts.append(state.draft(tokens, room))
         return drafts

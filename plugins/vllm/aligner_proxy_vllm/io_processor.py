@@ -20,7 +20,7 @@ from vllm.renderers import BaseRenderer
 from aligner_proxy_vllm.scoring import Scoring, ScoringPlan, ScoringRequest
 
 _PLAN_LIFETIME_S = 600.0
-"""Seconds after which plans of abandoned requests are deleted, since vLLM does not report such requests."""
+"""Seconds after which plans are deleted, since vLLM does not report requests that were abandoned."""
 
 
 class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
@@ -32,49 +32,54 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
         self._scoring = Scoring(Path(model.model), f"vllm, {model.dtype}", model.max_model_len)
         self._plans: OrderedDict[str, tuple[float, ScoringPlan]] = OrderedDict()
         """By request id: when the plan was made (by `time.monotonic`), and the plan; oldest first."""
-        self._lock = threading.Lock()
-        """Guards `_plans`."""
-        self._now = threading.local()
-        """Positions for the prompts just made; vLLM asks for their parameters right afterwards, in the same thread."""
+        self._plans_lock = threading.Lock()
+        self._latest = threading.local()
+        """Its `places` are those of the thread's last plan, until `merge_pooling_params`, which vLLM calls after
+        `pre_process` in the same thread."""
 
     def parse_data(self, data: object) -> ScoringRequest:
         """Parse a request; raises ValueError with the name of the wrong field but never its content."""
         try:
             return ScoringRequest.model_validate(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise ValueError(f"data.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            first_fault = error.errors(include_url=False, include_input=False)[0]
+            field_path = ".".join(map(str, first_fault["loc"]))
+            raise ValueError(f"data.{field_path}: {first_fault['msg']}") from None
 
     def pre_process(
         self, prompt: ScoringRequest, request_id: str | None = None, **kwargs: Any
     ) -> Sequence[TokensPrompt]:
-        """Return the prompts of one request, and remember its plan."""
+        """Return the prompts of one request (vLLM calls it `prompt`), and remember its plan."""
         plan = self._scoring.plan(prompt)
         self._remember(request_id or "", plan)
-        self._now.places = plan.places
+        self._latest.places = plan.places
         return [TokensPrompt(prompt_token_ids=list(ids)) for ids in plan.prompts]
 
     def merge_pooling_params(self, params: PoolingParams | None = None) -> PoolingParams:
-        """Attach the positions for all prompts of the request; the head looks up those of its own prompt."""
+        """Attach the positions for all prompts of the request; `HeadPooler` looks up each prompt's own positions."""
         params = params or PoolingParams(task="plugin")
-        params.extra_kwargs = {"aligner": self._now.__dict__.pop("places", {})}
+        places = self._latest.__dict__.pop("places", {})
+        params.extra_kwargs = {"aligner": places}
         return params
 
     def post_process(
         self, model_output: Sequence[PoolingRequestOutput], request_id: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Return the answer of one request and delete its plan."""
-        with self._lock:
+        """Return the answer to one request from the scores of its prompts, and delete its plan."""
+        with self._plans_lock:
             _, plan = self._plans.pop(request_id or "")
         return plan.answer([output.outputs.data.tolist() for output in model_output], self._scoring.about)
 
-    def _remember(self, name: str, plan: ScoringPlan) -> None:
+    def _remember(self, request_id: str, plan: ScoringPlan) -> None:
         """Store a request's plan by its id, and delete expired plans; raises ValueError if the id is in use."""
         now = time.monotonic()
-        with self._lock:
-            while self._plans and next(iter(self._plans.values()))[0] < now - _PLAN_LIFETIME_S:
+        with self._plans_lock:
+            while self._plans:
+                made_at, _ = next(iter(self._plans.values()))
+                if made_at >= now - _PLAN_LIFETIME_S:
+                    break
                 self._plans.popitem(last=False)
-            if name in self._plans:
-                # Two concurrent requests with the same id must not get each other's verdicts.
+            if request_id in self._plans:
+                # two concurrent requests with the same id would get each other's verdicts
                 raise ValueError("a request of this id is under way; send another X-Request-Id, or none")
-            self._plans[name] = (now, plan)
+            self._plans[request_id] = (now, plan)

@@ -1,7 +1,8 @@
 """vLLM's scoring model: the aligner's base model with the detector head as its pooler.
 
-vLLM's interface for drafting heads (EAGLE-3) provides the layers' states, also from compiled models. They are
-concatenated into one wide state. vLLM stores these states until a prompt that is read in chunks is complete.
+vLLM's interface for drafting heads (EAGLE-3) provides the hidden states of chosen layers, also from compiled models.
+These are concatenated into one wide state for each token. If a prompt is read in chunks, vLLM stores the states until
+the prompt is complete.
 """
 
 from __future__ import annotations
@@ -28,76 +29,79 @@ from aligner_proxy_vllm.scoring import prompt_key, shipped_heads
 
 
 class HeadPooler(Pooler):
-    """Computes log-odds [segments, objectives] for every prompt from states [tokens, (layers + 1) * hidden]."""
+    """Computes the scores of a prompt's segments [segments, objectives] from states [tokens, (layers + 1) * hidden]."""
 
     def __init__(self, folder: Path, hidden_size: int, device: torch.device) -> None:
         super().__init__()
-        # In a tuple, so that it is no submodule: its weights come from another file, and their dtype must not change.
-        # The head, and the pooler that gathers the states of a prompt that vLLM reads in chunks.
-        self._parts = (DetectorHead.load(folder / manifest.HEAD).to(device).float(), AllPool())
-        self._hidden = hidden_size
+        head = DetectorHead.load(folder / manifest.HEAD).to(device).float()
+        # The head, and the pooler that gathers the states of a prompt that vLLM reads in chunks. In a tuple, so that
+        # the head is no submodule: its weights come from another file, and their dtype must not change.
+        self._head_and_pooler = (head, AllPool())
+        self._hidden_size = hidden_size
         self._device = device
-        self._shipped = shipped_heads(folder, device)
+        self._shipped_heads = shipped_heads(folder, device)
         """The aligner's own taught heads, by objective."""
 
     @property
     def layers(self) -> list[int]:
         """The layers whose outputs the head reads, in ascending order."""
-        numbers: list[int] = self._parts[0].layers.tolist()
+        head, _ = self._head_and_pooler
+        numbers: list[int] = head.layers.tolist()
         return numbers
 
     @property
-    def names(self) -> frozenset[str]:
+    def weight_names(self) -> frozenset[str]:
         """The names of the head's weights in their file."""
-        return frozenset(self._parts[0].state_dict())
+        head, _ = self._head_and_pooler
+        return frozenset(head.state_dict())
 
     def get_supported_tasks(self) -> Set[PoolingTask]:
         """Only this package's own processor may request scores."""
         return {"plugin"}
 
     def get_pooling_updates(self, task: PoolingTask) -> PoolingParamsUpdate:
-        """Ask vLLM for the token ids, since they identify the prompt."""
+        """Ask vLLM for the token ids, since they identify a prompt."""
         return PoolingParamsUpdate(requires_token_ids=True)
 
     @torch.inference_mode()
     def forward(self, hidden_states: Tensor, pooling_metadata: PoolingMetadata) -> list[Tensor | None]:
-        """Return scores for each prompt; None for prompts that are not complete yet."""
-        _, gathering = self._parts
-        whole = gathering(hidden_states, pooling_metadata)
-        ids = pooling_metadata.get_prompt_token_ids_cpu()
-        arguments = [params.extra_kwargs or {} for params in pooling_metadata.pooling_params]
-        return [
-            None if states is None else self._judge(states, prompt, about.get("aligner") or {})
-            for states, prompt, about in zip(whole, ids, arguments, strict=True)
-        ]
+        """Return the scores of each prompt of the batch; None for prompts that are not complete yet."""
+        _, gather_states = self._head_and_pooler
+        prompt_states = gather_states(hidden_states, pooling_metadata)
+        prompt_ids = pooling_metadata.get_prompt_token_ids_cpu()
+        scores: list[Tensor | None] = []
+        for states, ids, params in zip(prompt_states, prompt_ids, pooling_metadata.pooling_params, strict=True):
+            places = (params.extra_kwargs or {}).get("aligner") or {}
+            scores.append(None if states is None else self._judge(states, ids, places))
+        return scores
 
-    def _judge(self, states: Tensor, ids: Tensor, about: dict[str, Any]) -> Tensor:
-        """Return the scores of one prompt; empty if the request has no positions for it.
+    def _judge(self, states: Tensor, ids: Tensor, places: dict[str, Any]) -> Tensor:
+        """Return the scores of one prompt with the token ids `ids`; empty if `places` has no positions for it.
 
-        `about` are the places of a `ScoringPlan`.
+        `places` are those of a `ScoringPlan`.
         """
-        places = about.get("parts", {}).get(prompt_key(ids.numpy()))
-        if places is None:
+        positions = places.get("parts", {}).get(prompt_key(ids.numpy()))
+        if positions is None:
             return torch.zeros(0)  # the placeholder token of a request without prompts, or vLLM's own warm-up
-        where = Spans(
-            tuple(range(*place) for place in places["objectives"]),
-            tuple(range(*place) for place in places["segments"]),
-            places["behind"],
+        spans = Spans(
+            tuple(range(start, stop) for start, stop in positions["objectives"]),
+            tuple(range(start, stop) for start, stop in positions["segments"]),
+            has_end=positions["behind"],
         )
-        head, _ = self._parts
-        scores = head.judge(states.view(len(states), -1, self._hidden), where, self._taught_columns(about))
-        return scores.float().cpu()
+        head, _ = self._head_and_pooler
+        layer_states = states.view(len(states), -1, self._hidden_size)
+        return head.judge(layer_states, spans, self._select_taught_heads(places)).float().cpu()
 
-    def _taught_columns(self, about: dict[str, Any]) -> TaughtColumns | None:
-        """The taught heads for a request, those sent with it before the aligner's own; None without any."""
-        sent_heads: list[bytes] = about["heads"]
-        if not self._shipped and not any(sent_heads):
+    def _select_taught_heads(self, places: dict[str, Any]) -> TaughtColumns | None:
+        """The taught heads for a request's objectives, sent ones before the aligner's own; None if there are none."""
+        sent_heads: list[bytes] = places["heads"]
+        if not self._shipped_heads and not any(sent_heads):
             return None
         loaded_heads = LoadedHeads(self._device)
         heads = [TaughtHead.from_bytes(data) if data else None for data in sent_heads]
         names = [loaded_heads.put(head) if head else "" for head in heads]
         aligner = next((head.aligner for head in heads if head), "")
-        columns = select_heads(loaded_heads, self._shipped, aligner, about["objectives"], names)
+        columns = select_heads(loaded_heads, self._shipped_heads, aligner, places["objectives"], names)
         return TaughtColumns(columns) if columns else None
 
 
@@ -111,7 +115,7 @@ class AlignerScorer(LlamaForCausalLM):
         model = vllm_config.model_config
         device = torch.device(vllm_config.device_config.device or "cpu")
         self.pooler = HeadPooler(Path(model.model), model.hf_config.hidden_size, device)
-        # vLLM numbers a layer's input, the head numbers its output.
+        # the head's layer n is the layer's output, and so vLLM's n + 1, the input of the next layer
         self.model._set_aux_hidden_state_layers(tuple(layer + 1 for layer in self.pooler.layers))
 
     def forward(
@@ -121,11 +125,11 @@ class AlignerScorer(LlamaForCausalLM):
         intermediate_tensors: Any = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Return the states of the head's layers and after the final norm, concatenated."""
-        final, layers = self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
-        return torch.cat([*layers, final], dim=-1)
+        """Return the hidden states of the head's layers and those after the final norm, concatenated for each token."""
+        final_states, layer_states = self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
+        return torch.cat([*layer_states, final_states], dim=-1)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load the base's weights; skips the head's, because vLLM reads every weights file in the folder."""
-        of_head = self.pooler.names
-        return super().load_weights((name, weight) for name, weight in weights if name not in of_head)
+        """Load the base's weights without the head's, because vLLM reads all weights files in the folder."""
+        head_names = self.pooler.weight_names
+        return super().load_weights((name, weight) for name, weight in weights if name not in head_names)

@@ -199,7 +199,7 @@ async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Pa
             await reading.feed(ANSWER)
             await asyncio.sleep(pause / 10_000)
             await reading.aclose()
-        await asyncio.gather(*client._closing)
+        await asyncio.gather(*client._closing_tasks)
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
         assert await reading.wait_for_verdicts(0)

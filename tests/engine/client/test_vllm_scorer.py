@@ -97,8 +97,8 @@ async def test_who_judged_says_who_it_is(judged_by: str, asked: int) -> None:
         scorer = scorer_at(address)
         for _ in range(3):
             await scorer.align(ASKED)
-            if scorer._about is not None:  # twenty seconds pass, of the thirty after which what was said is old
-                scorer._about = (scorer._about[0] - 20.0, scorer._about[1])
+            if scorer._cached_info is not None:  # twenty seconds pass, of the thirty after which what was said is old
+                scorer._confirmed_at -= 20.0
         await scorer.aclose()
     assert sum("align" not in data for data in server.asked) == asked
 

@@ -103,7 +103,7 @@ async def test_an_announcement_makes_the_others_look_at_once(gateway: Make, monk
     while REGISTRY.get_sample_value("aligner_fleet_gateways") != 2 or differs("policies"):
         await asyncio.sleep(0.02)
     changed(other, 2.0)
-    while not (one._differing.get("policies") and other._differing.get("policies")):
+    while not (one._has_difference.get("policies") and other._has_difference.get("policies")):
         await asyncio.sleep(0.02)
 
 
@@ -120,7 +120,7 @@ async def test_where_announcements_are_lost_it_is_found_by_looking(
     for started in (one, other):
         started.start()
     changed(other, 2.0)
-    while not (one._differing.get("policies") and other._differing.get("policies")):
+    while not (one._has_difference.get("policies") and other._has_difference.get("policies")):
         await asyncio.sleep(0.02)
 
 

@@ -63,9 +63,10 @@ def test_a_run_at_the_very_end_has_nothing_behind_it() -> None:
 def test_a_sequence_keeps_its_prompt_length_wherever_it_stands_in_the_batch() -> None:
     copies = CopyStates()
     first, second = np.array([*PROMPT, 20]), np.array([9, 9, 9, 20])
-    assert [copies.update_state(first, 1).prompt, copies.update_state(second, 1).prompt] == [len(PROMPT), 3]
-    assert copies.update_state(np.array([9, 9, 9, 20, 21, 22]), 2).prompt == 3
-    assert copies.update_state(np.array([*PROMPT, 20, 21]), 1).prompt == len(PROMPT)
+    assert copies.update_state(first, 1).prompt_length == len(PROMPT)
+    assert copies.update_state(second, 1).prompt_length == 3
+    assert copies.update_state(np.array([9, 9, 9, 20, 21, 22]), 2).prompt_length == 3
+    assert copies.update_state(np.array([*PROMPT, 20, 21]), 1).prompt_length == len(PROMPT)
 
 
 def test_each_sequence_of_a_step_has_its_draft_and_one_that_is_read_has_none() -> None:
