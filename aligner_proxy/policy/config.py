@@ -75,10 +75,7 @@ def _declare_nothing(third_party: bool) -> Declarations:
 
 
 def load(path: Path | str, declare: Declare = _declare_nothing) -> PolicyFile:
-    """Read and check a policies file; raises `ConfigError` with the file, the line and the fix.
-
-    `declare` returns the keys that installed plugins add to the file.
-    """
+    """Read and check a policies file with the keys that `declare` returns; raises `ConfigError` with a fix."""
     return _parse_file(*read_yaml(Path(path)), declare)
 
 
@@ -380,10 +377,7 @@ def check_home() -> None:
 
 
 def hand_off_secret(name: str) -> bytes | None:
-    """The secret that signs reports of doubtful answers, from the environment variable called `name`.
-
-    None if the variable is not set or the secret is too short.
-    """
+    """The secret for signing reports, from the variable called `name`; None if it is not set or too short."""
     secret = (environment.read_variable(name) or "").encode()
     return secret if len(secret) >= _SECRET_CHARS else None
 
@@ -473,10 +467,7 @@ def home_folder() -> Path:
 
 
 def can_write(path: Path) -> bool:
-    """Whether this user could write or create `path`; writes nothing, but reads the permissions.
-
-    If `path` does not exist, those of the nearest existing folder above it count.
-    """
+    """Whether this user could write `path` or the nearest existing folder above it; nothing is written."""
     absolute_path = path.absolute()
     nearest = next(place for place in (absolute_path, *absolute_path.parents) if os.path.exists(place))
     return os.access(nearest, os.W_OK) and (nearest == absolute_path or nearest.is_dir())

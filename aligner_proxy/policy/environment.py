@@ -37,10 +37,7 @@ def read_variable(name: str) -> str | None:
 
 
 def read_path_variable(name: str) -> Path | None:
-    """The path in an environment variable, with `~` expanded; None if it is not set.
-
-    Raises `ConfigError` if `~` stands for a home folder that does not exist.
-    """
+    """The path in an environment variable, with `~` expanded; None if not set. Raises `ConfigError` for a wrong `~`."""
     text = read_variable(name)
     try:
         return Path(text).expanduser() if text else None

@@ -45,10 +45,7 @@ _NOT_CORRECTED = "answers given there are not corrected"
 
 
 def find_policies(litellm_file: Path | str) -> Path:
-    """Path of the policies file that a LiteLLM YAML registers with our guardrail.
-
-    Raises `ConfigError` if the YAML registers none, or if one of its sections is no block of keys.
-    """
+    """Path of the policies file that a LiteLLM YAML registers with our guardrail; raises `ConfigError` without it."""
     data, source = read_yaml(Path(litellm_file))
     _refuse_wrong_sections(data, source)
     entries = list_or_empty(data.get("guardrails")) if isinstance(data, dict) else []
@@ -243,10 +240,7 @@ def _find_pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, 
 
 
 def _find_model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield key path and message for each setting of one entry of `model_list` that lets answers through uncorrected.
-
-    The key paths begin inside the entry.
-    """
+    """Yield key path (inside the entry) and message for each setting of a model that leaves answers uncorrected."""
     params = entry.get("litellm_params") or {}
     info = entry.get("model_info") or {}
     if not isinstance(params, dict) or not isinstance(info, dict):

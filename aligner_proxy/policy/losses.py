@@ -79,10 +79,7 @@ def _names_objectives(file: PolicyFile) -> bool:
 
 
 def _relevant_settings(file: PolicyFile) -> object:
-    """The settings that decide whether a tenant can lose something, for comparison with those of another file.
-
-    If both files have equal settings of this kind, nobody loses anything.
-    """
+    """The settings that decide whether a tenant loses something; if those of both files are equal, nobody does."""
 
     def read_block(block: object) -> list[object]:
         """The relevant settings of one block; None for a setting that the block cannot have."""
@@ -194,10 +191,7 @@ def _deciding_settings(route: Route | None) -> object:
 
 
 def _find_common_name(patterns: tuple[str | None, str | None]) -> str | None:
-    """Return a name that both patterns match; "" if both are None, and None if no common name is found.
-
-    A pattern that is None matches everything.
-    """
+    """Return a name that both patterns match: "" if both are None (which matches everything), None if none is found."""
     set_patterns = [pattern for pattern in patterns if pattern is not None]
     if not set_patterns:
         return ""

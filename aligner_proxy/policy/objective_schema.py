@@ -20,10 +20,7 @@ _NAME_AND_DESCRIPTION = re.compile(r"[^:\n]{1,80}:\s+\S")
 
 
 def check_objective_text(text: str) -> str:
-    """Return the text of an objective without outer white space.
-
-    Raises `ValueError` if it is not of the form "Name: description" or has more than `MAX_OBJECTIVE_CHARS` characters.
-    """
+    """Return the stripped text; raises `ValueError` if it is too long or is not of the form "Name: description"."""
     text = text.strip()
     if len(text) > MAX_OBJECTIVE_CHARS:
         raise ValueError(f"the text has {len(text):,} characters; shorten it to at most {MAX_OBJECTIVE_CHARS:,}")
@@ -36,10 +33,7 @@ ObjectiveText = Annotated[str, AfterValidator(check_objective_text)]
 
 
 def _check_requested(text: str) -> str:
-    """Return what a request asks for without outer white space: the name of an objective, or a text, which has a colon.
-
-    Raises `ValueError` for a wrong text.
-    """
+    """Return the name of an objective, or its text, which has a colon; raises `ValueError` for a wrong text."""
     text = text.strip()
     return check_objective_text(text) if ":" in text else text
 

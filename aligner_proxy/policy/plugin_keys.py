@@ -147,11 +147,7 @@ class Declarations:
         """The declared keys, and for each missing key a stand-in that accepts any value."""
         stand_ins = (
             PolicyKey(
-                name,
-                type=Any,
-                default=None,
-                about=f"Needs the plugins of {owner}.",
-                grant=name in _GRANTS_OF_PLUGINS,
+                name, type=Any, default=None, about=f"Needs the plugins of {owner}.", grant=name in _GRANTS_OF_PLUGINS
             )
             for name, owner in self.missing_keys.items()
         )

@@ -58,10 +58,7 @@ class RequestFacts:
 
     @property
     def namespace(self) -> str:
-        """The tenant's identity: the team, else the key, else the user, else "-".
-
-        A prefix such as "team:" keeps equal names of teams, keys and users apart.
-        """
+        """The tenant's identity: "team:", "key:", "user:" or the like, and the id or name; "-" if none is known."""
         identities = (
             *(("team", self.team_id), ("alias", self.team_alias)),
             *(("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id)),
@@ -70,9 +67,6 @@ class RequestFacts:
 
     @property
     def tenant_name(self) -> str:
-        """The tenant's name in metrics: the team, else the operator's alias of the key, else "-".
-
-        Metrics name no key by its hash or by an alias that its owner chose.
-        """
+        """The tenant in metrics, which name no other keys: the team, else the operator's alias of the key, else "-"."""
         operator_alias = self.key_alias if self.alias_by_operator else None
         return self.team_alias or self.team_id or operator_alias or "-"

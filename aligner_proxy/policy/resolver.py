@@ -118,10 +118,7 @@ def route_matches(route: Route, names: Sequence[str], tags: Sequence[str]) -> bo
 
 
 def entry_name(entry: Route | Tenant, index: int) -> str:
-    """Name of a route or tenant in headers and tables: its own name, else route-1, tenant-1, ...
-
-    `index` is its position in the file, from 0.
-    """
+    """Name of the entry at `index` in the file, for headers and tables: its own, else route-1, tenant-1, ..."""
     kind = "route" if isinstance(entry, Route) else "tenant"
     return entry.name or f"{kind}-{index + 1}"
 
@@ -183,10 +180,7 @@ class PolicyResolver:
         """Returns the policy for values of `_CACHE_KEY`, kept from an earlier request if possible."""
 
     def restrict_to_route(self, name: str) -> PolicyResolver:
-        """Return a resolver that applies the route with this name to every request.
-
-        Raises `ConfigError` if no route has this name.
-        """
+        """Return a resolver that applies the route with this name to all requests; raises `ConfigError` without it."""
         route_by_name = {entry_name(route, index): route for index, route in enumerate(self._file.routes)}
         if name not in route_by_name:
             source = self._file.source.name
@@ -197,10 +191,7 @@ class PolicyResolver:
         return resolver
 
     def resolve(self, facts: RequestFacts) -> Policy:
-        """Return the policy of one request.
-
-        Raises `ForbiddenError` if the request asks for something that its tenant may not have.
-        """
+        """Return the policy of a request; raises `ForbiddenError` if it asks for what its tenant may not have."""
         policy = self._resolve_with_shares(facts)
         if policy.aligner_shares and facts.traffic_percentile is not None:
             policy = shares.pick_aligner(policy, facts.traffic_percentile)
@@ -213,10 +204,7 @@ class PolicyResolver:
         return self._resolve_from_cache(_read_cache_key(facts))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
-        """Return name and policy for each route, as if the route matched the request, and last for no route.
-
-        What the request itself asks for (objectives, a bypass) is ignored.
-        """
+        """Return (name, policy) for each route, as if it matched, and for no route; what it asks for is ignored."""
         plain_facts = replace(facts, asked=(), own=(), bypass=False)
         policies = []
         for index, route in enumerate(self._file.routes):
@@ -498,10 +486,7 @@ class PolicyResolver:
         return None, ()
 
     def _find_hand_off(self, route: Sequence[Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
-        """Return the route's webhook for doubtful answers, and its origin as (("hand_off", origin),).
-
-        None and an empty tuple without a route or webhook.
-        """
+        """Return the route's webhook for doubtful answers and (("hand_off", origin),), else None and an empty tuple."""
         block = getattr(route[0].values, "hand_off", None) if route else None
         if block is None:
             return None, ()

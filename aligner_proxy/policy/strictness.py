@@ -103,10 +103,7 @@ def _declines_harm_alone(*policies: Policy) -> bool:
 
 
 def _strength(policy: Policy) -> int:
-    """Return the index of a policy's mode on its scale from lax (0, `off`) to strict.
-
-    A policy with neither objectives nor requirements of plugins counts as `off`.
-    """
+    """Return the index of the mode on its scale; 0 (`off`), too, without objectives and requirements."""
     return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.requirements else 0
 
 

@@ -161,10 +161,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
-    """Return plain data and source of the text of the file at `path`, which need not exist yet.
-
-    Raises `ConfigError`.
-    """
+    """Return plain data and source of a text for the file at `path`, which need not exist yet. Raises `ConfigError`."""
     lines: dict[KeyPath, int] = {}
     try:
         data = _YamlReader(text, path.name, lines).read()  # this also fills `lines`
@@ -238,10 +235,7 @@ class _YamlReader:
         return ConfigError(f"{self._file_name}:{node.start_mark.line + 1}: {fault}")
 
     def _read_scalar(self, node: yaml.ScalarNode) -> Any:
-        """Return the value of a scalar (text, number, date ...).
-
-        Raises `ConfigError` for a scalar that looks like a number or date but is none, such as 2026-99-99.
-        """
+        """Return the value of a scalar; raises `ConfigError` for a wrong number or date, such as 2026-99-99."""
         type_word = _TYPE_WORDS.get(node.tag, "str")
         if node.tag in _SIGN_TAGS or (type_word == "number" and _ODD_NUMBER.fullmatch(node.value)):
             return node.value  # as text
@@ -270,10 +264,7 @@ class _YamlReader:
         return merged | mapping
 
     def _convert_merges(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        """Return the pairs that a mapping takes from other mappings by `<<`, as LiteLLM's YAML reader does.
-
-        If several of the other mappings have a key, the first of them counts.
-        """
+        """Return the pairs that a mapping takes from others by `<<`; of equal keys the first counts, as for LiteLLM."""
         merged: dict[str, Any] = {}
         for key, value in node.value:
             if key.tag != _MERGE_TAG:
@@ -413,10 +404,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
-    """Set `key: value` in the block at the key path `block` of a YAML text and return the new text.
-
-    A missing block is added; it must be one of the whole file.
-    """
+    """Set `key: value` in the block at the key path `block`, or in a new block of the file, and return the new text."""
     value_text = _format_value(value)
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     # The file is empty, or has only comments.
@@ -487,10 +475,7 @@ def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
 
 
 def wrap_in_block(text: str, path: KeyPath, key: str) -> str:
-    """Wrap the value at `path` in a block and return the new text: `x` becomes `{key: x}`.
-
-    A value that is a block or a list already is left as it is.
-    """
+    """Wrap the single value at `path` in a block and return the new text: `x` becomes `{key: x}`."""
     node = _find_node(text, path)
     if not isinstance(node, yaml.ScalarNode):
         return text
@@ -610,10 +595,7 @@ def _add_pair(text: str, node: yaml.MappingNode, key: str, value_text: str) -> s
 
 
 def _insert_lines(text: str, index: int, column: int, *lines: str) -> str:
-    """Insert lines, indented to `column`, below the line of `text` that contains `index`; return the whole new text.
-
-    So a comment at the end of that line stays with it.
-    """
+    """Insert lines, indented to `column`, below the line with `index` and a comment at its end; return the new text."""
     newline = "\r\n" if "\r\n" in text else "\n"
     start = _next_line_start(text, index)
     text_before = text[:start]
@@ -623,10 +605,7 @@ def _insert_lines(text: str, index: int, column: int, *lines: str) -> str:
 
 
 def _next_line_start(text: str, index: int) -> int:
-    """Return the index at which the next line begins; `index` itself if a line begins there.
-
-    (A line begins where a multi-line text ends according to the parser.)
-    """
+    """Return the index at which the next line begins; `index` itself if a line begins there already."""
     if text[index - 1 : index] == "\n":
         return index
     return text.find("\n", index) + 1 or len(text)
