@@ -179,7 +179,7 @@ def _rewrite_answers(
     answers: Sequence[str],
     whole_texts: Mapping[int, str],
 ) -> object:
-    """Return a copy of the event `item` with new answers behind its reasoning (a `Rewrite` when partly applied).
+    """Return a copy of the event `item`, made by `rewrite`, with new answers behind its reasoning.
 
     `pieces` are the old pieces of the event, and `tagged_reasoning` that of its whole texts, by number. `answers` has
     an answer for each piece that has one, and `whole_texts` the new answers of whole texts, by number.

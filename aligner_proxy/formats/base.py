@@ -75,7 +75,7 @@ def _asks_for_middle(data: Mapping[str, Any]) -> bool:
 
 
 def _has_constraint(data: Mapping[str, Any], formats: Sequence[object]) -> bool:
-    """Whether a grammar, or a format (`_requested_formats`) other than JSON, forbids to check an edited answer."""
+    """Whether a grammar, or one of the `formats` that is not JSON, constrains the answer, so no edit can be checked."""
     extra_body = data.get("extra_body")
     bodies = (data, extra_body) if isinstance(extra_body, Mapping) else (data,)
     has_grammar = any(body[name] for body in bodies for name in _GRAMMAR_FIELDS & body.keys())
@@ -128,7 +128,7 @@ def make_system_turn(text: object) -> tuple[Turn, ...]:
 
 
 def read_turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
-    """The turns of a request's `messages`, only those of `roles` if given. Of a turn made of parts, texts are read."""
+    """The turns of a request's `messages`, only those of `roles` if given; of a list of parts, the text parts count."""
     if not isinstance(messages, (list, tuple)):
         return ()
     chosen_turns = []
@@ -200,9 +200,9 @@ def _says_no_store(cache_control: object) -> bool:
 def _upstream_cache_control(response: object) -> object:
     """The upstream's Cache-Control, which LiteLLM stores in the hidden parameters of a response, chunk or stream."""
     hidden_params = getattr(response, "_hidden_params", None)
-    has_fields = hidden_params is not None and hasattr(hidden_params, "get")
-    headers = hidden_params.get("additional_headers") if has_fields else None
-    return _get_field(headers, "llm_provider-cache-control")
+    if hidden_params is None or not hasattr(hidden_params, "get"):
+        return None
+    return _get_field(hidden_params.get("additional_headers"), "llm_provider-cache-control")
 
 
 def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -245,7 +245,7 @@ def _offered_tools(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def arguments_schema(tool: Mapping[str, Any] | None) -> str | None:
-    """The JSON schema of a tool's arguments as text; None without one, "false" (nothing meets it) if it is invalid."""
+    """The JSON schema of a tool's arguments as text; None without a schema, "false" (never met) for an invalid one."""
     if tool is None:
         return None
     schema = tool.get("parameters") or tool.get("input_schema")

@@ -1,4 +1,5 @@
 """Wire format of /v1/chat/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
+An exchange is one answer with the conversation before it.
 
 A choice is recognised by its fields, not by its class: LiteLLM's response cache may return chunks of the other
 endpoint, and some upstreams write `text` in place of a message. `text.py` therefore uses these functions, too. Only the
@@ -247,7 +248,7 @@ class ChunkDecoder:
         return None
 
     def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _whole_texts: Mapping[int, str]) -> object:
-        """Return a copy of a chunk with new pieces, one for each choice that has text (a `Rewrite`)."""
+        """Return a copy of a chunk with new pieces, one for each choice that has text; no chunk has whole texts."""
         remaining_pieces = iter(pieces)
         edited_chunk = chunk.model_copy()
         edited_chunk.choices = [_replace_piece(choice, remaining_pieces) for choice in chunk.choices]

@@ -1,4 +1,5 @@
 """Wire format of /v1/messages: converts Anthropic messages, whole (dicts) and streamed, to exchanges and back.
+An exchange is one answer with the conversation before it.
 
 Each text block is corrected by itself. Thinking, tool use, tool results and usage are kept unchanged. A stream of
 server-sent events (`sse.py`) keeps its events; only events with a corrected text are rewritten.
@@ -251,7 +252,7 @@ def opens_answer(item: object) -> bool:
 
 
 def _rewrite_event(item: object, pieces: Sequence[str], _whole_texts: Mapping[int, str]) -> object:
-    """Return the event `item` with the new piece of its text; the same object if it has no text (a `Rewrite`)."""
+    """Return the event `item` with the new piece of its text; the same object without a text. It has no whole text."""
     remaining_pieces = iter(pieces)
     frame = sse.as_frame(item)
     new_event = _edit_text(frame.event or {}, lambda _, piece: next(remaining_pieces) if piece else piece)

@@ -1,4 +1,5 @@
 """Wire format of /v1/responses: converts `ResponsesAPIResponse` and its stream events to exchanges and back.
+An exchange is one answer with the conversation before it. A part is one text of an output message.
 
 Each text part of an output message is a separate answer. It is judged only against the conversation in the request,
 because the turns behind `previous_response_id` are not visible here. A stream sends a part several times: in deltas;
@@ -353,7 +354,7 @@ class ResponsesDecoder:
         return True
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
-        """Return the event with new pieces and whole texts, also in the response that it may have (a `Rewrite`)."""
+        """Return the event with new pieces and, by part number, new whole texts, also in a response that it has."""
         remaining_pieces = iter(pieces)
 
         def edit_text(placed: PlacedText) -> str:

@@ -1,4 +1,5 @@
 """Wrappers of wire formats and stream decoders that turn their failures into exchanges with a fault.
+An exchange is one answer with the conversation before it.
 
 LiteLLM's objects may hold anything, and no answer may be lost because it cannot be read.
 """

@@ -339,7 +339,7 @@ def policies_in_environment() -> Path | None:
 
 
 def engine_backend(file: PolicyFile) -> Backend:
-    """The engine to use: the one at the address in the environment, else the file's.
+    """The engine to use: the one at the address in the environment, else the one that the file names.
 
     Raises `ConfigError` if the environment has anything but a single address.
     """
@@ -394,7 +394,7 @@ def check_hand_offs(file: PolicyFile) -> None:
 
 
 def engine_key(backend: Backend) -> str | None:
-    """The key of a completions server, from the variable that `key_env` names; None if the file names none.
+    """The key of a completions server, from the variable that `key_env` names; None if `key_env` is not set.
 
     Raises `ConfigError` if that variable is not set.
     """
@@ -459,7 +459,10 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
 
 
 def home_folder() -> Path:
-    """The folder for caches and weights; raises `ConfigError` where neither it nor a home is known."""
+    """The folder for caches and weights: from the environment, else in the user's home.
+
+    Raises `ConfigError` if the user has no home folder and the environment names no other folder.
+    """
     try:
         return environment.read_path_variable(environment.HOME) or Path.home() / ".cache" / "aligner-proxy"
     except RuntimeError:
@@ -536,7 +539,7 @@ def check_audit_file(file: PolicyFile) -> None:
 
 
 def audit_key(file: PolicyFile) -> bytes | None:
-    """The key of the audit store, 32 bytes; None without encryption. Errors never quote it."""
+    """The key of the audit store, 32 bytes; None without encryption. Errors never quote the key."""
     return _read_key(file, "audit", file.audit.key_env)
 
 
@@ -568,7 +571,7 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
 
 
 def redis_address(file: PolicyFile) -> ServerAddress | None:
-    """The address of the Redis that gateways share; None without one. Raises `ConfigError` for a wrong key."""
+    """The address of the Redis that gateways share; None if there is none. Raises `ConfigError` for a wrong key."""
     name = file.cache.redis_env
     if name is None:
         return None

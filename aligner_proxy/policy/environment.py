@@ -58,7 +58,7 @@ def checks_keys() -> bool:
 
 
 def log_form() -> str | None:
-    """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown one."""
+    """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown format."""
     form = read_variable(LOG)
     if form is not None and form not in LOG_FORMS:
         raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")

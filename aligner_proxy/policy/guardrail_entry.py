@@ -136,7 +136,7 @@ def _is_plain(params: Mapping[str, Any]) -> bool:
 
 
 def _find_file_gaps(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
-    """Yield "file:line: message" for each setting of a LiteLLM YAML, with included files, that leaves answers out."""
+    """Yield "file:line: message" for each setting, also in included files, that keeps answers from the guardrail."""
     files = list(_read_files(data, source))
     # LiteLLM merges the files, so a guardrail's name from one of them counts in all.
     our_names = [name for file_data, _ in files for _, name, _ in _find_entries(file_data)]

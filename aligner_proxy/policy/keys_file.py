@@ -123,7 +123,7 @@ class KeyEntry(BaseModel):
 
 
 def load_keys(path: Path | str) -> dict[str, KeyEntry]:
-    """The entries of a keys file by sha256 in lower case; raises `ConfigError` for a wrong file."""
+    """Read a keys file, and return its entries by sha256 in lower case; raises `ConfigError` for a wrong file."""
     data, source = read_yaml(Path(path))
     if not isinstance(data, list):
         raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")

@@ -45,7 +45,7 @@ _NOT_CORRECTED = "answers given there are not corrected"
 
 
 def find_policies(litellm_file: Path | str) -> Path:
-    """Path of the policies file that a LiteLLM YAML registers with our guardrail; raises `ConfigError` without it."""
+    """Path of the policies file that a LiteLLM YAML names for our guardrail; raises `ConfigError` if it names none."""
     data, source = read_yaml(Path(litellm_file))
     _refuse_wrong_sections(data, source)
     entries = list_or_empty(data.get("guardrails")) if isinstance(data, dict) else []

@@ -191,7 +191,10 @@ def _deciding_settings(route: Route | None) -> object:
 
 
 def _find_common_name(patterns: tuple[str | None, str | None]) -> str | None:
-    """Return a name that both patterns match: "" if both are None (which matches everything), None if none is found."""
+    """Return a name that both patterns match; None if no such name is found.
+
+    A pattern that is None matches everything; if both are None, "" is returned.
+    """
     set_patterns = [pattern for pattern in patterns if pattern is not None]
     if not set_patterns:
         return ""

@@ -46,8 +46,8 @@ class Layer:
 
 class MetadataReader:
     """Reader of the settings in the metadata of teams and keys; these may name only what the policies file loads.
-
-    A grant is a setting that gives a tenant a right or takes one away, such as `allow` and `deny`.
+    A grant is a setting that gives a tenant a right or takes a right away, such as `allow` and `deny`. `configured` are
+    the objectives, by name, that metadata may name, and `source` names the metadata in log lines.
     """
 
     def __init__(self, policy_file: PolicyFile) -> None:
@@ -95,10 +95,7 @@ class MetadataReader:
         yield from (key.name for key in self._file.declarations.grants)
 
     def _parse_grants(self, raw: object, source: str, configured: Mapping[str, Objective]) -> Grants:
-        """Return the valid settings and grants of metadata; logs a warning for each invalid or deprecated one.
-
-        `source` names the metadata in log lines.
-        """
+        """Return the valid settings and grants of metadata; logs a warning for each invalid or deprecated one."""
         if not isinstance(raw, Mapping):
             _warn_invalid(source, "aligner")
             return self._grants_model()

@@ -93,7 +93,10 @@ def _allowed_objectives(grants: Sequence[Layer], configured: Mapping[str, Object
 
 
 def may_use_own_words(grants: Sequence[Layer]) -> bool:
-    """Whether the last `allow` list has "*"; an untrusted list cannot permit what the list before it forbids."""
+    """Whether a request may bring objectives in its own words: whether the last `allow` list has "*".
+
+    A list that is not trusted cannot permit what the list before it forbids.
+    """
     allows_every = False
     for layer in grants:
         allow_list = getattr(layer.values, "allow", None)

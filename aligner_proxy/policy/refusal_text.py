@@ -36,7 +36,7 @@ def _parse_texts(value: object) -> object:
 
 
 def _check_text(text: str) -> str:
-    """Return a refusal text without outer white space; raises `ValueError` for length or unknown placeholders."""
+    """Return a stripped refusal text; raises `ValueError` if it is empty, too long or has an unknown placeholder."""
     text = text.strip()
     if not text:
         raise ValueError("is empty; write what the client is to read in place of the answer")

@@ -1,4 +1,7 @@
 """Resolver of the policy of a request: the policy is resolved once, before any work, and never changes afterwards.
+A layer is one source of settings (defaults, route, tenant, metadata), and the layers that may also grant rights are
+called grants. Lists named `route` and `tenant` have one layer, or none if no entry of the file matches. The origin of
+a value says where it is set.
 
 Settings, lowest to highest precedence: built-in default, `defaults`, the route (first match in file order), the tenant
 in the file (first match), team metadata, key metadata. Each class of `on_error` and each reason of `on_skip` is merged
@@ -180,7 +183,7 @@ class PolicyResolver:
         """Returns the policy for values of `_CACHE_KEY`, kept from an earlier request if possible."""
 
     def restrict_to_route(self, name: str) -> PolicyResolver:
-        """Return a resolver that applies the route with this name to all requests; raises `ConfigError` without it."""
+        """Return a resolver that applies the route `name` to every request; raises `ConfigError` for unknown names."""
         route_by_name = {entry_name(route, index): route for index, route in enumerate(self._file.routes)}
         if name not in route_by_name:
             source = self._file.source.name
@@ -204,7 +207,10 @@ class PolicyResolver:
         return self._resolve_from_cache(_read_cache_key(facts))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
-        """Return (name, policy) for each route, as if it matched, and for no route; what it asks for is ignored."""
+        """Return name and policy for each route, as if the route matched the request, and last for no route.
+
+        What the request itself asks for (objectives, a bypass) is ignored.
+        """
         plain_facts = replace(facts, asked=(), own=(), bypass=False)
         policies = []
         for index, route in enumerate(self._file.routes):
@@ -264,7 +270,6 @@ class PolicyResolver:
         """Build the policy of a request from file and metadata.
 
         The first route for which `applies` returns True is used; by default, the first that matches the request.
-        Lists of layers named `route` and `tenant` have one layer, or none if no entry matches.
         """
         route = _first_layer(self._file.routes, applies or partial(self._route_applies, facts))
         tenant = _first_layer(
@@ -326,10 +331,7 @@ class PolicyResolver:
     def _attach_heads(
         self, objectives: Sequence[Objective], tenant: Sequence[Layer], aligner: str
     ) -> tuple[Objective, ...]:
-        """Add the heads that were taught for `aligner` to objectives; a tenant's own objectives have their own heads.
-
-        `tenant` has the layer of the tenant's entry, or is empty.
-        """
+        """Add the heads taught for `aligner` to objectives; those of a tenant's own objectives are the tenant's."""
         values = tenant[0].values if tenant else None
         entry = values if isinstance(values, Tenant) else None
         own_names = entry.objectives if entry is not None else {}

@@ -526,7 +526,7 @@ class PolicyFile(_Block):
             yield from ((("tenants", n, "objectives", name), entry) for name, entry in tenant.objectives.items())
 
     def with_source(self, source: YamlSource, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
-        """A copy that carries the positions of its values, the declarations used to read it, and warnings."""
+        """Return a copy with the lines of its values, the declarations used to read the file, and warnings."""
         copy = self.model_copy()
         copy._source = source
         copy._declarations = declarations

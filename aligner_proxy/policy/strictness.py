@@ -60,7 +60,7 @@ def may_tighten(name: str, value: object, current: object) -> bool:
 
 
 def takes_away(grant: str, value: object) -> bool:
-    """Whether this value of a grant only takes rights away: it enforces or denies more, or withdraws a right.
+    """Whether this value of a grant (a tenant's right) only takes rights away: it enforces, denies or withdraws.
 
     False for `allow`, because whether a list allows less depends on the list before it.
     """
