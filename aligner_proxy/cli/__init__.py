@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command with this name and return it; None if there is none."""
-        # A command that imports LiteLLM would else ask the internet, and wait for seconds where there is none.
+        # Otherwise, LiteLLM would ask the internet for prices when it is imported, and wait for seconds if offline.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         command = all_commands().get(cmd_name)
         return None if command is None else cast(click.Command, importlib.import_module(command.module).command)
@@ -77,13 +77,14 @@ class LazyGroup(click.Group):
         if args and not args[0].startswith("-") and args[0] not in all_commands():
             from aligner_proxy.policy.plugin_keys import COMMANDS_OF_PLUGINS, missing_plugin_text  # imports pydantic
 
-            if (owner := COMMANDS_OF_PLUGINS.get(args[0])) is not None:
-                ctx.fail(missing_plugin_text(args[0], owner))
+            distribution = COMMANDS_OF_PLUGINS.get(args[0])
+            if distribution is not None:
+                ctx.fail(missing_plugin_text(args[0], distribution))
             ctx.fail(f"no command {args[0]!r}; there are: {', '.join(all_commands())}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an `AlignerProxyError`, or a file that cannot be used, is printed and decides the status."""
+        """Run the command. If it fails by an `AlignerProxyError` or a file, print the error and exit with a status."""
         as_json = bool({"--json", "--json-lines"} & set(sys.argv))
         fault: AlignerProxyError
         try:
@@ -92,14 +93,14 @@ class LazyGroup(click.Group):
             fault = error
             status = error.exit_status
         except OSError as error:
-            # Click ends quietly where nobody reads the output; other errors that name no file are bugs.
+            # Click itself handles a closed pipe; other errors that name no file are bugs.
             if error.filename is None and error.errno not in _NO_ROOM:
                 raise
             fault = ConfigError(f"cannot use {error.filename or 'the output'}: {error.strerror}")
             status = 1 if error.errno in _NO_ROOM else 2
-            if error.filename is None:
+            if error.filename is None:  # stdout has no room
                 as_json = False
-                # What is still to be written would fail again at the end of the process.
+                # At the end of the process, Python would try to write the rest again and fail.
                 with Path(os.devnull).open("wb") as nowhere:
                     os.dup2(nowhere.fileno(), 1)
         print_error(fault, as_json=as_json)
@@ -107,7 +108,7 @@ class LazyGroup(click.Group):
 
 
 def print_error(error: AlignerProxyError, as_json: bool) -> None:
-    """Print an error as one line on stderr, with `as_json` also as one object on stdout."""
+    """Print an error as one line on stderr and, with `as_json`, also as one JSON object on stdout."""
     from aligner_proxy.cli import terminal  # imports rich, which `--help` does not need
 
     if as_json:

@@ -169,26 +169,26 @@ def command(**options: Any) -> None:
         aligner=aligner,
     )
     if flags["batch_file"]:
-        _end_rows(asyncio.run(_align_batch(flags, policy, policies, address, options, file)))
+        _exit_after_rows(asyncio.run(_align_batch(flags, policy, policies, address, options, file)))
     open_corrector = partial(_open_corrector, flags, policy, policies if by_policies else None, address, options, file)
     if flags["jsonl"]:
         default_objectives = () if by_policies else policy.objectives
-        _end_rows(asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector)))
+        _exit_after_rows(asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector)))
     exchange = _read_exchange(flags["question"], flags["system"])
     outcome = asyncio.run(_align_answer(exchange, open_corrector))
     _print_result(exchange, outcome, flags["as_json"])
     sys.exit(1 if outcome.status is Status.FAILED else 0)
 
 
-def _end_rows(failed_rows: int) -> NoReturn:
-    """End the command after rows or lines: with status 1 and a message if some of them failed."""
-    if failed_rows:
-        echo((f"aligner-proxy: {failed_rows} rows failed; see their `reason`", "red"), err=True)
-    sys.exit(1 if failed_rows else 0)
+def _exit_after_rows(failed_count: int) -> NoReturn:
+    """Exit with status 0, or with status 1 and a message if some rows or lines failed."""
+    if failed_count:
+        echo((f"aligner-proxy: {failed_count} rows failed; see their `reason`", "red"), err=True)
+    sys.exit(1 if failed_count else 0)
 
 
 def list_taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
-    """The objectives of a policies file by name, with the heads that were taught for this aligner."""
+    """The objectives of a policies file by name, with the detector heads that were taught for this aligner."""
     policies = registry.load_policies(file)
     heads = ActiveHeads.read(policies)
     objectives = config.objectives(policies)
@@ -198,9 +198,9 @@ def list_taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
 
 
 def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Write:
-    """What the aligner may write, according to --write; else to the policies file.
+    """Return what the aligner may write: the value of --write, else the default for the aligner of the policies file.
 
-    Without either, the embedded aligner may write nothing and others anything. Removes --write from `options`.
+    Without a file, the embedded aligner may write nothing, and others anything. Removes --write from `options`.
     """
     setting = options.pop("write")
     if setting is not None:
@@ -212,9 +212,9 @@ def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Wri
 
 
 def _has_policies(flags: dict[str, Any], policies: PolicyFile) -> bool:
-    """Whether a file has policies, or an option asks for one of them; a file may also name only an aligner."""
-    has_any = policies.routes or policies.tenants or policies.defaults.model_fields_set
-    return bool(has_any or any(flags[name] for name in _POLICY_OPTIONS))
+    """Whether a file has policies and does not only name an aligner, or an option chooses one of its policies."""
+    file_has_policies = policies.routes or policies.tenants or policies.defaults.model_fields_set
+    return bool(file_has_policies or any(flags[name] for name in _POLICY_OPTIONS))
 
 
 def _read_exchange(question: str | None, system: str | None) -> Exchange:
@@ -227,7 +227,10 @@ def _read_exchange(question: str | None, system: str | None) -> Exchange:
 
 
 def read_stdin(name: str) -> str:
-    """The text on stdin, without the line end that `echo` or an editor adds; raises `ConfigError` for other bytes."""
+    """Read the text on stdin, without the line end that `echo` adds. Raises `ConfigError` if it is not UTF-8.
+
+    `name` says in the error what the text is.
+    """
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
@@ -243,9 +246,10 @@ async def _open_corrector(
     options: dict[str, Any],
     file: Path | None,
 ) -> AsyncIterator[CorrectExchange]:
-    """Open an engine, and yield a function that corrects an answer under `policies`, or without them under `policy`.
+    """Open an engine, and yield a function that corrects an answer under `policies` or, if None, under `policy`.
 
-    `flags` are the options of `_NOT_OF_ENGINE`, `options` those of the aligner; `address` is that of a running engine.
+    `flags` are the options of `_NOT_OF_ENGINE`, and `options` those of the aligner. `address` is that of a running
+    engine, and `file` the policies file; None if it was not given.
     """
     async with open_chosen_engine(address, options, file) as engine:
         if policies is not None:
@@ -254,19 +258,24 @@ async def _open_corrector(
         pipeline = Pipeline(engine)
 
         async def correct_by_options(exchange: Exchange, objectives: tuple[Objective, ...]) -> Outcome:
+            """Correct an answer under these objectives or, if there are none, under those of `policy`."""
             return await pipeline.align(exchange, replace(policy, objectives=objectives or policy.objectives))
 
         yield correct_by_options
 
 
 def _correct_by_policies(flags: dict[str, Any], policy: Policy, file: PolicyFile, engine: Engine) -> CorrectExchange:
-    """A function that corrects an answer under the policies of `file`; `policy` says how long it may take."""
+    """Return a function that corrects an answer under the policies of `file`.
+
+    Of `policy`, only the deadline is used. `flags` describe the request whose policy applies.
+    """
     from aligner_proxy.cli.policy_guardrail import RequestOptions, correct_answer, open_guardrail  # imports LiteLLM
 
     request = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
     guard = open_guardrail(request, engine, file, policy.deadline_s)
 
     async def correct_by_policies(exchange: Exchange, objectives: tuple[Objective, ...]) -> Outcome:
+        """Correct an answer; `objectives` are those that its row asks for."""
         return await correct_answer(guard, exchange, request.model, objectives)
 
     return correct_by_policies
@@ -274,14 +283,14 @@ def _correct_by_policies(flags: dict[str, Any], policy: Policy, file: PolicyFile
 
 async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Outcome:
     """Correct one answer with an engine that is open only for this answer."""
-    async with open_corrector() as correct:
-        return await correct(exchange, ())
+    async with open_corrector() as correct_exchange:
+        return await correct_exchange(exchange, ())
 
 
 async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> int:
     """Correct the rows on stdin, and write them with results to --output or stdout; returns how many failed."""
-    async with open_corrector() as correct:
-        job = batch.BatchJob(partial(rows.correct_row, correct), flags["output"], flags["skip"])
+    async with open_corrector() as correct_exchange:
+        job = batch.BatchJob(partial(rows.correct_row, correct_exchange), flags["output"], flags["skip"])
         return await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
 
 
@@ -293,10 +302,7 @@ async def _align_batch(
     options: dict[str, Any],
     file: Path | None,
 ) -> int:
-    """Correct the output file of a batch, under `policies` or, if objectives were given, under `policy`.
-
-    Returns how many lines failed.
-    """
+    """Correct the output file of a batch with the parameters of `_open_corrector`; returns how many lines failed."""
     from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
     from aligner_proxy.cli.policy_guardrail import RequestOptions
 
@@ -334,9 +340,9 @@ def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> 
         )
     if not (flags["batch_file"] or _has_policies(flags, policies)):
         return
-    typed = {name: _is_typed(name) for name in _OBJECTIVE_OPTIONS}
+    typed_flags = {name: _is_typed(name) for name in _OBJECTIVE_OPTIONS}
     _raise_if_any_set(
-        typed, _OBJECTIVE_OPTIONS, "is the policy's in --config; set it there, or give objectives with -o"
+        typed_flags, _OBJECTIVE_OPTIONS, "is the policy's in --config; set it there, or give objectives with -o"
     )
 
 
@@ -348,7 +354,7 @@ def _raise_if_any_set(flags: dict[str, Any], names: Sequence[str], fault: str) -
 
 
 def _is_typed(name: str) -> bool:
-    """Whether an option was given on the command line, so that its value is not a default."""
+    """Whether the user typed an option on the command line, so that its value is not a default."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
@@ -366,23 +372,24 @@ def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def open_chosen_engine(address: str | None, options: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
-    """Open the engine at `address`, else the policies file's, else one in this process; close it afterwards.
+    """Open the engine at `address`, else that of the policies file, else one in this process; close it afterwards.
 
-    A model given in `options` always runs in this process. The engine gets the heads that were taught for the file.
+    A model that `options` name always runs in this process. The engine gets the detector heads that were taught for
+    the file.
     """
     engine: Engine
     policies = registry.load_policies(file) if file else None
-    heads = HeadStore.for_file(policies).head if policies else None
+    find_head = HeadStore.for_file(policies).head if policies else None
     if address:
-        engine = HttpEngine(address, head_source=heads)
+        engine = HttpEngine(address, head_source=find_head)
     elif policies and not options.get("model") and config.engine_backend(policies).kind is not ServerKind.LOCAL:
         from aligner_proxy.gateway.build import open_engine  # imports LiteLLM, which takes seconds
 
         local = await _start_local(options, file) if config.engine_backend(policies).needs_local else None
-        engine = open_engine(policies, local=local, head_source=heads)
+        engine = open_engine(policies, local=local, head_source=find_head)
     else:
         local = await _start_local(options, file)
-        engine = SuppliedEngine(local, heads) if heads else local
+        engine = SuppliedEngine(local, find_head) if find_head else local
     try:
         yield engine
     finally:

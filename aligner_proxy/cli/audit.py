@@ -35,34 +35,34 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
     store = writer.open_for_reading(registry.load_policies(resolve_policies_file(policies)), path)
     try:
         with store.transaction():
-            erased = store.erase(_find_rows(store, name, tenant))
-        # The log may still hold the deleted text.
-        if erased:
-            store.empty_log()
+            erased_count = store.erase(_find_rows(store, name, tenant))
+        if erased_count:
+            store.empty_log()  # the database's log may still contain the deleted text
     except sqlite3.Error as error:
         raise AuditError(f"the audit store cannot be written ({error.sqlite_errorname}); try again") from None
     finally:
         store.close()
     if as_json:
-        echo_json({"erased": erased})
+        echo_json({"erased": erased_count})
     else:
-        echo(f"{erased} entries erased, with their reviews")
-    if not erased:
+        echo(f"{erased_count} entries erased, with their reviews")
+    if not erased_count:
         click.get_current_context().exit(1)
 
 
 def _find_rows(store: AuditStore, name: str, tenant: str | None) -> list[int]:
-    """The row ids of an answer, of its side texts and of the shadow aligner's results for it.
+    """Return the row ids of an answer, of the texts beside it, and of the shadow aligner's results for it.
 
-    Raises `ConfigError` if several tenants have entries with this id.
+    `name` is the answer's x-aligner-id or call id. Raises `ConfigError` if several tenants have entries with this id.
     """
-    ids = [name, *(name + ending for ending in (*SIDE_IDS.values(), BESIDE_ID))]
+    aligner_ids = [name, *(name + suffix for suffix in (*SIDE_IDS.values(), BESIDE_ID))]
+    placeholders = ", ".join("?" * len(aligner_ids))
     rows = store.fetch_rows(
-        f"SELECT id, tenant FROM entries WHERE ((aligner_id IN ({', '.join('?' * len(ids))}) AND aligner_id != '') "
+        f"SELECT id, tenant FROM entries WHERE ((aligner_id IN ({placeholders}) AND aligner_id != '') "
         "OR call_id = ?) AND (? IS NULL OR tenant IN (?, 'team:' || ?))",
-        (*ids, name, tenant, tenant, tenant),
+        (*aligner_ids, name, tenant, tenant, tenant),
     )
-    tenants = sorted({str(row[1]) for row in rows})
+    tenants = sorted({str(row_tenant) for _, row_tenant in rows})
     if len(tenants) > 1:
         raise ConfigError(f"several tenants have a call with this id; choose one with --tenant: {', '.join(tenants)}")
-    return [int(row[0]) for row in rows]
+    return [int(row_id) for row_id, _ in rows]

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from aligner_proxy.cli.terminal import Terminal
 
-_IN_FLIGHT = 4
+_MAX_RUNNING = 4
 """Lines that are corrected at a time; results are written in the order of the lines."""
 
 
@@ -62,34 +62,38 @@ class BatchJob:
 async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> int:
     """Correct all lines of `source`, and write results in order, as soon as they are ready, to `job.output` or `sink`.
 
-    If `job.output` exists, the lines that it already has results for are skipped. Returns how many lines failed.
+    Lines for which an existing `job.output` has results are skipped. Returns how many lines failed.
     """
-    finished_rows = job.skip + (_keep_complete_rows(job.output) if job.output else 0)
-    failed_rows = 0
+    skip_count = job.skip
+    if job.output:
+        skip_count += _keep_complete_rows(job.output)
+    failed_count = 0
     with _make_progress() as progress, _open_output(job.output, sink) as output:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
         tasks: deque[asyncio.Task[OutputLine]] = deque()
         row = 0
         for number, content in enumerate(source, 1):
             progress.advance(bar, len(content))
-            row += bool(content.strip())
-            if row <= finished_rows or not content.strip():
+            if not content.strip():
+                continue
+            row += 1
+            if row <= skip_count:
                 continue
             tasks.append(asyncio.ensure_future(job.correct_line(SourceLine(content, row, number))))
-            # Wait for the oldest one first: results keep the order of the lines.
-            if len(tasks) == _IN_FLIGHT:
-                failed_rows += _write(output, await tasks.popleft())
+            # The oldest task is awaited first, so results keep the order of the lines.
+            if len(tasks) == _MAX_RUNNING:
+                failed_count += _write(output, await tasks.popleft())
                 progress.update(bar, rows=row)
         while tasks:
-            failed_rows += _write(output, await tasks.popleft())
+            failed_count += _write(output, await tasks.popleft())
         progress.update(bar, rows=row)
-    return failed_rows
+    return failed_count
 
 
 def parse_object(content: bytes, make_object: MakeObject = dict) -> dict[str, Any]:
-    """Return the JSON object on a line; raises `ValueError` with what is wrong.
+    """Return the JSON object on a line; raises `ValueError`, which says what is wrong.
 
-    `make_object` is called for each object in it, with the object's (name, value) pairs.
+    `make_object` is called with the (name, value) pairs of each object on the line, and returns the object.
     """
     try:
         fields = json.loads(content, object_pairs_hook=make_object)
@@ -101,15 +105,15 @@ def parse_object(content: bytes, make_object: MakeObject = dict) -> dict[str, An
 
 
 def encode_line(fields: dict[str, Any]) -> bytes:
-    """A JSON object as a line, without its line end."""
+    """Encode a JSON object as a line, without a line end."""
     try:
         return json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can express
+    except UnicodeEncodeError:  # a text has half of a surrogate pair, which only an escape can express
         return json.dumps(fields).encode()
 
 
 def _keep_complete_rows(output: Path) -> int:
-    """Remove a last line that an earlier run left incomplete; returns how many complete lines the file has."""
+    """Remove the last line if an earlier run left it incomplete; returns how many complete lines the file has."""
     if not output.exists():
         return 0
     content = output.read_bytes()
@@ -119,15 +123,15 @@ def _keep_complete_rows(output: Path) -> int:
     return complete_lines.count(b"\n")
 
 
-def _write(out: BinaryIO, line: OutputLine) -> bool:
-    """Write a line at once, so that an interrupted run can be resumed after it; returns whether it has failed."""
-    out.write(line.content + b"\n")
-    out.flush()
+def _write(output: BinaryIO, line: OutputLine) -> bool:
+    """Write a line at once, so that an interrupted run can be resumed after it; returns whether the line failed."""
+    output.write(line.content + b"\n")
+    output.flush()
     return line.has_failed
 
 
 def _open_output(output: Path | None, sink: BinaryIO) -> AbstractContextManager[BinaryIO]:
-    """Open the output file for appending; without one, `sink`, which stays open."""
+    """Open the output file for appending; if there is none, return `sink`, which stays open."""
     return output.open("ab") if output else nullcontext(sink)
 
 

@@ -15,7 +15,7 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 from aligner_proxy.types import Exchange, Objective, Outcome, Status, Turn
 
 CorrectExchange = Callable[[Exchange, tuple[Objective, ...]], Awaitable[Outcome]]
-"""Corrects an answer; the objectives, if there are any, replace the default ones."""
+"""A function that corrects an answer; the objectives, if there are any, replace the default ones."""
 
 
 class BatchRow(BaseModel):
@@ -32,8 +32,8 @@ class ObjectiveNames:
     """Lookup of objectives by name, or of new ones by their whole text ("Name: description")."""
 
     def __init__(self, configured: Mapping[str, Objective]) -> None:
-        # Built-in objectives, or those of a policies file, by name.
         self._configured = configured
+        """Built-in objectives, or those of a policies file, by name."""
 
     def resolve(self, names: Sequence[str]) -> tuple[Objective, ...]:
         """The objectives with these names or texts; raises `ConfigError` with a hint for an unknown name."""
@@ -60,7 +60,7 @@ class RowPolicy:
     """Lookup of the objectives that a row names."""
 
     async def correct_row(self, correct_exchange: CorrectExchange, line: SourceLine) -> OutputLine:
-        """Correct one row by `correct_exchange`, and return the output row; an invalid row gets the reason."""
+        """Correct one row by `correct_exchange`, and return the output row; that of an invalid row says why."""
         fields: dict[str, Any] = {}
         try:
             fields = parse_object(line.content)
@@ -71,7 +71,8 @@ class RowPolicy:
             return OutputLine(encode_line(fields | failure), has_failed=True)
         exchange = Exchange(f"row-{line.row}", 0, (Turn("user", row.question),), row.answer)
         outcome = await correct_exchange(exchange, objectives)
-        return OutputLine(encode_line(fields | result_fields(outcome)), outcome.status is Status.FAILED)
+        has_failed = outcome.status is Status.FAILED
+        return OutputLine(encode_line(fields | result_fields(outcome)), has_failed=has_failed)
 
 
 def result_fields(outcome: Outcome) -> dict[str, Any]:
@@ -84,13 +85,14 @@ def result_fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def _failure_fields(reason: str) -> dict[str, Any]:
-    """The fields of `result_fields` for a row that could not be read."""
+    """The same fields as those of `result_fields`, for a row that could not be read."""
     return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
 
 
 def _error_text(error: Exception) -> str:
     """What is wrong with a row; of a validation error only the field and the reason, without the row's text."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        first_error = error.errors(include_url=False, include_input=False)[0]
+        field_path = ".".join(map(str, first_error["loc"]))
+        return f"{field_path}: {first_error['msg']}"
     return str(error)

@@ -25,11 +25,14 @@ class Caller:
 
 
 def find_caller(keys: Mapping[str, KeyEntry], team: str | None, key: str | None) -> Caller:
-    """The caller with this team and this key (alias or sha256); a key of the keys file adds its alias and team.
+    """Return the caller with this team and this key, given as alias or sha256; None for an option that is not set.
 
-    `keys` are the entries of the keys file by the sha256 of the key.
+    `keys` are the entries of the keys file by the sha256 of the key; such an entry adds its alias and team.
     """
+    if key is None:
+        return Caller(team, key_digest=None, key_alias=None, is_known=False)
     for digest, entry in keys.items():
-        if key is not None and key in (digest, entry.alias):
-            return Caller(team or entry.team, digest, entry.alias, True)
-    return Caller(team, key if key is not None and _SHA256.fullmatch(key) else None, key, False)
+        if key in (digest, entry.alias):
+            return Caller(team or entry.team, key_digest=digest, key_alias=entry.alias, is_known=True)
+    digest_or_none = key if _SHA256.fullmatch(key) else None
+    return Caller(team, key_digest=digest_or_none, key_alias=key, is_known=False)

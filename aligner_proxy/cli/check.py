@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,11 +40,11 @@ class _CheckCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of plugins."""
-        extensions = (extension for plugin in registry.load_plugins(False).plugins for extension in plugin.extensions)
-        fields = (field for extension in extensions for field in extension.request_fields)
-        options = (
+        plugins = registry.load_plugins(False).plugins
+        fields = [field for plugin in plugins for extension in plugin.extensions for field in extension.request_fields]
+        options = [
             click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields
-        )
+        ]
         return [*super().get_params(ctx), *options]
 
 
@@ -116,15 +116,15 @@ def command(
         policy = asyncio.run(_select_objectives(checked, policy, prompt))
     warnings = [*losses, *find_warnings(checked, facts, policy)]
     settings_of_key = key_settings(checked.keys.get(facts.key_hash or ""))
-    by_route = checked.resolver.policies_by_route(facts)
-    uncorrected = {name: lets_through(on_route) for name, on_route in by_route}
-    remains = {name: describe_nothing_remains(on_route) for name, on_route in by_route}
+    policies_by_route = checked.resolver.policies_by_route(facts)
+    let_through_reasons = {name: lets_through(route_policy) for name, route_policy in policies_by_route}
+    nothing_remains = {name: describe_nothing_remains(route_policy) for name, route_policy in policies_by_route}
     if as_json:
-        by_request = {"key": settings_of_key, "lets_through": uncorrected, "nothing_remains": remains}
-        echo_json(report_fields(checked, policy, warnings) | by_request, indent=2)
+        route_fields = {"key": settings_of_key, "lets_through": let_through_reasons, "nothing_remains": nothing_remains}
+        echo_json(report_fields(checked, policy, warnings) | route_fields, indent=2)
     else:
         print_policy(Terminal(), checked, policy, settings_of_key, in_full=in_full)
-        print_notes(Terminal(), uncorrected, remains, warnings, in_full=in_full)
+        print_notes(Terminal(), let_through_reasons, nothing_remains, warnings, in_full=in_full)
     sys.exit(1 if checked.faults else 0)
 
 
@@ -139,27 +139,35 @@ async def _select_objectives(checked: CheckedConfig, policy: Policy, prompt: str
 
 
 def _find_losses(checked: CheckedConfig, against: Path | None, running: bool) -> list[str]:
-    """The reasons why a gateway would refuse a change to these policies: tenants would lose enforced objectives."""
-    old_files = [registry.load_policies(resolve_policies_file(against))] if against is not None else []
-    comparisons = [partial(refuse_losses, file, checked.policies) for file in old_files]
+    """Return the reasons why a gateway would refuse a change to these policies: tenants would lose objectives.
+
+    They are compared with the file `against` and, if `running` is set, with the policies that `serve` uses.
+    """
+    comparisons: list[Callable[[], None]] = []
+    if against is not None:
+        old_file = registry.load_policies(resolve_policies_file(against))
+        comparisons.append(partial(refuse_losses, old_file, checked.policies))
     if running:
-        active = active_policies.running_policies(checked.path)
-        comparisons += [partial(policies.refuse_losses, checked.policies) for policies in active]
+        running_policies = active_policies.running_policies(checked.path)
+        comparisons += [partial(policies.refuse_losses, checked.policies) for policies in running_policies]
     reasons = list[str]()
-    for compare in comparisons:
+    for refuse in comparisons:
         try:
-            compare()
+            refuse()
         except ConfigError as error:
             reasons.append(str(error))
     return reasons
 
 
 def _parse_fields(texts: Sequence[str]) -> dict[str, object]:
-    """The values of --field by name; raises `ConfigError` for one that does not read NAME=TEXT."""
-    pairs = [text.partition("=") for text in texts]
-    if not all(name and mark for name, mark, _ in pairs):
-        raise ConfigError("--field must read NAME=TEXT")
-    return {name: text for name, _, text in pairs}
+    """Return the values of --field by name; raises `ConfigError` for a value that does not read NAME=TEXT."""
+    fields: dict[str, object] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not name or not separator:
+            raise ConfigError("--field must read NAME=TEXT")
+        fields[name] = value
+    return fields
 
 
 def _parse_metadata(option_name: str, metadata: str | None) -> object:

@@ -38,20 +38,23 @@ def key_settings(entry: KeyEntry | None) -> dict[str, Any] | None:
 
 
 def _objective_notes(objective: Objective) -> str:
-    """In brackets, whether an objective was taught, and its own judge; empty if neither is so."""
-    judge = objective.judge
-    notes = ["taught"] if objective.head else []
-    notes += [f"judge: {judge.group or 'off'}"] if judge is not None else []
+    """Return in brackets whether an objective was taught, and the judge of its own; empty if there is neither."""
+    notes = []
+    if objective.head:
+        notes.append("taught")
+    if objective.judge is not None:
+        notes.append(f"judge: {objective.judge.group or 'off'}")
     return f" ({', '.join(notes)})" if notes else ""
 
 
 def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
-    """A row (setting, value, origin) for every setting, and one for each gate rule that is off."""
+    """Return a row (setting, value, origin) for every setting, and one for each gate rule that is off."""
     origins = dict(policy.origins)
-    off = [rule for rule in GateRule if rule not in policy.gate]
-    gate = ("gate", f"all rules but {len(off)}" if off else "all rules", origins["gate"])
-    rows = [gate if name == "gate" else (name, _value_text(value), origins[name]) for name, value in settings.items()]
-    rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in off]
+    rules_off = [rule for rule in GateRule if rule not in policy.gate]
+    gate_text = f"all rules but {len(rules_off)}" if rules_off else "all rules"
+    texts = {name: gate_text if name == "gate" else _value_text(value) for name, value in settings.items()}
+    rows = [(name, text, origins[name]) for name, text in texts.items()]
+    rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in rules_off]
     if policy.quota is not None:
         rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
     if policy.hand_off is not None:
@@ -62,22 +65,28 @@ def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str
 
 
 def _value_text(value: object) -> str:
-    """A value as it would be written in the policies file."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {percent} %" for name, percent in value.items())
+    """Return the value of a setting as readable text."""
+    if isinstance(value, dict):  # only the shares of aligners are a dict: aligner -> per cent
+        return ", ".join(f"{aligner}: {percent} %" for aligner, percent in value.items())
     if not isinstance(value, tuple):
         return str(value)
-    texts = (f"{part[0] or 'default'}: {part[1]}" if isinstance(part, tuple) else str(part) for part in value)
+    texts = []
+    for element in value:
+        if isinstance(element, tuple):  # only refusal texts are pairs: (language, text)
+            language, refusal_text = element
+            texts.append(f"{language or 'default'}: {refusal_text}")
+        else:
+            texts.append(str(element))
     return ", ".join(texts) or "none"
 
 
 def _denied_objectives(policy: Policy) -> list[tuple[str, str]]:
-    """The name of each objective that a request may not ask for, and where the policy got that from."""
+    """The name of each objective that a request may not ask for, and the place of the setting that says so."""
     return [(name.removeprefix(_DENY), origin) for name, origin in policy.origins if name.startswith(_DENY)]
 
 
 def report_fields(checked: CheckedConfig, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
-    """The config and the policy as --json prints them."""
+    """Return the config and the policy as --json prints them."""
     origins = dict(policy.origins)
     engine = engine_backend(checked.policies)
     settings = checked.resolver.settings(policy)
@@ -96,16 +105,7 @@ def report_fields(checked: CheckedConfig, policy: Policy, warnings: Sequence[str
             },
             "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
             "denied": [{"name": name, "origin": origin} for name, origin in _denied_objectives(policy)],
-            "objectives": [
-                {
-                    "name": objective.name,
-                    "text": objective.text,
-                    "origin": origins[f"objective:{objective.name}"],
-                    "head": objective.head or None,
-                }
-                | ({"met": description} if (description := checked.extensions.describe(objective)) else {})
-                for objective in policy.objectives
-            ],
+            "objectives": [_objective_fields(checked, objective, origins) for objective in policy.objectives],
             "taught": [status.as_json() for status in checked.statuses],
             "trust": checked.policies.trust.model_dump(),
             "precedence": list(PRECEDENCE),
@@ -115,15 +115,28 @@ def report_fields(checked: CheckedConfig, policy: Policy, warnings: Sequence[str
     )
 
 
-def _print_keys(console: Console, checked: CheckedConfig, key: Mapping[str, Any] | None) -> None:
-    """Print how many keys the keys file has, when the first one ends, and the settings of the request's `key`."""
+def _objective_fields(checked: CheckedConfig, objective: Objective, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Return an objective of the policy as --json prints it; `met` is what a plugin says about it, if it does."""
+    fields: dict[str, Any] = {
+        "name": objective.name,
+        "text": objective.text,
+        "origin": origins[f"objective:{objective.name}"],
+        "head": objective.head or None,
+    }
+    description = checked.extensions.describe(objective)
+    return fields | {"met": description} if description else fields
+
+
+def _print_keys(console: Console, checked: CheckedConfig, settings_of_key: Mapping[str, Any] | None) -> None:
+    """Print how many keys the keys file has, when the first one expires, and the settings of the request's key."""
     if checked.keys:
         ends = sorted(entry.expires for entry in checked.keys.values() if entry.expires is not None)
-        first_end = f", {len(ends)} with an end, the first at {moment_text(ends[0])}" if ends else ""
-        console.print(f"keys    {len(checked.keys)}{first_end}", soft_wrap=True)
-    if key is not None:
+        end_text = f", {len(ends)} with an end, the first at {moment_text(ends[0])}" if ends else ""
+        console.print(f"keys    {len(checked.keys)}{end_text}", soft_wrap=True)
+    if settings_of_key is not None:
         rows = [
-            (name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)) for name, value in key.items()
+            (name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+            for name, value in settings_of_key.items()
         ]
         console.print(TextTable(("key of the file", "value"), rows))
 
@@ -143,9 +156,11 @@ def _print_objectives(console: Console, checked: CheckedConfig, policy: Policy) 
 
 
 def _print_settings(console: Console, checked: CheckedConfig, policy: Policy, *, in_full: bool) -> None:
-    """Print the settings; unless `in_full`, those with their default only as a number."""
+    """Print the settings; unless `in_full` is set, only the number of settings that have their default."""
     rows = _setting_rows(checked.resolver.settings(policy), policy)
-    shown_rows = [row for row in rows if in_full or not row[2].startswith(BUILT_IN)]
+    shown_rows = [
+        (setting, value, origin) for setting, value, origin in rows if in_full or not origin.startswith(BUILT_IN)
+    ]
     if shown_rows:
         console.print(TextTable(("setting", "value", "from"), shown_rows))
     if len(shown_rows) < len(rows):
@@ -153,12 +168,17 @@ def _print_settings(console: Console, checked: CheckedConfig, policy: Policy, *,
 
 
 def print_policy(
-    console: Console, checked: CheckedConfig, policy: Policy, key: Mapping[str, Any] | None, *, in_full: bool
+    console: Console,
+    checked: CheckedConfig,
+    policy: Policy,
+    settings_of_key: Mapping[str, Any] | None,
+    *,
+    in_full: bool,
 ) -> None:
     """Print the policy as tables: settings, objectives, taught heads and their origins.
 
-    `key` has the settings of the request's key in the keys file. Unless `in_full`, settings with their default are
-    left out.
+    `settings_of_key` are those of the request's key in the keys file, if it is there. Unless `in_full` is set,
+    settings with their default are left out.
     """
     aligner = checked.policies.aligner
     engine = engine_backend(checked.policies)
@@ -171,7 +191,7 @@ def print_policy(
     )
     console.print(f"languages {escape(', '.join(_languages(checked, policy)) or _EVERY_LANGUAGE)}", soft_wrap=True)
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
-    _print_keys(console, checked, key)
+    _print_keys(console, checked, settings_of_key)
     _print_settings(console, checked, policy, in_full=in_full)
     _print_objectives(console, checked, policy)
     if checked.statuses:
@@ -187,28 +207,28 @@ def print_policy(
 
 def print_notes(
     console: Console,
-    uncorrected: Mapping[str, Sequence[str]],
-    remains: Mapping[str, str],
+    let_through_reasons: Mapping[str, Sequence[str]],
+    nothing_remains: Mapping[str, str],
     warnings: Sequence[str],
     *,
     in_full: bool,
 ) -> None:
     """Print what can happen to an answer on each route, and the warnings.
 
-    By route: `uncorrected` are the reasons for which the original goes out uncorrected, and `remains` is what is
-    delivered if every sentence of an answer is flagged.
+    Both mappings have the names of routes as keys: `let_through_reasons` are those for which an answer goes out
+    uncorrected, and `nothing_remains` says what is delivered if every sentence of an answer is flagged.
     """
-    rows = [
-        (name if name != NO_ROUTE else "(no route matches)", _reasons_text(reasons, in_full=in_full), remains[name])
-        for name, reasons in uncorrected.items()
-    ]
+    rows = []
+    for route, reasons in let_through_reasons.items():
+        route_text = route if route != NO_ROUTE else "(no route matches)"
+        rows.append((route_text, _reasons_text(reasons, in_full=in_full), nothing_remains[route]))
     console.print(TextTable(("route", "the original goes out uncorrected", "if nothing would remain"), rows))
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
 
 
 def _reasons_text(reasons: Sequence[str], *, in_full: bool) -> str:
-    """Reasons for which an original goes out; unless `in_full`, many of them only as a number."""
+    """The reasons for which an answer goes out uncorrected, as text; unless `in_full`, of many only their number."""
     if len(reasons) > _MAX_REASONS and not in_full:
         return f"wherever it cannot be judged or corrected ({len(reasons)} reasons; --all prints them)"
     return f"on {', '.join(reasons)}" if reasons else "never"
@@ -222,12 +242,13 @@ def _languages(checked: CheckedConfig, policy: Policy) -> tuple[str, ...]:
 
 def _trust_text(trust: Trust) -> str:
     """A text that names the sources allowed to loosen a policy."""
-    words = [name for name, value in trust if value is True] + [f"body field {name}" for name in trust.router_fields]
-    return ", ".join(words) or "this file alone: metadata of teams and keys only makes a policy stricter"
+    sources_of_trust = [name for name, value in trust if value is True]
+    sources_of_trust += [f"body field {name}" for name in trust.router_fields]
+    return ", ".join(sources_of_trust) or "this file alone: metadata of teams and keys only makes a policy stricter"
 
 
 def _origin_text(checked: CheckedConfig, objective: Objective, origins: Mapping[str, str]) -> str:
-    """Where an objective of the policy comes from, with what a plugin says about it."""
+    """Return where an objective of the policy comes from, with what a plugin says about the objective."""
     origin = origins[f"objective:{objective.name}"]
     description = checked.extensions.describe(objective)
     return f"{origin}: {description}" if description else origin

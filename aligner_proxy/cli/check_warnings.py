@@ -39,18 +39,18 @@ EDITS_GOOD_ANSWERS: Mapping[str, int] = {
 }
 """Good answers, in percent, that the embedded aligner edits for a built-in objective: those above 0.5 % of
 docs/reference/objectives.md, but for `harmless`."""
-_SOON = timedelta(days=14)
-"""How long before its end a key is warned about."""
+_WARNING_PERIOD = timedelta(days=14)
+"""How long before a key expires a warning is given."""
 
 
 def find_warnings(checked: CheckedConfig, facts: RequestFacts, policy: Policy) -> list[str]:
-    """All warnings about the config and about the policy that this request gets."""
+    """Return all warnings about the config and about the policy that a request with these facts gets."""
     warnings = list(checked.policies.warnings)
-    for i, route in enumerate(checked.policies.routes):
+    for index, route in enumerate(checked.policies.routes):
         pattern = route.match.model
         if pattern is not None and checked.lacks_model(pattern):
-            place = checked.policies.source.place_of("routes", i)
-            warnings.append(f"{place}: {entry_name(route, i)} ({pattern}) matches no model of the model_list")
+            place = checked.policies.source.place_of("routes", index)
+            warnings.append(f"{place}: {entry_name(route, index)} ({pattern}) matches no model of the model_list")
     if not facts.model:
         warnings.append("no --model given: routes that name a model were passed over")
     elif checked.lacks_model(facts.model):
@@ -58,8 +58,8 @@ def find_warnings(checked: CheckedConfig, facts: RequestFacts, policy: Policy) -
     if not any(route_matches(route, facts.names, facts.tags) for route in checked.policies.routes):
         warnings.append("no route matches this request")
     trusts_aliases = checked.policies.trust.aliases
-    is_named = facts.team_id or facts.key_hash or facts.key_alias
-    if is_named and not any(tenant_matches(tenant, facts, trusts_aliases) for tenant in checked.policies.tenants):
+    names_tenant = facts.team_id or facts.key_hash or facts.key_alias
+    if names_tenant and not any(tenant_matches(tenant, facts, trusts_aliases) for tenant in checked.policies.tenants):
         warnings.append("no tenant matches this team or key")
     warnings.extend(_start_warnings(checked.policies))
     warnings.extend(_redis_warnings(checked.policies))
@@ -79,10 +79,10 @@ def _objective_warnings(checked: CheckedConfig, policy: Policy) -> Iterator[str]
     if EMBEDDED not in (checked.policies.aligner.model, *checked.policies.aligner.adapters.values()):
         return
     origins = dict(policy.origins)
-    built_in = builtin_objectives()
+    built_in_objectives = builtin_objectives()
     for objective in policy.objectives:
         name = objective.name
-        if name in EDITS_GOOD_ANSWERS and not objective.head and objective.text == built_in[name].text:
+        if name in EDITS_GOOD_ANSWERS and not objective.head and objective.text == built_in_objectives[name].text:
             yield (
                 f"{origins[f'objective:{name}']}: {name} edits {EDITS_GOOD_ANSWERS[name]} % of good answers; "
                 "teach it by your own answers, or try it with mode: shadow first (docs/reference/objectives.md)"
@@ -105,7 +105,7 @@ def _start_warnings(policies: PolicyFile) -> Iterator[str]:
             check(policies)
         except (ConfigError, WeightsError) as error:
             faults.append(f"{error}; {NO_START}")
-    # Two checks may find the same.
+    # Two checks may find the same fault.
     yield from dict.fromkeys(faults)
 
 
@@ -117,7 +117,7 @@ def _redis_warnings(policies: PolicyFile) -> Iterator[str]:
 
 
 def _key_warnings(checked: CheckedConfig) -> Iterator[str]:
-    """Warn about keys of the keys file that a gateway refuses now or soon, and about unknown models in it."""
+    """Warn about a missing keys file, keys in it that a gateway refuses now or soon, and unknown models of keys."""
     path = keys_path(checked.policies)
     if path is not None and not path.exists():
         yield f"{path.name} does not exist, so none of its keys is accepted"
@@ -125,11 +125,11 @@ def _key_warnings(checked: CheckedConfig) -> Iterator[str]:
     for entry in checked.keys.values():
         if entry.is_expired(now):
             yield f"key {entry.alias} expired at {moment_text(entry.expires)} and is refused"
-        elif entry.is_expired(now + _SOON):
+        elif entry.is_expired(now + _WARNING_PERIOD):
             yield f"key {entry.alias} expires at {moment_text(entry.expires)}"
-        unserved = [name for name in entry.models or () if checked.lacks_model(name)]
-        if unserved:
-            yield f"key {entry.alias} may call {', '.join(unserved)}, which the model_list does not have"
+        unknown_models = [name for name in entry.models or () if checked.lacks_model(name)]
+        if unknown_models:
+            yield f"key {entry.alias} may call {', '.join(unknown_models)}, which the model_list does not have"
 
 
 def moment_text(moment: datetime | None) -> str:

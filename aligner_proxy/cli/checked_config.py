@@ -54,8 +54,8 @@ class CheckedConfig:
     @cached_property
     def faults(self) -> list[str]:
         """What is wrong with the files that the policies file names: files of examples and the audit store."""
-        unreadable = (status for status in self.statuses if status.state is TeachingState.UNREADABLE)
-        faults = [status.warning for status in unreadable if status.warning is not None]
+        unreadable_statuses = [status for status in self.statuses if status.state is TeachingState.UNREADABLE]
+        faults = [status.warning for status in unreadable_statuses if status.warning is not None]
         try:
             refuse_wrong_audit_file(self.policies)
         except ConfigError as error:
@@ -63,14 +63,13 @@ class CheckedConfig:
         return faults
 
     def lacks_model(self, pattern: str) -> bool:
-        """Whether no model of the model_list matches the pattern; False if there is no model_list.
+        """Whether no model of LiteLLM's model_list matches the glob `pattern`; False if no LiteLLM YAML was given.
 
-        LiteLLM's model names can have wildcards, too, so both are tried as the pattern.
+        LiteLLM's model names can have wildcards, too, so each of the two is tried as the glob.
         """
-        models = self.models
-        return models is not None and not any(
-            fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models
-        )
+        if self.models is None:
+            return False
+        return not any(fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in self.models)
 
     @property
     def resolver(self) -> PolicyResolver:
@@ -79,10 +78,10 @@ class CheckedConfig:
 
 
 def read_config(file: Path) -> CheckedConfig:
-    """Load and check everything that FILE names; raises `ConfigError` if a gateway would refuse it."""
+    """Load and check a LiteLLM YAML or policies file; raises `ConfigError` if a gateway would refuse what it names."""
     data, source = read_yaml(file)
-    litellm = is_litellm(data)
-    path = find_policies(file) if litellm else file
+    has_litellm = is_litellm(data)
+    path = find_policies(file) if has_litellm else file
     policies = registry.load_policies(path)
     refuse_without_policies(policies)
     registry.configure_plugins(policies)
@@ -90,7 +89,7 @@ def read_config(file: Path) -> CheckedConfig:
     extensions = registry.load_extensions(policies)
     keys = known_keys(policies)
     statuses = tuple(head_statuses(policies))
-    if not litellm:
+    if not has_litellm:
         return CheckedConfig(path, policies, None, keys, statuses=statuses, extensions=extensions)
     litellm_warnings = (
         *guardrail_entry.check_entries(data, source, policies, check_guardrail_entry),
@@ -98,7 +97,16 @@ def read_config(file: Path) -> CheckedConfig:
         *litellm_config.find_unset_variables(data, source),
         *(f"{fault}; {NO_START}" for fault in litellm_config.find_start_faults(file)),
     )
-    checked = CheckedConfig(path, policies, model_groups(data), keys, litellm_warnings, data, statuses, extensions)
+    checked = CheckedConfig(
+        path,
+        policies,
+        model_groups(data),
+        keys,
+        litellm_warnings=litellm_warnings,
+        litellm=data,
+        statuses=statuses,
+        extensions=extensions,
+    )
     missing_group = next(missing_editor_groups(checked), None)
     # The group may also be in LiteLLM's database, which is not visible here.
     if missing_group is not None and not litellm_config.has_models_in_database(data):
@@ -109,14 +117,14 @@ def read_config(file: Path) -> CheckedConfig:
 def missing_editor_groups(checked: CheckedConfig) -> Iterator[str]:
     """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
     policies = checked.policies
-    # (key, model group, path of the setting)
+    # tuples (key, model group, key path of the setting)
     uses = [("editor", group, path) for group, path in editor_groups(policies.blocks()).items()]
     for judge, path in find_judges([*policies.blocks(), *policies.objective_entries()]):
-        # token classifiers belong to the engine, and not to LiteLLM
+        # Token classifiers belong to the engine, and not to LiteLLM.
         if judge.kind is not JudgeKind.TOKENS:
             uses.append(("judge", judge.group, path))
-    for name, group, path in uses:
+    for key, group, path in uses:
         if checked.lacks_model(group):
             place = policies.source.place_of(*path)
             hint = suggest_name(group, checked.models or ())
-            yield f"{place}: {name} {group!r} is no model group of the model_list; {hint}"
+            yield f"{place}: {key} {group!r} is no model group of the model_list; {hint}"

@@ -54,19 +54,20 @@ def command(**options: Any) -> None:
 
     For example: echo "Only a fool has to ask." | aligner-proxy decide -o harmless
     """
+    # "noul" is the type of questions that are answered by a probability.
     questions = {words: {"type": "noul", "instructions": words} for words in options.pop("objectives")}
     question = options.pop("question")
     as_json = options.pop("as_json")
     file, address, aligner = (options.pop(name) for name in ("file", "address", "aligner"))
-    text = read_stdin("text")
-    state = {"question": question, "answer": text}
-    form = SystemOneDecision.model_validate({"model": aligner, "state": state, "questions": questions})
-    decision = form.read()
-    if fault := decision.find_fault():
+    state = {"question": question, "answer": read_stdin("text")}
+    request = SystemOneDecision.model_validate({"model": aligner, "state": state, "questions": questions})
+    decision = request.read()
+    fault = decision.find_fault()
+    if fault:
         raise ConfigError(fault)
     names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
     objectives = dict(zip(decision.objectives, names.resolve(decision.objectives), strict=True))
-    report = asyncio.run(_ask_engine(form, decision, objectives, address, options, file))
+    report = asyncio.run(_ask_engine(request, decision, objectives, address, options, file))
     if as_json:
         echo_json(report)
         return
@@ -75,17 +76,20 @@ def command(**options: Any) -> None:
 
 
 async def _ask_engine(
-    form: SystemOneDecision,
+    system_one_request: SystemOneDecision,
     decision: Decision,
     objectives: Mapping[str, Objective],
     address: str | None,
     options: dict[str, Any],
     file: Path | None,
 ) -> dict[str, Any]:
-    """Open the chosen engine, and return its report on the decision: `answers` by the words of each question."""
+    """Open the chosen engine, and return its report on the decision: `answers` by the words of each question.
+
+    `objectives` has the objective of each text or question that was asked.
+    """
     async with open_chosen_engine(address, options, file) as engine:
 
-        async def correct(asked_objective: AskedObjective) -> Correction:
+        async def score_text(asked_objective: AskedObjective) -> Correction:
             """Let the engine score the text under one objective, without writing anything."""
             objective = objectives[asked_objective.text]
             request = AlignRequest(
@@ -94,10 +98,10 @@ async def _ask_engine(
                 answer=decision.text,
                 objectives=(objective.text,),
                 heads=(objective.head,) if objective.head else (),
-                aligner=form.model,
+                aligner=system_one_request.model,
                 score_only=True,
                 deadline_s=_DEADLINE_S,
             )
             return await engine.align(request)
 
-        return await answer_decision(form, decision, correct)
+        return await answer_decision(system_one_request, decision, score_text)

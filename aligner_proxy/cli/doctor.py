@@ -50,13 +50,13 @@ from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.overview import head_statuses
 from aligner_proxy.types import EMBEDDED, METAALIGNER
 
-_SUPPORTED = ((3, 11), (3, 12), (3, 13))
-_PROBE_S = 120.0
+_SUPPORTED_PYTHONS = ((3, 11), (3, 12), (3, 13))
+_PROBE_TIMEOUT_S = 120.0
 """Timeout of the probe in seconds; it imports torch, and computes on the device."""
-_HUB_S = 3.0
+_HUB_TIMEOUT_S = 3.0
 """Timeout of the check of the hub in seconds."""
-_NEED_DISK_GB = 1.0
-_NEED_MEMORY_GB = 2.0
+_NEEDED_DISK_GB = 1.0
+_NEEDED_MEMORY_GB = 2.0
 """What a gateway with the embedded aligner needs on disk and in memory."""
 
 
@@ -65,7 +65,7 @@ Check = Callable[[], Iterator[DoctorFinding]]
 
 
 def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
-    """Run all checks and yield each finding as soon as it is known; `file` is the policies file to check, too."""
+    """Run all checks and yield each finding at once; `port` is the gateway's, `file` a policies file to check, too."""
     checks: tuple[Check, ...] = (
         check_python,
         check_litellm,
@@ -88,27 +88,28 @@ def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
 def check_python() -> Iterator[DoctorFinding]:
     """Check the Python version."""
     version = ".".join(map(str, sys.version_info[:3]))
-    good = sys.version_info[:2] in _SUPPORTED
-    yield _make_finding("python", good, version, "use Python 3.11, 3.12 or 3.13")
+    is_supported = sys.version_info[:2] in _SUPPORTED_PYTHONS
+    yield _make_finding("python", is_supported, version, "use Python 3.11, 3.12 or 3.13")
 
 
 def check_litellm() -> Iterator[DoctorFinding]:
     """Check that LiteLLM is installed in the pinned version."""
-    pinned = _pinned_version()
+    pinned_version = _pinned_version()
     try:
         version = importlib.metadata.version("litellm")
     except importlib.metadata.PackageNotFoundError:
         version = "not installed"
-    good = pinned is None or version == pinned
-    yield _make_finding("litellm", good, version, f"pip install 'litellm[proxy]=={pinned}'")
+    is_right = pinned_version is None or version == pinned_version
+    yield _make_finding("litellm", is_right, version, f"pip install 'litellm[proxy]=={pinned_version}'")
 
 
 def _pinned_version() -> str | None:
     """The LiteLLM version that our package metadata requires; None if it is unknown."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for requirement in importlib.metadata.requires("aligner-proxy") or ():
-            if match := re.match(r"litellm\[proxy\]==([\w.]+)", requirement):
-                return match[1]
+            pin = re.match(r"litellm\[proxy\]==([\w.]+)", requirement)
+            if pin is not None:
+                return pin[1]
     return None
 
 
@@ -117,9 +118,11 @@ def check_compute(path: Path | None = None) -> Iterator[DoctorFinding]:
 
     On a GPU, also check the engine's own kernels, and the aligner of a policies file (without one, the embedded one).
     """
-    if missing := extras.list_missing(extras.ENGINE):
-        message = f"no engine can run here: {', '.join(missing)} not installed; a gateway can use one on another host"
-        yield DoctorFinding("torch", Severity.NOTE, message, f"pip install 'aligner-proxy[{extras.ENGINE}]'")
+    missing_packages = extras.list_missing(extras.ENGINE)
+    if missing_packages:
+        names = ", ".join(missing_packages)
+        text = f"no engine can run here: {names} not installed; a gateway can use one on another host"
+        yield DoctorFinding("torch", Severity.NOTE, text, f"pip install 'aligner-proxy[{extras.ENGINE}]'")
         return
     aligner = find_aligner(path)
     try:
@@ -129,15 +132,16 @@ def check_compute(path: Path | None = None) -> Iterator[DoctorFinding]:
         yield DoctorFinding("torch", Severity.FAULT, f"does not run here ({type(error).__name__})", fix)
         return
     yield DoctorFinding("torch", Severity.OK, f"{report['torch']} on {_device_text(report)}")
-    works = report["nf4_works"]
-    result = report["nf4"]
-    text = f"relative error {result} on a random layer" if works else str(result)
+    error_or_reason = report["nf4"]
+    nf4_works = report["nf4_works"]
+    text = f"relative error {error_or_reason} on a random layer" if nf4_works else str(error_or_reason)
     fix = "reinstall bitsandbytes, or set aligner.quantization: none in the policies file (more memory, same answers)"
-    yield _make_finding("4-bit kernels", works, text, fix)
+    yield _make_finding("4-bit kernels", nf4_works, text, fix)
     if report["device"] == "cuda":
         missing_part = report["missing"]
         text = f"not used, so corrections take longer: {missing_part}" if missing_part else "compiled and run"
-        yield _make_finding("own kernels", missing_part is None, text, suggest_fix(missing_part or ""), Severity.NOTE)
+        fix = suggest_fix(missing_part or "")
+        yield _make_finding("own kernels", missing_part is None, text, fix, severity=Severity.NOTE)
         if aligner is not None:
             yield from _describe_aligner(aligner, report)
 
@@ -149,14 +153,15 @@ class LocalAligner:
     model: str
     quantization: str
     config: Weights | None = None
-    """Where its configuration file is; None if that cannot be found."""
+    """Where its configuration file is; None if the file cannot be found."""
     has_head: bool = False
+    """Whether the aligner has a detector head."""
     error: str = ""
-    """Why the configuration cannot be found; else empty."""
+    """Why the configuration file cannot be found; else empty."""
 
 
 def find_aligner(path: Path | None) -> LocalAligner | None:
-    """The configured aligner, by default the embedded one; None if it does not run on this machine."""
+    """Return the aligner of a policies file, by default the embedded one; None if it does not run on this machine."""
     file = registry.load_policies(path) if path else None
     if file is not None and not config.engine_backend(file).needs_local:
         return None
@@ -164,8 +169,9 @@ def find_aligner(path: Path | None) -> LocalAligner | None:
     quantization = file.aligner.quantization if file else "nf4"
     store = WeightStore(config.home_folder())
     try:
-        # weights that are prepared run without the files that they were made of
-        if prepared := store.find_prepared(str(model), quantization):
+        # Prepared weights run without the files that they were made of.
+        prepared = store.find_prepared(str(model), quantization)
+        if prepared:
             folder = store.folder(prepared)
             weights = Weights(folder)
             has_head = (folder / manifest.HEAD).exists()
@@ -173,23 +179,25 @@ def find_aligner(path: Path | None) -> LocalAligner | None:
             weights, has_head = sources.find_config(model)
     except AlignerProxyError as error:
         return LocalAligner(str(model), quantization, error=str(error))
-    return LocalAligner(str(model), quantization, weights, has_head)
+    return LocalAligner(str(model), quantization, config=weights, has_head=has_head)
 
 
 def _describe_aligner(aligner: LocalAligner, report: dict[str, Any]) -> Iterator[DoctorFinding]:
-    """Say whether an aligner runs on the engine's own kernels, and what fits the GPU, from the probe's report."""
-    about = report["aligner"] or {"error": aligner.error}
-    if "error" in about:
-        text = f"{aligner.model}: {about['error']}"
+    """Yield whether an aligner runs on the engine's own kernels, and what fits the GPU, from the probe's report."""
+    aligner_report = report["aligner"] or {"error": aligner.error}
+    if "error" in aligner_report:
+        text = f"{aligner.model}: {aligner_report['error']}"
         yield DoctorFinding("aligner on the GPU", Severity.NOTE, text, f"aligner-proxy pull {aligner.model}")
         return
-    obstacle = about["obstacle"]
+    obstacle = aligner_report["obstacle"]
     text = f"stays on the library's forward: {obstacle}" if obstacle else "is of a family that own kernels compute"
     fix = "corrections are the same, but slower; own kernels compute Llama, Mistral, Qwen2 and Qwen3"
-    yield _make_finding("aligner on the GPU", obstacle is None, f"{aligner.model} {text}", fix, Severity.NOTE)
+    yield _make_finding("aligner on the GPU", obstacle is None, f"{aligner.model} {text}", fix, severity=Severity.NOTE)
     has_kernels = report["missing"] is None
     try:
-        lines = describe_fit(report, about, aligner.quantization, has_head=aligner.has_head, has_kernels=has_kernels)
+        lines = describe_fit(
+            report, aligner_report, aligner.quantization, has_head=aligner.has_head, has_kernels=has_kernels
+        )
     except WeightsError as error:
         yield DoctorFinding("fits the GPU", Severity.NOTE, str(error), "or set aligner.model to another aligner")
         return
@@ -197,14 +205,14 @@ def _describe_aligner(aligner: LocalAligner, report: dict[str, Any]) -> Iterator
 
 
 def run_probe(aligner: LocalAligner | None = None) -> dict[str, Any]:
-    """Run the probe as a subprocess and return its report.
+    """Run the probe of torch and the device as a subprocess, and return its report.
 
-    Raises `subprocess.SubprocessError` if it fails or takes longer than 120 s, and `ValueError` for another output.
+    Raises `subprocess.SubprocessError` if it fails or takes too long, and `ValueError` if it prints no report.
     """
     command = [sys.executable, "-m", "aligner_proxy.engine.model.probe"]
     if aligner is not None and aligner.config is not None:
         command += [str(aligner.config.folder), *([aligner.config.gguf] if aligner.config.gguf else [])]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=True)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True)
     report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return report
 
@@ -213,9 +221,10 @@ def _device_text(report: dict[str, Any]) -> str:
     """The GPU and its memory, or the CPU with its threads and its instructions for bf16, from the probe's report."""
     if report["device"] == "cuda":
         return f"{report['name']} ({report['memory_gb']} GB)"
-    flags = set(report["cpu_flags"])
-    bf16_units = [name for flag, name in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in flags]
-    return f"CPU, {report['threads']} threads, {' and '.join(bf16_units) or 'without bf16 instructions'}"
+    cpu_flags = set(report["cpu_flags"])
+    name_by_flag = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
+    bf16_names = [name for flag, name in name_by_flag.items() if flag in cpu_flags]
+    return f"CPU, {report['threads']} threads, {' and '.join(bf16_names) or 'without bf16 instructions'}"
 
 
 def check_weights() -> Iterator[DoctorFinding]:
@@ -238,23 +247,23 @@ def check_store() -> Iterator[DoctorFinding]:
     """Check that prepared weights and corrections can be stored, and that there is disk space."""
     home = config.home_folder()
     # The folder may not exist yet; then the nearest one above it decides.
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    free_gb = shutil.disk_usage(existing).free / 2**30
+    existing_folder = next(folder for folder in (home, *home.parents) if folder.exists())
+    free_gb = shutil.disk_usage(existing_folder).free / 2**30
     fix = "set ALIGNER_PROXY_HOME to a folder that you can write to"
     yield _make_finding("store", config.can_write(home), str(home), fix)
-    fix = f"free {_NEED_DISK_GB:g} GB, or move ALIGNER_PROXY_HOME"
-    yield _make_finding("disk", free_gb >= _NEED_DISK_GB, f"{free_gb:.1f} GB free", fix)
+    fix = f"free {_NEEDED_DISK_GB:g} GB, or move ALIGNER_PROXY_HOME"
+    yield _make_finding("disk", free_gb >= _NEEDED_DISK_GB, f"{free_gb:.1f} GB free", fix)
 
 
 def check_memory() -> Iterator[DoctorFinding]:
     """Check the available memory; the embedded aligner and one LiteLLM worker together need about 2 GB."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    available = measure_free_bytes()
+    total_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    free_bytes = measure_free_bytes()
     # The free memory is not known on every system.
-    free_gb = total if available is None else available / 2**30
-    text = f"{free_gb:.1f} GB available of {total:.1f} GB"
-    fix = f"a gateway with the embedded aligner needs about {_NEED_MEMORY_GB:g} GB"
-    yield _make_finding("memory", free_gb >= _NEED_MEMORY_GB, text, fix, Severity.NOTE)
+    free_gb = total_gb if free_bytes is None else free_bytes / 2**30
+    text = f"{free_gb:.1f} GB available of {total_gb:.1f} GB"
+    fix = f"a gateway with the embedded aligner needs about {_NEEDED_MEMORY_GB:g} GB"
+    yield _make_finding("memory", free_gb >= _NEEDED_MEMORY_GB, text, fix, severity=Severity.NOTE)
 
 
 def check_engine() -> Iterator[DoctorFinding]:
@@ -285,15 +294,17 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
         return
     info: AlignerInfo | None = None
     for address in configured.at:
-        aligner = file.aligner.model_copy(update={"engine": configured.model_copy(update={"at": (address,)})})
+        # Each replica is opened by a copy of the file that names only its address.
+        replica_backend = configured.model_copy(update={"at": (address,)})
+        aligner = file.aligner.model_copy(update={"engine": replica_backend})
         try:
             replica = build.open_engine(file.model_copy(update={"aligner": aligner}), wait_s=0.1)
             info = asyncio.run(_read_info(replica))
         except (ConfigError, CorrectionError) as error:
             is_local = configured.kind is ServerKind.LOCAL
             fix = "`aligner-proxy serve` starts one" if is_local else "start it, or fix aligner.engine"
-            verdict = Severity.NOTE if is_local else Severity.FAULT
-            yield DoctorFinding("back-end", verdict, f"{address} ({configured.kind}): {error}", fix)
+            severity = Severity.NOTE if is_local else Severity.FAULT
+            yield DoctorFinding("back-end", severity, f"{address} ({configured.kind}): {error}", fix)
         else:
             yield DoctorFinding("back-end", Severity.OK, f"{address} ({configured.kind}): {_engine_text(info)}")
     yield from check_taught_heads(file, info)
@@ -314,7 +325,7 @@ def check_redis(path: Path | None) -> Iterator[DoctorFinding]:
 
 
 def check_taught_heads(file: PolicyFile, info: AlignerInfo | None) -> Iterator[DoctorFinding]:
-    """Report for each objective with examples whether it is taught, from how many examples, and when."""
+    """Yield for each objective with examples whether it is taught, and when; `info` is None without an engine."""
     try:
         statuses = head_statuses(file, info)
     except ConfigError as error:
@@ -324,7 +335,7 @@ def check_taught_heads(file: PolicyFile, info: AlignerInfo | None) -> Iterator[D
         version = status.version
         figures = f", from {version.against} examples on {version.day}, head {version.head[:8]}" if version else ""
         text = f"{status.subject.title} for aligner {status.aligner_name}: {status.state}{figures}"
-        yield _make_finding("taught", status.warning is None, text, status.warning or "", Severity.NOTE)
+        yield _make_finding("taught", status.warning is None, text, status.warning or "", severity=Severity.NOTE)
 
 
 def check_policies() -> Iterator[DoctorFinding]:
@@ -337,19 +348,19 @@ def check_policies() -> Iterator[DoctorFinding]:
     for report in reports:
         since = time.strftime("%H:%M:%S", time.localtime(report.since))
         text = f"process {report.pid} uses {report.path} as of {since}"
-        check = f"policies of {report.pid}"
+        check_name = f"policies of {report.pid}"
         if report.keys:
             fix = "fix the keys file, test it with `aligner-proxy check`; the gateway then reloads it automatically"
-            yield DoctorFinding(check.replace("policies", "keys"), Severity.NOTE, report.keys, fix)
+            yield DoctorFinding(f"keys of {report.pid}", Severity.NOTE, report.keys, fix)
         if report.refused:
             fix = "fix the file, test it with `aligner-proxy check`; the gateway then reloads it automatically"
-            yield DoctorFinding(check, Severity.NOTE, f"{text}; the current file is refused: {report.refused}", fix)
+            text = f"{text}; the current file is refused: {report.refused}"
+            yield DoctorFinding(check_name, Severity.NOTE, text, fix)
         elif report.restart:
-            yield DoctorFinding(
-                check, Severity.NOTE, f"{text}; {'; '.join(report.restart)}", "restart the gateway to apply them"
-            )
+            text = f"{text}; {'; '.join(report.restart)}"
+            yield DoctorFinding(check_name, Severity.NOTE, text, "restart the gateway to apply them")
         else:
-            yield DoctorFinding(check, Severity.OK, text)
+            yield DoctorFinding(check_name, Severity.OK, text)
 
 
 def check_plugins() -> Iterator[DoctorFinding]:
@@ -380,18 +391,20 @@ def check_plugins() -> Iterator[DoctorFinding]:
 
 
 def _offer_texts(plugin: registry.Plugin) -> Iterator[str]:
-    """What a plugin offers, one text for each sort: "correctors: self_refine (...)"."""
-    for sort, kinds in plugin.offers.items():
+    """Yield what a plugin offers, one text for each hook: "correctors: self_refine (...)"."""
+    for hook_name, kinds in plugin.offers.items():
         if kinds:
-            yield f"{sort.replace('_', ' ')}: {', '.join(f'{kind.name} ({kind.about})' for kind in kinds)}"
+            kinds_text = ", ".join(f"{kind.name} ({kind.about})" for kind in kinds)
+            yield f"{hook_name.replace('_', ' ')}: {kinds_text}"
 
 
 def _declared_texts(plugin: registry.Plugin) -> Iterator[str]:
-    """The endpoints of a plugin, and the keys and selector forms that it adds to the policies file."""
+    """Yield the endpoints of a plugin, and the keys and selector forms that it adds to the policies file."""
     if plugin.endpoints:
         yield f"endpoints: {', '.join(endpoint.path for endpoint in plugin.endpoints)}"
     for extension in plugin.extensions:
-        yield from (f"objectives: {form.word}" for form in extension.selectors)
+        for form in extension.selectors:
+            yield f"objectives: {form.word}"
         if extension.keys:
             yield f"keys of a policy: {', '.join(key.name for key in extension.keys)}"
 
@@ -404,10 +417,10 @@ async def _read_info(engine: Engine) -> AlignerInfo:
         await engine.aclose()
 
 
-def _engine_text(about: AlignerInfo) -> str:
+def _engine_text(info: AlignerInfo) -> str:
     """Model, content hash, device and head of what an engine serves, on one line."""
-    head = "detector head" if about.has_head else "no detector head"
-    return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}"
+    head_text = "detector head" if info.has_head else "no detector head"
+    return f"{info.model} {info.content_hash[:12]} on {info.device}, {info.quantization}, {head_text}"
 
 
 def check_port(port: int) -> Iterator[DoctorFinding]:
@@ -427,7 +440,7 @@ def check_hub() -> Iterator[DoctorFinding]:
 
     address = constants.ENDPOINT
     try:
-        httpx.head(address, timeout=_HUB_S, follow_redirects=True).raise_for_status()
+        httpx.head(address, timeout=_HUB_TIMEOUT_S, follow_redirects=True).raise_for_status()
     except httpx.HTTPError as error:
         fix = "only `pull` needs it; the embedded aligner comes with its weights"
         yield DoctorFinding("model hub", Severity.NOTE, f"{address} not reachable ({type(error).__name__})", fix)
@@ -435,12 +448,16 @@ def check_hub() -> Iterator[DoctorFinding]:
         yield DoctorFinding("model hub", Severity.OK, f"{address} reachable")
 
 
-def _make_finding(check: str, good: bool, text: str, fix: str, bad: Severity = Severity.FAULT) -> DoctorFinding:
-    """A finding that is OK if `good`, else one of severity `bad` with the fix."""
-    return DoctorFinding(check, Severity.OK, text) if good else DoctorFinding(check, bad, text, fix)
+def _make_finding(
+    check_name: str, is_good: bool, text: str, fix: str, *, severity: Severity = Severity.FAULT
+) -> DoctorFinding:
+    """Make a finding with this text: OK if `is_good`, else one of this severity with the fix."""
+    if is_good:
+        return DoctorFinding(check_name, Severity.OK, text)
+    return DoctorFinding(check_name, severity, text, fix)
 
 
-_STYLE = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.FAULT: "bold red"}
+_SEVERITY_STYLES = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.FAULT: "bold red"}
 
 
 @click.command("doctor")
@@ -454,19 +471,19 @@ def command(port: int, file: Path | None, as_json: bool) -> None:
     """
     with Terminal(stderr=True).status("looking ..."):
         findings = list(examine(port, file))
-    runs = all(finding.verdict is not Severity.FAULT for finding in findings)
+    can_run = all(finding.verdict is not Severity.FAULT for finding in findings)
     if as_json:
-        echo_json({"runs": runs, "findings": [asdict(finding) for finding in findings]}, indent=2)
+        echo_json({"runs": can_run, "findings": [asdict(finding) for finding in findings]}, indent=2)
     else:
-        _print_findings(Terminal(), findings, runs)
-    sys.exit(0 if runs else 1)
+        _print_findings(Terminal(), findings, can_run=can_run)
+    sys.exit(0 if can_run else 1)
 
 
-def _print_findings(console: Console, findings: Sequence[DoctorFinding], runs: bool) -> None:
-    """Print the findings as a table, with each fix below, and whether a gateway can run here."""
+def _print_findings(console: Console, findings: Sequence[DoctorFinding], *, can_run: bool) -> None:
+    """Print the findings as a table, each with its fix below, and whether a gateway can run here."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for finding in findings:
         text = escape(finding.found) + (f"\n[dim]{escape(finding.fix)}[/dim]" if finding.fix else "")
-        table.add_row(f"[{_STYLE[finding.verdict]}]{finding.verdict}[/]", finding.check, text)
+        table.add_row(f"[{_SEVERITY_STYLES[finding.verdict]}]{finding.verdict}[/]", finding.check, text)
     console.print(table)
-    console.print("a gateway can run here" if runs else "a gateway cannot run here yet", style="bold")
+    console.print("a gateway can run here" if can_run else "a gateway cannot run here yet", style="bold")

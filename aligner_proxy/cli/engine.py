@@ -91,12 +91,12 @@ def command(
     limits = take_limits(options)
     open_files.allow_connections(limits.connections)
     _start_tracing()
-    # Until the server installs its own handler, so that a stop while libraries are imported is also a clean exit.
+    # This handler serves until the server installs its own, so that a stop during imports is a clean exit, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _open_listener(path, port, host) as (listener, address):
         still_loading = _serve(listener, address, queue, grace, limits, file, options)
     if still_loading:
-        # A normal exit would wait for the loading thread; the next start repeats an unfinished preparation of weights.
+        # A normal exit would wait for the loading thread. The next start repeats a preparation that was interrupted.
         logging.shutdown()
         os._exit(0)
 
@@ -112,7 +112,7 @@ def _start_tracing() -> None:
 
 @contextlib.contextmanager
 def _open_listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
-    """Open the port or the unix socket; yields the listener and its address for the log."""
+    """Open the port or, without one, the unix socket (the usual one without `path`); yield listener and address."""
     if port is not None:
         with sockets.listen_on_port(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"
@@ -131,7 +131,11 @@ def _serve(
     file: Path | None,
     options: dict[str, Any],
 ) -> bool:
-    """Serve until stopped; returns True if the aligner was still loading at that time."""
+    """Load the aligner and serve it until SIGTERM; returns whether the aligner was still loading then.
+
+    `queue` is the maximum number of requests and `grace` the seconds for them after SIGTERM; `options` are those of
+    the aligner, and `file` is the policies file.
+    """
     config.check_home()
     home = config.home_folder()
     refuse_absent_weights(options, file)
@@ -147,7 +151,7 @@ def _serve(
     def load() -> Aligner:
         """Load the aligner, and exclude it from garbage collection."""
         aligner = open_aligner(weights, home, lambda step: log.info("%s", step))
-        # What is loaded stays: a collection that looked for garbage in it would halt all corrections for up to 0.5 s.
+        # Looking for garbage in the model, which stays, would halt all corrections for up to 0.5 s.
         gc.collect()
         gc.freeze()
         return aligner

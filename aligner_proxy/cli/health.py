@@ -19,9 +19,9 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import engine_address
 from aligner_proxy.web_address import is_web_address
 
-_WAIT_S = 5.0
+_TIMEOUT_S = 5.0
 """Seconds to wait for an answer."""
-_COLOUR = {"ready": "green", "loading": "yellow", "degraded": "yellow"}
+_COLOUR_BY_STATUS = {"ready": "green", "loading": "yellow", "degraded": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
     else:
         for process in processes:
             reasons = f" ({', '.join(process.reasons)})" if process.reasons else ""
-            status = (process.status, _COLOUR.get(process.status, "red"))
+            status = (process.status, _COLOUR_BY_STATUS.get(process.status, "red"))
             echo(f"{process.name} ", status, f"{reasons} at {process.address}")
     sys.exit(0 if processes[0].serves else 1)
 
@@ -94,9 +94,10 @@ def _check_engine(address: str) -> ProcessHealth:
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     if socket and not Path(socket).exists():
         return ProcessHealth("engine", address, "down")
-    with _make_client(socket) as http:
+    base_url = "http://engine" if socket else address.rstrip("/")
+    with _make_client(socket) as client:
         try:
-            report = http.get(("http://engine" if socket else address.rstrip("/")) + "/health").json()
+            report = client.get(f"{base_url}/health").json()
             status = str(report["status"])
             reasons = tuple(map(str, report.get("reasons", ())))
         except httpx.HTTPError:
@@ -108,10 +109,10 @@ def _check_engine(address: str) -> ProcessHealth:
 
 def _check_gateway(address: str) -> ProcessHealth:
     """Ask the gateway for its health; "down" if it does not answer, "odd" if it is not LiteLLM."""
-    with _make_client() as http:
+    with _make_client() as client:
         try:
-            if http.get(f"{address}/health/liveliness").is_success:
-                readiness = http.get(f"{address}/health/readiness")
+            if client.get(f"{address}/health/liveliness").is_success:
+                readiness = client.get(f"{address}/health/readiness")
                 if readiness.is_success:
                     return ProcessHealth("gateway", address, "ready")
                 return ProcessHealth("gateway", address, "alive", _read_reasons(readiness))
@@ -120,15 +121,15 @@ def _check_gateway(address: str) -> ProcessHealth:
         return ProcessHealth("gateway", address, "odd", ("not LiteLLM",))
 
 
-def _read_reasons(answer: httpx.Response) -> tuple[str, ...]:
-    """Why a gateway is not ready, if the reason is its engine; else empty."""
+def _read_reasons(readiness: httpx.Response) -> tuple[str, ...]:
+    """Why a gateway is not ready, if its engine is the reason; else empty."""
     try:
-        return (str(answer.json()["aligner"]),)
+        return (str(readiness.json()["aligner"]),)
     except (ValueError, KeyError, TypeError):
         return ()
 
 
 def _make_client(socket: str | None = None) -> httpx.Client:
-    """An HTTP client, over this unix socket if one is given; it ignores proxies of the environment."""
+    """Make an HTTP client, over the unix socket if one is given; it ignores proxies of the environment."""
     transport = httpx.HTTPTransport(verify=socket is None, uds=socket)  # a unix socket has no TLS
-    return httpx.Client(transport=transport, timeout=_WAIT_S, trust_env=False)
+    return httpx.Client(transport=transport, timeout=_TIMEOUT_S, trust_env=False)

@@ -142,7 +142,7 @@ def command(folder: Path, provider: str) -> None:
 
 
 def make_file_texts(provider: Provider) -> dict[str, str]:
-    """The texts of the files, by name."""
+    """Return the texts of the files to write, by their names."""
     from aligner_proxy.plugins import registry  # imports pydantic models of every plugin
 
     parameters = "\n".join(f"      {line}" for line in provider.parameters)
@@ -154,7 +154,7 @@ def make_file_texts(provider: Provider) -> dict[str, str]:
 
 
 def next_steps(file: Path, provider: Provider) -> list[str]:
-    """The commands that lead from the files to a first answer."""
+    """Return the commands for a shell that lead from the LiteLLM YAML `file` to a running gateway."""
     return [
         *(f"export {name}={example}" for name, example in provider.variables),
         f'export {MASTER_KEY}="sk-$(openssl rand -hex 32)"',

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def allow_connections(connections: int, files_each: int = 1) -> None:
-    """Raise the limit of this process and its children to `files_each` descriptors for each of these connections.
+    """Raise the limit of open files of this process and its children to `files_each` for each of these connections.
 
     Raises `ConfigError` if the hard limit is too low for even one descriptor per connection, and logs a warning if it
     is too low for `files_each` of them.
@@ -47,28 +47,30 @@ def allow_connections(connections: int, files_each: int = 1) -> None:
 
 
 def fit_connections(connections: int) -> int:
-    """Raise the limit for `connections`, and return how many of them it allows; log a warning if not all."""
+    """Raise the limit of open files for `connections`, and return how many it allows; log a warning if not all."""
     limit = _raise_limit(max(_LEAST_LIMIT, connections + RESERVE))
-    allowed = max(1, min(connections, limit - RESERVE))
-    if allowed < connections:
+    allowed_connections = max(1, min(connections, limit - RESERVE))
+    if allowed_connections < connections:
         log.warning(
             "the limit of %d open files allows this process %d connections instead of %d",
             limit,
-            allowed,
+            allowed_connections,
             connections,
         )
-    return allowed
+    return allowed_connections
 
 
 def _raise_limit(target: int) -> int:
-    """Raise the limit of open files towards `target` as far as the hard limit allows; returns the new limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reachable = target if hard == resource.RLIM_INFINITY else min(target, hard)
-    if soft == resource.RLIM_INFINITY or soft >= reachable:
-        return target if soft == resource.RLIM_INFINITY else soft
+    """Raise the limit of open files to `target`, as far as possible; return the new limit (`target` if unlimited)."""
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft_limit == resource.RLIM_INFINITY:
+        return target
+    new_limit = target if hard_limit == resource.RLIM_INFINITY else min(target, hard_limit)
+    if soft_limit >= new_limit:
+        return soft_limit
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard_limit))
     except (ValueError, OSError):
-        return soft
-    log.info("open files: limit raised from %d to %d", soft, reachable)
-    return reachable
+        return soft_limit
+    log.info("open files: limit raised from %d to %d", soft_limit, new_limit)
+    return new_limit

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _M_ARENA_MAX = -8
 """The constant M_ARENA_MAX of glibc's malloc.h."""
 
-_WEIGHTS = (
+_WEIGHT_OPTIONS = (
     click.option(
         "--template", type=click.Choice(sorted(TEMPLATES)), help="Prompt template, for a model that is not known."
     ),
@@ -50,7 +50,7 @@ _WEIGHTS = (
         help="nf4: 4-bit weights (default); none: no quantization.",
     ),
 )
-_COMPUTING = (
+_ENGINE_OPTIONS = (
     click.option("--model", help="embedded (default), a Hugging Face id, or a folder."),
     click.option(
         "--adapter",
@@ -68,30 +68,31 @@ _COMPUTING = (
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Maximum CPU threads; by default torch decides."),
 )
-_LIMITS = ConnectionLimits()
+_DEFAULT_LIMITS = ConnectionLimits()
 
 
 class FiniteFloat(click.FloatRange):
     """A number, perhaps in a range; unlike Click's own, neither infinite nor nan."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse the number; fails for one without an end."""
+        """Parse the number; fails for infinity and nan."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
         return number
 
 
-def _seconds_option(option: str, limit: str, text: str) -> Callable[[F], F]:
-    """An option for one of the timeouts in `ConnectionLimits`, in seconds."""
+def _seconds_option(option: str, field: str, text: str) -> Callable[[F], F]:
+    """Return a decorator that adds an option for the timeout `field` of `ConnectionLimits`; `text` is its help."""
     positive = FiniteFloat(min=0, min_open=True)
-    return click.option(option, limit, default=getattr(_LIMITS, limit), show_default=True, type=positive, help=text)
+    default = getattr(_DEFAULT_LIMITS, field)
+    return click.option(option, field, default=default, show_default=True, type=positive, help=text)
 
 
-_CONNECTIONS = (
+_CONNECTION_OPTIONS = (
     click.option(
         "--connections",
-        default=_LIMITS.connections,
+        default=_DEFAULT_LIMITS.connections,
         show_default=True,
         type=click.IntRange(min=1),
         help="Maximum connections of each process; above it, slow clients are closed and new ones get 503.",
@@ -104,23 +105,23 @@ _CONNECTIONS = (
 
 def weight_options(function: F) -> F:
     """Add --template and --quantization."""
-    return add_options(function, _WEIGHTS)
+    return add_options(function, _WEIGHT_OPTIONS)
 
 
 def aligner_options(function: F) -> F:
     """Add --model, --adapter, --template, --quantization, --dtype, --cache-tokens and --threads."""
-    return add_options(weight_options(function), _COMPUTING)
+    return add_options(weight_options(function), _ENGINE_OPTIONS)
 
 
 def connection_options(function: F) -> F:
     """Add --connections, --head-timeout, --body-timeout and --idle-timeout."""
-    return add_options(function, _CONNECTIONS)
+    return add_options(function, _CONNECTION_OPTIONS)
 
 
 def add_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
-    """Add options to a command; they are shown in this order."""
-    for option in reversed(options):
-        function = option(function)
+    """Add options to the function of a command; help shows them in this order."""
+    for add_option in reversed(options):
+        function = add_option(function)
     return function
 
 
@@ -130,7 +131,7 @@ def take_limits(options: dict[str, Any]) -> ConnectionLimits:
 
 
 def weight_settings(options: dict[str, Any], file: Path | None = None) -> EngineSettings:
-    """The settings of the weights from flags, then `file` (a policies file), then defaults.
+    """Return the settings of the weights: from `options`, else from the policies file `file`, else defaults.
 
     Raises `MissingExtra` if the packages for running a model are not installed.
     """
@@ -142,28 +143,28 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
 
 
 def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
-    """The settings of the weights by name, from flags, else from the policies file; defaults are left out.
+    """Return the settings of the weights by name, from `options`, else from the policies file; defaults are left out.
 
-    Raises `ConfigError` for a model without a pinned commit if the file requires one.
+    Raises `ConfigError` for a model without a commit if the file requires one.
     """
-    from_file: dict[str, Any] = {}
+    file_settings: dict[str, Any] = {}
     if file is not None:
         policies = registry.load_policies(file)
         aligner = policies.aligner
-        from_file = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
-        from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
-        # only an engine that others ask has judges
+        file_settings = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
+        file_settings |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
+        # Only the command `engine` has the option --judge, because only a gateway asks judges.
         if "judges" in options:
-            from_file["judges"] = config.aligner_judges(policies)
+            file_settings["judges"] = config.aligner_judges(policies)
         if aligner.require_revision:
-            _refuse_unpinned(from_file | options)
-    return from_file | {name: value for name, value in options.items() if value is not None}
+            _refuse_unpinned(file_settings | options)
+    return file_settings | {name: value for name, value in options.items() if value is not None}
 
 
 def refuse_absent_weights(options: dict[str, Any], file: Path | None) -> None:
-    """Raise for a model whose files are not on this machine, before torch is imported, which takes seconds.
+    """Refuse a model whose files are not on this machine, before torch is imported, which takes seconds.
 
-    Raises `WeightsError`, and `ConfigError` for a name that cannot be a model's or for missing packages.
+    Raises `WeightsError`, and `ConfigError` for a name that no model can have or for missing packages.
     """
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     settings = _choose_weights(options, file)
@@ -179,7 +180,7 @@ def _require_files(model: str | Path, template: str | None, quantization: str) -
     if not sources.is_hub_id(model):
         sources.check_files(model, template)
     elif not WeightStore(config.home_folder()).find_prepared(str(model), quantization):
-        sources.find_config(model)  # weights that are prepared run without the files that they were made of
+        sources.find_config(model)  # not for prepared weights, which run without the files that they were made of
 
 
 def check_local_aligner(file: PolicyFile) -> None:
@@ -205,25 +206,32 @@ def check_guardrail_entry(params: Mapping[str, Any]) -> None:
     litellm_internals.check_entry(params)
 
 
-def _refuse_unpinned(models: dict[str, Any]) -> None:
-    """Raise `ConfigError` for a model, adapter or judge from the hub that is named without a commit."""
-    from aligner_proxy.engine.weights import sources
+def _refuse_unpinned(settings: dict[str, Any]) -> None:
+    """Raise `ConfigError` for a model, adapter or judge from the Hugging Face hub that is named without a commit.
 
-    models_by_name = (models.get(name) or {} for name in ("adapters", "judges"))
-    sources.refuse_unpinned([models["model"], *(model for names in models_by_name for model in names.values())])
+    `settings` has `model`, and perhaps `adapters` and `judges`, each a dict of models by name.
+    """
+    from aligner_proxy.engine.weights import sources  # the commands that need no weights do not import it
+
+    models = [settings["model"]]
+    for key in ("adapters", "judges"):
+        models += (settings.get(key) or {}).values()
+    sources.refuse_unpinned(models)
 
 
 def parse_named_models(values: tuple[str, ...]) -> dict[str, str] | None:
-    """The models of --adapter or --judge by name; None if there are none, so that those of the file apply."""
-    pairs = [text.partition("=")[::2] for text in values]
-    for name, model in pairs:
+    """Return the models of --adapter or --judge by name; None if there are none, so that those of the file apply."""
+    model_by_name = {}
+    for value in values:
+        name, _, model = value.partition("=")
         if not name or not model or name == DEFAULT_ALIGNER:
             raise click.BadParameter(f"must read NAME=MODEL with a name other than {DEFAULT_ALIGNER}")
-    return dict(pairs) or None
+        model_by_name[name] = model
+    return model_by_name or None
 
 
 def prepare_for_torch() -> None:
-    """Set environment variables, the heap and log levels; must run before torch is imported, does no harm later."""
+    """Set environment variables, the heap and log levels. Must run before torch is imported, but does no harm later."""
     # torch's threads spin while they wait for each other. On cores shared with an upstream or a gateway, spinning made
     # a forward pass four times slower. But without any spinning, waking the threads takes longer than a small layer.
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
@@ -243,20 +251,21 @@ def prepare_for_torch() -> None:
 
 def _share_heap() -> None:
     """Make glibc use one heap for all threads: separate heaps keep freed memory, 50 MB for a model of 1.1B."""
-    if tune := getattr(ctypes.CDLL(None), "mallopt", None):
-        tune(_M_ARENA_MAX, 1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries do not have it
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def silence_libraries() -> None:
     """Silence the libraries' progress bars and messages; raises `MissingExtra` if no model can run here."""
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     prepare_for_torch()
-    from transformers.utils import logging as chatter  # noqa: TID251 - its log level, nothing that computes
+    from transformers.utils import logging as transformers_logging  # noqa: TID251 - its log level, nothing that computes
 
-    chatter.set_verbosity_error()  # type: ignore[no-untyped-call]
-    chatter.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # of the readers of model files, which draw bars into logs
+        os.environ.setdefault("TQDM_DISABLE", "1")  # else readers of model files would draw bars into logs
 
 
 def log_option(function: F) -> F:
@@ -277,10 +286,10 @@ def refuse_two_addresses(socket: Path | None, port: int | None) -> None:
 
 
 def parse_moment(since: str) -> float:
-    """Parse --since, an age (7d) or a date, into seconds since the epoch; raises `ConfigError`."""
+    """Parse the value of --since, an age (7d) or a date, into seconds since the epoch; raises `ConfigError`."""
     age = _AGE.fullmatch(since)
     if age is not None:
-        return time.time() - float(age[1]) * _UNITS[age[2]]
+        return time.time() - float(age[1]) * _SECONDS_BY_UNIT[age[2]]
     try:
         date = datetime.fromisoformat(since)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Answers that `align` corrects under the whole policy of a policies file, as the gateway would for such a request."""
+"""Correction of answers by `align` under the whole policy of a policies file, as the gateway would correct them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class RequestOptions:
 
 
 def open_guardrail(options: RequestOptions, engine: Engine, file: PolicyFile, deadline_s: float) -> BatchGuardrail:
-    """A guardrail with the policies of `file` for this request; raises `ConfigError` for an unknown route."""
+    """Return a guardrail that applies the policies of `file` to requests as `options` describe them.
+
+    `deadline_s` is the time for one answer. Raises `ConfigError` for an unknown route.
+    """
     active = ActiveConfig.from_file(file)
     if options.route is not None:
         active = replace(active, resolver=active.resolver.restrict_to_route(options.route))
@@ -57,13 +60,15 @@ async def correct_answer(
 ) -> Outcome:
     """Correct an answer as the gateway would in a chat completion; the outcome's text is what a client would get.
 
-    `objectives`, if there are any, replace those of the policy. An answer that the policy blocks is a failed outcome.
+    `model` is that of the request, and `objectives`, if there are any, replace those of the policy. For an answer that
+    the policy blocks, the outcome has failed.
     """
     message = {"role": "assistant", "content": exchange.answer}
     choice = {"index": 0, "message": message, "finish_reason": exchange.finish_reason}
     body = {"id": exchange.call_id, "object": "chat.completion", "choices": [choice]}
     request: dict[str, Any] = {"messages": [{"role": turn.role, "content": turn.content} for turn in exchange.turns]}
-    request |= {"model": model} if model else {}
+    if model:
+        request["model"] = model
     try:
         corrected = await guard.correct_body(body, request, exchange.call_id, objectives)
     except Blocked as error:

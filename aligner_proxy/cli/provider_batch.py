@@ -1,8 +1,8 @@
-"""`align --batch`: the output file of a provider's batch, with each answer corrected in its place.
+"""`align --batch`: corrects each answer in its place in the output file of a provider's batch.
 
-An output line of OpenAI has its body in `response`, one of Anthropic has its message in `result`. A body goes through
-the gateway's hook for whole responses. The line of an answer that the policy withholds becomes an error in the
-provider's form.
+A line of OpenAI's output file has its body in `response`, and a line of Anthropic's has its message in `result`. A body
+goes through the gateway's hook for whole responses. The line of an answer that the policy withholds becomes an error in
+the provider's form.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IDS = ("id", "custom_id")
 """Fields that stay in a line whose answer is withheld."""
 _CODE = "aligner_error"
 """Error code of such a line in OpenAI's form."""
-_ENDINGS = ("errored", "canceled", "expired")
+_FAILED_TYPES = ("errored", "canceled", "expired")
 """Types of Anthropic's results without a message."""
 _FIX = "give the file as the provider sent it"
 _NOT_A_REQUEST = "no request of a batch: it needs custom_id, and body (OpenAI) or params (Anthropic)"
@@ -41,36 +41,37 @@ class BatchRequests:
     def __init__(self, path: Path) -> None:
         """Read the file once; raises `ConfigError`."""
         self._path = path
-        # custom_id of a request -> the byte in the file with which its line begins.
-        self._places: dict[str, int] = {}
-        place = 0
+        self._line_starts: dict[str, int] = {}
+        """custom_id of a request -> the offset of its line in the file, in bytes."""
+        line_start = 0
         with path.open("rb") as lines:
             for number, content in enumerate(lines, 1):
                 if content.strip():
-                    self._add(number, content, place)
-                place += len(content)
+                    self._add(number, content, line_start)
+                line_start += len(content)
 
-    def _add(self, number: int, content: bytes, place: int) -> None:
-        """Remember where a request begins; raises `ConfigError` if the line is none, or the second with its id."""
+    def _add(self, number: int, content: bytes, line_start: int) -> None:
+        """Remember where the request of line `number` begins; raises `ConfigError` for a wrong or second one."""
         try:
             custom_id, _ = _parse_request(content)
         except ValueError as error:
             raise ConfigError(f"{self._path}:{number}: {error}; give --requests the input file of a batch") from None
-        if custom_id in self._places:
+        if custom_id in self._line_starts:
             raise ConfigError(f"{self._path}:{number}: a second request with its custom_id; give each one of its own")
-        self._places[custom_id] = place
+        self._line_starts[custom_id] = line_start
 
     def find(self, custom_id: object) -> dict[str, Any]:
-        """The body of a request; raises `ValueError` if the file has none with this id."""
-        if not isinstance(custom_id, str) or custom_id not in self._places:
+        """Return the body of a request; raises `ValueError` if the file has no request with this id."""
+        if not isinstance(custom_id, str) or custom_id not in self._line_starts:
             raise ValueError(_NO_REQUEST)
         with self._path.open("rb") as lines:
-            lines.seek(self._places[custom_id])
-            return _parse_request(lines.readline())[1]
+            lines.seek(self._line_starts[custom_id])
+            _, body = _parse_request(lines.readline())
+        return body
 
 
 def _parse_request(content: bytes) -> tuple[str, dict[str, Any]]:
-    """The id and the body of a request; raises `ValueError`."""
+    """Return the custom_id and the body of a request; raises `ValueError` for a line that is no request."""
     fields = parse_object(content)
     custom_id = fields.get("custom_id")
     body = fields.get("body", fields.get("params"))
@@ -93,7 +94,7 @@ class BatchSettings:
 
 
 def open_corrector(settings: BatchSettings, engine: Engine, file: PolicyFile | None, policy: Policy) -> BatchCorrector:
-    """A corrector under the policies of `file`; without one, under `policy`, whose deadline always counts."""
+    """Return a corrector under the policies of `file` or, without it, under `policy`, whose deadline always counts."""
     if file is None:
         policies = FixedPolicies(ActiveConfig.from_file(PolicyFile()))
         return BatchCorrector(settings, BatchGuardrail(policies, Pipeline(engine), policy.deadline_s, policy))
@@ -108,7 +109,7 @@ class BatchCorrector:
     guard: BatchGuardrail
 
     async def correct(self, line: SourceLine) -> OutputLine:
-        """The line with its answers corrected, or with an error in place of what may not be delivered."""
+        """Return the line with its answers corrected, or with an error if an answer may not be delivered."""
         fields: dict[str, Any] = {}
         try:
             fields = _parse_line(line.content)
@@ -123,43 +124,54 @@ class BatchCorrector:
 
         Raises `Blocked` if the policy withholds the answer, and `ValueError` if the line is not a batch's output.
         """
-        holder = _find_holder(fields)
-        # What the provider says in place of an answer is text beside the answer, like any error of an upstream.
-        body = fields if holder is None else fields[holder[0]][holder[1]]
+        body_path = _find_body(fields)
+        if body_path is None:
+            # What the provider says in place of an answer is read as a text beside an answer.
+            body = fields
+        else:
+            outer, inner = body_path
+            body = fields[outer][inner]
         corrected = await self.guard.correct_body(body, self._find_request(fields), f"line-{line.number}")
         is_reported = json_body.holds_answers(body) and not self.settings.bare
         state = corrected.state
         has_failed = state.status is Status.FAILED
         if corrected.body is body and not is_reported:
-            return OutputLine(line.content.rstrip(b"\n"), has_failed)
+            return OutputLine(line.content.rstrip(b"\n"), has_failed=has_failed)
         new_fields = corrected.body
-        if holder is not None:
-            new_fields = fields | {holder[0]: fields[holder[0]] | {holder[1]: corrected.body}}
-        report = _report_fields(state.status, state.reason, policy=state.policy.name, edits=corrected.edits)
-        return OutputLine(encode_line(new_fields | (report if is_reported else {})), has_failed)
+        if body_path is not None:
+            new_fields = fields | {outer: fields[outer] | {inner: corrected.body}}
+        if is_reported:
+            new_fields = new_fields | _report_fields(
+                state.status, state.reason, policy=state.policy.name, edits=corrected.edits
+            )
+        return OutputLine(encode_line(new_fields), has_failed=has_failed)
 
     def _find_request(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The request of a line; without --requests it has no conversation."""
+        """The request of a line, with the model of --for-model if given; without --requests it has no conversation."""
         requests = self.settings.requests
         request = requests.find(fields.get("custom_id")) if requests is not None else {}
         model = self.settings.options.model
         return request if model is None else request | {"model": model}
 
     def _withhold(self, fields: Mapping[str, Any], message: str, reason: str | None) -> OutputLine:
-        """The line of an answer that may not be delivered: only its ids, and the error."""
-        withheld = {name: fields.get(name) for name in _IDS if name in (*fields, "custom_id")}
-        # A line of neither form is an error to the readers of both.
+        """Return the line of an answer that may not be delivered: only its ids, and the error.
+
+        `fields` are those of the original line; `reason` is for the report.
+        """
+        error_fields = {name: fields.get(name) for name in _IDS if name in (*fields, "custom_id")}
+        # A line that has the form of neither provider becomes an error in both forms.
         if "response" in fields or "result" not in fields:
-            withheld |= {"response": None, "error": {"code": _CODE, "message": message}}
+            error_fields |= {"response": None, "error": {"code": _CODE, "message": message}}
         if "result" in fields or "response" not in fields:
             error = {"type": "error", "error": {"type": "api_error", "message": message}}
-            withheld |= {"result": {"type": "errored", "error": error}}
-        report = {} if self.settings.bare else _report_fields(Status.FAILED, reason)
-        return OutputLine(encode_line(withheld | report), has_failed=True)
+            error_fields |= {"result": {"type": "errored", "error": error}}
+        if not self.settings.bare:
+            error_fields |= _report_fields(Status.FAILED, reason)
+        return OutputLine(encode_line(error_fields), has_failed=True)
 
 
 def _parse_line(content: bytes) -> dict[str, Any]:
-    """The fields of a line; raises `ValueError`."""
+    """Return the fields of an output line; raises `ValueError`."""
     try:
         return parse_object(content, _make_object)
     except ValueError as error:
@@ -167,15 +179,17 @@ def _parse_line(content: bytes) -> dict[str, Any]:
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object; raises `ValueError` for a field that is there twice, of which readers take different ones."""
+    """Make a JSON object; raises `ValueError` for a field that occurs twice, which readers would read differently."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise ValueError("an object has the same field twice")
     return fields
 
 
-def _find_holder(fields: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The two nested fields that hold the body: ("response", "body"); None if the provider gave an error instead.
+def _find_body(fields: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the field of an output line, and the field in it, that has the body, such as ("response", "body").
+
+    None if the provider gave an error instead of a body.
 
     Raises `ValueError` for a line that is neither of OpenAI nor of Anthropic.
     """
@@ -186,7 +200,7 @@ def _find_holder(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     if isinstance(result, dict) and response is None:
         if result.get("type") == "succeeded" and isinstance(result.get("message"), dict):
             return "result", "message"
-        if result.get("type") in _ENDINGS:
+        if result.get("type") in _FAILED_TYPES:
             return None
     if response is None and result is None and isinstance(fields.get("error"), dict):
         return None
@@ -194,5 +208,5 @@ def _find_holder(fields: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _report_fields(status: Status, reason: str | None, **more: Any) -> dict[str, Any]:
-    """The `aligner` object that a line gets unless --bare is given."""
+    """Return the object `aligner` that a line gets unless --bare is given."""
     return {"aligner": {"status": status.value, "reason": reason, **more}}

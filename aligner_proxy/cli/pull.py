@@ -40,7 +40,7 @@ def command(model: str, judge: bool, **options: Any) -> None:
 
 
 def _fetch(console: Console, weights: EngineSettings) -> None:
-    """Download missing weights with the hub's own progress bars; do nothing if prepared weights are stored."""
+    """Download missing weights with the Hugging Face hub's progress bars; do nothing if prepared weights are stored."""
     from aligner_proxy.engine.weights import sources
     from aligner_proxy.engine.weights.store import WeightStore
 
@@ -66,20 +66,20 @@ def _prepare(console: Console, weights: EngineSettings) -> None:
 
 
 def _describe_gpu(folder: Path, quantization: str) -> list[str]:
-    """What the prepared weights in `folder` would do on this machine's GPU; empty without one."""
+    """Return lines on what the prepared weights in `folder` would do on this machine's GPU; empty without a GPU."""
     from aligner_proxy.engine.model import acceleration, probe
 
     card = probe.describe_device()
     if card["device"] != "cuda":
         return []
-    missing = acceleration.find_missing_part()
-    about = probe.examine_aligner(str(folder))
+    missing_part = acceleration.find_missing_part()
+    aligner = probe.examine_aligner(str(folder))
     has_head = (folder / manifest.HEAD).exists()
     try:
-        lines = describe_fit(card, about, quantization, has_head=has_head, has_kernels=missing is None)
-    # the weights are ready nevertheless, perhaps for another machine
+        lines = describe_fit(card, aligner, quantization, has_head=has_head, has_kernels=missing_part is None)
     except WeightsError as error:
-        return [str(error)]
-    if reason := missing or about.get("obstacle"):
+        return [str(error)]  # and no failure, since the weights may be for another machine
+    reason = missing_part or aligner.get("obstacle")
+    if reason:
         lines.append(f"the library computes it, which is slower than the engine's own kernels: {reason}")
     return lines

@@ -63,6 +63,8 @@ _COMPANIONS: Mapping[str, Companion] = {
     command.name: command.companion for command in plugin_commands() if command.companion is not None
 }
 """Companion processes of plugins (such as the console), by the names of their commands."""
+_RETRY_S = 0.2
+"""Seconds between two questions whether a process is ready."""
 
 # Defaults for variables that are not set. Without the first three, LiteLLM calls the internet at every start, and waits
 # if there is none. TIMEOUT_WORKER_HEALTHCHECK is the number of seconds after which uvicorn replaces a silent worker: on
@@ -89,7 +91,7 @@ class ServePlan:
     file: PolicyFile
     """What the policies file contains."""
     engine: Backend
-    """The engine that the policies file names."""
+    """The engine that the policies file names, or the environment in its place."""
     starts_engine: bool
     host: str
     port: int
@@ -126,7 +128,7 @@ class ServePlan:
         return self._socket("gateway", self.number)
 
     def _socket(self, name: str, number: int) -> Path:
-        """The path of a socket, unique to this process and generation, beside the usual one of the engine."""
+        """The path of a socket, unique to this process and generation, in the folder of the engine's usual socket."""
         return config.default_socket().with_name(f"{name}-{os.getpid()}-{number}.sock")
 
 
@@ -137,10 +139,11 @@ def companion_options(function: _F) -> _F:
     """
     # Decorators add the options from last to first.
     for name, companion in reversed(tuple(_COMPANIONS.items())):
-        port = click.IntRange(1, 65535)
-        function = click.option(
-            f"--{name}-port", default=companion.port, show_default=True, type=port, help=f"Port of --{name}."
-        )(function)
+        port_type = click.IntRange(1, 65535)
+        add_port_option = click.option(
+            f"--{name}-port", default=companion.port, show_default=True, type=port_type, help=f"Port of --{name}."
+        )
+        function = add_port_option(function)
         function = click.option(f"--{name}", is_flag=True, help=companion.about)(function)
     for name in COMPANIONS_OF_PLUGINS.keys() - _COMPANIONS.keys():
         function = click.option(f"--{name}", is_flag=True, hidden=True)(function)
@@ -148,19 +151,22 @@ def companion_options(function: _F) -> _F:
 
 
 def take_companions(options: dict[str, Any]) -> dict[str, int]:
-    """Remove companion options from `options`; returns the ports of the requested ones. Raises `ConfigError`."""
-    ports: dict[str, int] = {}
+    """Remove companion options from `options`; returns the ports of the requested companions by name.
+
+    Raises `ConfigError` if the package of a requested companion is not installed.
+    """
+    port_by_name: dict[str, int] = {}
     for name, companion in _COMPANIONS.items():
-        field_name = name.replace("-", "_")
-        port = options.pop(f"{field_name}_port")
-        if options.pop(field_name):
+        option_name = name.replace("-", "_")
+        port = options.pop(f"{option_name}_port")
+        if options.pop(option_name):
             if companion.extra is not None:
                 extras.require_extra(companion.extra, f"--{name}")
-            ports[name] = port
+            port_by_name[name] = port
     for name in COMPANIONS_OF_PLUGINS.keys() - _COMPANIONS.keys():
         if options.pop(name.replace("-", "_")):
             raise ConfigError(missing_plugin_text(f"--{name}", COMPANIONS_OF_PLUGINS[name]))
-    return ports
+    return port_by_name
 
 
 @click.command("serve")
@@ -216,7 +222,7 @@ def command(
     companions = take_companions(options)
     limits = replace(take_limits(options), body_bytes=body_mb << 20)
     open_files.allow_connections(limits.connections, open_files.FILES_PER_REQUEST)
-    checked = replace(
+    plan = replace(
         make_plan(file, host, port, workers),
         log=form or environment.log_form() or "text",
         grace=grace,
@@ -226,11 +232,11 @@ def command(
         companions=companions,
     )
     with contextlib.closing(sockets.bind_socket(host, port)) as listener:
-        sys.exit(asyncio.run(_run(checked, listener)))
+        sys.exit(asyncio.run(_run(plan, listener)))
 
 
 def _check_worker_mb(worker_mb: int) -> int:
-    """Return the limit, or 0 (none) if memory cannot be measured here; refuse one that LiteLLM exceeds at its start."""
+    """Return the limit in MB, or 0 (none) if memory cannot be measured; refuse a limit below what LiteLLM needs."""
     if 0 < worker_mb < memory_limit.MIN_MB:
         raise click.BadParameter(
             f"{worker_mb} MB is less than LiteLLM needs to serve; give at least {memory_limit.MIN_MB}, "
@@ -240,31 +246,41 @@ def _check_worker_mb(worker_mb: int) -> int:
 
 
 def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
-    """Check everything that a start or restart needs, and return the plan; raises `ConfigError` with the fix."""
-    path = file.resolve()
-    policies = find_policies(path)
-    loaded = registry.load_policies(policies)
-    config.refuse_without_policies(loaded)
-    config.known_keys(loaded)
-    writer.make_recorder(loaded)
-    config.check_audit_file(loaded)
-    registry.configure_plugins(loaded)
-    litellm_config.check_class_is_ours(path)
-    litellm_config.check_master_key(path)
-    check_guardrail(path, loaded)
-    open_shared_server(loaded)
-    config.check_local_engine(loaded)
-    check_local_aligner(loaded)
-    engine = config.engine_backend(loaded)
-    check_engine(path, loaded, engine)
-    return ServePlan(path, policies.absolute(), loaded, engine, engine.needs_local, host, port, workers)
+    """Check everything that a start or restart needs, and return the plan; raises `ConfigError` with a fix.
+
+    `file` is the LiteLLM YAML, and `workers` the number of LiteLLM processes.
+    """
+    litellm_file = file.resolve()
+    policies_path = find_policies(litellm_file)
+    policies = registry.load_policies(policies_path)
+    # What is made and opened here is only checked, as a mistake raises its error.
+    config.refuse_without_policies(policies)
+    config.known_keys(policies)
+    writer.make_recorder(policies)
+    config.check_audit_file(policies)
+    registry.configure_plugins(policies)
+    litellm_config.check_class_is_ours(litellm_file)
+    litellm_config.check_master_key(litellm_file)
+    check_guardrail(litellm_file, policies)
+    open_shared_server(policies)
+    config.check_local_engine(policies)
+    check_local_aligner(policies)
+    engine = config.engine_backend(policies)
+    check_engine(litellm_file, policies, engine)
+    return ServePlan(
+        litellm_file,
+        policies_path.absolute(),
+        policies,
+        engine,
+        starts_engine=engine.needs_local,
+        host=host,
+        port=port,
+        workers=workers,
+    )
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
-    """Raise `ConfigError` for engine settings that the guardrail would refuse later, or a model group that is missing.
-
-    Model groups are those of the LiteLLM YAML.
-    """
+    """Raise `ConfigError` for engine settings that the guardrail would refuse, or a group that LiteLLM's YAML lacks."""
     build.check_completions(file, engine)
     data, source = read_yaml(litellm_file)
     # Groups in included files or in LiteLLM's database are not visible here, so nothing is refused then.
@@ -279,15 +295,15 @@ def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
     Warnings about the file are logged.
     """
     data, source = read_yaml(litellm_file)
-    entries = guardrail_entry.check_entries(data, source, file, check_guardrail_entry)
-    for warning in (*entries, *litellm_config.find_unset_variables(data, source)):
+    entry_warnings = guardrail_entry.check_entries(data, source, file, check_guardrail_entry)
+    for warning in (*entry_warnings, *litellm_config.find_unset_variables(data, source)):
         log.warning("%s", warning)
 
 
 def engine_command(plan: ServePlan) -> list[str]:
     """Command line of the engine, with the aligner of the policies file."""
-    # The engine must finish a few seconds before it would be killed.
-    arguments = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(max(0, plan.grace - 5))]
+    engine_grace = max(0, plan.grace - 5)  # the engine must finish a few seconds before it would be killed
+    arguments = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(engine_grace)]
     return [sys.executable, "-m", "aligner_proxy", "engine", *arguments]
 
 
@@ -306,54 +322,66 @@ def companion_command(plan: ServePlan, name: str) -> list[str]:
 
 
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
-    """The user's environment with our addresses and with defaults for LiteLLM."""
+    """The environment of LiteLLM: the user's, with defaults for LiteLLM and the variables of the gateway."""
     state_file = active_policies.state_file_path()
     variables = {"ALIGNER_PROXY_POLICIES": str(plan.policies), environment.IN_FORCE: str(state_file)}
     if plan.socket:
         variables["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
-    keys = config.keys_path(plan.file)
-    if keys is not None:
-        variables["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
+    keys_path = config.keys_path(plan.file)
+    if keys_path is not None:
+        variables["ALIGNER_PROXY_KEYS"] = str(keys_path.resolve())
     if plan.log is not None:
         variables[environment.LOG] = plan.log
-    if litellm_config.needs_key_check(read_yaml(plan.litellm_file)[0]):
+    litellm_data, _ = read_yaml(plan.litellm_file)
+    if litellm_config.needs_key_check(litellm_data):
         variables[environment.CHECK_KEYS] = "1"
-    return {**_DEFAULT_VARIABLES, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **variables}
+    defaults = dict(_DEFAULT_VARIABLES)
+    if plan.log == "json":
+        defaults["JSON_LOGS"] = "true"
+    return {**defaults, **os.environ, **variables}
 
 
 def engine_environment(plan: ServePlan) -> dict[str, str]:
-    """The part of the user's environment that the engine gets, without keys."""
-    return environment.engine_environment() | ({environment.LOG: plan.log} if plan.log is not None else {})
+    """The environment of the engine: the part of the user's that it needs, without keys, and the log format."""
+    variables = environment.engine_environment()
+    if plan.log is not None:
+        variables[environment.LOG] = plan.log
+    return variables
 
 
 async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
-    """Run all processes until SIGTERM or until one fails for good; returns the exit status."""
+    """Run all processes until SIGTERM or until one fails for good; returns the exit status.
+
+    `listener` is the gateway's port. The supervisor builds a generation of engine and LiteLLM for each start.
+    """
     numbers = itertools.count(1)
-    link = _claim_socket_name()
-    # Those of all generations that have served, the present one last.
-    plans: list[ServePlan] = []
-    teacher = AutoTrainer(
-        first_plan.policies, lambda: _serving_engine(plans[-1]) if plans else None, litellm_environment(first_plan)
+    usual_socket = _claim_socket_name()
+    # The plans of all generations that have served, the present one last.
+    served_plans: list[ServePlan] = []
+    trainer = AutoTrainer(
+        first_plan.policies,
+        lambda: _serving_engine(served_plans[-1]) if served_plans else None,
+        litellm_environment(first_plan),
     )
     with contextlib.ExitStack() as files:
         policies = files.enter_context(active_policies.keep_active(first_plan.policies, first_plan.file))
 
-        def make_generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
-            """Build the next generation; with a `shared` engine, only LiteLLM is replaced, and the plan stays."""
+        def make_generation(running_engine: supervisor.EngineProcess | None) -> supervisor.Generation:
+            """Build the next generation; with a `running_engine`, only LiteLLM is replaced, and the plan stays."""
             number = next(numbers)
-            if shared is not None:
-                return _build_generation(replace(plans[-1], number=number), shared, listener, files, link, plans.append)
-            plan = first_plan if number == 1 else _renew_plan(first_plan)
-            policies.refuse_losses(plan.file)
-            plan = replace(plan, number=number, engine_number=number)
-            return _build_generation(plan, None, listener, files, link, plans.append)
+            if running_engine is not None:
+                plan = replace(served_plans[-1], number=number)
+            else:
+                plan = first_plan if number == 1 else _renew_plan(first_plan)
+                policies.refuse_losses(plan.file)
+                plan = replace(plan, number=number, engine_number=number)
+            return _build_generation(plan, running_engine, listener, files, usual_socket, served_plans.append)
 
         pace = supervisor.Pace(grace_s=first_plan.grace, handover_s=first_plan.handover)
         memory = memory_limit.MemoryLimit(first_plan.worker_mb)
-        side_tasks = [asyncio.ensure_future(teacher.keep_training())]
-        side_tasks += [
-            asyncio.ensure_future(_make_companion(plans, name).keep_running()) for name in first_plan.companions
-        ]
+        side_tasks = [asyncio.ensure_future(trainer.keep_training())]
+        for name in first_plan.companions:
+            side_tasks.append(asyncio.ensure_future(_make_companion(served_plans, name).keep_running()))
 
         def stop_serving() -> None:
             """Accept no further connections, and end teaching and companions."""
@@ -367,16 +395,22 @@ async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
             await asyncio.gather(*side_tasks, return_exceptions=True)
 
 
-def _make_companion(plans: list[ServePlan], name: str) -> CompanionKeeper:
-    """A keeper that restarts a companion if the engine is replaced, but not if only LiteLLM is."""
-    return CompanionKeeper(
-        lambda: plans[-1].engine_number if plans else None,
-        lambda: supervisor.ChildProcess(name, companion_command(plans[-1], name), litellm_environment(plans[-1])),
-    )
+def _make_companion(served_plans: list[ServePlan], name: str) -> CompanionKeeper:
+    """Return a keeper that restarts a companion if the engine is replaced, but not if only LiteLLM is replaced.
+
+    `served_plans` grows with each generation; the companion uses the last plan.
+    """
+
+    def make_process() -> supervisor.ChildProcess:
+        """Make the companion's process for the present generation."""
+        plan = served_plans[-1]
+        return supervisor.ChildProcess(name, companion_command(plan, name), litellm_environment(plan))
+
+    return CompanionKeeper(lambda: served_plans[-1].engine_number if served_plans else None, make_process)
 
 
 def _serving_engine(plan: ServePlan) -> ServingEngine:
-    """How automatic teaching reaches the engine of a plan: its address, None if it runs elsewhere, and a client."""
+    """Return the address of a plan's engine (None if it runs elsewhere), and a function that opens a client for it."""
     if plan.socket is None:
         return ServingEngine(None, partial(build.open_engine, plan.file))
     address = f"unix:{plan.socket}"
@@ -384,7 +418,7 @@ def _serving_engine(plan: ServePlan) -> ServingEngine:
 
 
 def _renew_plan(first_plan: ServePlan) -> ServePlan:
-    """The first plan with what the configuration files say now; raises `ConfigError` if they are not valid."""
+    """Return the first plan with what the configuration files say now; raises `ConfigError` if they are not valid."""
     plan = make_plan(first_plan.litellm_file, first_plan.host, first_plan.port, first_plan.workers)
     return replace(
         first_plan, policies=plan.policies, file=plan.file, engine=plan.engine, starts_engine=plan.starts_engine
@@ -393,20 +427,20 @@ def _renew_plan(first_plan: ServePlan) -> ServePlan:
 
 def _build_generation(
     plan: ServePlan,
-    shared: supervisor.EngineProcess | None,
+    running_engine: supervisor.EngineProcess | None,
     listener: socket.socket,
     socket_files: contextlib.ExitStack,
-    link: Path | None,
+    usual_socket: Path | None,
     note_serving: Callable[[ServePlan], None],
 ) -> supervisor.Generation:
     """Build the engine and the LiteLLM of a plan; closing `socket_files` removes their socket files at the latest.
 
-    `link` is the usual name of the engine's socket (None: another engine has it), `shared` an engine that already runs.
-    `note_serving` is called with the plan as soon as both serve.
+    With a `running_engine`, no engine is built. `usual_socket` is the usual name of the engine's socket; None if
+    another engine has it. `note_serving` is called with the plan as soon as both serve.
     """
     probe_file = socket_files.enter_context(contextlib.ExitStack())
     probe = probe_file.enter_context(sockets.listen_on_unix_socket(plan.probe_socket))
-    engine = shared or _make_engine(plan)
+    engine = running_engine or _make_engine(plan)
     descriptors = [listener.fileno(), probe.fileno()]
     gateway = supervisor.ChildProcess(
         "litellm", litellm_command(plan, listener, probe), litellm_environment(plan), descriptors, is_held=True
@@ -414,79 +448,80 @@ def _build_generation(
 
     def publish() -> None:
         """Let the usual socket name point to this engine, unless another engine has the name."""
-        if link is not None and plan.socket is not None:
-            socket_files.enter_context(_publish_socket(plan.socket, link))
+        if usual_socket is not None and plan.socket is not None:
+            socket_files.enter_context(_publish_socket(plan.socket, usual_socket))
 
     async def wait_serving() -> None:
         """Wait until LiteLLM serves, then let other tools find this generation."""
         with probe_file:
             await _wait_until_serving(plan)
-        if plan.is_restart and shared is None:
+        if plan.is_restart and running_engine is None:
             publish()
         note_serving(plan)
 
     if not plan.is_restart:
-        publish()  # no older engine uses the name, and tools can watch the engine while it loads
+        publish()  # no older engine uses the name, so tools can already watch the engine while it loads
     return supervisor.Generation(engine, gateway, wait_serving)
 
 
 def _make_engine(plan: ServePlan) -> supervisor.EngineProcess:
-    """The engine process of a plan; without a child if the engine runs elsewhere, which is then only waited for."""
+    """Return the engine process of a plan; an engine that runs elsewhere has no child process, and is waited for."""
     child = supervisor.ChildProcess("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
     return supervisor.EngineProcess(child, partial(_wait_until_loaded, plan))
 
 
 @contextlib.contextmanager
-def _publish_socket(socket_file: Path, name: Path) -> Iterator[None]:
+def _publish_socket(socket_file: Path, usual_socket: Path) -> Iterator[None]:
     """Link the usual socket name to this engine's socket; on exit remove the link, unless a later engine has it."""
-    sockets.publish(socket_file, name)
+    sockets.publish(socket_file, usual_socket)
     try:
         yield
     finally:
-        sockets.withdraw(socket_file, name)
+        sockets.withdraw(socket_file, usual_socket)
 
 
 def _claim_socket_name() -> Path | None:
-    """The usual name of the engine's socket; None (logged) if another engine of this user has it."""
-    name = config.default_socket()
+    """Return the usual name of the engine's socket; None, and a log line, if another engine of this user has it."""
+    usual_socket = config.default_socket()
     try:
-        with sockets.listen_on_unix_socket(name):
-            return name
+        with sockets.listen_on_unix_socket(usual_socket):  # succeeds if no engine listens there
+            return usual_socket
     except ConfigError:
-        if name.exists() and not name.is_socket():
+        if usual_socket.exists() and not usual_socket.is_socket():
             raise
-        log.info("%s belongs to another engine, so this gateway's engine cannot be reached there", name)
+        log.info("%s belongs to another engine, so this gateway's engine cannot be reached there", usual_socket)
         return None
 
 
 async def _wait_until_loaded(plan: ServePlan) -> None:
-    """Wait until the engine is ready, and log it; a model group is served by LiteLLM and needs no waiting."""
+    """Wait until the engine is ready, and log what it serves; a model group of LiteLLM needs no waiting."""
     if plan.engine.kind is ServerKind.GROUP and not plan.socket:
         return
     if plan.is_restart and plan.socket:
-        # The engine may have a newer version than this process, so ask only whether it is ready.
+        # The engine may have a newer version than this process, so it is asked only whether it is ready.
         await _wait_for_answer(plan.socket, "/health/ready")
         return
     engine = HttpEngine(f"unix:{plan.socket}", wait_s=2) if plan.socket else build.open_engine(plan.file)
     address = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
-    started = time.monotonic()
+    start_time = time.monotonic()
     try:
         with Terminal(stderr=True).status(f"waiting for the aligner at {address} ..."):
-            about = await _retry_until_answer(engine.info)
+            info = await _retry_until_answer(engine.info)
     finally:
         await engine.aclose()
-    seconds = time.monotonic() - started
-    log.info("engine: %s on %s (%s) ready after %.1f s", about.model, about.device, about.quantization, seconds)
+    seconds = time.monotonic() - start_time
+    log.info("engine: %s on %s (%s) ready after %.1f s", info.model, info.device, info.quantization, seconds)
 
 
 async def _wait_until_serving(plan: ServePlan) -> None:
-    """Wait until LiteLLM accepts requests, and log it; LiteLLM starts only after the aligner is loaded.
+    """Wait until LiteLLM accepts requests, and log its address; LiteLLM listens only after the aligner is loaded.
 
-    After a restart it is enough that LiteLLM is alive: whatever keeps it from being ready also affects the old one.
+    After a restart it is enough that LiteLLM is alive, because whatever keeps it from being ready also affects the old
+    one.
     """
-    base = _base_url(plan)
+    base_url = _base_url(plan)
     await _wait_for_answer(plan.probe_socket, "/health/liveliness" if plan.is_restart else "/health/readiness")
-    log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
+    log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base_url, base_url)
 
 
 def _base_url(plan: ServePlan) -> str:
@@ -496,35 +531,36 @@ def _base_url(plan: ServePlan) -> str:
 
 
 async def _wait_for_answer(socket_file: Path, path: str) -> None:
-    """Wait until a child process answers with success on its socket."""
+    """Wait until a child process answers a GET request of the URL path `path` with success on its socket."""
     import httpx
 
     transport = httpx.AsyncHTTPTransport(verify=False, uds=str(socket_file))  # TLS is for other hosts
     async with httpx.AsyncClient(transport=transport, base_url="http://child", timeout=30) as client:
 
-        async def ask() -> None:
+        async def ask_once() -> None:
             """Request the path once; raises `EngineUnavailable` without a successful answer."""
             try:
-                (await client.get(path)).raise_for_status()
+                response = await client.get(path)
+                response.raise_for_status()
             except httpx.HTTPError as error:
                 raise EngineUnavailable(str(error)) from None
 
-        await _retry_until_answer(ask)
+        await _retry_until_answer(ask_once)
 
 
-async def _retry_until_answer(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Return what `ask` returns, retried every 0.2 s as long as it raises `CorrectionError`; new reasons are logged.
+async def _retry_until_answer(ask_once: Callable[[], Awaitable[_T]]) -> _T:
+    """Call `ask_once` every `_RETRY_S` seconds as long as it raises `CorrectionError`, and return its result.
 
-    Ends only with an answer, with `EngineMismatch`, or when the supervisor cancels it.
+    Each new reason is logged. This ends only with a result, with `EngineMismatch`, or when the supervisor cancels it.
     """
-    reason = ""
+    last_reason = ""
     while True:
         try:
-            return await ask()
+            return await ask_once()
         except EngineMismatch:
             raise  # waiting does not help; `serve` ends with this message
         except CorrectionError as error:
-            if isinstance(error, EngineFault) and str(error) != reason:
-                reason = str(error)
-                log.warning("waiting: %s", reason)
-            await asyncio.sleep(0.2)
+            if isinstance(error, EngineFault) and str(error) != last_reason:
+                last_reason = str(error)
+                log.warning("waiting: %s", last_reason)
+            await asyncio.sleep(_RETRY_S)

@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from aligner_proxy.teaching.own_answers import RecordedAnswer
     from aligner_proxy.teaching.teach import FitReport, RowsOfRun
 
-_OWN_ANSWERS = 40
+_MAX_OWN_ANSWERS = 40
 """Recorded answers of the operator on which a new head is tried."""
-_NEAREST = 5
+_NEAREST_COUNT = 5
 """Number of recorded answers that the report lists because their scores are nearest to the threshold. If they are good,
 they teach most as `good_answers`."""
-_SHOWN = 10
+_MAX_SHOWN = 10
 """Most examples or answers of each kind that the report lists."""
 
 
@@ -59,6 +59,7 @@ class _Task:
     """One objective to teach to one aligner."""
 
     subject: Subject
+    """The objective, with its tenant and its file of examples."""
     examples: Examples
     aligner: str
     quick: bool = False
@@ -67,24 +68,24 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """The result of a task: the report, or in `why` the reason why teaching failed."""
+    """The result of a task: the report or, in `failure`, the reason why teaching failed."""
 
     task: _Task
     report: FitReport | None = None
     """None if teaching failed."""
     own_answers: Sequence[tuple[RecordedAnswer, float]] = ()
     """The operator's recorded answers with the new head's scores, highest first."""
-    why: str | None = None
+    failure: str | None = None
 
     @property
     def flagged_own_answers(self) -> list[tuple[RecordedAnswer, float]]:
-        """The recorded answers that the new head would flag."""
+        """The recorded answers that the new head would flag, with their scores (0 is the threshold)."""
         return [(answer, score) for answer, score in self.own_answers if score > 0]
 
     @property
-    def nearest(self) -> list[tuple[RecordedAnswer, float]]:
-        """The recorded answers whose scores are nearest to the threshold, on either side of it."""
-        return sorted(self.own_answers, key=lambda pair: abs(pair[1]))[:_NEAREST]
+    def nearest_own_answers(self) -> list[tuple[RecordedAnswer, float]]:
+        """The recorded answers whose scores are nearest to the threshold, on either side of it, with the scores."""
+        return sorted(self.own_answers, key=lambda pair: abs(pair[1]))[:_NEAREST_COUNT]
 
 
 @click.command("teach")
@@ -129,7 +130,7 @@ def command(
     if forget or rollback:
         if names or (forget and rollback):
             raise ConfigError("give --forget NAME or --rollback NAME alone")
-        sys.exit(_take_back(policies, forget, rollback, as_json))
+        sys.exit(_forget_or_roll_back(policies, forget, rollback, as_json))
     tasks = _read_tasks(policies, names, quick)
     extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, even with a remote engine
     report_progress = print_progress if json_lines else None
@@ -140,11 +141,15 @@ def command(
         echo_json({"file": str(path), "dry_run": dry_run, "objectives": reports})
     elif as_json:
         echo_json({"file": str(path), "dry_run": dry_run, "objectives": list(map(_result_fields, results))})
-    sys.exit(0 if all(result.why is None for result in results) else 1)
+    sys.exit(0 if all(result.failure is None for result in results) else 1)
 
 
 def _read_tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list[_Task]:
-    """Read all examples and return a task for each objective and aligner; raises `ConfigError` with all mistakes."""
+    """Read all examples, and return a task for each objective and each aligner that the policies use.
+
+    `names` are those of the objectives to teach; without names, all are taught. `quick` is as in `_Task`. Raises
+    `ConfigError` with all mistakes in the examples.
+    """
     matching_subjects = subjects.select_subjects(policies, names)
     if not matching_subjects:
         raise ConfigError(
@@ -160,7 +165,9 @@ def _read_tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list
     if faults:
         raise ConfigError("\n".join(faults))
     aligners = subjects.used_aligners(policies)
-    return [_Task(subject, examples, aligner, quick) for subject, examples in subject_examples for aligner in aligners]
+    return [
+        _Task(subject, examples, aligner, quick=quick) for subject, examples in subject_examples for aligner in aligners
+    ]
 
 
 async def _teach_all(
@@ -175,28 +182,29 @@ async def _teach_all(
 ) -> list[_Result]:
     """Run the tasks one after the other with one engine, and return their results.
 
-    Progress is shown as a bar, or by calling `report_progress` with (finished prompts, all prompts). `print_result`
-    prints each result as soon as it is there.
+    Progress is shown as a bar, or by calling `report_progress` with the numbers of finished and of all prompts.
+    `print_result` is called with each result as soon as it is known.
     """
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     from aligner_proxy.teaching.teach import group_by_answers
 
-    # For all objectives of the file, so that an objective taught alone learns the same as together with the others.
-    sharing = group_by_answers(_readable_examples(policies), quick=any(task.quick for task in tasks))
+    # All objectives of the file are grouped, so that an objective taught alone learns the same as with the others.
+    texts_by_answers = group_by_answers(_readable_examples(policies), quick=any(task.quick for task in tasks))
     async with open_chosen_engine(address, options, path) as engine:
         results = []
         rows_of_run: RowsOfRun = {}
         for number, task in enumerate(tasks, 1):
             if print_result is not None:
-                # a bar shows nothing in a pipe, and this line stays
+                # In a pipe the bar is not shown, but this line is.
                 echo(f"teaching {task.subject.title} to {task.aligner} ({number} of {len(tasks)})", err=True)
             with Progress(*columns, console=console, transient=True, disable=report_progress is not None) as progress:
-                results.append(
-                    await _teach(task, policies, sharing, rows_of_run, engine, progress, dry_run, report_progress)
+                result = await _teach(
+                    task, policies, texts_by_answers, rows_of_run, engine, progress, dry_run, report_progress
                 )
+            results.append(result)
             if print_result is not None:
-                print_result(results[-1])
+                print_result(result)
                 sys.stdout.flush()
         return results
 
@@ -211,16 +219,18 @@ def _readable_examples(policies: PolicyFile) -> Iterator[tuple[str, Examples]]:
 async def _teach(
     task: _Task,
     policies: PolicyFile,
-    sharing: Mapping[tuple[Neutral, ...], Sequence[str]],
+    texts_by_answers: Mapping[tuple[Neutral, ...], Sequence[str]],
     rows_of_run: RowsOfRun,
     engine: Engine,
     progress: Progress,
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None,
 ) -> _Result:
-    """Teach one objective and, unless `dry_run`, activate its head; returns the result.
+    """Teach one objective and, unless `dry_run` is set, activate its head; returns the result.
 
-    After an error, which is the result's `why`, the old head stays. `sharing` is that of `group_by_answers`.
+    After an error, which is the result's `failure`, the old head stays. `texts_by_answers` has the texts of objectives
+    that are read together, by the neutral answers into which their examples are inserted (`group_by_answers`).
+    `rows_of_run` keeps what the engine read for earlier tasks. `report_progress` is that of `_teach_all`.
     """
     from aligner_proxy.teaching.own_answers import own_answers
     from aligner_proxy.teaching.rows import RowReader, RowsCache
@@ -228,41 +238,42 @@ async def _teach(
 
     subject = task.subject
     try:
-        heads = require_teachable(engine)
-        about = (await engine.info()).find_aligner(task.aligner)
-        builtin = {name: objective.text for name, objective in builtin_objectives().items()}
-        planned = plan_material(subject, task.examples, builtin, sharing, quick=task.quick)
-        bar = progress.add_task("reading", total=planned.prompts)
+        teachable_engine = require_teachable(engine)
+        aligner_info = (await engine.info()).find_aligner(task.aligner)
+        builtin_texts = {name: objective.text for name, objective in builtin_objectives().items()}
+        material = plan_material(subject, task.examples, builtin_texts, texts_by_answers, quick=task.quick)
+        bar = progress.add_task("reading", total=material.prompts)
 
-        def advance(count: int) -> None:
+        def advance_bar(count: int) -> None:
+            """Show that `count` more prompts were read."""
             progress.advance(bar, count)
             if report_progress is not None:
                 report_progress(int(progress.tasks[0].completed), int(progress.tasks[0].total or 0))
 
-        reader = RowReader(heads, task.aligner, about.content_hash, advance)
-        learned = await teach_objective(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.aligner)
-        recorded_answers = own_answers(policies, subject.tenant, _OWN_ANSWERS)
-        progress.update(bar, total=planned.prompts + len(recorded_answers))
+        reader = RowReader(teachable_engine, task.aligner, aligner_info.content_hash, advance_bar)
+        report = await teach_objective(subject, task.examples, material, reader, RowsCache(rows_folder()), task.aligner)
+        recorded_answers = own_answers(policies, subject.tenant, _MAX_OWN_ANSWERS)
+        progress.update(bar, total=material.prompts + len(recorded_answers))
         scored_answers = await score_own_answers(
-            learned, planned.prompt_objectives, reader, recorded_answers, rows_of_run
+            report, material.prompt_objectives, reader, recorded_answers, rows_of_run
         )
         if not dry_run:
-            # If the engine refuses the head, the store keeps the old one.
-            await heads.put_head(learned.head)
-            HeadStore.for_file(policies).activate(subject.scope, subject.name, learned.version, learned.head)
+            # The engine gets the head first, so if it refuses the head, the store keeps the old one.
+            await teachable_engine.put_head(report.head)
+            HeadStore.for_file(policies).activate(subject.scope, subject.name, report.version, report.head)
     except CorrectionError as error:
-        return _Result(task, why=f"the engine: {error}")
+        return _Result(task, failure=f"the engine: {error}")
     except (sqlite3.Error, OSError) as error:
-        return _Result(task, why=f"the audit store or the cache cannot be read ({type(error).__name__})")
+        return _Result(task, failure=f"the audit store or the cache cannot be read ({type(error).__name__})")
     except AlignerProxyError as error:
-        return _Result(task, why=str(error))
-    return _Result(task, learned, scored_answers)
+        return _Result(task, failure=str(error))
+    return _Result(task, report, scored_answers)
 
 
-def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
-    """Forget the heads of the objective named `forget`, or roll back that named `rollback`, and print the result.
+def _forget_or_roll_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
+    """Forget the heads of the objective named `forget`, or reactivate the previous head of that named `rollback`.
 
-    Returns the exit status: 1 if there was no head to forget or to go back to.
+    The result is printed. Returns the exit status: 1 if there was no head to forget or to go back to.
     """
     store = HeadStore.for_file(policies)
     results: list[dict[str, Any]] = []
@@ -272,10 +283,12 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
             results.append({"objective": subject.title, "forgotten": count})
             text = f"{subject.title}: {count} heads forgotten; the general head judges it"
         else:
-            heads = store.rollback(subject.scope, subject.name, subject.text)
-            results.append({"objective": subject.title, "in_force": [version.model_dump() for version in heads]})
-            dates = ", ".join(f"{version.head[:8]} of {version.day}, {version.against} examples" for version in heads)
-            text = f"{subject.title}: in force is {dates}" if heads else f"{subject.title}: there is no earlier head"
+            versions = store.rollback(subject.scope, subject.name, subject.text)
+            results.append({"objective": subject.title, "in_force": [version.model_dump() for version in versions]})
+            heads_text = ", ".join(
+                f"{version.head[:8]} of {version.day}, {version.against} examples" for version in versions
+            )
+            text = f"{subject.title}: " + (f"in force is {heads_text}" if versions else "there is no earlier head")
         if not as_json:
             echo(text)
     if as_json:
@@ -284,11 +297,11 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 
 def _result_fields(result: _Result) -> dict[str, Any]:
-    """A result as JSON, without texts of examples and answers."""
+    """Return a result as JSON, without texts of examples and answers."""
     task = result.task
     fields = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.report is not None}
     if result.report is None:
-        return fields | {"why": result.why}
+        return fields | {"why": result.failure}
     report = result.report
     version = report.version
     return fields | {
@@ -304,20 +317,20 @@ def _result_fields(result: _Result) -> dict[str, Any]:
         "fine_flagged": [example.place for example in report.fine_flagged],
         "own_answers": len(result.own_answers),
         "own_flagged": list(map(_answer_fields, result.flagged_own_answers)),
-        "own_nearest": list(map(_answer_fields, result.nearest)),
+        "own_nearest": list(map(_answer_fields, result.nearest_own_answers)),
         "advice": report.advice,
         "seconds": round(report.seconds, 1),
     }
 
 
-def _answer_fields(scored: tuple[RecordedAnswer, float]) -> dict[str, Any]:
-    """Ids and score of a recorded answer, without its text."""
-    answer, score = scored
+def _answer_fields(scored_answer: tuple[RecordedAnswer, float]) -> dict[str, Any]:
+    """Return ids and score of a recorded answer as JSON, without its text."""
+    answer, score = scored_answer
     return {"call_id": answer.call_id, "choice": answer.choice, "score": round(score, 2)}
 
 
 def _head_fields(result: _Result) -> dict[str, Any]:
-    """The fields that a program needs to activate exactly this head."""
+    """Return the fields that a program needs to activate exactly this head; empty if teaching failed."""
     if result.report is None:
         return {}
     subject = result.task.subject
@@ -330,32 +343,32 @@ def _head_fields(result: _Result) -> dict[str, Any]:
 
 
 def _share_fields(count: Count) -> dict[str, Any]:
-    """A count with its share and the share's Wilson interval."""
-    value, low, high = wilson_interval(count.hits, count.of)
-    return {"hits": count.hits, "of": count.of, "share": value, "low": low, "high": high}
+    """Return a count as JSON, with its share and the share's Wilson interval."""
+    share, low, high = wilson_interval(count.hits, count.of)
+    return {"hits": count.hits, "of": count.of, "share": share, "low": low, "high": high}
 
 
 def _percent_text(count: Count) -> str:
-    """A count with its share in percent and the Wilson interval."""
-    value, low, high = (100 * number for number in wilson_interval(count.hits, count.of))
-    return f"{count.hits} of {count.of} ({value:.3g} %, {low:.3g} to {high:.3g})"
+    """Return a count as text, with its share in percent and the share's Wilson interval."""
+    percent, low, high = (100 * share for share in wilson_interval(count.hits, count.of))
+    return f"{count.hits} of {count.of} ({percent:.3g} %, {low:.3g} to {high:.3g})"
 
 
 def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
-    """Print the figures, the problem examples and the advice of a result."""
+    """Print the figures, the problem examples and the advice of a result; `dry_run` says whether it has no effect."""
     title = escape(result.task.subject.title)
     if result.report is None:
-        stays = "what was in force for it stays"
-        console.print(f"[red]not taught[/] [bold]{title}[/]: {escape(result.why or '')}; {stays}", soft_wrap=True)
+        text = f"{escape(result.failure or '')}; what was in force for it stays"
+        console.print(f"[red]not taught[/] [bold]{title}[/]: {text}", soft_wrap=True)
         return
     report = result.report
     version = report.version
     result_text = "would be taught" if dry_run else "taught"
-    fine = f" and {version.fine} that are fine" if version.fine else ""
+    fine_text = f" and {version.fine} that are fine" if version.fine else ""
     side = "above" if version.threshold >= 0 else "below"
     lines = [
-        f"[green]{result_text}[/] [bold]{title}[/] from {version.against} examples{fine}, head {version.head[:8]}, "
-        f"aligner {escape(version.called)} {version.aligner[:8]}, {report.seconds:.1f} s",
+        f"[green]{result_text}[/] [bold]{title}[/] from {version.against} examples{fine_text}, "
+        f"head {version.head[:8]}, aligner {escape(version.called)} {version.aligner[:8]}, {report.seconds:.1f} s",
         f"  found      {_percent_text(version.found)} sentences that were held out",
         f"  false      {_percent_text(version.false)} neutral segments that were held out",
         f"  near       {_percent_text(report.near)} of your sentences only mentioned: quoted, asked for, warned of",
@@ -371,31 +384,32 @@ def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
 
 
 def _example_lines(label: str, examples: Sequence[Example]) -> list[str]:
-    """The label and the first examples, each with its place in the file; no lines without examples."""
+    """Return lines with the label and the first examples, each with its place in the file; no lines for no examples."""
     if not examples:
         return []
-    lines = [f"    {escape(example.place)} {escape(quote_name(example.text))}" for example in examples[:_SHOWN]]
-    more = [f"    ... and {len(examples) - _SHOWN} more"] if len(examples) > _SHOWN else []
-    return [f"  {label}:", *lines, *more]
+    lines = [f"  {label}:"]
+    lines += [f"    {escape(example.place)} {escape(quote_name(example.text))}" for example in examples[:_MAX_SHOWN]]
+    if len(examples) > _MAX_SHOWN:
+        lines.append(f"    ... and {len(examples) - _MAX_SHOWN} more")
+    return lines
 
 
 def _own_answer_lines(result: _Result) -> list[str]:
-    """Lines about the operator's own answers, without texts: those that would be flagged, and the nearest ones."""
+    """Return lines about the operator's own answers, without texts: flagged ones, and those near the threshold."""
     if not result.own_answers:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
-    flagged = result.flagged_own_answers
-    summary = (
-        f"  of your own last {len(result.own_answers)} answers that nobody objected to {len(flagged)} would be flagged"
-    )
+    flagged_answers = result.flagged_own_answers
+    own_count = len(result.own_answers)
+    summary = f"  of your own last {own_count} answers that nobody objected to {len(flagged_answers)} would be flagged"
     return [
-        summary + (":" if flagged else ""),
-        *map(_answer_line, flagged[:_SHOWN]),
+        summary + (":" if flagged_answers else ""),
+        *map(_answer_line, flagged_answers[:_MAX_SHOWN]),
         "  nearest to the line; write those that are good under `good_answers`:",
-        *map(_answer_line, result.nearest),
+        *map(_answer_line, result.nearest_own_answers),
     ]
 
 
-def _answer_line(scored: tuple[RecordedAnswer, float]) -> str:
-    """One line with the ids and the score of a recorded answer."""
-    answer, score = scored
+def _answer_line(scored_answer: tuple[RecordedAnswer, float]) -> str:
+    """Return a line with the ids and the score of a recorded answer."""
+    answer, score = scored_answer
     return f"    {escape(answer.call_id)}/{answer.choice} {score:+.1f} nats"

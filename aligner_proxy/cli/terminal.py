@@ -22,7 +22,7 @@ class Terminal(Console):
     """A rich console that escapes control characters in all texts; only rich itself can set colours."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render with every control character replaced by its number."""
+        """Render with every control character of a text replaced by its number."""
         if isinstance(renderable, Text):
             renderable = _escape_text(renderable)
         elif isinstance(renderable, str):
@@ -31,33 +31,33 @@ class Terminal(Console):
 
 
 def _escape_text(text: Text) -> Text:
-    """Replace each hidden character of a text by its number; keeps the colours."""
-    places = [place for place, char in enumerate(text.plain) if is_hidden(char)]
-    if not places:
+    """Return the text with each hidden character replaced by its number, and with its colours."""
+    hidden_offsets = [offset for offset, character in enumerate(text.plain) if is_hidden(character)]
+    if not hidden_offsets:
         return text
-    # Cut before and after each hidden character, so that it becomes a piece of its own.
-    pieces = text.divide(sorted({cut for place in places for cut in (place, place + 1)}))
-    result = text.blank_copy()
-    for piece in pieces:
+    # The text is cut before and after each hidden character, so that the character is a piece of its own.
+    cut_offsets = {*hidden_offsets, *(offset + 1 for offset in hidden_offsets)}
+    escaped_text = text.blank_copy()
+    for piece in text.divide(sorted(cut_offsets)):
         if len(piece) == 1 and is_hidden(piece.plain):
             piece = Text(escape_hidden(piece.plain), style=piece.spans[0].style if piece.spans else "")
-        result.append_text(piece)
-    return result
+        escaped_text.append_text(piece)
+    return escaped_text
 
 
 def echo(*parts: str | tuple[str, str], err: bool = False) -> None:
-    """Print texts as one line; a coloured text is given as a pair (text, colour)."""
-    texts = (
-        escape_hidden(part) if isinstance(part, str) else click.style(escape_hidden(part[0]), fg=part[1])
-        for part in parts
-    )
-    click.echo("".join(texts), err=err)
+    """Print texts as one line, to stderr if `err` is set; a coloured text is given as a pair (text, colour)."""
+    line = ""
+    for part in parts:
+        text, colour = (part, None) if isinstance(part, str) else part
+        line += escape_hidden(text) if colour is None else click.style(escape_hidden(text), fg=colour)
+    click.echo(line, err=err)
 
 
 def echo_json(value: object, *, indent: int | None = None, ascii_only: bool = True) -> None:
-    """Print JSON for programs, with hidden characters escaped because a terminal may show it."""
+    """Print JSON for programs. Hidden characters are escaped, because a terminal may show the JSON."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
-    click.echo("".join(_json_escape(char) if is_hidden(char) else char for char in text))
+    click.echo("".join(_json_escape(character) if is_hidden(character) else character for character in text))
 
 
 def print_progress(done: int, of: int) -> None:
@@ -65,6 +65,6 @@ def print_progress(done: int, of: int) -> None:
     echo_json({"done": done, "of": of})
 
 
-def _json_escape(char: str) -> str:
-    """The JSON escape of a hidden character; DEL is handled separately, because JSON does not escape it."""
-    return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
+def _json_escape(character: str) -> str:
+    """The JSON escape of a hidden character; DEL is handled separately, because Python's JSON does not escape it."""
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

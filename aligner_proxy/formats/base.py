@@ -1,4 +1,6 @@
-"""What all wire formats share: building a choice, decoding a stream, and writing texts back.
+"""What all wire formats share: reading requests, building a choice, decoding a stream, and writing texts back.
+
+`data` is everywhere the body of a request, with what LiteLLM adds to it.
 
 A `ChoiceBuilder` gathers a choice from one message or from many deltas, so that a stream and a whole response give the
 same exchange. Only the objects on the path to a changed text are copied; all others stay the same object.
@@ -26,7 +28,7 @@ from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, join_surrogates, replace_surrogates
 
 # Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
-_GRAMMARS = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar"}
+_GRAMMAR_FIELDS = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar"}
 _NO_STORE = "no-store"
 """The directive of Cache-Control, which is looked for in any case and among others."""
 _MAX_UNUSUAL_TEXTS = 256
@@ -43,11 +45,11 @@ _SHORT_FIELDS = frozenset(
 _CONTAINER_FIELDS = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
-"""Copies an event with new texts; it is given the event, all its pieces in order, and whole texts by text number."""
+"""A function (event, all its new pieces in order, new whole texts by text number) that returns a copy with them."""
 
 
 def _begins_structure(data: Mapping[str, Any]) -> bool:
-    """Whether a request begins machine-readable output itself, or asks for the middle of one."""
+    """Whether a request begins machine-readable output itself, or asks for the middle of such output."""
     if _asks_for_middle(data):
         return True
     prefill = _find_answer_prefill(data)
@@ -59,36 +61,41 @@ def _find_answer_prefill(data: Mapping[str, Any]) -> str:
     turns = data.get("messages") or data.get("input")
     if not turns or not isinstance(turns, list | tuple):
         return ""
-    last = turns[-1]
-    if not isinstance(last, Mapping) or last.get("role") != "assistant":
+    last_turn = turns[-1]
+    if not isinstance(last_turn, Mapping) or last_turn.get("role") != "assistant":
         return ""
-    return _content_text(last.get("content"))
+    return _content_text(last_turn.get("content"))
 
 
 def _asks_for_middle(data: Mapping[str, Any]) -> bool:
-    """Whether a request to /v1/completions has a prompt that is a template whose middle is to be filled in."""
+    """Whether a prompt for /v1/completions asks the model to fill in the middle of a text."""
     prompt = data.get("prompt")
     prompts = prompt if isinstance(prompt, list) else [prompt]
     return any(isinstance(text, str) and fills_middle(text) for text in prompts)
 
 
 def _has_constraint(data: Mapping[str, Any], formats: Sequence[object]) -> bool:
-    """Whether the client constrained the output in a way that cannot be checked after an edit."""
-    extra = data.get("extra_body")
-    places = (data, extra) if isinstance(extra, Mapping) else (data,)
-    grammar = any(place[name] for place in places for name in _GRAMMARS & place.keys())
-    return grammar or any(_format_type(format_) not in ("json_object", "json_schema") for format_ in formats)
+    """Whether a grammar, or one of the `formats` that is not JSON, constrains the answer, so no edit can be checked."""
+    extra_body = data.get("extra_body")
+    bodies = (data, extra_body) if isinstance(extra_body, Mapping) else (data,)
+    has_grammar = any(body[name] for body in bodies for name in _GRAMMAR_FIELDS & body.keys())
+    return has_grammar or any(_format_type(format_) not in ("json_object", "json_schema") for format_ in formats)
 
 
 def _json_schema(data: Mapping[str, Any], formats: Sequence[object]) -> str | None:
-    """The requested JSON schema as text; None without one, "false" (which no output meets) if it is invalid."""
-    formats = [format_ for format_ in formats if _format_type(format_) == "json_schema"]
-    if not formats:
+    """The JSON schema that a request asks for, as text; None if it asks for none.
+
+    `formats` are those of `_requested_formats`. An invalid schema gives "false", which no output meets.
+    """
+    schema_formats = [format_ for format_ in formats if _format_type(format_) == "json_schema"]
+    if not schema_formats:
         return None
-    # Only chat nests the schema one level deeper, and may omit it. No endpoint accepts two schemas for one answer.
-    is_chat = formats[0] is data.get("response_format")
-    holder = _get_field(formats[0], "json_schema") if is_chat else formats[0]
-    schema = holder.get("schema", is_chat) if isinstance(holder, Mapping) and len(formats) == 1 else False
+    # Only chat nests the schema one level deeper, and may omit it. Two schemas for one answer are invalid.
+    is_chat = schema_formats[0] is data.get("response_format")
+    holder = _get_field(schema_formats[0], "json_schema") if is_chat else schema_formats[0]
+    schema: object = False
+    if isinstance(holder, Mapping) and len(schema_formats) == 1:
+        schema = holder.get("schema", is_chat)
     try:
         return json.dumps(schema)
     except (TypeError, ValueError):
@@ -116,12 +123,12 @@ def _get_field(value: object, name: str) -> object:
 
 
 def make_system_turn(text: object) -> tuple[Turn, ...]:
-    """The system prompt as a turn: `instructions` of Responses, `system` of Messages; empty without one."""
+    """The system prompt (`instructions` of Responses, `system` of Messages) as one turn; empty without a prompt."""
     return read_turns([{"role": "system", "content": text}]) if text else ()
 
 
 def read_turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
-    """The turns before the answer, only those of `roles` if given; of a turn made of parts, only its text parts."""
+    """The turns of a request's `messages`, only those of `roles` if given; of a list of parts, the text parts count."""
     if not isinstance(messages, (list, tuple)):
         return ()
     chosen_turns = []
@@ -133,12 +140,12 @@ def read_turns(messages: object, roles: Container[str] | None = None) -> tuple[T
 
 
 def make_turn(role: str, content: str) -> Turn:
-    """A turn with lone surrogates replaced, so that it can be encoded."""
+    """Make a turn. Lone surrogates, which no encoding has, are replaced, so that the turn can be encoded."""
     return Turn(replace_surrogates(role), replace_surrogates(content))
 
 
 def _content_text(content: object) -> str:
-    """The text of a message's content, with its text parts in lines of their own; empty for any other content."""
+    """The text of a message's content, with each of its text parts on a new line; empty for any other content."""
     if isinstance(content, str):
         return content
     if not isinstance(content, (list, tuple)):
@@ -165,53 +172,57 @@ def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
 def is_storing_forbidden(
     data: Mapping[str, Any], response: object = None, *, request_forbids: bool | None = None
 ) -> bool:
-    """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it.
+    """Whether the client or the upstream (`response`) forbids that the answer is stored.
 
-    `request_forbids` is what `_request_forbids_storing` says, if that is known.
+    `request_forbids` says whether the client does (`_request_forbids_storing`); None if this is not known yet.
     """
-    if _request_forbids_storing(data) if request_forbids is None else request_forbids:
+    if request_forbids is None:
+        request_forbids = _request_forbids_storing(data)
+    if request_forbids:
         return True
+    # LiteLLM stores the upstream's headers in two places, depending on the route.
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
-    received = _get_field(_get_field(details, "response_headers"), "cache-control")
-    return _says_no_store(received) or _says_no_store(_upstream_cache_control(response))
+    logged_control = _get_field(_get_field(details, "response_headers"), "cache-control")
+    return _says_no_store(logged_control) or _says_no_store(_upstream_cache_control(response))
 
 
 def _request_forbids_storing(data: Mapping[str, Any]) -> bool:
-    """Whether the client sent `Cache-Control: no-store`, or used LiteLLM's own field in the body."""
-    control = data.get("cache")
-    in_body = isinstance(control, Mapping) and bool(control.get("no-store"))
-    return in_body or _says_no_store(request_headers(data).get("cache-control"))
+    """Whether the client sent `Cache-Control: no-store`, or LiteLLM's field for this, `cache: {no-store: true}`."""
+    cache_field = data.get("cache")
+    forbidden_in_body = isinstance(cache_field, Mapping) and bool(cache_field.get("no-store"))
+    return forbidden_in_body or _says_no_store(request_headers(data).get("cache-control"))
 
 
-def _says_no_store(control: object) -> bool:
-    return control is not None and _NO_STORE in str(control).lower()
+def _says_no_store(cache_control: object) -> bool:
+    return cache_control is not None and _NO_STORE in str(cache_control).lower()
 
 
 def _upstream_cache_control(response: object) -> object:
     """The upstream's Cache-Control, which LiteLLM stores in the hidden parameters of a response, chunk or stream."""
-    hidden = getattr(response, "_hidden_params", None)
-    fields = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
-    return _get_field(fields, "llm_provider-cache-control")
+    hidden_params = getattr(response, "_hidden_params", None)
+    if hidden_params is None or not hasattr(hidden_params, "get"):
+        return None
+    return _get_field(hidden_params.get("additional_headers"), "llm_provider-cache-control")
 
 
 def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """LiteLLM's metadata dicts; first the one that the proxy itself filled, whose name depends on the route."""
-    common = data.get("metadata")
-    other = data.get("litellm_metadata")
-    if not isinstance(other, dict):
-        return [common] if isinstance(common, dict) else []
-    if not isinstance(common, dict):
-        return [other]
-    # the proxy writes the fields of the key into its own dict only
-    if any(str(name).startswith("user_api_key") for name in common):
-        return [common, other]
-    has_key = any(str(name).startswith("user_api_key") for name in other)
-    return [other, common] if has_key else [common, other]
+    """Return LiteLLM's metadata dicts; first the one that the proxy itself filled, whose name depends on the route."""
+    metadata = data.get("metadata")
+    litellm_metadata = data.get("litellm_metadata")
+    if not isinstance(litellm_metadata, dict):
+        return [metadata] if isinstance(metadata, dict) else []
+    if not isinstance(metadata, dict):
+        return [litellm_metadata]
+    # The proxy writes the fields of the key into its own dict only.
+    if any(str(name).startswith("user_api_key") for name in metadata):
+        return [metadata, litellm_metadata]
+    proxy_filled_other = any(str(name).startswith("user_api_key") for name in litellm_metadata)
+    return [litellm_metadata, metadata] if proxy_filled_other else [metadata, litellm_metadata]
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedForm:
-    """The output format that a request asks for; the same for all choices and for every event of a stream."""
+    """What a request asks for regarding the form of its answer; the same for all choices and events of a stream."""
 
     call_id: str
     """LiteLLM's id of the call; empty without one."""
@@ -226,7 +237,7 @@ class RequestedForm:
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
-        """What the body of a request says about the form of its answer."""
+        """Read from the body of a request what it says about the form of its answer."""
         formats = _requested_formats(data)
         constrained = _has_constraint(data, formats)
         structured = bool(formats) or constrained or _begins_structure(data)
@@ -254,8 +265,8 @@ class GrowingText:
         if len(self._recent) == _PIECES_PER_BLOCK:
             self._blocks.append("".join(self._recent))
             self._recent = []
-            # Merge blocks of similar size, as a binary counter carries, so that each character is copied only a few
-            # times.
+            # Merge a block into one that is not longer, again and again. So the blocks stay few, and each character is
+            # copied only a few times.
             while len(self._blocks) > 1 and len(self._blocks[-2]) <= len(self._blocks[-1]):
                 last_block = self._blocks.pop()
                 self._blocks[-1] += last_block
@@ -274,42 +285,45 @@ def fields_by_name(thing: object, names: Iterable[str]) -> Mapping[str, Any]:
     Asking a model for a field that it lacks takes ten times as long, and a chunk lacks most fields.
     """
     if isinstance(thing, BaseModel):
-        own, extra = _declared_and_extra_fields(thing)
-        return {**extra, **own} if extra else own
+        declared, extra = _declared_and_extra_fields(thing)
+        return {**extra, **declared} if extra else declared
     return {name: getattr(thing, name, None) for name in names}
 
 
 def list_unusual_fields(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[tuple[str, Any]]:
-    """The names and values of fields that are not `usual` and hold more than a number, a flag or a short word.
+    """Return name and value of each field that is not `usual` and is more than a number, a flag or a short word.
 
-    A provider added them, and they may quote or describe the answer. Verdicts of filters are left out.
+    A provider added these fields, and they may quote or describe the answer. Verdicts of filters are left out.
     """
-    own, extra = _declared_and_extra_fields(thing)
-    # names as sets, since this runs for every event of a stream
-    names = (own.keys() - usual) | (extra.keys() - usual) if extra else own.keys() - usual
+    declared, extra = _declared_and_extra_fields(thing)
+    # Differences of sets are fast, and this runs for every event of a stream.
+    names = (declared.keys() - usual) | (extra.keys() - usual) if extra else declared.keys() - usual
     if not names:
         return []
-    fields = [(name, own[name] if name in own else extra[name]) for name in names]
-    return [(name, value) for name, value in fields if _may_hold_more(value) and "filter" not in name]
+    fields = [(name, declared[name] if name in declared else extra[name]) for name in names]
+    return [(name, value) for name, value in fields if _may_quote(value) and "filter" not in name]
 
 
 def _declared_and_extra_fields(thing: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Two mappings: the fields of an object that its class declares, and its extra fields."""
+    """Return the fields of a model that its class declares, and its extra ones; the fields of a dict are declared."""
     if isinstance(thing, BaseModel):
         return thing.__dict__, thing.__pydantic_extra__ or {}
     return (thing if isinstance(thing, Mapping) else {}), {}
 
 
 def holds_only_answer(thing: object, own_texts: Collection[str]) -> bool:
-    """Whether an event holds nothing beside a piece of the answer, one of `own_texts`, and the usual short values."""
-    own, extra = _declared_and_extra_fields(thing)
-    for fields in (own, extra):
+    """Whether an event, or an object in it, holds nothing beside `own_texts` and the usual short values.
+
+    `own_texts` are the pieces of the answer in the event.
+    """
+    declared, extra = _declared_and_extra_fields(thing)
+    for fields in (declared, extra):
         for name, value in fields.items():
             if not value or isinstance(value, int | float):
                 continue
             if isinstance(value, str):
-                is_usual = name in _SHORT_FIELDS and (len(value) < copies.SHORTEST_COPY or " " not in value)
-                if not is_usual and value not in own_texts:
+                is_word = name in _SHORT_FIELDS and (len(value) < copies.SHORTEST_COPY or " " not in value)
+                if not is_word and value not in own_texts:
                     return False
             elif not _container_holds_only_answer(name, value, own_texts):
                 return False
@@ -317,9 +331,9 @@ def holds_only_answer(thing: object, own_texts: Collection[str]) -> bool:
 
 
 def _container_holds_only_answer(name: str, value: object, own_texts: Collection[str]) -> bool:
-    """Whether a field with objects (`choices`, `usage`, ...) holds only a piece of the answer and short values."""
+    """Whether a field with objects (`choices`, `usage`, ...) holds only pieces of the answer and short values."""
     if name == USAGE:
-        return _counts_only(value)
+        return _has_only_counts(value)
     if name not in _CONTAINER_FIELDS:
         return False
     if isinstance(value, list):
@@ -327,17 +341,18 @@ def _container_holds_only_answer(name: str, value: object, own_texts: Collection
     return holds_only_answer(value, own_texts)
 
 
-def _counts_only(value: object) -> bool:
-    """Whether a value in an account of tokens holds nothing but numbers and short words."""
+def _has_only_counts(value: object) -> bool:
+    """Whether a value in `usage`, which counts tokens, holds nothing but numbers and short words."""
     if isinstance(value, str):
         return len(value) < copies.SHORTEST_COPY
     if isinstance(value, BaseModel | Mapping):
-        return all(_counts_only(inner) for fields in _declared_and_extra_fields(value) for inner in fields.values())
+        declared, extra = _declared_and_extra_fields(value)
+        return all(map(_has_only_counts, (*declared.values(), *extra.values())))
     return value is None or isinstance(value, int | float)
 
 
-def _may_hold_more(value: object) -> bool:
-    """Whether a value is more than a number, a flag or a short word."""
+def _may_quote(value: object) -> bool:
+    """Whether a value is more than a number, a flag or a short word, so that it may quote an answer."""
     if isinstance(value, str):
         return len(value) >= copies.SHORTEST_COPY
     return value is not None and not isinstance(value, int | float) and value != [] and value != {}
@@ -345,7 +360,7 @@ def _may_hold_more(value: object) -> bool:
 
 @dataclass(slots=True)
 class ChoiceBuilder:
-    """One choice as read so far; the flags are those that eligibility checks."""
+    """One choice of a response as far as it was read; its flags tell later whether the answer may be corrected."""
 
     pieces: GrowingText = field(default_factory=GrowingText)
     finish_reason: str | None = None
@@ -369,7 +384,7 @@ class ChoiceBuilder:
     """Texts of the refusal field that arrived whole."""
 
     def add_refusal(self, text: object, *, piece: bool) -> None:
-        """Record a text of the refusal field, which is delivered unchanged; `piece` if a stream sends more of it."""
+        """Record a text of the refusal field; with `piece`, it is the next piece of the field in a stream."""
         if not has_content(text):
             return
         self.refusal = True
@@ -382,8 +397,8 @@ class ChoiceBuilder:
         """Record fields beside the usual ones (`list_unusual_fields`), which may describe or quote the text."""
         if fields:
             self.annotations |= any(copies.describes(value, name) for name, value in fields)
-            room = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
-            self.unusual_texts += copies.quoting_strings(fields)[:room]
+            free_places = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
+            self.unusual_texts += copies.quoting_strings(fields)[:free_places]
 
     @property
     def hidden_text(self) -> bool:
@@ -399,9 +414,16 @@ class ChoiceBuilder:
         response: object,
         form: RequestedForm | None = None,
     ) -> Exchange:
-        """Make an exchange of the choice; `response` is the whole response or the first item of a stream."""
+        """Make an exchange of the choice with number `index`, which follows `turns`.
+
+        `response` is the whole response or the first item of a stream. `form` is read from `data` if it is None.
+        """
         form = form or RequestedForm.from_request(data)
         answer = join_surrogates(str(self.pieces)) if self.pieces else None
+        # A growing text is asked about at every step without its characters (`exchange_without_text`).
+        annotations = self.annotations or (
+            answer is not None and any(copies.quotes(text, answer) for text in self.unusual_texts)
+        )
         return Exchange(
             call_id=form.call_id,
             index=index,
@@ -415,9 +437,7 @@ class ChoiceBuilder:
             refusal=self.refusal,
             non_text=self.non_text,
             logprobs=self.logprobs,
-            # a growing text is asked about at every step, without its characters (`exchange_without_text`)
-            annotations=self.annotations
-            or (answer is not None and any(copies.quotes(text, answer) for text in self.unusual_texts)),
+            annotations=annotations,
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
             no_store=is_storing_forbidden(data, response, request_forbids=form.no_store),
@@ -426,20 +446,20 @@ class ChoiceBuilder:
     def make_exchanges(
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
-        """One exchange per text part of an answer (by number, in order), or a single one without an answer."""
+        """Make an exchange of each text part of an answer (by number, in order), or one without an answer."""
         form = RequestedForm.from_request(data)
-        parts = [
+        exchanges = [
             replace(self, pieces=GrowingText(text)).make_exchange(data, index, turns, response, form)
             for index, text in texts.items()
         ]
-        if not parts:
+        if not exchanges:
             return [self.make_exchange(data, 0, turns, response, form)]
-        # all but the last are followed by more of the same answer
-        return [*(replace(part, inner=True) for part in parts[:-1]), parts[-1]]
+        # All text parts but the last are followed by more of the same answer.
+        return [*(replace(exchange, inner=True) for exchange in exchanges[:-1]), exchanges[-1]]
 
 
 def corrected_texts(outcomes: Sequence[Outcome]) -> dict[int, str]:
-    """New text of each corrected choice, by index."""
+    """The new text of each corrected choice, by its index."""
     return {
         outcome.index: outcome.text
         for outcome in outcomes
@@ -483,7 +503,7 @@ class ContentBlock:
 
 
 class RemainingNumbers:
-    """Renumbers the blocks or items of a stream after some were removed; unless `enabled`, it removes none."""
+    """Renumbers the blocks or items of a stream after some were removed. Unless `enabled`, none is ever removed."""
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
@@ -501,7 +521,9 @@ class RemainingNumbers:
 
     def new_number(self, index: object) -> object:
         """The new number of a block or item; a value that is not a number is returned unchanged."""
-        return index - sum(removed < index for removed in self._removed) if isinstance(index, int) else index
+        if not isinstance(index, int):
+            return index
+        return index - sum(removed_index < index for removed_index in self._removed)
 
 
 @dataclass(slots=True)
@@ -532,10 +554,9 @@ class StreamEvent:
 
     def with_texts(self, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
         """The event with new pieces and, by text number, new whole texts; the same object if no text differs."""
-        # an event without changes is sent as it arrived, byte by byte
-        same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
-        if self.rewrite is None or (same and not whole_texts):
-            return self.original
+        has_old_pieces = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
+        if self.rewrite is None or (has_old_pieces and not whole_texts):
+            return self.original  # so that it is sent byte by byte as it arrived
         return self.rewrite(self.original, pieces, whole_texts)
 
 
@@ -572,10 +593,10 @@ class StreamDecoder(Protocol):
         """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
 
     def beginning(self) -> object:
-        """The event that clients need before the event of a failure; None if they need none, or nothing has come."""
+        """The event that clients need before the event of a failure; None if clients need none, or nothing has come."""
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
-        """An event that adds nothing to the stream; None if there can be none now.
+        """An event that adds nothing to the stream, to keep its client waiting; None if none is possible now.
 
         `delivered` are the items that the client has; `received` is the next event, whose text the client does not get.
         """
@@ -596,5 +617,5 @@ class Wire(Protocol):
     def opens_answer(self, event: Any) -> bool:
         """Whether an event has no text of the answer yet, so that it may go out while the answer is held.
 
-        It holds only a role, the start of a message or part, reasoning, or a heartbeat.
+        Such an event has only a role, the start of a message or part, reasoning, or a heartbeat.
         """

@@ -1,7 +1,8 @@
-"""Arguments of tool calls in a response, in whole and streamed responses: finds them, and puts corrected ones back.
+"""Arguments of tool calls in whole and streamed responses: finds them, and puts corrected arguments back.
 
-Only calls that the client has to execute count. Of any other call the upstream has used the arguments already. One walk
-both reads and writes, so what is rewritten is what was read. Nothing of a call but its arguments is touched.
+One function for each wire format both reads and writes: it calls `edit` with the arguments of each call and puts what
+`edit` returns in their place. So what is rewritten is what was read. Only calls that the client has to execute count;
+of any other call the upstream has used the arguments already. Nothing of a call but its arguments is touched.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from aligner_proxy.formats.side_text import keep_if_same
 Place = tuple[object, ...]
 """Identifies a call in a stream. Its first part is its group: the choice, block or item that holds it."""
 _GRAMMAR = "grammar"
-_DELTA_SUFFIX = ".delta"
-_FIELDS = {"function_call": "arguments", "custom_tool_call": "input"}
+_DELTA = "delta"
+_ITEM_FIELDS = {"function_call": "arguments", "custom_tool_call": "input"}
 """By type of an item of Responses, the field with its arguments."""
 _EVENT_FIELDS = {"response.function_call_arguments": "arguments", "response.custom_tool_call_input": "input"}
 """By type of an event of Responses, without what follows the last dot, the field with all arguments."""
@@ -60,16 +61,16 @@ class SafeCalls:
         self._form = form
 
     def read(self, value: Any) -> list[CallText]:
-        """The arguments in a body or event, or the pieces of them; raises `Unreadable`."""
-        texts: list[CallText] = []
+        """Return the arguments of the calls in a body or event, or pieces of arguments; raises `Unreadable`."""
+        calls: list[CallText] = []
 
-        def note(call: CallText) -> str:
-            """Record the arguments, and return them unchanged."""
-            texts.append(call)
+        def note_call(call: CallText) -> str:
+            """Record the arguments of a call, and return them unchanged."""
+            calls.append(call)
             return call.text
 
-        call_or_raise(Unreadable, self._form.edit_arguments, value, note)
-        return texts
+        call_or_raise(Unreadable, self._form.edit_arguments, value, note_call)
+        return calls
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
         """The groups of the calls that end with an event, as in `CallForm`; raises `Unreadable`."""
@@ -84,64 +85,67 @@ class ChatCalls:
     """Calls in the messages of a chat completion and its deltas."""
 
     def edit_arguments(self, value: Any, edit: Edit) -> Any:
-        """The response or chunk with `edit` applied."""
-        return _edit_list(value, "choices", lambda number, choice: _edit_choice(number, choice, edit))
+        """Return the response or chunk with `edit` applied to the arguments in it."""
+        return _edit_list(value, "choices", lambda position, choice: _edit_choice(position, choice, edit))
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
-        """The choices that say why they finish."""
+        """The indexes of the choices that end with this chunk, that is, have a finish reason."""
         choices = as_list(get_field(event, "choices"))
         return [get_field(choice, "index") for choice in choices if get_field(choice, "finish_reason")]
 
 
-def _edit_choice(number: int, choice: Any, edit: Edit) -> Any:
-    """The choice at position `number` with `edit` applied to the calls in its message or delta."""
+def _edit_choice(position: int, choice: Any, edit: Edit) -> Any:
+    """Return the choice, at this position in its list, with `edit` applied to the calls in its message or delta."""
     for name in ("message", "delta"):
         body = get_field(choice, name)
         if body is not None:
-            group = number if name == "message" else get_field(choice, "index")
+            # Positions tell the choices of a whole response apart; a chunk has only some of its stream's choices.
+            group = position if name == "message" else get_field(choice, "index")
             return with_field(choice, name, _edit_body(body, group, edit, is_piece=name == "delta"))
     return choice
 
 
 def _edit_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
-    """A message or delta with `edit` applied to its calls and to `function_call`, the single call of older clients."""
+    """Return a message or delta of the choice `group` with `edit` applied to its calls.
 
-    def edit_call(number: int, call: Any) -> Any:
-        """The call at position `number` with `edit` applied to its arguments."""
+    These are in `tool_calls` and, for older clients, in `function_call`. `is_piece` is True for a delta.
+    """
+
+    def edit_call(position: int, call: Any) -> Any:
+        """Return the call, at this position in its list, with `edit` applied to its arguments."""
         index = get_field(call, "index")
-        place = (group, number if index is None else index)
+        place = (group, position if index is None else index)
         for name, field in (("function", "arguments"), ("custom", "input")):
-            if get_field(call, name) is not None:
-                edited = _edit_field(get_field(call, name), field, place, edit, is_piece=is_piece)
-                return with_field(call, name, edited)
+            holder = get_field(call, name)
+            if holder is not None:
+                return with_field(call, name, _edit_field(holder, field, place, edit, is_piece=is_piece))
         return call
 
     body = _edit_list(body, "tool_calls", edit_call)
-    single = get_field(body, "function_call")
-    if single is None:
+    single_call = get_field(body, "function_call")
+    if single_call is None:
         return body
-    return with_field(
-        body, "function_call", _edit_field(single, "arguments", (group, "function_call"), edit, is_piece=is_piece)
-    )
+    place = (group, "function_call")
+    return with_field(body, "function_call", _edit_field(single_call, "arguments", place, edit, is_piece=is_piece))
 
 
 class MessagesCalls:
     """Blocks of type `tool_use` in a Messages response."""
 
     def edit_arguments(self, value: Any, edit: Edit) -> Any:
-        """The message or event with `edit` applied."""
+        """Return the message or event with `edit` applied to the arguments in it."""
         kind = kind_of(value)
         if kind == "content_block_start":
             block = _edit_block((get_field(value, "index"),), get_field(value, "content_block"), edit)
             return with_field(value, "content_block", block)
         if kind == "content_block_delta":
-            delta = get_field(value, "delta")
             place = (get_field(value, "index"),)
-            return with_field(value, "delta", _edit_field(delta, "partial_json", place, edit, is_piece=True))
-        return _edit_list(value, "content", lambda number, block: _edit_block((number,), block, edit))
+            delta = _edit_field(get_field(value, "delta"), "partial_json", place, edit, is_piece=True)
+            return with_field(value, "delta", delta)
+        return _edit_list(value, "content", lambda position, block: _edit_block((position,), block, edit))
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
-        """The block that ends; all blocks with the message."""
+        """The index of the block that ends with this event; None, for all blocks, if the message ends."""
         kind = kind_of(event)
         if kind in ("message_delta", "message_stop", "error"):
             return None
@@ -149,39 +153,41 @@ class MessagesCalls:
 
 
 def _edit_block(place: Place, block: Any, edit: Edit) -> Any:
-    """A block of a call, whose arguments are an object; at the beginning of a stream's block it is empty."""
+    """Return a block with `edit` applied to its arguments if it is a call; other blocks are returned unchanged.
+
+    The arguments are an object. At the beginning of a stream's block it is empty; pieces of its JSON follow.
+    """
     if kind_of(block) != "tool_use":
         return block
     arguments = get_field(block, "input")
-    # as the pieces of a stream are written, so that a whole answer gives the same text
+    # Upstreams write the pieces of a stream in this form, so a whole answer gives the same text.
     text = json.dumps(arguments, ensure_ascii=False) if arguments else ""
-    edited = edit(CallText(place, text, str(get_field(block, "name") or ""), is_piece=not text))
-    return block if edited == text else with_field(block, "input", json.loads(edited))
+    edited_text = edit(CallText(place, text, name=str(get_field(block, "name") or ""), is_piece=not text))
+    return block if edited_text == text else with_field(block, "input", json.loads(edited_text))
 
 
 class ResponsesCalls:
     """Items of type `function_call` and `custom_tool_call` in a Responses response."""
 
     def edit_arguments(self, value: Any, edit: Edit) -> Any:
-        """The response or event with `edit` applied."""
+        """Return the response or event with `edit` applied to the arguments in it."""
         kind = kind_of(value)
         place = (get_field(value, "output_index"),)
         if kind in ITEM:
             return with_field(value, "item", _edit_item(place, get_field(value, "item"), edit))
-        prefix, _, step = kind.rpartition(".")
-        field = _EVENT_FIELDS.get(prefix)
-        if field is not None:
-            is_piece = f".{step}" == _DELTA_SUFFIX
-            return _edit_field(
-                value, "delta" if is_piece else field, place, edit, is_piece=is_piece, is_free=field == "input"
-            )
+        event_family, _, step = kind.rpartition(".")
+        whole_field = _EVENT_FIELDS.get(event_family)
+        if whole_field is not None:
+            is_piece = step == _DELTA
+            field = "delta" if is_piece else whole_field
+            return _edit_field(value, field, place, edit, is_piece=is_piece, is_free=whole_field == "input")
         response = get_field(value, "response")
         if response is not None:
             return with_field(value, "response", self.edit_arguments(response, edit))
-        return _edit_list(value, "output", lambda number, item: _edit_item((number,), item, edit))
+        return _edit_list(value, "output", lambda position, item: _edit_item((position,), item, edit))
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
-        """The item that ends; all items with the response."""
+        """The index of the item that ends with this event; None, for all items, if the response ends."""
         kind = kind_of(event)
         if kind in TERMINAL or kind == "error":
             return None
@@ -189,25 +195,29 @@ class ResponsesCalls:
 
 
 def _edit_item(place: Place, item: Any, edit: Edit) -> Any:
-    """An item with `edit` applied to its arguments; the same object if it is no call or nothing changed."""
-    field = _FIELDS.get(kind_of(item))
+    """Return an item with `edit` applied to its arguments; the same object if it is no call or nothing changed."""
+    field = _ITEM_FIELDS.get(kind_of(item))
     return item if field is None else _edit_field(item, field, place, edit)
 
 
 def _edit_list(value: Any, name: str, edit_element: Callable[[int, Any], Any]) -> Any:
-    """The value with `edit_element` applied to each element of a list in it; the same object if nothing changed."""
+    """Return the value with each element of its list `name` edited; the same object if nothing changed.
+
+    `edit_element` is called with the position of an element, from 0, and the element, and returns the new element.
+    """
     elements = as_list(get_field(value, name))
-    edited = keep_if_same([edit_element(number, element) for number, element in enumerate(elements)], elements)
-    return value if edited is elements else with_field(value, name, edited)
+    edited_elements = [edit_element(position, element) for position, element in enumerate(elements)]
+    edited_elements = keep_if_same(edited_elements, elements)
+    return value if edited_elements is elements else with_field(value, name, edited_elements)
 
 
 def _edit_field(
     holder: Any, field: str, place: Place, edit: Edit, *, is_piece: bool = False, is_free: bool | None = None
 ) -> Any:
-    """The object with `edit` applied to a field; the same object if the field holds no text or does not change.
+    """Return `holder` with `edit` applied to a field; the same object if the field has no text or does not change.
 
-    `is_piece`: the field holds a piece of a streamed call. `is_free`: it holds free text and no JSON; if None, only the
-    field "input" does.
+    `is_piece` says whether the field has a piece of a streamed call, and `is_free` whether it has free text and no
+    JSON. If `is_free` is None, only the field "input" has free text.
     """
     text = get_field(holder, field)
     if not isinstance(text, str):
@@ -215,25 +225,27 @@ def _edit_field(
     name = str(get_field(holder, "name") or "")
     if is_free is None:
         is_free = field == "input"
-    return with_field(holder, field, edit(CallText(place, text, name, is_piece, is_free)))
+    return with_field(holder, field, edit(CallText(place, text, name, is_piece=is_piece, is_free=is_free)))
 
 
 def find_tool(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """The definition of the tool with this name in a request; None if the request does not offer it."""
-    return next((tool for tool in _offered_tools(data) if name and tool.get("name") == name), None)
+    if not name:
+        return None
+    return next((tool for tool in _offered_tools(data) if tool.get("name") == name), None)
 
 
 def _offered_tools(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the definitions of a request's tools, without the object that some formats put around each."""
+    """Yield the definitions of a request's tools, without the object that some formats put around each definition."""
     for tools in (data.get("tools"), data.get("functions")):
         for tool in tools if isinstance(tools, Sequence) and not isinstance(tools, str) else ():
             if isinstance(tool, Mapping):
-                inner = tool.get("function") or tool.get("custom")
-                yield inner if isinstance(inner, Mapping) else tool
+                definition = tool.get("function") or tool.get("custom")
+                yield definition if isinstance(definition, Mapping) else tool
 
 
 def arguments_schema(tool: Mapping[str, Any] | None) -> str | None:
-    """The JSON schema of a tool's arguments as text; None without one, "false" (nothing meets it) if it is invalid."""
+    """The JSON schema of a tool's arguments as text; None without a schema, "false" (never met) for an invalid one."""
     if tool is None:
         return None
     schema = tool.get("parameters") or tool.get("input_schema")
@@ -247,5 +259,5 @@ def arguments_schema(tool: Mapping[str, Any] | None) -> str | None:
 
 def has_grammar(tool: Mapping[str, Any] | None) -> bool:
     """Whether a tool takes only text that follows a grammar, which an edit might break."""
-    form = tool.get("format") if tool else None
-    return isinstance(form, Mapping) and str(form.get("type") or "") == _GRAMMAR
+    input_format = tool.get("format") if tool else None
+    return isinstance(input_format, Mapping) and str(input_format.get("type") or "") == _GRAMMAR

@@ -1,4 +1,5 @@
 """Wire format of /v1/chat/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
+An exchange is one answer with the conversation before it.
 
 A choice is recognised by its fields, not by its class: LiteLLM's response cache may return chunks of the other
 endpoint, and some upstreams write `text` in place of a message. `text.py` therefore uses these functions, too. Only the
@@ -33,6 +34,7 @@ from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome
 
 _BODIES = ("message", "delta")
+"""The fields of a choice whose objects may hold its text."""
 _CONTENT = ("content",)
 _CHOICE_FIELDS = (*_BODIES, "text", "finish_reason", "logprobs")
 """The fields of a choice that are read here."""
@@ -47,7 +49,7 @@ _USUAL = USUAL_FIELDS | {"logprobs", "audio", "images"}
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
-    """One exchange per choice, numbered by position (some upstreams number all choices 0)."""
+    """Return an exchange for each choice, numbered by its position, because some upstreams number all choices 0."""
     turns = base.read_turns(data.get("messages"))
     form = RequestedForm.from_request(data)
     return [
@@ -58,22 +60,22 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """A copy of the response with the corrected texts, or the same response if there are none."""
-    texts = corrected_texts(outcomes)
-    if not texts:
+    new_texts = corrected_texts(outcomes)
+    if not new_texts:
         return response
-    edited = response.model_copy()
-    edited.choices = [
-        with_choice_text(choice, texts[index]) if index in texts else choice
+    edited_response = response.model_copy()
+    edited_response.choices = [
+        with_choice_text(choice, new_texts[index]) if index in new_texts else choice
         for index, choice in enumerate(response.choices)
     ]
-    return edited
+    return edited_response
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
-    """A decoder for one stream of chunks."""
+    """Return a decoder for one stream of chunks."""
     turns = base.read_turns(data.get("messages"))
     form = RequestedForm.from_request(data)
-    return ChunkDecoder(lambda builder, index, first: builder.make_exchange(data, index, turns, first, form))
+    return ChunkDecoder(lambda builder, index, first_item: builder.make_exchange(data, index, turns, first_item, form))
 
 
 def opens_answer(chunk: Any) -> bool:
@@ -83,16 +85,17 @@ def opens_answer(chunk: Any) -> bool:
 
 def _opens_choice(choice: Any) -> bool:
     """Whether a choice of a chunk has nothing but a delta with a role or reasoning."""
-    delta = _filled_fields(getattr(choice, "delta", None) or ())
-    fields = delta.get("provider_specific_fields", {})
+    delta_fields = _filled_fields(getattr(choice, "delta", None) or ())
+    provider_fields = delta_fields.get("provider_specific_fields", {})
     return (
         _filled_fields(choice).keys() <= {"index", "delta"}
-        and delta.keys() <= _OPENING_FIELDS
-        and fields.keys() <= set(REASONING_FIELDS)
+        and delta_fields.keys() <= _OPENING_FIELDS
+        and provider_fields.keys() <= set(REASONING_FIELDS)
     )
 
 
 def _filled_fields(model: Any) -> dict[str, Any]:
+    """The fields of a pydantic model that are set, by name; `model` may also be an empty tuple."""
     return {name: value for name, value in model if has_content(value)}
 
 
@@ -102,23 +105,23 @@ def choices_of(response: object) -> Any:
 
 
 def choice_text(choice: Any) -> str:
-    """The text of a choice, or the piece that a delta adds."""
+    """The text of a choice, or the piece of text that its delta adds; empty if it has none."""
     _, content = _find_content(choice)
     return content if isinstance(content, str) else ""
 
 
 def with_choice_text(choice: Any, text: str) -> Any:
-    """A copy of the choice with a new text, without fields that describe or point into the old one."""
-    name, _ = _find_content(choice)
-    edited = choice.model_copy()
-    if name is None:
-        edited.text = text
+    """Return a copy of the choice with a new text, without fields that describe or point into the old text."""
+    body_name, _ = _find_content(choice)
+    edited_choice = choice.model_copy()
+    if body_name is None:
+        edited_choice.text = text
     else:
-        setattr(edited, name, _with_content(getattr(choice, name), text))
-    # token probabilities describe the old text
-    if has_content(getattr(edited, "logprobs", None)):
-        edited.logprobs = None
-    return edited
+        setattr(edited_choice, body_name, _with_content(getattr(choice, body_name), text))
+    # Token probabilities describe the old text.
+    if has_content(getattr(edited_choice, "logprobs", None)):
+        edited_choice.logprobs = None
+    return edited_choice
 
 
 def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
@@ -126,16 +129,16 @@ def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
     choices = choices_of(response)
     if choices is None:
         raise_if_answer(response)
-    fields = list_unusual_fields(response)
+    response_fields = list_unusual_fields(response)
     for choice in choices or ():
         builder = ChoiceBuilder()
-        builder.note_unusual_fields(fields)
+        builder.note_unusual_fields(response_fields)
         read_choice(builder, choice)
         yield builder
 
 
 def read_choice(builder: ChoiceBuilder, choice: Any) -> str:
-    """Add a choice, or a delta of one, to a builder; return its text, or the piece that a delta adds."""
+    """Add a whole choice, or one with a delta, to a builder; return its text, or the piece that the delta adds."""
     fields = fields_by_name(choice, _CHOICE_FIELDS)
     message = fields.get("message")
     body = fields.get("delta") if message is None else message
@@ -145,12 +148,11 @@ def read_choice(builder: ChoiceBuilder, choice: Any) -> str:
         _, content = _find_content(choice)
     if isinstance(content, str):
         builder.pieces.append(content)
-    # parts of any kind in place of a text
-    elif content is not None:
+    elif content is not None:  # a list of parts in place of a text
         builder.non_text = True
     builder.finish_reason = fields.get("finish_reason") or builder.finish_reason
     builder.tool_calls |= has_content(body_fields.get("tool_calls")) or has_content(body_fields.get("function_call"))
-    # without a message the choice has a delta, which brings only a piece of the refusal
+    # Without a message the choice has a delta, which has only a piece of the refusal.
     builder.add_refusal(_refusal(body_fields), piece=message is None)
     builder.non_text |= has_content(body_fields.get("audio")) or has_content(body_fields.get("images"))
     builder.note_unusual_fields(list_unusual_fields(body, _USUAL))
@@ -163,52 +165,58 @@ def read_choice(builder: ChoiceBuilder, choice: Any) -> str:
 class ChunkDecoder:
     """Decoder of chunks with choices, the stream format of chat and text completions.
 
-    `exchange` makes an exchange of a builder, its index and the first item of the stream, with which LiteLLM stores the
-    upstream's headers.
+    `make_exchange` makes an exchange of a builder, its index and the first item of the stream, with which LiteLLM
+    stores the upstream's headers.
     """
 
     is_one_answer = False
 
-    def __init__(self, exchange: Callable[[ChoiceBuilder, int, object], Exchange]) -> None:
-        self._exchange = exchange
+    def __init__(self, make_exchange: Callable[[ChoiceBuilder, int, object], Exchange]) -> None:
+        self._make_exchange = make_exchange
         self._builders: defaultdict[int, ChoiceBuilder] = defaultdict(ChoiceBuilder)
-        """By index of the choice."""
-        self._first: object = None
+        """The builders of the choices that have begun, by index of the choice."""
+        self._first_item: object = None
         """The first item of the stream; None before it has come."""
 
     def feed(self, item: Any) -> list[StreamEvent]:
-        """The item as one event."""
-        if self._first is None:
-            self._first = item
+        """Read an item and return it as one event, whose texts are numbered by the index of their choice."""
+        if self._first_item is None:
+            self._first_item = item
         if choices_of(item) is None:
             raise_if_answer(item)
             return [StreamEvent(item)]
         pieces: list[tuple[int, str]] = []
         ended_indices: list[int] = []
-        fields = list_unusual_fields(item)
+        chunk_fields = list_unusual_fields(item)
         for choice in item.choices:
             index = choice.index
             builder = self._builders[index]
-            builder.note_unusual_fields(fields)
-            if text := read_choice(builder, choice):
-                pieces.append((index, text))
+            builder.note_unusual_fields(chunk_fields)
+            piece = read_choice(builder, choice)
+            if piece:
+                pieces.append((index, piece))
             if choice.finish_reason:
                 ended_indices.append(index)
-        number = item.choices[0].index if len(item.choices) == 1 else None
-        event = StreamEvent(item, tuple(pieces), (), tuple(ended_indices), self._rewrite_chunk, text_number=number)
+        event = StreamEvent(
+            item,
+            pieces=tuple(pieces),
+            ended_texts=tuple(ended_indices),
+            rewrite=self._rewrite_chunk,
+            text_number=item.choices[0].index if len(item.choices) == 1 else None,
+        )
         return [event]
 
     def flush(self) -> list[StreamEvent]:
-        """Nothing, since chunks arrive whole."""
+        """Return no events, since chunks arrive whole."""
         return []
 
     def exchange(self, index: int) -> Exchange:
-        return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
+        return self._make_exchange(self._builders.get(index, ChoiceBuilder()), index, self._first_item)
 
     def exchange_without_text(self, index: int) -> Exchange:
-        """A choice without its text."""
+        """The same as `exchange` without the text of the choice."""
         builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
-        return self._exchange(builder, index, self._first)
+        return self._make_exchange(builder, index, self._first_item)
 
     @property
     def has_refusal(self) -> bool:
@@ -228,8 +236,8 @@ class ChunkDecoder:
         return None
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
-        """A chunk that adds an empty text to a choice that has not ended; None without such a choice."""
-        # from the last chunk back, so that the end of a choice is met before its earlier chunks
+        """Return a chunk that adds an empty text to a choice that has not ended; None if all choices have ended."""
+        # The chunks are read backwards, so that the end of a choice is met before its earlier chunks.
         finished_indices: set[object] = set()
         for chunk in chain(reversed(delivered), (received,)):
             for choice in getattr(chunk, "choices", None) or ():
@@ -240,38 +248,37 @@ class ChunkDecoder:
         return None
 
     def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _whole_texts: Mapping[int, str]) -> object:
-        """A copy of a chunk with new pieces, one for each choice that has text."""
+        """Return a copy of a chunk with new pieces, one for each choice that has text; no chunk has whole texts."""
         remaining_pieces = iter(pieces)
-        copy = chunk.model_copy()
-        copy.choices = [_replace_piece(choice, remaining_pieces) for choice in chunk.choices]
-        return copy
+        edited_chunk = chunk.model_copy()
+        edited_chunk.choices = [_replace_piece(choice, remaining_pieces) for choice in chunk.choices]
+        return edited_chunk
 
 
 def _replace_piece(choice: Any, remaining_pieces: Iterator[str]) -> Any:
-    """The choice with the next piece as its text; the same object if it has no text, or already this one."""
-    old = choice_text(choice)
-    new = next(remaining_pieces) if old else old
-    return choice if new == old else with_choice_text(choice, new)
+    """Return the choice with the next piece as its text; the same object if it has no text, or this text already."""
+    old_piece = choice_text(choice)
+    if not old_piece:
+        return choice
+    new_piece = next(remaining_pieces)
+    return choice if new_piece == old_piece else with_choice_text(choice, new_piece)
 
 
 def _empty_chunk(chunk: Any, choice: Any) -> Any:
-    """A copy of a chunk with only the fields of all chunks (`_SHARED_FIELDS`) and an empty text of this choice."""
-    copy = chunk.model_copy()
+    """Return a copy of a chunk with only the fields of all chunks (`_SHARED_FIELDS`) and an empty text for a choice."""
+    empty_chunk = chunk.model_copy()
     for name, value in chunk:
         if name not in _SHARED_FIELDS and value is not None:
-            setattr(copy, name, None)
+            setattr(empty_chunk, name, None)
     delta = getattr(choice, "delta", None)
-    # LiteLLM drops a chunk without any field in its delta
+    # The delta has an empty text, because LiteLLM drops a chunk without any field in its delta.
     body = {"text": ""} if delta is None else {"delta": type(delta)(content="")}
-    copy.choices = [type(choice)(index=choice.index, **body)]
-    return copy
+    empty_chunk.choices = [type(choice)(index=choice.index, **body)]
+    return empty_chunk
 
 
 def _find_content(choice: Any) -> tuple[str | None, object]:
-    """The content of a choice (a text, parts of any kind, or None) and the field whose object holds it.
-
-    That is None if the choice holds the text itself.
-    """
+    """Return the field with the content of a choice (None: the choice itself has a text), and the content or None."""
     fields = fields_by_name(choice, _CHOICE_FIELDS)
     for name in _BODIES:
         body = fields.get(name)
@@ -282,20 +289,21 @@ def _find_content(choice: Any) -> tuple[str | None, object]:
 
 
 def _with_content(body: Any, text: str) -> Any:
-    """A copy of a message or delta with a new text, without annotations and citations of the old one."""
-    copy = body.model_copy()
-    copy.content = text
-    if has_content(getattr(copy, "annotations", None)):
-        copy.annotations = None
-    fields = getattr(copy, "provider_specific_fields", None) or {}
-    if has_citations(fields):
-        copy.provider_specific_fields = {name: value for name, value in fields.items() if name not in CITATIONS}
-    return copy
+    """Return a copy of a message or delta with a new text, without annotations and citations of the old text."""
+    edited_body = body.model_copy()
+    edited_body.content = text
+    if has_content(getattr(edited_body, "annotations", None)):
+        edited_body.annotations = None
+    provider_fields = getattr(edited_body, "provider_specific_fields", None) or {}
+    if has_citations(provider_fields):
+        kept_fields = {name: value for name, value in provider_fields.items() if name not in CITATIONS}
+        edited_body.provider_specific_fields = kept_fields
+    return edited_body
 
 
 def _refusal(body_fields: Mapping[str, Any]) -> object:
-    """The refusal field, which LiteLLM stores as an attribute of the body or among the provider fields."""
-    fields = body_fields.get("provider_specific_fields")
-    provider_refusal = fields.get("refusal") if isinstance(fields, Mapping) else None
+    """The refusal in a message or delta, which LiteLLM stores in the body or among its provider fields; else None."""
+    provider_fields = body_fields.get("provider_specific_fields")
+    provider_refusal = provider_fields.get("refusal") if isinstance(provider_fields, Mapping) else None
     body_refusal = body_fields.get("refusal")
     return body_refusal if has_content(body_refusal) else provider_refusal

@@ -34,12 +34,12 @@ from aligner_proxy.types import SideKind
 SHORTEST_COPY = 20
 """Characters of the shortest text whose copy is looked for."""
 _WINDOW = 16
-"""Characters without white space, about 20 with it, that a copy of part of a sentence shares with it."""
+"""Characters without white space, about 20 with it, that a copy of part of a sentence shares with the sentence."""
 _LONG_WINDOW = 40
-"""Characters that a copy in reasoning or a call shares with it, as these share more words with any answer."""
-_SENTENCE = 40
+"""The same for copies in reasoning and calls, which share more words with any answer."""
+_MIN_FRAGMENT_CHARS = 40
 """Characters from which a quotation counts although it does not end as a sentence does."""
-_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u2026")
+_SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u2026")
 _CHARS_PER_STRETCH = 20
 """Stretches are looked for one by one in a text that has at least this many characters for each of them."""
 _NOISE = re.compile(r"\\[nrt]|[\s\\]")
@@ -70,92 +70,100 @@ ACTED_ON = (SideKind.REASONING, SideKind.TOOL_ARGUMENTS)
 
 
 def normalize(text: str) -> str:
-    """A text without case, white space and the escapes of JSON, HTML and web addresses."""
+    """Return a text in small letters, without white space and the escapes of JSON, HTML and URLs."""
     text = decode_percent(text)
     text = html.unescape(text) if "&" in text else text
     return _NOISE.sub("", text).casefold()
 
 
 class Grams:
-    """Hashes of short stretches (grams) of texts, by which most longer stretches are seen not to occur in the texts."""
+    """Filter that tells fast that a stretch of characters does not occur in some texts.
+
+    It stores hashes of short stretches (grams) of the texts. What it lets pass may occur in the texts or not.
+    """
 
     _LENGTH = 12
-    """Length of a stretch (gram)."""
+    """Characters of a gram."""
     _STEP = 5
-    """A gram begins at every fifth character, so that each stretch of sixteen holds a whole one."""
+    """Distance between the beginnings of two grams in a text, in characters."""
+    _MIN_STRETCH = _LENGTH + _STEP - 1
+    """Characters of the shortest stretch that certainly contains a whole gram of the text in which it occurs."""
 
     def __init__(self) -> None:
         self._hashes: set[int] = set()
 
     def add(self, text: str, start: int) -> None:
-        """Add the grams of a text that reach beyond `start`, where the text ended when it was added last."""
-        # the last multiple of `_STEP` before the grams that were too long for the text of then
-        first = max(0, start - self._LENGTH) // self._STEP * self._STEP
-        gram_starts = range(first, len(text) - self._LENGTH + 1, self._STEP)
+        """Add the grams of a text that end behind `start`, the length that the text had when it was added last."""
+        # Grams begin at multiples of `_STEP`. Some before this one did not fit into the text as it was then.
+        first_start = max(0, start - self._LENGTH) // self._STEP * self._STEP
+        gram_starts = range(first_start, len(text) - self._LENGTH + 1, self._STEP)
         self._hashes.update(hash(text[gram_start : gram_start + self._LENGTH]) for gram_start in gram_starts)
 
-    def may_hold(self, stretch: str) -> bool:
-        """Whether a stretch may occur in the texts; always True for one that is too short to tell."""
-        if len(stretch) < self._LENGTH + self._STEP - 1:
+    def may_contain(self, stretch: str) -> bool:
+        """Whether a stretch may occur in the texts; always True for a stretch that is too short to tell."""
+        if len(stretch) < self._MIN_STRETCH:
             return True
-        # wherever the stretch stands, one of its first five grams begins at a place where grams were taken
+        # If the stretch occurs in a text, a gram of the text begins at one of its first `_STEP` characters.
         return any(hash(stretch[offset : offset + self._LENGTH]) in self._hashes for offset in range(self._STEP))
 
 
 @dataclass(slots=True)
 class RemovedText:
-    """What edits took out of one or more answers."""
+    """What edits took out of one or more answers, as sentences and as windows.
+
+    A window is a stretch of characters of fixed length. A text that has a window of a removed sentence is a copy.
+    """
 
     sentences: dict[int, dict[int, set[str]]] = field(default_factory=lambda: {_WINDOW: {}, _LONG_WINDOW: {}})
-    """By window length, the removed sentences of which no such window is in `windows`, by their own length."""
+    """By window length, the removed sentences that have no window in `windows`, grouped by their own length.
+
+    All their windows are in what is delivered, too, so only the whole sentence shows a copy.
+    """
     windows: dict[int, set[str]] = field(default_factory=lambda: {_WINDOW: set(), _LONG_WINDOW: set()})
-    """By length, the stretches (windows) of removed sentences that occur nowhere in what is delivered."""
+    """By window length, the windows of removed sentences that occur nowhere in what is delivered."""
     longest: int = 0
     """Characters of the longest removed sentence, without white space."""
     longest_alike: int = 0
-    """Characters of the longest sentence in `sentences`, of which only the whole sentence shows a copy."""
+    """Characters of the longest sentence in `sentences`."""
 
     @classmethod
     def compare_texts(cls, originals: Iterable[str], corrected: Iterable[str]) -> RemovedText:
-        """What the corrected texts no longer have of their originals."""
-        removed = cls()
-        for before, after in zip(originals, corrected, strict=True):
-            if before != after:
-                removed.add(before, after)
-        return removed
+        """Return what the corrected texts no longer have of their originals; both are in the same order."""
+        removed_text = cls()
+        for original, corrected_text in zip(originals, corrected, strict=True):
+            if original != corrected_text:
+                removed_text.add(original, corrected_text)
+        return removed_text
 
     def add(self, original: str, corrected: str) -> None:
-        """Add what `corrected` no longer has of `original`.
-
-        A copy is found by its windows, that is, by all runs of so many characters in it.
-        """
-        remaining = normalize(corrected)
-        # as sets, since searching all of what remains for each sentence would take quadratic time
+        """Add what `corrected` no longer has of `original`."""
+        remaining_text = normalize(corrected)
+        # Sets are subtracted first, since searching the remaining text for every sentence would take quadratic time.
         candidates = _long_sentences(original) - _long_sentences(corrected)
-        candidate_windows = _missing_windows(candidates, remaining, _WINDOW)
-        removed = {
+        missing_windows = _missing_windows(candidates, remaining_text, _WINDOW)
+        removed_sentences = {
             sentence
             for sentence in candidates
-            # a sentence with a missing window cannot remain, so most need not be looked for
-            if not candidate_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining
+            # A sentence with a missing window cannot remain, so the text is searched for few sentences.
+            if not missing_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining_text
         }
         for size, windows in self.windows.items():
-            new_windows = candidate_windows if size == _WINDOW else _missing_windows(removed, remaining, size)
-            windows.update(new_windows)
-            for sentence in removed:
-                # each of its windows is in what remains, too, so only the whole sentence shows a copy
-                if new_windows.isdisjoint(_windows(sentence, size)):
+            if size != _WINDOW:
+                missing_windows = _missing_windows(removed_sentences, remaining_text, size)
+            windows.update(missing_windows)
+            for sentence in removed_sentences:
+                if missing_windows.isdisjoint(_windows(sentence, size)):
                     self.sentences[size].setdefault(len(sentence), set()).add(sentence)
                     self.longest_alike = max(self.longest_alike, len(sentence))
-        self.longest = max(self.longest, *map(len, removed), 0)
+        self.longest = max(self.longest, *map(len, removed_sentences), 0)
 
     def narrow(self, grams: Grams) -> RemovedText | None:
-        """The part of this removed text that texts with these grams may hold; None if they hold none of it."""
-        windows = {size: set(filter(grams.may_hold, group)) for size, group in self.windows.items()}
+        """Return the part of this removed text that may occur in texts with these grams; None if no part may."""
+        windows = {size: set(filter(grams.may_contain, stretches)) for size, stretches in self.windows.items()}
         sentences: dict[int, dict[int, set[str]]] = {size: {} for size in self.sentences}
-        for size, by_length in self.sentences.items():
-            for length, group in by_length.items():
-                likely_sentences = set(filter(grams.may_hold, group))
+        for size, sentences_by_length in self.sentences.items():
+            for length, equal_length_sentences in sentences_by_length.items():
+                likely_sentences = set(filter(grams.may_contain, equal_length_sentences))
                 if likely_sentences:
                     sentences[size][length] = likely_sentences
         if not any(windows.values()) and not any(sentences.values()):
@@ -163,14 +171,14 @@ class RemovedText:
         return RemovedText(sentences, windows)
 
     def is_quoted_in(self, text: str, kind: SideKind) -> bool:
-        """Whether a text holds a removed sentence, or a good part of one."""
+        """Whether a text of this kind contains a removed sentence, or a window of one."""
         return self.is_quoted_in_normalized(normalize(text), kind)
 
-    def is_quoted_in_normalized(self, normal: str, kind: SideKind) -> bool:
-        """Whether a text that is normalized already holds a removed sentence, or a good part of one."""
+    def is_quoted_in_normalized(self, normal_text: str, kind: SideKind) -> bool:
+        """Whether a text of this kind, after `normalize`, contains a removed sentence, or a window of one."""
         size = _LONG_WINDOW if kind in ACTED_ON else _WINDOW
-        return _holds_any(normal, self.windows[size], size) or any(
-            _holds_any(normal, group, length) for length, group in self.sentences[size].items()
+        return _contains_any(normal_text, self.windows[size], size) or any(
+            _contains_any(normal_text, sentences, length) for length, sentences in self.sentences[size].items()
         )
 
 
@@ -185,23 +193,26 @@ def _windows(text: str, size: int) -> list[str]:
 
 
 def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set[str]:
-    """The stretches of these sentences that occur nowhere in what remains."""
+    """The windows of `size` characters of these sentences that do not occur in the text `remaining`."""
     windows = {window for sentence in sentences for window in _windows(sentence, size)}
     if windows:
         windows.difference_update(remaining[start : start + size] for start in range(len(remaining) - size + 1))
     return windows
 
 
-def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
-    """Whether a text holds one of these stretches, each of which has this length."""
-    # few stretches are looked for one by one; of many, each place of the text is looked up among them
+def _contains_any(text: str, stretches: Collection[str], length: int) -> bool:
+    """Whether a text contains one of these stretches, each of which has `length` characters."""
+    # The text is searched for each of few stretches; otherwise each stretch of the text is looked up among them.
     if len(stretches) * _CHARS_PER_STRETCH <= len(text):
         return any(stretch in text for stretch in stretches)
     return any(text[start : start + length] in stretches for start in range(len(text) - length + 1))
 
 
 def describes(value: object, name: str = "") -> bool:
-    """Whether a value points into a text or encodes it, as `{"start_index": 5}` or a list of token ids does."""
+    """Whether the value of a field points into a text or encodes a text, as `{"start_index": 5}` or token ids do.
+
+    `name` is the name of the field, if it has one.
+    """
     if isinstance(value, list | tuple):
         if value and all(type(inner) is int for inner in value):
             return len(value) >= _MIN_IDS or _TOKENS.fullmatch(name) is not None
@@ -216,7 +227,7 @@ def describes(value: object, name: str = "") -> bool:
 
 
 def quoting_strings(fields: Iterable[tuple[str, Any]]) -> list[str]:
-    """The strings of fields beside an answer that are long enough to quote it; reasoning and calls are left out."""
+    """Return the strings of fields (name, value) that may quote an answer, except those of reasoning and calls."""
     return [
         text
         for name, value in fields
@@ -226,20 +237,20 @@ def quoting_strings(fields: Iterable[tuple[str, Any]]) -> list[str]:
 
 
 def quotes(text: str, answer: str) -> bool:
-    """Whether a text repeats an answer or a sentence of it."""
-    inner = normalize(text)
-    outer = normalize(answer)
-    if len(inner) < _WINDOW or len(outer) < _WINDOW:
+    """Whether a text repeats the answer, or is a sentence of the answer."""
+    quotation = normalize(text)
+    whole = normalize(answer)
+    if len(quotation) < _WINDOW or len(whole) < _WINDOW:
         return False
-    if outer in inner:
+    if whole in quotation:
         return True
-    is_sentence = len(inner) >= _SENTENCE or inner.endswith(_ENDS)
-    return is_sentence and inner in outer
+    is_long_enough = len(quotation) >= _MIN_FRAGMENT_CHARS or quotation.endswith(_SENTENCE_ENDS)
+    return is_long_enough and quotation in whole
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is looked for in one body or event."""
+    """What is looked for in one body or event, and which texts in it are no copies."""
 
     removed: RemovedText
     delivered_texts: Collection[str]
@@ -259,26 +270,27 @@ def drop_copies(
     *,
     edited: bool = True,
 ) -> Any:
-    """A body or event without copies of removed text and without pointers into edited texts.
+    """Return a body or event without copies of removed text and without pointers into edited texts.
 
-    Returns the same object if it has none. `delivered_texts` are the answers in it, of which `unchanged_texts` are as
-    the upstream wrote them; `echoed_texts` come from the request. `edited` is False if pointers in it stay right.
-    Raises `CopyStays` for a copy that may not be changed.
+    The same object is returned if it has none of these. `delivered_texts` are the answers in the object, of which
+    `unchanged_texts` are as the upstream wrote them; `echoed_texts` are repeated from the request. `edited` says
+    whether the texts may be edited, so that pointers into them are wrong. Raises `CopyStays` for a copy that may not
+    be changed.
     """
     search = _Search(removed, delivered_texts, unchanged_texts, echoed_texts)
     return _clean(value, SideKind.OTHER_TEXT, search, edited=edited)
 
 
 def is_pointing_event(event: object) -> bool:
-    """Whether an event of a stream brings nothing but a pointer into the text, as a citation does."""
+    """Whether an event of a stream has nothing but a pointer into the text, as a citation does."""
     kinds = [_field(holder, "type") for holder in (event, _field(event, "delta"))]
     return any(getattr(kind, "value", kind) in _POINTING_EVENTS for kind in kinds)
 
 
 def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
-    """The value without copies; `kind` is that of its field.
+    """Return the value without copies of removed text; the same object if it has none. `kind` is that of its field.
 
-    `edited` is False where the text beside the value is unchanged, so that pointers into that text stay right.
+    `edited` says whether the text beside the value may be edited, so that pointers into that text are wrong.
     """
     if isinstance(value, str):
         return _clean_string(value, kind, search)
@@ -297,21 +309,23 @@ def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
         if name not in _KEPT and _is_copy(inner, name, inner_kind, search, edited=edited):
             changed[name] = [] if isinstance(inner, list) else None
             continue
-        # the numbers of an account point nowhere
-        new = _clean(inner, inner_kind, search, edited=edited and name != USAGE)
-        if new is not inner:
-            changed[name] = new
+        # The numbers in `usage` are counts, not pointers.
+        cleaned = _clean(inner, inner_kind, search, edited=edited and name != USAGE)
+        if cleaned is not inner:
+            changed[name] = cleaned
     return _with_fields(value, changed) if changed else value
 
 
 def _is_copy(value: object, name: str, kind: SideKind, search: _Search, *, edited: bool) -> bool:
-    """Whether a field is to be dropped: it describes an `edited` text, or quotes what was removed from it."""
+    """Whether a field must be dropped, because it describes an `edited` text or quotes removed text."""
     if kind in ACTED_ON:
         return False
     if edited and describes(value, name):
         return True
-    strings = ((text, inner_kind) for inner_kind, _, text in side_strings({name: value}))
-    return any(inner_kind not in ACTED_ON and _is_quotation(text, inner_kind, search) for text, inner_kind in strings)
+    return any(
+        inner_kind not in ACTED_ON and _is_quotation(text, inner_kind, search)
+        for inner_kind, _, text in side_strings({name: value})
+    )
 
 
 def _is_quotation(text: str, kind: SideKind, search: _Search) -> bool:
@@ -322,31 +336,33 @@ def _is_quotation(text: str, kind: SideKind, search: _Search) -> bool:
 
 
 def _clean_list(values: list[Any], kind: SideKind, search: _Search, *, edited: bool) -> list[Any]:
-    """The list without copies; consecutive strings may be pieces of one text. `edited` is as in `_clean`."""
+    """Return the list without copies; the same list if it has none. `kind` and `edited` are as in `_clean`."""
     if len(values) > 1 and all(isinstance(inner, str) for inner in values):
-        joined = "".join(values)
-        return values if _clean_string(joined, kind, search) == joined else []
+        # The strings may be pieces of one text.
+        joined_text = "".join(values)
+        return values if _clean_string(joined_text, kind, search) == joined_text else []
     return keep_if_same([_clean(inner, kind, search, edited=edited) for inner in values], values)
 
 
 def _clean_string(text: str, kind: SideKind, search: _Search) -> str:
-    """The string, without its quotation of removed text if it has one; raises `CopyStays` in reasoning and calls."""
+    """Return the string, or an empty one if it quotes removed text; raises `CopyStays` in reasoning and calls."""
     if not _is_quotation(text, kind, search):
         return text
     if kind in ACTED_ON:
         raise CopyStays(kind)
-    # an answer may stand behind reasoning in the same string
+    # If an answer stands behind reasoning in the same string, the answer is kept.
     return next((answer for answer in search.delivered_texts if answer and text.endswith(answer)), "")
 
 
 def _own_text(value: object) -> str | None:
-    """The answer's text in a choice, message, part or block; None if the object holds none."""
+    """The answer's text in a choice, message, part or block; None if the object has no text."""
     for name in ("text", "content"):
         text = _field(value, name)
         if isinstance(text, str):
             return text
     for name in ("message", "delta"):
-        if (body := _field(value, name)) is not None:
+        body = _field(value, name)
+        if body is not None:
             return _own_text(body)
     return None
 
@@ -356,7 +372,7 @@ def _field(value: object, name: str) -> object:
 
 
 def _with_fields(value: Any, changed: Mapping[str, Any]) -> Any:
-    """A copy of an object with changed fields; None empties a field, and removes one of a dict."""
+    """Return a copy of an object with changed fields; None empties a field of a model, and removes a key of a dict."""
     if isinstance(value, BaseModel):
         return value.model_copy(update=dict(changed))
     removed_names = {name for name, inner in changed.items() if inner is None}

@@ -1,4 +1,7 @@
-"""Items that do not have the form of their route: one that holds an answer all the same is unreadable, not empty."""
+"""Items of a stream, or responses, that do not have the form of their route.
+
+If such an item contains an answer all the same, it counts as unreadable, not as empty.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,28 @@ _ANSWER_FIELDS = (
 
 
 def raise_if_answer(item: object) -> None:
-    """Raise `Unreadable` if an item that the route's format does not know holds an answer."""
+    """Raise `Unreadable` if an item that the route's format does not know contains an answer."""
     if _holds_answer(item):
         raise Unreadable("an answer in the form of another endpoint")
 
 
 def _holds_answer(item: object) -> bool:
-    """Whether an item of a stream or a response, of any form, holds an answer or a piece of one."""
+    """Whether an item of a stream or a response, of any form, contains an answer or a piece of an answer."""
     if isinstance(item, bytes | str):
         text = item if isinstance(item, str) else item.decode(errors="replace")
         return any(map(_line_holds_answer, text.splitlines()))
     if isinstance(item, list | tuple):
         return any(map(_holds_answer, item))
-    fields = item if isinstance(item, Mapping) else None
-    values = (getattr(item, name, None) if fields is None else fields.get(name) for name in _ANSWER_FIELDS)
-    # methods that happen to have such a name are no fields
+    if isinstance(item, Mapping):
+        values = [item.get(name) for name in _ANSWER_FIELDS]
+    else:
+        values = [getattr(item, name, None) for name in _ANSWER_FIELDS]
+    # Methods that happen to have such a name are no fields.
     return any(value and not (isinstance(value, int | float) or callable(value)) for value in values)
 
 
 def _line_holds_answer(line: str) -> bool:
-    """Whether a line holds an answer as JSON, perhaps cut off, as in an event (`data: {...}`)."""
+    """Whether a line of an event (`data: {...}`) has an answer as JSON, which may be cut off."""
     data = line.removeprefix("data:").strip()
     if not data.startswith(("{", "[{")):
         return False

@@ -1,7 +1,7 @@
-"""Reads the conversation in a request as texts to be judged: tool results, and turns of users and assistants.
+"""Reader of the conversation in a request as texts to be judged: tool results, and turns of users and assistants.
 
-System prompts are the operator's and are left out. A text is what a person could read of a message; of JSON,
-these are its strings.
+System prompts are the operator's and are left out. Of each message, what a person could read is judged; of JSON, its
+strings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aligner_proxy.types import IncomingKind, replace_surrogates
 
 MAX_MESSAGES = 16
 """The last messages of a request that are read; earlier ones were the last of an earlier request."""
-_BETWEEN = "\n\n"
+_TEXT_SEPARATOR = "\n\n"
 _HISTORY_ROLES = ("user", "assistant")
 
 
@@ -42,13 +42,13 @@ def incoming_texts(data: Mapping[str, Any]) -> Iterator[IncomingText]:
             continue
         for position in range(max(0, len(entries) - MAX_MESSAGES), len(entries)):
             for kind, texts in _texts_by_kind(entries[position]).items():
-                prose = _BETWEEN.join(filter(None, map(readable_prose, texts)))
+                prose = _TEXT_SEPARATOR.join(filter(None, map(readable_prose, texts)))
                 if prose:
                     yield IncomingText(kind, f"{name}.{position}", position, replace_surrogates(prose))
 
 
 def _texts_by_kind(entry: object) -> dict[IncomingKind, list[str]]:
-    """The texts of one message, by kind; a plain string is a turn of the history."""
+    """Return the texts of one message by their kind; a plain string is a turn of the history."""
     if isinstance(entry, str):
         return {IncomingKind.HISTORY: [entry]}
     texts = {IncomingKind.TOOL_RESULTS: list(entry_results(entry))}

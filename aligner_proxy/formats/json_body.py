@@ -1,4 +1,4 @@
-"""Response bodies as JSON, as in a provider's batch file: to the objects that the wire formats read, and back.
+"""Conversion of JSON response bodies, as in a provider's batch file, to the objects that wire formats read, and back.
 
 LiteLLM's own constructors map finish reasons, add fields and drop others. Here its objects are filled without them, and
 on the way back each object has exactly the fields that it was read with, in their order, so that nothing is lost.
@@ -6,7 +6,7 @@ on the way back each object has exactly the fields that it was read with, in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from litellm.types.llms.openai import ResponsesAPIResponse
@@ -24,15 +24,15 @@ _BODIES = ("choices", "output", "content")
 
 
 def holds_answers(body: Mapping[str, Any]) -> bool:
-    """Whether a body has answers; an error, an embedding or a moderation has none."""
+    """Whether a body has answers; an error, an embedding or a moderation does not."""
     return any(body.get(name) for name in _BODIES)
 
 
 def find_route(body: Mapping[str, Any], request: Mapping[str, Any]) -> str:
-    """The route whose wire format a response body has.
+    """Return the route whose wire format a response body has.
 
     A text completion whose request has no prompt is read as a chat completion without a conversation. A body of an
-    unknown form is read as one, too: it has no choices, and each of its texts is one beside the answer.
+    unknown form is read as a chat completion without choices, so each of its texts is a text beside an answer.
     """
     if "choices" in body:
         return TEXT if body.get("object") == _TEXT_OBJECT and "prompt" in request else CHAT
@@ -42,7 +42,7 @@ def find_route(body: Mapping[str, Any], request: Mapping[str, Any]) -> str:
 
 
 def read_body(body: dict[str, Any]) -> Any:
-    """The object that the wire formats read in place of a JSON body; a message of Anthropic stays the same dict."""
+    """Return the object that the wire formats read in place of a JSON body; a message of Anthropic stays a dict."""
     if "choices" in body:
         if body.get("object") == _TEXT_OBJECT:
             return _fill(TextCompletionResponse, {**body, "choices": _map_objects(body["choices"], _read_text_choice)})
@@ -51,7 +51,7 @@ def read_body(body: dict[str, Any]) -> Any:
 
 
 def write_body(edited: Any, body: Any) -> Any:
-    """An edited object as JSON; `body` is what it was read from, whose fields give the order."""
+    """Return an edited object as JSON; `body` is the JSON that it was read from, whose order of fields is kept."""
     if isinstance(edited, list):
         originals = body if isinstance(body, list) and len(body) == len(edited) else [None] * len(edited)
         return [write_body(inner, original) for inner, original in zip(edited, originals, strict=True)]
@@ -60,14 +60,14 @@ def write_body(edited: Any, body: Any) -> Any:
     declared = {name: value for name, value in vars(edited).items() if name in edited.model_fields_set}
     fields = declared | (edited.model_extra or {})
     originals_by_name = body if isinstance(body, dict) else {}
-    # first the names that the body had, in its order, then the others
+    # First come the names that the body had, in its order, then the other names.
     names_in_order = [name for name in originals_by_name if name in fields]
     names_in_order += [name for name in fields if name not in originals_by_name]
     return {name: write_body(fields[name], originals_by_name.get(name)) for name in names_in_order}
 
 
 def _read_choice(choice: dict[str, Any]) -> Any:
-    """The object of LiteLLM for a choice of a chat completion, and for its message."""
+    """Return LiteLLM's object for a choice of a chat completion, with an object for its message."""
     message = choice.get("message")
     if isinstance(message, dict):
         choice = {**choice, "message": _fill(Message, message)}
@@ -75,27 +75,31 @@ def _read_choice(choice: dict[str, Any]) -> Any:
 
 
 def _read_text_choice(choice: dict[str, Any]) -> Any:
+    """Return LiteLLM's object for a choice of a text completion."""
     return _fill(TextChoices, choice)
 
 
-def _map_objects(values: object, read: Any) -> object:
-    """A list with `read` applied to its JSON objects; any other value unchanged, for the wire format to refuse."""
+def _map_objects(values: object, read_object: Callable[[dict[str, Any]], Any]) -> object:
+    """Return a list with `read_object` applied to each JSON object in it.
+
+    Any other value is returned unchanged, so that the wire format refuses it.
+    """
     if not isinstance(values, list):
         return values
-    return [read(value) if isinstance(value, dict) else value for value in values]
+    return [read_object(value) if isinstance(value, dict) else value for value in values]
 
 
-def _fill(kind: Any, fields: Mapping[str, Any]) -> Any:
-    """An object of this class with exactly these fields; fields that are missing are None and not written back."""
-    filled = kind.model_construct()
-    # Not as arguments: a field may be called like one of pydantic's own.
+def _fill(model: Any, fields: Mapping[str, Any]) -> Any:
+    """Return an object of the class `model` with exactly these fields; missing ones are None and not written back."""
+    instance = model.model_construct()
+    # The values are not passed as arguments, since a field may have the name of one of pydantic's own parameters.
     for name, value in fields.items():
-        if name in kind.model_fields:
-            vars(filled)[name] = value
-            filled.model_fields_set.add(name)
+        if name in model.model_fields:
+            vars(instance)[name] = value
+            instance.model_fields_set.add(name)
         else:
-            filled.model_extra[name] = value
+            instance.model_extra[name] = value
     # LiteLLM's classes leave their private fields unset here, and reading one would then fail.
-    if filled.__pydantic_private__ is None:
-        object.__setattr__(filled, "__pydantic_private__", {})
-    return filled
+    if instance.__pydantic_private__ is None:
+        object.__setattr__(instance, "__pydantic_private__", {})
+    return instance

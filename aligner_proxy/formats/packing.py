@@ -17,7 +17,7 @@ _Path = tuple[str | int, ...]
 Paths = tuple[_Path, ...]
 _MAX_DIFFERENCES = 4
 """With more values that differ, a chunk is stored as it is."""
-_PLAIN = (str, int, float, type(None))
+_PLAIN_TYPES = (str, int, float, type(None))
 """Immutable types, whose values can be stored on their own."""
 
 
@@ -74,29 +74,33 @@ class Packer:
 
 
 def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, object]]) -> None:
-    """Append the plain values that differ in `new` to `differences`; raise `_TooDifferent` for other differences."""
-    alike = type(new) is type(old)
-    if alike and isinstance(new, BaseModel):
+    """Append path and value of each plain value in `new` that differs from `old` to `differences`.
+
+    `path` is that of both values. Raises `_TooDifferent` for differences of another kind, or too many of them.
+    """
+    has_same_type = type(new) is type(old)
+    if has_same_type and isinstance(new, BaseModel):
         _compare_models(new, old, path, differences)
-    elif alike and isinstance(new, list):
+    elif has_same_type and isinstance(new, list):
         _compare_lists(new, old, path, differences)
-    elif not alike or new != old:
+    elif not has_same_type or new != old:
         # None against a text is a plain difference, too.
-        if not (isinstance(new, _PLAIN) and isinstance(old, _PLAIN)) or len(differences) == _MAX_DIFFERENCES:
+        are_plain = isinstance(new, _PLAIN_TYPES) and isinstance(old, _PLAIN_TYPES)
+        if not are_plain or len(differences) == _MAX_DIFFERENCES:
             raise _TooDifferent
         differences.append((path, new))
 
 
 def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: list[tuple[_Path, object]]) -> None:
     """Compare the fields, extras and private attributes of two models, as `_compare` does with their values."""
-    # these two are copied from the template and could not be restored
+    # `unpack` takes these two from the template, so they must be equal.
     if new.model_fields_set != old.model_fields_set or _private_attributes(new) != _private_attributes(old):
         raise _TooDifferent
-    for values, others in ((vars(new), vars(old)), (new.model_extra or {}, old.model_extra or {})):
-        if values.keys() != others.keys():
+    for new_fields, old_fields in ((vars(new), vars(old)), (new.model_extra or {}, old.model_extra or {})):
+        if new_fields.keys() != old_fields.keys():
             raise _TooDifferent
-        for name, value in values.items():
-            _compare(value, others[name], (*path, name), differences)
+        for name, value in new_fields.items():
+            _compare(value, old_fields[name], (*path, name), differences)
 
 
 def _compare_lists(
@@ -105,8 +109,8 @@ def _compare_lists(
     """Compare two lists of the same length, as `_compare` does with their elements."""
     if len(new) != len(old):
         raise _TooDifferent
-    for index, (value, other) in enumerate(zip(new, old, strict=True)):
-        _compare(value, other, (*path, index), differences)
+    for index, (new_value, old_value) in enumerate(zip(new, old, strict=True)):
+        _compare(new_value, old_value, (*path, index), differences)
 
 
 def _private_attributes(model: BaseModel) -> object:
@@ -115,19 +119,21 @@ def _private_attributes(model: BaseModel) -> object:
 
 
 def _set_in_copy(chunk: Any, template: Any, path: _Path, value: object) -> None:
-    """Set a value in `chunk`, a copy of `template`, which stays as it is.
+    """Set the value at `path` in `chunk`, which is a shallow copy of `template`, without changing the template.
 
-    Both share their inner objects until these are copied: here those on the path to the value.
+    Both share their inner objects, so those on the path to the value are copied first.
     """
+    parent = chunk
+    template_parent = template
     for step in path[:-1]:
-        inner = _get_child(chunk, step)
-        original = _get_child(template, step)
-        if inner is original:
-            inner = list(inner) if isinstance(inner, list) else inner.model_copy()
-            _set_child(chunk, step, inner)
-        chunk = inner
-        template = original
-    _set_child(chunk, path[-1], value)
+        child = _get_child(parent, step)
+        template_child = _get_child(template_parent, step)
+        if child is template_child:
+            child = list(child) if isinstance(child, list) else child.model_copy()
+            _set_child(parent, step, child)
+        parent = child
+        template_parent = template_child
+    _set_child(parent, path[-1], value)
 
 
 def _get_child(parent: Any, step: str | int) -> Any:

@@ -21,17 +21,17 @@ from aligner_proxy.formats.side_text import keep_if_same
 from aligner_proxy.formats.think_tags import remove_tags
 from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
 
-_PLAIN = ("reasoning_content", "reasoning")
-_SIGNED = ("thinking_blocks", "reasoning_items")
+_PLAIN_FIELDS = ("reasoning_content", "reasoning")
+_SIGNED_FIELDS = ("thinking_blocks", "reasoning_items")
 """Fields that the client may have to send back unchanged."""
-FIELDS = (*_PLAIN, *_SIGNED, "reasoning_details")
+FIELDS = (*_PLAIN_FIELDS, *_SIGNED_FIELDS, "reasoning_details")
 """Fields of a chat message or delta that hold reasoning."""
 _THINKING = ("thinking", "redacted_thinking")
 _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 _MESSAGES_DELTA = "content_block_delta"
 _NEXT_PART = "response.reasoning_summary_part.added"
-_BETWEEN = "\n\n"
+_PART_SEPARATOR = "\n\n"
 """Separates the parts of one reasoning."""
 _MAX_PIECES = 200_000
 """Most pieces that are kept of one stream."""
@@ -65,14 +65,14 @@ class ReasoningForm(Protocol):
         """The reasoning of a whole response, by choice."""
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy without reasoning; the same response if there is none that may be removed."""
+        """A copy without reasoning; the same response if it has no reasoning that may be removed."""
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
-        """A reader of one stream, which also removes the reasoning if `drop`."""
+        """A reader of one stream, which also removes the reasoning if `drop` is set."""
 
 
 class SafeReasoning:
-    """The reasoning of a route: what its form transports, and what stands between tags in the texts of its wire format.
+    """Reader and remover of the reasoning of a route: in fields (`form`), and between tags in texts (`wire`).
 
     Raises `Unreadable` if reading reasoning fails, and `NotPutIn` if the response without it cannot be made.
     """
@@ -82,26 +82,27 @@ class SafeReasoning:
         self._wire = wire
 
     def texts(self, response: Any) -> dict[int, str]:
-        """The reasoning of a whole response, by choice; raises `Unreadable`."""
-        texts = call_or_raise(Unreadable, self._form.texts, response)
-        texts = _join_texts(texts, _tagged_texts(self._wire.exchanges({}, response)))
-        return {index: replace_surrogates(text) for index, text in texts.items()}
+        """Return the reasoning of a whole response by choice; raises `Unreadable`."""
+        field_texts = call_or_raise(Unreadable, self._form.texts, response)
+        tagged_texts = _tagged_texts(self._wire.exchanges({}, response))
+        return {index: replace_surrogates(text) for index, text in _join_texts(field_texts, tagged_texts).items()}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy without reasoning; raises `NotPutIn`."""
-        remaining = call_or_raise(NotPutIn, self._form.remove_reasoning, data, response)
-        return self._wire.remove_reasoning(data, remaining)
+        """Return a copy of the response without reasoning; raises `NotPutIn`."""
+        response = call_or_raise(NotPutIn, self._form.remove_reasoning, data, response)
+        return self._wire.remove_reasoning(data, response)
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
-        """A reader of one stream, which also removes the reasoning if `drop`."""
+        """Return a reader of one stream, which also removes the reasoning if `drop` is set."""
+        stream = self._form.open_stream(data, drop=drop)
         decoder = AnswerDecoder(self._wire.decoder(data), data, drop=drop)
-        return SafeReasoningStream(self._form.open_stream(data, drop=drop), decoder, NotPutIn if drop else Unreadable)
+        return SafeReasoningStream(stream, decoder, error_type=NotPutIn if drop else Unreadable)
 
 
 class SafeReasoningStream:
-    """Wrapper of a stream reader that raises every error as `error_type`; also reads or removes reasoning between tags.
+    """Reader of the reasoning of one stream, which also removes it if its `stream` and `decoder` do.
 
-    `decoder` finds the reasoning between tags.
+    `stream` reads reasoning in fields, and `decoder` reads it between tags. Every error is raised as `error_type`.
     """
 
     def __init__(
@@ -114,26 +115,26 @@ class SafeReasoningStream:
         """Number of events with reasoning between tags."""
 
     def feed(self, item: object) -> list[object]:
-        """The items to pass on in place of `item`; raises the `error_type` given at construction."""
+        """Return the items to pass on in place of `item`; raises the `error_type` given at construction."""
         items = call_or_raise(self._error_type, self._stream.feed, item)
-        return self._pass_events(event for item in items for event in self._decoder.feed(item))
+        return self._take_items(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
-        """The remaining items when the stream has ended; raises the `error_type` given at construction."""
+        """Return the remaining items when the stream has ended; raises the `error_type` given at construction."""
         items = call_or_raise(self._error_type, self._stream.flush)
         events = [event for item in items for event in self._decoder.feed(item)]
-        return self._pass_events([*events, *self._decoder.flush()])
+        return self._take_items([*events, *self._decoder.flush()])
 
     def unread_items(self) -> list[object]:
         return [*(event.original for event in self._decoder.flush()), *self._stream.unread_items()]
 
-    def _pass_events(self, events: Iterable[StreamEvent]) -> list[object]:
-        """The items of events, without those of which nothing remains."""
+    def _take_items(self, events: Iterable[StreamEvent]) -> list[object]:
+        """Return the items of events, without events of which nothing remains once their reasoning is removed."""
         items: list[object] = []
         for event in events:
             if event.divided_texts and not event.repeated_texts:
                 self._tagged_event_count += 1
-            was_emptied = event.divided_texts and self._decoder.drops and _is_empty(event)
+            was_emptied = event.divided_texts and self._decoder.drops_reasoning and _is_empty(event)
             if not was_emptied:
                 items.append(event.original)
         return items
@@ -150,11 +151,11 @@ class SafeReasoningStream:
 
     @property
     def texts(self) -> dict[int, str]:
-        """The reasoning so far, by choice, with that between tags."""
-        texts = {index: join_surrogates(text) for index, text in self._stream.texts.items()}
-        # building the exchanges takes time, and nearly no stream has such tags
+        """The reasoning so far by choice: that in fields, then that between tags."""
+        field_texts = {index: join_surrogates(text) for index, text in self._stream.texts.items()}
+        # Building the exchanges takes time, and nearly no stream has such tags.
         tagged_texts = _tagged_texts(self._decoder.exchanges()) if self._tagged_event_count else {}
-        return _join_texts(texts, tagged_texts)
+        return _join_texts(field_texts, tagged_texts)
 
 
 def _tagged_texts(exchanges: Iterable[Exchange]) -> dict[int, str]:
@@ -163,13 +164,13 @@ def _tagged_texts(exchanges: Iterable[Exchange]) -> dict[int, str]:
 
 
 def _join_texts(*sources: Mapping[int, str]) -> dict[int, str]:
-    """The texts of all sources, by choice; choices whose text is empty are left out."""
+    """Join the texts of all sources for each choice; empty texts, and choices without other texts, are left out."""
     texts_by_index: dict[int, list[str]] = {}
     for texts in sources:
         for index, text in texts.items():
             if text.strip():
                 texts_by_index.setdefault(index, []).append(text)
-    return {index: _BETWEEN.join(texts) for index, texts in sorted(texts_by_index.items())}
+    return {index: _PART_SEPARATOR.join(texts) for index, texts in sorted(texts_by_index.items())}
 
 
 def _must_come_back(data: Mapping[str, Any]) -> bool:
@@ -178,37 +179,37 @@ def _must_come_back(data: Mapping[str, Any]) -> bool:
 
 
 class _CollectedReasoning:
-    """Reasoning gathered from a stream, by choice."""
+    """Reasoning gathered from a stream, by choice; a base class of readers of streams."""
 
     def __init__(self) -> None:
         self._texts: dict[int, GrowingText] = defaultdict(GrowingText)
-        """By choice."""
-        self._breaks: set[int] = set()
-        """Choices whose next piece begins a new part."""
+        """The reasoning so far, by index of the choice."""
+        self._part_begins: set[int] = set()
+        """Indices of the choices whose next piece begins a new part."""
         self.piece_count = 0
-        """Number of pieces."""
+        """Number of pieces so far."""
 
     def add(self, index: int, piece: str) -> None:
-        """Add a piece to the reasoning of a choice; beyond `_MAX_PIECES` pieces are ignored."""
+        """Add a piece to the reasoning of the choice `index`; it is ignored if `_MAX_PIECES` pieces have come."""
         if piece and self.piece_count < _MAX_PIECES:
             self.piece_count += 1
-            # the first part has none before it to be separated from
-            if index in self._breaks and index in self._texts:
-                self._texts[index].append(_BETWEEN)
-            self._breaks.discard(index)
+            # No separator is needed before the first part.
+            if index in self._part_begins and index in self._texts:
+                self._texts[index].append(_PART_SEPARATOR)
+            self._part_begins.discard(index)
             self._texts[index].append(piece)
 
     def unread_items(self) -> list[object]:
-        """Nothing, since no item is held back."""
+        """Return no items, since none is held back."""
         return []
 
     def flush(self) -> list[object]:
-        """Nothing, since no item is held back."""
+        """Return no items, since none is held back."""
         return []
 
     def begin_part(self) -> None:
         """Let the next piece of the first choice's reasoning begin a new part, separated by a blank line."""
-        self._breaks.add(0)
+        self._part_begins.add(0)
 
     @property
     def texts(self) -> Mapping[int, str]:
@@ -248,14 +249,14 @@ class _ChatReasoningStream(_CollectedReasoning):
             self.add(choice.index, _body_reasoning(getattr(choice, "delta", None)))
         if not self._drop:
             return [item]
-        remaining = _strip_choices(item, "delta", keeps_signed=self._keeps_signed)
-        # a chunk that held only reasoning is not passed on empty
-        return [] if remaining is not item and not _carries_more(remaining) else [remaining]
+        stripped_item = _strip_choices(item, "delta", keeps_signed=self._keeps_signed)
+        had_only_reasoning = stripped_item is not item and not _has_other_content(stripped_item)
+        return [] if had_only_reasoning else [stripped_item]
 
 
 def _body_reasoning(body: Any) -> str:
     """The reasoning of a message or delta, from the first field that has any."""
-    for name in _PLAIN:
+    for name in _PLAIN_FIELDS:
         text = getattr(body, name, None)
         if isinstance(text, str) and text:
             return text
@@ -269,27 +270,26 @@ def _thinking_text(block: object) -> str:
 
 
 def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
-    """The response without the reasoning in field `name` of its choices, "message" or "delta".
+    """Return a copy of a response or chunk without the reasoning in field `name` ("message", "delta") of its choices.
 
-    Returns the same object if there is no reasoning that may be removed. `keeps_signed` is as in `_strip_body`.
+    The same object is returned if there is no reasoning that may be removed. `keeps_signed` is as in `_strip_body`.
     """
     bodies = [getattr(choice, name, None) for choice in response.choices]
-    bare_bodies = keep_if_same([_strip_body(body, keeps_signed=keeps_signed) for body in bodies], bodies)
-    # the same object tells the caller that nothing has to be sent again
-    if bare_bodies is bodies:
+    stripped_bodies = keep_if_same([_strip_body(body, keeps_signed=keeps_signed) for body in bodies], bodies)
+    if stripped_bodies is bodies:
         return response
-    copy = response.model_copy()
-    copy.choices = [choice.model_copy() for choice in response.choices]
-    for choice, body in zip(copy.choices, bare_bodies, strict=True):
+    stripped_response = response.model_copy()
+    stripped_response.choices = [choice.model_copy() for choice in response.choices]
+    for choice, body in zip(stripped_response.choices, stripped_bodies, strict=True):
         setattr(choice, name, body)
-    return copy
+    return stripped_response
 
 
 def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
-    """A copy of a message or delta without reasoning; the same object if nothing may be removed.
+    """Return a copy of a message or delta without reasoning; the same object if nothing may be removed.
 
-    If `keeps_signed`, nothing is removed from a body with reasoning that its provider signed: the client must send that
-    back unchanged.
+    If `keeps_signed` is set, nothing is removed from a body with reasoning that its provider signed, because the client
+    must send such reasoning back unchanged.
     """
     provider_fields = getattr(body, "provider_specific_fields", None)
     if not isinstance(provider_fields, Mapping):
@@ -297,15 +297,15 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
     provider_names = [name for name in FIELDS if name in provider_fields]
     body_names = [name for name in FIELDS if has_content(getattr(body, name, None))]
     names = {*body_names, *provider_names}
-    if not names or (keeps_signed and not names.isdisjoint(_SIGNED)):
+    if not names or (keeps_signed and not names.isdisjoint(_SIGNED_FIELDS)):
         return body
-    copy = body.model_copy()
+    stripped_body = body.model_copy()
     for name in body_names:
-        delattr(copy, name)  # LiteLLM itself omits a field in this way
+        delattr(stripped_body, name)  # LiteLLM itself omits a field in this way
     if provider_names:
         remaining_fields = {name: value for name, value in provider_fields.items() if name not in names}
-        copy.provider_specific_fields = remaining_fields or None
-    return copy
+        stripped_body.provider_specific_fields = remaining_fields or None
+    return stripped_body
 
 
 def _is_empty(event: StreamEvent) -> bool:
@@ -314,14 +314,14 @@ def _is_empty(event: StreamEvent) -> bool:
         return False
     item = event.original
     if getattr(item, "choices", None) is not None:
-        return not _carries_more(item)
+        return not _has_other_content(item)
     return kind_of(sse.as_frame(item).event or item) in (_MESSAGES_DELTA, DELTA)
 
 
-def _carries_more(chunk: Any) -> bool:
+def _has_other_content(chunk: Any) -> bool:
     """Whether a chunk still has content after its reasoning was removed."""
     usage = getattr(chunk, "usage", None)
-    # every chunk of a text completion has a usage, all but the last one of no tokens
+    # Every chunk of a text completion has a usage, but only the last one counts tokens.
     if has_content(usage) and getattr(usage, "total_tokens", None) != 0:
         return True
     for choice in chunk.choices:
@@ -335,17 +335,17 @@ class MessagesReasoning:
     """Thinking blocks of a Messages response."""
 
     def texts(self, response: Any) -> dict[int, str]:
-        """The thinking of the message, listed as choice 0."""
+        """Return the thinking of the message as that of choice 0."""
         blocks = as_list(get_field(response, "content")) if isinstance(response, dict) else []
-        return {0: _BETWEEN.join(filter(None, map(_thinking_text, blocks)))}
+        return {0: _PART_SEPARATOR.join(filter(None, map(_thinking_text, blocks)))}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy without thinking blocks."""
+        """Return a copy without thinking blocks; the same response if it has none that may be removed."""
         blocks = as_list(get_field(response, "content")) if isinstance(response, dict) else []
-        remaining = [block for block in blocks if kind_of(block) not in _THINKING]
-        if len(remaining) == len(blocks) or _must_come_back(data):
+        remaining_blocks = [block for block in blocks if kind_of(block) not in _THINKING]
+        if len(remaining_blocks) == len(blocks) or _must_come_back(data):
             return response
-        return {**response, "content": remaining}
+        return {**response, "content": remaining_blocks}
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         return _MessagesReasoningStream(drop=drop and not _must_come_back(data))
@@ -362,16 +362,16 @@ class _MessagesReasoningStream(_CollectedReasoning):
 
     def feed(self, item: object) -> list[object]:
         frames = self._splitter.feed(item)
-        return [item for frame in frames for item in self._pass_frame(frame)]
+        return [item for frame in frames for item in self._take_items(frame)]
 
     def flush(self) -> list[object]:
-        return [item for frame in self._splitter.flush() for item in self._pass_frame(frame)]
+        return [item for frame in self._splitter.flush() for item in self._take_items(frame)]
 
     def unread_items(self) -> list[object]:
         return [frame.item for frame in self._splitter.flush()]
 
-    def _pass_frame(self, frame: sse.EventFrame) -> Iterator[object]:
-        """Record the reasoning in an event; yield the event with its new number, unless its block is removed."""
+    def _take_items(self, frame: sse.EventFrame) -> Iterator[object]:
+        """Record the reasoning in an event; yield the event with its block's new index, unless the block is removed."""
         event = frame.event or {}
         block = event.get("content_block")
         index = event.get("index")
@@ -390,12 +390,12 @@ class ResponsesReasoning:
     """Reasoning items of a Responses response."""
 
     def texts(self, response: Any) -> dict[int, str]:
-        """The reasoning of the response, listed as choice 0."""
+        """Return the reasoning of the response as that of choice 0."""
         items = as_list(get_field(response, "output"))
-        return {0: _BETWEEN.join(filter(None, map(_item_reasoning, items)))}
+        return {0: _PART_SEPARATOR.join(filter(None, map(_item_reasoning, items)))}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy without reasoning items."""
+        """Return a copy without reasoning items; the same response if it has none that may be removed."""
         has_items = get_field(response, "output") is not None
         return _strip_items(response) if has_items and not _must_come_back(data) else response
 
@@ -413,7 +413,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         """New numbers of the items that remain."""
 
     def feed(self, item: object) -> list[object]:
-        """Record the reasoning in an event; return the event with its new number, or nothing if it is removed."""
+        """Record the reasoning in an event; return the event with its item's new index, or nothing if it is removed."""
         kind = kind_of(item)
         if kind in _DELTAS and isinstance(get_field(item, "delta"), str):
             self.add(0, get_field(item, "delta"))
@@ -424,13 +424,14 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         index = get_field(item, "output_index")
         if kind in ITEM and kind_of(get_field(item, "item")) == _REASONING:
             self._numbers.remove(index)
-        # all events about a removed item go, even those that do not say its number
+        # All events about a removed item are removed, even those that do not have its index.
         if self._numbers.is_removed(index) or kind.startswith("response.reasoning"):
             return []
-        number = self._numbers.new_number(index)
-        renumbered = item if number == index else with_field(item, "output_index", number)
-        response = get_field(renumbered, "response")
-        return [renumbered if response is None else with_field(renumbered, "response", _strip_items(response))]
+        new_index = self._numbers.new_number(index)
+        if new_index != index:
+            item = with_field(item, "output_index", new_index)
+        response = get_field(item, "response")
+        return [item if response is None else with_field(item, "response", _strip_items(response))]
 
 
 def _item_reasoning(item: object) -> str:
@@ -441,12 +442,12 @@ def _item_reasoning(item: object) -> str:
         texts = [get_field(part, "text") for part in as_list(get_field(item, name))]
         strings = [text for text in texts if isinstance(text, str)]
         if strings:
-            return _BETWEEN.join(strings)
+            return _PART_SEPARATOR.join(strings)
     return ""
 
 
 def _strip_items(response: Any) -> Any:
-    """The response without reasoning items; the same object if it has none."""
+    """Return the response without reasoning items; the same object if it has none."""
     items = as_list(get_field(response, "output"))
-    remaining = [item for item in items if kind_of(item) != _REASONING]
-    return response if len(remaining) == len(items) else with_field(response, "output", remaining)
+    remaining_items = [item for item in items if kind_of(item) != _REASONING]
+    return response if len(remaining_items) == len(items) else with_field(response, "output", remaining_items)

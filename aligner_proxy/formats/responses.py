@@ -1,4 +1,5 @@
 """Wire format of /v1/responses: converts `ResponsesAPIResponse` and its stream events to exchanges and back.
+An exchange is one answer with the conversation before it. A part is one text of an output message.
 
 Each text part of an output message is a separate answer. It is judged only against the conversation in the request,
 because the turns behind `previous_response_id` are not visible here. A stream sends a part several times: in deltas;
@@ -56,10 +57,11 @@ from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 if TYPE_CHECKING:
     from litellm.types.llms.openai import ResponsesAPIResponse
 
-_REFUSAL = ("response.refusal.delta", "response.refusal.done")
+_REFUSAL_DELTA = "response.refusal.delta"
+_REFUSAL_DONE = "response.refusal.done"
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
-_EVENTS = ("response.", _ERROR, KEEPALIVE)
+_EVENT_BEGINNINGS = ("response.", _ERROR, KEEPALIVE)
 """Beginnings of the kinds of events that a stream has."""
 _DONE_KINDS = (TEXT_DONE, PART_DONE, ITEM_DONE)
 """Kinds of events that end a text."""
@@ -87,12 +89,12 @@ _ITEMS_BESIDE_ANSWERS = {
 
 @cache
 def _usual_fields() -> frozenset[str]:
-    """Fields of a response and of its text parts that are read by their names."""
+    """The names of the fields of a response and of its text parts that are read by their names."""
     return USUAL_FIELDS | {*litellm_types().ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
-    """One exchange per non-empty text part, numbered in the order of the output."""
+    """Return an exchange for each non-empty text part, numbered in the order of the output."""
     if get_field(response, "output") is None:
         raise_if_answer(response)
         return []
@@ -103,8 +105,8 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
-    """A copy of the response with the corrected texts, or the same response if there are none."""
-    return _replace_texts(response, corrected_texts(outcomes), count())
+    """Return a copy of the response with the corrected texts, or the same response if there are none."""
+    return _replace_texts(response, corrected_texts(outcomes), numbers=count())
 
 
 @dataclass(slots=True)
@@ -120,9 +122,9 @@ class _OutputPart:
     """Whether the text ended before any piece of it had come."""
 
     def add_whole_text(self, whole: str, *, is_end: bool) -> bool:
-        """Record a whole text that an event gave; return whether it equals earlier ones and the pieces so far.
+        """Record a whole text that an event gave; return whether it equals earlier whole texts and the pieces so far.
 
-        If the event ends the text (`is_end`), the text may have come without pieces.
+        `is_end` says whether the event ends the text; only then may the text have come without pieces.
         """
         whole = join_surrogates(whole)
         self.came_whole |= is_end and not self.pieces
@@ -156,7 +158,7 @@ class ResponsesDecoder:
         self._builder = ChoiceBuilder()
         """What the events so far say about the response, without its texts."""
         self._part_numbers: dict[TextPlace, int] = {}
-        """By place, the number of the part."""
+        """The numbers of the parts, by their places."""
         self._parts: list[_OutputPart] = []
         """The parts, by their number."""
         self._response_texts: list[str] | None = None
@@ -174,9 +176,9 @@ class ResponsesDecoder:
         """Whether the event that ends the response has come."""
 
     def feed(self, item: object) -> list[StreamEvent]:
-        """The item as one event."""
+        """Read an item and return it as one event, with the numbers of the parts whose texts it has."""
         kind = kind_of(item)
-        if not kind.startswith(_EVENTS):
+        if not kind.startswith(_EVENT_BEGINNINGS):
             raise_if_answer(item)
         if not self._has_events:
             self._note_beginning(item)
@@ -202,38 +204,39 @@ class ResponsesDecoder:
             return placed.text
 
         edit_event_texts(item, note_text)
-        # an event that begins a part may hold a whole text, too, but ends nothing
+        # An event that begins a part may have a whole text, too, but ends nothing.
         ended_texts = repeated_texts if kind in _DONE_KINDS else []
-        # a whole response repeats all texts, and a terminal event ends all
-        if self._note_response(item, is_end=kind in TERMINAL) or kind in TERMINAL:
+        has_response_texts = self._note_response(item, is_end=kind in TERMINAL)
+        # A whole response repeats all texts, and a terminal event ends all.
+        if has_response_texts or kind in TERMINAL:
             repeated_texts = list(self._part_numbers.values())
             ended_texts = repeated_texts if kind in TERMINAL else []
         return [
             StreamEvent(
                 item,
-                tuple(pieces),
-                tuple(repeated_texts),
-                tuple(ended_texts),
-                self._rewrite_event,
+                pieces=tuple(pieces),
+                repeated_texts=tuple(repeated_texts),
+                ended_texts=tuple(ended_texts),
+                rewrite=self._rewrite_event,
                 text_number=self._part_numbers.get(read_place(item)),
             )
         ]
 
     def flush(self) -> list[StreamEvent]:
-        """Nothing, since events arrive whole."""
+        """Return no events, since events arrive whole."""
         return []
 
     def exchange(self, index: int) -> Exchange:
         """The exchange of a part with its pieces so far, or with its whole text if it came without pieces."""
         part = self._parts[index] if self._parts else _OutputPart()
-        return self._exchange(index, GrowingText(part.text) if part.came_whole else part.pieces)
+        return self._make_exchange(index, GrowingText(part.text) if part.came_whole else part.pieces)
 
     def exchange_without_text(self, index: int) -> Exchange:
         """The exchange of a part without its text."""
-        return self._exchange(index, GrowingText())
+        return self._make_exchange(index, GrowingText())
 
-    def _exchange(self, index: int, pieces: GrowingText) -> Exchange:
-        """The exchange of the part with this number and these pieces."""
+    def _make_exchange(self, index: int, pieces: GrowingText) -> Exchange:
+        """Make the exchange of the part with this number and these pieces."""
         inconsistent = self._builder.inconsistent or self._has_unplaced_text
         builder = replace(self._builder, pieces=pieces, inconsistent=inconsistent)
         return builder.make_exchange(self._data, index, self._turns, None, self._form)
@@ -248,14 +251,14 @@ class ResponsesDecoder:
         return self._contradicts_itself or self._has_unplaced_text or self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:
-        """Every part in the order of the output; a stream without a terminal event counts as broken off ("error")."""
+        """The exchanges of all parts in order; a stream without a terminal event counts as broken off ("error")."""
         if not self._has_events:
             return []
         texts = {number: self._parts[number].text for number in self._numbers_in_order()}
         parts = [self._parts[number] for number in texts]
-        # a part may have come only in pieces, without a whole text, or only as a whole text
+        # A part may have come only in pieces, without a whole text, or only as a whole text.
         parts_agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
-        # not every stream ends with the whole response
+        # Not every stream ends with the whole response.
         response_agrees = self._response_texts in (None, list(texts.values()))
         builder = replace(
             self._builder,
@@ -269,30 +272,31 @@ class ResponsesDecoder:
 
         None if no response has come.
         """
-        first = self._first_response
-        if first is None:
+        response = self._first_response
+        if response is None:
             return None
         types = litellm_types()
-        bare_response = types.ResponsesAPIResponse(
-            **{name: getattr(first, name) for name in ("id", "object", "created_at", "model")},
+        empty_response = types.ResponsesAPIResponse(
+            **{name: getattr(response, name) for name in ("id", "object", "created_at", "model")},
             **{"status": "in_progress", "output": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
         )
         kind = types.ResponsesAPIStreamEvents.RESPONSE_CREATED
-        return types.ResponseCreatedEvent(type=kind, response=bare_response, sequence_number=0)
+        return types.ResponseCreatedEvent(type=kind, response=empty_response, sequence_number=0)
 
     def empty_event(self, delivered: Sequence[object], _received: object) -> object:
-        """The response in progress, or within an item an empty delta; None before the response was delivered.
+        """Return an event with the response in progress or, within an item, an empty delta.
 
-        It repeats the number of the event before it: clients that lost a stream go on from the number that they saw
-        last, and the upstream numbers only its own events.
+        None before the response was delivered, or if not all of its items are known. The event repeats the number of
+        the event before it, because clients that lost a stream go on from the number that they saw last, and the
+        upstream numbers only its own events.
         """
-        last = next((event for event in reversed(delivered) if kind_of(event) != KEEPALIVE), None)
-        if self._first_response is None or last is None:
+        last_event = next((event for event in reversed(delivered) if kind_of(event) != KEEPALIVE), None)
+        if self._first_response is None or last_event is None:
             return None
         number = get_field(delivered[-1], "sequence_number")
-        if kind_of(last) not in (*BEGINNING, *ITEM):
-            return make_empty_delta(last, number)
-        # Clients may put the response of such an event in place of what they have, so it needs the items delivered.
+        if kind_of(last_event) not in (*BEGINNING, *ITEM):
+            return make_empty_delta(last_event, number)
+        # Clients may replace what they have by the response in this event, so it must have all delivered items.
         items = list_whole_items(delivered)
         if items is None:
             return None
@@ -312,10 +316,9 @@ class ResponsesDecoder:
             self._first_response = response.model_copy()
 
     def _number_part(self, place: TextPlace) -> int:
-        """The number of the part at this place; a new number the first time."""
+        """Return the number of the part at this place; the first time, give the part the next number."""
         if place not in self._part_numbers:
-            # -1 stands for an index that the upstream left out
-            self._has_unplaced_text |= min(place) < 0
+            self._has_unplaced_text |= min(place) < 0  # -1 stands for an index that the upstream left out
             self._part_numbers[place] = len(self._part_numbers)
             self._parts.append(_OutputPart())
         return self._part_numbers[place]
@@ -327,45 +330,47 @@ class ResponsesDecoder:
     def _note_response(self, event: object, *, is_end: bool) -> bool:
         """Compare the texts of the response in an event with the parts, and record contradictions.
 
-        The texts are compared by order, not by index. Returns whether the event has a response with texts.
+        The texts are compared by order, not by index. `is_end` says whether the event ends the response. Returns
+        whether the event has a response with texts.
         """
-        texts = _list_texts(get_field(event, "response"))
-        if not texts:
+        placed_texts = _list_texts(get_field(event, "response"))
+        if not placed_texts:
             return False
-        # the event that ends the response (`is_end`) may be the only one with texts
-        has_only_texts = is_end and not self._numbers_in_order()
-        for place, text in texts:
+        # The event that ends the response may be the only one with texts.
+        is_only_source = is_end and not self._numbers_in_order()
+        for place, text in placed_texts:
             number = self._number_part(place)
-            if has_only_texts:
+            if is_only_source:
                 self._parts[number].add_whole_text(text, is_end=True)
-        whole_texts = [join_surrogates(text) for _, text in texts]
+        whole_texts = [join_surrogates(text) for _, text in placed_texts]
         if self._response_texts is None:
             self._response_texts = whole_texts
-        # an earlier event may have repeated the response with other texts
+        # An earlier event may have repeated the response with other texts.
         self._builder.inconsistent |= whole_texts != self._response_texts
         parts = [self._parts[number] for number in self._numbers_in_order()]
-        # until the response ends, a part has no more text than its pieces
+        # Until the response ends, a part has no more text than its pieces.
         expected_texts = [part.text if is_end else part.joined_pieces for part in parts]
         self._contradicts_itself |= whole_texts != expected_texts
         return True
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
-        """The event with new pieces and whole texts, also in the response that it may hold."""
+        """Return the event with new pieces and, by part number, new whole texts, also in a response that it has."""
         remaining_pieces = iter(pieces)
 
-        def edit(placed: PlacedText) -> str:
-            """The new text at a place: the next piece, or the whole text of the part there."""
+        def edit_text(placed: PlacedText) -> str:
+            """Return the new text at a place: the next piece, or the whole text of the part there."""
             if not placed.text:
                 return placed.text
             if placed.is_piece:
                 return next(remaining_pieces)
             return whole_texts.get(self._part_numbers[placed.place], placed.text)
 
-        edited = edit_event_texts(event, edit)
+        edited_event = edit_event_texts(event, edit_text)
         response = get_field(event, "response")
         if response is None:
-            return edited
-        return with_field(edited, "response", _replace_texts(response, whole_texts, self._numbers_in_order()))
+            return edited_event
+        edited_response = _replace_texts(response, whole_texts, numbers=self._numbers_in_order())
+        return with_field(edited_event, "response", edited_response)
 
 
 decoder = ResponsesDecoder
@@ -374,25 +379,26 @@ decoder = ResponsesDecoder
 def opens_answer(event: object) -> bool:
     """Whether an event has no text of the answer yet.
 
-    Such an event begins a response, an empty message or an empty text part, holds reasoning, or is a heartbeat.
+    Such an event begins a response, an empty message or an empty text part, has reasoning, or is a heartbeat.
     """
     kind = kind_of(event)
     if kind in BEGINNING:
         return not has_content(get_field(get_field(event, "response"), "output"))
     if kind in ITEM:
         item = get_field(event, "item")
-        begins_message = kind == ITEM[0] and kind_of(item) == "message" and not has_content(get_field(item, "content"))
-        return begins_message or kind_of(item) == "reasoning"
+        begins_message = kind != ITEM_DONE and kind_of(item) == "message"
+        is_empty = not has_content(get_field(item, "content"))
+        return (begins_message and is_empty) or kind_of(item) == "reasoning"
     if kind in PART:
         part = get_field(event, "part")
-        begins_text = kind == PART[0] and kind_of(part) == "output_text"
+        begins_text = kind != PART_DONE and kind_of(part) == "output_text"
         is_empty = not any(has_content(get_field(part, name)) for name in ("text", *POINTERS))
         return (begins_text and is_empty) or kind_of(part) == "reasoning_text"
     return kind == KEEPALIVE or kind.startswith("response.reasoning")
 
 
 def _list_texts(response: object) -> list[tuple[TextPlace, str]]:
-    """Every non-empty text of a response with its place, in order."""
+    """Return place and text of each non-empty text of a response, in order."""
     texts: list[tuple[TextPlace, str]] = []
 
     def note_text(placed: PlacedText) -> str:
@@ -406,36 +412,38 @@ def _list_texts(response: object) -> list[tuple[TextPlace, str]]:
 
 
 def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable[int]) -> object:
-    """The response with new texts by number; `numbers` are the numbers of its texts in order."""
+    """Return the response with new texts by number; `numbers` are the numbers of its non-empty texts, in order."""
     remaining_numbers = iter(numbers)
 
-    def edit(placed: PlacedText) -> str:
-        """The new text with the next number; an empty text has no number."""
+    def edit_text(placed: PlacedText) -> str:
+        """Return the new text with the next number, else the old text; an empty text has no number."""
         if not placed.text:
             return placed.text
         return texts.get(next(remaining_numbers, -1), placed.text)
 
-    return edit_response_texts(response, edit) if texts else response
+    return edit_response_texts(response, edit_text) if texts else response
 
 
 def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
     """The conversation in this request; items without a role (calls, their outputs, reasoning) are left out."""
-    items = data.get("input")
-    messages = [{"role": "user", "content": items}] if isinstance(items, str) else items
-    with_role = [message for message in messages if get_field(message, "role")] if isinstance(messages, list) else []
-    return base.make_system_turn(data.get("instructions")) + base.read_turns(with_role)
+    request_input = data.get("input")
+    if isinstance(request_input, str):
+        messages = [{"role": "user", "content": request_input}]
+    else:
+        messages = [item for item in as_list(request_input) if get_field(item, "role")]
+    return base.make_system_turn(data.get("instructions")) + base.read_turns(messages)
 
 
 def _record_response(builder: ChoiceBuilder, response: object) -> None:
-    """Record the finish reason of a whole response and what its items are."""
+    """Record in the builder the finish reason of a whole response, and what its fields and items are."""
     reason = get_field(response, "status")
     if reason == "incomplete":
         reason = get_field(get_field(response, "incomplete_details"), "reason") or reason
     builder.finish_reason = str(reason) if reason else None
     builder.annotations |= has_citations(get_field(response, "provider_specific_fields"))
     builder.note_unusual_fields(list_unusual_fields(response, _usual_fields()))
-    # On the wire, `output_text` would be a second copy of the text that is not edited; LiteLLM's own property is not
-    # meant.
+    # A field `output_text` would be a second copy of the text that is not edited. (LiteLLM's objects also have a
+    # property of this name, which is not sent.)
     fields = response if isinstance(response, dict) else getattr(response, "model_extra", None)
     builder.inconsistent |= has_content((fields or {}).get("output_text"))
     for item in as_list(get_field(response, "output")):
@@ -443,7 +451,7 @@ def _record_response(builder: ChoiceBuilder, response: object) -> None:
 
 
 def _record_event(builder: ChoiceBuilder, event: object) -> None:
-    """Record what an event says about the answer besides its text."""
+    """Record in the builder what an event says about the answer besides its text."""
     kind = kind_of(event)
     if kind in TERMINAL:
         _record_response(builder, get_field(event, "response"))
@@ -453,15 +461,16 @@ def _record_event(builder: ChoiceBuilder, event: object) -> None:
         _record_part(builder, get_field(event, "part"))
     elif kind == _ERROR:
         builder.finish_reason = "error"
-    if kind in _REFUSAL:
-        is_piece = kind == _REFUSAL[0]
-        builder.add_refusal(get_field(event, "delta" if is_piece else "refusal"), piece=is_piece)
+    if kind == _REFUSAL_DELTA:
+        builder.add_refusal(get_field(event, "delta"), piece=True)
+    elif kind == _REFUSAL_DONE:
+        builder.add_refusal(get_field(event, "refusal"), piece=False)
     builder.annotations |= kind == _ANNOTATION
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get_field(event, "logprobs"))
 
 
 def _record_item(builder: ChoiceBuilder, item: object) -> None:
-    """Record of what kind an item of the response is, and what the parts of a message hold."""
+    """Record in the builder the kind of an item of the response and, of a message, what its parts are."""
     kind = kind_of(item)
     if kind == "message":
         builder.note_unusual_fields(list_unusual_fields(item))
@@ -474,7 +483,7 @@ def _record_item(builder: ChoiceBuilder, item: object) -> None:
 
 
 def _record_part(builder: ChoiceBuilder, part: object) -> None:
-    """Record what a part of a message holds besides text."""
+    """Record in the builder the kind of a part of a message, and what a text part has besides its text."""
     kind = get_field(part, "type")
     if kind == "output_text":
         builder.note_unusual_fields(list_unusual_fields(part, _usual_fields()))
@@ -483,6 +492,5 @@ def _record_part(builder: ChoiceBuilder, part: object) -> None:
     elif kind == "refusal":
         builder.refusal = True
         builder.add_refusal(get_field(part, "refusal"), piece=False)
-    # the reasoning is read elsewhere (reasoning.py) and never edited
-    elif kind != "reasoning_text":
+    elif kind != "reasoning_text":  # reasoning is read elsewhere (reasoning.py) and never edited
         builder.non_text = True

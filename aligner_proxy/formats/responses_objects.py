@@ -1,5 +1,8 @@
 """Objects of /v1/responses: the kinds of events and items, their fields, and the places of the texts in them.
 
+A text part has a place: (index of its item in the output, index of the part in the item). `edit` functions get each
+text with its place and return the new text; they serve for reading, too.
+
 Responses and events come as LiteLLM's types, as the OpenAI client's types, or as plain dicts. Nothing here knows of
 exchanges; `responses.py` converts these objects to them.
 """
@@ -58,7 +61,7 @@ def litellm_types() -> Any:
 
 
 def edit_event_texts(event: object, edit: Edit) -> object:
-    """The event with `edit` applied to each of its texts; the same object if nothing changed."""
+    """Return the event with `edit` applied to each of its texts; the same object if nothing changed."""
     kind = kind_of(event)
     place = read_place(event)
     if kind in (DELTA, TEXT_DONE):
@@ -70,44 +73,51 @@ def edit_event_texts(event: object, edit: Edit) -> object:
     if kind in PART:
         return with_field(event, "part", _edit_part_text(get_field(event, "part"), place, edit))
     if kind in ITEM:
-        return with_field(event, "item", _edit_message_texts(get_field(event, "item"), place[0], edit))
+        item_index, _ = place
+        return with_field(event, "item", _edit_message_texts(get_field(event, "item"), item_index, edit))
     return event
 
 
 def edit_response_texts(response: object, edit: Edit) -> object:
-    """The response with `edit` applied to each of its texts; the same object if nothing changed."""
+    """Return the response with `edit` applied to each of its texts; the same object if nothing changed."""
     items = as_list(get_field(response, "output"))
-    edited = keep_if_same([_edit_message_texts(item, number, edit) for number, item in enumerate(items)], items)
-    return response if edited is items else with_field(response, "output", edited)
+    edited_items = [_edit_message_texts(item, index, edit) for index, item in enumerate(items)]
+    edited_items = keep_if_same(edited_items, items)
+    return response if edited_items is items else with_field(response, "output", edited_items)
 
 
-def _edit_message_texts(item: object, index: int, edit: Edit) -> object:
-    """The item with `edit` applied to its texts; the same object if nothing changed or it is no message."""
+def _edit_message_texts(item: object, item_index: int, edit: Edit) -> object:
+    """Return the item with `edit` applied to its texts; the same object if nothing changed or it is no message."""
     if get_field(item, "type") != "message":
         return item
     content = get_field(item, "content")
     if isinstance(content, str):  # some upstreams send the text in place of its parts
-        return _replace_text(item, "content", edit(PlacedText((index, 0), content)))
+        return _replace_text(item, "content", edit(PlacedText((item_index, 0), content)))
     parts = as_list(content)
-    edited = keep_if_same([_edit_part_text(part, (index, number), edit) for number, part in enumerate(parts)], parts)
-    return item if edited is parts else with_field(item, "content", edited)
+    edited_parts = [_edit_part_text(part, (item_index, part_index), edit) for part_index, part in enumerate(parts)]
+    edited_parts = keep_if_same(edited_parts, parts)
+    return item if edited_parts is parts else with_field(item, "content", edited_parts)
 
 
 def _edit_part_text(part: object, place: TextPlace, edit: Edit) -> object:
-    """The part with `edit` applied to its text; the same object if nothing changed or it is no text part."""
+    """Return the part with `edit` applied to its text; the same object if nothing changed or it is no text part."""
     text = get_field(part, "text")
-    is_text = get_field(part, "type") == "output_text" and isinstance(text, str)
-    return _replace_text(part, "text", edit(PlacedText(place, text))) if is_text else part
+    if get_field(part, "type") != "output_text" or not isinstance(text, str):
+        return part
+    return _replace_text(part, "text", edit(PlacedText(place, text)))
 
 
-def _replace_text(thing: Any, name: str, text: str) -> Any:
-    """A copy with a new text, without annotations and logprobs of the old one; the same object if nothing changed."""
-    if get_field(thing, name) == text:
-        return thing
-    for pointers in POINTERS:
-        if has_content(get_field(thing, pointers)):
-            thing = with_field(thing, pointers, [])
-    return with_field(thing, name, text)
+def _replace_text(holder: Any, name: str, text: str) -> Any:
+    """Return a copy of an object with a new text in field `name`, without annotations and logprobs of the old text.
+
+    The same object is returned if the text is the old one.
+    """
+    if get_field(holder, name) == text:
+        return holder
+    for pointer_field in POINTERS:
+        if has_content(get_field(holder, pointer_field)):
+            holder = with_field(holder, pointer_field, [])
+    return with_field(holder, name, text)
 
 
 def as_list(value: object) -> list[Any]:
@@ -116,7 +126,7 @@ def as_list(value: object) -> list[Any]:
 
 
 def read_place(event: object) -> TextPlace:
-    """The place of the text that an event belongs to."""
+    """The place of the text that an event belongs to: (output index, content index)."""
     return _read_index(get_field(event, "output_index")), _read_index(get_field(event, "content_index"))
 
 
@@ -132,47 +142,58 @@ def kind_of(event: object) -> str:
 
 
 def get_field(thing: object, name: str) -> Any:
-    """A field of a dict or object: one response may mix LiteLLM's types, the OpenAI client's types and plain dicts."""
+    """Read a field of a dict or object; None if it is missing.
+
+    One response may mix LiteLLM's types, the OpenAI client's types and plain dicts.
+    """
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
 
 
 def with_field(thing: Any, name: str, value: object) -> Any:
-    """A copy with a field set to `value`; the same object if the field has this value already."""
-    old = get_field(thing, name)
-    if old is value or (isinstance(value, str) and old == value):
+    """Return a copy with a field set to `value`; the same object if the field has this value already."""
+    old_value = get_field(thing, name)
+    if old_value is value or (isinstance(value, str) and old_value == value):
         return thing
     return {**thing, name: value} if isinstance(thing, dict) else thing.model_copy(update={name: value})
 
 
 def list_whole_items(delivered: Iterable[object]) -> list[object] | None:
-    """The items of the response as delivered last; None if one of them is known only in part, or one is missing."""
-    items: dict[object, object] = {}
-    open_indices: set[object] = set()
+    """Return the items of the response in the delivered events, as each was delivered last.
+
+    None if an item is known only in part, or is missing.
+    """
+    item_by_index: dict[object, object] = {}
+    unfinished_indices: set[object] = set()
     last_index: object = None
     for event in delivered:
         if kind_of(event) not in ITEM:
             continue
         last_index = get_field(event, "output_index")
-        items[last_index] = get_field(event, "item")
+        item_by_index[last_index] = get_field(event, "item")
         if kind_of(event) == ITEM_DONE:
-            open_indices.discard(last_index)
+            unfinished_indices.discard(last_index)
         else:
-            open_indices.add(last_index)
-    # The event that begins an item does not hold what follows in it, so only the last item may be unfinished. The
-    # indices must be 0, 1, 2, ..., so that no item is missing.
-    is_whole = open_indices <= {last_index} and [*items] == [*range(len(items))]
-    return [*items.values()] if is_whole else None
+            unfinished_indices.add(last_index)
+    # The event that begins an item does not have what follows in the item, so only the last item may be unfinished.
+    # The indices must be 0, 1, 2, ..., so that no item is missing.
+    is_whole = unfinished_indices <= {last_index} and [*item_by_index] == [*range(len(item_by_index))]
+    return [*item_by_index.values()] if is_whole else None
 
 
 def make_empty_delta(event: object, number: object) -> object:
-    """A delta that adds nothing to the part that an event belongs to; None if it belongs to no text or reasoning."""
+    """Return a delta that adds nothing to the part that an event belongs to, with `number` as its sequence number.
+
+    None if the event belongs to no text and no reasoning.
+    """
     kind = f"response.{kind_of(get_field(event, 'part'))}" if kind_of(event) in PART else kind_of(event)
-    delta = next((delta for beginning, delta in _DELTAS.items() if kind.startswith(beginning)), None)
-    if delta is None:
+    delta_kind = next((delta for beginning, delta in _DELTAS.items() if kind.startswith(beginning)), None)
+    if delta_kind is None:
         return None
-    places = {name: get_field(event, name) for name in _PLACE_FIELDS if get_field(event, name) is not None}
+    place_fields = {name: get_field(event, name) for name in _PLACE_FIELDS if get_field(event, name) is not None}
     types = litellm_types()
-    if delta == DELTA:
-        type_ = types.ResponsesAPIStreamEvents.OUTPUT_TEXT_DELTA
-        return types.OutputTextDeltaEvent(type=type_, delta="", logprobs=[], sequence_number=number, **places)
-    return types.GenericEvent(type=delta, delta="", sequence_number=number, **places)
+    if delta_kind == DELTA:
+        text_delta = types.ResponsesAPIStreamEvents.OUTPUT_TEXT_DELTA
+        return types.OutputTextDeltaEvent(
+            type=text_delta, delta="", logprobs=[], sequence_number=number, **place_fields
+        )
+    return types.GenericEvent(type=delta_kind, delta="", sequence_number=number, **place_fields)

@@ -1,4 +1,5 @@
 """Wrappers of wire formats and stream decoders that turn their failures into exchanges with a fault.
+An exchange is one answer with the conversation before it.
 
 LiteLLM's objects may hold anything, and no answer may be lost because it cannot be read.
 """
@@ -34,7 +35,7 @@ class SafeFormat:
         return getattr(self._wire, name)
 
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
-        """The exchanges of a whole response, or one exchange that says why the response cannot be read."""
+        """Return the exchanges of a response, without reasoning between tags, or one that says why reading failed."""
         try:
             exchanges = _check_indices(call_or_raise(Unreadable, self._wire.exchanges, data, response))
         except Unreadable as error:
@@ -44,10 +45,7 @@ class SafeFormat:
         ]
 
     def apply(self, response: Any, outcomes: Sequence[Outcome], exchanges: Sequence[Exchange] = ()) -> Any:
-        """The corrected copy of the response; raises `NotPutIn`.
-
-        `exchanges` are those that were read from it: their reasoning stays before the corrected answers.
-        """
+        """Return the corrected copy of the response; the tagged reasoning of `exchanges` stays. Raises `NotPutIn`."""
         reasoning = {exchange.index: exchange.tagged_reasoning for exchange in exchanges if exchange.tagged_reasoning}
         if reasoning:
             outcomes = [
@@ -56,13 +54,14 @@ class SafeFormat:
         return call_or_raise(NotPutIn, self._wire.apply, response, outcomes)
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy of a response without tagged reasoning; the same response if it has none. Raises `NotPutIn`."""
-        answers = [
+        """Return a copy of a response without tagged reasoning; the same response if it has none. Raises `NotPutIn`."""
+        # An answer without its reasoning is put in as if it were a corrected text.
+        outcomes = [
             Outcome(Status.CORRECTED, None, exchange.answer, _NO_POLICY, exchange.index)
             for exchange in self.exchanges(data, response)
             if exchange.tagged_reasoning
         ]
-        return call_or_raise(NotPutIn, self._wire.apply, response, answers) if answers else response
+        return call_or_raise(NotPutIn, self._wire.apply, response, outcomes) if outcomes else response
 
     def first_exchange(self, data: Mapping[str, Any]) -> Exchange:
         """The exchange of the first choice, of which the upstream has sent nothing yet."""
@@ -77,21 +76,21 @@ class SafeFormat:
 
 
 class SafeDecoder:
-    """Wrapper of a `StreamDecoder` that passes all items through unchanged once one cannot be read.
+    """Wrapper of a `StreamDecoder` that returns all items unchanged once an item cannot be read.
 
-    `fault` then gives the reason. No byte is lost: the bytes that the decoder has read but not returned are passed
-    first. Attributes that are not defined here are those of the wrapped decoder.
+    `fault` then gives the reason. No byte is lost, because the bytes that the decoder has read but not returned are
+    returned first. Attributes that are not defined here are those of the wrapped decoder.
     """
 
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
         self._data = data
         """The request."""
-        self._pending = bytearray()
+        self._pending_bytes = bytearray()
         """Bytes that the decoder has read and not returned as events."""
         self._text_numbers: set[int] = set()
         """The numbers of all texts so far."""
-        self._halves: dict[int, str] = {}
+        self._first_halves: dict[int, str] = {}
         """By number of a text, the first half of a letter (a lone surrogate) whose second half has not arrived."""
         self.is_unstored = False
         """Whether the upstream forbids to store its answer in headers that belong to the stream, not to an item."""
@@ -103,40 +102,40 @@ class SafeDecoder:
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that it completes, or the item itself after a fault."""
-        events = self._attempt(self._decoder.feed, item)
+        events = self._call_decoder(self._decoder.feed, item)
         if events is None:
-            # first the bytes that the decoder had read and not returned, so that the order stays
+            # The bytes that the decoder had read and not returned come first, so that the order stays.
             return [*self._take_pending(), StreamEvent(item)]
-        # dicts are never held back, so only bytes can be lost
-        if self._pending or isinstance(item, bytes | str):
-            self._pending += _to_bytes(item)
-            returned_bytes = sum(len(_to_bytes(event.item)) for event in events)
-            del self._pending[:returned_bytes]
+        # Decoders never hold dicts back, so only bytes can be lost.
+        if self._pending_bytes or isinstance(item, bytes | str):
+            self._pending_bytes += _to_bytes(item)
+            returned_count = sum(len(_to_bytes(event.item)) for event in events)
+            del self._pending_bytes[:returned_count]
         return self._join_halves(events)
 
     def flush(self) -> list[StreamEvent]:
-        """The remaining events when the stream has ended."""
-        events = self._attempt(self._decoder.flush)
+        """Return the remaining events when the stream has ended."""
+        events = self._call_decoder(self._decoder.flush)
         return self._take_pending() if events is None else self._join_halves(events)
 
     def exchange(self, index: int) -> Exchange:
-        """A text so far, or an exchange that says why it cannot be read."""
-        return self._read(self._decoder.exchange, index)
+        """The exchange of text number `index` so far, or an exchange that says why it cannot be read."""
+        return self._make_exchange(self._decoder.exchange, index)
 
     def exchange_without_text(self, index: int) -> Exchange:
-        """What is known about a text, without the text, or an exchange that says why it cannot be read."""
-        return self._read(self._decoder.exchange_without_text, index)
+        """The same as `exchange` without the text itself."""
+        return self._make_exchange(self._decoder.exchange_without_text, index)
 
-    def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
-        """The exchange that `read` returns for a text, or one that says why it cannot be read."""
+    def _make_exchange(self, make_exchange: Callable[[int], Exchange], index: int) -> Exchange:
+        """The exchange that the decoder makes of text number `index`, or one that says why it cannot be read."""
         try:
-            return self._complete_exchange(call_or_raise(Unreadable, read, index))
+            return self._complete_exchange(call_or_raise(Unreadable, make_exchange, index))
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty_exchange(self._data, str(error))
 
     def exchanges(self) -> list[Exchange]:
-        """All texts of a stream that has ended, or one exchange that says why the stream cannot be read."""
+        """All exchanges of a stream that has ended, or one exchange that says why the stream cannot be read."""
         try:
             if self.fault is None:
                 exchanges = _check_indices(call_or_raise(Unreadable, self._decoder.exchanges))
@@ -146,22 +145,22 @@ class SafeDecoder:
         return [_faulty_exchange(self._data, self.fault)]
 
     def empty_event(self, delivered: Sequence[object], received: object) -> object:
-        """An event that adds nothing to the stream; None if there can be none, or the events cannot be read."""
+        """An event that adds nothing to the stream (see `StreamDecoder`); None, too, if the events cannot be read."""
         try:
             return call_or_raise(Unreadable, self._decoder.empty_event, delivered, received)
         except Unreadable:
             return None
 
     def _complete_exchange(self, exchange: Exchange) -> Exchange:
-        """The exchange with `is_unstored`, and without a half letter at its end that waits for its second half."""
+        """Return the exchange marked `no_store` if needed, and without half a letter that waits for its second half."""
         if self.is_unstored:
             exchange = replace(exchange, no_store=True)
-        if exchange.answer and exchange.index in self._halves:
+        if exchange.answer and exchange.index in self._first_halves:
             return replace(exchange, answer=exchange.answer[:-1])
         return exchange
 
-    def _attempt(self, decode: Callable[..., list[StreamEvent]], *arguments: object) -> list[StreamEvent] | None:
-        """The events that `decode` returns; None from the first failure on."""
+    def _call_decoder(self, decode: Callable[..., list[StreamEvent]], *arguments: object) -> list[StreamEvent] | None:
+        """Return the events that a function of the decoder returns; None from the first failure on."""
         try:
             if self.fault is None:
                 return self._check_events(call_or_raise(Unreadable, decode, *arguments))
@@ -184,49 +183,55 @@ class SafeDecoder:
         return events
 
     def _join_halves(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Move the first half of a letter into the event that brings the second; replace halves that stay alone."""
+        """Move the first half of a letter (a surrogate) at the end of a piece into the event that has the second half.
+
+        Halves that stay alone are replaced. The events are changed in place and returned.
+        """
         for event in events:
-            pieces = []
-            changed = False
-            for index, piece in event.pieces:
-                earlier_half = self._halves.pop(index, "")
-                text = earlier_half + piece
-                changed |= bool(earlier_half)
-                if text and is_first_half(text[-1]):
-                    self._halves[index] = text[-1]
-                    text = text[:-1]
-                    changed = True
-                pieces.append((index, join_surrogates(text)))
-            event.pieces = pieces
-            if changed and event.rewrite is not None:
+            joined_pieces = []
+            has_moved = False
+            for text_number, piece in event.pieces:
+                earlier_half = self._first_halves.pop(text_number, "")
+                joined_piece = earlier_half + piece
+                has_moved |= bool(earlier_half)
+                if joined_piece and is_first_half(joined_piece[-1]):
+                    self._first_halves[text_number] = joined_piece[-1]
+                    joined_piece = joined_piece[:-1]
+                    has_moved = True
+                joined_pieces.append((text_number, join_surrogates(joined_piece)))
+            event.pieces = joined_pieces
+            if has_moved and event.rewrite is not None:
+                texts = [piece for _, piece in joined_pieces]
                 try:
-                    event.item = call_or_raise(NotPutIn, event.rewrite, event.item, [text for _, text in pieces], {})
+                    event.item = call_or_raise(NotPutIn, event.rewrite, event.item, texts, {})
                 except NotPutIn as error:
                     self.fault = str(error)
         return events
 
     def _take_pending(self) -> list[StreamEvent]:
-        """Remove the bytes that were read and not returned; return them as one event, if there are any."""
-        pending = bytes(self._pending)
-        self._pending = bytearray()
-        return [StreamEvent(pending)] if pending else []
+        """Return the bytes that were read and not returned yet as one event; no event if there are none."""
+        pending_bytes = bytes(self._pending_bytes)
+        self._pending_bytes = bytearray()
+        return [StreamEvent(pending_bytes)] if pending_bytes else []
 
 
 def replace_event_texts(event: StreamEvent, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
-    """The event with these texts; raises `NotPutIn`."""
+    """Return the event with new pieces and, by text number, new whole texts; raises `NotPutIn`."""
     return call_or_raise(NotPutIn, event.with_texts, pieces, whole_texts)
 
 
-def call_or_raise(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:
-    """Return the result of `call`; raise its errors as `kind` with only their type, since messages may quote text.
+def call_or_raise(error_type: type[Unreadable | NotPutIn], function: Callable[..., _T], *arguments: object) -> _T:
+    """Call the function with these arguments and return its result; raise every error as `error_type`.
 
-    `CopyStays` passes as it is: it holds no text."""
+    The new error has only the type of the old one as its message, because the old message may quote text. `CopyStays`,
+    which has no text, is raised unchanged.
+    """
     try:
-        return call(*arguments)
+        return function(*arguments)
     except CopyStays:
         raise
     except Exception as error:
-        raise kind(type(error).__name__) from error
+        raise error_type(type(error).__name__) from error
 
 
 def _to_bytes(item: object) -> bytes:

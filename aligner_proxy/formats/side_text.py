@@ -26,13 +26,13 @@ SHORTEST_PROSE = 20
 """A text with fewer characters is not checked on its own."""
 _MIN_LETTERS = 10
 """Fewest letters of a text that is prose."""
-_GAP = re.compile(r"\s")
+_WHITE_SPACE = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
-_JSON = re.compile(r'(?<!\S)[{\["]')
-_SPACE = "%20"
+_JSON_START = re.compile(r'(?<!\S)[{\["]')
+_ENCODED_SPACE = "%20"
 """Sign of a text that is encoded as in a web address."""
-_SPELLING = "top_logprobs"
-"""A field whose names can spell out a text."""
+_TOKEN_FIELD = "top_logprobs"
+"""A field with names that are tokens, which together can spell out a text."""
 _LONGEST_WORD = 4_096
 """Most characters remembered of a text without white space, such as an id, a signature or sound."""
 _MAX_PIECES = 64
@@ -44,7 +44,7 @@ Path = tuple[object, ...]
 SideString = tuple[SideKind, Path, str]
 """The kind of a string, the path to it, and the string."""
 
-_BY_NAME = {
+_KIND_BY_NAME = {
     **dict.fromkeys(
         ("reasoning", "reasoning_content", "reasoning_details", "reasoning_items", "thinking", "thinking_blocks"),
         SideKind.REASONING,
@@ -53,7 +53,7 @@ _BY_NAME = {
     **dict.fromkeys(("logs", "outputs", "results", "result", "stdout", "stderr"), SideKind.TOOL_OUTPUT),
     "transcript": SideKind.TRANSCRIPTS,
 }
-_BY_TYPE = (
+_KINDS_BY_TYPE = (
     (re.compile(r"(response\.)?(reasoning|thinking|redacted_thinking|summary_text).*"), SideKind.REASONING),
     (re.compile(r".*transcript.*"), SideKind.TRANSCRIPTS),
     (re.compile(r".*(_tool_result|_call_output)|logs|tool_result"), SideKind.TOOL_OUTPUT),
@@ -75,7 +75,7 @@ USUAL_FIELDS = frozenset(
     }
 )
 """Fields that every answer may have; any other was added by a provider or gateway."""
-_MARKS = ("type", "index", "output_index", "content_index", "summary_index")
+_IDENTIFYING_FIELDS = ("type", "index", "output_index", "content_index", "summary_index")
 """Fields that identify which part of a response an event belongs to."""
 
 
@@ -87,16 +87,18 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 
 def decode_percent(text: str) -> str:
-    """The text, decoded if it is encoded as in a web address."""
-    return unquote(text) if _SPACE in text else text
+    """Return the text, decoded if it is encoded as in a web address."""
+    return unquote(text) if _ENCODED_SPACE in text else text
 
 
 def is_prose(text: str) -> bool:
     """Whether a text could be read as a sentence: long enough, with enough letters, and not one long word."""
-    stripped = text.strip()
-    if len(stripped) < SHORTEST_PROSE or not (_GAP.search(stripped) or not stripped.isascii()):
+    stripped_text = text.strip()
+    # Some scripts beyond ASCII are written without white space.
+    may_have_words = not stripped_text.isascii() or _WHITE_SPACE.search(stripped_text)
+    if len(stripped_text) < SHORTEST_PROSE or not may_have_words:
         return False
-    return _count_letters(stripped) >= _MIN_LETTERS
+    return _count_letters(stripped_text) >= _MIN_LETTERS
 
 
 def _count_letters(text: str) -> int:
@@ -110,86 +112,91 @@ def prose_literals(text: str) -> list[JsonString]:
 
 
 def has_prose(text: str) -> bool:
-    """Whether a text, or a string in JSON that it holds, is prose."""
+    """Whether a text outside of embedded JSON, or a string in the JSON, is prose."""
     return any(map(is_prose, _readings(decode_percent(text))))
 
 
 def readable_prose(text: str) -> str:
-    """The prose in a text outside of embedded JSON, and in each string of the JSON; empty if there is none."""
+    """The prose in a text outside of embedded JSON, and each string of the JSON that is prose; empty without prose."""
     return _join_prose(decode_percent(text))
 
 
 def _join_prose(text: str) -> str:
-    """The readings of a text that are prose, in lines of their own."""
+    """The parts of a text (`_readings`) that are prose, each on a new line."""
     return "\n".join(filter(is_prose, _readings(text)))
 
 
 def has_prose_outside_literals(text: str) -> bool:
-    """Whether a text of JSON holds prose outside its strings, or a list of words that together are prose."""
-    texts = {literal.text for literal in prose_literals(text)}
-    return any(is_prose(reading) and reading not in texts for reading in _readings(decode_percent(text)))
+    """Whether a text of JSON has prose outside its strings, or a list of words that together are prose."""
+    literal_texts = {literal.text for literal in prose_literals(text)}
+    return any(is_prose(reading) and reading not in literal_texts for reading in _readings(decode_percent(text)))
 
 
 def side_strings(value: object) -> list[SideString]:
-    """Every string in a value, with kind and path; for an event as bytes, the strings in its data and other lines."""
+    """Return kind, path and text of every string in a value: an object, or a server-sent event as bytes or text."""
     if isinstance(value, bytes | str):
-        raw = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
-        return _frame_strings(raw)
+        frame = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
+        return _frame_strings(frame)
     result: list[SideString] = []
-    _collect_strings(value, SideKind.OTHER_TEXT, tuple(_identifying_field(value, name) for name in _MARKS), result)
+    _collect_strings(
+        value, SideKind.OTHER_TEXT, tuple(_identifying_field(value, name) for name in _IDENTIFYING_FIELDS), result
+    )
     return result
 
 
-def _frame_strings(raw: bytes) -> list[SideString]:
-    """The strings of one server-sent event."""
-    data, lines = sse.split_frame(raw.decode(errors="replace"))
+def _frame_strings(frame: bytes) -> list[SideString]:
+    """Return the strings of one server-sent event: those in its data and other lines, and what is not JSON in them."""
+    data, other_lines = sse.split_frame(frame.decode(errors="replace"))
     result: list[SideString] = []
-    for name, text in (*lines, ("data", data)):
+    for line_name, text in (*other_lines, ("data", data)):
         # Some readers take other lines for data, so JSON is looked for in every line.
-        start = text.find("{")
+        json_start = max(0, text.find("{"))
         try:
-            event, end = _DECODER.raw_decode(text, max(0, start))
+            event, json_end = _DECODER.raw_decode(text, json_start)
         except (ValueError, RecursionError):
-            result.append((SideKind.OTHER_TEXT, ("line", name), text))
+            result.append((SideKind.OTHER_TEXT, ("line", line_name), text))
             continue
         fields = dict(event) if isinstance(event, _Pairs) else {}
-        _collect_strings(event, SideKind.OTHER_TEXT, tuple(_identifying_field(fields, name) for name in _MARKS), result)
-        result.append((SideKind.OTHER_TEXT, ("line", name), text[: max(0, start)] + text[end:]))
+        path = tuple(_identifying_field(fields, name) for name in _IDENTIFYING_FIELDS)
+        _collect_strings(event, SideKind.OTHER_TEXT, path, result)
+        result.append((SideKind.OTHER_TEXT, ("line", line_name), text[:json_start] + text[json_end:]))
     return result
 
 
 def _collect_strings(value: object, kind: SideKind, path: Path, result: list[SideString]) -> None:
-    """Append the strings of a value to `result`; no generator, since this runs for each event of a stream."""
+    """Append the strings in a value to `result`; `kind` and `path` are those of the value itself."""
     if isinstance(value, str):
         result.append((kind, path, value))
     elif isinstance(value, list | tuple) and not isinstance(value, _Pairs):
         _collect_list(value, kind, path, result)
-    elif (pairs := fields_of(value)) is not None:
-        declared = value.__dict__ if isinstance(value, BaseModel) else ()
-        _collect_fields(pairs, kind, path, result, declared)
-    elif isinstance(value, Iterable) and not isinstance(value, bytes):
-        raise TypeError  # an iterator would be used up and could not be sent
+    else:
+        pairs = fields_of(value)
+        if pairs is not None:
+            declared = value.__dict__ if isinstance(value, BaseModel) else ()
+            _collect_fields(pairs, kind, path, result, declared)
+        elif isinstance(value, Iterable) and not isinstance(value, bytes):
+            raise TypeError  # reading an iterator would use it up, and it could not be sent any more
 
 
 def _collect_fields(
     pairs: Sequence[tuple[str, Any]], kind: SideKind, path: Path, result: list[SideString], declared: Container[str]
 ) -> None:
-    """Append the strings of an object, including field names that its class does not declare."""
+    """Append the strings of an object's fields to `result`, and the field names that its class does not declare."""
     kind = type_kind(pairs, kind)
-    # among token probabilities even short names count, since together they spell out a text
-    spelt = _SPELLING in path
+    # Among token probabilities even short names are read, since together they spell out a text.
+    are_tokens = _TOKEN_FIELD in path
     for name, inner in pairs:
-        # a field name may be chosen by the model, and then hold a sentence
-        if name not in declared and (spelt or not name.isidentifier() or len(name) >= SHORTEST_PROSE):
+        # A field name may be chosen by the model, and may then be a sentence.
+        if name not in declared and (are_tokens or not name.isidentifier() or len(name) >= SHORTEST_PROSE):
             result.append((kind, (*path, "name"), name))
-        # numbers hold no text
+        # Numbers contain no text.
         if inner is not None and not isinstance(inner, int | float):
             _collect_strings(inner, field_kind(name, inner, kind), (*path, name), result)
 
 
 def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: list[SideString]) -> None:
-    """Append the strings of a list; a list of single words counts as one text."""
-    if len(values) > 1 and all(isinstance(inner, str) and not _GAP.search(inner) for inner in values):
+    """Append the strings of a list to `result`; a list of single words counts as one text."""
+    if len(values) > 1 and all(isinstance(inner, str) and not _WHITE_SPACE.search(inner) for inner in values):
         result.append((kind, (*path, "words"), " ".join(values)))
         return
     for inner in values:
@@ -198,7 +205,7 @@ def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: lis
 
 
 def fields_of(value: object) -> Sequence[tuple[str, Any]] | None:
-    """The fields of an object; None for other values."""
+    """Return name and value of each field of an object; None for a value that is no object."""
     if isinstance(value, _Pairs):
         return value
     if isinstance(value, BaseModel):
@@ -210,18 +217,21 @@ def fields_of(value: object) -> Sequence[tuple[str, Any]] | None:
 
 
 def _identifying_field(value: object, name: str) -> object:
-    """An identifying field of an object (its type or one of its indices); None if unset."""
+    """The field `name` of an object, which tells it from others (its type or an index); None if it is not set."""
     if isinstance(value, _Pairs):
-        inner = dict(value).get(name)
+        field_value = dict(value).get(name)
     elif isinstance(value, Mapping):
-        inner = value.get(name)
+        field_value = value.get(name)
     else:
-        inner = None if isinstance(value, str | list | tuple) else getattr(value, name, None)
-    return inner if isinstance(inner, str | int) else None
+        field_value = None if isinstance(value, str | list | tuple) else getattr(value, name, None)
+    return field_value if isinstance(field_value, str | int) else None
 
 
 def type_kind(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
-    """The kind of text in an object according to its `type` field; `kind` if that says nothing."""
+    """The kind of text in an object, according to its field `type`; `kind` if the type says nothing.
+
+    `pairs` are name and value of its fields, and `kind` is that of the object around it.
+    """
     for name, inner in pairs:
         if name == "type" and inner:
             return _kind_by_type(str(getattr(inner, "value", inner))) or kind
@@ -230,43 +240,43 @@ def type_kind(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
 
 @lru_cache(maxsize=512)
 def _kind_by_type(type_name: str) -> SideKind | None:
-    return next((kind for pattern, kind in _BY_TYPE if pattern.fullmatch(type_name)), None)
+    return next((kind for pattern, kind in _KINDS_BY_TYPE if pattern.fullmatch(type_name)), None)
 
 
 def field_kind(name: str, inner: object, kind: SideKind) -> SideKind:
     """The kind of text in a field with the value `inner`; `kind`, that of its object, if the name says nothing."""
     if name == "output" and isinstance(inner, str) and kind is SideKind.TOOL_ARGUMENTS:
         return SideKind.TOOL_OUTPUT  # the object holds a call and its result
-    return _BY_NAME.get(name, kind)
+    return _KIND_BY_NAME.get(name, kind)
 
 
 def remove_prose(value: Any, kinds: Iterable[SideKind]) -> Any:
-    """A copy with prose of these kinds emptied; the same object if there is none."""
+    """Return a copy of a body in which prose of these kinds is replaced by ""; the same object if it has none."""
     return _empty_prose(value, SideKind.OTHER_TEXT, frozenset(kinds))
 
 
-def _empty_prose(value: Any, kind: SideKind, dropped: Container[SideKind]) -> Any:
-    """The value with the prose of `dropped` kinds emptied; `kind` is that of the object around it."""
+def _empty_prose(value: Any, kind: SideKind, dropped_kinds: Container[SideKind]) -> Any:
+    """Return the value with prose of `dropped_kinds` replaced by ""; `kind` is that of the object around it."""
     if isinstance(value, str):
-        return "" if kind in dropped and is_prose(value) else value
+        return "" if kind in dropped_kinds and is_prose(value) else value
     pairs = fields_of(value)
     if pairs is not None:
         kind = type_kind(pairs, kind)
-        changed = {}
+        changed_fields = {}
         for name, inner in pairs:
-            new = _empty_prose(inner, field_kind(name, inner, kind), dropped)
-            if new is not inner:
-                changed[name] = new
-        if not changed:
+            new_value = _empty_prose(inner, field_kind(name, inner, kind), dropped_kinds)
+            if new_value is not inner:
+                changed_fields[name] = new_value
+        if not changed_fields:
             return value
-        return value.model_copy(update=changed) if isinstance(value, BaseModel) else {**value, **changed}
+        return value.model_copy(update=changed_fields) if isinstance(value, BaseModel) else {**value, **changed_fields}
     if isinstance(value, list):
-        return keep_if_same([_empty_prose(inner, kind, dropped) for inner in value], value)
+        return keep_if_same([_empty_prose(inner, kind, dropped_kinds) for inner in value], value)
     return value
 
 
 def keep_if_same(edited: list[Any], original: list[Any]) -> list[Any]:
-    """The edited list; the original one if each element is the same object as there."""
+    """Return the edited list, or the original list if both have the same objects, so that callers notice no change."""
     return original if all(new is old for new, old in zip(edited, original, strict=True)) else edited
 
 
@@ -284,74 +294,76 @@ class SideText:
         """Characters in `pieces`."""
         self._letter_count = 0
         """Letters so far, counted until there are enough for prose."""
-        self._has_gap = False
-        """Whether the text has white space, or letters beyond ASCII, which some scripts write without it."""
+        self._may_have_words = False
+        """Whether the text has white space, or characters beyond ASCII, of which some scripts need no white space."""
 
     def add(self, piece: str) -> None:
         """Add a piece; an exact repetition of the last piece is ignored."""
         piece = decode_percent(piece)
-        # a single character may well come twice, as in "ll"
+        # A single character may well come twice, as in "ll".
         if not piece or (self.pieces and piece == self.pieces[-1] and len(piece) > 1):
             return
         self.pieces.append(piece)
         self.is_released = False
         self._chars += len(piece)
-        self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None
+        self._may_have_words = self._may_have_words or not piece.isascii() or _WHITE_SPACE.search(piece) is not None
         if self._letter_count < _MIN_LETTERS:
             self._letter_count += _count_letters(piece)
-        # no prose so far: only its end is kept, so that memory stays bounded
-        if not self._has_gap and self._chars > 2 * _LONGEST_WORD:
+        # Of a long text without words so far, only the end is kept, so that memory stays bounded.
+        if not self._may_have_words and self._chars > 2 * _LONGEST_WORD:
             self.pieces = ["".join(self.pieces)[-_LONGEST_WORD:]]
             self._chars = _LONGEST_WORD
 
     @property
     def may_be_prose(self) -> bool:
-        """Whether the text so far has enough characters, letters and gaps for prose; `is_prose` checks all of it."""
-        return self._has_gap and self._chars >= SHORTEST_PROSE and self._letter_count >= _MIN_LETTERS
+        """Whether the text so far has enough characters and letters for prose; `is_prose` decides for sure."""
+        return self._may_have_words and self._chars >= SHORTEST_PROSE and self._letter_count >= _MIN_LETTERS
 
     def uncovered_text(self, delivered: Iterable[str], *, streamed: bool) -> str:
-        """The prose in this side text that is not part of a delivered text; empty if there is none.
+        """Return the prose in this side text that does not occur in a delivered text; empty if there is none.
 
-        If `streamed`, its pieces may be parts of one sentence; otherwise each piece is read alone.
+        `streamed` says whether the pieces may be parts of one sentence; otherwise each piece is read alone.
         """
-        texts = tuple(delivered)
-        whole = "".join(self.pieces)
-        if _is_in_any(whole, texts):
+        delivered_texts = tuple(delivered)
+        whole_text = "".join(self.pieces)
+        if _is_in_any(whole_text, delivered_texts):
             return ""
         long_pieces = [piece for piece in self.pieces if len(piece) >= SHORTEST_PROSE]
         if len(long_pieces) > _MAX_PIECES:
-            # only the text as a whole is searched for, since each search takes time
-            return _join_prose(whole)
-        uncovered_pieces = [piece for piece in long_pieces if not _is_in_any(piece, texts)]
-        short_pieces = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
-        if _is_in_any(short_pieces, texts):
-            short_pieces = ""
-        own_pieces = [piece for piece in (*uncovered_pieces, short_pieces) if piece]
-        # the pieces of a stream may be prose only together
+            # So many pieces are not searched for one by one, since each search takes time.
+            return _join_prose(whole_text)
+        uncovered_pieces = [piece for piece in long_pieces if not _is_in_any(piece, delivered_texts)]
+        joined_short_pieces = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
+        if _is_in_any(joined_short_pieces, delivered_texts):
+            joined_short_pieces = ""
+        own_pieces = [piece for piece in (*uncovered_pieces, joined_short_pieces) if piece]
+        # The pieces of a stream may be prose only together.
         may_be_prose_together = streamed and (uncovered_pieces or not long_pieces)
         if not may_be_prose_together and not any(map(is_prose, own_pieces)):
             return ""
-        return _join_prose(whole if streamed else "\n".join(own_pieces))
+        return _join_prose(whole_text if streamed else "\n".join(own_pieces))
 
 
 def _is_in_any(piece: str, texts: Sequence[str]) -> bool:
+    """Whether a piece occurs in one of these texts."""
     return any(piece in text for text in texts)
 
 
 def _readings(text: str) -> Iterator[str]:
-    """Yield the text outside of embedded JSON, then each string in the JSON; the whole text if it embeds none."""
-    start = next((match.start() for match in _JSON.finditer(text)), len(text))
+    """Yield the text outside of embedded JSON, then each string in the JSON; the whole text if it embeds no JSON."""
+    json_start = next((match.start() for match in _JSON_START.finditer(text)), len(text))
     try:
-        value, end = _DECODER.raw_decode(text, start)
+        value, json_end = _DECODER.raw_decode(text, json_start)
     except (ValueError, RecursionError):
         yield text
         return
-    yield text[:start] + text[end:]
-    yield from (inner for _, _, inner in side_strings({"json": value}))
+    yield text[:json_start] + text[json_end:]
+    for _, _, string in side_strings({"json": value}):
+        yield string
 
 
 class SideTextReader:
-    """Reads the side texts of one response: whole, or event by event if it is `streamed`."""
+    """Reader of the side texts of one response: of the whole body, or event by event if it is `streamed`."""
 
     def __init__(self, *, streamed: bool) -> None:
         self._streamed = streamed
@@ -363,32 +375,32 @@ class SideTextReader:
     def read(
         self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()
     ) -> set[SideKind]:
-        """Read a body or event by the paths of its strings; return the kinds of side text that grew.
+        """Read the strings of a body or event; return the kinds of side text that grew.
 
-        `answer_texts` belong to the answer and are skipped. Of strings that are `divided_texts` the beginning is
-        reasoning, and what follows is read like a string of its own. May raise any exception.
+        `answer_texts` belong to the answer and are skipped. Strings that are `divided_texts` begin with reasoning;
+        what follows the reasoning is read like another string. May raise any exception.
         """
         unmet_answer_texts = list(answer_texts)
         divided_by_whole = {divided.whole: divided for divided in divided_texts}
         grown_kinds: set[SideKind] = set()
-        for kind, path, whole in side_strings(value):
-            text = whole
-            if divided_by_whole and (divided := divided_by_whole.get(whole)):
+        for kind, path, string in side_strings(value):
+            text = string
+            divided = divided_by_whole.get(string) if divided_by_whole else None
+            if divided is not None:
                 text = divided.answer
                 if divided.reasoning:
                     self._add(SideKind.REASONING, (*path, _REASONING), divided.reasoning)
                     grown_kinds.add(SideKind.REASONING)
             if text in unmet_answer_texts:
-                # only once: a second copy of an answer's text is a side text
+                # Each answer text is skipped once, because a second copy of it is a side text.
                 unmet_answer_texts.remove(text)
-            # nothing may follow the reasoning in a divided text; an empty string of its own is read
-            elif text or text is whole:
+            elif text or text is string:  # a divided text without an answer has nothing more to read
                 self._add(kind, path, text)
                 grown_kinds.add(kind)
         return grown_kinds
 
     def _add(self, kind: SideKind, path: Path, text: str) -> None:
-        """Add a piece to the side text at a path."""
+        """Add a piece to the side text at a path, or begin a side text with it."""
         if path not in self._texts:
             self._texts[path] = SideText(kind, path)
         self._texts[path].add(text)
@@ -399,11 +411,11 @@ class SideTextReader:
         return [text for text in self._texts.values() if not text.is_released and text.may_be_prose]
 
     def take_grown(self) -> list[SideText]:
-        """The texts that grew since this was called last."""
-        texts = list(self._grown_texts.values())
+        """Return the texts that grew since the last call of this function."""
+        grown_texts = list(self._grown_texts.values())
         self._grown_texts.clear()
-        return texts
+        return grown_texts
 
     def uncovered_text(self, text: SideText, delivered: Iterable[str]) -> str:
-        """The prose in `text` that is not part of a delivered text; empty if there is none."""
+        """Return the prose in the side text that does not occur in a delivered text; empty if there is none."""
         return text.uncovered_text(delivered, streamed=self._streamed)

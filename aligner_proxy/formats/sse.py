@@ -18,7 +18,7 @@ _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _DATA_START = re.compile(r"[ \t]*data:", re.IGNORECASE)
 """Start of a data line. The standard requires lower case and no space before it; some readers accept either."""
-_FIELDS = ("event", "id", "retry", "")
+_OTHER_FIELDS = ("event", "id", "retry", "")
 """Fields other than data; a comment has an empty name."""
 LAST_EVENTS = frozenset({"message_stop", "response.completed", "response.incomplete", "response.failed"})
 """Kinds of events that end a stream, of Messages and of Responses."""
@@ -40,19 +40,19 @@ class EventFrame:
     """Whether its data is not a JSON object."""
 
     def with_event(self, event: Mapping[str, Any]) -> object:
-        """The frame in its original form with another event."""
+        """Return the item, in its original form (bytes or dict), with another event."""
         if event is self.event:
             return self.item
         return _with_data(self.item, event) if isinstance(self.item, bytes) else event
 
     def with_index(self, index: object) -> object:
-        """The frame in its original form, with this index as that of its block."""
+        """Return the item, in its original form (bytes or dict), with this index as that of its block."""
         event = self.event or {}
         return self.item if event.get("index") == index else self.with_event({**event, "index": index})
 
 
 class FrameSplitter:
-    """Splits a growing stream into events in linear time; keeps the beginning of an unfinished event."""
+    """Splitter of a growing stream into events, in linear time; keeps the beginning of an unfinished event."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -67,7 +67,7 @@ class FrameSplitter:
             item = item.encode(errors="surrogatepass")
         if not isinstance(item, bytes):
             return [*self.flush(), as_frame(item)]
-        # the end of an event may have begun with the last bytes of the item before
+        # The blank line that ends an event may have begun with the last bytes of the item before.
         search_start = max(0, len(self._rest) + 1 - _LONGEST_END)
         self._rest += item
         if not _EVENT_END.search(self._rest, search_start):
@@ -80,21 +80,21 @@ class FrameSplitter:
         return [*map(_read_frame, events)]
 
     def flush(self) -> list[EventFrame]:
-        """The remaining bytes as an event, complete or not; nothing if none remain."""
+        """Return the remaining bytes as an event, complete or not; no event if no bytes remain."""
         rest = bytes(self._rest)
         self._rest.clear()
         return [_read_frame(rest)] if rest else []
 
 
 def as_frame(item: object) -> EventFrame:
-    """A frame from one event, given as bytes or as a dict."""
+    """Return the frame of one event, given as bytes or as a dict."""
     if isinstance(item, bytes):
         return _read_frame(item)
     return EventFrame(item, item if isinstance(item, Mapping) else None)
 
 
 def stream_tail(before: bytes, item: object) -> bytes:
-    """The last bytes of a stream that ends with `item`, for `is_between_events`; `before` are those before `item`."""
+    """Return the last bytes of a stream up to `item`, for `is_between_events`; `before` are those without `item`."""
     if isinstance(item, str):
         item = item[-_LONGEST_END:].encode(errors="surrogatepass")
     if not isinstance(item, bytes):
@@ -108,9 +108,9 @@ def is_between_events(ending: bytes) -> bool:
 
 
 def is_last_event(item: object) -> bool:
-    """Whether an item ends its stream, as `message_stop` and `response.completed` do; LiteLLM itself ends chats."""
+    """Whether an item ends its stream, as `message_stop` and `response.completed` do; False for chunks of chat."""
     if isinstance(item, bytes):
-        # most items end no stream, and looking for the names is far quicker than reading the events
+        # Most items end no stream, and looking for the names is far quicker than reading the events.
         if not any(kind in item for kind in _LAST_IN_BYTES):
             return False
         events, rest = _cut_events(item)
@@ -118,7 +118,7 @@ def is_last_event(item: object) -> bool:
         kind = last_event.get("type") if last_event else None
     else:
         kind = item.get("type") if isinstance(item, Mapping) else getattr(item, "type", None)
-    # LiteLLM's events of Responses have an enumeration of strings
+    # (The kind may be a member of LiteLLM's enumeration, which is a string, too.)
     return isinstance(kind, str) and kind in LAST_EVENTS
 
 
@@ -126,8 +126,8 @@ class LastEventKeeper:
     """Keeps back the event that ends a stream, so that a comment can be put before it."""
 
     def __init__(self) -> None:
-        self._last_event: list[object] = []
-        """The event kept back, alone in the list; empty if none is."""
+        self._kept_items: list[object] = []
+        """The event that is kept back, as the only element; empty if there is none."""
         self._ending = b""
         """The last bytes of the stream so far (`stream_tail`)."""
 
@@ -139,25 +139,25 @@ class LastEventKeeper:
     @property
     def is_at_end(self) -> bool:
         """Whether the stream so far ends with the event that ends it."""
-        return bool(self._last_event)
+        return bool(self._kept_items)
 
     def feed(self, item: object) -> list[object]:
         """Read an item; return the items to pass on, without the event that ends the stream."""
         ends_stream = self.is_between_events and is_last_event(item)
-        items = self._last_event if ends_stream else [*self._last_event, item]
-        self._last_event = [item] if ends_stream else []
+        items = self._kept_items if ends_stream else [*self._kept_items, item]
+        self._kept_items = [item] if ends_stream else []
         self._ending = stream_tail(self._ending, item)
         return items
 
     def flush(self) -> list[object]:
-        """What is still kept back when the stream has ended."""
-        items = self._last_event
-        self._last_event = []
+        """Return the item that is still kept back when the stream has ended, if there is one."""
+        items = self._kept_items
+        self._kept_items = []
         return items
 
 
 def _cut_events(raw: bytes) -> tuple[list[bytes], bytes]:
-    """The bytes of each complete event, and the remaining bytes, which may be empty."""
+    """Cut bytes into events; return the bytes of each complete event, and the remaining bytes, which may be empty."""
     events: list[bytes] = []
     start = 0
     for match in _EVENT_END.finditer(raw):
@@ -167,47 +167,48 @@ def _cut_events(raw: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _read_frame(raw: bytes) -> EventFrame:
-    """The frame of one event; `broken` if its data is neither UTF-8 nor a JSON object."""
+    """Return the frame of one event; it is `broken` if its data is not a JSON object in UTF-8."""
     try:
         data, _ = split_frame(raw.decode())
     except UnicodeDecodeError:
-        return EventFrame(raw, None, broken=True)
-    # no data: a comment; "[DONE]": the mark with which OpenAI ends a stream
+        return EventFrame(raw, event=None, broken=True)
+    # A comment has no data, and OpenAI ends a stream with "[DONE]".
     if not data or data == "[DONE]":
-        return EventFrame(raw, None)
+        return EventFrame(raw, event=None)
     try:
         event = json.loads(data)
     except (ValueError, RecursionError):
-        return EventFrame(raw, None, broken=True)
-    return EventFrame(raw, event) if isinstance(event, dict) else EventFrame(raw, None, broken=True)
+        return EventFrame(raw, event=None, broken=True)
+    return EventFrame(raw, event) if isinstance(event, dict) else EventFrame(raw, event=None, broken=True)
 
 
 def split_frame(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
-    """The data of a frame, and its other lines as (field, value); a line without a known field is ("", line)."""
-    data: list[str] = []
-    others: list[tuple[str, str]] = []
+    """Return the data of a frame, and its other lines as (field, value); a line without a known field is ("", line)."""
+    data_lines: list[str] = []
+    other_lines: list[tuple[str, str]] = []
     for line in _LINE.findall(frame_text):
-        match = _DATA_START.match(line)
+        data_start = _DATA_START.match(line)
         name, _, value = line.partition(":")
-        if match is not None:
-            data.append(line[match.end() :].strip())
-        elif name in _FIELDS and line.strip():
-            others.append((name, value.strip()))
+        if data_start is not None:
+            data_lines.append(line[data_start.end() :].strip())
+        elif name in _OTHER_FIELDS and line.strip():
+            other_lines.append((name, value.strip()))
         elif line.strip():
-            others.append(("", line.strip()))
-    return "\n".join(data), others
+            other_lines.append(("", line.strip()))
+    return "\n".join(data_lines), other_lines
 
 
 def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
-    """The frame with `event` as its single data line; its other lines stay."""
-    # escapes are used only if the upstream may have used them
+    """Return the frame `raw` with `event` as its single data line; its other lines stay."""
+    # Characters beyond ASCII are escaped only if the upstream may have escaped them.
     data = json.dumps(event, ensure_ascii=raw.isascii())
     lines: list[str] = []
     for line in _LINE.findall(raw.decode()):
         if not _DATA_START.match(line):
             lines.append(line)
         elif data:
-            lines.append(f"data: {data}{line[len(line.rstrip()) :]}")
-            data = ""
-    # half a letter can only be escaped
+            line_end = line[len(line.rstrip()) :]
+            lines.append(f"data: {data}{line_end}")
+            data = ""  # further data lines are left out
+    # Half a letter (a lone surrogate) has no encoding, so it is escaped.
     return "".join(lines).encode(errors="backslashreplace")

@@ -1,4 +1,5 @@
 """Wire format of /v1/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
+An exchange is one answer with the conversation before it.
 
 The prompt is the only user turn. Prompts made of token ids, `echo` (the text begins with the prompt) and `suffix` (the
 text must join onto what follows) are not a question with an answer, so they count as non-text and stay unchanged. A
@@ -16,16 +17,16 @@ from aligner_proxy.types import Exchange
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
-    """One exchange per choice, numbered by position."""
+    """Return an exchange for each choice, numbered by its position."""
     form = RequestedForm.from_request(data)
     builders = chat.build_choices(response)
     return [_make_exchange(builder, data, index, response, form) for index, builder in enumerate(builders)]
 
 
 def decoder(data: Mapping[str, Any]) -> chat.ChunkDecoder:
-    """A decoder for one stream of chunks."""
+    """Return a decoder for one stream of chunks."""
     form = RequestedForm.from_request(data)
-    return chat.ChunkDecoder(lambda builder, index, first: _make_exchange(builder, data, index, first, form))
+    return chat.ChunkDecoder(lambda builder, index, first_item: _make_exchange(builder, data, index, first_item, form))
 
 
 apply = chat.apply
@@ -35,7 +36,7 @@ opens_answer = chat.opens_answer
 def _make_exchange(
     builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object, form: RequestedForm
 ) -> Exchange:
-    """The exchange of the choice at `index`; one without a usable prompt counts as non-text."""
+    """Make the exchange of the choice at `index`; a choice without a usable prompt counts as non-text."""
     prompt = _prompt(data, index)
     if prompt is None or data.get("echo") or data.get("suffix"):
         builder.non_text = True
@@ -44,12 +45,14 @@ def _make_exchange(
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:
-    """The prompt of one choice, or None if it is not text; in a list of prompts, each has `n` consecutive choices."""
+    """The prompt of the choice at `index`, or None if it is not text.
+
+    Of a list of prompts, each has `n` consecutive choices in the response.
+    """
     prompt = data.get("prompt")
     if isinstance(prompt, list):
-        count = data.get("n")
-        choices_per_prompt = max(count, 1) if isinstance(count, int) else 1
-        # the upstream numbers the choices of all prompts in one sequence
+        requested_count = data.get("n")
+        choices_per_prompt = max(requested_count, 1) if isinstance(requested_count, int) else 1
         position = index // choices_per_prompt
         prompt = prompt[position] if position < len(prompt) else None
     return prompt if isinstance(prompt, str) else None

@@ -23,7 +23,7 @@ _CLOSING = re.compile("|".join(_CLOSING_TAGS))
 
 
 class DividedText(NamedTuple):
-    """A text, or a piece of one, that begins with reasoning."""
+    """A text, or a piece of a text, that begins with reasoning."""
 
     tagged_reasoning: str
     """Everything before the answer: reasoning, tags, and white space before the opening tag."""
@@ -38,12 +38,12 @@ class DividedText(NamedTuple):
 
     @classmethod
     def from_exchange(cls, exchange: Exchange) -> DividedText:
-        """The text from which the answer of an exchange was taken."""
+        """Return the text from which the answer of an exchange was taken."""
         return cls(exchange.tagged_reasoning, remove_tags(exchange.tagged_reasoning), exchange.answer or "")
 
 
 class ThinkTagReader:
-    """Reads one growing text as far as it may be reasoning."""
+    """Reader of one growing text, until its reasoning has ended and the answer begins."""
 
     def __init__(self) -> None:
         self.reasoning_end = 0
@@ -73,39 +73,41 @@ class ThinkTagReader:
         self._tail += piece
         reasoning = ""
         position = 0
-        while match := self._find_tag(position):
+        while tag := self._find_tag(position):
             if self._is_inside:
-                reasoning += self._tail[position : match.start()]
-            position = match.end()
+                reasoning += self._tail[position : tag.start()]
+            position = tag.end()
             self._is_inside = not self._is_inside
         self._tail = self._tail[position:]
         if self._is_inside:
-            reasoning_stop = self._find_tag_start()
-            reasoning += self._tail[:reasoning_stop]
-            self._tail = self._tail[reasoning_stop:]
+            half_tag_start = self._find_half_tag()
+            reasoning += self._tail[:half_tag_start]
+            self._tail = self._tail[half_tag_start:]
             self.reasoning_end = self.read_chars
         else:
             self.reasoning_end = self.read_chars - len(self._tail)
+            # The answer has begun unless what is left may still become an opening tag.
             beginning = self._tail.lstrip()
-            self.is_answer = not any(tag.startswith(beginning) for tag in _OPENING_TAGS)
+            self.is_answer = not any(tag_text.startswith(beginning) for tag_text in _OPENING_TAGS)
         return reasoning
 
     def end(self) -> None:
-        """Count undecided characters as a part of the answer, since no more of the text will come in time."""
+        """Count undecided characters as part of the answer; called when no more of the text can be waited for."""
         self.is_answer = self.is_answer or not self._is_inside
 
     def _find_tag(self, position: int) -> re.Match[str] | None:
-        """The next closing tag inside reasoning; outside, an opening tag if it begins at `position`."""
+        """Return the next closing tag inside reasoning; outside, an opening tag if one begins at `position`."""
         return _CLOSING.search(self._tail, position) if self._is_inside else OPENING.match(self._tail, position)
 
-    def _find_tag_start(self) -> int:
-        """The offset at which the tail may begin a closing tag; the length of the tail if it begins none."""
+    def _find_half_tag(self) -> int:
+        """Return the offset at which the tail may begin a closing tag; the length of the tail if it begins none."""
         start = self._tail.rfind("<")
-        is_tag = start >= 0 and any(tag.startswith(self._tail[start:]) for tag in _CLOSING_TAGS)
-        return start if is_tag else len(self._tail)
+        may_be_tag = start >= 0 and any(tag.startswith(self._tail[start:]) for tag in _CLOSING_TAGS)
+        return start if may_be_tag else len(self._tail)
 
 
 def remove_tags(tagged_reasoning: str) -> str:
+    """Return the reasoning at the beginning of a text without its tags."""
     return ThinkTagReader().feed(tagged_reasoning)
 
 
@@ -117,10 +119,11 @@ def find_answer_start(text: str) -> int:
 
 
 def divide_exchange(exchange: Exchange, start: int | None = None) -> Exchange:
-    """The exchange with the reasoning moved out of its answer; the same exchange if the answer begins with none.
+    """Move the reasoning out of the answer of an exchange; return the same exchange if the answer begins with none.
 
-    The answer itself begins at `start`, which is looked for if it is None.
+    The answer itself begins at the offset `start`, which is looked for if it is None.
     """
     text = exchange.answer or ""
-    start = find_answer_start(text) if start is None else start
+    if start is None:
+        start = find_answer_start(text)
     return replace(exchange, answer=text[start:], tagged_reasoning=text[:start]) if start else exchange

@@ -53,8 +53,8 @@ from aligner_proxy.policy.yaml_file import (
 from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED, Judge, JudgeKind, Objective, Write
 
 # The longest path of a unix socket: sockaddr_un has 104 bytes on macOS and 108 on Linux, including the final zero.
-_SOCKET_BYTES = 103
-_LONGEST_SOCKET = "gateway-4194304-9999.sock"
+_MAX_SOCKET_BYTES = 103
+_LONGEST_SOCKET_NAME = "gateway-4194304-9999.sock"
 """The longest socket name that `serve` creates in this folder: it contains the process id and the generation number."""
 _DATABASE_HEADER = b"SQLite format 3\0"
 """First bytes of every database of SQLite."""
@@ -62,26 +62,28 @@ _KEY_BYTES = 32
 """Length of an encryption key (AES-256)."""
 _SECRET_CHARS = 16
 """Least length of a secret that signs reports."""
-_COMMIT = re.compile(r"@[0-9a-f]{40}$")
+_COMMIT_SUFFIX = re.compile(r"@[0-9a-f]{40}$")
+"""End of a Hugging Face id that names a commit: owner/name@commit."""
 
 Declare = Callable[[bool], Declarations]
-"""Returns what installed plugins declare; the argument says whether third-party plugins are included."""
+"""A function that returns what installed plugins declare; its argument says whether it asks third-party plugins."""
 
 
 def _declare_nothing(third_party: bool) -> Declarations:
-    """The declarations if no plugins are asked: none."""
+    """Return no declarations, for callers that ask no plugins."""
     return NO_DECLARATIONS
 
 
 def load(path: Path | str, declare: Declare = _declare_nothing) -> PolicyFile:
-    """Read and check a policies file; raises `ConfigError` with the file, the line and the fix."""
+    """Read and check a policies file with the keys that `declare` returns; raises `ConfigError` with a fix."""
     return _parse_file(*read_yaml(Path(path)), declare)
 
 
 def parse(text: str, path: Path, declare: Declare = _declare_nothing, *, with_files: bool = True) -> PolicyFile:
     """Parse and check the text of a policies file that is not at `path` yet, or no longer is.
 
-    With `with_files=False` the files that it names are not read, because they may no longer exist.
+    `declare` returns the keys that installed plugins add to the file. With `with_files=False` the files that the text
+    names are not read, because they may no longer exist.
     """
     return _parse_file(*parse_yaml(text, path), declare, with_files)
 
@@ -97,7 +99,10 @@ def refuse_without_policies(file: PolicyFile) -> None:
 
 
 def _parse_file(data: Any, source: YamlSource, declare: Declare, with_files: bool = True) -> PolicyFile:
-    """Validate parsed data, and make the checks that concern several keys; raises `ConfigError`."""
+    """Validate the parsed data of a policies file, and make the checks that concern several keys.
+
+    `declare` and `with_files` are those of `parse`. Raises `ConfigError`.
+    """
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
     if "model_list" in data or "litellm_settings" in data:
@@ -109,7 +114,7 @@ def _parse_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
         parsed = model.model_validate(data)
     except ValidationError as error:
         raise explain_errors(error, source, model) from None
-    # Twice, because the warnings need a file with its source to name their lines.
+    # The source is attached twice, because the warnings need a file with its source to name their lines.
     file = parsed.with_source(source, declarations, ())
     warnings = (
         *renames,
@@ -134,7 +139,7 @@ def builtin_objectives() -> Mapping[str, Objective]:
 
 
 def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Objective]:
-    """Every objective by name: built-in ones, overridden by the file's, and those overridden by the tenant's."""
+    """Return every objective by name. The file's override built-in ones, and the tenant's override both."""
     entries = dict(file.objectives) | (tenant.objectives if tenant else {})
     configured = {name: Objective(name, entry.text, judge=entry.judge) for name, entry in entries.items()}
     return {**builtin_objectives(), **configured}
@@ -149,7 +154,7 @@ def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
 def _replace_deprecated_names(
     data: dict[str, Any], source: YamlSource, declarations: Declarations
 ) -> tuple[dict[str, Any], YamlSource, list[str]]:
-    """(data with deprecated names replaced, source with the lines of the new names, warnings)."""
+    """Return the data with current names in place of deprecated ones, the source with their lines, and warnings."""
     data = dict(data)
     lines = dict(source.lines)
     warnings = list[str]()
@@ -160,12 +165,8 @@ def _replace_deprecated_names(
             return block
         renamed, changes = rename_deprecated(block, declarations.current_names)
         for change in changes:
-            place = source.place_of(*path, change.key)
-            warnings.append(f"{place}: {change}")
-            old_path = (*path, change.key)
-            new_path = (*path, change.new_key)
-            paths_inside = [other for other in source.lines if other[: len(old_path)] == old_path]
-            lines.update({(*new_path, *other[len(old_path) :]): source.lines[other] for other in paths_inside})
+            warnings.append(f"{source.place_of(*path, change.key)}: {change}")
+            lines.update(_move_lines(source.lines, (*path, change.key), (*path, change.new_key)))
         return renamed
 
     if "defaults" in data:
@@ -176,42 +177,52 @@ def _replace_deprecated_names(
     return data, replace(source, lines=lines), warnings
 
 
+def _move_lines(lines: Mapping[KeyPath, int], old_path: KeyPath, new_path: KeyPath) -> dict[KeyPath, int]:
+    """Return the lines of the values at and under `old_path`, with their key paths under `new_path`."""
+    depth = len(old_path)
+    return {(*new_path, *path[depth:]): line for path, line in lines.items() if path[:depth] == old_path}
+
+
 def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
     """Warn about each setting that has no effect because the plugin that it needs is not installed."""
-    keys = file.declarations.missing_keys
-    selectors = file.declarations.missing_selectors
-    for path, block in file.blocks():
-        for key in (key for key in keys if getattr(block, key, None) is not None):
-            yield _missing_plugin_text(file.source.place_of(*path, key), key, keys[key])
-        selector = route_selector(block)
-        if selector is not None and selector.word in selectors:
-            setting = f"objectives: {selector.word}"
-            yield _missing_plugin_text(file.source.place_of(*path, "objectives"), setting, selectors[selector.word])
-    correctors = file.declarations.missing_correctors
+    yield from _missing_key_warnings(file)
+    owner_by_kind = file.declarations.missing_correctors
     for name, path in corrector_names(file).items():
         kind = plugin_kind(name, file.plugins.correctors.get(name, {}))
-        if kind in correctors:
-            yield _missing_plugin_text(file.source.place_of(*path), f"corrector {quote_name(name)}", correctors[kind])
+        if kind in owner_by_kind:
+            feature = f"{file.source.place_of(*path)}: corrector {quote_name(name)}"
+            yield missing_plugin_text(feature, owner_by_kind[kind])
     for (block_name, key), owner in file.declarations.missing_settings.items():
         if key in getattr(file, block_name).model_fields_set:
-            yield _missing_plugin_text(file.source.place_of(block_name, key), f"{block_name}.{key}", owner)
+            yield missing_plugin_text(f"{file.source.place_of(block_name, key)}: {block_name}.{key}", owner)
 
 
-def _missing_plugin_text(place: str, feature: str, owner: str) -> str:
-    """The warning that names the place in the file and the distribution to install."""
-    return missing_plugin_text(f"{place}: {feature}", owner)
+def _missing_key_warnings(file: PolicyFile) -> Iterator[str]:
+    """Warn about keys and selectors of objectives whose plugin, from the distribution `owner`, is not installed."""
+    owner_by_key = file.declarations.missing_keys
+    owner_by_selector = file.declarations.missing_selectors
+    for path, block in file.blocks():
+        for key, owner in owner_by_key.items():
+            if getattr(block, key, None) is not None:
+                yield missing_plugin_text(f"{file.source.place_of(*path, key)}: {key}", owner)
+        selector = route_selector(block)
+        if selector is not None and selector.word in owner_by_selector:
+            place = file.source.place_of(*path, "objectives")
+            yield missing_plugin_text(f"{place}: objectives: {selector.word}", owner_by_selector[selector.word])
 
 
 def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
-    """Warn about hub ids without a commit; raises `ConfigError` if the file sets `require_revision`."""
+    """Warn about each Hugging Face id without a commit; raises `ConfigError` if the file sets `require_revision`."""
+    if not engine_backend(file).needs_local:
+        return  # then no weights are loaded here
     aligner = file.aligner
     models: dict[KeyPath, str] = {("model",): aligner.model}
     models |= {("adapters", name): model for name, model in aligner.adapters.items()}
     models |= {("judges", name): model for name, model in aligner.judges.items()}
     for path, model in models.items():
-        # The embedded aligner has no slash in its name; these beginnings are paths.
+        # Other values are the name of the embedded aligner, which has no slash, and paths, which begin like these.
         is_hub_id = "/" in model and not model.startswith((".", "/", "~"))
-        if engine_backend(file).needs_local and is_hub_id and not _COMMIT.search(model):
+        if is_hub_id and not _COMMIT_SUFFIX.search(model):
             fix = f"write {model.partition('@')[0]}@COMMIT, its 40 hexadecimal digits (`aligner-proxy pull` prints it)"
             fault = f"{file.source.place_of('aligner', *path)}: {model} names no commit of the hub"
             if file.aligner.require_revision:
@@ -236,37 +247,47 @@ def _check_objectives(file: PolicyFile) -> None:
 
     A tenant may also use its own objectives, and `allow` may say "*" for all.
     """
-    everywhere = objectives(file)
+    names_for_routes = objectives(file)
     for path, name in _objective_uses(file):
-        section, *_ = path
-        names = objectives(file, file.tenants[int(path[1])]) if section == "tenants" else everywhere
-        # the key of the list in which the name stands: ("tenants", 0, "allow", 2)
-        key = path[-2]
-        stands_for_all = name == "*" and key == "allow"
-        if name not in names and not stands_for_all:
+        # a path such as ("tenants", 0, "allow", 2)
+        section, entry_index, *_ = path
+        known_names = names_for_routes
+        if section == "tenants":
+            known_names = objectives(file, file.tenants[int(entry_index)])
+        list_key = path[-2]
+        stands_for_all = name == "*" and list_key == "allow"
+        if name not in known_names and not stands_for_all:
             place = file.source.place_of(*path)
-            raise ConfigError(f"{place}: unknown objective {quote_name(name)}; {suggest_name(name, names)}")
+            raise ConfigError(f"{place}: unknown objective {quote_name(name)}; {suggest_name(name, known_names)}")
 
 
 def _check_aligners(file: PolicyFile) -> None:
-    """Raise `ConfigError` for unknown aligners (a remote engine checks its own), and a shadow aligner without audit."""
-    aligners = (DEFAULT_ALIGNER, *file.aligner.adapters)
+    """Raise `ConfigError` for unknown aligners, and for a shadow aligner without the audit store.
+
+    The names of aligners on a remote engine are not checked here, because only that engine knows them.
+    """
+    known_names = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
-        choices = (("aligner", shares.aligner_names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
-        for key, names in choices if engine_backend(file).needs_local else ():
-            unknown_name = next((name for name in names if name is not None and name not in aligners), None)
-            if unknown_name is not None:
-                has_shares = isinstance(getattr(block, key), tuple)
-                place = file.source.place_of(*path, key, *([unknown_name] if has_shares else []))
-                hint = suggest_name(unknown_name, aligners)
-                raise ConfigError(f"{place}: unknown aligner {quote_name(unknown_name)}; {hint}")
+        if engine_backend(file).needs_local:
+            names = shares.aligner_names(block.aligner or ())
+            uses: list[tuple[KeyPath, str]] = [((*path, "aligner", name), name) for name in names]
+            if block.shadow_aligner is not None:
+                uses.append(((*path, "shadow_aligner"), block.shadow_aligner))
+            for name_path, name in uses:
+                if name not in known_names:
+                    place = file.source.place_of(*name_path)
+                    hint = suggest_name(name, known_names)
+                    raise ConfigError(f"{place}: unknown aligner {quote_name(name)}; {hint}")
         if block.shadow_aligner is not None and not file.audit.enabled:
             place = file.source.place_of(*path, "shadow_aligner")
             raise ConfigError(f"{place}: shadow_aligner needs the audit store; set audit: {{enabled: true}}")
 
 
 def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]) -> None:
-    """Raise `ConfigError` for token classifiers that the engine on this machine lacks; a remote one checks its own."""
+    """Raise `ConfigError` for a judge that is a token classifier which the engine on this machine does not have.
+
+    `judges` has the key path of each judge. A remote engine refuses unknown classifiers itself.
+    """
     names = file.aligner.judges
     for judge, path in judges:
         if judge.kind is JudgeKind.TOKENS and judge.group not in names and engine_backend(file).needs_local:
@@ -278,30 +299,33 @@ def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]
 def _check_editors(file: PolicyFile) -> None:
     """Raise `ConfigError` for `second_try` without an editor, and for editors and judges without a detector head.
 
-    Only what a detector head flags or doubts is given to an editor or judge.
+    Editors and judges get only segments that a detector head flags or doubts. A server that only completes texts has
+    no such head; its `scorer` is an engine that has one.
     """
     blocks = list(file.blocks())
-    editor_place = find_outside_editor(blocks)
+    editor_path = find_outside_editor(blocks)
     engine = engine_backend(file)
     judges = find_judges([*blocks, *file.objective_entries()])
     _check_classifiers(file, judges)
-    for name, place in [("editor", editor_place), *(("judge", path) for _, path in judges)]:
-        if place is not None and engine.completes and engine.scorer is None:
-            purpose = "an editor replaces what" if name == "editor" else "a judge is asked about what"
-            raise ConfigError(
-                f"{file.source.place_of(*place)}: {name}: {purpose} a detector head flags, and {engine} "
-                "has none; set aligner.engine.scorer, or remove the line"
-            )
+    if engine.completes and engine.scorer is None:
+        fault = f"a detector head flags, and {engine} has none; set aligner.engine.scorer, or remove the line"
+        if editor_path is not None:
+            raise ConfigError(f"{file.source.place_of(*editor_path)}: editor: an editor replaces what {fault}")
+        if judges:
+            _, judge_path = judges[0]
+            raise ConfigError(f"{file.source.place_of(*judge_path)}: judge: a judge is asked about what {fault}")
     check_second_try(blocks, file.source)
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
-    """(key path, name) of each objective that a route or tenant names."""
-    for i, route in enumerate(file.routes):
-        yield from ((("routes", i, *key), name) for name, key in route_objectives(route, ()))
-    for i, tenant in enumerate(file.tenants):
+    """Yield the key path and the name of each objective that a route or tenant names."""
+    for route_index, route in enumerate(file.routes):
+        for name, path_in_route in route_objectives(route, ()):
+            yield ("routes", route_index, *path_in_route), name
+    for tenant_index, tenant in enumerate(file.tenants):
         for key, names in (("enforce", tenant.enforce), ("allow", tenant.allow), ("deny", tenant.deny)):
-            yield from ((("tenants", i, key, n), name) for n, name in enumerate(names or ()))
+            for name_index, name in enumerate(names or ()):
+                yield ("tenants", tenant_index, key, name_index), name
 
 
 def policies_path(setting: str, folder: Path) -> Path:
@@ -315,7 +339,7 @@ def policies_in_environment() -> Path | None:
 
 
 def engine_backend(file: PolicyFile) -> Backend:
-    """The engine to use: the one at the address in the environment, else the file's.
+    """The engine to use: the one at the address in the environment, else the one that the file names.
 
     Raises `ConfigError` if the environment has anything but a single address.
     """
@@ -329,10 +353,12 @@ def engine_backend(file: PolicyFile) -> Backend:
 
 
 def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
-    """The default of `write` for aligners with these names: `never` if one of them is the embedded one, else `free`."""
+    """Return the default of `write` for aligners with these names: `never` if one is the embedded one, else `free`."""
+    if engine_backend(file).completes:
+        return Write.FREE  # a completions server has its own model
     models = {DEFAULT_ALIGNER: file.aligner.model, **file.aligner.adapters}
-    is_embedded = not engine_backend(file).completes and any(models.get(name) == EMBEDDED for name in names)
-    return Write.NEVER if is_embedded else Write.FREE
+    uses_embedded = any(models.get(name) == EMBEDDED for name in names)
+    return Write.NEVER if uses_embedded else Write.FREE
 
 
 def check_local_engine(file: PolicyFile) -> None:
@@ -351,7 +377,7 @@ def check_home() -> None:
 
 
 def hand_off_secret(name: str) -> bytes | None:
-    """The secret that signs reports of doubtful answers; None if the variable is not set or the secret is too short."""
+    """The secret for signing reports, from the variable called `name`; None if it is not set or too short."""
     secret = (environment.read_variable(name) or "").encode()
     return secret if len(secret) >= _SECRET_CHARS else None
 
@@ -368,7 +394,7 @@ def check_hand_offs(file: PolicyFile) -> None:
 
 
 def engine_key(backend: Backend) -> str | None:
-    """The key of a completions server, from the variable that `key_env` names; None if the file names none.
+    """The key of a completions server, from the variable that `key_env` names; None if `key_env` is not set.
 
     Raises `ConfigError` if that variable is not set.
     """
@@ -411,14 +437,19 @@ def _resolve_model(file: PolicyFile, model: str) -> str | Path:
 
 
 def keys_path(file: PolicyFile | None = None) -> Path | None:
-    """Path of the keys file: from the environment, else from `file` or the environment's policies file; else None."""
+    """Path of the keys file: the one that the environment names, else the one that the policies file names, else None.
+
+    Without `file`, the policies file that the environment names is read.
+    """
     override = environment.read_path_variable(environment.KEYS)
     if override is not None:
         return override
     policies = policies_in_environment()
     if file is None and policies is not None:
         file = load(policies)
-    return file.source.resolve(file.keys) if file is not None and file.keys else None
+    if file is None or not file.keys:
+        return None
+    return file.source.resolve(file.keys)
 
 
 def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
@@ -428,7 +459,10 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
 
 
 def home_folder() -> Path:
-    """The folder for caches and weights; raises `ConfigError` where neither it nor a home is known."""
+    """The folder for caches and weights: from the environment, else in the user's home.
+
+    Raises `ConfigError` if the user has no home folder and the environment names no other folder.
+    """
     try:
         return environment.read_path_variable(environment.HOME) or Path.home() / ".cache" / "aligner-proxy"
     except RuntimeError:
@@ -436,9 +470,10 @@ def home_folder() -> Path:
 
 
 def can_write(path: Path) -> bool:
-    """Whether this user could write `path`, by the nearest of its folders that there is; writes nothing."""
-    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.exists(place))
-    return os.access(nearest, os.W_OK) and (nearest == path.absolute() or nearest.is_dir())
+    """Whether this user could write `path` or the nearest existing folder above it; nothing is written."""
+    absolute_path = path.absolute()
+    nearest = next(place for place in (absolute_path, *absolute_path.parents) if os.path.exists(place))
+    return os.access(nearest, os.W_OK) and (nearest == absolute_path or nearest.is_dir())
 
 
 def cache_dir(file: PolicyFile) -> Path:
@@ -475,7 +510,7 @@ def audit_file(file: PolicyFile) -> Path:
 def refuse_wrong_audit_file(file: PolicyFile) -> None:
     """Raise `ConfigError` if `audit.file` names a folder, a device, or a file that holds anything but a database.
 
-    Not for processes that have the store open: closing the file here would release their locks on it.
+    A process that has the store open must not call this, because closing the file here would release its locks.
     """
     if not (file.audit.enabled and file.audit.file):
         return
@@ -493,7 +528,7 @@ def _is_database(path: Path) -> bool:
 
 
 def check_audit_file(file: PolicyFile) -> None:
-    """Raise `ConfigError` for an audit file that is none or that this user cannot write: records would be lost."""
+    """Raise `ConfigError` if the audit file is no database or this user cannot write it: records would be lost."""
     if not file.audit.enabled or file.audit.database_env is not None:
         return
     refuse_wrong_audit_file(file)
@@ -504,7 +539,7 @@ def check_audit_file(file: PolicyFile) -> None:
 
 
 def audit_key(file: PolicyFile) -> bytes | None:
-    """The key of the audit store, 32 bytes; None without encryption. Errors never quote it."""
+    """The key of the audit store, 32 bytes; None without encryption. Errors never quote the key."""
     return _read_key(file, "audit", file.audit.key_env)
 
 
@@ -514,9 +549,10 @@ def shared_cache_key(file: PolicyFile) -> bytes | None:
 
 
 def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
-    """The 32-byte key in the variable called `name`; None if `name` is.
+    """The 32-byte key in the environment variable called `name`; None if `name` is None.
 
-    Raises `ConfigError` for anything but 32 bytes in base64; the message never quotes the key.
+    Raises `ConfigError` for anything but 32 bytes in base64; the message names the setting `key_env` of `block`, and
+    never quotes the key.
     """
     if name is None:
         return None
@@ -535,7 +571,7 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
 
 
 def redis_address(file: PolicyFile) -> ServerAddress | None:
-    """The address of the Redis that gateways share; None without one. Raises `ConfigError` for a wrong key."""
+    """The address of the Redis that gateways share; None if there is none. Raises `ConfigError` for a wrong key."""
     name = file.cache.redis_env
     if name is None:
         return None
@@ -561,10 +597,10 @@ def audit_database_setting(file: PolicyFile) -> str:
 def default_socket() -> Path:
     """The engine's default socket for this user and home; creates its folder with mode 0700."""
     folder = home_folder() / "run"
-    # Too long for a socket: use a short folder that is still particular to this user and home.
-    if len(os.fsencode(folder / _LONGEST_SOCKET)) > _SOCKET_BYTES:
-        tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        folder = Path(tempfile.gettempdir()) / f"aligner-proxy-{os.getuid()}-{tag}"
+    if len(os.fsencode(folder / _LONGEST_SOCKET_NAME)) > _MAX_SOCKET_BYTES:
+        # Such a path is too long for a socket, so use a short folder that is still particular to this user and home.
+        home_digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+        folder = Path(tempfile.gettempdir()) / f"aligner-proxy-{os.getuid()}-{home_digest}"
     _make_private(folder)
     return folder / "engine.sock"
 

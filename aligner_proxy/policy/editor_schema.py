@@ -31,12 +31,13 @@ class EditorBlock(BaseModel):
 
 
 def _parse_word(value: object) -> object:
-    """Parse any form of `editor` into its one word: {model: strong} becomes "model:strong". Raises `ValueError`."""
+    """Return the value of `editor` as one word: {model: strong} becomes "model:strong". Raises `ValueError`."""
     if isinstance(value, Mapping):
         return EDITOR_GROUP + _read_group(value)
     if not isinstance(value, str):
         raise ValueError(_FORMS)  # noqa: TRY004 - pydantic takes ValueError alone
-    if value in WORDS or (value.startswith(EDITOR_GROUP) and value != EDITOR_GROUP):
+    names_group = value.startswith(EDITOR_GROUP) and value != EDITOR_GROUP
+    if value in WORDS or names_group:
         return value
     raise ValueError(f"{_FORMS}; {suggest_name(value, WORDS)}")
 
@@ -75,46 +76,53 @@ class EditorSettings(Protocol):
 
 
 def editor_groups(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> dict[str, KeyPath]:
-    """The model groups that some block names as editor, each with the key path of its first use."""
-    places: dict[str, KeyPath] = {}
+    """Return the model groups that some block names as editor, each with the key path of its first use."""
+    first_paths: dict[str, KeyPath] = {}
     for path, block in blocks:
         if block.editor is not None and block.editor.startswith(EDITOR_GROUP):
-            places.setdefault(block.editor.removeprefix(EDITOR_GROUP), (*path, "editor"))
-    return places
+            group = block.editor.removeprefix(EDITOR_GROUP)
+            first_paths.setdefault(group, (*path, "editor"))
+    return first_paths
 
 
 def find_outside_editor(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> KeyPath | None:
-    """The first key path that names an editor other than the aligner itself; None if there is none."""
-    places = (path for path, block in blocks if block.editor not in (None, LOCAL_EDITOR))
-    return next(((*path, "editor") for path in places), None)
+    """Return the key path of the first `editor` that is not the aligner itself; None if there is none."""
+    for path, block in blocks:
+        if block.editor not in (None, LOCAL_EDITOR):
+            return (*path, "editor")
+    return None
 
 
 def check_second_try(blocks: Sequence[tuple[KeyPath, EditorSettings]], source: YamlSource) -> None:
-    """Raise `ConfigError` if some request may get `second_try` without an editor model.
+    """Raise `ConfigError` if some request may get `if_nothing_remains: second_try` without an editor model.
 
-    Tries every combination of defaults, one route or none, and one tenant or none; the later layer wins.
+    Tries every combination of defaults, one route or none, and one tenant or none; the later block wins.
     """
-    defaults = [entry for entry in blocks if entry[0][0] == "defaults"]
-    routes = _unique_blocks(entry for entry in blocks if entry[0][0] == "routes")
-    tenants = _unique_blocks(entry for entry in blocks if entry[0][0] == "tenants")
+    defaults = [(path, block) for path, block in blocks if path[0] == "defaults"]
+    routes = _unique_blocks((path, block) for path, block in blocks if path[0] == "routes")
+    tenants = _unique_blocks((path, block) for path, block in blocks if path[0] == "tenants")
     for route, tenant in product([None, *routes], [None, *tenants]):
         layers = [*defaults, *(entry for entry in (route, tenant) if entry is not None)]
-        place = next((path for path, block in reversed(layers) if block.if_nothing_remains is not None), None)
+        reaction_paths = [path for path, block in layers if block.if_nothing_remains is not None]
         reaction = _last_set(block.if_nothing_remains for _, block in layers)
         editor = _last_set(block.editor for _, block in layers)
-        if place is None or reaction is not IfNothingRemains.SECOND_TRY or editor not in (None, LOCAL_EDITOR):
+        if reaction is not IfNothingRemains.SECOND_TRY or editor not in (None, LOCAL_EDITOR):
             continue
-        other_paths = [path for path, _ in layers if path not in (place, ("defaults",))]
-        together = "".join(f", together with {source.place_of(*path)}" for path in other_paths)
-        line = source.place_of(*place, "if_nothing_remains")
+        reaction_path = reaction_paths[-1]
+        other_paths = [path for path, _ in layers if path not in (reaction_path, ("defaults",))]
+        other_places = "".join(f", together with {source.place_of(*path)}" for path in other_paths)
+        place = source.place_of(*reaction_path, "if_nothing_remains")
         raise ConfigError(
-            f"{line}: if_nothing_remains: second_try needs an editor model, and "
-            f"none is set here{together}; add editor: upstream or editor: {{model: GROUP}}, or write decline"
+            f"{place}: if_nothing_remains: second_try needs an editor model, and "
+            f"none is set here{other_places}; add editor: upstream or editor: {{model: GROUP}}, or write decline"
         )
 
 
 def _unique_blocks(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> list[tuple[KeyPath, EditorSettings]]:
-    """Keep the first of blocks with equal `if_nothing_remains` and `editor`; drop blocks that set neither."""
+    """Return the blocks that differ in `if_nothing_remains` or `editor`, without those that set neither.
+
+    Of equal blocks, the first is kept. So `check_second_try` tries fewer combinations.
+    """
     first_blocks: dict[tuple[object, object], tuple[KeyPath, EditorSettings]] = {}
     for path, block in blocks:
         settings = (block.if_nothing_remains, block.editor)

@@ -31,7 +31,7 @@ class ServerKind(StrEnum):
 
 
 def server_kind(address: str) -> ServerKind:
-    """The kind of server at an address that `engine_address` has checked."""
+    """Return the kind of server at an address; `engine_address` must have checked the address."""
     if address == "local":
         return ServerKind.LOCAL
     if address.startswith(LITELLM):
@@ -44,29 +44,32 @@ def server_kind(address: str) -> ServerKind:
 
 
 def engine_address(text: str) -> str:
-    """Check an address and return it without a trailing slash; raises `ValueError`."""
+    """Check the address of an engine and return it without a trailing slash; raises `ValueError`."""
     if text.startswith(LITELLM):
         if not text.removeprefix(LITELLM).strip():
             raise ValueError("litellm: needs the name of a model group of the LiteLLM file, as in litellm:aligners")
         return text
+    if text == "local" or text.startswith("unix:/"):
+        return text
     fault = f"not an engine address; {_ADDRESS_FORMS}"
+    if not text.startswith(("http://", "https://", VLLM)):
+        raise ValueError(fault)
     try:
-        parts = urlsplit(text) if text.startswith(("http://", "https://", VLLM)) else None
-        # Only reading the port checks it.
-        port = parts.port if parts else None
+        parts = urlsplit(text)
+        port = parts.port  # urllib raises ValueError for a wrong port only when the port is read
     except ValueError:
         raise ValueError(fault) from None
-    if parts and (parts.username or parts.password):
+    if parts.username or parts.password:
         raise ValueError("an engine address must not hold a password; put the key into a variable and name it: key_env")
-    if text == "local" or text.startswith("unix:/") or (parts and parts.hostname and port != 0):
-        return text.rstrip("/") if parts else text
-    raise ValueError(fault)
+    if not parts.hostname or port == 0:
+        raise ValueError(fault)
+    return text.rstrip("/")
 
 
 Address = Annotated[str, AfterValidator(engine_address)]
 
 
-def _as_list(value: object) -> object:
+def _expand_address(value: object) -> object:
     """Expand the short form (one address) into a list."""
     return [value] if isinstance(value, str) else value
 
@@ -78,7 +81,7 @@ class Backend(BaseModel):
 
     at: Annotated[
         tuple[Address, ...],
-        BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...]),
+        BeforeValidator(_expand_address, json_schema_input_type=str | tuple[str, ...]),
         Field(min_length=1, max_length=64),
     ]
     """One address, or a list of replicas; each request goes to the least loaded replica that works."""
@@ -102,7 +105,7 @@ class Backend(BaseModel):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Backend:
-        """Refuse replicas of different kinds, lists that make no sense, and settings without effect."""
+        """Refuse replicas of different kinds, lists of what has no address, duplicates, and settings without effect."""
         kinds = {server_kind(address) for address in self.at}
         if len(kinds) > 1:
             raise ValueError(f"replicas must be of one kind; these are {' and '.join(sorted(kinds))}")
@@ -116,21 +119,19 @@ class Backend(BaseModel):
         return self
 
     def _refuse_unused_settings(self) -> None:
-        """Raise `ValueError` for settings that this kind of server does not use, or a wrong scorer."""
+        """Raise `ValueError` for settings that this kind of server does not use, and for a wrong scorer."""
         if self.kind is ServerKind.SCORER:
             raise ValueError(
                 f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/guides/vllm.md)"
             )
-        names = [name for name in _COMPLETION_SETTINGS if name in self.model_fields_set]
-        if names and not self.completes:
-            raise ValueError(f"{', '.join(names)}: only for a completions server (http(s)://host:port/v1) or litellm:")
+        completion_settings = [name for name in _COMPLETION_SETTINGS if name in self.model_fields_set]
+        if completion_settings and not self.completes:
+            names = ", ".join(completion_settings)
+            raise ValueError(f"{names}: only for a completions server (http(s)://host:port/v1) or litellm:")
         if self.kind is ServerKind.GROUP and (self.model or self.key_env):
             raise ValueError("model and key_env: a model group has its models and keys in the LiteLLM file")
-        if self.scorer is not None and server_kind(self.scorer) not in (
-            ServerKind.LOCAL,
-            ServerKind.ENGINE,
-            ServerKind.SCORER,
-        ):
+        kinds_with_detector = (ServerKind.LOCAL, ServerKind.ENGINE, ServerKind.SCORER)
+        if self.scorer is not None and server_kind(self.scorer) not in kinds_with_detector:
             raise ValueError(
                 "scorer: must be an aligner-proxy engine (local, unix:/path or http(s)://host:port) or vllm://host:port"
             )
@@ -157,7 +158,7 @@ class Backend(BaseModel):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The addresses of engines: the replicas unless they are completions servers, and the scorer."""
+        """The addresses of aligner-proxy engines: the replicas (unless they only complete texts), then the scorer."""
         replicas = () if self.completes else self.at
         return replicas + ((self.scorer,) if self.scorer else ())
 
@@ -167,7 +168,7 @@ class Backend(BaseModel):
 
 
 def expand_backend(value: object) -> object:
-    """Expand the short forms (an address, or a list of addresses) into a block."""
+    """Expand the short forms of `engine` (an address, or a list of addresses) into a block; raises `ValueError`."""
     if not isinstance(value, str | list | tuple):
         return value
     addresses = [value] if isinstance(value, str) else value

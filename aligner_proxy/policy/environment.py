@@ -37,7 +37,7 @@ def read_variable(name: str) -> str | None:
 
 
 def read_path_variable(name: str) -> Path | None:
-    """The path in an environment variable, with `~` expanded; None if it is not set."""
+    """The path in an environment variable, with `~` expanded; None if not set. Raises `ConfigError` for a wrong `~`."""
     text = read_variable(name)
     try:
         return Path(text).expanduser() if text else None
@@ -53,12 +53,12 @@ def active_policies_file() -> Path | None:
 
 
 def checks_keys() -> bool:
-    """Whether the gateway's own check of keys is to be used, because LiteLLM has none: `serve` finds that out."""
+    """Whether the gateway must check keys itself; `serve` sets the variable for this if LiteLLM has no such check."""
     return read_variable(CHECK_KEYS) is not None
 
 
 def log_form() -> str | None:
-    """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown one."""
+    """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown format."""
     form = read_variable(LOG)
     if form is not None and form not in LOG_FORMS:
         raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")
@@ -79,11 +79,11 @@ _ENGINE_PREFIXES = (
     *("PYTHON", "PYTORCH_", "ROCM_", "ROCR_", "SAFETENSORS_", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TRITON_"),
     "XDG_",
 )
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 
 
 def engine_environment() -> dict[str, str]:
-    """The environment variables passed to the engine: those it needs to compute, and those in ALIGNER_PROXY_ENGINE_ENV.
+    """The environment of the engine: the variables that it needs, and those named in ALIGNER_PROXY_ENGINE_ENV.
 
     The engine does not need the master key, providers' keys or the audit store's key, so it does not get them.
     """
@@ -91,17 +91,18 @@ def engine_environment() -> dict[str, str]:
 
     def is_passed_on(name: str) -> bool:
         """Whether the engine gets the variable of this name."""
-        is_usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
-        # A variable that the operator names is passed on even if it looks like a secret.
-        return name in operator_names or (is_usual and not _SECRET.search(name))
+        # A variable that the operator names is passed on even if its name looks like that of a secret.
+        if name in operator_names:
+            return True
+        is_needed = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
+        return is_needed and not _SECRET_NAME.search(name)
 
     return {name: value for name, value in os.environ.items() if is_passed_on(name)}
 
 
 def is_traced() -> bool:
     """Whether OpenTelemetry's environment variables name an address for traces."""
-    is_off = (
-        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or read_variable("OTEL_TRACES_EXPORTER") == "none"
-    )
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or read_variable("OTEL_TRACES_EXPORTER") == "none":
+        return False
     address_variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return not is_off and any(read_variable(name) for name in address_variables)
+    return any(read_variable(name) for name in address_variables)

@@ -17,9 +17,10 @@ def _parse_switch(value: object) -> object:
 
 def _check_rule_name(name: object) -> object:
     """Return the name of a gate rule; raises `ValueError` with a suggestion for an unknown one."""
-    rules = [rule.value for rule in GateRule]
-    if isinstance(name, str) and name not in rules:
-        raise ValueError(f"unknown rule {quote_name(name)}; {suggest_name(name, rules)}")
+    known_names = [rule.value for rule in GateRule]
+    # Pydantic itself refuses anything but a text.
+    if isinstance(name, str) and name not in known_names:
+        raise ValueError(f"unknown rule {quote_name(name)}; {suggest_name(name, known_names)}")
     return name
 
 
@@ -95,10 +96,13 @@ GateSetting = Annotated[
 
 
 def read_switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
-    """The rules that a gate setting turns on (True) or off (False); a list turns off the rules that it omits."""
+    """Return the rules that a gate setting turns on (True) or off (False), without those that it leaves as they are.
+
+    A list turns on the rules that it names, and turns off all others. None leaves all rules as they are.
+    """
     if setting is None:
         return {}
     if isinstance(setting, tuple):
         return {rule: rule in setting for rule in GateRule}
-    values = {rule: getattr(setting, rule.value) for rule in GateRule}
-    return {rule: value == "on" for rule, value in values.items() if value is not None}
+    switches = {rule: getattr(setting, rule.value) for rule in GateRule}
+    return {rule: switch == "on" for rule, switch in switches.items() if switch is not None}

@@ -14,7 +14,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.litellm_config import GUARDRAIL, REFERENCE, list_or_empty
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, read_yaml
+from aligner_proxy.policy.yaml_file import YamlSource, quote_name, read_yaml
 from aligner_proxy.types import GOVERNED_SKIPS, FailureClass, IfNothingRemains, Mode, OnError, OnSkip, Policy
 
 WITHOUT_EFFECT = ("run_in_parallel", "scan_raw_request")
@@ -28,33 +28,45 @@ _BY_TAGS = (
 )
 _PLAIN_ENTRY = {"guardrail": GUARDRAIL, "mode": _NEEDED_MODE, "default_on": True}
 """The entry that `init` writes, which LiteLLM can read; beside it may stand our own setting."""
-_CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
+_CALLBACK_LISTS = ("callbacks", "success_callback", "failure_callback")
 _File = tuple[Mapping[str, Any], YamlSource]
 """The data of a LiteLLM YAML, and where it stands."""
 
 
 def find_enforcement(file: PolicyFile) -> str | None:
-    """ "file:line" of a setting by which unjudged answers are withheld; None if the policies file has none."""
+    """Return "file:line" of a setting by which unjudged answers are withheld; None if the policies file has none."""
     policies = [policy for policy in PolicyResolver(file).active_settings() if policy.mode is Mode.ENFORCE]
-    enforcing = (n for n, tenant in enumerate(file.tenants) if tenant.enforce and policies)
-    place: KeyPath | None = next((("tenants", n, "enforce") for n in enforcing), None)
-    if place is None and any(map(_withholds_answers, policies)):
-        place = next(
-            ((*path, "on_error") for path, block in file.blocks() if block.on_error is not None), ("defaults",)
-        )
-    return None if place is None else file.source.place_of(*place)
+    if not policies:
+        return None
+    for tenant_index, tenant in enumerate(file.tenants):
+        if tenant.enforce:
+            return file.source.place_of("tenants", tenant_index, "enforce")
+    if not any(map(_withholds_answers, policies)):
+        return None
+    for path, block in file.blocks():
+        if block.on_error is not None:
+            return file.source.place_of(*path, "on_error")
+    return file.source.place_of("defaults")
 
 
 def _withholds_answers(policy: Policy) -> bool:
     """Whether a policy blocks answers: after a failure, after a skip, or if nothing of an answer remains."""
-    actions = [policy.on_error.reaction_to(kind) for kind in FailureClass]
-    after_failure = OnError.BLOCK in actions or (OnError.RETRY in actions and policy.after_retry is OnError.BLOCK)
-    after_skip = OnSkip.BLOCK in (policy.on_skip.reaction_to(reason) for reason in GOVERNED_SKIPS)
-    return after_failure or after_skip or policy.if_nothing_remains is IfNothingRemains.BLOCK
+    failure_reactions = [policy.on_error.reaction_to(failure) for failure in FailureClass]
+    skip_reactions = [policy.on_skip.reaction_to(reason) for reason in GOVERNED_SKIPS]
+    blocks_after_retry = OnError.RETRY in failure_reactions and policy.after_retry is OnError.BLOCK
+    return (
+        OnError.BLOCK in failure_reactions
+        or blocks_after_retry
+        or OnSkip.BLOCK in skip_reactions
+        or policy.if_nothing_remains is IfNothingRemains.BLOCK
+    )
 
 
 def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterator[tuple[str, str]]:
-    """Each setting by which LiteLLM calls the guardrail for only some answers: (its key, a message with the fix)."""
+    """Yield each setting by which LiteLLM calls the guardrail for only some answers: its key, and a message with a fix.
+
+    The parameters are the settings of our guardrail's entry in the LiteLLM file, as written; None if one is not set.
+    """
     if isinstance(mode, Mapping):
         yield "mode", _BY_TAGS
     elif mode is not None and _NEEDED_MODE not in _mode_words(mode):
@@ -68,10 +80,13 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
                 "write default_on: true, and routes with mode: off for models that should not be corrected"
             ),
         )
-    # A single word applies to every hook. The first hook that leaves something out is reported.
+    # A block has a scope for each hook; a single word applies to every hook.
     scopes = stream_scope if isinstance(stream_scope, Mapping) else dict.fromkeys(_HOOKS, stream_scope)
-    by_hook = {str(hook).lower(): str(scope).lower() for hook, scope in scopes.items()}
-    scope = next((by_hook[hook] for hook in _HOOKS if by_hook.get(hook) in ("streaming", "non_streaming")), None)
+    scope_by_hook = {str(hook).lower(): str(scope).lower() for hook, scope in scopes.items()}
+    narrow_scopes = [
+        scope_by_hook[hook] for hook in _HOOKS if scope_by_hook.get(hook) in ("streaming", "non_streaming")
+    ]
+    scope = narrow_scopes[0] if narrow_scopes else None
     if scope is not None:
         left_out = "streams" if scope == "non_streaming" else "whole answers"
         yield (
@@ -94,11 +109,11 @@ def check_entries(
 ) -> list[str]:
     """Warn about settings of a LiteLLM YAML that keep answers from the guardrail.
 
-    If the policies file enforces objectives, these settings raise `ConfigError` instead. `check_form` raises it for
-    settings that LiteLLM could not read: LiteLLM would start without the guardrail. It imports LiteLLM, which takes
-    seconds, so it is called only for entries that are not the plain one.
+    If the policies file enforces objectives, these settings raise `ConfigError` instead. `check_form` raises
+    `ConfigError` for settings of an entry that LiteLLM cannot read, because LiteLLM would start without the guardrail.
+    `check_form` imports LiteLLM, which takes seconds, so it is called only for entries that differ from the usual one.
     """
-    for number, _, params in _find_entries(data):
+    for index, _, params in _find_entries(data):
         if _is_plain(params):
             continue
         try:
@@ -106,81 +121,86 @@ def check_entries(
         except ConfigError as error:
             # The message begins with the key of the setting, which tells the line.
             key = str(error).partition(":")[0].partition(" ")[0]
-            raise ConfigError(f"{source.place_of('guardrails', number, 'litellm_params', key)}: {error}") from None
+            raise ConfigError(f"{source.place_of('guardrails', index, 'litellm_params', key)}: {error}") from None
     gaps = list(_find_file_gaps(data, source))
-    place = find_enforcement(file) if gaps else None
-    if place is not None:
-        raise ConfigError("\n".join(f"{gap} ({place} withholds answers that were not judged)" for gap in gaps))
+    enforcement_place = find_enforcement(file) if gaps else None
+    if enforcement_place is not None:
+        reason = f"({enforcement_place} withholds answers that were not judged)"
+        raise ConfigError("\n".join(f"{gap} {reason}" for gap in gaps))
     return [*gaps, *_find_ineffective_settings(data, source)]
 
 
 def _is_plain(params: Mapping[str, Any]) -> bool:
-    """Whether an entry has just the settings that `init` writes, our own setting `policies` aside."""
+    """Whether an entry has, apart from our own setting `policies`, exactly the settings that `init` writes."""
     return {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY
 
 
 def _find_file_gaps(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
-    """The gaps in a LiteLLM YAML and in the files that it includes, as "file:line: message"."""
+    """Yield "file:line: message" for each setting, also in included files, that keeps answers from the guardrail."""
     files = list(_read_files(data, source))
-    # LiteLLM merges the files, so a name from one of them counts in all.
-    names = [name for file_data, _ in files for _, name, _ in _find_entries(file_data)]
+    # LiteLLM merges the files, so a guardrail's name from one of them counts in all.
+    our_names = [name for file_data, _ in files for _, name, _ in _find_entries(file_data)]
     for file_data, file_source in files:
-        for number, _, params in _find_entries(file_data):
-            values = (_resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
-            for key, text in find_gaps(*values):
-                yield f"{file_source.place_of('guardrails', number, 'litellm_params', key)}: {text}"
-        yield from _find_pipeline_steps(file_data, file_source, names)
+        for index, _, params in _find_entries(file_data):
+            mode, default_on, stream_scope = (
+                _resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope")
+            )
+            for key, text in find_gaps(mode, default_on, stream_scope):
+                yield f"{file_source.place_of('guardrails', index, 'litellm_params', key)}: {text}"
+        yield from _find_pipeline_steps(file_data, file_source, our_names)
         yield from _find_callbacks(file_data, file_source)
-    yield from _find_shared_names(files, names)
+    yield from _find_shared_names(files, our_names)
 
 
 def _read_files(data: Mapping[str, Any], source: YamlSource) -> Iterator[_File]:
-    """A LiteLLM YAML and all files that it includes, each once, in LiteLLM's order: (data, source)."""
-    root = source.folder
+    """Yield data and source of a LiteLLM YAML and of all files that it includes, each once, in LiteLLM's order."""
+    main_folder = source.folder
     files = [(data, source)]
-    paths = {(root / source.name).resolve()}
-    for data, source in files:
-        yield data, source
-        for name in list_or_empty(data.get("include")):
-            # LiteLLM looks beside the file that includes it first, and then beside the main file.
-            path = next((path for path in (source.folder / str(name), root / str(name)) if path.is_file()), None)
-            if path is not None and path.resolve() not in paths:
-                paths.add(path.resolve())
-                inner_data, inner_source = read_yaml(path)
-                files.append((inner_data if isinstance(inner_data, dict) else {}, inner_source))
+    known_paths = {(main_folder / source.name).resolve()}
+    # The list grows during the loop, as included files can include others.
+    for file_data, file_source in files:
+        yield file_data, file_source
+        for name in list_or_empty(file_data.get("include")):
+            # LiteLLM looks for an included file beside the file that includes it, and then beside the main file.
+            candidates = (file_source.folder / str(name), main_folder / str(name))
+            path = next((path for path in candidates if path.is_file()), None)
+            if path is not None and path.resolve() not in known_paths:
+                known_paths.add(path.resolve())
+                included_data, included_source = read_yaml(path)
+                files.append((included_data if isinstance(included_data, dict) else {}, included_source))
 
 
 def _find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
-    """The entries of our guardrail: (index, name, settings)."""
-    for number, entry in enumerate(list_or_empty(data.get("guardrails"))):
+    """Yield the index under `guardrails`, the name and the settings of each entry of our guardrail."""
+    for index, entry in enumerate(list_or_empty(data.get("guardrails"))):
         params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
         if isinstance(params, Mapping) and params.get("guardrail") == GUARDRAIL:
-            yield number, entry.get("guardrail_name"), params
+            yield index, entry.get("guardrail_name"), params
 
 
-def _find_shared_names(files: Iterable[_File], names: Sequence[object]) -> Iterator[str]:
-    """Warn about other guardrails with the name of ours, because LiteLLM runs only one of them."""
+def _find_shared_names(files: Iterable[_File], our_names: Sequence[object]) -> Iterator[str]:
+    """Warn about further guardrails with a name of ours, because LiteLLM runs only one of several with one name."""
     earlier_names: set[object] = set()
     for data, source in files:
-        for number, entry in enumerate(list_or_empty(data.get("guardrails"))):
+        for index, entry in enumerate(list_or_empty(data.get("guardrails"))):
             name = entry.get("guardrail_name") if isinstance(entry, Mapping) else None
-            if name in names:
+            if name in our_names:
                 if name in earlier_names:
-                    place = source.place_of("guardrails", number, "guardrail_name")
+                    place = source.place_of("guardrails", index, "guardrail_name")
                     quoted = quote_name(str(name))
                     yield f"{place}: LiteLLM runs one of several guardrails called {quoted}; give it another name"
                 earlier_names.add(name)
 
 
-def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, names: Sequence[object]) -> Iterator[str]:
-    """Warn if LiteLLM's own `policies` use the guardrail as a pipeline step, which never runs."""
+def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, our_names: Sequence[object]) -> Iterator[str]:
+    """Warn if LiteLLM's own `policies` use our guardrail as a step of a pipeline, because such a step never runs."""
     policies = data.get("policies")
-    for policy, settings in policies.items() if isinstance(policies, Mapping) else ():
-        pipeline = settings.get("pipeline") if isinstance(settings, Mapping) else None
+    for policy_name, policy in policies.items() if isinstance(policies, Mapping) else ():
+        pipeline = policy.get("pipeline") if isinstance(policy, Mapping) else None
         steps = list_or_empty(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
-        for number, step in enumerate(steps):
-            if isinstance(step, Mapping) and step.get("guardrail") in names:
-                place = source.place_of("policies", policy, "pipeline", "steps", number)
+        for index, step in enumerate(steps):
+            if isinstance(step, Mapping) and step.get("guardrail") in our_names:
+                place = source.place_of("policies", policy_name, "pipeline", "steps", index)
                 quoted = quote_name(str(step["guardrail"]))
                 yield (
                     f"{place}: {quoted} is left out of pipelines, where LiteLLM would not call it for every answer, "
@@ -191,19 +211,20 @@ def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, names: Seq
 def _find_callbacks(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
     """Warn if our class stands in a list of callbacks, where LiteLLM never calls a guardrail."""
     settings = data.get("litellm_settings")
-    for key in _CLASS_LISTS:
+    for key in _CALLBACK_LISTS:
         value = settings.get(key) if isinstance(settings, Mapping) else None
-        if GUARDRAIL in (value if isinstance(value, list) else [value]):
+        class_names = value if isinstance(value, list) else [value]
+        if GUARDRAIL in class_names:
             place = source.place_of("litellm_settings", key)
             yield f"{place}: LiteLLM never calls a guardrail that is named under {key}; name it under guardrails: alone"
 
 
 def _find_ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
     """Warn about settings that the guardrail ignores."""
-    for number, _, params in _find_entries(data):
+    for index, _, params in _find_entries(data):
         for key in WITHOUT_EFFECT:
             if _resolve_value(params.get(key)):
-                place = source.place_of("guardrails", number, "litellm_params", key)
+                place = source.place_of("guardrails", index, "litellm_params", key)
                 yield f"{place}: {key} has no effect here: LiteLLM would throw corrected answers away; remove it"
 
 
@@ -211,7 +232,9 @@ def _resolve_value(value: object) -> object:
     """Interpret a value as LiteLLM does: resolve references to the environment, and read "yes" or "on" as a bool."""
     if isinstance(value, str) and value.startswith(REFERENCE):
         value = os.environ.get(value.removeprefix(REFERENCE))
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if value in (0, 1) and not isinstance(value, bool):
+    if value in (0, 1):
         return bool(value)
-    return words.get(value.lower(), value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    return words.get(value.lower(), value)

@@ -13,7 +13,7 @@ _FORM = "must be an address such as https://desk.example/doubts"
 
 
 def _check_url(url: str) -> str:
-    """Check the URL of a webhook; raises `ValueError`."""
+    """Return the URL of a webhook; raises `ValueError` if it is no web address, or has a password or a fragment."""
     if not is_web_address(url):
         raise ValueError(_FORM)
     parts = urlsplit(url)

@@ -43,9 +43,10 @@ class JudgeBlock(BaseModel):
 
     @model_validator(mode="after")
     def _check_group(self) -> JudgeBlock:
-        """Refuse blocks that do not name exactly one model, and settings that do not fit its kind."""
-        names = [kind.value for kind in JudgeKind if getattr(self, kind.value) is not None]
-        if len(names) != 1:
+        """Refuse blocks that do not name exactly one model, a guard without `form`, and `form` without a guard."""
+        # The kinds of judges have the names of the keys.
+        set_keys = [kind.value for kind in JudgeKind if getattr(self, kind.value) is not None]
+        if len(set_keys) != 1:
             raise ValueError("must name one model: chat: GROUP, guard: GROUP, decisions: GROUP or tokens: NAME")
         if (self.guard is None) != (self.form is None):
             forms = ", ".join(form.value for form in GuardForm)
@@ -54,7 +55,8 @@ class JudgeBlock(BaseModel):
 
 
 def _parse_judge(value: object) -> object:
-    """Parse any form of `judge`; raises `ValueError`. YAML 1.1 reads the bare word off as false."""
+    """Parse the value of `judge` (`off` or a block) into a `Judge`; raises `ValueError`."""
+    # YAML 1.1 reads the bare word `off` as false.
     if value is False or value == "off":
         return NO_JUDGE
     if isinstance(value, Judge):
@@ -62,8 +64,10 @@ def _parse_judge(value: object) -> object:
     if not isinstance(value, dict):
         raise ValueError("must be off, or a block such as {chat: GROUP}")  # noqa: TRY004 - pydantic takes ValueError
     block = JudgeBlock.model_validate(value)
+    # The one key that names a model also tells the judge's kind.
     kind = next(kind for kind in JudgeKind if getattr(block, kind.value) is not None)
-    return Judge(kind, getattr(block, kind.value), block.form, block.ask, block.band, block.answer_band)
+    group = getattr(block, kind.value)
+    return Judge(kind, group, form=block.form, ask=block.ask, band=block.band, answer_band=block.answer_band)
 
 
 JudgeSetting = Annotated[Judge, BeforeValidator(_parse_judge, json_schema_input_type=Literal["off"] | JudgeBlock)]
@@ -79,5 +83,5 @@ class JudgeSettings(Protocol):
 
 
 def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[Judge, KeyPath]]:
-    """(judge, key path of its setting) for each block that names a judge."""
+    """Return the judge and the key path of its setting for each block that names a judge."""
     return [(block.judge, (*path, "judge")) for path, block in blocks if block.judge]

@@ -28,11 +28,14 @@ from aligner_proxy.policy.yaml_file import YamlSource, explain_errors, read_yaml
 
 MIB = 1024 * 1024
 EVERY_ROUTE = "*"
-_ROUTE = re.compile(r"/\S{1,199}")
+_ROUTE_GLOB = re.compile(r"/\S{1,199}")
 
 
 def _parse_moment(value: object) -> datetime:
-    """Parse a point in time; a date alone means its midnight, and a time without a zone is in UTC."""
+    """Parse a point in time; a date alone means its midnight, and a time without a zone is in UTC.
+
+    YAML has already turned most dates and times into objects. Raises `ValueError` for anything else.
+    """
     moment = _parse_iso(value) if isinstance(value, str) else value
     if isinstance(moment, datetime):
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -42,7 +45,7 @@ def _parse_moment(value: object) -> datetime:
 
 
 def _parse_iso(text: str) -> datetime | None:
-    """The time that an ISO 8601 text names; None if it is no such text."""
+    """The time that an ISO 8601 text states; None if the text is not of this form."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -50,8 +53,8 @@ def _parse_iso(text: str) -> datetime | None:
 
 
 def _check_route_glob(text: str) -> str:
-    """Check a glob of LiteLLM paths, or "*" for all; raises `ValueError`."""
-    if text != EVERY_ROUTE and not _ROUTE.fullmatch(text):
+    """Return a glob of paths of LiteLLM's endpoints, or "*" for all; raises `ValueError` for anything else."""
+    if text != EVERY_ROUTE and not _ROUTE_GLOB.fullmatch(text):
         raise ValueError("must be a path of LiteLLM as a glob, for example /v1/audio/*; or * for every model endpoint")
     return text
 
@@ -120,7 +123,7 @@ class KeyEntry(BaseModel):
 
 
 def load_keys(path: Path | str) -> dict[str, KeyEntry]:
-    """The entries of a keys file by sha256 in lower case; raises `ConfigError` for a wrong file."""
+    """Read a keys file, and return its entries by sha256 in lower case; raises `ConfigError` for a wrong file."""
     data, source = read_yaml(Path(path))
     if not isinstance(data, list):
         raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")
@@ -133,7 +136,7 @@ def load_keys(path: Path | str) -> dict[str, KeyEntry]:
 
 
 def _refuse_plain_key(error: ValidationError, source: YamlSource) -> None:
-    """Raise a `ConfigError` if something else stands in place of a hash; it may be the key, so it is not quoted."""
+    """Raise a `ConfigError` if some `sha256` is no hash. It may be the key itself, so the message does not quote it."""
     for detail in error.errors(include_url=False, include_input=False):
         if detail["loc"][-1] == "sha256" and detail["type"] == "string_pattern_mismatch":
             place = source.place_of(*detail["loc"])
@@ -141,11 +144,11 @@ def _refuse_plain_key(error: ValidationError, source: YamlSource) -> None:
 
 
 def _index_by_hash(entries: tuple[KeyEntry, ...], source: YamlSource) -> dict[str, KeyEntry]:
-    """The entries by their lower-case hash; raises `ConfigError` for a key with two entries."""
-    by_hash: dict[str, KeyEntry] = {}
-    for i, entry in enumerate(entries):
+    """Return the entries by their hash in lower case; raises `ConfigError` for a key with two entries."""
+    entry_by_hash: dict[str, KeyEntry] = {}
+    for index, entry in enumerate(entries):
         digest = entry.sha256.lower()
-        if digest in by_hash:
-            raise ConfigError(f"{source.place_of(i)}: the same key is listed twice in this file; keep one entry")
-        by_hash[digest] = entry
-    return by_hash
+        if digest in entry_by_hash:
+            raise ConfigError(f"{source.place_of(index)}: the same key is listed twice in this file; keep one entry")
+        entry_by_hash[digest] = entry
+    return entry_by_hash

@@ -20,7 +20,7 @@ _LITELLM_KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "gene
 # If the variable OPENAI_API_KEY is set (or that of another provider here), every client of the gateway can call that
 # provider through LiteLLM's pass-through routes.
 _PROVIDERS = ("anthropic", "azure", "cohere", "gemini", "mistral", "openai", "openrouter")
-_SECTIONS = {
+_UNCORRECTED_SECTIONS = {
     "files_settings": "files and batches: the output of a batch is a file",
     "finetune_settings": "fine-tuning and batches: the output of a batch is a file",
     "assistant_settings": "the Assistants API",
@@ -28,7 +28,7 @@ _SECTIONS = {
     "agent_list": "agents (A2A)",
 }
 MASTER_KEY = "LITELLM_MASTER_KEY"
-_BLOCKS = (
+_BLOCK_PATHS = (
     *(("general_settings",), ("litellm_settings",), ("router_settings",), ("environment_variables",)),
     ("router_settings", "model_group_alias"),
 )
@@ -45,14 +45,11 @@ _NOT_CORRECTED = "answers given there are not corrected"
 
 
 def find_policies(litellm_file: Path | str) -> Path:
-    """Path of the policies file that a LiteLLM YAML registers with our guardrail.
-
-    Raises `ConfigError` if it registers none, or if a section is no block of keys.
-    """
+    """Path of the policies file that a LiteLLM YAML names for our guardrail; raises `ConfigError` if it names none."""
     data, source = read_yaml(Path(litellm_file))
     _refuse_wrong_sections(data, source)
-    entries = data.get("guardrails") if isinstance(data, dict) else None
-    for entry in entries if isinstance(entries, list) else ():
+    entries = list_or_empty(data.get("guardrails")) if isinstance(data, dict) else []
+    for entry in entries:
         params = entry.get("litellm_params") if isinstance(entry, dict) else None
         if isinstance(params, dict) and params.get("guardrail") == GUARDRAIL:
             return policies_path(str(params.get("policies") or "policies.yaml"), source.folder)
@@ -63,8 +60,8 @@ def find_policies(litellm_file: Path | str) -> Path:
 
 
 def _refuse_wrong_sections(data: object, source: YamlSource) -> None:
-    """Raise `ConfigError` for a list or a single value in place of a block of keys, on which LiteLLM would fail."""
-    for path in _BLOCKS:
+    """Raise `ConfigError` if a section that must be a block of keys is anything else, because LiteLLM would fail."""
+    for path in _BLOCK_PATHS:
         value = data
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -73,7 +70,7 @@ def _refuse_wrong_sections(data: object, source: YamlSource) -> None:
 
 
 def resolve_policies_file(file: Path) -> Path:
-    """The policies file: `file` itself, or the one that a LiteLLM YAML registers."""
+    """The path of the policies file: `file` itself or, if this is a LiteLLM YAML, the file that it registers."""
     data, _ = read_yaml(file)
     return find_policies(file) if is_litellm(data) else file
 
@@ -84,37 +81,37 @@ def is_litellm(data: object) -> bool:
 
 
 def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every model name that a client can send: the model groups and their aliases."""
+    """Every model name that a client can send: the model groups of a LiteLLM file, then their aliases."""
     entries = litellm.get("model_list") or []
+    groups = [str(entry["model_name"]) for entry in entries if isinstance(entry, dict) and "model_name" in entry]
     aliases = (litellm.get("router_settings") or {}).get("model_group_alias") or {}
-    return (
-        *(str(entry["model_name"]) for entry in entries if isinstance(entry, dict) and "model_name" in entry),
-        *aliases,
-    )
+    return (*groups, *aliases)
 
 
 def resolve_model(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]:
-    """The model name to match routes with, and the model groups behind it if `model` is an alias.
+    """Return the model name to match routes with and, if it is an alias, the model group behind it (else nothing).
 
-    A deployment's id is replaced by the name of its model group.
+    `model` is the name that the client sent. The id of a deployment is replaced by the name of its model group.
     """
     for entry in list_or_empty(litellm.get("model_list")):
         info = entry.get("model_info") if isinstance(entry, dict) else None
         if isinstance(info, dict) and info.get("id") == model and "model_name" in entry:
             return str(entry["model_name"]), ()
-    target = ((litellm.get("router_settings") or {}).get("model_group_alias") or {}).get(model)
+    aliases = (litellm.get("router_settings") or {}).get("model_group_alias") or {}
+    target = aliases.get(model)
     group = target.get("model") if isinstance(target, dict) else target
-    return model, (group,) if isinstance(group, str) else ()
+    groups = (group,) if isinstance(group, str) else ()
+    return model, groups
 
 
 def has_models_in_database(litellm: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM also stores models in its database, so that the YAML does not list them all."""
+    """Whether LiteLLM also has models in its database, so that the YAML does not list all models."""
     settings = litellm.get("general_settings")
     return isinstance(settings, Mapping) and settings.get("store_model_in_db") is True
 
 
 def master_key(litellm: Mapping[str, Any]) -> str:
-    """The master key as LiteLLM finds it: in the file, or in a variable of the environment or .env."""
+    """The master key as LiteLLM finds it: in its file, in the environment or in `.env`; empty if there is none."""
     settings = litellm.get("general_settings") or {}
     setting = str(settings.get("master_key") or f"{REFERENCE}{MASTER_KEY}")
     if not setting.startswith(REFERENCE):
@@ -126,7 +123,7 @@ def master_key(litellm: Mapping[str, Any]) -> str:
 
 
 def check_class_is_ours(litellm_file: Path) -> None:
-    """Raise `ConfigError` for a copy of our package beside the LiteLLM YAML, because LiteLLM would load that copy."""
+    """Raise `ConfigError` if our package is beside the LiteLLM YAML, because LiteLLM would load a second copy."""
     copy_folder = litellm_file.parent / "aligner_proxy"
     if (copy_folder / "guardrail.py").exists():
         raise ConfigError(
@@ -136,7 +133,7 @@ def check_class_is_ours(litellm_file: Path) -> None:
 
 
 def check_master_key(litellm_file: Path) -> None:
-    """Raise `ConfigError` for a missing or easy to guess master key; LiteLLM itself reports it seconds later."""
+    """Raise `ConfigError` for a missing or easy to guess master key, seconds before LiteLLM itself would report it."""
     data, source = read_yaml(litellm_file)
     settings = data.get("general_settings") or {}
     # An included file may set the key.
@@ -155,10 +152,14 @@ def check_master_key(litellm_file: Path) -> None:
 
 
 def find_start_faults(litellm_file: Path) -> Iterator[str]:
-    """Yield why a gateway would not start with this file; `find_unset_variables` reports variables that are not set."""
+    """Yield a message for each reason why a gateway would not start with this LiteLLM file."""
     data, _ = read_yaml(litellm_file)
-    has_key = bool((data.get("general_settings") or {}).get("master_key"))
-    for check in (check_class_is_ours, *([] if has_key and not master_key(data) else [check_master_key])):
+    checks = [check_class_is_ours]
+    names_key = bool((data.get("general_settings") or {}).get("master_key"))
+    key_is_unset = names_key and not master_key(data)
+    if not key_is_unset:  # `find_unset_variables` reports variables that are not set
+        checks.append(check_master_key)
+    for check in checks:
         try:
             check(litellm_file)
         except ConfigError as error:
@@ -171,70 +172,75 @@ def _permits_weak_key(settings: dict[str, Any]) -> bool:
     return by_environment or settings.get(_PERMIT_WEAK) is True
 
 
-_VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
+_API_KEY_VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
 """Provider -> the environment variable of its key, which opens LiteLLM's pass-through routes to it."""
 
 
 def needs_key_check(data: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM has no database or other check that knows clients' keys, so that the gateway must check them."""
+    """Whether LiteLLM has no database or other check that knows clients' keys, so that the gateway must check them.
+
+    False, too, if the operator permits a weak master key, or includes other files, which may have such settings.
+    """
     settings = data.get("general_settings") or {}
     may_be_open = "include" in data or _permits_weak_key(settings)
-    return not (may_be_open or os.environ.get("DATABASE_URL") or any(settings.get(name) for name in _KEY_CHECKS))
+    litellm_checks_keys = os.environ.get("DATABASE_URL") or any(settings.get(name) for name in _KEY_CHECKS)
+    return not may_be_open and not litellm_checks_keys
 
 
 def find_unset_variables(data: Mapping[str, Any], source: YamlSource) -> list[str]:
-    """One warning for each variable that a LiteLLM YAML refers to and the environment does not have."""
+    """Return a warning for each variable that a LiteLLM YAML refers to and that is not set."""
     from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
 
     variables = {**dotenv_values(".env"), **(data.get("environment_variables") or {}), **os.environ}
-    missing = {name: path for path, name in _find_references(data) if not variables.get(name)}
+    path_by_name = {name: path for path, name in _find_references(data) if not variables.get(name)}
     return [
         f"{source.place_of(*path)}: the variable {name} is not set; export it before the gateway starts"
-        for name, path in missing.items()
+        for name, path in path_by_name.items()
     ]
 
 
 def _find_references(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Every `os.environ/NAME` below a value: (key path, NAME)."""
+    """Yield the key path and NAME of each text `os.environ/NAME` in a value, which is at `path` in the file."""
     if isinstance(value, str) and value.startswith(REFERENCE):
         yield path, value.removeprefix(REFERENCE)
     if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _find_references(part, (*path, key))
+        for key, child in value.items():
+            yield from _find_references(child, (*path, key))
     if isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _find_references(part, (*path, number))
+        for index, child in enumerate(value):
+            yield from _find_references(child, (*path, index))
 
 
 def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:
-    """One warning for each setting of a LiteLLM YAML that lets answers through uncorrected."""
+    """Return a warning for each setting of a LiteLLM YAML that lets answers through uncorrected."""
     gaps = [*_find_section_gaps(data), *_find_pass_through_gaps(data), *_find_environment_gaps(data)]
-    for number, entry in enumerate(list_or_empty(data.get("model_list"))):
+    for index, entry in enumerate(list_or_empty(data.get("model_list"))):
         if isinstance(entry, dict):
-            gaps.extend((("model_list", number, *path), text) for path, text in _find_model_gaps(entry))
-    return [f"{source.place_of(*path)}: {text}" for path, text in gaps]
+            for path_in_entry, message in _find_model_gaps(entry):
+                gaps.append((("model_list", index, *path_in_entry), message))
+    return [f"{source.place_of(*path)}: {message}" for path, message in gaps]
 
 
 def _find_section_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """(key path, message) for each section that opens endpoints without correction, such as batches."""
-    for name, endpoints in _SECTIONS.items():
+    """Yield key path and message for each section that opens endpoints without correction, such as batches."""
+    for name, endpoints in _UNCORRECTED_SECTIONS.items():
         if data.get(name):
             yield (name,), f"{endpoints}; {_NOT_CORRECTED}"
 
 
 def _find_pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """(key path, message) for each pass-through route."""
+    """Yield key path and message for each pass-through route."""
     settings = data.get("general_settings")
     endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
-    for number, entry in enumerate(list_or_empty(endpoints)):
-        path = entry.get("path") if isinstance(entry, dict) else None
+    for index, entry in enumerate(list_or_empty(endpoints)):
+        url_path = entry.get("path") if isinstance(entry, dict) else None
         is_guarded = isinstance(entry, dict) and entry.get("guardrails")
         limit = "of its answers only whole JSON bodies are corrected, no streams" if is_guarded else _NOT_CORRECTED
-        yield ("general_settings", "pass_through_endpoints", number), f"pass-through route {path}; {limit}"
+        yield ("general_settings", "pass_through_endpoints", index), f"pass-through route {url_path}; {limit}"
 
 
 def _find_model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """The settings of one model through which answers are not corrected: (key path, message)."""
+    """Yield key path (inside the entry) and message for each setting of a model that leaves answers uncorrected."""
     params = entry.get("litellm_params") or {}
     info = entry.get("model_info") or {}
     if not isinstance(params, dict) or not isinstance(info, dict):
@@ -247,7 +253,7 @@ def _find_model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         yield ("litellm_params", "model"), f"{name} is a realtime model; what it says is not corrected"
     if info.get("mode") == "batch":
         yield ("model_info", "mode"), f"{name} serves batches; {_NOT_CORRECTED}"
-    for provider, variable in _VARIABLES.items():
+    for provider, variable in _API_KEY_VARIABLES.items():
         if params.get("api_key") == f"os.environ/{variable}":
             yield ("litellm_params", "api_key"), _open_route_text(provider)
         # Without a key in the entry LiteLLM takes the provider's variable.
@@ -256,17 +262,17 @@ def _find_model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _find_environment_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """(key path, message) for each provider's key that the file puts into the environment."""
+    """Yield key path and message for each provider's API key that the file puts into the environment."""
     variables = data.get("environment_variables")
-    for provider, variable in _VARIABLES.items():
+    for provider, variable in _API_KEY_VARIABLES.items():
         if isinstance(variables, dict) and variables.get(variable):
             yield ("environment_variables", variable), _open_route_text(provider)
 
 
 def _open_route_text(provider: str) -> str:
-    """The message for a provider whose key opens pass-through routes, with the fix."""
-    advice = f"with {_VARIABLES[provider]} LiteLLM's pass-through routes /{provider}/... work for every key"
-    return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
+    """The message, with a fix, for a provider whose API key in the environment opens LiteLLM's pass-through routes."""
+    effect = f"with {_API_KEY_VARIABLES[provider]} LiteLLM's pass-through routes /{provider}/... work for every key"
+    return f"{effect}; {_NOT_CORRECTED}. Give the variable another name"
 
 
 def list_or_empty(value: object) -> list[Any]:

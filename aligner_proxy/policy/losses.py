@@ -20,8 +20,8 @@ from aligner_proxy.types import Mode, Policy, StreamMode
 
 _ANY = "any"
 """A sample name, for requests to which no particular pattern applies."""
-_SHOWN = 10
-"""Losses that one message names."""
+_MAX_SHOWN_LOSSES = 10
+"""Most losses that one message names."""
 _NOBODY = "nobody would have any objective"
 
 
@@ -39,51 +39,56 @@ class Loss:
 
 def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
     """Raise `ConfigError` if a tenant would lose enforced objectives and `allow_less` does not name it."""
-    unnamed = [loss for loss in find_losses(before, after) if not {loss.tenant, EVERY} & set(after.allow_less)]
-    if unnamed:
-        more = f"; and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
-        names = ", ".join(loss.tenant for loss in unnamed) if len(unnamed) <= _SHOWN else EVERY
-        # In quotes, because YAML would read a bare star as an alias.
-        names = f'"{EVERY}"' if EVERY in names else names
+    losses = [loss for loss in find_losses(before, after) if not {loss.tenant, EVERY} & set(after.allow_less)]
+    if losses:
+        rest_count = len(losses) - _MAX_SHOWN_LOSSES
+        shown_losses = "; ".join(map(str, losses[:_MAX_SHOWN_LOSSES]))
+        if rest_count > 0:
+            shown_losses += f"; and {rest_count} more"
+        names = EVERY if rest_count > 0 else ", ".join(loss.tenant for loss in losses)
+        if EVERY in names:
+            names = f'"{EVERY}"'  # YAML would read a bare star as an alias
         raise ConfigError(
-            f"{after.source.name}: {'; '.join(map(str, unnamed[:_SHOWN]))}{more}; if this is intended, add "
-            f"allow_less: [{names}] to the file"
+            f"{after.source.name}: {shown_losses}; if this is intended, add allow_less: [{names}] to the file"
         )
 
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
-    """The losses from file `before` to file `after`, at most one for each tenant, in the order of the old file."""
+    """Return the losses from file `before` to file `after`, at most one for each tenant, in the order of `before`."""
     losses = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
     if _relevant_settings(before) == _relevant_settings(after):
         return losses
     resolvers = (PolicyResolver(before), PolicyResolver(after))
     route_samples = list(_route_samples(before, after))
     for index, tenant in enumerate(before.tenants):
-        if tenant.enforce:
-            samples = _tenant_samples(tenant, before, after)
-            reasons = (_loss_reason(tenant, resolvers, sample, route_samples) for sample in samples)
-            reason = next(filter(None, reasons), None)
-            if reason:
+        if not tenant.enforce:
+            continue
+        for request in _tenant_samples(tenant, before, after):
+            reason = _loss_reason(tenant, resolvers, request, route_samples)
+            if reason is not None:
                 losses.append(Loss(entry_name(tenant, index), f"{', '.join(tenant.enforce)} ({reason})"))
+                break
     return losses
 
 
 def _names_objectives(file: PolicyFile) -> bool:
-    """Whether the file has any objective or requirement, in a route or in a tenant."""
-    by_routes = any(route.objectives or route_selector(route) for route in file.routes)
-    return by_routes or any(tenant.enforce for tenant in file.tenants) or any(file.requirements())
+    """Whether the file has any objective in a route or a tenant, or any setting by which a plugin checks answers."""
+    routes_have_objectives = any(route.objectives or route_selector(route) for route in file.routes)
+    tenants_have_objectives = any(tenant.enforce for tenant in file.tenants)
+    return routes_have_objectives or tenants_have_objectives or any(file.requirements())
 
 
 def _relevant_settings(file: PolicyFile) -> object:
-    """The settings that decide whether a tenant can lose something; if they are equal in two files, nobody does."""
+    """The settings that decide whether a tenant loses something; if those of both files are equal, nobody does."""
 
-    def settings(block: object) -> list[object]:
+    def read_block(block: object) -> list[object]:
         """The relevant settings of one block; None for a setting that the block cannot have."""
         names = ("match", "name", "mode", "stream", "sample", "enforce", "allow_bypass")
         return [getattr(block, name, None) for name in names]
 
-    routes = [(settings(route), route.objectives) for route in file.routes]
-    return settings(file.defaults), routes, list(map(settings, file.tenants)), file.trust.aliases
+    routes = [(read_block(route), route.objectives) for route in file.routes]
+    tenants = [read_block(tenant) for tenant in file.tenants]
+    return read_block(file.defaults), routes, tenants, file.trust.aliases
 
 
 def _loss_reason(
@@ -92,39 +97,43 @@ def _loss_reason(
     request: RequestFacts,
     route_samples: Sequence[RequestFacts],
 ) -> str | None:
-    """Why a tenant loses its enforced objectives for `request`; None if it does not.
+    """Return why a tenant loses its enforced objectives for `request`; None if the tenant does not lose them.
 
-    The request is tried with the model and tags of each of `route_samples`, under both files.
+    `resolvers` are those of the old file and of the new one. Under both, the request is tried with the model and tags
+    of each of `route_samples`.
     """
+    old_resolver, new_resolver = resolvers
     for sample in route_samples:
         facts = replace(request, model=sample.model, tags=sample.tags)
-        old_bypasses, new_bypasses = (_open_bypasses(resolver, facts) for resolver in resolvers)
-        # Answers of this model were not corrected before, either, so nothing is lost.
+        old_bypasses = _open_bypasses(old_resolver, facts)
         if "mode" in old_bypasses:
-            continue
-        new_bypass = next((text for name, text in new_bypasses.items() if name not in old_bypasses), None)
-        if new_bypass is not None:
-            return new_bypass
-        names = {objective.name for objective in resolvers[1].resolve(facts).objectives}
+            continue  # answers of this model were not corrected before, either, so nothing is lost
+        for name, setting in _open_bypasses(new_resolver, facts).items():
+            if name not in old_bypasses:
+                return setting
+        names = {objective.name for objective in new_resolver.resolve(facts).objectives}
         if names.isdisjoint(tenant.enforce):
             return "no entry enforces it"
     return None
 
 
 def _open_bypasses(resolver: PolicyResolver, facts: RequestFacts) -> dict[str, str]:
-    """The settings by which the answer to a request can go out uncorrected: name -> `key: value` as in the file."""
+    """Return the settings by which the answer to a request can go out uncorrected: name -> `key: value` to show."""
     policy: Policy = resolver.resolve(facts)
-    bypasses = {
-        "mode": f"mode: {policy.mode}" if policy.mode is not Mode.ENFORCE else "",
-        "sample": "sample: 0" if not policy.sample else "",
-        "stream": "stream: passthrough" if policy.stream is StreamMode.PASSTHROUGH else "",
-        "bypass": "allow_bypass: true" if _may_bypass(resolver, facts) else "",
-    }
-    return {name: text for name, text in bypasses.items() if text}
+    bypasses = {}
+    if policy.mode is not Mode.ENFORCE:
+        bypasses["mode"] = f"mode: {policy.mode}"
+    if not policy.sample:
+        bypasses["sample"] = "sample: 0"
+    if policy.stream is StreamMode.PASSTHROUGH:
+        bypasses["stream"] = "stream: passthrough"
+    if _may_bypass(resolver, facts):
+        bypasses["bypass"] = "allow_bypass: true"
+    return bypasses
 
 
 def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
-    """Whether this request would not be corrected if it asked for that."""
+    """Whether this request, if it asked for a bypass, would not be corrected."""
     try:
         return resolver.resolve(replace(facts, bypass=True)).bypass
     except ForbiddenError:
@@ -132,43 +141,48 @@ def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
 
 
 def _tenant_samples(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
-    """Sample requests of this tenant, one for each tenant entry that may match them after the change."""
+    """Yield sample requests of this tenant of the old file, for each tenant entry that may match them afterwards."""
     for later_tenant in (tenant, *after.tenants):
-        team = _common_name((tenant.match.team, later_tenant.match.team))
-        key = _common_name((tenant.match.key, later_tenant.match.key))
+        # "" stands for a request without a team or key, to which only entries without a pattern apply.
+        team = _find_common_name((tenant.match.team, later_tenant.match.team))
+        key = _find_common_name((tenant.match.key, later_tenant.match.key))
         if team is None or key is None:
-            continue
-        by_id = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
-        # Aliases of LiteLLM only count if the file trusts them.
-        aliased = RequestFacts(team_alias=team or None, key_alias=key or None) if before.trust.aliases else None
-        for facts in (by_id, aliased):
-            if facts is not None and _first_tenant(before.tenants, facts, before.trust.aliases) is tenant:
-                yield facts
+            continue  # no request matches both entries
+        requests = [RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)]
+        if before.trust.aliases:  # then aliases that LiteLLM's key owners choose count, too
+            requests.append(RequestFacts(team_alias=team or None, key_alias=key or None))
+        for request in requests:
+            if _first_tenant(before.tenants, request, any_alias=before.trust.aliases) is tenant:
+                yield request
 
 
-def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, any_alias: bool) -> Tenant | None:
-    """The tenant entry that applies to a request: the first in file order that matches; None if none does."""
+def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, *, any_alias: bool) -> Tenant | None:
+    """The tenant entry that applies to a request: the first in file order that matches; None if none does.
+
+    `any_alias` says whether aliases that key owners choose in LiteLLM count.
+    """
     return next((tenant for tenant in tenants if tenant_matches(tenant, facts, any_alias)), None)
 
 
 def _route_samples(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
-    """Sample requests, by model and tag, derived from the patterns of the routes.
+    """Yield sample requests with a model and a tag, derived from the patterns of the routes of both files.
 
-    Yields one for each distinct pair (first matching route of the old file, of the new file) by `_deciding_settings`.
+    Of requests to which both files apply routes with equal settings (`_deciding_settings`), only one is yielded.
     """
-    seen_decisions = set[str]()
+    seen_settings = set[str]()
     matches = [route.match for route in (*before.routes, *after.routes)]
     # The first pair stands for requests that no pattern was written for.
     for model, tag in [(None, None), *((match.model, match.tag) for match in matches)]:
-        facts = RequestFacts(_example(model) if model else _ANY, (_example(tag),) if tag else ())
-        first_routes = [
-            next((route for route in file.routes if route_matches(route, facts.names, facts.tags)), None)
-            for file in (before, after)
-        ]
-        decision = str([_deciding_settings(route) for route in first_routes])
-        if decision not in seen_decisions:
-            seen_decisions.add(decision)
+        facts = RequestFacts(_make_example(model) if model else _ANY, (_make_example(tag),) if tag else ())
+        settings = str([_deciding_settings(_first_route(file, facts)) for file in (before, after)])
+        if settings not in seen_settings:
+            seen_settings.add(settings)
             yield facts
+
+
+def _first_route(file: PolicyFile, facts: RequestFacts) -> Route | None:
+    """The route that applies to a request: the first in file order that matches; None if none does."""
+    return next((route for route in file.routes if route_matches(route, facts.names, facts.tags)), None)
 
 
 def _deciding_settings(route: Route | None) -> object:
@@ -176,16 +190,20 @@ def _deciding_settings(route: Route | None) -> object:
     return route and (route.mode, route.stream, route.sample, route.objectives)
 
 
-def _common_name(patterns: tuple[str | None, str | None]) -> str | None:
-    """A name that both patterns match; "" if both patterns are None, None if no such name is found."""
+def _find_common_name(patterns: tuple[str | None, str | None]) -> str | None:
+    """Return a name that both patterns match; None if no such name is found.
+
+    A pattern that is None matches everything; if both are None, "" is returned.
+    """
     set_patterns = [pattern for pattern in patterns if pattern is not None]
-    examples = map(_example, set_patterns)
-    return next(
-        (name for name in examples if all(fnmatchcase(name, pattern) for pattern in set_patterns)),
-        None if set_patterns else "",
-    )
+    if not set_patterns:
+        return ""
+    for name in map(_make_example, set_patterns):
+        if all(fnmatchcase(name, pattern) for pattern in set_patterns):
+            return name
+    return None
 
 
-def _example(pattern: str) -> str:
-    """A sample name that the pattern matches, if it has no [brackets]."""
+def _make_example(pattern: str) -> str:
+    """Return a name that the glob `pattern` matches; it may not match if it has [brackets]."""
     return pattern.replace("*", _ANY).replace("?", "x")

@@ -1,6 +1,6 @@
-"""Settings in the metadata of teams and keys, as layers of a policy.
+"""Layers of a policy: sources of settings (blocks of the policies file, metadata of teams and keys) that are merged.
 
-They may name only what the policies file loads. An operator's mistake in them is ignored and logged once.
+Metadata may name only what the policies file loads. An operator's mistake in metadata is ignored and logged once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One source of settings; `path` is its key path in the policies file, None for metadata."""
+    """One source of settings; `path` is the key path of its block in the policies file, None for metadata."""
 
     values: PolicySettings
     label: str
@@ -40,12 +40,15 @@ class Layer:
     """Whether the layer may loosen a policy; if not, only its stricter settings count."""
 
     def origin(self, source: YamlSource, *key: str | int) -> str:
-        """A description for operators of where `key` is set: file and line, or the metadata."""
+        """Return where `key` of this layer is set, as text for operators: file and line, or the metadata."""
         return self.label if self.path is None else f"{source.place_of(*self.path, *key)} ({self.label})"
 
 
 class MetadataReader:
-    """Reads the settings in the metadata of teams and keys; these may name only what the policies file loads."""
+    """Reader of the settings in the metadata of teams and keys; these may name only what the policies file loads.
+    A grant is a setting that gives a tenant a right or takes a right away, such as `allow` and `deny`. `configured` are
+    the objectives, by name, that metadata may name, and `source` names the metadata in log lines.
+    """
 
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
@@ -58,44 +61,46 @@ class MetadataReader:
     def layers(
         self, namespace: str, team_settings: object, key_settings: object, configured: Mapping[str, Objective]
     ) -> list[Layer]:
-        """The layers of team and key metadata; untrusted ones keep only grants that take rights away."""
-        metadata = (
-            ("team metadata", team_settings, self._file.trust.team_metadata),
-            ("key metadata", key_settings, self._file.trust.key_metadata),
-        )
-        return [
-            self._make_layer(raw, label, f"{namespace}: {label}", trusted, configured)
-            for label, raw, trusted in metadata
-            if raw is not None
-        ]
+        """Return the layers of a tenant's team metadata and key metadata, in this order; None has no layer.
+
+        The settings are not validated yet. `namespace` identifies the tenant in log lines, and `configured` has the
+        objectives that the tenant may name. A layer that the file does not trust has no grants that give rights.
+        """
+        layers = []
+        trust = self._file.trust
+        if team_settings is not None:
+            layers.append(self._make_layer(team_settings, "team metadata", namespace, trust.team_metadata, configured))
+        if key_settings is not None:
+            layers.append(self._make_layer(key_settings, "key metadata", namespace, trust.key_metadata, configured))
+        return layers
 
     def _make_layer(
-        self, raw: object, label: str, source: str, trusted: bool, configured: Mapping[str, Objective]
+        self, raw: object, label: str, namespace: str, trusted: bool, configured: Mapping[str, Objective]
     ) -> Layer:
-        """The layer of one metadata; if it is not trusted, grants that would give rights are dropped and logged."""
+        """Return the layer of one metadata; if it is not trusted, grants that give rights are logged and left out."""
+        source = f"{namespace}: {label}"
         values = self._parse_grants(raw, source, configured)
         if not trusted:
-            # `allow` stays even if not trusted: it can shorten the list before it, see `_allowed_objectives`.
-            set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
-            ignored = [name for name in set_names if not takes_away(name, getattr(values, name))]
-            for name in ignored:
+            names = [name for name in self._grant_names() if getattr(values, name) is not None]
+            # `allow` stays, because an untrusted list can only shorten the list before it (`_allowed_objectives`).
+            ignored_names = [name for name in names if name != "allow" and not takes_away(name, getattr(values, name))]
+            for name in ignored_names:
                 warn_not_trusted(source, name)
-            values = values.model_copy(update=dict.fromkeys(ignored))
+            values = values.model_copy(update=dict.fromkeys(ignored_names))
         return Layer(values, label, name=source, is_key_metadata=label == "key metadata", trusted=trusted)
 
     def _grant_names(self) -> Iterator[str]:
-        """The keys that are grants, including those of plugins."""
+        """Yield the keys of all grants, including those of plugins."""
         yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
         yield from (key.name for key in self._file.declarations.grants)
 
     def _parse_grants(self, raw: object, source: str, configured: Mapping[str, Objective]) -> Grants:
-        """The valid settings of an operator's metadata; logs a warning for invalid and deprecated ones."""
+        """Return the valid settings and grants of metadata; logs a warning for each invalid or deprecated one."""
         if not isinstance(raw, Mapping):
             _warn_invalid(source, "aligner")
             return self._grants_model()
-        current, changes = rename_deprecated(
-            {str(key): value for key, value in raw.items()}, self._file.declarations.current_names
-        )
+        raw_by_key = {str(key): value for key, value in raw.items()}
+        current, changes = rename_deprecated(raw_by_key, self._file.declarations.current_names)
         for change in changes:
             _warn(source, str(change))
         return self._grants_model.model_validate(dict(self._valid_settings(current, source, configured)))
@@ -103,12 +108,13 @@ class MetadataReader:
     def _valid_settings(
         self, raw: Mapping[str, Any], source: str, configured: Mapping[str, Objective]
     ) -> Iterator[tuple[str, Any]]:
-        """Yield (name, value) of each valid setting of metadata; logs and skips invalid ones.
+        """Yield name and parsed value of each valid setting of metadata; invalid ones are logged and skipped.
 
-        Unknown objectives are dropped from lists.
+        Objectives that are not `configured` are logged and left out of lists.
         """
         for key, value in raw.items():
             try:
+                # Each setting is validated alone, so that a wrong one does not affect the others.
                 parsed = getattr(self._grants_model.model_validate({key: value}), key)
             except ValidationError:
                 _warn_invalid(source, key if key in self._grants_model.model_fields else "(unknown)")
@@ -117,14 +123,17 @@ class MetadataReader:
                 _warn_invalid(source, key)
                 continue
             if key in _OBJECTIVE_LISTS:
-                names = tuple(name for name in parsed if name in configured or (name == "*" and key == "allow"))
-                if names != parsed:
+                known_names = tuple(name for name in parsed if name in configured or (name == "*" and key == "allow"))
+                if known_names != parsed:
                     _warn_invalid(source, key)
-                parsed = names
+                parsed = known_names
             yield key, parsed
 
     def _is_loaded(self, key: str, value: Any) -> bool:
-        """Whether the corrector, rules or files that metadata names are loaded; a policies file must name them, too."""
+        """Whether the corrector, rules or files that this setting of metadata names are loaded.
+
+        They are loaded only if the policies file names them, too. True for a setting that names nothing of this kind.
+        """
         if key == "corrector":
             return value in self._correctors
         if isinstance(value, Requirement):
@@ -133,17 +142,17 @@ class MetadataReader:
 
 
 def _warn_invalid(source: str, key: str) -> None:
-    """Log that metadata has a setting which is no valid one there."""
+    """Log that a setting of metadata is not valid there and is ignored."""
     _warn(source, f"ignoring setting {key}: not valid here")
 
 
 def warn_not_trusted(source: str, key: str) -> None:
-    """Log that metadata which the file does not trust tried to loosen a setting."""
-    setting = "team_metadata" if source.endswith("team metadata") else "key_metadata"
-    _warn(source, f"ignoring setting {key}: it would loosen the policy, and trust.{setting} is false")
+    """Log that a setting of metadata is ignored because it would loosen the policy and the file does not trust it."""
+    trust_key = "team_metadata" if source.endswith("team metadata") else "key_metadata"
+    _warn(source, f"ignoring setting {key}: it would loosen the policy, and trust.{trust_key} is false")
 
 
 @lru_cache(maxsize=1024)
 def _warn(source: str, problem: str) -> None:
-    """Log a warning once for each source and problem (cached): a typo would otherwise be logged with every request."""
+    """Log a warning; thanks to the cache, each one is logged once and not with every request."""
     log.warning("%s: %s", source, problem)

@@ -1,12 +1,12 @@
-"""Which objectives apply to a request, in order, and what else it may ask for.
+"""The choice of the objectives that apply to a request, in order, and the rights to ask for more.
 
-Enforced ones come first, then the route's, then those that the request may add. A request for something that it may not
-have is refused.
+A grant layer is a tenant's block of the policies file, or metadata of a team or key. Enforced objectives come first,
+then the route's, then those that the request may add. A request that asks for what it may not have is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.policy.metadata_layers import Layer
@@ -23,29 +23,31 @@ def choose_objectives(
     grants: Sequence[Layer],
     configured: Mapping[str, Objective],
 ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
-    """The objectives of a request in order, (name, origin) of each, and the selection if a plugin chooses some.
+    """Return the objectives of a request in order, name and origin of each, and the selection by a plugin.
 
-    Raises `ForbiddenError` if the request asks for what its tenant may not have.
+    `route` has the layer of the route, or is empty; `configured` has every objective by name. The selection is None
+    unless a plugin selects some of the objectives for each prompt. Raises `ForbiddenError` if the request asks for
+    what its tenant may not have.
     """
     origins_by_name: dict[str, str] = {}
     for layer in grants:
-        for n, name in enumerate(getattr(layer.values, "enforce", ())):
-            origins_by_name.setdefault(name, layer.origin(file.source, "enforce", n))
-    enforced = tuple(origins_by_name)
+        for index, name in enumerate(getattr(layer.values, "enforce", ())):
+            origins_by_name.setdefault(name, layer.origin(file.source, "enforce", index))
+    enforced_names = tuple(origins_by_name)
     selector = None
     for layer in route:
         assert isinstance(layer.values, Route)
         selector = route_selector(layer.values)
         for name, path in route_objectives(layer.values, configured):
             origins_by_name.setdefault(name, layer.origin(file.source, *path))
-    # Before the request's objectives are added: an objective that applies without them needs no permission.
+    # Checked before the request's objectives are added, because one that applies anyway needs no permission.
     _refuse_forbidden(facts, origins_by_name, grants, configured)
     selection = None
-    # Without the plugin that would choose, all of these objectives apply.
+    # If the plugin that would select is missing, all objectives of the route apply.
     if selector is not None and selector.word not in file.declarations.missing_selectors:
-        # What is enforced or asked for always stays.
-        candidates = tuple(name for name in origins_by_name if name not in (*enforced, *facts.asked))
-        selection = Selection(selector.word, candidates, enforced, selector)
+        # Objectives that are enforced or asked for always apply, so the plugin does not choose among them.
+        candidates = tuple(name for name in origins_by_name if name not in (*enforced_names, *facts.asked))
+        selection = Selection(selector.word, candidates, enforced_names, selector)
     origins_by_name |= {name: "request" for name in facts.asked if name not in origins_by_name}
     origins = tuple((f"objective:{name}", origin) for name, origin in origins_by_name.items())
     return tuple(configured[name] for name in origins_by_name), origins, selection
@@ -53,65 +55,74 @@ def choose_objectives(
 
 def _refuse_forbidden(
     facts: RequestFacts,
-    present: Mapping[str, str],
+    applied_names: Container[str],
     grants: Sequence[Layer],
     configured: Mapping[str, Objective],
 ) -> None:
-    """Raise `ForbiddenError` for a bypass or the first objective in the request that is not permitted.
+    """Raise `ForbiddenError` if the request asks for a bypass or an objective that is not permitted.
 
-    A request may name an objective that applies anyway, unless that objective is denied.
+    A request may ask for one of `applied_names`, which apply to it anyway, unless the objective is denied.
     """
     if facts.bypass and not may_bypass(grants):
         raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
     allowed = set(configured) if facts.is_operator else _allowed_objectives(grants, configured)
     denied = _denied_names(grants)
-    for n, name in enumerate(facts.asked, 1):
+    for number, name in enumerate(facts.asked, 1):
         # LiteLLM logs these messages, so they neither repeat the client's text nor reveal other tenants'
         # objectives.
         if name in denied:
-            raise ForbiddenError(f"number {n} of the requested objectives is denied for this key")
-        if name not in allowed and name not in present:
+            raise ForbiddenError(f"number {number} of the requested objectives is denied for this key")
+        if name not in allowed and name not in applied_names:
             names = ", ".join(sorted(allowed))
             offer = f"it may ask for: {names}" if names else "it may not add any objective"
-            raise ForbiddenError(f"number {n} of the requested objectives is not allowed for this key; {offer}")
+            raise ForbiddenError(f"number {number} of the requested objectives is not allowed for this key; {offer}")
 
 
 def _allowed_objectives(grants: Sequence[Layer], configured: Mapping[str, Objective]) -> set[str]:
-    """The objectives that a request may add. An untrusted list can only shorten the list before it."""
+    """The names of the objectives that a request may add.
+
+    The `allow` list of a layer replaces that of the layer before it; a list that is not trusted can only shorten it.
+    """
     allowed = set[str]()
     for layer in grants:
-        allow = getattr(layer.values, "allow", None)
-        if allow is not None:
-            names = set(configured) if EVERY in allow else set(allow)
+        allow_list = getattr(layer.values, "allow", None)
+        if allow_list is not None:
+            names = set(configured) if EVERY in allow_list else set(allow_list)
             allowed = names if layer.trusted else names & allowed
     return allowed - _denied_names(grants)
 
 
 def may_use_own_words(grants: Sequence[Layer]) -> bool:
-    """Whether a request may bring objectives in its own words. An untrusted list can only forbid it."""
+    """Whether a request may bring objectives in its own words: whether the last `allow` list has "*".
+
+    A list that is not trusted cannot permit what the list before it forbids.
+    """
     allows_every = False
     for layer in grants:
-        allow = getattr(layer.values, "allow", None)
-        if allow is not None:
-            allows_every = EVERY in allow and (layer.trusted or allows_every)
+        allow_list = getattr(layer.values, "allow", None)
+        if allow_list is not None:
+            allows_every = EVERY in allow_list and (layer.trusted or allows_every)
     return allows_every
 
 
 def _denied_names(grants: Sequence[Layer]) -> set[str]:
-    """Names of the objectives that some layer denies to requests."""
+    """The names of the objectives that some layer forbids requests to ask for."""
     return {name for layer in grants for name in getattr(layer.values, "deny", ())}
 
 
 def may_bypass(grants: Sequence[Layer]) -> bool:
-    """Whether the request may opt out of correction, by the last layer that says so."""
-    values = (getattr(layer.values, "allow_bypass", None) for layer in reversed(grants))
-    return next((value for value in values if value is not None), False)
+    """Whether a request may opt out of correction: the last layer that sets `allow_bypass` decides."""
+    for layer in reversed(grants):
+        is_allowed: bool | None = getattr(layer.values, "allow_bypass", None)
+        if is_allowed is not None:
+            return is_allowed
+    return False
 
 
 def deny_origins(source: YamlSource, grants: Sequence[Layer]) -> tuple[tuple[str, str], ...]:
-    """The origin of each denied objective: the first layer that denies it."""
+    """Return ("deny:NAME", origin) for each denied objective; its origin is where the first layer denies it."""
     origins: dict[str, str] = {}
     for layer in grants:
-        for n, name in enumerate(getattr(layer.values, "deny", ())):
-            origins.setdefault(f"deny:{name}", layer.origin(source, "deny", n))
+        for index, name in enumerate(getattr(layer.values, "deny", ())):
+            origins.setdefault(f"deny:{name}", layer.origin(source, "deny", index))
     return tuple(origins.items())

@@ -16,15 +16,15 @@ from aligner_proxy.policy.judge_schema import JudgeSetting
 from aligner_proxy.policy.yaml_file import FilePath
 
 MAX_OBJECTIVE_CHARS = 2_000
-_OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
+_NAME_AND_DESCRIPTION = re.compile(r"[^:\n]{1,80}:\s+\S")
 
 
 def check_objective_text(text: str) -> str:
-    """Check and strip the text of an objective: "Name: description", at most 2,000 characters; raises `ValueError`."""
+    """Return the stripped text; raises `ValueError` if it is too long or is not of the form "Name: description"."""
     text = text.strip()
     if len(text) > MAX_OBJECTIVE_CHARS:
         raise ValueError(f"the text has {len(text):,} characters; shorten it to at most {MAX_OBJECTIVE_CHARS:,}")
-    if not _OBJECTIVE.match(text):
+    if not _NAME_AND_DESCRIPTION.match(text):
         raise ValueError('must read "Name: description", for example "Brevity: the response should be short"')
     return text
 
@@ -33,7 +33,7 @@ ObjectiveText = Annotated[str, AfterValidator(check_objective_text)]
 
 
 def _check_requested(text: str) -> str:
-    """Return a name, or a checked text if there is a colon; raises `ValueError`."""
+    """Return the name of an objective, or its text, which has a colon; raises `ValueError` for a wrong text."""
     text = text.strip()
     return check_objective_text(text) if ":" in text else text
 
@@ -58,8 +58,8 @@ class ObjectiveEntry(BaseModel):
     """The judge that is asked about this objective in place of the policy's; off: none."""
 
 
-def _as_block(value: object) -> object:
-    """Expand the short form (a text alone) into a block."""
+def _expand_text(value: object) -> object:
+    """Expand the short form of an objective (its text alone) into a block; raises `ValueError` for other types."""
     if isinstance(value, str):
         return {"text": check_objective_text(value)}
     if not isinstance(value, Mapping | ObjectiveEntry):
@@ -68,6 +68,6 @@ def _as_block(value: object) -> object:
 
 
 ObjectiveSetting = Annotated[
-    ObjectiveEntry, BeforeValidator(_as_block, json_schema_input_type=ObjectiveText | ObjectiveEntry)
+    ObjectiveEntry, BeforeValidator(_expand_text, json_schema_input_type=ObjectiveText | ObjectiveEntry)
 ]
 """The values that a policies file may have for an objective."""

@@ -18,27 +18,39 @@ REFUSAL = 'this key may not bring objectives in its own words; its tenant needs 
 def match_known_names(
     requested: Sequence[str], own_texts: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
-    """The requested names, plus the names of configured objectives whose text is among the request's own texts."""
-    names_by_text = (
-        {normalise_words(objective.text): name for name, objective in objectives.items()} if own_texts else {}
-    )
-    own_names = (names_by_text.get(normalise_words(text)) for text in own_texts)
-    return tuple(dict.fromkeys((*requested, *filter(None, own_names))))
+    """Return the requested names, plus the names of configured objectives whose text the request repeats.
+
+    `objectives` are the configured ones by name, and `own_texts` those that the request brings in its own words.
+    """
+    if not own_texts:
+        return tuple(dict.fromkeys(requested))
+    name_by_text = {normalise_words(objective.text): name for name, objective in objectives.items()}
+    names = list(requested)
+    for text in own_texts:
+        name = name_by_text.get(normalise_words(text))
+        if name:
+            names.append(name)
+    return tuple(dict.fromkeys(names))
 
 
 def own_objectives(
     texts: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool
 ) -> tuple[Objective, ...]:
-    """The objectives in a request's own words that are not configured; raises `ForbiddenError` if not `allowed`."""
-    configured = {normalise_words(objective.text) for objective in objectives.values()} if texts else set()
-    new_texts = dict.fromkeys(text for text in texts if normalise_words(text) not in configured)
+    """Return an objective for each text in a request's own words, without those that repeat one of `objectives`.
+
+    Raises `ForbiddenError` if there are any and the request may not bring them (`allowed`).
+    """
+    if not texts:
+        return ()
+    configured_texts = {normalise_words(objective.text) for objective in objectives.values()}
+    new_texts = dict.fromkeys(text for text in texts if normalise_words(text) not in configured_texts)
     if new_texts and not allowed:
         raise ForbiddenError(REFUSAL)
-    return tuple(Objective(f"{PREFIX}{n}", text, Allowance()) for n, text in enumerate(new_texts, 1))
+    return tuple(Objective(f"{PREFIX}{number}", text, Allowance()) for number, text in enumerate(new_texts, 1))
 
 
 def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
-    """The client's names of its own objectives, by the names that we gave them."""
+    """The client's names of its own objectives, by the names that the gateway gave them (own:1, own:2, ...)."""
     return {entry.name: entry.text.partition(":")[0] for entry in objectives if entry.name.startswith(PREFIX)}
 
 

@@ -122,48 +122,51 @@ class Declarations:
 
     @cached_property
     def missing_correctors(self) -> Mapping[str, str]:
-        """Known correctors without an installed plugin -> the distribution that offers them."""
+        """Kinds of known correctors whose plugin is not installed -> the distribution that offers them."""
         return {kind: owner for kind, owner in CORRECTORS_OF_PLUGINS.items() if kind not in self.correctors}
 
     @cached_property
     def missing_settings(self) -> Mapping[tuple[str, str], str]:
-        """Block and key without effect -> the missing distribution."""
+        """Block and key of settings without effect -> the missing distribution, whose plugin would read them."""
         return {path: owner for path, owner in SETTINGS_OF_PLUGINS.items() if owner not in self.distributions}
 
     @cached_property
     def missing_keys(self) -> Mapping[str, str]:
-        """Known keys without an installed plugin -> the distribution that declares them."""
-        declared = {name for key in self.keys for name in (key.name, *key.deprecated)}
-        return {name: owner for name, owner in KEYS_OF_PLUGINS.items() if name not in declared}
+        """Names of known keys whose plugin is not installed -> the distribution that declares them."""
+        declared_names = {name for key in self.keys for name in (key.name, *key.deprecated)}
+        return {name: owner for name, owner in KEYS_OF_PLUGINS.items() if name not in declared_names}
 
     @cached_property
     def missing_selectors(self) -> Mapping[str, str]:
-        """Known selector words without an installed plugin -> the distribution that declares them."""
-        declared = {form.word for form in self.selectors}
-        return {word: owner for word, owner in SELECTORS_OF_PLUGINS.items() if word not in declared}
+        """Words of known selectors whose plugin is not installed -> the distribution that declares them."""
+        declared_words = {form.word for form in self.selectors}
+        return {word: owner for word, owner in SELECTORS_OF_PLUGINS.items() if word not in declared_words}
 
     @cached_property
     def all_keys(self) -> tuple[PolicyKey, ...]:
         """The declared keys, and for each missing key a stand-in that accepts any value."""
-        missing = (
-            PolicyKey(name, Any, None, f"Needs the plugins of {owner}.", grant=name in _GRANTS_OF_PLUGINS)
+        stand_ins = (
+            PolicyKey(
+                name, type=Any, default=None, about=f"Needs the plugins of {owner}.", grant=name in _GRANTS_OF_PLUGINS
+            )
             for name, owner in self.missing_keys.items()
         )
-        return (*self.keys, *missing)
+        return (*self.keys, *stand_ins)
 
     @cached_property
     def all_selectors(self) -> tuple[SelectorForm, ...]:
-        """The declared forms, and for each missing form a stand-in that accepts any options."""
-        missing = (
-            SelectorForm(word, f"Needs the plugins of {owner}.", AnyOptions)
+        """The declared selector forms, and for each missing form a stand-in that accepts any options."""
+        stand_ins = (
+            SelectorForm(word, about=f"Needs the plugins of {owner}.", options=AnyOptions)
             for word, owner in self.missing_selectors.items()
         )
-        return (*self.selectors, *missing)
+        return (*self.selectors, *stand_ins)
 
     @cached_property
     def current_names(self) -> Mapping[str, str]:
-        """Deprecated names of keys -> current names."""
-        return {**RENAMED_KEYS, **{old: key.name for key in self.keys for old in key.deprecated}}
+        """Deprecated names of keys, the gateway's own and those of plugins -> current names."""
+        plugin_names = {old_name: key.name for key in self.keys for old_name in key.deprecated}
+        return {**RENAMED_KEYS, **plugin_names}
 
 
 NO_DECLARATIONS = Declarations()
@@ -187,20 +190,22 @@ class DeprecatedName:
 def rename_deprecated(
     block: Mapping[str, Any], new_names: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[DeprecatedName]]:
-    """(the block with current names of keys and values, the changes).
+    """Return the block with current names of keys and values, and the changes.
 
-    If a key is present under both names, the old one is kept, so that it is refused as unknown later.
+    `new_names` are the current names of keys by their deprecated ones. If a key is present under both names, the old
+    one is kept, so that it is refused as unknown later.
     """
     renamed_block: dict[str, Any] = {}
     changes: list[DeprecatedName] = []
     for key, value in block.items():
         new_key = new_names.get(key, key)
         if new_key != key and new_key not in block:
-            changes.append(DeprecatedName(key, new_key, key, new_key))
+            changes.append(DeprecatedName(key, new_key, old=key, new=new_key))
         else:
             new_key = key
         new_value = RENAMED_VALUES.get((new_key, value)) if isinstance(value, str) else None
         if new_value is not None:
-            changes.append(DeprecatedName(key, new_key, f"{new_key}: {value}", f"{new_key}: {new_value}"))
+            old_setting = f"{new_key}: {value}"
+            changes.append(DeprecatedName(key, new_key, old=old_setting, new=f"{new_key}: {new_value}"))
         renamed_block[new_key] = value if new_value is None else new_value
     return renamed_block, changes

@@ -15,25 +15,26 @@ from aligner_proxy.policy.yaml_file import LIST_FORM
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-_BUILDING = threading.Lock()
+_BUILD_LOCK = threading.Lock()
 """Held while a model is built. Pydantic parses source code for the descriptions, and Python 3.11 keeps one parser depth
 counter for all threads, so two at once could fail."""
 
 
 @lru_cache(maxsize=64)
 def file_model(declarations: Declarations) -> type[PolicyFile]:
-    """The model of the policies file, extended by the keys and selector forms of plugins."""
-    settings = _plugin_fields(key for key in declarations.all_keys if not key.grant)
-    grants = settings | _plugin_fields(key for key in declarations.all_keys if key.grant)
-    route = extend_model(Route, settings | _objectives_field(declarations.all_selectors))
-    tenant = extend_model(Tenant, grants)
-    defaults = extend_model(PolicySettings, settings)
-    blocks: dict[str, Any] = {
-        "defaults": (defaults, defaults()),
-        "routes": (tuple[route, ...], ()),  # type: ignore[valid-type]
-        "tenants": (tuple[tenant, ...], ()),  # type: ignore[valid-type]
+    """Return the pydantic model of the policies file, extended by the keys and selector forms of plugins."""
+    setting_fields = _plugin_fields(key for key in declarations.all_keys if not key.grant)
+    grant_fields = _plugin_fields(key for key in declarations.all_keys if key.grant)
+    route_model = extend_model(Route, setting_fields | _objectives_field(declarations.all_selectors))
+    tenant_model = extend_model(Tenant, setting_fields | grant_fields)
+    defaults_model = extend_model(PolicySettings, setting_fields)
+    # name -> (type, default)
+    block_fields: dict[str, Any] = {
+        "defaults": (defaults_model, defaults_model()),
+        "routes": (tuple[route_model, ...], ()),  # type: ignore[valid-type]
+        "tenants": (tuple[tenant_model, ...], ()),  # type: ignore[valid-type]
     }
-    return extend_model(PolicyFile, blocks)
+    return extend_model(PolicyFile, block_fields)
 
 
 @lru_cache(maxsize=64)
@@ -47,8 +48,11 @@ _WITHOUT_SOURCE = {"use_attribute_docstrings": False}
 
 
 def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
-    """A subclass of `base` with more fields, and with the same name and description."""
-    with _BUILDING:
+    """Return a subclass of the model `base` with more fields, and with the same name and description.
+
+    `fields` are those of pydantic's `create_model`: name -> (type, default or field).
+    """
+    with _BUILD_LOCK:
         model: type[_Model] = create_model(
             base.__name__, __base__=base, __doc__=base.__doc__, __cls_kwargs__=_WITHOUT_SOURCE, **fields
         )
@@ -56,23 +60,23 @@ def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
 
 
 def _plugin_fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
-    """The pydantic fields of plugins' keys by name, as `create_model` takes them: (type, field)."""
+    """Return the fields of plugins' keys as pydantic's `create_model` takes them: name -> (type, field)."""
     return {key.name: (key.type | None, Field(default=None, description=key.about)) for key in keys}
 
 
 def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
-    """The field `objectives` of a route, which takes a list of names or one of these selector forms.
+    """Return the field `objectives` of a route, which takes a list of names or one of these selector forms.
 
-    Returned as an argument of pydantic's `create_model`; empty without selectors, since the field stays as it is.
+    It is returned as pydantic's `create_model` takes it: name -> (type, field).
     """
     if not selectors:
-        return {}
+        return {}  # the field stays a list of names
     words = tuple(form.word for form in selectors)
     form_types = [_selector_type(form) for form in selectors]
     names_type = Annotated[Names, Tag(LIST_FORM)]
 
     def choose_tag(value: object) -> str:
-        """The tag of the form that pydantic is to read this value as."""
+        """Return the tag of the form (list of names, or a selector) as which pydantic is to read this value."""
         if isinstance(value, SelectorBlock):
             return _form_tag(value.word)
         if isinstance(value, Mapping):
@@ -88,10 +92,10 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
 
 
 def _selector_type(form: SelectorForm) -> Any:
-    """The pydantic type of one selector form: the word alone, or a block with the word and its options."""
+    """Return the pydantic type of one selector form: the word alone, or a block with the word and its options."""
     names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
     create_block: Any = create_model  # mypy cannot check a model with computed fields
-    with _BUILDING:
+    with _BUILD_LOCK:
         block = create_block(
             f"{form.word.title()}Objectives",
             # The config of the later base class decides whether unknown keys are refused.
@@ -112,5 +116,5 @@ def _selector_type(form: SelectorForm) -> Any:
 
 
 def _form_tag(word: str) -> str:
-    """Pydantic's name for this form in error locations; yaml_file.py removes it from messages."""
+    """Return the tag of a selector form: pydantic's name for it in error locations, removed from messages later."""
     return f"[{word}]"

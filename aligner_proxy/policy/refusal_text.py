@@ -17,24 +17,26 @@ _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
 def _parse_texts(value: object) -> object:
-    """Parse one text, or a block of texts by language, into (language, text) pairs; raises `ValueError`."""
+    """Parse one text, or a block of texts by language, into pairs (language, text); raises `ValueError`."""
     if isinstance(value, str):
         return ((ANY_LANGUAGE, _check_text(value)),)
     if isinstance(value, tuple):  # already parsed
         return value
     if not isinstance(value, dict):
         raise ValueError('must be a text, or a block of texts by language: {default: "...", de: "..."}')  # noqa: TRY004
-    languages = (_DEFAULT, *LANGUAGES)
-    for name, text in value.items():
-        if name not in languages:
-            raise ValueError(f"unknown language {name!r}; must be one of {', '.join(languages)}")
+    known_languages = (_DEFAULT, *LANGUAGES)
+    pairs = []
+    for language, text in value.items():
+        if language not in known_languages:
+            raise ValueError(f"unknown language {language!r}; must be one of {', '.join(known_languages)}")
         if not isinstance(text, str):
-            raise ValueError(f"the text for {name} must be a text")  # noqa: TRY004 - pydantic takes ValueError alone
-    return tuple((ANY_LANGUAGE if name == _DEFAULT else name, _check_text(text)) for name, text in value.items())
+            raise ValueError(f"the text for {language} must be a text")  # noqa: TRY004 - pydantic takes ValueError alone
+        pairs.append((ANY_LANGUAGE if language == _DEFAULT else language, text))
+    return tuple((language, _check_text(text)) for language, text in pairs)
 
 
 def _check_text(text: str) -> str:
-    """Check and strip one refusal text; raises `ValueError` for an empty or long one, or a wrong placeholder."""
+    """Return a stripped refusal text; raises `ValueError` if it is empty, too long or has an unknown placeholder."""
     text = text.strip()
     if not text:
         raise ValueError("is empty; write what the client is to read in place of the answer")

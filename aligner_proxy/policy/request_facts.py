@@ -58,12 +58,15 @@ class RequestFacts:
 
     @property
     def namespace(self) -> str:
-        """The tenant's identity: the team, else the key, else the user; the prefix keeps equal names of them apart."""
-        teams = (("team", self.team_id), ("alias", self.team_alias))
-        single = (("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id))
-        return next((f"{kind}:{value}" for kind, value in (*teams, *single) if value), "-")
+        """The tenant's identity: "team:", "key:", "user:" or the like, and the id or name; "-" if none is known."""
+        identities = (
+            *(("team", self.team_id), ("alias", self.team_alias)),
+            *(("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id)),
+        )
+        return next((f"{prefix}:{name}" for prefix, name in identities if name), "-")
 
     @property
     def tenant_name(self) -> str:
-        """The team, else the operator's alias of the key; `-` if there is neither, since metrics name no keys."""
-        return self.team_alias or self.team_id or (self.key_alias if self.alias_by_operator else None) or "-"
+        """The tenant in metrics, which name no other keys: the team, else the operator's alias of the key, else "-"."""
+        operator_alias = self.key_alias if self.alias_by_operator else None
+        return self.team_alias or self.team_id or operator_alias or "-"

@@ -1,4 +1,7 @@
 """Resolver of the policy of a request: the policy is resolved once, before any work, and never changes afterwards.
+A layer is one source of settings (defaults, route, tenant, metadata), and the layers that may also grant rights are
+called grants. Lists named `route` and `tenant` have one layer, or none if no entry of the file matches. The origin of
+a value says where it is set.
 
 Settings, lowest to highest precedence: built-in default, `defaults`, the route (first match in file order), the tenant
 in the file (first match), team metadata, key metadata. Each class of `on_error` and each reason of `on_skip` is merged
@@ -16,13 +19,13 @@ logged once. A request that several models may answer is refused if their polici
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from itertools import product
-from operator import attrgetter
 from typing import Any, TypeVar
 
 from aligner_proxy.errors import ConfigError, SeveralPolicies
@@ -32,7 +35,6 @@ from aligner_proxy.policy.gate_schema import read_switches
 from aligner_proxy.policy.metadata_layers import Layer, MetadataReader, warn_not_trusted
 from aligner_proxy.policy.objective_choice import choose_objectives, deny_origins, may_bypass, may_use_own_words
 from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
-from aligner_proxy.policy.plugin_keys import PolicyKey
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.policy.schema import (
     EVERY,
@@ -86,7 +88,7 @@ _MAX_CACHED_MODEL_CHARS = 200
 """Characters of the longest model name whose policy is kept."""
 _CACHE_KEY = ("model", "groups", "team_id", "team_alias", "key_hash", "key_alias", "user_id", "alias_by_operator")
 """The facts that decide the policy of a cacheable request."""
-_read_cache_key = attrgetter(*_CACHE_KEY)
+_read_cache_key = operator.attrgetter(*_CACHE_KEY)
 _BUILT_IN_POLICY = Policy(name="-")
 _AS_ENFORCED = f"{BUILT_IN}, as objectives are enforced"
 _AGAINST_HARM = f"{BUILT_IN} where {', '.join(sorted(SAFETY_OBJECTIVES))} is violated"
@@ -96,31 +98,32 @@ this objective and this aligner; empty if there is none."""
 
 
 def find_no_head(tenant: Tenant | None, objective: Objective, aligner: str) -> str:
-    """The lookup to use when nothing was taught: always empty."""
+    """Return "", for callers that have no taught heads (a `HeadLookup`)."""
     return ""
 
 
 def _is_cacheable(facts: RequestFacts) -> bool:
-    """Whether the policy depends only on file, model, team and key, so that it can be cached."""
-    # `traffic_percentile` does not matter: the aligner is picked after the cache.
-    is_plain = facts.team_settings is None and facts.key_settings is None
-    return (
-        is_plain
-        and not (facts.tags or facts.asked or facts.own or facts.bypass)
-        and len(facts.model) <= _MAX_CACHED_MODEL_CHARS
-    )
+    """Whether the policy depends only on file, model, team and key, so that it can be cached.
+
+    `traffic_percentile` is not checked, because the aligner is picked after the policy was taken from the cache.
+    """
+    has_metadata = facts.team_settings is not None or facts.key_settings is not None
+    has_wishes = facts.tags or facts.asked or facts.own or facts.bypass
+    return not has_metadata and not has_wishes and len(facts.model) <= _MAX_CACHED_MODEL_CHARS
 
 
 def route_matches(route: Route, names: Sequence[str], tags: Sequence[str]) -> bool:
-    """Whether this route matches a request with `tags` for a model with any of these `names`."""
+    """Whether this route matches a request with `tags` for a model that has all these `names`; one must match."""
     match = route.match
-    fits = match.model is None or any(fnmatchcase(name, match.model) for name in names)
-    return fits and (match.tag is None or any(fnmatchcase(tag, match.tag) for tag in tags))
+    model_fits = match.model is None or any(fnmatchcase(name, match.model) for name in names)
+    tag_fits = match.tag is None or any(fnmatchcase(tag, match.tag) for tag in tags)
+    return model_fits and tag_fits
 
 
 def entry_name(entry: Route | Tenant, index: int) -> str:
-    """Name of a route or tenant in headers and tables: its own name, else route-1, tenant-1, ..."""
-    return entry.name or f"{'route' if isinstance(entry, Route) else 'tenant'}-{index + 1}"
+    """Name of the entry at `index` in the file, for headers and tables: its own, else route-1, tenant-1, ..."""
+    kind = "route" if isinstance(entry, Route) else "tenant"
+    return entry.name or f"{kind}-{index + 1}"
 
 
 def tenant_matches(tenant: Tenant, facts: RequestFacts, any_alias: bool) -> bool:
@@ -130,13 +133,16 @@ def tenant_matches(tenant: Tenant, facts: RequestFacts, any_alias: bool) -> bool
     `any_alias`.
     """
     match = tenant.match
-    aliases_count = any_alias or facts.alias_by_operator
-    team_fits = _any_matches(match.team, (facts.team_id, facts.team_alias if aliases_count else None))
-    return team_fits and _any_matches(match.key, (facts.key_hash, facts.key_alias if aliases_count else None))
+    team_names = [facts.team_id]
+    key_names = [facts.key_hash]
+    if any_alias or facts.alias_by_operator:
+        team_names.append(facts.team_alias)
+        key_names.append(facts.key_alias)
+    return _any_matches(match.team, team_names) and _any_matches(match.key, key_names)
 
 
 def _any_matches(pattern: str | None, values: Sequence[str | None]) -> bool:
-    """Whether one of the values that are set matches the glob; no pattern matches everything."""
+    """Whether the glob `pattern` matches one of the values that are set; a pattern that is None matches everything."""
     return pattern is None or any(fnmatchcase(value, pattern) for value in values if value)
 
 
@@ -177,107 +183,114 @@ class PolicyResolver:
         """Returns the policy for values of `_CACHE_KEY`, kept from an earlier request if possible."""
 
     def restrict_to_route(self, name: str) -> PolicyResolver:
-        """A resolver that applies the route with this name to every request; raises `ConfigError` if there is none."""
-        routes = {entry_name(route, n): route for n, route in enumerate(self._file.routes)}
-        if name not in routes:
+        """Return a resolver that applies the route `name` to every request; raises `ConfigError` for unknown names."""
+        route_by_name = {entry_name(route, index): route for index, route in enumerate(self._file.routes)}
+        if name not in route_by_name:
             source = self._file.source.name
-            raise ConfigError(f"{source}: no route is called {quote_name(name)}; {suggest_name(name, routes)}")
+            raise ConfigError(f"{source}: no route is called {quote_name(name)}; {suggest_name(name, route_by_name)}")
         resolver = copy(self)
-        resolver._only_route = routes[name]
+        resolver._only_route = route_by_name[name]
         resolver._resolve_from_cache = lru_cache(_MAX_CACHED_POLICIES)(resolver._resolve_cacheable)
         return resolver
 
     def resolve(self, facts: RequestFacts) -> Policy:
-        """The policy of one request; raises `ForbiddenError` if it asks for something that its tenant may not have."""
+        """Return the policy of a request; raises `ForbiddenError` if it asks for what its tenant may not have."""
         policy = self._resolve_with_shares(facts)
         if policy.aligner_shares and facts.traffic_percentile is not None:
             policy = shares.pick_aligner(policy, facts.traffic_percentile)
         return policy
 
     def _resolve_with_shares(self, facts: RequestFacts) -> Policy:
-        """The policy before an aligner is picked, from the cache if the request is cacheable."""
+        """Return the policy before an aligner is picked by its share; it comes from the cache if possible."""
         if not _is_cacheable(facts):
             return self._resolve(facts)
         return self._resolve_from_cache(_read_cache_key(facts))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
-        """(name, policy) for each route and for no route, as if the request matched it despite its model and tags."""
-        plain = replace(facts, asked=(), own=(), bypass=False)
-        policies = [
-            (entry_name(route, n), self._build_policy(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
-            for n, route in enumerate(self._file.routes)
-        ]
-        return [*policies, (NO_ROUTE, self._build_policy(plain, lambda _: False))]
+        """Return name and policy for each route, as if the route matched the request, and last for no route.
+
+        What the request itself asks for (objectives, a bypass) is ignored.
+        """
+        plain_facts = replace(facts, asked=(), own=(), bypass=False)
+        policies = []
+        for index, route in enumerate(self._file.routes):
+            policy = self._build_policy(plain_facts, partial(operator.is_, route))
+            policies.append((entry_name(route, index), policy))
+        policies.append((NO_ROUTE, self._build_policy(plain_facts, lambda _: False)))
+        return policies
 
     def active_settings(self) -> Iterator[Policy]:
-        """The settings of every combination of a route (or none) and a tenant of the file (or none).
+        """Yield the settings for every combination of a route (or none) and a tenant of the file (or none).
 
-        They are returned as policies without objectives; routes or tenants with equal settings are used once.
+        They are yielded as policies without objectives; of routes or tenants with equal settings, only one is used.
         """
         defaults = Layer(self._file.defaults, "defaults", ("defaults",))
         for route, tenant in product(self._unique_layers(self._file.routes), self._unique_layers(self._file.tenants)):
             judges_harm = any(map(_judges_harm, (*route, *tenant)))
             settings, _ = self._merge_layers([defaults, *route, *tenant], judges_harm=judges_harm)
             extensions = tuple(self._pop_plugin_settings(settings))
-            del settings["aligner_shares"], settings["shadow_aligner"]  # these make no difference to the settings
+            # The callers do not read these, and their values here are not yet those of a policy.
+            del settings["aligner_shares"], settings["shadow_aligner"]
             yield Policy("-", extensions=extensions, **settings)
 
     def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[Layer]]:
-        """An empty list for no entry, then a one-layer list for each group of entries with equal settings."""
-        layer_by_settings: dict[str, Layer] = {}
+        """Return the choices that a request has among routes or tenants: no entry (an empty list), or one layer.
+
+        Of entries with equal effect on the settings only the last is used, so that there are fewer combinations.
+        """
+        layer_by_effect: dict[str, Layer] = {}
         for entry in entries:
             layer = Layer(entry, entry.name or "-")
-            # Whether anything is enforced or about safety counts, too, as it changes the defaults of other settings.
+            # An entry that enforces objectives, or names one about safety, changes the defaults of other settings.
             enforces = bool(getattr(entry, "enforce", ()))
-            layer_by_settings[str([*self._layer_values(entry), enforces, _judges_harm(layer)])] = layer
-        return [[], *([layer] for layer in layer_by_settings.values())]
+            effect = str([*self._layer_values(entry), enforces, _judges_harm(layer)])
+            layer_by_effect[effect] = layer
+        return [[], *([layer] for layer in layer_by_effect.values())]
 
     def settings(self, policy: Policy) -> dict[str, Any]:
-        """Every setting of a policy by name, including those of plugins."""
-        gateway_values = {name: setting_value(policy, name) for name in SETTINGS}
-        plugin_values = {name: policy.extension(name, key.default) for name, key in self._keys.items()}
-        return gateway_values | {
-            name: value.labels if isinstance(value, Requirement) else value for name, value in plugin_values.items()
-        }
+        """Return every setting of a policy by name, including those of plugins, in the form shown to operators."""
+        values = {name: setting_value(policy, name) for name in SETTINGS}
+        for name, key in self._keys.items():
+            value = policy.extension(name, key.default)
+            values[name] = value.labels if isinstance(value, Requirement) else value
+        return values
 
     def _resolve_cacheable(self, values: tuple[Any, ...]) -> Policy:
-        """The policy of a cacheable request with these values of `_CACHE_KEY`."""
+        """Return the policy of a cacheable request; `values` are the facts named in `_CACHE_KEY`, in this order."""
         return self._resolve(RequestFacts(**dict(zip(_CACHE_KEY, values, strict=True))))
 
     def _resolve(self, facts: RequestFacts) -> Policy:
-        """The policy for all names of the model, tightened to that of each model group behind it."""
+        """Return the policy for the model under all its names, made as strict as that of each model group behind it."""
         policy = self._build_policy(facts)
         for group in facts.groups:
             policy = stricter_policy(policy, self._build_policy(replace(facts, model=group, groups=())))
         return policy
 
     def _build_policy(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
-        """The policy from file and metadata, with the first route for which `applies` is true (default: it matches)."""
+        """Build the policy of a request from file and metadata.
+
+        The first route for which `applies` returns True is used; by default, the first that matches the request.
+        """
         route = _first_layer(self._file.routes, applies or partial(self._route_applies, facts))
         tenant = _first_layer(
             self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._file.trust.aliases)
         )
         configured = self._objectives_of(tenant)
-        facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured)) if facts.own else facts
+        if facts.own:
+            # Own words that repeat a configured objective ask for that objective.
+            facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured))
         grants = [*tenant, *self._metadata.layers(facts.namespace, facts.team_settings, facts.key_settings, configured)]
-        objectives, chosen_origins, selection = choose_objectives(self._file, facts, route, grants, configured)
+        objectives, objective_origins, selection = choose_objectives(self._file, facts, route, grants, configured)
         settings, origins = self._merge_layers(
             [Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
             judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
         )
         in_own_words = own_objectives(facts.own, configured, allowed=facts.is_operator or may_use_own_words(grants))
         quota, quota_origin = self._find_quota(facts, grants)
-        plugin_grants, granted_origins = self._plugin_grants(grants)
+        plugin_grants, grant_origins = self._plugin_grants(grants)
         hand_off, hand_off_origin = self._find_hand_off(route)
         extensions = (*self._pop_plugin_settings(settings), *plugin_grants)
-        if settings["aligner_shares"]:
-            percents = settings["aligner_shares"]
-            settings["aligner_shares"] = tuple(
-                self._make_share(name, percent, objectives, tenant) for name, percent in percents
-            )
-        if settings["shadow_aligner"]:
-            # A shadow aligner corrects nothing, so it has no share of the traffic.
-            settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, objectives, tenant)
+        self._set_shares(settings, objectives, tenant)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + in_own_words,
@@ -294,8 +307,8 @@ class PolicyResolver:
                 *origins,
                 *quota_origin,
                 *hand_off_origin,
-                *granted_origins,
-                *chosen_origins,
+                *grant_origins,
+                *objective_origins,
                 *deny_origins(self._file.source, grants),
             ),
             hand_off=hand_off,
@@ -303,30 +316,45 @@ class PolicyResolver:
         )
 
     def _route_applies(self, facts: RequestFacts, route: Route) -> bool:
-        """Whether this route matches the request, or is the only one that counts (`restrict_to_route`)."""
-        return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
+        """Whether this route matches the request; after `restrict_to_route`, whether it is that route."""
+        if self._only_route is not None:
+            return route is self._only_route
+        return route_matches(route, facts.names, facts.tags)
 
     def _objectives_of(self, tenant: Sequence[Layer]) -> Mapping[str, Objective]:
-        """The objectives that a tenant's requests can use: those of the file and the tenant's own."""
-        return self._tenant_objectives[int(tenant[0].path[1])] if tenant and tenant[0].path else self._file_objectives
+        """The objectives that a tenant's requests can use: those of the file and the tenant's own, by name."""
+        if not tenant or tenant[0].path is None:
+            return self._file_objectives
+        _, index = tenant[0].path  # ("tenants", index)
+        return self._tenant_objectives[int(index)]
 
     def _attach_heads(
         self, objectives: Sequence[Objective], tenant: Sequence[Layer], aligner: str
     ) -> tuple[Objective, ...]:
-        """Add the taught heads to objectives; heads of a tenant's own objectives are looked up for that tenant."""
+        """Add the heads taught for `aligner` to objectives; those of a tenant's own objectives are the tenant's."""
         values = tenant[0].values if tenant else None
         entry = values if isinstance(values, Tenant) else None
         own_names = entry.objectives if entry is not None else {}
-        result = []
+        taught_objectives = []
         for objective in objectives:
             owner = entry if objective.name in own_names else None
-            result.append(replace(objective, head=self._head_of(owner, objective, aligner)))
-        return tuple(result)
+            taught_objectives.append(replace(objective, head=self._head_of(owner, objective, aligner)))
+        return tuple(taught_objectives)
+
+    def _set_shares(self, settings: dict[str, Any], objectives: Sequence[Objective], tenant: Sequence[Layer]) -> None:
+        """Replace the names of aligners that share the traffic, and of the shadow aligner, by `AlignerShare`s."""
+        if settings["aligner_shares"]:
+            settings["aligner_shares"] = tuple(
+                self._make_share(name, percent, objectives, tenant) for name, percent in settings["aligner_shares"]
+            )
+        if settings["shadow_aligner"]:
+            # A shadow aligner corrects nothing, so it has no share of the traffic.
+            settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, objectives, tenant)
 
     def _make_share(
         self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[Layer]
     ) -> AlignerShare:
-        """The share of one aligner, with the heads that were taught for it."""
+        """Return the share of one aligner, with the names of objectives and the heads that were taught for it."""
         taught_objectives = self._attach_heads(objectives, tenant, name)
         heads = ((objective.name, objective.head) for objective in taught_objectives if objective.head)
         return AlignerShare(name, percent, tuple(heads))
@@ -339,40 +367,42 @@ class PolicyResolver:
                 yield key.name, self._with_files(key.name, value)
 
     def _with_files(self, key: str, value: Any) -> Any:
-        """The value of a plugin's key, completed by the texts of the files that it names."""
+        """Return the value of a plugin's key, completed by the texts of the files that the value names."""
         return value.with_files(self._file.file_texts.get(key, {})) if isinstance(value, Requirement) else value
 
     def _plugin_grants(
         self, grants: Sequence[Layer]
     ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
-        """(name, value) of plugins' grants that differ from the default, and (name, origin) of all that are set.
+        """Return (name, value) of plugins' grants that differ from the default, and (name, origin) of all that are set.
 
         The last layer that sets a grant wins.
         """
-        values: dict[str, tuple[PolicyKey, Any]] = {}
+        changed_values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         for key in self._file.declarations.grants:
-            for layer in grants:
-                value = getattr(layer.values, key.name, None)
-                if value is not None:
-                    values[key.name] = (key, value)
-                    origins[key.name] = layer.origin(self._file.source, key.name)
-        differing = ((name, value) for name, (key, value) in values.items() if value != key.default)
-        return tuple(differing), tuple(origins.items())
+            set_values = [(layer, getattr(layer.values, key.name, None)) for layer in grants]
+            set_values = [(layer, value) for layer, value in set_values if value is not None]
+            if set_values:
+                layer, value = set_values[-1]
+                origins[key.name] = layer.origin(self._file.source, key.name)
+                if value != key.default:
+                    changed_values[key.name] = value
+        return tuple(changed_values.items()), tuple(origins.items())
 
     def _merge_layers(
         self, layers: Sequence[Layer], *, judges_harm: bool
     ) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-        """(settings of a policy by name, (name, origin) of each), merged from the layers, of which the last one wins.
+        """Merge layers, of which the last one wins. Return the settings of a policy by name, and pairs (name, origin).
 
-        `judges_harm` says that an objective about safety applies; an answer that is all harm is then not delivered.
+        `judges_harm` says whether an objective about safety applies; an answer that is all harm is then not delivered.
         """
         enforced = any(getattr(layer.values, "enforce", ()) for layer in layers)
-        settings, origins = self._default_settings(enforced, judges_harm)
-        rules = dict.fromkeys(GateRule, True)
+        settings, origins = self._default_settings(enforced=enforced, judges_harm=judges_harm)
+        rule_switches = dict.fromkeys(GateRule, True)
         for layer in layers:
             for name, value in self._layer_values(layer.values):
-                # An untrusted `decline` counts whatever was violated, so it is stricter than the default against harm.
+                # The default `decline` applies only to harm. The same value from an untrusted layer applies to any
+                # violation, so it is stricter and counts.
                 declines_more = value == settings[name] and origins[name] == _AGAINST_HARM
                 if layer.trusted or declines_more or may_tighten(name, value, settings[name]):
                     settings[name] = value
@@ -381,20 +411,21 @@ class PolicyResolver:
                     warn_not_trusted(layer.name, name)
             # An untrusted layer switches no rule of the gate, neither off nor on.
             for rule, is_on in read_switches(layer.values.gate).items() if layer.trusted else ():
-                rules[rule] = is_on
+                rule_switches[rule] = is_on
                 origins[f"gate.{rule}"] = layer.origin(self._file.source, "gate", rule.value)
-        by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
-        by_reason = {name.removeprefix(_ON_SKIP): settings.pop(name) for name in ON_SKIP}
+        reaction_by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
+        reaction_by_reason = {name.removeprefix(_ON_SKIP): settings.pop(name) for name in ON_SKIP}
         if settings["if_nothing_remains"] is IfNothingRemains.SECOND_TRY and settings["editor"] == LOCAL_EDITOR:
-            settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata removed the editor, or set second_try
+            # The file is checked for this, so metadata removed the editor or set second_try.
+            settings["if_nothing_remains"] = IfNothingRemains.DECLINE
         settings["declines_harm_alone"] = origins["if_nothing_remains"] == _AGAINST_HARM
         if settings["declines_harm_alone"] and origins["decline_within"] == BUILT_IN:
             # Nobody asked for a refusal in place of good text beside the harm.
             settings["decline_within"] = 0.0
-        settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
-        _judge_side_texts(enforced, settings, origins)
+        settings |= {"on_error": FailurePolicy(**reaction_by_class), "on_skip": SkipPolicy(**reaction_by_reason)}
+        _judge_side_texts(settings, origins, enforced=enforced)
         self._choose_write(settings, origins)
-        settings["gate"] = tuple(rule for rule, is_on in rules.items() if is_on)
+        settings["gate"] = tuple(rule for rule, is_on in rule_switches.items() if is_on)
         aligner = settings["aligner"]
         settings |= {
             "aligner": shares.leading_aligner(aligner),
@@ -403,13 +434,19 @@ class PolicyResolver:
         return settings, tuple(origins.items())
 
     def _choose_write(self, settings: dict[str, Any], origins: dict[str, str]) -> None:
-        """Set what aligner and editor may write: what a layer says; if none does, all but the embedded aligner may."""
+        """Set what the editor and the aligner may write, where the editor's setting is `editor_write`.
+
+        If no layer sets `write`, the editor may write freely, and an aligner unless it is the embedded one.
+        """
         settings["editor_write"] = settings["write"]
         if origins["write"] == BUILT_IN:
             settings["write"] = default_write(self._file, shares.aligner_names(settings["aligner"]))
 
-    def _default_settings(self, enforced: bool, judges_harm: bool) -> tuple[dict[str, Any], dict[str, str]]:
-        """(settings that count where no layer sets them, origin of each), both by name."""
+    def _default_settings(self, *, enforced: bool, judges_harm: bool) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the settings that count where no layer sets them, and the origin of each, both by name.
+
+        `enforced` says whether objectives are enforced, and `judges_harm` whether one about safety applies.
+        """
         settings = self.settings(_BUILT_IN_POLICY)
         settings["write"] = Write.FREE  # metadata that is not trusted may tighten it
         origins = dict.fromkeys(settings, BUILT_IN)
@@ -422,57 +459,67 @@ class PolicyResolver:
         return settings, origins
 
     def _layer_values(self, values: PolicySettings) -> Iterator[tuple[str, Any]]:
-        """The settings of one layer as (name, value), with one for each class of `on_error` and reason of `on_skip`."""
+        """Yield name and value of each setting of a layer; reactions have names such as on_error.gate."""
         for name in (*PolicySettings.model_fields, *self._keys):
             value = getattr(values, name, None)
             if isinstance(value, OnErrorByClass | OnSkipByReason):
-                yield from ((f"{name}.{kind}", action) for kind, action in value if action is not None)
+                for class_or_reason, reaction in value:
+                    if reaction is not None:
+                        yield f"{name}.{class_or_reason}", reaction
             elif value is not None:
                 yield name, value
 
     def _find_quota(
         self, facts: RequestFacts, grants: Sequence[Layer]
     ) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
-        """The quota of the last layer that sets one, or None, and ("quota", its origin) or nothing.
+        """Return the quota of the last layer that sets one, and its origin as (("quota", origin),).
 
-        Each tenant, or key for a key's own quota, has an account of its own.
+        None and an empty tuple if no layer sets a quota. Each tenant has an account, and so does each key whose
+        metadata sets a quota.
         """
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
                 key = facts.key_hash or facts.key_alias
                 owner = f"key:{key}" if layer.is_key_metadata and key else facts.namespace
+                account = f"{layer.label} {owner}"
                 origin = layer.origin(self._file.source, "quota")
-                return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
+                return Quota(account, seconds), (("quota", origin),)
         return None, ()
 
     def _find_hand_off(self, route: Sequence[Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
-        """The webhook of the route for doubtful answers, or None, and ("hand_off", its origin) or nothing."""
+        """Return the route's webhook for doubtful answers and (("hand_off", origin),), else None and an empty tuple."""
         block = getattr(route[0].values, "hand_off", None) if route else None
         if block is None:
             return None, ()
-        return HandOff(**block.model_dump()), (("hand_off", route[0].origin(self._file.source, "hand_off")),)
+        origin = route[0].origin(self._file.source, "hand_off")
+        return HandOff(**block.model_dump()), (("hand_off", origin),)
 
 
 def _judges_harm(layer: Layer) -> bool:
     """Whether a route's objectives, or those that a tenant enforces, include one about safety."""
     entry = layer.values
-    names = [name for name, _ in route_objectives(entry, (EVERY,))] if isinstance(entry, Route) else ()
-    return not SAFETY_OBJECTIVES.isdisjoint((*names, *getattr(entry, "enforce", ()))) or EVERY in names
+    if isinstance(entry, Route):
+        names = {name for name, _ in route_objectives(entry, configured=(EVERY,))}
+        return EVERY in names or not SAFETY_OBJECTIVES.isdisjoint(names)
+    return not SAFETY_OBJECTIVES.isdisjoint(getattr(entry, "enforce", ()))
 
 
 def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[Layer]:
-    """The first entry that matches, as a list with one layer; empty if none matches."""
-    for i, entry in enumerate(entries):
+    """Return a list with the layer of the first entry for which `matches` returns True; empty if there is none."""
+    for index, entry in enumerate(entries):
         if matches(entry):
             kind = "route" if isinstance(entry, Route) else "tenant"
-            name = entry_name(entry, i)
-            return [Layer(entry, f"{kind} {name}", (f"{kind}s", i), name)]
+            name = entry_name(entry, index)
+            return [Layer(entry, label=f"{kind} {name}", path=(f"{kind}s", index), name=name)]
     return []
 
 
 def setting_value(policy: Policy, name: str) -> Any:
-    """The value of one of `SETTINGS`, in the form of the policies file: "on_error.gate" gives the reaction to it."""
+    """Return the value of the setting called `name` (one of `SETTINGS`) in the form of the policies file.
+
+    The name "on_error.gate", for example, gives the reaction to a refusal by the gate.
+    """
     if name == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)
     if name == "write":
@@ -482,10 +529,10 @@ def setting_value(policy: Policy, name: str) -> Any:
     return read_setting(policy, name)
 
 
-def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
-    """Set texts beside the answer to `judge` by default, if objectives are enforced and unjudged answers block.
+def _judge_side_texts(settings: dict[str, Any], origins: dict[str, str], *, enforced: bool) -> None:
+    """Set the treatment of texts beside the answer to `judge` in `settings`, where no layer sets another one.
 
-    Changes `settings` and `origins`; texts whose treatment some layer sets are left as they are.
+    This happens only if objectives are enforced and the policy withholds answers that could not be judged.
     """
     if not (enforced and settings["mode"] is Mode.ENFORCE):
         return
@@ -497,10 +544,10 @@ def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[st
 
 
 def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, other_facts: Iterable[RequestFacts]) -> Policy:
-    """The policy of a request that further models may also answer.
+    """Return the policy of a request that further models, such as fallbacks, may answer, too.
 
-    `other_facts` are the facts as if the client had asked for each of these models. Raises `SeveralPolicies` if the
-    policies of the models differ, and `ForbiddenError` like `resolve`.
+    `other_facts` are, for each further model, the facts of the request as if the client had asked for that model.
+    Raises `SeveralPolicies` if the policies of the models differ, and `ForbiddenError` like `resolve`.
     """
     policy = resolver.resolve(facts)
     other_policies = map(resolver.resolve, other_facts)
@@ -511,5 +558,5 @@ def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, other_fact
 
 
 def _policy_effect(policy: Policy) -> Policy:
-    """The policy without its name and origins, for comparing what it does."""
+    """Return the policy without its name and origins, to compare what two policies do."""
     return replace(policy, name="", origins=())

@@ -90,21 +90,22 @@ def plugin_settings(entry: PluginEntry) -> PluginEntry:
 
 
 def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
-    """Every corrector named in this file, except the aligner on the engine, with the position of its first use."""
-    positions: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
+    """Return the correctors of plugins that this file names, each with the key path of its first use."""
+    first_paths: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
     for path, values in file.blocks():
+        # METAALIGNER is no plugin, but the aligner on the engine.
         if values.corrector is not None and values.corrector != METAALIGNER:
-            positions.setdefault(values.corrector, (*path, "corrector"))
-    return positions
+            first_paths.setdefault(values.corrector, (*path, "corrector"))
+    return first_paths
 
 
 def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
-    """Every plugin rule named in this file, with the position of its first use."""
-    positions: dict[str, KeyPath] = {}
+    """Return the gate rules of plugins that this file names, each with the key path of its first use."""
+    first_paths: dict[str, KeyPath] = {}
     for path, values in file.blocks():
-        for n, name in enumerate(values.plugin_rules or ()):
-            positions.setdefault(name, (*path, "plugin_rules", n))
-    return positions
+        for index, name in enumerate(values.plugin_rules or ()):
+            first_paths.setdefault(name, (*path, "plugin_rules", index))
+    return first_paths
 
 
 def _parse_off(value: object) -> object:
@@ -114,21 +115,25 @@ def _parse_off(value: object) -> object:
 
 def _expand_classes(value: object) -> object:
     """Expand the short form (one action for all classes of failure) into a block."""
-    return _expand_action(value, FailureClass, OnError, "class of failure")
+    return _expand_action(value, names=FailureClass, actions=OnError, key_kind="class of failure")
 
 
 def _expand_reasons(value: object) -> object:
     """Expand the short form (one action for all reasons) into a block."""
-    return _expand_action(value, GOVERNED_SKIPS, OnSkip, "reason")
+    return _expand_action(value, names=GOVERNED_SKIPS, actions=OnSkip, key_kind="reason")
 
 
-def _expand_action(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum], kind: str) -> object:
-    """Expand one of `actions` into a block with that action for each of `names`; blocks are left to pydantic."""
+def _expand_action(value: object, *, names: Iterable[StrEnum], actions: Iterable[StrEnum], key_kind: str) -> object:
+    """Expand a single action into a block that has this action for each of `names`; a block is returned unchanged.
+
+    `key_kind` is what the error message calls the keys of a block. Raises `ValueError` for an unknown action.
+    """
     if isinstance(value, Mapping | BaseModel):
-        return value
+        return value  # pydantic checks the block
     words = [action.value for action in actions]
     if value not in words:
-        raise ValueError(f"must be one of these words, or a block of them by {kind}; {suggest_name(str(value), words)}")
+        hint = suggest_name(str(value), words)
+        raise ValueError(f"must be one of these words, or a block of them by {key_kind}; {hint}")
     return dict.fromkeys((name.value for name in names), value)
 
 
@@ -141,15 +146,15 @@ ArgumentTreatment = Annotated[Literal["pass", "judge", "correct", "block"], _AsT
 """Treatment of texts that cannot be dropped, either, but have places in which an edit can be put."""
 
 
-def _refuse_main_name(names: dict[str, str]) -> dict[str, str]:
-    """Return the adapters by name; raises `ValueError` if one has the name of the main aligner."""
-    if DEFAULT_ALIGNER in names:
+def _refuse_main_name(adapters: dict[str, str]) -> dict[str, str]:
+    """Return `adapters` (name -> model) unchanged; raises `ValueError` if one has the name of the main aligner."""
+    if DEFAULT_ALIGNER in adapters:
         raise ValueError(f"{DEFAULT_ALIGNER} is the name of aligner.model; choose another name")
-    return names
+    return adapters
 
 
 def _check_template(name: str) -> str:
-    """Return the name of a prompt template; raises `ValueError` for an unknown one."""
+    """Return the full name of the prompt template that `name` stands for; raises `ValueError` for an unknown one."""
     try:
         return find_template(name).name
     except ConfigError as error:
@@ -509,19 +514,19 @@ class PolicyFile(_Block):
         return self._warnings
 
     def blocks(self) -> Iterator[tuple[tuple[str | int, ...], PolicySettings]]:
-        """Every block of settings with its position: `defaults`, each route, each tenant."""
+        """Yield the key path and the values of each block of settings: `defaults`, each route, each tenant."""
         yield ("defaults",), self.defaults
         yield from ((("routes", n), route) for n, route in enumerate(self.routes))
         yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
 
     def objective_entries(self) -> Iterator[tuple[tuple[str | int, ...], ObjectiveEntry]]:
-        """Every objective of the file with its position: its own ones, and those of each tenant."""
+        """Yield the key path and the entry of each objective, first of the file's `objectives`, then of the tenants."""
         yield from ((("objectives", name), entry) for name, entry in self.objectives.items())
         for n, tenant in enumerate(self.tenants):
             yield from ((("tenants", n, "objectives", name), entry) for name, entry in tenant.objectives.items())
 
     def with_source(self, source: YamlSource, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
-        """A copy that carries the positions of its values, the declarations used to read it, and warnings."""
+        """Return a copy with the lines of its values, the declarations used to read the file, and warnings."""
         copy = self.model_copy()
         copy._source = source
         copy._declarations = declarations
@@ -529,7 +534,7 @@ class PolicyFile(_Block):
         return copy
 
     def requirements(self) -> Iterator[tuple[KeyPath, str, Requirement]]:
-        """Every setting by which a plugin checks answers (a `Requirement`): its position, its key, and its value."""
+        """Yield the key path, the key and the value of each setting by which a plugin checks answers."""
         for path, block in self.blocks():
             for key in self._declarations.keys:
                 value = getattr(block, key.name, None)
@@ -537,24 +542,26 @@ class PolicyFile(_Block):
                     yield (*path, key.name), key.name, value
 
     def with_file_texts(self) -> PolicyFile:
-        """A copy with the texts of the files that plugins' keys name; reads them, and raises `ConfigError`."""
-        texts: dict[str, dict[str, str]] = {}
+        """Read the files that plugins' keys name, and return a copy with their texts. Raises `ConfigError`."""
+        texts_by_key: dict[str, dict[str, str]] = {}
         for path, key, requirement in self.requirements():
-            place = partial(self._source.place_of, *path)
-            texts.setdefault(key, {}).update(requirement.read_files(place, self._source.resolve))
+            # Given more key parts, this returns "file:line" for the beginning of an error message.
+            find_place = partial(self._source.place_of, *path)
+            file_texts = requirement.read_files(find_place, self._source.resolve)
+            texts_by_key.setdefault(key, {}).update(file_texts)
         copy = self.model_copy()
-        copy._file_texts = texts
+        copy._file_texts = texts_by_key
         return copy
 
 
 class SelectorBlock(_Block):
-    """The form `objectives: {WORD: [names], ...options}`: the candidates of a plugin's selector, and its options."""
+    """The form `objectives: {WORD: [names], ...options}` of a route: a plugin selects among these names."""
 
     word: ClassVar[str]  # the word that names the form, as in `objectives: auto`
 
     @property
     def names(self) -> Names:
-        """The candidates as written."""
+        """The names of the objectives among which the plugin selects, as written."""
         names: Names = getattr(self, self.word)
         return names
 
@@ -566,10 +573,14 @@ def route_selector(block: PolicySettings) -> SelectorBlock | None:
 
 
 def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """The objectives of a route, each with its key path inside the route; a selector's "*" means all `configured`."""
+    """Yield the name and the key path inside the route of each objective that a route names.
+
+    "*" in a plugin's selector stands for all the names in `configured`.
+    """
     selector = route_selector(route)
-    names = selector.names if selector else route.objectives
-    path = ("objectives", selector.word) if selector else ("objectives",)
-    for position, name in enumerate(names):
-        objectives = configured if selector and name == EVERY else (name,)
-        yield from ((objective, (*path, position)) for objective in objectives)
+    written_names = selector.names if selector else route.objectives
+    list_path = ("objectives", selector.word) if selector else ("objectives",)
+    for index, written_name in enumerate(written_names):
+        names = configured if selector and written_name == EVERY else (written_name,)
+        for name in names:
+            yield name, (*list_path, index)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -30,14 +31,15 @@ from aligner_proxy.types import (
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Form of the names of aligners, routes, plugins and the like."""
-_WHOLE = 100
+_ALL_TRAFFIC = 100
+"""The sum of all shares, in per cent."""
 _FORMS = "must be the name of an aligner, or shares in whole per cent: {default: 95, acme-2: 5}"
 Shares = tuple[tuple[str, int], ...]
 """Pairs (aligner, per cent), in the order of the file."""
 
 
 def _parse_choice(value: object) -> object:
-    """Parse a name, or shares into pairs that sum to 100; a single share becomes its name. Raises `ValueError`."""
+    """Return the value of `aligner` as a name, or as pairs (name, per cent) that sum to 100; raises `ValueError`."""
     if isinstance(value, str):
         return _check_name(value)
     if isinstance(value, tuple):  # already parsed
@@ -47,13 +49,16 @@ def _parse_choice(value: object) -> object:
     pairs = []
     for name, percent in value.items():
         _check_name(name)
-        if isinstance(percent, bool) or not isinstance(percent, int) or not 1 <= percent <= _WHOLE:
+        if isinstance(percent, bool) or not isinstance(percent, int) or not 1 <= percent <= _ALL_TRAFFIC:
             raise ValueError(f"the share of {name} must be a whole number of per cent from 1 to 100")
         pairs.append((name, percent))
     total = sum(percent for _, percent in pairs)
-    if total != _WHOLE:
+    if total != _ALL_TRAFFIC:
         raise ValueError(f"the shares sum to {total} per cent; make them sum to 100")
-    return pairs[0][0] if len(pairs) == 1 else tuple(pairs)
+    if len(pairs) == 1:
+        ((only_name, _),) = pairs
+        return only_name
+    return tuple(pairs)
 
 
 def _check_name(name: object) -> str:
@@ -64,7 +69,7 @@ def _check_name(name: object) -> str:
 
 
 _Named = Annotated[str, Field(pattern=NAME)]
-_Percent = Annotated[int, Field(ge=1, le=_WHOLE)]
+_Percent = Annotated[int, Field(ge=1, le=_ALL_TRAFFIC)]
 AlignerChoice = Annotated[
     str | Shares, BeforeValidator(_parse_choice, json_schema_input_type=_Named | dict[_Named, _Percent])
 ]
@@ -77,38 +82,49 @@ def aligner_names(choice: str | Shares) -> tuple[str, ...]:
 
 
 def leading_aligner(choice: str | Shares) -> str:
-    """The aligner with the largest share; the first one if several are equal."""
-    return choice if isinstance(choice, str) else max(choice, key=lambda pair: pair[1])[0]
+    """The aligner with the largest share; the first one if several have the same share."""
+    if isinstance(choice, str):
+        return choice
+    name, _ = max(choice, key=itemgetter(1))
+    return name
 
 
 def traffic_percentile(tenant: str, turns: Sequence[Turn]) -> int:
-    """The percentile of a conversation in its tenant's traffic, 0 to 99, by which an aligner is chosen.
+    """Return a number from 0 to 99 for a conversation, by which `pick_aligner` chooses its aligner.
 
-    It is a hash of the turns up to the user's first one, because every request of a conversation repeats these.
+    The number is a hash of the tenant and the turns up to the user's first one, because every request of a
+    conversation repeats these. So all requests of a conversation get the same aligner.
     """
-    opening_turns = next((n for n, turn in enumerate(turns, 1) if turn.role == "user"), len(turns))
-    opening = [tenant, *([turn.role, turn.content] for turn in turns[:opening_turns])]
+    turn_count = next((number for number, turn in enumerate(turns, 1) if turn.role == "user"), len(turns))
+    opening = [tenant, *([turn.role, turn.content] for turn in turns[:turn_count])]
     digest = hashlib.sha256(json.dumps(opening).encode()).digest()
-    return int.from_bytes(digest[:8]) % _WHOLE
+    return int.from_bytes(digest[:8]) % _ALL_TRAFFIC
 
 
 def pick_aligner(policy: Policy, percentile: int) -> Policy:
-    """The policy with the aligner whose share covers `percentile`, and with the heads taught for that aligner."""
-    end = 0
+    """Return the policy with the aligner whose share covers `percentile` (0 to 99), and with that aligner's heads.
+
+    Heads are the detector heads that were taught for an objective and an aligner.
+    """
+    covered_percent = 0
     for share in policy.aligner_shares:
-        end += share.percent
-        if percentile < end:
+        covered_percent += share.percent
+        if percentile < covered_percent:
             return _with_aligner(policy, share)
-    # Only a policy without shares comes here: shares sum to 100, and positions are below that.
+    # Only a policy without shares gets here, because shares sum to 100 and `percentile` is less than that.
     return replace(policy, aligner_shares=())
 
 
 def shadow_policy(policy: Policy) -> Policy | None:
-    """The policy for the shadow aligner; None if there is no shadow aligner, or if it is the one that corrects."""
+    """Return the policy by which the shadow aligner scores an answer, for comparison with the aligner that corrects it.
+
+    None if the policy has no shadow aligner, or if this aligner also corrects.
+    """
     share = policy.shadow_aligner
     if share is None or share.name == policy.aligner:
         return None
-    # A comparison must cost nothing and change nothing: no quota, no paid editor or judge, no reports.
+    # A comparison must cost the tenant nothing and change nothing, so it uses no quota, no editor or judge that is
+    # paid for, and sends no reports.
     return replace(
         _with_aligner(policy, share).drop_judges(),
         shadow_aligner=None,
@@ -123,25 +139,30 @@ def shadow_policy(policy: Policy) -> Policy | None:
 
 
 def _with_aligner(policy: Policy, share: AlignerShare) -> Policy:
-    """The policy with this aligner and its heads, and without shares."""
-    heads = dict(share.heads)
-    objectives = tuple(replace(objective, head=heads.get(objective.name, "")) for objective in policy.objectives)
+    """Return the policy with the aligner of this share and the heads taught for it, and without shares."""
+    head_by_objective = dict(share.heads)
+    objectives = tuple(
+        replace(objective, head=head_by_objective.get(objective.name, "")) for objective in policy.objectives
+    )
     return replace(policy, aligner=share.name, objectives=objectives, aligner_shares=())
 
 
 def share_percents(shares: Iterable[AlignerShare]) -> dict[str, int]:
-    """The shares as in the file: aligner -> per cent."""
+    """Return the shares as they are written in the file: aligner -> per cent."""
     return {share.name: share.percent for share in shares}
 
 
 def parse_shares(text: str) -> str | dict[str, int]:
-    """Parse typed text into the form of the file: a name, or shares (default=95,acme-2=5); raises `ConfigError`."""
+    """Parse what an operator typed for `aligner` into the value for the file: a name, or aligner -> per cent.
+
+    Shares are typed like default=95,acme-2=5. Raises `ConfigError` for anything else with a "=".
+    """
     if "=" not in text:
         return text
-    percents: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, percent = (piece.strip() for piece in part.partition("="))
-        if not name or not percent.isdecimal() or len(percent) > len(str(_WHOLE)):
+    percent_by_name: dict[str, int] = {}
+    for share_text in text.split(","):
+        name, _, percent = (part.strip() for part in share_text.partition("="))
+        if not name or not percent.isdecimal() or len(percent) > len(str(_ALL_TRAFFIC)):
             raise ConfigError("aligner must be a name, or shares in whole per cent: default=95,acme-2=5")
-        percents[name] = int(percent)
-    return percents
+        percent_by_name[name] = int(percent)
+    return percent_by_name

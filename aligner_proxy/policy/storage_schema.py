@@ -34,7 +34,7 @@ class CacheSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_key_env(self) -> CacheSettings:
-        """Refuse an encryption key without the Redis whose entries it would encrypt."""
+        """Refuse an encryption key without the Redis whose entries the key would encrypt."""
         if self.key_env and not self.redis_env:
             raise ValueError("key_env encrypts entries in Redis, so redis_env must name the variable with its URL")
         return self
@@ -72,7 +72,7 @@ class AuditSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_store(self) -> AuditSettings:
-        """Refuse two stores, and `required` without a store."""
+        """Refuse a file beside a database, and `required` if the store is off."""
         if self.file and self.database_env:
             raise ValueError("entries go into one store: remove file, or database_env")
         if self.required and not self.enabled:
@@ -81,7 +81,7 @@ class AuditSettings(BaseModel):
 
 
 def expand_audit(value: object) -> object:
-    """Expand the short form `audit: required` into a block; raises `ValueError` for anything but a block."""
+    """Expand the short form `audit: required` into a block; raises `ValueError` for any other single value."""
     if value == AUDIT_REQUIRED:
         return {"enabled": True, "required": True}
     if isinstance(value, Mapping | BaseModel):

@@ -60,7 +60,7 @@ def may_tighten(name: str, value: object, current: object) -> bool:
 
 
 def takes_away(grant: str, value: object) -> bool:
-    """Whether this value of a grant only takes rights away: it enforces or denies more, or withdraws a right.
+    """Whether this value of a grant (a tenant's right) only takes rights away: it enforces, denies or withdraws.
 
     False for `allow`, because whether a list allows less depends on the list before it.
     """
@@ -68,76 +68,91 @@ def takes_away(grant: str, value: object) -> bool:
 
 
 def stricter_policy(policy: Policy, other: Policy) -> Policy:
-    """Merge two policies into one as strict as both: the one with the stricter mode, tightened by the other.
+    """Merge two policies into one that is as strict as both: the one with the stricter mode, tightened by the other.
 
     If the modes are equal, the first policy and its objectives are used. A policy without objectives and requirements
-    corrects nothing, so it counts as `off` and its settings are ignored. Both contain what the tenant enforces.
-    Metrics name the traffic of the first one, whichever is stricter.
+    corrects nothing, so it counts as `off` and its settings are ignored. Objectives that the tenant enforces are in
+    both. Metrics name the traffic of the first policy, even if the other one is stricter.
     """
-    lead, weaker = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
-    # A bypass needs the consent of both.
-    lead = replace(lead, bypass=policy.bypass and other.bypass, traffic=policy.traffic)
-    lead = _with_requirements(lead, weaker)
+    stricter, weaker = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
+    # A bypass must be allowed by both.
+    stricter = replace(stricter, bypass=policy.bypass and other.bypass, traffic=policy.traffic)
+    stricter = _with_requirements(stricter, weaker)
     if not _strength(weaker):
-        return lead
-    values = {name: _stricter_value(name, getattr(lead, name), getattr(weaker, name)) for name in _compared_settings()}
-    merged = replace(lead, **values)
-    merged = replace(merged, judge=_stricter_judge(lead.judge, weaker.judge))
-    merged = replace(merged, declines_harm_alone=_declines_harm_alone(lead, weaker))
-    origins = dict(lead.origins)
-    origins |= {
-        name: origin for name, origin in weaker.origins if read_setting(merged, name) != read_setting(lead, name)
+        return stricter
+    values = {
+        name: _stricter_value(name, getattr(stricter, name), getattr(weaker, name)) for name in _compared_settings()
     }
+    merged = replace(stricter, **values)
+    merged = replace(merged, judge=_stricter_judge(stricter.judge, weaker.judge))
+    merged = replace(merged, declines_harm_alone=_declines_harm_alone(stricter, weaker))
+    origins = dict(stricter.origins)
+    for name, origin in weaker.origins:
+        if read_setting(merged, name) != read_setting(stricter, name):
+            origins[name] = origin  # the value comes from the weaker policy
     return replace(merged, origins=tuple(origins.items()))
 
 
 def _declines_harm_alone(*policies: Policy) -> bool:
-    """Whether some of the policies withhold an answer of which nothing remains, and each of these only after harm."""
-    withholding = [policy for policy in policies if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL]
-    return bool(withholding) and all(policy.declines_harm_alone for policy in withholding)
+    """Whether an answer of which nothing remains is withheld, but only if it was harmful.
+
+    True if at least one policy withholds such answers, and each policy that does so withholds only harmful ones.
+    """
+    withholding_policies = [policy for policy in policies if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL]
+    return bool(withholding_policies) and all(policy.declines_harm_alone for policy in withholding_policies)
 
 
 def _strength(policy: Policy) -> int:
-    """The index of the mode on its scale; 0, as for `off`, for a policy with neither objectives nor requirements."""
+    """Return the index of the mode on its scale; 0 (`off`), too, without objectives and requirements."""
     return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.requirements else 0
 
 
 def _with_requirements(policy: Policy, other: Policy) -> Policy:
-    """Add each requirement of `other` whose key `policy` does not have."""
-    present = {name for name, _ in policy.requirements}
+    """Return `policy` with the requirements (plugins' checks of answers) of `other` whose keys it does not have."""
+    own_names = {name for name, _ in policy.requirements}
     for name, requirement in other.requirements:
-        if name not in present:
+        if name not in own_names:
             policy = policy.with_extension(name, requirement)
     return policy
 
 
 def _compared_settings() -> tuple[str, ...]:
-    """The settings of a policy that can be compared, except its mode."""
-    names = {field.name for field in fields(Policy)} - {"mode"}
-    return tuple(name for name in (*_SCALES, *_AMOUNTS) if name in names)
+    """The names of the settings of a policy whose strictness can be compared, except its mode."""
+    field_names = {field.name for field in fields(Policy)} - {"mode"}
+    return tuple(name for name in (*_SCALES, *_AMOUNTS) if name in field_names)
 
 
 def _stricter_value(name: str, first: Any, second: Any) -> Any:
-    """The stricter of two values; reactions by class or reason are compared one by one."""
+    """Return the stricter of two values of the setting called `name`.
+
+    The reactions of `on_error` and `on_skip` are compared one by one for each class and reason.
+    """
     if name in _AMOUNTS:
         return max(first, second)
     if is_dataclass(first):
-        parts = [field.name for field in fields(first)]
-        return replace(
-            first, **{part: _stricter_value(name, getattr(first, part), getattr(second, part)) for part in parts}
-        )  # type: ignore[type-var]
+        reactions = {
+            field.name: _stricter_value(name, getattr(first, field.name), getattr(second, field.name))
+            for field in fields(first)
+        }
+        return replace(first, **reactions)  # type: ignore[type-var]
     return second if tightens(name, second, first) else first
 
 
 def _stricter_judge(judge: Judge, other: Judge) -> Judge:
-    """The stricter judge: one that only flags is stricter than none, and none is stricter than one that may clear."""
+    """Return the stricter of two judges; the first one if both only flag.
+
+    A judge that can only flag is stricter than no judge, and no judge is stricter than one that may clear a flag.
+    """
     if judge == other or (judge and not judge.may_clear):
         return judge
     return NO_JUDGE if other.may_clear else other
 
 
 def read_setting(policy: Policy, name: str) -> Any:
-    """The value of a setting by its name in `origins`, such as on_error.gate; None if the name is not a setting."""
-    setting, _, part = name.partition(".")
-    value = getattr(policy, setting, None)
+    """Return the value of a policy's setting; None if the name is not that of a setting.
+
+    A name is that of an attribute, such as `mode`, or of an attribute's part, such as `on_error.gate`.
+    """
+    attribute, _, part = name.partition(".")
+    value = getattr(policy, attribute, None)
     return getattr(value, part, None) if part else value

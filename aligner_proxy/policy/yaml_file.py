@@ -57,7 +57,7 @@ _MAX_NAME_BYTES = 255
 _CORE_TAG = "tag:yaml.org,2002:"
 """Beginning of the tags of YAML's own types; `!!int` is short for it and "int"."""
 _MERGE_TAG = f"{_CORE_TAG}merge"
-_TYPES = {
+_TYPE_WORDS = {
     **{f"{_CORE_TAG}{name}": name for name in ("str", "bool", "null", "map", "seq")},
     **{f"{_CORE_TAG}{name}": "number" for name in ("int", "float")},
     f"{_CORE_TAG}timestamp": "date",
@@ -108,13 +108,13 @@ class YamlSource:
         return not self.lines
 
     def place_of(self, *path: str | int) -> str:
-        """ "file:line" of `path`, or of the nearest enclosing block in the file."""
+        """Return "file:line" of the value at `path`, or of the nearest block around it that the file has."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines.get(path, 1)}"
 
     def origin(self, *path: str | int) -> str:
-        """ "file:line" when the file sets `path`, else "built-in default"."""
+        """Return "file:line" if the file sets `path`, else "built-in default"."""
         return self.place_of(*path) if path in self.lines else BUILT_IN
 
     def resolve(self, path: str) -> Path:
@@ -140,7 +140,7 @@ FilePath = Annotated[str, AfterValidator(check_path)]
 
 
 def read_yaml(path: Path) -> tuple[Any, YamlSource]:
-    """(plain data, source) of a YAML file; an empty file gives {} as data. Raises `ConfigError`."""
+    """Return plain data and source of a YAML file; the data of an empty file are {}. Raises `ConfigError`."""
     return parse_yaml(read_text(path), path)
 
 
@@ -161,20 +161,20 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
-    """(plain data, source) of the text of the file at `path`, which need not exist yet; raises `ConfigError`."""
+    """Return plain data and source of a text for the file at `path`, which need not exist yet. Raises `ConfigError`."""
     lines: dict[KeyPath, int] = {}
     try:
-        data = _YamlReader(text, path.name, lines).read()
+        data = _YamlReader(text, path.name, lines).read()  # this also fills `lines`
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         problem = str(error.problem or error.context)
-        fix = next((f"; {fix}" for beginning, fix in _YAML_FIXES.items() if problem.startswith(beginning)), "")
-        raise ConfigError(f"{path.name}:{line}: not valid YAML: {problem}{fix}") from None
+        fixes = [f"; {fix}" for beginning, fix in _YAML_FIXES.items() if problem.startswith(beginning)]
+        raise ConfigError(f"{path.name}:{line}: not valid YAML: {problem}{''.join(fixes[:1])}") from None
     except ReaderError as error:
-        before = text[: error.position]
-        line = before.count("\n") + 1
-        column = len(before) - before.rfind("\n")
+        text_before = text[: error.position]
+        line = text_before.count("\n") + 1
+        column = len(text_before) - text_before.rfind("\n")
         fault = f"the character U+{error.character:04X} in column {column} is not allowed"
         raise ConfigError(f"{path.name}:{line}: not valid YAML: {fault}; remove it") from None
     except RecursionError:
@@ -183,16 +183,19 @@ def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
 
 
 class _YamlReader:
-    """Turns YAML nodes into plain data. Keys stay text, because YAML would read `on`, `no` and `1.0` as other types."""
+    """Converter of YAML nodes to plain data, which notes the line of each value.
+
+    Keys stay text, because YAML would read `on`, `no` and `1.0` as other types.
+    """
 
     def __init__(self, text: str, name: str, lines: dict[KeyPath, int]) -> None:
         self._loader = yaml.SafeLoader(text)
-        self._name = name
+        self._file_name = name
         self._lines = lines
         """The line of each key path, filled while reading."""
-        self._open: set[int] = set()
+        self._enclosing_ids: set[int] = set()
         """Ids of the nodes that enclose the present one; an alias to one of them would be endless."""
-        self._nodes = 0
+        self._node_count = 0
         """Number of nodes converted so far; a node counts again for each alias."""
 
     def read(self) -> Any:
@@ -205,44 +208,46 @@ class _YamlReader:
 
         Raises `ConfigError` for too many nodes, deep nesting and aliases that contain themselves.
         """
-        # The line of its key, which `_convert_mapping` has recorded, comes first.
+        # For a value in a mapping, `_convert_mapping` has recorded the line of its key, which counts.
         self._lines.setdefault(path, node.start_mark.line + 1)
-        self._nodes += 1
-        if self._nodes > _MAX_NODES or len(path) > _MAX_DEPTH:
+        self._node_count += 1
+        if self._node_count > _MAX_NODES or len(path) > _MAX_DEPTH:
             raise self._make_error(node, "too many values or levels; use no aliases")
-        if node.tag not in _TYPES and not (isinstance(node, yaml.ScalarNode) and node.tag in _SIGN_TAGS):
+        is_sign = isinstance(node, yaml.ScalarNode) and node.tag in _SIGN_TAGS
+        if node.tag not in _TYPE_WORDS and not is_sign:
             tag = quote_name(node.tag.replace(_CORE_TAG, "!!", 1))
             raise self._make_error(node, f"the tag {tag} has no meaning here; remove it")
         if isinstance(node, yaml.ScalarNode):
             return self._read_scalar(node)
         # An alias is the same node object as its anchor.
-        if id(node) in self._open:
+        if id(node) in self._enclosing_ids:
             raise self._make_error(node, "an alias (*name) contains itself")
-        self._open.add(id(node))
+        self._enclosing_ids.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
                 return self._convert_mapping(node, path)
-            return [self._convert(item, (*path, i)) for i, item in enumerate(node.value)]
+            return [self._convert(item, (*path, index)) for index, item in enumerate(node.value)]
         finally:
-            self._open.discard(id(node))
+            self._enclosing_ids.discard(id(node))
 
     def _make_error(self, node: yaml.Node, fault: str) -> ConfigError:
         """The error for a fault at a node."""
-        return ConfigError(f"{self._name}:{node.start_mark.line + 1}: {fault}")
+        return ConfigError(f"{self._file_name}:{node.start_mark.line + 1}: {fault}")
 
     def _read_scalar(self, node: yaml.ScalarNode) -> Any:
-        """The value of a scalar; raises `ConfigError` for one that is not of the type that it looks like."""
-        kind = _TYPES.get(node.tag, "str")
-        if node.tag in _SIGN_TAGS or (kind == "number" and _ODD_NUMBER.fullmatch(node.value)):
-            return node.value
+        """Return the value of a scalar; raises `ConfigError` for a wrong number or date, such as 2026-99-99."""
+        type_word = _TYPE_WORDS.get(node.tag, "str")
+        if node.tag in _SIGN_TAGS or (type_word == "number" and _ODD_NUMBER.fullmatch(node.value)):
+            return node.value  # as text
         try:
             return self._loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):
-            raise self._make_error(node, f"looks like a {kind}, but is none; put it in quotes if it is text") from None
+            fault = f"looks like a {type_word}, but is none; put it in quotes if it is text"
+            raise self._make_error(node, fault) from None
 
     def _convert_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         """Convert a mapping and record the line of each key; raises `ConfigError` for duplicate keys."""
-        # First, because the lines of the mapping's own keys count.
+        # The merged pairs come first, so that the lines of the mapping's own keys replace theirs.
         merged = self._convert_merges(node, path)
         mapping: dict[str, Any] = {}
         for key, value in node.value:
@@ -251,16 +256,15 @@ class _YamlReader:
             if key.tag == _MERGE_TAG:
                 continue
             if key.value in mapping:
-                first = self._lines[(*path, key.value)]
-                raise self._make_error(
-                    key, f"key {quote_name(key.value)} is given twice (first on line {first}); keep one"
-                )
+                first_line = self._lines[(*path, key.value)]
+                fault = f"key {quote_name(key.value)} is given twice (first on line {first_line}); keep one"
+                raise self._make_error(key, fault)
             self._lines[(*path, key.value)] = key.start_mark.line + 1
             mapping[key.value] = self._convert(value, (*path, key.value))
         return merged | mapping
 
     def _convert_merges(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        """The pairs that a mapping takes from others by `<<`, as LiteLLM reads them, too; the first mapping counts."""
+        """Return the pairs that a mapping takes from others by `<<`; of equal keys the first counts, as for LiteLLM."""
         merged: dict[str, Any] = {}
         for key, value in node.value:
             if key.tag != _MERGE_TAG:
@@ -268,15 +272,14 @@ class _YamlReader:
             blocks = value.value if isinstance(value, yaml.SequenceNode) else [value]
             for block in reversed(blocks):
                 if not isinstance(block, yaml.MappingNode):
-                    raise self._make_error(
-                        key, "<< must be followed by the alias of a block (*name), or a list of them"
-                    )
+                    fault = "<< must be followed by the alias of a block (*name), or a list of them"
+                    raise self._make_error(key, fault)
                 merged |= self._convert(block, path)
         return merged
 
 
 def quote_name(name: str) -> str:
-    """Make a name from outside safe to print: quoted, escaped, at most 80 characters."""
+    """Make a name from outside safe to print: quoted, escaped, at most `_MAX_NAME_CHARS` characters of it."""
     return repr(name if len(name) <= _MAX_NAME_CHARS else name[: _MAX_NAME_CHARS - 3] + "...")
 
 
@@ -293,85 +296,103 @@ def dotted_path(path: KeyPath) -> str:
 
 
 def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> ConfigError:
-    """A `ConfigError` with one line, position and fix, for each of pydantic's errors; at most 10 are shown."""
-    # The input only tells whether there is one: it may be a secret.
-    texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False)]
-    more = [f"... and {len(texts) - _MAX_SHOWN_ERRORS} more"] if len(texts) > _MAX_SHOWN_ERRORS else []
-    return ConfigError("\n".join(texts[:_MAX_SHOWN_ERRORS] + more))
+    """Return a `ConfigError` that explains pydantic's errors, one in each line, with the place and the fix.
+
+    The file was validated against `model`. At most `_MAX_SHOWN_ERRORS` errors are explained. No value is shown,
+    because it may be a secret.
+    """
+    messages = [_explain_error(detail, source, model) for detail in error.errors(include_url=False)]
+    shown_messages = messages[:_MAX_SHOWN_ERRORS]
+    if len(messages) > _MAX_SHOWN_ERRORS:
+        shown_messages.append(f"... and {len(messages) - _MAX_SHOWN_ERRORS} more")
+    return ConfigError("\n".join(shown_messages))
 
 
 def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseModel]) -> str:
-    """One error of pydantic as "file:line: key: message"; an unknown key also gets a suggestion."""
-    loc = detail["loc"]
-    is_unknown = detail["type"] == "extra_forbidden"
-    # The last part of an unknown key's location is the key itself, so keep it even if it is in brackets.
-    last = len(loc) - 1 if is_unknown else None
-    path = tuple(part for n, part in enumerate(loc) if n == last or not _FORM_TAG.fullmatch(str(part)))
+    """Return one error of pydantic as "file:line: key: message"; for an unknown key, the message has a suggestion."""
+    location = detail["loc"]
+    is_unknown_key = detail["type"] == "extra_forbidden"
+    # The location has pydantic's tags for forms of values ("[list]"), which are not in the file. The last part of an
+    # unknown key's location is the key itself, so it is kept even if it is in brackets.
+    path = tuple(part for part in location if not _FORM_TAG.fullmatch(str(part)))
+    if is_unknown_key and _FORM_TAG.fullmatch(str(location[-1])):
+        path = (*path, location[-1])
     place = source.place_of(*path)
-    if is_unknown:
+    if is_unknown_key:
         key = str(path[-1])
-        hint = _find_right_place(model, path) or suggest_name(key, list(_model_at(model, path[:-1]).model_fields))
-        return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {hint}"
+        block_path = path[:-1]
+        hint = _find_right_place(model, path) or suggest_name(key, list(_model_at(model, block_path).model_fields))
+        return f"{place}: unknown key {quote_name(key)} in {dotted_path(block_path)}; {hint}"
     return f"{place}: {dotted_path(path)}: {_describe_fault(detail, model, path)}"
 
 
 def _describe_fault(detail: ErrorDetails, model: type[BaseModel], path: KeyPath) -> str:
-    """What is wrong with the value at `path`, and what it must be."""
-    kind = detail["type"]
+    """Return what is wrong with the value at `path`, and what it must be, in plainer words than pydantic's."""
+    error_type = detail["type"]
     if detail["input"] is None:
         return "has no value; give it one, or remove the key"
-    inner = _model_at(model, path)
-    if kind in _BLOCK_TYPES:
-        return f"must be a block of keys, such as {_example_block(inner)}"
-    is_of_blocks = inner is not _model_at(model, path[:-1]) and LIST_FORM not in detail["loc"]
-    if kind == "tuple_type" and is_of_blocks:
-        return f"must be a list of blocks, such as [{_example_block(inner)}]"
-    if kind == "string_pattern_mismatch" and str(path[-1]).endswith("_env"):
+    value_model = _model_at(model, path)
+    if error_type in _BLOCK_TYPES:
+        return f"must be a block of keys, such as {_example_block(value_model)}"
+    # If the value has no model of its own, `_model_at` returns that of the block around it.
+    has_own_model = value_model is not _model_at(model, path[:-1])
+    if error_type == "tuple_type" and has_own_model and LIST_FORM not in detail["loc"]:
+        return f"must be a list of blocks, such as [{_example_block(value_model)}]"
+    if error_type == "string_pattern_mismatch" and str(path[-1]).endswith("_env"):
         return _VARIABLE_RULE
     if detail.get("ctx", {}).get("pattern") == NAME:
         return _NAME_RULE
-    return _PLAIN_MESSAGES.get(kind, detail["msg"].removeprefix("Value error, "))
+    return _PLAIN_MESSAGES.get(error_type, detail["msg"].removeprefix("Value error, "))
 
 
 def _example_block(model: type[BaseModel]) -> str:
-    """A block with the keys that this model needs, or with its first key."""
+    """Return an example block with the keys that this model requires, else with its first key: "{match: ...}"."""
     fields = model.model_fields
     keys = [name for name, about in fields.items() if about.is_required()] or list(fields)[:1]
     return "{" + ", ".join(f"{key}: ..." for key in keys) + "}"
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
-    """The model of the block at `path`, or of the nearest enclosing one; list positions do not change the model."""
+    """Return the model of the block at `path` below `model`, or of the nearest block around it that has a model."""
     for part in path:
+        # A list index leads to a value of the same model as the list.
         if isinstance(part, str) and part in model.model_fields:
             model = next(_models_in(model.model_fields[part].annotation), model)
     return model
 
 
 def _find_right_place(model: type[BaseModel], path: KeyPath) -> str | None:
-    """A hint for a key that stands in the wrong block: the blocks that have it; None if none or too many have it."""
-    *names, key = (part for part in path if isinstance(part, str))
-    own_keys = _model_at(model, path[:-1]).model_fields.keys()
-    ranks: dict[tuple[int, int], list[str]] = {}
-    for block, inner in _list_blocks(model):
-        if key not in inner.model_fields:
+    """Return a hint for a key that stands in the wrong block at `path`: the most likely blocks that have this key.
+
+    None if no block has the key, or too many do. Blocks with the same name or mostly the same keys are most likely,
+    then blocks inside the wrong one, then outer ones.
+    """
+    *written_names, key = (part for part in path if isinstance(part, str))
+    wrong_path = tuple(written_names)
+    wrong_keys = _model_at(model, path[:-1]).model_fields.keys()
+    names_by_rank: dict[tuple[int, int], list[str]] = {}
+    for block_path, block_model in _list_blocks(model):
+        block_keys = block_model.model_fields.keys()
+        if key not in block_keys:
             continue
-        is_alike = block[-1:] == tuple(names[-1:]) or len(own_keys & inner.model_fields.keys()) > len(own_keys) / 2
-        is_inside = block[: len(names)] == tuple(names)
-        rank = (0 if is_alike else 1 if is_inside else 2, len(block))
-        ranks.setdefault(rank, []).append(dotted_path(block) if block else "the file itself")
-    blocks = ranks[min(ranks)] if ranks else []
-    return f"it belongs in {', '.join(blocks)}" if 0 < len(blocks) <= _MAX_NAMED_BLOCKS else None
+        if block_path[-1:] == wrong_path[-1:] or len(wrong_keys & block_keys) > len(wrong_keys) / 2:
+            likeness = 0
+        else:
+            likeness = 1 if block_path[: len(wrong_path)] == wrong_path else 2
+        name = dotted_path(block_path) if block_path else "the file itself"
+        names_by_rank.setdefault((likeness, len(block_path)), []).append(name)
+    best_names = names_by_rank[min(names_by_rank)] if names_by_rank else []
+    return f"it belongs in {', '.join(best_names)}" if 0 < len(best_names) <= _MAX_NAMED_BLOCKS else None
 
 
 def _list_blocks(
     model: type[BaseModel], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
-    """Yield every block of a model with its position, the outer ones first."""
+    """Yield key path (without list indexes) and model of every block below `model`, outer blocks first."""
     yield path, model
     for name, about in model.model_fields.items():
-        for inner in _models_in(about.annotation):
-            yield from _list_blocks(inner, (*path, name))
+        for inner_model in _models_in(about.annotation):
+            yield from _list_blocks(inner_model, (*path, name))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -383,77 +404,79 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
-    """Set `key: value` in the block at `block` and return the new text; a missing block is added."""
+    """Set `key: value` in the block at the key path `block`, or in a new block of the file, and return the new text."""
+    value_text = _format_value(value)
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    # An empty file, or one with comments only.
+    # The file is empty, or has only comments.
     if root is None or not isinstance(root, yaml.MappingNode):
-        return _insert_lines(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {_format_value(value)}")
-    target: yaml.Node = root
+        return _insert_lines(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {value_text}")
+    node: yaml.Node = root
     for part in block:
-        child = _find_child(target, part)
+        child = _find_child(node, part)
         if child is None:
-            return _add_pair(text, root, str(part), f"{{{key}: {_format_value(value)}}}")
-        target = child
-    if not isinstance(target, yaml.MappingNode):  # a key without a value (`defaults:`)
-        return _replace_node(text, target, f"{{{key}: {_format_value(value)}}}")
-    old_node = _find_child(target, key)
+            return _add_pair(text, root, str(part), f"{{{key}: {value_text}}}")
+        node = child
+    if not isinstance(node, yaml.MappingNode):  # a key without a value (`defaults:`)
+        return _replace_node(text, node, f"{{{key}: {value_text}}}")
+    old_node = _find_child(node, key)
     if old_node is None:
-        return _add_pair(text, target, key, _format_value(value))
-    return _replace_node(text, old_node, _format_value(value))
+        return _add_pair(text, node, key, value_text)
+    return _replace_node(text, old_node, value_text)
 
 
 def append_item(text: str, block: KeyPath, key: str, value: str, comment: str = "") -> str:
-    """Append an item to the list under `key` of the block at `block` and return the new text; a missing list is added.
+    """Append an item to the list under `key` of the block at the key path `block`, and return the new text.
 
-    The comment is written after the item if the item has its own line, and is dropped otherwise.
+    A missing list is added. The comment is written after the item if the item gets its own line, and is dropped
+    otherwise.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    target = root
-    for part in block:
-        target = target and _find_child(target, part)
+    block_node = _find_node(text, block)
     item = quote_text(value)
-    comment_text = f"  # {comment}" if comment else ""
-    if target is None or not isinstance(target, yaml.MappingNode):
-        return _insert_lines(text, len(text.rstrip()), 0, f"{key}:", f"  - {item}{comment_text}")
-    items = _find_child(target, key)
-    if items is None:
-        if target.flow_style:
-            return _add_pair(text, target, key, f"[{item}]")
-        column = target.start_mark.column
-        return _insert_lines(text, _node_end(target), column, f"{key}:", f"  - {item}{comment_text}")
-    if not isinstance(items, yaml.SequenceNode):  # a key without a value
-        return _replace_node(text, items, f"[{item}]")
-    if items.flow_style:
-        index = _node_end(items.value[-1]) if items.value else items.start_mark.index + 1
-        return text[:index] + (", " if items.value else "") + item + text[index:]
-    return _insert_lines(text, _node_end(items), items.start_mark.column, f"- {item}{comment_text}")
+    line_end = f"  # {comment}" if comment else ""
+    if block_node is None or not isinstance(block_node, yaml.MappingNode):
+        return _insert_lines(text, len(text.rstrip()), 0, f"{key}:", f"  - {item}{line_end}")
+    list_node = _find_child(block_node, key)
+    if list_node is None:
+        if block_node.flow_style:
+            return _add_pair(text, block_node, key, f"[{item}]")
+        column = block_node.start_mark.column
+        return _insert_lines(text, _node_end(block_node), column, f"{key}:", f"  - {item}{line_end}")
+    if not isinstance(list_node, yaml.SequenceNode):  # a key without a value
+        return _replace_node(text, list_node, f"[{item}]")
+    if not list_node.flow_style:
+        return _insert_lines(text, _node_end(list_node), list_node.start_mark.column, f"- {item}{line_end}")
+    if not list_node.value:
+        index = list_node.start_mark.index + 1  # behind the opening bracket
+        return text[:index] + item + text[index:]
+    index = _node_end(list_node.value[-1])
+    return f"{text[:index]}, {item}{text[index:]}"
 
 
 def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
-    """Remove an item and its comment from the list under `key` and return the new text; a last item leaves `[]`."""
-    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    for part in (*block, key):
-        node = node and _find_child(node, part)
+    """Remove the item at `index` and its comment from the list under `key`, and return the new text.
+
+    The list is in the block at the key path `block`. If it has no other item, `[]` is left.
+    """
+    node = _find_node(text, (*block, key))
     assert isinstance(node, yaml.SequenceNode)
-    if len(node.value) == 1:
-        end = node.end_mark.index if node.flow_style else _next_line_start(text, _node_end(node))
-        start = node.start_mark.index if node.flow_style else text.rfind(":", 0, node.start_mark.index) + 1
-        return text[:start] + ("[]" if node.flow_style else " []\n") + text[end:]
     item = node.value[index]
     if not node.flow_style:
-        return text[: text.rfind("\n", 0, item.start_mark.index) + 1] + text[_next_line_start(text, _node_end(item)) :]
-    # The first item of a flow list goes with the comma behind it, any other with the comma before it.
+        if len(node.value) == 1:
+            after_colon = text.rfind(":", 0, node.start_mark.index) + 1
+            return text[:after_colon] + " []\n" + text[_next_line_start(text, _node_end(node)) :]
+        line_start = text.rfind("\n", 0, item.start_mark.index) + 1
+        return text[:line_start] + text[_next_line_start(text, _node_end(item)) :]
+    if len(node.value) == 1:
+        return text[: node.start_mark.index] + "[]" + text[node.end_mark.index :]
+    # The first item of a flow list is removed with the comma behind it, any other with the comma before it.
     if index == 0:
         return text[: item.start_mark.index] + text[node.value[1].start_mark.index :]
     return text[: _node_end(node.value[index - 1])] + text[_node_end(item) :]
 
 
 def wrap_in_block(text: str, path: KeyPath, key: str) -> str:
-    """Wrap the value at `path` in a block and return the new text: `x` becomes `{key: x}`."""
-    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    for part in path:
-        node = node and _find_child(node, part)
-    # A block needs no wrapping.
+    """Wrap the single value at `path` in a block and return the new text: `x` becomes `{key: x}`."""
+    node = _find_node(text, path)
     if not isinstance(node, yaml.ScalarNode):
         return text
     start = node.start_mark.index
@@ -469,17 +492,21 @@ def quote_text(value: str) -> str:
     return dumped.strip()
 
 
-def apply_checked_edit(text: str, path: Path, edit: Callable[[str], str], change: Callable[[Any], None]) -> str:
-    """The text of a YAML file after `edit`, if that changes its data as intended.
+def apply_checked_edit(
+    text: str, path: Path, edit_text: Callable[[str], str], change_data: Callable[[Any], None]
+) -> str:
+    """Edit the text of a YAML file and return the new text, if the edit changes the file's data as intended.
 
-    `edit` returns the new text, and `change` makes the intended change in the parsed data. Raises `ConfigError` if the
-    new text has other data.
+    `edit_text` returns the new text, and `change_data` makes the intended change in the parsed data in place. Raises
+    `ConfigError` if the new text does not parse to the changed data.
     """
-    data = copy.deepcopy(parse_yaml(text, path)[0])
-    change(data)
+    old_data, _ = parse_yaml(text, path)
+    intended_data = copy.deepcopy(old_data)
+    change_data(intended_data)
     try:
-        edited_text = edit(text)
-        is_intended = parse_yaml(edited_text, path)[0] == data
+        edited_text = edit_text(text)
+        new_data, _ = parse_yaml(edited_text, path)
+        is_intended = new_data == intended_data
     except (ConfigError, yaml.YAMLError):
         is_intended = False
     if not is_intended:
@@ -498,35 +525,46 @@ def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -
     With `backup`, the old file is copied next to it under a name with the time, and the path of the copy is returned.
     Only the latest copies are kept.
     """
-    backup_path = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak") if backup else None
-    name = None
+    backup_path = None
+    if backup:
+        now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        backup_path = path.with_name(f"{path.name}.{now}.bak")
+    temporary_name = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary_name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(after.encode())
             file.flush()
             os.fsync(file.fileno())
-        shutil.copymode(path, name)
-        # As late as possible, to catch a change by somebody else until just before ours.
+        shutil.copymode(path, temporary_name)
+        # This check is made as late as possible, to notice a change by somebody else until just before ours.
         if path.read_bytes() != before.encode():
             raise ConfigError(f"{path} was changed by somebody else in the meantime; look at it and try again")
         if backup_path is not None:
             shutil.copy2(path, backup_path)
-        os.replace(name, path)
-        name = None  # nothing is left to remove
-        # the names sort by time
-        for old in sorted(path.parent.glob(f"{glob.escape(path.name)}.{_TIME_GLOB}.bak"))[:-_KEPT_BACKUPS]:
-            old.unlink(missing_ok=True)
+        os.replace(temporary_name, path)
+        temporary_name = None  # nothing is left to remove
+        backups = sorted(path.parent.glob(f"{glob.escape(path.name)}.{_TIME_GLOB}.bak"))  # from old to new
+        for old_backup in backups[:-_KEPT_BACKUPS]:
+            old_backup.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
     finally:
-        if name is not None:
-            Path(name).unlink()
+        if temporary_name is not None:
+            Path(temporary_name).unlink()
     return backup_path
 
 
+def _find_node(text: str, path: KeyPath) -> yaml.Node | None:
+    """Return the node of the value at `path` in a YAML text; None if there is none."""
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    for part in path:
+        node = node and _find_child(node, part)
+    return node
+
+
 def _find_child(node: yaml.Node, part: str | int) -> yaml.Node | None:
-    """The node of the value under a key, or of an item of a list; None if there is none."""
+    """Return the node of the value under a key of a mapping, or at an index of a list; None if a key is missing."""
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
         item: yaml.Node = node.value[part]
         return item
@@ -535,50 +573,59 @@ def _find_child(node: yaml.Node, part: str | int) -> yaml.Node | None:
 
 
 def _replace_node(text: str, node: yaml.Node, new_text: str) -> str:
-    """Replace a node of the text by `new_text`; after a key without a value (`key:`) a space is added first."""
+    """Replace a node of a YAML text by `new_text` and return the whole new text."""
     start = node.start_mark.index
     end = node.end_mark.index
-    gap = " " if start == end and text[start - 1 : start] == ":" else ""
-    return text[:start] + gap + new_text + text[end:]
+    # A key without a value (`key:`) has an empty node right after its colon.
+    space = " " if start == end and text[start - 1 : start] == ":" else ""
+    return text[:start] + space + new_text + text[end:]
 
 
 def _add_pair(text: str, node: yaml.MappingNode, key: str, value_text: str) -> str:
-    """Add a pair at the end of a block or flow mapping and return the new text."""
-    if node.flow_style:
-        index = _node_end(node.value[-1][1]) if node.value else node.start_mark.index + 1
-        return text[:index] + (", " if node.value else "") + f"{key}: {value_text}" + text[index:]
-    return _insert_lines(text, _node_end(node), node.start_mark.column, f"{key}: {value_text}")
+    """Add `key: value_text` at the end of the mapping `node` of a YAML text, and return the whole new text."""
+    pair_text = f"{key}: {value_text}"
+    if not node.flow_style:
+        return _insert_lines(text, _node_end(node), node.start_mark.column, pair_text)
+    if not node.value:
+        index = node.start_mark.index + 1  # behind the opening brace
+        return text[:index] + pair_text + text[index:]
+    _, last_value = node.value[-1]
+    index = _node_end(last_value)
+    return f"{text[:index]}, {pair_text}{text[index:]}"
 
 
 def _insert_lines(text: str, index: int, column: int, *lines: str) -> str:
-    """Insert lines below the line that contains `index`, so that a comment at the end of that line stays with it."""
+    """Insert lines, indented to `column`, below the line with `index` and a comment at its end; return the new text."""
     newline = "\r\n" if "\r\n" in text else "\n"
     start = _next_line_start(text, index)
-    gap = newline if text[:start] and not text[:start].endswith("\n") else ""
-    return text[:start] + gap + "".join(" " * column + line + newline for line in lines) + text[start:]
+    text_before = text[:start]
+    if text_before and not text_before.endswith("\n"):
+        text_before += newline
+    return text_before + "".join(" " * column + line + newline for line in lines) + text[start:]
 
 
 def _next_line_start(text: str, index: int) -> int:
-    """The index at which the next line begins; `index` itself if it is already at the beginning of a line.
-
-    (Where the parser says that a multi-line text ends, a line begins.)
-    """
-    return index if text[index - 1 : index] == "\n" else text.find("\n", index) + 1 or len(text)
+    """Return the index at which the next line begins; `index` itself if a line begins there already."""
+    if text[index - 1 : index] == "\n":
+        return index
+    return text.find("\n", index) + 1 or len(text)
 
 
 def _node_end(node: yaml.Node) -> int:
-    """The index at which the last value in `node` ends; the parser's own end includes comments after a block."""
+    """Return the index behind the last value in `node`; the parser's own end includes comments after a block."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        return _node_end(last[1] if isinstance(node, yaml.MappingNode) else last)
+        last_child = node.value[-1]
+        if isinstance(node, yaml.MappingNode):
+            _, last_child = last_child
+        return _node_end(last_child)
     return int(node.end_mark.index)
 
 
 def _format_value(value: Value) -> str:
-    """Format a value so that it reads back unchanged: unquoted, `off` would become a truth value and 1e-05 a text."""
+    """Format a value for YAML so that it is read back unchanged."""
     if isinstance(value, str):
-        return f'"{value}"' if value == "off" else value
+        return f'"{value}"' if value == "off" else value  # without quotes, off would be read as false
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {number}" for name, number in value.items()) + "}"
     digits = repr(float(value))
-    return digits if "e" not in digits else f"{value:.12f}"
+    return digits if "e" not in digits else f"{value:.12f}"  # 1e-05 would be read as text

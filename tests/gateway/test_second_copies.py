@@ -168,16 +168,16 @@ def test_an_edit_is_looked_for_once_in_what_went_out() -> None:
 def searched_chars(monkeypatch: pytest.MonkeyPatch, events: int, sentence: str, *, edits: int) -> int:
     """Characters of texts beside an answer that are searched, with one field of a new name for each event."""
     count = 0
-    holds_any = copies._holds_any
+    contains_any = copies._contains_any
 
     def counted(text: str, stretches: Any, length: int) -> bool:
         nonlocal count
         count += len(text) if stretches else 0
-        return holds_any(text, stretches, length)
+        return contains_any(text, stretches, length)
 
     stream = StreamCopies({})
     with monkeypatch.context() as patch:
-        patch.setattr(copies, "_holds_any", counted)
+        patch.setattr(copies, "_contains_any", counted)
         for number in range(events):
             field = {f"note_{number}": f"The lantern of keeper {number} hangs beside the northern bridge."}
             stream.remove_copies({"choices": [{"delta": {"content": "The "}}], **field}, ["The "], ())
