@@ -223,13 +223,8 @@ def find_siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
     clause_indexes = [sum(end <= fact.start for end in clause_ends) for fact in facts]
     siblings = []
     for fact, clause_index in zip(facts, clause_indexes, strict=True):
-        siblings.append(
-            [
-                other
-                for other, other_clause in zip(facts, clause_indexes, strict=True)
-                if other is not fact and other_clause == clause_index
-            ]
-        )
+        in_clause = [other for other, index in zip(facts, clause_indexes, strict=True) if index == clause_index]
+        siblings.append([other for other in in_clause if other is not fact])
     return siblings
 
 

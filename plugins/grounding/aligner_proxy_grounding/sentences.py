@@ -489,11 +489,7 @@ class Grounder:
 
     def repeated_statements(self, excluded: Statement | None) -> set[Statement]:
         """The statements that confirm facts of the answer; `excluded` only if it confirms at least two."""
-        return {
-            statement
-            for statement, count in self._repeat_counts.items()
-            if count >= (2 if statement is excluded else 1)
-        }
+        return {statement for statement, count in self._repeat_counts.items() if statement is not excluded or count > 1}
 
     def find_candidate(self, sentence: AnswerSentence, index: int) -> FactCandidate | None:
         """Return the statement that could replace the sentence's fact with this index; None if there is none.

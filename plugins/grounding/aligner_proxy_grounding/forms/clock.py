@@ -125,14 +125,10 @@ def read_bare_hours(reading: FactReading) -> None:
         closing_minutes = closing_hour * 60
         if closing_hour <= opening_hour <= 12:
             closing_minutes += NOON  # "9 to 5" ends in the afternoon
-        for name, side, minutes in (
-            ("open", RangeEnd.LOW, opening_minutes),
-            ("close", RangeEnd.HIGH, closing_minutes),
-        ):
+        for name, side, minutes in (("open", RangeEnd.LOW, opening_minutes), ("close", RangeEnd.HIGH, closing_minutes)):
             span = match.span(name)
-            reading.take(
-                Fact(FactKind.TIME, Decimal(minutes), *span, match[name], "24", side, ranged=True, number=span)
-            )
+            hour = Fact(FactKind.TIME, Decimal(minutes), *span, match[name], "24", side, ranged=True, number=span)
+            reading.take(hour)
 
 
 def _read_clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
