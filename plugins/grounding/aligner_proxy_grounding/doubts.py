@@ -91,7 +91,7 @@ class DoubtDecider:
     async def _write_facts(
         self, text: str, decision: FactDecision, unwritten_facts: Sequence[UnsettledFact]
     ) -> FactDecision:
-        """Return a decision with the editor's edits for `unwritten_facts`; what it does not write stays unsettled."""
+        """Return a decision with the editor's edits for `unwritten_facts`; those without an edit stay unsettled."""
         if self.editor is None or not unwritten_facts:
             return replace(decision, unsettled_facts=[*decision.unsettled_facts, *unwritten_facts])
         by_editor = await self._ask_editor(self.editor, text, replace(decision, unsettled_facts=unwritten_facts))
@@ -101,6 +101,7 @@ class DoubtDecider:
             fact for fact in unwritten_facts if not any(fact.start <= edit.start < fact.end for edit in new_edits)
         ]
         unsettled_facts = [*decision.unsettled_facts, *still_unwritten]
+        # the judge has decided, so the comparison of words must not decide again
         return replace(by_editor, edits=edits, unsettled_facts=unsettled_facts, is_by_words=False)
 
     async def _ask_editor(self, editor: FactEditor, text: str, decision: FactDecision) -> FactDecision:

@@ -312,12 +312,12 @@ class Matcher:
         related_statement = self._related_statement(fact, subject)
         if related_statement is not None:
             statements.append(related_statement)
-        statements_by_value: list[Statement] = []
+        distinct_statements: list[Statement] = []
         for statement in statements:
-            earlier_facts = [fact, *(earlier.fact for earlier in statements_by_value)]
+            earlier_facts = [fact, *(earlier.fact for earlier in distinct_statements)]
             if not any(statement.fact.agrees(earlier_fact) for earlier_fact in earlier_facts):
-                statements_by_value.append(statement)
-        return statements_by_value[:MAX_VALUES]
+                distinct_statements.append(statement)
+        return distinct_statements[:MAX_VALUES]
 
     def confirming_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
         """Return the statement with the same value whose score is close to the best; None if there is none."""

@@ -25,6 +25,7 @@ _PART_OF_DAY = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)
 _CLOCK_IN_WORDS = re.compile(
     r"(?:(?:half|quarter) (?:past|to) )?(?P<hour>[a-z]+|\d{1,2})(?P<oclock> o['\u2019]clock)?", re.IGNORECASE
 )
+# The separator is in "point", and "Uhr" or "h" in "name".
 _CLOCK_IN_DIGITS = re.compile(
     r"(?P<hour>\d{1,2})(?:(?P<point>[:.])\d\d)?(?P<name>\s*(?:Uhr|h)\s*)?(?:\d\d)?(?P<rest>.*)"
 )

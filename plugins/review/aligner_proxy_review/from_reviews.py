@@ -71,7 +71,7 @@ def find_suggestions(
 
 def _read_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
     """Yield the suggestions from all reviewed answers of the subject's tenant, newest answers first."""
-    reviews = group_reviews(Reviews(store).all(), feedback=False)
+    reviews = group_reviews(Reviews(store).all(), with_feedback=False)
     for entry in store.select(f"id IN ({_REVIEWED}) ORDER BY id DESC", ()):
         if belongs_to(entry, file, subject.tenant):
             yield from _suggest_from_entry(entry, reviews[entry.aligner_id, entry.choice], subject)

@@ -356,7 +356,7 @@ def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review])
 
     A verdict is about the recorded edit, so it does not count if the run before the change gave another result.
     """
-    reviews_by_place = group_reviews(reviews, feedback=False)
+    reviews_by_place = group_reviews(reviews, with_feedback=False)
     counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
     for case in cases:
         verdict = find_agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))

@@ -77,11 +77,11 @@ class AnswerFilter:
         return " AND ".join(conditions), values
 
 
-def group_reviews(reviews: Iterable[Review], *, feedback: bool = True) -> dict[AnswerPlace, list[Review]]:
-    """Group reviews by answer; with `feedback=False`, only those of reviewers."""
+def group_reviews(reviews: Iterable[Review], *, with_feedback: bool = True) -> dict[AnswerPlace, list[Review]]:
+    """Group reviews by answer; `with_feedback`: whether feedback is included, and not only the reviews of reviewers."""
     by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
-        if feedback or review.chosen is not ReviewOrigin.FEEDBACK:
+        if with_feedback or review.chosen is not ReviewOrigin.FEEDBACK:
             by_place[review.aligner_id, review.choice].append(review)
     return by_place
 

@@ -192,6 +192,6 @@ def _describe_source(entry: Entry, reviews: Sequence[Review]) -> str:
     return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {versions} {verdicts}"
 
 
-def _date_text(at: float) -> str:
+def _date_text(epoch_seconds: float) -> str:
     """The UTC date of a time in seconds since the epoch; "1970-01-01" for 0."""
-    return datetime.fromtimestamp(at, UTC).date().isoformat()
+    return datetime.fromtimestamp(epoch_seconds, UTC).date().isoformat()

@@ -131,57 +131,57 @@ def read_bare_hours(reading: FactReading) -> None:
             reading.take(hour)
 
 
-def _read_clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """Return the clock in the groups of `_TIME` whose names begin with `n`; None if none of them has matched."""
-    return _read_clock_in_words(match, n) or _read_clock_in_digits(match, n)
+def _read_clock(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
+    """Return the clock in the groups of `_TIME` whose names begin with `prefix`; None if none of them has matched."""
+    return _read_clock_in_words(match, prefix) or _read_clock_in_digits(match, prefix)
 
 
-def _read_clock_in_words(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+def _read_clock_in_words(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
     """Return what `_read_clock` does, for times with words such as "noon", "half past" or "o'clock"."""
-    if (word := match[f"{n}word"]) is not None:
-        return match.start(f"{n}word"), _NAMED_TIMES[word.lower().removeprefix("12").strip()], "24"
-    if (hour := match[f"{n}past"]) is not None:
+    if (word := match[f"{prefix}word"]) is not None:
+        return match.start(f"{prefix}word"), _NAMED_TIMES[word.lower().removeprefix("12").strip()], "24"
+    if (hour := match[f"{prefix}past"]) is not None:
         # the default is "quarter to"
-        minutes_past = {"half past": 30, "quarter past": 15}.get(match[f"{n}part"].lower(), -15)
-        start = match.start(f"{n}part")
+        minutes_past = {"half past": 30, "quarter past": 15}.get(match[f"{prefix}part"].lower(), -15)
+        start = match.start(f"{prefix}part")
         if (named_time := _NAMED_TIMES.get(hour.lower())) is not None:
             # the modulo is for "quarter to midnight", which is 23:45
             return start, (named_time + minutes_past) % (2 * NOON), "24"
-        return start, *_apply_part_of_day(int(value_of(hour)) * 60 + minutes_past, match[f"{n}pastof"])
-    if (hour := match[f"{n}oclock"]) is not None:
-        return match.start(f"{n}oclock"), *_apply_part_of_day(int(value_of(hour)) * 60, match[f"{n}oclockof"])
-    if (hour := match[f"{n}inwords"]) is not None:
+        return start, *_apply_part_of_day(int(value_of(hour)) * 60 + minutes_past, match[f"{prefix}pastof"])
+    if (hour := match[f"{prefix}oclock"]) is not None:
+        return match.start(f"{prefix}oclock"), *_apply_part_of_day(int(value_of(hour)) * 60, match[f"{prefix}oclockof"])
+    if (hour := match[f"{prefix}inwords"]) is not None:
         minutes = int(value_of(hour)) * 60
-        start = match.start(f"{n}inwords")
+        start = match.start(f"{prefix}inwords")
         if minutes <= NOON and _AT_BEFORE.search(match.string, 0, start):
-            return start, *_apply_part_of_day(minutes, match[f"{n}ofday"])
+            return start, *_apply_part_of_day(minutes, match[f"{prefix}ofday"])
     return None
 
 
-def _read_clock_in_digits(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+def _read_clock_in_digits(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
     """Return what `_read_clock` does, for "18 Uhr", "18 h 30", "18:30" and "6.30 pm"."""
     for name in ("uhr", "heure"):
-        if (hour := match[f"{n}{name}"]) is not None and (name == "uhr" or _is_heure(match, n)):
-            minutes = int(hour) * 60 + int(match[f"{n}{name}min"] or 0)
-            return match.start(f"{n}{name}"), minutes, "24"
-    if (hour := match[f"{n}hour24"]) is not None:
-        minutes = int(hour) * 60 + int(match[f"{n}min24"])
+        if (hour := match[f"{prefix}{name}"]) is not None and (name == "uhr" or _is_heure(match, prefix)):
+            minutes = int(hour) * 60 + int(match[f"{prefix}{name}min"] or 0)
+            return match.start(f"{prefix}{name}"), minutes, "24"
+    if (hour := match[f"{prefix}hour24"]) is not None:
+        minutes = int(hour) * 60 + int(match[f"{prefix}min24"])
         # "9:00" may mean the evening, while two digits as in "09:00" are 24-hour notation
-        return match.start(f"{n}hour24"), minutes, "12" if len(hour) == 1 else "24"
-    if (hour := match[f"{n}hour"]) is None:
+        return match.start(f"{prefix}hour24"), minutes, "12" if len(hour) == 1 else "24"
+    if (hour := match[f"{prefix}hour"]) is None:
         return None
     # 12 am is midnight, 12 pm is noon
-    minutes = int(hour) % 12 * 60 + int(match[f"{n}min"] or 0)
-    if match[f"{n}half"].lower().startswith(_AFTERNOON_BEGINNINGS):
+    minutes = int(hour) % 12 * 60 + int(match[f"{prefix}min"] or 0)
+    if match[f"{prefix}half"].lower().startswith(_AFTERNOON_BEGINNINGS):
         minutes += NOON
-    return match.start(f"{n}hour"), minutes, "24"
+    return match.start(f"{prefix}hour"), minutes, "24"
 
 
-def _is_heure(match: re.Match[str], n: str) -> bool:
+def _is_heure(match: re.Match[str], prefix: str) -> bool:
     """Whether "9 h" is a time of day and not nine hours: in a range, with minutes, or behind a word such as "à"."""
     is_in_range = match["aheure"] is not None and match["bheure"] is not None
-    follows_preposition = _HEURE_BEFORE.search(match.string, 0, match.start(f"{n}heure")) is not None
-    return is_in_range or match[f"{n}heuremin"] is not None or follows_preposition
+    follows_preposition = _HEURE_BEFORE.search(match.string, 0, match.start(f"{prefix}heure")) is not None
+    return is_in_range or match[f"{prefix}heuremin"] is not None or follows_preposition
 
 
 def _apply_part_of_day(minutes: int, part_of_day: str | None) -> tuple[int, str]:
@@ -196,14 +196,14 @@ def _apply_part_of_day(minutes: int, part_of_day: str | None) -> tuple[int, str]
     return minutes % NOON + (NOON if is_afternoon else 0), "24"
 
 
-def _end_of_clock(match: re.Match[str], n: str) -> int:
-    """Position behind the clock in the groups of `_TIME` whose names begin with `n`."""
+def _end_of_clock(match: re.Match[str], prefix: str) -> int:
+    """Position behind the clock in the groups of `_TIME` whose names begin with `prefix`."""
     names = (
         "uhr", "uhrmin", "heure", "heuremin", "half", "min24", "hour24", "oclockof", "oclock", "pastof", "past",
         "ofday", "word", "min", "hour",
     )  # fmt: skip
     # the end of a group that has not matched is -1
-    return max(match.end(f"{n}{name}") for name in names)
+    return max(match.end(f"{prefix}{name}") for name in names)
 
 
 def _read_bare_clock(number_text: str, last_minutes: int) -> int | None:

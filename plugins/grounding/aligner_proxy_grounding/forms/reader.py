@@ -94,6 +94,7 @@ def _inherit_units(facts: list[Fact]) -> list[Fact]:
     for index, fact in enumerate(facts):
         if fact.kind is FactKind.COUNT:
             last_unit = fact.unit or last_unit
+            # "three times" does not say what is counted, so its unit is a guess, too
             facts[index] = replace(fact, unit=last_unit, inherited=fact.unit in ("", _TIMES))
     return facts
 

@@ -54,7 +54,7 @@ def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
 
 def _make_rows(store: OpenReviews, *, with_feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
     """Return (training rows, number of reviewed answers that gave no row by reason)."""
-    reviews = group_reviews(store.reviews(), feedback=with_feedback)
+    reviews = group_reviews(store.reviews(), with_feedback=with_feedback)
     lookup = _make_objective_lookup(store.file)
     rows: list[Mapping[str, Any]] = []
     skipped_counts: Counter[str] = Counter()

@@ -181,7 +181,7 @@ def _parse_segment(text: str) -> int | None:
 def show_entry(console: Console, entry: Entry) -> None:
     """Print an answer: the end of its conversation, the word diff, and its segments' scores.
 
-    Hidden characters are escaped, so that no text can move the cursor or hide something. Prints nothing without a text.
+    Hidden characters are escaped, so that no text can move the cursor. Prints nothing if no text was stored.
     """
     content = entry.content
     if content is None:

@@ -107,15 +107,15 @@ class Console:
         answers = AnswerQueries(lambda: files.current().store())
         self.sessions = ConsoleSessions()
         self.services = Services(
-            files,
-            self.sessions,
-            answers,
-            LiveFeed(answers),
-            gateway,
-            make_environment(),
-            ReviewStates(),
-            ConsoleJobs(),
-            key_digest(master_key),
+            files=files,
+            sessions=self.sessions,
+            answers=answers,
+            feed=LiveFeed(answers),
+            gateway=gateway,
+            templates=make_environment(),
+            review_states=ReviewStates(),
+            jobs=ConsoleJobs(),
+            master=key_digest(master_key),
         )
         self._failures = LoginFailures()
         """Recent failed log-ins."""

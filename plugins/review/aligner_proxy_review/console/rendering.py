@@ -48,17 +48,17 @@ def make_environment() -> Environment:
     return templates
 
 
-def _utc_text(at: float) -> str:
+def _utc_text(epoch_seconds: float) -> str:
     """A time in seconds since the epoch as text in UTC; "?" if it is outside the calendar."""
     try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
         return "?"
 
 
-def _moment_markup(at: float) -> Markup:
+def _moment_markup(epoch_seconds: float) -> Markup:
     """A time as an element of a page: in UTC, until the page's script writes it in the reader's time zone."""
-    text = _utc_text(at)
+    text = _utc_text(epoch_seconds)
     return Markup('<time datetime="{}">{}</time>').format(text.replace(" ", "T") + "Z", text)
 
 
