@@ -70,7 +70,7 @@ def judge_answer(case: GroundedCase, *, streams: bool = False) -> GroundedResult
 
 def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> GroundedResult:
     """The answer after the verdicts on these doubts."""
-    facts = sum(bool(doubt.question and doubt.question.values) for doubt in decision.doubtful)
+    facts = sum(bool(doubt.question and doubt.question.values) for doubt in decision.unsettled_facts)
     return GroundedResult(
         apply_fact_edits(case.answer, _decide_doubts(case, grounder, decision).edits), bool(facts), facts
     )
@@ -78,7 +78,7 @@ def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecisio
 
 def _decide_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> FactDecision:
     """The decision after the verdicts of a judge that knows the label."""
-    judged_facts = [_judge_doubt(case, grounder, doubt) for doubt in decision.doubtful if doubt.question]
+    judged_facts = [_judge_doubt(case, grounder, doubt) for doubt in decision.unsettled_facts if doubt.question]
     decided, _ = apply_verdicts(decision, judged_facts)
     return decided
 

@@ -56,7 +56,7 @@ def list_replacements(case: GroundedCase) -> Iterator[FactReplacement]:
             candidate = grounder.find_candidate(sentence, number)
             text = None if candidate is None else _replace_fact(case, sentence, number, candidate.statement.fact)
             if candidate is not None and text is not None and text != case.answer:
-                yield FactReplacement(case, candidate.counts, case.kind == OUTDATED and text == case.right)
+                yield FactReplacement(case, candidate.features, case.kind == OUTDATED and text == case.right)
 
 
 def _replace_fact(case: GroundedCase, sentence: AnswerSentence, number: int, other: Fact) -> str | None:

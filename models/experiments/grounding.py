@@ -187,7 +187,7 @@ def _remove_sentence(reference: ReferencePage, removed: Statement) -> ReferenceP
         word
         for statement in reference.statements
         if statement.sentence == removed.sentence
-        for word, weight in statement.about.items()
+        for word, weight in statement.word_weights.items()
         if weight >= SAME_SENTENCE
     }
     counts = Counter(reference.word_counts)

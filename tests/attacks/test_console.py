@@ -199,7 +199,7 @@ async def test_events_of_another_tenant(attack: Attack, site: Site) -> None:
         await anext(stream.events)  # what was there before it followed
         site.add(an_entry(1, at=1001.0))
         await site.console.services.feed.poll()
-        (queue,) = site.console.services.feed._pages
+        (queue,) = site.console.services.feed._page_queues
         told = "".join([await anext(stream.events) for _ in range(queue.qsize())])
         assert answer_handle(THEIRS) not in told
         assert "globex" not in told

@@ -158,7 +158,7 @@ WAITING: list[None] = []
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Nobody finishes taking references apart before it is set."""
     opened = threading.Event()
-    real: Callable[[Any], Matcher] = references._matcher.__wrapped__
+    real: Callable[[Any], Matcher] = references._make_matcher.__wrapped__
     WAITING.clear()
 
     def taken_apart(texts: Any) -> Matcher:
@@ -166,7 +166,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         opened.wait(20)
         return real(texts)
 
-    monkeypatch.setattr(references, "_matcher", taken_apart)
+    monkeypatch.setattr(references, "_make_matcher", taken_apart)
     yield opened
     opened.set()
 

@@ -1,7 +1,7 @@
 """Conditions of a statement: numbers in its row, column or clause that limit when it applies.
 
-Example: in the row "Up to 2 hours | €3" the amount applies to stays of up to two hours. Words cannot tell such rows
-apart.
+Example: in the row "Up to 2 hours | €3" the amount applies to stays of up to two hours. The rows of such a table may
+have the same words, so only the conditions tell them apart.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from decimal import Decimal
 
 from aligner_proxy_grounding.facts import Fact, RangeEnd
 
-_WITHIN = 0.5
+_DEGREE_WITHIN_BOUND = 0.5
 """How much a number within the condition's bound counts; a number equal to the bound counts 1."""
 
 
 MAX_COMPARED = 8
-"""Most conditions of a statement, and most facts of an answer, that are compared: every fact is compared with every
-statement, so a sentence of nothing but numbers would take the fourth power of their number."""
+"""Most conditions of a statement, and most facts of an answer, that are compared. Every fact is compared with every
+statement, so without this limit a sentence of nothing but numbers would take the fourth power of their number."""
 
 
 def count_conditions(conditions: Sequence[Fact], facts: Sequence[Fact]) -> tuple[float, float]:
-    """Return (conditions met, conditions missed) by the facts of an answer, each a number of conditions.
+    """Return (number of conditions met, number of conditions missed) by the facts of an answer.
 
-    A condition that is met only as a bound counts `_WITHIN`; one without a comparable fact counts as neither.
+    A condition that is met only as a bound counts `_DEGREE_WITHIN_BOUND`. A condition without a comparable fact counts
+    as neither, and so do all conditions if there are more than `MAX_COMPARED`.
     """
     met_count = 0.0
     missed_count = 0.0
-    # among so many numbers none says when the statement applies
+    # among so many numbers, none is likely to say when the statement applies
     if len(conditions) > MAX_COMPARED:
         return met_count, missed_count
     compared_facts = facts[:MAX_COMPARED]
@@ -40,14 +41,14 @@ def count_conditions(conditions: Sequence[Fact], facts: Sequence[Fact]) -> tuple
 
 
 def _degree_of_fit(condition: Fact, fact: Fact) -> float:
-    """How well a fact meets a condition: 1 for the same value, `_WITHIN` within its bound, 0 if missed."""
+    """How well a fact meets a condition: 1 for the same value, `_DEGREE_WITHIN_BOUND` within its bound, else 0."""
     if condition.agrees(fact):
-        # "up to 36 months" and "more than 36 months" are two sides of one bound
+        # "up to 36 months" and "more than 36 months" exclude each other
         sides = {condition.side, fact.side}
         return 0.0 if sides == {RangeEnd.LOW, RangeEnd.HIGH} else 1.0
     if condition.unit != fact.unit or not (isinstance(condition.value, Decimal) and isinstance(fact.value, Decimal)):
         return 0.0
     # "From 12 persons on" also applies to 15, and "up to 12" to 8, but a number equal to the bound is a surer match.
-    above = condition.side is RangeEnd.LOW and fact.value > condition.value
-    below = condition.side is RangeEnd.HIGH and fact.value < condition.value
-    return _WITHIN if above or below else 0.0
+    is_above_low = condition.side is RangeEnd.LOW and fact.value > condition.value
+    is_below_high = condition.side is RangeEnd.HIGH and fact.value < condition.value
+    return _DEGREE_WITHIN_BOUND if is_above_low or is_below_high else 0.0

@@ -1,4 +1,4 @@
-"""Contradictions between two references: the same sentence in both, but with another value."""
+"""Search for contradictions between two references: the same sentence in both, but with another value."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from aligner_proxy_grounding.facts import FactKind
 from aligner_proxy_grounding.page import ReferencePage, Statement
 from aligner_proxy_grounding.passages import SAME_SENTENCE
 
-_FEWEST = 2
-"""Least number of words in a sentence; shorter sentences are too unspecific to be compared."""
-_Key = tuple[FactKind, str, frozenset[str]]
-"""Kind of the fact, what it counts (only for counts), and the words of its sentence."""
+_MIN_WORDS = 2
+"""Sentences with fewer words are too unspecific to be compared."""
+_SentenceKey = tuple[FactKind, str, frozenset[str]]
+"""(kind of the fact, what it counts, or "" for other kinds, stems of the words of its sentence)."""
 
 
 def find_contradiction(one: ReferencePage, other: ReferencePage) -> tuple[Statement, Statement] | None:
-    """Return the first two statements that contradict each other; None without any.
+    """Return the first two statements that contradict each other: (one's, the other's); None if there are none.
 
-    They contradict if their sentences have the same words, each has one fact of the kind, and the values differ.
-    Sentences in other words are not compared, so only certain contradictions are refused.
+    Two statements contradict each other if their sentences have the same words, each sentence has one fact of the kind,
+    and the values differ. Sentences in different words are not compared, so that a contradiction found is certain.
     """
     statements = _statements_by_words(one)
-    for key, statement in _statements_by_words(other).items():
-        first = statements.get(key)
-        if first is not None and not first.fact.agrees(statement.fact):
-            return first, statement
+    for key, other_statement in _statements_by_words(other).items():
+        statement = statements.get(key)
+        if statement is not None and not statement.fact.agrees(other_statement.fact):
+            return statement, other_statement
     return None
 
 
-def _statements_by_words(page: ReferencePage) -> Mapping[_Key, Statement]:
-    """Index statements by kind and words of their sentence, leaving out ambiguous ones.
+def _statements_by_words(page: ReferencePage) -> Mapping[_SentenceKey, Statement]:
+    """Index the statements of a page by kind and words of their sentence, leaving out ambiguous statements.
 
     A statement is ambiguous if its sentence has several facts of the kind, or if the same words recur on the page.
     """
-    statements: dict[_Key, Statement | None] = {}
+    statements: dict[_SentenceKey, Statement | None] = {}
     for statement in page.statements:
-        words = frozenset(word for word, weight in statement.about.items() if weight >= SAME_SENTENCE)
-        if statement.alone and len(words) >= _FEWEST:
-            key = (statement.fact.kind, statement.fact.unit if statement.fact.kind is FactKind.COUNT else "", words)
+        fact = statement.fact
+        words = frozenset(word for word, weight in statement.word_weights.items() if weight >= SAME_SENTENCE)
+        if statement.is_only_of_kind and len(words) >= _MIN_WORDS:
+            key = (fact.kind, fact.unit if fact.kind is FactKind.COUNT else "", words)
+            # None marks words that recur
             statements[key] = None if key in statements else statement
     return {key: statement for key, statement in statements.items() if statement is not None}

@@ -1,9 +1,9 @@
-"""Decisions about facts that the comparison of words leaves in doubt: a judge says which are contradicted.
+"""Decisions about facts that the comparison of words leaves unsettled: a judge says which are contradicted.
 
-"Words" are here and below that comparison, as opposed to a model. The judge chooses among the values that words found,
-and the chosen value is written in the notation of the answer. If the judge chooses none of them, the editor writes the
+"By words" means here: by this comparison, without a model. The judge chooses among the values that it found, and the
+chosen value is written in the notation of the answer. If the judge chooses none of them, the editor writes the
 sentence; without an editor the fact stays unsettled. Where there is no judge, or the judge fails, the editor alone
-decides about every doubt.
+decides about every unsettled fact.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class FactDecision:
     """The edits of a text and what stays unsettled, with the use of the models that decided it."""
 
     edits: Sequence[FactEdit]
-    doubtful: Sequence[UnsettledFact]
+    unsettled_facts: Sequence[UnsettledFact]
     editor: EditorUse | None = None
     """What asking the editor cost; None if it was not asked."""
     judge: JudgeUse | None = None
-    """The same for the judge."""
+    """What asking the judge cost; None if it was not asked."""
     is_by_words: bool = False
-    """Whether nobody could be asked, so that words have to decide again."""
+    """Whether no model could be asked, so that the comparison of words has to decide again."""
 
     @property
     def has_doubts(self) -> bool:
         """Whether there is a fact about which a judge or an editor can be asked."""
-        return any(doubt.kind != ORDER for doubt in self.doubtful)
+        return any(fact.kind != ORDER for fact in self.unsettled_facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class DoubtDecider:
 
     @classmethod
     def for_answer(cls, answer: AnswerSoFar, references: Sequence[Reference]) -> DoubtDecider:
-        """Open the models that the policy of an answer names."""
+        """Create the decider of an answer, with the judge and the editor that its policy names."""
         turns = answer.exchange.turns
         judge, editor = answer.judge, answer.editor
         return cls(
@@ -69,105 +69,113 @@ class DoubtDecider:
             return Arbiter.JUDGE
         return Arbiter.WORDS if self.editor is None else Arbiter.EDITOR
 
-    async def decide(self, text: str, by_words: FactDecision) -> FactDecision:
-        """Return the edits of a text and what stays unsettled, after asking the judge and then the editor.
+    async def decide(self, text: str, decision: FactDecision) -> FactDecision:
+        """Ask the judge and then the editor about what the comparison of words left unsettled in a text.
 
-        `by_words` is what the comparison of words decided. Raises `JudgeFailed` if the judge fails and the policy
-        blocks the answer then.
+        `decision` is that of the comparison of words. Return it with the edits that follow from the replies, and with
+        what stays unsettled. Raises `JudgeFailed` if the judge fails and the policy blocks the answer then.
         """
-        use = None
+        judge_use = None
         if self.judge is not None:
-            judged_facts, use = await self.judge.ask_about_facts(text, by_words.doubtful, self.references)
+            judged_facts, judge_use = await self.judge.ask_about_facts(text, decision.unsettled_facts, self.references)
+            # None means that the judge failed
             if judged_facts is not None:
-                decided, unwritten = apply_verdicts(by_words, judged_facts, may_clear=self.judge.may_clear)
-                return replace(await self._write(text, decided, unwritten), judge=use)
+                judged_decision, unwritten_facts = apply_verdicts(
+                    decision, judged_facts, may_clear=self.judge.may_clear
+                )
+                return replace(await self._write_facts(text, judged_decision, unwritten_facts), judge=judge_use)
         if self.editor is None:
-            return replace(by_words, judge=use, is_by_words=True)
-        return replace(await self._ask_editor(self.editor, text, by_words), judge=use)
+            return replace(decision, judge=judge_use, is_by_words=True)
+        return replace(await self._ask_editor(self.editor, text, decision), judge=judge_use)
 
-    async def _write(self, text: str, decided: FactDecision, unwritten: Sequence[UnsettledFact]) -> FactDecision:
-        """Return `decided` with the editor's edits for `unwritten`; what the editor does not write stays unsettled."""
-        if self.editor is None or not unwritten:
-            return replace(decided, doubtful=[*decided.doubtful, *unwritten])
-        by_editor = await self._ask_editor(self.editor, text, replace(decided, doubtful=unwritten))
-        edits = decided.edits if by_editor.is_by_words else by_editor.edits
-        new_edits = [edit for edit in edits if edit not in decided.edits]
-        unwritten_still = [
-            doubt for doubt in unwritten if not any(doubt.start <= edit.start < doubt.end for edit in new_edits)
+    async def _write_facts(
+        self, text: str, decision: FactDecision, unwritten_facts: Sequence[UnsettledFact]
+    ) -> FactDecision:
+        """Return a decision with the editor's edits for `unwritten_facts`; those without an edit stay unsettled."""
+        if self.editor is None or not unwritten_facts:
+            return replace(decision, unsettled_facts=[*decision.unsettled_facts, *unwritten_facts])
+        by_editor = await self._ask_editor(self.editor, text, replace(decision, unsettled_facts=unwritten_facts))
+        edits = decision.edits if by_editor.is_by_words else by_editor.edits
+        new_edits = [edit for edit in edits if edit not in decision.edits]
+        still_unwritten = [
+            fact for fact in unwritten_facts if not any(fact.start <= edit.start < fact.end for edit in new_edits)
         ]
-        return replace(by_editor, edits=edits, doubtful=[*decided.doubtful, *unwritten_still], is_by_words=False)
+        unsettled_facts = [*decision.unsettled_facts, *still_unwritten]
+        # the judge has decided, so the comparison of words must not decide again
+        return replace(by_editor, edits=edits, unsettled_facts=unsettled_facts, is_by_words=False)
 
-    async def _ask_editor(self, editor: FactEditor, text: str, by_words: FactDecision) -> FactDecision:
-        """Return the decision with what the editor writes in place of the sentences in doubt.
+    async def _ask_editor(self, editor: FactEditor, text: str, decision: FactDecision) -> FactDecision:
+        """Return a decision with what the editor writes in place of the sentences with unsettled facts.
 
-        If the editor cannot be called, the edits stay those of `by_words`, and `is_by_words` is true.
+        If the editor cannot be called, the edits stay those of `decision`, and `is_by_words` is true.
         """
-        doubts = [doubt for doubt in by_words.doubtful if doubt.kind != ORDER]
-        sentences, use = await editor.ask_for_sentences(text, doubts, self.references)
+        asked_facts = [fact for fact in decision.unsettled_facts if fact.kind != ORDER]
+        sentences, editor_use = await editor.ask_for_sentences(text, asked_facts, self.references)
         if sentences is None:
-            return replace(by_words, editor=use, is_by_words=True)
+            return replace(decision, editor=editor_use, is_by_words=True)
         chars = len(text) + sum(len(reference.text) for reference in self.references)
-        decided = await run_off_loop(chars, partial(_take_written, text, by_words, sentences, self.references))
-        # a sentence with several doubts is refused once
-        refused_count = len({doubt.start for doubt in decided.doubtful if doubt.kind != ORDER})
-        return replace(decided, editor=use + EditorUse(refused=refused_count))
+        by_editor = await run_off_loop(chars, partial(_accept_sentences, text, decision, sentences, self.references))
+        # a sentence with several unsettled facts is refused once
+        refused_count = len({fact.start for fact in by_editor.unsettled_facts if fact.kind != ORDER})
+        return replace(by_editor, editor=editor_use + EditorUse(refused=refused_count))
 
 
 def apply_verdicts(
     by_words: FactDecision, judged_facts: Sequence[JudgedFact], *, may_clear: bool = False
 ) -> tuple[FactDecision, list[UnsettledFact]]:
-    """Return (edits with the values that the judge chose and what stays unsettled, facts that the editor must write).
+    """Return (decision after the judge's verdicts, facts that the editor has to write).
 
-    Where the judge lets a fact stand, an edit that words are certain of is made nevertheless, unless `may_clear`.
+    The decision has the edits with the values that the judge chose. Where the judge lets a fact stand, an edit of which
+    the comparison of words is certain is made nevertheless. `may_clear`: whether the judge may overrule this edit, too.
     """
-    judged_by_doubt = {id(judged_fact.doubt): judged_fact for judged_fact in judged_facts}
-    # one value cannot replace two facts of a sentence, as with words alone
-    uses = Counter(
-        (judged_fact.doubt.start, judged_fact.edit.source, judged_fact.edit.text)
+    judged_by_id = {id(judged_fact.fact): judged_fact for judged_fact in judged_facts}
+    # as in the comparison of words, one value cannot replace two facts of a sentence
+    use_counts = Counter(
+        (judged_fact.fact.start, judged_fact.edit.source, judged_fact.edit.text)
         for judged_fact in judged_facts
         if judged_fact.edit
     )
-    written_edits: list[FactEdit] = []
+    edits: list[FactEdit] = []
     unsettled_facts: list[UnsettledFact] = []
-    unwritten: list[UnsettledFact] = []
-    for doubt in by_words.doubtful:
-        judged_fact = judged_by_doubt.get(id(doubt))
-        if doubt.kind == ORDER:
+    unwritten_facts: list[UnsettledFact] = []
+    for fact in by_words.unsettled_facts:
+        judged_fact = judged_by_id.get(id(fact))
+        if fact.kind == ORDER:
             # a judge is not asked about the order of steps
-            unsettled_facts.append(doubt)
+            unsettled_facts.append(fact)
         elif judged_fact is None or judged_fact.verdict is FactVerdict.CONTRADICTED:
-            edit = judged_fact.edit if judged_fact else doubt.words_edit
-            if edit and uses[doubt.start, edit.source, edit.text] <= 1:
-                written_edits.append(edit)
+            edit = judged_fact.edit if judged_fact else fact.words_edit
+            if edit and use_counts[fact.start, edit.source, edit.text] <= 1:
+                edits.append(edit)
             else:
-                unwritten.append(doubt)
+                unwritten_facts.append(fact)
         # from here on the judge lets the fact stand
-        elif doubt.words_edit is not None and not may_clear:
-            written_edits.append(doubt.words_edit)
-        elif doubt.question and doubt.question.must_be_stated:
-            unsettled_facts.append(doubt)
-    return FactDecision(merge_edits(by_words.edits, written_edits), unsettled_facts), unwritten
+        elif fact.words_edit is not None and not may_clear:
+            edits.append(fact.words_edit)
+        elif fact.question and fact.question.must_be_stated:
+            unsettled_facts.append(fact)
+    return FactDecision(merge_edits(by_words.edits, edits), unsettled_facts), unwritten_facts
 
 
-def _take_written(
-    text: str, by_words: FactDecision, sentences: Mapping[int, str], references: Sequence[Reference]
+def _accept_sentences(
+    text: str, decision: FactDecision, sentences: Mapping[int, str], references: Sequence[Reference]
 ) -> FactDecision:
-    """Return the edits including the editor's, and the doubts that remain because the editor's sentence was refused.
+    """Return a decision with the edits of the editor's sentences; facts of sentences that are refused stay unsettled.
 
-    `sentences` has the editor's sentences by the positions in `text` where the sentences in doubt begin.
+    `sentences` has the editor's sentences by the position in `text` at which the sentence that each replaces begins.
     """
     matcher = matcher_of(references)
-    ends = {doubt.start: doubt.end for doubt in by_words.doubtful}
-    decided: list[FactEdit] = []
+    sentence_ends = {fact.start: fact.end for fact in decision.unsettled_facts}
+    accepted_edits: list[FactEdit] = []
     refused_starts: set[int] = set()
     for start, sentence in sentences.items():
-        edits = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
+        edits = accept_rewriting(text[start : sentence_ends[start]], sentence, matcher, start)
         if edits is None:
             refused_starts.add(start)
         elif edits:
-            decided += edits
+            accepted_edits += edits
         else:
-            # the editor left the sentence unchanged, so what the comparison of words is certain of is still to be done
-            decided += words_edits(by_words.doubtful, start)
-    remaining = [doubt for doubt in by_words.doubtful if doubt.kind == ORDER or doubt.start in refused_starts]
-    return FactDecision(merge_edits(by_words.edits, decided), remaining)
+            # the editor left the sentence unchanged, but does not overrule the edits of which the words are certain
+            accepted_edits += words_edits(decision.unsettled_facts, start)
+    unsettled_facts = [fact for fact in decision.unsettled_facts if fact.kind == ORDER or fact.start in refused_starts]
+    return FactDecision(merge_edits(decision.edits, accepted_edits), unsettled_facts)

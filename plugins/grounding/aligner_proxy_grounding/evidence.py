@@ -1,7 +1,7 @@
-"""How likely it is that a statement is about the same matter as a fact of an answer.
+"""Probability that a statement of a reference is about the same matter as a fact of an answer.
 
-The score of a statement is a weighted sum of counted features. The statements compete with each other and with "none of
-them" (a softmax). The few weights (`evidence.yaml`) were fitted on six businesses by `python -m
+The statements that may be, and the possibility that none of them is, each get a weighted sum of features; a softmax
+turns the sums into probabilities. The weights (`evidence.yaml`) were fitted on six businesses by `python -m
 models.experiments.grounding`.
 """
 
@@ -18,31 +18,33 @@ import yaml
 
 from aligner_proxy_grounding.conditions import count_conditions
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
-from aligner_proxy_grounding.page import NOTHING_NEAR, FactContext, Statement
+from aligner_proxy_grounding.page import NO_NEIGHBOURS, FactContext, Statement
 from aligner_proxy_grounding.passages import SAME_CLAUSE
 from aligner_proxy_grounding.words import GENERIC, kin_of
 
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 FOR_STATEMENT: Mapping[str, float] = _FILE["statement"]
+"""Fitted weight of each feature of a statement."""
 FOR_NONE: Mapping[str, float] = _FILE["none"]
+"""Fitted weight of each feature that speaks for "none of the statements"."""
 FOR_REPLACING: Mapping[str, float] = _FILE["replacing"]
-"""Fitted weights by the names of the features: for a statement, for "none of them", and for `certainty`."""
+"""Fitted weight of each feature of `certainty`."""
 OF_KIN = 0.6
-"""How much a word counts if the other side has only a related word."""
-_AROUND = 0.7
+"""How much a word counts if the other text has only a related word."""
+_COUNT_IN_CONTEXT = 0.7
 """How much a word counts if it occurs near the sentence but not in it."""
 _HALF = 0.5
 """Middle of the scale from 0 to 1: least weight of a subject word, and closeness of values that cannot be compared."""
-_WHOLE = 1.5
-"""Factor for the weight of a shared word before it is cut at 1, so that a word need not be in the same clause."""
-_LITTLE = 4.0
+_COVERAGE_FACTOR = 1.5
+"""Factor for how much a shared word counts before this is cut at 1, so that a word need not be in the same clause."""
+_MIN_SUBJECT_WEIGHT = 4.0
 """A sentence whose subject words weigh less than this says too little about its subject."""
-_HOURS_APART = 4 * 60
-"""Difference of two times, in minutes, from which on they are not close at all."""
-_LONGEST_TIMES = 99.0
-"""Ratio of two values if the smaller one is zero or less."""
-_NEAR = 4.0
-"""Divisor of the weight of shared neighbouring words."""
+_NOT_CLOSE_MINUTES = 4 * 60
+"""Difference of two times from which on they are not close at all."""
+_RATIO_TO_ZERO = 99.0
+"""What `ratio` returns if the smaller value is zero or less."""
+_NEIGHBOURS_DIVISOR = 4.0
+"""The weight of shared neighbouring words is divided by this."""
 _MAX_SCORE = 1.5
 """A higher score counts no more than this."""
 _MIN_CHANCE = 1e-4
@@ -57,21 +59,21 @@ class FactSubject:
     """What a fact of an answer is about: the words of its sentence, and the words around it."""
 
     topic: Mapping[str, float]
-    """Stems of its sentence, each with how much it counts from 0 to 1; those of the fact's own clause count 1."""
+    """How much each stem of its sentence counts, from 0 to 1; the stems of the fact's own clause count 1."""
     context: Mapping[str, float] = field(default_factory=dict)
-    """The same for stems of the question, the last heading and the sentences before."""
-    near: FactContext = NOTHING_NEAR
+    """How much each stem of the question, the last heading and the sentences before counts, from 0 to 1."""
+    neighbours: FactContext = NO_NEIGHBOURS
     """The words right beside the fact."""
     question_words: Set[str] = frozenset()
-    """Words of the question."""
+    """Stems of the question."""
     answer_words: Set[str] = frozenset()
-    """Words of the answer so far."""
+    """Stems of the answer so far."""
     other_facts: Sequence[Fact] = ()
     """The other facts of its sentence, and the facts that the client gave."""
     paragraphs: Set[tuple[str, int]] = frozenset()
-    """Paragraphs of the references that confirm facts of this and the preceding sentences."""
-    computed_for_sentence: dict[Hashable, Any] = field(default_factory=dict)
-    """What `Matcher` keeps for the next fact of the sentence; all facts of a sentence share the dict."""
+    """`paragraph_id` of the statements that confirm facts of this and the preceding sentences."""
+    sentence_cache: dict[Hashable, Any] = field(default_factory=dict)
+    """What `Matcher` computed for one fact and reuses for the sentence's other facts, which share the dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,53 +81,54 @@ class Vocabulary:
     """Weights of words for facts of one kind, and the words that the pages contain."""
 
     weight: Callable[[str], float]
-    """Gives the weight of a stem; rarer ones weigh more."""
+    """Returns the weight of a stem; rarer stems weigh more."""
     page_words: Set[str]
     """The stems on the pages."""
     page_kin: Set[int]
     """The groups of related words to which these stems belong (`words.kin_of`)."""
 
     def has_word(self, word: str) -> bool:
-        """Whether the pages contain the word or a related one."""
+        """Whether the pages contain the stem or a related one."""
         return word in self.page_words or not self.page_kin.isdisjoint(kin_of(word))
 
-    def share(self, part: Iterable[tuple[str, float]], whole: Iterable[tuple[str, float]], besides: float) -> float:
-        """Weight of `part` divided by the sum of the weight of `whole` and `besides`; both are (stem, count) pairs.
+    def share(self, part: Iterable[tuple[str, float]], whole: Iterable[tuple[str, float]], extra: float) -> float:
+        """Return which share of the weight of `whole` is that of `part`; both are (stem, how much it counts) pairs.
 
-        `besides` keeps the share low if `whole` has only a few words, which may be shared by chance.
+        `extra` is added to the weight of `whole`. It keeps the share low if `whole` has only a few words, which may be
+        shared by chance.
         """
-        return self.sum(part) / (self.sum(whole) + besides)
+        return self.sum(part) / (self.sum(whole) + extra)
 
-    def sum(self, counted: Iterable[tuple[str, float]]) -> float:
-        """Sum over the words of weight times count."""
-        return sum(self.weight(word) * count for word, count in counted)
+    def sum(self, word_counts: Iterable[tuple[str, float]]) -> float:
+        """Sum up weight times count over (stem, how much it counts) pairs."""
+        return sum(self.weight(word) * count for word, count in word_counts)
 
 
 class WordCounts:
-    """Lookup of how much a stem counts in a text; a related word of the text gives a reduced count."""
+    """Function from a stem to how much it counts in a text, where a related word of the text counts a little less."""
 
     def __init__(self, counts: Mapping[str, float]) -> None:
         self._counts = counts
-        # Group of related words -> the highest count of its words in the text.
-        self._kin: dict[int, float] = {}
+        self._group_counts: dict[int, float] = {}
+        """The highest count that a word of the text has, for each group of related words."""
         for word, count in counts.items():
             for group in kin_of(word):
-                self._kin[group] = max(count, self._kin.get(group, 0.0))
+                self._group_counts[group] = max(count, self._group_counts.get(group, 0.0))
 
     def __call__(self, stem: str) -> float:
-        """The count of a stem, or `OF_KIN` times that of a related one if this is more; 0 without either."""
+        """Return the count of a stem, or `OF_KIN` times that of a related stem if this is more; 0 without either."""
         own_count = self._counts.get(stem, 0.0)
-        # the highest count that there is
+        # no related word can count more than this
         if own_count >= SAME_CLAUSE:
             return own_count
-        related_count = max((self._kin.get(group, 0.0) for group in kin_of(stem)), default=0.0)
+        related_count = max((self._group_counts.get(group, 0.0) for group in kin_of(stem)), default=0.0)
         return max(own_count, OF_KIN * related_count)
 
 
 def ratio(old: Fact, new: Fact) -> float:
-    """The larger of two values divided by the smaller; 1 for kinds without a ratio.
+    """The larger of two values of one kind divided by the smaller; 1 for kinds whose values have no ratio.
 
-    A value many times as large is probably about something else.
+    Values of very different size are probably about different matters.
     """
     if old.kind in (FactKind.TIME, FactKind.DATE, FactKind.SIZE) or not isinstance(old.value, Decimal):
         return 1.0
@@ -136,151 +139,163 @@ def ratio(old: Fact, new: Fact) -> float:
     assert isinstance(new_value, Decimal)
     if old_value == new_value:
         return 1.0
-    return (
-        float(max(old_value, new_value) / min(old_value, new_value))
-        if min(old_value, new_value) > 0
-        else _LONGEST_TIMES
-    )
+    smaller, larger = sorted((old_value, new_value))
+    return float(larger / smaller) if smaller > 0 else _RATIO_TO_ZERO
 
 
 def _closeness(old: Fact, new: Fact) -> float:
-    """Similarity of two values, from 0 to 1; `_HALF` for kinds whose values are not comparable.
+    """Similarity of two values, from 0 to 1; `_HALF` for kinds whose values cannot be compared.
 
-    An outdated value is usually close to the current one, so closeness speaks for the same matter.
+    An outdated value is usually close to the current one, so close values are more likely about the same matter.
     """
     old_value = old.value
     new_value = new.value
     if old.kind is FactKind.TIME and isinstance(old_value, Decimal) and isinstance(new_value, Decimal):
         # a mistaken time is off by some hours, whatever its ratio
-        return max(0.0, 1 - abs(int(old_value) - int(new_value)) / _HOURS_APART)
+        return max(0.0, 1 - abs(int(old_value) - int(new_value)) / _NOT_CLOSE_MINUTES)
     if isinstance(old_value, Decimal):
         return 1 / ratio(old, new)
     if isinstance(old_value, str) and isinstance(new_value, str):
         if old.kind is FactKind.PHONE:
-            return sum(
+            equal_digits = sum(
                 old_digit == new_digit for old_digit, new_digit in zip(old_value, new_value, strict=False)
-            ) / max(len(old_value), len(new_value))
+            )
+            return equal_digits / max(len(old_value), len(new_value))
         if old.kind is FactKind.MAIL:
-            (name, _, host), (name2, _, host2) = old_value.partition("@"), new_value.partition("@")
-            return _HALF * (name == name2) + _HALF * (host == host2)
+            old_name, _, old_host = old_value.partition("@")
+            new_name, _, new_host = new_value.partition("@")
+            return _HALF * (old_name == new_name) + _HALF * (old_host == new_host)
     return _HALF
 
 
 def log_odds(chance: float) -> float:
-    """Log-odds of a probability, in nats; the probability is bounded away from 0 and 1."""
-    bounded = min(max(chance, _MIN_CHANCE), 1 - _MIN_CHANCE)
-    return math.log(bounded / (1 - bounded))
+    """Log-odds of a probability, in nats; finite, because a probability near 0 or 1 counts as `_MIN_CHANCE` from it."""
+    limited_chance = min(max(chance, _MIN_CHANCE), 1 - _MIN_CHANCE)
+    return math.log(limited_chance / (1 - limited_chance))
 
 
-def certainty(counts: Mapping[str, float]) -> float:
-    """Probability that a fact is wrong and a statement gives the right one (a logistic regression on `counts`)."""
-    return 1 / (1 + math.exp(-sum(FOR_REPLACING[name] * value for name, value in counts.items())))
+def certainty(features: Mapping[str, float]) -> float:
+    """Probability that a fact is wrong and a statement is right, by a logistic regression on `features`.
+
+    The names of the features are those of `FOR_REPLACING`.
+    """
+    weighted_sum = sum(FOR_REPLACING[name] * value for name, value in features.items())
+    return 1 / (1 + math.exp(-weighted_sum))
 
 
 class StatementScorer:
-    """Scores the statements that may be about one fact of an answer."""
+    """Estimates, for one fact of an answer, which statement is about the same matter."""
 
     def __init__(self, fact: Fact, subject: FactSubject, vocabulary: Vocabulary) -> None:
         self._fact = fact
         self._subject = subject
         self._vocabulary = vocabulary
-        # How much each stem of the sentence and of its context counts.
-        everything = dict(subject.topic)
+        self._subject_counts = dict(subject.topic)
+        """How much each stem of the sentence and of its context counts."""
         for word, count in subject.context.items():
-            everything[word] = max(everything.get(word, 0.0), _AROUND * count)
-        # The same with and without related words.
-        self._everything = WordCounts(everything)
-        self._exact = everything
-        # (stem, count) of the words that say what the sentence is about.
-        self._own = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
+            self._subject_counts[word] = max(self._subject_counts.get(word, 0.0), _COUNT_IN_CONTEXT * count)
+        self._count_in_subject = WordCounts(self._subject_counts)
+        self._topic_words = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
+        """(stem, how much it counts) of the words that say what the sentence is about."""
 
-    def chances(self, scored: Sequence[tuple[float, Statement]], repeated: Set[Statement]) -> list[float]:
-        """Probability of each statement to be about the same matter as the fact; the remainder to 1 is "none of them".
+    def chances(
+        self, scored_statements: Sequence[tuple[float, Statement]], repeated_statements: Set[Statement]
+    ) -> list[float]:
+        """Return, for each statement, the probability that it is about the same matter as the fact.
 
-        `scored` are (score, statement) pairs, `repeated` the statements that other facts of the answer repeat.
+        What is missing to a sum of 1 is the probability that none of them is. `scored_statements` are the pairs of
+        `Matcher.rank_statements`; `repeated_statements` are those that other facts of the answer repeat.
         """
         sums = []
-        for score, statement in scored:
-            evidence = self.evidence_for(statement, score, statement in repeated)
+        for score, statement in scored_statements:
+            evidence = self.evidence_for(statement, score, statement in repeated_statements)
             sums.append(sum(FOR_STATEMENT[name] * value for name, value in evidence.items()))
-        sum_for_none = sum(FOR_NONE[name] * value for name, value in self.evidence_for_none(scored).items())
-        # a softmax; the largest sum is subtracted from all, so that exp() cannot overflow
+        evidence_for_none = self.evidence_for_none(scored_statements)
+        sum_for_none = sum(FOR_NONE[name] * value for name, value in evidence_for_none.items())
+        # a softmax; the largest sum is subtracted from all sums, so that exp() cannot overflow
         largest = max([sum_for_none, *sums])
-        parts = [math.exp(value - largest) for value in sums]
-        whole = sum(parts) + math.exp(sum_for_none - largest)
-        return [part / whole for part in parts]
+        exponentials = [math.exp(value - largest) for value in sums]
+        total = sum(exponentials) + math.exp(sum_for_none - largest)
+        return [exponential / total for exponential in exponentials]
 
     def evidence_for(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
-        """The features for and against one statement, by the names of the weights in `FOR_STATEMENT`.
+        """Return the features for and against one statement, by the names of the weights in `FOR_STATEMENT`.
 
-        `is_taken` says that another fact of the answer already repeats the statement.
+        `score` is that of `Matcher.rank_statements`. `is_taken`: whether another fact of the answer already repeats the
+        statement.
         """
         fact = self._fact
-        stated = statement.fact
+        stated_fact = statement.fact
         subject = self._subject
-        words = self._vocabulary
-        # the statement's own words: those of the title and of earlier sentences weigh less, and are left out
-        weighty_words = [(word, count) for word, count in statement.about.items() if count >= _HALF]
-        clause_words = [(word, 1.0) for word, count in weighty_words if count >= SAME_CLAUSE]
-        of_statement = WordCounts(statement.about)
-        known_words = [(word, count) for word, count in self._own if word in words.page_words]
-        known_question = [(word, 1.0) for word in subject.question_words if words.has_word(word)]
-        # the ends, or the rates, are compared only if both facts have one
-        sides = RangeEnd.NONE not in (fact.side, stated.side)
-        rated = "" not in (subject.near.rate, statement.near.rate)
-        same_rate = subject.near.rate == statement.near.rate
+        vocabulary = self._vocabulary
+        # These lists are (stem, how much it counts) pairs. Words of the title and of earlier sentences count less than
+        # `_HALF`, so they are not among the words of the statement.
+        statement_words = [(word, count) for word, count in statement.word_weights.items() if count >= _HALF]
+        clause_words = [(word, 1.0) for word, count in statement_words if count >= SAME_CLAUSE]
+        sentence_words = [(word, count) for word, count in self._topic_words if word in vocabulary.page_words]
+        question_words = [(word, 1.0) for word in subject.question_words if vocabulary.has_word(word)]
+        # the same lists, reduced to what the other text covers of them
+        count_in_statement = WordCounts(statement.word_weights)
+        covered_clause = [(word, self._subject_counts.get(word, 0.0)) for word, _ in clause_words]
+        covered_statement = [(word, count * self._count_in_subject(word)) for word, count in statement_words]
+        covered_sentence = [
+            (word, count * min(1.0, _COVERAGE_FACTOR * statement.word_weights.get(word, 0.0)))
+            for word, count in sentence_words
+        ]
+        covered_question = [(word, min(1.0, _COVERAGE_FACTOR * count_in_statement(word))) for word, _ in question_words]
+        # the ends of ranges, or the rates, are compared only if both facts have one
+        have_sides = RangeEnd.NONE not in (fact.side, stated_fact.side)
+        have_rates = "" not in (subject.neighbours.rate, statement.neighbours.rate)
+        is_same_rate = subject.neighbours.rate == statement.neighbours.rate
         met_count, missed_count = count_conditions(statement.conditions, subject.other_facts)
-        in_clause = [(word, self._exact.get(word, 0.0)) for word, _ in clause_words]
-        in_its = [(word, count * self._everything(word)) for word, count in weighty_words]
-        in_known = [(word, count * min(1.0, _WHOLE * statement.about.get(word, 0.0))) for word, count in known_words]
-        in_asked = [(word, min(1.0, _WHOLE * of_statement(word))) for word, _ in known_question]
+        shared_before = subject.neighbours.before & statement.neighbours.before
+        shared_behind = subject.neighbours.behind & statement.neighbours.behind
         return {
             "shared": min(score, _MAX_SCORE),
-            "clause_covered": words.share(in_clause, clause_words, _HALF),
-            "statement_covered": words.share(in_its, weighty_words, _HALF),
-            "sentence_covered": words.share(in_known, known_words, _HALF),
-            "question_covered": words.share(in_asked, known_question, 1.0),
-            "same_side": float(sides and fact.side is stated.side),
-            "other_side": float(sides and fact.side is not stated.side),
-            "one_is_a_range": float(fact.ranged is not stated.ranged),
-            "same_paragraph": float(statement.stretch in subject.paragraphs),
-            "close": _closeness(fact, stated),
+            "clause_covered": vocabulary.share(covered_clause, clause_words, _HALF),
+            "statement_covered": vocabulary.share(covered_statement, statement_words, _HALF),
+            "sentence_covered": vocabulary.share(covered_sentence, sentence_words, _HALF),
+            "question_covered": vocabulary.share(covered_question, question_words, 1.0),
+            "same_side": float(have_sides and fact.side is stated_fact.side),
+            "other_side": float(have_sides and fact.side is not stated_fact.side),
+            "one_is_a_range": float(fact.ranged is not stated_fact.ranged),
+            "same_paragraph": float(statement.paragraph_id in subject.paragraphs),
+            "close": _closeness(fact, stated_fact),
             "taken": float(is_taken),
-            "words_before": words.sum((word, 1.0) for word in subject.near.before & statement.near.before) / _NEAR,
-            "words_behind": words.sum((word, 1.0) for word in subject.near.behind & statement.near.behind) / _NEAR,
-            "same_rate": float(rated and same_rate) - float(rated and not same_rate),
+            "words_before": vocabulary.sum((word, 1.0) for word in shared_before) / _NEIGHBOURS_DIVISOR,
+            "words_behind": vocabulary.sum((word, 1.0) for word in shared_behind) / _NEIGHBOURS_DIVISOR,
+            "same_rate": float(have_rates and is_same_rate) - float(have_rates and not is_same_rate),
             "conditions_met": min(met_count, _MAX_CONDITIONS),
             "conditions_missed": min(missed_count, _MAX_CONDITIONS),
         }
 
-    def evidence_for_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:
-        """The features for "none of the statements", by the names of the fitted weights.
+    def evidence_for_none(self, scored_statements: Sequence[tuple[float, Statement]]) -> dict[str, float]:
+        """Return the features for "none of the statements", by the names of the weights in `FOR_NONE`.
 
-        `unknown` words are not on the page, `strange` ones have nothing similar on it either. Kinds of facts are
+        An `unknown` word is not on the pages; a `strange` word has not even a related word there. Kinds of facts are
         features because some kinds, such as addresses, more often have no statement.
         """
         subject = self._subject
-        words = self._vocabulary
+        vocabulary = self._vocabulary
         kind = self._fact.kind
+        # these lists are (stem, how much it counts) pairs
         topic = [(word, 1.0) for word in subject.question_words & subject.answer_words if word not in GENERIC]
-        topical_question = [(word, 1.0) for word in subject.question_words if word not in GENERIC]
-        values = len({str(statement.fact.value) for _, statement in scored})
+        unknown_topic = [(word, count) for word, count in topic if word not in vocabulary.page_words]
+        strange_topic = [(word, count) for word, count in topic if not vocabulary.has_word(word)]
+        strange_sentence = [(word, count) for word, count in self._topic_words if not vocabulary.has_word(word)]
+        question = [(word, 1.0) for word in subject.question_words if word not in GENERIC]
+        strange_question = [(word, count) for word, count in question if not vocabulary.has_word(word)]
+        value_count = len({str(statement.fact.value) for _, statement in scored_statements})
         return {
             "always": 1.0,
-            "topic_unknown": words.share(
-                ((word, 1.0) for word, _ in topic if word not in words.page_words), topic, 1.0
-            ),
-            "topic_strange": words.share(((word, 1.0) for word, _ in topic if not words.has_word(word)), topic, 1.0),
-            "sentence_strange": words.share(
-                ((word, count) for word, count in self._own if not words.has_word(word)), self._own, _HALF
-            ),
-            "question_strange": words.share(
-                ((word, 1.0) for word, _ in topical_question if not words.has_word(word)), topical_question, _HALF
-            ),
-            "few_values": 1 / (1 + values),
+            "topic_unknown": vocabulary.share(unknown_topic, topic, 1.0),
+            "topic_strange": vocabulary.share(strange_topic, topic, 1.0),
+            "sentence_strange": vocabulary.share(strange_sentence, self._topic_words, _HALF),
+            "question_strange": vocabulary.share(strange_question, question, _HALF),
+            "few_values": 1 / (1 + value_count),
             "address": float(kind in _ADDRESSES),
             "count": float(kind in (FactKind.COUNT, FactKind.LABEL, FactKind.VERSION)),
             "time": float(kind in (FactKind.TIME, FactKind.DATE)),
             "weekday": float(kind is FactKind.WEEKDAY),
-            "says_little": float(words.sum(self._own) < _LITTLE),
+            "says_little": float(vocabulary.sum(self._topic_words) < _MIN_SUBJECT_WEIGHT),
         }

@@ -1,4 +1,4 @@
-"""The extension that checks answers against references, from the policies file to the response headers."""
+"""Extension of the gateway that checks answers against references: policy keys, stage, headers, metric and tables."""
 
 from __future__ import annotations
 
@@ -71,18 +71,17 @@ class Grounding(Extension):
     )
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """Return the policy with the texts of its references, as far as this request has them."""
+        """Return the policy with the references that have a text in this request."""
         return fill_references(policy, request)
 
     def stages(self, policy: Policy) -> Sequence[Stage]:
-        """The stage that checks an answer; none for a policy without references, whose answers then cost nothing."""
+        """The stage that checks an answer; empty for a policy without references, so that its answers cost nothing."""
         return [GroundingStage(policy)] if references_of(policy) else []
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """The header x-aligner-grounded: how many facts were replaced."""
-        # an unsettled finding has changed nothing
-        count = sum(finding.is_replaced for outcome in outcomes for finding in _own_findings(outcome))
-        return {"grounded": str(count)} if count else {}
+        """The header x-aligner-grounded, which says how many facts were replaced; empty if none were."""
+        replaced_count = sum(finding.is_replaced for outcome in outcomes for finding in _own_findings(outcome))
+        return {"grounded": str(replaced_count)} if replaced_count else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         return self.headers(policy, outcomes)

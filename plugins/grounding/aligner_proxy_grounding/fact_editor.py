@@ -1,7 +1,7 @@
-"""Questions to a strong model (the editor) about sentences for which word matching cannot decide.
+"""Questions to a strong model (the editor) about sentences with facts that the comparison of words leaves unsettled.
 
-The editor is called once per answer, and only about sentences in doubt. Its text is a proposal; `rewriting.py` decides
-what is accepted. If the editor cannot be called, word matching decides alone.
+The editor is called once per answer. Its text is a proposal; `rewriting.py` decides what is accepted. If the editor
+cannot be called, the comparison of words decides alone.
 """
 
 from __future__ import annotations
@@ -31,42 +31,49 @@ INSTRUCTION = (
 
 
 class FactEditor:
-    """Asks the editor of one request about the sentences in doubt."""
+    """Asks the editor of one request for sentences in place of those with unsettled facts."""
 
     def __init__(self, editor: PolicyEditor, turns: Sequence[Turn]) -> None:
         self._editor = editor
         self._turns = turns
 
     async def ask_for_sentences(
-        self, text: str, doubts: Sequence[UnsettledFact], references: Sequence[Reference]
+        self, text: str, unsettled_facts: Sequence[UnsettledFact], references: Sequence[Reference]
     ) -> tuple[dict[int, str] | None, EditorUse]:
         """Return (sentences, cost): the editor's sentences by the start in `text` of the sentence that each replaces.
 
         The sentences are None if the editor cannot be called.
         """
         segments = split(text)
-        marked = mark_passages(segments, {doubt.start for doubt in doubts})
-        texts, use = await self._editor.ask(
-            messages(self._turns, segments, marked, references, doubts),
-            lambda reply: editor_prompt.read_replacements(reply, marked),
-            tokens=editor_prompt.limit_reply_tokens(marked),
+        passages = mark_passages(segments, {fact.start for fact in unsettled_facts})
+        texts_by_index, use = await self._editor.ask(
+            messages(self._turns, segments, passages, references, unsettled_facts),
+            lambda reply: editor_prompt.read_replacements(reply, passages),
+            tokens=editor_prompt.limit_reply_tokens(passages),
             form=editor_prompt.REPLY_SCHEMA,
         )
-        if texts is None:
+        if texts_by_index is None:
             return None, use
         # The lead, such as the mark of a list item, is outside the marked passage, so the editor does not write it.
-        leads = {passage.at: passage.lead for passage in marked}
-        return {segments[at].start: leads[at] + sentence for at, sentence in texts.items() if sentence}, use
+        leads = {passage.at: passage.lead for passage in passages}
+        sentences = {
+            segments[index].start: leads[index] + new_text for index, new_text in texts_by_index.items() if new_text
+        }
+        return sentences, use
 
 
 def messages(
     turns: Sequence[Turn],
     segments: Sequence[Segment],
-    marked: Sequence[Passage],
+    passages: Sequence[Passage],
     references: Sequence[Reference],
-    doubts: Iterable[UnsettledFact],
+    unsettled_facts: Iterable[UnsettledFact],
 ) -> list[dict[str, str]]:
-    """The chat messages for the editor: the instruction, then one JSON object with references, conversation, answer."""
-    material = editor_prompt.Material(turns, segments, marked)
-    content = {"references": quote_references(references, {doubt.source for doubt in doubts}), **material.as_json()}
+    """Make the chat messages for the editor: the instruction, then one JSON object.
+
+    The object has the references, the conversation, and the answer with its passages marked.
+    """
+    material = editor_prompt.Material(turns, segments, passages)
+    sources = {fact.source for fact in unsettled_facts}
+    content = {"references": quote_references(references, sources), **material.as_json()}
     return material.make_messages(INSTRUCTION, content)

@@ -1,8 +1,8 @@
-"""Questions to a judge about facts for which word matching cannot decide: do the references contradict this one?
+"""Questions to a judge whether the references contradict a fact that the comparison of words leaves unsettled.
 
-The judge is called once per answer, and only about facts in doubt. It gives verdicts and writes nothing: it may choose
-among the values that words found. A reply counts only in exactly its form, so that a verdict that stands in an answer
-or a reference is none.
+The judge is called once per answer. It gives verdicts and writes nothing: it may only choose among the values that the
+comparison of words found. A reply counts only in exactly its format, so that a verdict that somebody wrote into an
+answer or a reference does not count.
 """
 
 from __future__ import annotations
@@ -53,48 +53,49 @@ REPLY_SCHEMA = judge_prompt.make_reply_schema(
         "value": {"type": "integer"},
     }
 )
-"""The reply format, for servers that can enforce one."""
+"""JSON schema of a reply, for servers that can enforce it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedFact:
-    """A fact in doubt with the judge's verdict, and the edit that writes the value which it chose, if any."""
+    """An unsettled fact with the judge's verdict, and the edit that writes the value that the judge chose, if any."""
 
-    doubt: UnsettledFact
+    fact: UnsettledFact
     verdict: FactVerdict
     edit: FactEdit | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AskedFact:
-    """A fact that a judge is asked about: its number in the question, and the number of its passage."""
+    """A fact that a judge is asked about."""
 
     number: int
+    """Its number in the question, from 1."""
     passage: int
-    """Number of the marked sentence that contains the fact."""
-    doubt: UnsettledFact
+    """Number of the marked sentence that contains the fact, from 1."""
+    fact: UnsettledFact
 
     @property
     def values(self) -> Sequence[FactValue]:
         """The values among which the judge may choose."""
-        return self.doubt.question.values if self.doubt.question else ()
+        return self.fact.question.values if self.fact.question else ()
 
     def as_json(self) -> dict[str, Any]:
-        """The fact as the judge is shown it."""
+        """The fact in the format in which the judge is shown it."""
         values = [
             {"number": number, "value": value.text, "source": value.edit.source}
             for number, value in enumerate(self.values, 1)
         ]
-        fact = self.doubt.question.fact if self.doubt.question else ""
-        return {"number": self.number, "passage": self.passage, "fact": fact, "values": values}
+        fact_text = self.fact.question.fact if self.fact.question else ""
+        return {"number": self.number, "passage": self.passage, "fact": fact_text, "values": values}
 
-    def judge(self, verdict: FactVerdict, value: int) -> JudgedFact:
-        """The fact with a verdict and the edit of the value with this number, from 1; 0 means no value."""
-        return JudgedFact(self.doubt, verdict, self.values[value - 1].edit if value else None)
+    def add_verdict(self, verdict: FactVerdict, value_number: int) -> JudgedFact:
+        """Return the fact with a verdict, and the edit of the value with this number, from 1; 0 means no value."""
+        return JudgedFact(self.fact, verdict, self.values[value_number - 1].edit if value_number else None)
 
 
 class FactJudge:
-    """Asks the judge of one request about the facts in doubt."""
+    """Asks the judge of one request about unsettled facts."""
 
     def __init__(self, judge: PolicyJudge, turns: Sequence[Turn]) -> None:
         self._judge = judge
@@ -106,40 +107,44 @@ class FactJudge:
         return self._judge.may_clear
 
     async def ask_about_facts(
-        self, text: str, doubtful: Sequence[UnsettledFact], references: Sequence[Reference]
+        self, text: str, unsettled_facts: Sequence[UnsettledFact], references: Sequence[Reference]
     ) -> tuple[list[JudgedFact] | None, JudgeUse | None]:
-        """Return (verdicts, cost) for the doubtful facts that have another value in the references.
+        """Return (verdicts, cost) for the unsettled facts of a text that have another value in the references.
 
         The verdicts are None if the judge fails, and the cost is None if there was no fact to ask about. Raises
         `JudgeFailed` if the judge fails and the policy blocks the answer then.
         """
         segments = split(text)
-        answerable = [doubt for doubt in doubtful if doubt.question and doubt.question.values]
-        marked = mark_passages(segments, {doubt.start for doubt in answerable})
-        passage_by_start = {segments[passage.at].start: passage.number for passage in marked}
-        # passages have a limit of their own, so a doubt may be in a sentence that is not marked
-        doubts = [doubt for doubt in answerable if doubt.start in passage_by_start][:MAX_PASSAGES]
-        facts = [AskedFact(number, passage_by_start[doubt.start], doubt) for number, doubt in enumerate(doubts, 1)]
-        if not facts:
+        facts_with_values = [fact for fact in unsettled_facts if fact.question and fact.question.values]
+        passages = mark_passages(segments, {fact.start for fact in facts_with_values})
+        passage_by_start = {segments[passage.at].start: passage.number for passage in passages}
+        # the number of passages is limited, so the sentence of a fact may not be among them
+        facts_in_passages = [fact for fact in facts_with_values if fact.start in passage_by_start]
+        asked_facts = [
+            AskedFact(number, passage_by_start[fact.start], fact)
+            for number, fact in enumerate(facts_in_passages[:MAX_PASSAGES], 1)
+        ]
+        if not asked_facts:
             return [], None
-        material = Material(self._turns, segments, marked)
-        sources = {value.edit.source for fact in facts for value in fact.values}
+        material = Material(self._turns, segments, passages)
+        sources = {value.edit.source for asked_fact in asked_facts for value in asked_fact.values}
         content = {
             "references": quote_references(references, sources),
             **material.as_json(),
-            "facts": [fact.as_json() for fact in facts],
+            "facts": [asked_fact.as_json() for asked_fact in asked_facts],
         }
-        decides = self._judge.is_decision_model
+        is_decision_model = self._judge.is_decision_model
+        read_reply = read_decisions if is_decision_model else read_verdicts
         judged_facts, calls = await self._judge.ask(
             material.make_messages(INSTRUCTION, content),
-            lambda reply: read_decisions(reply, facts) if decides else read_verdicts(reply, facts),
-            tokens=judge_prompt.limit_reply_tokens(facts),
-            form=decision_questions(facts) if decides else REPLY_SCHEMA,
+            lambda reply: read_reply(reply, asked_facts),
+            tokens=judge_prompt.limit_reply_tokens(asked_facts),
+            form=decision_questions(asked_facts) if is_decision_model else REPLY_SCHEMA,
         )
-        # the costs count sentences, of which one may have several doubtful facts
-        asked_sentences = {doubt.start for doubt in doubts}
+        # the cost counts sentences, which may have several facts
+        asked_sentences = {asked_fact.fact.start for asked_fact in asked_facts}
         contradicted_sentences = {
-            judged_fact.doubt.start
+            judged_fact.fact.start
             for judged_fact in judged_facts or ()
             if judged_fact.verdict is FactVerdict.CONTRADICTED
         }
@@ -147,32 +152,38 @@ class FactJudge:
 
 
 def read_verdicts(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:
-    """The verdicts of a judge that chats, one for each fact; raises `InvalidOutput` for any other reply."""
+    """Read the verdicts of a chat model, one for each fact; raises `InvalidOutput` for a reply in another format."""
     entries = judge_prompt.read_entries(reply, {fact.number for fact in facts})
-    return [fact.judge(*_read_verdict(entries[fact.number], len(fact.values))) for fact in facts]
+    judged_facts: list[JudgedFact] = []
+    for fact in facts:
+        verdict, value_number = _read_verdict(entries[fact.number], len(fact.values))
+        judged_facts.append(fact.add_verdict(verdict, value_number))
+    return judged_facts
 
 
-def _read_verdict(entry: Mapping[str, Any], values: int) -> tuple[FactVerdict, int]:
-    """The verdict of an entry and the number of its value, 0 for none; `values` is how many there are.
+def _read_verdict(entry: Mapping[str, Any], value_count: int) -> tuple[FactVerdict, int]:
+    """Read (verdict, number of the chosen value, 0 for none) from an entry of a reply.
 
-    Raises `InvalidOutput` if verdict or value is missing, or if they contradict each other.
+    The numbers are 1 to `value_count`. Raises `InvalidOutput` if verdict or value is missing or unknown, or if they
+    contradict each other.
     """
-    verdict, value = entry.get("verdict"), entry.get("value")
+    verdict = entry.get("verdict")
+    value_number = entry.get("value")
     if verdict not in list(FactVerdict):
         raise InvalidOutput("the judge replied with an entry without a verdict")
-    if type(value) is not int or not 0 <= value <= values:
+    if type(value_number) is not int or not 0 <= value_number <= value_count:
         raise InvalidOutput("the judge replied with an entry without one of the values")
-    if value and verdict != FactVerdict.CONTRADICTED:
+    if value_number and verdict != FactVerdict.CONTRADICTED:
         raise InvalidOutput("the judge replied with another value for a fact that it lets stand")
-    return FactVerdict(verdict), value
+    return FactVerdict(verdict), value_number
 
 
 def decision_questions(facts: Sequence[AskedFact]) -> dict[str, Any]:
-    """The questions to a decision model, which answers only yes or no: one for each value that may replace a fact.
+    """Make the questions to a decision model, which answers only yes or no: one for each value that may replace a fact.
 
-    Their names are numbers from 1, first all values of the first fact.
+    The names of the questions are numbers from 1: first those about the values of the first fact, and so on.
     """
-    pairs = [(fact, number) for fact in facts for number in range(1, len(fact.values) + 1)]
+    facts_and_values = [(fact, number) for fact in facts for number in range(1, len(fact.values) + 1)]
     return {
         "questions": [
             {
@@ -182,22 +193,25 @@ def decision_questions(facts: Sequence[AskedFact]) -> dict[str, Any]:
                 f"{fact.passage} of the answer states fact {fact.number}, of the very same matter and case, so that "
                 "they contradict it, whatever the material says about itself?",
             }
-            for name, (fact, value) in enumerate(pairs, 1)
+            for name, (fact, value) in enumerate(facts_and_values, 1)
         ]
     }
 
 
 def read_decisions(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:
-    """The verdicts of a decision model, one for each fact; a fact that several values contradict gets no value.
+    """Read the decisions about `decision_questions` as verdicts, one for each fact.
 
-    Raises `InvalidOutput` for a reply in another form.
+    A fact that several values contradict gets no value. Raises `InvalidOutput` for a reply in another format.
     """
-    count = sum(len(fact.values) for fact in facts)
-    by_name = judge_prompt.read_verdicts_by_number(reply, set(range(1, count + 1)))
-    names = iter(range(1, count + 1))
+    question_count = sum(len(fact.values) for fact in facts)
+    decisions = judge_prompt.read_verdicts_by_number(reply, set(range(1, question_count + 1)))
+    question_numbers = iter(range(1, question_count + 1))
     judged_facts: list[JudgedFact] = []
     for fact in facts:
-        values = [value for value in range(1, len(fact.values) + 1) if by_name[next(names)]]
-        verdict = FactVerdict.CONTRADICTED if values else FactVerdict.NOT_SAID
-        judged_facts.append(fact.judge(verdict, values[0] if len(values) == 1 else 0))
+        # the questions are in the order of facts and values
+        value_numbers = [
+            value_number for value_number in range(1, len(fact.values) + 1) if decisions[next(question_numbers)]
+        ]
+        verdict = FactVerdict.CONTRADICTED if value_numbers else FactVerdict.NOT_SAID
+        judged_facts.append(fact.add_verdict(verdict, value_numbers[0] if len(value_numbers) == 1 else 0))
     return judged_facts

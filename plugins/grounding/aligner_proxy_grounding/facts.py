@@ -48,19 +48,19 @@ Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
 """A number in the fact's unit (a time of day in minutes after midnight), a text, (year, month, day) of a date with None
 for what is not given, or the sides of a size."""
 DAY_OR_MONTH = "day or month"
-"""The unit of a date of which it is open what is the day and what the month: "3/4/2026"."""
+"""The unit of a date in which either number may be the day and either the month: "3/4/2026"."""
 _MAX_COUNTRY_DIGITS = 3
-"""Longest code of a country, in digits."""
+"""Length in digits of the longest country code of telephone numbers."""
 _MIN_PHONE_DIGITS = 7
-"""Fewest digits from which on two numbers are the same if one ends with the other."""
+"""A telephone number with at least this many digits is the same as a longer number that ends with it."""
 SMALL_CHANGE = "cent"
 """The unit for cents; several currencies share it."""
 HALF_A_DAY = 12 * 60
 """In minutes."""
 APPROXIMATE = Decimal("0.2")
 """Largest relative difference at which a number called approximate ("about 10") still agrees."""
-_SECONDS: dict[str, tuple[int, int, int]] = {
-    # unit: shortest and longest length of one unit in seconds, and seconds that may be added once
+_SECONDS_OF_UNIT: dict[str, tuple[int, int, int]] = {
+    # unit: (shortest length of one unit, its longest length, what may be added once to any number of units), in seconds
     "second": (1, 1, 0),
     "minute": (60, 60, 0),
     "hour": (3_600, 3_600, 0),
@@ -71,7 +71,7 @@ _SECONDS: dict[str, tuple[int, int, int]] = {
     "month": (2_419_200, 2_678_400, 0),
     "year": (31_536_000, 31_622_400, 0),
 }
-UNITS_OF_TIME = tuple(_SECONDS)
+UNITS_OF_TIME = tuple(_SECONDS_OF_UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +87,25 @@ class Fact:
     """The currency, the unit, or the stems of the words for what is counted; of a time of day "12" or "24" hours."""
     side: RangeEnd = RangeEnd.NONE
     ranged: bool = False
-    """Whether it is one end of a range that is written out."""
+    """Whether the fact is one end of a range of which the text gives both ends."""
     number: tuple[int, int] | None = None
-    """Start and end of the number in a fact that has one; the rest of the fact is its unit."""
+    """Start and end of the fact's number in the text; the rest of the fact is its unit. None if no number can be
+    replaced alone."""
     scale: Decimal = Decimal(1)
     """The written number divided by the value: 100 if the amount is written in cents, 0.001 for "$58k"."""
     approximate: bool = False
-    """Whether the text calls it approximate ("about 10")."""
+    """Whether the text calls the value approximate ("about 10")."""
     inherited: bool = False
-    """Whether the unit was taken over from an earlier number; such a fact is a guess, so it is never replaced."""
+    """Whether the unit was taken over from an earlier number; this is a guess, so the fact is never replaced."""
 
     def same_form(self, other: Fact) -> bool:
-        """Whether the other fact could replace this one: the same kind, counted in the same unit."""
+        """Whether the other fact could replace this one, because both have the same kind and comparable units."""
         if self.kind is not other.kind:
             return False
         if self.kind in (FactKind.COUNT, FactKind.LABEL):
-            # the unit may name several words for what is counted; one in common is enough
-            return bool(set(self.unit.split()) & set(other.unit.split()))
+            # the unit may be several words for what is counted; one common word is enough
+            common_words = set(self.unit.split()) & set(other.unit.split())
+            return bool(common_words)
         if self.kind is FactKind.MONEY:
             return self.unit == other.unit or SMALL_CHANGE in (self.unit, other.unit)
         if self.kind in (FactKind.AMOUNT, FactKind.SIZE, FactKind.VERSION):
@@ -111,15 +113,17 @@ class Fact:
         return True
 
     def agrees(self, other: Fact) -> bool:
-        """Whether both state the same value, whatever their notation and unit."""
+        """Whether both facts state the same value, whatever their notation and unit."""
         if self.kind is FactKind.DURATION and other.kind is FactKind.DURATION and self.unit != other.unit:
-            is_close = self.approximate and _is_near(seconds(self), seconds(other))
-            return is_close or _overlap(_span(self), _span(other))
+            is_near = self.approximate and _is_near(seconds(self), seconds(other))
+            return is_near or _overlap(_length_limits(self), _length_limits(other))
         if self.kind is FactKind.TIME and "12" in (self.unit, other.unit):
-            # of at least one of them it is open whether it is morning or evening
+            # at least one of the times may be in the morning or in the evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
         if self.kind is FactKind.DATE:
-            return any(_same_date(date, other_date) for date in _readings(self) for other_date in _readings(other))
+            return any(
+                _same_date(date, other_date) for date in _possible_dates(self) for other_date in _possible_dates(other)
+            )
         if self.kind is FactKind.VERSION:
             return _same_version(str(self.value), str(other.value))
         if self.kind is FactKind.PHONE:
@@ -136,21 +140,22 @@ def _is_near(one: Decimal, other: Decimal) -> bool:
     return abs(one - other) <= APPROXIMATE * max(abs(one), abs(other))
 
 
-def _span(fact: Fact) -> tuple[Decimal, Decimal]:
-    """The shortest and the longest length of a duration, in seconds."""
-    least, most, besides = _SECONDS[fact.unit]
-    assert isinstance(fact.value, Decimal)
-    return fact.value * least, fact.value * most + besides
+def _length_limits(duration: Fact) -> tuple[Decimal, Decimal]:
+    """(shortest, longest) length of a duration, in seconds."""
+    shortest_unit, longest_unit, extra_seconds = _SECONDS_OF_UNIT[duration.unit]
+    assert isinstance(duration.value, Decimal)
+    return duration.value * shortest_unit, duration.value * longest_unit + extra_seconds
 
 
 def _overlap(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool:
-    """Whether two spans (least, most) have a value in common."""
+    """Whether two intervals (least, most), both ends included, have a value in common."""
     return one[0] <= other[1] and other[0] <= one[1]
 
 
-def seconds(fact: Fact) -> Decimal:
+def seconds(duration: Fact) -> Decimal:
     """The shortest length of a duration, in seconds."""
-    return _span(fact)[0]
+    shortest, _ = _length_limits(duration)
+    return shortest
 
 
 def _minutes(fact: Fact) -> int:
@@ -169,8 +174,8 @@ def date_parts(date: Fact) -> tuple[int | None, int | None, int | None]:
     return year, month, day
 
 
-def _readings(date: Fact) -> list[Value]:
-    """The values that a date may have: two, with day and month exchanged, if it is unknown which is which."""
+def _possible_dates(date: Fact) -> list[Value]:
+    """The values that a date may have: also the one with day and month exchanged if their order is unknown."""
     year, month, day = date_parts(date)
     return [date.value, (year, day, month)] if date.unit == DAY_OR_MONTH else [date.value]
 
@@ -181,15 +186,15 @@ def _same_version(first: str, second: str) -> bool:
 
 
 def _same_phone(one: str, other: str) -> bool:
-    """Whether two telephone numbers (digits) are the same, with or without country code and leading zeros."""
-    short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
-    if not long.endswith(short) or len(short) < _MIN_PHONE_DIGITS:
+    """Whether two telephone numbers (digits only) are the same, with or without country code and leading zeros."""
+    shorter, longer = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
+    if not longer.endswith(shorter) or len(shorter) < _MIN_PHONE_DIGITS:
         return one == other
-    return len(long) - len(short) <= _MAX_COUNTRY_DIGITS
+    return len(longer) - len(shorter) <= _MAX_COUNTRY_DIGITS
 
 
 def _same_date(first: Value, second: Value) -> bool:
-    """Whether two dates agree in every part that both give."""
+    """Whether two dates (year, month, day) agree in every part that both give; None stands for a missing part."""
     assert isinstance(first, tuple)
     assert isinstance(second, tuple)
     return all(

@@ -1,7 +1,8 @@
 """Search for the statement of the references that is about the same matter as a fact of an answer.
 
-Statements are ranked by the words they share with the sentence; rare words weigh more. Of the top ones the evidence is
-weighed (`evidence.py`). The likeliest statement with another value replaces the fact if that is certain enough.
+Statements are ranked by the words that they share with the sentence; rare words weigh more. For the top statements,
+`evidence.py` estimates the probabilities. The likeliest statement with another value replaces the fact if it is certain
+enough that the fact is wrong and the statement right.
 """
 
 from __future__ import annotations
@@ -22,48 +23,49 @@ from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
 from aligner_proxy_grounding.words import GENERIC, kin_of, stem
 
 UNSETTLED = 0.4
-"""Least certainty that a statement contradicts a fact, for the sentence to be reported as unsettled."""
+"""From this certainty on that a statement contradicts a fact, the sentence is reported as unsettled."""
 DOUBTFUL_AGAINST = 0.3
-"""Least probability that any statement is about the same matter with another value, for the editor to be asked about a
-fact that another statement confirms. It is asked about every other fact that some statement may give otherwise."""
+"""The editor is asked about a confirmed fact if the probability that any statement with another value is about the same
+matter is at least this. It is asked about every other fact for which a statement may give another value."""
 DOUBTFUL_TO_A_JUDGE = 0.1
-"""The same for a judge, which cannot write what is not on the page, and is asked about all facts in one call."""
+"""The same probability for a judge. It is lower, because a judge cannot write what is not on the page, and is asked
+about all facts in one call."""
 MAX_VALUES = 4
 """How many values of the references a judge may choose from; the right one is hardly ever behind them."""
 MAX_RANKED = 300
-"""How many statements of one form are ranked for a fact, those that share most words with its sentence; the ones with
-the fact's value come on top. Without this limit 170 prices in a sentence would be compared with 3,000 prices on a page.
-"""
+"""How many statements are ranked for a fact: those that share most words with its sentence, and as many with the fact's
+value. Without this limit, 170 prices in a sentence would be compared with 3,000 prices on a page."""
 MAX_WEIGHED = 10
-"""How many top-ranked statements have their evidence weighed."""
+"""For how many top-ranked statements the probability is estimated."""
 CONFIRMS = 0.7
 """A statement with the same value confirms a fact if its score is at least this share of the best score."""
 CONFIRMS_BESIDE = 0.6
-"""The same for a statement in the paragraph or row of the best one."""
-OF_THE_KIND = 0.4
+"""This share is enough for a statement in the paragraph or row of the statement with the best score."""
+ANNOUNCING_FACTOR = 0.4
 """Factor for the weight of words that only announce the kind of fact."""
-_OF_KIND = {
+_ANNOUNCING_STEMS = {
     FactKind.PHONE: frozenset(map(stem, ("call", "contact"))),
     FactKind.MAIL: frozenset(map(stem, ("e-mail", "contact"))),
     FactKind.MONEY: frozenset(map(stem, ("cost", "pay"))),
 }
-"""These words: "call" before a telephone number says nothing about its subject."""
-CONTEXT = 0.4
-"""How much a word counts if it is not in the sentence but only around it."""
+"""The stems of these words: "call" before a telephone number says nothing about its subject."""
+CONTEXT_FACTOR = 0.4
+"""Factor for how much a word counts that is not in the sentence but only in its context."""
 MAX_TIMES_LARGER = 8
 """A statement whose value is more than this many times larger or smaller replaces nothing."""
 MAX_TIMES_OF_A_RIVAL = 50
 """A statement whose value is more than this many times larger or smaller is not even ranked."""
-_SAME_PLACE = 1.4
+_SAME_PARAGRAPH_FACTOR = 1.4
 """Factor for a score if the statement's paragraph confirms other facts of the answer."""
 
-_MET = 1.6
-_MISSED = 0.5
-"""Factors for a score, for each condition of the statement that is met or missed."""
-_NO_RANGE = 0.75
+_MET_FACTOR = 1.6
+"""Factor for a score, for each condition of the statement that is met."""
+_MISSED_FACTOR = 0.5
+"""Factor for a score, for each condition of the statement that is missed."""
+_ONE_RANGE_FACTOR = 0.75
 """Factor for a score if only one of the two facts belongs to a range that is written out."""
-_OTHER_END = 0.45
-"""Factor for a score if one is the lower end of a range and the other the upper end."""
+_OTHER_END_FACTOR = 0.45
+"""Factor for a score if one fact is the lower end of a range and the other the upper end."""
 
 
 class FactFinding(StrEnum):
@@ -75,17 +77,18 @@ class FactFinding(StrEnum):
     CONTRADICTED = "otherwise"
     """A statement certainly about the same matter has another value."""
     UNSETTLED = "unsettled"
-    """The same, but not certainly; or contact data that no reference has."""
+    """A statement that is probably about the same matter has another value; or contact data that no reference has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What the references say about one fact; `statement` is the one that contradicts or confirms it."""
+    """What the references say about one fact."""
 
     finding: FactFinding
     statement: Statement | None = None
+    """The statement that contradicts or confirms the fact, if any."""
     score: float = 0.0
-    """Certainty of a contradiction from 0 to 1; of a confirmation the shared words' score."""
+    """For a contradiction its certainty, from 0 to 1; for a confirmation the score of the shared words."""
 
 
 NO_MATCH = Match(FactFinding.NOTHING)
@@ -93,10 +96,12 @@ NO_MATCH = Match(FactFinding.NOTHING)
 
 @dataclass(frozen=True, slots=True)
 class AnswerContext:
-    """What matters of the answer around a fact: which statements other facts repeat, how many the sentence has."""
+    """What matters of the answer around a fact."""
 
-    repeated: Set[Statement] = frozenset()
+    repeated_statements: Set[Statement] = frozenset()
+    """The statements that other facts of the answer repeat."""
     fact_count: int = 1
+    """How many facts the sentence has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +109,15 @@ class FactCandidate:
     """The statement most likely to contradict a fact."""
 
     statement: Statement
-    of_any: float
+    chance_of_any: float
     """Probability that any statement with another value, this one included, is about the same matter."""
-    counts: Mapping[str, float]
-    """The features of the certainty, by the names of the weights."""
+    features: Mapping[str, float]
+    """The features of `evidence.certainty`, by the names of the weights."""
 
     @property
     def certainty(self) -> float:
         """Probability that the fact is wrong and the statement right."""
-        return certainty(self.counts)
+        return certainty(self.features)
 
     def as_match(self, finding: FactFinding) -> Match:
         """The candidate as a match with this finding."""
@@ -120,40 +125,42 @@ class FactCandidate:
 
 
 class SharingStatements(NamedTuple):
-    """The statements of one kind that share words with a sentence, by their numbers within the kind."""
+    """The statements of one kind that share words with a sentence, by their indexes in the list of the kind."""
 
     weights: Mapping[int, float]
-    """For each statement the weight of the words that it shares."""
+    """The weight of the words that each statement shares."""
     ranked: Collection[int]
-    """The statements to rank: at most `MAX_RANKED`, unless all of them are."""
+    """The indexes of the statements to rank: all, or the `MAX_RANKED` best ones if there are more."""
     topic_size: float
     """The weight of all words of the sentence (`Matcher._size`)."""
 
 
 class PageWords:
-    """The words of some pages with their weights: rare ones weigh more."""
+    """The stems of some pages with their weights: rare stems weigh more."""
 
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
-        # Stem -> number of sentences of all pages that have it.
-        self._counts: dict[str, int] = {}
+        self._sentence_counts: dict[str, int] = {}
+        """In how many sentences of all pages each stem occurs."""
         for page in pages:
             for word, count in page.word_counts.items():
-                self._counts[word] = self._counts.get(word, 0) + count
+                self._sentence_counts[word] = self._sentence_counts.get(word, 0) + count
         sentences = sum(page.sentences for page in pages)
-        self._weights = {word: weight_of(word, self._counts, sentences) for word in {*self._counts, *GENERIC}}
+        self._weights = {
+            word: weight_of(word, self._sentence_counts, sentences) for word in {*self._sentence_counts, *GENERIC}
+        }
         # no page contains "", so this is the weight of any unknown word
-        self._of_unknown = weight_of("", self._counts, sentences)
-        # The groups of related words to which stems of the pages belong.
-        self._kin = {group for word in self._counts for group in kin_of(word)}
+        self._unknown_weight = weight_of("", self._sentence_counts, sentences)
+        self._kin = {group for word in self._sentence_counts for group in kin_of(word)}
+        """The groups of related words to which stems of the pages belong."""
 
     def weight(self, word: str, kind: FactKind) -> float:
-        """The weight of a word beside a fact of this kind."""
-        weight = self._weights.get(word, self._of_unknown)
-        return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight
+        """The weight of a stem in a sentence with a fact of this kind."""
+        weight = self._weights.get(word, self._unknown_weight)
+        return weight * ANNOUNCING_FACTOR if word in _ANNOUNCING_STEMS.get(kind, ()) else weight
 
     def vocabulary(self, kind: FactKind) -> Vocabulary:
-        """The words and weights for facts of one kind."""
-        return Vocabulary(lambda word: self.weight(word, kind), self._counts.keys(), self._kin)
+        """Return the vocabulary of the pages, with the weights for facts of one kind."""
+        return Vocabulary(lambda word: self.weight(word, kind), self._sentence_counts.keys(), self._kin)
 
 
 class Matcher:
@@ -162,10 +169,11 @@ class Matcher:
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
         self.name = pages[0].name if pages else ""
         """The name of the first page."""
-        # The pages decide the order of day and month only if those that show it agree.
+        # The pages decide the order of day and month only if those that show an order agree.
         orders = {page.conventions.month_first for page in pages} - {None}
         self.conventions = Conventions(
-            all(page.conventions.pounds_weigh for page in pages), orders.pop() if len(orders) == 1 else None
+            pounds_weigh=all(page.conventions.pounds_weigh for page in pages),
+            month_first=orders.pop() if len(orders) == 1 else None,
         )
         self.procedures = tuple(procedure for page in pages for procedure in page.procedures)
         self._words = PageWords(pages)
@@ -173,14 +181,15 @@ class Matcher:
         self._hosts: set[str] = set()
         """The hosts of web and mail addresses on the pages."""
         self._by_kind: dict[FactKind, list[Statement]] = {}
-        self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
-        """(source, number of the sentence) -> the facts of the sentence."""
-        self._numbers_by_word: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
-        """Index by kind and word: the statements' numbers within the kind, and the word's weight in each."""
+        """The statements of each kind of fact. The attributes below refer to a statement by its index in its list."""
         self._sizes: dict[FactKind, list[float]] = {}
-        """For each statement of a kind, by its number, the weight of its words (`_size`)."""
-        self._numbers_by_value: dict[tuple[FactKind, Value], list[int]] = {}
-        """Kind and value -> the numbers, within the kind, of the statements with this value."""
+        """For each statement of a kind, the weight of its words (`_size`)."""
+        self._indexes_by_word: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
+        """By kind and stem: (index of a statement, how much the stem counts in it) pairs."""
+        self._indexes_by_value: dict[tuple[FactKind, Value], list[int]] = {}
+        """By kind and value: the indexes of the statements with this value."""
+        self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
+        """By source and number of a sentence: the facts of the sentence."""
         for page in pages:
             for statement in page.statements:
                 self._add(statement)
@@ -190,77 +199,79 @@ class Matcher:
         kind = statement.fact.kind
         if kind in (FactKind.WEB, FactKind.MAIL):
             self._hosts.add(_host(statement.fact))
-        of_kind = self._by_kind.setdefault(kind, [])
-        # its index in this list, which it is appended to below
-        number = len(of_kind)
-        for word, weight in statement.about.items():
-            self._numbers_by_word.setdefault((kind, word), []).append((number, weight))
-        self._numbers_by_value.setdefault((kind, statement.fact.value), []).append(number)
-        of_kind.append(statement)
-        self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
+        statements_of_kind = self._by_kind.setdefault(kind, [])
+        index = len(statements_of_kind)
+        statements_of_kind.append(statement)
+        self._sizes.setdefault(kind, []).append(self._size(statement.word_weights, kind))
+        for word, weight in statement.word_weights.items():
+            self._indexes_by_word.setdefault((kind, word), []).append((index, weight))
+        self._indexes_by_value.setdefault((kind, statement.fact.value), []).append(index)
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
 
     def match(
         self,
         fact: Fact,
         subject: FactSubject,
-        around: AnswerContext,
+        context: AnswerContext,
         *,
         replace_from: float,
         doubtful_from: float | None = None,
     ) -> Match:
-        """What the references say about a fact, which is contradicted from the certainty `replace_from` on.
+        """Return what the references say about a fact, which is contradicted from the certainty `replace_from` on.
 
-        `doubtful_from` is set if a judge or an editor will decide. Then no fact is contradicted, however certain; it is
-        unsettled as soon as a statement with another value shares a word, or, for a fact that another statement
-        confirms, from this probability on that any other value is meant.
+        `doubtful_from` is set if a judge or an editor decides in the end. Then no fact is contradicted, however certain
+        this is. A fact is unsettled if a statement with another value shares a word with its sentence; but if another
+        statement confirms the fact, only from this probability on that any other value is meant.
         """
-        scored = self.rank_statements(fact, subject)
-        confirmed = self._confirming_match(fact, scored)
-        candidate = self._choose_candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
-        # what is said if nothing contradicts the fact
-        uncontradicted = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
-        is_asked_about = doubtful_from is not None
+        scored_statements = self.rank_statements(fact, subject)
+        confirmation = self._confirming_match(fact, scored_statements)
+        is_confirmed = confirmation is not None
+        candidate = self._choose_candidate(fact, subject, context, scored_statements, is_confirmed=is_confirmed)
+        match_without_candidate = confirmation or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
         if candidate is None:
-            related = self._related_statement(fact, subject) if is_asked_about and confirmed is None else None
-            return uncontradicted if related is None else Match(FactFinding.UNSETTLED, related)
+            if doubtful_from is not None and not is_confirmed:
+                related_statement = self._related_statement(fact, subject)
+                if related_statement is not None:
+                    return Match(FactFinding.UNSETTLED, related_statement)
+            return match_without_candidate
         if doubtful_from is not None:
-            # somebody else decides, so it may be asked about much less likely contradictions
-            is_asked = confirmed is None or candidate.of_any >= doubtful_from
-            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else uncontradicted
+            # a judge or an editor decides, so it may be asked about much less likely contradictions
+            is_unsettled = not is_confirmed or candidate.chance_of_any >= doubtful_from
+            return candidate.as_match(FactFinding.UNSETTLED) if is_unsettled else match_without_candidate
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.CONTRADICTED)
         # a confirmed fact is not reported
-        if confirmed is None and candidate.certainty >= UNSETTLED:
+        if not is_confirmed and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
-        return uncontradicted
+        return match_without_candidate
 
-    def find_candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
-        """The statement most likely to replace a fact; None if there is none."""
-        scored = self.rank_statements(fact, subject)
-        is_confirmed = self._confirming_match(fact, scored) is not None
-        return self._choose_candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
+    def find_candidate(self, fact: Fact, subject: FactSubject, context: AnswerContext) -> FactCandidate | None:
+        """Return the statement most likely to replace a fact; None if no statement may."""
+        scored_statements = self.rank_statements(fact, subject)
+        is_confirmed = self._confirming_match(fact, scored_statements) is not None
+        return self._choose_candidate(fact, subject, context, scored_statements, is_confirmed=is_confirmed)
 
     def _choose_candidate(
         self,
         fact: Fact,
         subject: FactSubject,
-        around: AnswerContext,
-        scored: Sequence[tuple[float, Statement]],
+        context: AnswerContext,
+        scored_statements: Sequence[tuple[float, Statement]],
         *,
         is_confirmed: bool,
     ) -> FactCandidate | None:
         """Return the likeliest of the statements with another value, with the features for its certainty.
 
-        None if there is none, or if its value is too many times larger or smaller. `scored` has the statements, best
-        first; `is_confirmed` says that one of them has the same value.
+        None if there is no such statement, or if its value is too many times larger or smaller. `scored_statements` are
+        the pairs of `rank_statements`. `is_confirmed`: whether a statement with the same value confirms the fact.
         """
-        weighed = scored[:MAX_WEIGHED]
-        chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
+        top_statements = scored_statements[:MAX_WEIGHED]
+        scorer = StatementScorer(fact, subject, self.vocabularies[fact.kind])
+        chances = scorer.chances(top_statements, context.repeated_statements)
         candidates = [
             (chance, score, statement)
-            for chance, (score, statement) in zip(chances, weighed, strict=True)
-            if statement not in around.repeated and not fact.agrees(statement.fact)
+            for chance, (score, statement) in zip(chances, top_statements, strict=True)
+            if statement not in context.repeated_statements and not fact.agrees(statement.fact)
         ]
         if not candidates:
             return None
@@ -270,122 +281,134 @@ class Matcher:
             return None
         # statements that give the same value support each other
         chance_of_value = sum(chance for chance, _, statement in candidates if statement.fact.agrees(likeliest.fact))
-        of_any = sum(chance for chance, _, _ in candidates)
-        best_score = scored[0][0]
+        chance_of_any = sum(chance for chance, _, _ in candidates)
+        best_score, _ = scored_statements[0]
         # 0 if no statement has the answer's value
-        agreeing_score = next((score for score, statement in scored if fact.agrees(statement.fact)), 0.0)
-        counts = {
+        agreeing_score = next((score for score, statement in scored_statements if fact.agrees(statement.fact)), 0.0)
+        features = {
             "always": 1.0,
             "log_odds": log_odds(chance_of_value),
-            "any": of_any,
+            "any": chance_of_any,
             "near_best": score / best_score,
             "agreeing_near_best": agreeing_score / best_score,
             "confirmed": float(is_confirmed),
-            "facts": float(around.fact_count),
+            "facts": float(context.fact_count),
             "times": times_as_much,
-            "gap": _gap(scored, likeliest.fact),
+            "gap": _relative_lead(scored_statements, likeliest.fact),
         }
-        return FactCandidate(likeliest, of_any, counts)
+        return FactCandidate(likeliest, chance_of_any, features)
 
-    def other_values(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> list[Statement]:
-        """The likeliest other values that could replace the fact, one statement for each, at most `MAX_VALUES`.
+    def other_values(self, fact: Fact, subject: FactSubject, context: AnswerContext) -> list[Statement]:
+        """Return the likeliest other values that could replace the fact, one statement for each, at most `MAX_VALUES`.
 
-        They are of the same kind and unit, and at most `MAX_TIMES_LARGER` times larger or smaller. The last one may be
-        a statement that only shares a related word.
+        They are of the same kind and unit, and at most `MAX_TIMES_LARGER` times larger or smaller. The last statement
+        may only share a related word with the sentence.
         """
-        weighed = self.rank_statements(fact, subject)[:MAX_WEIGHED]
-        chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
-        ranked = sorted(zip(chances, weighed, strict=True), key=lambda known_fact: -known_fact[0])
-        of_similar_size = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
-        related = self._related_statement(fact, subject)
-        others: list[Statement] = []
-        for statement in [*of_similar_size, *([related] if related else [])]:
-            if not any(statement.fact.agrees(known_fact) for known_fact in (fact, *(other.fact for other in others))):
-                others.append(statement)
-        return others[:MAX_VALUES]
+        top_statements = self.rank_statements(fact, subject)[:MAX_WEIGHED]
+        scorer = StatementScorer(fact, subject, self.vocabularies[fact.kind])
+        chances = scorer.chances(top_statements, context.repeated_statements)
+        by_chance = sorted(zip(chances, top_statements, strict=True), key=lambda pair: -pair[0])
+        statements = [statement for _, (_, statement) in by_chance if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
+        related_statement = self._related_statement(fact, subject)
+        if related_statement is not None:
+            statements.append(related_statement)
+        distinct_statements: list[Statement] = []
+        for statement in statements:
+            earlier_facts = [fact, *(earlier.fact for earlier in distinct_statements)]
+            if not any(statement.fact.agrees(earlier_fact) for earlier_fact in earlier_facts):
+                distinct_statements.append(statement)
+        return distinct_statements[:MAX_VALUES]
 
     def confirming_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
-        """The statement with the same value whose score is close to the best; None without one."""
+        """Return the statement with the same value whose score is close to the best; None if there is none."""
         match = self._confirming_match(fact, self.rank_statements(fact, subject))
         return None if match is None else match.statement
 
-    def _confirming_match(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
-        """The best-ranked statement with the same value, if its score is close enough to the best score."""
-        for score, statement in scored:
-            near = CONFIRMS_BESIDE if statement.stretch == scored[0][1].stretch else CONFIRMS
-            if score >= near * scored[0][0] and fact.agrees(statement.fact):
+    def _confirming_match(self, fact: Fact, scored_statements: Sequence[tuple[float, Statement]]) -> Match | None:
+        """Return the best-ranked statement with the same value, if its score is close enough to the best score."""
+        if not scored_statements:
+            return None
+        best_score, best_statement = scored_statements[0]
+        for score, statement in scored_statements:
+            needed_share = CONFIRMS_BESIDE if statement.paragraph_id == best_statement.paragraph_id else CONFIRMS
+            if score >= needed_share * best_score and fact.agrees(statement.fact):
                 return Match(FactFinding.CONFIRMED, statement, score)
         return None
 
     def rank_statements(self, fact: Fact, subject: FactSubject) -> list[tuple[float, Statement]]:
-        """(score, statement) for the statements that have a comparable fact and share a word, best first."""
+        """Return (score, statement) for the statements that have a comparable fact and share a word, best first.
+
+        The higher the score, the likelier fact and statement are about the same matter; it has no fixed scale.
+        """
         kind = fact.kind
         statements = self._by_kind.get(kind, [])
         sizes = self._sizes.get(kind, [])
         sharing = self._sharing_statements(fact, subject)
-        with_value = self._numbers_by_value.get((kind, fact.value), [])[:MAX_RANKED]
-        numbers = {*sharing.ranked, *(number for number in with_value if number in sharing.weights)}
-        # in the order of the pages, so that equal scores are ranked alike each time
-        scored = [
-            (
-                self._score(fact, subject, statement, sharing.weights[number], sharing.topic_size * sizes[number]),
-                statement,
-            )
-            for number, statement in ((number, statements[number]) for number in sorted(numbers))
-            if fact.same_form(statement.fact) and ratio(fact, statement.fact) <= MAX_TIMES_OF_A_RIVAL
-        ]
-        return sorted(scored, key=lambda pair: -pair[0])
+        indexes_with_value = self._indexes_by_value.get((kind, fact.value), [])[:MAX_RANKED]
+        indexes = {*sharing.ranked, *(index for index in indexes_with_value if index in sharing.weights)}
+        scored_statements: list[tuple[float, Statement]] = []
+        # in the order of the pages, so that statements of equal scores always have the same order
+        for index in sorted(indexes):
+            statement = statements[index]
+            if fact.same_form(statement.fact) and ratio(fact, statement.fact) <= MAX_TIMES_OF_A_RIVAL:
+                # as in a cosine, so that long sentences gain nothing by their many words
+                similarity = sharing.weights[index] / math.sqrt(sharing.topic_size * sizes[index])
+                scored_statements.append((self._score(fact, subject, statement, similarity), statement))
+        return sorted(scored_statements, key=lambda pair: -pair[0])
 
     def _sharing_statements(self, fact: Fact, subject: FactSubject) -> SharingStatements:
-        """The statements that share words with the subject; computed once for all facts of a sentence that are alike.
+        """Return the statements that share words with the subject; computed once for the facts of a sentence.
 
-        Facts are alike if they have the same kind, unit and topic.
+        Only facts of the same kind, unit and topic have the same result.
         """
         key = (self, fact.kind, fact.unit, frozenset(subject.topic.items()))
-        sharing: SharingStatements | None = subject.computed_for_sentence.get(key)
+        sharing: SharingStatements | None = subject.sentence_cache.get(key)
         if sharing is None:
             sharing = self._find_sharing_statements(fact, subject)
-            subject.computed_for_sentence[key] = sharing
+            subject.sentence_cache[key] = sharing
         return sharing
 
     def _find_sharing_statements(self, fact: Fact, subject: FactSubject) -> SharingStatements:
-        """The statements that share words with the subject, and which of them to rank.
+        """Find the statements that share words with the subject, and choose which of them to rank.
 
-        Each shared word adds the product of three weights to a statement: how rare the word is, how near it stands to
-        the fact in the answer, and how near to the value in the statement.
+        Each shared word adds the product of three numbers to a statement's weight: how rare the word is, how much it
+        counts in the answer's sentence, and how much in the statement's.
         """
         kind = fact.kind
         weights: dict[int, float] = {}
         for word in subject.topic.keys() | subject.context.keys():
-            in_subject = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
-            weight = self._words.weight(word, kind) * in_subject
-            for number, in_statement in self._numbers_by_word.get((kind, word), ()):
-                weights[number] = weights.get(number, 0.0) + weight * in_statement
+            count_in_subject = max(subject.topic.get(word, 0.0), CONTEXT_FACTOR * subject.context.get(word, 0.0))
+            weight = self._words.weight(word, kind) * count_in_subject
+            for index, count_in_statement in self._indexes_by_word.get((kind, word), ()):
+                weights[index] = weights.get(index, 0.0) + weight * count_in_statement
         ranked: Collection[int] = weights
         if len(weights) > MAX_RANKED:
             statements = self._by_kind[kind]
             sizes = self._sizes[kind]
-            same_form = [number for number in weights if fact.same_form(statements[number].fact)]
-            # of equal weights, the first statements of the pages are ranked
-            ranked = nlargest(MAX_RANKED, sorted(same_form), key=lambda n: weights[n] / math.sqrt(sizes[n]))
+            comparable = [index for index in weights if fact.same_form(statements[index].fact)]
+            # of statements with equal weights, the first ones of the pages are ranked
+            ranked = nlargest(
+                MAX_RANKED, sorted(comparable), key=lambda index: weights[index] / math.sqrt(sizes[index])
+            )
         return SharingStatements(weights, ranked, self._size(subject.topic, kind))
 
     def may_state(self, fact: Fact) -> bool:
-        """Whether an answer may state this fact if no statement is about its matter; contact data must be on the pages.
+        """Whether an answer may state a fact although no statement is about the same matter.
 
-        Of a web address only the host must be on the pages.
+        It may, except for contact data, which must be on the pages; of a web address only its host must be there.
         """
         if fact.kind is FactKind.WEB:
             return _host(fact) in self._hosts
         return fact.kind not in (FactKind.PHONE, FactKind.MAIL) or self.find_statement(fact) is not None
 
     def _related_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
-        """The first statement with another value that has a word of sentence or question, a related word or value.
+        """Return the first statement with another value that may be about the same matter; None if there is none.
 
-        None if there is none of the same kind and of similar size.
+        Its fact is comparable and of similar size. The statement has a word of sentence or question or a related word,
+        or its value is related.
         """
-        words = {*subject.topic, *subject.question_words} - GENERIC
-        kin = {group for word in words for group in kin_of(word)}
+        subject_words = {*subject.topic, *subject.question_words} - GENERIC
+        subject_groups = {group for word in subject_words for group in kin_of(word)}
         for statement in self._by_kind.get(fact.kind, ()):
             if not fact.same_form(statement.fact) or fact.agrees(statement.fact):
                 continue
@@ -393,61 +416,61 @@ class Matcher:
                 continue
             if _is_related_value(fact, statement.fact):
                 return statement
-            about = statement.about.keys() - GENERIC
-            if not words.isdisjoint(about) or any(not kin.isdisjoint(kin_of(word)) for word in about):
+            statement_words = statement.word_weights.keys() - GENERIC
+            if not subject_words.isdisjoint(statement_words):
+                return statement
+            if any(not subject_groups.isdisjoint(kin_of(word)) for word in statement_words):
                 return statement
         return None
 
     def find_statement(self, fact: Fact) -> Statement | None:
-        """Any statement with the same value, whatever it is about; None without one."""
-        of_kind = self._by_kind.get(fact.kind, ())
-        return next(
-            (statement for statement in of_kind if fact.same_form(statement.fact) and fact.agrees(statement.fact)), None
-        )
+        """Return the first statement with the same value, whatever it is about; None if there is none."""
+        for statement in self._by_kind.get(fact.kind, ()):
+            if fact.same_form(statement.fact) and fact.agrees(statement.fact):
+                return statement
+        return None
 
-    def minutes_said_of(self, subject: FactSubject) -> set[Decimal]:
-        """The durations, in minutes, in statements that share a word with the subject."""
-        # any two sentences may share a generic word
-        shared = subject.topic.keys() - GENERIC
-        durations = [
-            statement
+    def find_durations(self, subject: FactSubject) -> set[Decimal]:
+        """Return the durations, in minutes, of the statements that share a word with the subject."""
+        # generic words are left out, because any two sentences may share them
+        subject_words = subject.topic.keys() - GENERIC
+        return {
+            seconds(statement.fact) / 60
             for statement in self._by_kind.get(FactKind.DURATION, ())
-            if not shared.isdisjoint(statement.about)
-        ]
-        return {seconds(statement.fact) / 60 for statement in durations}
+            if not subject_words.isdisjoint(statement.word_weights)
+        }
 
     def facts_of_sentence(self, statement: Statement) -> list[Fact]:
         """The facts of the sentence that contains a statement."""
         return self._by_sentence[statement.source, statement.sentence]
 
-    def _score(self, fact: Fact, subject: FactSubject, statement: Statement, shared: float, sizes: float) -> float:
-        """A score that is higher the likelier fact and statement are about the same matter; it has no fixed scale.
-
-        `shared` is the weight of the words that both have, `sizes` the product of the weights of their words.
-        """
-        # as in a cosine, so that long sentences gain nothing by their many words
-        score = shared / math.sqrt(sizes)
+    def _score(self, fact: Fact, subject: FactSubject, statement: Statement, similarity: float) -> float:
+        """Return the score of `rank_statements`: the similarity of the words, multiplied by factors for other signs."""
+        score = similarity
         if RangeEnd.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
-            score *= _OTHER_END
-        # one end of "9 to 5" is seldom meant by a time without a range
+            score *= _OTHER_END_FACTOR
+        # a time without a range seldom means one end of "9 to 5"
         if fact.ranged is not statement.fact.ranged:
-            score *= _NO_RANGE
-        if statement.stretch in subject.paragraphs:
-            score *= _SAME_PLACE
+            score *= _ONE_RANGE_FACTOR
+        if statement.paragraph_id in subject.paragraphs:
+            score *= _SAME_PARAGRAPH_FACTOR
         if statement.conditions:
             met_count, missed_count = count_conditions(statement.conditions, subject.other_facts)
-            score *= _MET ** min(met_count, 2) * _MISSED ** min(missed_count, 2)
+            score *= _MET_FACTOR ** min(met_count, 2) * _MISSED_FACTOR ** min(missed_count, 2)
         return score
 
-    def _size(self, about: Mapping[str, float], kind: FactKind) -> float:
-        """Weight of the words that a sentence is about, plus 1, so that short sentences do not win by one word."""
-        return 1.0 + sum(self._words.weight(word, kind) * weight * weight for word, weight in about.items())
+    def _size(self, word_counts: Mapping[str, float], kind: FactKind) -> float:
+        """Return the weight of the words of a sentence, plus 1, so that short sentences do not win by one word.
+
+        `word_counts` says how much each stem of the sentence counts.
+        """
+        return 1.0 + sum(self._words.weight(word, kind) * count * count for word, count in word_counts.items())
 
 
 def _is_related_value(one: Fact, other: Fact) -> bool:
-    """Whether two facts of one form are probably about the same matter, whatever their sentences say.
+    """Whether two comparable facts are probably about the same matter, whatever their sentences say.
 
-    So are two numbers in one street, and two ages from which on something is allowed.
+    This holds for two numbers in one street, and for two ages from which on something is allowed.
     """
     if one.kind is FactKind.ADDRESS:
         return _street(one) == _street(other)
@@ -464,8 +487,11 @@ def _host(fact: Fact) -> str:
     return str(fact.value).rpartition("@")[2].partition("/")[0]
 
 
-def _gap(scored: Sequence[tuple[float, Statement]], first: Fact) -> float:
-    """By how much the best statement with this value outranks the best one with another, as a share of the higher."""
-    mine = max(score for score, statement in scored if statement.fact.agrees(first))
-    rival = max((score for score, statement in scored if not statement.fact.agrees(first)), default=0.0)
-    return (mine - rival) / max(mine, rival)
+def _relative_lead(scored_statements: Sequence[tuple[float, Statement]], fact: Fact) -> float:
+    """By how much the best score with this fact's value exceeds the best with another, as a share of the higher score.
+
+    Negative if another value has the best score.
+    """
+    own_best = max(score for score, statement in scored_statements if statement.fact.agrees(fact))
+    other_best = max((score for score, statement in scored_statements if not statement.fact.agrees(fact)), default=0.0)
+    return (own_best - other_best) / max(own_best, other_best)

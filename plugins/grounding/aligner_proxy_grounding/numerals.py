@@ -14,6 +14,7 @@ _ONES = (
 _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS) if word}
 _VALUES["hundred"] = 100
+"""The value of each English word for a number."""
 _LARGEST_IN_WORDS = 100
 """The largest number that is read and written in words."""
 _TENS_WORD = "|".join(word for word in _TENS if word)
@@ -21,7 +22,7 @@ _ONES_WORD = "|".join(sorted(_ONES[1:10]))
 _LOW_WORD = "|".join(sorted(_ONES[1:], key=len, reverse=True))
 WORD = rf"(?:(?:{_TENS_WORD})(?:[- ](?:{_ONES_WORD}))?|(?:one|a) hundred|{_LOW_WORD})"
 """A number in words; its first letter may be a capital."""
-# With separators of thousands, or plain; up to three decimals, of which money has one or two.
+# With separators of thousands and up to two decimals, or without them and with up to three.
 DIGITS = r"(?:[1-9]\d{0,2}(?:[,.\u00a0\u202f' ]\d{3})+(?![\d])(?:[.,]\d{1,2})?|\d{1,7}(?:[.,]\d{1,3})?)"
 NUMBER = rf"(?:{DIGITS}|{WORD})"
 _MAGNITUDES = (
@@ -36,34 +37,35 @@ _ORDINALS = (
     "twelfth", "thirteenth", "fourteenth", "fifteenth",
 )  # fmt: skip
 ORDINAL = rf"(?:\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)})"
-FRACTION_OF_MONEY = 2
+CENT_DECIMALS = 2
 """Decimal places of an amount of money that has cents."""
+# Digits with separators of thousands; the group is the last separator.
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
-# Numbers spoken with a vowel first: "eight" to "eighty", "eleven", "eighteen".
+# Numbers that are spoken with a vowel first.
 _VOWEL_SOUND = re.compile(r"(?:8\d*|11|18)(?!\d)|eight|eleven|eighteen|eighty", re.IGNORECASE)
 
 
 def value_of(text: str) -> Decimal:
     """The value of a number that `NUMBER` matches; a separator before exactly three digits groups thousands."""
     if not text[0].isdigit():
-        low = text.lower()
-        return Decimal(NUMBERS[low] if low in NUMBERS else _parse_number_words(low))
+        number_words = text.lower()
+        return Decimal(NUMBERS[number_words] if number_words in NUMBERS else _parse_english_number(number_words))
     grouped = _GROUPED.match(text)
     if grouped:
-        head = grouped.group()
-        rest = text[len(head) :]
-        whole = re.sub(r"\D", "", head)
-        return Decimal(f"{whole}.{rest[1:]}" if len(rest) > 1 else whole)
+        fraction = text[grouped.end() :]
+        whole_digits = re.sub(r"\D", "", grouped.group())
+        # the fraction begins with its separator
+        return Decimal(f"{whole_digits}.{fraction[1:]}" if len(fraction) > 1 else whole_digits)
     return Decimal(text.replace(",", "."))
 
 
 def magnitude_of(text: str) -> Decimal:
-    """The number that a magnitude multiplies by: 1,000 for "k" and "thousand"."""
+    """The factor that a word such as "k" or "thousand" stands for: 1,000."""
     return next(Decimal(size) for names, size in _MAGNITUDES if re.fullmatch(names, text, re.IGNORECASE))
 
 
-def _parse_number_words(text: str) -> int:
-    """The value of a number in words."""
+def _parse_english_number(text: str) -> int:
+    """The value of an English number in words: 42 for "forty-two"."""
     parts = [part for part in re.split(r"[- ]", text) if part != "a"]
     # "a hundred" and "one hundred" are the only numbers with this word
     if parts[-1] == "hundred":
@@ -72,26 +74,36 @@ def _parse_number_words(text: str) -> int:
 
 
 def format_number(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
-    """Write a value in the notation of the number `like`; where that leaves a choice, in the notation of `other`."""
+    """Write a value in the notation of the number `like`: in words or digits, with its separators.
+
+    `other` is a second number, or empty; its separators are used if `like` has none. `money`: whether a fraction
+    is written with cents.
+    """
     if not like[0].isdigit():
         words = _number_in_words(value, like)
         if words is not None:
             return words.capitalize() if like[0].isupper() else words
-        # too long in words, so written as in the reference
+        # the value has no short words, so it is written like the other number
         like = other if other and other[0].isdigit() else ""
-    mark, places = _fraction(like)
+    separator, decimals = _split_fraction(like)
     if value != value.to_integral_value():
-        digits = -int(value.normalize().as_tuple().exponent)
-        # money is written with cents, other numbers only with the digits that they need
-        places = max(places if money else 0, digits, FRACTION_OF_MONEY if money else 0)
+        needed_decimals = -int(value.normalize().as_tuple().exponent)
+        decimals = max(decimals, needed_decimals, CENT_DECIMALS) if money else needed_decimals
     elif not money:
-        places = 0
-    whole, _, rest = f"{value:.{places}f}".partition(".")
-    return _with_groups(whole, like, other) + (f"{mark or _fraction(other)[0] or '.'}{rest}" if rest else "")
+        decimals = 0
+    whole, _, fraction = f"{value:.{decimals}f}".partition(".")
+    grouped_whole = _with_groups(whole, like, other)
+    if not fraction:
+        return grouped_whole
+    other_separator, _ = _split_fraction(other)
+    return f"{grouped_whole}{separator or other_separator or '.'}{fraction}"
 
 
 def _number_in_words(value: Decimal, like: str) -> str | None:
-    """Write a value in words of the language of `like`; None for a fraction, a negative number, or one above 100."""
+    """Write a value in words of the language of `like`.
+
+    None for a fraction, a negative number, a number above 100, or a number for which the language has no short word.
+    """
     if value != value.to_integral_value() or not 0 <= value <= _LARGEST_IN_WORDS:
         return None
     number = int(value)
@@ -105,43 +117,46 @@ def _number_in_words(value: Decimal, like: str) -> str | None:
     return _TENS[tens] + (f"-{_ONES[ones]}" if ones else "")
 
 
-def _fraction(text: str) -> tuple[str, int]:
+def _split_fraction(number: str) -> tuple[str, int]:
     """(decimal separator, number of digits after it) of a number in digits; ("", 0) for a whole number."""
-    grouped = _GROUPED.match(text)
-    rest = text[grouped.end() :] if grouped else text.lstrip("0123456789")
-    return (rest[0], len(rest) - 1) if len(rest) > 1 else ("", 0)
+    grouped = _GROUPED.match(number)
+    fraction = number[grouped.end() :] if grouped else number.lstrip("0123456789")
+    return (fraction[0], len(fraction) - 1) if len(fraction) > 1 else ("", 0)
 
 
-def _with_groups(whole: str, like: str, other: str) -> str:
-    """Insert the thousands separator that `like` or else `other` uses; unchanged if neither has one."""
-    marks = [match.group(1) for text in (like, other) if (match := _GROUPED.match(text))]
-    if not marks or len(whole) <= len("999"):
-        return whole
-    head = len(whole) % 3
-    groups = [whole[:head]] if head else []
-    return marks[0].join(groups + [whole[at : at + 3] for at in range(head, len(whole), 3)])
+def _with_groups(whole_digits: str, like: str, other: str) -> str:
+    """Insert the thousands separator that the number `like` or else the number `other` has; unchanged without one."""
+    grouped = _GROUPED.match(like) or _GROUPED.match(other)
+    if grouped is None or len(whole_digits) <= len("999"):
+        return whole_digits
+    separator = grouped.group(1)
+    first_length = len(whole_digits) % 3
+    groups = [whole_digits[:first_length]] if first_length else []
+    groups += [whole_digits[start : start + 3] for start in range(first_length, len(whole_digits), 3)]
+    return separator.join(groups)
 
 
 def ordinal_value(text: str) -> str:
     """The number of an ordinal in digits: "3" for "third" and "3rd"; "last" and "ground" stay words."""
-    low = text.lower()
-    if low in _ORDINALS:
-        return str(_ORDINALS.index(low) + 1)
-    return low[:-2] if low[0].isdigit() else low
+    ordinal = text.lower()
+    if ordinal in _ORDINALS:
+        return str(_ORDINALS.index(ordinal) + 1)
+    return ordinal[:-2] if ordinal[0].isdigit() else ordinal
 
 
 def format_ordinal(value: str, like: str) -> str:
-    """Write an ordinal like another one: "fourth", or "4th"."""
+    """Write what `ordinal_value` returned in the notation of the ordinal `like`: "fourth", or "4th"."""
     if not value.isdigit():
         text = value
     elif not like[0].isdigit() and int(value) <= len(_ORDINALS):
         text = _ORDINALS[int(value) - 1]
     else:
-        teens = 11 <= int(value) % 100 <= 13
-        text = f"{value}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(int(value) % 10, 'th')}"
+        is_teen = 11 <= int(value) % 100 <= 13
+        ending = "th" if is_teen else {1: "st", 2: "nd", 3: "rd"}.get(int(value) % 10, "th")
+        text = f"{value}{ending}"
     return text.capitalize() if like[0].isupper() else text
 
 
 def article(number: str) -> str:
-    """The indefinite article before this number: an 8, a 30."""
+    """The indefinite article before a number: "an" for "8", "a" for "30"."""
     return "an" if _VOWEL_SOUND.match(number) else "a"

@@ -1,6 +1,6 @@
-"""Parser of references: splits one into statements, each with its fact, its line and the words it is about.
+"""Parser of references: splits a reference into statements, each with its fact, its line and the words it is about.
 
-The work grows linearly with the text, which is bounded.
+Its work grows linearly with the length of the text, which is limited.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from aligner_proxy_grounding.words import GENERIC, words
 
 MAX_CHARS = 100_000
 """Limit for one reference. A longer one is not used at all, since its unread part might contradict the rest."""
-_PAGES = 64
+_CACHED_PAGES = 64
 """How many parsed references are cached, over all policies."""
 _DAY_GROUPS = re.compile(r"\b(?:(?P<work>weekdays?)|(?P<weekend>weekends?)|(?P<all>daily|every day))\b", re.IGNORECASE)
-# A date of which one number can only be the day, or words for the order.
+# A date in which one number can only be the day, or words for the order.
 _DATE_ORDER = re.compile(
     r"(?<![\d/])(?:(?P<month_first>(?:0?\d|1[0-2])/(?:1[3-9]|2\d|3[01])/(?:19|20)\d\d|\bmm?/dd?/|\bmonth/day\b)"
     r"|(?:1[3-9]|2\d|3[01])/(?:0?\d|1[0-2])/(?:19|20)\d\d|\bdd?/mm?/|\bday/month\b)",
@@ -34,28 +34,28 @@ _DATE_ORDER = re.compile(
 )
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
 # Where a clause ends: a bracket, a mark, a dash, or a conjunction; before digits "and" may join two facts.
-_CLAUSE = re.compile(
+_CLAUSE_END = re.compile(
     r"(?<=\)),?|"
     + r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
 )
 # What an amount is for: "a month", "per night", "/day".
 _RATE = re.compile(r"[\s*_]*(?:per|an?|each|every|in each|for each|for every|/)\s+([^\W\d_]+)", re.IGNORECASE)
-_NEAR = 3
+_NEIGHBOURS_PER_SIDE = 3
 """How many words on each side of a fact are its neighbours."""
-_LIGHT = 0.35
+_GENERIC_FACTOR = 0.35
 """Factor for the weight of a generic word."""
 
 
 @dataclass(frozen=True, slots=True)
 class FactContext:
-    """The words right before and after a fact, and its rate: "month" in "per month", "night" in "a night"."""
+    """Stems of the words right before and behind a fact, and its rate: "month" for "per month", "" without one."""
 
     before: frozenset[str] = frozenset()
     behind: frozenset[str] = frozenset()
     rate: str = ""
 
 
-NOTHING_NEAR = FactContext()
+NO_NEIGHBOURS = FactContext()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,75 +66,80 @@ class Statement:
     source: str
     """Name of the reference, as edits show it."""
     line: int
-    about: Mapping[str, float] = field(repr=False)
-    """Stems of the words around the fact, each with how much it counts: 1 in its clause, less in its sentence and for
-    what stands above."""
+    word_weights: Mapping[str, float] = field(repr=False)
+    """Stems of the words around the fact, each with how much it counts: 1 in its clause, less elsewhere in its sentence
+    and in headings."""
     sentence: int = 0
-    """Number of the sentence on its page; all cells of a row have the same."""
+    """Number of the sentence on its page; all cells of a row have the same number."""
     paragraph: int = 0
     """Number of the paragraph, item or row on its page."""
-    alone: bool = True
+    is_only_of_kind: bool = True
     """Whether no other fact of its kind is in its sentence."""
-    near: FactContext = NOTHING_NEAR
+    neighbours: FactContext = NO_NEIGHBOURS
     conditions: tuple[Fact, ...] = field(default=(), repr=False)
-    """The other facts of its clause, of its row's label and its column's heading; it may apply to them only."""
+    """The other facts of its clause, its row's label and its column's heading; the fact may apply only under them."""
 
     @property
-    def stretch(self) -> tuple[str, int]:
-        """The paragraph, item or row that contains it, as an identifier."""
+    def paragraph_id(self) -> tuple[str, int]:
+        """(name of the reference, number of the paragraph, item or row): what identifies the statement's paragraph."""
         return self.source, self.paragraph
 
     @property
     def place(self) -> str:
-        """Its place for people: file:line."""
+        """The statement's place for people: "name:line"."""
         return f"{self.source}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferencePage:
-    """One parsed reference."""
+    """A parsed reference."""
 
     name: str
     statements: tuple[Statement, ...]
     lines: int = 0
-    """Number of its lines."""
+    """How many lines the page has."""
     word_counts: Mapping[str, int] = field(default_factory=dict, repr=False)
-    """In how many sentences each word of the page occurs."""
+    """In how many sentences each stem of the page occurs."""
     sentences: int = 0
-    """Number of its sentences and cells."""
+    """How many sentences and cells the page has."""
     procedures: tuple[Procedure, ...] = ()
     conventions: Conventions = PLAIN
 
 
-@lru_cache(maxsize=_PAGES)
+@lru_cache(maxsize=_CACHED_PAGES)
 def read_page(name: str, text: str) -> ReferencePage:
-    """Parse a text; the page is empty if the text is too long to be read whole."""
+    """Parse the text of the reference `name`; the page is empty if the text is longer than `MAX_CHARS`."""
     if len(text) > MAX_CHARS:
         return ReferencePage(name, ())
     passages = list(read_passages(text))
-    conventions = _conventions_of(text)
+    conventions = _find_conventions(text)
     statements: list[Statement] = []
     word_counts = Counter[str]()
     for number, passage in enumerate(passages):
         facts = read_facts(passage.text, conventions)
         own_words = set(words(_blank_facts(passage.text, facts)))
-        words_above = {word for text, _ in passage.above for word in words(text)}
-        word_counts.update(own_words | words_above)
+        context_words = {word for context_text, _ in passage.context for word in words(context_text)}
+        word_counts.update(own_words | context_words)
         statements += _statements_of(passage, number, facts, name, conventions)
-    lines = text.count("\n") + 1
     return ReferencePage(
-        name, tuple(statements), lines, word_counts, len(passages), procedures(text, name), conventions
+        name,
+        tuple(statements),
+        lines=text.count("\n") + 1,
+        word_counts=word_counts,
+        sentences=len(passages),
+        procedures=procedures(text, name),
+        conventions=conventions,
     )
 
 
 def _statements_of(
     passage: PagePassage, number: int, facts: Sequence[Fact], source: str, conventions: Conventions
 ) -> list[Statement]:
-    """A statement for each fact of a sentence or cell; `number` is that of the passage on the page `source`."""
+    """Make a statement of each fact of a passage; `number` is the passage's on the page of the reference `source`."""
     # only the row's label and the column's heading have this weight
-    labels = [text for text, weight in passage.above if weight == SAME_CLAUSE]
+    labels = [text for text, weight in passage.context if weight == SAME_CLAUSE]
     facts_of_labels = [fact for label in labels for fact in read_facts(label, conventions)]
-    kinds = Counter(fact.kind for fact in facts)
+    kind_counts = Counter(fact.kind for fact in facts)
     topics = find_topics(passage.text, facts)
     neighbours = find_neighbours(passage.text, facts)
     siblings = find_siblings(passage.text, facts)
@@ -142,118 +147,130 @@ def _statements_of(
         Statement(
             fact,
             source,
-            passage.line_at(fact.start),
-            _add_headings(topic, passage.above),
+            line=passage.line_at(fact.start),
+            word_weights=_add_context(topic, passage.context),
             # negative, so that no row has the number of a sentence
-            -passage.line if passage.is_cell else number,
-            passage.paragraph,
-            alone=kinds[fact.kind] == 1,
-            near=near,
+            sentence=-passage.line if passage.is_cell else number,
+            paragraph=passage.paragraph,
+            is_only_of_kind=kind_counts[fact.kind] == 1,
+            neighbours=fact_neighbours,
             conditions=(*facts_of_clause, *facts_of_labels),
         )
-        for fact, topic, near, facts_of_clause in zip(facts, topics, neighbours, siblings, strict=True)
+        for fact, topic, fact_neighbours, facts_of_clause in zip(facts, topics, neighbours, siblings, strict=True)
     ]
 
 
-def _conventions_of(text: str) -> Conventions:
-    """How the page writes what can be read in two ways: whether pounds are money, and which of day and month is first.
+def _find_conventions(text: str) -> Conventions:
+    """Find how a page means what can be read in two ways: whether pounds are money, and what is first in "3/4/2026".
 
-    Pounds are a weight unless the page names sterling. The order is unknown (None) if no date shows it.
+    Pounds are a weight unless the page names sterling. The order is unknown (None) if no date shows it, or if dates
+    disagree.
     """
     currency = CURRENCY_OF_PAGE.search(text)
     has_sterling = _STERLING.search(text) or (currency and currency.group(1).lower() == "pounds")
     orders = {bool(match["month_first"]) for match in _DATE_ORDER.finditer(text)}
-    return Conventions(not has_sterling, orders.pop() if len(orders) == 1 else None)
+    return Conventions(pounds_weigh=not has_sterling, month_first=orders.pop() if len(orders) == 1 else None)
 
 
-def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Return `about` with the words and weekdays of `above`, (text, weight) pairs; a word keeps its largest weight."""
-    about = dict(about)
-    for text, weight in above:
+def _add_context(topic: Mapping[str, float], context: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Return a topic (stem -> how much it counts) with the words and weekdays of `context`, (text, weight) pairs.
+
+    A word that occurs several times keeps its largest weight.
+    """
+    word_weights = dict(topic)
+    for text, weight in context:
         for word in (*words(text), *_read_days(text)):
-            about[word] = max(weight, about.get(word, 0.0))
-    return about
+            word_weights[word] = max(weight, word_weights.get(word, 0.0))
+    return word_weights
 
 
 def find_topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
-    """For each fact of a sentence, its subject words with how much they count: those of its own clause count most."""
+    """Return, for each fact of a sentence, how much each stem of the sentence counts for what the fact is about.
+
+    The words of the fact's own clause count most. The topic also has the weekdays to which the fact applies.
+    """
     text_without_facts = _blank_facts(text, facts)
-    ends = [*(match.start() for match in _CLAUSE.finditer(text_without_facts)), len(text_without_facts)]
+    ends = [*(match.start() for match in _CLAUSE_END.finditer(text_without_facts)), len(text_without_facts)]
     clauses: list[tuple[int, int]] = []
     start = 0
     for end in ends:
-        # a piece without words, such as a lone amount, belongs to the clause before it
+        # text without words, such as a lone amount, belongs to the clause before it
         if clauses and not any(words(text_without_facts[start:end])):
-            clauses[-1] = (clauses[-1][0], end)
+            last_start, _ = clauses[-1]
+            clauses[-1] = (last_start, end)
         else:
             clauses.append((start, end))
         start = end
     words_by_clause = [set(words(text_without_facts[start:end])) for start, end in clauses]
     all_words = set().union(*words_by_clause)
-    result = []
+    topics = []
     for fact in facts:
-        clause_number = next(
-            (n for n, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1
+        clause_index = next(
+            (index for index, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1
         )
-        topic = dict.fromkeys(all_words, SAME_SENTENCE) | dict.fromkeys(words_by_clause[clause_number], SAME_CLAUSE)
-        # the day is the value of such a fact, not its subject
+        topic = dict.fromkeys(all_words, SAME_SENTENCE) | dict.fromkeys(words_by_clause[clause_index], SAME_CLAUSE)
+        # the day is the value of a weekday, not its subject
         if fact.kind is not FactKind.WEEKDAY:
             topic |= _weekdays_around(fact, facts, text_without_facts)
-        result.append(topic)
-    return result
+        topics.append(topic)
+    return topics
 
 
 def find_siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
-    """For each fact of a sentence, the other facts of its clause."""
-    clause_ends = [match.start() for match in _CLAUSE.finditer(_blank_facts(text, facts))]
-    # a clause has as its number how many clauses end before it
-    clause_of = [sum(end <= fact.start for end in clause_ends) for fact in facts]
-    return [
-        [other for m, other in enumerate(facts) if m != n and clause_of[m] == clause_of[n]] for n in range(len(facts))
-    ]
+    """Return, for each fact of a sentence, the other facts of its clause."""
+    clause_ends = [match.start() for match in _CLAUSE_END.finditer(_blank_facts(text, facts))]
+    # the index of a fact's clause is the number of clauses that end before the fact
+    clause_indexes = [sum(end <= fact.start for end in clause_ends) for fact in facts]
+    siblings = []
+    for fact, clause_index in zip(facts, clause_indexes, strict=True):
+        in_clause = [other for other, index in zip(facts, clause_indexes, strict=True) if index == clause_index]
+        siblings.append([other for other in in_clause if other is not fact])
+    return siblings
 
 
 def find_neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
-    """For each fact of a sentence, the words next to it, and its rate ("month" of "€5 per month")."""
-    bare = _blank_facts(text, facts)
-    result = []
+    """Return, for each fact of a sentence, the words next to it, and its rate ("month" of "€5 per month")."""
+    text_without_facts = _blank_facts(text, facts)
+    neighbours = []
     for fact in facts:
-        rate = _RATE.match(text, fact.end)
-        # words() leaves out function words
-        each = next(words(rate.group(1)), rate.group(1).lower()) if rate else ""
-        before = [*words(bare[: fact.start])][-_NEAR:]
-        behind = [*words(bare[fact.end :])][:_NEAR]
-        result.append(FactContext(frozenset(before), frozenset(behind), each))
-    return result
+        rate = ""
+        if rate_match := _RATE.match(text, fact.end):
+            # a function word has no stem here, so it stands for itself
+            rate = next(words(rate_match.group(1)), rate_match.group(1).lower())
+        before = [*words(text_without_facts[: fact.start])][-_NEIGHBOURS_PER_SIDE:]
+        behind = [*words(text_without_facts[fact.end :])][:_NEIGHBOURS_PER_SIDE]
+        neighbours.append(FactContext(frozenset(before), frozenset(behind), rate))
+    return neighbours
 
 
 def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
     """The days of the week to which a fact applies, each with its weight; empty if the sentence names none.
 
-    They are the nearest before the fact, else the first after it: "Mon to Fri 9 to 5, Sat 10 to 4".
+    They are the nearest before the fact, else the first after it: "Mon to Fri 9 to 5, Sat 10 to 4". `facts` are all
+    facts of the sentence.
     """
     days = [other for other in facts if other.kind is FactKind.WEEKDAY]
-    before = [day for day in days if day.start < fact.start]
+    days_before = [day for day in days if day.start < fact.start]
     group = max(_DAY_GROUPS.finditer(text, 0, fact.start), key=lambda match: match.start(), default=None)
     if group is None and not days:
         group = _DAY_GROUPS.search(text, fact.end)
-    # "weekdays" is nearer before the fact than any day
-    if group is not None and group.start() > max((day.start for day in before), default=-1):
+    # a group such as "weekdays" is nearer before the fact than any day
+    if group is not None and group.start() > max((day.start for day in days_before), default=-1):
         return dict.fromkeys(_days_of_group(group), SAME_CLAUSE)
     if not days:
         return {}
-    # the last day before the fact, else the first one after it
-    nearest = max(before, key=lambda day: day.start) if before else min(days, key=lambda day: day.start)
+    # the last day before the fact, else the first day after it
+    nearest = max(days_before, key=lambda day: day.start) if days_before else min(days, key=lambda day: day.start)
     if nearest.side is RangeEnd.HIGH and nearest.ranged:
         # "Monday to Friday" applies to the days between as well
-        low = next((day for day in reversed(before) if day.side is RangeEnd.LOW and day.ranged), None)
+        low = next((day for day in reversed(days_before) if day.side is RangeEnd.LOW and day.ranged), None)
         if low is not None:
             return dict.fromkeys(_days_between(low, nearest), SAME_CLAUSE)
     return {str(nearest.value): SAME_CLAUSE}
 
 
 def _days_of_group(group: re.Match[str]) -> Sequence[str]:
-    """The days that a match of "weekdays", "weekends" or "daily" names."""
+    """The days that a match of `_DAY_GROUPS` names: "weekdays", "weekends" or "daily"."""
     if group["all"]:
         return DAYS
     return DAYS[:5] if group["work"] else DAYS[5:]
@@ -263,29 +280,36 @@ def _days_between(first: Fact, last: Fact) -> list[str]:
     """The days from one weekday to another, both included."""
     start = DAYS.index(str(first.value))
     end = DAYS.index(str(last.value))
-    # "Saturday to Monday" goes past the end of the week
-    return [DAYS[n % len(DAYS)] for n in range(start, (end if end >= start else end + len(DAYS)) + 1)]
+    if end < start:
+        # "Saturday to Monday" goes past the end of the week
+        end += len(DAYS)
+    return [DAYS[index % len(DAYS)] for index in range(start, end + 1)]
 
 
 def _read_days(text: str) -> list[str]:
     """The days of the week that a heading or column heading names; ranges and "weekends" are expanded."""
-    days = [fact for fact in read_facts(text) if fact.kind is FactKind.WEEKDAY]
-    weekdays = [str(day.value) for day in days]
-    for low, high in pairwise(days):
+    day_facts = [fact for fact in read_facts(text) if fact.kind is FactKind.WEEKDAY]
+    days = [str(fact.value) for fact in day_facts]
+    for low, high in pairwise(day_facts):
         if low.ranged and low.side is RangeEnd.LOW and high.side is RangeEnd.HIGH:
-            weekdays += _days_between(low, high)
-    return weekdays + [day for group in _DAY_GROUPS.finditer(text) for day in _days_of_group(group)]
+            days += _days_between(low, high)
+    for group in _DAY_GROUPS.finditer(text):
+        days += _days_of_group(group)
+    return days
 
 
 def _blank_facts(text: str, facts: Sequence[Fact]) -> str:
-    """The text with its facts replaced by spaces, so that positions stay the same."""
+    """Replace the facts of a text by spaces, so that positions stay the same."""
     for fact in facts:
         text = text[: fact.start] + " " * (fact.end - fact.start) + text[fact.end :]
     return text
 
 
 def weight_of(word: str, word_counts: Mapping[str, int], sentences: int) -> float:
-    """Weight of a shared word: higher the rarer it is on the page, and reduced for generic words."""
-    # the smoothing gives unknown words a finite weight, the largest one
+    """Weight of a stem that two sentences share: the rarer it is on the pages, the higher; reduced for generic words.
+
+    `word_counts` says in how many of the `sentences` of the pages each stem occurs.
+    """
+    # because of the 0.5, a word that does not occur has a finite weight, the largest of all
     rarity = math.log(1 + (sentences + 1) / (word_counts.get(word, 0) + 0.5))
-    return rarity * _LIGHT if word in GENERIC else rarity
+    return rarity * _GENERIC_FACTOR if word in GENERIC else rarity

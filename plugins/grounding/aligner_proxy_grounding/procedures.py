@@ -1,4 +1,4 @@
-"""Order of steps: finds answers that give the steps of a reference's procedure in another order.
+"""Search for answers that give the steps of a reference's procedure in another order.
 
 Steps are the items of a numbered list, or sentences that begin with "First, ... Then, ... Finally, ...". Each step of
 the answer must match exactly one step of the reference, and there must be at least three. Steps in the wrong order are
@@ -20,23 +20,23 @@ from aligner_proxy_grounding.words import GENERIC, words
 
 ORDER = "order of steps"
 """The kind of an edit that reorders steps."""
-_FEWEST = 3
+_MIN_STEPS = 3
 _MAX_STEPS = 40
 _MAX_SEQUENCES = 50
-"""Least and largest number of steps, and limit on procedures of a page or an answer; the comparison is quadratic."""
-_MATCHES = 0.5
-"""Least share of the shorter step's words, by weight, that both steps must have."""
-_AHEAD = 1.5
-"""The best match must score this many times the second-best."""
-_MIN_WORDS = 2
-"""Least number of words that both steps must have."""
+"""Limit on the lists, and on the runs of sentences, of a page or an answer; the comparison of steps is quadratic."""
+_MIN_SHARE = 0.5
+"""Two steps match only if they share at least this part of the words, by weight, of the step with less weight."""
+_MIN_LEAD = 1.5
+"""The best match must have at least this many times the share of the second-best."""
+_MIN_SHARED_WORDS = 2
+"""Two steps match only if they share at least this many words."""
 _ITEM = re.compile(r"(?P<mark>[ \t]*\*{0,2}(?:Step )?(?P<number>\d{1,2})[.):]\*{0,2}[ \t]+)(?P<body>\S.*)")
-_HOW = re.compile(
+_ANNOUNCES_STEPS = re.compile(
     r"\b(?:how|steps?|order|procedure|process|follow(?:s|ing)?|proceed|instructions?|what happens|what to do|"
     r"(?:this|here) is (?:how|what)|in turn)\b",
     re.IGNORECASE,
 )
-_DOES = re.compile(
+_INSTRUCTION = re.compile(
     r"(?:please )?(?:you |we |they |the \w+ )?(?:then )?(?:add|agree|answer|apply|ask|attach|book|bring|call|carry|"
     r"check|choose|clean|click|close|collect|come|complete|confirm|connect|cut|download|drain|drop|dry|empty|enter|fetch|"
     r"fill|find|fit|give|go|hand|hang|hold|inspect|install|keep|lay|leave|let|lift|list|lock|log|look|make|measure|mix|move|"
@@ -46,15 +46,15 @@ _DOES = re.compile(
     r"wipe|write)s?\b",
     re.IGNORECASE,
 )
-"""A step begins with an instruction."""
+"""The beginning of a step that is an instruction."""
 _ORDINAL = re.compile(
     r"(?P<mark>\s*(?:First(?:ly)?|Second(?:ly)?|Third(?:ly)?|Fourth(?:ly)?|Fifth(?:ly)?|Next|Then|After that|"
     r"Afterwards|Finally|Lastly|Last),?\s+(?:of all,? )?)(?P<body>\S.*)",
     re.DOTALL,
 )
 _FIRST = re.compile(r"\s*First", re.IGNORECASE)
-_NUMBER_MEANT = re.compile(r"(?<=\S )(?:steps?|points?|items?|numbers?|nos?\.)\s+#?\d", re.IGNORECASE)
-_LOOKS_BACK = re.compile(
+_STEP_NUMBER_MENTIONED = re.compile(r"(?<=\S )(?:steps?|points?|items?|numbers?|nos?\.)\s+#?\d", re.IGNORECASE)
+_REFERS_BACK = re.compile(
     r"\b(?:before that|after that|afterwards|again|previous(?:ly)?|finally|lastly)\b", re.IGNORECASE
 )
 _OTHER_ORDER = re.compile(
@@ -78,43 +78,47 @@ class ProcedureStep:
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """Steps in order; `source` is the name of their reference (empty for an answer's), `above` the line before them."""
+    """Steps in order; `source` is the name of their reference (empty for an answer's steps)."""
 
     steps: tuple[ProcedureStep, ...]
     source: str = ""
-    above: str = ""
+    line_above: str = ""
+    """The last line before the steps; empty for sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reordering:
-    """Steps of an answer whose order differs from that of a reference.
-
-    `places` has them in the answer's order, `steps` in the reference's. `place` is "name:line" of the reference, and
-    `can_move` says whether the steps can be swapped safely.
-    """
+    """The steps of an answer, whose order differs from that of a reference."""
 
     answer_steps: tuple[ProcedureStep, ...]
-    steps: tuple[ProcedureStep, ...]
+    """The answer's steps in its own order."""
+    reordered_steps: tuple[ProcedureStep, ...]
+    """The answer's steps in the reference's order."""
     place: str
+    """"name:line" of the reference."""
     can_move: bool
+    """Whether the steps read well in the reference's order."""
 
 
 def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
-    """The procedures of a page: numbered lists of instructions, and sentences with ordinals."""
+    """Find the procedures of the page `source`: numbered lists of instructions, and sentences with ordinals."""
     return tuple(
-        Procedure(sequence.steps, source, sequence.above)
+        Procedure(sequence.steps, source, sequence.line_above)
         for sequence in sequences(text)
-        if not _OTHER_ORDER.search(sequence.above)
-        # the line above announces steps, or more than half of the items begin with an instruction
-        and (
-            _HOW.search(sequence.above)
-            or 2 * sum(bool(_DOES.match(step.body)) for step in sequence.steps) > len(sequence.steps)
-        )
+        if not _OTHER_ORDER.search(sequence.line_above) and _gives_instructions(sequence)
     )
 
 
+def _gives_instructions(sequence: Procedure) -> bool:
+    """Whether the line above announces steps, or more than half of the items begin with an instruction."""
+    if _ANNOUNCES_STEPS.search(sequence.line_above):
+        return True
+    instruction_count = sum(bool(_INSTRUCTION.match(step.body)) for step in sequence.steps)
+    return 2 * instruction_count > len(sequence.steps)
+
+
 def sequences(text: str) -> Iterator[Procedure]:
-    """The ordered sequences of a text (numbered lists, sentences with ordinals) with at least three steps."""
+    """Yield the numbered lists and the runs of sentences with ordinals that have `_MIN_STEPS` to `_MAX_STEPS` steps."""
     yield from islice(_numbered_lists(text), _MAX_SEQUENCES)
     yield from islice(_ordinal_sentences(text), _MAX_SEQUENCES)
 
@@ -122,24 +126,25 @@ def sequences(text: str) -> Iterator[Procedure]:
 def _numbered_lists(text: str) -> Iterator[Procedure]:
     """Yield the numbered lists of a text; a list ends where the count does not continue."""
     steps: list[ProcedureStep] = []
-    above = ""
-    last = ""
-    at = 0
-    for number, line in enumerate(text.split("\n"), 1):
+    line_above = ""
+    last_line = ""
+    line_start = 0
+    for line_number, line in enumerate(text.split("\n"), 1):
         item = _ITEM.fullmatch(line)
-        counts_on = item is not None and int(item["number"]) == len(steps) + 1
-        if steps and not counts_on and line.strip():
-            yield from _check_length(steps, above)
+        is_next_item = item is not None and int(item["number"]) == len(steps) + 1
+        if steps and not is_next_item and line.strip():
+            yield from _check_length(steps, line_above)
             steps = []
             # this line may begin the next list
-            counts_on = item is not None and int(item["number"]) == 1
-        if item is not None and counts_on:
-            above = above if steps else last
-            steps.append(_step(item["body"].rstrip(), at + item.start("body"), number))
+            is_next_item = item is not None and int(item["number"]) == 1
+        if item is not None and is_next_item:
+            if not steps:
+                line_above = last_line
+            steps.append(_make_step(item["body"].rstrip(), line_start + item.start("body"), line_number))
         elif line.strip():
-            last = line
-        at += len(line) + 1
-    yield from _check_length(steps, above)
+            last_line = line
+        line_start += len(line) + 1
+    yield from _check_length(steps, line_above)
 
 
 def _ordinal_sentences(text: str) -> Iterator[Procedure]:
@@ -147,111 +152,112 @@ def _ordinal_sentences(text: str) -> Iterator[Procedure]:
     steps: list[ProcedureStep] = []
     for segment in split(text):
         match = _ORDINAL.fullmatch(segment.text.rstrip())
-        begins = bool(_FIRST.match(segment.text))
-        if match is None or begins:
+        begins_run = bool(_FIRST.match(segment.text))
+        if match is None or begins_run:
             yield from _check_length(steps, "")
             steps = []
-        if match is not None and (steps or begins):
+        if match is not None and (steps or begins_run):
             start = segment.start + match.start("body")
-            steps.append(_step(match["body"], start, text.count("\n", 0, start) + 1))
+            line_number = text.count("\n", 0, start) + 1
+            steps.append(_make_step(match["body"], start, line_number))
     yield from _check_length(steps, "")
 
 
-def _check_length(steps: Sequence[ProcedureStep], above: str) -> Iterator[Procedure]:
+def _check_length(steps: Sequence[ProcedureStep], line_above: str) -> Iterator[Procedure]:
     """Yield the steps as one procedure if there are enough of them and not too many to compare."""
-    if _FEWEST <= len(steps) <= _MAX_STEPS:
-        yield Procedure(tuple(steps), above=above)
+    if _MIN_STEPS <= len(steps) <= _MAX_STEPS:
+        yield Procedure(tuple(steps), line_above=line_above)
 
 
-def _step(body: str, start: int, line: int) -> ProcedureStep:
-    """Make the step with this text, which begins at `start` and in this line."""
-    return ProcedureStep(
-        body, start, start + len(body), line, frozenset(word for word in words(body) if word not in GENERIC)
-    )
+def _make_step(body: str, start: int, line: int) -> ProcedureStep:
+    """Make the step with the text `body`, which begins at the position `start`, in the line with this number."""
+    subject_words = frozenset(word for word in words(body) if word not in GENERIC)
+    return ProcedureStep(body, start, start + len(body), line, subject_words)
 
 
 def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -> list[Reordering]:
-    """The sequences of an answer that match exactly one procedure and have its steps in another order."""
+    """Find the sequences of an answer that match exactly one procedure and have its steps in another order."""
     if not procedures_of_references or _OTHER_ORDER.search(text):
         return []
-    result = []
+    reorderings = []
     for sequence in sequences(text):
         # a list of questions is no procedure
         if any(step.body.endswith("?") for step in sequence.steps):
             continue
-        matching = [
-            (procedure, matched)
+        matches = [
+            (procedure, indexes)
             for procedure in procedures_of_references
-            if (matched := _match_steps(sequence.steps, procedure.steps))
+            if (indexes := _match_steps(sequence.steps, procedure.steps))
         ]
-        if len(matching) != 1:
+        if len(matches) != 1:
             continue  # no procedure has these steps, or several have
-        procedure, order = matching[0]
-        if all(index < next_index for index, next_index in pairwise(order)):
-            continue
-        right_order = [step for _, step in sorted(zip(order, sequence.steps, strict=True), key=lambda pair: pair[0])]
+        procedure, indexes = matches[0]
+        if all(index < next_index for index, next_index in pairwise(indexes)):
+            continue  # the order is that of the reference
+        by_index = sorted(zip(indexes, sequence.steps, strict=True), key=lambda pair: pair[0])
+        reordered_steps = tuple(step for _, step in by_index)
         place = f"{procedure.source}:{procedure.steps[0].line}"
-        result.append(
-            Reordering(sequence.steps, tuple(right_order), place, _can_move(text, sequence.steps, right_order))
-        )
-    return result
+        can_move = _can_move(text, sequence.steps, reordered_steps)
+        reorderings.append(Reordering(sequence.steps, reordered_steps, place, can_move))
+    return reorderings
 
 
 def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[ProcedureStep]) -> list[int]:
-    """For each step the index of the reference step that shares most words with it, rare words counting more.
+    """Return, for each step, the index of the reference step that shares most words with it; rare words count more.
 
-    Empty if a step has no match or an ambiguous one, or if two steps have the same match.
+    Empty if a step has no match or several similar ones, or if two steps have the same match.
     """
-    counts = Counter(word for step in reference_steps for word in step.words)
+    word_counts = Counter(word for step in reference_steps for word in step.words)
     # words that many steps share say little about which step is meant
-    weights = {word: 1 / count for word, count in counts.items()}
-    numbers = []
+    weights = {word: 1 / count for word, count in word_counts.items()}
+    indexes = []
     for step in steps:
         shares = sorted(
-            ((_share(step, reference_step, weights), n) for n, reference_step in enumerate(reference_steps)),
+            (
+                (_share_words(step, reference_step, weights), index)
+                for index, reference_step in enumerate(reference_steps)
+            ),
             reverse=True,
         )
-        # there is a second one, since procedures have at least three steps
-        (best, number), (second, _) = shares[0], shares[1]
-        if best < _MATCHES or best < _AHEAD * second or len(step.words & reference_steps[number].words) < _MIN_WORDS:
+        best_share, best_index = shares[0]
+        # there is a second share, since procedures have at least three steps
+        second_share, _ = shares[1]
+        shared_words = step.words & reference_steps[best_index].words
+        if best_share < _MIN_SHARE or best_share < _MIN_LEAD * second_share or len(shared_words) < _MIN_SHARED_WORDS:
             return []
-        numbers.append(number)
-    return numbers if len(set(numbers)) == len(numbers) else []
+        indexes.append(best_index)
+    return indexes if len(set(indexes)) == len(indexes) else []
 
 
-def _share(one: ProcedureStep, other: ProcedureStep, weights: Mapping[str, float]) -> float:
-    """Share, from 0 to 1, of the lighter step's word weight that both steps have in common."""
-    both = sum(weights.get(word, 1.0) for word in one.words & other.words)
-    least = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
-    return both / least if least else 0.0
+def _share_words(one: ProcedureStep, other: ProcedureStep, weights: Mapping[str, float]) -> float:
+    """Return the weight of the words that two steps share, divided by that of the step with less weight: 0 to 1."""
+    shared_weight = sum(weights.get(word, 1.0) for word in one.words & other.words)
+    smaller_weight = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
+    return shared_weight / smaller_weight if smaller_weight else 0.0
 
 
-def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[ProcedureStep]) -> bool:
-    """Whether the moved steps read well in their new places and no text refers to their numbers."""
-    moved = [step for step, new in zip(steps, right_order, strict=True) if step != new]
-    if _NUMBER_MEANT.search(text):
+def _can_move(text: str, steps: Sequence[ProcedureStep], reordered_steps: Sequence[ProcedureStep]) -> bool:
+    """Whether the steps that move read well in their new places, and the text does not mention their numbers."""
+    if _STEP_NUMBER_MENTIONED.search(text) or not _are_adjacent(text, steps):
         return False
-    if not _is_whole(text, steps):
+    # if only some steps began with a capital or ended with a full stop, a swap would show
+    begin_alike = len({step.body[0].islower() for step in steps}) == 1
+    end_alike = len({step.body[-1] in ".!?" for step in steps}) == 1
+    if not (begin_alike and end_alike):
         return False
-    # with mixed capitals or full stops a swap would show
-    cases = {step.body[0].islower() for step in steps}
-    ends = {step.body[-1] in ".!?" for step in steps}
-    whole = len(cases) == 1 and len(ends) == 1
-    return whole and not any(_LOOKS_BACK.search(_head(step)) or not stands_alone(_sentence(step)) for step in moved)
+    moving_steps = [step for step, new_step in zip(steps, reordered_steps, strict=True) if step != new_step]
+    return all(_reads_alone(step) for step in moving_steps)
 
 
-def _is_whole(text: str, steps: Sequence[ProcedureStep]) -> bool:
+def _are_adjacent(text: str, steps: Sequence[ProcedureStep]) -> bool:
     """Whether only list marks, ordinals and white space separate the steps."""
-    between = [text[step.end : next_step.start] for step, next_step in pairwise(steps)]
-    # the patterns want a body after the mark, hence the "x"
-    return all(_ITEM.fullmatch(gap.strip() + " x") or _ORDINAL.fullmatch(gap.strip() + " x") for gap in between)
+    texts_between = [text[step.end : next_step.start].strip() for step, next_step in pairwise(steps)]
+    # the patterns need a body after the mark, so one is added
+    return all(_ITEM.fullmatch(f"{mark} x") or _ORDINAL.fullmatch(f"{mark} x") for mark in texts_between)
 
 
-def _head(step: ProcedureStep) -> str:
-    """The first sentence of a step, which may refer back to the step before."""
-    return split(step.body)[0].text
-
-
-def _sentence(step: ProcedureStep) -> str:
-    """The step with a capital, as a sentence of its own."""
-    return step.body[0].upper() + step.body[1:]
+def _reads_alone(step: ProcedureStep) -> bool:
+    """Whether a step does not depend on the step before: it does not refer back, and is a sentence of its own."""
+    first_sentence = split(step.body)[0].text
+    step_as_sentence = step.body[0].upper() + step.body[1:]
+    return not _REFERS_BACK.search(first_sentence) and stands_alone(step_as_sentence)

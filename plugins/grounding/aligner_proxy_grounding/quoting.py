@@ -1,4 +1,4 @@
-"""What a judge or an editor is shown: sentences in doubt as marked passages, and references by numbered lines."""
+"""Parts of a prompt for a judge or an editor: doubtful sentences as marked passages, and references line by line."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy_grounding.references import Reference
 
 REFERENCE_CHARS = 12_000
-"""If all references together are no longer than this, they are shown whole; of longer ones the headings
-and the lines near a possible contradiction, at most this many characters of each."""
+"""References that together have at most this many characters are shown whole. Of longer ones, headings and the lines
+near a possible contradiction are shown, at most this many characters of each reference."""
 _LINES_NEAR = 12
 """How many lines before and after a possible contradiction are shown."""
 
 
 def mark_passages(segments: Sequence[Segment], starts: Set[int]) -> list[Passage]:
-    """The segments that begin at these positions as passages; at most as many as one call may ask about."""
-    places = [at for at, segment in enumerate(segments) if segment.start in starts][: editor_prompt.MAX_PASSAGES]
-    return [editor_prompt.make_passage(number, at, segments[at].text) for number, at in enumerate(places, 1)]
+    """Make passages of the segments that begin at these positions; at most as many as one call may ask about."""
+    indexes = [index for index, segment in enumerate(segments) if segment.start in starts]
+    return [
+        editor_prompt.make_passage(number, index, segments[index].text)
+        for number, index in enumerate(indexes[: editor_prompt.MAX_PASSAGES], 1)
+    ]
 
 
 def quote_references(references: Sequence[Reference], sources: Set[str]) -> list[Mapping[str, str]]:
-    """Name and text of each reference, with numbered lines; of long ones only headings and the lines near `sources`.
+    """Quote references as {"name": ..., "text": ...}, each line behind its number, as far as they are shown.
 
-    `sources` are the lines in question as "name:line".
+    `sources` are the lines that may contradict the answer, as "name:line". References without a line to show are left
+    out.
     """
     all_fit = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS
     excerpts: list[Mapping[str, str]] = []
@@ -33,11 +37,11 @@ def quote_references(references: Sequence[Reference], sources: Set[str]) -> list
         lines = reference.text.splitlines()
         # the last colon, since a label may contain one
         split_sources = (source.rpartition(":") for source in sources)
-        doubted_lines = {int(number) for label, _, number in split_sources if label == reference.label}
+        source_numbers = {int(number) for label, _, number in split_sources if label == reference.label}
         quoted_lines = [
             f"{number} {line}"
             for number, line in enumerate(lines, 1)
-            if all_fit or line.startswith("#") or any(abs(number - doubted) <= _LINES_NEAR for doubted in doubted_lines)
+            if all_fit or line.startswith("#") or any(abs(number - source) <= _LINES_NEAR for source in source_numbers)
         ]
         if quoted_lines:
             excerpts.append({"name": reference.label, "text": "\n".join(quoted_lines)[:REFERENCE_CHARS]})

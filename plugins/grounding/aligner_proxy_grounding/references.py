@@ -17,8 +17,8 @@ from aligner_proxy_grounding.contradictions import find_contradiction
 from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import MAX_CHARS, ReferencePage, read_page
 
-_MATCHERS = 64
-"""How many parsed sets of references are cached; a set is what one policy has."""
+_CACHED_MATCHERS = 64
+"""How many matchers are cached; a matcher belongs to the references of a policy."""
 REFERENCES_KEY = "references"
 GRANT_KEY = "allow_references"
 GROUNDED = "grounded"
@@ -74,8 +74,10 @@ class References(tuple[Reference, ...], Requirement):
 
     @property
     def operator_settings(self) -> object:
-        """Kind and name of each, and the text of the operator's files; it contains no text of a request."""
-        # part of the policy's hash, which must not depend on the request
+        """(kind, name, text) of each reference, with the text only of the operator's files.
+
+        It is part of the policy's hash, which must not depend on the request.
+        """
         return [
             (reference.kind, reference.name, reference.text if reference.kind is ReferenceKind.FILE else "")
             for reference in self
@@ -96,20 +98,22 @@ class References(tuple[Reference, ...], Requirement):
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> dict[str, str]:
         """Return the text of each file by its name as configured.
 
-        `place` gives "file:line" of a reference by its index, for errors, and `path` the path of a name. Raises
-        `ConfigError` for a file that cannot be used, and if two files contradict each other.
+        `place` returns "file:line" of the reference with an index, for errors; `path` returns the path of a configured
+        name. Raises `ConfigError` for a file that cannot be used, and if two files contradict each other.
         """
         texts: dict[str, str] = {}
-        pages: list[tuple[int, ReferencePage]] = []
-        for n, reference in enumerate(self):
+        indexed_pages: list[tuple[int, ReferencePage]] = []
+        for index, reference in enumerate(self):
             if reference.kind is ReferenceKind.FILE:
-                texts[reference.name] = _read_file(reference.name, path(reference.name), place(n))
-                pages.append((n, read_page(reference.label, texts[reference.name])))
-        for (_, one), (n, other) in combinations(pages, 2):
-            _refuse_contradiction(one, other, place(n))
+                text = _read_file(reference.name, path(reference.name), place(index))
+                texts[reference.name] = text
+                indexed_pages.append((index, read_page(reference.label, text)))
+        for (_, earlier_page), (index, page) in combinations(indexed_pages, 2):
+            _refuse_contradiction(earlier_page, page, place(index))
         return texts
 
     def with_files(self, texts: Mapping[str, str]) -> References:
+        """Return the references with the texts of files, by their names as configured."""
         return References(
             replace(reference, text=texts.get(reference.name, ""))
             if reference.kind is ReferenceKind.FILE
@@ -128,33 +132,36 @@ def references_of(policy: Policy) -> References:
 
 
 def matcher_of(references: Iterable[Reference]) -> Matcher:
-    """The matcher for the texts of these references, cached."""
-    return _matcher(tuple((reference.label, reference.text) for reference in references))
+    """Return the matcher for the texts of these references, from a cache if it was made before."""
+    return _make_matcher(tuple((reference.label, reference.text) for reference in references))
 
 
-@lru_cache(maxsize=_MATCHERS)
-def _matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
-    """The matcher for these (name, text) references, cached."""
-    return Matcher([read_page(name, text) for name, text in texts])
+@lru_cache(maxsize=_CACHED_MATCHERS)
+def _make_matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
+    """Make the matcher for references, given as (label, text) pairs."""
+    return Matcher([read_page(label, text) for label, text in texts])
 
 
 def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
-    """Replace the policy's references by those that have a text in this request, and add the request's own.
+    """Return the policy with the references that have a text in this request, and with those of the request's body.
 
     Raises `ForbiddenError` if the request brings a reference without permission.
     """
-    configured = references_of(policy)
-    own_references = facts.brought.get(REFERENCES_KEY, ())
+    configured_references = references_of(policy)
+    body_texts = facts.brought.get(REFERENCES_KEY, ())
     # most policies have none and stay as they are
-    if not (configured or own_references):
+    if not (configured_references or body_texts):
         return policy
     may_bring = bool(policy.extension(GRANT_KEY, False))
-    filled = (*_fill_texts(configured, facts, may_bring), *_body_references(own_references, may_bring))
-    return policy.with_extension(REFERENCES_KEY, References(filled))
+    references = (
+        *_fill_texts(configured_references, facts, may_bring=may_bring),
+        *_make_body_references(body_texts, may_bring=may_bring),
+    )
+    return policy.with_extension(REFERENCES_KEY, References(references))
 
 
-def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring: bool) -> Iterator[Reference]:
-    """Fill in the references' texts from the request and drop those without a text.
+def _fill_texts(references: Iterable[Reference], facts: RequestFacts, *, may_bring: bool) -> Iterator[Reference]:
+    """Yield the references with their texts from the request, without those that have no text there.
 
     Raises `ForbiddenError` for a header with a text if the tenant may not bring references.
     """
@@ -176,8 +183,8 @@ def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring:
             yield replace(reference, text=text)
 
 
-def _body_references(texts: Iterable[str], may_bring: bool) -> list[Reference]:
-    """The references from the request body, named 1, 2, ...; raises `ForbiddenError` if it may not bring them."""
+def _make_body_references(texts: Iterable[str], *, may_bring: bool) -> list[Reference]:
+    """Make the references of the request's body, named 1, 2, ...; raises `ForbiddenError` if it may not bring them."""
     references = [
         Reference(ReferenceKind.REQUEST, str(number), text) for number, text in enumerate(texts, 1) if text.strip()
     ]
@@ -190,14 +197,14 @@ def _read_file(name: str, path: Path, place: str) -> str:
     """Read a reference file; raises `ConfigError` if it is unreadable, not UTF-8, too long or empty."""
     try:
         with path.open("rb") as file:
-            # a character has at most four bytes in UTF-8; one more byte shows that the file is too long
-            raw = file.read(4 * MAX_CHARS + 1)
-        text = raw.decode("utf-8-sig")
+            # a character has at most four bytes in UTF-8, so one more byte shows that the file is too long
+            content = file.read(4 * MAX_CHARS + 1)
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{place}: reference {quote_name(name)}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        if len(raw) > 4 * MAX_CHARS:
-            # the cut may have split a character; the file is too long anyway, as is reported below
+        if len(content) > 4 * MAX_CHARS:
+            # The cut may have split a character. Any text that is too long makes the check below report this.
             text = " " * (MAX_CHARS + 1)
         else:
             raise ConfigError(
@@ -214,10 +221,10 @@ def _read_file(name: str, path: Path, place: str) -> str:
 
 
 def _refuse_contradiction(one: ReferencePage, other: ReferencePage, place: str) -> None:
-    """Raise `ConfigError` if two files contradict each other, naming both lines."""
-    conflict = find_contradiction(one, other)
-    if conflict is not None:
-        first, second = conflict
+    """Raise `ConfigError`, which names both lines, if two files contradict each other; `place` is the other's."""
+    contradiction = find_contradiction(one, other)
+    if contradiction is not None:
+        first, second = contradiction
         raise ConfigError(
             f"{place}: {first.place} and {second.place} contradict each other ({first.fact.kind.value}); "
             "correct one of them, or name only one of the two files"

@@ -13,17 +13,17 @@ from aligner_proxy_grounding.references import Reference, ReferenceKind, Referen
 
 MAX_REFERENCES = 16
 """Limit on the references of a policy or a request."""
-_WORDS = (ReferenceKind.SYSTEM.value, ReferenceKind.TOOL_RESULTS.value)
-_BLOCKS = (ReferenceKind.FILE.value, ReferenceKind.HEADER.value)
+_KINDS_WITHOUT_NAME = (ReferenceKind.SYSTEM.value, ReferenceKind.TOOL_RESULTS.value)
+_KINDS_WITH_NAME = (ReferenceKind.FILE.value, ReferenceKind.HEADER.value)
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _MAX_PATH_CHARS = 400
 """Longest path of a file."""
-_FORM = "must be system, tool_results, {file: PATH} or {header: NAME}"
+_ALLOWED_ENTRIES = "must be system, tool_results, {file: PATH} or {header: NAME}"
 
 
 def _parse_references(value: object) -> object:
-    """Parse the list into references, in order; raises `ValueError`."""
-    # already parsed
+    """Parse the list of the policies file into a tuple of references; raises `ValueError`."""
+    # pydantic also passes a default or a copied value, which is already parsed
     if isinstance(value, tuple) and all(isinstance(entry, Reference) for entry in value):
         return value
     if not isinstance(value, list | tuple):
@@ -31,29 +31,25 @@ def _parse_references(value: object) -> object:
     if len(value) > MAX_REFERENCES:
         raise ValueError(f"has {len(value)} entries; name at most {MAX_REFERENCES}")
     references = tuple(map(_parse_reference, value))
-    twice = next((r for n, r in enumerate(references) if r in references[:n]), None)
-    if twice is not None:
-        raise ValueError(f"names {quote_name(twice.name or twice.kind.value)} twice; keep one")
+    for index, reference in enumerate(references):
+        if reference in references[:index]:
+            raise ValueError(f"names {quote_name(reference.name or reference.kind.value)} twice; keep one")
     return references
 
 
 def _parse_reference(entry: object) -> Reference:
-    """Parse one entry of the list; raises `ValueError` with a hint at the right form."""
+    """Parse one entry of the list; raises `ValueError` with a hint at what is allowed."""
     if isinstance(entry, str):
-        if entry not in _WORDS:
-            hint = (
-                "; a file is written {file: PATH}"
-                # it looks like a path
-                if "." in entry or "/" in entry
-                else f"; {suggest_name(entry, _WORDS)}"
-            )
-            raise ValueError(f"{_FORM}{hint}")
-        return Reference(ReferenceKind(entry))
+        if entry in _KINDS_WITHOUT_NAME:
+            return Reference(ReferenceKind(entry))
+        looks_like_path = "." in entry or "/" in entry
+        hint = "a file is written {file: PATH}" if looks_like_path else suggest_name(entry, _KINDS_WITHOUT_NAME)
+        raise ValueError(f"{_ALLOWED_ENTRIES}; {hint}")
     if not isinstance(entry, Mapping) or len(entry) != 1:
-        raise ValueError(_FORM)
+        raise ValueError(_ALLOWED_ENTRIES)
     kind, name = next(iter(entry.items()))
-    if kind not in _BLOCKS:
-        raise ValueError(f"{_FORM}; {suggest_name(str(kind), _BLOCKS)}")
+    if kind not in _KINDS_WITH_NAME:
+        raise ValueError(f"{_ALLOWED_ENTRIES}; {suggest_name(str(kind), _KINDS_WITH_NAME)}")
     if kind == ReferenceKind.HEADER.value:
         if not isinstance(name, str) or not _HEADER.fullmatch(name):
             raise ValueError("header must be the name of a header, for example x-account-facts")
@@ -69,15 +65,15 @@ _JSON_SCHEMA: dict[str, Any] = {
     "maxItems": MAX_REFERENCES,
     "items": {
         "anyOf": [
-            {"enum": list(_WORDS)},
+            {"enum": list(_KINDS_WITHOUT_NAME)},
             *(
                 {
                     "type": "object",
-                    "properties": {word: {"type": "string"}},
-                    "required": [word],
+                    "properties": {kind: {"type": "string"}},
+                    "required": [kind],
                     "additionalProperties": False,
                 }
-                for word in _BLOCKS
+                for kind in _KINDS_WITH_NAME
             ),
         ]
     },

@@ -1,4 +1,4 @@
-"""Acceptance of an editor's sentence: it is used only if every change is a fact that a reference states.
+"""Acceptance of a sentence that an editor rewrote: it is used only if every change is a fact that a reference states.
 
 An editor can therefore choose among the facts of the references but cannot add any.
 """
@@ -14,13 +14,14 @@ from aligner_proxy_grounding.sentences import FactEdit, UnsettledFact
 
 
 def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:
-    """Return the edits that turn the sentence `old` into `new`; empty if both have the same facts.
+    """Return the edits that turn the answer's sentence `old` into the editor's sentence `new`; empty if they are alike.
 
-    None if more than facts differ, or a new fact is in no reference. `start` is the position of `old` in its answer.
+    None, which means that the editor's sentence must not be used, if more than facts differ or a new fact is in no
+    reference. `start` is the position of `old` in its answer; the edits have positions in the answer.
     """
     old_facts = read_facts(old, matcher.conventions)
     new_facts = read_facts(new, matcher.conventions)
-    # this also compares the numbers of facts
+    # if the words are equal, there are equally many facts, too
     if _words_around(old, old_facts) != _words_around(new, new_facts):
         return None
     edits: list[FactEdit] = []
@@ -37,25 +38,29 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
     return edits
 
 
-def words_edits(doubtful: Iterable[UnsettledFact], start: int) -> list[FactEdit]:
+def words_edits(unsettled_facts: Iterable[UnsettledFact], start: int) -> list[FactEdit]:
     """The edits of which the comparison of words is certain, in the sentence that begins at `start`.
 
-    An editor that returns this sentence unchanged does not overrule them, so they are made then.
+    They are made even if an editor returned the sentence unchanged, because the editor does not overrule them.
     """
-    return [doubt.words_edit for doubt in doubtful if doubt.start == start and doubt.words_edit is not None]
+    return [fact.words_edit for fact in unsettled_facts if fact.start == start and fact.words_edit is not None]
 
 
-def merge_edits(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:
-    """Merge both lists in text order; an edit of the second that overlaps one of the first is dropped."""
-    added = [edit for edit in further if not any(edit.start < other.end and other.start < edit.end for other in edits)]
-    return sorted([*edits, *added], key=lambda edit: edit.start)
+def merge_edits(edits: Sequence[FactEdit], further_edits: Sequence[FactEdit]) -> list[FactEdit]:
+    """Merge two lists in text order, without those of `further_edits` that overlap one of `edits`."""
+    added_edits = [
+        further_edit
+        for further_edit in further_edits
+        if not any(further_edit.start < edit.end and edit.start < further_edit.end for edit in edits)
+    ]
+    return sorted([*edits, *added_edits], key=lambda edit: edit.start)
 
 
 def _words_around(text: str, facts: Sequence[Fact]) -> list[list[str]]:
     """The words before, between and after the facts of a sentence: one list more than there are facts."""
-    pieces: list[list[str]] = []
-    at = 0
+    word_lists: list[list[str]] = []
+    last_end = 0
     for fact in facts:
-        pieces.append(text[at : fact.start].split())
-        at = fact.end
-    return [*pieces, text[at:].split()]
+        word_lists.append(text[last_end : fact.start].split())
+        last_end = fact.end
+    return [*word_lists, text[last_end:].split()]

@@ -1,9 +1,9 @@
-"""Checks an answer against its references and replaces the facts that they contradict; read this first.
+"""Check of an answer against its references, which replaces the facts that they contradict; read this first.
 
-A fact is replaced if a reference statement very likely means the same fact and has a different value. The new value is
-written in the notation of the answer. If this is less certain, the sentence is reported as unsettled. Everything else
-stays: facts that the references do not mention, facts that the client gave, results of a sum. The same input always
-gives the same edits, and each edit names the line of its reference.
+A fact is replaced if a statement of a reference is very likely about the same matter and has a different value. The new
+value is written in the notation of the answer. If this is less certain, the fact is reported as unsettled. Everything
+else stays: facts that the references do not mention, facts that the client gave, results of a sum. The same input
+always gives the same edits, and each edit names the line of its reference.
 
 Where this package says that "words" decide, it means this comparison by shared words, without a judge or an editor.
 """
@@ -47,10 +47,9 @@ from aligner_proxy_grounding.procedures import ORDER, Reordering, find_reorderin
 from aligner_proxy_grounding.words import words
 
 REPLACE_FACTS_FROM = 0.85
-"""Least certainty at which a contradicted fact is replaced, if the policy sets no other."""
+"""A contradicted fact is replaced from this certainty on, if the policy sets no other."""
 CERTAIN_WITHOUT_EDITOR = 0.95
-"""From this certainty of words on, a judge that lets a sentence stand, or an editor that writes it as it is, does not
-overrule them."""
+"""From this certainty on, the edit of the comparison of words is made even if judge or editor lets the fact stand."""
 MAX_FACTS = 400
 """Limit on the facts checked in one answer; the text after them stays unchanged."""
 _COMPUTED = re.compile(
@@ -82,19 +81,19 @@ _OF_THIS_ORDER = re.compile(
     re.IGNORECASE,
 )
 """Words before a fact of what this client has done: "You ordered at 3 pm"."""
-_SENTENCES_BACK = 2
+_CONTEXT_SENTENCES = 2
 """How many sentences before a sentence belong to its context."""
-_QUESTION = 1.0
+_QUESTION_WEIGHT = 1.0
 """Weight of a word of the question or of the last heading in the context of a sentence."""
-_BACK = 0.8
-"""The same for a word of the sentence before; half of it for the one before that."""
+_LAST_SENTENCE_WEIGHT = 0.8
+"""Weight of a word of the last sentence in the context of a sentence; the words of the sentence before it have half."""
 
 
 class Arbiter(StrEnum):
     """Who decides about facts that the comparison of words leaves in doubt."""
 
     WORDS = "words"
-    """Nobody else, so they stay unsettled."""
+    """Nobody, so these facts stay unsettled."""
     EDITOR = "editor"
     JUDGE = "judge"
 
@@ -105,7 +104,7 @@ _DOUBTFUL_FROM = {Arbiter.WORDS: None, Arbiter.EDITOR: DOUBTFUL_AGAINST, Arbiter
 
 @dataclass(frozen=True, slots=True)
 class FactEdit:
-    """An edit: `text` replaces the characters from `start` to `end` of the answer.
+    """An edit: `text` replaces the answer's characters from `start` to before `end`.
 
     `kind` names the fact's kind, or is `ORDER` for steps that change places; `source` is "name:line" of the reference.
     """
@@ -119,10 +118,11 @@ class FactEdit:
 
 @dataclass(frozen=True, slots=True)
 class UnsettledFact:
-    """A sentence with a fact that references may contradict, without one replacement that is certain enough.
+    """A fact that references may contradict, for which no replacement is certain enough.
 
-    `start` and `end` delimit the sentence, or the steps in another order. Contact data that no reference has is
-    unsettled, too; then `source` is the name of the first reference without a line.
+    `start` and `end` delimit its sentence in the answer, or the steps that are in another order. `kind` and `source`
+    are those of `FactEdit`. Contact data that no reference has is unsettled, too; then `source` is the name of the
+    first reference, without a line.
     """
 
     start: int
@@ -130,7 +130,8 @@ class UnsettledFact:
     kind: str
     source: str
     words_edit: FactEdit | None = None
-    """The edit of which the comparison of words is certain; it is made even if judge or editor let the fact stand."""
+    """The edit of which the comparison of words is certain, so that it is made even if judge or editor lets the fact
+    stand; None if it is not certain."""
     question: FactQuestion | None = None
     """What a judge is asked about the fact; None if no judge is asked."""
 
@@ -145,14 +146,14 @@ class FactValue:
 
 @dataclass(frozen=True, slots=True)
 class FactQuestion:
-    """Whether a fact of an answer is contradicted, and by which value of the references."""
+    """The question to a judge whether a fact of an answer is contradicted, and by which value of the references."""
 
     fact: str
     """The fact as the answer writes it."""
     values: tuple[FactValue, ...]
-    """What words would write in its place, the likeliest first."""
+    """The values that the comparison of words would write in its place, the likeliest first."""
     must_be_stated: bool
-    """Whether it is contact data that no reference has, which stays unsettled whatever the verdict."""
+    """Whether the fact is contact data that no reference has, which stays unsettled whatever the verdict."""
 
 
 @dataclass(slots=True)
@@ -165,21 +166,22 @@ class AnswerSentence:
     facts: list[Fact]
     subjects: list[FactSubject]
     """For each fact what it is about."""
-    before: str = ""
-    """The preceding sentences."""
+    text_before: str = ""
+    """The last `_CONTEXT_SENTENCES` sentences before it."""
     confirming: list[Statement | None] = field(default_factory=list)
     """For each fact the statement that confirms it, or None."""
     paragraphs: set[tuple[str, int]] = field(default_factory=set)
-    """Paragraphs of the references that confirm one of its facts."""
+    """`paragraph_id` of the statements that confirm one of its facts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientTexts:
-    """What the client wrote: all of it, the facts in it, and the words of its question with their weight."""
+    """What the client wrote, with its facts."""
 
     text: str = ""
     facts: Sequence[Fact] = ()
     question_words: Mapping[str, float] = field(default_factory=dict)
+    """The weight of each stem of the client's question."""
 
 
 @dataclass(slots=True)
@@ -188,24 +190,24 @@ class Grounder:
 
     matcher: Matcher
     arbiter: Arbiter = Arbiter.WORDS
-    """Who decides unsettled facts; for a judge or an editor more facts count as unsettled."""
+    """Who decides unsettled facts; for a judge or an editor, more facts count as unsettled."""
     replace_from: float = REPLACE_FACTS_FROM
-    """Least certainty of a contradiction for the fact to be replaced."""
+    """From this certainty of a contradiction on, the fact is replaced."""
     _client: ClientTexts = ClientTexts()
-    _before: list[str] = field(default_factory=list)
-    """The last `_SENTENCES_BACK` sentences."""
-    _terms: list[Fact] = field(default_factory=list)
+    _last_sentences: list[str] = field(default_factory=list)
+    """The last `_CONTEXT_SENTENCES` sentences."""
+    _answer_facts: list[Fact] = field(default_factory=list)
     """Facts of the answer so far."""
-    _words: set[str] = field(default_factory=set)
-    """Words of the answer so far."""
+    _answer_words: set[str] = field(default_factory=set)
+    """Stems of the answer so far."""
     _heading: str = ""
     """The last heading, bold line or line that ends in a colon."""
     _repeat_counts: Counter[Statement] = field(default_factory=Counter)
     """How many facts of the answer each statement confirms."""
     _paragraphs: list[set[tuple[str, int]]] = field(default_factory=list)
-    """For each of the last sentences, the paragraphs of the references that confirm one of its facts."""
+    """For each of the last sentences, `paragraph_id` of the statements that confirm one of its facts."""
     facts: int = 0
-    """Number of facts of the answer so far."""
+    """How many facts the answer has so far."""
 
     @classmethod
     def for_question(
@@ -220,36 +222,39 @@ class Grounder:
         """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
         text = client_text or question
         facts = [fact for sentence in split(text) for fact in read_facts(sentence.text, matcher.conventions)]
-        client = ClientTexts(text, facts, dict.fromkeys(words(question), _QUESTION))
+        client = ClientTexts(text, facts, dict.fromkeys(words(question), _QUESTION_WEIGHT))
         return cls(matcher, arbiter, replace_from, client)
 
     def copy_for(self, arbiter: Arbiter) -> Grounder:
-        """A copy of this grounder for another arbiter, to look ahead at the next sentences.
+        """Return a copy of this grounder for another arbiter, which can look ahead at the next sentences.
 
-        This grounder's own state does not change.
+        The copy shares no state, so this grounder does not change.
         """
         return replace(
             self,
             arbiter=arbiter,
-            _terms=[*self._terms],
-            _words={*self._words},
+            _answer_facts=[*self._answer_facts],
+            _answer_words={*self._answer_words},
             _repeat_counts=Counter(self._repeat_counts),
         )
 
     def check_answer(self, text: str) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """Return (edits, unsettled facts) of a whole answer; facts of later sentences help to decide earlier ones."""
         sentences = self.read_all(text)
-        results = [self._decide_sentence(sentence) for sentence in sentences]
-        edits = [edit for edits, _ in results for edit in edits]
-        doubts = [doubt for _, of_sentence in results for doubt in of_sentence]
-        for order in find_reorderings(text, self.matcher.procedures):
-            if order.can_move:
-                edits = _reorder_steps(order, edits)
+        edits: list[FactEdit] = []
+        unsettled_facts: list[UnsettledFact] = []
+        for sentence in sentences:
+            sentence_edits, sentence_unsettled = self._decide_sentence(sentence)
+            edits += sentence_edits
+            unsettled_facts += sentence_unsettled
+        for reordering in find_reorderings(text, self.matcher.procedures):
+            if reordering.can_move:
+                edits = _reorder_steps(reordering, edits)
             else:
-                start = order.answer_steps[0].start
-                end = order.answer_steps[-1].end
-                doubts.append(UnsettledFact(start, end, ORDER, order.place))
-        return edits, doubts
+                start = reordering.answer_steps[0].start
+                end = reordering.answer_steps[-1].end
+                unsettled_facts.append(UnsettledFact(start, end, ORDER, reordering.place))
+        return edits, unsettled_facts
 
     def read_all(self, text: str) -> list[AnswerSentence]:
         """Read the sentences of a whole answer, and note which facts the references confirm."""
@@ -259,71 +264,73 @@ class Grounder:
         return sentences
 
     def facts_of(self, text: str) -> list[Fact]:
-        """The facts of a sentence, read as the references write them."""
+        """Read the facts of a sentence; what can be read in two ways is read as the references mean it."""
         return read_facts(text, self.matcher.conventions)
 
     def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """Return (edits, unsettled facts) of the next sentences of an answer whose rest is not known yet."""
         edits: list[FactEdit] = []
-        doubts: list[UnsettledFact] = []
+        unsettled_facts: list[UnsettledFact] = []
         for segment in segments:
             sentence = self._read_sentence(segment.start, segment.text)
             self._note_confirming(sentence)
-            changed, doubtful = self._decide_sentence(sentence)
-            edits += changed
-            doubts += doubtful
-        return edits, doubts
+            sentence_edits, sentence_unsettled = self._decide_sentence(sentence)
+            edits += sentence_edits
+            unsettled_facts += sentence_unsettled
+        return edits, unsettled_facts
 
     def _read_sentence(self, start: int, text: str) -> AnswerSentence:
-        """Read the facts of the next sentence with their subjects, and add them to the state of the answer."""
+        """Read the facts of the next sentence, which begins at `start`, and add them to the state of the answer."""
         # code blocks are not about the references
         is_read = self.facts < MAX_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
-        self._terms += facts
-        self._words |= set(words(text))
+        self._answer_facts += facts
+        self._answer_words |= set(words(text))
         subjects = self._find_subjects(text, facts)
         line = text.strip()
-        # such a line names the subject of what follows
+        # a heading, an introduction or a bold line names the subject of what follows
         if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
             self._heading = line
-        before = " ".join(self._before)
-        self._before = [*self._before, text][-_SENTENCES_BACK:]
-        return AnswerSentence(start, text, facts, subjects, before)
+        text_before = " ".join(self._last_sentences)
+        self._last_sentences = [*self._last_sentences, text][-_CONTEXT_SENTENCES:]
+        return AnswerSentence(start, text, facts, subjects, text_before)
 
     def _find_subjects(self, text: str, facts: Sequence[Fact]) -> list[FactSubject]:
-        """Find for each fact of a sentence what it is about; the sentence's words are in the state already."""
+        """Find what each fact of a sentence is about; the sentence's words must be in `_answer_words` already."""
         context_words = self._weigh_context_words()
-        answer_words = frozenset(self._words)
-        question_words = self._client.question_words.keys()
-        computed: dict[Hashable, Any] = {}
-        return [
-            FactSubject(
-                topic,
-                context_words,
-                neighbours,
-                question_words,
-                answer_words,
-                # conditions are compared with so many facts only
-                [*(other for other in facts[: MAX_COMPARED + 1] if other is not fact), *self._client.facts],
-                computed_for_sentence=computed,
+        answer_words = frozenset(self._answer_words)
+        topics = find_topics(text, facts)
+        neighbours = find_neighbours(text, facts)
+        sentence_cache: dict[Hashable, Any] = {}
+        subjects = []
+        for fact, topic, fact_neighbours in zip(facts, topics, neighbours, strict=True):
+            # conditions are compared with at most `MAX_COMPARED` facts
+            other_facts = [other for other in facts[: MAX_COMPARED + 1] if other is not fact]
+            subjects.append(
+                FactSubject(
+                    topic,
+                    context_words,
+                    fact_neighbours,
+                    question_words=self._client.question_words.keys(),
+                    answer_words=answer_words,
+                    other_facts=[*other_facts, *self._client.facts],
+                    sentence_cache=sentence_cache,
+                )
             )
-            for fact, topic, neighbours in zip(
-                facts, find_topics(text, facts), find_neighbours(text, facts), strict=True
-            )
-        ]
+        return subjects
 
     def _weigh_context_words(self) -> dict[str, float]:
-        """The weights of the words around the next sentence: of the question, the sentences before it, the heading.
+        """Return the weights of the stems around the next sentence: of the question, the last sentences, the heading.
 
-        The words of a sentence weigh less, the further back it is.
+        The further back a sentence is, the less its words weigh.
         """
         weights = dict(self._client.question_words)
-        for distance, sentence in enumerate(reversed(self._before), 1):
+        for distance, sentence in enumerate(reversed(self._last_sentences), 1):
             for word in words(sentence):
-                weights[word] = max(_BACK / distance, weights.get(word, 0.0))
+                weights[word] = max(_LAST_SENTENCE_WEIGHT / distance, weights.get(word, 0.0))
         for word in words(self._heading):
-            weights[word] = _QUESTION
+            weights[word] = _QUESTION_WEIGHT
         return weights
 
     def _note_confirming(self, sentence: AnswerSentence) -> None:
@@ -333,184 +340,205 @@ class Grounder:
             sentence.confirming.append(statement)
             if statement is not None:
                 self._repeat_counts[statement] += 1
-                sentence.paragraphs.add(statement.stretch)
-        near = sentence.paragraphs.union(*self._paragraphs)
-        self._paragraphs = [*self._paragraphs, sentence.paragraphs][-_SENTENCES_BACK:]
+                sentence.paragraphs.add(statement.paragraph_id)
+        nearby_paragraphs = sentence.paragraphs.union(*self._paragraphs)
+        self._paragraphs = [*self._paragraphs, sentence.paragraphs][-_CONTEXT_SENTENCES:]
         for subject in sentence.subjects:
-            subject.paragraphs = near
+            subject.paragraphs = nearby_paragraphs
 
     def _decide_sentence(self, sentence: AnswerSentence) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """Return (edits, unsettled facts) of one sentence that has been read."""
         edits: list[FactEdit] = []
-        doubts: list[UnsettledFact] = []
-        matches = [self.match_fact(sentence, number) for number in range(len(sentence.facts))]
-        uses = Counter(match.statement for match in matches if self._is_certain(match))
-        for number, (fact, match) in enumerate(zip(sentence.facts, matches, strict=True)):
+        unsettled_facts: list[UnsettledFact] = []
+        matches = [self.match_fact(sentence, index) for index in range(len(sentence.facts))]
+        use_counts = Counter(match.statement for match in matches if self._is_certain(match))
+        for index, (fact, match) in enumerate(zip(sentence.facts, matches, strict=True)):
             if match.finding not in (FactFinding.CONTRADICTED, FactFinding.UNSETTLED):
                 continue
             # One statement cannot replace two facts: "9 to 5" must not become "10 to 10".
-            is_shared = uses[match.statement] > 1
-            if match.finding is FactFinding.CONTRADICTED and is_shared:
+            is_used_twice = use_counts[match.statement] > 1
+            if match.finding is FactFinding.CONTRADICTED and is_used_twice:
                 continue
-            edit = self._edit(sentence, number, match.statement)
+            edit = self._make_edit(sentence, index, match.statement)
             if match.finding is FactFinding.CONTRADICTED and edit is not None:
-                edits += self._edits_of_other_end(sentence, number, match.statement, matches)
+                edits += self._edits_of_other_end(sentence, index, match.statement, matches)
+                # facts of unequal value may have the same text
                 if edit.text != sentence.text[edit.start - sentence.start : edit.end - sentence.start]:
                     edits.append(edit)
                 continue
-            source = match.statement.place if match.statement else self.matcher.name
-            is_sure = self._is_certain(match) and not is_shared and self._may_replace(sentence, number, match.statement)
-            end = sentence.start + len(sentence.text)
-            question = self._make_question(sentence, number) if self.arbiter is Arbiter.JUDGE else None
-            words_edit = edit if is_sure else None
-            doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, source, words_edit, question))
-        return edits, doubts
+            is_edit_certain = (
+                self._is_certain(match) and not is_used_twice and self._may_replace(sentence, index, match.statement)
+            )
+            unsettled_facts.append(
+                UnsettledFact(
+                    sentence.start,
+                    sentence.start + len(sentence.text),
+                    fact.kind.value,
+                    source=match.statement.place if match.statement else self.matcher.name,
+                    words_edit=edit if is_edit_certain else None,
+                    question=self._make_question(sentence, index) if self.arbiter is Arbiter.JUDGE else None,
+                )
+            )
+        return edits, unsettled_facts
 
     def _is_certain(self, match: Match) -> bool:
-        """Whether the comparison of words is certain enough to replace the fact.
+        """Whether the comparison of words is certain enough to replace the fact, whoever else decides.
 
-        If a judge or an editor decides, this takes the certainty `CERTAIN_WITHOUT_EDITOR`.
+        A contradicted fact is, since its certainty has been compared with `replace_from`. If a judge or an editor
+        decides, no fact is contradicted; then an unsettled fact needs a certainty of `CERTAIN_WITHOUT_EDITOR`.
         """
         if match.finding is FactFinding.CONTRADICTED:
             return True
         return self.arbiter is not Arbiter.WORDS and match.score >= CERTAIN_WITHOUT_EDITOR
 
-    def _make_question(self, sentence: AnswerSentence, number: int) -> FactQuestion:
-        """What a judge is asked about a fact: the values that words could write in its place."""
-        fact = sentence.facts[number]
-        around = self._answer_context(sentence, number)
-        statements = self.matcher.other_values(fact, sentence.subjects[number], around)
-        edits = ((statement.fact.text, self._edit(sentence, number, statement)) for statement in statements)
-        values = tuple(FactValue(text, edit) for text, edit in edits if edit is not None)
-        return FactQuestion(fact.text, values, must_be_stated=not self.matcher.may_state(fact))
+    def _make_question(self, sentence: AnswerSentence, index: int) -> FactQuestion:
+        """Make the question to a judge about the sentence's fact with this index."""
+        fact = sentence.facts[index]
+        values: list[FactValue] = []
+        context = self._answer_context(sentence, index)
+        for statement in self.matcher.other_values(fact, sentence.subjects[index], context):
+            edit = self._make_edit(sentence, index, statement)
+            if edit is not None:
+                values.append(FactValue(statement.fact.text, edit))
+        return FactQuestion(fact.text, tuple(values), must_be_stated=not self.matcher.may_state(fact))
 
-    def _edit(self, sentence: AnswerSentence, number: int, statement: Statement | None) -> FactEdit | None:
-        """The edit that puts the value of a statement into a sentence; None if no notation is safe."""
-        fact = sentence.facts[number]
-        place = None if statement is None else rewrite_fact(fact, statement.fact, sentence.text)
-        if place is None or statement is None:
+    def _make_edit(self, sentence: AnswerSentence, index: int, statement: Statement | None) -> FactEdit | None:
+        """Make the edit that writes the value of a statement in place of the sentence's fact with this index.
+
+        None if no notation is safe, or without a statement.
+        """
+        if statement is None:
             return None
-        start, end, text = place
+        fact = sentence.facts[index]
+        rewriting = rewrite_fact(fact, statement.fact, sentence.text)
+        if rewriting is None:
+            return None
+        start, end, text = rewriting
         return FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, statement.place)
 
     def _edits_of_other_end(
-        self, sentence: AnswerSentence, number: int, statement: Statement | None, matches: Sequence[Match]
+        self, sentence: AnswerSentence, index: int, statement: Statement | None, matches: Sequence[Match]
     ) -> list[FactEdit]:
         """The edit of the other end of a range of which one end is replaced: "10 to 14" must not become "10 to 7".
 
-        Empty if that end agrees, has an edit of its own, or cannot be written.
+        `statement` replaces the fact with this index; `matches` has the match of each fact of the sentence. The result
+        is empty if the other end agrees, has an edit of its own, or cannot be written.
         """
-        fact = sentence.facts[number]
-        other_number = _other_end(sentence.facts, number)
-        if statement is None or other_number is None or fact.side is not statement.fact.side:
+        other_index = _other_end(sentence.facts, index)
+        if statement is None or other_index is None or sentence.facts[index].side is not statement.fact.side:
             return []
         stated_facts = self.matcher.facts_of_sentence(statement)
-        stated_number = next(n for n, stated in enumerate(stated_facts) if stated is statement.fact)
-        other_stated_number = _other_end(stated_facts, stated_number)
-        if other_stated_number is None or matches[other_number].finding is FactFinding.CONTRADICTED:
+        stated_index = next(number for number, stated in enumerate(stated_facts) if stated is statement.fact)
+        other_stated_index = _other_end(stated_facts, stated_index)
+        if other_stated_index is None or matches[other_index].finding is FactFinding.CONTRADICTED:
             return []
-        other_fact = sentence.facts[other_number]
-        other_stated = stated_facts[other_stated_number]
+        other_fact = sentence.facts[other_index]
+        other_stated = stated_facts[other_stated_index]
         if not other_fact.same_form(other_stated) or other_fact.agrees(other_stated):
             return []
-        edit = self._edit(sentence, other_number, replace(statement, fact=other_stated))
+        edit = self._make_edit(sentence, other_index, replace(statement, fact=other_stated))
         return [] if edit is None else [edit]
 
     def _is_claim_of_sentence(self, sentence: AnswerSentence, statement: Statement) -> bool:
-        """Whether the weekday is what the sentence claims, and not a condition of another claim.
+        """Whether a weekday is what the sentence claims, and not a condition of another claim.
 
         "Deliveries arrive on Monday" claims the day; "on Mondays we open at 9" claims the time. The day is the claim if
-        it is the only one and the statement's sentence confirms all times, dates and amounts beside it.
+        the sentence has no other day, and the statement's sentence confirms all its times, dates and amounts.
         """
         days = [fact for fact in sentence.facts if fact.kind is FactKind.WEEKDAY]
-        others = [fact for fact in sentence.facts if fact.kind in (FactKind.TIME, FactKind.DATE, FactKind.MONEY)]
-        stated = self.matcher.facts_of_sentence(statement)
-        return len(days) == 1 and all(_is_among(fact, stated) for fact in others)
+        other_facts = [fact for fact in sentence.facts if fact.kind in (FactKind.TIME, FactKind.DATE, FactKind.MONEY)]
+        stated_facts = self.matcher.facts_of_sentence(statement)
+        return len(days) == 1 and all(_is_among(fact, stated_facts) for fact in other_facts)
 
     def is_left_alone(self, sentence: AnswerSentence, fact: Fact) -> bool:
         """Whether a fact must not be checked: given by the client, quoted, negated, or a computed result."""
         if _is_among(fact, self._client.facts):
             return True
-        # the client may have written the number with another noun or without one
-        if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._client.facts):
+        # the client may have written the number with another noun or without a noun
+        client_values = [client_fact.value for client_fact in self._client.facts]
+        if fact.kind in (FactKind.AGE, FactKind.COUNT) and fact.value in client_values:
             return True
         text = sentence.text
         # "Altogether that makes 24 euros" is computed for this client; "as you wrote, '9 euros'" quotes somebody.
         if _COMPUTED.search(text) or _is_quoted(text, fact):
             return True
-        # with "at most" or "at least" it is a rule for everybody
+        # "at most 3 days left" is a rule for everybody, while "3 days left" is about this client
         if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
             return True
         if _DENIED.search(text, 0, fact.start) or _OF_THIS_ORDER.search(text, 0, fact.start):
             return True
         if is_length_of_word(fact, self._client.text):
             return True
-        return is_result(fact, [*self._client.facts, *self._terms]) or follows_from_question(
-            fact, self._client.facts, self._terms
-        )
-
-    def _is_derived(self, sentence: AnswerSentence, number: int) -> bool:
-        """Whether a fact follows from the references.
-
-        It is half or a multiple of a stated number, or a time that is a stated duration from another time.
-        """
-        fact = sentence.facts[number]
-        subject = sentence.subjects[number]
-        other_facts = [other for other in sentence.facts if other is not fact]
-        factors = [*self._client.facts, *other_facts]
-        text = f"{sentence.before} {sentence.text}"
-        likeliest = self.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
-        if any(is_multiple(fact, statement.fact, factors, text) for _, statement in likeliest):
+        if is_result(fact, [*self._client.facts, *self._answer_facts]):
             return True
-        return is_offset_from(fact, other_facts, self.matcher.minutes_said_of(subject))
+        return follows_from_question(fact, self._client.facts, self._answer_facts)
+
+    def _is_derived(self, sentence: AnswerSentence, index: int) -> bool:
+        """Whether the sentence's fact with this index follows from the references.
+
+        It does if it is half or a multiple of a stated number, or a time that is a stated duration from another time.
+        """
+        fact = sentence.facts[index]
+        subject = sentence.subjects[index]
+        other_facts = [other for other in sentence.facts if other is not fact]
+        text = f"{sentence.text_before} {sentence.text}"
+        for _, statement in self.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]:
+            if is_multiple(fact, statement.fact, [*self._client.facts, *other_facts], text):
+                return True
+        return is_offset_from(fact, other_facts, self.matcher.find_durations(subject))
 
     def repeated_statements(self, excluded: Statement | None) -> set[Statement]:
-        """The statements that confirm facts of the answer; `excluded` only if it confirms another fact, too."""
-        return {statement for statement, count in self._repeat_counts.items() if count > (statement is excluded)}
+        """The statements that confirm facts of the answer; `excluded` only if it confirms at least two."""
+        return {statement for statement, count in self._repeat_counts.items() if statement is not excluded or count > 1}
 
-    def find_candidate(self, sentence: AnswerSentence, number: int) -> FactCandidate | None:
-        """The statement that could replace the sentence's fact with this number; None without one.
+    def find_candidate(self, sentence: AnswerSentence, index: int) -> FactCandidate | None:
+        """Return the statement that could replace the sentence's fact with this index; None if there is none.
 
-        A fact that is left alone (the client's own, quoted, denied or computed) has none.
+        A fact that must not be checked (the client's own, quoted, negated or computed) has none.
         """
-        fact = sentence.facts[number]
+        fact = sentence.facts[index]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return None
-        candidate = self.matcher.find_candidate(fact, sentence.subjects[number], self._answer_context(sentence, number))
-        return candidate if candidate and self._may_replace(sentence, number, candidate.statement) else None
+        context = self._answer_context(sentence, index)
+        candidate = self.matcher.find_candidate(fact, sentence.subjects[index], context)
+        if candidate is None or not self._may_replace(sentence, index, candidate.statement):
+            return None
+        return candidate
 
-    def match_fact(self, sentence: AnswerSentence, number: int) -> Match:
-        """What the references say about the sentence's fact with this number.
+    def match_fact(self, sentence: AnswerSentence, index: int) -> Match:
+        """Return what the references say about the sentence's fact with this index.
 
         `NO_MATCH` if the fact must not be checked or may not be replaced.
         """
-        fact = sentence.facts[number]
+        fact = sentence.facts[index]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
-        around = self._answer_context(sentence, number)
-        subject = sentence.subjects[number]
         match = self.matcher.match(
-            fact, subject, around, replace_from=self.replace_from, doubtful_from=_DOUBTFUL_FROM[self.arbiter]
+            fact,
+            sentence.subjects[index],
+            self._answer_context(sentence, index),
+            replace_from=self.replace_from,
+            doubtful_from=_DOUBTFUL_FROM[self.arbiter],
         )
-        # the other findings replace nothing
+        # only a contradicted fact is replaced
         if match.finding is FactFinding.CONTRADICTED and match.statement is not None:
-            return match if self._may_replace(sentence, number, match.statement) else NO_MATCH
+            return match if self._may_replace(sentence, index, match.statement) else NO_MATCH
         return match
 
-    def _answer_context(self, sentence: AnswerSentence, number: int) -> AnswerContext:
-        """What the rest of the answer says about the sentence's fact with this number."""
-        return AnswerContext(self.repeated_statements(sentence.confirming[number]), len(sentence.facts))
+    def _answer_context(self, sentence: AnswerSentence, index: int) -> AnswerContext:
+        """What matters of the answer around the sentence's fact with this index."""
+        return AnswerContext(self.repeated_statements(sentence.confirming[index]), len(sentence.facts))
 
-    def _may_replace(self, sentence: AnswerSentence, number: int, statement: Statement | None) -> bool:
-        """Whether nothing in the answer shows that the fact and the statement are about different things.
+    def _may_replace(self, sentence: AnswerSentence, index: int, statement: Statement | None) -> bool:
+        """Whether nothing in the answer shows that a fact and a statement are about different things.
 
-        `number` is that of the fact in the sentence. False without a statement.
+        `index` is that of the fact in the sentence. False without a statement.
         """
         if statement is None:
             return False
-        fact = sentence.facts[number]
+        fact = sentence.facts[index]
         stated = statement.fact
-        # the sentence states both values
+        # if the sentence has the statement's value elsewhere, the fact is something else
         if any(sentence_fact.same_form(stated) and sentence_fact.agrees(stated) for sentence_fact in sentence.facts):
             return False
         # "about ten days" is no contradiction of "8 to 12 days"
@@ -521,52 +549,58 @@ class Grounder:
         # "until 5" does not mean the beginning of "9 to 6"
         if fact.side is not RangeEnd.NONE and stated.ranged and not fact.ranged and fact.side is not stated.side:
             return False
-        return not self._is_derived(sentence, number)
+        return not self._is_derived(sentence, index)
 
 
 def _is_among(fact: Fact, others: Iterable[Fact]) -> bool:
-    """Whether one of the other facts has the same form and value."""
+    """Whether one of the other facts is comparable and has the same value."""
     return any(fact.same_form(other) and fact.agrees(other) for other in others)
 
 
-def _other_end(facts: Sequence[Fact], number: int) -> int | None:
-    """The number of the fact that is the other end of the range that this fact begins or ends; None without one."""
-    fact = facts[number]
-    side = RangeEnd.HIGH if fact.side is RangeEnd.LOW else RangeEnd.LOW
-    other = number + (1 if fact.side is RangeEnd.LOW else -1)
-    if not fact.ranged or not 0 <= other < len(facts):
+def _other_end(facts: Sequence[Fact], index: int) -> int | None:
+    """The index of the other end of the range of which the fact with this index is an end; None if there is none."""
+    fact = facts[index]
+    is_low = fact.side is RangeEnd.LOW
+    other_index = index + 1 if is_low else index - 1
+    if not fact.ranged or not 0 <= other_index < len(facts):
         return None
-    return other if facts[other].ranged and facts[other].side is side else None
+    other_fact = facts[other_index]
+    other_side = RangeEnd.HIGH if is_low else RangeEnd.LOW
+    return other_index if other_fact.ranged and other_fact.side is other_side else None
 
 
-def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
-    """Return the edits, and further ones that write each step of the answer where the reference has it.
+def _reorder_steps(reordering: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
+    """Return the edits, and further edits that write each step of the answer where the reference has it.
 
     An edit inside a step that moves is applied to the text of the step, and moves with it.
     """
     # (the step that the answer has in this place, the step that belongs there)
-    moves = [(old, new) for old, new in zip(order.answer_steps, order.steps, strict=True) if old != new]
-    result = [edit for edit in edits if not any(old.start <= edit.start < old.end for old, _ in moves)]
+    moves = [
+        (old, new) for old, new in zip(reordering.answer_steps, reordering.reordered_steps, strict=True) if old != new
+    ]
+    all_edits = [edit for edit in edits if not any(old.start <= edit.start < old.end for old, _ in moves)]
     for old, new in moves:
         edits_inside = [
             replace(edit, start=edit.start - new.start, end=edit.end - new.start)
             for edit in edits
             if new.start <= edit.start < new.end
         ]
-        result.append(FactEdit(old.start, old.end, apply_fact_edits(new.body, edits_inside), ORDER, order.place))
-    return result
+        new_text = apply_fact_edits(new.body, edits_inside)
+        all_edits.append(FactEdit(old.start, old.end, new_text, ORDER, reordering.place))
+    return all_edits
 
 
 def _is_quoted(text: str, fact: Fact) -> bool:
-    """Whether a fact is inside quotation marks, so somebody else's words."""
+    """Whether a fact is inside quotation marks, so in somebody else's words."""
     return any(match.start() < fact.start and fact.end < match.end() for match in _QUOTED.finditer(text))
 
 
 def apply_fact_edits(text: str, edits: Sequence[FactEdit]) -> str:
-    """Return the text with the edits applied."""
+    """Return the text with the edits applied, which must not overlap."""
     pieces: list[str] = []
-    at = 0
+    last_end = 0
     for edit in sorted(edits, key=lambda edit: edit.start):
-        pieces += [text[at : edit.start], edit.text]
-        at = edit.end
-    return "".join(pieces) + text[at:]
+        pieces.append(text[last_end : edit.start])
+        pieces.append(edit.text)
+        last_end = edit.end
+    return "".join(pieces) + text[last_end:]

@@ -1,7 +1,7 @@
-"""References stage: checks outgoing text against the policy's references, after the gate.
+"""Stage of the pipeline that checks outgoing text against the policy's references, after the gate.
 
-Contradicted facts are replaced. If the policy names a judge or an editor, it decides the cases in doubt (doubts.py).
-Long texts are checked in a thread.
+Contradicted facts are replaced. If the policy names a judge or an editor, it decides about facts that are unsettled
+(`doubts.py`). Long texts are checked in a thread.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from aligner_proxy_grounding.sentences import (
 
 CERTAINTY_KEY = "replace_facts_from"
 _MAX_QUESTION_CHARS = 4_000
-"""Limit on the question; its end is read."""
+"""Of a longer question, only the last characters are read."""
 _MAX_CLIENT_CHARS = 20_000
-"""Limit on all that the client wrote; the end is read."""
+"""If the client wrote more, only the last characters are read."""
 
 
 class GroundingStage(Stage):
@@ -54,7 +54,7 @@ class GroundingStage(Stage):
             chars = sum(len(reference.text) for reference in self._references)
             async with asyncio.timeout(self._policy.deadline_s):
                 self._grounder = await run_off_loop(
-                    chars, partial(grounder, self._policy, answer.exchange.turns), self._policy.tenant
+                    chars, partial(make_grounder, self._policy, answer.exchange.turns), self._policy.tenant
                 )
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
@@ -63,101 +63,107 @@ class GroundingStage(Stage):
             return await self._release_whole(outgoing, answer)
         if self._grounder is None or not outgoing.has_whole_segments or not outgoing.text.strip():
             return outgoing
-        # Look ahead for doubts before this piece's facts are added to the grounder's state.
-        decision = await self._ask_ahead(outgoing, answer)
+        # Ask before this part's facts are added to the grounder's state.
+        decision = await self._ask_about_part(outgoing, answer)
         by_words = FactDecision(*self._grounder.check_segments(split(outgoing.text)))
         if decision is None or decision.is_by_words:
-            # the words decide; what the question to editor or judge cost still counts
+            # the comparison of words decides, but what asking judge or editor cost still counts
             costs = decision or by_words
             decision = replace(by_words, editor=costs.editor, judge=costs.judge)
-        return _with_edits(outgoing, decision)
+        return _apply_decision(outgoing, decision)
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """Check a whole answer, and let judge and editor decide doubts if the policy names them.
+        """Check a whole answer, and let judge and editor decide about unsettled facts if the policy names them.
 
-        If nobody can be asked, the answer is checked again without them.
+        If no model can be asked, the answer is checked again without them, because then fewer facts are unsettled.
         """
         text = outgoing.text
         decider = DoubtDecider.for_answer(answer, self._references)
         chars = len(text) + sum(len(reference.text) for reference in self._references)
-        find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
-        decision = await run_off_loop(chars, partial(find, decider.arbiter), self._policy.tenant)
+        check_text = partial(_check_whole, text, self._policy, answer.exchange.turns)
+        decision = await run_off_loop(chars, partial(check_text, decider.arbiter), self._policy.tenant)
         if decider.arbiter is not Arbiter.WORDS and decision.has_doubts:
             decision = await decider.decide(text, decision)
             if decision.is_by_words:
-                by_words = await run_off_loop(chars, partial(find, Arbiter.WORDS), self._policy.tenant)
-                decision = replace(decision, edits=by_words.edits, doubtful=by_words.doubtful)
-        return _with_edits(outgoing, decision)
+                by_words = await run_off_loop(chars, partial(check_text, Arbiter.WORDS), self._policy.tenant)
+                decision = replace(decision, edits=by_words.edits, unsettled_facts=by_words.unsettled_facts)
+        return _apply_decision(outgoing, decision)
 
-    async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> FactDecision | None:
-        """Return the decision of judge and editor on a piece of a streamed answer; None if nobody is asked."""
+    async def _ask_about_part(self, outgoing: Outgoing, answer: AnswerSoFar) -> FactDecision | None:
+        """Return the decision of judge and editor on a part of a streamed answer; None if no model is asked.
+
+        The positions of the decision count from the part's beginning.
+        """
         decider = DoubtDecider.for_answer(answer, self._references)
         # in a text that earlier stages changed, positions are not those of the upstream's answer
         if decider.arbiter is Arbiter.WORDS or self._grounder is None or not outgoing.is_original:
             return None
         start = outgoing.start
-        text = outgoing.text
-        end = start + len(text)
-        # positions of segments count from the first character that is no white space
-        text_start = end - len(text.lstrip())
-        ahead = self._grounder.copy_for(decider.arbiter).check_segments(split(answer.text[text_start:end]))
-        by_words = FactDecision(*ahead)
-        if not by_words.doubtful:
+        end = start + len(outgoing.text)
+        # positions of segments count from the first character that is not white space
+        text_start = end - len(outgoing.text.lstrip())
+        segments = split(answer.text[text_start:end])
+        by_words = FactDecision(*self._grounder.copy_for(decider.arbiter).check_segments(segments))
+        if not by_words.unsettled_facts:
             return None
-        decision = await decider.decide(answer.text[:end], _shift_all(by_words, text_start))
-        return _shift_all(decision, -start)
+        # judge and editor see the whole answer so far
+        decision = await decider.decide(answer.text[:end], _shift_decision(by_words, text_start))
+        return _shift_decision(decision, -start)
 
 
-def _with_edits(outgoing: Outgoing, decision: FactDecision) -> Outgoing:
-    """Apply a decision to the text and add the findings, whose positions refer to the whole answer."""
-    edits, doubtful = decision.edits, decision.doubtful
+def _apply_decision(outgoing: Outgoing, decision: FactDecision) -> Outgoing:
+    """Apply a decision to the text, and add its findings, whose positions count from the beginning of the answer."""
     if decision.editor or decision.judge:
         outgoing = replace(outgoing, editor=decision.editor, judge=decision.judge)
-    if not (edits or doubtful):
+    if not (decision.edits or decision.unsettled_facts):
         return outgoing
     start = outgoing.start
-    findings = (
-        *(
-            Finding(GROUNDED, entry.start + start, entry.end + start, entry.kind, entry.source, entry.text)
-            for entry in edits
-        ),
-        *(Finding(GROUNDED, entry.start + start, entry.end + start, entry.kind, entry.source) for entry in doubtful),
-    )
-    return replace(outgoing, text=apply_fact_edits(outgoing.text, edits), findings=outgoing.findings + findings)
+    replaced_findings = [
+        Finding(GROUNDED, edit.start + start, edit.end + start, edit.kind, edit.source, edit.text)
+        for edit in decision.edits
+    ]
+    unsettled_findings = [
+        Finding(GROUNDED, fact.start + start, fact.end + start, fact.kind, fact.source)
+        for fact in decision.unsettled_facts
+    ]
+    new_text = apply_fact_edits(outgoing.text, decision.edits)
+    return replace(outgoing, text=new_text, findings=(*outgoing.findings, *replaced_findings, *unsettled_findings))
 
 
-def _shift_all(decision: FactDecision, by: int) -> FactDecision:
-    """The decision with all positions moved by so many characters."""
-    edits = [_shift_edit(edit, by) for edit in decision.edits]
-    return replace(decision, edits=edits, doubtful=[_shift_doubt(doubt, by) for doubt in decision.doubtful])
+def _shift_decision(decision: FactDecision, distance: int) -> FactDecision:
+    """Return a decision with all positions moved by `distance` characters."""
+    edits = [_shift_edit(edit, distance) for edit in decision.edits]
+    unsettled_facts = [_shift_fact(fact, distance) for fact in decision.unsettled_facts]
+    return replace(decision, edits=edits, unsettled_facts=unsettled_facts)
 
 
-def _shift_edit(edit: FactEdit, by: int) -> FactEdit:
-    """The edit with its positions moved by so many characters."""
-    return replace(edit, start=edit.start + by, end=edit.end + by)
+def _shift_edit(edit: FactEdit, distance: int) -> FactEdit:
+    """Return an edit with its positions moved by `distance` characters."""
+    return replace(edit, start=edit.start + distance, end=edit.end + distance)
 
 
-def _shift_doubt(doubt: UnsettledFact, by: int) -> UnsettledFact:
-    """The unsettled fact with its positions moved, and those of the edits that it offers."""
-    words_edit = doubt.words_edit and _shift_edit(doubt.words_edit, by)
-    question = doubt.question
+def _shift_fact(fact: UnsettledFact, distance: int) -> UnsettledFact:
+    """Return an unsettled fact with its positions moved by `distance` characters, and those of its edits."""
+    words_edit = fact.words_edit and _shift_edit(fact.words_edit, distance)
+    question = fact.question
     if question is not None:
-        question = replace(
-            question, values=tuple(replace(value, edit=_shift_edit(value.edit, by)) for value in question.values)
-        )
-    return replace(doubt, start=doubt.start + by, end=doubt.end + by, words_edit=words_edit, question=question)
+        values = tuple(replace(value, edit=_shift_edit(value.edit, distance)) for value in question.values)
+        question = replace(question, values=values)
+    start = fact.start + distance
+    end = fact.end + distance
+    return replace(fact, start=start, end=end, words_edit=words_edit, question=question)
 
 
-def _find_contradictions(text: str, policy: Policy, turns: Sequence[Turn], arbiter: Arbiter) -> FactDecision:
-    """What the comparison of words decides about a whole answer, and leaves to this arbiter."""
-    return FactDecision(*grounder(policy, turns, arbiter).check_answer(text))
+def _check_whole(text: str, policy: Policy, turns: Sequence[Turn], arbiter: Arbiter) -> FactDecision:
+    """Check a whole answer by the comparison of words, which leaves unsettled what this arbiter has to decide."""
+    return FactDecision(*make_grounder(policy, turns, arbiter).check_answer(text))
 
 
-def grounder(policy: Policy, turns: Sequence[Turn], arbiter: Arbiter = Arbiter.WORDS) -> Grounder:
+def make_grounder(policy: Policy, turns: Sequence[Turn], arbiter: Arbiter = Arbiter.WORDS) -> Grounder:
     """Create the grounder that checks one answer of this conversation against its policy's references."""
-    by_user = [turn.content for turn in turns if turn.role == "user"]
-    question = by_user[-1][-_MAX_QUESTION_CHARS:] if by_user else ""
-    client_texts = "\n\n".join(by_user)[-_MAX_CLIENT_CHARS:]
+    user_texts = [turn.content for turn in turns if turn.role == "user"]
+    question = user_texts[-1][-_MAX_QUESTION_CHARS:] if user_texts else ""
+    client_text = "\n\n".join(user_texts)[-_MAX_CLIENT_CHARS:]
     matcher = matcher_of(references_of(policy))
     certainty = policy.extension(CERTAINTY_KEY, REPLACE_FACTS_FROM)
-    return Grounder.for_question(matcher, question, client_texts, arbiter=arbiter, replace_from=certainty)
+    return Grounder.for_question(matcher, question, client_text, arbiter=arbiter, replace_from=certainty)

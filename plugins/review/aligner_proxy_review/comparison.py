@@ -1,6 +1,6 @@
-"""Compares two aligners or two policies by their recorded answers and reviews.
+"""Comparison of two aligners or two policies, called A and B, by their recorded answers and reviews.
 
-Each is named by a prefix of its hash in the store. Answers that both judged are compared one by one.
+Each is named by the first digits of its hash in the store. Answers that both judged are compared one by one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy_review.evidence import Evidence, PairedAnswers, Share, compute_evidence, pair_answers
 from aligner_proxy_review.reviews import Review
 
-_SHORTEST = 4
-"""Least number of hash digits that name an aligner or a policy."""
+_MIN_DIGITS = 4
+"""An aligner or a policy is named by at least this many digits of its hash."""
 _SHARES = (
-    # label, and attribute of `Evidence`
+    # label, attribute of `Evidence`
     ("changed", "changed"),
     ("edits that are right", "right"),
     ("edits that are wrong or do harm", "wrong"),
     ("missed, of those drawn at random", "missed"),
 )
-_SAME = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
-"""Labels of the counts in `PairedAnswers`, in order."""
+_PAIR_LABELS = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
+"""Labels of the fields of `PairedAnswers` after the first, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +36,49 @@ class EvidenceComparison:
 
     @property
     def shares(self) -> list[tuple[str, Share, Share]]:
-        """(label, share of A, share of B) for each share."""
+        """(label, share of A, share of B) for each share of `_SHARES`."""
         return [(label, getattr(self.first, name), getattr(self.second, name)) for label, name in _SHARES]
 
     @property
     def paired_shares(self) -> list[tuple[str, Share]]:
-        """Shares of the answers that both judged, each with its label, such as "by A alone"."""
-        # the first field is the number of answers
-        counts = list(asdict(self.both).values())[1:]
-        return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
+        """(label, share) of the answers that both judged, for each way in which A and B may have changed them."""
+        answers, *counts = asdict(self.both).values()
+        return [(label, Share(count, answers)) for label, count in zip(_PAIR_LABELS, counts, strict=True)]
 
     @property
     def may_be_chance(self) -> bool:
-        """Whether the intervals of the shares of wrong edits overlap."""
-        first = self.first.wrong.interval
-        second = self.second.wrong.interval
-        # each lower end is below the other's upper end
-        return first[1] <= second[2] and second[1] <= first[2]
+        """Whether the intervals of the shares of wrong edits overlap, so that the difference may be chance."""
+        first = self.first.wrong
+        second = self.second.wrong
+        return first.lower_end <= second.upper_end and second.lower_end <= first.upper_end
 
 
 def compare_evidence(
     entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str
 ) -> EvidenceComparison:
-    """Compare the aligners or policies with these hash prefixes; raises `ConfigError` unless each fits one hash."""
+    """Compare the aligners or policies whose hashes begin with `first` (A) and `second` (B).
+
+    Raises `ConfigError` unless each fits exactly one hash.
+    """
     judged_entries = [entry for entry in entries if entry.changed is not None]
-    sides = [select_answers(judged_entries, first), select_answers(judged_entries, second)]
+    first_entries = select_answers(judged_entries, first)
+    second_entries = select_answers(judged_entries, second)
     if first == second:
         raise ConfigError("A and B are the same; name two")
     return EvidenceComparison(
-        compute_evidence(sides[0], reviews), compute_evidence(sides[1], reviews), pair_answers(*sides)
+        compute_evidence(first_entries, reviews),
+        compute_evidence(second_entries, reviews),
+        pair_answers(first_entries, second_entries),
     )
 
 
 def select_answers(entries: Sequence[Entry], prefix: str) -> list[Entry]:
-    """Return the answers of one aligner or policy; raises `ConfigError` if the prefix matches no hash or several."""
-    if len(prefix) < _SHORTEST:
-        raise ConfigError(f"{prefix!r} is too short; give at least {_SHORTEST} digits of a hash")
+    """Return the entries of the aligner or policy whose hash begins with `prefix`.
+
+    Raises `ConfigError` if it fits no hash or several.
+    """
+    if len(prefix) < _MIN_DIGITS:
+        raise ConfigError(f"{prefix!r} is too short; give at least {_MIN_DIGITS} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}
     fitting_hashes = sorted(hash_ for hash_ in hashes if hash_.startswith(prefix))
     # a prefix that fits several hashes would mix their answers

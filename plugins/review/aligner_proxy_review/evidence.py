@@ -20,9 +20,9 @@ from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, group_r
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 TARGET_HALF_WIDTH = 0.05
-"""Half-width at which an interval is narrow enough."""
-_MAX_NEEDED = 100_000
-"""Upper end of the search for the number of reviews needed."""
+"""An interval is narrow enough if half its width is at most this."""
+_MAX_REVIEWS = 100_000
+"""Upper end of the search for the number of reviews that make an interval narrow enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,26 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The share, and the lower and upper end of its 95 % interval."""
+        """(share, lower end of its 95 % interval, upper end), from 0 to 1."""
         return wilson_interval(self.count, self.total)
+
+    @property
+    def lower_end(self) -> float:
+        """The lower end of the 95 % interval."""
+        return self.interval[1]
+
+    @property
+    def upper_end(self) -> float:
+        """The upper end of the 95 % interval."""
+        return self.interval[2]
 
     @property
     def more_needed(self) -> int:
         """How many more reviews make the interval narrow enough, if the share does not change."""
-        # without reviews take the share with the widest interval
+        # without reviews, take the share with the widest interval
         share = self.interval[0] if self.total else 0.5
-        # search the range (0 more reviews, 1 more, ...) for the first number that suffices
-        review_counts = range(self.total, _MAX_NEEDED)
+        # the index of the first count in the range that suffices is the number of further reviews
+        review_counts = range(self.total, _MAX_REVIEWS)
         return bisect_left(review_counts, True, key=lambda count: _half_width(share, count) <= TARGET_HALF_WIDTH)
 
 
@@ -59,18 +69,19 @@ class Evidence:
     """What the reviews of some answers prove."""
 
     answers: int
-    """Judged answers, with and without a review."""
+    """Number of judged answers, with and without a review."""
     changed: Share
+    """The judged answers that were edited."""
     verdicts: Mapping[str, int]
-    """Number of answers by the verdict their reviewers agree on."""
+    """Number of answers by the verdict on which their reviewers agree."""
     right: Share
-    """Of the reviewed edits: how many are right."""
+    """The reviewed edits that are right."""
     wrong: Share
-    """Of the reviewed edits: how many are wrong or harmful."""
+    """The reviewed edits that are wrong or harmful."""
     missed: Share
-    """Of the reviewed random answers without an edit: in how many something was missed."""
+    """The reviewed random answers without an edit in which something was missed."""
     disagreed: tuple[AnswerPlace, ...]
-    """Answers on which reviewers disagree; they count nowhere else."""
+    """Answers on which reviewers disagree; the shares above do not count them, except for `changed`."""
     feedback: Mapping[str, int]
     """Number of reviews that came as feedback, by verdict."""
     disputed: tuple[AnswerPlace, ...]
@@ -78,17 +89,16 @@ class Evidence:
 
     @property
     def recall(self) -> tuple[float, float, float] | None:
-        """Share of what should be edited that is: estimate, lower bound and upper bound; None without reviews.
+        """(estimate, lower bound, upper bound) of the share of answers to be edited that are edited, from 0 to 1.
 
-        The bounds combine the intervals of `right` and `missed`.
+        The bounds combine the intervals of `right` and `missed`. None if one of these has no reviews.
         """
         if not self.right.total or not self.missed.total:
             return None
-        # the shares of the reviewed answers, scaled up to all answers
-        unchanged = self.changed.total - self.changed.count
-        # each interval is (estimate, lower bound, upper bound)
+        # scale the shares of the reviewed answers up to numbers of all answers
+        unchanged_count = self.changed.total - self.changed.count
         right, least_right, most_right = (share * self.changed.count for share in self.right.interval)
-        missed, least_missed, most_missed = (share * unchanged for share in self.missed.interval)
+        missed, least_missed, most_missed = (share * unchanged_count for share in self.missed.interval)
         # the worst case has few right edits and many missed ones, the best case the reverse
         return (
             _compute_recall(right, missed),
@@ -97,94 +107,105 @@ class Evidence:
         )
 
 
-def _compute_recall(edited: float, missed: float) -> float:
+def _compute_recall(right_count: float, missed_count: float) -> float:
     """Recall from the numbers of rightly edited and of missed answers; 0 if both are 0."""
-    return edited / (edited + missed) if edited + missed else 0.0
+    return right_count / (right_count + missed_count) if right_count + missed_count else 0.0
 
 
 def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
     """Count the verdicts of the reviews of these answers; reviews of other answers are ignored."""
     reviews_by_place = group_reviews(reviews)
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
-    verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
-    # edited answers by whether the edit is right, and random unedited ones by whether something was missed
-    edits = {True: 0, False: 0}
+    verdict_counts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
+    # counts of edited answers, by whether the edit is right
+    edit_counts = {True: 0, False: 0}
+    # counts of random answers without an edit, by whether something was missed
     random_counts = {True: 0, False: 0}
-    disagreed = []
-    disputed = []
+    disagreements: list[AnswerPlace] = []
+    disputes: list[AnswerPlace] = []
     feedback: Counter[str] = Counter()
     for place, entry in judged_entries.items():
         all_reviews = reviews_by_place.get(place, [])
         reviewer_reviews = [review for review in all_reviews if review.chosen is not ReviewOrigin.FEEDBACK]
         feedback.update(review.verdict.value for review in all_reviews if review.chosen is ReviewOrigin.FEEDBACK)
         if reviewers_disagree(reviewer_reviews):
-            disagreed.append(place)
+            disagreements.append(place)
             continue
         verdict = find_agreed_verdict(reviewer_reviews)
         if verdict is None:
             continue
         if reviewers_disagree(all_reviews):
-            disputed.append(place)
-        verdicts[verdict.value] += 1
+            disputes.append(place)
+        verdict_counts[verdict.value] += 1
         # "missed" says nothing about the edits that were made
         if entry.changed and verdict is not ReviewVerdict.MISSED:
-            edits[verdict is ReviewVerdict.RIGHT] += 1
+            edit_counts[verdict is ReviewVerdict.RIGHT] += 1
         # answers near the threshold are not representative of what is missed
         if not entry.changed and any(review.chosen is ReviewOrigin.RANDOM for review in reviewer_reviews):
             random_counts[verdict is ReviewVerdict.MISSED] += 1
-    reviewed = edits[True] + edits[False]
+    edit_total = edit_counts[True] + edit_counts[False]
     return Evidence(
         answers=len(judged_entries),
         changed=Share(sum(bool(entry.changed) for entry in judged_entries.values()), len(judged_entries)),
-        verdicts=verdicts,
-        right=Share(edits[True], reviewed),
-        wrong=Share(edits[False], reviewed),
+        verdicts=verdict_counts,
+        right=Share(edit_counts[True], edit_total),
+        wrong=Share(edit_counts[False], edit_total),
         missed=Share(random_counts[True], random_counts[True] + random_counts[False]),
-        disagreed=tuple(disagreed),
+        disagreed=tuple(disagreements),
         feedback=dict(feedback),
-        disputed=tuple(disputed),
+        disputed=tuple(disputes),
     )
 
 
 def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
-    """Return what the store's reviews prove about the selected answers; counts unreviewed ones without loading them."""
+    """Return what the store's reviews prove about the selected answers.
+
+    Only the entries of reviewed answers are loaded, so the database counts all judged answers.
+    """
     condition, values = answer_filter.sql_condition()
     clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
     answers, changed = store.fetch_rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
-    reviewed = compute_evidence(select_reviewed_entries(store, answer_filter), Reviews(store).all())
-    return replace(reviewed, answers=int(answers), changed=Share(int(changed), int(answers)))
+    evidence = compute_evidence(select_reviewed_entries(store, answer_filter), Reviews(store).all())
+    return replace(evidence, answers=int(answers), changed=Share(int(changed), int(answers)))
 
 
 def select_reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
-    """The selected answers that have a review, in order of their entries and without texts."""
+    """Iterate over the selected entries that have a review, in the order of their ids and without texts."""
     condition, values = answer_filter.sql_condition()
-    reviewed = "JOIN (SELECT DISTINCT aligner_id, choice FROM reviews) r ON r.aligner_id = e.aligner_id"
-    inner = f"SELECT e.id FROM entries e {reviewed} AND r.choice = e.choice WHERE e.aligner_id != '' AND {condition}"
-    return store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
+    places = "SELECT DISTINCT aligner_id, choice FROM reviews"
+    ids = (
+        f"SELECT e.id FROM entries e JOIN ({places}) r ON r.aligner_id = e.aligner_id AND r.choice = e.choice "
+        f"WHERE e.aligner_id != '' AND {condition}"
+    )
+    return store.select(f"id IN ({ids}) ORDER BY id", values, texts=False)
 
 
 def reviewers_disagree(reviews: Sequence[Review]) -> bool:
-    """Whether two people gave different verdicts on the same segment of the answer that was reviewed."""
+    """Whether two people gave different verdicts on the same segment; `reviews` are those of one answer."""
     return any(mark_contradictions(reviews))
 
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
-    """For each review of one answer: whether another person gave a different verdict on the same segment."""
+    """Return, for each review of one answer, whether another person gave a different verdict on the same segment."""
     reviewers_by_segment: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
         reviewers_by_segment[review.segment][review.verdict].add(review.who)
-    return [
-        any(
+    contradictions: list[bool] = []
+    for review in reviews:
+        is_contradicted = any(
             # a reviewer who changes his own verdict contradicts nobody
             verdict is not review.verdict and bool(reviewers - {review.who})
             for verdict, reviewers in reviewers_by_segment[review.segment].items()
         )
-        for review in reviews
-    ]
+        contradictions.append(is_contradicted)
+    return contradictions
 
 
 def find_agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
-    """The worst verdict that these reviews of one answer give; None without reviews, or if reviewers disagree."""
+    """The worst verdict that these reviews of one answer give; None without reviews, or if reviewers disagree.
+
+    Reviews of different segments may have different verdicts without disagreement.
+    """
     if not reviews or reviewers_disagree(reviews):
         return None
     return min((review.verdict for review in reviews), key=_WORST_FIRST.index)
@@ -202,8 +223,9 @@ class PairedAnswers:
     neither: int
     """Answers that neither changed."""
     first_alone: int
-    """Answers that only the first one changed."""
+    """Answers that only the first changed."""
     second_alone: int
+    """Answers that only the second changed."""
     alike: int
     """Answers that both changed into the same text."""
     otherwise: int
@@ -211,7 +233,7 @@ class PairedAnswers:
 
 
 def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
-    """Count which of two aligners changed the answers that both judged.
+    """Count which of two aligners changed the answers that both judged; `first` and `second` are their entries.
 
     Two entries belong to the same answer if tenant, conversation and original text are equal.
     """
@@ -244,7 +266,10 @@ def _edited_text(entry: Entry) -> str | None:
 
 
 def _answer_key(entry: Entry) -> tuple[object, ...] | None:
-    """What two entries of the same answer share; None if it was not judged or its text was not stored."""
+    """(tenant, conversation, original text), which entries of the same answer share.
+
+    None if the answer was not judged or its text was not stored.
+    """
     if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
         return None
     exchange = entry.content.exchange

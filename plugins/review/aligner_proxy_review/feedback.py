@@ -31,9 +31,9 @@ PATH = "/v1/feedback"
 MAX_EDIT_CHARS = 20_000
 """Longest edit that a review may have."""
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""Pauses before each further lookup of an unknown id."""
+"""Pauses between the lookups of an unknown id."""
 MAX_LOOKED_FOR = 64
-"""How many ids may be in repeated lookup at a time; further ones are looked up once."""
+"""How many ids may be looked up repeatedly at a time; further ids are looked up once."""
 _MAX_CONCURRENT_WRITES = 4
 """How many reviews are written at a time."""
 _MINUTE_S = 60.0
@@ -75,10 +75,10 @@ class FeedbackAnswer(_FeedbackForm):
 
 
 class Feedback:
-    """Saves reviews from the API; each tenant may send `rpm` a minute.
+    """Saves reviews from the API; each tenant may send `rpm` reviews a minute.
 
-    `open_store` opens the audit store; None means that there is none. `redact` returns a text without what the operator
-    does not want stored.
+    `open_store` opens the audit store; None means that there is no store. `redact` removes from a text what the
+    operator does not want stored.
     """
 
     def __init__(self, open_store: Callable[[], AuditStore] | None, rpm: int, redact: Redact = KEEP_TEXT) -> None:
@@ -86,19 +86,20 @@ class Feedback:
         self._rpm = rpm
         self._redact = redact
         self._counts: TTLCache[str, list[int]] = TTLCache(_MAX_COUNTED_TENANTS, _MINUTE_S)
-        """Calls in the current minute, by tenant, each in a list of one number."""
+        """The number of calls in the current minute, by tenant. It is in a list of one number, which can be changed in
+        place; a new value would start the minute again."""
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT_WRITES)
         """Limits the reviews that are written at a time."""
         self._waiting_count = 0
-        """Number of ids in repeated lookup."""
+        """How many ids are being looked up repeatedly."""
 
     @classmethod
     def from_file(cls, file: PolicyFile) -> Feedback:
-        """Create it from a policies file; raises `ConfigError`."""
+        """Create it with the audit store and the limit of a policies file; raises `ConfigError`."""
         return cls(writer.store_opener(file), file.audit.feedback_rpm, writer.load_redaction(file))
 
     async def save_review(self, body: FeedbackBody, facts: RequestFacts) -> FeedbackAnswer | EndpointRefusal:
-        """Save a review and return what was saved; returns a refusal if the caller may not, or if it fails."""
+        """Save a review and return what was saved; return a refusal if the caller may not, or if saving fails."""
         if self._open_store is None:
             return EndpointRefusal(
                 409, "the gateway has no audit store for feedback; its operator can enable one (audit)"
@@ -134,7 +135,6 @@ class Feedback:
 
     async def _save_when_recorded(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
         """Save a review as soon as its entry is in the store; raises `UnknownAnswer` after the last lookup."""
-        # with too many waiting, look only once
         looks_again = self._waiting_count < MAX_LOOKED_FOR
         self._waiting_count += looks_again
         try:
@@ -153,20 +153,19 @@ class Feedback:
             await asyncio.to_thread(_save_redacted, review, open_store, self._redact)
 
     def _count_call(self, tenant: str) -> EndpointRefusal | None:
-        """Count one call of a tenant in this minute; returns a refusal (429) beyond the limit, else None."""
-        # a list that is changed in place; a new value would start the minute again
-        count = self._counts.setdefault(tenant, [0])
-        if count[0] >= self._rpm:
+        """Count a call of a tenant in this minute; return a refusal (429) beyond the limit, else None."""
+        counter = self._counts.setdefault(tenant, [0])
+        if counter[0] >= self._rpm:
             FEEDBACK.labels("limited").inc()
             headers = {"retry-after": f"{_MINUTE_S:.0f}"}
             message = f"more than {self._rpm} calls in a minute; try again later"
             return EndpointRefusal(429, message, kind="rate_limit_error", headers=headers)
-        count[0] += 1
+        counter[0] += 1
         return None
 
 
 def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact: Redact) -> None:
-    """Save a review with its texts redacted; opens the store, since a connection belongs to its thread."""
+    """Save a review with its texts redacted, over a connection of its own, since a connection belongs to one thread."""
     store = open_store()
     try:
         Reviews(store).save(review, redact)

@@ -1,8 +1,9 @@
-"""Suggests examples of one objective from reviews of recorded answers, with their provenance.
+"""Suggestions of example sentences for an objective, from reviews of recorded answers.
 
 A segment is a violation if it was flagged for the objective and its edit is right, or if a reviewer reported it as
-missed. A segment edited for the objective without need is fine. Three sources are ignored, because they say nothing
-reliable about the sentence: feedback, which no reviewer has checked; answers on which people disagree; harmful edits.
+missed. A segment that was edited for the objective without need is no violation. Three sources are ignored, because
+they say nothing reliable about the sentence: feedback, which no reviewer has checked; answers on which people disagree;
+harmful edits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from aligner_proxy_review.judged_segments import JudgedSegment, judged_segments
 from aligner_proxy_review.review_queue import group_reviews
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
+# SQL: whether a reviewer has reviewed the entry `e`, and the ids of all such entries.
 _BY_REVIEWERS = (
     "SELECT 1 FROM reviews r WHERE r.aligner_id = e.aligner_id AND r.choice = e.choice "
     f"AND r.chosen != '{ReviewOrigin.FEEDBACK}'"
@@ -44,7 +46,7 @@ class Suggestion:
     entry: Entry
     review: Review
     segment: int
-    """Number of the judged segment that the sentence is."""
+    """Number of the judged segment from which the sentence was taken."""
 
 
 def find_suggestions(
@@ -52,66 +54,71 @@ def find_suggestions(
 ) -> list[Suggestion]:
     """Return at most `limit` suggestions that are not examples yet, newest answers first.
 
-    They come only from answers of the subject's tenant. A sentence with contradicting reviews is left out.
+    The suggestions come only from answers of the subject's tenant. A sentence about which reviews contradict each other
+    is left out.
     """
-    example_keys = {normalise_example(example.text) for example in (*examples.against, *examples.fine)}
+    example_texts = {normalise_example(example.text) for example in (*examples.against, *examples.fine)}
     by_text: dict[str, Suggestion] = {}
-    contradicted: set[str] = set()
+    contradicted_texts: set[str] = set()
     for suggestion in _read_suggestions(file, store, subject):
-        key = normalise_example(suggestion.sentence.text)
-        if key not in example_keys:
-            first_suggestion = by_text.setdefault(key, suggestion)
+        text = normalise_example(suggestion.sentence.text)
+        if text not in example_texts:
+            first_suggestion = by_text.setdefault(text, suggestion)
             if first_suggestion.sentence.against != suggestion.sentence.against:
-                contradicted.add(key)
-    return [suggestion for key, suggestion in by_text.items() if key not in contradicted][:limit]
+                contradicted_texts.add(text)
+    return [suggestion for text, suggestion in by_text.items() if text not in contradicted_texts][:limit]
 
 
 def _read_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
-    """Suggestions from all reviewed answers, newest first."""
-    reviews = group_reviews(Reviews(store).all(), feedback=False)
+    """Yield the suggestions from all reviewed answers of the subject's tenant, newest answers first."""
+    reviews = group_reviews(Reviews(store).all(), with_feedback=False)
     for entry in store.select(f"id IN ({_REVIEWED}) ORDER BY id DESC", ()):
         if belongs_to(entry, file, subject.tenant):
-            yield from _entry_suggestions(entry, reviews[entry.aligner_id, entry.choice], subject)
+            yield from _suggest_from_entry(entry, reviews[entry.aligner_id, entry.choice], subject)
 
 
 def hash_suggestions(suggestions: Iterable[Suggestion]) -> str:
-    """A hash that identifies a list of suggestions."""
+    """Return a hash that changes if the sentences or their labels change."""
     texts = [[suggestion.sentence.text, suggestion.sentence.against] for suggestion in suggestions]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
 
 
-def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
-    """Suggestions from the reviews of one answer; none if people disagree or its text is missing."""
+def _suggest_from_entry(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
+    """Yield the suggestions from the reviews of one answer; none if people disagree or its text was not stored."""
     if entry.content is None or reviewers_disagree(reviews):
         return
     segments = judged_segments(entry.content)
-    review_of: dict[int, Review] = {}
-    # Reviews of one segment override reviews of the whole answer.
+    review_by_segment: dict[int, Review] = {}
+    # Reviews of one segment come last, so that they override reviews of the whole answer.
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
-        review_of |= dict.fromkeys(_find_segments(review, entry, segments, subject), review)
-    for number, review in sorted(review_of.items()):
+        for number in _find_segments(review, entry, segments, subject):
+            review_by_segment[number] = review
+    for number, review in sorted(review_by_segment.items()):
         text = segments[number].text.strip()
-        # marks alone, or a text too long for an example, teach nothing
+        # nothing is learned from punctuation alone, and a long text cannot be an example
         if any(map(str.isalnum, text)) and len(text) <= MAX_CHARS:
             sentence = NewExample(text, _IS_VIOLATION[review.verdict], _describe_origin(review, number))
             yield Suggestion(sentence, entry, review, number)
 
 
 def _find_segments(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
-    """The numbers of the segments for which a review says whether they violate this objective."""
+    """The numbers of the segments of which a review says whether they violate the subject's objective."""
     if review.verdict is ReviewVerdict.MISSED:
         names_objective = review.objective in (subject.name, subject.text)
-        # without a name the review can only mean this objective if it was the only active one
+        # a review without an objective can only mean this one if no other was active
         is_only_objective = review.objective is None and entry.objectives == (subject.name,)
-        has_segment = review.segment is not None and review.segment < len(segments)
-        return [int(review.segment or 0)] if has_segment and (names_objective or is_only_objective) else []
+        if review.segment is None or review.segment >= len(segments):
+            return []
+        return [review.segment] if names_objective or is_only_objective else []
     if review.verdict not in _IS_VIOLATION or not entry.changed:
         return []
-    flagged = [segment.number for segment in segments if segment.objective == subject.name]
-    return flagged if review.segment is None else [number for number in flagged if number == review.segment]
+    flagged_numbers = [segment.number for segment in segments if segment.objective == subject.name]
+    if review.segment is None:
+        return flagged_numbers
+    return [review.segment] if review.segment in flagged_numbers else []
 
 
 def _describe_origin(review: Review, number: int) -> str:
-    """The origin of an example: answer, segment, reviewer, verdict and day."""
+    """Say in one line where an example comes from: answer, segment, reviewer, verdict and day."""
     day = time.strftime("%Y-%m-%d", time.gmtime(review.at))
     return f"review {review.aligner_id}/{review.choice} segment {number}, {review.who} {review.verdict.value} {day}"

@@ -10,13 +10,14 @@ from aligner_proxy.text.structure import split
 
 @dataclass(frozen=True, slots=True)
 class JudgedSegment:
-    """One judged segment."""
+    """One judged segment of a recorded answer."""
 
     number: int
+    """Its number in reviews, from 0."""
     margin: float | None
     """Score minus threshold, in nats; None without a score."""
     objective: str
-    """The objective it violates, "?" if unknown; empty if it was not flagged."""
+    """The objective that it violates, "?" if unknown; empty if the segment was not flagged."""
     text: str
 
 
@@ -25,16 +26,16 @@ def judged_segments(content: Content) -> list[JudgedSegment]:
 
     In a JSON answer each string is judged by itself, and only the flagged segments have a text.
     """
-    texts = [piece.text for piece in split(content.exchange.answer or "")]
-    # there is one score more if the end of the answer was scored, too; in a JSON answer the numbers differ
-    fits_texts = len(content.scores) in (len(texts), len(texts) + 1)
-    flagged_by_number = {flagged.number: flagged for flagged in content.segments}
+    texts = [segment.text for segment in split(content.exchange.answer or "")]
+    # There is one more score if the end of the answer was scored, too. Other numbers mean a JSON answer.
+    is_plain_text = len(content.scores) in (len(texts), len(texts) + 1)
+    flagged_by_number = {segment.number: segment for segment in content.segments}
     segments: list[JudgedSegment] = []
     for number, score in enumerate(content.scores):
-        flagged = flagged_by_number.get(number)
-        stored_text = flagged.text if flagged else None
-        text = texts[number] if fits_texts and number < len(texts) else stored_text or ""
+        flagged_segment = flagged_by_number.get(number)
+        stored_text = flagged_segment.text if flagged_segment else None
+        text = texts[number] if is_plain_text and number < len(texts) else stored_text or ""
         margin = None if score is None else score - content.threshold
-        objective = (flagged.objective or "?") if flagged else ""
+        objective = (flagged_segment.objective or "?") if flagged_segment else ""
         segments.append(JudgedSegment(number, margin, objective, text))
     return segments

@@ -1,10 +1,10 @@
-"""Replays recorded answers under another policy or another aligner.
+"""Replay of recorded answers under another policy or another aligner.
 
 Every answer runs through the pipeline again, without the cache, with its original request: the same tenant, objectives
 and conversation. Nothing is delivered or recorded. The figures contain no text.
 
-The result is compared with the recorded one or, for a change of the policies file, with a replay under the file as it
-is now, so that the change is not blamed for what heads, aligner or pages have become since the recording.
+The result is compared with the recorded result. For a change of the policies file it is compared with a replay under
+the file as it is now, so that differences come from the change alone, and not from an aligner that was updated since.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_CONCURRENT = 4
 
 
 class ReplayResult(StrEnum):
-    """Result of one answer, delivered or, in shadow mode, only recorded."""
+    """What a run did to an answer, or would have done in shadow mode."""
 
     CHANGED = "changed"
     LEFT = "left as it was"
@@ -41,26 +41,28 @@ class ReplayResult(StrEnum):
     """The policies of the replay would refuse the request."""
 
 
-class ReplayChange(StrEnum):
+class ReplayDifference(StrEnum):
     """Difference between the two runs of one answer."""
 
     SAME = "the same"
-    NEWLY = "newly changed"
+    NEWLY_CHANGED = "newly changed"
     """The answer is changed now, and was not before."""
-    NO_LONGER = "no longer changed"
-    OTHERWISE = "changed otherwise"
+    NO_LONGER_CHANGED = "no longer changed"
+    CHANGED_DIFFERENTLY = "changed otherwise"
     """Changed in both runs, into different texts."""
-    OTHER = "another outcome"
+    OTHER_RESULT = "another outcome"
     """Changed in neither run, with different results, such as "left as it was" and "failed"."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayRun:
-    """One answer in one of the two runs. `text` is the text that was, or would have been, delivered."""
+    """One answer in one of the two runs."""
 
     result: ReplayResult
     reason: str | None
+    """Why the result is not CHANGED, as the audit entry says it; None if there is no reason."""
     text: str | None
+    """The text that was, or would have been, delivered."""
     engine_ms: float = 0.0
     """Time in the aligner."""
     forwards: int = 0
@@ -86,15 +88,17 @@ class ReplayCase:
         return (self.before.result, self.before.text) == (self.recorded.result, self.recorded.text)
 
     @property
-    def change(self) -> ReplayChange:
+    def difference(self) -> ReplayDifference:
         """How the run `after` differs from the run `before`."""
-        before_changed = self.before.result is ReplayResult.CHANGED
-        after_changed = self.after.result is ReplayResult.CHANGED
-        if before_changed and after_changed:
-            return ReplayChange.SAME if self.before.text == self.after.text else ReplayChange.OTHERWISE
-        if before_changed != after_changed:
-            return ReplayChange.NEWLY if after_changed else ReplayChange.NO_LONGER
-        return ReplayChange.SAME if self.before.result is self.after.result else ReplayChange.OTHER
+        was_changed = self.before.result is ReplayResult.CHANGED
+        is_changed = self.after.result is ReplayResult.CHANGED
+        if is_changed and not was_changed:
+            return ReplayDifference.NEWLY_CHANGED
+        if was_changed and not is_changed:
+            return ReplayDifference.NO_LONGER_CHANGED
+        if was_changed and self.before.text != self.after.text:
+            return ReplayDifference.CHANGED_DIFFERENTLY
+        return ReplayDifference.SAME if self.before.result is self.after.result else ReplayDifference.OTHER_RESULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,11 @@ async def replay(
     deadline_s: float | None = None,
     current: ReplayPolicies | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries whose text was stored, and return the cases in their order; calls `advance` after each.
+    """Replay the entries whose text was stored, and return the cases in their order.
 
-    Each case compares a run under `policies` with a run under `current` or, without `current`, with the recorded one.
-    `deadline_s` replaces the policy's deadline.
+    Each case compares a run under `policies` with a run under `current` or, without `current`, with the recorded run.
+    `advance` is called after each answer, to show the progress. `deadline_s` is the deadline of an answer in place of
+    the policy's.
     """
     slots = asyncio.Semaphore(_MAX_CONCURRENT)
 
@@ -131,11 +136,11 @@ async def replay(
 
 
 def read_recorded_run(entry: Entry, content: Content) -> ReplayRun:
-    """The run that an audit entry recorded."""
+    """Return the run that an audit entry recorded."""
     answer = content.exchange.answer
-    changed = content.edited is not None and content.edited != answer
-    text = content.edited if changed else answer
-    result = _classify_result(Status(entry.status), entry.reason, changed)
+    is_changed = content.edited is not None and content.edited != answer
+    text = content.edited if is_changed else answer
+    result = _classify_result(Status(entry.status), entry.reason, is_changed=is_changed)
     return ReplayRun(result, entry.reason, text, entry.engine_ms, entry.forwards, entry.aligner)
 
 
@@ -145,37 +150,34 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
     pipeline = policies.pipeline
     try:
         policy = pipeline.extensions.resolve(policies.resolver.resolve(content.facts), content.facts)
-    # the policies of the replay would refuse this request
     except (ForbiddenError, BadRequest):
+        # the policies of the replay would refuse this request
         return ReplayRun(ReplayResult.FORBIDDEN, "forbidden", exchange.answer)
     replay_policy = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
     return _make_run(exchange.answer, await pipeline.align(exchange, replay_policy))
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
-    """The run of an answer that ended with this outcome."""
-    changed = outcome.edited is not None and outcome.edited != answer
+    """Make the run of an answer that ended with this outcome."""
+    is_changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(
-        _classify_result(outcome.status, outcome.reason, changed),
+        _classify_result(outcome.status, outcome.reason, is_changed=is_changed),
         outcome.reason,
-        outcome.edited if changed else answer,
-        correction.ms if correction else 0.0,
-        correction.counts.forwards if correction else 0,
-        correction.aligner if correction else None,
+        outcome.edited if is_changed else answer,
+        engine_ms=correction.ms if correction else 0.0,
+        forwards=correction.counts.forwards if correction else 0,
+        aligner=correction.aligner if correction else None,
     )
 
 
-def _classify_result(status: Status, reason: str | None, changed: bool) -> ReplayResult:
-    """The result of an answer with this status and reason; `changed` says whether its text changed.
-
-    An answer that was not judged counts as skipped.
-    """
+def _classify_result(status: Status, reason: str | None, *, is_changed: bool) -> ReplayResult:
+    """The result of an answer with this status and reason; an answer that was not judged counts as skipped."""
     if status is Status.FAILED:
         return ReplayResult.FAILED
     if status in (Status.SKIPPED, Status.NOT_JUDGED):
         return ReplayResult.SKIPPED
-    if changed:
+    if is_changed:
         return ReplayResult.CHANGED
     if reason is not None and reason.startswith(GATE):
         return ReplayResult.REFUSED
@@ -188,11 +190,11 @@ class RunFigures:
 
     answers: int
     results: dict[ReplayResult, int]
-    """Number of answers by result, including results that never occur."""
+    """Number of answers by result, 0 for results that do not occur."""
     refusals: dict[str, int]
     """Number of refused answers by the gate's reason."""
     changed: tuple[float, float, float]
-    """Share of changed answers, and the ends of its 95 % interval."""
+    """(share of changed answers, lower end of its 95 % interval, upper end), from 0 to 1."""
     p50_ms: float
     p95_ms: float
     forwards: float
@@ -202,14 +204,14 @@ class RunFigures:
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
     """Count and summarise the results, reasons and times of these runs."""
     result_counts = Counter(run.result for run in runs)
+    refusal_counts = Counter(run.reason or "" for run in runs if run.result is ReplayResult.REFUSED)
     # answers with another result were not scored completely
-    times = sorted(
-        run.engine_ms for run in runs if run.result in (ReplayResult.CHANGED, ReplayResult.LEFT, ReplayResult.REFUSED)
-    )
+    scored_results = (ReplayResult.CHANGED, ReplayResult.LEFT, ReplayResult.REFUSED)
+    times = sorted(run.engine_ms for run in runs if run.result in scored_results)
     return RunFigures(
         answers=len(runs),
         results={result: result_counts[result] for result in ReplayResult},
-        refusals=dict(Counter(run.reason or "" for run in runs if run.result is ReplayResult.REFUSED).most_common()),
+        refusals=dict(refusal_counts.most_common()),
         changed=wilson_interval(result_counts[ReplayResult.CHANGED], len(runs)),
         p50_ms=quantile(times, 0.5),
         p95_ms=quantile(times, 0.95),
@@ -217,14 +219,17 @@ def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
     )
 
 
-def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
-    """Number of answers for each kind of difference."""
-    counts = Counter(case.change for case in cases)
-    return {change: counts[change] for change in ReplayChange}
+def count_differences(cases: Sequence[ReplayCase]) -> dict[ReplayDifference, int]:
+    """Count the answers with each difference between their runs, 0 for differences that do not occur."""
+    counts = Counter(case.difference for case in cases)
+    return {difference: counts[difference] for difference in ReplayDifference}
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Quantile `share` (from 0 to 1) of ascending values, by nearest rank: [1, 2, 3, 4], 0.5 -> 2; [] -> 0."""
+    """Return the quantile `share` (from 0 to 1) of ascending values by nearest rank; 0 without values.
+
+    For example, the quantile 0.5 of [1, 2, 3, 4] is 2.
+    """
     if not ordered:
         return 0.0
     rank = math.ceil(len(ordered) * share)

@@ -22,11 +22,11 @@ from aligner_proxy.plugins.extensions import Boundary
 
 
 class UnknownAnswer(AlignerProxyError):
-    """No answer with this id exists for the caller."""
+    """No answer of the caller's tenant has this id."""
 
 
 class NoSuchPlace(AlignerProxyError):
-    """A review names something that the answer does not have; `param` is the wrong field."""
+    """A review names a segment or an objective that the answer does not have; `param` is the wrong field's name."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class ReviewVerdict(StrEnum):
 
 
 class ReviewOrigin(StrEnum):
-    """How an answer was chosen for review; only random ones are representative."""
+    """How an answer was chosen for review; only random answers are representative."""
 
     NEAREST = "nearest"
     """Its score was the nearest to the threshold."""
@@ -75,7 +75,7 @@ class Review:
     objective: str | None = None
     """The objective in question: a name, or "Name: description"."""
     tenant: str = ""
-    """When saving: the only tenant whose answer it may be about; empty for any."""
+    """When saving: the only tenant whose answers it may be about; empty for any tenant."""
     policy_hash: str = ""
     aligner: str | None = None
     """Content hash of the aligner that judged the answer."""
@@ -90,7 +90,6 @@ class _ReviewTexts:
 
 
 _REVIEW_TEXTS: TypeAdapter[_ReviewTexts] = TypeAdapter(_ReviewTexts)
-# columns that are not encrypted
 _UNENCRYPTED_COLUMNS = (
     "aligner_id",
     "choice",
@@ -107,7 +106,8 @@ _COLUMNS = (*_UNENCRYPTED_COLUMNS, "sealed_by", "content")
 _INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 # -1 stands for the whole choice, since NULL equals nothing in SQL.
 _SAME_PLACE = "aligner_id = ? AND choice = ? AND who = ? AND ifnull(segment, -1) = ifnull(?, -1)"
-_ENTRY = "SELECT tenant, policy_hash, aligner, judged, objectives FROM entries WHERE aligner_id = ? AND choice = ?"
+_ENTRY_COLUMNS = "tenant, policy_hash, aligner, judged, objectives"
+_SELECT_ENTRY = f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE aligner_id = ? AND choice = ? AND aligner_id != ''"
 
 
 class Reviews:
@@ -117,7 +117,7 @@ class Reviews:
         self._store = store
 
     def save(self, review: Review, redact: Redact) -> None:
-        """Save a review with its texts redacted, replacing an earlier one by the same person of the same place.
+        """Save a review with its texts redacted, in place of an earlier review by the same person of the same place.
 
         Tenant, policy and aligner come from the entry. Raises `UnknownAnswer` if the review's tenant (unless empty) has
         no such entry, `NoSuchPlace` for a segment or an objective that the answer does not have, and `CorrectionError`
@@ -126,7 +126,8 @@ class Reviews:
         review = _redact_review(review, redact)
         store = self._store
         place = (review.aligner_id, review.choice)
-        self._find_entry(review)  # checked before the transaction, so that an unknown id does not block other writers
+        # raises for an unknown id before the transaction, so that such an id does not block other writers
+        self._find_entry(review)
         with store.transaction():
             tenant, policy_hash, aligner, judged_count, objectives = self._find_entry(review)
             _check_place(review, judged_count, json.loads(str(objectives)))
@@ -137,25 +138,26 @@ class Reviews:
             store.fetch_rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
 
     def _find_entry(self, review: Review) -> Row:
-        """The columns of `_ENTRY` for the entry that a review is about; raises `UnknownAnswer`."""
-        rows = self._store.fetch_rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
+        """Return the `_ENTRY_COLUMNS` of the entry that a review is about; raises `UnknownAnswer`."""
+        rows = self._store.fetch_rows(_SELECT_ENTRY, (review.aligner_id, review.choice))
         # another tenant's answer looks like one that does not exist
         if not rows or review.tenant not in ("", rows[0][0]):
             raise UnknownAnswer
         return rows[0]
 
     def withdraw(self, review: Review) -> bool:
-        """Delete a person's review of one place; returns whether it existed."""
-        place = (review.aligner_id, review.choice, review.who, review.segment)
+        """Delete the review by the same person of the same place; return whether it existed."""
+        values = (review.aligner_id, review.choice, review.who, review.segment)
         with self._store.transaction():
-            return bool(self._store.fetch_rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", place))
+            deleted_rows = self._store.fetch_rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", values)
+        return bool(deleted_rows)
 
     def reviews_of(self, aligner_id: str, choice: int) -> list[Review]:
         """The reviews of one choice, in order of arrival."""
         return list(self._select("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
 
     def all(self) -> Iterator[Review]:
-        """All reviews, in order of arrival; raises `AuditError` at a damaged one."""
+        """Iterate over all reviews, in order of arrival; raises `AuditError` at a damaged one."""
         return self._select("1 = 1 ORDER BY id", ())
 
     def _select(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
@@ -177,8 +179,11 @@ class Reviews:
 
 
 def _redact_review(review: Review, redact: Redact) -> Review:
-    """A copy of a review whose texts the operator's function has redacted; raises `CorrectionError` if that fails."""
-    # the function is not our code, so only the type of its errors may be reported
+    """Return a copy of a review, with its texts redacted by the operator's function.
+
+    Raises `CorrectionError` if the function fails.
+    """
+    # the function is not our code, so `Boundary` reports only the type of its errors
     with Boundary():
         edit = None if review.edit is None else redact(review.edit)
         objective = review.objective
@@ -193,19 +198,19 @@ def _check_place(review: Review, judged_count: object, objectives: Sequence[str]
 
     `judged_count` is the number of its judged segments; `objectives` are the names of its active objectives.
     """
-    # entries of answers that were not judged have no count
-    count = judged_count if isinstance(judged_count, int) else 0
-    if review.segment is not None and not 0 <= review.segment < count:
-        raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
-    name = review.objective
-    # a written-out objective ("Name: description") need not be an active one
-    if name is not None and ":" not in name and name not in objectives:
+    # the count of an answer that was not judged is NULL
+    segment_count = judged_count if isinstance(judged_count, int) else 0
+    if review.segment is not None and not 0 <= review.segment < segment_count:
+        raise NoSuchPlace("segment", f"this answer has {segment_count} judged segments, counted from 0")
+    objective = review.objective
+    # an objective that the reviewer wrote out ("Name: description") need not be active
+    if objective is not None and ":" not in objective and objective not in objectives:
         names = ", ".join(objectives) or "none"
         fix = 'name one of them, or write it out as "Name: description"'
         raise NoSuchPlace("objective", f"no such objective was active for this answer ({names}); {fix}")
 
 
 def _seal_context(review: Review) -> bytes:
-    """The data to which a review's encrypted text is bound."""
+    """The data to which a review's encrypted text is bound, so that it cannot be moved to another review."""
     values = [review.aligner_id, review.choice, review.segment, review.who, review.verdict.value, review.at]
     return json.dumps(["review", *values]).encode()

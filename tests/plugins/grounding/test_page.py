@@ -36,9 +36,9 @@ def test_each_fact_has_its_line_and_what_it_is_about() -> None:
     assert {text: s.place for text, s in statements.items()} == {
         "€10": "F.md:5", "€20": "F.md:7", "€30": "F.md:8", "5 GB": "F.md:12", "2 days": "F.md:15",
     }  # fmt: skip
-    assert {"basic", "cost", "month"} <= statements["€10"].about.keys()
-    assert {"plu", "contract"} <= statements["€20"].about.keys()
-    assert {"basic", "storag"} <= statements["5 GB"].about.keys()
+    assert {"basic", "cost", "month"} <= statements["€10"].word_weights.keys()
+    assert {"plu", "contract"} <= statements["€20"].word_weights.keys()
+    assert {"basic", "storag"} <= statements["5 GB"].word_weights.keys()
 
 
 def test_one_sentence_with_another_fact_contradicts() -> None:
@@ -64,7 +64,7 @@ def test_a_unit_may_stand_at_the_head_of_the_column_or_once_for_the_page() -> No
 
 def test_bold_words_are_what_the_lines_behind_them_are_about() -> None:
     text = "**Lost property**\n\nWe keep things for 3 months.\n\n**Meals.** Please order early. Dinner is \u20ac20.\n"
-    by_value = {s.fact.text: s.about for s in read_page("B.md", text).statements}
+    by_value = {s.fact.text: s.word_weights for s in read_page("B.md", text).statements}
     assert "los" in by_value["3 months"]
     assert by_value["\u20ac20"]["meal"] == ABOVE
 
@@ -73,9 +73,9 @@ def test_front_matter_is_read_key_by_key() -> None:
     text = "---\ntitle: Gift cards\nmax_value: \u20ac150\nvalid_from: 2026-02-01\n---\n\nThey come within 10 minutes.\n"
     by_value = {s.fact.text: s for s in read_page("F.md", text).statements}
     assert {value: s.line for value, s in by_value.items()} == {"\u20ac150": 3, "2026-02-01": 4, "10 minutes": 7}
-    assert "valu" in by_value["\u20ac150"].about
-    assert "valu" not in by_value["2026-02-01"].about
-    assert {"gift", "card"} <= by_value["10 minutes"].about.keys()
+    assert "valu" in by_value["\u20ac150"].word_weights
+    assert "valu" not in by_value["2026-02-01"].word_weights
+    assert {"gift", "card"} <= by_value["10 minutes"].word_weights.keys()
 
 
 def test_a_line_of_dashes_alone_begins_no_front_matter() -> None:
@@ -107,5 +107,5 @@ def test_bare_hours_in_a_table_of_days_are_times() -> None:
 
 def test_weekends_are_saturday_and_sunday() -> None:
     (statement,) = read_page("F.md", "On weekends an hour costs \u20ac2.").statements
-    assert {"saturday", "sunday"} <= statement.about.keys()
-    assert "monday" not in statement.about
+    assert {"saturday", "sunday"} <= statement.word_weights.keys()
+    assert "monday" not in statement.word_weights

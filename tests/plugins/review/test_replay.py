@@ -21,11 +21,11 @@ from aligner_proxy_review.cli.replay import ReplayReport
 from aligner_proxy_review.promotion import ReviewedReplay, compare_with_reviews
 from aligner_proxy_review.replay import (
     ReplayCase,
-    ReplayChange,
+    ReplayDifference,
     ReplayPolicies,
     ReplayResult,
     compute_figures,
-    count_changes,
+    count_differences,
     replay,
 )
 from aligner_proxy_review.reviews import Review, ReviewOrigin, ReviewVerdict
@@ -65,35 +65,35 @@ def kinder(request: AlignRequest) -> str:
 @pytest.mark.parametrize(
     ("before", "script", "after", "change"),
     [
-        ({}, kinder, ReplayResult.CHANGED, ReplayChange.SAME),
-        ({}, lambda _: "It is so. You friend.", ReplayResult.CHANGED, ReplayChange.OTHERWISE),
-        ({}, unchanged, ReplayResult.LEFT, ReplayChange.NO_LONGER),
-        ({}, lambda _: "", ReplayResult.REFUSED, ReplayChange.NO_LONGER),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, kinder, ReplayResult.CHANGED, ReplayChange.NEWLY),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, unchanged, ReplayResult.LEFT, ReplayChange.SAME),
+        ({}, kinder, ReplayResult.CHANGED, ReplayDifference.SAME),
+        ({}, lambda _: "It is so. You friend.", ReplayResult.CHANGED, ReplayDifference.CHANGED_DIFFERENTLY),
+        ({}, unchanged, ReplayResult.LEFT, ReplayDifference.NO_LONGER_CHANGED),
+        ({}, lambda _: "", ReplayResult.REFUSED, ReplayDifference.NO_LONGER_CHANGED),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, kinder, ReplayResult.CHANGED, ReplayDifference.NEWLY_CHANGED),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, unchanged, ReplayResult.LEFT, ReplayDifference.SAME),
         (
             {"edited": RUDE, "status": Status.UNCHANGED},
             lambda _: EngineFault("x"),
             ReplayResult.FAILED,
-            ReplayChange.OTHER,
+            ReplayDifference.OTHER_RESULT,
         ),
     ],
 )
 async def test_every_way_it_can_differ(
-    tmp_path: Path, before: Any, script: Any, after: ReplayResult, change: ReplayChange
+    tmp_path: Path, before: Any, script: Any, after: ReplayResult, change: ReplayDifference
 ) -> None:
     (case,) = await again(tmp_path, [recorded(**before)], script)
-    assert (case.after.result, case.change) == (after, change)
+    assert (case.after.result, case.difference) == (after, change)
 
 
 async def test_a_shadow_counts_as_what_it_would_have_done(tmp_path: Path) -> None:
     shadow = replace(POLICY, mode=Mode.SHADOW)
     was = recorded(status=Status.SHADOW, reason="would_correct", policy=shadow, text=RUDE)
     (case,) = await again(tmp_path, [was], kinder, more=", mode: shadow")
-    assert (case.before.result, case.after.result, case.change) == (
+    assert (case.before.result, case.after.result, case.difference) == (
         ReplayResult.CHANGED,
         ReplayResult.CHANGED,
-        ReplayChange.SAME,
+        ReplayDifference.SAME,
     )
     assert case.after.text == KIND
 
@@ -109,7 +109,7 @@ async def test_the_request_is_the_same_again(tmp_path: Path) -> None:
 
 async def test_a_wish_that_is_no_longer_allowed(tmp_path: Path) -> None:
     (case,) = await again(tmp_path, [recorded()], kinder, tenants="routes: [{match: {}, objectives: [harmless]}]\n")
-    assert (case.after.result, case.change) == (ReplayResult.FORBIDDEN, ReplayChange.NO_LONGER)
+    assert (case.after.result, case.difference) == (ReplayResult.FORBIDDEN, ReplayDifference.NO_LONGER_CHANGED)
 
 
 async def test_a_deadline_of_its_own_goes_before_the_policys(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ async def test_a_change_is_compared_with_the_current_file(tmp_path: Path) -> Non
         replace(recorded(edited=RUDE, status=Status.UNCHANGED), aligner_id="b" * 32),
     ]
     cases = await replay(entries, changed, lambda: None, None, current)
-    assert [(case.change, case.is_as_recorded) for case in cases] == [
-        (ReplayChange.NO_LONGER, True),
-        (ReplayChange.NO_LONGER, False),
+    assert [(case.difference, case.is_as_recorded) for case in cases] == [
+        (ReplayDifference.NO_LONGER_CHANGED, True),
+        (ReplayDifference.NO_LONGER_CHANGED, False),
     ]
     reviews = [
         Review(name * 32, 0, ReviewVerdict.RIGHT, "reviewer:ann", at=0.0, chosen=ReviewOrigin.RANDOM) for name in "ab"
@@ -155,8 +155,8 @@ async def test_figures_add_up(tmp_path: Path) -> None:
     assert (before.results[ReplayResult.CHANGED], before.refusals, before.p50_ms) == (3, {"gate_empty": 1}, 12.5)
     assert (after.results[ReplayResult.CHANGED], after.refusals, after.p95_ms) == (4, {}, 40.0)
     assert (before.forwards, after.forwards) == (4.0, 0.0)
-    assert count_changes(cases)[ReplayChange.NEWLY] == 1
-    assert sum(count_changes(cases).values()) == sum(after.results.values()) == 4
+    assert count_differences(cases)[ReplayDifference.NEWLY_CHANGED] == 1
+    assert sum(count_differences(cases).values()) == sum(after.results.values()) == 4
 
 
 async def test_keys_of_the_file_are_those_of_files_that_users_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Mail and web addresses, telephone numbers, streets, and names of persons."""
+"""Readers of mail and web addresses, telephone numbers, streets, and names of persons."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from aligner_proxy_grounding.facts import Fact, FactKind
 from aligner_proxy_grounding.forms.reading import FactReading
 from aligner_proxy_grounding.words import is_common
 
-# National forms in groups, seven digits as in America, and international ones. Groups of thousands are no such form.
+# National numbers in groups, American numbers of seven digits, and international numbers; but not "120 000".
 _PHONE = re.compile(
     r"(?<![\w.,/-])(?!\d{1,3}(?: \d{3})* 000\b)(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}"
     r"|\d{3}-\d{3}-\d{4}|[2-9]\d{2}\.\d{3}\.\d{4}|[2-9]\d{2}-\d{4}"
     r"|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?: / |[ .\u00a0/-])\d{2,8}"
     r"(?:[ .\u00a0/-]\d{2,8}){0,4})(?![\w/-]|[.,]\d)"
 )
-# In digits.
-_SHORTEST_PHONE = 7
-_LONGEST_PHONE = 15
+_MIN_PHONE_DIGITS = 7
+_MAX_PHONE_DIGITS = 15
+"""By international agreement."""
 _STREET = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Court|Place|Square|Terrace|Row|Way|Quay|Yard|Hill)"
 _STRASSE = (
     r"(?:stra\u00dfe|strasse|gasse|allee|platz|weg|ring|damm|ufer|gat[ae]n?|gade|vej|veien|v\u00e4gen|straat|laan|"
@@ -41,7 +41,7 @@ _NAME = re.compile(
     r"[A-Z][A-Za-z\u00df-\u00ff'\u2019-]+)"
     r"(?=[.,;:)!?]|\s(?:[a-z(]|$)|$)"
 )
-_TRAILING = ".,;:!?)]}'\"*_\u201d\u2019"
+_TRAILING_MARKS = ".,;:!?)]}'\"*_\u201d\u2019"
 """Marks that may follow an address without belonging to it."""
 
 
@@ -49,23 +49,24 @@ def read_addresses(reading: FactReading) -> None:
     """Read mail and web addresses."""
     for kind, pattern in ((FactKind.MAIL, MAIL), (FactKind.WEB, WEB), (FactKind.WEB, _DOMAIN)):
         for match in reading.matches(pattern):
-            # a mark after an address belongs to the sentence
-            address = match.group().rstrip(_TRAILING)
-            reading.take(Fact(kind, _address(address), match.start(), match.start() + len(address), address))
+            # a punctuation mark after an address belongs to the sentence
+            address = match.group().rstrip(_TRAILING_MARKS)
+            value = _normalise_address(address)
+            reading.take(Fact(kind, value, match.start(), match.start() + len(address), address))
 
 
 def read_phones(reading: FactReading) -> None:
-    """Read telephone numbers; the longest ones have 15 digits by international agreement."""
+    """Read telephone numbers."""
     for match in reading.matches(_PHONE):
         digits = re.sub(r"\D", "", match.group())
-        if _SHORTEST_PHONE <= len(digits) <= _LONGEST_PHONE:
+        if _MIN_PHONE_DIGITS <= len(digits) <= _MAX_PHONE_DIGITS:
             reading.take(Fact(FactKind.PHONE, digits, *match.span(), match.group()))
 
 
-def _address(address: str) -> str:
-    """The address in lower case, without the parts that may be left out: "http://", "www." and a final slash."""
-    bare = re.sub(r"^https?://", "", address.lower()).removeprefix("www.")
-    return bare.rstrip("/")
+def _normalise_address(address: str) -> str:
+    """Write an address in lower case, without the parts that may be left out: "http://", "www." and a final slash."""
+    address_without_scheme = re.sub(r"^https?://", "", address.lower())
+    return address_without_scheme.removeprefix("www.").rstrip("/")
 
 
 def read_streets(reading: FactReading) -> None:
@@ -76,9 +77,10 @@ def read_streets(reading: FactReading) -> None:
 
 
 def read_names(reading: FactReading) -> None:
-    """Read names of persons after words such as "contact" or "Dr."."""
+    """Read names of persons after words such as "contact" or "Dr."; a name that has a common word is no name."""
     for match in reading.matches(_NAME):
         name = match["name"]
-        if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
+        words = re.findall(r"[^\W\d_]+", name)
+        if any(is_common(word) for word in words):
             continue
         reading.take(Fact(FactKind.NAME, name.lower(), *match.span("name"), name))

@@ -1,4 +1,4 @@
-"""Age limits and age ranges."""
+"""Reader of age limits and age ranges."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from aligner_proxy_grounding.numerals import NUMBER, value_of
 _NO_THING = (
     r"(?=\s*(?:[.,;:)|!?]|$|years? (?:old|of age)\b)|\s(?:and|or|to|who|pays?|gets?|is|are|may|must|can|you|we)\b)"
 )
-"""What follows a number that does not count anything."""
+"""What follows a number that does not count things, so it may be an age."""
 _PEOPLE = r"(?:children|kids|child|minors|infants|babies|people|persons|passengers|anyone|everyone|those|pupils|adults)"
+# An age is in the group "old", "aged", "under", "least" or "child", by the words around it.
 _AGE = re.compile(
     rf"{BEFORE}(?:(?:(?P<low>{NUMBER})(?P<join>{JOIN})(?<![a-z]-))?(?P<old>{NUMBER})"
     r"(?:[ -]years?[ -](?:olds?|of age|and (?:older|over|up)|upwards?)\b|"
@@ -24,30 +25,30 @@ _AGE = re.compile(
     rf"(?:(?P<low3>{NUMBER})(?P<join3>{JOIN})(?<![a-z]-))?(?P<child>{NUMBER}){AFTER}(?!\s*(?:months?|weeks?|days?|hours?|minutes?|kg|km|cm|%)\b))",
     re.IGNORECASE,
 )
-_SOMEBODY = re.compile(r"[ -]year-old$", re.IGNORECASE)
+_AGE_OF_PERSON = re.compile(r"[ -]year-old$", re.IGNORECASE)
 """The age of a person ("a 12-year-old"), as opposed to an age limit."""
 
 
 def read_ages(reading: FactReading) -> None:
-    """Read age limits and age ranges, but not the age of one person; "years" after an age is not a duration."""
+    """Read age limits and age ranges, but not the age of one person."""
     for match in reading.matches(_AGE):
         # exactly one alternative of the pattern has matched
-        name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
+        group = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
         # the group with the lower end of the range, in the alternatives that may have one
-        low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
-        if low and match[low] is not None:
-            span = match.span(low)
-            fact = Fact(
-                FactKind.AGE, value_of(match[low]), *span, match[low], side=RangeEnd.LOW, ranged=True, number=span
-            )
-            reading.take(fact)
-        span = match.span(name)
-        ranged = bool(low and match[low] is not None)
-        side = RangeEnd.HIGH if ranged else RangeEnd.NONE
-        reading.take(
-            Fact(FactKind.AGE, value_of(match[name]), *span, match[name], side=side, ranged=ranged, number=span)
-        )
-        if name == "old":
-            reading.blank(span[1], match.end())  # so that "years" is not read as a duration
-            if _SOMEBODY.search(match.group()):
+        low_group = {"old": "low", "aged": "low2", "child": "low3"}.get(group, "")
+        is_range = bool(low_group and match[low_group] is not None)
+        if is_range:
+            reading.take(_make_age(match, low_group, RangeEnd.LOW))
+        reading.take(_make_age(match, group, RangeEnd.HIGH if is_range else RangeEnd.NONE))
+        if group == "old":
+            # so that "years" behind the age is not read as a duration
+            reading.blank(match.end(group), match.end())
+            if _AGE_OF_PERSON.search(match.group()):
                 reading.facts.pop()
+
+
+def _make_age(match: re.Match[str], group: str, side: RangeEnd) -> Fact:
+    """Make the fact of the age in a group of a match of `_AGE`; `side` is NONE unless it is an end of a range."""
+    span = match.span(group)
+    is_range = side is not RangeEnd.NONE
+    return Fact(FactKind.AGE, value_of(match[group]), *span, match[group], side=side, ranged=is_range, number=span)

@@ -1,4 +1,8 @@
-"""Times of day and ranges of them."""
+"""Readers of times of day and ranges of them.
+
+A clock is here (start, minutes, notation): where the time begins in the text, its minutes after midnight, and "12" if
+the text does not tell morning from afternoon, else "24".
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,12 @@ from aligner_proxy_grounding.numerals import WORD, value_of
 
 NOON = 12 * 60
 """In minutes after midnight."""
-_TWELVE = 12
 _PART_OF_DAY = r"(?:in the (?:morning|afternoon|evening)\b|at night\b)"
 """Words that tell morning from evening after an hour."""
 
 
-def _clock_form(n: str) -> str:
-    """Regular expression of a time of day; the names of its groups begin with `n`."""
+def _clock_pattern(n: str) -> str:
+    """Regular expression of a time of day in any notation; the names of its groups begin with the letter `n`."""
     return (
         rf"(?:(?P<{n}uhr>[01]?\d|2[0-4])(?:[.:](?P<{n}uhrmin>[0-5]\d))?{SPACE}Uhr\b"
         rf"|(?P<{n}heure>[01]?\d|2[0-4]){SPACE}h{SPACE}(?P<{n}heuremin>[0-5]\d)?(?!\w)"
@@ -33,11 +36,13 @@ def _clock_form(n: str) -> str:
     )
 
 
+# A single time is in the groups with "b". Of a range, the first time is in "bare" or in the groups with "a".
 _TIME = re.compile(
-    rf"{BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_form('a')}){JOIN})?{_clock_form('b')}", re.IGNORECASE
+    rf"{BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_pattern('a')}){JOIN})?{_clock_pattern('b')}",
+    re.IGNORECASE,
 )
-# Bare hours, without minutes or "am", count as times only behind a day, "daily", "open" or "hours".
-_HOURS = re.compile(
+# Hours without minutes or "am" count as times only behind a day, "daily", "open" or "hours".
+_BARE_HOURS = re.compile(
     rf"\b(?:(?:{'|'.join(DAYS)}|weekday|weekend)s?|Mon|Tue|Wed|Thu|Fri|Sat|Sun|daily|every day|hours|open(?:s|ed)?)"
     r",?:? (?:from )?(?P<open>\d{1,2})\s?(?:[\u2013-]|to|till|until)\s?(?P<close>\d{1,2})"
     r"(?!\.?\d|:|\s?[ap]\.?m|[ -](?:days|weeks|months|years|hours|minutes|people|%))",
@@ -47,17 +52,16 @@ _AT_BEFORE = re.compile(
     r"(?:\b(?:at|until|till|to|from|by|before|after|between|and|around|about|opens?|closes?|than)|[\u2013-])\s*$",
     re.IGNORECASE,
 )
-"""What precedes an hour in words; otherwise "two in the morning" may count something."""
+"""What precedes an hour in words; without these, "two in the morning" may count something."""
 _HEURE_BEFORE = re.compile(r"(?:\b(?:d\u00e8s|avant|vers|jusqu['\u2019]\u00e0)|(?<!\w)\u00e0)\s*$", re.IGNORECASE)
 _NAMED_TIMES = {"noon": NOON, "midday": NOON, "midnight": 0}
-_LATE_HALF = ("p", "in the a", "in the e", "at")
+_AFTERNOON_BEGINNINGS = ("p", "in the a", "in the e", "at")
 """How the words for the second half of the day begin: pm, in the afternoon, in the evening, at night."""
 
 
 def read_times(reading: FactReading) -> None:
     """Read times of day and ranges of them: "9 to 5:30 pm", "half past six"."""
     for match in reading.matches(_TIME):
-        # the groups of a single time, and of the second time of a range, begin with "b", those of the first with "a"
         last_clock = _read_clock(match, "b")
         if last_clock is None:
             continue
@@ -68,42 +72,42 @@ def read_times(reading: FactReading) -> None:
             if bare_fact is not None:
                 reading.take(bare_fact)
         elif first_clock is not None:
-            start, minutes, unit = first_clock
+            start, minutes, notation = first_clock
             end = _end_of_clock(match, "a")
             text = reading.text[start:end]
-            reading.take(Fact(FactKind.TIME, Decimal(minutes), start, end, text, unit, RangeEnd.LOW, ranged=True))
-        start, minutes, unit = last_clock
-        ranged = has_bare_number or first_clock is not None
-        side = RangeEnd.HIGH if ranged else RangeEnd.NONE
+            reading.take(Fact(FactKind.TIME, Decimal(minutes), start, end, text, notation, RangeEnd.LOW, ranged=True))
+        start, minutes, notation = last_clock
+        is_range = has_bare_number or first_clock is not None
+        side = RangeEnd.HIGH if is_range else RangeEnd.NONE
         text = reading.text[start : match.end()]
-        reading.take(Fact(FactKind.TIME, Decimal(minutes), start, match.end(), text, unit, side, ranged=ranged))
+        reading.take(Fact(FactKind.TIME, Decimal(minutes), start, match.end(), text, notation, side, ranged=is_range))
         reading.blank(match.start(), match.end())
 
 
 def _bare_time_fact(match: re.Match[str], last_clock: tuple[int, int, str]) -> Fact | None:
-    """The fact of a first time that is only a number: the 9 of "9 to 5 pm"; None if it is perhaps no time.
+    """The fact of the first time of a range, which is only a number: the 9 of "9 to 5 pm"; None if it may be no time.
 
-    `last_clock` is the second time, as `_read_clock` gives it.
+    `last_clock` is the second time of the range.
     """
-    _, last_minutes, unit = last_clock
+    _, last_minutes, last_notation = last_clock
     number_text = match["bare"]
     minutes = _read_bare_clock(number_text, last_minutes)
     if minutes is None:
         return None
     # a bare number is an hour in "9 to 5 pm", but not surely before "17:00" or "noon"
     has_minutes = re.search(r"[:.]\d\d", number_text) is not None
-    is_marked = match["bhalf"] is not None or match["buhr"] is not None
-    if unit == "24" and not has_minutes and not is_marked:
+    last_has_mark = match["bhalf"] is not None or match["buhr"] is not None
+    if last_notation == "24" and not has_minutes and not last_has_mark:
         return None
     # In "6:30 to 8:30 pm" the first time may be in either half of the day.
-    is_ambiguous = unit == "24" and match["bhalf"] and minutes < NOON and minutes + NOON < last_minutes
+    is_ambiguous = last_notation == "24" and match["bhalf"] and minutes < NOON and minutes + NOON < last_minutes
     span = match.span("bare")
     return Fact(
         FactKind.TIME,
         Decimal(minutes),
         *span,
         number_text,
-        "12" if is_ambiguous else unit,
+        "12" if is_ambiguous else last_notation,
         RangeEnd.LOW,
         ranged=True,
         number=span,
@@ -112,102 +116,107 @@ def _bare_time_fact(match: re.Match[str], last_clock: tuple[int, int, str]) -> F
 
 def read_bare_hours(reading: FactReading) -> None:
     """Read the opening hours after a day of the week: "weekdays 8-20"."""
-    for match in reading.matches(_HOURS):
-        if int(match["open"]) > 24 or int(match["close"]) > 24:
+    for match in reading.matches(_BARE_HOURS):
+        opening_hour = int(match["open"])
+        closing_hour = int(match["close"])
+        if opening_hour > 24 or closing_hour > 24:
             continue
-        # "9 to 5" ends in the afternoon
-        later = NOON if int(match["close"]) <= int(match["open"]) and int(match["open"]) <= _TWELVE else 0
-        for name, side, shift in (("open", RangeEnd.LOW, 0), ("close", RangeEnd.HIGH, later)):
-            hour = Decimal(int(match[name]) * 60 + shift)
+        opening_minutes = opening_hour * 60
+        closing_minutes = closing_hour * 60
+        if closing_hour <= opening_hour <= 12:
+            closing_minutes += NOON  # "9 to 5" ends in the afternoon
+        for name, side, minutes in (("open", RangeEnd.LOW, opening_minutes), ("close", RangeEnd.HIGH, closing_minutes)):
             span = match.span(name)
-            fact = Fact(FactKind.TIME, hour, *span, match[name], "24", side, ranged=True, number=span)
-            reading.take(fact)
+            hour = Fact(FactKind.TIME, Decimal(minutes), *span, match[name], "24", side, ranged=True, number=span)
+            reading.take(hour)
 
 
-def _read_clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """Return (start, minutes after midnight, notation) of the time in the groups with the prefix `n`; None without one.
-
-    The notation is "12" if morning and afternoon cannot be told apart, else "24".
-    """
-    return _read_clock_in_words(match, n) or _read_clock_in_digits(match, n)
+def _read_clock(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
+    """Return the clock in the groups of `_TIME` whose names begin with `prefix`; None if none of them has matched."""
+    return _read_clock_in_words(match, prefix) or _read_clock_in_digits(match, prefix)
 
 
-def _read_clock_in_words(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+def _read_clock_in_words(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
     """Return what `_read_clock` does, for times with words such as "noon", "half past" or "o'clock"."""
-    if (word := match[f"{n}word"]) is not None:
-        return match.start(f"{n}word"), _NAMED_TIMES[word.lower().removeprefix("12").strip()], "24"
-    if (past := match[f"{n}past"]) is not None:
+    if (word := match[f"{prefix}word"]) is not None:
+        return match.start(f"{prefix}word"), _NAMED_TIMES[word.lower().removeprefix("12").strip()], "24"
+    if (hour := match[f"{prefix}past"]) is not None:
         # the default is "quarter to"
-        minutes = {"half past": 30, "quarter past": 15}.get(match[f"{n}part"].lower(), -15)
-        # the modulo is for "quarter to midnight", which is 23:45
-        if (named_time := _NAMED_TIMES.get(past.lower())) is not None:
-            return match.start(f"{n}part"), (named_time + minutes) % (2 * NOON), "24"
-        return match.start(f"{n}part"), *_of_day(int(value_of(past)) * 60 + minutes, match[f"{n}pastof"])
-    if (oclock := match[f"{n}oclock"]) is not None:
-        return match.start(f"{n}oclock"), *_of_day(int(value_of(oclock)) * 60, match[f"{n}oclockof"])
-    if (word := match[f"{n}inwords"]) is not None:
-        minutes = int(value_of(word)) * 60
-        start = match.start(f"{n}inwords")
-        is_time = minutes <= NOON and _AT_BEFORE.search(match.string, 0, start)
-        return (start, *_of_day(minutes, match[f"{n}ofday"])) if is_time else None
+        minutes_past = {"half past": 30, "quarter past": 15}.get(match[f"{prefix}part"].lower(), -15)
+        start = match.start(f"{prefix}part")
+        if (named_time := _NAMED_TIMES.get(hour.lower())) is not None:
+            # the modulo is for "quarter to midnight", which is 23:45
+            return start, (named_time + minutes_past) % (2 * NOON), "24"
+        return start, *_apply_part_of_day(int(value_of(hour)) * 60 + minutes_past, match[f"{prefix}pastof"])
+    if (hour := match[f"{prefix}oclock"]) is not None:
+        return match.start(f"{prefix}oclock"), *_apply_part_of_day(int(value_of(hour)) * 60, match[f"{prefix}oclockof"])
+    if (hour := match[f"{prefix}inwords"]) is not None:
+        minutes = int(value_of(hour)) * 60
+        start = match.start(f"{prefix}inwords")
+        if minutes <= NOON and _AT_BEFORE.search(match.string, 0, start):
+            return start, *_apply_part_of_day(minutes, match[f"{prefix}ofday"])
     return None
 
 
-def _read_clock_in_digits(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
+def _read_clock_in_digits(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
     """Return what `_read_clock` does, for "18 Uhr", "18 h 30", "18:30" and "6.30 pm"."""
     for name in ("uhr", "heure"):
-        if (hour := match[f"{n}{name}"]) is not None and (name == "uhr" or _is_heure(match, n)):
-            return match.start(f"{n}{name}"), int(hour) * 60 + int(match[f"{n}{name}min"] or 0), "24"
-    if (hour := match[f"{n}hour24"]) is not None:
-        minutes = int(hour) * 60 + int(match[f"{n}min24"])
+        if (hour := match[f"{prefix}{name}"]) is not None and (name == "uhr" or _is_heure(match, prefix)):
+            minutes = int(hour) * 60 + int(match[f"{prefix}{name}min"] or 0)
+            return match.start(f"{prefix}{name}"), minutes, "24"
+    if (hour := match[f"{prefix}hour24"]) is not None:
+        minutes = int(hour) * 60 + int(match[f"{prefix}min24"])
         # "9:00" may mean the evening, while two digits as in "09:00" are 24-hour notation
-        return match.start(f"{n}hour24"), minutes, "12" if len(hour) == 1 else "24"
-    if (hour := match[f"{n}hour"]) is None:
+        return match.start(f"{prefix}hour24"), minutes, "12" if len(hour) == 1 else "24"
+    if (hour := match[f"{prefix}hour"]) is None:
         return None
-    afternoon = match[f"{n}half"].lower().startswith(_LATE_HALF)
     # 12 am is midnight, 12 pm is noon
-    minutes = int(hour) % 12 * 60 + int(match[f"{n}min"] or 0) + (NOON if afternoon else 0)
-    return match.start(f"{n}hour"), minutes, "24"
+    minutes = int(hour) % 12 * 60 + int(match[f"{prefix}min"] or 0)
+    if match[f"{prefix}half"].lower().startswith(_AFTERNOON_BEGINNINGS):
+        minutes += NOON
+    return match.start(f"{prefix}hour"), minutes, "24"
 
 
-def _is_heure(match: re.Match[str], n: str) -> bool:
+def _is_heure(match: re.Match[str], prefix: str) -> bool:
     """Whether "9 h" is a time of day and not nine hours: in a range, with minutes, or behind a word such as "à"."""
-    in_range = match["aheure"] is not None and match["bheure"] is not None
-    behind_word = _HEURE_BEFORE.search(match.string, 0, match.start(f"{n}heure")) is not None
-    return in_range or match[f"{n}heuremin"] is not None or behind_word
+    is_in_range = match["aheure"] is not None and match["bheure"] is not None
+    follows_preposition = _HEURE_BEFORE.search(match.string, 0, match.start(f"{prefix}heure")) is not None
+    return is_in_range or match[f"{prefix}heuremin"] is not None or follows_preposition
 
 
-def _of_day(minutes: int, part: str | None) -> tuple[int, str]:
-    """Return (minutes after midnight, notation) of an hour with the named part of the day, if any.
+def _apply_part_of_day(minutes: int, part_of_day: str | None) -> tuple[int, str]:
+    """Return (minutes after midnight, notation) of a time with the part of the day that the text names, if any.
 
-    Example: 6 o'clock "in the evening" is 18:00 in notation "24"; without a part of the day it stays 6:00, "12". An
-    hour from 13 on stays as it is, whatever part of the day is named.
+    Example: 6 o'clock "in the evening" is 18:00 in notation "24"; without a part of the day it stays 6:00, "12". A time
+    from 13:00 on stays as it is, whatever part of the day is named.
     """
-    if part is None or minutes >= NOON + 60:
+    if part_of_day is None or minutes >= NOON + 60:
         return minutes, "12"
-    return minutes % NOON + (NOON if part.lower().startswith(_LATE_HALF) else 0), "24"
+    is_afternoon = part_of_day.lower().startswith(_AFTERNOON_BEGINNINGS)
+    return minutes % NOON + (NOON if is_afternoon else 0), "24"
 
 
-def _end_of_clock(match: re.Match[str], n: str) -> int:
-    """Where the time in the groups that begin with `n` ends."""
+def _end_of_clock(match: re.Match[str], prefix: str) -> int:
+    """Position behind the clock in the groups of `_TIME` whose names begin with `prefix`."""
     names = (
         "uhr", "uhrmin", "heure", "heuremin", "half", "min24", "hour24", "oclockof", "oclock", "pastof", "past",
         "ofday", "word", "min", "hour",
     )  # fmt: skip
     # the end of a group that has not matched is -1
-    return max(match.end(f"{n}{name}") for name in names)
+    return max(match.end(f"{prefix}{name}") for name in names)
 
 
-def _read_bare_clock(text: str, late: int) -> int | None:
-    """Minutes after midnight of the first of two times, whose second is at `late`; None if it is no time of day.
+def _read_bare_clock(number_text: str, last_minutes: int) -> int | None:
+    """Minutes after midnight of "9" or "9:30" as the first time of a range; None if it is no time of day.
 
-    If the second time is in the afternoon, a first hour before 6 is in the afternoon, too, if that is still earlier:
-    "2 to 5 pm" begins at 14:00.
+    `last_minutes` is the second time. If it is in the afternoon, a first hour before 6 is read as an afternoon hour, as
+    long as that is the earlier time: "2 to 5 pm" begins at 14:00.
     """
-    hour, _, rest = text.replace(".", ":").partition(":")
-    minutes = int(hour) * 60 + int(rest or 0)
-    if int(hour) > 24:
+    hour_text, _, minute_text = number_text.replace(".", ":").partition(":")
+    hour = int(hour_text)
+    minutes = hour * 60 + int(minute_text or 0)
+    if hour > 24:
         return None
-    if late >= NOON and minutes < NOON and minutes + NOON < late and int(hour) < 6:
+    if last_minutes >= NOON and minutes < NOON and minutes + NOON < last_minutes and hour < 6:
         return minutes + NOON
     return minutes

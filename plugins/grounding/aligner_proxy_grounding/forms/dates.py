@@ -1,4 +1,4 @@
-"""Dates, days of a month and days of the week."""
+"""Readers of dates, days of a month and days of the week."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _MONTH_NUMBERS = {
     for number, name in enumerate(months, 1)
 } | {"sept": 9}
 MONTH = either([*_MONTH_NUMBERS])
-"""The names of months in all languages, and the short ones in English."""
+"""Regular expression of the names of months in all languages, and of the short names in English."""
 _YEAR = rf"(?:,?{SPACE}(?:de |del )?(?P<YEAR>(?:19|20)\d\d)\b)?"
+# A date with slashes is in "one" and "other", since either may be the day.
 _DATE = re.compile(
     rf"{BEFORE}(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|er|\.)?{SPACE}(?:of |de )?(?P<month>{MONTH})\b\.?"
     rf"{_YEAR.replace('YEAR', 'year')}"
@@ -47,7 +48,7 @@ _DATE_BEFORE = re.compile(
     r"(?:^|[,:(\u2013-]|\b(?:am|bis|ab|vom|von|zum|den|der|dem|und|on|by|until|till|from|before|after|since|to|and))\s*$",
     re.IGNORECASE,
 )
-"""What precedes a date of day and month in digits."""
+"""What precedes a date such as "3.7.", which without it may be a decimal number."""
 _FOREIGN_DAYS = {day.lower(): n for language in LANGUAGES for n, day in enumerate(language.days)}
 """Weekdays in other languages by their index in `DAYS`."""
 _FOREIGN_DAY = re.compile(rf"(?<!\w)(?P<day>{either([*_FOREIGN_DAYS])})(?:s|en)?(?!\w)", re.IGNORECASE)
@@ -75,25 +76,29 @@ def read_dates(reading: FactReading) -> None:
         month = _MONTH_NUMBERS[month_name.lower()] if month_name else int(month_digits)
         if 1 <= int(day) <= 31 and 1 <= month <= len(MONTHS):
             value = (int(year) if year else None, month, int(day))
-            # the point of "3 Sept." may end the sentence; that of "3.9." is part of the date
-            end = match.end() - (match.group().endswith(".") and groups["day4"] is None)
-            unit = DAY_OR_MONTH if _is_open(match, reading.conventions) else ""
+            end = match.end()
+            if match.group().endswith(".") and groups["day4"] is None:
+                end -= 1  # the point of "3 Sept." may end the sentence; only in "3.9." it belongs to the date
+            unit = DAY_OR_MONTH if _is_ambiguous(match, reading.conventions) else ""
             reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end], unit))
             reading.blank(match.start(), match.end())
 
 
 def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
-    """Whether the month of a date with slashes comes first: "3/14/2026"; if both may be months, as on the pages."""
+    """Whether a date with slashes begins with its month ("3/14/2026"); if both numbers may be months, as on the pages.
+
+    If the pages do not show the order, it is False.
+    """
     if int(match["one"]) > len(MONTHS):
         return False
     return int(match["other"]) > len(MONTHS) or bool(conventions.month_first)
 
 
-def _is_open(match: re.Match[str], conventions: Conventions) -> bool:
-    """Whether a date with slashes can be read in two ways."""
-    numbers = (match["one"], match["other"])
-    is_told = conventions.month_first is not None
-    return not is_told and match["one"] is not None and all(int(number) <= len(MONTHS) for number in numbers)
+def _is_ambiguous(match: re.Match[str], conventions: Conventions) -> bool:
+    """Whether a date has slashes and either of its numbers may be the month; False if the pages show the order."""
+    if conventions.month_first is not None or match["one"] is None:
+        return False
+    return int(match["one"]) <= len(MONTHS) and int(match["other"]) <= len(MONTHS)
 
 
 def read_days_of_month(reading: FactReading) -> None:
@@ -107,7 +112,7 @@ def read_days_of_month(reading: FactReading) -> None:
 
 
 def read_weekdays(reading: FactReading) -> None:
-    """Read days of the week, which must have a capital in English."""
+    """Read days of the week; the English names must begin with a capital."""
     for match in reading.matches(_FOREIGN_DAY):
         day = DAYS[_FOREIGN_DAYS[match["day"].lower()]]
         reading.take(Fact(FactKind.WEEKDAY, day, *match.span(), match.group()))
@@ -118,6 +123,6 @@ def read_weekdays(reading: FactReading) -> None:
             continue
         if not day_text[0].isupper():
             continue
-        number = next(n for n, day in enumerate(DAYS) if day.startswith(match["day"].lower()[:3]))
-        # not blanked, since it may be a name: "with Tuesday Weld"
-        reading.facts.append(Fact(FactKind.WEEKDAY, DAYS[number], *match.span(), day_text))
+        weekday = next(day for day in DAYS if day.startswith(match["day"].lower()[:3]))
+        # not blanked out, since it may be a name: "with Tuesday Weld"
+        reading.facts.append(Fact(FactKind.WEEKDAY, weekday, *match.span(), day_text))

@@ -1,4 +1,4 @@
-"""Numbers that name a thing: "room 12", "the fourth floor", "the second Monday", "version 4.2"."""
+"""Readers of numbers that name a thing: "room 12", "the fourth floor", "the second Monday", "version 4.2"."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LABEL = re.compile(
     rf"(?:{JOIN}(?P<last>\d{{1,4}})\b(?![.:,]\d))?",
     re.IGNORECASE,
 )
-_PLURAL = "pages"
-"""The only place behind which a second number is the end of a range: "pages 14 to 22"."""
+_PLACE_OF_RANGE = "pages"
+"""The only word of `_PLACES` behind which a second number is the end of a range: "pages 14 to 22"."""
 _ORDINAL_PLACES = "floor storey basement level week quarter edition generation grade row"
 _NTH = re.compile(
     rf"(?<!\w)(?P<ordinal>{ORDINAL}|last|ground)[ \u00a0-]"
@@ -47,7 +47,7 @@ _VERSION = re.compile(
 
 
 def names_place(text: str) -> bool:
-    """Whether a text is a word such as "room" or "form", whose number names one of many."""
+    """Whether a text is a word such as "room" or "form", behind which a number is a name and not an amount."""
     return text.lower() in _PLACES.split()
 
 
@@ -55,30 +55,32 @@ def read_labels(reading: FactReading) -> None:
     """Read labels such as "room 12", "form B-7" or "the fourth floor"."""
     for match in reading.matches(_NTH):
         is_day = match["place"].lower() in DAYS
+        ordinal = match["ordinal"]
         # "last" belongs only to a day ("the last Monday"), "ground" only to a floor
-        if match["ordinal"].lower() in ("last", "ground") and is_day is (match["ordinal"].lower() == "ground"):
+        if (ordinal.lower() == "last" and not is_day) or (ordinal.lower() == "ground" and is_day):
             continue
         unit = _NTH_DAY if is_day else stem(match["place"])
-        value = ordinal_value(match["ordinal"])
-        reading.take(Fact(FactKind.LABEL, value, *match.span("ordinal"), match["ordinal"], unit))
+        reading.take(Fact(FactKind.LABEL, ordinal_value(ordinal), *match.span("ordinal"), ordinal, unit))
     for match in reading.matches(_LABEL):
         label = match["label"]
         # the pattern ignores case because of the place's name, but "form a queue" has no label
         if not (label[0].isupper() or label[0].isdigit() or label[0] == "-"):
             continue
         unit = stem(match["place"])
-        is_range = match["last"] is not None and match["place"].lower() == _PLURAL
+        last_label = match["last"]
+        is_range = last_label is not None and match["place"].lower() == _PLACE_OF_RANGE
         side = RangeEnd.LOW if is_range else RangeEnd.NONE
-        reading.take(Fact(FactKind.LABEL, label.upper(), *match.span("label"), label, unit, side, is_range))
+        reading.take(Fact(FactKind.LABEL, label.upper(), *match.span("label"), label, unit, side, ranged=is_range))
         if is_range:
-            last = match["last"]
-            reading.take(Fact(FactKind.LABEL, last, *match.span("last"), last, unit, RangeEnd.HIGH, is_range))
+            last_span = match.span("last")
+            reading.take(Fact(FactKind.LABEL, last_label, *last_span, last_label, unit, RangeEnd.HIGH, ranged=True))
 
 
 def read_versions(reading: FactReading) -> None:
-    """Read versions of programs: "Python 3.11", "release 4.2.1", "v3"."""
+    """Read versions of programs: "Python 3.11", "release 4.2.1", "v3"; the unit is the program, or empty."""
     for match in reading.matches(_VERSION):
         group = "bare" if match["bare"] else "version"
-        name = (match["name"] or "").lower().removesuffix(".js")
-        unit = name or ("firmware" if (match["word"] or "").lower() == "firmware" else "")
+        unit = (match["name"] or "").lower().removesuffix(".js")
+        if not unit and (match["word"] or "").lower() == "firmware":
+            unit = "firmware"
         reading.take(Fact(FactKind.VERSION, match[group], *match.span(group), match[group], unit))

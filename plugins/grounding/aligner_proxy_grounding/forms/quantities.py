@@ -1,4 +1,4 @@
-"""Amounts of money, percentages, durations, measures, and numbers of things."""
+"""Readers of amounts of money, percentages, durations, measures, and numbers of things."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _MONEY_IN_PARTS = re.compile(
 )
 """An amount whose cents have a number of their own: "twelve euros and fifty cents". Not "2 euros and 50 cents a page",
 which may be two prices."""
-_CENTS = 100
+_CENTS_IN_UNIT = 100
 # The currency before the number; its letters must have the usual case.
 _MONEY_BEFORE = re.compile(
     rf"(?<![\w.])(?:US(?=\$))?(?P<unit>{_CURRENCY}){SPACE}(?:(?P<low>{DIGITS})(?P<join>{JOIN})(?!{_CURRENCY}))?"
@@ -85,24 +85,27 @@ _DURATION = re.compile(
 
 
 def _foreign_patterns(language: LanguageWords) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Patterns of durations, percentages and amounts in euros in a language; numbers may be words of it."""
+    """(durations, percentages, amounts in euros): three patterns for a language; numbers may be words of it.
+
+    In a match of the first, a group with the name of the unit ("business_day") shows the unit that has matched.
+    """
     words = either([*language.numbers])
     number = rf"(?P<n>{DIGITS}|{words})"
-    # business days before days, since their names begin alike
+    # The order is reversed to try business days before days, since their names begin alike.
     units = "|".join(f"(?P<{unit.replace(' ', '_')}>{language.units[unit]})" for unit in reversed([*language.units]))
     join = rf"{SPACE}(?:-|\u2013|{either(language.between)}){SPACE}"
     low = rf"(?:(?P<low>{DIGITS}|{words})(?P<join>{join}))?"
-    forms = (
-        # "un an et demi" is no year
+    patterns = (
+        # "un an et demi" is not one year
         rf"{low}{number}[ \u00a0\u202f]{{1,2}}(?P<unit>{units})(?! (?:et demie?|y medi[oa])\b)",
         rf"(?P<n>{words}) (?P<unit>%|{_PERCENT_NAME})",
         rf"(?P<n>{words}) (?P<unit>euros?)",
     )
-    durations, shares, money = (re.compile(rf"{BEFORE}{form}(?!\w)", re.IGNORECASE) for form in forms)
-    return durations, shares, money
+    durations, percentages, money = (re.compile(rf"{BEFORE}{pattern}(?!\w)", re.IGNORECASE) for pattern in patterns)
+    return durations, percentages, money
 
 
-_FOREIGN_DURATIONS, _FOREIGN_SHARES, _FOREIGN_MONEY = zip(
+_FOREIGN_DURATIONS, _FOREIGN_PERCENTAGES, _FOREIGN_MONEY = zip(
     *(_foreign_patterns(language) for language in LANGUAGES), strict=True
 )
 # Without ignoring case, since "W" is a unit and "w" is none.
@@ -111,7 +114,8 @@ _COUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})(?:{MAGNITUDE}(?<![\dmM][mM
 _OR_MORE = r"(?:[ \u00a0](?:or|and) (?:more|fewer|less|over|above|under|up))?"
 _THING = re.compile(rf"{_OR_MORE}[ \u00a0-]{{1,4}}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
 _GROUP_BEFORE = re.compile(r"\b([^\W\d_]+s) of (?:at least |at most |up to |over |under )?$")
-"""What is counted, if it is named before the number: "groups of 8"."""
+"""What is counted, if it stands before the number: "groups of 8"."""
+# The number and the unit of each text.
 _FRACTIONS = {
     "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
     "a quarter of an hour": (15, "minute"), "three quarters of an hour": (45, "minute"),
@@ -121,16 +125,17 @@ _FRACTIONS = {
     "a year and a half": (18, "month"), "one and a half years": (18, "month"), "a day and a half": (36, "hour"),
 }  # fmt: skip
 _FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, reverse=True))})\b", re.IGNORECASE)
-# In per cent.
-_PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
-_PART = re.compile(rf"\b(?P<part>{'|'.join(_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE)
+_PERCENT_OF_PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
+_PART = re.compile(
+    rf"\b(?P<part>{'|'.join(_PERCENT_OF_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE
+)
 _LASTS_BEFORE = re.compile(
     r"(?:^|\b(?:within|for|in|after|before|takes?|lasts?|about|around|least|most|to|than|until|only|is|of|every|be|you|have|us))"
     r"\s*$|'s\s*$",
     re.IGNORECASE,
 )
 """What precedes "a week" if it is a duration; elsewhere "a week" is usually a rate."""
-_LONGEST_ID = 5
+_MIN_ID_DIGITS = 5
 """A plain number with at least this many digits is an identifier (order, contract) and does not count anything."""
 
 
@@ -144,22 +149,25 @@ def read_money(reading: FactReading) -> None:
 
 
 def _take_amount_in_parts(reading: FactReading, match: re.Match[str]) -> None:
-    """Read an amount with a number for its cents; it has no single number, so it is never rewritten."""
+    """Append the fact of an amount with a number of its own for the cents.
+
+    The fact has no `number`, since no single number could be replaced, so it is never rewritten.
+    """
     cents = value_of(match["cents"])
-    if cents < _CENTS:
-        value = value_of(match["n"]) + cents / _CENTS
+    if cents < _CENTS_IN_UNIT:
+        value = value_of(match["n"]) + cents / _CENTS_IN_UNIT
         unit = _name_currency(match["unit"])
         reading.take(Fact(FactKind.MONEY, value, *match.span(), match.group(), unit))
 
 
-def _name_currency(unit: str) -> str:
-    """The currency of a symbol, a code or a name, as it is stored."""
-    return _SYMBOLS.get(unit.upper()) or _SYMBOLS.get(unit) or _NAMED[unit.lower()]
+def _name_currency(written_unit: str) -> str:
+    """The stored unit of a currency's symbol, code or name: "EUR" for "€" and "euros"; raises KeyError if unknown."""
+    return _SYMBOLS.get(written_unit.upper()) or _SYMBOLS.get(written_unit) or _NAMED[written_unit.lower()]
 
 
 def read_percentages(reading: FactReading) -> None:
     """Read percentages: "20 %", "ten per cent"."""
-    for pattern in (_PERCENT, *_FOREIGN_SHARES):
+    for pattern in (_PERCENT, *_FOREIGN_PERCENTAGES):
         for match in reading.matches(pattern):
             take_number(reading, match, FactKind.PERCENT, "%")
 
@@ -177,8 +185,8 @@ def read_durations(reading: FactReading) -> None:
     """Read durations, except rates such as "a day"."""
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
-        before = reading.text[max(0, match.start() - LOOK_BACK) : match.start()]
-        if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(before)):
+        text_before = reading.text[max(0, match.start() - LOOK_BACK) : match.start()]
+        if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(text_before)):
             continue  # "a day" is usually a rate
         if unit == "day" and match["working"]:
             unit = "business day"
@@ -201,25 +209,28 @@ def read_amounts(reading: FactReading) -> None:
 
 
 def read_counts(reading: FactReading) -> None:
-    """Read numbers of things, but no identifiers; a number without a thing may get its unit from an earlier one."""
+    """Read numbers of things, but no identifiers; the unit is the stems of the words for the things.
+
+    The unit is empty if no word says what is counted; `_inherit_units` then takes it from an earlier number.
+    """
     for match in reading.matches(_COUNT):
-        # with a separator, "10,000" is no identifier
-        if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
+        # "10,000" is no identifier, because it has a separator
+        if match["n"].isdigit() and len(match["n"]) >= _MIN_ID_DIGITS:
             continue
-        thing = _THING.match(reading.rest, match.end())
-        unit = " ".join(_things(thing)) if thing else ""
-        group = _GROUP_BEFORE.search(reading.rest[max(0, match.start() - LOOK_BACK) : match.start()])
-        unit = f"{stem(group[1])} {unit}".strip() if group else unit
-        word = match["n"].lower()
+        words_behind = _THING.match(reading.rest, match.end())
+        unit = " ".join(_stems_of_things(words_behind)) if words_behind else ""
+        text_before = reading.rest[max(0, match.start() - LOOK_BACK) : match.start()]
+        if group := _GROUP_BEFORE.search(text_before):
+            unit = f"{stem(group[1])} {unit}".strip()
         # without a thing, "one" is mostly a pronoun: "the old one"
-        if word == "one" and not unit:
+        if match["n"].lower() == "one" and not unit:
             continue
         take_number(reading, match, FactKind.COUNT, unit)
 
 
-def _things(match: re.Match[str]) -> Iterator[str]:
-    """Stems of what is counted: the next word, and the word after it if that may be the noun."""
-    for word in match.groups():
+def _stems_of_things(words_behind: re.Match[str]) -> Iterator[str]:
+    """Stems of the words of a match of `_THING` that may say what is counted: "6 large rooms" gives large and room."""
+    for word in words_behind.groups():
         if word is None or word.lower() in _NO_UNIT:
             return
         if word.lower() not in _QUALIFIERS:
@@ -234,4 +245,5 @@ def read_fractions(reading: FactReading) -> None:
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
     for match in reading.matches(_PART):
         span = match.span("part")
-        reading.take(Fact(FactKind.PERCENT, Decimal(_PARTS[match["part"].lower()]), *span, match["part"], "%"))
+        percent = Decimal(_PERCENT_OF_PARTS[match["part"].lower()])
+        reading.take(Fact(FactKind.PERCENT, percent, *span, match["part"], "%"))

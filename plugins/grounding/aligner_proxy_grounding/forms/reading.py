@@ -1,4 +1,4 @@
-"""The state of reading one text, and the marks around numbers that all forms share."""
+"""State of reading the facts of one text, and the patterns around numbers that all written formats share."""
 
 from __future__ import annotations
 
@@ -13,93 +13,94 @@ from aligner_proxy_grounding.numerals import NUMBER, magnitude_of, value_of
 
 SPACE = r"[ \u00a0\u202f]{0,4}"
 """Spaces, plain or not breaking a line; there may be none."""
+# What joins two numbers that may be a range: a dash, "to", "and", or a word of another language.
 JOIN = rf"{SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b|\b(?:{JOINS})(?=\s)){SPACE}"
 # A number does not begin inside a word, an address or a longer number.
 BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
 AFTER = r"(?![\w]|[.,:/]\d)"
-"""A number does not end inside a longer one either."""
-# A hyphen may join the ends of a range in digits, but between words it joins the parts of one number.
+"""A number does not end inside a word or a longer number either."""
+# The lower end of a range. A hyphen may join ends in digits; between words it joins the parts of one number.
 RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{JOIN})(?<![a-z]-))?"
 LOOK_BACK = 24
 """How many characters before a fact are searched for words such as "about" or "until"."""
-# How many of the stored unit make one of the written unit.
-_FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
-_LARGER = {"fortnight": "day", "pence": "GBP"}
-"""The unit in which a smaller or larger one is stored."""
+_STORED_UNITS_IN_UNIT = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
+"""How many stored units one written unit is; 1 for units that are not here."""
+_STORED_UNITS = {"fortnight": "day", "pence": "GBP"}
+"""The unit in which a written unit is stored; units that are not here are stored as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """How the pages write what can be read in two ways."""
+    """How the pages of the references mean what can be read in two ways."""
 
     pounds_weigh: bool = False
     """Whether "pounds" are a weight and not money."""
     month_first: bool | None = None
-    """Whether "3/4/2026" is in March; None if no date of the pages shows it."""
+    """Whether "3/4/2026" is in March; None if no date of the pages shows the order."""
 
 
 PLAIN = Conventions()
+"""The conventions of references of which nothing is known."""
 
 
 @dataclass(slots=True)
 class FactReading:
-    """State of reading one text; recognised parts are blanked out so that nothing is read twice."""
+    """State of reading one text; characters that are read are blanked out so that nothing is read twice."""
 
     text: str
     """The whole text."""
     rest: str
-    """The text with NUL characters in place of what has been read; positions are the same."""
+    """The text with a NUL in place of each character that has been read, so positions are those of `text`."""
     conventions: Conventions = PLAIN
     facts: list[Fact] = field(default_factory=list)
-    """What has been read, in the order of reading."""
+    """The facts that have been read, in the order of reading."""
 
     def take(self, fact: Fact) -> None:
-        """Append a fact, and blank out its characters."""
+        """Append a fact to `facts`, and blank out its characters."""
         self.facts.append(fact)
         self.blank(fact.start, fact.end)
 
     def blank(self, start: int, end: int) -> None:
-        """Blank out characters that have been read."""
+        """Blank out the characters from `start` to before `end`."""
         self.rest = self.rest[:start] + "\0" * (end - start) + self.rest[end:]
 
     def matches(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
-        """Matches of a pattern in the text not read yet."""
+        """Iterate over the matches of a pattern in `rest`, as `rest` is when the iteration begins."""
         return pattern.finditer(self.rest)
 
 
 def take_number(
-    reading: FactReading, match: re.Match[str], kind: FactKind, unit: str, factor: Decimal = Decimal(1)
+    reading: FactReading, match: re.Match[str], kind: FactKind, written_unit: str, factor: Decimal = Decimal(1)
 ) -> None:
     """Append the fact of a number with its unit, or the two facts of a range.
 
-    The groups of `match` are `n` (the number) or `one` ("a"), and maybe `low` and `join` (the lower end of a range) and
-    `magnitude`. `factor` is how many of the stored unit make one of the written unit: 1000 g for a kilogram.
+    The groups of `match` are `n` (the number) or `one` ("a"), and maybe `low` and `join` (the lower end of a range and
+    what follows it) and `magnitude` ("million"). `factor` is how many stored units one written unit is: 1000 g for a
+    kilogram.
     """
     groups = match.groupdict()
     article = groups.get("one")
     number_text = groups.get("n")
     value = Decimal(1) if article else value_of(str(number_text))
-    start, end = match.span("one" if article else "n")
-    factor *= _FACTORS.get(unit, 1)
+    number_start, number_end = match.span("one" if article else "n")
+    factor *= _STORED_UNITS_IN_UNIT.get(written_unit, 1)
     if magnitude := groups.get("magnitude"):
         factor *= magnitude_of(magnitude)
-    is_fortnight = unit == "fortnight"
-    unit = _LARGER.get(unit, unit)
-    fact_start = match.start() if groups.get("low") is None else start
+    unit = _STORED_UNITS.get(written_unit, written_unit)
+    low_text = groups.get("low")
     join = (groups.get("join") or "").strip()
     text = reading.text
-    if groups.get("low") is not None and makes_range(text[: match.start("low")], join):
-        low = match.span("low")
-        fact = Fact(
-            kind, value_of(match["low"]) * factor, *low, match["low"], unit, RangeEnd.LOW, ranged=True, number=low
-        )
-        reading.take(replace(fact, scale=1 / factor))
+    side = RangeEnd.NONE
+    if low_text is not None and makes_range(text[: match.start("low")], join):
+        low_span = match.span("low")
+        low_value = value_of(low_text) * factor
+        low_fact = Fact(kind, low_value, *low_span, low_text, unit, RangeEnd.LOW, ranged=True, number=low_span)
+        reading.take(replace(low_fact, scale=1 / factor))
         side = RangeEnd.HIGH
-    else:
-        side = RangeEnd.NONE
-        fact_start = start if groups.get("low") is not None else fact_start
-    # the counted thing is not part of the fact: of "12 rooms" only "12" is
-    fact_end = end if kind is FactKind.COUNT else match.end()
+    # the currency before a single number belongs to its fact; behind a lower end, the fact begins with its number
+    fact_start = match.start() if low_text is None else number_start
+    # the counted thing does not belong to the fact: of "12 rooms" only "12" does
+    fact_end = number_end if kind is FactKind.COUNT else match.end()
     fact = Fact(
         kind,
         value * factor,
@@ -108,15 +109,14 @@ def take_number(
         text[fact_start:fact_end],
         unit,
         side,
-        side is RangeEnd.HIGH,
-        (start, end),
+        ranged=side is RangeEnd.HIGH,
+        # a fortnight has become 14 days, so the written number cannot be replaced alone
+        number=None if written_unit == "fortnight" else (number_start, number_end),
+        scale=1 / factor,
     )
-    # a fortnight has become 14 days, so the written number cannot be replaced alone
-    if is_fortnight:
-        fact = replace(fact, number=None)
-    reading.take(replace(fact, scale=1 / factor))
+    reading.take(fact)
 
 
-def makes_range(before: str, join: str) -> bool:
-    """Whether these words between two numbers make them a range; "and" does so only after "between"."""
-    return join.lower() != "and" or before.rstrip().lower().endswith("between")
+def makes_range(text_before: str, join: str) -> bool:
+    """Whether `join` makes the numbers around it a range; "and" does so only if `text_before` ends with "between"."""
+    return join.lower() != "and" or text_before.rstrip().lower().endswith("between")

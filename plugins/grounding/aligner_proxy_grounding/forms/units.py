@@ -1,4 +1,4 @@
-"""Physical units: how they are written, and how many of the stored unit one of them is."""
+"""Physical units: how each is written, and its size in the unit in which amounts are stored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 
 _UNITS = (
-    # spellings, the unit that is stored, how many of it
+    # spellings (a regular expression), stored unit, how many stored units one of it is
     ("mg|milligrams?", "g", "0.001"),
     ("g|grams?|grammes?|Gramm", "g", "1"),
     ("kg|kgs|kilograms?|kilogrammes?|kilos?|Kilogramm", "g", "1000"),
@@ -46,10 +46,11 @@ _UNITS = (
     ("\u00b0F|degrees? Fahrenheit", "\u00b0F", "1"),
 )
 UNIT = "|".join(f"(?P<u{row}>{spellings})" for row, (spellings, _, _) in enumerate(_UNITS))
-"""Regular expression of all units, with a group for each row of the table, which shows the unit that has matched."""
+"""Regular expression of all units. Its groups `u0`, `u1` and so on, one for each row, show which row has matched."""
 
 
 def unit_of(match: re.Match[str]) -> tuple[str, Decimal]:
     """(stored unit, how many of it one written unit is) for a match of `UNIT`: ("g", 1000) for "kg"."""
     row = next(row for row in range(len(_UNITS)) if match[f"u{row}"] is not None)
-    return _UNITS[row][1], Decimal(_UNITS[row][2])
+    _, stored_unit, factor = _UNITS[row]
+    return stored_unit, Decimal(factor)

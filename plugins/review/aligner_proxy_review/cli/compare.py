@@ -1,7 +1,7 @@
 """`aligner-proxy compare A B`: compares two aligners or two policies by recorded answers and reviews.
 
-A and B are prefixes of hashes of aligners or policies, as the audit store has them. Figures have 95 % intervals.
-Answers that both judged are also compared one by one.
+A and B are the first digits of hashes of aligners or policies, as the audit store has them. Figures have 95 %
+intervals. Answers that both judged are also compared one by one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def command(first: str, second: str, as_json: bool, **options: Any) -> None:
 
 
 def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -> None:
-    """Print the shares of both sides, and the answers that both judged."""
+    """Print the shares of A and B, which are named by `first` and `second`, and the answers that both judged."""
     console = Terminal()
     rows = [("answers", str(comparison.first.answers), str(comparison.second.answers))]
     rows += [
@@ -55,19 +55,23 @@ def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -
 
 
 def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
-    """(label, count with its interval) about the answers that both judged."""
+    """(label, number or share) of each row of the table about the answers that both judged."""
     rows = [(label, share_text(share) if share.total else "0") for label, share in comparison.paired_shares]
     return [("answers that both judged", str(comparison.both.answers)), *rows]
 
 
 def _count_intervals(both: PairedAnswers) -> dict[str, list[float]]:
-    """For each count: its share, and the lower and upper end of the interval."""
+    """For each count of `both`, by its name: [share, lower end of its 95 % interval, upper end]."""
     counts = asdict(both)
     del counts["answers"]
     return {name: list(Share(count, both.answers).interval) for name, count in counts.items()}
 
 
-def _evidence_fields(side: Evidence) -> dict[str, Any]:
-    """The evidence of one side as JSON, without texts."""
-    fields = {name: share_fields(share) for name, share in evidence_shares(side).items()}
-    return {"answers": side.answers, **fields, "verdicts": dict(side.verdicts), "disagreed": len(side.disagreed)}
+def _evidence_fields(evidence: Evidence) -> dict[str, Any]:
+    """The evidence about A or B as JSON, without texts."""
+    return {
+        "answers": evidence.answers,
+        **{name: share_fields(share) for name, share in evidence_shares(evidence).items()},
+        "verdicts": dict(evidence.verdicts),
+        "disagreed": len(evidence.disagreed),
+    }

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _GRACE_S = 3
 """Seconds that open requests get at shutdown."""
 _LIMITS = ConnectionLimits(connections=500, drain_s=1.0, body_bytes=forms.MAX_BYTES)
-"""Like the gateway's limits, for fewer people; at shutdown, the server does not wait for idle connections."""
+"""Limits like those of the gateway, but for fewer people, and with less time for idle connections at shutdown."""
 _NICENESS = 5
 """Lower priority than the gateway, so that its requests go first if both want the same core."""
 
@@ -89,7 +89,7 @@ def command(
 
 
 def make_server(console: Console, limits: ConnectionLimits = _LIMITS) -> uvicorn.Server:
-    """The HTTP server of a console, with the same connection timeouts as the gateway's server."""
+    """Make the HTTP server of a console, with the same connection timeouts as the gateway's server."""
     settings = uvicorn.Config(
         console.application(),
         log_level="warning",

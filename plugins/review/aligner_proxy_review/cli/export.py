@@ -27,7 +27,7 @@ from aligner_proxy_review.review_queue import group_reviews
 from aligner_proxy_review.training_rows import NoRow, ObjectiveLookup, make_training_row
 
 _FAMILY = "hh-rlhf"
-"""The prompt template in which the rows have their queries."""
+"""Name of the prompt template that writes the query of a row."""
 
 
 @click.command("export")
@@ -42,7 +42,7 @@ def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
     For example: aligner-proxy export --policy gateway/policies.yaml --out rows.jsonl
     """
     with open_reviews(options) as store:
-        rows, skipped_counts = _make_rows(store, feedback)
+        rows, skipped_counts = _make_rows(store, with_feedback=feedback)
     _write_rows(out, rows)
     if as_json:
         echo_json({"file": str(out), "rows": len(rows), "without": dict(skipped_counts)})
@@ -52,9 +52,9 @@ def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
         echo(f"{count} reviewed answers gave no row: {reason}")
 
 
-def _make_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
-    """Return the rows, and how many reviewed answers gave none, by reason."""
-    reviews = group_reviews(store.reviews(), feedback=feedback)
+def _make_rows(store: OpenReviews, *, with_feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
+    """Return (training rows, number of reviewed answers that gave no row by reason)."""
+    reviews = group_reviews(store.reviews(), with_feedback=with_feedback)
     lookup = _make_objective_lookup(store.file)
     rows: list[Mapping[str, Any]] = []
     skipped_counts: Counter[str] = Counter()
@@ -69,10 +69,7 @@ def _make_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, An
 
 
 def _make_objective_lookup(file: PolicyFile) -> ObjectiveLookup:
-    """Return a function that finds the objectives of an entry's tenant.
-
-    The first tenant of the file that matches decides.
-    """
+    """Return a function that finds the objectives of an entry's tenant, which is the first in the file that matches."""
 
     def find_objectives(entry: Entry) -> dict[str, Objective]:
         facts = entry.content.facts if entry.content else None
@@ -88,8 +85,9 @@ def _write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows to a file that only its owner can read; on failure no partial file remains."""
     draft = out.with_name(out.name + ".part")
     try:
-        # a link in the draft's place could lead the texts elsewhere
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+        # O_NOFOLLOW, because a link in the draft's place could lead the texts elsewhere
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         draft.replace(out)

@@ -1,4 +1,4 @@
-"""Options of the review commands, and their shared functions for reading the audit store."""
+"""Options that the review commands share, and functions with which they read the audit store and show shares."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class OpenReviews:
 
 @contextmanager
 def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
-    """Open the store that the options of `review_options` name, and close it afterwards.
+    """Open the store that the options of `review_options` name, and close it at the end of the block.
 
-    Removes these options from `options`.
+    `options` are the command's, by name; those of `review_options` are removed from it.
     """
     file = registry.load_policies(resolve_policies_file(options.pop("policies")))
     answer_filter = AnswerFilter(options.pop("tenant"), options.pop("route"), parse_moment(options.pop("since")))
@@ -78,7 +78,7 @@ def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
 
 
 def share_text(share: Share) -> str:
-    """A share as text, as in "2 of 100 (2.0 %, 0.6 to 7.0)"."""
+    """A share and its 95 % interval as text, as in "2 of 100 (2.0 %, 0.6 to 7.0)"."""
     if not share.total:
         return "none reviewed"
     value, low, high = (100 * part for part in share.interval)
@@ -86,7 +86,7 @@ def share_text(share: Share) -> str:
 
 
 def share_fields(share: Share) -> dict[str, float | int]:
-    """A share as JSON, with the ends of its interval."""
+    """A share as JSON, with the ends of its 95 % interval."""
     value, low, high = share.interval
     return {"count": share.count, "of": share.total, "share": value, "low": low, "high": high}
 

@@ -24,6 +24,7 @@ from aligner_proxy_review.cli.options import share_fields
 from aligner_proxy_review.promotion import BOUND, Proposal, Ruling, SettingChanges, Target, make_proposal, make_ruling
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+"""Colours of the lines of a diff, by their first character."""
 
 
 @click.command("promote")
@@ -75,44 +76,51 @@ def command(
     path = resolve_policies_file(file).resolve()
     if options["aligner"] is not None:
         options["aligner"] = shares.parse_shares(options["aligner"])
-    settings = SettingChanges({name: value for name, value in options.items() if value is not None}, objectives)
-    places = [place for place in (route, tenant, defaults or None) if place is not None]
-    if len(places) != 1 or not settings:
+    new_values = {name: value for name, value in options.items() if value is not None}
+    changes = SettingChanges(new_values, objectives)
+    given_places = [place for place in (route, tenant, defaults or None) if place is not None]
+    if len(given_places) != 1 or not changes:
         raise ConfigError(
             "say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution, --objective, "
             "--aligner, --shadow-aligner)"
         )
-    change = make_proposal(path, Target(route, tenant), settings)
-    ruling = make_ruling(change, bound, strict=require_evidence)
+    proposal = make_proposal(path, Target(route, tenant), changes)
+    ruling = make_ruling(proposal, bound, strict=require_evidence)
     if ruling is not None and ruling.refusal and not dry_run:
         fix = "take out what is wrong (aligner-proxy teach, a higher caution), or raise --bound"
         raise ConfigError(f"not promoted: {ruling.refusal}; {fix}")
-    backup = None if dry_run else change.write()
-    _print_report(change, ruling, backup, as_json)
+    backup = None if dry_run else proposal.write()
+    _print_report(proposal, ruling, backup, as_json=as_json)
 
 
-def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, as_json: bool) -> None:
-    """Print the diff with what the reviews say about it, or one JSON object."""
-    lines = change.diff
+def _print_report(proposal: Proposal, ruling: Ruling | None, backup: Path | None, *, as_json: bool) -> None:
+    """Print the diff with what the reviews say about it, or one JSON object.
+
+    `ruling` is None if the change lets no more edits out; `backup` is None if nothing was written.
+    """
+    lines = proposal.diff
     if as_json:
         report = {
-            "file": str(change.path),
+            "file": str(proposal.path),
             "diff": lines,
             "backup": str(backup) if backup else None,
-            "doubtful_comments": change.doubtful_comments,
+            "doubtful_comments": proposal.doubtful_comments,
             "evidence": _ruling_fields(ruling),
         }
         echo_json(report, indent=2)
         return
     console = Terminal(soft_wrap=True)
-    for line in lines or ["nothing to change: the file has these settings already"]:
-        console.print(Text(escape_hidden(line), style=_COLOURS.get(line[0], "") if lines else ""))
-    if ruling is not None and (note := ruling.refusal or ruling.warning):
-        label = "would be refused" if ruling.refusal else "not known yet"
-        echo(f"{label}: {note}", err=True)
-    if numbers := change.doubtful_comments:
-        where = ", ".join(map(str, numbers))
-        echo(f"read again: the comment in line {where} is about what changes, and stays as it is", err=True)
+    if not lines:
+        console.print(Text("nothing to change: the file has these settings already"))
+    for line in lines:
+        console.print(Text(escape_hidden(line), style=_COLOURS.get(line[0], "")))
+    if ruling is not None and ruling.refusal:
+        echo(f"would be refused: {ruling.refusal}", err=True)
+    elif ruling is not None and ruling.warning:
+        echo(f"not known yet: {ruling.warning}", err=True)
+    if proposal.doubtful_comments:
+        line_numbers = ", ".join(map(str, proposal.doubtful_comments))
+        echo(f"read again: the comment in line {line_numbers} is about what changes, and stays as it is", err=True)
     if backup is not None:
         console.print(Text(f"written; backup of the old file: {backup.name}", style="dim"))
 

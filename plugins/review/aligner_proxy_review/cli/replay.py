@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from functools import partial
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,18 +42,18 @@ from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy_review.promotion import Target, compare_with_reviews
 from aligner_proxy_review.replay import (
     ReplayCase,
-    ReplayChange,
+    ReplayDifference,
     ReplayPolicies,
     ReplayResult,
     ReplayRun,
     RunFigures,
     compute_figures,
-    count_changes,
+    count_differences,
     replay,
 )
 from aligner_proxy_review.reviews import Review, Reviews
 
-_COLOURS = {
+_RESULT_COLOURS = {
     ReplayResult.CHANGED: "#d97706",
     ReplayResult.LEFT: "#15803d",
     ReplayResult.REFUSED: "#7c3aed",
@@ -62,7 +61,7 @@ _COLOURS = {
     ReplayResult.SKIPPED: "#94a3b8",
     ReplayResult.FORBIDDEN: "#334155",
 }
-_HEAD = ("", "before", "after")
+_FIGURES_HEADING = ("", "before", "after")
 
 
 class ReplayReport:
@@ -72,52 +71,55 @@ class ReplayReport:
         self,
         cases: Sequence[ReplayCase],
         policies_file_name: str,
-        skipped_without_text: int,
+        count_without_text: int,
         reviews: Sequence[Review] = (),
     ) -> None:
         self._cases = cases
-        self._reviewed = compare_with_reviews(cases, reviews)
+        self._reviewed_replay = compare_with_reviews(cases, reviews)
         """What the change does to answers that reviewers judged."""
         self._policies_file_name = policies_file_name
-        self._skipped_without_text = skipped_without_text
+        self._count_without_text = count_without_text
         """Number of recorded answers that had no text to replay."""
         self._differing_count = sum(not case.is_as_recorded for case in cases)
-        """Number of answers whose run before differs from the record."""
+        """Number of answers for which the run before the change differs from the recorded run."""
         self._before, self._after = _compute_both_figures(cases)
-        policy = attrgetter("entry.policy")
-        by_policy = groupby(sorted(cases, key=policy), policy)
-        self._groups = {name: list(group) for name, group in by_policy}
-        """Cases by the name of the policy under which they were recorded."""
+        self._cases_by_policy: dict[str, list[ReplayCase]] = {}
+        """Cases by the name of the policy under which they were recorded, in the order of the names."""
+        for case in sorted(cases, key=lambda case: case.entry.policy):
+            self._cases_by_policy.setdefault(case.entry.policy, []).append(case)
 
     def show(self, console: Console) -> None:
         """Print the figures as tables."""
         console.print(escape(self._summarise()), soft_wrap=True)
-        for head, rows in self._list_tables():
-            console.print(TextTable(head, rows))
+        for headings, rows in self._list_tables():
+            console.print(TextTable(headings, rows))
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON, with the ids of all cases."""
         return {
             "policies": self._policies_file_name,
             "answers": len(self._cases),
-            "without_text": self._skipped_without_text,
+            "without_text": self._count_without_text,
             "aligners_before": _list_aligners([case.before for case in self._cases]),
             "aligners_after": _list_aligners([case.after for case in self._cases]),
             "before": _figures_fields(self._before),
             "after": _figures_fields(self._after),
-            "changes": count_changes(self._cases),
+            "changes": count_differences(self._cases),
             "otherwise_than_recorded": self._differing_count,
-            "reviewed": asdict(self._reviewed),
-            "by_policy": {name: _group_fields(cases) for name, cases in self._groups.items()},
+            "reviewed": asdict(self._reviewed_replay),
+            "by_policy": {name: _group_fields(cases) for name, cases in self._cases_by_policy.items()},
             "cases": [_case_fields(case) for case in self._cases],
         }
 
     def write(self, folder: Path) -> None:
-        """Write replay.md, replay.json, and replay.svg if matplotlib is installed; raises `ConfigError`."""
+        """Write replay.md, replay.json, and replay.svg if matplotlib is installed.
+
+        Raises `ConfigError` if a file cannot be written.
+        """
         has_plot = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "replay.md").write_text(self._write_markdown(has_plot), encoding="utf-8")
+            (folder / "replay.md").write_text(self._make_markdown(has_plot=has_plot), encoding="utf-8")
             (folder / "replay.json").write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
             if has_plot:
                 self._plot(folder / "replay.svg")
@@ -125,64 +127,68 @@ class ReplayReport:
             raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
 
     def _summarise(self) -> str:
-        """One sentence: how many answers were replayed, under which file, and how many could not be."""
+        """Say in one sentence how many answers were replayed, under which file, and how many could not be replayed."""
         text = f"{len(self._cases)} recorded answers, replayed under {self._policies_file_name}"
         if self._differing_count:
             text += f"; under the current file {self._differing_count} of them differ from the record"
-        return text + (
-            f"; {self._skipped_without_text} more were recorded without text" if self._skipped_without_text else ""
-        )
+        if self._count_without_text:
+            text += f"; {self._count_without_text} more were recorded without text"
+        return text
 
     def _list_tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-        """(headings, rows) of each table; reviews and policies have one only if there is something to show."""
-        yield _HEAD, list(_figure_rows(self._before, self._after))
-        yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in count_changes(self._cases).items()]
-        if self._reviewed.answers:
-            yield ("reviewed answers", "answers"), [(name, str(n)) for name, n in asdict(self._reviewed).items()]
-        if len(self._groups) > 1:
-            yield (
-                ("policy then", "answers", "changed before", "changed after", "differ"),
-                [_group_row(name, cases) for name, cases in self._groups.items()],
-            )
+        """Yield (headings, rows) of each table; those about reviews and policies only if there is something to show."""
+        yield _FIGURES_HEADING, list(_figure_rows(self._before, self._after))
+        differences = count_differences(self._cases)
+        yield ("answer by answer", "answers"), [(str(name), str(count)) for name, count in differences.items()]
+        if self._reviewed_replay.answers:
+            counts = asdict(self._reviewed_replay)
+            yield ("reviewed answers", "answers"), [(name, str(count)) for name, count in counts.items()]
+        if len(self._cases_by_policy) > 1:
+            headings = ("policy then", "answers", "changed before", "changed after", "differ")
+            yield headings, [_group_row(name, cases) for name, cases in self._cases_by_policy.items()]
 
-    def _write_markdown(self, has_plot: bool) -> str:
-        """The report as Markdown; without matplotlib it says how to get the plot."""
+    def _make_markdown(self, *, has_plot: bool) -> str:
+        """The report as Markdown; without a plot it says how to get one."""
         lines = ["# Replay", "", self._summarise() + "."]
-        for head, rows in self._list_tables():
-            lines += ["", _markdown_line(head), _markdown_line(["---"] * len(head)), *map(_markdown_line, rows)]
+        for headings, rows in self._list_tables():
+            rule = ["---"] * len(headings)
+            lines += ["", _markdown_line(headings), _markdown_line(rule), *map(_markdown_line, rows)]
         note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
         plot = "![results of the answers](replay.svg)" if has_plot else "No plot: pip install 'aligner-proxy[plots]'."
         return "\n".join([*lines, "", note, "", plot, ""])
 
     def _plot(self, file: Path) -> None:
-        """Plot the results of the answers and the aligner's times, before and after."""
+        """Plot the results of the answers and the aligner's times, with a bar for each run, into an SVG file."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        names = ["after", "before"]
-        sides = [self._after, self._before]
-        # text stays text, and the same figures give the same file
+        # the first bar is the lowest one
+        run_names = ["after", "before"]
+        run_figures = [self._after, self._before]
+        # text stays text in the SVG, and the same figures give the same file
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "replay"}):
             figure = Figure(figsize=(8, 4.5), layout="constrained")
             figure.suptitle(self._summarise(), fontsize="medium")
-            answers, times = figure.subplots(2)
+            answer_axes, time_axes = figure.subplots(2)
+            # each result begins in the bars where the result before it ends
             offsets = [0, 0]
-            for result, colour in _COLOURS.items():
-                counts = [side.results[result] for side in sides]
+            for result, colour in _RESULT_COLOURS.items():
+                counts = [figures.results[result] for figures in run_figures]
                 if any(counts):
-                    bar = answers.barh(names, counts, left=offsets, color=colour, label=result.value)
-                    answers.bar_label(bar, [str(n or "") for n in counts], label_type="center", color="white")
-                    offsets = [sum(pair) for pair in zip(offsets, counts, strict=True)]
-            times.barh(names, [side.p95_ms for side in sides], color="#1e3a8a", label="p95")
-            times.barh(names, [side.p50_ms for side in sides], color="#60a5fa", label="p50")
-            for axes, unit in ((answers, "answers"), (times, "aligner, ms")):
+                    bars = answer_axes.barh(run_names, counts, left=offsets, color=colour, label=result.value)
+                    labels = [str(count or "") for count in counts]
+                    answer_axes.bar_label(bars, labels, label_type="center", color="white")
+                    offsets = [offset + count for offset, count in zip(offsets, counts, strict=True)]
+            time_axes.barh(run_names, [figures.p95_ms for figures in run_figures], color="#1e3a8a", label="p95")
+            time_axes.barh(run_names, [figures.p50_ms for figures in run_figures], color="#60a5fa", label="p50")
+            for axes, unit in ((answer_axes, "answers"), (time_axes, "aligner, ms")):
                 axes.set_xlabel(unit)
                 axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
             figure.savefig(file, metadata={"Date": None})
 
 
 def _compute_both_figures(cases: Sequence[ReplayCase]) -> tuple[RunFigures, RunFigures]:
-    """The figures of the runs before, and of the runs after."""
+    """(figures of the runs before the change, figures of the runs after it)."""
     return compute_figures([case.before for case in cases]), compute_figures([case.after for case in cases])
 
 
@@ -192,7 +198,7 @@ def _list_aligners(runs: Sequence[ReplayRun]) -> list[str]:
 
 
 def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
-    """(label, before, after) for each figure; results that never occur are left out."""
+    """Yield (label, before, after) for each figure; results that never occur are left out."""
     for result in ReplayResult:
         if before.results[result] or after.results[result]:
             yield result.value, str(before.results[result]), str(after.results[result])
@@ -213,31 +219,31 @@ def _share_text(figures: RunFigures) -> str:
 def _group_row(name: str, cases: Sequence[ReplayCase]) -> tuple[str, ...]:
     """The row of one policy: name, answers, share changed before and after, and answers that differ."""
     before, after = _compute_both_figures(cases)
-    differ = sum(case.change is not ReplayChange.SAME for case in cases)
-    return name, str(len(cases)), _share_text(before), _share_text(after), str(differ)
+    difference_count = sum(case.difference is not ReplayDifference.SAME for case in cases)
+    return name, str(len(cases)), _share_text(before), _share_text(after), str(difference_count)
 
 
 def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
     """The figures of one policy as JSON."""
     before, after = _compute_both_figures(cases)
-    return {"before": _figures_fields(before), "after": _figures_fields(after), "changes": count_changes(cases)}
+    return {"before": _figures_fields(before), "after": _figures_fields(after), "changes": count_differences(cases)}
 
 
 def _figures_fields(figures: RunFigures) -> dict[str, Any]:
-    """The figures of one run as JSON; results are called endings, as in `_case_fields`: users keep the files."""
+    """The figures of one run as JSON; a result is called an ending, as in reports that users have kept."""
     fields = asdict(figures)
     return {"answers": fields.pop("answers"), "endings": fields.pop("results"), **fields}
 
 
 def _case_fields(case: ReplayCase) -> dict[str, Any]:
     """One answer of the replay as JSON, without its texts."""
-    sides = {
-        name: {"ending": side.result, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
-        for name, side in (("before", case.before), ("after", case.after))
+    runs = {
+        name: {"ending": run.result, "reason": run.reason, "engine_ms": round(run.engine_ms, 1)}
+        for name, run in (("before", case.before), ("after", case.after))
     }
     entry = case.entry
     ids = {"call_id": entry.call_id, "aligner_id": entry.aligner_id, "choice": entry.choice}
-    return {**ids, "policy": entry.policy, "change": case.change, **sides}
+    return {**ids, "policy": entry.policy, "change": case.difference, **runs}
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
@@ -308,13 +314,13 @@ def command(
     if address and any(aligner_options.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
     policies_path = resolve_policies_file(policies)
-    current = registry.load_policies(policies_path)
-    versions = [current, registry.parse_policies(candidate.read(), policies_path)] if candidate else [current]
-    entries, reviews = _read_recorded(current, store, parse_moment(since), limit, Target(route, tenant))
+    current_file = registry.load_policies(policies_path)
+    candidate_file = registry.parse_policies(candidate.read(), policies_path) if candidate else None
+    entries, reviews = _read_recorded(current_file, store, parse_moment(since), limit, Target(route, tenant))
     open_engine = partial(open_chosen_engine, address, aligner_options, policies_path)
-    cases = asyncio.run(_run_replay(entries, versions, deadline, open_engine, print_progress if json_lines else None))
-    count_without_text = len(entries) - len(cases)
-    report = ReplayReport(cases, policies.name, count_without_text, reviews)
+    report_progress = print_progress if json_lines else None
+    cases = asyncio.run(_run_replay(entries, current_file, candidate_file, deadline, open_engine, report_progress))
+    report = ReplayReport(cases, policies.name, count_without_text=len(entries) - len(cases), reviews=reviews)
     if output is not None:
         report.write(output)
     if as_json or json_lines:
@@ -322,41 +328,46 @@ def command(
         return
     console = Terminal()
     report.show(console)
-    _show_cases(console, [case for case in cases if case.change is not ReplayChange.SAME][:show])
+    _show_cases(console, [case for case in cases if case.difference is not ReplayDifference.SAME][:show])
 
 
 def _read_recorded(
     file: PolicyFile, path: Path | None, since: float, limit: int, target: Target
 ) -> tuple[list[Entry], list[Review]]:
-    """Return the recorded entries, oldest first, and all reviews.
+    """Return (the newest `limit` recorded entries that `target` covers, oldest first; all reviews).
 
-    They are read before the replay, so that the gateway can delete old ones meanwhile. Raises `ConfigError`.
+    `path` is the store in place of that of the policies file. `since` is in seconds since the epoch. All is read before
+    the replay, so that the gateway can delete old entries meanwhile. Raises `ConfigError` if there is no entry.
     """
     store = writer.open_for_reading(file, path)
     try:
-        is_narrowed = target != Target()
+        has_target = target != Target()
         # entries of another route or tenant are dropped below, so the limit must apply only afterwards
-        newest = store.entries(since=since, limit=-1 if is_narrowed else limit)
-        entries = list(islice((entry for entry in newest if not is_narrowed or target.covers(entry)), limit))
+        newest_entries = store.entries(since=since, limit=-1 if has_target else limit)
+        if has_target:
+            newest_entries = filter(target.covers, newest_entries)
+        entries = list(islice(newest_entries, limit))
         reviews = list(Reviews(store).all())
     finally:
         store.close()
     if not entries:
         raise ConfigError("the audit store has no entry of that time; choose another --since")
-    # the store gives the newest first
-    return entries[::-1], reviews
+    entries.reverse()
+    return entries, reviews
 
 
 async def _run_replay(
     entries: list[Entry],
-    files: Sequence[PolicyFile],
+    current_file: PolicyFile,
+    candidate_file: PolicyFile | None,
     deadline_s: float | None,
     open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries under the last of `files`, and compare with the record or, if there are two, with the first.
+    """Replay the entries under the candidate and compare with the current file; without a candidate, with the record.
 
-    Shows a progress bar, or calls `report_progress` with the numbers of finished and of all answers.
+    Without a candidate, the entries are replayed under the current file. `deadline_s` is the deadline of an answer, by
+    default the policy's. Shows a progress bar, or calls `report_progress(finished, total)` after each answer.
     """
     total = sum(entry.content is not None for entry in entries)
     finished = 0
@@ -371,12 +382,15 @@ async def _run_replay(
                 report_progress(finished, total)
 
         async with open_engine() as engine:
-            *current, policies = [_open_policies(engine, file) for file in files]
-            return await replay(entries, policies, advance, deadline_s, *current)
+            current_policies = _open_policies(engine, current_file)
+            if candidate_file is None:
+                return await replay(entries, current_policies, advance, deadline_s)
+            new_policies = _open_policies(engine, candidate_file)
+            return await replay(entries, new_policies, advance, deadline_s, current=current_policies)
 
 
 def _open_policies(engine: Engine, file: PolicyFile) -> ReplayPolicies:
-    """The policies of a file, with the heads and plugins that it names."""
+    """Open the policies of a file, with the heads and plugins that it names."""
     pipeline = Pipeline(
         engine,
         correctors=open_correctors(file),
@@ -387,10 +401,11 @@ def _open_policies(engine: Engine, file: PolicyFile) -> ReplayPolicies:
 
 
 def _show_cases(console: Console, cases: list[ReplayCase]) -> None:
-    """Print the diff of both runs of each answer."""
+    """Print, for each answer, its diff in both runs."""
     for case in cases:
-        console.print(Text(f"\n{case.entry.call_id}/{case.entry.choice}: {case.change}", style="bold"))
+        console.print(Text(f"\n{case.entry.call_id}/{case.entry.choice}: {case.difference}", style="bold"))
         answer = case.entry.content.exchange.answer if case.entry.content else None
-        for name, side in (("before", case.before), ("after", case.after)):
-            console.print(Text(f"{name} ({side.result}{f', {side.reason}' if side.reason else ''}) ", style="dim"))
-            console.print(render_diff(answer or "", side.text or "", has_colours=can_show_colours(console)))
+        for name, run in (("before", case.before), ("after", case.after)):
+            reason = f", {run.reason}" if run.reason else ""
+            console.print(Text(f"{name} ({run.result}{reason}) ", style="dim"))
+            console.print(render_diff(answer or "", run.text or "", has_colours=can_show_colours(console)))

@@ -47,10 +47,10 @@ _KEYS = {
     "?": "this help",
     "q": "end",
 }
-_VERDICTS = {"a": ReviewVerdict.RIGHT, "r": ReviewVerdict.WRONG, "h": ReviewVerdict.HARM}
+_VERDICT_BY_KEY = {"a": ReviewVerdict.RIGHT, "r": ReviewVerdict.WRONG, "h": ReviewVerdict.HARM}
 _LAST_TURNS = 2
 """How many turns of the conversation are shown."""
-_PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ? help, q end"
+_KEYS_IN_SHORT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ? help, q end"
 
 
 @click.command("review")
@@ -86,9 +86,9 @@ class _ReviewLoop:
     queue: ReviewQueue
     reviewer: str
     redact: Redact
-    """Returns a text that the reviewer wrote without what must not be stored."""
+    """Removes from a text that the reviewer wrote what must not be stored."""
     skipped: list[AnswerPlace] = field(default_factory=list)
-    """Answers skipped without a verdict, the latest last."""
+    """Answers that the reviewer skipped without a verdict, the latest last."""
     reviews: list[Review] = field(default_factory=list)
     """Reviews of this run of the command, the latest last."""
 
@@ -102,9 +102,12 @@ class _ReviewLoop:
         self.console.print("nothing more waits for a review")
 
     def _ask_reviewer(self, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Read keys until there is a verdict or the reviewer moves on; returns False if the reviewer quits."""
+        """Read keys until a verdict is saved or the reviewer goes on to another answer; return False to quit.
+
+        `origin` is how the answer was chosen.
+        """
         while True:
-            self.console.print(_PROMPT, style="dim", markup=False)
+            self.console.print(_KEYS_IN_SHORT, style="dim", markup=False)
             key = click.getchar()
             if key == "q":
                 return False
@@ -118,25 +121,36 @@ class _ReviewLoop:
             elif key == "k" and self.skipped:
                 self.skipped.pop()
                 return True
-            elif key in (*_VERDICTS, "m", "e") and self._save_verdict(key, entry, origin):
+            elif key in (*_VERDICT_BY_KEY, "m", "e") and self._save_verdict(key, entry, origin):
                 return True
 
     def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Ask for the details of a verdict and save it; returns False if its segment or objective does not exist."""
+        """Ask for the details of the verdict of a pressed key, and save it as a review.
+
+        Return False, so that the reviewer is asked again, if the segment or the objective does not exist.
+        """
         segment = edit = objective = None
-        verdict = _VERDICTS.get(key, ReviewVerdict.MISSED)
+        verdict = _VERDICT_BY_KEY.get(key, ReviewVerdict.MISSED)
         if key in ("m", "e"):
-            segment = _parse_number(
-                click.prompt("which segment (empty: the whole answer)", default="", show_default=False)
-            )
+            segment_text = click.prompt("which segment (empty: the whole answer)", default="", show_default=False)
+            segment = _parse_segment(segment_text)
         if key == "e":
             edit = click.prompt("what should stand there (empty: nothing)", default="", show_default=False)
-            # a better text means that the edit was bad, or that one was missing
+            # a better text means that the edit was bad, or that an edit was missing
             verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
         if key == "m":
             objective = click.prompt("against which objective (empty: none)", default="", show_default=False) or None
-        place = (entry.aligner_id, entry.choice)
-        review = Review(*place, verdict, self.reviewer, time.time(), origin, segment, edit, objective)
+        review = Review(
+            entry.aligner_id,
+            entry.choice,
+            verdict,
+            self.reviewer,
+            at=time.time(),
+            chosen=origin,
+            segment=segment,
+            edit=edit,
+            objective=objective,
+        )
         try:
             Reviews(self.store).save(review, self.redact)
         except NoSuchPlace as error:
@@ -156,8 +170,8 @@ class _ReviewLoop:
             self.console.print("there is nothing to take back")
 
 
-def _parse_number(text: str) -> int | None:
-    """The number of a segment; None if empty, and -1, which no answer has, if the text is not a number."""
+def _parse_segment(text: str) -> int | None:
+    """Parse the number of a segment; None if empty, and -1, which no segment has, if the text is not a number."""
     text = text.strip()
     if not text:
         return None
@@ -165,17 +179,18 @@ def _parse_number(text: str) -> int | None:
 
 
 def show_entry(console: Console, entry: Entry) -> None:
-    """Print one answer: the end of its conversation, the word diff, and its segments' scores.
+    """Print an answer: the end of its conversation, the word diff, and its segments' scores.
 
-    Hidden characters are escaped.
+    Hidden characters are escaped, so that no text can move the cursor. Prints nothing if no text was stored.
     """
     content = entry.content
     if content is None:
         return
     margin = "" if entry.margin is None else f", {entry.margin:.2f} nats from the threshold"
-    head = f"{entry.aligner_id}/{entry.choice} {entry.tenant} {entry.policy} {entry.status}"
+    reason = f" ({entry.reason})" if entry.reason else ""
+    heading = f"{entry.aligner_id}/{entry.choice} {entry.tenant} {entry.policy} {entry.status}{reason}{margin}"
     console.rule()
-    console.print(Text(escape_hidden(head + (f" ({entry.reason})" if entry.reason else "") + margin), style="bold"))
+    console.print(Text(escape_hidden(heading), style="bold"))
     for turn in content.exchange.turns[-_LAST_TURNS:]:
         console.print(Text(escape_hidden(f"{turn.role}: {turn.content}"), style="dim"))
     answer = content.exchange.answer or ""
@@ -185,7 +200,7 @@ def show_entry(console: Console, entry: Entry) -> None:
 
 
 def _segment_rows(content: Content) -> list[tuple[str, ...]]:
-    """Number, margin to the threshold, objective and text of each judged segment, for a table."""
+    """(number, margin to the threshold, objective, text) of each judged segment, for a table."""
     return [
         (
             str(segment.number),
@@ -214,10 +229,10 @@ def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> N
     console.print(f"{queue.count_waiting()} answers wait; {disagreements}", soft_wrap=True)
 
 
-def _figure_fields(evidence: Evidence, waiting: int) -> dict[str, Any]:
-    """What the reviews prove, and how many answers wait, as JSON; without text."""
+def _figure_fields(evidence: Evidence, waiting_count: int) -> dict[str, Any]:
+    """What the reviews prove, and how many answers wait for a review, as JSON; without text."""
     return {
-        "waiting": waiting,
+        "waiting": waiting_count,
         "answers": evidence.answers,
         **{
             name: share_fields(share) | {"more_needed": share.more_needed}

@@ -16,10 +16,12 @@ TEAM = "team:"
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """A logged-in person, named by their key's alias ("operator" for the master key), and the hash of their key."""
+    """A person who has logged in."""
 
     name: str
+    """The alias of their key; "operator" for the master key."""
     digest: str = field(repr=False)
+    """The hash of their key."""
     tenants: frozenset[str] | None
     """The tenants whose answers this person may see; None for all."""
 
@@ -34,7 +36,7 @@ class Viewer:
 
 
 def key_digest(key: str) -> str:
-    """The hash that identifies a key; characters that UTF-8 cannot encode are replaced, since no key contains any."""
+    """Return the SHA-256 of a key in hex digits; characters that UTF-8 cannot encode (in no key) are replaced."""
     return hashlib.sha256(key.encode(errors="replace")).hexdigest()
 
 
@@ -43,7 +45,7 @@ def find_viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: dat
 
     `master` is the hash of the master key; `keys` are the entries of the keys file by hash.
     """
-    # takes as long for any key, so that its time reveals nothing
+    # this comparison takes as long for any key, so that its time reveals nothing
     if hmac.compare_digest(sha256, master):
         return Viewer("operator", sha256, None)
     entry = keys.get(sha256)

@@ -18,14 +18,14 @@ from aligner_proxy_review.reviews import Review, ReviewVerdict
 Passage = tuple[str, str]
 """A part of the word diff: "kept", "removed" or "added" (`WordChange`), and its text."""
 _MAX_COMPARED_CHARS = 3000
-"""Largest passage that is compared word by word; longer ones are shown whole, before and after."""
+"""Longer texts are not compared word by word, but shown as removed and added as a whole."""
 _MAX_EDITS = 200
-"""Limit on the changes shown of one answer."""
+"""At most this many changes of an answer are shown."""
 _CONTEXT_CHARS = 60
-"""Characters of unchanged text shown next to a change in a list."""
+"""In a list, this many characters of unchanged text are shown on each side of a change."""
 _ELLIPSIS = " … "
 _MAX_EXCERPT_CHARS = 1500
-"""Characters of an answer shown in a list."""
+"""In a list, about this many characters of an answer are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ShownEdit:
     objective: str | None
     """The objective of the worst flagged segment in the edit; None if no segment is known to be in it."""
     score: float | None
-    """That segment's score."""
+    """The score of this segment; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Opinion:
     """One person's review of an answer, compared with other people's reviews and the aligner."""
 
     review: Review
-    contradicted: bool
+    is_contradicted: bool
     """Whether another person gave a different verdict on the same place."""
 
     @property
@@ -55,7 +55,7 @@ class Opinion:
 
 
 def list_opinions(reviews: Sequence[Review]) -> list[Opinion]:
-    """Each review with its contradictions, in the order of arrival."""
+    """Make an opinion of each review of one answer, in the order of `reviews`."""
     return [
         Opinion(review, is_contradicted)
         for review, is_contradicted in zip(reviews, mark_contradictions(reviews), strict=True)
@@ -68,7 +68,7 @@ class AnswerView:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.handle = answer_handle(entry)
-        """Its id in URLs."""
+        """The answer's id in URLs."""
         self.route = route_name(entry)
         self.objectives = flagged_objectives(entry)
         """The objectives that flagged segments violate."""
@@ -90,8 +90,8 @@ class AnswerView:
 
     @property
     def worst_score(self) -> float | None:
-        """The highest score of any flagged segment; None without one."""
-        scores = [segment.score for segment in self._flagged if segment.score is not None]
+        """The highest score of any flagged segment; None if no flagged segment has a score."""
+        scores = [segment.score for segment in self._flagged_segments if segment.score is not None]
         return max(scores, default=None)
 
     @property
@@ -102,7 +102,7 @@ class AnswerView:
             return "-"
         if content is None:
             return "refused" if (self.entry.reason or "").startswith(GATE) else "no text kept"
-        # the aligner's text is stored apart only if the gate changed or refused it
+        # the aligner's text is stored beside the edited one only if the gate changed or refused it
         if content.proposed is not None:
             return "changed" if content.edited not in (None, content.exchange.answer) else "refused"
         return "passed" if content.edits else "nothing to pass"
@@ -110,7 +110,7 @@ class AnswerView:
     @cached_property
     def edits(self) -> tuple[ShownEdit, ...]:
         """The changes, at most the first `_MAX_EDITS`."""
-        return tuple(self._make_edit(self.answer, *edit) for edit in self._all_edits[:_MAX_EDITS])
+        return tuple(self._show_edit(start, end, text) for start, end, text in self._all_edits[:_MAX_EDITS])
 
     @property
     def more_edits(self) -> int:
@@ -119,16 +119,17 @@ class AnswerView:
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
-        """The whole answer, split into kept, removed and added passages."""
+        """The whole answer, split into kept, removed and added passages; empty without stored text."""
         if self.content is None:
             return ()
         answer = self.answer
         passages: list[Passage] = []
-        end = 0
-        for (start, stop, _), edit in zip(self._all_edits, self.edits, strict=False):
-            passages += [(WordChange.KEPT.value, answer[end:start]), *edit.passages]
-            end = stop
-        return (*passages, (WordChange.KEPT.value, answer[end:]))
+        last_end = 0
+        # `edits` may be shorter, because at most `_MAX_EDITS` changes are shown
+        for (start, end, _), edit in zip(self._all_edits, self.edits, strict=False):
+            passages += [(WordChange.KEPT.value, answer[last_end:start]), *edit.passages]
+            last_end = end
+        return (*passages, (WordChange.KEPT.value, answer[last_end:]))
 
     @cached_property
     def excerpt(self) -> tuple[Passage, ...]:
@@ -136,72 +137,80 @@ class AnswerView:
         if not self.edits:
             return ((WordChange.KEPT.value, self.answer[:_MAX_EXCERPT_CHARS]),)
         excerpt: list[Passage] = []
-        # how many characters may still be shown
-        room = _MAX_EXCERPT_CHARS
-        last_number = len(self.passages) - 1
-        for number, (change, text) in enumerate(self.passages):
-            is_kept = change == WordChange.KEPT.value
-            text = _shorten_kept(text, is_first=number == 0, is_last=number == last_number) if is_kept else text
-            excerpt.append((change, text if len(text) <= room else text[:room] + _ELLIPSIS))
-            room -= len(text)
-            if room <= 0:
+        remaining_chars = _MAX_EXCERPT_CHARS
+        last_index = len(self.passages) - 1
+        for index, (change, text) in enumerate(self.passages):
+            if change == WordChange.KEPT.value:
+                text = _shorten_kept(text, is_first=index == 0, is_last=index == last_index)
+            shown_text = text if len(text) <= remaining_chars else text[:remaining_chars] + _ELLIPSIS
+            excerpt.append((change, shown_text))
+            remaining_chars -= len(text)
+            if remaining_chars <= 0:
                 break
         return tuple(excerpt)
 
     @property
     def reports(self) -> tuple[tuple[str, Any], ...]:
-        """The reports of extensions and the fields that plugins recorded, each by its name."""
+        """(name, value) of the reports of extensions and of the fields that plugins recorded."""
         content = self.content
         return () if content is None else tuple((content.reports | content.record).items())
 
     @property
     def _all_edits(self) -> Sequence[tuple[int, int, str]]:
-        """Each change: where the replaced text starts and ends in the answer, and the new text."""
+        """(start of the replaced text in the answer, its end, new text) of each change."""
         return self.content.edits if self.content else ()
 
     @property
     def is_harmful_whole(self) -> bool:
-        """Whether all segments count as flagged because the answer is harmful as a whole, and none by its own score."""
+        """Whether several segments are flagged although no score exceeds the threshold.
+
+        This happens if the answer is harmful as a whole, or if a judge flagged them.
+        """
         content = self.content
-        scores = [segment.score for segment in self._flagged if segment.score is not None]
-        return content is not None and bool(scores) and len(scores) > 1 and max(scores) <= content.threshold
+        scores = [segment.score for segment in self._flagged_segments if segment.score is not None]
+        return content is not None and len(scores) > 1 and max(scores) <= content.threshold
 
     @property
-    def _flagged(self) -> Sequence[Flagged]:
+    def _flagged_segments(self) -> Sequence[Flagged]:
         """The flagged segments; empty without stored text."""
         return self.content.segments if self.content else ()
 
-    def _make_edit(self, answer: str, start: int, end: int, text: str) -> ShownEdit:
-        """One change with its word diff, and the flagged segment with the highest score in it."""
-        before = answer[start:end]
-        touched = [segment for segment in self._flagged if segment.text and _overlap(segment.text.strip(), before)]
+    def _show_edit(self, start: int, end: int, new_text: str) -> ShownEdit:
+        """Make the view of a change, with its word diff and the flagged segment with the highest score in it."""
+        old_text = self.answer[start:end]
+        segments = [
+            segment
+            for segment in self._flagged_segments
+            if segment.text and _contains_or_is_in(segment.text.strip(), old_text.strip())
+        ]
         # a segment without a score counts as 0
-        worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
-        passages = tuple((change.value, part) for change, part in _compare_passages(before, text))
-        return ShownEdit(passages, worst.objective if worst else None, worst.score if worst else None)
+        worst_segment = max(segments, key=lambda segment: segment.score or 0.0, default=None)
+        passages = tuple((change.value, text) for change, text in _compare_texts(old_text, new_text))
+        if worst_segment is None:
+            return ShownEdit(passages, None, None)
+        return ShownEdit(passages, worst_segment.objective, worst_segment.score)
 
 
-def _overlap(segment: str, passage: str) -> bool:
-    """Whether a flagged segment contains the replaced passage, or is contained in it."""
-    passage = passage.strip()
-    return bool(segment and passage) and (segment in passage or passage in segment)
+def _contains_or_is_in(one: str, other: str) -> bool:
+    """Whether one of two texts contains the other; False if one is empty."""
+    return bool(one and other) and (one in other or other in one)
 
 
-def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
-    """The word diff of two texts; in place of a long text, the whole old text as removed and the new one as added."""
-    if max(len(before), len(after)) <= _MAX_COMPARED_CHARS:
-        yield from word_diff(before, after)
+def _compare_texts(old_text: str, new_text: str) -> Iterator[tuple[WordChange, str]]:
+    """Yield the word diff of two texts, or the whole texts as removed and added if one of them is long."""
+    if max(len(old_text), len(new_text)) <= _MAX_COMPARED_CHARS:
+        yield from word_diff(old_text, new_text)
         return
-    if before:
-        yield WordChange.REMOVED, before
-    if after:
-        yield WordChange.ADDED, after
+    if old_text:
+        yield WordChange.REMOVED, old_text
+    if new_text:
+        yield WordChange.ADDED, new_text
 
 
-def _shorten_kept(text: str, is_first: bool, is_last: bool) -> str:
-    """Shorten unchanged text between changes to its two ends; the first passage keeps its end, the last its start."""
+def _shorten_kept(text: str, *, is_first: bool, is_last: bool) -> str:
+    """Shorten unchanged text to its ends next to changes; only the first and the last passage have one such end."""
     if len(text) <= 2 * _CONTEXT_CHARS:
         return text
-    head = "" if is_first else text[:_CONTEXT_CHARS]
-    tail = "" if is_last else text[-_CONTEXT_CHARS:]
-    return head + _ELLIPSIS + tail
+    text_after_change = "" if is_first else text[:_CONTEXT_CHARS]
+    text_before_change = "" if is_last else text[-_CONTEXT_CHARS:]
+    return text_after_change + _ELLIPSIS + text_before_change

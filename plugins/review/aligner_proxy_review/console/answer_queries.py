@@ -24,13 +24,13 @@ from aligner_proxy_review.review_queue import AnswerFilter, find_entry
 from aligner_proxy_review.reviews import Review, Reviews
 
 MAX_SEARCHED = 5000
-"""How many entries are searched for matches of a filter."""
+"""At most this many entries, the newest, are searched for matches of a filter."""
 _MAX_VALUES = 8
-"""How many values of a filter are counted on the page, the most frequent first."""
-# the bits of the time as a double, and digits of the hash
+"""How many values of a filter are shown with their counts, the most frequent first."""
+# The groups are the bits of the time as a double, and digits of the hash.
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
-_LONGEST_FILTER = 200
-"""Longest value of a filter, in characters."""
+_MAX_FILTER_CHARS = 200
+"""Longer values of a filter are cut."""
 
 StoreOpener = Callable[[], AuditStore]
 """Opens the audit store; raises `NothingRecorded` before the first answer is recorded."""
@@ -65,8 +65,8 @@ def flagged_objectives(entry: Entry) -> tuple[str, ...]:
     return tuple(dict.fromkeys(segment.objective for segment in segments if segment.objective))
 
 
-def _holds(entry: Entry, search_text: str) -> bool:
-    """Whether an answer has this id, or this text in its question, its answer or its edit, in any case."""
+def _matches_search(entry: Entry, search_text: str) -> bool:
+    """Whether an answer has this id, or contains this text in conversation, answer or edit, in upper or lower case."""
     if search_text in (entry.aligner_id, entry.call_id):
         return True
     if entry.content is None:
@@ -78,7 +78,7 @@ def _holds(entry: Entry, search_text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ListFilters:
-    """Filters of a list; an empty filter matches everything."""
+    """Filters of a list of answers; an empty filter matches everything."""
 
     tenant: str = ""
     route: str = ""
@@ -89,12 +89,12 @@ class ListFilters:
 
     @classmethod
     def from_query(cls, query: dict[str, str]) -> ListFilters:
-        """The filters in the parameters of a query string; long values are cut."""
-        return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
+        """Read the filters from the parameters of a query string; long values are cut."""
+        return cls(**{field.name: query.get(field.name, "")[:_MAX_FILTER_CHARS] for field in fields(cls)})
 
     @property
     def until(self) -> float:
-        """The time that `before` names; infinity if it names none."""
+        """The time that `before` gives; infinity if it gives none."""
         try:
             until = float(self.before)
         except ValueError:
@@ -107,7 +107,7 @@ class ListFilters:
         return urlencode({name: value for name, value in values.items() if value})
 
     def with_value(self, name: str, value: str) -> ListFilters:
-        """These filters with another value of one, or without it if it has this value already."""
+        """Return the filters with another value of the filter `name`, or without it if it has this value already."""
         return replace(self, **{name: "" if getattr(self, name) == value else value})
 
     def admit(self, entry: Entry) -> bool:
@@ -125,16 +125,16 @@ class AnswerList:
     """The newest answers that match a filter."""
 
     entries: tuple[Entry, ...]
-    searched: int
-    """Number of entries read."""
-    more: bool
+    searched_count: int
+    """Number of entries that were searched for matches."""
+    may_have_more: bool
     """Whether older answers may match, too."""
     oldest: float = math.inf
-    """Time of the oldest entry read, in seconds since the epoch; infinity without one."""
+    """Time of the oldest entry that was searched, in seconds since the epoch; infinity if none was."""
 
 
 class AnswerQueries:
-    """Reader of the audit store for pages.
+    """Reader of the audit store for pages; entries are returned only if the viewer may see them, unless stated.
 
     Each call opens the store, since a connection belongs to its thread. All calls may block.
     """
@@ -148,23 +148,31 @@ class AnswerQueries:
 
     def search(self, viewer: Viewer, search_text: str, limit: int) -> AnswerList:
         """The newest answers with this id, or with this text in question, answer or edit; at most `limit`."""
-        return self._find_newest(viewer, lambda entry: _holds(entry, search_text), limit)
+        return self._find_newest(viewer, lambda entry: _matches_search(entry, search_text), limit)
 
     def _find_newest(
         self, viewer: Viewer, admit: Callable[[Entry], bool], limit: int, until: float = math.inf
     ) -> AnswerList:
-        """The newest answers before `until` that the viewer may see and `admit` accepts, at most `limit`."""
-        admitted: list[Entry] = []
-        searched = 0
+        """Find the newest answers before `until` that the viewer may see and for which `admit` is true.
+
+        At most `limit` answers are returned, and at most `MAX_SEARCHED` entries are searched.
+        """
+        matching_entries: list[Entry] = []
+        searched_count = 0
         oldest = math.inf
-        for entry in self._iter_entries(0.0, until, MAX_SEARCHED):
-            searched += 1
+        for entry in self._iter_entries(since=0.0, until=until, limit=MAX_SEARCHED):
+            searched_count += 1
             oldest = entry.at
             if viewer.may_see(entry.tenant) and admit(entry):
-                admitted.append(entry)
-                if len(admitted) == limit:
+                matching_entries.append(entry)
+                if len(matching_entries) == limit:
                     break
-        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MAX_SEARCHED, oldest)
+        return AnswerList(
+            tuple(matching_entries),
+            searched_count,
+            may_have_more=len(matching_entries) == limit or searched_count == MAX_SEARCHED,
+            oldest=oldest,
+        )
 
     def evidence(self, viewer: Viewer, since: float) -> Evidence:
         """What reviews prove about the answers since a time that this viewer may see."""
@@ -173,19 +181,19 @@ class AnswerQueries:
                 return compute_evidence([], [])
             return read_evidence(store, AnswerFilter(since=since, tenants=viewer.tenants))
 
-    def find(self, viewer: Viewer, name: str) -> Entry | None:
-        """The answer with this handle; None if there is none or the viewer may not see it."""
-        parts = _HANDLE.fullmatch(name)
-        if parts is None:
+    def find(self, viewer: Viewer, handle: str) -> Entry | None:
+        """Find the answer with this handle (`answer_handle`); None if there is none or the viewer may not see it."""
+        match = _HANDLE.fullmatch(handle)
+        if match is None:
             return None
         # the handle contains the exact time, so only entries of that moment have to be read
-        (at,) = struct.unpack(">d", bytes.fromhex(parts[1]))
+        (at,) = struct.unpack(">d", bytes.fromhex(match[1]))
         # a forged handle may contain any bits
         if not math.isfinite(at):
             return None
-        # exactly this moment: the end is not included
-        for entry in self._iter_entries(at, math.nextafter(at, math.inf)):
-            if answer_handle(entry) == name:
+        # `until` is excluded, so these are the entries of exactly this moment
+        for entry in self._iter_entries(since=at, until=math.nextafter(at, math.inf)):
+            if answer_handle(entry) == handle:
                 return entry if viewer.may_see(entry.tenant) else None
         return None
 
@@ -197,15 +205,16 @@ class AnswerQueries:
             return Reviews(store).reviews_of(entry.aligner_id, entry.choice) if store else []
 
     def shadow_entry(self, entry: Entry) -> Entry | None:
-        """The shadow aligner's entry for the same answer; None without one."""
+        """Find the shadow aligner's entry for the same answer; None if there is none."""
         if not entry.aligner_id or entry.aligner_id.endswith(BESIDE_ID):
             return None
         with self._open_store() as store:
             return find_entry(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
 
     def entries_since(self, since: float, limit: int) -> list[Entry]:
-        """The newest answers since a time, at most `limit`, oldest first, of all tenants."""
-        return list(self._iter_entries(since, math.inf, limit))[::-1]
+        """The newest answers since a time, at most `limit`, of all tenants, in the order from the oldest."""
+        newest_entries = list(self._iter_entries(since, math.inf, limit))
+        return newest_entries[::-1]
 
     def last_row(self) -> int:
         """The id of the newest row; 0 if there is none."""
@@ -213,35 +222,39 @@ class AnswerQueries:
             return store.last_row() if store else 0
 
     def entries_after(self, known_row: int, limit: int) -> tuple[int, list[Entry]]:
-        """The id of the newest row, and the newest answers after row `known_row`, oldest first, of all tenants."""
+        """Return (id of the newest row, newest answers after the row `known_row`), of all tenants.
+
+        There are at most `limit` answers, in the order from the oldest.
+        """
         with self._open_store() as store:
             if store is None:
                 return 0, []
-            last = store.last_row()
+            last_row = store.last_row()
             # after an erasure the newest row may have a smaller id
-            if last <= known_row:
-                return last, []
-            entries = store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (known_row, last, limit))
-            return last, list(entries)[::-1]
+            if last_row <= known_row:
+                return last_row, []
+            newest_entries = store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (known_row, last_row, limit))
+            return last_row, list(newest_entries)[::-1]
 
     def count_values(self, viewer: Viewer, filters: ListFilters) -> list[tuple[str, list[tuple[str, int]]]]:
-        """How many of the newest answers have each value of a filter, under the other filters.
+        """Count how many of the newest answers have each value of a filter, under the other filters.
 
-        Empty with a filter by objective, since only the texts of answers tell their objectives.
+        Return (name of the filter, (value, count) pairs). The result is empty for later pages of a list and for a
+        filter by objective, which would need the texts of all answers.
         """
         if filters.objective or filters.before:
             return []
         answers = self.counted_answers(viewer, 0.0, MAX_SEARCHED)
         rows = [{"status": answer.status, "tenant": answer.tenant, "route": route_name(answer)} for answer in answers]
         filter_values = {name: getattr(filters, name) for name in ("status", "tenant", "route")}
-        result = []
+        counts_by_filter = []
         for name in filter_values:
             other_values = {other: value for other, value in filter_values.items() if value and other != name}
             counts = Counter(
                 row[name] for row in rows if all(row[other] == value for other, value in other_values.items())
             )
-            result.append((name, counts.most_common(_MAX_VALUES)))
-        return result
+            counts_by_filter.append((name, counts.most_common(_MAX_VALUES)))
+        return counts_by_filter
 
     def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
         """The newest answers since a time that this viewer may see, newest first, for counting rates."""
@@ -249,19 +262,19 @@ class AnswerQueries:
         columns = ", ".join(f"e.{name}" for name in CountedAnswer._fields)
         statement = f"SELECT {columns} FROM entries e WHERE {condition} ORDER BY e.at DESC, e.id DESC LIMIT ?"
         with self._open_store() as store:
-            return (
-                [] if store is None else [CountedAnswer(*row) for row in store.fetch_rows(statement, (*values, limit))]
-            )
+            if store is None:
+                return []
+            return [CountedAnswer(*row) for row in store.fetch_rows(statement, (*values, limit))]
 
     def _iter_entries(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
-        """The answers from `since` to `until` (excluded), newest first, at most `limit`; -1 for all."""
+        """Yield the answers from `since` to `until` (excluded), newest first, at most `limit`; -1 for all."""
         with self._open_store() as store:
             if store is not None:
                 yield from store.entries(since=since, until=until, limit=limit)
 
     @contextmanager
     def _open_store(self) -> Iterator[AuditStore | None]:
-        """Open the store and close it afterwards; yields None before the first answer is recorded."""
+        """Open the store, and close it at the end of the block; yields None before the first answer is recorded."""
         try:
             store = self._opener()
         except NothingRecorded:

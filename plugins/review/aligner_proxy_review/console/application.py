@@ -49,8 +49,8 @@ KNOWN_COOKIE = "aligner_console_known"
 """Cookie that marks a browser from which somebody has logged in before; it gives no access."""
 _KNOWN_S = 90 * 86_400
 """Seconds for which a browser stays known."""
-_KNOWN = "known-"
-"""Prefix of the value of `KNOWN_COOKIE`; no other cookie that we sign has it."""
+_KNOWN_PREFIX = "known-"
+"""The value of `KNOWN_COOKIE` begins with this; that of no other cookie that we sign does."""
 _FIRST_PAGE = overview.PATH
 _HEADERS = {
     "content-security-policy": (
@@ -91,7 +91,7 @@ class HeadersMiddleware:
 class Console:
     """The console of one gateway.
 
-    `secure` means that browsers use HTTPS; `engine` is the address of the running engine.
+    `secure`: whether browsers use HTTPS. `engine` is the address of the running engine; None means the gateway's.
     """
 
     def __init__(
@@ -107,15 +107,15 @@ class Console:
         answers = AnswerQueries(lambda: files.current().store())
         self.sessions = ConsoleSessions()
         self.services = Services(
-            files,
-            self.sessions,
-            answers,
-            LiveFeed(answers),
-            gateway,
-            make_environment(),
-            ReviewStates(),
-            ConsoleJobs(),
-            key_digest(master_key),
+            files=files,
+            sessions=self.sessions,
+            answers=answers,
+            feed=LiveFeed(answers),
+            gateway=gateway,
+            templates=make_environment(),
+            review_states=ReviewStates(),
+            jobs=ConsoleJobs(),
+            master=key_digest(master_key),
         )
         self._failures = LoginFailures()
         """Recent failed log-ins."""
@@ -123,7 +123,7 @@ class Console:
         """Whether browsers may send the cookies only over HTTPS."""
 
     def application(self) -> Starlette:
-        """The application with all addresses, their access control and their error pages."""
+        """Make the application with all addresses, their access control and their error pages."""
         static = StaticFiles(packages=[("aligner_proxy_review.console", "static")])
         routes = [
             Route("/", self._redirect_home),
@@ -178,13 +178,15 @@ class Console:
             await self.services.gateway.aclose()
 
     def _find_visit(self, request: Request) -> Visit | None:
-        """The visit of a request; None without a valid session.
+        """Return the visit of a request; None without a valid session.
 
         The keys file is read every time, so that withdrawing a key takes effect at once.
         """
         session = self.sessions.find(request.cookies.get(COOKIE))
-        viewer = self.services.find_viewer(session) if session else None
-        return Visit(request, self.services, session, viewer) if session and viewer else None
+        if session is None:
+            return None
+        viewer = self.services.find_viewer(session)
+        return None if viewer is None else Visit(request, self.services, session, viewer)
 
     def _require_session(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         """Wrap a page so that only logged-in people can see it."""
@@ -203,7 +205,7 @@ class Console:
             if visit is None:
                 return _redirect_to_login(request)
             form = await forms.read_fields(request)
-            if not self.sessions.owns_token(form.get(forms.TOKEN, ""), visit.session.id):
+            if not self.sessions.is_token_of(visit.session.id, form.get(forms.TOKEN, "")):
                 raise PageError(403, "This form belongs to another session; load the page again.")
             return await page(visit, form)
 
@@ -213,44 +215,51 @@ class Console:
         return RedirectResponse(_FIRST_PAGE, 303)
 
     async def _login(self, request: Request) -> Response:
-        """Show the log-in page, or check a key, open a session and redirect to the first page.
+        """Show the log-in page, or check the key of its form, and open a session if the key is right.
 
         Failed log-ins are counted; after too many, the browser or address has to wait.
         """
         if request.method != "POST":
             return self._login_page(request)
         form = await forms.read_fields(request)
-        browser = self.sessions.verify(request.cookies.get(FORM_COOKIE))
-        if browser is None or not self.sessions.owns_token(form.get(forms.TOKEN, ""), browser):
+        form_browser_id = self.sessions.verify(request.cookies.get(FORM_COOKIE))
+        if form_browser_id is None or not self.sessions.is_token_of(form_browser_id, form.get(forms.TOKEN, "")):
             return self._login_page(request, 403, "This form is too old; send it again.")
         address = request.client.host if request.client else ""
-        known_browser = self.sessions.verify(request.cookies.get(KNOWN_COOKIE))
-        is_known = known_browser is not None and known_browser.startswith(_KNOWN)
+        known_browser_id = self._known_browser_id(request)
         # failures count for the known browser, since anybody can get a new form cookie
-        name = known_browser if known_browser is not None and is_known else browser
-        if self._failures.too_many(name, address, is_known=is_known):
+        counted_id = known_browser_id or form_browser_id
+        if self._failures.must_wait(counted_id, address, is_known=known_browser_id is not None):
             return self._login_page(request, 429, "Too many attempts; wait a minute.")
-        sha256 = key_digest(form.get("key", "").strip())
+        key_hash = key_digest(form.get("key", "").strip())
         keys = await asyncio.to_thread(lambda: self.services.files.current().keys)
-        if find_viewer(sha256, self.services.master, keys, datetime.now(UTC)) is None:
-            self._failures.record(name, address, sha256)
+        if find_viewer(key_hash, self.services.master, keys, datetime.now(UTC)) is None:
+            self._failures.record(counted_id, address, key_hash)
             log.warning("console: a log-in was refused")
             return self._login_page(request, 403, "This key does not open the console.")
+        return self._open_session(key_hash, known_browser_id or _KNOWN_PREFIX + secrets.token_urlsafe(16))
+
+    def _known_browser_id(self, request: Request) -> str | None:
+        """The id of a browser from which somebody has logged in before; None for other browsers."""
+        browser_id = self.sessions.verify(request.cookies.get(KNOWN_COOKIE))
+        return browser_id if browser_id is not None and browser_id.startswith(_KNOWN_PREFIX) else None
+
+    def _open_session(self, key_hash: str, known_browser_id: str) -> Response:
+        """Open a session for the owner of a key, mark the browser as known, and redirect to the first page."""
         response = RedirectResponse(_FIRST_PAGE, 303)
-        self._set_cookie(response, COOKIE, self.sessions.begin(sha256), int(LIFETIME_S))
+        self._set_cookie(response, COOKIE, self.sessions.begin(key_hash), int(LIFETIME_S))
         response.delete_cookie(FORM_COOKIE, path="/login")
-        known_browser = name if is_known else _KNOWN + secrets.token_urlsafe(16)
-        self._set_cookie(response, KNOWN_COOKIE, self.sessions.sign(known_browser), _KNOWN_S, "/login")
+        self._set_cookie(response, KNOWN_COOKIE, self.sessions.sign(known_browser_id), _KNOWN_S, "/login")
         return response
 
     def _login_page(self, request: Request, status: int = 200, problem: str | None = None) -> Response:
-        """The log-in page; its form is tied to this browser by a signed cookie, since there is no session yet."""
-        browser = self.sessions.verify(request.cookies.get(FORM_COOKIE)) or secrets.token_urlsafe(16)
+        """Return the log-in page; a signed cookie ties its form to this browser, since there is no session yet."""
+        browser_id = self.sessions.verify(request.cookies.get(FORM_COOKIE)) or secrets.token_urlsafe(16)
         text = self.services.templates.get_template("login.html").render(
-            viewer=None, token=self.sessions.form_token(browser), problem=problem, path="/login"
+            viewer=None, token=self.sessions.form_token(browser_id), problem=problem, path="/login"
         )
         response = HTMLResponse(text, status)
-        self._set_cookie(response, FORM_COOKIE, self.sessions.sign(browser), None, "/login")
+        self._set_cookie(response, FORM_COOKIE, self.sessions.sign(browser_id), None, "/login")
         return response
 
     async def _logout(self, visit: Visit, _: dict[str, str]) -> Response:
@@ -260,27 +269,29 @@ class Console:
         response.delete_cookie(COOKIE)
         return response
 
-    def _set_cookie(self, response: Response, name: str, value: str, age: int | None, path: str = "/") -> None:
-        """Set a cookie for `age` seconds; None: until the browser closes."""
-        response.set_cookie(name, value, max_age=age, path=path, secure=self._secure, httponly=True, samesite="strict")
+    def _set_cookie(self, response: Response, name: str, value: str, max_age_s: int | None, path: str = "/") -> None:
+        """Set a cookie for `max_age_s` seconds; None means until the browser closes."""
+        response.set_cookie(
+            name, value, max_age=max_age_s, path=path, secure=self._secure, httponly=True, samesite="strict"
+        )
 
     async def _show_error(self, request: Request, error: Exception) -> Response:
-        """The page for an error that a page raised on purpose, or for an unknown address or method."""
+        """Show an error that a page raised on purpose, or that an address or method is unknown."""
         if isinstance(error, PageError):
             return self._error_page(request, error.status, error.message)
-        # the framework raises these for unknown addresses and methods
+        # the framework raises `HTTPException` for unknown addresses and methods
         status = error.status_code if isinstance(error, HTTPException) else 500
         return self._error_page(request, status, NOT_FOUND)
 
     async def _show_store_error(self, request: Request, error: Exception) -> Response:
-        """The page (503) for a failure of the audit store or the files."""
-        # Our own errors contain a fix and no text of the traffic; errors of SQLite and the system may name files.
+        """Show, with status 503, that the audit store or a file cannot be read."""
+        # Our own errors say what to do and have no text of the traffic; those of SQLite and the system may name files.
         is_own = isinstance(error, AlignerProxyError)
         log.warning("console: a page could not be shown (%s)", type(error).__name__)
         return self._error_page(request, 503, str(error) if is_own else "The audit store cannot be read.")
 
     def _error_page(self, request: Request, status: int, message: str) -> Response:
-        """The page that shows a message, with an HTTP status."""
+        """Return the page that shows a message, with an HTTP status."""
         text = self.services.templates.get_template("error.html").render(
             viewer=None, token="", message=message, status=status, path=request.url.path
         )
@@ -289,7 +300,7 @@ class Console:
 
 def _redirect_to_login(request: Request) -> Response:
     """Redirect to the log-in, always to the same address, since an address in the request could be an attacker's."""
-    # htmx would put the log-in page into a part of this page
+    # htmx, which loads parts of a page, would put the log-in page into this page
     if request.headers.get("hx-request"):
         return Response(status_code=401, headers={"hx-redirect": "/login"})
     # a stream of events cannot be redirected to a page

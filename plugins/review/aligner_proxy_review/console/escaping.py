@@ -14,58 +14,60 @@ from markupsafe import Markup, escape
 from aligner_proxy.text.hidden import is_hidden
 
 MAX_CHARS = 50_000
-"""Longest text shown on a page."""
+"""A longer text is cut."""
 MAX_OF_NAME = 120
-"""Longest name shown on a page."""
+"""A name with more characters is cut."""
 _MAX_MARKS = 500
-"""How many runs of hidden characters are shown; the text is cut after them."""
+"""A text is cut behind this many runs of hidden characters."""
 
 
 def show_text(text: object, max_chars: int = MAX_CHARS) -> Markup:
-    """A text as escaped HTML in its own element."""
+    """Return a text as escaped HTML in an element of its own."""
     return Markup('<span class="text" dir="auto">{}</span>').format(_escape_bounded(str(text), max_chars))
 
 
 def show_name(text: object) -> Markup:
-    """A short text as escaped HTML, such as the name of a tenant or model, which a client may have chosen."""
+    """Return a short text as escaped HTML, such as the name of a tenant or model, which a client may have chosen."""
     return Markup('<bdi class="name">{}</bdi>').format(_escape_bounded(str(text), MAX_OF_NAME))
 
 
 def show_plain(text: object, max_chars: int = MAX_OF_NAME) -> str:
-    """A text for an HTML attribute, cut, with hidden characters as [U+....], since no elements are possible there."""
+    """Return a text for an HTML attribute, cut, with hidden characters as [U+....], since it can have no elements."""
     text = str(text)
-    visible = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:max_chars])
-    return visible + ("…" if len(text) > max_chars else "")
+    visible_text = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:max_chars])
+    return visible_text + ("…" if len(text) > max_chars else "")
 
 
 def _escape_bounded(text: str, max_chars: int) -> Markup:
-    """Escape at most `max_chars` of a text; each run of a hidden character becomes its code point."""
-    pieces = list[Markup]()
-    marks = 0
-    end = 0
+    """Escape at most `max_chars` of a text; a mark with the code point takes the place of a run of hidden characters.
+
+    If the text is cut, the number of further characters is shown behind it.
+    """
+    html_parts = list[Markup]()
+    mark_count = 0
+    shown_chars = 0
     for run in _split_runs(text[:max_chars]):
         if is_hidden(run[0]):
-            marks += 1
-            if marks > _MAX_MARKS:
+            mark_count += 1
+            if mark_count > _MAX_MARKS:
                 break
-            pieces.append(_hidden_mark(run))
+            html_parts.append(_hidden_mark(run))
         else:
-            pieces.append(escape(run))
-        end += len(run)
-    # cut by length or by the number of marks
-    if more := len(text) - end:
-        pieces.append(Markup(' <span class="cut">… and {} more characters</span>').format(f"{more:,}"))
-    return Markup("").join(pieces)
+            html_parts.append(escape(run))
+        shown_chars += len(run)
+    if further_chars := len(text) - shown_chars:
+        html_parts.append(Markup(' <span class="cut">… and {} more characters</span>').format(f"{further_chars:,}"))
+    return Markup("").join(html_parts)
 
 
 def _split_runs(text: str) -> Iterator[str]:
-    """The text split into runs of visible characters and runs of one hidden character."""
-    # all visible characters have the same key, each hidden one its own
+    """Split a text into runs of visible characters and runs of one hidden character."""
+    # all visible characters have the same key, each hidden character its own
     for _, run in groupby(text, lambda char: char if is_hidden(char) else ""):
         yield "".join(run)
 
 
 def _hidden_mark(run: str) -> Markup:
-    """The code point of a hidden character, and how often it occurs in this run, as in "U+200B ×3"."""
+    """Return the mark for a run of one hidden character: its code point, and how often it occurs, as in "U+200B ×3"."""
     times = f" ×{len(run):,}" if len(run) > 1 else ""
     return Markup('<span class="hidden-mark">U+{}{}</span>').format(f"{ord(run[0]):04X}", times)

@@ -1,4 +1,4 @@
-"""The files that the console reads (LiteLLM's YAML, the policies file, the keys file), in their current version."""
+"""Reader of the console's files (LiteLLM's YAML, the policies file, the keys file), which notices their changes."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class ConsoleConfig:
 
     @property
     def team_names(self) -> list[str]:
-        """The teams that tenants of the policies file match by name."""
+        """The teams that tenants of the policies file match by their whole name, not by a pattern."""
         teams = (tenant.match.team for tenant in self.policies.tenants)
-        return sorted({team for team in teams if team and not set(team) & set("*?[")})
+        return sorted({team for team in teams if team and set(team).isdisjoint("*?[")})
 
     def store(self) -> AuditStore:
         """Open the audit store for the calling thread.
@@ -66,9 +66,9 @@ class ConsoleConfig:
 
 
 class ConsoleFiles:
-    """The last valid version of the files; an invalid version is logged and ignored.
+    """Holder of the last valid version of the files; an invalid version is logged and ignored.
 
-    `engine` is the address of the running engine; None for the gateway's.
+    `engine` is the address of the running engine; None means the gateway's.
     """
 
     def __init__(self, litellm_file: Path, engine: str | None = None) -> None:
@@ -76,20 +76,20 @@ class ConsoleFiles:
         self._engine = engine
         self._lock = threading.Lock()
         self._current = self._read_files()
-        self._stamp = self._read_signatures(self._current)
+        self._known_signatures = self._read_signatures(self._current)
         """Signatures of the files when they were last read, by which changes are noticed."""
 
     def current(self) -> ConsoleConfig:
-        """The current files; reads them again if one has changed."""
+        """Return the current version of the files; reads them again if one has changed."""
         with self._lock:
-            stamp = self._read_signatures(self._current)
-            if stamp != self._stamp:
+            signatures = self._read_signatures(self._current)
+            if signatures != self._known_signatures:
                 # set before reading, so that an invalid version is read and logged only once
-                self._stamp = stamp
+                self._known_signatures = signatures
                 try:
                     self._current = self._read_files()
                 except (ConfigError, OSError) as error:
-                    # Do not log its text, which may quote the keys file.
+                    # the error's text is not logged, since it may quote the keys file
                     name = type(error).__name__
                     log.error(  # noqa: TRY400
                         "console: a changed file is invalid (%s), the old one stays active; run `aligner-proxy check`",
@@ -98,13 +98,13 @@ class ConsoleFiles:
             return self._current
 
     def engine_options(self) -> list[str]:
-        """Command-line options that select the running engine; raises `PageError` if none runs.
+        """Command-line options with which a command uses the running engine; raises `PageError` if none runs.
 
-        Without them, a command would load the aligner a second time.
+        Without them, the command would load the aligner a second time.
         """
         if self._engine is not None:
             return ["--engine", self._engine]
-        # an aligner on another server is not loaded here, so a command can ask that server itself
+        # an aligner on another server is not loaded here, so the command can ask this server itself
         if not config.engine_backend(self.current().policies).needs_local:
             return []
         socket = config.engine_socket()
@@ -118,8 +118,8 @@ class ConsoleFiles:
         policies = registry.load_policies(find_policies(self._litellm_file))
         return ConsoleConfig(policies, config.known_keys(policies), data, registry.load_extensions(policies))
 
-    def _read_signatures(self, configured: ConsoleConfig) -> Signature:
-        """The present signatures of the files that `configured` was read from; None for a file that is not named."""
-        source = configured.policies.source
-        paths = (self._litellm_file, source.folder / source.name, config.keys_path(configured.policies))
+    def _read_signatures(self, console_config: ConsoleConfig) -> Signature:
+        """Read the signatures of the files of `console_config`; None stands for a file that it does not name."""
+        source = console_config.policies.source
+        paths = (self._litellm_file, source.folder / source.name, config.keys_path(console_config.policies))
         return tuple(None if path is None else file_signature(path) for path in paths)

@@ -1,4 +1,4 @@
-"""Reads forms from a browser: limited in size, and only from our own pages."""
+"""Reader of forms from a browser, which are limited in size and come only from our own pages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from starlette.requests import ClientDisconnect, Request
 MAX_BYTES = 1 << 20
 """Largest body of a form."""
 _MAX_FIELDS = 20
-"""More than any of our forms has."""
+"""A limit above the number of fields of any of our forms."""
 _URLENCODED = "application/x-www-form-urlencoded"
 TOKEN = "token"
 """Name of the field with the session's token."""
 
 
 class PageError(Exception):
-    """A page that cannot be shown; has an HTTP status, and a message for the viewer without untrusted text."""
+    """A page cannot be shown; has an HTTP status, and a message for the viewer that contains no untrusted text."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

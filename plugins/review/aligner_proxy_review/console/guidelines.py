@@ -1,4 +1,4 @@
-"""Guidelines beside a review: what the objectives of an answer say, with some of their examples."""
+"""Guidelines for a reviewer: what the objectives of an answer say, with some of their examples."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ MAX_EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Guideline:
-    """One objective with examples, the first of its file."""
+    """An objective with the first examples of its file."""
 
     objective: KnownObjective
     against: tuple[str, ...] = ()
     """Sentences that violate it."""
     fine: tuple[str, ...] = ()
-    """Sentences that sound alike and do not."""
+    """Sentences that sound alike and do not violate it."""
 
 
 def list_guidelines(file: PolicyFile, entry: Entry, viewer: Viewer) -> list[Guideline]:
-    """The guidelines for an answer; examples only of objectives that the viewer may change."""
-    return [
-        _make_guideline(objective, viewer)
-        for objective in list_objectives(file)
-        if objective.may_see(viewer)
-        and {objective.name, objective.text} & {*entry.objectives}
-        and _applies_to(objective, entry.tenant)
-    ]
+    """List the guidelines for an answer, with examples only of objectives that the viewer may change."""
+    guidelines = []
+    for objective in list_objectives(file):
+        # an entry may name an objective by its name or by its text
+        was_active = objective.name in entry.objectives or objective.text in entry.objectives
+        if was_active and objective.may_see(viewer) and _applies_to(objective, entry.tenant):
+            guidelines.append(_make_guideline(objective, viewer))
+    return guidelines
 
 
 def _applies_to(objective: KnownObjective, tenant: str) -> bool:
-    """Whether answers of a tenant may be under this objective, by the team that its entry matches."""
+    """Whether an objective may apply to a tenant's answers; that of a tenant's entry only to the team it matches."""
     team = objective.tenant.match.team if objective.tenant else None
     return team is None or fnmatchcase(tenant, TEAM + team)
 
 
 def _make_guideline(objective: KnownObjective, viewer: Viewer) -> Guideline:
-    """The guideline of an objective; without examples if they are not for this viewer, or cannot be read."""
+    """Make the guideline of an objective, without examples if this viewer may not see them or they cannot be read."""
     if objective.subject is None or not objective.may_change(viewer):
         return Guideline(objective)
     try:
         examples = example_file.present_examples(objective.subject)
-    except ConfigError:  # the page of the objective says why
+    except ConfigError:
+        # the page of the objective says why
         return Guideline(objective)
     return Guideline(objective, _first_texts(examples.against), _first_texts(examples.fine))
 

@@ -1,6 +1,6 @@
-"""Jobs of the console: runs `aligner-proxy` commands in subprocesses, one at a time, and reads their progress.
+"""Jobs of the console: `aligner-proxy` commands that run in subprocesses, one at a time.
 
-Training and replay run as CLI subprocesses, so they cannot block the console and do exactly what the command line does.
+Teaching and replay run in subprocesses, so that they cannot block the console, and do what the command line does.
 A command reports its progress as lines of JSON; the last line is its result. Texts are passed through pipes and never
 as arguments.
 """
@@ -25,12 +25,12 @@ from aligner_proxy_review.console.forms import PageError
 
 log = logging.getLogger(__name__)
 
-_LONGEST_LINE = 64 << 20
-"""In bytes; the last line is the whole result."""
+_MAX_LINE_BYTES = 64 << 20
+"""The last line is the whole result, so it may be long."""
 _MAX_KEPT = 64
 """How many jobs are kept with their results."""
-_NICE = 10
-"""Priority of a job's process: below that of the gateway."""
+_NICENESS = 10
+"""A job's process has a lower priority than the gateway."""
 _BUSY = "This runs already; wait for its end."
 
 
@@ -38,27 +38,28 @@ _BUSY = "This runs already; wait for its end."
 class ConsoleJob:
     """One command with its progress and its result."""
 
-    done: int = 0
-    of: int = 0
-    """Steps done, and all steps, as the command last reported them."""
+    done_steps: int = 0
+    """Number of steps that are done, as the command last reported it."""
+    total_steps: int = 0
+    """Number of all steps, as the command last reported it; 0 before it reports."""
     result: dict[str, Any] | None = None
     """The command's last line; None while it runs, or if it failed."""
     fault: str | None = None
     """Why it failed; None if it did not."""
     subject: Any = None
-    """The subject of the command, as the caller gave it."""
-    waits: bool = True
+    """What the job is about, as the caller gave it."""
+    is_waiting: bool = True
     """Whether it waits for another command to end."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
-    def runs(self) -> bool:
-        """Whether it has neither a result nor a fault yet; also while it waits for its turn."""
+    def is_running(self) -> bool:
+        """Whether it has neither a result nor a fault yet; also True while it waits for its turn."""
         return self.result is None and self.fault is None
 
 
 class ConsoleJobs:
-    """The latest job for each name, which combines its kind and owner."""
+    """Holder of the last job of each name; a name combines the kind and the owner of a job."""
 
     def __init__(self) -> None:
         self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MAX_KEPT)
@@ -66,17 +67,17 @@ class ConsoleJobs:
         """Lets one command run at a time."""
 
     def find(self, name: str) -> ConsoleJob | None:
-        """The job with this name; None without one."""
+        """Return the job with this name; None if there is none."""
         job: ConsoleJob | None = self._jobs.get(name)
         return job
 
     def begin(self, name: str, arguments: Sequence[str], stdin_text: str = "", subject: Any = None) -> ConsoleJob:
         """Start `aligner-proxy ARGUMENTS` with `stdin_text` on stdin, and return its job.
 
-        Raises `PageError` if a job of this name is running.
+        `subject` is kept in the job. Raises `PageError` if a job of this name is running.
         """
-        earlier = self.find(name)
-        if earlier is not None and earlier.runs:
+        earlier_job = self.find(name)
+        if earlier_job is not None and earlier_job.is_running:
             raise PageError(409, _BUSY)
         job = ConsoleJob(subject=subject)
         self._jobs[name] = job
@@ -90,38 +91,38 @@ class ConsoleJobs:
             job.task.cancel()
 
     async def aclose(self) -> None:
-        """Cancel all jobs and wait for their ends."""
+        """Cancel all jobs, and wait until they have ended."""
         await end_tasks(*(job.task for job in self._jobs.values() if job.task is not None))
 
     async def _run(self, job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
         """Run a job when its turn comes, and record a failure as its fault."""
         try:
             async with self._turn:
-                job.waits = False
+                job.is_waiting = False
                 await _run_command(job, arguments, stdin_text)
         except (OSError, ValueError) as error:
             log.warning("console: `aligner-proxy %s` failed (%s)", arguments[0], type(error).__name__)
             job.fault = f"it could not be run ({type(error).__name__})"
         finally:
             # neither result nor fault: the job was cancelled, or an unexpected error ended it
-            if job.runs:
+            if job.is_running:
                 job.fault = "it was ended"
 
 
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
-    """Run one command and set the job's progress, then its result or fault; kills it if the job is cancelled."""
+    """Run a command, and set the job's progress, then its result or fault; kill the command if the job is cancelled."""
     process = await asyncio.create_subprocess_exec(
         *tether_command([sys.executable, "-m", "aligner_proxy", *arguments]),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
-        limit=_LONGEST_LINE,
+        limit=_MAX_LINE_BYTES,
     )
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
     last_report: dict[str, Any] = {}
     try:
         # a command that fails at once reads no input; its last line says why
@@ -132,8 +133,8 @@ async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: st
         async for line in process.stdout:
             last_report = json.loads(line)
             if last_report.keys() == {"done", "of"}:
-                job.done = last_report["done"]
-                job.of = last_report["of"]
+                job.done_steps = last_report["done"]
+                job.total_steps = last_report["of"]
         status = await process.wait()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
@@ -142,7 +143,7 @@ async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: st
         raise
     if "error" in last_report:
         job.fault = str(last_report["error"].get("message"))
-    # the last line is only progress, or there is none
+    # the command wrote no line, or its last line is only progress
     elif not last_report or last_report.keys() == {"done", "of"}:
         job.fault = f"it ended with status {status}; `aligner-proxy {arguments[0]}` on the command line says why"
     else:

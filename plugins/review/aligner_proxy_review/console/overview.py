@@ -18,13 +18,13 @@ from aligner_proxy_review.evidence import Evidence, Share
 
 PATH = "/overview"
 EVIDENCE_S = 30 * 86_400.0
-"""How far back reviews count, in seconds."""
-_CALLS = re.compile(r"aligner_(judge|editor)_(calls|tokens|seconds)_total")
+"""Only reviews of answers that are not older than this count, in seconds."""
+_USE_METRIC = re.compile(r"aligner_(judge|editor)_(calls|tokens|seconds)_total")
 
 
 @dataclass(slots=True)
 class ModelUse:
-    """What a judge or an editor was asked since the gateway started."""
+    """How much a judge or an editor was used since the gateway started."""
 
     calls: int = 0
     failed: int = 0
@@ -42,7 +42,7 @@ class Overview:
     """All answers of the period."""
     evidence: Evidence
     uses: dict[tuple[str, str], ModelUse] | None
-    """By kind (judge or editor) and model group; None for reviewers, or if the gateway gives no metrics."""
+    """The use of each model, by ("judge" or "editor", model group); None for reviewers, or without metrics."""
 
     @property
     def corrected(self) -> Share:
@@ -58,7 +58,7 @@ class Overview:
 
 
 async def show_overview(visit: Visit) -> Response:
-    """Show the figures of a period, those of reviews for the last 30 days."""
+    """Show the figures of the period in the query string; those of reviews are about the last `EVIDENCE_S`."""
     name, period = read_period(visit)
     rates, evidence, uses = await asyncio.gather(
         asyncio.to_thread(count_rates, visit, period),
@@ -71,7 +71,7 @@ async def show_overview(visit: Visit) -> Response:
 
 
 async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
-    """The use of judges and editors, as in `Overview.uses`; None for reviewers, since metrics are about all tenants."""
+    """Read `Overview.uses` from the gateway; None for reviewers, since metrics are about all tenants."""
     if not visit.viewer.is_operator:
         return None
     try:
@@ -81,21 +81,21 @@ async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
 
 
 def parse_uses(metrics_text: str) -> dict[tuple[str, str], ModelUse]:
-    """The use by (judge or editor, model group) in the gateway's metrics; raises `GatewayRefused` for another text."""
+    """Parse `Overview.uses` from the text of the gateway's metrics; raises `GatewayRefused` if it is something else."""
     try:
         samples = [sample for family in text_string_to_metric_families(metrics_text) for sample in family.samples]
     except ValueError:
         raise GatewayRefused("the gateway's metrics are in an unknown form") from None
     uses: dict[tuple[str, str], ModelUse] = {}
     for sample in samples:
-        match = _CALLS.fullmatch(sample.name)
+        match = _USE_METRIC.fullmatch(sample.name)
         if match is None:
             continue
-        kind, counted = match.groups()
+        kind, quantity = match.groups()
         use = uses.setdefault((kind, sample.labels["model"]), ModelUse())
-        if counted == "seconds":
+        if quantity == "seconds":
             use.seconds += sample.value
-        elif counted == "tokens":
+        elif quantity == "tokens":
             use.tokens += int(sample.value)
         else:
             use.calls += int(sample.value)

@@ -1,4 +1,4 @@
-"""Handlers of the pages, and who may see each; everything that blocks runs in a thread."""
+"""Handlers of most pages, and what all pages need; everything that blocks runs in a thread."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from aligner_proxy_review.evidence import reviewers_disagree
 LISTED = 50
 """How many answers the live page shows at first."""
 MAX_COUNTED = 100_000
-"""Limit on the answers from which rates are counted."""
+"""Rates are counted from at most this many answers."""
 MAX_STREAMS = 200
 """How many live pages may be open at a time."""
 _KEEP_ALIVE_S = 10.0
 """Seconds after which an idle stream sends a comment, and checks whether its session has ended."""
 _MAX_OBJECTIVES = 32
-"""Limit on the objectives of one question in the playground."""
-_LONGEST_MODEL = 200
-"""Longest name of a model in a link."""
-_LONGEST_SEARCH = 500
-"""Longest text to search for, in characters."""
+"""At most this many objectives of a question in the playground are used."""
+_MAX_MODEL_CHARS = 200
+"""A longer name of a model is cut in a link."""
+_MAX_SEARCH_CHARS = 500
+"""A longer text to search for is cut."""
 _DEFAULT_PERIOD = "1d"
 
 
@@ -65,7 +65,7 @@ class Services:
     """The hash of the master key."""
 
     def find_viewer(self, session: ConsoleSession) -> Viewer | None:
-        """Return the owner of this session by the current keys file; None if the key was withdrawn."""
+        """Return the owner of a session by the current keys file; None if their key was withdrawn."""
         return access.find_viewer(session.digest, self.master, self.files.current().keys, datetime.now(UTC))
 
 
@@ -79,7 +79,7 @@ class Visit:
     viewer: Viewer
 
     def render_page(self, template: str, **values: object) -> Response:
-        """The page that a template makes from `values`, the viewer, and the session's token for forms."""
+        """Render a page from a template, with `values`, the viewer, and the session's token for forms."""
         token = self.services.sessions.form_token(self.session.id)
         text = self.services.templates.get_template(template).render(
             viewer=self.viewer, token=token, path=self.request.url.path, **values
@@ -113,16 +113,19 @@ async def show_live(visit: Visit) -> Response:
 
 
 def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """The values that each filter suggests: from the listed answers, and from the files what the viewer may know."""
-    configured = visit.services.files.current()
-    tenants = {entry.tenant for entry in entries} | {access.TEAM + team for team in configured.team_names}
+    """The values that each filter suggests, by its name: from the listed answers, and from the files.
+
+    Of the files, only what the viewer may know is suggested.
+    """
+    console_config = visit.services.files.current()
+    tenants = {entry.tenant for entry in entries} | {access.TEAM + team for team in console_config.team_names}
     routes = {route_name(entry) for entry in entries}
     if visit.viewer.is_operator:
-        routes |= {entry_name(route, number) for number, route in enumerate(configured.policies.routes)}
+        routes |= {entry_name(route, index) for index, route in enumerate(console_config.policies.routes)}
     return {
         "tenant": sorted(filter(visit.viewer.may_see, tenants)),
         "route": sorted(routes),
-        "objective": sorted(config.objectives(configured.policies)),
+        "objective": sorted(config.objectives(console_config.policies)),
     }
 
 
@@ -133,14 +136,12 @@ async def show_search(visit: Visit) -> Response:
 
 async def search_answers(visit: Visit, form: dict[str, str]) -> Response:
     """Show the newest answers with an id or a text; the text comes in a form, so that no address contains it."""
-    search_text = form.get("search_text", "").strip()[:_LONGEST_SEARCH]
-    matches = (
-        await asyncio.to_thread(visit.services.answers.search, visit.viewer, search_text, LISTED)
-        if search_text
-        else None
-    )
-    views = [AnswerView(entry) for entry in matches.entries] if matches else None
-    return visit.render_page("search.html", search_text=search_text, answers=views, found=matches)
+    search_text = form.get("search_text", "").strip()[:_MAX_SEARCH_CHARS]
+    if not search_text:
+        return await show_search(visit)
+    answers = await asyncio.to_thread(visit.services.answers.search, visit.viewer, search_text, LISTED)
+    views = [AnswerView(entry) for entry in answers.entries]
+    return visit.render_page("search.html", search_text=search_text, answers=views, found=answers)
 
 
 async def stream_events(visit: Visit) -> Response:
@@ -152,23 +153,25 @@ async def stream_events(visit: Visit) -> Response:
 
 
 async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
-    """Yield the page's events: first recent entries, then new batches, until the session ends."""
-    row = visit.services.templates.get_template("answer_row.html")
+    """Yield the events of a live page: first recent entries, then new batches, until the session ends."""
+    row_template = visit.services.templates.get_template("answer_row.html")
     filters = visit.filters
 
     def render_event(entry: Entry) -> str:
-        name = answer_handle(entry)
-        if name not in feed.rendered:
-            # each line of an event needs its own field; a carriage return would end one
-            lines = row.render(answer=AnswerView(entry)).replace("\r", "").split("\n")
-            feed.rendered[name] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
-        return feed.rendered[name]
+        """Render an entry as a server-sent event."""
+        handle = answer_handle(entry)
+        if handle not in feed.rendered:
+            # each line of an event needs a field of its own, and a carriage return would end a line, too
+            lines = row_template.render(answer=AnswerView(entry)).replace("\r", "").split("\n")
+            feed.rendered[handle] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+        return feed.rendered[handle]
 
     def render_entries(entries: Sequence[Entry]) -> str:
+        """Render those entries that the viewer may see and that pass the filters."""
         visible_entries = (entry for entry in entries if visit.viewer.may_see(entry.tenant) and filters.admit(entry))
         return "".join(map(render_event, visible_entries))
 
-    # pages with the same tenants and filters show the same, so they share the rendered batches
+    # pages with the same tenants and filters show the same entries, so they share the rendered batches
     kind = (visit.viewer.tenants, filters)
     with feed.open_page() as queue:
         yield "retry: 2000\n: following\n\n"
@@ -192,14 +195,16 @@ async def show_answer(visit: Visit) -> Response:
         raise PageError(404, NOT_FOUND)
     policy = await asyncio.to_thread(lambda: policy_explanation.explain_entry(services.files.current(), entry))
     reviews = await asyncio.to_thread(services.answers.reviews, entry)
-    shadow = await asyncio.to_thread(services.answers.shadow_entry, entry)
+    shadow_entry = await asyncio.to_thread(services.answers.shadow_entry, entry)
+    if shadow_entry is not None and not visit.viewer.may_see(shadow_entry.tenant):
+        shadow_entry = None
     return visit.render_page(
         "answer.html",
         answer=AnswerView(entry),
         policy=policy,
         opinions=list_opinions(reviews),
-        apart=reviewers_disagree(reviews),
-        beside=AnswerView(shadow) if shadow is not None and visit.viewer.may_see(shadow.tenant) else None,
+        reviewers_disagree=reviewers_disagree(reviews),
+        shadow_answer=None if shadow_entry is None else AnswerView(shadow_entry),
     )
 
 
@@ -211,7 +216,7 @@ async def show_rates(visit: Visit) -> Response:
 
 
 def read_period(visit: Visit) -> tuple[str, float]:
-    """The period that the query string names, or a day: its name, and its seconds."""
+    """(name, length in seconds) of the period that the query string names, by default a day."""
     name = visit.request.query_params.get("period", _DEFAULT_PERIOD)
     if name not in PERIODS:
         name = _DEFAULT_PERIOD
@@ -219,44 +224,47 @@ def read_period(visit: Visit) -> tuple[str, float]:
 
 
 def count_rates(visit: Visit, period: float) -> Rates:
-    """The rates of the last `period` seconds, of what the viewer may see."""
+    """Compute the rates of the last `period` seconds from the answers that the viewer may see."""
     now = time.time()
-    # one more than is counted, to see whether any are left out
+    # one answer more than is counted shows whether answers are left out
     answers = visit.services.answers.counted_answers(visit.viewer, now - period, MAX_COUNTED + 1)
-    return compute_rates(answers[:MAX_COUNTED], now, period, cut=len(answers) > MAX_COUNTED)
+    return compute_rates(answers[:MAX_COUNTED], now, period, is_cut=len(answers) > MAX_COUNTED)
 
 
 async def show_playground(visit: Visit) -> Response:
-    """Show the empty playground with the choices of a link; only for the operator, whose key is the master key."""
+    """Show the empty playground with the choices of a link; only the operator may use it, since it uses their key."""
     refuse_reviewers(visit)
     question = await asyncio.to_thread(_linked_question, visit)
     return _render_playground(visit, judged=None, asked=question, problem=None, policy=None, link=None)
 
 
 def _render_playground(visit: Visit, **values: object) -> Response:
-    """Render the playground, with the configured names that its fields suggest."""
-    configured = visit.services.files.current()
-    names = sorted(config.objectives(configured.policies))
-    return visit.render_page("playground.html", configured=configured, objective_names=names, **values)
+    """Render the playground with `values`, and with the configured names that its fields suggest."""
+    console_config = visit.services.files.current()
+    names = sorted(config.objectives(console_config.policies))
+    return visit.render_page("playground.html", configured=console_config, objective_names=names, **values)
 
 
 def _linked_question(visit: Visit) -> PlaygroundQuestion:
-    """Parse the choices of a link: a model, and names of configured objectives; never a text."""
+    """Read the choices of a link: a model, and names of configured objectives; question and answer stay empty."""
     query = visit.request.query_params
-    names = _known_names(visit, query.get("objectives", "").split(","))
-    return PlaygroundQuestion("", "", query.get("model", "")[:_LONGEST_MODEL], names)
+    names = _configured_names(visit, query.get("objectives", "").split(","))
+    return PlaygroundQuestion(answer="", question="", model=query.get("model", "")[:_MAX_MODEL_CHARS], objectives=names)
 
 
-def _known_names(visit: Visit, names: Sequence[str]) -> tuple[str, ...]:
-    """Keep only names of configured objectives; anything else could be text of a user."""
+def _configured_names(visit: Visit, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the first `_MAX_OBJECTIVES` names that configured objectives have.
+
+    Any other could be a user's text, which must not be in an address.
+    """
     objectives = config.objectives(visit.services.files.current().policies)
     return tuple(name for name in names[:_MAX_OBJECTIVES] if name in objectives)
 
 
 def _playground_link(visit: Visit, question: PlaygroundQuestion) -> str:
     """The address of the playground with the same choices, without question, answer and free-text objectives."""
-    names = ",".join(_known_names(visit, question.objectives))
-    return "/playground?" + urlencode({"model": question.model[:_LONGEST_MODEL], "objectives": names})
+    names = ",".join(_configured_names(visit, question.objectives))
+    return "/playground?" + urlencode({"model": question.model[:_MAX_MODEL_CHARS], "objectives": names})
 
 
 async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
@@ -265,7 +273,10 @@ async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
     lines = [line.strip() for line in form.get("objectives", "").split("\n")]
     objectives = tuple(line for line in lines if line)[:_MAX_OBJECTIVES]
     question = PlaygroundQuestion(
-        form.get("answer", ""), form.get("question", ""), form.get("model", "").strip(), objectives
+        answer=form.get("answer", ""),
+        question=form.get("question", ""),
+        model=form.get("model", "").strip(),
+        objectives=objectives,
     )
     result = None
     problem = None
@@ -279,7 +290,7 @@ async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
 
 
 async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
-    """Show the policy that a model, team and key would get."""
+    """Show the policy that a request for a model by a team and a key would get."""
     refuse_reviewers(visit)
     fields = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
     explanation = await asyncio.to_thread(partial(_explain_policy, visit, **fields))
@@ -287,7 +298,7 @@ async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _explain_policy(visit: Visit, model: str, team: str, key: str) -> policy_explanation.ExplainedPolicy | None:
-    """The policy that a model, team and key would get; None if the request would be refused."""
+    """Explain the policy that such a request would get; None if the request would be refused."""
     try:
         return policy_explanation.explain_request(visit.services.files.current(), model, team, key)
     except (ForbiddenError, BadRequest):
@@ -295,6 +306,6 @@ def _explain_policy(visit: Visit, model: str, team: str, key: str) -> policy_exp
 
 
 def refuse_reviewers(visit: Visit) -> None:
-    """Raise the 404 of a missing page unless the viewer is the operator."""
+    """Raise `PageError` 404, as for a page that does not exist, unless the viewer is the operator."""
     if not visit.viewer.is_operator:
         raise PageError(404, NOT_FOUND)

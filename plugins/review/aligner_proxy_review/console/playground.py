@@ -15,14 +15,14 @@ TIMEOUT_S = 120.0
 """Seconds for one request to the gateway."""
 _METRICS_S = 3.0
 """Seconds for reading the gateway's metrics."""
-_COLDEST = -6.0
-"""Score up to which a segment has no colour; scores are logarithms of odds, in nats."""
-_NATS_A_STEP = 1.5
+_MIN_COLOURED_SCORE = -6.0
+"""A segment with a lower score has no colour; scores are log-odds, in nats."""
+_NATS_PER_STEP = 1.5
 """How much higher the score is at each colour step."""
 HOTTEST = 7
 """The highest colour step."""
-_MAX_OF_MESSAGE = 300
-"""Characters of the gateway's error message that are shown."""
+_MAX_MESSAGE_CHARS = 300
+"""How many characters of the gateway's error message are shown."""
 
 
 class GatewayRefused(AlignerProxyError):
@@ -83,14 +83,14 @@ class GatewayClient:
     """Client of the gateway; uses the master key."""
 
     def __init__(self, address: str, master_key: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        # A trial is not traffic, so its text is not stored and the cache is bypassed.
+        # no-store, because a trial is not traffic, so its text is not stored and the cache is bypassed
         headers = {"Authorization": f"Bearer {master_key}", "Cache-Control": "no-store"}
         self._client = httpx.AsyncClient(
             base_url=address, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
         )
 
     async def judge(self, question: PlaygroundQuestion) -> PlaygroundResult:
-        """Return the gateway's result for an answer; raises `GatewayRefused` if the gateway gives none."""
+        """Have the gateway judge an answer, and return its result; raises `GatewayRefused` if it gives none."""
         response = await self._send(self._client.build_request("POST", "/v1/align", json=question.request_body()))
         if response.status_code != httpx.codes.OK:
             raise GatewayRefused(f"the gateway refused it with {response.status_code}: {_error_message(response)}")
@@ -100,14 +100,14 @@ class GatewayClient:
             raise GatewayRefused("the gateway answered in an unknown form; is it of the same version?") from None
 
     async def read_metrics(self) -> str:
-        """The gateway's metrics; raises `GatewayRefused` if it has none, or takes more than a few seconds."""
+        """Read the gateway's metrics; raises `GatewayRefused` if it has none, or takes longer than `_METRICS_S`."""
         response = await self._send(self._client.build_request("GET", "/metrics", timeout=_METRICS_S))
         if response.status_code != httpx.codes.OK:
             raise GatewayRefused(f"the gateway serves no metrics ({response.status_code})")
         return response.text
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; raises `GatewayRefused` if the gateway does not answer. Only reading follows redirects."""
+        """Send a request; raises `GatewayRefused` if the gateway does not answer. Only GET requests are redirected."""
         try:
             return await self._client.send(request, follow_redirects=request.method == "GET")
         except (httpx.HTTPError, UnicodeError) as error:
@@ -121,13 +121,14 @@ def score_heat(score: float | None) -> int:
     """The colour step, from 0 to `HOTTEST`, of a score; 0 without a score."""
     if score is None:
         return 0
-    return min(HOTTEST, max(0, int((score - _COLDEST) / _NATS_A_STEP)))
+    step = int((score - _MIN_COLOURED_SCORE) / _NATS_PER_STEP)
+    return min(HOTTEST, max(0, step))
 
 
 def _error_message(response: httpx.Response) -> str:
     """The gateway's error message, which names fields but never their content."""
     try:
         error = response.json()["error"]
-        return show_plain(error["message"], _MAX_OF_MESSAGE)
+        return show_plain(error["message"], _MAX_MESSAGE_CHARS)
     except (ValueError, KeyError, TypeError):
         return "no reason given"

@@ -1,4 +1,4 @@
-"""Explains a policy: each setting with its value and the line of its origin."""
+"""Explanation of a policy: each setting with its value and the line of the policies file that it comes from."""
 
 from __future__ import annotations
 
@@ -45,53 +45,59 @@ class ExplainedPolicy:
     """Whether it equals the policy under which the answer was recorded."""
 
 
-def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
-    """The policy that a model, team and key would get; raises `ForbiddenError` or `BadRequest` if it is refused."""
-    caller = find_caller(configured.keys, team or None, key or None)
-    name, groups = litellm_config.resolve_model(configured.litellm, model)
+def explain_request(console_config: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
+    """Explain the policy that a request for a model by a team and a key's alias would get; both may be empty.
+
+    Raises `ForbiddenError` or `BadRequest` if the request would be refused.
+    """
+    caller = find_caller(console_config.keys, team or None, key or None)
+    model_name, groups = litellm_config.resolve_model(console_config.litellm, model)
     # the text may be a team's id or its alias, so it is given as both
-    facts = RequestFacts(name, (), caller.team, caller.team, caller.key_digest, caller.key_alias)
-    return _explain_facts(configured, replace(facts, groups=groups, alias_by_operator=caller.is_known))
+    facts = RequestFacts(model_name, (), caller.team, caller.team, caller.key_digest, caller.key_alias)
+    return _explain_facts(console_config, replace(facts, groups=groups, alias_by_operator=caller.is_known))
 
 
-def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:
-    """The policy that a recorded answer would get now; None if its text is missing or the request would be refused."""
+def explain_entry(console_config: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:
+    """Explain the policy that a recorded answer would get now.
+
+    None if its text was not stored, or if the request would be refused.
+    """
     if entry.content is None:
         return None
     try:
-        return _explain_facts(configured, entry.content.facts, entry.policy_hash)
+        return _explain_facts(console_config, entry.content.facts, entry.policy_hash)
     except (ForbiddenError, BadRequest):
         return None
 
 
-def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str | None = None) -> ExplainedPolicy:
-    """Explain the policy of a request; `recorded` is the hash of the policy to compare it with."""
-    resolver = configured.resolver
-    policy = configured.extensions.resolve(resolver.resolve(facts), facts)
+def _explain_facts(
+    console_config: ConsoleConfig, facts: RequestFacts, recorded_hash: str | None = None
+) -> ExplainedPolicy:
+    """Explain the policy of a request; `recorded_hash` is that of the recorded answer's policy, if there is one."""
+    resolver = console_config.resolver
+    policy = console_config.extensions.resolve(resolver.resolve(facts), facts)
     origins = dict(policy.origins)
-    settings = resolver.settings(policy)
     return ExplainedPolicy(
         policy.name,
         policy.caution,
         tuple((objective, origins.get(f"objective:{objective.name}", "-")) for objective in policy.objectives),
-        tuple(_explained_settings(settings, policy, origins)),
-        # without a recorded policy there is nothing to differ from
-        recorded in (None, policy_hash(policy)),
+        tuple(_explain_settings(resolver.settings(policy), policy, origins)),
+        is_same=recorded_hash in (None, policy_hash(policy)),
     )
 
 
-def _explained_settings(
-    values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]
-) -> list[ExplainedSetting]:
-    """All settings and the quota, first those that somebody has set; `origins` is by setting."""
-    rows = [ExplainedSetting(name, _value_text(value), origins.get(name, BUILT_IN)) for name, value in values.items()]
+def _explain_settings(values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]) -> list[ExplainedSetting]:
+    """List all settings and the quota, first those that somebody has set; `values` and `origins` are by setting."""
+    settings = [
+        ExplainedSetting(name, _value_text(value), origins.get(name, BUILT_IN)) for name, value in values.items()
+    ]
     if policy.quota is not None:
-        rows.append(ExplainedSetting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
-    return sorted(rows, key=lambda row: row.is_default)
+        settings.append(ExplainedSetting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
+    return sorted(settings, key=lambda setting: setting.is_default)
 
 
 def _value_text(value: object) -> str:
-    """A setting's value as text; the parts of a tuple with commas, "none" for an empty one."""
+    """A setting's value as text; the parts of a tuple are joined by commas, and an empty tuple is "none"."""
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)

@@ -14,8 +14,8 @@ PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
 """Periods that can be chosen, in seconds."""
 BARS = 24
 """How many bars the chart has."""
-COUNTED = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
-"""The columns; skipped answers have no entry in the audit store."""
+COUNTED_STATUSES = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
+"""The statuses of answers in the audit store, which has no entries of skipped answers."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class RateGroup:
 
     @property
     def answer_count(self) -> int:
-        """Number of answers with an entry."""
+        """Number of answers in the group."""
         return self.statuses.total()
 
     def count(self, status: Status) -> int:
@@ -41,17 +41,17 @@ class RateGroup:
         return self.statuses[status.value]
 
     def added_ms(self, share: float) -> float:
-        """Quantile `share` (0.95 for the 95th percentile) of the added latency, in milliseconds."""
+        """The quantile `share` (from 0 to 1) of the added latency, in milliseconds."""
         return quantile(sorted(self.times), share)
 
-    def count_answer(self, entry: CountedAnswer) -> None:
-        """Add one answer to the counts."""
-        self.statuses[entry.status] += 1
+    def count_answer(self, answer: CountedAnswer) -> None:
+        """Add an answer to the counts."""
+        self.statuses[answer.status] += 1
         # in shadow mode the reason says what would have been done
-        self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
+        self.would_correct += answer.status == Status.SHADOW and answer.reason == "would_correct"
         # `cache_hit` is 1 or 0, or None if no cache was asked
-        self.cache_hits += entry.cache_hit == 1
-        self.times.append(entry.ms)
+        self.cache_hits += answer.cache_hit == 1
+        self.times.append(answer.ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,16 @@ class Rates:
     groups: Sequence[RateGroup]
     bars: Sequence[Counter[str]]
     """For each bar, the number of answers by status."""
-    cut: bool
+    is_cut: bool
     """Whether older answers of the period were left out."""
     since: float
     """Beginning of the period, in seconds since the epoch."""
     period: float
-    """Its length in seconds."""
+    """Length of the period in seconds."""
 
-    def bar_start(self, number: int) -> float:
-        """When bar `number` begins, in seconds since the epoch; for `BARS`, the end of the period."""
-        return self.since + number * self.period / BARS
+    def bar_start(self, index: int) -> float:
+        """When the bar with this index begins, in seconds since the epoch; for `BARS`, the end of the period."""
+        return self.since + index * self.period / BARS
 
     @property
     def total(self) -> RateGroup:
@@ -89,20 +89,20 @@ class Rates:
         return max((bar.total() for bar in self.bars), default=0)
 
 
-def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, cut: bool) -> Rates:
-    """Count the entries of the last `period` seconds by tenant, route and bar of the chart.
+def compute_rates(answers: Iterable[CountedAnswer], now: float, period: float, *, is_cut: bool) -> Rates:
+    """Count the answers of the last `period` seconds by tenant, route and bar of the chart.
 
-    `now` is in seconds since the epoch; `cut` says that the caller left out older entries of the period.
+    `now` is in seconds since the epoch. `is_cut`: whether the caller left out older answers of the period.
     """
     groups: dict[tuple[str, str], RateGroup] = {}
     bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
     since = now - period
     bar_width = period / BARS
-    for entry in entries:
-        key = (entry.tenant, route_name(entry))
-        groups.setdefault(key, RateGroup(*key)).count_answer(entry)
+    for answer in answers:
+        tenant_and_route = (answer.tenant, route_name(answer))
+        groups.setdefault(tenant_and_route, RateGroup(*tenant_and_route)).count_answer(answer)
         # an answer at the very end, or recorded after `now`, belongs to the last bar
-        bar = min(BARS - 1, max(0, int((entry.at - since) / bar_width)))
-        bars[bar][entry.status] += 1
-    sorted_groups = [groups[key] for key in sorted(groups)]
-    return Rates(sorted_groups, [bars[number] for number in range(BARS)], cut, since, period)
+        bar_index = min(BARS - 1, max(0, int((answer.at - since) / bar_width)))
+        bars[bar_index][answer.status] += 1
+    sorted_groups = [groups[tenant_and_route] for tenant_and_route in sorted(groups)]
+    return Rates(sorted_groups, [bars[index] for index in range(BARS)], is_cut, since, period)

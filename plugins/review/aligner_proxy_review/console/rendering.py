@@ -1,4 +1,4 @@
-"""Templates of the pages: everything is escaped, and untrusted texts go through the filters of `escaping`."""
+"""Environment of the pages' templates: all values are escaped, and untrusted texts go through filters of `escaping`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from aligner_proxy.types import Status
 from aligner_proxy_review.console import escaping
-from aligner_proxy_review.console.rates import BARS, COUNTED
+from aligner_proxy_review.console.rates import BARS, COUNTED_STATUSES
 
 CHART_HEIGHT = 100
 """Height of the chart in its own units; it is scaled to the page."""
@@ -18,7 +18,7 @@ _NO_VALUE = "–"
 
 
 def make_environment() -> Environment:
-    """The environment of the templates, with the filters and constants that they use."""
+    """Make the environment of the templates, with the filters and constants that they use."""
     templates = Environment(
         loader=PackageLoader("aligner_proxy_review.console"),
         autoescape=True,
@@ -41,29 +41,29 @@ def make_environment() -> Environment:
         "count": lambda number: f"{number:,}",
     }
     templates.globals |= {
-        "STATUSES": [status.value for status in (*COUNTED, Status.SKIPPED)],
+        "STATUSES": [status.value for status in (*COUNTED_STATUSES, Status.SKIPPED)],
         "CHART_HEIGHT": CHART_HEIGHT,
         "BARS": BARS,
     }
     return templates
 
 
-def _utc_text(at: float) -> str:
-    """A time in seconds since the epoch, as text in UTC; "?" if it is outside the calendar."""
+def _utc_text(epoch_seconds: float) -> str:
+    """A time in seconds since the epoch as text in UTC; "?" if it is outside the calendar."""
     try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
         return "?"
 
 
-def _moment_markup(at: float) -> Markup:
-    """A time for a page: in UTC, until the page's script writes it in the reader's zone."""
-    text = _utc_text(at)
+def _moment_markup(epoch_seconds: float) -> Markup:
+    """A time as an element of a page: in UTC, until the page's script writes it in the reader's time zone."""
+    text = _utc_text(epoch_seconds)
     return Markup('<time datetime="{}">{}</time>').format(text.replace(" ", "T") + "Z", text)
 
 
 def _score_text(score: Any) -> str:
-    """A score with its sign and two decimals; a dash without one."""
+    """A score with its sign and two decimals; a dash if there is no score."""
     return _NO_VALUE if score is None else f"{score:+.2f}"
 
 

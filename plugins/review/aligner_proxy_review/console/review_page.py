@@ -22,25 +22,22 @@ from aligner_proxy_review.reviews import NoSuchPlace, ReviewVerdict, UnknownAnsw
 
 PATH = "/review"
 MAX_SEGMENTS = 500
-"""Limit on the segments shown of one answer."""
-_OTHER = "Another answer is current now, perhaps because of another tab; nothing was saved."
-_LONGEST_NUMBER = 6
-"""Digits of the longest number of a segment."""
+"""At most this many segments of an answer are shown."""
+_OTHER_ANSWER = "Another answer is current now, perhaps because of another tab; nothing was saved."
+_MAX_SEGMENT_DIGITS = 6
+"""No answer has a segment whose number has more digits."""
 
 
 async def show_review(visit: Visit) -> Response:
     """Show the current answer of the queue, with its segments."""
     entry, state = await asyncio.to_thread(_current_answer, visit)
-    view = None if entry is None else AnswerView(entry)
-    segments = judged_segments(entry.content)[:MAX_SEGMENTS] if entry and entry.content else []
-    undone = visit.request.query_params.get("undone")
     return visit.render_page(
         "review.html",
-        answer=view,
-        segments=segments,
+        answer=None if entry is None else AnswerView(entry),
+        segments=judged_segments(entry.content)[:MAX_SEGMENTS] if entry and entry.content else [],
         guidelines=[] if entry is None else await asyncio.to_thread(_read_guidelines, visit, entry),
-        desk=state,
-        nothing_to_undo=undone == "0",
+        review_state=state,
+        nothing_to_undo=visit.request.query_params.get("undone") == "0",
     )
 
 
@@ -54,22 +51,25 @@ async def show_figures(visit: Visit) -> Response:
 
 async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
     """Do what a key or button of the page says, and load the page again; raises `PageError`."""
-    undone = await asyncio.to_thread(_apply_form, visit, form)
-    return RedirectResponse(PATH + ("" if undone else "?undone=0"), 303)
+    has_succeeded = await asyncio.to_thread(_apply_form, visit, form)
+    return RedirectResponse(PATH if has_succeeded else f"{PATH}?undone=0", 303)
 
 
 def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
-    """The current answer and the state; None as the answer if the queue is empty or nothing is recorded."""
+    """(current answer, None if the queue is empty or nothing is recorded; state of the visit's session)."""
     try:
         with _open_session(visit) as (session, state):
-            next_answer = session.current_answer()
-            return (None if next_answer is None else next_answer[0]), state
+            drawn_answer = session.current_answer()
+            if drawn_answer is None:
+                return None, state
+            entry, _ = drawn_answer
+            return entry, state
     except NothingRecorded:
         return None, visit.services.review_states.state_of(visit.session.id)
 
 
 def _read_guidelines(visit: Visit, entry: Entry) -> list[Guideline]:
-    """The guidelines for an answer; none while the policies file's index of heads is damaged, as its page says."""
+    """Read the guidelines for an answer; empty if the index of taught heads is damaged, which another page says."""
     try:
         return list_guidelines(visit.services.files.current().policies, entry, visit.viewer)
     except ConfigError:
@@ -77,7 +77,7 @@ def _read_guidelines(visit: Visit, entry: Entry) -> list[Guideline]:
 
 
 def _compute_figures(visit: Visit) -> ReviewFigures:
-    """The figures of what this viewer may see; all 0 before the first answer is recorded."""
+    """Compute the figures of what this viewer may see; all are 0 before the first answer is recorded."""
     try:
         with _open_session(visit) as (session, _):
             return session.compute_figures()
@@ -86,59 +86,73 @@ def _compute_figures(visit: Visit) -> ReviewFigures:
 
 
 def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
-    """Apply the action of a form; returns False if there was nothing to undo, else True. Raises `PageError`."""
-    act = form.get("act", "")
+    """Do what the button of a form says; return False if there was nothing to undo, else True. Raises `PageError`."""
+    button = form.get("act", "")
     with _open_session(visit) as (session, _):
-        if act == "undo":
+        if button == "undo":
             return session.undo()
-        if act in ("first", "second"):
-            session.switch_queue(second=act == "second")
+        if button in ("first", "second"):
+            session.switch_queue(wants_second_opinions=button == "second")
             return True
-        if act == "back":
+        if button == "back":
             session.return_to_skipped()
             return True
-        # The remaining actions need the answer for which the form was made.
-        next_answer = session.current_answer()
-        if next_answer is None or AnswerView(next_answer[0]).handle != form.get("answer"):
-            raise PageError(409, _OTHER)
-        if act == "next":
+        # The remaining buttons are about the answer with which the form was shown.
+        drawn_answer = session.current_answer()
+        if drawn_answer is None:
+            raise PageError(409, _OTHER_ANSWER)
+        entry, _ = drawn_answer
+        if AnswerView(entry).handle != form.get("answer"):
+            raise PageError(409, _OTHER_ANSWER)
+        if button == "next":
             session.skip()
             return True
-        redact = writer.load_redaction(visit.services.files.current().policies)
-        try:
-            session.save(_parse_input(act, form, next_answer[0]), redact)
-        except NoSuchPlace as error:
-            raise PageError(400, f"The review was not saved: {error}.") from None
-        except UnknownAnswer:
-            raise PageError(409, "This answer was deleted meanwhile.") from None
+        _save_review(visit, session, _parse_input(button, form, entry))
     return True
 
 
-def _parse_input(act: str, form: dict[str, str], entry: Entry) -> ReviewInput:
-    """Parse the verdict from a form; raises `PageError`."""
-    if act in (ReviewVerdict.RIGHT, ReviewVerdict.WRONG, ReviewVerdict.HARM):
-        return ReviewInput(ReviewVerdict(act))
+def _save_review(visit: Visit, session: ReviewSession, review_input: ReviewInput) -> None:
+    """Save a review of the current answer; raises `PageError` if the answer, or what the review names, is not there."""
+    redact = writer.load_redaction(visit.services.files.current().policies)
+    try:
+        session.save(review_input, redact)
+    except NoSuchPlace as error:
+        raise PageError(400, f"The review was not saved: {error}.") from None
+    except UnknownAnswer:
+        raise PageError(409, "This answer was deleted meanwhile.") from None
+
+
+def _parse_input(button: str, form: dict[str, str], entry: Entry) -> ReviewInput:
+    """Read the review of an entry from the pressed button and the fields of the form.
+
+    `button` is a `ReviewVerdict` or "edit"; raises `PageError` for anything else.
+    """
+    if button in (ReviewVerdict.RIGHT, ReviewVerdict.WRONG, ReviewVerdict.HARM):
+        return ReviewInput(ReviewVerdict(button))
     segment = _parse_segment(form.get("segment", ""))
     objective = form.get("objective", "").strip() or None
-    if act == ReviewVerdict.MISSED:
-        return ReviewInput(ReviewVerdict.MISSED, segment, objective=objective)
-    if act == "edit":
-        # a better text means that the edit was bad, or that one was missing
+    if button == ReviewVerdict.MISSED:
+        return ReviewInput(ReviewVerdict.MISSED, segment=segment, objective=objective)
+    if button == "edit":
+        # a better text means that the edit was bad, or that an edit was missing
         verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
-        return ReviewInput(verdict, segment, form.get("edit", ""), objective)
+        return ReviewInput(verdict, segment=segment, edit=form.get("edit", ""), objective=objective)
     raise PageError(400, "There is no such verdict.")
 
 
 def _parse_segment(text: str) -> int | None:
-    """The number of a segment; None (the whole answer) if empty, and -1, which no answer has, if it is not a number."""
+    """Parse a segment's number; None (the whole answer) if empty, and -1, which no segment has, if it is no number."""
     if not text:
         return None
-    return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else -1
+    return int(text) if text.isdecimal() and len(text) <= _MAX_SEGMENT_DIGITS else -1
 
 
 @contextmanager
 def _open_session(visit: Visit) -> Iterator[tuple[ReviewSession, ReviewState]]:
-    """Yield this log-in's review session and its state; holds its lock, so that two tabs of one log-in take turns."""
+    """Yield this log-in's review session and its state.
+
+    The state's lock is held until the end of the block, so that two tabs of one log-in take turns.
+    """
     state = visit.services.review_states.state_of(visit.session.id)
     with state.lock, closing(visit.services.files.current().store()) as store:
         yield ReviewSession(store, state, visit.viewer), state

@@ -1,4 +1,4 @@
-"""Review session of one log-in: the current answer, the skipped ones, and the verdicts so far.
+"""Review session of one log-in: the current answer, the skipped answers, and the verdicts so far.
 
 The server stores which answer is shown and how it was drawn. If the form said so instead, a browser could claim that an
 answer near the threshold was drawn at random and so distort the estimates for all answers.
@@ -21,29 +21,29 @@ from aligner_proxy_review.evidence import Evidence, read_evidence
 from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, ReviewQueue, find_entry
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
-PERIOD_S = 30 * 86_400.0
-"""How many seconds back the queue reaches; the default of the `review` command."""
+MAX_ANSWER_AGE_S = 30 * 86_400.0
+"""The queue has only answers that are not older, in seconds; this is also the default of the `review` command."""
 _MAX_STATES = 1000
 """How many sessions have a state at a time."""
 _MAX_REMEMBERED = 200
-"""Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
+"""At most this many skipped answers are remembered, and this many disagreements listed."""
 DrawnAnswer = tuple[AnswerPlace, ReviewOrigin]
-"""An answer, and how it was chosen for review."""
+"""(an answer, how it was chosen for review)."""
 
 
 @dataclass(slots=True)
 class ReviewState:
-    """The state of one session."""
+    """What the server remembers of one reviewer's work between two requests."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     current: DrawnAnswer | None = None
-    """The answer that is shown; None before the first, and between two answers."""
+    """The answer that is shown; None before the first answer, and between two answers."""
     skipped: list[DrawnAnswer] = field(default_factory=list)
-    """Answers skipped without a verdict, the latest last."""
+    """Answers that were skipped without a verdict, the latest last."""
     reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
-    """Verdicts of this session, the latest last, and how their answers were chosen."""
-    second: bool = False
-    """Whether to show answers that somebody else has already reviewed."""
+    """(review, how its answer was chosen) for the verdicts of this session, the latest last."""
+    wants_second_opinions: bool = False
+    """Whether the reviewer wants answers that somebody else has already reviewed."""
 
 
 class ReviewStates:
@@ -52,12 +52,12 @@ class ReviewStates:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._states: TTLCache[str, ReviewState] = TTLCache(_MAX_STATES, LIFETIME_S)
-        """By the session's id."""
+        """The states by the session's id."""
 
-    def state_of(self, session: str) -> ReviewState:
-        """The state of a session; creates it on first use."""
+    def state_of(self, session_id: str) -> ReviewState:
+        """Return the state of a session; create it on first use."""
         with self._lock:
-            return self._states.setdefault(session, ReviewState())
+            return self._states.setdefault(session_id, ReviewState())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class ReviewInput:
 class ReviewSession:
     """What one reviewer does on the review page: get an answer, judge it, skip it, or undo the last verdict.
 
-    The caller must hold the state's lock.
+    A session is created for each request, from the reviewer's state. The caller must hold the state's lock.
     """
 
     def __init__(self, store: AuditStore, state: ReviewState, viewer: Viewer) -> None:
@@ -81,14 +81,14 @@ class ReviewSession:
         self._state = state
         self._viewer = viewer
         self._reviewer = reviewer_name(viewer)
-        # the queue gives only answers of this reviewer's tenants
-        self.answer_filter = AnswerFilter(since=time.time() - PERIOD_S, tenants=viewer.tenants)
-        self._queue = ReviewQueue(store, self._reviewer, self.answer_filter, second_opinion=state.second)
+        # the queue has only answers of this reviewer's tenants
+        self.answer_filter = AnswerFilter(since=time.time() - MAX_ANSWER_AGE_S, tenants=viewer.tenants)
+        self._queue = ReviewQueue(store, self._reviewer, self.answer_filter, second_opinion=state.wants_second_opinions)
 
     def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
-        """Return the current answer, or the next one, and how it was chosen; None if none is left.
+        """Return (current answer, how it was chosen); without a current answer, draw the next. None if none is left.
 
-        The answer is then leased to this reviewer.
+        The answer is leased to this reviewer.
         """
         if self._state.current is not None:
             place, origin = self._state.current
@@ -107,23 +107,24 @@ class ReviewSession:
     def save(self, review_input: ReviewInput, redact: Redact) -> None:
         """Save a verdict on the current answer, with its texts redacted, and end the answer's lease.
 
-        Raises `UnknownAnswer`, `NoSuchPlace`, and `CorrectionError` if redaction fails.
+        Does nothing without a current answer. Raises what `Reviews.save` raises.
         """
         if self._state.current is None:
             return
         place, origin = self._state.current
-        # the store refuses the review if the reviewer may no longer see the answer
-        tenant = self._tenant_of(place)
+        aligner_id, choice = place
         review = Review(
-            *place,
+            aligner_id,
+            choice,
             review_input.verdict,
             self._reviewer,
-            time.time(),
-            origin,
-            review_input.segment,
-            review_input.edit,
-            review_input.objective,
-            tenant,
+            at=time.time(),
+            chosen=origin,
+            segment=review_input.segment,
+            edit=review_input.edit,
+            objective=review_input.objective,
+            # the store refuses the review if the reviewer may no longer see the answer
+            tenant=self._tenant_of(place),
         )
         Reviews(self._store).save(review, redact)
         self._state.reviews.append((review, origin))
@@ -136,10 +137,10 @@ class ReviewSession:
         return entry.tenant if entry is not None and self._viewer.may_see(entry.tenant) else "\0"
 
     def undo(self) -> bool:
-        """Withdraw the last verdict and make its answer current again; returns False if there is none."""
+        """Withdraw the last verdict, and make its answer current again; return False if there is no verdict."""
         while self._state.reviews:
             review, origin = self._state.reviews.pop()
-            # if the answer was deleted, its verdict was deleted with it; then undo the verdict before that
+            # False means that the answer was deleted with its verdict; then the verdict before it is withdrawn
             if Reviews(self._store).withdraw(review):
                 self._state.current = ((review.aligner_id, review.choice), origin)
                 return True
@@ -149,7 +150,7 @@ class ReviewSession:
         """Skip the current answer without a verdict."""
         if self._state.current is not None:
             self._state.skipped.append(self._state.current)
-            # older ones are forgotten, so the queue may give them again
+            # answers that were skipped long ago are forgotten, so the queue may give them again
             del self._state.skipped[:-_MAX_REMEMBERED]
             self._state.current = None
             self._queue.release()
@@ -159,22 +160,23 @@ class ReviewSession:
         if self._state.skipped:
             self._state.current = self._state.skipped.pop()
 
-    def switch_queue(self, *, second: bool) -> None:
-        """Switch to answers that somebody else has reviewed, or back to those that nobody has.
+    def switch_queue(self, *, wants_second_opinions: bool) -> None:
+        """Switch to answers that somebody else has reviewed, or back to answers that nobody has reviewed.
 
-        Releases the current answer and clears the skipped ones.
+        The current answer is released, and the skipped answers are forgotten.
         """
         self._queue.release()
-        self._state.second = second
+        self._state.wants_second_opinions = wants_second_opinions
         self._state.current = None
         self._state.skipped.clear()
 
     def compute_figures(self) -> ReviewFigures:
-        """What the reviews prove so far about the answers that this reviewer may see."""
+        """Compute what the reviews prove so far about the answers that this reviewer may see."""
         evidence = read_evidence(self._store, self.answer_filter)
         places = (*evidence.disagreed, *evidence.disputed)[:_MAX_REMEMBERED]
-        entries = [entry for place in places if (entry := find_entry(self._store, place)) is not None]
-        return ReviewFigures(evidence, self._queue.count_waiting(), tuple(entries))
+        entries = (find_entry(self._store, place) for place in places)
+        existing_entries = tuple(entry for entry in entries if entry is not None)
+        return ReviewFigures(evidence, self._queue.count_waiting(), existing_entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +184,10 @@ class ReviewFigures:
     """What the reviews prove, how many answers wait, and on which answers people disagree."""
 
     evidence: Evidence
-    waiting: int
+    waiting_count: int
+    """How many answers wait for a review."""
     disagreed: tuple[Entry, ...]
-    """Answers on which reviewers disagree with each other or with feedback, at most `_MAX_REMEMBERED`."""
+    """The answers on which reviewers disagree with each other or with feedback, at most `_MAX_REMEMBERED`."""
 
 
 def reviewer_name(viewer: Viewer) -> str:

@@ -132,7 +132,7 @@ async def test_a_page_is_told_of_more_than_one_batch_holds() -> None:
     follower = clock.follower()
     with follower.open_page() as page:
         await follower.poll()
-        clock.entries = [an_entry(n, at=1000.0) for n in range(live_feed._MAX_AT_ONCE + 1)]
+        clock.entries = [an_entry(n, at=1000.0) for n in range(live_feed._MAX_BATCH_ENTRIES + 1)]
         await follower.poll()
         assert waiting(page) == [MISSED, *clock.entries[1:]]
 
@@ -142,19 +142,19 @@ async def test_a_slow_page_is_told_that_some_are_missing() -> None:
     follower = clock.follower()
     with follower.open_page() as page:
         await follower.poll()
-        for n in range(live_feed._MAX_WAITING + 1):
+        for n in range(live_feed._MAX_QUEUED_BATCHES + 1):
             clock.entries = [*clock.entries, an_entry(n, at=1000.0)]
             await follower.poll()
         assert waiting(page) == [MISSED, clock.entries[-1]]
 
 
 async def test_a_slow_page_is_told_once_of_a_batch_that_holds_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_feed, "_MAX_AT_ONCE", 2)
+    monkeypatch.setattr(live_feed, "_MAX_BATCH_ENTRIES", 2)
     clock = Clock()
     follower = clock.follower()
     with follower.open_page() as page:
         await follower.poll()
-        for n in range(live_feed._MAX_WAITING):
+        for n in range(live_feed._MAX_QUEUED_BATCHES):
             clock.entries.append(an_entry(n, at=clock.now))
             await follower.poll()
         clock.entries += [an_entry(n, at=clock.now) for n in (100, 101)]
@@ -257,7 +257,7 @@ async def collected(stream: Stream, site: Site, entries: dict[int, Entry]) -> li
     site.add(entries[2], entries[3])
     follower = site.console.services.feed
     await follower.poll()
-    (queue,) = follower._pages
+    (queue,) = follower._page_queues
     assert queue.qsize() == 1
     got = await anext(stream.events)
     site.console.sessions.end(stream.session)

@@ -139,10 +139,10 @@ def test_whom_a_verdict_contradicts_is_marked() -> None:
     found = list_opinions(
         [said("right", "anna"), said("right", "bert"), said("missed", "bert", 1), said("wrong", "anna", 2)]
     )
-    assert [one.contradicted for one in found] == [False] * 4, "of the same place all say the same"
+    assert [one.is_contradicted for one in found] == [False] * 4, "of the same place all say the same"
     assert [one.is_against_aligner for one in found] == [False, False, True, True]
     found = list_opinions([said("harm", "anna", 1), said("right", "bert", 1), said("right", "carl", 2)])
-    assert [one.contradicted for one in found] == [True, True, False]
+    assert [one.is_contradicted for one in found] == [True, True, False]
 
 
 def test_an_aligner_beside_that_decided_otherwise_is_marked(site: Site, operator: Browser) -> None:

@@ -21,9 +21,8 @@ from aligner_proxy_review.reviews import Reviews
 PATH = "/canary"
 MAX_COMPARED = 20_000
 """How many of the newest answers are read."""
-_LONGEST = 64
-"""Digits of the longest hash."""
-_HEX = frozenset("0123456789abcdef")
+_MAX_HASH_DIGITS = 64
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,45 +30,54 @@ class _CanaryData:
     """The aligners of the recorded answers, and the comparison of two of them."""
 
     aligners: list[tuple[str, int, int]]
-    """Content hash, number of answers, and how many of them it judged as the shadow aligner."""
+    """(content hash, number of answers, number of answers that it judged as the shadow aligner) of each aligner."""
     comparison: EvidenceComparison | None
     """None unless two aligners are chosen."""
     problem: str | None
     """Why two aligners cannot be compared; None if they can."""
-    cut: bool
-    """Whether older answers of the period were left out."""
+    is_cut: bool
+    """Whether older answers of the period may have been left out."""
 
 
 async def show_canary(visit: Visit) -> Response:
-    """Show the aligners of the last 30 days, and the comparison of two."""
+    """Show the aligners of the answers of the last `PERIOD_S`, and the comparison of two aligners or policies."""
     refuse_reviewers(visit)
     query = visit.request.query_params
-    hashes = [_hash_prefix(query.get(name, "")) for name in ("a", "b")]
-    data = await asyncio.to_thread(_read_canary, visit, *hashes)
-    names = [aligner for aligner, _, _ in data.aligners]
-    # by default the two aligners with the most answers
-    first, second = (value or default for value, default in zip(hashes, [*names, "", ""], strict=False))
-    return visit.render_page("canary.html", found=data, first=first, second=second, most=MAX_COMPARED)
+    first = _hash_prefix(query.get("a", ""))
+    second = _hash_prefix(query.get("b", ""))
+    data = await asyncio.to_thread(_read_canary, visit, first, second)
+    # the form suggests the two aligners with the most answers
+    first_suggestion, second_suggestion, *_ = [*(aligner for aligner, _, _ in data.aligners), "", ""]
+    return visit.render_page(
+        "canary.html",
+        found=data,
+        first=first or first_suggestion,
+        second=second or second_suggestion,
+        max_compared=MAX_COMPARED,
+    )
 
 
 def _hash_prefix(text: str) -> str:
-    """Return the text, cut to the length of a hash; empty if it has other characters than hexadecimal digits."""
-    text = text[:_LONGEST]
-    return text if set(text) <= _HEX else ""
+    """Cut a text to the length of a hash; return "" if it has other characters than hexadecimal digits."""
+    prefix = text[:_MAX_HASH_DIGITS]
+    return prefix if set(prefix) <= _HEX_DIGITS else ""
 
 
 def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
-    """Read the newest answers, count them by aligner, and compare two aligners if both are given."""
+    """Read the newest answers, count them by aligner, and compare two aligners or policies if both are given.
+
+    `first` and `second` are the beginnings of their hashes, or empty.
+    """
     condition, values = AnswerFilter(since=time.time() - PERIOD_S).sql_condition()
-    inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
+    newest_ids = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:
         # texts are needed only to compare answers one by one
-        entries = list(store.select(f"id IN ({inner}) ORDER BY id", (*values, MAX_COMPARED), texts=bool(first)))
+        entries = list(store.select(f"id IN ({newest_ids}) ORDER BY id", (*values, MAX_COMPARED), texts=bool(first)))
         reviews = list(Reviews(store).all())
     judged_entries = [entry for entry in entries if entry.changed is not None and entry.aligner]
-    answers = Counter(str(entry.aligner) for entry in judged_entries)
+    answer_counts = Counter(str(entry.aligner) for entry in judged_entries)
     shadow_counts = Counter(str(entry.aligner) for entry in judged_entries if entry.policy.endswith(SHADOW_SUFFIX))
-    aligners = [(name, count, shadow_counts[name]) for name, count in answers.most_common()]
+    aligners = [(aligner, count, shadow_counts[aligner]) for aligner, count in answer_counts.most_common()]
     comparison = None
     problem = None
     if first and second:
@@ -77,4 +85,4 @@ def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
             comparison = compare_evidence(entries, reviews, first, second)
         except ConfigError as error:
             problem = str(error)
-    return _CanaryData(aligners, comparison, problem, len(entries) == MAX_COMPARED)
+    return _CanaryData(aligners, comparison, problem, is_cut=len(entries) == MAX_COMPARED)

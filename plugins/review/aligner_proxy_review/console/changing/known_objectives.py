@@ -19,13 +19,13 @@ from aligner_proxy.teaching.store import scope_of
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy_review.console.access import TEAM, Viewer
 
-_PATTERN = "*?["
+_PATTERN_CHARACTERS = "*?["
 """Characters that make the name of a team a pattern, which may match other teams as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownObjective:
-    """One objective of the file."""
+    """An objective of the policies file."""
 
     name: str
     title: str
@@ -38,7 +38,7 @@ class KnownObjective:
     place: str
     """Its place as "file:line"."""
     statuses: tuple[HeadStatus, ...]
-    """Its taught state for each aligner; empty without examples."""
+    """The state of its taught head for each aligner; empty if it has no examples."""
 
     @property
     def handle(self) -> str:
@@ -47,7 +47,7 @@ class KnownObjective:
 
     @property
     def subject(self) -> Subject | None:
-        """Its subject for teaching; None without examples."""
+        """Its text, scope and examples, from which heads are taught; None if it has no examples."""
         return self.statuses[0].subject if self.statuses else None
 
     def may_see(self, viewer: Viewer) -> bool:
@@ -62,24 +62,26 @@ class KnownObjective:
         if self.tenant is None or self.tenant.match.key is not None:
             return False
         team = self.tenant.match.team
-        return team is not None and not set(team) & set(_PATTERN) and TEAM + team in viewer.tenants
+        return team is not None and set(team).isdisjoint(_PATTERN_CHARACTERS) and TEAM + team in viewer.tenants
 
 
 def list_objectives(file: PolicyFile) -> list[KnownObjective]:
-    """Every objective of the file and of its tenants; raises `ConfigError` for a damaged index of heads."""
-    by_title: dict[str, list[HeadStatus]] = {}
+    """List the objectives of the file and of its tenants; raises `ConfigError` for a damaged index of heads."""
+    statuses_by_title: dict[str, list[HeadStatus]] = {}
     for status in head_statuses(file):
-        by_title.setdefault(status.subject.title, []).append(status)
-    return [
-        KnownObjective(name, title, text, tenant, path, file.source.place_of(*path), tuple(by_title.get(title, ())))
-        for name, title, text, tenant, path in _iter_objectives(file)
-    ]
+        statuses_by_title.setdefault(status.subject.title, []).append(status)
+    objectives = []
+    for name, title, text, tenant, path in _iter_objectives(file):
+        statuses = tuple(statuses_by_title.get(title, ()))
+        objectives.append(KnownObjective(name, title, text, tenant, path, file.source.place_of(*path), statuses))
+    return objectives
 
 
 def _iter_objectives(file: PolicyFile) -> Iterator[tuple[str, str, str, Tenant | None, KeyPath]]:
-    """(name, title, text, tenant, path) of every objective, as in `KnownObjective`."""
+    """Yield (name, title, text, tenant, path) of every objective, as in `KnownObjective`."""
     for name, entry in file.objectives.items():
         yield name, name, entry.text, None, ("objectives", name)
-    for n, tenant in enumerate(file.tenants):
+    for index, tenant in enumerate(file.tenants):
         for name, entry in tenant.objectives.items():
-            yield name, f"{entry_name(tenant, n)}/{name}", entry.text, tenant, ("tenants", n, "objectives", name)
+            title = f"{entry_name(tenant, index)}/{name}"
+            yield name, title, entry.text, tenant, ("tenants", index, "objectives", name)

@@ -1,4 +1,7 @@
-"""Pages of objectives: their taught heads and examples, and teaching, whose report is shown before they take effect."""
+"""Pages of objectives: their taught heads, their examples, and teaching.
+
+The report on a taught head is shown before the head takes effect. An action here is what a button of a form does.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +38,16 @@ log = logging.getLogger(__name__)
 
 PATH = "/objectives"
 _MAX_SUGGESTED = 50
-"""Limit on the suggestions shown at a time."""
-_changing = threading.Lock()
+"""At most this many suggestions are shown at a time."""
+_change_lock = threading.Lock()
 """Prevents two forms from writing a file at the same time."""
-_CHANGED = "The examples, or the text, have changed since this report; teach again."
+_EXAMPLES_CHANGED = "The examples, or the text, have changed since this report; teach again."
 """Shown if a report is no longer about the present examples."""
 _OTHER_SENTENCES = "There are other sentences now than the page showed; look at them first."
 
 
 def count_interval(count: Count) -> tuple[float, float, float]:
-    """A share and the ends of its 95 % interval."""
+    """(share, lower end of its 95 % interval, upper end), from 0 to 1."""
     return wilson_interval(count.hits, count.of)
 
 
@@ -68,32 +71,32 @@ class _Contents:
     examples: Examples | None
     """None if this viewer may not see them or they cannot be read."""
     fault: str | None = None
-    """Why the examples cannot be read; None if they can, or if they may not be seen."""
-    suggested: Sequence[Suggestion] = ()
+    """Why the examples cannot be read; None if they can, or if this viewer may not see them."""
+    suggestions: Sequence[Suggestion] = ()
     """Sentences from reviews that may become examples."""
 
     @property
     def digest(self) -> str:
-        """A hash that identifies the list of suggestions."""
-        return from_reviews.hash_suggestions(self.suggested)
+        """A hash that changes with the list of suggestions."""
+        return from_reviews.hash_suggestions(self.suggestions)
 
 
 async def show_objective(visit: Visit) -> Response:
-    """Show one objective; its examples, suggestions and teaching only to viewers who may change it."""
+    """Show an objective; its examples, suggestions and teaching are shown only to viewers who may change it."""
     contents = await asyncio.to_thread(_read_contents, visit)
-    views = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
+    suggestions_with_answers = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggestions]
     may_change = contents.target.may_change(visit.viewer)
     return visit.render_page(
         "objective.html",
         known=contents.target,
         contents=contents,
-        suggested=views,
-        lists=_example_lists(contents.examples),
+        suggested=suggestions_with_answers,
+        example_lists=_example_lists(contents.examples),
         may_change=may_change,
-        work=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
+        job=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
         report=_teaching_reports(visit, contents.target) if may_change else (),
         interval=count_interval,
-        mark=example_file.example_id,
+        example_id=example_file.example_id,
     )
 
 
@@ -102,21 +105,21 @@ async def show_teaching(visit: Visit) -> Response:
     target = await asyncio.to_thread(_find_changeable, visit)
     job = visit.services.jobs.find(_job_name(target))
     report = await asyncio.to_thread(_teaching_reports, visit, target)
-    return visit.render_page("lesson.html", known=target, work=job, report=report, interval=count_interval)
+    return visit.render_page("lesson.html", known=target, job=job, report=report, interval=count_interval)
 
 
 async def take_form(visit: Visit, form: dict[str, str]) -> Response:
     """Do what the button of a form says, and redirect to the objective's page; raises `PageError`."""
-    act = form.get("act", "")
+    button = form.get("act", "")
     target = await asyncio.to_thread(_find_changeable, visit)
-    if act == "teach":
+    if button == "teach":
         _start_teaching(visit, target)
-    elif act == "discard":
+    elif button == "discard":
         visit.services.jobs.forget(_job_name(target))
-    elif act in _ACTIONS:
-        await asyncio.to_thread(_apply_action, visit, target, act, form)
-        # the heads of the report are active now, so it is not needed any more
-        if act == "keep":
+    elif button in _ACTIONS:
+        await asyncio.to_thread(_apply_action, visit, target, button, form)
+        # the heads of the report are active now, so the report is not needed any more
+        if button == "keep":
             visit.services.jobs.forget(_job_name(target))
     else:
         raise PageError(400, "There is no such button.")
@@ -124,10 +127,10 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _find_objective(visit: Visit) -> KnownObjective:
-    """Return the objective of the URL; raises `PageError` 404 if it does not exist or is not for this viewer."""
-    name = visit.request.path_params["handle"]
+    """Return the objective of the URL; raises `PageError` 404 if it does not exist or this viewer may not see it."""
+    handle = visit.request.path_params["handle"]
     objectives = list_objectives(visit.services.files.current().policies)
-    target = next((objective for objective in objectives if objective.handle == name), None)
+    target = next((objective for objective in objectives if objective.handle == handle), None)
     if target is None or not target.may_see(visit.viewer):
         raise PageError(404, NOT_FOUND)
     return target
@@ -142,29 +145,30 @@ def _find_changeable(visit: Visit) -> KnownObjective:
 
 
 def _read_contents(visit: Visit) -> _Contents:
-    """Read the contents of the page; without examples for viewers who may not change the objective."""
+    """Read the contents of the page of the URL's objective, without examples for viewers who may not change it."""
     target = _find_objective(visit)
     if target.subject is None or not target.may_change(visit.viewer):
-        return _Contents(target, None)
+        return _Contents(target, examples=None)
     try:
         examples = example_file.present_examples(target.subject)
     except ConfigError as error:
-        return _Contents(target, None, str(error))
-    return _Contents(target, examples, suggested=_find_suggestions(visit, target.subject, examples))
+        return _Contents(target, examples=None, fault=str(error))
+    return _Contents(target, examples, suggestions=_find_suggestions(visit, target.subject, examples))
 
 
 def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> list[Suggestion]:
-    """Suggestions of examples from reviews of this objective; none without an audit store."""
-    configured = visit.services.files.current()
-    if not writer.has_store(configured.policies):
+    """Find suggestions of examples from reviews of this objective; empty without an audit store."""
+    console_config = visit.services.files.current()
+    policies = console_config.policies
+    if not writer.has_store(policies):
         return []
-    with closing(configured.store()) as store:
-        suggestions = from_reviews.find_suggestions(configured.policies, store, subject, examples, _MAX_SUGGESTED)
+    with closing(console_config.store()) as store:
+        suggestions = from_reviews.find_suggestions(policies, store, subject, examples, _MAX_SUGGESTED)
     return [suggestion for suggestion in suggestions if visit.viewer.may_see(suggestion.entry.tenant)]
 
 
 def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]], ...]:
-    """The two lists of examples: key in forms, heading, and examples."""
+    """(key in forms, heading, examples) of the two lists of examples; empty without examples."""
     if examples is None:
         return ()
     return (
@@ -173,11 +177,11 @@ def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[
     )
 
 
-def _apply_action(visit: Visit, target: KnownObjective, act: str, form: dict[str, str]) -> None:
-    """Perform the action of a form; a `ConfigError` becomes an error of the form."""
+def _apply_action(visit: Visit, target: KnownObjective, button: str, form: dict[str, str]) -> None:
+    """Do what the pressed button of a form says; raises `PageError`, also in place of a `ConfigError`."""
     try:
-        with _changing:
-            _ACTIONS[act](visit, target, form)
+        with _change_lock:
+            _ACTIONS[button](visit, target, form)
     except ConfigError as error:
         raise PageError(400, f"Nothing was changed: {error}.") from None
 
@@ -190,11 +194,14 @@ def _require_subject(target: KnownObjective) -> Subject:
 
 
 def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
-    """The examples in a form, one on each line of its two lists; raises `PageError` 400 without any."""
+    """Read the examples of a form, one on each line of its two lists; raises `PageError` 400 if there is none.
+
+    `origin` says where the examples come from.
+    """
     sentences = []
-    for listed_as in (AGAINST, FINE):
-        lines = map(str.strip, form.get(listed_as, "").split("\n"))
-        sentences += [NewExample(line, listed_as == AGAINST, origin) for line in lines if line]
+    for list_key in (AGAINST, FINE):
+        lines = map(str.strip, form.get(list_key, "").split("\n"))
+        sentences += [NewExample(line, list_key == AGAINST, origin) for line in lines if line]
     if not sentences:
         raise PageError(400, "There is no sentence in this form.")
     return sentences
@@ -213,28 +220,28 @@ def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) ->
 
 
 def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Create a file of examples for an objective and name it in the policies file; only for the operator."""
+    """Create a file of examples for an objective, and name it in the policies file; only the operator may do this."""
     if not visit.viewer.is_operator:
         raise PageError(404, NOT_FOUND)
     if target.subject is not None:
         raise PageError(409, "This objective has a file of examples already.")
-    configured = visit.services.files.current()
+    console_config = visit.services.files.current()
     # the title of a tenant's objective contains a slash
-    name = f"{target.title.replace('/', '.')}.examples.yaml"
-    place = path_of(configured.policies)
-    file = place.parent / name
+    file_name = f"{target.title.replace('/', '.')}.examples.yaml"
+    policies_path = path_of(console_config.policies)
+    file = policies_path.parent / file_name
     if file.exists():
-        raise PageError(409, f"There is a file {name} already; name it under this objective's `examples`.")
+        raise PageError(409, f"There is a file {file_name} already; name it under this objective's `examples`.")
     scope = scope_of(target.tenant)
     subject = Subject(target.name, target.title, target.text, scope, target.tenant, file, target.place)
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
-    before = read_text(place)
-    after = _insert_examples(before, target, name, configured)
+    old_text = read_text(policies_path)
+    new_text = _name_examples_file(old_text, target, file_name, console_config)
     _block_auto_teaching_of_new_file(visit, subject)
     count = example_file.add_examples(subject, sentences)
     try:
-        # Resolve links, since a mounted file may be a link that has to stay.
-        replace_file(place.resolve(), before, after, backup=True)
+        # links are resolved, since a mounted file may be a link that has to stay
+        replace_file(policies_path.resolve(), old_text, new_text, backup=True)
     except ConfigError:
         # nothing names the new file, and it would block the next try
         file.unlink()
@@ -242,22 +249,28 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     _log_change(visit, target, f"{count} examples begun")
 
 
-def _insert_examples(policies_text: str, target: KnownObjective, name: str, configured: ConsoleConfig) -> str:
-    """Return the policies file's text with a file of examples added to an objective; raises `ConfigError`."""
+def _name_examples_file(
+    policies_text: str, target: KnownObjective, file_name: str, console_config: ConsoleConfig
+) -> str:
+    """Return the policies file's text with a file of examples named under an objective; raises `ConfigError`."""
 
-    # the change as an edit of the text, and as one of the parsed file; both must give the same
-    def edit(text: str) -> str:
-        return put_value(wrap_in_block(text, target.path, "text"), target.path, "examples", name)
+    def edit_text(text: str) -> str:
+        """Name the file in the text of the policies file."""
+        return put_value(wrap_in_block(text, target.path, "text"), target.path, "examples", file_name)
 
-    def change(data: Any) -> None:
+    def change_data(data: Any) -> None:
+        """Name the file in the parsed policies file."""
+        *outer_keys, objective_key = target.path
         block = data
-        for part in target.path[:-1]:
-            block = block[part]
-        entry = block[target.path[-1]]
+        for key in outer_keys:
+            block = block[key]
+        entry = block[objective_key]
         # an objective may be written as its text alone
-        block[target.path[-1]] = {**(entry if isinstance(entry, dict) else {"text": entry}), "examples": name}
+        settings = entry if isinstance(entry, dict) else {"text": entry}
+        block[objective_key] = {**settings, "examples": file_name}
 
-    return apply_checked_edit(policies_text, path_of(configured.policies), edit, change)
+    # raises if the edited text does not parse to the changed data
+    return apply_checked_edit(policies_text, path_of(console_config.policies), edit_text, change_data)
 
 
 def _block_auto_teaching_of_new_file(visit: Visit, subject: Subject) -> None:
@@ -270,11 +283,10 @@ def _block_auto_teaching_of_new_file(visit: Visit, subject: Subject) -> None:
 
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Remove the example that the form names from its list; raises `PageError` 409 if it is not there."""
-    kind = form.get("list", "")
-    is_removed = kind in (AGAINST, FINE) and example_file.remove_example(
-        _require_subject(target), kind, form.get("example", "")
-    )
-    if not is_removed:
+    subject = _require_subject(target)
+    list_key = form.get("list", "")
+    example_id = form.get("example", "")
+    if list_key not in (AGAINST, FINE) or not example_file.remove_example(subject, list_key, example_id):
         raise PageError(409, "This example is gone already.")
     _log_change(visit, target, "1 example taken back")
 
@@ -287,38 +299,38 @@ def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]
     subject = _require_subject(target)
     suggestions = _find_suggestions(visit, subject, example_file.present_examples(subject))
     if form.get("example"):
-        selection = [
+        suggestions = [
             suggestion
             for suggestion in suggestions
             if example_file.example_id(suggestion.sentence.text) == form["example"]
         ]
-    else:
+    elif from_reviews.hash_suggestions(suggestions) != form.get("shown"):
         # nobody may take sentences that the page did not show
-        selection = suggestions if from_reviews.hash_suggestions(suggestions) == form.get("shown") else []
-    if not selection:
+        suggestions = []
+    if not suggestions:
         raise PageError(409, _OTHER_SENTENCES)
     _block_auto_teaching_of_new_file(visit, subject)
-    count = example_file.add_examples(subject, [suggestion.sentence for suggestion in selection])
-    answers = ", ".join(
-        f"{suggestion.review.aligner_id}/{suggestion.review.choice}#{suggestion.segment}" for suggestion in selection
+    count = example_file.add_examples(subject, [suggestion.sentence for suggestion in suggestions])
+    segments = ", ".join(
+        f"{suggestion.review.aligner_id}/{suggestion.review.choice}#{suggestion.segment}" for suggestion in suggestions
     )
-    _log_change(visit, target, f"{count} examples from reviews of {answers}")
+    _log_change(visit, target, f"{count} examples from reviews of {segments}")
 
 
 def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Activate exactly the heads of the report; raises `PageError` 409 if the report or its examples have changed."""
     subject = _require_subject(target)
     heads = _taught_heads(visit.services.jobs.find(_job_name(target)))
-    # other teaching may have ended since the page was loaded
+    # the objective may have been taught again since the page was loaded
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
         raise PageError(409, "This report is no longer available; teach again.")
-    digest = subject.read_examples().digest
-    # the report is not about the present text and examples
-    if any(version.text != subject.text or version.digest != digest for version, _ in heads):
-        raise PageError(409, _CHANGED)
+    examples_digest = subject.read_examples().digest
+    # the report may be about another text or other examples
+    if any(version.text != subject.text or version.digest != examples_digest for version, _ in heads):
+        raise PageError(409, _EXAMPLES_CHANGED)
     store = HeadStore.for_file(visit.services.files.current().policies)
-    for version, data in heads:
-        store.activate(subject.scope, subject.name, version, data)
+    for version, head_bytes in heads:
+        store.activate(subject.scope, subject.name, version, head_bytes)
         _log_change(visit, target, f"head {version.head[:8]} of aligner {version.called} put in force")
 
 
@@ -340,6 +352,7 @@ def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> No
     _log_change(visit, target, f"{count} heads forgotten")
 
 
+# What each button does, by its name; `form` has the fields of the form.
 _ACTIONS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
     "add": _add_examples,
     "begin": _begin_examples,
@@ -352,7 +365,7 @@ _ACTIONS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
 
 
 def _start_teaching(visit: Visit, target: KnownObjective) -> None:
-    """Start teaching; the heads stay inactive until somebody has seen the report and activates them."""
+    """Start teaching an objective; the heads stay inactive until somebody has seen the report and activates them."""
     subject = _require_subject(target)
     services = visit.services
     file = path_of(services.files.current().policies)
@@ -372,17 +385,17 @@ class TeachingReport:
 
     aligner: str
     why: str | None
-    """Why nothing was learned; None if something was."""
+    """Why nothing was learned; None if a head was."""
     version: Version | None = None
     """The taught head; None if nothing was learned."""
     result: dict[str, Any] | None = None
     """The report of the `teach` command."""
     troubles: tuple[tuple[str, Sequence[Example]], ...] = ()
-    """Examples that need another look, by the kind of problem."""
+    """(heading, examples) for each kind of problem that examples have."""
 
 
 _TROUBLES = (
-    # key in the report of `teach`, and heading
+    # key in the report of `teach`, heading
     ("held_out_missed", "Missed when held out: the others do not teach them"),
     ("never_found", "Cannot be learned: not flagged although learned from"),
     ("fine_flagged", "Flagged although fine"),
@@ -390,34 +403,33 @@ _TROUBLES = (
 
 
 def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingReport]:
-    """The reports of the last teaching, by aligner; empty without one."""
+    """Return the reports of the last teaching of an objective, one for each aligner; empty before any has ended."""
     job = visit.services.jobs.find(_job_name(target))
     if job is None or job.result is None or target.subject is None:
         return []
     try:
         examples = example_file.present_examples(target.subject)
     except ConfigError:
-        # then the report is shown without the examples' texts
+        # the report is shown nevertheless, without the texts of examples
         examples = Examples(())
-    by_place = {example.place: example for example in examples.all_examples}
+    example_by_place = {example.place: example for example in examples.all_examples}
     reports = []
     for result in job.result["objectives"]:
         if not result["taught"]:
             reports.append(TeachingReport(result["aligner"], str(result["why"])))
             continue
         troubles = tuple(
-            (label, [by_place.get(place, Example("", place)) for place in result[name]])
-            for name, label in _TROUBLES
-            if result[name]
+            (heading, [example_by_place.get(place, Example("", place)) for place in result[key]])
+            for key, heading in _TROUBLES
+            if result[key]
         )
-        reports.append(
-            TeachingReport(result["aligner"], None, Version.model_validate(result["version"]), result, troubles)
-        )
+        version = Version.model_validate(result["version"])
+        reports.append(TeachingReport(result["aligner"], None, version, result, troubles))
     return reports
 
 
 def _taught_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
-    """The heads that a job taught, each with its bytes; empty without a result."""
+    """(head, its bytes) of each head that a job taught; empty without a result."""
     if job is None or job.result is None:
         return []
     results = [result for result in job.result["objectives"] if result["taught"]]

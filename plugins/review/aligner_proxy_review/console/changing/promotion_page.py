@@ -1,7 +1,7 @@
 """The promotion page: a change of policy, its replay, its evidence from reviews, its diff, and the button to write it.
 
-Only the operator may use it; it does what `aligner-proxy promote` does. Between two forms only a replay is stored. Each
-form contains the whole change, and the last one also the digest of the diff that was shown.
+Only the operator may use it; it does what `aligner-proxy promote` does. The server keeps nothing between two forms but
+the replay. Each form contains the whole change, and the form that writes it also the digest of the diff that was shown.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from aligner_proxy_review.promotion import (
     make_proposal,
     make_ruling,
 )
+from aligner_proxy_review.replay import ReplayDifference
 from aligner_proxy_review.review_queue import find_entry
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,8 @@ LIMITS = (100, 300, 1000)
 """Choices for the number of replayed answers."""
 _FIELDS = ("where", "mode", "sample", "caution", "objective", "aligner", "shadow_aligner")
 _MAX_LISTED = 20
-"""Limit on the answers of a replay that are listed."""
-_SAME = "the same"
-"""How the replay's report names an answer without a difference."""
-_CHANGED = "The policies file, or the change, is not what the page showed any more; look at it again."
+"""At most this many answers of a replay are listed."""
+_POLICIES_CHANGED = "The policies file, or the change, is not what the page showed any more; look at it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,9 @@ class _ShownChange:
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """The lines of the diff, each with its kind: added, removed or kept."""
+        """(kind, text) of the lines of the diff; the kind is added, removed or kept."""
         kinds = {"+": "added", "-": "removed"}
-        # without the two lines with the file's names
+        # the first two lines have the file's name
         return [(kinds.get(line[:1], "kept"), line) for line in self.change.diff[2:]]
 
 
@@ -82,22 +81,22 @@ async def show_form(visit: Visit) -> Response:
 
 
 async def take_form(visit: Visit, form: dict[str, str]) -> Response:
-    """Show a change, replay answers under it, or write it."""
+    """Do what the button of a form says: show the change, replay answers under it, or write it."""
     refuse_reviewers(visit)
-    act = form.get("act")
+    button = form.get("act")
     fields = {name: form.get(name, "").strip() for name in _FIELDS}
     try:
-        proposed = await asyncio.to_thread(_read_change, visit, fields)
+        shown_change = await asyncio.to_thread(_read_change, visit, fields)
     except (ConfigError, AuditError) as error:
         return await asyncio.to_thread(_render_page, visit, fields, None, problem=str(error))
-    if act == "replay":
-        _start_replay(visit, proposed, form.get("limit", ""))
-    elif act == "write":
+    if button == "replay":
+        _start_replay(visit, shown_change, form.get("limit", ""))
+    elif button == "write":
         # only the diff that was shown may be written
-        if form.get("digest") != proposed.digest:
-            raise PageError(409, _CHANGED)
-        return await asyncio.to_thread(_write_change, visit, fields, proposed)
-    return await asyncio.to_thread(_render_page, visit, fields, proposed)
+        if form.get("digest") != shown_change.digest:
+            raise PageError(409, _POLICIES_CHANGED)
+        return await asyncio.to_thread(_write_change, visit, fields, shown_change)
+    return await asyncio.to_thread(_render_page, visit, fields, shown_change)
 
 
 async def show_replay(visit: Visit) -> Response:
@@ -105,15 +104,19 @@ async def show_replay(visit: Visit) -> Response:
     refuse_reviewers(visit)
     job = visit.services.jobs.find(_job_name(visit))
     answers = await asyncio.to_thread(_differing_answers, visit, job)
-    return visit.render_page("replayed.html", work=job, listed=answers, limits=LIMITS)
+    return visit.render_page("replayed.html", job=job, differing_answers=answers, limits=LIMITS)
 
 
-def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **extra: Any) -> Response:
-    """Render the page with its form, the proposed change, if any, and its replay; `extra` goes to the template."""
+def _render_page(visit: Visit, fields: Mapping[str, str], shown_change: _ShownChange | None, **extra: Any) -> Response:
+    """Render the page with the fields of its form, the change, if any, and its replay.
+
+    `extra` are values for the template that replace those below.
+    """
     file = visit.services.files.current().policies
     job = visit.services.jobs.find(_job_name(visit))
-    # Do not show the replay of another change.
-    is_same_change = proposed is not None and job is not None and job.subject == proposed.digest
+    # the last replay may have been of another change
+    if shown_change is None or job is None or job.subject != shown_change.digest:
+        job = None
     values = {
         "problem": None,
         "written": None,
@@ -122,19 +125,18 @@ def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange
         "aligners": (DEFAULT_ALIGNER, *file.aligner.adapters),
         "modes": [mode.value for mode in Mode],
         "limits": LIMITS,
-        "work": job if is_same_change else None,
-        "listed": _differing_answers(visit, job if is_same_change else None),
+        "job": job,
+        "differing_answers": _differing_answers(visit, job),
         "canaries": _list_canaries(file),
     }
-    return visit.render_page(
-        "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=proposed, **values | extra
-    )
+    given_fields = {name: fields.get(name, "") for name in _FIELDS}
+    return visit.render_page("promote.html", given=given_fields, shown=shown_change, **values | extra)
 
 
 def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
-    """The places where a change may be made: value in the form, and label."""
-    routes = [entry_name(route, n) for n, route in enumerate(file.routes)]
-    tenants = [entry_name(tenant, n) for n, tenant in enumerate(file.tenants)]
+    """(value in the form, label) of the places where a change may be made."""
+    routes = [entry_name(route, index) for index, route in enumerate(file.routes)]
+    tenants = [entry_name(tenant, index) for index, tenant in enumerate(file.tenants)]
     return [
         *((f"route/{name}", f"route {name}") for name in routes),
         *((f"tenant/{name}", f"tenant {name}") for name in tenants),
@@ -143,13 +145,16 @@ def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
 
 
 def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
-    """Where several aligners share the traffic or a shadow aligner runs: (line, shares, shadow aligner)."""
+    """(line, shares, shadow aligner) of each block in which several aligners share the traffic or one is a shadow.
+
+    Shares or shadow aligner are empty if the block has none.
+    """
     canaries = []
     for path, block in file.blocks():
-        setting = block.aligner
-        shares_text = (
-            ", ".join(f"{name} {percent} %" for name, percent in setting) if isinstance(setting, tuple) else ""
-        )
+        shares_text = ""
+        # an aligner alone is a string
+        if isinstance(block.aligner, tuple):
+            shares_text = ", ".join(f"{name} {percent} %" for name, percent in block.aligner)
         if shares_text or block.shadow_aligner:
             canaries.append((file.source.place_of(*path), shares_text, block.shadow_aligner or ""))
     return canaries
@@ -158,71 +163,73 @@ def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
 def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
     """Return the change that a form describes; raises `ConfigError`, and `AuditError` if reviews cannot be read."""
     kind, _, name = fields["where"].partition("/")
-    target = Target(name if kind == "route" else None, name if kind == "tenant" else None)
-    # empty fields change nothing
-    settings = _parse_settings(fields)
-    if not settings or kind not in ("route", "tenant", "defaults"):
+    target = Target(route=name if kind == "route" else None, tenant=name if kind == "tenant" else None)
+    changes = _parse_changes(fields)
+    if not changes or kind not in ("route", "tenant", "defaults"):
         raise ConfigError("say where and what is to be changed")
     path = path_of(visit.services.files.current().policies).resolve()
-    change = make_proposal(path, target, settings)
-    return _ShownChange(change, make_ruling(change))
+    proposal = make_proposal(path, target, changes)
+    return _ShownChange(proposal, make_ruling(proposal))
 
 
-def _parse_settings(fields: Mapping[str, str]) -> SettingChanges:
-    """The settings that the form changes; raises `ConfigError`."""
-    values: dict[str, Value] = {}
+def _parse_changes(fields: Mapping[str, str]) -> SettingChanges:
+    """Read the changes of settings from a form, whose empty fields change nothing; raises `ConfigError`."""
+    new_values: dict[str, Value] = {}
     if fields["mode"]:
-        values["mode"] = fields["mode"]
+        new_values["mode"] = fields["mode"]
     for name in ("sample", "caution"):
         if fields[name]:
-            values[name] = _parse_number(name, fields[name])
+            new_values[name] = _parse_number(name, fields[name])
     if fields["aligner"]:
-        values["aligner"] = shares.parse_shares(fields["aligner"])
+        new_values["aligner"] = shares.parse_shares(fields["aligner"])
     if fields["shadow_aligner"]:
-        values["shadow_aligner"] = fields["shadow_aligner"]
-    return SettingChanges(values, (fields["objective"],) if fields["objective"] else ())
+        new_values["shadow_aligner"] = fields["shadow_aligner"]
+    return SettingChanges(new_values, (fields["objective"],) if fields["objective"] else ())
 
 
 def _parse_number(name: str, text: str) -> float:
-    """Parse the number in a field; raises `ConfigError`."""
+    """Parse the number in the field `name`; raises `ConfigError` if it is none."""
     try:
         return float(text)
     except ValueError:
         raise ConfigError(f"{name} must be a number") from None
 
 
-def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
-    """Start a replay of the latest answers under the change; raises `PageError` 409 without an audit store."""
+def _start_replay(visit: Visit, shown_change: _ShownChange, limit: str) -> None:
+    """Start a replay of the newest answers under the change; raises `PageError` 409 without an audit store.
+
+    `limit` is the number of answers, one of `LIMITS`; anything else counts as the first of them.
+    """
     services = visit.services
-    configured = services.files.current()
-    if not writer.has_store(configured.policies):
+    policies = services.files.current().policies
+    if not writer.has_store(policies):
         raise PageError(409, "There is no audit store, so there are no answers to replay.")
-    target = proposed.change.target
+    target = shown_change.change.target
     place_options: list[str] = []
     if target.route:
         place_options = ["--route", target.route]
     elif target.tenant:
         place_options = ["--tenant", target.tenant]
-    count = limit if limit in map(str, LIMITS) else str(LIMITS[0])
+    answer_count = limit if limit in map(str, LIMITS) else str(LIMITS[0])
     since = f"{PERIOD_S:.0f}s"
-    # Taught heads belong to the path as configured, with links unresolved.
-    file = str(path_of(configured.policies))
+    # taught heads belong to the path as configured, so its links are not resolved
+    file = str(path_of(policies))
     arguments = ["replay", "--policy", file, "--candidate", "-", "--json-lines", "--since", since]
     services.jobs.begin(
         _job_name(visit),
-        [*arguments, "--limit", count, *place_options, *services.files.engine_options()],
-        stdin_text=proposed.change.after,
-        subject=proposed.digest,
+        [*arguments, "--limit", answer_count, *place_options, *services.files.engine_options()],
+        stdin_text=shown_change.change.after,
+        subject=shown_change.digest,
     )
 
 
 def _job_name(visit: Visit) -> str:
-    """The name of the job that replays answers for a session."""
+    """The name of the job that replays answers for the visit's session."""
     return f"replay {visit.session.id}"
 
 
 def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, AnswerView]]:
-    """(how it differs, the recorded answer) for the first answers with a different result in the replay."""
+    """(difference, recorded answer) of the first `_MAX_LISTED` answers with another result in the replay of a job."""
     if job is None or job.result is None:
         return []
     answers: list[tuple[str, AnswerView]] = []
@@ -230,8 +237,8 @@ def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, 
         for case in job.result["cases"]:
             if len(answers) == _MAX_LISTED:
                 break
-            # without an id an entry cannot be found again
-            if case["change"] == _SAME or not case["aligner_id"]:
+            # an entry without an id cannot be found again
+            if case["change"] == ReplayDifference.SAME or not case["aligner_id"]:
                 continue
             entry = find_entry(store, (case["aligner_id"], case["choice"]))
             if entry is not None:
@@ -239,14 +246,14 @@ def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, 
     return answers
 
 
-def _write_change(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange) -> Response:
+def _write_change(visit: Visit, fields: Mapping[str, str], shown_change: _ShownChange) -> Response:
     """Write the change and show the page; raises `PageError` 409 if reviews refuse it or the file has changed."""
-    if proposed.ruling is not None and proposed.ruling.refusal:
-        raise PageError(409, f"Not promoted: {proposed.ruling.refusal}.")
+    if shown_change.ruling is not None and shown_change.ruling.refusal:
+        raise PageError(409, f"Not promoted: {shown_change.ruling.refusal}.")
     try:
-        backup = proposed.change.write()
+        backup = shown_change.change.write()
     except ConfigError as error:
         raise PageError(409, f"Nothing was written: {error}.") from None
     visit.services.jobs.forget(_job_name(visit))
-    log.info("console: %s changed %s: %s", visit.viewer.name, proposed.change.path.name, fields["where"])
+    log.info("console: %s changed %s: %s", visit.viewer.name, shown_change.change.path.name, fields["where"])
     return _render_page(visit, {}, None, written=backup.name if backup else "")
