@@ -377,14 +377,14 @@ class Outline:
         if line.is_heading and not heads_list:
             end = self._section_end(line_index, line.level)
             return range(start, min(end, self._quotation_end(line_index)) if line.is_quoted else end)
-        later_lines = self.lines[line_index + 1 :]
-        if not later_lines:
+        next_index = line_index + 1
+        if next_index == len(self.lines):
             return range(0)
         if is_admonition(line.text):
-            indented_lines = takewhile(lambda later: later.indent > line.indent, later_lines)
+            indented_lines = takewhile(lambda later: later.indent > line.indent, self.lines[next_index:])
             return range(start, [line, *indented_lines][-1].segments.stop)
-        if later_lines[0].is_definition and not line.is_definition:
-            definitions = takewhile(lambda later: later.is_definition, later_lines)
+        if self.lines[next_index].is_definition and not line.is_definition:
+            definitions = takewhile(lambda later: later.is_definition, self.lines[next_index:])
             return range(start, [line, *definitions][-1].segments.stop)
         if line.announces or line.is_heading:
             return range(start, self._announced_end(line_index))
