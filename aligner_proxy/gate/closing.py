@@ -58,7 +58,7 @@ def find_last_closable(
             continue
         is_apart = index in outline.closable if outline else _stands_apart(before, pieces, index)
         if is_apart:
-            return index, outline is not None and index in outline.rows
+            return index, outline is not None and index in outline.table_row_starts
         if not last_resort and (outline is None or outline.may_be_cut(index)):
             last_resort = index
     is_too_long = pieces[last_resort].start > MAX_CHARS
@@ -71,9 +71,9 @@ class _ClosableOutline:
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool) -> None:
         outline = Outline(pieces, in_table=in_table)
         self._outline = outline
-        self.rows = outline.rows
+        self.table_row_starts = outline.table_row_starts
         """Segments that begin a row of a table outside of all items."""
-        self.closable = {*outline.fresh, *outline.rows}
+        self.closable = {*outline.fresh_line_starts, *outline.table_row_starts}
         """Segments before which the text may be closed: they begin a line outside of all items, perhaps a table row."""
         self._line_indexes = [index for index, line in enumerate(outline.lines) for _ in line.segments]
         """For each segment, the index of its line."""

@@ -106,11 +106,11 @@ class Outline:
         self._table_by_start = {table.head[0].segments.start: table for table in self.tables if table.head}
         """Each table with a head by its first segment."""
         row_starts = {line.segments.start for line in self.lines if line.is_row}
-        self.fresh = [start for start in starts_outside_items if start not in row_starts]
+        self.fresh_line_starts = [start for start in starts_outside_items if start not in row_starts]
         """Segments that begin a line outside of all earlier items and tables. The outline from such a line on does not
         depend on the text before."""
         table_rows = {row.segments.start for table in self.tables for row in table.rows}
-        self.rows = table_rows.intersection(starts_outside_items)
+        self.table_row_starts = table_rows.intersection(starts_outside_items)
         """Segments that begin a row of a table outside of all items."""
         self._has_content = [
             bool(segment.text.strip()) and not self.is_lone_mark(index) and not is_frame(segment.text)
