@@ -23,23 +23,23 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, IncomingKind, Outcome, Policy, SideKind, Turn
 
 Redact = Callable[[str], str]
-"""The operator's function that is given a text and returns it without what must not be stored."""
+"""The operator's function: called with a text, it returns the text without what must not be stored."""
 KEEP_TEXT: Redact = str
 """Redaction that changes nothing."""
 
 BESIDE_ID = "-beside"
-"""Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
+"""Suffix of the id of entries of the shadow aligner (`shadow_aligner`), whose answers are only compared."""
 SHADOW_SUFFIX = "/beside"
-"""Suffix of the policy's name in entries of the shadow aligner, so that they do not count among those of the route."""
+"""Suffix of the policy's name in entries of the shadow aligner, so that they do not count as entries of the route."""
 SIDE_IDS: Mapping[SideKind | IncomingKind, str] = {kind: f"-{kind.value}" for kind in (*SideKind, *IncomingKind)}
-"""Suffix of the id for entries of side texts (such as reasoning) and of texts of the request, by kind."""
+"""For each kind of side text (such as reasoning) and of text in the request, the suffix of its entries' id."""
 _EVENT_BYTES = 4096
 """Estimated bytes of an event without its texts."""
-_BYTES_PER_PART = 96
+_BYTES_PER_OBJECT = 96
 """Estimated bytes of the object around each text: a turn, a segment, an item of a list."""
 _SCORE_DIGITS = 3
 """Decimal digits of a stored score."""
-_NO_EFFECT = frozenset(
+_FIELDS_WITHOUT_EFFECT = frozenset(
     ("origins", "tenant", "traffic", "quota", "upstream", "payer", "aligner_shares", "shadow_aligner", "hand_off")
 )
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
@@ -66,12 +66,12 @@ class AuditEvent:
 
 
 def _convert_old_content(content: object) -> object:
-    """Return content that an earlier version wrote with the current fields; anything but a dict stays as it is."""
+    """Convert content that an earlier version wrote to the current fields; anything but a dict stays as it is."""
     if not isinstance(content, dict):
         return content
     content = dict(content)
     adherence = content.pop("adherence", None)
-    # Earlier versions had a list of preferences here, not plugins' reports.
+    # In earlier versions, `adherence` had a list of preferences; now a plugin reports them.
     if isinstance(adherence, list):
         scores = {preference["name"]: [preference["before"], preference["after"]] for preference in adherence}
         content["reports"] = {"preferences": scores}
@@ -81,16 +81,18 @@ def _convert_old_content(content: object) -> object:
 
 
 def _convert_old_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return facts of a request that an earlier version wrote with the current fields."""
+    """Convert facts of a request that an earlier version wrote to the current fields."""
     facts = dict(facts)
     # Earlier versions had the system prompt and the fields in one nested object.
-    if isinstance(request := facts.get("said"), dict):
+    request = facts.get("said")
+    if isinstance(request, dict):
         texts = {name: text for name, text in request.get("user", {}).items() if text}
         facts |= {"system": request.get("system", {}).get("text", ""), "fields": texts}
-    # Earlier versions stored the references alone here, as a list.
-    if isinstance(references := facts.get("brought"), list):
+    # In earlier versions, `brought` was the list of references.
+    references = facts.get("brought")
+    if isinstance(references, list):
         facts["brought"] = {"references": references} if references else {}
-    # `replay` needs it to give an answer to the aligner that had its conversation.
+    # The percentile had another name. `replay` needs it to choose the aligner that had the conversation.
     if "position" in facts:
         facts.setdefault("traffic_percentile", facts["position"])
     return facts
@@ -115,7 +117,7 @@ def _replace_surrogates(text: str) -> str:
 
 def estimate_event_bytes(event: AuditEvent) -> int:
     """Estimate the memory of a queued event in bytes: its texts, each counted once, plus constants for the rest."""
-    sizes: dict[int, int] = {}
+    text_bytes: dict[int, int] = {}  # by identity, because several fields often share one text
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
     values += (event.facts.own, event.facts.system, event.facts.tool_results, event.facts.given, event.facts.brought)
     values += (event.exchange.answer, event.exchange.json_schema, event.exchange.tagged_reasoning)
@@ -125,18 +127,17 @@ def estimate_event_bytes(event: AuditEvent) -> int:
     if event.outcome.correction is not None:
         values.append(event.outcome.correction.text)
         values += [segment.text for segment in event.outcome.segments]
-    parts = 0
+    object_count = 0
     while values:
         value = values.pop()
-        parts += 1
+        object_count += 1
         if isinstance(value, Mapping):
             values += (*value.keys(), *value.values())
         elif isinstance(value, list | tuple):
             values += value
         elif isinstance(value, str):
-            # By identity, because several fields often share one text.
-            sizes[id(value)] = getsizeof(value)
-    return _EVENT_BYTES + parts * _BYTES_PER_PART + sum(sizes.values())
+            text_bytes[id(value)] = getsizeof(value)
+    return _EVENT_BYTES + object_count * _BYTES_PER_OBJECT + sum(text_bytes.values())
 
 
 def make_entry(event: AuditEvent, redact: Redact = KEEP_TEXT) -> Entry:
@@ -174,28 +175,30 @@ def make_entry(event: AuditEvent, redact: Redact = KEEP_TEXT) -> Entry:
 
 def policy_hash(policy: Policy) -> str:
     """Hash of the settings that have an effect, without tenant and origins; 16 hexadecimal digits."""
-    # Requirements contain texts of the request; only what the operator set of them counts.
-    parts = {name: value for name, value in asdict(policy.without_requirements()).items() if name not in _NO_EFFECT}
-    parts["standards"] = [(name, requirement.operator_settings) for name, requirement in policy.requirements]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    all_settings = asdict(policy.without_requirements())
+    settings = {name: value for name, value in all_settings.items() if name not in _FIELDS_WITHOUT_EFFECT}
+    # Requirements contain texts of the request, so only what the operator set of them counts.
+    settings["standards"] = [(name, requirement.operator_settings) for name, requirement in policy.requirements]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _make_content(event: AuditEvent, redact: Redact) -> Content:
-    """Build the block with texts: redact all texts, then find edits and flagged segments in the redacted ones."""
+    """Build the block with texts: redact all texts, then find edits and flagged segments in the redacted texts."""
     outcome = event.outcome
     correction = outcome.correction
     exchange = _redact_exchange(event.exchange, redact)
     answer = exchange.answer
     edited = None if outcome.edited is None else redact(outcome.edited)
     proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
-    # If the answer went out unchanged, the edits are those that were proposed.
+    # If the answer was delivered unchanged, the proposed edits are stored.
     intended_text = proposed if proposed is not None and edited == answer else edited
+    edits = () if answer is None or intended_text is None else tuple(find_edits(answer, intended_text))
     return Content(
         facts=_redact_facts(event.facts, redact),
         exchange=exchange,
         edited=edited,
         proposed=proposed,
-        edits=() if answer is None or intended_text is None else tuple(find_edits(answer, intended_text)),
+        edits=edits,
         segments=tuple(_find_flagged_segments(outcome, answer or "", redact)),
         scores=tuple(_round_score(segment.score) for segment in outcome.segments),
         threshold=outcome.threshold,
@@ -244,30 +247,35 @@ def _redact_value(value: Any, redact: Redact) -> Any:
         return redact(value)
     if isinstance(value, Mapping):
         return {name: _redact_value(inner, redact) for name, inner in value.items()}
-    return [_redact_value(inner, redact) for inner in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_redact_value(inner, redact) for inner in value]
+    return value
 
 
 def _find_flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
-    """The flagged segments; a text is None if the redacted answer does not contain it.
+    """Yield the flagged segments with redacted texts; a text is None if the redacted answer does not contain it.
 
     That happens when redaction removes something that begins in one segment and ends in another.
     """
-    for number, segment in enumerate(outcome.segments):
+    for index, segment in enumerate(outcome.segments):
         if segment.flagged:
             text = redact(segment.text)
-            yield Flagged(text if text in answer else None, segment.score, outcome.objective_of(segment), number)
+            yield Flagged(text if text in answer else None, segment.score, outcome.objective_of(segment), index)
 
 
 def _round_score(score: float | None) -> float | None:
-    """A score rounded for storage; None if JSON cannot represent it."""
-    return round(score, _SCORE_DIGITS) if score is not None and math.isfinite(score) else None
+    """A score rounded for storage; None if there is no score or JSON cannot represent it."""
+    if score is None or not math.isfinite(score):
+        return None
+    return round(score, _SCORE_DIGITS)
 
 
 def find_edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
     """Yield (start, end, new text) for each replaced range of `before`, and for white space that differs at the end."""
-    changes = edits_by_comparison(before, split(before), after)
-    yield from ((edit.start, edit.end, edit.text) for edit in changes)
-    end = len(before.rstrip())
-    gap = after[len(after.rstrip()) :]
-    if before[end:] != gap and not (changes and changes[-1].end == len(before)):
-        yield end, len(before), gap
+    edits = edits_by_comparison(before, split(before), after)
+    yield from ((edit.start, edit.end, edit.text) for edit in edits)
+    visible_length = len(before.rstrip())
+    new_space = after[len(after.rstrip()) :]
+    covers_end = bool(edits) and edits[-1].end == len(before)
+    if before[visible_length:] != new_space and not covers_end:
+        yield visible_length, len(before), new_space

@@ -10,19 +10,20 @@ from aligner_proxy.clock import ClockReading
 
 
 class Lease(Protocol):
-    """Exclusive right to delete old entries; one process of all users of the store holds it until it ends or closes it.
+    """Exclusive right to delete old entries of a store, which only one process has at a time.
 
-    Calls raise the errors of the store's kind (SQLite or database).
+    A process has the lease until it ends or closes the lease. Calls raise the errors of the store's kind (SQLite or
+    database).
     """
 
     def take(self) -> bool:
-        """Take the lease if it is free; returns whether this process holds it now."""
+        """Take the lease if it is free; return whether this process has it now."""
 
     def read(self) -> ClockReading | None:
-        """The clock reading of the last deletion round, by any holder of the lease; None if there is none."""
+        """The clock reading of the last deletion round, by whichever process; None if there is none."""
 
     def write(self, reading: ClockReading) -> None:
-        """Store a clock reading for the next holder."""
+        """Store a clock reading for the next process that takes the lease."""
 
     def close(self) -> None:
         """Release the lease."""
@@ -36,7 +37,7 @@ class AuditDatabase(Protocol):
         disk before a call returns."""
 
     def make_lease(self) -> Lease:
-        """A lease object that all hosts compete for; it is not taken yet."""
+        """Return the lease of this database, for which all hosts compete; it is not taken yet."""
 
     def with_wait_limit(self, seconds: float) -> AuditDatabase:
         """The same database with this timeout for each call."""

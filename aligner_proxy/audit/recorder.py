@@ -1,8 +1,8 @@
 """Writer of audit entries to the store, for one process.
 
-Entries wait in a bounded queue, from which one thread writes them in batches. If a write fails, the entries stay in the
-queue and the write is retried. When the queue is full, new entries are dropped and counted, and the fact is logged
-without their text.
+Events wait in a bounded queue, from which one thread writes them in batches as entries. If a write fails, the events
+stay in the queue and the write is tried again. When the queue is full, new events are dropped and counted, and the fact
+is logged without their text.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ from aligner_proxy.plugins.extensions import Boundary
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 5.0
-"""Seconds that the store may fail before answers that wait for their entry are refused."""
+"""Seconds for which the store may fail before answers that wait for their entry are refused."""
 LAST_TRIES_S = 2.0
 """Seconds for which queued entries are retried when the process ends."""
 _BATCH_ENTRIES = 64
-"""Limit of one transaction in entries."""
+"""Most entries in one transaction."""
 _BATCH_BYTES = 4 * 2**20
-"""Limit of one transaction in bytes; a single larger entry is still written."""
+"""Most bytes in one transaction; a single larger entry is still written."""
 _FIRST_PAUSE_S = 0.1
 """Seconds of the first pause after a failure; each further pause is twice as long, up to a limit."""
 
 
 def count_entries(result: str, count: int = 1) -> None:
-    """Add to the entries metric: written, lost (failed redaction, shutdown, unstorable row) or dropped (queue full)."""
+    """Add to the entries metric. `result` is written, lost or dropped (queue full), with "sink_" before it for a sink.
+
+    Lost are entries after a failed redaction or at shutdown, and those that the store cannot hold.
+    """
     if count:
         AUDIT_ENTRIES.labels(result).inc(count)
 
@@ -51,9 +54,9 @@ class QueueLimits:
 
     max_bytes: int
     max_entries: int | None = None
-    """None: only `max_bytes` limits the queue."""
+    """None if only `max_bytes` limits the queue."""
     longest_pause_s: float = 1.0
-    """Seconds; the pauses after failures grow up to this."""
+    """Longest pause in seconds after failures; the pauses grow up to it."""
 
 
 class MemoryBudget:
@@ -62,44 +65,46 @@ class MemoryBudget:
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        # What is reserved at the moment: estimated bytes, and the number of entries.
-        self._bytes = 0
-        self._entries = 0
+        self._reserved_bytes = 0
+        self._reserved_entries = 0
 
     def take(self, size: int) -> bool:
-        """Reserve `size` bytes for one entry; False if there is too little room."""
-        limit = self._limits.max_entries
+        """Reserve `size` bytes for one entry; return False if there is too little room."""
+        max_entries = self._limits.max_entries
         with self._lock:
-            fits = self._bytes + size <= self._limits.max_bytes and (limit is None or self._entries < limit)
-            if self._entries and not fits:
+            fits_bytes = self._reserved_bytes + size <= self._limits.max_bytes
+            fits_entries = max_entries is None or self._reserved_entries < max_entries
+            if self._reserved_entries and not (fits_bytes and fits_entries):
                 return False
-            self._bytes += size
-            self._entries += 1
+            self._reserved_bytes += size
+            self._reserved_entries += 1
         AUDIT_WAITING.inc(size)
         return True
 
     def give_back(self, size: int) -> None:
         """Release the `size` bytes that `take` reserved for one entry."""
         with self._lock:
-            self._bytes -= size
-            self._entries -= 1
+            self._reserved_bytes -= size
+            self._reserved_entries -= 1
         AUDIT_WAITING.dec(size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _QueuedEntry:
-    """An event in the queue, not yet written."""
+    """An entry in the queue, which is not yet made of its event and written."""
 
     event: AuditEvent
     size: int
     """Estimated memory in bytes, as reserved in the budget."""
     completion: Future[None] | None = None
-    """Set if the answer may be delivered only once its entry is written."""
+    """The future for which the answer waits; None if the answer does not wait for its entry."""
 
     def resolve(self, error: NotRecorded | None) -> None:
-        """Complete the future of the answer that waits for this entry, if any: with success or with `error`."""
-        # The second call returns False if the request that waited for this entry was cancelled.
-        if self.completion is None or not self.completion.set_running_or_notify_cancel():
+        """Complete the future, if an answer waits: with success if `error` is None, otherwise with the error."""
+        if self.completion is None:
+            return
+        # False if the request that waited was cancelled
+        if not self.completion.set_running_or_notify_cancel():
             return
         if error is None:
             self.completion.set_result(None)
@@ -111,20 +116,20 @@ class _StoreWriter:
     """Makes rows of queued entries, and writes them to a store that it opens when there is something to write."""
 
     def __init__(self, open_store: Callable[[], AuditStore], redact: Redact) -> None:
-        self._open = open_store
+        self._open_store = open_store
         self._redact = redact
-        # None until the first write, and after a failure.
         self._store: AuditStore | None = None
-        # Whether entries are being lost; only changes are logged.
+        """The open store; None before the first write, and after a failure."""
         self._is_losing = False
+        """Whether the last batch had entries that are lost; only changes are logged."""
 
     def write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
-        """Write a batch in one transaction; returns the items that can never be stored, and logs that they are lost.
+        """Write a batch in one transaction; return the entries that can never be stored, and log that they are lost.
 
         Raises the errors of the store, after which the batch can be tried again.
         """
         if self._store is None:
-            self._store = self._open()
+            self._store = self._open_store()
         rows: dict[_QueuedEntry, Row] = {}
         for item in batch:
             try:
@@ -132,11 +137,12 @@ class _StoreWriter:
                     rows[item] = self._store.make_row(make_entry(item.event, self._redact))
             except CorrectionError as error:
                 self._log_loss(str(error))
-        items = list(rows)
-        unstorable = {items[position] for position in self._store.insert(list(rows.values()))}
+        items_with_row = list(rows)
+        unstorable = {items_with_row[index] for index in self._store.insert(list(rows.values()))}
         if unstorable:
             self._log_loss("a row that the store cannot hold")
-        unwritable = set(batch) - set(rows) | unstorable
+        items_without_row = set(batch) - set(rows)
+        unwritable = items_without_row | unstorable
         self._is_losing = bool(unwritable)
         return unwritable
 
@@ -155,9 +161,10 @@ class _StoreWriter:
 
 
 class Recorder:
-    """Writer to the audit store: `open_store` opens it, and `redact` is applied to all texts.
+    """Writer to the audit store. Satisfies `AuditWriter`.
 
-    `retention` deletes old entries; it starts after the first write, because the store must exist.
+    `open_store` opens the store and is called in the writer thread; `redact` is applied to all texts. `retention`
+    deletes old entries; it starts after the first write, because the store must exist.
     """
 
     def __init__(
@@ -176,7 +183,7 @@ class Recorder:
         self._longest_pause_s = limits.longest_pause_s
         self._budget = MemoryBudget(limits)
         self._items: deque[_QueuedEntry] = deque()
-        """Entries not written yet, oldest first; those that the thread is writing stay in it until they are stored."""
+        """Entries that are not stored yet, oldest first, including those that the thread is writing."""
         self._condition = threading.Condition()
         """Guards `_items`, `_thread` and `_closing_at`."""
         self._thread: threading.Thread | None = None
@@ -186,13 +193,13 @@ class Recorder:
         self._closing_at: float | None = None
         """Monotonic time of the first call of `close`; None while the recorder is open."""
         self._failing_since: float | None = None
-        """Monotonic time of the first of the failures in a row; None while writing works."""
-        # Whether entries are being dropped; only changes are logged.
+        """Monotonic time since when all attempts have failed; None while writing works."""
         self._is_dropping = False
+        """Whether the last entry was dropped; only changes are logged."""
 
     def note(self, event: AuditEvent) -> None:
         """Queue an event without waiting; it is dropped and counted if the queue is full."""
-        self._enqueue(event, None)
+        self._enqueue(event, completion=None)
 
     async def write(self, event: AuditEvent) -> None:
         """Queue an event and wait until it is on disk; cancelling the wait does not stop the write.
@@ -211,7 +218,7 @@ class Recorder:
     def close(self) -> None:
         """Write the queued entries, as far as possible within `LAST_TRIES_S` seconds, and close; blocks the caller."""
         with self._condition:
-            # The first call counts: a second one must not give the queue more time.
+            # The time of the first call counts, because a second call must not give the queue more time.
             self._closing_at = self._closing_at or time.monotonic()
             self._closing.set()
             self._condition.notify()
@@ -222,23 +229,24 @@ class Recorder:
         _OPEN.discard(self)
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
-        """Queue an event and start the writer thread; returns whether it was accepted.
+        """Queue an event and start the writer thread; return whether the event was accepted.
 
-        It is refused, counted and logged if the queue is full or closed. `completion` is completed once it is written.
+        It is refused, counted and logged if the queue is full or closed. `completion` is completed once the entry is
+        written or lost.
         """
         item = _QueuedEntry(event, estimate_event_bytes(event), completion)
         with self._condition:
-            accepted = self._closing_at is None and self._budget.take(item.size)
-            if accepted:
+            is_accepted = self._closing_at is None and self._budget.take(item.size)
+            if is_accepted:
                 self._items.append(item)
                 self._start_thread()
                 self._condition.notify()
-        if not accepted:
+        if not is_accepted:
             count_entries("dropped")
             if not self._is_dropping:
                 log.error("audit: the queue is full, entries are dropped")
-        self._is_dropping = not accepted
-        return accepted
+        self._is_dropping = not is_accepted
+        return is_accepted
 
     def _start_thread(self) -> None:
         """Start the writer thread, unless it runs already."""
@@ -266,26 +274,28 @@ class Recorder:
         self._writer.close()
 
     def _wait_for_batch(self) -> list[_QueuedEntry]:
-        """Wait for queued items and return the first batch, which stays queued; empty if closed and all is written."""
+        """Wait for entries and return the first batch, which stays queued; empty if closed and all is written."""
         batch: list[_QueuedEntry] = []
-        size = 0
-        limit = 1 if self._failing_since is not None else _BATCH_ENTRIES  # make a retry that may fail cheap
+        batch_bytes = 0
+        # while writing fails, only one entry is tried, because that is cheap
+        max_entries = _BATCH_ENTRIES if self._failing_since is None else 1
         with self._condition:
             self._condition.wait_for(lambda: self._items or self._closing_at is not None)
             for item in self._items:
-                size += item.size
-                if batch and (size > _BATCH_BYTES or len(batch) == limit):
+                batch_bytes += item.size
+                if batch and (batch_bytes > _BATCH_BYTES or len(batch) == max_entries):
                     break
                 batch.append(item)
         return batch
 
     def _finish_batch(self, batch: Collection[_QueuedEntry], unwritable: Collection[_QueuedEntry]) -> None:
-        """Count a batch, complete its waiting answers, and remove it from the queue."""
+        """Count a batch that was written except for its `unwritable` entries, tell waiting answers, and dequeue it."""
         count_entries("written", len(batch) - len(unwritable))
         count_entries("lost", len(unwritable))
         for item in batch:
             self._budget.give_back(item.size)
-            item.resolve(NotRecorded("no audit entry can be made for this answer") if item in unwritable else None)
+            is_lost = item in unwritable
+            item.resolve(NotRecorded("no audit entry can be made for this answer") if is_lost else None)
         if self._failing_since is not None:
             log.info("audit: entries are written again")
         self._failing_since = None
@@ -297,7 +307,7 @@ class Recorder:
                 self._items.popleft()
 
     def _handle_failure(self, error: Exception) -> None:
-        """Close the store and keep the queue for the next attempt, but give up entries that have waited too long."""
+        """Close the store and keep the queue for the next attempt, but give up entries if this lasts too long."""
         self._writer.close()
         now = time.monotonic()
         if self._failing_since is None:
@@ -309,7 +319,7 @@ class Recorder:
         if self._closing_at is not None and now - self._closing_at >= LAST_TRIES_S:
             self._give_up(lambda _: True)
         elif now - self._failing_since >= MAX_WAIT_S:
-            # Only those for which a request waits; the others can wait for the store to return.
+            # Only entries for which an answer waits are given up; the others can wait until the store works again.
             self._give_up(lambda item: item.completion is not None)
 
     def _give_up(self, is_hopeless: Callable[[_QueuedEntry], bool]) -> None:

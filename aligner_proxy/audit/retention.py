@@ -2,8 +2,8 @@
 
 A lease decides which worker deletes: a lock file next to the store, or a lock in a shared database. It is released
 when that worker ends. Entries are deleted in small portions, with pauses in which other workers can write. The age of
-an entry is measured by a clock that ignores jumps. The clock's last reading is stored with the lease, so a machine that
-boots with a wrong time does not delete entries because of it.
+an entry is measured by a steady clock, which ignores jumps of the machine's time. The clock's last reading is stored
+with the lease, so a machine that boots with a wrong time does not delete entries because of it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ log = logging.getLogger(__name__)
 
 ROUND_S = 600.0
 """Seconds between two rounds."""
-_USUAL_GAP_S = 3600.0
-"""Seconds between two boots of the machine that are always accepted as real."""
-_GAP_SHARE = 0.1
-"""Clock error after a boot that is accepted, as a share of the retention time."""
-_FILL_AFTER = 0.9
-"""Fill level after deleting, as a share of the size limit, so that not every new entry triggers a deletion."""
+_ACCEPTED_GAP_S = 3600.0
+"""Seconds that the clock may jump at a boot of the machine and is always believed."""
+_ACCEPTED_ERROR_SHARE = 0.1
+"""Largest jump of the clock at a boot that is believed, as a share of the retention time."""
+_FILL_SHARE = 0.9
+"""Size after a deletion, as a share of the size limit, so that not every new entry triggers a deletion."""
 _PORTION_S = 0.02
-"""Seconds for which one portion should lock the store."""
+"""Seconds for which the deletion of one portion should lock the store."""
 _PAUSE_S = 0.002
 """The shortest pause between two portions, in seconds."""
-_READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
+_CLOCK_READING_TYPE: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,47 +54,47 @@ class RetentionLimits:
 
 
 class RetentionLease:
-    """Exclusive right to delete old entries; one process of this host holds it until it ends or closes it."""
+    """Lease in the form of a locked file at `path`. Satisfies `Lease`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Descriptor of the locked file; None if this process does not hold the lease.
-        self._file: int | None = None
+        self._descriptor: int | None = None
+        """File descriptor of the locked file; None if this process does not have the lease."""
 
     def take(self) -> bool:
-        """Take the lease if it is free; returns whether this process holds it now.
+        """Take the lease if it is free; return whether this process has it now.
 
         Raises `OSError` if the file cannot be opened.
         """
-        if self._file is None:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if self._descriptor is None:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(file)
+                os.close(descriptor)
                 return False
-            self._file = file
+            self._descriptor = descriptor
         return True
 
     def read(self) -> ClockReading | None:
         """The clock reading in the lock file; None if there is none that can be read."""
         try:
-            return _READING.validate_json(self._path.read_bytes())
+            return _CLOCK_READING_TYPE.validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
             return None
 
     def write(self, reading: ClockReading) -> None:
-        """Replace the clock reading in the lock file; the lease must be held."""
-        assert self._file is not None
+        """Replace the clock reading in the lock file; this process must have the lease."""
+        assert self._descriptor is not None
         text = json.dumps(asdict(reading)).encode()
-        # In place: the lock is on this very file, so it must not be replaced.
-        os.pwrite(self._file, text, 0)
-        os.ftruncate(self._file, len(text))
+        # The file is overwritten, not replaced, because the lock is on this very file.
+        os.pwrite(self._descriptor, text, 0)
+        os.ftruncate(self._descriptor, len(text))
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _make_lease(location: StoreLocation) -> Lease:
@@ -144,9 +144,10 @@ class RetentionWorker:
         self._lease.close()
 
     def delete_old(self) -> int:
-        """Run one round: delete entries that are too old, then the oldest until the rest fits; returns their number.
+        """Run one round: delete entries that are too old, then the oldest entries until the rest fits the size limit.
 
-        Returns 0 if another process holds the lease. Raises the errors of the kind of store.
+        Returns the number of deleted entries; 0 if another process has the lease. Raises the errors of the kind of
+        store.
         """
         if not self._lease.take():
             return 0
@@ -154,8 +155,10 @@ class RetentionWorker:
         try:
             now = self._read_believed_time(store)
             pace = _DeletionPace(self._stop)
-            last = store.last_expired(now - self._limits.seconds, now)
-            expired_count = 0 if last is None else pace.delete(lambda count: store.delete_first(count, last))
+            last_expired = store.last_expired(now - self._limits.seconds, now)
+            expired_count = 0
+            if last_expired is not None:
+                expired_count = pace.delete(lambda count: store.delete_first(count, last_expired))
             surplus_count = self._delete_surplus(store, pace)
             if expired_count or surplus_count:
                 pace.delete(store.shrink)
@@ -170,22 +173,22 @@ class RetentionWorker:
         """Delete the oldest entries if the store is above its size limit; returns their number."""
         if store.used_bytes() <= self._limits.max_bytes:
             return 0
-        room = self._limits.max_bytes * _FILL_AFTER
-        return pace.delete(lambda count: store.delete_first(count) if store.used_bytes() > room else 0)
+        target_bytes = self._limits.max_bytes * _FILL_SHARE
+        return pace.delete(lambda count: store.delete_first(count) if store.used_bytes() > target_bytes else 0)
 
     def _read_believed_time(self, store: AuditStore) -> float:
         """The earlier of the machine's time and the steady clock's time, so that a wrong clock deletes too little.
 
-        Stores the reading with the lease.
+        Stores the steady clock's reading with the lease.
         """
         if self._clock is None:
-            last = self._lease.read()
-            # Without a stored reading the time of the newest entry is the last one known.
-            newest = store.newest_time() if last is None else None
+            last_reading = self._lease.read()
+            # Without a stored reading, the newest entry has the last known time.
+            newest = store.newest_time() if last_reading is None else None
             self._clock = SteadyClock(
                 "audit",
-                ClockReading(newest) if newest is not None else last,
-                gap_s=max(_USUAL_GAP_S, self._limits.seconds * _GAP_SHARE),
+                last_reading if newest is None else ClockReading(newest),
+                gap_s=max(_ACCEPTED_GAP_S, self._limits.seconds * _ACCEPTED_ERROR_SHARE),
                 believed_after_s=min(BELIEVED_AFTER_S, self._limits.seconds),
                 read=self._read_clock,
             )
@@ -215,10 +218,13 @@ class _DeletionPace:
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._count = 16
-        """Entries or pages of the next portion; adapted to the time that the last one took."""
+        """Number of entries or pages in the next portion; adapted to the time that the last portion took."""
 
     def delete(self, delete_portion: Callable[[int], int]) -> int:
-        """Call `delete_portion` with a count until it deletes nothing or `stop` is set; returns the total deleted."""
+        """Delete portion by portion until nothing is left or `stop` is set; return how many were deleted.
+
+        `delete_portion` is called with the number of entries or pages to delete, and returns how many it deleted.
+        """
         total = 0
         while not self._stop.is_set():
             start = time.monotonic()

@@ -33,13 +33,13 @@ _NONCE_BYTES = 12
 """Bytes of the random number with which each AES-GCM message begins."""
 BUSY_S = 1.0
 """Seconds to wait for another process's write."""
-_BUSY_PAUSE_S = 0.005
-"""Seconds between two attempts to turn on the log."""
+_RETRY_PAUSE_S = 0.005
+"""Seconds between two attempts to turn on write-ahead logging."""
 _CHECKPOINT_BUSY_MS = 50
-"""Milliseconds that emptying the log may wait for readers; short, because nobody can write meanwhile."""
-_INCREMENTAL = 2
-"""SQLite's number for freeing pages only on request, so that `shrink` decides when."""
-_LAST_ID = 2**63 - 1
+"""Milliseconds that emptying the write-ahead log may wait for readers; short, because nobody can write meanwhile."""
+_INCREMENTAL_VACUUM = 2
+"""Value of SQLite's `auto_vacuum` for freeing pages only on request, so that `shrink` decides when."""
+_MAX_ROW_ID = 2**63 - 1
 """The largest row id of SQLite; used where there is no limit."""
 # Errors of a row that SQLite can never store; all other errors concern the file or the disk, and a retry may help.
 _UNSTORABLE_ERRORS = (
@@ -127,20 +127,23 @@ off unless a connection turns them on.
 
 
 class Seal:
-    """Cipher with one key; `name` identifies the key without revealing it."""
+    """Cipher with one key, for the texts of entries."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
-        # Stored with each entry, so that an entry of another key is recognised.
         self.name = hashlib.sha256(b"aligner-proxy audit " + key).hexdigest()[:8]
+        """Identifies the key without revealing it; stored with each entry, so that the wrong key is noticed."""
 
     def encrypt(self, content: bytes, row: bytes) -> bytes:
-        """Encrypt `content`; it can be decrypted only with the same `row`, so it cannot be moved to another entry."""
+        """Encrypt `content`. Only with the same `row`, the identity of its entry, can it be decrypted again.
+
+        So an encrypted content cannot be moved to another entry.
+        """
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, content, row)
 
     def decrypt(self, sealed: bytes, row: bytes) -> bytes:
-        """Decrypt; raises `AuditError` if the content or its row was changed."""
+        """Decrypt what `encrypt` returned; raises `AuditError` if it or its row was changed."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], row)
         except InvalidTag:
@@ -153,17 +156,17 @@ _COLUMNS = (*_PLAIN_COLUMNS, "sealed_by", "content")
 INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries"
 _SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN_COLUMNS, 'NULL', 'NULL'))} FROM entries"
-"""As `_SELECT`, with empty columns in place of the texts, which are then neither read nor decrypted."""
-_TRUTH_COLUMNS = ("cache_hit", "changed")
-"""Columns with 0, 1 or NULL, which are False, True or None in an entry."""
+"""The same as `_SELECT` with NULL in place of the texts, which are then neither read nor decrypted."""
+_BOOL_COLUMNS = ("cache_hit", "changed")
+"""Columns in which 0, 1 and NULL stand for False, True and None."""
 
 
 class AuditStore:
     """An open store. Raises `sqlite3.Error`, `OSError`, and `AuditError` for a file of a newer version.
 
-    `seal` encrypts the texts; None: they are stored readable. `steps` are the migrations that make the tables, and
-    `busy_s` is how many seconds to wait for another process's write. With `durable`, entries are on the disk, and not
-    only in the operating system's cache, when a call that adds them returns.
+    `seal` encrypts the texts; None leaves them readable. `steps` are the migrations that make the tables, and `busy_s`
+    is how many seconds to wait for another process's write. With `durable`, entries are on the disk, and not only in
+    the operating system's cache, when a call that adds them returns.
     """
 
     def __init__(
@@ -180,9 +183,10 @@ class AuditStore:
         self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         synchronous = "FULL" if durable else "NORMAL"
         try:
-            if self._pragma("auto_vacuum") != _INCREMENTAL:  # set only if needed: that waits for other workers' writes
-                self._connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
-            self._use_log(busy_s)
+            # set only if needed, because setting it waits for other workers' writes
+            if self._pragma("auto_vacuum") != _INCREMENTAL_VACUUM:
+                self._connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL_VACUUM}")
+            self._turn_on_log(busy_s)
             for setting in (f"synchronous = {synchronous}", "secure_delete = ON"):
                 self._connection.execute(f"PRAGMA {setting}")
             self._migrate(path, steps)
@@ -190,16 +194,16 @@ class AuditStore:
             self._connection.close()
             raise
 
-    def _use_log(self, busy_s: float) -> None:
-        """Turn on write-ahead logging; retry while another worker creates the file, as SQLite does not wait here."""
-        until = time.monotonic() + busy_s
+    def _turn_on_log(self, busy_s: float) -> None:
+        """Turn on write-ahead logging. Try again while another worker creates the file, since SQLite does not wait."""
+        deadline = time.monotonic() + busy_s
         while True:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(_BUSY_PAUSE_S)
+                time.sleep(_RETRY_PAUSE_S)
             else:
                 return
 
@@ -210,21 +214,25 @@ class AuditStore:
     def make_row(self, entry: Entry) -> Row:
         """The column values of an entry, with its texts encrypted if there is a key."""
         content: str | bytes | None = None
-        key = None
+        key_name = None
         if entry.content is not None:
-            key, content = self.seal_content(
-                encode_content(entry.content), _row_identity(entry.call_id, entry.choice, entry.at)
-            )
-        plain = [getattr(entry, name) for name in _PLAIN_COLUMNS]
-        plain[_PLAIN_COLUMNS.index("objectives")] = json.dumps(entry.objectives)
-        return (*plain, key, content)
+            row = _row_identity(entry.call_id, entry.choice, entry.at)
+            key_name, content = self.seal_content(encode_content(entry.content), row)
+        plain_values = [getattr(entry, name) for name in _PLAIN_COLUMNS]
+        plain_values[_PLAIN_COLUMNS.index("objectives")] = json.dumps(entry.objectives)
+        return (*plain_values, key_name, content)
 
     def seal_content(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
-        """Return (key name, encrypted bytes) of a content bound to `row`; without a key (None, readable text)."""
-        return (None, content.decode()) if self._seal is None else (self._seal.name, self._seal.encrypt(content, row))
+        """Encrypt a content and bind it to `row`: (name of the key, encrypted bytes).
+
+        Without a key, the content stays readable: (None, text).
+        """
+        if self._seal is None:
+            return None, content.decode()
+        return self._seal.name, self._seal.encrypt(content, row)
 
     def unseal_content(self, content: str | bytes, sealed_by: str | None, row: bytes) -> str | bytes:
-        """Return a content decrypted, or as it is if `sealed_by`, the name of its key, is None.
+        """Decrypt a content, given the name of its key in `sealed_by`; return it as it is if that is None.
 
         Raises `AuditError` if this store does not have the key, or the data was changed.
         """
@@ -236,14 +244,14 @@ class AuditStore:
         return self._seal.decrypt(content, row)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
-        """Add rows in one transaction; returns the indexes of rows that SQLite cannot store."""
+        """Add rows in one transaction; return the indexes of those rows that SQLite cannot store."""
         unstorable = []
         with self.transaction():
-            for position, values in enumerate(rows):
+            for index, row in enumerate(rows):
                 try:
-                    self._execute(INSERT, values)
+                    self._execute(INSERT, row)
                 except _UNSTORABLE_ERRORS:
-                    unstorable.append(position)
+                    unstorable.append(index)
         return unstorable
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
@@ -251,21 +259,23 @@ class AuditStore:
 
         Raises `AuditError` if an entry cannot be decrypted.
         """
-        row_limit = _LAST_ID if limit < 0 else limit
+        row_limit = _MAX_ROW_ID if limit < 0 else limit
         yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, row_limit))
 
     def select(self, condition: str, values: Sequence[object], *, texts: bool = True) -> Iterator[Entry]:
-        """Entries that meet a condition in SQL; without `texts`, their contents are neither read nor decrypted.
+        """Yield the entries that meet an SQL condition; without `texts`, their contents are neither read nor decrypted.
 
-        The condition must not contain text from outside: pass that in `values`. Raises `AuditError` as `entries` does.
+        The condition must not contain text from outside, which is passed in `values`. Raises `AuditError` as `entries`
+        does.
         """
         for row in self._iter_rows(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
             columns = dict(zip(_COLUMNS, row, strict=True))
             sealed_by = columns.pop("sealed_by")
-            raw = columns.pop("content")
+            stored_content = columns.pop("content")
             columns["objectives"] = tuple(json.loads(columns["objectives"]))
-            columns |= {name: None if columns[name] is None else bool(columns[name]) for name in _TRUTH_COLUMNS}
-            yield Entry(**columns, content=None if raw is None else self._decode_content(raw, sealed_by, columns))
+            columns |= {name: None if columns[name] is None else bool(columns[name]) for name in _BOOL_COLUMNS}
+            content = None if stored_content is None else self._decode_content(stored_content, sealed_by, columns)
+            yield Entry(**columns, content=content)
 
     def fetch_rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """Run an SQL statement and return its rows; text from outside goes into `values`, never into the statement."""
@@ -277,21 +287,21 @@ class AuditStore:
 
         SQLite reuses row ids, so the caller must look them up in the same transaction.
         """
-        return sum(self._execute("DELETE FROM entries WHERE id = ?", (row,)).rowcount for row in rows)
+        return sum(self._execute("DELETE FROM entries WHERE id = ?", (row_id,)).rowcount for row_id in rows)
 
     def last_expired(self, before: float, now: float) -> int | None:
-        """The id up to which every entry is older than `before`; None if there is no such entry.
+        """The id of the last entry that is expired, that is, older than `before`; None if no entry is.
 
-        Ids grow with every entry, even if the clock jumps. So an entry with a higher id than a young entry is not
-        expired, and times in the future are ignored.
+        Times are in seconds since the epoch. Ids grow with every entry, even if the clock jumps. So an entry behind a
+        young entry is not expired, whatever its time; an entry with a time after `now` does not count as young.
         """
         # The plus keeps SQLite from using the index by time: in the order of ids the first match is found sooner.
-        first_young = "SELECT id FROM entries WHERE +at >= ? AND +at <= ? ORDER BY id LIMIT 1"
-        young = self._execute(first_young, (before, now)).fetchone()
-        bound = young[0] if young else _LAST_ID
-        last = self._execute("SELECT max(id) FROM entries WHERE at < ? AND id < ?", (before, bound))
-        expired: int | None = last.fetchone()[0]
-        return expired
+        select_first_young = "SELECT id FROM entries WHERE +at >= ? AND +at <= ? ORDER BY id LIMIT 1"
+        first_young = self._execute(select_first_young, (before, now)).fetchone()
+        end_id = first_young[0] if first_young else _MAX_ROW_ID
+        cursor = self._execute("SELECT max(id) FROM entries WHERE at < ? AND id < ?", (before, end_id))
+        last_expired: int | None = cursor.fetchone()[0]
+        return last_expired
 
     def newest_time(self) -> float | None:
         """Time of the entry that was added last; None if the store is empty."""
@@ -302,28 +312,29 @@ class AuditStore:
         """The row id of the entry that was added last; 0 if the store is empty."""
         return int(self._execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0])
 
-    def delete_first(self, count: int, last: int = _LAST_ID) -> int:
-        """Delete the `count` entries with the lowest ids, none above the id `last`; returns how many were deleted."""
+    def delete_first(self, count: int, last: int = _MAX_ROW_ID) -> int:
+        """Delete the `count` entries with the lowest ids, up to the id `last`; return how many were deleted."""
         statement = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"
         deleted: int = self._execute(statement, (last, count)).rowcount
         return deleted
 
     def used_bytes(self) -> int:
         """Bytes of the file that are in use, without free pages."""
-        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
+        used_pages = self._pragma("page_count") - self._pragma("freelist_count")
+        return used_pages * self._pragma("page_size")
 
     def shrink(self, pages: int) -> int:
-        """Return up to `pages` empty pages to the file system; returns their number."""
-        empty = self._pragma("freelist_count")
-        if empty:
+        """Give up to `pages` free pages of the file back to the file system; return their number."""
+        free_pages = self._pragma("freelist_count")
+        if free_pages:
             # `execute` would free only one page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
-        return empty - self._pragma("freelist_count")
+        return free_pages - self._pragma("freelist_count")
 
     def empty_log(self) -> None:
         """Move everything from the write-ahead log into the file, so that no deleted text stays in the log.
 
-        A reader may prevent this; then the next call tries again.
+        A reader of the store may prevent this, silently; then the next call tries again.
         """
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         busy_ms = self._pragma("busy_timeout")
@@ -343,7 +354,8 @@ class AuditStore:
             raise AuditError(f"{path} was written by a newer aligner-proxy; use that version, or another file")
         if version == len(steps):
             return
-        with self.transaction():  # another worker may migrate at the same time
+        with self.transaction():
+            # the version is read again, because another worker may have migrated in the meantime
             for step in steps[self._pragma("user_version") :]:
                 for statement in _split_statements(step):
                     self._connection.execute(statement)
@@ -374,13 +386,14 @@ class AuditStore:
         """The value of one of SQLite's settings or counters, such as `page_count`."""
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def _decode_content(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
-        """Decrypt and parse the content of a row; raises `AuditError` if it is damaged or the key is wrong."""
-        content = self.unseal_content(
-            raw, sealed_by, _row_identity(columns["call_id"], columns["choice"], columns["at"])
-        )
+    def _decode_content(self, stored: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
+        """Decrypt and parse the stored content of the row with these columns.
+
+        Raises `AuditError` if it is damaged or the key is wrong.
+        """
+        row = _row_identity(columns["call_id"], columns["choice"], columns["at"])
         try:
-            return CONTENT.validate_json(content)
+            return CONTENT.validate_json(self.unseal_content(stored, sealed_by, row))
         except ValidationError:
             raise AuditError("an entry of the audit store is damaged") from None
 
@@ -401,7 +414,7 @@ def _split_statements(step: str) -> Iterator[str]:
 
 
 def _row_identity(call_id: str, choice: int, at: float) -> bytes:
-    """What identifies an entry's row, to which the entry's encrypted content is bound."""
+    """The identity of an entry, to which its encrypted content is bound."""
     return json.dumps([call_id, choice, at]).encode()
 
 
@@ -409,7 +422,7 @@ def _make_private(path: Path) -> None:
     """Create the file with mode 0600, or restrict its mode, before SQLite opens it; -wal and -shm inherit the mode.
 
     An existing file is not opened here. By POSIX rules, closing it would release the locks of this process's other
-    connections, and another process would believe that nobody uses the file.
+    connections to it, and another process would believe that nobody uses the file.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):

@@ -1,8 +1,9 @@
 """Writers of audit entries that a policies file configures: the store, and the sinks of plugins.
 
-`note` neither waits nor raises; the recorder queues what cannot be written yet. Each third-party sink has its own
-thread, and every sink has as much memory for queued entries as the store; further entries are dropped and counted. With
-`audit: required`, `write` waits until the entry is in the store.
+An event holds the facts about one answer, and the entry that is stored is made of it. `note` queues an event, and
+neither waits nor raises. Each third-party sink has its own thread, and every sink has as much memory for queued events
+as the store; further events are dropped and counted. With `audit: required`, `write` waits until the entry is in the
+store.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from aligner_proxy.policy.schema import PolicyFile
 log = logging.getLogger(__name__)
 
 SINK_WRITE_S = 10.0
-"""Timeout in seconds for a sink to write one entry; after it the entry is lost."""
+"""Timeout in seconds for a sink to write one entry, which is lost after that time."""
 READING_S = 60.0
 """Timeout in seconds of database calls by commands and pages that read or erase."""
 _DAY_S = 86_400.0
@@ -53,13 +54,13 @@ class AuditWriters:
     def __init__(self, writers: Sequence[AuditWriter]) -> None:
         self._writers = tuple(writers)
         required = [writer for writer in writers if isinstance(writer, Recorder) and writer.required]
-        # The recorder on whose entries answers wait; None if no answer waits.
-        self._required = required[0] if required else None
+        self._required_recorder = required[0] if required else None
+        """The recorder that must have stored an entry before its answer is delivered; None if no answer waits."""
 
     @property
     def required(self) -> bool:
         """Whether an answer may be delivered only when its entry is in the store."""
-        return self._required is not None
+        return self._required_recorder is not None
 
     def __bool__(self) -> bool:
         return bool(self._writers)
@@ -70,15 +71,15 @@ class AuditWriters:
             writer.note(event)
 
     async def write(self, event: AuditEvent) -> None:
-        """Queue an event with each writer; if entries are required, wait until the store has this one.
+        """Queue an event with each writer; if entries are required, wait until the store has this event's entry.
 
         Raises `NotRecorded` if the store cannot write it.
         """
         for writer in self._writers:
-            if writer is not self._required:
+            if writer is not self._required_recorder:
                 writer.note(event)
-        if self._required is not None:
-            await self._required.write(event)
+        if self._required_recorder is not None:
+            await self._required_recorder.write(event)
 
     async def aclose(self) -> None:
         for writer in self._writers:
@@ -97,7 +98,10 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
 
 
 class SinkWriter:
-    """Writer to one sink of a plugin; `runner` runs the sink's code. Satisfies `AuditWriter`."""
+    """Writer to one sink of a plugin. Satisfies `AuditWriter`.
+
+    `runner` runs the sink's code, and `redact` is applied to all texts before the sink gets them.
+    """
 
     def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact, limits: QueueLimits) -> None:
         self._name = name
@@ -105,10 +109,10 @@ class SinkWriter:
         self._runner = runner
         self._redact = redact
         self._budget = MemoryBudget(limits)
-        # One task for each entry that is not written yet.
         self._tasks: set[asyncio.Task[None]] = set()
-        # Whether the last entry was written; only changes are logged.
+        """One task for each entry that is not written yet."""
         self._is_healthy = True
+        """Whether the last entry was written; only changes are logged."""
 
     def note(self, event: AuditEvent) -> None:
         """Pass an event to the sink in a background task; if the queue is full, drop and count it."""
@@ -127,12 +131,13 @@ class SinkWriter:
     async def _write(self, event: AuditEvent) -> None:
         """Write one event to the sink; a failure or timeout is counted, and logged when it begins."""
 
-        async def work() -> None:
-            await self._sink.write(make_entry(event, self._redact))  # redaction, too, is not our code
+        async def write_entry() -> None:
+            # redaction runs here, too, because it is not our code
+            await self._sink.write(make_entry(event, self._redact))
 
         try:
             async with asyncio.timeout(SINK_WRITE_S):
-                await self._runner.call(work)
+                await self._runner.call(write_entry)
         except (CorrectionError, TimeoutError) as error:
             count_entries("sink_lost")
             if self._is_healthy:
@@ -147,18 +152,20 @@ class SinkWriter:
 def make_recorder(file: PolicyFile) -> Recorder | None:
     """The writer to the audit store, not opened yet; None if the store is off. Raises `ConfigError`."""
     settings = file.audit
-    opener = store_opener(file)
-    if opener is None:
+    open_audit_store = store_opener(file)
+    if open_audit_store is None:
         return None
     redact = load_redaction(file)
-    tidier = RetentionWorker(
-        store_location(file), RetentionLimits(settings.keep_days * _DAY_S, settings.max_mb * 2**20)
-    )
-    return Recorder(opener, queue_limits(file), redact, tidier, required=settings.required)
+    retention_limits = RetentionLimits(seconds=settings.keep_days * _DAY_S, max_bytes=settings.max_mb * 2**20)
+    retention = RetentionWorker(store_location(file), retention_limits)
+    return Recorder(open_audit_store, queue_limits(file), redact, retention, required=settings.required)
 
 
 def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
-    """A function that opens the store for writing; None if the store is off. Raises `ConfigError` for bad settings."""
+    """Return a function that opens the store for writing; None if the store is off.
+
+    Raises `ConfigError` for bad settings.
+    """
     if not file.audit.enabled:
         return None
     location = store_location(file)
@@ -180,7 +187,7 @@ def store_location(file: PolicyFile, wait_s: float | None = None) -> StoreLocati
 
 def queue_limits(file: PolicyFile) -> QueueLimits:
     """The limits that the settings `audit.waiting_mb` and `audit.waiting` set for each queue."""
-    return QueueLimits(file.audit.waiting_mb * 2**20, file.audit.waiting)
+    return QueueLimits(max_bytes=file.audit.waiting_mb * 2**20, max_entries=file.audit.waiting)
 
 
 def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
@@ -197,6 +204,7 @@ def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
     try:
         return open_store(location, seal)
     except (sqlite3.Error, OSError) as error:
+        # the text of an OSError would repeat the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise AuditError(
             f"the audit store {location} cannot be opened ({reason}); try again, or name another"
@@ -211,21 +219,21 @@ def has_store(file: PolicyFile) -> bool:
 def _make_seal(file: PolicyFile) -> Seal | None:
     """The cipher with the configured key; None if no key is set."""
     key = config.audit_key(file)
-    return Seal(key) if key is not None else None
+    return None if key is None else Seal(key)
 
 
 def load_redaction(file: PolicyFile) -> Redact:
     """Import the operator's redaction function; `KEEP_TEXT` if none is set. Raises `ConfigError`."""
     if file.audit.redact is None:
         return KEEP_TEXT
-    module, _, name = file.audit.redact.rpartition(".")
+    module_name, _, function_name = file.audit.redact.rpartition(".")
     place = file.source.place_of("audit", "redact")
     try:
-        function = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module_name), function_name)
     except ImportError as error:
-        raise ConfigError(f"{place}: audit.redact: cannot import {module} ({type(error).__name__})") from None
+        raise ConfigError(f"{place}: audit.redact: cannot import {module_name} ({type(error).__name__})") from None
     except AttributeError:
-        raise ConfigError(f"{place}: audit.redact: {module} has no {name}") from None
+        raise ConfigError(f"{place}: audit.redact: {module_name} has no {function_name}") from None
     if not callable(function):
         raise ConfigError(f"{place}: audit.redact: {file.audit.redact} is not a function that takes and gives a text")
     return cast(Redact, function)

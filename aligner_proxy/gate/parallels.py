@@ -1,7 +1,7 @@
 """Sentences that look like repetitions but are not: parallel facts, and refrains.
 
-Objectives about brevity have the detector flag sentences of one form. "The bakery opens at 7. The bakery on Mill Lane
-opens at 8." says two things, and a line that comes again between others is a refrain.
+For objectives about brevity the detector also flags sentences that only resemble each other. But "The bakery opens at
+7. The bakery on Mill Lane opens at 8." states two facts, and a line that returns after other lines is a refrain.
 """
 
 from __future__ import annotations
@@ -13,55 +13,57 @@ from functools import cached_property
 from aligner_proxy.text.languages import language_signs
 
 _WORD = re.compile(r"\w+")
-_ALIKE = 0.5
-"""Sentences are of one form if they share at least this share of the words of the shorter one."""
-_NUMBERS = frozenset(
+_SIMILAR_SHARE = 0.5
+"""Sentences are similar if they have in common at least this share of the words of the shorter sentence."""
+_NUMBER_WORDS = frozenset(
     {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty"}
     | {"hundred", "thousand"}
 )
 
 
 class BrevityFlags:
-    """The sentences of a text that were flagged for an objective about brevity; each is looked into once."""
+    """Finds the sentences of a text that were wrongly flagged for an objective about brevity.
+
+    `flagged` are the indexes of the sentences that were flagged for such an objective.
+    """
 
     def __init__(self, sentences: Sequence[str], flagged: Collection[int]) -> None:
         self._sentences = sentences
         self._flagged = flagged
-        """Numbers of the flagged sentences."""
         self._verdicts: dict[int, bool] = {}
-        """By number, whether a sentence is no repetition."""
+        """For each flagged sentence that was asked about, whether it was wrongly flagged."""
 
     @cached_property
     def _words(self) -> list[set[str]]:
         """The words of each sentence, without regard to case."""
         return [set(_WORD.findall(text.casefold())) for text in self._sentences]
 
-    def is_wrongly_flagged(self, number: int) -> bool:
-        """Whether a sentence was flagged for brevity and is no repetition."""
-        if number not in self._flagged:
+    def is_wrongly_flagged(self, index: int) -> bool:
+        """Whether sentence `index` was flagged for an objective about brevity, but is no repetition."""
+        if index not in self._flagged:
             return False
-        if number not in self._verdicts:
-            self._verdicts[number] = self._is_parallel(number)
-        return self._verdicts[number]
+        if index not in self._verdicts:
+            self._verdicts[index] = self._is_no_repetition(index)
+        return self._verdicts[index]
 
-    def _is_parallel(self, number: int) -> bool:
+    def _is_no_repetition(self, index: int) -> bool:
         """Whether a sentence has a name or number that the most similar sentence lacks, or is a line of a refrain."""
-        words_here = _WORD.findall(self._sentences[number])
-        own_words = {word.casefold() for word in words_here}
-        # a line that comes again, but not at once
-        if any(abs(index - number) > 1 and words == own_words for index, words in enumerate(self._words)):
+        words = _WORD.findall(self._sentences[index])
+        own_words = set(map(str.casefold, words))
+        # a line of a refrain returns, but not as the next line
+        if any(abs(other - index) > 1 and other_words == own_words for other, other_words in enumerate(self._words)):
             return True
-        others = [words for index, words in enumerate(self._words) if index != number]
-        nearest = max(others, key=lambda words: len(words & own_words), default=set[str]())
-        is_alike = bool(others) and len(nearest & own_words) >= _ALIKE * min(len(nearest), len(own_words))
-        if not is_alike:
-            # no sentence is of its form, so it can only repeat what the others say together
-            other_words = set[str]().union(*others)
-            return any(_tells_apart(word) for word in words_here[1:] if word.casefold() not in other_words)
-        return any(_tells_apart(word) for word in words_here if word.casefold() not in nearest)
+        others = [other_words for other, other_words in enumerate(self._words) if other != index]
+        nearest = max(others, key=lambda other_words: len(other_words & own_words), default=set[str]())
+        is_similar = bool(others) and len(nearest & own_words) >= _SIMILAR_SHARE * min(len(nearest), len(own_words))
+        if is_similar:
+            return any(_is_name_or_number(word) for word in words if word.casefold() not in nearest)
+        # no sentence is similar, so it can only repeat what all others say together
+        all_other_words = set[str]().union(*others)
+        return any(_is_name_or_number(word) for word in words[1:] if word.casefold() not in all_other_words)
 
 
-def _tells_apart(word: str) -> bool:
-    """Whether a word is a name or a number; a small word ("That") has a capital only at the beginning of a sentence."""
+def _is_name_or_number(word: str) -> bool:
+    """Whether a word is a number or has a capital and is no small word, such as "That" at the beginning."""
     is_name = word[:1].isupper() and not language_signs(word).hits.total()
-    return is_name or any(map(str.isdigit, word)) or word.casefold() in _NUMBERS
+    return is_name or any(map(str.isdigit, word)) or word.casefold() in _NUMBER_WORDS

@@ -1,8 +1,9 @@
-"""Abbreviations: whether the full stop behind one also ends the sentence.
+"""Abbreviations: whether the full stop of an abbreviation also ends the sentence.
 
-The full stop ends the sentence if what stands before is a sentence by itself, and if a capitalised word follows that is
-no name of the lists below. Names are an open class. Therefore, behind an initial or a title only words that hardly ever
-are names begin a sentence. Behind "plan B" or "U.S." every word begins one, except those that often follow these.
+The full stop ends the sentence if the words before can be a sentence by themselves, and if a capitalised word follows
+that is not one of the names listed below. Any word can be a name. Therefore, behind an initial or a title only the
+listed words that hardly ever are names begin a sentence. Behind "plan B" or "U.S." every capitalised word begins a
+sentence, except those that often follow it.
 """
 
 from __future__ import annotations
@@ -12,41 +13,44 @@ import re
 LONGEST_ABBREVIATION = 48
 """Characters of a sentence before a full stop that are looked at."""
 
-_LONGEST = 12
+_ABBREVIATION_CHARS = 12
 """Characters of the longest abbreviation, with its full stop."""
-_INSIDE = (
+_INTRODUCING = (
     r"[Ee]\.g|[Ii]\.e|vs|cf|viz|approx|Fig|Figs|Eq|Eqs|Vol|pp|Nos|ca|z\.\s?B|d\.\s?h|u\.\s?a|s\.\s?o|bzw|vgl|bspw|evtl"
     r"|ggf|inkl|zzgl|Nr|Abb|Bd|Kap|p\.\s?ex|c\.-\u00e0-d|p\.\s?ej|EE|ad es|bijv"
     r"|d\.w\.z|o\.a|t\.a\.v|m\.b\.t|bl\.a|d\.v\.s"
     r"|f\.eks|np|tzn|tj|tzv"
     "|p\u00e1g|n\u00fam|nap\u0159|\u00f6rn"
 )
-"""Never ends a sentence, since what it introduces follows."""
-_TITLE = (
+"""Abbreviations that never end a sentence, since what they introduce follows."""
+_TITLES = (
     r"Mr|Mrs|Ms|Mx|Dr|Prof|St|Gen|Col|Capt|Lt|Sgt|Rev|Hon|Gov|Sen|Rep|Pres|Mt|Ft|Messrs|Hr|Fr|Dipl|Ing|Hl|Mme|Mlle"
     r"|Mgr|Sra|Srta|Sr|Dna|Sig|Sigg|Dott|Avv|Dhr|Mevr|Mw|Drs|Ud|Uds"
 )
-"""Stands before a name."""
-_LAST = r"Inc|Ltd|Co|Corp|Bros|Jr|Esq|Ph\.D|M\.D|B\.A|M\.A|Ave|Blvd|Rd"
-"""May end a sentence, or stand within a name."""
-_NUMBERED = (
+"""Abbreviations that stand before a name."""
+_LAST_IN_NAME = r"Inc|Ltd|Co|Corp|Bros|Jr|Esq|Ph\.D|M\.D|B\.A|M\.A|Ave|Blvd|Rd"
+"""Abbreviations at the end of a name or within it."""
+_BEFORE_NUMBER = (
     r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec"
     r"|Sec|sec|Ch|ch|Art|art|Ext|ext|Apt|apt|Rm|tel|Tel|vol|fig|no|Abs|Ziff|Anm"
 )
-"""Stands before a number, or is the last word of its sentence."""
-_HOUR = r"[ap]\.\s?m"
-_REST = r"etc|usw|ecc|enz|osv|itd|itp|atd|et al|u\.\s?v\.\s?m"
-"""Ends an enumeration or a name, and perhaps the sentence."""
-_COUNTRY = r"U\.\s?S\.\s?A|U\.\s?S|U\.\s?K|U\.\s?N|E\.\s?U|D\.\s?C|EE\.\s?UU"
+"""Abbreviations before a number, which may also be the last word of a sentence."""
+_TIME_OF_DAY = r"[ap]\.\s?m"
+_AND_SO_ON = r"etc|usw|ecc|enz|osv|itd|itp|atd|et al|u\.\s?v\.\s?m"
+"""Abbreviations that end an enumeration or a name, and perhaps the sentence."""
+_COUNTRIES = r"U\.\s?S\.\s?A|U\.\s?S|U\.\s?K|U\.\s?N|E\.\s?U|D\.\s?C|EE\.\s?UU"
 _ABBREVIATION = re.compile(
-    rf"(?<![^\W\d_])(?<![^\W\d_]\.)(?:(?P<inside>{_INSIDE})|(?P<last>{_LAST})|(?P<hour>{_HOUR})|(?P<rest>{_REST})"
-    rf"|(?P<country>{_COUNTRY})|(?P<title>{_TITLE})|(?P<number>No|{_NUMBERED})|(?P<letter>[a-z]))\.$"
+    rf"(?<![^\W\d_])(?<![^\W\d_]\.)(?:(?P<inside>{_INTRODUCING})|(?P<last>{_LAST_IN_NAME})|(?P<hour>{_TIME_OF_DAY})|(?P<rest>{_AND_SO_ON})"
+    rf"|(?P<country>{_COUNTRIES})|(?P<title>{_TITLES})|(?P<number>No|{_BEFORE_NUMBER})|(?P<letter>[a-z]))\.$"
     r"|(?<![^\W\d_])(?<![+/=&])(?P<initial>[A-Z\u00c0-\u00d6\u00d8-\u00de])\.$|(?<![\w.,])(?P<ordinal>\d{1,2})\.$"
 )
 ABBREVIATIONS = frozenset({"ex", "ej", "UU", "al", "es"}).union(
-    part for parts in (_INSIDE, _TITLE, _NUMBERED, _LAST, _REST, "No") for part in parts.split("|") if part.isalpha()
+    part
+    for parts in (_INTRODUCING, _TITLES, _BEFORE_NUMBER, _LAST_IN_NAME, _AND_SO_ON, "No")
+    for part in parts.split("|")
+    if part.isalpha()
 )
-"""Abbreviations of letters alone, and last words of others."""
+"""Abbreviations that consist of letters, and the last words of other abbreviations."""
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -55,7 +59,7 @@ def word_set(text: str) -> frozenset[str]:
 
 
 # Words that begin a sentence and are hardly ever a name or a part of one. "Le", "La", "De", "May", "Will" are.
-_STARTERS = word_set(
+_SENTENCE_STARTERS = word_set(
     "The This That These Those There It You They She We He I A An My Your His Her Its Our Their What When Where "
     "Why How "
     "If In On At To For From With But And Or So Then Now Only Just Not No Yes Please Does Did Is Are Was Were Can "
@@ -71,7 +75,7 @@ _STARTERS = word_set(
     "Het Een Hij Zij Wij Je Jij Ik Dit Dat Maar Niet Nee Det Den Jag Hon Han Vi Du Men Och Inte Jeg Hun Ikke Og "
     "To Nie Tak Ale Ty Pan Ne Ano Bir Bu Ve Hay\u0131r Evet"
 )
-_LABELS = word_set(
+_WORDS_BEFORE_LETTER = word_set(
     "plan option step part group type grade class section appendix figure exhibit team level model size letter answer "
     "vitamin hepatitis block wing gate platform zone area room hall building version variant case point item "
     "column row "
@@ -109,7 +113,7 @@ _WITHIN_NAME = word_set(
     "East West Northeast Northwest Southeast Southwest Limited Incorporated Professor M.D Esq II III IV"
 )
 _SURNAMES = word_set("No So An He Man Ma Die Vi Tu Su Io Du Per To Nie Ham")
-"""Words of `_STARTERS` that are also surnames, as in "Dr. No", so that they show nothing behind a title or initial."""
+"""Words of `_SENTENCE_STARTERS` that are also surnames ("Dr. No"), so they prove nothing behind a title or initial."""
 _BEFORE_SAINT = word_set("Mount Port Fort Lake Sault Bury Ile Cape Point Pont Rue Via")
 _AFTER_ORDINAL = word_set(
     "Januar Februar M\u00e4rz April Mai Juni Juli August September Oktober November Dezember J\u00e4nner Jahrhundert "
@@ -119,23 +123,23 @@ _AFTER_ORDINAL = word_set(
 _BEFORE_ORDINAL = word_set(
     "am der den dem des im zum vom das die bis seit ab und oder zur beim ihrem ihren seinem seinen"
 )
-_ROMAN = re.compile(r"[IVXLC]{2,}|[VX]")
-_NAMES_BEHIND = {"hour": _AFTER_HOUR, "country": _AFTER_COUNTRY, "last": _WITHIN_NAME | _AFTER_HOUR}
-"""Capitalised words that go on with the sentence, by the kind of abbreviation before them."""
+_ROMAN_NUMERAL = re.compile(r"[IVXLC]{2,}|[VX]")
+_CONTINUING_BY_KIND = {"hour": _AFTER_HOUR, "country": _AFTER_COUNTRY, "last": _WITHIN_NAME | _AFTER_HOUR}
+"""For some kinds of abbreviations, the capitalised words that continue the sentence behind them."""
 _MIN_WORDS = 3
-"""Fewest words of a sentence by itself."""
+"""Fewest words of a sentence, its abbreviation included."""
 _WORD = re.compile(r"[\w'\u2019.-]+")
 
 
 def ends_in_abbreviation(before: str) -> bool:
     """Whether the full stop at the end of `before` may belong to an abbreviation, an initial or a number."""
-    return _ABBREVIATION.search(before, max(0, len(before) - _LONGEST)) is not None
+    return _ABBREVIATION.search(before, max(0, len(before) - _ABBREVIATION_CHARS)) is not None
 
 
 def ends_sentence(before: str, word: str, behind: str) -> bool:
-    """Whether an abbreviation at the end of a sentence so far, `before`, ends it when `word` follows.
+    """Whether the sentence so far (`before`), which may end in an abbreviation, ends there if `word` follows.
 
-    Of `before` the last `LONGEST_ABBREVIATION` characters suffice; `behind` is the character after `word`.
+    The last `LONGEST_ABBREVIATION` characters of it suffice. `behind` is the character after `word`, empty if none.
     """
     match = _ABBREVIATION.search(before)
     if match is None:
@@ -143,11 +147,12 @@ def ends_sentence(before: str, word: str, behind: str) -> bool:
     if word[:1].islower():
         return False
     kind = match.lastgroup
-    lead = _WORD.findall(before[: match.start()])
+    words_before = _WORD.findall(before[: match.start()])
     is_initial = len(word) == 1 and behind == "."
     if kind == "ordinal":
-        return word not in _AFTER_ORDINAL or not lead or lead[-1].lower() not in _BEFORE_ORDINAL
-    # "z. B.": the next letter belongs to the same abbreviation; "p. 45": so does the number
+        last_word = words_before[-1].lower() if words_before else ""
+        return not (word in _AFTER_ORDINAL and last_word in _BEFORE_ORDINAL)
+    # in "z. B." and "p. 45" the next letter or number belongs to the abbreviation
     if kind == "letter":
         return not is_initial and not (match["letter"] == "p" and word[:1].isdecimal())
     # "no. 5", but also "She said no. (I did not.)"
@@ -156,24 +161,30 @@ def ends_sentence(before: str, word: str, behind: str) -> bool:
     if not word[:1].isalpha() or kind == "inside":
         return False
     if kind == "number":
-        return not (_ROMAN.fullmatch(word) or is_initial)
-    return kind == "rest" or _begins_sentence(match, lead, word, is_initial=is_initial)
+        return not (_ROMAN_NUMERAL.fullmatch(word) or is_initial)
+    return kind == "rest" or _begins_sentence(match, words_before, word, is_initial=is_initial)
 
 
-def _begins_sentence(match: re.Match[str], lead: list[str], word: str, *, is_initial: bool) -> bool:
-    """Whether a capitalised `word` begins a sentence behind an abbreviation, before which `lead` stands."""
+def _begins_sentence(match: re.Match[str], words_before: list[str], word: str, *, is_initial: bool) -> bool:
+    """Whether a capitalised `word` begins a sentence behind the abbreviation that `match` found.
+
+    `words_before` are the words before the abbreviation. `is_initial` says whether `word` is an initial such as "J.".
+    """
     kind = match.lastgroup or ""
-    begins = word.replace("\u2019", "'") in _STARTERS and not is_initial
-    is_sentence = len(lead) + 1 >= _MIN_WORDS and any(part[:1].islower() for part in lead)
-    if kind in _NAMES_BEHIND:
-        return begins or (is_sentence and word not in _NAMES_BEHIND[kind])
-    begins = begins and word not in _SURNAMES
+    is_starter = word.replace("\u2019", "'") in _SENTENCE_STARTERS and not is_initial
+    has_small_word = any(part[:1].islower() for part in words_before)
+    may_be_sentence = len(words_before) + 1 >= _MIN_WORDS and has_small_word
+    if kind in _CONTINUING_BY_KIND:
+        return is_starter or (may_be_sentence and word not in _CONTINUING_BY_KIND[kind])
+    is_starter = is_starter and word not in _SURNAMES
     if kind == "title":
-        return (begins and is_sentence) or (match["title"] == "St" and _ends_street(lead, word))
-    return begins or bool(lead and lead[-1].casefold() in _LABELS and not is_initial)
+        return (is_starter and may_be_sentence) or (match["title"] == "St" and _ends_street(words_before, word))
+    follows_label = bool(words_before) and words_before[-1].casefold() in _WORDS_BEFORE_LETTER
+    return is_starter or (follows_label and not is_initial)
 
 
-def _ends_street(lead: list[str], word: str) -> bool:
-    """Whether "St." ends a sentence as a street: "on Main St." and not "near St. Peter"."""
-    is_street = bool(lead) and lead[-1][:1].isupper() and lead[-1] not in _BEFORE_SAINT
-    return is_street and any(part[:1].islower() for part in lead) and word not in _WITHIN_NAME
+def _ends_street(words_before: list[str], word: str) -> bool:
+    """Whether "St." means a street and ends a sentence ("on Main St."), rather than a saint ("near St. Peter")."""
+    last_word = words_before[-1] if words_before else ""
+    is_street = last_word[:1].isupper() and last_word not in _BEFORE_SAINT
+    return is_street and any(part[:1].islower() for part in words_before) and word not in _WITHIN_NAME

@@ -1,7 +1,7 @@
 """Comments in code: where they stand, code without them, and whether two pieces of code differ only in their comments.
 
-The language is the one that the code block names. If it names no known language, only lines that begin with a comment
-sign count as comments, and so it is if its lexer takes much longer than for any real code (`_SECONDS_PER_CHAR`).
+A lexer of the language that the code block names finds the comments. If the block names no known language, or if the
+lexer takes much longer than for any real code (`_SECONDS_PER_CHAR`), only lines that begin with a comment sign count.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from pygments.util import ClassNotFound
 from aligner_proxy.text.structure import split
 
 Place = tuple[int, int]
-"""Start and end of words in a text."""
+"""Start and end (exclusive) of words in a text."""
 
-_BLOCK = re.compile(
+_CODE_BLOCK = re.compile(
     r"(?P<head>[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
     r"(?P<foot>(?:\n|(?<=\n))[ \t]*+(?P=fence)[ \t]*+)?",
     re.DOTALL,
 )
 _LINE_COMMENT = re.compile(r"^[ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
 _DIFF_COMMENT = re.compile(r"^[+ -][ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
-"""The same in the lines of a diff, behind the sign of the line."""
-_DIFFS = frozenset({"diff", "patch", "udiff"})
-_HUNK = re.compile(r"^@@ ", re.MULTILINE)
-"""Matches the head of a part of a diff, which counts its lines, so that none may go."""
+"""Matches a comment line in a diff, behind the diff's sign at the beginning of the line."""
+_DIFF_LANGUAGES = frozenset({"diff", "patch", "udiff"})
+_HUNK_HEAD = re.compile(r"^@@ ", re.MULTILINE)
+"""Matches the head of a part of a diff. The head counts the lines, so none of them may be removed."""
 _COMMENT_WORDS = re.compile(
     r"^[ \t]*\+?[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]*(?:\*+/|-->|\"{3}|'{3})?[ \t\r]*$",
     re.MULTILINE,
 )
-"""One line of a comment, with its signs around the words."""
-_NO_REMARK = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
+"""Matches one line of a comment, with the comment signs around its words."""
+_NEEDED_COMMENTS = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
 """Token types that lexers class as comments although a program needs them."""
 QUOTES = ('"""', "'''")
 """Signs around a docstring."""
-_BEFORE_DOCSTRING = re.compile(r"\s*(?:(?:async\s+def|def|class)\b.*|\).*):\s*(?:#.*)?$")
+_BLOCK_HEAD = re.compile(r"\s*(?:(?:async\s+def|def|class)\b.*|\).*):\s*(?:#.*)?$")
 """Matches the last line of the head of a function or class in Python."""
-_LONGEST_HEAD = 400
+_HEAD_CHARS = 400
 """Characters before a docstring in which the line above it is found."""
 _NEXT_LINE = re.compile(r"\n(?P<indent>[ \t]*)\S")
-_ENDLESS = frozenset({"mcschema", "tnt"})
+_ENDLESS_LEXERS = frozenset({"mcschema", "tnt"})
 """Languages whose lexers never end on some code, such as a single bracket."""
 _SECONDS_PER_CHAR = 60e-6
-"""Processor time that a lexer may take, beside 20 ms: five times as long as for dense code on a slow core. On some
-texts, such as thousands of empty lines, the time of lexers grows with the square of the length."""
-_MAX_SECONDS = 1.0
+"""Processor time that a lexer may take per character, in addition to 20 ms: five times as much as for dense code on a
+slow core. On some texts, such as thousands of empty lines, the time of lexers grows with the square of the length."""
+_MAX_LEXER_SECONDS = 1.0
 _CACHED_BLOCKS = 64
-_CACHED_CHARS = 16_000
-"""The longest code whose comments are cached: the cache is limited by number, so long code could fill the memory."""
+_MAX_CACHED_CHARS = 16_000
+"""Longest code whose comments are cached. The cache is limited by number, so longer code could fill the memory."""
 
 
 def without_comments(block: str) -> str | None:
     """A code block without its comments; None if it has none, is not a code block, or consists only of comments."""
-    match = _BLOCK.fullmatch(block)
+    match = _CODE_BLOCK.fullmatch(block)
     if match is None:
         return None
     code = match["code"]
@@ -70,91 +70,104 @@ def without_comments(block: str) -> str | None:
 
 
 def comment_ranges(block: str) -> list[Place]:
-    """The places of the sentences in each line of a code block's comments, without the signs of a comment."""
-    return [
-        (start + line.start("words") + sentence.start, start + line.start("words") + sentence.end)
-        for start, end in comment_places(block)
-        for line in _COMMENT_WORDS.finditer(block[start:end])
-        for sentence in split(line["words"])
-    ]
+    """The places of the sentences in a code block's comments, line by line and without the signs of the comments."""
+    places: list[Place] = []
+    for start, end in comment_places(block):
+        for line in _COMMENT_WORDS.finditer(block[start:end]):
+            words_start = start + line.start("words")
+            for sentence in split(line["words"]):
+                places.append((words_start + sentence.start, words_start + sentence.end))
+    return places
 
 
 def comment_places(block: str) -> list[Place]:
-    """The places of a code block's comments and docstrings, with their signs; none of them ends in white space."""
-    match = _BLOCK.fullmatch(block)
+    """The places of a code block's comments and docstrings, with their signs; no place ends in white space.
+
+    Empty if `block` is not a code block.
+    """
+    match = _CODE_BLOCK.fullmatch(block)
     if match is None:
         return []
     code = match["code"]
     remarks = _find_remarks(code, match["language"])
     if remarks is None:
         # without a lexer, comments are found by the signs of the language
-        spans = [comment.span() for comment in _line_comments(code, match["language"]).finditer(code)]
+        places = [comment.span() for comment in _line_comments(code, match["language"]).finditer(code)]
     else:
-        spans = _join_pieces(code, [(start, end) for start, end, _ in remarks])
+        places = _join_pieces(code, [(start, end) for start, end, _ in remarks])
     code_start = match.start("code")
-    return [_trim_place(block, code_start + start, code_start + end) for start, end in spans]
+    return [_trim_place(block, code_start + start, code_start + end) for start, end in places]
 
 
 def _find_remarks(code: str, language: str) -> tuple[tuple[int, int, bool], ...] | None:
     """What `_lex_remarks` finds, cached for code of usual length."""
-    return (_lex_remarks if len(code) <= _CACHED_CHARS else _lex_remarks.__wrapped__)(code, language)
+    if len(code) <= _MAX_CACHED_CHARS:
+        return _lex_remarks(code, language)
+    return _lex_remarks.__wrapped__(code, language)
 
 
 @lru_cache(maxsize=_CACHED_BLOCKS)
 def _lex_remarks(code: str, language: str) -> tuple[tuple[int, int, bool], ...] | None:
-    """Where comments and docstrings are, as the lexer cuts them, each with whether it is a comment.
+    """The comments and docstrings in code as the lexer cuts them, each (start, end, whether it is a comment).
 
-    None if no lexer of the language can be trusted with this code.
+    None if there is no lexer of the language, or if it takes too long.
     """
     lexer = _find_lexer(language)
     if lexer is None:
         return None
-    last_moment = time.thread_time() + min(0.02 + len(code) * _SECONDS_PER_CHAR, _MAX_SECONDS)
+    deadline = time.thread_time() + min(0.02 + len(code) * _SECONDS_PER_CHAR, _MAX_LEXER_SECONDS)
     remarks: list[tuple[int, int, bool]] = []
-    # many lexers see a comment only if its line ends
-    for start, kind, text in lexer.get_tokens_unprocessed(f"{code}\n"):
-        if time.thread_time() > last_moment:
+    # the line feed, because many lexers see a comment only if its line ends
+    for start, token_type, text in lexer.get_tokens_unprocessed(f"{code}\n"):
+        if time.thread_time() > deadline:
             return None
-        is_comment = _is_remark(kind)
-        if is_comment or _is_docstring(kind, code, start, text):
+        is_comment = _is_comment(token_type)
+        if is_comment or _is_docstring(token_type, code, start, text):
             remarks.append((start, min(start + len(text), len(code)), is_comment))
     return tuple(remarks)
 
 
 def _join_pieces(code: str, pieces: list[Place]) -> list[Place]:
-    """The places of remarks; one that the lexer cuts into pieces within a line is one."""
+    """The places of comments, given the places of the `pieces` into which the lexer cuts some within a line."""
     places: list[Place] = []
     for start, end in pieces:
-        first = start
-        if places and places[-1][1] == start and code[start - 1] != "\n":
-            first, _ = places.pop()
-        places.append((first, end))
+        continues_last = bool(places) and places[-1][1] == start and code[start - 1] != "\n"
+        place_start = places.pop()[0] if continues_last else start
+        places.append((place_start, end))
     return places
 
 
 def _trim_place(text: str, start: int, end: int) -> Place:
-    """A place in a text without the white space around its words."""
+    """The place from `start` to `end` of a text without the white space at its edges."""
     words = text[start:end]
-    return start + len(words) - len(words.lstrip()), start + len(words.rstrip())
+    leading_space = len(words) - len(words.lstrip())
+    return start + leading_space, start + len(words.rstrip())
 
 
-def _is_docstring(kind: Any, code: str, start: int, text: str) -> bool:
-    """Whether a token is a comment that a lexer classes as a string: of Rust, or the docstring of a Python block."""
-    if kind not in String.Doc:
+def _is_docstring(token_type: Any, code: str, start: int, text: str) -> bool:
+    """Whether the token `text` at offset `start` is documentation that a lexer classes as a string.
+
+    That is a documentation comment of Rust, or a docstring of Python.
+    """
+    if token_type not in String.Doc:
         return False
     if text.startswith(("//", "/*")):
         return True
-    before = code[max(0, start - _LONGEST_HEAD) : start].rstrip().rpartition("\n")[2]
-    return not before or _BEFORE_DOCSTRING.match(before) is not None
+    line_above = code[max(0, start - _HEAD_CHARS) : start].rstrip().rpartition("\n")[2]
+    return not line_above or _BLOCK_HEAD.match(line_above) is not None
 
 
 def is_needed_docstring(block: str, start: int, end: int) -> bool:
-    """Whether the comment between `start` and `end` is a docstring that is the whole body of its function or class."""
+    """Whether the comment from `start` to `end` is a docstring that is the whole body of its function or class.
+
+    Without it the code could not be run.
+    """
     if block[start : start + 3] not in QUOTES:
         return False
     indent = start - block.rfind("\n", 0, start) - 1
-    behind = _NEXT_LINE.search(block, end)
-    return indent > 0 and (behind is None or len(behind["indent"]) < indent)
+    next_line = _NEXT_LINE.search(block, end)
+    ends_body = next_line is None or len(next_line["indent"]) < indent
+    return indent > 0 and ends_body
 
 
 def same_code(block: str, other: str) -> bool:
@@ -169,7 +182,7 @@ def _compared_lines(block: str) -> list[str]:
 
 
 def _remove_comments(code: str, language: str) -> str:
-    """The code without comments; lines that held nothing else are dropped."""
+    """The code without comments; lines that were only a comment are dropped."""
     remarks = _find_remarks(code, language)
     if remarks is None:
         return _line_comments(code, language).sub("", code)
@@ -185,26 +198,35 @@ def _remove_comments(code: str, language: str) -> str:
 
 
 def _line_comments(code: str, language: str) -> re.Pattern[str]:
-    """Matches the lines of comments, where no lexer finds them."""
-    return _DIFF_COMMENT if language.lower() in _DIFFS and not _HUNK.search(code) else _LINE_COMMENT
+    """The pattern of comment lines for a language without a lexer; in a diff they may begin with its sign."""
+    return _DIFF_COMMENT if language.lower() in _DIFF_LANGUAGES and not _HUNK_HEAD.search(code) else _LINE_COMMENT
 
 
-def _is_remark(kind: Any) -> bool:
+def _is_comment(token_type: Any) -> bool:
     """Whether a token of this type is a comment that no program needs."""
-    return kind in Comment and not any(kind in needed for needed in _NO_REMARK)
+    return token_type in Comment and not any(token_type in needed_type for needed_type in _NEEDED_COMMENTS)
 
 
 def _drop_comment_lines(original_lines: list[str], stripped_lines: list[str]) -> list[str]:
-    """The lines of code without its comments, except those that consisted only of a comment."""
-    pairs = zip(original_lines, stripped_lines, strict=True)
-    return [new if new == old else new.rstrip() for old, new in pairs if new.strip() or not old.strip()]
+    """The `stripped_lines` (code without its comments), except those that were only a comment in `original_lines`.
+
+    Both have the same number of lines.
+    """
+    lines: list[str] = []
+    for original, stripped in zip(original_lines, stripped_lines, strict=True):
+        was_only_comment = bool(original.strip()) and not stripped.strip()
+        if not was_only_comment:
+            lines.append(stripped if stripped == original else stripped.rstrip())
+    return lines
 
 
 def _find_lexer(language: str) -> Lexer | None:
     """The lexer of a language; None if the name is empty or unknown, or the lexer cannot be trusted to end."""
     name = language.lower()
+    if not name or name in _ENDLESS_LEXERS | _DIFF_LANGUAGES:
+        return None
     try:
-        # PHP without its opening tag is read as PHP all the same; other lexers ignore the option
-        return get_lexer_by_name(name, startinline=True) if name and name not in _ENDLESS | _DIFFS else None
+        # the option makes PHP's lexer read code without the opening tag; other lexers ignore it
+        return get_lexer_by_name(name, startinline=True)
     except ClassNotFound:
         return None

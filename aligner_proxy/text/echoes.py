@@ -19,15 +19,15 @@ RUN_WORDS = 6
 SHARE = 0.6
 """Share of a sentence's longer words that must occur in two adjacent sentences of a turn to make it an echo."""
 MIN_WORDS = 2
-"""Fewest longer words of a sentence that can be an echo by them."""
-_LONG_WORD = 4
-"""Minimum number of letters of a longer word, that is, a word with some meaning."""
+"""Fewest longer words that a sentence must share with two adjacent sentences to be an echo."""
+_MIN_LONG_WORD_LETTERS = 4
+"""Fewest letters of a "longer word", a word that has some meaning by itself."""
 _END_CHARS = 32_000
 """Number of characters read at each end of a turn; an aligner reads fewer."""
 _MAX_TURNS = 64
-"""The latest turns that are read."""
+"""Number of the latest turns that are read."""
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
-_READ = ("user", "assistant")
+_READ_ROLES = ("user", "assistant")
 """Roles of the turns that an aligner reads."""
 
 
@@ -41,46 +41,49 @@ class Echoes:
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._runs: set[tuple[str, ...]] = set()
-        """All runs of `RUN_WORDS` consecutive words in the turns."""
-        self._places: dict[str, set[int]] = {}
-        """For each longer word, the numbers of the pairs of adjacent sentences that contain it."""
+        """Every sequence of `RUN_WORDS` consecutive words in the turns."""
+        self._pairs_by_word: dict[str, set[int]] = {}
+        """For each longer word, the numbers of the pairs of adjacent sentences that contain the word."""
         number = 0
-        for turn in [turn for turn in turns if turn.role in _READ][-_MAX_TURNS:]:
+        read_turns = [turn for turn in turns if turn.role in _READ_ROLES][-_MAX_TURNS:]
+        for turn in read_turns:
             for part in _read_ends(turn.content):
-                self._runs.update(_runs(words(part)))
-                for piece in split(part):
+                self._runs.update(_word_runs(words(part)))
+                for sentence in split(part):
                     number += 1
-                    for word in _longer_words(words(piece.text)):
-                        # the pair with the sentence before, and the pair with the one after
-                        self._places.setdefault(word, set()).update((number, number + 1))
-                number += 1  # a gap, because sentences of different turns are not adjacent
+                    for word in _longer_words(words(sentence.text)):
+                        # a pair has the number of its second sentence, and each sentence is in two pairs
+                        self._pairs_by_word.setdefault(word, set()).update((number, number + 1))
+                number += 1  # a number is left out, because sentences of different turns are no pair
 
     def contains_echo(self, sentence: str) -> bool:
         """Whether a sentence is an echo of the conversation.
 
-        It shares a run of words with it, or most of its longer words with two adjacent sentences.
+        It shares `RUN_WORDS` consecutive words with a turn, or most of its longer words with two adjacent sentences.
         """
         spoken_words = words(sentence)
-        if any(run in self._runs for run in _runs(spoken_words)):
+        if any(run in self._runs for run in _word_runs(spoken_words)):
             return True
         longer_words = _longer_words(spoken_words)
-        least = max(MIN_WORDS, SHARE * len(longer_words))
-        # a quick test: so many words do not occur at all
-        if len(longer_words) < least or sum(word in self._places for word in longer_words) < least:
+        min_shared = max(MIN_WORDS, SHARE * len(longer_words))
+        # a quick test first: whether enough of the words occur at all
+        if len(longer_words) < min_shared or sum(word in self._pairs_by_word for word in longer_words) < min_shared:
             return False
-        shared_counts = Counter(place for word in longer_words for place in self._places.get(word, ()))
-        return max(shared_counts.values()) >= least
+        shared_counts = Counter(pair for word in longer_words for pair in self._pairs_by_word.get(word, ()))
+        return max(shared_counts.values()) >= min_shared
 
 
 def _read_ends(text: str) -> tuple[str, ...]:
-    """The text of a turn; of a long one, only its beginning and its end."""
-    return (text,) if len(text) <= 2 * _END_CHARS else (text[:_END_CHARS], text[-_END_CHARS:])
+    """The parts of a turn that are read: all of a short turn, the beginning and the end of a long one."""
+    if len(text) <= 2 * _END_CHARS:
+        return (text,)
+    return text[:_END_CHARS], text[-_END_CHARS:]
 
 
-def _runs(spoken: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """All runs of `RUN_WORDS` consecutive words."""
+def _word_runs(spoken: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Every sequence of `RUN_WORDS` consecutive words."""
     return (tuple(spoken[start : start + RUN_WORDS]) for start in range(len(spoken) - RUN_WORDS + 1))
 
 
 def _longer_words(spoken: Sequence[str]) -> set[str]:
-    return {word for word in spoken if len(word) >= _LONG_WORD}
+    return {word for word in spoken if len(word) >= _MIN_LONG_WORD_LETTERS}

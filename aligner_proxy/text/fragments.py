@@ -15,14 +15,14 @@ from aligner_proxy.text.structure import FENCES
 
 MIN_WORDS = 3
 """A text with fewer words says nothing: it is a label, a number or a name."""
-_SHORT_ANSWER = 20
+_SHORT_ANSWER_WORDS = 20
 """An answer of fewer words is not judged as a whole: each of its few sentences is judged by itself, and two of them say
 little of the whole. Banter ("The stairs murdered me.") scored high."""
-_EARLY = 6
-"""A pronoun within this many words of the beginning refers back; later, the sentence may have named its referent."""
-_SHORT = 9
-"""Maximum length in words of a sentence that is too short to name a thing and then refer to it."""
-_ORDER = re.compile(
+_EARLY_WORDS = 6
+"""A pronoun with fewer words before it refers to an earlier sentence; later, its own sentence may name the referent."""
+_SHORT_SENTENCE_WORDS = 9
+"""Most words of a sentence that is too short to name a thing and then refer to it."""
+_CONTINUING_WORD = re.compile(
     r"(?:and |but |so |now |just )?"
     r"(?:then|next|after (?:that|this|which|it|doing)|afterwards?|finally|lastly|once (?:you|it|this|that|they|the)|"
     r"meanwhile|later|secondly|thirdly|also|additionally|furthermore|moreover|in addition|besides|otherwise|instead|"
@@ -34,20 +34,22 @@ _ORDER = re.compile(
     re.IGNORECASE,
 )
 """Matches the beginning of a sentence that continues the one before."""
-_BACK = re.compile(
+_REFERRING_WORD = re.compile(
     r"\b(?:it|its|this|these|those(?! who| that| of)|they|them|their|such(?! as)|he|she|him|her|"
     r"the (?:former|latter|above|same|rest|other))\b|\bthat(?=[.!,;:?]|$| (?:is|was|will|should|way))",
     re.IGNORECASE,
 )
 """Matches words that refer to something named before."""
-_OWNER = re.compile(
+_OWNING_SUBJECT = re.compile(
     r"((?:an?|the|each|every|any|all|most|many|some|no|my|your|our)\s+"
     r"(?!(?:former|latter|above|same|rest|other|others|one|ones|first|second|third|next|last)\b)(?:[\w'\u2019-]+\s+){2,8}?)"
     r"(?:its|their)\b",
     re.IGNORECASE,
 )
 """Matches a sentence up to the word for what its subject owns, as in "A loop repeats its body"."""
-_DUMMY = re.compile(r"\bit(?:'s| is| was| can be| may be) (?:important|best|possible|necessary|illegal|\w+ to)\b", re.I)
+_IMPERSONAL_IT = re.compile(
+    r"\bit(?:'s| is| was| can be| may be) (?:important|best|possible|necessary|illegal|\w+ to)\b", re.I
+)
 """Matches "it" without a referent, as in "it is important"."""
 _GREETING = re.compile(
     r"(?:hello|hi|hey|greetings|dear|thank(?:s| you))\b(?:\W+[\w'\u2019-]+){0,6}\W*"
@@ -68,10 +70,10 @@ _OPENER = re.compile(
     re.IGNORECASE,
 )
 """Matches words that open an answer, perhaps before one that says something."""
-_SERVICE = re.compile(
+_OFFER_OF_HELP = re.compile(
     r"(?:i|we|i'\w+|i\u2019\w+|let|happy|glad|no problem|my pleasure|anything|as you)\b.{0,160}", re.I | re.DOTALL
 )
-"""Matches what follows such words in a sentence that only offers help."""
+"""Matches what follows an opener ("Sure,") in a sentence that only offers help."""
 _CLOSING = re.compile(
     r"(?:good luck|get well|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
     r"if you (?:have|need) |(?:best|kind|warm) (?:regards|wishes)|regards|sincerely|yours|stay safe|take care|"
@@ -83,51 +85,56 @@ _CLOSING = re.compile(
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 """A letter of a script without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
-_IN_ONE = re.compile(f"{_UNSPACED}{{2}}(?={_UNSPACED})")
-"""Matches two such letters, about one word, before another."""
-_SIGNS = "*_#>\"'\u201c\u201d \t"
+_UNSPACED_WORD = re.compile(f"{_UNSPACED}{{2}}(?={_UNSPACED})")
+"""Matches two letters of a script without spaces, about one word, before a third letter."""
+_EDGE_SIGNS = "*_#>\"'\u201c\u201d \t"
 """Signs around a sentence that say nothing."""
 
 
 def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
-    """Indexes of the segments that still make sense if only the `remaining` ones are delivered.
+    """Indexes of the segments that still make sense if only part of the answer is delivered.
 
-    A segment that refers to the one before it ("Then let it dry.") counts if that one remains and counts, too.
+    `remaining` says of each segment whether it is delivered. A segment that refers to the segment before it ("Then let
+    it dry.") makes sense only if that segment is delivered and makes sense.
     """
     independent: list[int] = []
-    for number, text in enumerate(segments):
-        if not remaining[number]:
+    for index, text in enumerate(segments):
+        if not remaining[index]:
             continue
-        follows_independent = bool(independent) and independent[-1] == number - 1
+        follows_independent = bool(independent) and independent[-1] == index - 1
         if stands_alone(text, follows_independent=follows_independent):
-            independent.append(number)
+            independent.append(index)
     return independent
 
 
 def stands_alone(text: str, *, follows_independent: bool = False) -> bool:
-    """Whether a sentence makes sense alone, or directly after one that does (`follows_independent`)."""
+    """Whether a sentence makes sense alone.
+
+    `follows_independent` says whether it comes directly after a sentence that makes sense; then it may refer to that.
+    """
     sentence = strip_marks(text)
     if count_words(sentence) < MIN_WORDS or is_frame(text):
         return False
-    # directly after an independent sentence, what it refers to is there, and in a block of code the code says it
-    return follows_independent or text.lstrip().startswith(FENCES) or not (goes_on(sentence) or looks_back(sentence))
+    # a code block needs no sentence before it
+    is_code = text.lstrip().startswith(FENCES)
+    return follows_independent or is_code or not (goes_on(sentence) or looks_back(sentence))
 
 
 def is_frame(text: str) -> bool:
-    """Whether a sentence only opens or closes an answer, heads a part of it or announces what follows."""
+    """Whether a sentence only opens or closes an answer, is a heading or announces what follows."""
     sentence = strip_marks(text)
     if sentence.endswith((":", "\uff1a", ",")) or text.lstrip().startswith("#") or _CLOSING.fullmatch(sentence):
         return True
     opener = _OPENER.match(sentence)
     rest = sentence[opener.end() :] if opener else sentence
-    if opener and (count_words(rest) < MIN_WORDS or _SERVICE.fullmatch(rest)):
+    if opener and (count_words(rest) < MIN_WORDS or _OFFER_OF_HELP.fullmatch(rest)):
         return True
     return _GREETING.fullmatch(rest) is not None
 
 
 def goes_on(sentence: str) -> bool:
-    """Whether a sentence continues the one before it."""
-    return _ORDER.match(sentence) is not None
+    """Whether a sentence begins with a word such as "then", which continues the sentence before."""
+    return _CONTINUING_WORD.match(sentence) is not None
 
 
 def count_words(text: str) -> int:
@@ -136,31 +143,33 @@ def count_words(text: str) -> int:
 
 
 def space_words(text: str) -> str:
-    """The text with a space after about every word, where its script has no spaces."""
-    return _IN_ONE.sub(r"\g<0> ", text)
+    """The text with a space after every two letters of a script without spaces, so about after each word."""
+    return _UNSPACED_WORD.sub(r"\g<0> ", text)
 
 
 def is_short_answer(texts: Iterable[str]) -> bool:
     """Whether an answer of these segments has too few words to be judged as a whole."""
-    return sum(len(space_words(text).split()) for text in texts) < _SHORT_ANSWER
+    return sum(len(space_words(text).split()) for text in texts) < _SHORT_ANSWER_WORDS
 
 
 def strip_marks(text: str) -> str:
     """A segment without its list marker and without signs around it."""
     text = text.strip()
     mark = marks.read(text)
-    return (text[mark.stop :] if mark is not None else text).strip(_SIGNS)
+    words = text if mark is None else text[mark.stop :]
+    return words.strip(_EDGE_SIGNS)
 
 
 def looks_back(sentence: str) -> bool:
-    """Whether a sentence refers to something that it does not name."""
-    count = count_words(sentence)
-    # what the subject of the sentence owns is named
-    owner = _OWNER.match(sentence)
-    if owner is not None:
-        sentence = owner[1] + sentence[owner.end() :]
-    sentence = _DUMMY.sub("", sentence)
-    match = _BACK.search(sentence)
+    """Whether a sentence refers to something that it does not name, for example with "it"."""
+    word_count = count_words(sentence)
+    # the "its" in "A loop repeats its body" refers to the sentence's own subject, so it is left out
+    subject = _OWNING_SUBJECT.match(sentence)
+    if subject is not None:
+        sentence = subject[1] + sentence[subject.end() :]
+    sentence = _IMPERSONAL_IT.sub("", sentence)
+    match = _REFERRING_WORD.search(sentence)
     if match is None:
         return False
-    return count <= _SHORT or len(_WORD.findall(sentence[: match.start()])) < _EARLY
+    words_before = len(_WORD.findall(sentence[: match.start()]))
+    return word_count <= _SHORT_SENTENCE_WORDS or words_before < _EARLY_WORDS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SEEN = re.compile(r"[\n\t -~]*")
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+_VISIBLE_ASCII = re.compile(r"[\n\t -~]*")
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def is_hidden(char: str) -> bool:
@@ -14,19 +14,19 @@ def is_hidden(char: str) -> bool:
     # Most text is printable ASCII, and looking up a category is slow.
     if " " <= char <= "~" or char in "\n\t":
         return False
-    return unicodedata.category(char) in _HIDDEN
+    return unicodedata.category(char) in _HIDDEN_CATEGORIES
 
 
 def escape_hidden(text: str) -> str:
-    """The text with each hidden character written as an escape, as in Python or JSON: `\\x1b`, `\\u202e`."""
-    if _SEEN.fullmatch(text):
+    """The text with each hidden character written as an escape sequence, such as `\\x1b` or `\\u202e`."""
+    if _VISIBLE_ASCII.fullmatch(text):
         return text
     return "".join(escape_char(char) if is_hidden(char) else char for char in text)
 
 
 def escape_char(char: str) -> str:
-    """The escape of a character, as in Python: `\\x1b`, `\\u202e`."""
-    code = ord(char)
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    """The escape sequence of a character, as in Python: `\\x1b`, `\\u202e`."""
+    code_point = ord(char)
+    if code_point <= 0xFF:
+        return f"\\x{code_point:02x}"
+    return f"\\u{code_point:04x}" if code_point <= 0xFFFF else f"\\U{code_point:08x}"

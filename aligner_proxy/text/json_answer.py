@@ -29,21 +29,22 @@ from aligner_proxy.text.disguises import undisguise
 LONGEST_SCHEMA = 32_000
 """Longest schema that is checked, in characters."""
 MAX_SECONDS = 0.1
-"""CPU time, so that load on the machine does not affect the result."""
+"""Most CPU time of a check; CPU time, so that load on the machine does not affect the result."""
 # Keywords that would run a client's regular expression, or walk the schema without our time limit.
-_UNCHECKED = frozenset({"patternProperties", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"})
-_NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
+_REFUSED_KEYWORDS = frozenset({"patternProperties", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"})
+_INVALID_SCHEMA_ERRORS = (ValueError, TypeError, AttributeError, LookupError)
 """Exceptions of the library on input that is not a valid schema."""
-_CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
-_Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
-"""Checks one keyword: is given validator, value of the keyword, instance and schema; yields what is wrong."""
+_CURRENT_CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
+_KeywordCheck = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
+"""Checks one keyword of a schema. Called with the validator, the keyword's value, the instance and the schema; yields
+what is wrong."""
 MIN_CHARS = 40
-"""Fewest characters of a string that is a text; shorter ones may be names, dates or choices."""
-_LONGEST_WORD = 32
-"""Maximum length of a number or `false` in which a text may have been cut off."""
-_LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
-_KEY = re.compile(r"\s*:")
-_PROSE = re.compile(r"\s|[\u3002\uff01\uff1f]")
+"""Fewest characters of a string that counts as a text; a shorter string may be a name, a date or a choice."""
+_LONGEST_CUT_VALUE = 32
+"""Most characters of a number or a word such as `false` within which a text may have been cut off."""
+_STRING_LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
+_COLON_AFTER_KEY = re.compile(r"\s*:")
+_SEVERAL_WORDS = re.compile(r"\s|[\u3002\uff01\uff1f]")
 
 
 class _CannotCheck(Exception):
@@ -56,8 +57,8 @@ class _Check:
 
     edited: frozenset[str]
     """The string values that are not the upstream's."""
-    until: float
-    """When the check must end, in seconds of CPU time of the thread."""
+    end_s: float
+    """When the check must end, in seconds of the thread's CPU time."""
 
 
 def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
@@ -67,59 +68,68 @@ def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
     """
     if len(schema) > LONGEST_SCHEMA:
         return False
-    token = _CHECK.set(_Check(edited, time.thread_time() + MAX_SECONDS))
+    token = _CURRENT_CHECK.set(_Check(edited, time.thread_time() + MAX_SECONDS))
     try:
-        rules = _drop_dialect(json.loads(schema))
-        return bool(_Validator(rules, registry=Registry()).is_valid(json.loads(answer)))
-    except (_CannotCheck, Unresolvable, UnknownType, RecursionError, ArithmeticError, *_NO_SCHEMA):
+        # an empty registry, so that no remote reference is fetched
+        validator = _Validator(_drop_dialect(json.loads(schema)), registry=Registry())
+        return bool(validator.is_valid(json.loads(answer)))
+    except (_CannotCheck, Unresolvable, UnknownType, RecursionError, ArithmeticError, *_INVALID_SCHEMA_ERRORS):
         return False
     finally:
-        _CHECK.reset(token)
+        _CURRENT_CHECK.reset(token)
 
 
 def _drop_dialect(value: Any) -> Any:
-    """The schema without "$schema", which would make the library choose other validators; raises `_CannotCheck`."""
+    """The schema, or a part of it, without "$schema", which would make the library choose other validators.
+
+    Raises `_CannotCheck` if the schema uses keywords that must not be run.
+    """
     if isinstance(value, dict):
-        if not _UNCHECKED.isdisjoint(value):
+        if not _REFUSED_KEYWORDS.isdisjoint(value):
             raise _CannotCheck
         return {key: _drop_dialect(inner) for key, inner in value.items() if key != "$schema"}
     return [_drop_dialect(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _limit_time(keyword: _Keyword) -> _Keyword:
-    """The validator of a keyword, which raises `_CannotCheck` when the time is up."""
+def _limit_time(check_keyword: _KeywordCheck) -> _KeywordCheck:
+    """Return a check that does the same as `check_keyword`, but raises `_CannotCheck` when the time is up."""
 
     def check_in_time(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        if time.thread_time() > _CHECK.get().until:
+        if time.thread_time() > _CURRENT_CHECK.get().end_s:
             raise _CannotCheck
-        yield from keyword(validator, value, instance, schema) or ()
+        yield from check_keyword(validator, value, instance, schema) or ()
 
     return check_in_time
 
 
-def _check_form(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """Validate a keyword about string format: the upstream's own strings pass, edited ones fail."""
-    if isinstance(instance, str) and instance in _CHECK.get().edited:
+def _check_string_format(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """Check a keyword about a string's format: the upstream's own strings pass unchecked, edited ones fail.
+
+    The keyword's regular expression or format comes from a client and is not run, so an edited string cannot pass.
+    """
+    if isinstance(instance, str) and instance in _CURRENT_CHECK.get().edited:
         yield ValidationError("an edited text in a form that is not checked")
 
 
 def _check_unique(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """Validate uniqueItems in linear time, as the library compares every pair."""
+    """Check `uniqueItems` in linear time; the library would compare every pair of items."""
     if value and isinstance(instance, list):
         serialized = {json.dumps(item, sort_keys=True) for item in instance}
         if len(serialized) < len(instance):
             yield ValidationError("items are not unique")
 
 
-_OURS: dict[str, _Keyword] = {
-    "pattern": _check_form,
-    "format": _check_form,
-    "contentEncoding": _check_form,
-    "contentMediaType": _check_form,
+_OWN_KEYWORDS: dict[str, _KeywordCheck] = {
+    "pattern": _check_string_format,
+    "format": _check_string_format,
+    "contentEncoding": _check_string_format,
+    "contentMediaType": _check_string_format,
     "uniqueItems": _check_unique,
 }
-_RULES = {name: _limit_time(rule) for name, rule in {**Draft202012Validator.VALIDATORS, **_OURS}.items()}
-_Validator = extend(Draft202012Validator, _RULES)  # type: ignore[no-untyped-call]
+_TIMED_KEYWORDS = {
+    name: _limit_time(rule) for name, rule in {**Draft202012Validator.VALIDATORS, **_OWN_KEYWORDS}.items()
+}
+_Validator = extend(Draft202012Validator, _TIMED_KEYWORDS)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +142,21 @@ class JsonString:
 
 
 def text_literals(answer: str) -> list[JsonString]:
-    """The string values of a JSON answer that are texts: long enough, with several words, and no keys."""
+    """The string values of a JSON answer that count as texts: at least `MIN_CHARS` long, several words, no keys."""
     literals = []
-    for match in _LITERAL.finditer(answer):
+    for match in _STRING_LITERAL.finditer(answer):
         # a quick test first: with its escapes, a literal is longer than its text
-        if len(match.group()) < MIN_CHARS or _KEY.match(answer, match.end()):
+        if len(match.group()) < MIN_CHARS or _COLON_AFTER_KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
-        if len(text) >= MIN_CHARS and _PROSE.search(undisguise(text).text) and _is_encodable(text):
+        if len(text) >= MIN_CHARS and _SEVERAL_WORDS.search(undisguise(text).text) and _is_encodable(text):
             literals.append(JsonString(*match.span(), text))
     return literals
 
 
 def string_literals(answer: str) -> list[JsonString]:
     """Every string of a JSON answer with a letter in it, keys included; lone surrogates are replaced."""
-    literals = (JsonString(*match.span(), _decode_literal(match.group())) for match in _LITERAL.finditer(answer))
+    literals = (JsonString(*match.span(), _decode_literal(match.group())) for match in _STRING_LITERAL.finditer(answer))
     return [literal for literal in literals if any(map(str.isalpha, literal.text))]
 
 
@@ -163,10 +173,10 @@ def begins_json(text: str) -> bool:
     try:
         json.loads(text, parse_int=str, parse_float=str)
     except RecursionError:
-        return True
+        return True  # no prose has so many brackets
     except json.JSONDecodeError as error:
-        # If a text was cut off, the error is at its end, or where its last string or word begins.
-        return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - _LONGEST_WORD
+        # If the text was cut off, the error is in an unterminated string, or near the end of the text.
+        return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - _LONGEST_CUT_VALUE
     return True
 
 
@@ -176,7 +186,7 @@ def _is_encodable(text: str) -> bool:
 
 
 def replace_literals(answer: str, new_texts: Mapping[JsonString, str]) -> str:
-    """The answer with new texts in place of these literals. If the answer was ASCII, it stays ASCII."""
+    """The answer with the literals replaced by their `new_texts`. If the answer was ASCII, it stays ASCII."""
     pieces = []
     position = 0
     for literal in sorted(new_texts, key=lambda literal: literal.start):
@@ -203,7 +213,7 @@ class _Number(str):
 
 
 def _have_same_shape(value: object, other: object) -> bool:
-    """Whether two values differ only in their strings; numbers count as written."""
+    """Whether two parsed values differ only in their strings; numbers must be equal as written."""
     if type(value) is not type(other):
         return False
     if isinstance(value, dict) and isinstance(other, dict):
@@ -211,5 +221,5 @@ def _have_same_shape(value: object, other: object) -> bool:
         return list(value) == list(other) and all(_have_same_shape(value[key], other[key]) for key in value)
     if isinstance(value, list) and isinstance(other, list):
         return len(value) == len(other) and all(map(_have_same_shape, value, other))
-    # plain strings may differ; numbers are `_Number`, so they must be equal
+    # plain strings may differ; numbers are of the type `_Number`, so they must be equal
     return type(value) is str or value == other

@@ -1,9 +1,10 @@
 """Words of a segment that are judged by themselves, because a detector reads the end of a segment above all.
 
-A row of a table ends with a bar, an element with its tag, a comment within code, and a long piece of text that runs on
-with some other clause. So cells, texts between tags, comments and clauses are judged without the marks around them.
-Of a flagged segment only those that are flagged go, and the marks around them stay. Remarks (remarks.py), and
-values in blocks of data, do not raise the score of their segment, but go alone if they are flagged and the rest is not.
+A row of a table ends with a bar, an element with its tag, a comment in the midst of code, and a long sentence with some
+other clause. So cells, texts between tags, comments and clauses are judged alone, without the marks around them. If a
+segment is flagged, only those of them that are flagged are removed, and the marks stay. Remarks (remarks.py), and
+values in blocks of data, do not raise the score of their segment, but are removed alone if they are flagged and the
+rest is not.
 """
 
 from __future__ import annotations
@@ -20,47 +21,49 @@ from aligner_proxy.text.remarks import find_remarks
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
 from aligner_proxy.text.structure import FENCES, split
 
-_SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
-_TAIL = re.compile(rf"(?<![\s*_`{PICTURES}{JOINERS}])[\s*_`{PICTURES}{JOINERS}]++$")
+_SIGNS_BEFORE_WORDS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
+_SIGNS_BEHIND_WORDS = re.compile(rf"(?<![\s*_`{PICTURES}{JOINERS}])[\s*_`{PICTURES}{JOINERS}]++$")
 _PICTURE = re.compile(f"[{PICTURES}]")
 _WORD = re.compile(r"[^\W\d_][^\s|<>]*")
-_ELEMENT = r"(?:<(?P<{0}>(?!t[dh]\b)[A-Za-z][\w-]{{0,20}})(?:\s[^<>]{{0,300}})?>[ \t]*</(?P={0})>|<!--[ \t]*-->)"
-_EMPTY = re.compile(
-    rf"[ \t]+{_ELEMENT.format('last')}(?=</|$)|(?:(?<=[\s>])|^){_ELEMENT.format('spaced')}[ \t]?"
-    rf"|{_ELEMENT.format('other')}"
+_EMPTY_ELEMENT_FORM = (
+    r"(?:<(?P<{0}>(?!t[dh]\b)[A-Za-z][\w-]{{0,20}})(?:\s[^<>]{{0,300}})?>[ \t]*</(?P={0})>|<!--[ \t]*-->)"
 )
-"""Matches a comment or element without text, but for cells; of the spaces on both sides one stays."""
+_EMPTY_ELEMENT = re.compile(
+    rf"[ \t]+{_EMPTY_ELEMENT_FORM.format('last')}(?=</|$)|(?:(?<=[\s>])|^){_EMPTY_ELEMENT_FORM.format('spaced')}[ \t]?"
+    rf"|{_EMPTY_ELEMENT_FORM.format('other')}"
+)
+"""Matches an HTML comment or element without text, except a cell, with one of the spaces around it."""
 _BREAK = r"<br[ \t]*/?>"
-_BREAKS = re.compile(rf"({_BREAK})(?:[ \t]*{_BREAK})+", re.IGNORECASE)
-_HANGING = re.compile(
+_REPEATED_BREAKS = re.compile(rf"({_BREAK})(?:[ \t]*{_BREAK})+", re.IGNORECASE)
+_BREAKS_AT_EDGE = re.compile(
     rf"(?P<before>(?:\||<(?:p|td|th|li|div|d[dt]|h[1-6])(?:\s[^<>]{{0,300}})?>)[ \t]*)(?:{_BREAK}[ \t]*)+"
     rf"|(?:[ \t]*{_BREAK})+(?=[ \t]*(?:</|\||$))",
     re.IGNORECASE,
 )
 """Matches breaks at the beginning or at the end of a cell or element, or at the end of a segment."""
-_JSON = frozenset({"json", "jsonl", "jsonc", "json5"})
-_CSV = frozenset({"csv", "tsv"})
+_JSON_LANGUAGES = frozenset({"json", "jsonl", "jsonc", "json5"})
+_CSV_LANGUAGES = frozenset({"csv", "tsv"})
 """Languages of blocks of data, as their first line names them."""
-_SHELL = frozenset({"bash", "sh", "shell", "zsh", "console"})
-_PRINTED = re.compile(
+_SHELL_LANGUAGES = frozenset({"bash", "sh", "shell", "zsh", "console"})
+_PRINTING_LINE = re.compile(
     r"(?<=\n)(?<!\\\n)(?<!&&\n)(?<!\|\n)"
     r"(?:echo|printf)[ \t]+(?:-[en]+[ \t]+)?(?P<sign>[\"'])[^\"'`$\\\n]*(?P=sign)[ \t]*\n"
 )
-"""Matches a line of a script that only prints words, and stands in no block, where it might be the only command."""
-_MOST_REMOVABLE = 32
-"""Each is read by itself, so that a block with many values would take long; it goes as a whole."""
+"""Matches a line of a script that only prints words, and is not indented, as the only line of a block would be."""
+_MAX_REMOVABLE = 32
+"""Most places that are judged by themselves. A segment with more would take long, so it is removed as a whole."""
 _CSV_LINE = re.compile(r"[^\n]*\n")
 _JSON_STRING = re.compile(r'(?<=[\[:,{\s])"(?P<value>(?:[^"\\\n]|\\.)*+)"(?!\s*:)')
 """Matches a string that is a value, and no key."""
 _OUTER_BARS = re.compile(r"^\s*\||\|\s*$")
-_LONG_SENTENCE = 28
+_LONG_SENTENCE_WORDS = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
-_FEWEST = 2
-"""Fewest words in a cell, element or comment that can say anything about anybody."""
+_MIN_MARKED_WORDS = 2
+"""Fewest words of a cell, element or comment that is judged by itself."""
 
 
 def marked_words(text: str) -> list[Place]:
-    """The words between the marks of a segment, in order; empty for plain text."""
+    """The places of the words between the marks of a segment, in order; empty for plain text."""
     if text.lstrip().startswith(FENCES):
         places: Iterable[Place] = comment_ranges(text)
     elif is_row(text):
@@ -72,87 +75,92 @@ def marked_words(text: str) -> list[Place]:
     else:
         return []
     trimmed = (_trim(text, *place) for place in places)
-    return [(start, end) for start, end in trimmed if len(_WORD.findall(text, start, end)) >= _FEWEST]
+    return [(start, end) for start, end in trimmed if len(_WORD.findall(text, start, end)) >= _MIN_MARKED_WORDS]
 
 
 def clauses(text: str) -> list[Place]:
-    """The clauses of a long segment, in order; empty for a short one.
+    """The places of the clauses of a long segment, in order; empty for a short one.
 
-    Words that run on without the end of a sentence count as long sooner.
+    A segment without an end mark counts as long from fewer words on than a sentence.
     """
     if text.lstrip().startswith(FENCES) or is_row(text):
         return []
-    has_end = SENTENCE_END.search(_TAIL.sub("", text)) is not None
-    fewest_words = _LONG_SENTENCE if has_end else CLAUSE_WORDS
-    if len(text.split()) < fewest_words:
+    has_end = SENTENCE_END.search(_SIGNS_BEHIND_WORDS.sub("", text)) is not None
+    min_words = _LONG_SENTENCE_WORDS if has_end else CLAUSE_WORDS
+    if len(text.split()) < min_words:
         return []
     ends = sorted({match.end() for match in CLAUSE_END.finditer(text)} | set(find_beginnings(text)) | {len(text)})
-    parts: list[Place] = []
+    places: list[Place] = []
     start = 0
     for end in ends:
+        # a clause of few words is joined to the next one
         if len(text[start:end].split()) >= MIN_WORDS or end == len(text):
-            parts.append(_trim(text, start, end))
+            places.append(_trim(text, start, end))
             start = end
-    return parts
+    return places
 
 
 def find_removable_words(text: str) -> list[Place]:
-    """The places of words that go alone if they are flagged and the rest is not, in order.
+    """The places of words that are removed alone if they are flagged and the rest is not, in order.
 
-    Those are remarks (`find_remarks`): in "Take a coat (you fool)." the place of " (you fool)".
-    In a block of JSON they are the sentences of the values, in a block of CSV the rows below the head, and in a script
-    the lines that only print words. Empty if there are more than `_MOST_REMOVABLE`.
+    In prose these are remarks (`find_remarks`), such as " (you fool)" in "Take a coat (you fool).", in a block of JSON
+    the sentences of the values, in a block of CSV the rows below the head, and in a script the lines that only print
+    words. Empty if there are more than `_MAX_REMOVABLE`.
     """
     if text.lstrip().startswith(FENCES):
         return _find_data_words(text)
     if is_row(text) or TAG.search(text):
         return []
     places = [place for place in find_remarks(text) if _WORD.search(text, *place)]
-    return places if len(places) <= _MOST_REMOVABLE else []
+    return places if len(places) <= _MAX_REMOVABLE else []
 
 
 def _find_data_words(text: str) -> list[Place]:
-    """The places of values with words in a block of JSON, of rows in one of CSV, and of printing lines in a script."""
-    opening = text.lstrip().split("\n", 1)[0]
-    if not opening.startswith(FENCES):
+    """The places of sentences in values of JSON, of rows of CSV, or of printing lines of a script, in a code block."""
+    first_line = text.lstrip().split("\n", 1)[0]
+    if not first_line.startswith(FENCES):
         return []
-    language = opening.strip("`~ \t").lower()
+    language = first_line.strip("`~ \t").lower()
     places: list[Place] = []
-    if language in _CSV:
-        # without the opening fence and the head
+    if language in _CSV_LANGUAGES:
+        # the first two lines are the opening fence and the head
         places = [line.span() for line in list(_CSV_LINE.finditer(text))[2:]]
-    elif language in _SHELL:
-        places = [line.span() for line in _PRINTED.finditer(text)]
-    elif language in _JSON:
+    elif language in _SHELL_LANGUAGES:
+        places = [line.span() for line in _PRINTING_LINE.finditer(text)]
+    elif language in _JSON_LANGUAGES:
         values = [string.span("value") for string in _JSON_STRING.finditer(text)]
         places = [place for value in values for place in _split_value(text, *value)]
-        places = places if len(places) <= _MOST_REMOVABLE else values
-    places = [place for place in places if len(_WORD.findall(text, *place)) >= _FEWEST]
-    return places if len(places) <= _MOST_REMOVABLE else []
+        if len(places) > _MAX_REMOVABLE:
+            places = values  # whole values, which are fewer
+    places = [place for place in places if len(_WORD.findall(text, *place)) >= _MIN_MARKED_WORDS]
+    return places if len(places) <= _MAX_REMOVABLE else []
 
 
 def _split_value(text: str, start: int, end: int) -> list[Place]:
-    """The places of the sentences of a value, each with the space before it; of the value, if one is a single word."""
+    """The places of the sentences of the value from `start` to `end`, each with the space before it.
+
+    Only the place of the whole value if one of its sentences is a single word.
+    """
     sentences = split(text[start:end])
-    if any(len(_WORD.findall(sentence.text)) < _FEWEST for sentence in sentences):
+    if any(len(_WORD.findall(sentence.text)) < _MIN_MARKED_WORDS for sentence in sentences):
         return [(start, end)]
     ends = [start, *(start + sentence.end for sentence in sentences)]
     return list(pairwise(ends))
 
 
 def judged_words(text: str) -> list[Place]:
-    """The words of a segment that are judged by themselves and may go alone: those between marks, or clauses."""
+    """The places of the words of a segment that are judged by themselves: those between marks, or clauses."""
     return marked_words(text) or clauses(text)
 
 
 def sentence_of(words: str) -> str:
-    """Words of a segment as a plain sentence, which begins with a capital and has an end mark."""
+    """Words of a segment written as a sentence, with a capital at the beginning and an end mark."""
     sentence = words[:1].upper() + words[1:].rstrip(" ,;")
     return sentence if SENTENCE_END.search(sentence) else f"{sentence}."
 
 
 def without_last_marks(text: str) -> str:
-    """A text without the rows and elements in the lines at its end."""
+    """A text without the lines at its end that are rows of a table or have tags."""
     lines = text.splitlines(keepends=True)
     while lines and (is_row(lines[-1]) or TAG.search(lines[-1])):
         lines.pop()
@@ -160,9 +168,9 @@ def without_last_marks(text: str) -> str:
 
 
 def without_words(text: str, places: Sequence[Place]) -> str:
-    """A segment without the words at these places; empty if it has no other words.
+    """A segment without the words at `places`, some of its `judged_words` or `find_removable_words`.
 
-    The places are some of its `judged_words` or `find_removable_words`.
+    Empty if the segment has no other words.
     """
     if text.lstrip().startswith(FENCES):
         is_data = set(places).issubset(_find_data_words(text))
@@ -180,30 +188,35 @@ def without_words(text: str, places: Sequence[Place]) -> str:
 
 
 def _cut_places(text: str, places: Sequence[Place]) -> str:
-    """The text without what stands at these places; of the spaces on both sides of one, the one behind goes as well."""
+    """The text without the words at `places`; of the spaces around a place only the space before it stays."""
     pieces: list[str] = []
     position = 0
     for start, end in places:
         pieces.append(text[position:start])
-        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " ", '"'))
+        follows_space = text[start - 1 : start] in ("", " ", '"')
+        position = end + 1 if follows_space and text[end : end + 1] == " " else end
     return "".join([*pieces, text[position:]])
 
 
 def _drop_emptied(text: str, pruned: str) -> str:
-    """What is left of a segment (`pruned`) without elements that lost their words, and breaks that divide nothing."""
+    """The rest of a segment (`pruned`) without elements that lost their words, and without `<br>` that divides nothing.
+
+    `text` is the segment before words were removed.
+    """
     # an element that was empty before may be a picture
-    pruned = _EMPTY.sub(lambda match: match.group() if match.group().strip() in text else "", pruned)
-    for breaks, replacement in ((_BREAKS, r"\1"), (_HANGING, r"\g<before>")):
-        if len(breaks.findall(pruned)) > len(breaks.findall(text)):
-            pruned = breaks.sub(replacement, pruned)
+    pruned = _EMPTY_ELEMENT.sub(lambda match: match.group() if match.group().strip() in text else "", pruned)
+    for superfluous_breaks, replacement in ((_REPEATED_BREAKS, r"\1"), (_BREAKS_AT_EDGE, r"\g<before>")):
+        if len(superfluous_breaks.findall(pruned)) > len(superfluous_breaks.findall(text)):
+            pruned = superfluous_breaks.sub(replacement, pruned)
     return pruned
 
 
 def _has_label_alone(text: str, pruned: str) -> bool:
-    """Whether only the first cell is left of a row that said something about it."""
+    """Whether of the cells with words in a row (`text`) only the first one, a label, is left in `pruned`."""
     had_words = _find_cells_with_words(text)
     has_words = _find_cells_with_words(pruned)
-    return sum(had_words) > 1 and has_words[0] and sum(has_words) == 1
+    is_only_first = has_words[0] and sum(has_words) == 1
+    return is_only_first and sum(had_words) > 1
 
 
 def _find_cells_with_words(row: str) -> list[bool]:
@@ -212,39 +225,42 @@ def _find_cells_with_words(row: str) -> list[bool]:
 
 
 def _mend_end(text: str, pruned: str) -> str:
-    """What is left of a segment (`pruned`), with the mark at its end if that went with the last clause of `text`."""
-    mark = SENTENCE_END.search(text)
-    body = pruned.rstrip(" ,;:")
-    lost_mark = mark is not None and pruned[-1:] in (",", ";", " ") and body[-1:].isalnum()
-    return body + mark.group() if mark and lost_mark else pruned
+    """The rest of a segment (`pruned`), with the end mark of `text` if that was removed with the last clause."""
+    end_mark = SENTENCE_END.search(text)
+    words = pruned.rstrip(" ,;:")
+    lost_end = pruned[-1:] in (",", ";", " ") and words[-1:].isalnum()
+    return words + end_mark.group() if end_mark and lost_end else pruned
 
 
 def _mend_beginning(text: str, pruned: str, places: Sequence[Place]) -> str:
-    """What is left of a segment (`pruned`), with a capital where the beginning of the sentence is gone."""
+    """The rest of a segment (`pruned`), with a capital if the first of the removed `places` began the sentence."""
     start = places[0][0] if places else 0
     lost_capital = text[start : start + 1].isupper() and not any(map(str.isalpha, text[:start]))
-    return pruned[:start] + pruned[start : start + 1].upper() + pruned[start + 1 :] if lost_capital else pruned
+    if not lost_capital:
+        return pruned
+    return pruned[:start] + pruned[start : start + 1].upper() + pruned[start + 1 :]
 
 
 def is_pruned(text: str, pruned: str) -> bool:
-    """Whether `pruned` is a segment of which only some of its `judged_words` are gone, or of its data.
+    """Whether `pruned` is the segment `text` without some of its `judged_words`, or without some of its data.
 
-    A block of code that reads like prose may have lost its fences in `text`.
+    `text` may be the undisguised form of a code block, without the fences that `pruned` has.
     """
     lines = pruned.split("\n")
-    if len(lines) > 1 and pruned.startswith(FENCES) and not text.lstrip().startswith(FENCES):
+    lacks_fences = pruned.startswith(FENCES) and not text.lstrip().startswith(FENCES)
+    if len(lines) > 1 and lacks_fences:
         text = f"{lines[0]}\n{text}\n{lines[-1]}"
     return any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text)))
 
 
 def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:
-    """Whether `pruned` is `text` without the words at some of these places."""
-    absent = [place for place in places if text[slice(*place)].strip() not in pruned]
-    return bool(absent) and without_words(text, absent).strip() == pruned.strip()
+    """Whether `pruned` is `text` without the words at some of the `places`."""
+    absent_places = [(start, end) for start, end in places if text[start:end].strip() not in pruned]
+    return bool(absent_places) and without_words(text, absent_places).strip() == pruned.strip()
 
 
 def is_row(text: str) -> bool:
-    """Whether a segment is a row of a table; a single bar without spaces around it makes no row."""
+    """Whether a segment is a row of a table; a single bar inside counts only with spaces around it."""
     bars = text.count("|")
     return bars > 1 or text.lstrip().startswith("|") or (bars == 1 and OPEN_ROW.search(text) is not None)
 
@@ -255,7 +271,7 @@ def _without_fences(text: str) -> str:
 
 
 def _between_tags(text: str, start: int, end: int) -> Iterator[Place]:
-    """Yield the places before, between and behind the tags from `start` to `end`."""
+    """Yield the places before, between and behind the tags in `text` from `start` to `end`."""
     for match in TAG.finditer(text, start, end):
         yield start, match.start()
         start = match.end()
@@ -263,8 +279,11 @@ def _between_tags(text: str, start: int, end: int) -> Iterator[Place]:
 
 
 def _trim(text: str, start: int, end: int) -> Place:
-    """A place without the signs around its words."""
-    lead = _SIGNS.match(text, start, end)
-    start = lead.end() if lead else start
-    tail = _TAIL.search(text[start:end])
-    return start, start + tail.start() if tail else end
+    """The place from `start` to `end` without the signs around its words."""
+    signs_before = _SIGNS_BEFORE_WORDS.match(text, start, end)
+    if signs_before is not None:
+        start = signs_before.end()
+    signs_behind = _SIGNS_BEHIND_WORDS.search(text[start:end])
+    if signs_behind is not None:
+        end = start + signs_behind.start()
+    return start, end

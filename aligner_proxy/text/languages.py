@@ -1,7 +1,8 @@
-"""Detection of the languages and scripts of a text, by its letters and small words.
+"""Detection of the languages and scripts of a text, by its letters and small words (frequent words such as "the").
 
-Only clear cases count: a listed language to which many of the words belong, or a distinct script. Languages that share
-their small words, short texts, and unlisted languages stay unknown.
+Only clear cases count: a listed language to which many of the words belong, or a script other than Latin. Short texts,
+unlisted languages, and those that share their small words are not recognised. A language is named by its code, such as
+"de", a script by the first word of its Unicode names, such as "GREEK".
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ import yaml
 from aligner_proxy.text.facts import WEB, prose
 from aligner_proxy.text.structure import Segment, split
 
-_TABLE = Path(__file__).with_suffix(".yaml")
-_SMALL: dict[str, frozenset[str]] = {
-    language: frozenset(words.split()) for language, words in yaml.safe_load(_TABLE.read_text(encoding="utf-8")).items()
+_SMALL_WORDS_FILE = Path(__file__).with_suffix(".yaml")
+_SMALL_WORDS_BY_CODE: dict[str, frozenset[str]] = {
+    language: frozenset(words.split())
+    for language, words in yaml.safe_load(_SMALL_WORDS_FILE.read_text(encoding="utf-8")).items()
 }
-"""By language, its small words: frequent and short ones that few other languages have, such as "the"."""
-LANGUAGES = tuple(_SMALL)
+"""For each language its small words: frequent, short, and found in few other languages."""
+LANGUAGES = tuple(_SMALL_WORDS_BY_CODE)
 """Codes of the languages that are recognised by their small words."""
-_SPOKEN_IN: dict[str, list[str]] = {}
+_CODES_BY_SMALL_WORD: dict[str, list[str]] = {}
 """For each small word, the languages that have it."""
-for _language, _small in _SMALL.items():
+for _language, _small in _SMALL_WORDS_BY_CODE.items():
     for _small_word in _small:
-        _SPOKEN_IN.setdefault(_small_word, []).append(_language)
+        _CODES_BY_SMALL_WORD.setdefault(_small_word, []).append(_language)
 # Words of sentences that address somebody, as insults do. For longer texts the small words are enough.
-_ADDRESSING = {
+_ADDRESSING_WORDS_BY_CODE = {
     "de": "du dich dir dein deine deinen deinem deiner deines bist hast wirst kannst euch kein keine keinen keiner "
     "mich mir weg zur\u00fcck wie so an",
     "fr": "tu te toi ton ta tes es as \u00eates votre vos n'es moi me sale va d'une quel quelle",
@@ -44,36 +46,36 @@ _ADDRESSING = {
     "pl": "ty ci ci\u0119 tw\u00f3j twoja twoje jeste\u015b masz nikt bo",
     "sv": "du dig din ditt dina \u00e4r har ingen s\u00e5",
 }
-_SHOWN_BY: dict[str, frozenset[str]] = {}
+_CODES_BY_WORD: dict[str, frozenset[str]] = {}
 """For each word, the languages that it indicates in a sentence."""
-for _language in {*_SMALL, *_ADDRESSING}:
-    for _word_of_it in (*_SMALL.get(_language, ()), *_ADDRESSING.get(_language, "").split()):
-        _SHOWN_BY[_word_of_it] = _SHOWN_BY.get(_word_of_it, frozenset()) | {_language}
-for _word_of_it in ("over", "bent", "per"):  # also English words, so they indicate no other language
-    _SHOWN_BY[_word_of_it] = _SHOWN_BY.get(_word_of_it, frozenset()) | {"en"}
-_AGAINST_KNOWN = 3
-"""Signs of another language needed to outweigh one word of a known one, because a sentence may name foreign things."""
+for _language in {*_SMALL_WORDS_BY_CODE, *_ADDRESSING_WORDS_BY_CODE}:
+    for _word in (*_SMALL_WORDS_BY_CODE.get(_language, ()), *_ADDRESSING_WORDS_BY_CODE.get(_language, "").split()):
+        _CODES_BY_WORD[_word] = _CODES_BY_WORD.get(_word, frozenset()) | {_language}
+for _word in ("over", "bent", "per"):  # also English words, so they indicate no other language
+    _CODES_BY_WORD[_word] = _CODES_BY_WORD.get(_word, frozenset()) | {"en"}
+_SIGNS_AGAINST_KNOWN = 3
+"""Signs of another language that outweigh one word of a known one, because a sentence may name foreign things."""
 _WORD = re.compile(r"[^\W\d_]+")
 _MIN_WORDS = 3
-"""Fewest words of a text, and small words of its language, from which the language is told."""
-_SHARE = 0.2
+"""Fewest words of a text whose language is told, and fewest small words of that language in it."""
+_MIN_SHARE = 0.2
 """Share of the words of a text that must be small words of its language."""
-_LEAD = 1.5
-"""How many times as many small words as the next language the best one must have."""
-_CLEAR_SIGNS = 2
-"""Signs of another language, such as words or letters, that are clear together."""
-_LETTERS = 3
-"""Fewest letters of a script; fewer are symbols."""
+_MIN_LEAD = 1.5
+"""A language is clear if it has at least this many times as many small words as any other."""
+_MIN_FOREIGN_SIGNS = 2
+"""Fewest signs of another language, such as words or letters, that make a sentence foreign."""
+_MIN_SCRIPT_LETTERS = 3
+"""Fewest letters that show that a text is in a script; fewer are symbols."""
 _LATIN = "LATIN"
 # Han characters are mixed with kana and Hangul, so a change between them is not a change of script.
-_SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
-_ANYWHERE = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
+_COMMON_SCRIPT = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
+_NO_SCRIPT = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
 """First words of the names of signs that occur in texts of any script."""
-_KNOWN_CHARS = 400
+_MAX_CACHED_CHARS = 400
 """Longest sentence whose language is cached."""
-_SAMPLE = 2_000
+_SAMPLE_CHARS = 2_000
 """Characters read at each of three places of a long text."""
-_SCRIPT_OF = {
+_SCRIPT_BY_CODE = {
     **dict.fromkeys(("zh", "ja"), "CJK"),
     "ko": "HANGUL",
     **dict.fromkeys(("ru", "uk", "bg", "be", "mk", "sr", "kk"), "CYRILLIC"),
@@ -98,7 +100,7 @@ _SCRIPT_OF = {
     "si": "SINHALA",
 }
 """The script of each language not written in Latin letters, named as `language` returns it."""
-_STYLES = frozenset(
+_STYLE_NAMES = frozenset(
     {
         "MATHEMATICAL",
         "FULLWIDTH",
@@ -123,81 +125,86 @@ def scripts(text: str) -> set[str]:
 
 def scripts_in_use(text: str) -> set[str]:
     """The scripts of which a text has several letters; single letters (pi, mu) are symbols."""
-    return {script for script, count in _count_by_script(text).items() if count >= _LETTERS}
+    return {script for script, count in _count_by_script(text).items() if count >= _MIN_SCRIPT_LETTERS}
 
 
 def _count_by_script(text: str) -> Counter[str]:
-    """The number of letters of each script; signs that belong to none are left out."""
+    """The number of letters of each script; signs that occur in texts of any script are not counted."""
     counts = Counter[str]()
     for char, count in Counter(_NOT_ASCII.findall(text)).items():
         if char.isalpha():
             counts[_script_of_char(char)] += count
     counts[_LATIN] += sum(map(len, _ASCII_LETTERS.findall(text)))
-    return Counter({script: count for script, count in counts.items() if script not in _ANYWHERE})
+    return Counter({script: count for script, count in counts.items() if script not in _NO_SCRIPT})
 
 
 @lru_cache(maxsize=4096)
 def _script_of_char(char: str) -> str:
     """The script of a letter: the first word of its Unicode name, such as GREEK."""
-    first = unicodedata.name(char, "UNKNOWN").partition(" ")[0]
-    return _SAME.get(first, first)
+    first_word = unicodedata.name(char, "UNKNOWN").partition(" ")[0]
+    return _COMMON_SCRIPT.get(first_word, first_word)
 
 
 def language(text: str) -> str | None:
-    """The language of a text, or its script if that is not Latin; None if neither is clear."""
+    """The language of a text if it is in Latin letters, otherwise its script; None if it is not clear."""
     if text.isascii():
         return _language_by_small_words(_WORD.findall(text.casefold()))
     counts = _count_by_script(text)
     if not counts or not counts.total():
         return None
-    script, letters = counts.most_common(1)[0]
+    script, letter_count = counts.most_common(1)[0]
     if script != _LATIN:
-        return script if letters >= _LETTERS else None
+        return script if letter_count >= _MIN_SCRIPT_LETTERS else None
     return _language_by_small_words(_WORD.findall(text.casefold()))
 
 
 def _language_by_small_words(words: list[str]) -> str | None:
-    """The language of which clearly many of these words are small words; None if there is none."""
+    """The language to which clearly many of the words belong as small words; None if there is none."""
     if len(words) < _MIN_WORDS:
         return None
-    return _clear_language(len(words), _count_small_words(words))
+    return _clear_language(min_hits=_MIN_SHARE * len(words), hits=_count_small_words(words))
 
 
-def _clear_language(word_count: int, hits: Counter[str]) -> str | None:
-    """The language with so many hits (small words) that no other can be meant; None if there is none."""
-    # every language counted with 0, so that there are always two
-    (best, most), (_, second) = Counter({**dict.fromkeys(_SMALL, 0), **hits}).most_common(2)
-    is_clear = most >= _MIN_WORDS and most >= _SHARE * word_count and most >= _LEAD * second
-    return best if is_clear else None
+def _clear_language(*, min_hits: float, hits: Counter[str]) -> str | None:
+    """The language with so many small words that no other can be meant; None if there is none.
+
+    `hits` is the number of small words of each language in a text, and `min_hits` the fewest that the language needs.
+    """
+    # languages without hits count as 0, so that there are always two languages
+    all_hits = Counter({**dict.fromkeys(_SMALL_WORDS_BY_CODE, 0), **hits})
+    (best_language, most_hits), (_, second_hits) = all_hits.most_common(2)
+    is_clear = most_hits >= max(_MIN_WORDS, min_hits, _MIN_LEAD * second_hits)
+    return best_language if is_clear else None
 
 
 def _count_small_words(words: list[str]) -> Counter[str]:
     """How many of the words are small words of each language."""
-    hits = Counter(dict.fromkeys(_SMALL, 0))
+    hits = Counter(dict.fromkeys(_SMALL_WORDS_BY_CODE, 0))
     for word, count in Counter(words).items():
-        for name in _SPOKEN_IN.get(word, ()):
-            hits[name] += count
+        for code in _CODES_BY_SMALL_WORD.get(word, ()):
+            hits[code] += count
     return hits
 
 
 def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) -> bool:
-    """Whether a text is in none of the `native_languages`; `native_letters` are non-ASCII letters already in use.
+    """Whether a text is in none of the `native_languages`; `native_letters` are the non-ASCII letters already in use.
 
-    This needs less evidence than naming the language of the text: it must have no small word that only native languages
-    have, but small words of another language or new letters.
+    This needs less evidence than naming the language of the text: the text must have no small word that only native
+    languages have, but small words of another language or new letters.
     """
     clear_language = language(text)
     if clear_language is not None:
         return clear_language not in native_languages
     words = _WORD.findall(text.casefold())
-    native_words = frozenset[str]().union(*(_SMALL.get(name, ()) for name in native_languages))
-    other_words = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in native_languages))
+    native_words = frozenset[str]().union(*(_SMALL_WORDS_BY_CODE.get(code, ()) for code in native_languages))
+    other_codes = _SMALL_WORDS_BY_CODE.keys() - native_languages
+    other_words = frozenset[str]().union(*(_SMALL_WORDS_BY_CODE[code] for code in other_codes))
     if len(words) < _MIN_WORDS or any(word in native_words and word not in other_words for word in words):
         return False
-    # Single letters are also what remains of "'s" and of initials.
+    # Single letters do not count, since they may be what remains of "'s" and of initials.
     foreign_count = sum(len(word) > 1 and word in other_words and word not in native_words for word in words)
     foreign_letter_count = sum(letter not in native_letters for letter in odd_letters(text))
-    if max(foreign_count, foreign_letter_count) >= _CLEAR_SIGNS:
+    if max(foreign_count, foreign_letter_count) >= _MIN_FOREIGN_SIGNS:
         return True
     # in a longer sentence without a native word, one foreign word is enough
     return foreign_count > 0 and len(words) > _MIN_WORDS
@@ -217,41 +224,45 @@ def prose_language(text: str) -> str | None:
 
 
 def _read_prose(text: str) -> str:
-    """The prose of a text without web addresses; of a long text that of its beginning, middle and end."""
-    if len(text) > 3 * _SAMPLE:
+    """The prose of a text without web addresses; of a long text only that of its beginning, middle and end."""
+    if len(text) > 3 * _SAMPLE_CHARS:
         middle = len(text) // 2
-        text = "\n".join((text[:_SAMPLE], text[middle : middle + _SAMPLE], text[-_SAMPLE:]))
+        text = "\n".join((text[:_SAMPLE_CHARS], text[middle : middle + _SAMPLE_CHARS], text[-_SAMPLE_CHARS:]))
     return WEB.sub(" ", prose(text))
 
 
 def is_among(name: str, codes: Collection[str]) -> bool:
-    """Whether a language or script, as named by `prose_language`, is or may be one of these languages.
+    """Whether a language or script, as named by `prose_language`, is or may be one of the languages in `codes`.
 
-    It may be one if the codes include a language in Latin letters whose small words are not listed here.
+    A language in Latin letters may also be one of `codes` that is not recognised here and was taken for it.
     """
     # styled letters are undisguised before a text is judged, so they say nothing about its language
-    if name in _STYLES:
+    if name in _STYLE_NAMES:
         return True
-    if name in _SMALL:
-        # one of the codes may be a language in Latin letters that is mistaken for this one
-        return name in codes or any(code not in _SMALL and code not in _SCRIPT_OF for code in codes)
-    return any(_SCRIPT_OF.get(code) == name for code in codes)
+    if name in _SMALL_WORDS_BY_CODE:
+        return name in codes or not all(map(_is_recognised, codes))
+    return any(_SCRIPT_BY_CODE.get(code) == name for code in codes)
+
+
+def _is_recognised(code: str) -> bool:
+    """Whether this module can recognise a language, by its small words or its script."""
+    return code in _SMALL_WORDS_BY_CODE or code in _SCRIPT_BY_CODE
 
 
 def is_written_in(text: str, codes: Collection[str]) -> bool:
-    """Whether the prose of a text is in one of these languages, or more likely in one of them than in any other.
+    """Whether the prose of a text is most likely in one of the languages in `codes`.
 
-    A list of terms has few small words, but most of these are of its language. False without prose. Where a language
-    among the codes is not recognised here, unclear prose may be in it.
+    If its language is unclear, even to the few small words in it, the result is whether `codes` include a language that
+    this module cannot recognise.
     """
     text = _read_prose(text)
-    name = language(text)
-    if name is None:
-        # every one counts, however few they are
-        name = _clear_language(0, _count_small_words(_WORD.findall(text.casefold())))
-    if name is None:
-        return any(code not in _SMALL and code not in _SCRIPT_OF for code in codes)
-    return is_among(name, codes)
+    detected = language(text)
+    if detected is None:
+        # a list of terms has few small words, but most of them are of its language, so here their share does not count
+        detected = _clear_language(min_hits=0, hits=_count_small_words(_WORD.findall(text.casefold())))
+    if detected is None:
+        return not all(map(_is_recognised, codes))
+    return is_among(detected, codes)
 
 
 def languages(text: str) -> set[str]:
@@ -264,25 +275,25 @@ class LanguageSigns:
     """Evidence of the languages of a text; `|` combines the evidence of two consecutive texts."""
 
     sentences: frozenset[str]
-    """The languages of its sentences."""
+    """The languages and scripts of the text's sentences."""
     word_count: int
-    """Number of words in its prose."""
+    """Number of words in the text's prose."""
     hits: Counter[str]
     """Number of small words by language."""
     letters: Counter[str]
     """Number of letters by script."""
     is_ascii: bool
-    """Whether its prose has no letters beyond ASCII."""
+    """Whether the prose has only ASCII characters."""
 
     @property
     def languages(self) -> set[str]:
-        """The languages of its sentences, and that of the whole, if it is clear."""
-        whole = _clear_language(self.word_count, self.hits)
+        """The languages of the text's sentences, and the language or script of the whole text, if it is clear."""
+        whole = _clear_language(min_hits=_MIN_SHARE * self.word_count, hits=self.hits)
         if not self.is_ascii:
             script, letter_count = max(self.letters.items(), key=itemgetter(1), default=(_LATIN, 0))
-            # small words tell only languages of the Latin script apart; for others the script stands
+            # small words tell only languages in Latin letters apart; of other texts the script is told
             if script != _LATIN:
-                whole = script if letter_count >= _LETTERS else None
+                whole = script if letter_count >= _MIN_SCRIPT_LETTERS else None
         return {*self.sentences, whole} if whole else {*self.sentences}
 
     def __or__(self, other: LanguageSigns) -> LanguageSigns:
@@ -298,69 +309,77 @@ class LanguageSigns:
 
 def language_signs(text: str) -> LanguageSigns:
     """Collect the evidence of a text's languages."""
-    whole, *pieces = passages(text)
-    names = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in pieces)
+    whole, *sentences = passages(text)
+    names = {_cached_language(each) if len(each) <= _MAX_CACHED_CHARS else language(each) for each in sentences}
     words = _WORD.findall(whole.casefold())
-    sentences = frozenset(name for name in names if name is not None)
-    return LanguageSigns(sentences, len(words), _count_small_words(words), _count_by_script(whole), whole.isascii())
+    return LanguageSigns(
+        sentences=frozenset(name for name in names if name is not None),
+        word_count=len(words),
+        hits=_count_small_words(words),
+        letters=_count_by_script(whole),
+        is_ascii=whole.isascii(),
+    )
 
 
-_known_language = lru_cache(maxsize=2048)(language)
+_cached_language = lru_cache(maxsize=2048)(language)
 """Cached, because in a stream the gate reads the sentences of an answer again with every edit."""
 
 
 def passages(text: str) -> list[str]:
     """The text without code and web addresses: first as a whole, then each of its segments."""
     text = WEB.sub(" ", prose(text))
-    return [text, *(piece.text for piece in split(text))]
+    return [text, *(segment.text for segment in split(text))]
 
 
 def foreign_segments(text: str, native_languages: Collection[str]) -> list[Segment]:
-    """The segments of a text in none of the `native_languages`; empty if these are not all recognisable.
+    """The segments of a text in none of the `native_languages`; empty unless all of these can be recognised.
 
     A sentence gives less evidence of its language than a whole text, so it is compared with the known languages.
     """
-    if not native_languages or any(code not in _SMALL and code not in _SCRIPT_OF for code in native_languages):
+    if not native_languages or not all(map(_is_recognised, native_languages)):
         return []
-    return [piece for piece in split(text) if _is_foreign_sentence(piece.text, native_languages)]
+    return [segment for segment in split(text) if _is_foreign_sentence(segment.text, native_languages)]
 
 
 def _is_foreign_sentence(sentence: str, native_languages: Collection[str]) -> bool:
-    """Whether a sentence has several signs of one other language, including a word, and hardly a known word."""
+    """Whether a sentence has several signs of one other language, including a word, and hardly any native word.
+
+    Of a sentence in another script than Latin only the script counts.
+    """
     sentence = unicodedata.normalize("NFC", WEB.sub(" ", prose(sentence)))
     if not sentence.isascii():
         counts = _count_by_script(sentence)
         script = max(counts, key=counts.__getitem__, default=_LATIN)
         if script != _LATIN:
-            return counts[script] >= _LETTERS and not is_among(script, native_languages)
-    tokens = [token for token in _WORD.findall(sentence) if len(token) > 1]
-    if len(tokens) < _MIN_WORDS:
+            return counts[script] >= _MIN_SCRIPT_LETTERS and not is_among(script, native_languages)
+    words = [word for word in _WORD.findall(sentence) if len(word) > 1]
+    if len(words) < _MIN_WORDS:
         return False
-    codes = [_SHOWN_BY.get(token.casefold(), frozenset()) for token in tokens]
-    return any(
-        _shows_language(code, tokens, codes, native_languages)
-        for code in frozenset().union(*codes) - frozenset(native_languages)
-    )
+    codes_by_position = [_CODES_BY_WORD.get(word.casefold(), frozenset()) for word in words]
+    foreign_codes = frozenset().union(*codes_by_position) - frozenset(native_languages)
+    return any(_shows_language(code, words, codes_by_position, native_languages) for code in foreign_codes)
 
 
 def _shows_language(
-    code: str, tokens: Sequence[str], codes: Sequence[frozenset[str]], native_languages: Collection[str]
+    code: str, words: Sequence[str], codes_by_position: Sequence[frozenset[str]], native_languages: Collection[str]
 ) -> bool:
-    """Whether a sentence is in language `code`, given the languages that each of its words indicates."""
-    pairs = zip(tokens, codes, strict=True)
-    # A repeated word is no more evidence than a single one.
-    hits = len(
-        {
-            token.casefold()
-            for token, word_codes in pairs
-            if code in word_codes and word_codes.isdisjoint(native_languages)
-        }
-    )
-    native_words = sum(code not in word_codes and not word_codes.isdisjoint(native_languages) for word_codes in codes)
-    # Capitalised words may be names. English has loan words with accents, so one small word is required, too.
-    accented_words = sum(
-        not (word_codes or token.isascii() or token[0].isupper())
-        for token, word_codes in zip(tokens, codes, strict=True)
-    )
-    signs = hits + accented_words
-    return hits > 0 and signs >= max(_CLEAR_SIGNS, _SHARE * len(tokens), _AGAINST_KNOWN * native_words)
+    """Whether a sentence of these words is in the foreign language `code`.
+
+    `codes_by_position` has, for each word, the languages that the word indicates.
+    """
+    foreign_words: set[str] = set()  # a set, because a repeated word is no more evidence than a single one
+    native_count = 0
+    accented_count = 0
+    for word, codes in zip(words, codes_by_position, strict=True):
+        is_native = not codes.isdisjoint(native_languages)
+        if code in codes and not is_native:
+            foreign_words.add(word.casefold())
+        if code not in codes and is_native:
+            native_count += 1
+        # Capitalised words may be names.
+        if not (codes or word.isascii() or word[0].isupper()):
+            accented_count += 1
+    sign_count = len(foreign_words) + accented_count
+    min_signs = max(_MIN_FOREIGN_SIGNS, _MIN_SHARE * len(words), _SIGNS_AGAINST_KNOWN * native_count)
+    # English has loan words with accents, so one small word is required, too.
+    return bool(foreign_words) and sign_count >= min_signs

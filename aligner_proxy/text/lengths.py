@@ -19,7 +19,7 @@ def count_words(text: str) -> int:
 
 def count_sentences(text: str) -> int:
     """Number of sentences, headings and list items; a list marker alone does not count."""
-    return sum(bool(_WORD.search(piece.text)) for piece in split(text))
+    return sum(bool(_WORD.search(segment.text)) for segment in split(text))
 
 
 def count_paragraphs(text: str) -> int:
@@ -38,6 +38,6 @@ LENGTHS: Mapping[LengthUnit, Callable[[str], int]] = MappingProxyType(
 
 
 def contains_any(text: str, phrases: Iterable[str]) -> bool:
-    """Whether a text contains one of these words or phrases, ignoring case."""
+    """Whether a text contains one of the `phrases` as whole words, ignoring case."""
     lower_text = text.casefold()
     return any(re.search(rf"(?<!\w){re.escape(phrase.casefold())}(?!\w)", lower_text) for phrase in phrases)

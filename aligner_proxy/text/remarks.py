@@ -37,47 +37,51 @@ _CALLS_READER = re.compile(
 )
 """Matches words that only call the reader something."""
 _ADDRESSES_READER = re.compile(r"\b(?:you|your|yours|yourself)\b", re.IGNORECASE)
-_LONGEST_REMARK = 16
-"""Most words of such a sentence."""
-_BRACKETS = re.compile(r"(?<=\S)[ \t]+\([^()\n]{2,200}\)(?=[\s.,;:!?]|$)|(?<=\S)\uff08[^\uff08\uff09\n]{2,200}\uff09")
+_MAX_WORDS_ABOUT_READER = 16
+"""Most words of a sentence that only says what the reader is."""
+_BRACKETED_REMARK = re.compile(
+    r"(?<=\S)[ \t]+\([^()\n]{2,200}\)(?=[\s.,;:!?]|$)|(?<=\S)\uff08[^\uff08\uff09\n]{2,200}\uff09"
+)
 """Matches a remark in brackets behind other words, with the space before it; full-width brackets have none."""
-_END = r"(?=[.!?\u2026]+[\"'\u201d\u2019)*_]*\s*$)"
+_SENTENCE_END = r"(?=[.!?\u2026]+[\"'\u201d\u2019)*_]*\s*$)"
 """Matches before the mark at the end of a sentence."""
-_DASHES = re.compile(
+_REMARK_BETWEEN_DASHES = re.compile(
     rf"(?<=[\w)%\u201d\"])[ \t]+(?P<dash>--|[-\u2013\u2014])[ \t]+[^\n\u2013\u2014]{{2,200}}?"
-    rf"(?:[ \t]+(?P=dash)(?=[ \t])|{_END})"
+    rf"(?:[ \t]+(?P=dash)(?=[ \t])|{_SENTENCE_END})"
 )
 """Matches a remark between two dashes, or between a dash and the end, with the space before it."""
-_COMMAS = re.compile(rf",[ \t]+[^,;:.!?()\n]{{2,80}}(?:,(?=[ \t])|{_END})")
+_WORDS_BETWEEN_COMMAS = re.compile(rf",[ \t]+[^,;:.!?()\n]{{2,80}}(?:,(?=[ \t])|{_SENTENCE_END})")
 """Matches words between two commas, or between a comma and the end."""
-_OPENING = re.compile(
+_WORDS_BEFORE_COMMA = re.compile(
     r"[\"'\u201c*_]{0,3}(?P<words>(?P<call>(?i:listen|look|hey|oh|well),?[ \t]+)?[^\W\d_][^,;:.!?()\n]{2,60})"
     r"(?:[,\u2014]|(?(call):|(?!)))[ \t]+(?=\S)"
 )
 """Matches the words before the first comma of a sentence."""
 SIGNS = " \n\t()\uff08\uff09,\u2013\u2014-:"
 """The white space and signs around the words of a remark."""
-_FEWEST_BEFORE = 3
+_MIN_WORDS_BEFORE_DASH = 3
 """Fewest words before a dash; fewer may be a label that the rest explains."""
 
 
 def find_remarks(text: str) -> list[tuple[int, int]]:
-    """The places of remarks in a sentence, in order, each with the signs and the space that go with it.
+    """The places of the remarks in a sentence, in order; a place includes the signs and the space around the remark.
 
-    In "Take a coat (you fool)." the place of " (you fool)", in "You fool, take a coat." that of "You fool, ".
+    In "Take a coat (you fool)." it is the place of " (you fool)", in "You fool, take a coat." that of "You fool, ".
     """
-    places = [match.span() for match in _BRACKETS.finditer(text)]
-    places += [match.span() for match in _DASHES.finditer(text) if _has_clause(text[: match.start()])]
-    places += [match.span() for match in _COMMAS.finditer(text) if _CALLS_READER.fullmatch(match.group().strip(SIGNS))]
-    mark = marks.read(text)
-    opening = _OPENING.match(text, mark.stop if mark is not None else 0)
+    places = [match.span() for match in _BRACKETED_REMARK.finditer(text)]
+    places += [match.span() for match in _REMARK_BETWEEN_DASHES.finditer(text) if _has_clause(text[: match.start()])]
+    for match in _WORDS_BETWEEN_COMMAS.finditer(text):
+        if _CALLS_READER.fullmatch(match.group().strip(SIGNS)):
+            places.append(match.span())
+    item_mark = marks.read(text)
+    opening = _WORDS_BEFORE_COMMA.match(text, item_mark.stop if item_mark is not None else 0)
     if opening is not None and _CALLS_READER.fullmatch(opening["words"]):
         places.append((opening.start("words"), opening.end()))
     return _without_overlaps(sorted(places))
 
 
 def is_doubtful(text: str, place: tuple[int, int]) -> bool:
-    """Whether what is left without these words may be part of them, because they are a remark without brackets."""
+    """Whether the remark at `place` may include words that belong to the sentence, because it is not in brackets."""
     is_data = text.lstrip().startswith(FENCES)
     return not is_data and text[slice(*place)].strip()[:1] not in ("(", "\uff08")
 
@@ -89,18 +93,23 @@ def find_remarks_to_reader(text: str) -> list[tuple[int, int]]:
 
 def is_about_reader(sentence: str) -> bool:
     """Whether a sentence only says what the reader is, and so names nothing that a later "it" could mean."""
-    return fragments.count_words(sentence) <= _LONGEST_REMARK and _ABOUT_READER.search(sentence.strip()) is not None
+    return (
+        fragments.count_words(sentence) <= _MAX_WORDS_ABOUT_READER
+        and _ABOUT_READER.search(sentence.strip()) is not None
+    )
 
 
 def _has_clause(text: str) -> bool:
-    """Whether a text before a dash is more than a label."""
-    return fragments.count_words(fragments.strip_marks(text)) >= _FEWEST_BEFORE
+    """Whether a text before a dash is more than a label, which what follows the dash would explain."""
+    return fragments.count_words(fragments.strip_marks(text)) >= _MIN_WORDS_BEFORE_DASH
 
 
 def _without_overlaps(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The places, of overlapping ones only the first."""
-    separate: list[tuple[int, int]] = []
-    for place in places:
-        if not separate or place[0] >= separate[-1][1]:
-            separate.append(place)
-    return separate
+    """The sorted `places` without those that overlap with an earlier one."""
+    separate_places: list[tuple[int, int]] = []
+    last_end = 0
+    for start, end in places:
+        if start >= last_end:
+            separate_places.append((start, end))
+            last_end = end
+    return separate_places

@@ -1,8 +1,8 @@
-"""Ends of sentences that need a second look: behind an abbreviation, behind a picture, and where text runs on.
+"""Ends of sentences that an end mark alone does not decide: after abbreviations, after emoji, and in run-on text.
 
-A picture such as an emoji ends a sentence that has some words. Text of more words without an end is divided at its best
-place: before a word that begins sentences, behind a comma, before a conjunction. Every decision needs no more than the
-word behind the place.
+A picture such as an emoji ends a sentence that has some words. A run-on, a text of more than `MAX_WORDS` words without
+an end mark, is divided at the best place: before a word that often begins sentences, else behind a comma, else before a
+conjunction. Every decision needs no more than the word behind the place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ JOINERS = "\ufe0f\u200d"
 """Characters within one picture of several."""
 MAX_WORDS = 40
 """Most words of a sentence, beyond which it is divided."""
-_MIN_BEFORE = 12
+_MIN_PART_WORDS = 12
 """Fewest words of a divided piece."""
 _WORDS_BEFORE_PICTURE = 3
 _WORDS_BEFORE_PICTURE_INSIDE = 4
@@ -45,8 +45,8 @@ MAX_CHARS = 2 * MAX_WORDS
 _NEXT_WORD = re.compile(r"(?P<opening>[\"'\u201c\u2018\u201e\u00ab(*_\[]{0,4})(?P<word>[\w'\u2019-]*)")
 LONGEST_WORD = 48
 """Characters of a word that suffice to decide whether it begins a sentence."""
-_DIVIDING = frozenset(",;:\u2013\u2014-")
-_BEGINNING = word_set(
+_DIVIDING_SIGNS = frozenset(",;:\u2013\u2014-")
+_SENTENCE_STARTERS = word_set(
     "I You He She It We They This That These There Nobody Everybody People Your My His Her Our Their The If When While "
     "Then Also Many Most Some Only Even Please Never Always But And So Now Here What Why How "
     "Du Sie Er Es Wir Ihr Ich Das Die Der Wenn Dann Vous Tu Il Elle Nous Je Les Usted T\u00fa \u00c9l Yo"
@@ -71,41 +71,45 @@ class RunOn:
         self._last_sign = ""
         """Last character of the last word, such as a comma."""
         self._places: list[tuple[int, int, int, int]] = []
-        """(rank, number of words before, end of the last of them, start of the next) of places to divide."""
+        """Places where the sentence may be divided: (rank, words before, end of the last word, start of the next)."""
 
     def add(self, start: int, end: int, word: str) -> None:
-        """Add a complete word, which lies between `start` and `end` of the line."""
-        rank = self._rank(word)
-        if rank and self.count >= _MIN_BEFORE:
-            # letters that stand apart leave the count as it is, and of equal places the last one is enough
+        """Add a complete word, from offset `start` to `end` of the line."""
+        rank = self._rank_place_before(word)
+        if rank and self.count >= _MIN_PART_WORDS:
+            # of several places before single letters, which are not counted, only the last one is kept
             if self._places and self._places[-1][1] == self.count:
                 self._places.pop()
             self._places.append((rank, self.count, self._last_end, start))
-        # letters that stand apart are no words
+        # single letters are no words
         self.count += len(word) > 1
         self._last_end = end
         self._last_sign = word[-1]
 
     def divide(self, start: int) -> tuple[int, int] | None:
-        """Where a sentence is divided if one more word begins at `start`: (end, next start); None if it stays whole."""
+        """Divide the sentence if it is full and one more word begins at `start`; None if it is not full.
+
+        Returns (offset behind the first part, offset of the second part). The object then describes the second part.
+        """
         if self.count < MAX_WORDS:
             return None
-        _, words_before, end, next_start = max(self._places, default=(0, self.count, self._last_end, start))
-        self.count -= words_before
+        place_here = (0, self.count, self._last_end, start)
+        _, words_of_part, part_end, next_start = max(self._places, default=place_here)
+        self.count -= words_of_part
         self._places = [
-            (rank, number - words_before, last, first)
-            for rank, number, last, first in self._places
-            if number - words_before >= _MIN_BEFORE
+            (rank, words_before - words_of_part, word_end, next_word_start)
+            for rank, words_before, word_end, next_word_start in self._places
+            if words_before - words_of_part >= _MIN_PART_WORDS
         ]
-        return end, next_start
+        return part_end, next_start
 
-    def _rank(self, word: str) -> int:
-        """How good it is to divide before this word, from 1 to 3; 0 if it must not be divided there."""
-        if self._last_sign in _DIVIDING:
+    def _rank_place_before(self, word: str) -> int:
+        """How good it is to divide the sentence before this word, from 1 to 3; 0 if it must not be divided here."""
+        if self._last_sign in _DIVIDING_SIGNS:
             return 2
-        if word in _BEGINNING:
+        if word in _SENTENCE_STARTERS:
             return 3
-        # the length is compared first, because this is asked of each word
+        # the length is compared first, because that is fast and every word comes here
         begins_clause = len(word) < _LONGEST_CLAUSE_STARTER and word.strip("\"'(").lower() in _CLAUSE_STARTERS
         return 1 if begins_clause else 0
 
@@ -115,28 +119,32 @@ def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
 
     `spaced` says whether white space follows the picture.
     """
-    words = len(before.split())
+    word_count = len(before.split())
     if behind.islower():
-        return words >= _WORDS_BEFORE_PICTURE_INSIDE
-    begins = behind.isalnum() or (spaced and behind in "\"'\u201c\u2018\u201e(*_[#")
-    return begins and words >= _WORDS_BEFORE_PICTURE
+        return word_count >= _WORDS_BEFORE_PICTURE_INSIDE
+    may_begin_sentence = behind.isalnum() or (spaced and behind in "\"'\u201c\u2018\u201e(*_[#")
+    return may_begin_sentence and word_count >= _WORDS_BEFORE_PICTURE
 
 
 def begins_without_comment_end(following: str) -> bool | None:
-    """Whether a sentence begins with a dash, and no comment ends there; None if more text must come first."""
+    """Whether text that begins with a dash may begin a sentence, because the dash is not that of "-->".
+
+    None if more text must come first. The sign "-->" ends a comment of HTML.
+    """
     if len(following) < len(_COMMENT_END) and _COMMENT_END.startswith(following):
         return None
     return not following.startswith(_COMMENT_END)
 
 
 def ends_abbreviated(before: str, following: str) -> bool | None:
-    """Whether the abbreviation at the end of `before`, a sentence so far, ends it; None if more text must come first.
+    """Whether the sentence `before` ends with the abbreviation at its end; None if more text must come first.
 
-    `following` is what follows, from a character other than white space on.
+    `following` is the text behind it, without white space at its beginning.
     """
     match = _NEXT_WORD.match(following, 0, LONGEST_WORD)
     if match is None:
         return False
+    # the word may be unfinished
     if match.end() == len(following) and len(following) < LONGEST_WORD:
         return None
     return ends_sentence(before, match["word"], following[match.end() : match.end() + 1])
@@ -145,5 +153,5 @@ def ends_abbreviated(before: str, following: str) -> bool | None:
 def find_beginnings(text: str) -> Iterator[int]:
     """Yield the offsets of words inside a text that often begin sentences, whatever precedes them."""
     for match in re.finditer(r"(?<=[^\W_]\s)\w+(?=\s)", text):
-        if match.group() in _BEGINNING:
+        if match.group() in _SENTENCE_STARTERS:
             yield match.start()

@@ -1,9 +1,9 @@
 """Short answers: sentences that say nothing alone, but answer the question that was asked.
 
-"Wipe them with a dry brush." is no fragment behind "How do I clean suede shoes?": the question names what "them" is. A
-word such as "it" may refer to the question only if no flagged sentence before it could be meant. So it counts before
-the first flagged sentence, where it repeats a word of the question, and where the flagged sentences are only about the
-reader. Whether a label, a number or a name says something depends on what the question asks for.
+"Wipe them with a dry brush." answers "How do I clean suede shoes?", because the question names what "them" means. A
+word such as "it" may also refer to a removed sentence before it. So a sentence with such a word counts as an answer
+only before the first removed sentence, or if it repeats a word of the question, or if the removed sentences are only
+about the reader. Whether a label, a number or a name is an answer depends on what the question asks for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aligner_proxy.text.abbreviations import word_set
 from aligner_proxy.text.judged_words import is_row
 from aligner_proxy.text.structure import FENCES, split
 
-_FACT = re.compile(
+_QUESTION_FOR_FACT = re.compile(
     r"(?:(?:and|but|so|ok|okay|well|hi|hello|please)\b\W*)?(?:(?:at|in|on|for|from|to|with|by|of)\s+)?"
     r"(?:who|whom|whose|what|what's|who's|where's|when's|which|where|when|how (?:many|much|long|often|old|far|big|tall|"
     r"high|late|early|soon|fast|hot|cold|deep|heavy|wide)|wer|wen|wem|was|wo|wann|welche[rsnm]?|wie "
@@ -26,7 +26,7 @@ _FACT = re.compile(
     re.IGNORECASE,
 )
 """Matches a question that a name, a number or a time answers."""
-_CHOICE = re.compile(
+_YES_NO_QUESTION = re.compile(
     r"(?:(?:and|but|so|ok|okay|well|hi|hello)\b\W*)?"
     r"(?:(?:is|are|am|was|were|does|do|did|has|have|had|may|must|should|shall|isn't|aren't|doesn't|don't|didn't)\b"
     r"|(?:can|could|will|would|won't|can't)\b(?! you\b)"
@@ -34,7 +34,7 @@ _CHOICE = re.compile(
     re.IGNORECASE,
 )
 """Matches a question that "yes" or "no" answers; "Can you help me?" asks for help."""
-_ORDER_TO_IT = re.compile(r"[^\W\d_][\w'\u2019-]*\s+(?:it|them|him|her|this|that|one|both)\W*", re.IGNORECASE)
+_TWO_WORD_ORDER = re.compile(r"[^\W\d_][\w'\u2019-]*\s+(?:it|them|him|her|this|that|one|both)\W*", re.IGNORECASE)
 """Matches two words that tell what to do with what the question names, such as "Oil it."."""
 _BECAUSE = re.compile(r"(?:because|weil|parce que|porque|perch\u00e9)\b", re.IGNORECASE)
 _WHY = re.compile(r"\b(?:why|how come|warum|weshalb|wieso|pourquoi|por qu\u00e9|perch\u00e9)\b", re.IGNORECASE)
@@ -44,21 +44,23 @@ _FUNCTION_WORDS = word_set(
     "will would should could into about them they its our make made get got use take want need there their any some "
     "not but all one out put way best good thing give know tell help please done doing"
 )
-_STEM_CHARS = 4
-"""Words with the same first letters count as one word: "open" and "opens"."""
+_STEM_LETTERS = 4
+"""Words that agree in so many first letters count as the same word, such as "open" and "opens"."""
 _YES_OR_NO = re.compile(
     r"(?:yes|no|never|always|sure|certainly|of course|definitely|not at all|of course not|not yet|ja|nein|oui|"
     r"absolutely|non|s\u00ed|s\u00ec|nee|sim|n\u00e3o)\W*",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\W{0,3}\d[\d.,:/ -]*\d\W{0,3}")
-_DIGIT = re.compile(r"(?:[*_$]{1,2}|[-+\u2212\u20ac\u00a3$])?\d(?:[*_$]{1,2}| ?[%\u20ac\u00a3\u00b0])?!?(?P<stop>\.?)")
-"""Matches a single digit that is an answer; a digit in brackets or behind a sharp is none."""
-_FOR_NUMBER = re.compile(
+_SINGLE_DIGIT = re.compile(
+    r"(?:[*_$]{1,2}|[-+\u2212\u20ac\u00a3$])?\d(?:[*_$]{1,2}| ?[%\u20ac\u00a3\u00b0])?!?(?P<stop>\.?)"
+)
+"""Matches a single digit that may be an answer; a digit in brackets or behind "#" may not."""
+_QUESTION_FOR_NUMBER = re.compile(
     r"\b(?:how (?!do|can|to\b)\w|wie (?:viel|lang|oft|alt|weit|hoch)|combien|cu\u00e1nt|quant)|\d", re.IGNORECASE
 )
 """Matches a question for a number."""
-_CODE = (*FENCES, "`")
+_CODE_STARTS = (*FENCES, "`")
 
 
 class QuestionKind(Enum):
@@ -70,9 +72,10 @@ class QuestionKind(Enum):
 
 
 def answers_question(text: str, question: str, *, may_refer: bool = True) -> bool:
-    """Whether a sentence answers `question`, though it may not make sense alone.
+    """Whether a sentence answers `question`, or makes sense without any question.
 
-    `may_refer` says whether "it" can only mean what the question names, not what was removed before the sentence.
+    `may_refer` says whether "it" can only mean what the question names, not something that was removed before the
+    sentence.
     """
     if fragments.stands_alone(text):
         return True
@@ -84,13 +87,16 @@ def answers_question(text: str, question: str, *, may_refer: bool = True) -> boo
         return True
     if fragments.is_frame(text) or (fragments.goes_on(sentence) and not _gives_reason(sentence, question)):
         return False
-    if fragments.looks_back(sentence) and not (may_refer or _list_stems(sentence) & _list_stems(question)):
+    repeats_word = bool(_list_stems(sentence) & _list_stems(question))
+    if fragments.looks_back(sentence) and not (may_refer or repeats_word):
         return False
-    return _fits(text, sentence, kind) or (kind is QuestionKind.FACT and _is_digit(text.strip(), question))
+    if _fits_question(text, sentence, kind):
+        return True
+    return kind is QuestionKind.FACT and _is_digit(text.strip(), question)
 
 
 def is_full_row(text: str, text_before: str) -> bool:
-    """Whether a segment is a row of a table, below its head, with words or numbers in several cells."""
+    """Whether a segment is a row of a table with words or numbers in several cells, and follows another row."""
     if not (is_row(text) and is_row(text_before)):
         return False
     return sum(any(map(str.isalnum, cell)) for cell in text.split("|")) > 1
@@ -102,39 +108,40 @@ def is_yes_or_no(text: str) -> bool:
 
 
 def _gives_reason(sentence: str, question: str) -> bool:
-    """Whether a sentence says because of what, where the question asks why."""
+    """Whether the question asks why and the sentence begins with "because"."""
     return _BECAUSE.match(sentence) is not None and _WHY.search(question) is not None
 
 
-def _fits(text: str, sentence: str, kind: QuestionKind) -> bool:
-    """Whether a sentence has what a question of this kind asks for."""
-    if fragments.count_words(sentence) >= fragments.MIN_WORDS or text.lstrip().startswith(_CODE):
+def _fits_question(text: str, sentence: str, kind: QuestionKind) -> bool:
+    """Whether `text` has what a question of this kind asks for; `sentence` is `text` without list mark and emphasis."""
+    if fragments.count_words(sentence) >= fragments.MIN_WORDS or text.lstrip().startswith(_CODE_STARTS):
         return True
     if kind is QuestionKind.OTHER:
-        return _ORDER_TO_IT.fullmatch(sentence) is not None
+        return _TWO_WORD_ORDER.fullmatch(sentence) is not None
     if any(char.isalpha() for char in sentence):
         return True
     return kind is QuestionKind.FACT and _NUMBER.fullmatch(text.strip()) is not None
 
 
 def _is_digit(text: str, question: str) -> bool:
-    """Whether a text is a single digit; with a full stop only if the question is for a number, else it is a mark."""
-    digit = _DIGIT.fullmatch(text)
-    return digit is not None and (not digit["stop"] or _FOR_NUMBER.search(question) is not None)
+    """Whether a text is a single digit. With a full stop ("3.") it counts only if the question asks for a number."""
+    digit = _SINGLE_DIGIT.fullmatch(text)
+    return digit is not None and (not digit["stop"] or _QUESTION_FOR_NUMBER.search(question) is not None)
 
 
 @lru_cache(maxsize=4)
 def _find_kind(question: str) -> QuestionKind:
-    """What the last question of a text asks for."""
-    sentences = [piece.text.strip() for piece in split(question)]
-    last = ([sentence for sentence in sentences if sentence.endswith("?")] or sentences)[-1]
-    if _FACT.match(last):
+    """What the last question of a text asks for; without a question mark the last sentence counts as the question."""
+    sentences = [segment.text.strip() for segment in split(question)]
+    questions = [sentence for sentence in sentences if sentence.endswith("?")]
+    last_question = (questions or sentences)[-1]
+    if _QUESTION_FOR_FACT.match(last_question):
         return QuestionKind.FACT
-    return QuestionKind.CHOICE if _CHOICE.match(last) else QuestionKind.OTHER
+    return QuestionKind.CHOICE if _YES_NO_QUESTION.match(last_question) else QuestionKind.OTHER
 
 
 @lru_cache(maxsize=8)
 def _list_stems(text: str) -> frozenset[str]:
-    """The beginnings of the words of a text that are no function words."""
+    """The first letters of the words of a text, without function words such as "the"."""
     words = (word.casefold() for word in _WORD.findall(text))
-    return frozenset(word[:_STEM_CHARS] for word in words if word not in _FUNCTION_WORDS)
+    return frozenset(word[:_STEM_LETTERS] for word in words if word not in _FUNCTION_WORDS)

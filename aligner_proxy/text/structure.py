@@ -1,8 +1,8 @@
 """Structure of a text: segments, lists and their items, lines of a dialogue, words in quotation marks.
 
 A segment is what the detector head judges and what an edit replaces: a sentence, a list item, a heading, or a whole
-code block. Segments and the white space between them add up to the text exactly. A boundary depends only on the text
-before it and on the word after it (sentence_ends.py), so a growing text keeps the boundaries it already had.
+code block. Segments and the white space between them (gaps) add up to the text exactly. A boundary depends only on the
+text before it and on the word after it (sentence_ends.py), so a growing text keeps the boundaries it already had.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ FENCES = ("```", "~~~")
 """What a line that opens or closes a block of code begins with."""
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
 _LINE = re.compile(r"[^\n]*\n?")
-_CLASS = re.escape(CLOSING)
+_CLOSING_CLASS = re.escape(CLOSING)
 _MARK_CLASS = re.escape(MARKS)
 # A run of marks or pictures is examined only from its first one; starting at each of twenty thousand took minutes. One
 # class stands at the beginning, because the search for it is ten times as fast as one for several.
 _SENTENCE_END = re.compile(
-    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLASS}]*"
-    rf"(?:(?<![{WIDE}])(?:{NOTES}[{_CLASS}]*)+)?(?=\s)"
-    rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?:(?=[^\s{_MARK_CLASS}{_CLASS}])|[{_CLASS}]+(?=[{WIDE_OPENING}]))"
+    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLOSING_CLASS}]*"
+    rf"(?:(?<![{WIDE}])(?:{NOTES}[{_CLOSING_CLASS}]*)+)?(?=\s)"
+    rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?:(?=[^\s{_MARK_CLASS}{_CLOSING_CLASS}])|[{_CLOSING_CLASS}]+(?=[{WIDE_OPENING}]))"
     rf"|(?P<picture>(?<=[{PICTURES}])(?<![{PICTURES}{JOINERS}][{PICTURES}])[{PICTURES}{JOINERS}]*))"
 )
 _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
-_TOKEN = re.compile(r"\S+")
-_SIGNS = re.escape(MARKS + CLOSING)
-_WIDE_END = re.compile(rf"(?<![{WIDE}])[{WIDE}]+[{re.escape(CLOSING)}]*(?=[^{_SIGNS}])")
-_MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
+_WORD = re.compile(r"\S+")
+_SENTENCE_SIGNS = re.escape(MARKS + CLOSING)
+_WIDE_SENTENCE_END = re.compile(rf"(?<![{WIDE}])[{WIDE}]+[{re.escape(CLOSING)}]*(?=[^{_SENTENCE_SIGNS}])")
+_ITEM_MARK = re.compile(r"[ \t]*(?:(?P<bullet>[-*+\u2022])|(?P<number>\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 BULLET = "-"
 
 
 def speaker_pattern(colons: str, before_name: str = "") -> str:
-    """A pattern of the signs before a speaker, `before_name`, and the name up to its colon, one of `colons`.
+    """Return a pattern of the beginning of a speaker's line, up to the colon behind the name.
 
-    The name may be emphasised or in brackets, with a remark behind it: "> **Ada** (laughs)".
+    `colons` are the characters that count as a colon, and `before_name` is a pattern of what may precede the name. The
+    name (group `name`) may be emphasised or in brackets, with a remark behind it: "> **Ada** (laughs)".
     """
     name = rf"(?P<name>[^\W_][^\n{colons}*_\"?!;\[\]()]{{0,39}}?)"
     return rf"[ \t>*_#-]{{0,12}}{before_name}\[?{name}[ \t]{{0,3}}(?:\([^()\n]{{1,40}}\))?[\]*_ \t]{{0,6}}"
@@ -51,30 +52,30 @@ def speaker_pattern(colons: str, before_name: str = "") -> str:
 
 _SPEAKER_LINE = re.compile(speaker_pattern(":") + r":[*_]{0,4}[ \t]{1,9}\S")
 _BARE_NAME = re.compile(r".{1,60}:[*_\]]{0,4}")
-_SPEECH = "x"
-"""Put in place of what a speaker says."""
-_WORDS = 4
+_ANY_SPEECH = "x"
+"""Stands for what a speaker says."""
+_MAX_NAME_WORDS = 4
 """Most words in the name of a speaker."""
-_SPEAKERS = 2
+_MIN_SPEAKERS = 2
 """Fewest speakers of a dialogue."""
-_TURNS = 2
-"""Fewest lines of one of the speakers."""
+_MIN_TURNS = 2
+"""Fewest lines that one of the speakers must have in a dialogue."""
 # Roles that models write when they run on; each must speak at least twice before the text counts as a dialogue.
 _ROLES = frozenset({"human", "user", "assistant", "system"})
 TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", re.MULTILINE | re.IGNORECASE)
 """The beginning of a line with a chat role and a colon, perhaps quoted, in a heading or in bold."""
-_TITLE_LINES = 4
+_MAX_TITLE_LINES = 4
 """Most lines of titles before the first speaker."""
-_TITLE_CHARS = 80
+_MAX_TITLE_CHARS = 80
 """Longest title; a longer line is a sentence."""
-_SENTENCE = re.compile(r"\w[.!?][\"'\u201d]?$")
-_STAGE = tuple("([*_#")
-"""Signs with which a stage direction, an emphasised title or a heading begins."""
-_KNOWN_CHARS = 2**20
+_SENTENCE_LINE_END = re.compile(r"\w[.!?][\"'\u201d]?$")
+_STAGE_SIGNS = tuple("([*_#")
+"""Signs at the beginning of a stage direction, an emphasised title or a heading."""
+_MAX_CACHED_CHARS = 2**20
 """Longest text whose segments are cached."""
 MIN_DICTATED_CHARS = 12
 """Minimum length of a dictated text; shorter quotations are words that the objective mentions."""
-_QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
+_QUOTED_TEXT = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,11 @@ def split(text: str) -> list[Segment]:
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. The empty text has no segment; a text of
     white space alone is one segment without a gap.
     """
-    return list(_split_known(text) if len(text) <= _KNOWN_CHARS else _split(text))
+    return list(_split_cached(text) if len(text) <= _MAX_CACHED_CHARS else _split(text))
 
 
 def _split(text: str) -> tuple[Segment, ...]:
-    """`split`, not cached."""
+    """Do the work of `split`, not cached."""
     spans: list[tuple[int, int]] = []
     start = 0
     for end in (*_boundaries(text), len(text)):
@@ -120,87 +121,102 @@ def _split(text: str) -> tuple[Segment, ...]:
     )
 
 
-_split_known = lru_cache(maxsize=4)(_split)
-"""Cached, because driver, gate and several of its rules cut the same answer and its edited form one after the other."""
+_split_cached = lru_cache(maxsize=4)(_split)
+"""Cached, because engine, gate and rules of the gate split the same answer and its edited form one after the other."""
 
 
 def join(pieces: Sequence[tuple[str, str]]) -> str:
-    """Join (text, gap) pieces, leaving out pieces whose text is empty.
+    """Join pieces, each (text, gap behind it), without those whose text is empty because it was removed.
 
-    If a removed piece had the larger break after it, the piece before gets that break. Otherwise removing the last
-    sentence of a paragraph would join the next paragraph to it. The last remaining piece loses its gap.
+    If a removed piece had more line breaks after it than the piece before, the piece before gets them. Otherwise
+    removing the last sentence of a paragraph would join the next paragraph to it. The last remaining piece loses its
+    gap.
     """
     remaining: list[tuple[str, str]] = []
     for text, gap in pieces:
         if text:
             remaining.append((text, gap))
         elif remaining and gap.count("\n") > remaining[-1][1].count("\n"):
-            remaining[-1] = (remaining[-1][0], gap)
-    return "".join(text + gap for text, gap in remaining[:-1]) + "".join(text for text, _ in remaining[-1:])
+            last_text, _ = remaining[-1]
+            remaining[-1] = (last_text, gap)
+    if not remaining:
+        return ""
+    last_text, _ = remaining.pop()
+    return "".join(text + gap for text, gap in remaining) + last_text
 
 
 def gap_of_edit(run: Sequence[Segment], text: str, lead: str) -> str:
-    """The white space after the segments of `run`, for which `text` stands now; `lead` is the white space before them.
+    """The white space behind an edit that replaces the segments of `run` by `text`; `lead` is the white space before.
 
-    A removed run leaves one of the two breaks around it, the larger one, of equal ones that before it (as `join` does).
+    A removed run (`text` is empty) leaves only one of the gaps around it: that with more line breaks, the one before it
+    if both have as many, as `join` does.
     """
     behind = run[-1].gap
     if text:
         return behind
-    # what stood in two paragraphs would come into one
-    is_in_line = "\n" not in behind or "\n" not in lead
-    breaks = [lead, behind, *(segment.gap for segment in run if is_in_line)]
-    return max(breaks, key=lambda gap: gap.count("\n"))
+    gaps = [lead, behind]
+    # where the run begins or ends within a line, gaps inside it count, too, or two paragraphs would become one
+    if "\n" not in behind or "\n" not in lead:
+        gaps += [segment.gap for segment in run]
+    return max(gaps, key=lambda gap: gap.count("\n"))
 
 
 def append_end(pieces: Sequence[Segment]) -> list[Segment]:
-    """The segments plus an empty one at the end of the text, as a position for additions."""
-    return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
+    """The segments plus an empty one at the end of the text, which stands for the place of additions."""
+    if not pieces:
+        return [Segment(0, "", "")]
+    last = pieces[-1]
+    return [*pieces, Segment(last.end, "", last.gap)]
 
 
-def shift_segment(piece: Segment, by: int) -> Segment:
-    """A copy of the segment with its start shifted by `by` characters."""
-    return Segment(piece.start + by, piece.text, piece.gap)
+def shift_segment(segment: Segment, offset: int) -> Segment:
+    """A copy of the segment that begins `offset` characters later."""
+    return Segment(segment.start + offset, segment.text, segment.gap)
 
 
 def match_segments(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
-    """The segments that verdicts with these `texts` are about; an empty one is added if the last text is empty."""
+    """The segments that an engine's verdicts are about; `texts` are the texts that the verdicts name.
+
+    An empty last text is a verdict about the end of the answer, so an empty segment is added for it.
+    """
     return append_end(pieces) if texts and not texts[-1] else list(pieces)
 
 
 def join_so_far(pieces: Iterable[tuple[str, str]]) -> str:
-    """The text of (text, gap) pieces, up to the start of the next piece."""
+    """Join pieces, each (text, gap behind it), without empty ones; the last piece keeps its gap."""
     return "".join(text + gap for text, gap in pieces if text)
 
 
 def firm_length(text: str) -> int:
-    """Number of leading characters whose tokens cannot change as the text grows: those before the last word.
+    """Number of characters at the beginning of a text whose tokens cannot change as the text grows.
 
-    A full-width sentence mark also ends a word. A finished segment cannot change.
+    These are the characters before the last word. A full-width sentence mark also ends a word.
     """
-    body = text.rstrip()
-    words = body.rsplit(None, 1)
+    visible_text = text.rstrip()
+    words = visible_text.rsplit(None, 1)
     if not words:
         return 0
-    start = len(body) - len(words[-1])
-    marks = [start + mark.end() for mark in _WIDE_END.finditer(words[-1])]
-    return marks[-1] if marks else len(text[:start].rstrip())
+    last_word = words[-1]
+    word_start = len(visible_text) - len(last_word)
+    mark_ends = [word_start + mark.end() for mark in _WIDE_SENTENCE_END.finditer(last_word)]
+    return mark_ends[-1] if mark_ends else len(text[:word_start].rstrip())
 
 
 def _boundaries(text: str) -> Iterator[int]:
     """Yield the offsets where a new segment starts, in order; each follows the white space behind a segment."""
-    fence = ""
+    fence = ""  # that of the present code block; empty outside of code
     for line in _LINE.finditer(text):
         # the pattern also matches the empty rest after the last line
         if not line.group():
             return
-        mark = _FENCE.match(line.group())
-        if mark and not fence:
-            fence = mark.group(1)
+        fence_match = _FENCE.match(line.group())
+        line_fence = fence_match.group(1) if fence_match else ""
+        if line_fence and not fence:
+            fence = line_fence
             yield line.start()
         elif fence:
             # the closing fence is as long as the opening one, or longer, and alone in its line
-            if mark and mark.group(1).startswith(fence) and line.group().strip() == mark.group(1):
+            if line_fence.startswith(fence) and line.group().strip() == line_fence:
                 fence = ""
                 yield line.end()
         else:
@@ -209,37 +225,40 @@ def _boundaries(text: str) -> Iterator[int]:
 
 
 class _LineSentences:
-    """The sentences of one line, in one pass."""
+    """The present sentence of a line, while its sentences are found from left to right."""
 
     def __init__(self, line: str) -> None:
         self._line = line
         self._is_row = line.lstrip()[:1] == "|"
         """Whether this is the row of a table, which is not divided."""
         self._run_on: sentence_ends.RunOn | None = None
-        """The words of the present sentence; None unless the sentence is long."""
-        self._read = 0
-        """Offset of the first word that `_run_on` does not have."""
+        """The words of the present sentence, if it is long; None as long as it is short."""
+        self._read_end = 0
+        """Offset up to which words were added to `_run_on`."""
         self.start = 0
         """Offset at which the present sentence begins."""
         self.begins_small = line.lstrip()[:1].islower()
-        """Whether the present sentence begins with a small letter; False for a part of a divided one."""
+        """Whether the present sentence begins with a small letter; False for a part of a divided sentence."""
 
     def begin(self, start: int) -> int:
         """Begin a sentence at this offset, and return the offset."""
         self.start = start
         self.begins_small = self._line[start].islower()
-        self._read = start
+        self._read_end = start
         self._run_on = None
         return start
 
     def divide(self, stop: int) -> Iterator[int]:
-        """Read the words before offset `stop`; yield where each further part of a divided sentence begins."""
+        """Read the words of the sentence before offset `stop`; yield where it is divided because it has too many.
+
+        Each offset that is yielded begins a further part, which is the present sentence from then on.
+        """
         if self._is_row or stop - self.start <= sentence_ends.MAX_CHARS:
             return
         if self._run_on is None:
             self._run_on = sentence_ends.RunOn()
         run_on = self._run_on
-        for match in _TOKEN.finditer(self._line, self._read):
+        for match in _WORD.finditer(self._line, self._read_end):
             if match.start() >= stop:
                 return
             boundary = run_on.divide(match.start())
@@ -248,7 +267,7 @@ class _LineSentences:
                 self.begins_small = False
                 yield self.start
             run_on.add(match.start(), match.end(), match.group())
-            self._read = match.end()
+            self._read_end = match.end()
 
     def read_back(self, end: int) -> str:
         """The last characters of the present sentence before `end`, as many as abbreviations have."""
@@ -256,7 +275,7 @@ class _LineSentences:
 
 
 def sentence_starts(line: str) -> Iterator[int]:
-    """Yield where the sentences of a line begin, except the first. Looks back only over a bounded window.
+    """Yield the offsets at which the sentences of a line begin, except the first.
 
     A very long sentence is divided (`_LineSentences.divide`), and its further parts count as sentences, too.
     """
@@ -271,11 +290,11 @@ def sentence_starts(line: str) -> Iterator[int]:
             break
         yield from sentences.divide(end)
         is_number = number is not None and end == number.end()
-        ends = _ends_sentence(sentences, match, line, following, is_number=is_number)
+        ends_sentence = _ends_sentence(sentences, match, line, following, is_number=is_number)
         # the line is too short so far to know
-        if ends is None:
+        if ends_sentence is None:
             return
-        if ends:
+        if ends_sentence:
             yield sentences.begin(following)
     yield from sentences.divide(len(line))
 
@@ -283,24 +302,25 @@ def sentence_starts(line: str) -> Iterator[int]:
 def _ends_sentence(
     sentences: _LineSentences, match: re.Match[str], line: str, following: int, *, is_number: bool
 ) -> bool | None:
-    """Whether a sentence ends with this match; None if the text that follows is too short to know.
+    """Whether a sentence ends with this match of `_SENTENCE_END`; None if the line is too short so far to know.
 
-    `following` is the offset of the next text behind white space. `is_number`: the match ends the number of an item.
+    `following` is the offset of the next visible character. `is_number` says whether the match ends the number of an
+    item.
     """
     if is_number:
         return False
     end = match.end()
-    behind = line[following]
+    next_char = line[following]
     is_spaced = following > end
     if match["picture"] is not None:
-        return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=is_spaced)
+        return sentence_ends.ends_with_picture(sentences.read_back(match.start()), next_char, spaced=is_spaced)
     before = sentence_ends.NOTES_AT_END.sub("", sentences.read_back(end))
     if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
-    # a dash may also begin the sign that ends a comment
-    if behind == "-" and is_spaced:
+    # a dash may also begin "-->", which ends a comment
+    if next_char == "-" and is_spaced:
         return sentence_ends.begins_without_comment_end(line[following : following + 3])
-    if not behind.islower():
+    if not next_char.islower():
         return True
     # before a small letter a sentence ends only as people write in chats ("hi! how are you")
     if not is_spaced or not before.endswith(chat_style.MARKS):
@@ -314,7 +334,7 @@ def is_abbreviated(sentence: str) -> bool:
     if sentence[-1:] != ".":
         return False
     word = sentence[:-1].rpartition(" ")[2]
-    # an ordinary word, as nearly always, saves the longer test
+    # nearly always the last word is an ordinary one, and the longer test is saved
     is_ordinary = word.isalpha() and len(word) > 1 and word not in ABBREVIATIONS
     return not is_ordinary and ends_in_abbreviation(sentence)
 
@@ -326,18 +346,18 @@ def item_marks(text: str) -> list[str]:
 
 def _find_items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
     """Yield (index of the segment that begins an item, its marker)."""
-    for i, piece in enumerate(pieces):
-        match = _MARK.match(piece.text)
+    for index, segment in enumerate(pieces):
+        match = _ITEM_MARK.match(segment.text)
         if match is None:
             continue
-        begins_line = i == 0 or _ends_its_line(pieces[i - 1])
+        begins_line = index == 0 or _ends_line(pieces[index - 1])
         if begins_line:
-            yield i, BULLET if match.group(1) else match.group(2)
+            yield index, BULLET if match["bullet"] else match["number"]
 
 
-def _ends_its_line(piece: Segment) -> bool:
-    """Whether a line ends with this segment. One of white space alone holds the empty lines at a text's start."""
-    return "\n" in piece.gap or not piece.text.strip()
+def _ends_line(segment: Segment) -> bool:
+    """Whether a line ends with this segment. A segment of white space has the empty lines at the text's beginning."""
+    return "\n" in segment.gap or not segment.text.strip()
 
 
 def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
@@ -350,14 +370,14 @@ def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
 def speaker_turns(text: str) -> Counter[str]:
     """Number of lines of each speaker of a dialogue; empty if the text is not a dialogue.
 
-    One speaker with two lines is enough, because a growing stream is judged by what has arrived.
+    It is enough that one speaker has two lines, because an answer that is still being written is judged, too.
     """
     line_counts = speaker_lines(text)
-    # chat roles are what a model writes that runs on, so a dialogue of roles needs more evidence
-    fewest_lines = _TURNS if _ROLES & line_counts.keys() else 1
+    # a model that runs on writes chat roles, so in a dialogue of roles each speaker needs several lines
+    fewest_lines = _MIN_TURNS if _ROLES & line_counts.keys() else 1
     speakers = Counter({name: count for name, count in line_counts.items() if count >= fewest_lines})
-    speaks_again = max(line_counts.values(), default=0) >= _TURNS
-    is_dialogue = speaks_again and len(speakers) >= _SPEAKERS and _begins_with_titles(text)
+    speaks_again = max(line_counts.values(), default=0) >= _MIN_TURNS
+    is_dialogue = speaks_again and len(speakers) >= _MIN_SPEAKERS and _begins_with_titles(text)
     return speakers if is_dialogue else Counter()
 
 
@@ -367,23 +387,26 @@ def speaker_lines(text: str) -> Counter[str]:
 
 
 def speaker_segments(pieces: Sequence[Segment], *, begins_line: bool = True) -> list[tuple[str, range]]:
-    """The name and the segments of each turn of a dialogue, up to the next speaker's line or a stage direction.
+    """Find the turns of a dialogue: (name of the speaker, indexes of the turn's segments).
 
-    `begins_line` says whether the first segment begins a line.
+    A turn ends before the next speaker's line or a stage direction. `begins_line` says whether the first segment begins
+    a line.
     """
     turns: list[tuple[str, range]] = []
     start = 0
-    speaker: str | None = None
-    for i, piece in enumerate(pieces):
-        if "\n" not in pieces[i - 1].gap if i else not begins_line:
+    speaker: str | None = None  # None outside of turns
+    for index, segment in enumerate(pieces):
+        if index > 0:
+            begins_line = "\n" in pieces[index - 1].gap
+        if not begins_line:
             continue
-        line = piece.text.strip()
+        line = segment.text.strip()
         name = _read_speaker(line)
-        if name is None and not line.startswith(_STAGE):
+        if name is None and not line.startswith(_STAGE_SIGNS):
             continue
         if speaker is not None:
-            turns.append((speaker, range(start, i)))
-        start = i
+            turns.append((speaker, range(start, index)))
+        start = index
         speaker = name
     if speaker is not None:
         turns.append((speaker, range(start, len(pieces))))
@@ -392,16 +415,16 @@ def speaker_segments(pieces: Sequence[Segment], *, begins_line: bool = True) -> 
 
 def _begins_with_titles(text: str) -> bool:
     """Whether only titles precede the first speaker's line."""
-    before = list(takewhile(lambda line: not _read_speaker(line), (line.strip() for line in text.splitlines())))
-    titles = [line for line in before if line]
-    return len(titles) <= _TITLE_LINES and all(map(_is_title, titles))
+    lines = (line.strip() for line in text.splitlines())
+    titles = [line for line in takewhile(lambda line: not _read_speaker(line), lines) if line]
+    return len(titles) <= _MAX_TITLE_LINES and all(map(_is_title, titles))
 
 
 def _read_speaker(line: str) -> str | None:
-    """The speaker of a line; None for other lines, including sentences that end in a colon."""
+    """The speaker of a line, in lower case; None for other lines, such as a sentence that ends in a colon."""
     match = _SPEAKER_LINE.match(line)
     name = match["name"].strip().casefold() if match else ""
-    return name if name and len(name.split()) <= _WORDS else None
+    return name if name and len(name.split()) <= _MAX_NAME_WORDS else None
 
 
 def begins_turn(text: str) -> bool:
@@ -411,36 +434,37 @@ def begins_turn(text: str) -> bool:
 
 def bare_name(line: str) -> str | None:
     """The speaker of a line that has nothing but a name and a colon; None for other lines."""
-    return _read_speaker(f"{line.strip()} {_SPEECH}") if _BARE_NAME.fullmatch(line.strip()) else None
+    line = line.strip()
+    return _read_speaker(f"{line} {_ANY_SPEECH}") if _BARE_NAME.fullmatch(line) else None
 
 
 def _is_title(line: str) -> bool:
     """Whether a line is a title, an announcement or a stage direction."""
-    return line.startswith(_STAGE) or (len(line) <= _TITLE_CHARS and not _SENTENCE.search(line))
+    return line.startswith(_STAGE_SIGNS) or (len(line) <= _MAX_TITLE_CHARS and not _SENTENCE_LINE_END.search(line))
 
 
 def dictated_text(objective: str) -> str | None:
     """The text between the first and the last quotation mark of an objective, in one line; None if missing or short."""
-    match = _QUOTED.search(objective)
+    match = _QUOTED_TEXT.search(objective)
     quoted = one_line(match.group(1)) if match else ""
     return quoted if len(quoted) >= MIN_DICTATED_CHARS else None
 
 
 def dictated_texts(objectives: Iterable[str]) -> list[str]:
-    """The text that each objective dictates, of those that dictate one (`dictated_text`)."""
+    """The dictated texts (`dictated_text`) of those objectives that have one."""
     return [quoted for objective in objectives if (quoted := dictated_text(objective))]
 
 
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
-    """Whether a sentence of some length is part of a dictated text."""
+    """Whether a sentence of at least `MIN_DICTATED_CHARS` is part of one of the `dictated` texts."""
     line = one_line(sentence)
     return len(line) >= MIN_DICTATED_CHARS and any(line in text for text in dictated)
 
 
 def repeats_objective(sentence: str, objectives: Sequence[str]) -> bool:
-    """Whether a sentence is copied from an objective.
+    """Whether a sentence is copied from one of the `objectives`.
 
-    Words that an objective tells the model to say literally, in quotation marks, do not count.
+    It does not count if it is part of a text in quotation marks, which an objective tells the model to say literally.
     """
     line = one_line(sentence).rstrip(".!").lower()
     if len(line) < MIN_DICTATED_CHARS or is_dictated(sentence, dictated_texts(objectives)):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
-_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_WORD_OR_SIGN = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 class WordChange(StrEnum):
@@ -19,18 +19,18 @@ class WordChange(StrEnum):
 
 
 def word_diff(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
-    """Yield the passages of both texts; removed text comes before the text that replaced it.
+    """Yield (kind, passage) for all passages of both texts, in order; a removed passage precedes its replacement.
 
     The time grows with the product of both lengths, so callers must limit them.
     """
-    old = _WORDS.findall(before)
-    new = _WORDS.findall(after)
-    opcodes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    old_words = _WORD_OR_SIGN.findall(before)
+    new_words = _WORD_OR_SIGN.findall(after)
+    opcodes = difflib.SequenceMatcher(None, old_words, new_words, autojunk=False).get_opcodes()
     for tag, old_start, old_end, new_start, new_end in opcodes:
         if tag == "equal":
-            yield WordChange.KEPT, "".join(old[old_start:old_end])
+            yield WordChange.KEPT, "".join(old_words[old_start:old_end])
             continue
         if old_start < old_end:
-            yield WordChange.REMOVED, "".join(old[old_start:old_end])
+            yield WordChange.REMOVED, "".join(old_words[old_start:old_end])
         if new_start < new_end:
-            yield WordChange.ADDED, "".join(new[new_start:new_end])
+            yield WordChange.ADDED, "".join(new_words[new_start:new_end])

@@ -78,6 +78,6 @@ async def test_only_the_last_verdicts_and_those_on_ordinary_answers_are_remember
     for number in range(gate_judge._CACHED_VERDICTS + 5):
         await judge_in_thread(f"{number} bad things. Good.", Correction("Good."), POLICY)
     assert len(gate_judge._verdict_cache) == gate_judge._CACHED_VERDICTS
-    long, correction = make_case(gate_judge._CACHED_CHARS * 2, 0)
+    long, correction = make_case(gate_judge._MAX_CACHED_CHARS * 2, 0)
     await judge_in_thread(long, correction, POLICY)
     assert not any(question[0] == long for question in gate_judge._verdict_cache)

@@ -227,7 +227,7 @@ def test_dropping_edits_leaves_a_mix_of_original_and_edited_pieces(
     original, made, _ = case
     taken = gate_judge._GateCase.from_correction(original, made, policy)
     assert taken is not None
-    every = [taken.proposed[edit] for change in taken.changes for edit in change.edits]
+    every = [taken.original_edits[edit] for change in taken.changes for edit in change.edits]
     chosen = [change for change in taken.changes if data.draw(st.booleans())]
     assert is_mixed(taken.apply_changes(chosen), original, every)
     verdict = judge(original, made, policy)

@@ -67,7 +67,7 @@ def test_a_lexer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Monke
     block = "```c\n// fool\nint a; // fool\n// fool\n```"
     comments_by_lexer = comment_ranges(block)
     code_comments._lex_remarks.cache_clear()
-    monkeypatch.setattr(code_comments, "_MAX_SECONDS", -1.0)
+    monkeypatch.setattr(code_comments, "_MAX_LEXER_SECONDS", -1.0)
     assert (len(comments_by_lexer), len(comment_ranges(block))) == (3, 2)
     assert without_comments(block) == "```c\nint a; // fool\n```"
     code_comments._lex_remarks.cache_clear()
@@ -86,7 +86,7 @@ def test_long_code_of_any_kind_is_read_to_its_end(language: str, code: str) -> N
 
 
 def test_long_code_is_not_kept_in_memory() -> None:
-    for length, kept_count in ((code_comments._CACHED_CHARS - 100, 1), (code_comments._CACHED_CHARS + 1, 0)):
+    for length, kept_count in ((code_comments._MAX_CACHED_CHARS - 100, 1), (code_comments._MAX_CACHED_CHARS + 1, 0)):
         code_comments._lex_remarks.cache_clear()
         assert comment_ranges(f"```python\n{'x' * length}  # you fool\n```")
         assert code_comments._lex_remarks.cache_info().currsize == kept_count

@@ -1,4 +1,4 @@
-"""Counts of lists: "Here are five tips:" and "These five tips ..." are updated when one of the five is removed."""
+"""Counts of lists: "Here are five tips:" and "These five tips ..." say "four" when one of the five is removed."""
 
 from __future__ import annotations
 
@@ -11,82 +11,90 @@ from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
 
-_IN_WORDS = {
+_NUMBER_WORDS = {
     "en": "two three four five six seven eight nine ten eleven twelve",
     "de": "zwei drei vier f\u00fcnf sechs sieben acht neun zehn elf zw\u00f6lf",
     "fr": "deux trois quatre cinq six sept huit neuf dix onze douze",
     "es": "dos tres cuatro cinco seis siete ocho nueve diez once doce",
 }
-_WORDS = {language: words.split() for language, words in _IN_WORDS.items()}
-_SMALLEST = 2
-"""Counts below this stay as they were, because a single remaining thing would need other words."""
-_NOUNS = (
+_WORDS_BY_LANGUAGE = {language: words.split() for language, words in _NUMBER_WORDS.items()}
+_MIN_COUNT = 2
+"""Smallest new count that is written; a single remaining thing would need other words."""
+_COUNTED_NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
     r"habits|signs|rows|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
     r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|motivos|motifs|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
     r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
 )
-_COUNT = re.compile(
-    rf"\b(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS.values() for word in words)})"
-    rf"(?=(?:[ \t]+[\w'\u2019-]+){{0,3}}?[ \t]+{_NOUNS}\b)",
+_COUNT_OF_NOUN = re.compile(
+    rf"\b(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+    rf"(?=(?:[ \t]+[\w'\u2019-]+){{0,3}}?[ \t]+{_COUNTED_NOUNS}\b)",
     re.IGNORECASE,
 )
 
 _BACK_COUNT = re.compile(
     r"\b(?:(?:of )?(?:these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|de las)[ \t]+"
-    rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS.values() for word in words)})"
-    rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_NOUNS}\b|[ \t]+(?:are|have|can|will|of these|of them)\b)",
+    rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+    rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_COUNTED_NOUNS}\b"
+    r"|[ \t]+(?:are|have|can|will|of these|of them)\b)",
     re.IGNORECASE,
 )
 """Matches a count that refers back to a list: "These five tips"."""
 
 
-_PAIRS = {"all": "both", "alle": "beide"}
-"""What is said of two things in place of a word with their count."""
+_WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
+"""For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
 
 def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
     """Update the counts that announce lists or refer back to them: (the new text, number of segments with a new count).
 
-    `text` is what is left of `pieces` without the `removed` ones.
+    `text` is what is left of the segments `pieces` without those at the indexes `removed`.
     """
     outline = Outline(pieces)
-    changed = 0
+    # by (segment with a count, number of items before, number of items after), the pattern of the count
+    patterns = dict.fromkeys(outline.lists_above(removed, _BACK_COUNT), _BACK_COUNT)
+    patterns |= dict.fromkeys(outline.announced_lists(removed, _COUNT_OF_NOUN), _COUNT_OF_NOUN)
+    patterns |= dict.fromkeys(Ordinals().count(pieces, removed), _COUNT_OF_NOUN)
+    changed_count = 0
     position = 0
-    forms = dict.fromkeys(outline.lists_above(removed, _BACK_COUNT), _BACK_COUNT)
-    forms |= dict.fromkeys(outline.announced_lists(removed, _COUNT), _COUNT)
-    forms |= dict.fromkeys(Ordinals().count(pieces, removed), _COUNT)
-    for (segment, before, after), form in sorted(forms.items(), key=itemgetter(0)):
-        piece = pieces[segment].text
-        found_at = text.find(piece, position)
-        # the line is no longer as it was written, so neither may its count be
-        if found_at < 0:
+    for (index, old_count, new_count), pattern in sorted(patterns.items(), key=itemgetter(0)):
+        old_text = pieces[index].text
+        start = text.find(old_text, position)
+        # a segment that was changed otherwise keeps its count
+        if start < 0:
             continue
-        new_piece = form.sub(lambda match, b=before, a=after: _update_match(match, b, a), piece)  # type: ignore[misc]
-        changed += new_piece != piece
-        text = text[:found_at] + new_piece + text[found_at + len(piece) :]
-        position = found_at + len(new_piece)
-    return text, changed
+        new_text = _update_counts_in(old_text, pattern, old_count, new_count)
+        changed_count += new_text != old_text
+        text = text[:start] + new_text + text[start + len(old_text) :]
+        position = start + len(new_text)
+    return text, changed_count
 
 
-def _update_match(match: re.Match[str], before: int, after: int) -> str:
-    """The matched text with the new count; of two things nobody says "all"."""
-    pair = _PAIRS.get(match.group().split()[0].lower())
-    if pair is not None and after == _SMALLEST and _replace_count(match["count"], before, after) != match["count"]:
-        return pair.capitalize() if match.group()[0].isupper() else pair
-    start, end = (place - match.start() for place in match.span("count"))
-    return match.group()[:start] + _replace_count(match["count"], before, after) + match.group()[end:]
+def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int) -> str:
+    """Replace each count in `text` that `pattern` matches and that equals `old_count`."""
+
+    def update_match(match: re.Match[str]) -> str:
+        new_word = _replace_count(match["count"], old_count, new_count)
+        word_for_two = _WORDS_FOR_TWO.get(match.group().split()[0].lower())
+        # of two things nobody says "all two"
+        if word_for_two is not None and new_count == _MIN_COUNT and new_word != match["count"]:
+            return word_for_two.capitalize() if match.group()[0].isupper() else word_for_two
+        start, end = match.span("count")
+        return match.string[match.start() : start] + new_word + match.string[end : match.end()]
+
+    return pattern.sub(update_match, text)
 
 
-def _replace_count(count: str, before: int, after: int) -> str:
-    """The new count, if `count` equals the former number of items; otherwise `count` unchanged."""
-    if after < _SMALLEST:
-        return count
-    if count.isdecimal():
-        return str(after) if int(count) == before else count
-    for words in _WORDS.values():
+def _replace_count(word: str, old_count: int, new_count: int) -> str:
+    """The new count in the notation of `word`, if `word` means the old count; otherwise `word` unchanged."""
+    if new_count < _MIN_COUNT:
+        return word
+    if word.isdecimal():
+        return str(new_count) if int(word) == old_count else word
+    for words in _WORDS_BY_LANGUAGE.values():
         # the words begin with two, so the word of n has the index n - 2
-        if before - _SMALLEST < len(words) and count.lower() == words[before - _SMALLEST]:
-            word = words[after - _SMALLEST]
-            return word.capitalize() if count[0].isupper() else word
-    return count
+        if old_count - _MIN_COUNT < len(words) and word.lower() == words[old_count - _MIN_COUNT]:
+            new_word = words[new_count - _MIN_COUNT]
+            return new_word.capitalize() if word[0].isupper() else new_word
+    return word

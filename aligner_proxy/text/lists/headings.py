@@ -1,4 +1,7 @@
-"""Headings: the lines that head what follows, as Markdown, HTML, LaTeX, wikis and lists of questions write them."""
+"""Headings: lines that are a title of the text below, in Markdown, HTML, LaTeX, wikis and lists of questions.
+
+A level ranks headings: 1 is the highest, as "#" in Markdown.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import re
 
 from aligner_proxy.text.lists.marks import QUESTION, Mark
 
-_HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
-_HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
+_MARKDOWN_HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
+_HTML_HEADING = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
 _TEX_HEADING = re.compile(
     r"[ \t]*\\(?P<name>part|chapter|(?:sub){0,2}section|(?:sub)?paragraph)\*?\{[^{}]{1,200}\}[ \t]*"
 )
@@ -22,9 +25,9 @@ _TEX_LEVELS = {
 }
 _WIKI_HEADING = re.compile(r"(={2,6})[ \t]*(?=[^\s=])[^\n]{1,200}(?<![\s=])[ \t]*\1[ \t]*")
 _TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
-_EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
+_EMPHASISED_TITLE = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
 _ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
-"""Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
+"""Matches the first line of a quotation in Markdown that is a note, a tip or a warning ("> [!NOTE]")."""
 _ADMONITION = re.compile(r"[ \t]*(?:!!!|\?\?\?)\+?[ \t]+\w[\w -]{0,30}(?:[ \t]+\"[^\"\n]{0,80}\")?[ \t]*")
 """Matches the first line of a note in MkDocs and the like, whose text is indented below it."""
 _NUMBERED_TITLE = re.compile(
@@ -34,48 +37,56 @@ _NUMBERED_TITLE = re.compile(
     r"(?=[ \t]*[:.\u2013\u2014-]|[ \t]*$))[^\n]{0,80}(?<![.!?:;,])",
     re.IGNORECASE,
 )
-"""Matches a word with a number and a title. The numbers stay as they are, since they may be those of another text."""
+"""Matches a title of a word and a number, such as "Day 2: Museums". Its number is never changed, since it may be that
+of another text."""
 _RUN_IN_TITLE = re.compile(r"[ \t>]*(?P<sign>\*\*|__)(?=\S)(?P<title>(?:(?!(?P=sign))[^\n]){1,40}[.!])(?P=sign)[ \t]*")
 """Matches a title in emphasis that is a sentence of its own, as in "**Storage.** Keep it cool."."""
 _YES_OR_NO = re.compile(r"(?:yes|no|never|always|maybe|ja|nein|nie|oui|non|jamais|s\u00ed|nunca)\W*", re.IGNORECASE)
-_LONGEST_TITLE = 2
-"""Most words of such a title; "**Bring a towel.**" says something itself."""
+_MAX_RUN_IN_WORDS = 2
+"""Most words of a run-in title; "**Bring a towel.**" says something itself."""
 _QUESTION = re.compile(rf"[ \t>]*[*_]{{0,3}}{QUESTION}[*_]{{0,3}}[ \t]+(?=\S)")
 TITLE_LEVEL = 7
-"""Level of a title in emphasis, which ranks below every heading."""
+"""Level of a line in emphasis, which ranks below every heading."""
 _QUESTION_LEVEL = 8
-"""Level of a question with a label."""
+"""Level of a question with a label ("Q:")."""
 
 
 def is_question(text: str) -> bool:
-    """Whether a line begins with the label of a question, and words of it follow."""
+    """Whether a line begins with the label of a question ("Q:"), and words follow."""
     return _QUESTION.match(text) is not None
 
 
 def is_admonition(text: str) -> bool:
-    """Whether a line begins a note whose text is indented below it."""
+    """Whether a line is the first line of a note ("!!! warning") whose text is indented below it."""
     return _ADMONITION.fullmatch(text) is not None
 
 
 def read_title_word(text: str) -> str:
-    """The word of a title with a word and a number, in lower case: "day" of "Day 2: Museums"; empty if it is none."""
+    """The word of a numbered title, in lower case: "day" of "Day 2: Museums"; empty for any other line."""
     match = _NUMBERED_TITLE.fullmatch(text)
-    return "" if match is None else (match["word"] or match["sign"]).lower()
+    if match is None:
+        return ""
+    return str(match["word"] or match["sign"]).lower()
 
 
 def is_run_in_title(text: str, start: int = 0) -> bool:
-    """Whether a segment is from `start` on a title in emphasis, too short to make sense without what follows it."""
+    """Whether a segment from offset `start` on is a run-in title, which makes no sense without the text behind it.
+
+    A run-in title is a sentence in emphasis of at most `_MAX_RUN_IN_WORDS` words, such as "**Storage.**".
+    """
     match = _RUN_IN_TITLE.fullmatch(text, start)
     if match is None or _YES_OR_NO.fullmatch(match["title"]):
         return False
-    return len(match["title"].split()) <= _LONGEST_TITLE
+    return len(match["title"].split()) <= _MAX_RUN_IN_WORDS
 
 
 def read_heading_level(text: str, mark: Mark | None) -> int:
-    """The level of a heading or title; 0 for any other line."""
-    heading = _HEADING.match(text) or _HEADING_ELEMENT.fullmatch(text) or _WIKI_HEADING.fullmatch(text)
+    """The level of a heading or title; 0 for any other line. `mark` is the list marker with which the line begins."""
+    heading = _MARKDOWN_HEADING.match(text) or _HTML_HEADING.fullmatch(text) or _WIKI_HEADING.fullmatch(text)
     if heading:
-        return int(heading[1]) if heading[1].isdecimal() else len(heading[1])
+        # the group is a number in HTML, otherwise a run of signs
+        level_sign = heading[1]
+        return int(level_sign) if level_sign.isdecimal() else len(level_sign)
     tex = _TEX_HEADING.fullmatch(text)
     if tex:
         return _TEX_LEVELS[tex["name"]]
@@ -84,10 +95,7 @@ def read_heading_level(text: str, mark: Mark | None) -> int:
     # neither a code block nor emphasis after a bullet is a title
     if "\n" in text or (mark is not None and mark.is_bullet):
         return 0
-    titled = (
-        _EMPHASISED.fullmatch(text)
-        or _ALERT.fullmatch(text)
-        or _TITLE_ELEMENT.fullmatch(text)
-        or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
-    )
-    return TITLE_LEVEL if titled else 0
+    is_title = any(pattern.fullmatch(text) for pattern in (_EMPHASISED_TITLE, _ALERT, _TITLE_ELEMENT))
+    if mark is not None and not is_title:
+        is_title = _EMPHASISED_TITLE.fullmatch(text[mark.stop :]) is not None
+    return TITLE_LEVEL if is_title else 0

@@ -1,4 +1,6 @@
-"""Joints of lists: the "and" behind the last item but one of a list that is one sentence, which goes or moves.
+"""Joints of lists: the "and" behind the last item but one, where a list is one sentence.
+
+If the last items are removed, the "and" moves to another item, or is removed with the second item of two:
 
 (a) keep the keys safe;              (a) keep the keys safe; and
 (b) report losses; and               (b) report losses.
@@ -14,43 +16,59 @@ from aligner_proxy.text.lists.outline import Outline, OutlineItem
 from aligner_proxy.text.structure import Segment
 
 _JOINT = re.compile(r"[;,]?[ \t]{1,4}(?:and(?:/or)?|or|und|oder|et|ou|y|o)$", re.IGNORECASE)
-_END = re.compile(rf"{_JOINT.pattern}|[;,.]?$", re.IGNORECASE)
-"""Matches what divides an item from the next one, or ends the last one."""
+_ITEM_END = re.compile(rf"{_JOINT.pattern}|[;,.]?$", re.IGNORECASE)
+"""Matches what divides an item from the next item, or ends the last item."""
 
 
 def move_joints(pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
-    """Let the items that remain in `text`, what is left of `pieces`, end as those before the `removed` ones did."""
+    """Give the last two remaining items of each list in `text` the ends that the last two items had before.
+
+    `text` is what is left of the segments `pieces` without those at the indexes `removed`.
+    """
     position = 0
-    for segment, end in sorted(_find_new_ends(pieces, removed)):
-        piece = pieces[segment].text
-        found_at = text.find(piece, position)
-        # an item that is no longer as it was written keeps its end
-        if found_at >= 0:
-            new_piece = _END.sub(lambda _, e=end: e, piece, count=1)  # type: ignore[misc]
-            text = text[:found_at] + new_piece + text[found_at + len(piece) :]
-            position = found_at + len(new_piece)
+    for index, new_end in sorted(_find_new_ends(pieces, removed)):
+        old_text = pieces[index].text
+        start = text.find(old_text, position)
+        # an item that was changed otherwise keeps its end
+        if start < 0:
+            continue
+        new_text = _replace_end(old_text, new_end)
+        text = text[:start] + new_text + text[start + len(old_text) :]
+        position = start + len(new_text)
     return text
 
 
+def _replace_end(item_text: str, new_end: str) -> str:
+    """The item with another end."""
+    return _ITEM_END.sub(lambda _: new_end, item_text, count=1)
+
+
 def _find_new_ends(pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[tuple[int, str]]:
-    """Yield the last segments of items that become the last or the last but one of their list, and their new ends."""
-    if not any(_JOINT.search(piece.text) for piece in pieces):
+    """Yield (index of an item's last segment, its new end) for the last two remaining items of each list.
+
+    Only lists that are one sentence with a joint and lost one of their last two items are considered.
+    """
+    if not any(_JOINT.search(segment.text) for segment in pieces):
         return
     for items in Outline(pieces).find_lists():
-        remaining = [item for item in items if item.first not in removed]
-        joint, end = ([_read_end(pieces, item) for item in items[-2:]] + [""])[:2]
-        loses_either = any(item.first in removed for item in items[-2:])
+        if len(items) == 1:
+            continue
+        *_, last_but_one, last = items
+        joint = _read_end(pieces, last_but_one)
+        end = _read_end(pieces, last)
         is_one_sentence = _JOINT.fullmatch(joint) is not None and _JOINT.fullmatch(end) is None
+        loses_either = last_but_one.first in removed or last.first in removed
+        remaining = [item for item in items if item.first not in removed]
         has_nested = any(item.stop > item.line.segments.stop for item in remaining[-2:])
         if not remaining or not loses_either or not is_one_sentence or has_nested:
             continue
-        ends = [joint, end][-len(remaining) :]
-        for item, new_end in zip(remaining[-2:], ends, strict=True):
+        new_ends = [joint, end][-len(remaining) :]
+        for item, new_end in zip(remaining[-2:], new_ends, strict=True):
             if _read_end(pieces, item) != new_end:
                 yield item.stop - 1, new_end
 
 
 def _read_end(pieces: Sequence[Segment], item: OutlineItem) -> str:
-    """The sign and word at the end of an item's line."""
-    match = _END.search(pieces[item.line.segments[-1]].text)
+    """The sign and the "and" at the end of an item's first line; empty if there are none."""
+    match = _ITEM_END.search(pieces[item.line.segments[-1]].text)
     return match.group() if match else ""

@@ -1,4 +1,4 @@
-"""Lines of an answer: headings, items, rows of tables and text, each with its segments."""
+"""Lines of an answer: headings, list items, rows of tables and text, each with the indexes of its segments."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SIGNS = "*_ \t"
 """Emphasis and white space, which are no content."""
 STROKE = re.compile(r"(?<!\\)\|")
 """Matches a bar that divides cells."""
-_RULE_OF_TABLE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
-_LONGEST_TITLE = 8
+_TABLE_RULE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
+_MAX_TITLE_WORDS = 8
 """Most words of an item that is the title of the text below it."""
 CONTENT = re.compile(r"[^\W_]")
 """Matches a character that says something."""
@@ -35,125 +35,148 @@ CONTENT = re.compile(r"[^\W_]")
 
 @dataclass(frozen=True, slots=True)
 class OutlineLine:
-    """A line: its segments, and its kind."""
+    """One line of an answer."""
 
     segments: range
+    """Indexes of the line's segments."""
     text: str
-    """The text up to the end of its last segment."""
+    """The text of the line, without white space at its end."""
     indent: int
+    """Columns of white space before the words or the marker; a quotation sign counts as one."""
     level: int
-    """Level of a heading, `TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
+    """Level of a heading (headings.py), `TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
     mark: Mark | None
+    """The list marker with which the line begins; None if there is none."""
     follows_blank_line: bool
-    """Whether an empty line precedes it."""
+    """Whether an empty line precedes the line."""
     is_open_row: bool = False
-    """Whether it is a row without a bar at its beginning."""
+    """Whether the line is the row of a table without a bar at its beginning."""
 
     @property
     def is_row(self) -> bool:
+        """Whether the line is the row of a table."""
         return self.is_open_row or self.text.lstrip(" \t>").startswith("|")
 
     @property
     def has_bar(self) -> bool:
-        """Whether it may be the row of a table."""
+        """Whether the line has a bar, so that it may be the row of a table."""
         return not self.text.lstrip().startswith(FENCES) and STROKE.search(self.text) is not None
 
     @property
     def is_rule(self) -> bool:
-        """Whether it has the form of the rule below the head of a table."""
-        return _RULE_OF_TABLE.fullmatch(self.text) is not None
+        """Whether the line looks like the rule below the head of a table ("|---|")."""
+        return _TABLE_RULE.fullmatch(self.text) is not None
 
     @property
     def is_quoted(self) -> bool:
+        """Whether the line belongs to a quotation in Markdown."""
         return self.text.lstrip().startswith(">")
 
     @property
     def has_colon(self) -> bool:
-        """Whether it ends in a colon."""
+        """Whether the line ends in a colon, perhaps in emphasis."""
         return self.text.rstrip(SIGNS).endswith((":", "\uff1a"))
 
     @property
     def announces(self) -> bool:
-        """Whether it is no heading and ends in a colon."""
+        """Whether the line is no heading and ends in a colon, so that it announces what follows."""
         return not self.level and self.has_colon
 
     @property
     def content_start(self) -> int:
-        """Where its words begin, behind its mark."""
+        """Offset in `text` at which the words begin, behind the marker."""
         return self.mark.stop if self.mark is not None else 0
 
     @property
     def is_short(self) -> bool:
-        """Whether it may be a title: a few words without an end mark, or a question."""
+        """Whether the line may be a title: a few words without an end mark, or a short question."""
         words = self.text[self.content_start :].rstrip(SIGNS)
-        is_open = words.endswith("?") or not _SENTENCE_END.search(words)
-        return is_open and len(words.split()) <= _LONGEST_TITLE
+        may_be_title = words.endswith("?") or not _SENTENCE_END.search(words)
+        return may_be_title and len(words.split()) <= _MAX_TITLE_WORDS
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a line of text, which a line of dashes or equals signs right below it makes a heading."""
+        """Whether the line is text: no item, heading or row. A line of dashes right below would make it a heading."""
         return self.mark is None and not self.level and not self.is_row and CONTENT.search(self.text) is not None
 
     @property
     def is_heading(self) -> bool:
-        """Whether it only heads what follows. The title of an item counts as content and so is no heading."""
+        """Whether the line only heads what follows. A list item in emphasis does not count, since it has content."""
         if not self.level or (self.mark is not None and self.level == TITLE_LEVEL):
             return False
-        # a sentence in emphasis may say all there is to say, but a question asks for what follows
+        # a sentence in emphasis may be complete by itself, but a question needs the answer that follows
         text = self.text.rstrip(SIGNS)
         return self.level != TITLE_LEVEL or text.endswith("?") or not _SENTENCE_END.search(text)
 
     @property
     def is_title(self) -> bool:
-        """Whether it is a title without emphasis: a word with a number, or the first line of a note."""
+        """Whether the line is a title without emphasis: a word with a number ("Day 2"), or the first line of a note."""
         is_text = self.mark is None and not self.level
         return is_text and (bool(read_title_word(self.text)) or is_admonition(self.text))
 
     @property
     def is_definition(self) -> bool:
-        """Whether it explains the term in the line above it."""
+        """Whether the line explains the term in the line above it."""
         return not self.follows_blank_line and _DEFINITION.match(self.text) is not None
 
 
 def read_lines(pieces: Sequence[Segment], *, in_table: bool = False) -> Iterator[OutlineLine]:
-    """Yield the lines; those of a table whose rows begin without a bar are marked as rows."""
+    """Yield the lines of an answer with the segments `pieces`.
+
+    `in_table` says whether the answer begins within a table, that is, whether its first line may be a further row. A
+    line with a bar inside a table becomes an "open" row, even if it does not begin with a bar.
+    """
     lines = list(_outline_lines(pieces))
-    for number, line in enumerate(lines):
+    for index, line in enumerate(lines):
         if line.has_bar and not line.is_row:
-            below = lines[number + 1 : number + 2]
-            is_head = bool(below) and below[0].is_rule and below[0].has_bar and not below[0].follows_blank_line
-            goes_on = in_table and not (number and line.follows_blank_line)
-            if is_head or goes_on:
+            line_below = lines[index + 1] if index + 1 < len(lines) else None
+            is_head = (
+                line_below is not None
+                and line_below.is_rule
+                and line_below.has_bar
+                and not line_below.follows_blank_line
+            )
+            continues_table = in_table and not (index and line.follows_blank_line)
+            if is_head or continues_table:
                 line = replace(line, is_open_row=True, mark=None, level=0)
         in_table = line.is_row
         yield line
 
 
 def _outline_lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
-    """Yield the lines; a code block counts as one, and so do the empty lines at the start of a text."""
+    """Yield the lines; a code block counts as one line, and so do the empty lines at the beginning of the text."""
     start = 0
-    gap = ""
-    for i, piece in enumerate(pieces):
-        if "\n" in piece.gap or i == len(pieces) - 1 or not piece.text.strip():
-            yield make_line(pieces, range(start, i + 1), apart=gap.count("\n") > 1)
-            start = i + 1
-            gap = piece.gap if piece.text.strip() else piece.text + piece.gap
+    gap = ""  # the white space before the present line
+    for index, segment in enumerate(pieces):
+        is_blank = not segment.text.strip()
+        if "\n" in segment.gap or index == len(pieces) - 1 or is_blank:
+            yield make_line(pieces, range(start, index + 1), follows_blank_line=gap.count("\n") > 1)
+            start = index + 1
+            gap = segment.text + segment.gap if is_blank else segment.gap
 
 
-def make_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
-    """The line of these segments; `apart`: an empty line precedes it."""
+def make_line(pieces: Sequence[Segment], segments: range, *, follows_blank_line: bool) -> OutlineLine:
+    """The line that consists of these `segments` of `pieces`."""
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
     # code blocks and table rows have no markers
     mark = marks.read(text) if segments and not text.lstrip().startswith((*FENCES, "|")) else None
-    # "**Q:" is no letter of a list
-    mark = None if mark is not None and mark.style[1] == ":" and is_question(text) else mark
-    lead = text[: len(text) - len(text.lstrip(" \t>"))]
-    return OutlineLine(segments, text, marks.indent_of(lead), read_heading_level(text, mark), mark, apart)
+    # "**Q:" is the label of a question, no letter of a list
+    if mark is not None and mark.style[1] == ":" and is_question(text):
+        mark = None
+    space_before = text[: len(text) - len(text.lstrip(" \t>"))]
+    return OutlineLine(
+        segments=segments,
+        text=text,
+        indent=marks.indent_of(space_before),
+        level=read_heading_level(text, mark),
+        mark=mark,
+        follows_blank_line=follows_blank_line,
+    )
 
 
 def join_underlined(lines: Iterable[OutlineLine]) -> Iterator[OutlineLine]:
-    """Yield the lines; a line of text and the dashes or equals signs right below it are one line, a heading."""
-    title: OutlineLine | None = None
+    """Yield the lines, but a line of text and the dashes or equals signs right below it as one line, a heading."""
+    title: OutlineLine | None = None  # the last line, if it is text that may be underlined
     for line in lines:
         underline = None if title is None or line.follows_blank_line else UNDERLINE.fullmatch(line.text)
         if title is not None and underline is not None:
@@ -171,14 +194,14 @@ def join_underlined(lines: Iterable[OutlineLine]) -> Iterator[OutlineLine]:
         yield title
 
 
-def find_line_start(pieces: Sequence[Segment], number: int) -> int:
-    """The first segment of the line that contains segment `number`."""
-    start = number
+def find_line_start(pieces: Sequence[Segment], index: int) -> int:
+    """The index of the first segment of the line that contains segment `index`."""
+    start = index
     while start > 0 and "\n" not in pieces[start - 1].gap and pieces[start - 1].text.strip():
         start -= 1
     return start
 
 
-def stands_alone(mark: Mark, piece: Segment) -> bool:
-    """Whether a segment that begins with a marker has nothing after it."""
-    return not piece.text[mark.stop :].strip(SIGNS)
+def stands_alone(mark: Mark, segment: Segment) -> bool:
+    """Whether a segment that begins with this marker has no words behind it."""
+    return not segment.text[mark.stop :].strip(SIGNS)

@@ -1,7 +1,7 @@
-"""Lines of a growing answer that wait for what follows, because they may have to go together with it.
+"""Lines of a growing answer that are held back until the next text comes, because they may be removed with it.
 
-A heading, the head of a table or a line that announces a list goes if nothing of what follows stays. A line of text may
-turn out to be a heading, when an underline comes.
+A heading, the head of a table or a line that announces a list is removed if nothing of the text below it stays. A line
+of text turns out to be a heading if an underline (a line of dashes or equals signs) follows.
 """
 
 from __future__ import annotations
@@ -17,73 +17,79 @@ from aligner_proxy.text.lists.ordinals import is_inline_number
 from aligner_proxy.text.structure import Segment
 
 _UNDERLINE_BEGINNING = re.compile(r"[ \t]*(?:(?:=+|-{2,})[ \t]*(?:\n|\Z)|-\Z)")
-"""Matches an underline at the beginning of a text, or what may become one where the text ends."""
-
+"""Matches an underline at the beginning of a text, or what may become an underline where the text ends."""
 _DEFINITION_BEGINNING = re.compile(r"[ \t]*(?::(?:[ \t]|\Z)|<(?:d?\Z|dd\b))", re.IGNORECASE)
-"""Matches a line that explains the term in the line above it, or what may become one where the text ends."""
+"""Matches the beginning of a line that explains the term above it, or what may become one where the text ends."""
 
 
-def is_underline(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether a segment is the line of dashes or equals signs that makes the line above it a heading."""
-    if not number or pieces[number - 1].gap.count("\n") != 1 or not UNDERLINE.fullmatch(pieces[number].text):
+def is_underline(pieces: Sequence[Segment], index: int) -> bool:
+    """Whether segment `index` is an underline, which makes the line above it a heading."""
+    if index == 0 or pieces[index - 1].gap.count("\n") != 1 or not UNDERLINE.fullmatch(pieces[index].text):
         return False
-    return _line_up_to(pieces, number - 1).is_plain
+    return _line_up_to(pieces, index - 1).is_plain
 
 
-def may_be_underlined(pieces: Sequence[Segment], number: int, following: str) -> bool:
-    """Whether a segment ends a line that an underline makes a heading, as far as the text `following` it is known."""
-    if pieces[number].gap.count("\n") != 1 or not _UNDERLINE_BEGINNING.match(following):
+def may_be_underlined(pieces: Sequence[Segment], index: int, following: str) -> bool:
+    """Whether segment `index` ends a line that an underline makes a heading, or may make one.
+
+    `following` is the text behind the segment as far as it has come.
+    """
+    if pieces[index].gap.count("\n") != 1 or not _UNDERLINE_BEGINNING.match(following):
         return False
-    line = _line_up_to(pieces, number)
+    line = _line_up_to(pieces, index)
     return line.is_plain and replace(line, level=1).is_heading
 
 
-def depends_on_next(pieces: Sequence[Segment], number: int, following: str = "") -> bool:
-    """Whether the unflagged segment `number` may have to be removed together with the segments after it.
+def depends_on_next(pieces: Sequence[Segment], index: int, following: str = "") -> bool:
+    """Whether the unflagged segment `index` may have to be removed together with the segments after it.
 
     This holds for a lone marker, a heading, a line that ends in a colon, a term before its definition, and the head of
-    a table: a row without a row before it, and the rule below it. `following` is what is known of the text after the
-    segment.
+    a table, which is a row without a row before it, and the rule below it. `following` is the text behind the segment
+    as far as it has come.
     """
-    piece = pieces[number]
-    # a segment in the middle of its line neither begins nor ends one of these
-    begins = number == 0 or "\n" in pieces[number - 1].gap
-    if is_inline_number(pieces, number):
+    segment = pieces[index]
+    if is_inline_number(pieces, index):
         return True
-    if not piece.text.strip() or not (begins or "\n" in piece.gap):
+    begins_line = index == 0 or "\n" in pieces[index - 1].gap
+    ends_line = "\n" in segment.gap
+    # the lines named above are removed only with their first or last segment
+    if not segment.text.strip() or not (begins_line or ends_line):
         return False
-    line = _line_up_to(pieces, number)
-    is_term = piece.gap.count("\n") == 1 and not line.is_definition and _DEFINITION_BEGINNING.match(following)
-    if is_term or is_underline(pieces, number) or may_be_underlined(pieces, number, following):
+    line = _line_up_to(pieces, index)
+    is_term = segment.gap.count("\n") == 1 and not line.is_definition and _DEFINITION_BEGINNING.match(following)
+    if is_term or is_underline(pieces, index) or may_be_underlined(pieces, index, following):
         return True
-    heads = line.announces or line.is_heading or line.is_title or (begins and opens_frame(piece.text))
-    if heads or _may_be_title(pieces, line, piece):
+    heads_next = line.announces or line.is_heading or line.is_title or (begins_line and opens_frame(segment.text))
+    if heads_next or _may_be_title(pieces, line, segment):
         return True
-    if not (line.is_row or (line.has_bar and "\n" in piece.gap)):
+    if not (line.is_row or (line.has_bar and ends_line)):
         return False
-    last = line.segments.start - 1
-    if last < 0 or line.is_rule:
+    index_before = line.segments.start - 1
+    if index_before < 0 or line.is_rule:
         return True
-    return not _line_up_to(pieces, last).has_bar
+    return not _line_up_to(pieces, index_before).has_bar
 
 
-def _may_be_title(pieces: Sequence[Segment], line: OutlineLine, piece: Segment) -> bool:
-    """Whether a line, known up to a segment, may be only a mark or the title of what follows.
+def _may_be_title(pieces: Sequence[Segment], line: OutlineLine, segment: Segment) -> bool:
+    """Whether a line, of which `segment` is the last known one, may be only a marker, or the title of the text below.
 
-    The title of the text below it is an item only if the item before it had some.
+    An item can be such a title only if the item before it has text below it, too.
     """
     is_first = len(line.segments) == 1
-    if is_first and is_run_in_title(piece.text, line.content_start):
+    if is_first and is_run_in_title(segment.text, line.content_start):
         return True
-    if line.mark is None or (is_first and stands_alone(line.mark, piece)):
-        return line.mark is not None
-    last = line.segments.start - 1
-    if "\n" not in piece.gap or last < 0 or not line.is_short:
+    if line.mark is None:
         return False
-    above = _line_up_to(pieces, last)
-    return above.mark is None or above.indent > line.indent
+    if is_first and stands_alone(line.mark, segment):
+        return True
+    index_before = line.segments.start - 1
+    if "\n" not in segment.gap or index_before < 0 or not line.is_short:
+        return False
+    line_above = _line_up_to(pieces, index_before)
+    return line_above.mark is None or line_above.indent > line.indent
 
 
-def _line_up_to(pieces: Sequence[Segment], number: int) -> OutlineLine:
-    """The line that contains segment `number`, up to the end of that segment."""
-    return make_line(pieces, range(find_line_start(pieces, number), number + 1), apart=False)
+def _line_up_to(pieces: Sequence[Segment], index: int) -> OutlineLine:
+    """The line that contains segment `index`, up to the end of that segment."""
+    segments = range(find_line_start(pieces, index), index + 1)
+    return make_line(pieces, segments, follows_blank_line=False)

@@ -1,7 +1,7 @@
 """Ordinals of sentences: "First, ... Second, ... Third, ..." and "1) ... 2) ... 3) ..." within a line.
 
-A series begins with its first ordinal, and each further one continues it. If a sentence of a series is removed, the
-later ones move up. An ordinal that may name a thing, such as "The second floor", belongs to no series.
+A series is a sequence of such sentences with consecutive ordinals. If a sentence of a series is removed, the later ones
+get lower ordinals. An ordinal that may name a thing, such as "The second floor", belongs to no series.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from aligner_proxy.text.structure import Segment
 
-_SERIES = (
+_ORDINAL_WORDS = (
     "first second third fourth fifth sixth seventh eighth ninth tenth",
     "firstly secondly thirdly fourthly fifthly sixthly seventhly eighthly ninthly tenthly",
     "erstens zweitens drittens viertens f\u00fcnftens sechstens siebtens achtens",
@@ -23,138 +22,167 @@ _SERIES = (
     "en_premier_lieu en_deuxi\u00e8me_lieu en_troisi\u00e8me_lieu en_quatri\u00e8me_lieu en_cinqui\u00e8me_lieu",
     "en_premier_lieu en_second_lieu",
 )
-_WORDS = tuple(tuple(words.replace("_", " ") for words in series.split()) for series in _SERIES)
-_ANY = "|".join(word for words in _WORDS for word in words)
-_SAME = {"en second lieu": "en deuxi\u00e8me lieu"}
-"""Ordinals of one series that say the same."""
-_ADVERBS = "|".join(word for words in _WORDS for word in words if word.endswith(("tens", "ment")))
-"""Ordinals that name no thing, so that no sign needs to follow them."""
+_WORDS_BY_SERIES = tuple(tuple(words.replace("_", " ") for words in series.split()) for series in _ORDINAL_WORDS)
+_ANY_ORDINAL = "|".join(word for words in _WORDS_BY_SERIES for word in words)
+_SYNONYMS = {"en second lieu": "en deuxi\u00e8me lieu"}
+"""Ordinals with the meaning of another ordinal, by which they are replaced when they are read."""
+_ADVERBS = "|".join(word for words in _WORDS_BY_SERIES for word in words if word.endswith(("tens", "ment")))
+"""Ordinals that never name a thing, so that no comma or colon needs to follow them."""
 _THINGS = (
     "reason|way|thing|tip|benefit|advantage|drawback|idea|symptom|sign|cause|factor|risk|danger|problem|mistake|argument|"
     "point|method|step|task|rule|habit|trick"
 )
-ENGLISH_ORDINALS = _WORDS[0]
-"""The ordinals from the first to the tenth."""
-_ONE_OF_THEM = "|".join(ENGLISH_ORDINALS)
-_LEAD = r"[\s>*_\"'(\u201c]{0,8}"
-_ORDINAL = re.compile(
-    rf"{_LEAD}(?:and )?(?:(?P<word>{_ANY})[*_]{{0,3}}[,:](?! (?:and |or )?(?:{_ONE_OF_THEM})\b)"
-    rf"|(?P<adverb>{_ADVERBS})(?= )|the (?P<thing>{_ONE_OF_THEM})(?= (?:is|was|{_THINGS})\b))",
+ENGLISH_ORDINALS = _WORDS_BY_SERIES[0]
+"""The English ordinals from the first to the tenth."""
+_ENGLISH_ORDINAL = "|".join(ENGLISH_ORDINALS)
+_SIGNS_BEFORE = r"[\s>*_\"'(\u201c]{0,8}"
+_ORDINAL_AT_START = re.compile(
+    rf"{_SIGNS_BEFORE}(?:and )?(?:(?P<word>{_ANY_ORDINAL})[*_]{{0,3}}[,:](?! (?:and |or )?(?:{_ENGLISH_ORDINAL})\b)"
+    rf"|(?P<adverb>{_ADVERBS})(?= )|the (?P<thing>{_ENGLISH_ORDINAL})(?= (?:is|was|{_THINGS})\b))",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"[\s>]*(?P<open>\(?)(?P<number>\d{1,2}|[a-h])(?P<close>[.)])(?=\s|$)")
+_NUMBER_AT_START = re.compile(r"[\s>]*(?P<open>\(?)(?P<number>\d{1,2}|[a-h])(?P<close>[.)])(?=\s|$)")
 _INNER_NUMBER = re.compile(r"(?<=[\s:])(?P<open>\(?)(?P<number>\d{1,2}|[a-h])(?P<close>[.)])(?=\s)")
 """Matches a number before a sentence within a segment."""
 _COLON = re.compile(r":(?=\s)")
 _LONE_NUMBER = re.compile(r"\(?(?:\d{1,2}|[a-h])[.)]")
-_LETTERS = "abcdefgh"
+_NUMBERING_LETTERS = "abcdefgh"
 
 
 @dataclass(frozen=True, slots=True)
 class _Ordinal:
-    """The ordinal of a sentence; `start` and `end` bound what says it."""
+    """The ordinal of a sentence: a word, a number or a letter, which stands in the sentence from `start` to `end`."""
 
     family: tuple[str, ...]
-    """What the ordinals of one series have in common."""
+    """What the ordinals of one series have in common.
+
+    For words ("words", index in `_WORDS_BY_SERIES`, "word" or "thing"), for others ("digit" or "letter", sign before,
+    sign after).
+    """
     value: int
+    """1 for the first."""
     start: int
     end: int
 
     def write(self, value: int, text: str) -> str:
-        """The sentence `text` with another value."""
-        old = text[self.start : self.end]
-        if self.family[0] == "words":
-            new = _WORDS[int(self.family[1])][value - 1]
-            new = new.capitalize() if old[0].isupper() else new
+        """The sentence `text` with the ordinal of this value instead."""
+        old_ordinal = text[self.start : self.end]
+        notation, *details = self.family
+        if notation == "words":
+            new_ordinal = _WORDS_BY_SERIES[int(details[0])][value - 1]
+            if old_ordinal[0].isupper():
+                new_ordinal = new_ordinal.capitalize()
         else:
-            new = _LETTERS[value - 1] if old.isalpha() else str(value)
-        return text[: self.start] + new + text[self.end :]
+            new_ordinal = _NUMBERING_LETTERS[value - 1] if old_ordinal.isalpha() else str(value)
+        return text[: self.start] + new_ordinal + text[self.end :]
 
 
 @dataclass(slots=True)
-class _Series:
-    """A series as far as it has come."""
+class _SentenceSeries:
+    """A series of sentences with consecutive ordinals, as far as it has come."""
 
-    lead: int
-    """The number of the segment before its first ordinal, which may be in the middle of that segment."""
+    announcement: int
+    """Index of the segment before the first ordinal, or of the segment in which it stands; -1 if there is none."""
     last: int
-    """The value of its last sentence."""
+    """The value of the last ordinal, so the number of sentences."""
     remaining: int = 0
-    """The number of its sentences that remain."""
+    """How many of the sentences remain."""
 
 
 class Ordinals:
-    """The series of an answer, which may be read piece by piece."""
+    """The series of sentences in an answer, which may come piece by piece."""
 
     def __init__(self) -> None:
         self.changed = 0
-        """Number of ordinals that have another value now."""
-        self._series: dict[tuple[str, ...], _Series] = {}
+        """Number of ordinals that were changed."""
+        self._series: dict[tuple[str, ...], _SentenceSeries] = {}
         """The latest series of each family."""
-        self._all: list[_Series] = []
+        self._all: list[_SentenceSeries] = []
         """All series, in the order in which they began."""
         self._begins_line = True
         """Whether the next segment begins a line."""
 
     def renumber(self, pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
-        """Give the sentences in `text`, the output for these pieces, new ordinals where earlier ones are `removed`."""
+        """Write new ordinals into the sentences of `text` where earlier sentences of their series were removed.
+
+        `text` is what is left of the segments `pieces` without those at the indexes `removed`.
+        """
         sentences = list(self._read(pieces, removed))
-        if all(ordinal is None or ordinal.value == value for _, ordinal, value in sentences):
+        if all(ordinal is None or ordinal.value == new_value for _, ordinal, new_value in sentences):
             return text
         position = 0
-        for piece, ordinal, value in sentences:
-            at = text.find(piece.text, position)
-            # a sentence that is no longer as it was written keeps its ordinal
-            if at < 0:
+        for segment, ordinal, new_value in sentences:
+            start = text.find(segment.text, position)
+            # a sentence that was changed otherwise keeps its ordinal
+            if start < 0:
                 continue
-            new = piece.text if ordinal is None else ordinal.write(value, piece.text)
-            self.changed += new != piece.text
-            text = text[:at] + new + text[at + len(piece.text) :]
-            position = at + len(new)
+            new_text = segment.text if ordinal is None else ordinal.write(new_value, segment.text)
+            self.changed += new_text != segment.text
+            text = text[:start] + new_text + text[start + len(segment.text) :]
+            position = start + len(new_text)
         return text
 
     def count(self, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, sentence count before, sentence count after) of what may announce a series that lost any."""
+        """Yield (index, old count, new count) for each series that lost sentences.
+
+        The index is that of the segment before the series, which may announce how many sentences it has.
+        """
         for _ in self._read(pieces, removed):
             pass
         for series in self._all:
-            if series.lead >= 0 and series.lead not in removed and series.remaining < series.last:
-                yield series.lead, series.last, series.remaining
+            has_announcement = series.announcement >= 0 and series.announcement not in removed
+            if has_announcement and series.remaining < series.last:
+                yield series.announcement, series.last, series.remaining
 
     def _read(
         self, pieces: Sequence[Segment], removed: Collection[int]
     ) -> Iterator[tuple[Segment, _Ordinal | None, int]]:
-        """Yield each remaining piece with its ordinal, if it belongs to a series, and the new value."""
-        for number, piece in enumerate(pieces):
-            ordinal = _read_ordinal(piece.text)
-            # other numbers at the beginning of a line are those of items
-            begins_item = self._begins_line and not (ordinal and ordinal.value == 1 and "\n" not in piece.gap)
-            ordinal = None if ordinal and ordinal.family[0] != "words" and begins_item else ordinal
-            self._begins_line = "\n" in piece.gap or not piece.text.strip()
-            series = None if ordinal is None else self._continue_series(ordinal, number - 1)
-            self._read_inner_ordinals(piece.text, ordinal.end if ordinal else 0, number, remains=number not in removed)
-            if number in removed:
+        """Yield (segment, ordinal, new value) for each segment that remains.
+
+        (segment, None, 0) if it belongs to no series.
+        """
+        for index, segment in enumerate(pieces):
+            ordinal = _read_ordinal(segment.text)
+            # a number at the beginning of a line is that of an item, except a 1 before further sentences of the line
+            begins_inline_series = ordinal is not None and ordinal.value == 1 and "\n" not in segment.gap
+            if self._begins_line and not begins_inline_series and ordinal and ordinal.family[0] != "words":
+                ordinal = None
+            self._begins_line = "\n" in segment.gap or not segment.text.strip()
+            series = None if ordinal is None else self._continue_series(ordinal, index - 1)
+            remains = index not in removed
+            self._read_inner_ordinals(segment.text, ordinal.end if ordinal else 0, index, remains=remains)
+            if not remains:
                 continue
             if ordinal is None or series is None:
-                yield piece, None, 0
+                yield segment, None, 0
                 continue
             series.remaining += 1
-            yield piece, ordinal, series.remaining
+            yield segment, ordinal, series.remaining
 
-    def _read_inner_ordinals(self, text: str, start: int, number: int, *, remains: bool) -> None:
-        """Count the ordinals within segment `number` from `start` on: "Do this: (1) Eat.", "Do this: first, eat."."""
-        inner = [_number_of(match) for match in _INNER_NUMBER.finditer(text, start)]
-        words = (_read_word(text, colon.end()) for colon in _COLON.finditer(text, start))
-        for ordinal in (*inner, *(word for word in words if word is not None and word.value == 1)):
-            series = self._continue_series(ordinal, number)
+    def _read_inner_ordinals(self, text: str, start: int, index: int, *, remains: bool) -> None:
+        """Count the ordinals inside segment `index`, as in "Do this: (1) Eat." and "Do this: first, eat.".
+
+        `text` is the text of the segment, which is read from offset `start` on.
+        """
+        ordinals = [_to_ordinal(match) for match in _INNER_NUMBER.finditer(text, start)]
+        for colon in _COLON.finditer(text, start):
+            word = _read_word(text, colon.end())
+            if word is not None and word.value == 1:
+                ordinals.append(word)
+        for ordinal in ordinals:
+            series = self._continue_series(ordinal, index)
             if series is not None:
                 series.remaining += remains
 
-    def _continue_series(self, ordinal: _Ordinal, lead: int) -> _Series | None:
-        """The series that an ordinal behind segment `lead` begins or continues; None if it does neither."""
+    def _continue_series(self, ordinal: _Ordinal, announcement: int) -> _SentenceSeries | None:
+        """The series that an ordinal begins or continues; None if it does neither.
+
+        `announcement` is the index of the segment before the ordinal.
+        """
         series = self._series.get(ordinal.family)
         if ordinal.value == 1:
-            series = self._series[ordinal.family] = _Series(lead, 1)
+            series = _SentenceSeries(announcement, last=1)
+            self._series[ordinal.family] = series
             self._all.append(series)
             return series
         if series is None or ordinal.value != series.last + 1:
@@ -164,32 +192,37 @@ class Ordinals:
 
 
 def find_numbered_sentences(pieces: Sequence[Segment]) -> Iterator[tuple[int, range]]:
-    """Yield each number that is a segment of its own within a line ("1. Eat. 2. Sleep."), with its sentences."""
-    for number in range(1, len(pieces)):
-        if is_inline_number(pieces, number):
-            later = range(number + 1, len(pieces))
-            rest = takewhile(lambda i: _goes_on(pieces, i) and not is_inline_number(pieces, i), later)
-            yield number, range(number + 1, max(rest, default=number) + 1)
+    """Yield (index of a segment, indexes of the sentences behind it) for each inline number.
+
+    An inline number is a segment within a line that is only a number: the "2." of "1. Eat. 2. Sleep.".
+    """
+    for index in range(1, len(pieces)):
+        if not is_inline_number(pieces, index):
+            continue
+        end = index + 1
+        while end < len(pieces) and _is_within_line(pieces, end) and not is_inline_number(pieces, end):
+            end += 1
+        yield index, range(index + 1, end)
 
 
-def is_inline_number(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether a segment within a line is a number or letter before its sentence, and nothing more."""
-    return _goes_on(pieces, number) and _LONE_NUMBER.fullmatch(pieces[number].text) is not None
+def is_inline_number(pieces: Sequence[Segment], index: int) -> bool:
+    """Whether segment `index` is within a line and only a number or letter before a sentence."""
+    return _is_within_line(pieces, index) and _LONE_NUMBER.fullmatch(pieces[index].text) is not None
 
 
-def begins_with_number(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether a segment within a line begins with a number or letter before its sentence."""
-    return _goes_on(pieces, number) and _NUMBER.match(pieces[number].text) is not None
+def begins_with_number(pieces: Sequence[Segment], index: int) -> bool:
+    """Whether segment `index` is within a line and begins with a number or letter before a sentence."""
+    return _is_within_line(pieces, index) and _NUMBER_AT_START.match(pieces[index].text) is not None
 
 
 def names_ordinal(text: str) -> bool:
     """Whether a text begins with an ordinal such as "Second:"."""
-    return _ORDINAL.match(text) is not None
+    return _ORDINAL_AT_START.match(text) is not None
 
 
-def _goes_on(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether a segment stands in the line of the segment before it."""
-    return number > 0 and "\n" not in pieces[number - 1].gap
+def _is_within_line(pieces: Sequence[Segment], index: int) -> bool:
+    """Whether segment `index` is in the same line as the segment before it."""
+    return index > 0 and "\n" not in pieces[index - 1].gap
 
 
 def _read_ordinal(text: str) -> _Ordinal | None:
@@ -197,25 +230,28 @@ def _read_ordinal(text: str) -> _Ordinal | None:
     word = _read_word(text)
     if word is not None:
         return word
-    match = _NUMBER.match(text)
-    return None if match is None else _number_of(match)
+    match = _NUMBER_AT_START.match(text)
+    return None if match is None else _to_ordinal(match)
 
 
 def _read_word(text: str, start: int = 0) -> _Ordinal | None:
-    """The ordinal in words at `start`; None if there is none."""
-    match = _ORDINAL.match(text, start)
+    """The ordinal in words at offset `start`; None if there is none."""
+    match = _ORDINAL_AT_START.match(text, start)
     if match is None:
         return None
-    name = "thing" if match["thing"] else "word"
-    group = "word" if match["word"] else "adverb" if match["adverb"] else "thing"
-    word = _SAME.get(match[group].lower(), match[group].lower())
-    kind, words = next((kind, words) for kind, words in enumerate(_WORDS) if word in words)
-    return _Ordinal(("words", str(kind), name), words.index(word) + 1, *match.span(group))
+    group = next(name for name in ("word", "adverb", "thing") if match[name])
+    word = match[group].lower()
+    word = _SYNONYMS.get(word, word)
+    series_index, words = next((index, words) for index, words in enumerate(_WORDS_BY_SERIES) if word in words)
+    use = "thing" if group == "thing" else "word"
+    ordinal_start, ordinal_end = match.span(group)
+    return _Ordinal(("words", str(series_index), use), words.index(word) + 1, ordinal_start, ordinal_end)
 
 
-def _number_of(match: re.Match[str]) -> _Ordinal:
-    """The ordinal of a number or letter."""
+def _to_ordinal(match: re.Match[str]) -> _Ordinal:
+    """Make an ordinal of a match with a number or letter."""
     number = match["number"]
-    value = int(number) if number.isdecimal() else _LETTERS.index(number) + 1
-    kind = "digit" if number.isdecimal() else "letter"
-    return _Ordinal((kind, match["open"], match["close"]), value, *match.span("number"))
+    value = int(number) if number.isdecimal() else _NUMBERING_LETTERS.index(number) + 1
+    notation = "digit" if number.isdecimal() else "letter"
+    start, end = match.span("number")
+    return _Ordinal((notation, match["open"], match["close"]), value, start, end)

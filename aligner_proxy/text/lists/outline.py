@@ -1,8 +1,8 @@
 """Outline of an answer: which segments belong to a list item, a heading, a table row, or a line that announces a list.
 
-When segments are removed, others may have to go, too: a lone marker ("a." is a separate segment), a heading with an
-empty section, a line that announces an empty list, a row without content. And something may have to stay: the marker of
-an item that continues, the pipes of a table row.
+When segments are removed, others must be removed, too: a lone marker ("a." is a separate segment), a heading with an
+empty section, a line that announces an empty list, a row without content. And something must stay: the marker of an
+item of which other sentences stay, the bars of a table row. Segments are named by their index in the answer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_
 from aligner_proxy.text.sentence_ends import NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
-_LONGEST_LIST = 256
-"""Maximum number of items examined in a list that belongs to the line above it."""
-_LEAD = re.compile(
+_MAX_LIST_ITEMS = 256
+"""Most items that are read of a list that belongs to the line above it."""
+_LINE_LEAD = re.compile(
     rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
     r"|\[?\d{1,2}:\d\d\]?(?:[ \t]?[ap]m)?(?::|[ \t]*[-\u2013\u2014])?(?=[ \t]))?",
     re.IGNORECASE,
@@ -43,464 +43,537 @@ _LEAD = re.compile(
 
 @dataclass(slots=True)
 class OutlineItem:
-    """An item of a list: its line, and its segments up to `stop` (excluded), with those of nested items."""
+    """An item of a list, with its nested items."""
 
     line: OutlineLine
+    """The first line of the item."""
     mark: Mark
-    line_number: int
+    line_index: int
+    """Index of the first line in the outline's `lines`."""
     stop: int = 0
+    """Index of the segment behind the last segment of the item and its nested items."""
 
     @property
     def first(self) -> int:
-        """Its first segment, which holds the marker."""
+        """Index of the first segment, which has the marker."""
         return self.line.segments.start
 
     @property
     def segments(self) -> range:
+        """The segments of the item and its nested items."""
         return range(self.first, self.stop)
 
 
 @dataclass(frozen=True, slots=True)
 class ListCompletion:
-    """Segments removed along with others, and, for segments that leave something, the text that remains."""
+    """What a removal of segments comes to, once the lists, tables and headings around them are considered."""
 
     removed: frozenset[int]
+    """The segments that are removed as a whole."""
     kept_texts: dict[int, str] = field(default_factory=dict)
-    """By number of a segment that is not wholly `removed`, the text that stays of it, such as its marker."""
+    """For each segment of which only a part stays, that part, such as the marker of an item."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutlineTable:
-    """The lines of a table; `head` is its first row and the rule below it, nothing where it began in earlier text."""
+    """The lines of a table."""
 
     head: Sequence[OutlineLine]
+    """The first row and the rule below it; empty if the table began in earlier text or has no rule."""
     rows: Sequence[OutlineLine]
+    """The rows below the head."""
     is_loose: bool = False
-    """Whether it is only rows one below the other, without a rule."""
+    """Whether the rows only look like a table: they are one below the other, but there is no rule."""
 
 
 class Outline:
-    """The lines and items of an answer with the segments `pieces`, which may begin `in_table`.
+    """The lines, list items and tables of an answer with the segments `pieces`.
 
-    `fresh` are the segments that begin a line outside of all earlier items and tables. The outline from there on does
-    not depend on the text before. `rows` are those that begin a row of a table outside of all items.
+    `in_table` says whether the answer may begin with a further row of a table in earlier text.
     """
 
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool = False) -> None:
-        self._pieces = pieces
+        self._segments = pieces
         self.lines = list(join_underlined(read_lines(pieces, in_table=in_table)))
-        self.items, outside = _find_items(self.lines, len(pieces))
+        self.items, starts_outside_items = _find_items(self.lines, len(pieces))
         self._item_by_first = {item.first: item for item in self.items}
-        """By the first segment of its line, the item."""
-        self._by_line_end = {item.line.segments.stop: item for item in self.items}
-        """By the segment after its line, the item."""
-        self._grids = list(_find_grids(self.lines, in_table=in_table))
-        """The tables and the loose rows, which lose their bars as those of tables do."""
-        self.tables = [grid for grid in self._grids if not grid.is_loose]
-        self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
-        """By the first segment of its head, the table."""
-        in_rows = {line.segments.start for line in self.lines if line.is_row}
-        self.fresh = [start for start in outside if start not in in_rows]
-        self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
+        """Each item by its first segment."""
+        self._item_by_line_end = {item.line.segments.stop: item for item in self.items}
+        """Each item by the segment behind its first line."""
+        self._all_tables = list(_find_tables(self.lines, in_table=in_table))
+        """The tables, and loose rows, which are treated like those of tables if cells are removed."""
+        self.tables = [table for table in self._all_tables if not table.is_loose]
+        self._table_by_start = {table.head[0].segments.start: table for table in self.tables if table.head}
+        """Each table with a head by its first segment."""
+        row_starts = {line.segments.start for line in self.lines if line.is_row}
+        self.fresh_line_starts = [start for start in starts_outside_items if start not in row_starts]
+        """Segments that begin a line outside of all earlier items and tables. The outline from such a line on does not
+        depend on the text before."""
+        table_rows = {row.segments.start for table in self.tables for row in table.rows}
+        self.table_row_starts = table_rows.intersection(starts_outside_items)
+        """Segments that begin a row of a table outside of all items."""
         self._has_content = [
-            bool(piece.text.strip()) and not self.is_lone_mark(i) and not is_frame(piece.text)
-            for i, piece in enumerate(pieces)
+            bool(segment.text.strip()) and not self.is_lone_mark(index) and not is_frame(segment.text)
+            for index, segment in enumerate(pieces)
         ]
-        """Which segments have content, that is, are not only a marker or a frame."""
+        """For each segment, whether it has content, that is, is more than a marker or a frame (frames.py)."""
         self._framed_ends: dict[int, int] | None = None
-        """By each frame, the segment after the first text that it frames; None until a line asks for it."""
+        """For each frame, the segment behind what it frames first; None before the frames were searched."""
 
     def complete_removal(
-        self, removed: Collection[int], first_open: int, is_insult: Callable[[str], bool]
+        self, removed: Collection[int], first_unsent: int, is_insult: Callable[[str], bool]
     ) -> ListCompletion:
-        """All segments that go if those in `removed` go, and what stays of some.
+        """Find what must be removed together with the segments in `removed`, and what stays of removed segments.
 
-        Segments before `first_open` have gone out, so they stay. `is_insult` says whether a sentence only says what the
-        reader is, so that it is no text without which an item would say nothing.
+        Segments before `first_unsent` were sent, so they stay. `is_insult` is asked about sentences: it says whether a
+        sentence only says what the reader is. The title of such a sentence may be complete without it.
         """
         if not removed:
             return ListCompletion(frozenset(removed))
         all_removed = set(removed)
         heads = [*self._find_heads(), *self._find_titles(is_insult)]
-        frames = list(find_frames(self._pieces))
-        count = -1
-        # one removal may empty another thing, such as the heading above: repeat until nothing is added
-        while count != len(all_removed):
-            count = len(all_removed)
-            for segments in self._emptied_segments(heads, all_removed):
-                all_removed.update(i for i in segments if i >= first_open)
-            # what divides or encloses nothing is better than an empty answer, which would be refused
+        frames = list(find_frames(self._segments))
+        last_count = -1
+        # what is removed may empty something else, such as the section of a heading, so repeat until nothing is added
+        while last_count != len(all_removed):
+            last_count = len(all_removed)
+            for emptied_segments in self._find_emptied(heads, all_removed):
+                all_removed.update(i for i in emptied_segments if i >= first_unsent)
+            # frames around nothing are better than an empty answer, which would be refused
             if any(has_content and i not in all_removed for i, has_content in enumerate(self._has_content)):
-                empty = self._emptiness_test(all_removed)
-                all_removed.update(frame for frame, framed in frames if frame >= first_open and empty(framed))
-        kept_texts = self._remaining_marks(all_removed, first_open) | self._remaining_strokes(all_removed)
-        kept_texts |= self._remaining_leads(all_removed, first_open)
+                is_emptied = self._emptiness_test(all_removed)
+                all_removed.update(frame for frame, framed in frames if frame >= first_unsent and is_emptied(framed))
+        kept_texts = self._find_kept_marks(all_removed, first_unsent)
+        kept_texts |= self._find_kept_bars(all_removed)
+        kept_texts |= self._find_kept_leads(all_removed, first_unsent)
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
-    def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, item count before, item count after) for segments right above a list that lost items.
+    def announced_lists(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+        """Yield (segment, number of items before, number of items after) for each list that lost items.
 
-        Only segments that match `form` are looked at.
+        The segment is the last one of the line that announces the list. Only segments that match `pattern` count.
         """
         for line in self.lines[:-1]:
-            start = line.segments.stop
-            segment = line.segments[-1]
-            heads_list = (line.level or line.announces) and segment not in removed and start in self._item_by_first
-            if not heads_list or not form.search(self._pieces[segment].text):
+            list_start = line.segments.stop
+            last_segment = line.segments[-1]
+            if last_segment in removed or list_start not in self._item_by_first:
                 continue
-            items = self._siblings(start, self._block_end(start))
-            after = sum(item.first not in removed for item in items)
-            if after < len(items):
-                yield segment, len(items), after
+            announces_list = line.level or line.announces
+            if not announces_list or not pattern.search(self._segments[last_segment].text):
+                continue
+            items = self._find_siblings(list_start, self._block_end(list_start))
+            kept_count = sum(item.first not in removed for item in items)
+            if kept_count < len(items):
+                yield last_segment, len(items), kept_count
 
-    def lists_above(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, item count before, item count after) for segments of the line behind a list that lost items.
+    def lists_above(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+        """Yield (segment, number of items before, number of items after) for each list that lost items.
 
-        Only segments that match `form` are looked at.
+        The segment is one of the line behind the list. Only segments that match `pattern` count.
         """
         line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
         list_end = -1
         for item in self.items:
+            # headings are no list, and a list is read once, with its first item
             if item.line.level or item.first < list_end:
                 continue
-            items = self._siblings(item.first, len(self._pieces))
+            items = self._find_siblings(item.first, len(self._segments))
             list_end = items[-1].stop
-            after = sum(sibling.first not in removed for sibling in items)
-            if list_end in line_by_start and after < len(items):
-                for segment in line_by_start[list_end].segments:
-                    if segment not in removed and form.search(self._pieces[segment].text):
-                        yield segment, len(items), after
+            kept_count = sum(sibling.first not in removed for sibling in items)
+            if list_end in line_by_start and kept_count < len(items):
+                for index in line_by_start[list_end].segments:
+                    if index not in removed and pattern.search(self._segments[index].text):
+                        yield index, len(items), kept_count
 
-    def _siblings(self, start: int, end: int) -> list[OutlineItem]:
-        """The consecutive items from segment `start` to `end`, without nested ones."""
+    def _find_siblings(self, start: int, end: int) -> list[OutlineItem]:
+        """The consecutive items of one list from segment `start` to `end`, without nested items."""
         items: list[OutlineItem] = []
         while start < end and (item := self._item_by_first.get(start)) is not None:
-            # behind the last nested item the list above it goes on
+            # an item further to the left belongs to the list above this one
             if items and item.line.indent < items[0].line.indent:
                 break
             items.append(item)
             start = item.stop
         return items
 
-    def _emptied_segments(
-        self, heads: Sequence[tuple[range, range]], removed: Collection[int]
-    ) -> Iterator[Iterable[int]]:
-        """Yield groups of segments that belong to something of which nothing is left."""
-        empty = self._emptiness_test(removed)
-        for item in self.items:
-            if empty(item.segments):
-                yield item.segments
-            elif empty(item.line.segments) and self._gives_way_to_nested(item, removed):
-                yield item.line.segments
-        yield from (segments for segments, headed in heads if empty(headed))
-        for table in self._grids:
-            yield from self._empty_rows(table, removed)
+    def _find_emptied(self, heads: Sequence[tuple[range, range]], removed: Collection[int]) -> Iterator[Iterable[int]]:
+        """Yield the segments of each item, line, heading and row that has lost all of its content.
 
-    def _gives_way_to_nested(self, item: OutlineItem, removed: Collection[int]) -> bool:
-        """Whether the first content that remains behind the line of an item is a nested item, which may take its place.
-
-        Numbers do not move among numbers of the same form, since "1. 2. 1." would be no list.
+        `heads` has (segments of a heading or title, segments below it).
         """
-        behind = range(item.line.segments.stop, item.stop)
-        first = next((i for i in behind if self._has_content[i] and i not in removed), None)
-        nested = None if first is None else self._item_by_first.get(find_line_start(self._pieces, first))
-        if nested is None:
+        is_emptied = self._emptiness_test(removed)
+        for item in self.items:
+            if is_emptied(item.segments):
+                yield item.segments
+            elif is_emptied(item.line.segments) and self._is_replaced_by_nested(item, removed):
+                yield item.line.segments
+        yield from (segments for segments, headed in heads if is_emptied(headed))
+        for table in self._all_tables:
+            yield from self._find_emptied_rows(table, removed)
+
+    def _is_replaced_by_nested(self, item: OutlineItem, removed: Collection[int]) -> bool:
+        """Whether a nested item takes the place of an item whose first line is removed.
+
+        It does if it is the first content that remains of the item. But a number does not move among numbers of the
+        same style, since "1. 2. 1." would be no list.
+        """
+        behind_line = range(item.line.segments.stop, item.stop)
+        first_kept = next((i for i in behind_line if self._has_content[i] and i not in removed), None)
+        if first_kept is None:
+            return False
+        nested_item = self._item_by_first.get(find_line_start(self._segments, first_kept))
+        if nested_item is None:
             return False
         outer = item.mark
-        inner = nested.mark
-        has_same_form = outer.style == inner.style and outer.number.isdecimal() == inner.number.isdecimal()
-        return inner.is_bullet or not has_same_form
+        inner = nested_item.mark
+        has_same_style = outer.style == inner.style and outer.number.isdecimal() == inner.number.isdecimal()
+        return inner.is_bullet or not has_same_style
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
-        """A constant-time test whether a range of segments had content, and all of it is removed."""
-        # sums up to each segment: a range has content if the sum at its end is higher than at its start
-        before = list(accumulate(self._has_content, initial=0))
-        after = list(accumulate((says and i not in removed for i, says in enumerate(self._has_content)), initial=0))
-        return lambda stretch: (
-            before[stretch.start] < before[stretch.stop] and after[stretch.start] == after[stretch.stop]
-        )
+        """Return a fast test: whether a range of segments had content, and all of it is removed."""
+        # the number of segments with content before each segment, counting all of them, and those that remain
+        all_counts = list(accumulate(self._has_content, initial=0))
+        remains = (has_content and i not in removed for i, has_content in enumerate(self._has_content))
+        kept_counts = list(accumulate(remains, initial=0))
+
+        def is_emptied(segments: range) -> bool:
+            had_content = all_counts[segments.start] < all_counts[segments.stop]
+            return had_content and kept_counts[segments.start] == kept_counts[segments.stop]
+
+        return is_emptied
 
     def _find_heads(self) -> Iterator[tuple[range, range]]:
-        """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
-        yield from ((range(i, i + 1), numbered) for i, numbered in find_numbered_sentences(self._pieces))
+        """Yield (segments of a head, segments that it heads); a head is removed if all that it heads is removed.
+
+        Heads are headings, sentences that announce a list, numbers before a sentence, entries of a table of contents,
+        and the underlines of headings.
+        """
+        for index, sentences in find_numbered_sentences(self._segments):
+            yield range(index, index + 1), sentences
         yield from find_entries([item.line for item in self.items], self.lines)
-        for number, line in enumerate(self.lines):
-            if len(line.segments) > 1 and UNDERLINE.fullmatch(self._pieces[line.segments[-1]].text):
+        for line_index, line in enumerate(self.lines):
+            if len(line.segments) > 1 and UNDERLINE.fullmatch(self._segments[line.segments[-1]].text):
                 yield line.segments[-1:], line.segments[:-1]
-            headed = self._section_below(number, line)
+            headed = self._section_below(line_index, line)
             if headed:
                 # a heading is removed as a whole; of another line only the sentence with the colon
-                yield (line.segments if line.level or is_admonition(line.text) else line.segments[-1:]), headed
+                is_whole_line = line.level or is_admonition(line.text)
+                yield line.segments if is_whole_line else line.segments[-1:], headed
 
     def _find_titles(self, is_insult: Callable[[str], bool]) -> Iterator[tuple[range, range]]:
-        """Yield (segments of a title that is no heading, the text after or below it).
+        """Yield (segments of a title that is no heading, segments after or below it).
 
-        It is a few words in emphasis before others in a line; or an item ("2. Online") or a word with a number ("Day 2:
-        Museums") above a text, if all others of its list have a text, too, as far as it is known. What stands before an
-        insult may be complete without it.
+        A title is a few words in emphasis before others in a line; or an item ("2. Online") or a word with a number
+        ("Day 2: Museums") above a text, if all others of its list have a text below them, too, as far as it has come.
+        Before a text that is only insults a line is no title, because it may be complete without them.
         """
 
-        def says_something(below: range) -> bool:
-            """Whether any of these segments says more than an insult."""
-            return not all(is_insult(self._pieces[i].text) for i in below if self._has_content[i])
+        def says_something(segments: range) -> bool:
+            """Whether any of the segments says more than an insult."""
+            return not all(is_insult(self._segments[i].text) for i in segments if self._has_content[i])
 
         run_in = list(self._find_run_in_titles())
-        yield from (pair for pair in run_in if says_something(pair[1]) or len(run_in) > 1)
-        groups = [[(item.line, self._text_below(item)) for item in items] for items in self.find_lists()]
-        for titled in (*groups, *self._group_numbered_titles()):
-            # what stands below the last one may not have come yet
-            if titled[-1][0].segments.stop == len(self._pieces):
-                titled.pop()
-            if len(titled) > 1 and all(below for _, below in titled):
-                yield from ((line.segments, b) for line, b in titled if line.is_short and says_something(b))
+        yield from ((title, text) for title, text in run_in if len(run_in) > 1 or says_something(text))
+        lists = [[(item.line, self._text_below(item)) for item in items] for items in self.find_lists()]
+        for lines_with_text in (*lists, *self._group_numbered_titles()):
+            last_line, _ = lines_with_text[-1]
+            # the text below the last line may not have come yet
+            if last_line.segments.stop == len(self._segments):
+                lines_with_text.pop()
+            if len(lines_with_text) < 2 or not all(text_below for _, text_below in lines_with_text):
+                continue
+            for line, text_below in lines_with_text:
+                if line.is_short and says_something(text_below):
+                    yield line.segments, text_below
 
     def _find_run_in_titles(self) -> Iterator[tuple[range, range]]:
-        """Yield (segment of a title before other words of its line, these and what belongs to them)."""
-        titled = [len(line.segments) > 1 and self._begins_with_title(line) for line in self.lines]
-        ends = self._find_ends([line.follows_blank_line or line.announces for line in self.lines], titled)
-        for line, has_title, end in zip(self.lines, titled, ends, strict=True):
-            if has_title:
+        """Yield (segment of a title in emphasis, segments of its text, which begins in the same line).
+
+        The text ends with the item, or before an empty line, a line with a colon, or the next title.
+        """
+        has_title = [len(line.segments) > 1 and self._begins_with_title(line) for line in self.lines]
+        ends_text = [line.follows_blank_line or line.announces for line in self.lines]
+        text_ends = self._find_ends(ends_text, has_title)
+        for line, line_has_title, text_end in zip(self.lines, has_title, text_ends, strict=True):
+            if line_has_title:
                 item = self._item_by_first.get(line.segments.start)
-                yield line.segments[:1], range(line.segments[1], item.stop if item is not None else end)
+                end = text_end if item is None else item.stop
+                yield line.segments[:1], range(line.segments[1], end)
 
     def _begins_with_title(self, line: OutlineLine) -> bool:
         """Whether the first segment of a line is a title in emphasis."""
-        return is_run_in_title(self._pieces[line.segments[0]].text, line.content_start)
+        return is_run_in_title(self._segments[line.segments[0]].text, line.content_start)
 
     def _group_numbered_titles(self) -> Iterable[list[tuple[OutlineLine, range]]]:
-        """The titles with a word and a number, by their word, each with the text below it."""
-        titled = [line.is_title for line in self.lines]
-        ends = self._find_ends([line.level > 0 for line in self.lines], titled)
-        groups: dict[str, list[tuple[OutlineLine, range]]] = {}
-        for line, has_title, end in zip(self.lines, titled, ends, strict=True):
-            if has_title and (word := read_title_word(line.text)):
-                groups.setdefault(word, []).append((line, range(line.segments.stop, end)))
-        return groups.values()
+        """The numbered titles ("Day 2: Museums"), each (line, segments of the text below), grouped by their word."""
+        is_title = [line.is_title for line in self.lines]
+        is_heading = [line.level > 0 for line in self.lines]
+        text_ends = self._find_ends(is_heading, is_title)
+        titles_by_word: dict[str, list[tuple[OutlineLine, range]]] = {}
+        for line, line_is_title, text_end in zip(self.lines, is_title, text_ends, strict=True):
+            word = read_title_word(line.text) if line_is_title else ""
+            if word:
+                titles_by_word.setdefault(word, []).append((line, range(line.segments.stop, text_end)))
+        return titles_by_word.values()
 
-    def _find_ends(self, *stops: Sequence[bool]) -> list[int]:
-        """By line, where the next later line begins at whose number any of `stops` is true, or the text ends."""
+    def _find_ends(self, is_end: Sequence[bool], is_title: Sequence[bool]) -> list[int]:
+        """For each line, the first segment of the next line for which one of the lists is true.
+
+        It is the number of segments if there is no such line.
+        """
         ends: list[int] = []
-        end = len(self._pieces)
-        for line, *stops_here in zip(reversed(self.lines), *map(reversed, stops), strict=True):
+        end = len(self._segments)
+        for line, ends_here, title_here in zip(reversed(self.lines), reversed(is_end), reversed(is_title), strict=True):
             ends.append(end)
-            end = line.segments.start if any(stops_here) else end
+            if ends_here or title_here:
+                end = line.segments.start
         return ends[::-1]
 
     def find_lists(self) -> Iterator[list[OutlineItem]]:
-        """Yield the items of each list, without nested ones."""
-        read_items: set[int] = set()
+        """Yield the items of each list, without nested items, which are lists of their own."""
+        yielded: set[int] = set()  # first segments of items
         for item in self.items:
-            if item.first not in read_items:
-                siblings = self._siblings(item.first, len(self._pieces))
-                read_items.update(sibling.first for sibling in siblings)
+            if item.first not in yielded:
+                siblings = self._find_siblings(item.first, len(self._segments))
+                yielded.update(sibling.first for sibling in siblings)
                 yield siblings
 
     def _text_below(self, item: OutlineItem) -> range:
-        """The segments of an item below its line; of the last item of a list, the lines right below it."""
+        """The segments below the first line of an item.
+
+        Plain lines right below the last item of a list count, too, although they are not indented.
+        """
         start = item.line.segments.stop
         if item.stop > start:
             return range(start, item.stop)
-        below = self.lines[item.line_number + 1 : item.line_number + 2]
-        if not below or below[0].follows_blank_line or not below[0].is_plain:
-            return range(start, start)
-        return range(start, self._paragraph_end(item.line_number + 1))
+        next_index = item.line_index + 1
+        no_text = range(start, start)
+        if next_index == len(self.lines):
+            return no_text
+        next_line = self.lines[next_index]
+        if next_line.follows_blank_line or not next_line.is_plain:
+            return no_text
+        return range(start, self._paragraph_end(next_index))
 
-    def would_begin_line(self, number: int, line: OutlineLine) -> bool:
-        """Whether a segment inside a line would pass for the beginning of an item, title or row, if it began one."""
-        new_line = make_line(self._pieces, range(number, line.segments.stop), apart=False)
+    def would_begin_line(self, index: int, line: OutlineLine) -> bool:
+        """Whether segment `index` inside `line` would look like an item, title or row if it began a line."""
+        segments = range(index, line.segments.stop)
+        new_line = make_line(self._segments, segments, follows_blank_line=False)
         return new_line.mark is not None or new_line.level > 0 or new_line.text.startswith(("|", "*", "_"))
 
-    def is_lone_mark(self, number: int) -> bool:
-        """Whether a segment is the mark of an item and no more."""
-        item = self._item_by_first.get(number)
-        return item is not None and stands_alone(item.mark, self._pieces[number])
+    def is_lone_mark(self, index: int) -> bool:
+        """Whether segment `index` is the marker of an item and nothing else."""
+        item = self._item_by_first.get(index)
+        return item is not None and stands_alone(item.mark, self._segments[index])
 
-    def _section_below(self, number: int, line: OutlineLine) -> range:
-        """The segments below a heading (its section) or a line with a colon (the list or table right after it).
+    def _section_below(self, line_index: int, line: OutlineLine) -> range:
+        """The segments that a line heads: the section of a heading, or what a line with a colon or a term announces.
 
-        Empty below any other line.
+        Empty for any other line. `line_index` is the index of `line` in `lines`.
         """
         start = line.segments.stop
-        # a title with a colon may stand above a list behind which the text goes on
+        # the text below a title with a colon may be a list and further text that the title does not head
         heads_list = line.level == TITLE_LEVEL and line.has_colon
         if line.is_heading and not heads_list:
-            end = self._section_end(number, line.level)
-            return range(start, min(end, self._quotation_end(number)) if line.is_quoted else end)
-        if number + 1 == len(self.lines):
+            end = self._section_end(line_index, line.level)
+            return range(start, min(end, self._quotation_end(line_index)) if line.is_quoted else end)
+        next_index = line_index + 1
+        if next_index == len(self.lines):
             return range(0)
         if is_admonition(line.text):
-            indented = takewhile(lambda other: other.indent > line.indent, self.lines[number + 1 :])
-            return range(start, [line, *indented][-1].segments.stop)
-        if self.lines[number + 1].is_definition and not line.is_definition:
-            explained = takewhile(lambda other: other.is_definition, self.lines[number + 1 :])
-            return range(start, [line, *explained][-1].segments.stop)
+            indented_lines = takewhile(lambda later: later.indent > line.indent, self.lines[next_index:])
+            return range(start, [line, *indented_lines][-1].segments.stop)
+        if self.lines[next_index].is_definition and not line.is_definition:
+            definitions = takewhile(lambda later: later.is_definition, self.lines[next_index:])
+            return range(start, [line, *definitions][-1].segments.stop)
         if line.announces or line.is_heading:
-            return range(start, self._announced_end(number))
+            return range(start, self._announced_end(line_index))
         return range(0)
 
-    def _section_end(self, number: int, level: int) -> int:
-        """Where the text ends that a line heads: before the next heading of its level or above it."""
-        later = (other for other in self.lines[number + 1 :] if 0 < other.level <= level)
-        return next((other.segments.start for other in later), len(self._pieces))
+    def _section_end(self, line_index: int, level: int) -> int:
+        """The segment behind the section that a line heads, which ends before the next heading of `level` or above."""
+        later_headings = (later for later in self.lines[line_index + 1 :] if 0 < later.level <= level)
+        return next((later.segments.start for later in later_headings), len(self._segments))
 
-    def _announced_end(self, number: int) -> int:
-        """Where the text ends that a line with a colon announces.
+    def _announced_end(self, line_index: int) -> int:
+        """The segment behind the text that a line with a colon announces.
 
-        That is a list, table, quotation, block of code or element right after it, or the paragraph in the next line,
-        or else the rest of its section: of several paragraphs nobody knows which ones are meant.
+        This is a list, table, quotation, code block or element right after the line, or the paragraph in the next line,
+        or else the rest of the section: of several paragraphs nobody knows which ones are meant.
         """
-        line = self.lines[number]
+        line = self.lines[line_index]
         start = line.segments.stop
-        stop = self._block_end(start)
-        above = self._by_line_end.get(start)
-        if stop > start or above is not None or line.mark is not None:
-            return stop
-        following = self.lines[number + 1 :]
-        if following[0].text.lstrip().startswith(FENCES):
-            return following[0].segments.stop
-        if following[0].is_quoted:
-            return self._quotation_end(number)
+        block_end = self._block_end(start)
+        ends_item_line = start in self._item_by_line_end
+        if block_end > start or ends_item_line or line.mark is not None:
+            return block_end
+        next_line = self.lines[line_index + 1]
+        if next_line.text.lstrip().startswith(FENCES):
+            return next_line.segments.stop
+        if next_line.is_quoted:
+            return self._quotation_end(line_index)
         framed_end = self._framed_end(start)
         if framed_end is not None:
             return framed_end
-        section_end = self._section_end(number, TITLE_LEVEL)
-        return section_end if following[0].follows_blank_line else min(section_end, self._paragraph_end(number + 1))
+        section_end = self._section_end(line_index, TITLE_LEVEL)
+        return section_end if next_line.follows_blank_line else min(section_end, self._paragraph_end(line_index + 1))
 
-    def _paragraph_end(self, number: int) -> int:
-        """Where the paragraph ends that begins with a line: before an empty line or the next line with a colon."""
-        rest = takewhile(lambda other: not (other.follows_blank_line or other.announces), self.lines[number + 1 :])
-        return [self.lines[number], *rest][-1].segments.stop
+    def _paragraph_end(self, line_index: int) -> int:
+        """The segment behind the paragraph that begins with a line: an empty line or a line with a colon ends it."""
+        later_lines = self.lines[line_index + 1 :]
+        rest = takewhile(lambda later: not (later.follows_blank_line or later.announces), later_lines)
+        return [self.lines[line_index], *rest][-1].segments.stop
 
-    def _quotation_end(self, number: int) -> int:
-        """Where the lines of a quotation end that follow a line."""
-        quoted = takewhile(lambda other: other.is_quoted, self.lines[number + 1 :])
-        return [self.lines[number], *quoted][-1].segments.stop
+    def _quotation_end(self, line_index: int) -> int:
+        """The segment behind the quoted lines that follow a line."""
+        quoted_lines = takewhile(lambda later: later.is_quoted, self.lines[line_index + 1 :])
+        return [self.lines[line_index], *quoted_lines][-1].segments.stop
 
     def _framed_end(self, start: int) -> int | None:
-        """Where the element ends that begins with segment `start`; None if none begins there."""
+        """The segment behind the element that begins with segment `start`; None if none begins there."""
         if self._framed_ends is None:
             self._framed_ends = {}
-            for frame, framed in find_frames(self._pieces):
+            for frame, framed in find_frames(self._segments):
+                # the closing tag is the segment behind what is framed
                 self._framed_ends.setdefault(frame, framed.stop + 1)
         return self._framed_ends.get(start)
 
     def _block_end(self, start: int) -> int:
-        """Where the items or the table that begin with segment `start` end; `start` itself if none begins there."""
-        stop = start
-        depth = self._item_by_first[start].line.indent if start in self._item_by_first else 0
-        # where the line is an item itself, only the items nested in it are its list
-        above = self._by_line_end.get(start)
-        end = above.stop if above is not None else len(self._pieces)
-        for _ in range(_LONGEST_LIST):
-            item = self._item_by_first.get(stop)
-            if item is None or stop >= end or item.line.indent < depth:
+        """The segment behind the list or the table that begins with segment `start`; `start` if none begins there."""
+        list_end = start
+        list_indent = self._item_by_first[start].line.indent if start in self._item_by_first else 0
+        # below the first line of an item only the items nested in it count
+        outer_item = self._item_by_line_end.get(start)
+        end = len(self._segments) if outer_item is None else outer_item.stop
+        for _ in range(_MAX_LIST_ITEMS):
+            item = self._item_by_first.get(list_end)
+            if item is None or list_end >= end or item.line.indent < list_indent:
                 break
-            stop = item.stop
-        table = self._by_head.get(start) if stop == start else None
-        return (*table.head, *table.rows)[-1].segments.stop if table else stop
+            list_end = item.stop
+        if list_end > start or start not in self._table_by_start:
+            return list_end
+        table = self._table_by_start[start]
+        last_line = table.rows[-1] if table.rows else table.head[-1]
+        return last_line.segments.stop
 
-    def _empty_rows(self, table: OutlineTable, removed: Collection[int]) -> Iterator[Iterable[int]]:
-        """Yield the segments of rows of which only pipes and numbers are left, and of a head all of whose rows go."""
-        rows = table.rows
-        for row in rows:
+    def _find_emptied_rows(self, table: OutlineTable, removed: Collection[int]) -> Iterator[Iterable[int]]:
+        """Yield the segments of each row that has only bars and numbers left, and of the head if all rows are gone."""
+        for row in table.rows:
             # a row that was empty before stays
             lost_any = any(i in removed for i in row.segments)
-            remaining_text = "".join(self._pieces[i].text for i in row.segments if i not in removed)
+            remaining_text = "".join(self._segments[i].text for i in row.segments if i not in removed)
             cells = [cell.strip() for cell in STROKE.split(remaining_text)]
             if lost_any and not any(CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
                 yield row.segments
-        if table.head and rows and all(i in removed for row in rows for i in row.segments):
-            yield range(table.head[0].segments.start, rows[0].segments.start)
+        if table.head and table.rows and all(i in removed for row in table.rows for i in row.segments):
+            yield range(table.head[0].segments.start, table.rows[0].segments.start)
 
-    def _remaining_marks(self, removed: Collection[int], first_open: int) -> dict[int, str]:
-        """The markers of items that continue although the segment with the marker is removed."""
+    def _find_kept_marks(self, removed: Collection[int], first_unsent: int) -> dict[int, str]:
+        """The markers that stay of removed segments, because other segments of their items stay.
+
+        Returns the marker by the index of the segment that began with it.
+        """
         kept_texts = {}
-        empty = self._emptiness_test(removed)
+        is_emptied = self._emptiness_test(removed)
         for item in self.items:
-            if item.first < first_open or empty(item.segments):
+            if item.first < first_unsent or is_emptied(item.segments):
                 continue
-            rest = next((i for i in item.segments if i not in removed), None)
-            if item.first in removed and rest is not None and begins_with_number(self._pieces, rest):
+            first_kept = next((i for i in item.segments if i not in removed), None)
+            # of "1) Eat. 2) Sleep." the rest has a number of its own
+            if item.first in removed and first_kept is not None and begins_with_number(self._segments, first_kept):
                 continue
-            if all(i in removed for i in item.line.segments) and self._gives_way_to_nested(item, removed):
+            is_line_removed = all(i in removed for i in item.line.segments)
+            if is_line_removed and self._is_replaced_by_nested(item, removed):
                 continue
-            # the emphasis that begins in a lone marker would have ended in the segment after it
-            is_torn = item.mark.emphasis and self.is_lone_mark(item.first) and item.first + 1 in removed
-            if item.first in removed or is_torn:
-                kept_texts[item.first] = self._mark_of(item)
+            # a lone "**1." opens emphasis that the next segment would have closed
+            lost_end_of_emphasis = item.mark.emphasis and self.is_lone_mark(item.first) and item.first + 1 in removed
+            if item.first in removed or lost_end_of_emphasis:
+                kept_texts[item.first] = self._copy_mark(item)
         return kept_texts
 
-    def _mark_of(self, item: OutlineItem) -> str:
-        """The marker, perhaps with a box or a time; emphasis that begins in it is closed."""
-        text = self._pieces[item.first].text
-        return (text[: item.mark.stop] + _find_lead(text[item.mark.stop :])).rstrip() + item.mark.emphasis
+    def _copy_mark(self, item: OutlineItem) -> str:
+        """The marker of an item, with the box or time behind it; emphasis that it opens is closed."""
+        text = self._segments[item.first].text
+        mark = text[: item.mark.stop] + _find_lead(text[item.mark.stop :])
+        return mark.rstrip() + item.mark.emphasis
 
-    def _remaining_leads(self, removed: Collection[int], first_open: int) -> dict[int, str]:
-        """What stands before the words of other lines that go on although their first sentence is removed."""
+    def _find_kept_leads(self, removed: Collection[int], first_unsent: int) -> dict[int, str]:
+        """What stays of the first segments of other lines, because other segments of the line stay.
+
+        It is the lead: signs of a quotation or heading, a box or a time. Returns the lead by the segment's index.
+        """
         kept_texts = {}
         for line in self.lines:
-            goes_on = first_open <= line.segments.start in removed and any(i not in removed for i in line.segments)
-            if goes_on and line.mark is None and not line.is_row:
+            start = line.segments.start
+            loses_beginning = start in removed and any(i not in removed for i in line.segments)
+            if loses_beginning and start >= first_unsent and line.mark is None and not line.is_row:
                 lead = _find_lead(line.text)
-                kept_texts[line.segments.start] = lead.rstrip() or lead
+                kept_texts[start] = lead.rstrip() or lead
         return kept_texts
 
-    def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
-        """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
+    def _find_kept_bars(self, removed: Collection[int]) -> dict[int, str]:
+        """What stays of removed cells if other cells of their row stay: the bars, and numbers that fill a cell.
+
+        Returns the text that stays by the index of its segment.
+        """
         kept_texts = {}
-        for row in (row for table in self._grids for row in table.rows):
-            # the whole row goes, with its pipes
+        for row in (row for table in self._all_tables for row in table.rows):
+            # the whole row is removed with its bars
             if all(i in removed for i in row.segments):
                 continue
-            for i in row.segments:
-                if i in removed:
-                    cells = STROKE.split(self._pieces[i].text)
-                    text = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
-                    # without a bar before it, the second cell would become the first
-                    is_open = row.is_open_row and i == row.segments.start and text[:1] in ("", "|")
-                    kept_texts[i] = f"| {text}".rstrip() if is_open else text
+            for index in row.segments:
+                if index not in removed:
+                    continue
+                cells = [cell.strip() for cell in STROKE.split(self._segments[index].text)]
+                text = "|".join(f" {cell} " if cell.isdecimal() else " " for cell in cells).strip()
+                # without a bar before it, the second cell would become the first
+                needs_bar = row.is_open_row and index == row.segments.start and text[:1] in ("", "|")
+                kept_texts[index] = f"| {text}".rstrip() if needs_bar else text
         return kept_texts
 
 
 def _find_lead(text: str) -> str:
-    """What stands before the words of a line, or of an item."""
-    lead = _LEAD.match(text)
+    """The signs, box or time before the words of a line or item; empty if there are none."""
+    lead = _LINE_LEAD.match(text)
     return lead.group() if lead else ""
 
 
 def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
-    """Find all items: (the items, first segments of the lines in no item).
+    """Find all list items: (the items, first segments of the lines outside of all items).
 
-    An item ends at the first line that does not belong to it.
+    An item ends at the first line that does not belong to it. `end` is the number of segments.
     """
     items: list[OutlineItem] = []
-    open_items: list[OutlineItem] = []
-    outside: list[int] = []
-    for number, line in enumerate(lines):
-        ended_index = _first_ended(open_items, line)
-        for item in open_items[ended_index:]:
+    open_items: list[OutlineItem] = []  # those that may contain the present line, the outermost first
+    starts_outside: list[int] = []
+    for line_index, line in enumerate(lines):
+        first_ended = _find_first_ended(open_items, line)
+        for item in open_items[first_ended:]:
             item.stop = line.segments.start
-        del open_items[ended_index:]
+        del open_items[first_ended:]
         if not open_items:
-            outside.append(line.segments.start)
+            starts_outside.append(line.segments.start)
         if line.mark is not None:
-            open_items.append(OutlineItem(line, line.mark, number))
-            items.append(open_items[-1])
+            new_item = OutlineItem(line, line.mark, line_index)
+            open_items.append(new_item)
+            items.append(new_item)
     for item in open_items:
         item.stop = end
     _end_last_items(items, lines)
-    return items, outside
+    return items, starts_outside
 
 
 def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:
-    """End the last item of each list at a line indented no more than its marker, where normal text continues."""
+    """End the last item of each list before the first line that is indented no more than its marker.
+
+    Such a line belongs to the text behind the list.
+    """
     families = {item.first: item.mark.family for item in items}
-    line_numbers = {line.segments.start: number for number, line in enumerate(lines)}
     for item in items:
-        # sections end at headings, and an item before another of its list ends there anyway
+        # sections end at headings, and an item before another item of its list ends there anyway
         if item.line.level or families.get(item.stop) == item.mark.family:
             continue
-        for line in lines[line_numbers[item.first] + 1 :]:
+        for line in lines[item.line_index + 1 :]:
             if line.segments.start >= item.stop or line.mark is not None:
                 break
             if line.indent <= item.line.indent:
@@ -508,25 +581,24 @@ def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) 
                 break
 
 
-def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
+def _find_first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
     """The index of the outermost open item that this line ends; the number of open items if it ends none."""
     mark = line.mark
     # the next number of a list ends the item before it; bullets are compared by their depth alone
     if mark is not None and not mark.is_bullet:
-        same = (i for i, item in enumerate(open_items) if item.mark.family == mark.family)
-        sibling = next(same, None)
-        if sibling is not None:
-            return sibling
-    return next((i for i, item in enumerate(open_items) if _ends_item(item, line)), len(open_items))
+        for index, item in enumerate(open_items):
+            if item.mark.family == mark.family:
+                return index
+    return next((index for index, item in enumerate(open_items) if _ends_item(item, line)), len(open_items))
 
 
 def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
-    """Whether a line is outside of an item; the caller has ruled out that it has the next number of the list."""
+    """Whether a line is outside of an item. The caller has ruled out that the line has the next number of the list."""
     item_line = item.line
-    # a real heading ends everything but a section above its level
+    # a heading ends every list, and every section but one of a higher heading
     if line.level and line.level != TITLE_LEVEL:
         return not item_line.level or item_line.level >= line.level
-    # text and lists below a title or heading belong to it
+    # text and lists below a numbered title or heading belong to it
     if item_line.level:
         return line.level == TITLE_LEVEL == item_line.level
     if line.mark is None:
@@ -534,27 +606,29 @@ def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
     # one column more or less is the same depth
     if line.indent // 2 != item_line.indent // 2:
         return line.indent < item_line.indent
-    # Bullets or letters after a number at the same depth belong to it.
-    return item.mark.is_bullet or not (line.mark.is_bullet or line.mark.readings[0][1] == 1)
+    # at the same depth, bullets or a new list behind a number belong to the numbered item
+    _, value = line.mark.readings[0]
+    begins_list = line.mark.is_bullet or value == 1
+    return item.mark.is_bullet or not begins_list
 
 
-def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
-    """Yield the runs of rows that follow one another; the first run begins with the first line, and may be empty."""
+def _find_row_runs(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
+    """Yield the runs of consecutive rows. The first run begins with the first line, so it may be empty."""
     rows: list[OutlineLine] = []
-    # None ends a run at the end of the text
-    for number, line in enumerate((*lines, None)):
+    # None stands for the end of the text, which ends a run
+    for line_index, line in enumerate((*lines, None)):
         if line is not None and line.is_row and not (rows and line.follows_blank_line):
             rows.append(line)
             continue
-        if rows or not number:
+        if rows or line_index == 0:
             yield rows
         rows = []
 
 
-def _find_grids(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
-    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`; and loose rows."""
-    for number, rows in enumerate(_runs_of_rows(lines)):
-        if in_table and not number:
+def _find_tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
+    """Yield the tables and the loose rows; `in_table` says whether the lines begin with further rows of a table."""
+    for run_index, rows in enumerate(_find_row_runs(lines)):
+        if in_table and run_index == 0:
             yield OutlineTable((), rows)
         elif len(rows) > 1 and rows[1].is_rule:
             yield OutlineTable(rows[:2], rows[2:])
@@ -563,31 +637,37 @@ def _find_grids(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iter
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """The segments of each line with a marker, and the marker: its number, or a dash for any bullet.
+    """Find the lines with a marker: (segments of the line, the marker's number, or a dash for any bullet).
 
-    A line that counts on within itself, as "1) Eat. 2) Sleep." does, is no item.
+    A line that has further numbers, such as "1) Eat. 2) Sleep.", is left out.
     """
-    return [
-        (line.segments, "-" if line.mark.is_bullet else line.mark.number)
-        for line in read_lines(pieces)
-        if line.mark is not None and not any(begins_with_number(pieces, i) for i in line.segments[1:])
-    ]
+    marks_by_line: list[tuple[range, str]] = []
+    for line in read_lines(pieces):
+        if line.mark is None or any(begins_with_number(pieces, i) for i in line.segments[1:]):
+            continue
+        marks_by_line.append((line.segments, "-" if line.mark.is_bullet else line.mark.number))
+    return marks_by_line
 
 
 def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
-    """The segments of each table row, and its number of cells as text; the text may begin `in_table`."""
-    if not any("|" in piece.text for piece in pieces):
+    """Find the rows of tables: (segments of the row, its number of cells as text).
+
+    `in_table` says whether the text begins with further rows of a table.
+    """
+    if not any("|" in segment.text for segment in pieces):
         return []
-    grids = _find_grids(list(read_lines(pieces, in_table=in_table)), in_table=in_table)
-    table_rows = (row for grid in grids if not grid.is_loose for row in (*grid.head, *grid.rows))
+    tables = _find_tables(list(read_lines(pieces, in_table=in_table)), in_table=in_table)
+    table_rows = (row for table in tables if not table.is_loose for row in (*table.head, *table.rows))
     return [(row.segments, str(_count_cells(row.text))) for row in table_rows]
 
 
 def _count_cells(row: str) -> int:
-    """The number of cells of a row; a bar at its beginning is no cell, one at its end may divide an empty one."""
-    return len(STROKE.findall(row)) + (not row.lstrip(" \t>").startswith("|"))
+    """The number of cells of a row. Each bar begins a cell, a bar at the end an empty one."""
+    bar_count = len(STROKE.findall(row))
+    begins_with_bar = row.lstrip(" \t>").startswith("|")
+    return bar_count if begins_with_bar else bar_count + 1
 
 
 def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int] = ()) -> list[str]:
-    """The signs of the lines (`marked_lines`, `row_signs`) that have a segment which is not removed."""
+    """The signs of the lines, as `marked_lines` or `row_signs` return them, of which not all segments are removed."""
     return [sign for segments, sign in lines if any(i not in removed for i in segments)]
