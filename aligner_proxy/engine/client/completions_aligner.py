@@ -197,7 +197,8 @@ class CompletionsAligner:
             try:
                 hole = next(rewriting)  # ends at once if nothing is flagged, so that there is always a prompt below
                 while prompt is not None:
-                    trimmed_hole = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
+                    text_before = passage.trim_edited(hole.text_before, hole.run.segments[0].start)
+                    trimmed_hole = replace(hole, text_before=text_before)
                     continuation = _request_replacement(prompt, trimmed_hole, passage.text, request.tenant)
                     completion = await self._completer.complete(continuation, request.deadline_s)
                     completions.append(completion)
@@ -376,11 +377,11 @@ def _request_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str,
     The beginnings of kept segments after the hole are the stop texts. The original text from the hole on goes along as
     the predicted output, for servers that use one.
     """
-    before = _clean_text(hole.before)
+    before = _clean_text(hole.text_before)
     run_tokens = estimate_tokens(_clean_text(hole.run.text))
     # Short keys could occur anywhere, so they are no stop texts; `_cut_replacement` looks for them.
-    stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
-    rest = _clean_text(hole.lead + answer[hole.run.segments[0].start :])
+    stop = tuple(key for key in hole.kept_beginnings if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
+    rest = _clean_text(hole.gap_before + answer[hole.run.segments[0].start :])
     return _make_request(prompt.text + before, run_tokens + run_tokens // 2 + _HOLE_ROOM, stop, rest, user)
 
 
@@ -397,7 +398,7 @@ def _cut_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str, com
     text = _restore_marks(prompt, answer, completion.text)
     if completion.stop_reason is not None:
         text += completion.stop_reason  # servers leave it out, but the cut is made where it begins
-        return hole.cut_replacement(text, finished=splice.cut_before_resumption(text, hole.keys) is not None)
+        return hole.cut_replacement(text, finished=splice.cut_before_resumption(text, hole.kept_beginnings) is not None)
     return hole.cut_replacement(text, finished=completion.finished and _ends_between_segments(text, hole))
 
 
@@ -406,9 +407,9 @@ def _ends_between_segments(text: str, hole: splice.Hole) -> bool:
 
     Some servers do not say which stop text ended a completion.
     """
-    if not hole.keys:
+    if not hole.kept_beginnings:
         return True
-    ends_before_key = splice.cut_before_resumption(text + hole.keys[0], hole.keys) is not None
+    ends_before_key = splice.cut_before_resumption(text + hole.kept_beginnings[0], hole.kept_beginnings) is not None
     return ends_before_key or splice.drop_unfinished_end(text) == text
 
 
