@@ -109,12 +109,7 @@ def _attend(
     GROUP: tl.constexpr, SIZE: tl.constexpr, QUERIES: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     SPLITS: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Compute one tile of `out` [rows, HEADS, SIZE], the attention of `queries` over one of SPLITS parts of the
-    context.
-
-    The tile is a query block with the GROUP heads of one key head. With several splits, the last program to finish
-    writes the sum to `out`. The module describes the arguments.
-    """
+    """Compute one tile of `out` over one of SPLITS parts of its context. The module describes the arguments."""
     block = tl.program_id(0)
     key_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -166,8 +161,7 @@ def _attend(
     if _count_arrival(arrival) == SPLITS - 1:
         attended = _add_splits(split_sums, split_weights, head_places, mask, columns, SIZE, ROWS, SPLITS)
         tl.store(target, attended.to(out.dtype.element_ty), mask=mask[:, None])
-        # the next launch counts from 0 again
-        tl.store(arrival, 0)
+        tl.store(arrival, 0)  # for the next launch
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:

@@ -108,7 +108,7 @@ class Scoring:
         self._family = prompts.find_template(described.template)
         self._shipped = shipped_heads(folder, torch.device("cpu"))
         """The aligner's own taught heads, by objective."""
-        config = json.loads((folder / manifest.MODEL).read_text())
+        config = json.loads((folder / manifest.MODEL_CONFIG).read_text())
         eos = config["eos_token_id"]
         ends = frozenset(eos if isinstance(eos, list) else [eos])
         self._tokenizer = PromptTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), ends)
