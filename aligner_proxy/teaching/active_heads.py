@@ -67,10 +67,7 @@ def _log_fault_once(fault: str) -> None:
 
 
 def taught_versions(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
-    """Return the version of each taught objective of a policy, by the objective's name.
-
-    `versions` are all versions of the file, by the hash of the head.
-    """
+    """Return the version of each taught objective by its name; `versions` are all, by the hash of the head."""
     if not versions:
         return {}
     versions_by_name: dict[str, Version] = {}

@@ -53,10 +53,7 @@ def present_examples(subject: Subject) -> Examples:
 
 
 def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
-    """Add the sentences that the file does not have yet, and return how many these are. Raises `ConfigError`.
-
-    The file is created if it does not exist.
-    """
+    """Add the sentences that the file lacks, creating it if needed; returns their number. Raises `ConfigError`."""
     existing = present_examples(subject)
     known_texts = {normalise_example(example.text) for example in (*existing.against, *existing.fine)}
     new_sentences: list[NewExample] = []
@@ -71,10 +68,7 @@ def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
 
 
 def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool:
-    """Remove an example from the list `list_name`, by its `example_id`; returns whether the list had it.
-
-    Raises `ConfigError`.
-    """
+    """Remove an example by its `example_id`; returns whether the list had it. Raises `ConfigError`."""
     path = subject.examples
     old_text = read_text(path)
     examples = parse_examples(old_text, path, subject.name, subject.text)

@@ -175,10 +175,7 @@ class RowsCache:
     async def read(
         self, reader: RowReader, prompt_objectives: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> list[AnswerRows]:
-        """Return the rows from the cache; if they are missing, read them with the engine and store them.
-
-        Raises the `CorrectionError` of `RowReader.read`.
-        """
+        """Return the rows, from the cache or else read and then stored; raises the `CorrectionError` of reading."""
         path = self._find_path(reader, prompt_objectives, answers)
         rows = _unpack_rows(path)
         if rows is not None and len(rows) == len(answers):

@@ -269,10 +269,7 @@ class HeadStore:
             self._write(index.with_objective(scope, name, objective.model_copy(update={"current": current})))
 
     def rollback(self, scope: str, name: str, text: str) -> list[Version]:
-        """For each aligner, activate the previous head for the objective's `text`, if there is one.
-
-        Returns the versions whose heads were activated.
-        """
+        """For each aligner, activate the previous head for `text`, if any; returns the versions activated."""
         with self._lock_index() as index:
             objective = index.objective(scope, name)
             candidates = [_find_previous(objective, aligner_name, text) for aligner_name in objective.current]

@@ -418,10 +418,7 @@ def _count_found(fitted: _FittedHeads, threshold: float, kind: str) -> Count:
 
 
 def _find_flagged_fine(fitted: _FittedHeads, examples: Examples, threshold: float) -> tuple[Example, ...]:
-    """Return fine sentences that are flagged in at least half of their insertions, and good answers that are flagged.
-
-    A good answer is flagged if one of its segments is.
-    """
+    """Return the flagged fine examples: sentences by most of their insertions, good answers by any segment."""
     first_fine = len(examples.against)
     flagged_fine = [
         example

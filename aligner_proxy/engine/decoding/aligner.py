@@ -47,10 +47,7 @@ class Aligner:
         return self.others.get(name, self)
 
     def find_taught_heads(self, request: AlignRequest) -> TaughtColumns | None:
-        """Return the taught heads of a request's objectives, or None if none was taught.
-
-        Raises `UnknownHead` and `HeadRefused`.
-        """
+        """Return the taught heads of a request, None if there are none; raises `UnknownHead`, `HeadRefused`."""
         return self.runner.find_taught_heads(self.info.content_hash, request.objectives, request.heads, self.adapter)
 
     def store_head(self, head: TaughtHead) -> str:

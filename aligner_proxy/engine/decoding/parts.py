@@ -165,10 +165,7 @@ class Division:
         )
 
     def undisguise_part(self, part: PartRange, text: str) -> UndisguisedText:
-        """Return the undisguised form of a part.
-
-        `text` is what `join_pieces` made of the part's pieces. The result is cut where this text ends.
-        """
+        """Return the undisguised form of a part, up to the end of `text`, which `join_pieces` made of its pieces."""
         undisguised_forms: list[UndisguisedText] = []
         for index in range(part.first, part.stop):
             undisguised_forms += [self._undisguised[index], UndisguisedText(self.pieces[index].gap)]

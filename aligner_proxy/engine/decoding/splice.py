@@ -45,10 +45,7 @@ _SENTENCE_END = re.compile(rf"(?:[{MARKS}:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive segments that are all flagged or all kept.
-
-    `first` is the index of the first one among the segments of the answer.
-    """
+    """Consecutive segments, all flagged or all kept; `first` is the index of the first one in the answer."""
 
     flagged: bool
     first: int

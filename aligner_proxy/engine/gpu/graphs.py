@@ -110,10 +110,7 @@ class RecordedForwards:
         return self._choices[count]
 
     def run_layers(self, feed: Feed, layer_count: int) -> Tensor:
-        """Run only the first `layer_count` layers, without a recording.
-
-        Returns the states [tokens, hidden size] of the feed's tokens after the final norm.
-        """
+        """Run only the first layers, without a recording; return the feed's states [tokens, size] after the norm."""
         rows, _ = self._input.fill([feed])
         states = self.stack.forward(self._input.view(rows), layer_count)
         return states[: feed.stop - feed.start].clone()

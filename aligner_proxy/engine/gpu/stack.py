@@ -155,10 +155,7 @@ class Product:
         return self._multiply(rows, self.packed, self.weight)
 
     def multiply_part(self, rows: Tensor, first: int, stop: int) -> Tensor:
-        """Return what one of the packed layers computes of `rows`: the outputs `first` to `stop`, excluded.
-
-        The result [rows, outputs of the layer] has the type of `rows`.
-        """
+        """Return the outputs `first` to `stop`, excluded, which one of the packed layers computes of `rows`."""
         assert self.packed is not None
         weight = None if self.weight is None else self.weight[first:stop]
         return self._multiply(rows, self.packed.select(first, stop), weight).sum(0).to(rows.dtype)

@@ -236,10 +236,7 @@ def rotate_and_put(
 
 
 def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the SiLU of the first half of a product's width, times its second half, in `dtype`.
-
-    Implements `Kernels.gate`.
-    """
+    """Return SiLU of a product's first half, times its second half, in `dtype`. Implements `Kernels.gate`."""
     part_count, rows, width = parts.shape
     out_width = width // 2
     out = torch.empty((rows, out_width), dtype=dtype, device=parts.device)

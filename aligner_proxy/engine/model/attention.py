@@ -92,10 +92,7 @@ class KVStore:
         self._values[layer].index_copy_(1, slots, values)
 
     def get(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and the values of one layer at `slots` [rows, context].
-
-        Both are [rows, heads, context, head size]; a row is one sequence.
-        """
+        """Return keys and values of a layer at `slots` [rows, context], as [rows, heads, context, head size]."""
         _, heads, _, head_size = self._keys.shape
         shape = (heads, *slots.shape, head_size)
         flat_slots = slots.flatten()

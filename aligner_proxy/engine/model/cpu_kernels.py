@@ -240,10 +240,7 @@ def _use_tiles(layers: list[Any]) -> None:
 
 
 def _keep_weights(layer: Any) -> Product:
-    """Return the product with the layer's weights, which are unpacked and reordered for torch's library here, once.
-
-    `linear` would reorder them at each use.
-    """
+    """Return the product with weights that are unpacked and reordered once; `linear` would reorder at each use."""
     multiply = torch.ops.mkldnn._linear_pointwise
     unpacked = _unpack_layer(layer, torch.empty(layer.weight.quant_state.shape, dtype=torch.bfloat16))
     reordered = torch.ops.mkldnn._reorder_linear_weight(unpacked, MAX_TRANSPOSED_ROWS)

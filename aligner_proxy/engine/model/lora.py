@@ -47,10 +47,7 @@ _ALLOWED_SETTINGS: Mapping[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class LoraDelta:
-    """The low-rank part of one layer: its input goes through `down` [rank, in] and then `up` [out, rank].
-
-    `up` includes the adapter's scale.
-    """
+    """The low-rank part of a layer: inputs go through `down` [rank, in], then `up` [out, rank], scale included."""
 
     down: Tensor
     up: Tensor

@@ -36,9 +36,6 @@ class TappedStates:
             self.tensor.index_copy_(0, slots, self._taps.take(hidden[None])[0])
 
     def read(self, slots: Tensor, head: int) -> Tensor:
-        """Return the stored states of these slots, [tokens, layers + 1, hidden size], at the layers that a head reads.
-
-        `head` is the index of the head.
-        """
+        """Return the states of these slots, [tokens, layers + 1, size], at the layers that head number `head` reads."""
         assert self.tensor is not None
         return self.tensor[slots][:, self._layers_of_head[head]]

@@ -318,10 +318,7 @@ def _read_chat_frame(tokenizer: Any) -> tuple[str, str]:
 
 
 def _list_names(config: Any, key: str) -> tuple[str, ...]:
-    """Return the names in the config's map `key`, from numbers to names, in the order of the numbers.
-
-    The result is empty if the config has no such map.
-    """
+    """Return the names in the config's map `key`, from numbers to names, by number; empty without this map."""
     names_by_number = getattr(config, key, None) or {}
     numbered_names = sorted((int(number), str(name)) for number, name in names_by_number.items())
     return tuple(name for _, name in numbered_names)

@@ -89,10 +89,7 @@ def read(folder: Path) -> Manifest | None:
 
 
 def _check_template(path: Path, manifest: Manifest) -> None:
-    """Raise `WeightsError` if the template is unknown, or worded differently than when the aligner was trained.
-
-    `path` is the manifest's file, for the error.
-    """
+    """Raise `WeightsError`, with `path`, if the template is unknown, or has changed since the aligner was trained."""
     try:
         template = prompts.find_template(manifest.template)
     except ConfigError as error:

@@ -68,10 +68,7 @@ class ModelSize:
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
     def count_weight_bytes(self, quantization: str, width: int) -> float:
-        """Return the bytes of the weights, with `width` bytes for each number that is not quantised.
-
-        `quantization` is "nf4" or "none".
-        """
+        """Return the bytes of the weights; a number that is not quantised has `width` bytes."""
         linear_bytes = self.linear * (NF4_BITS / 8 if quantization == "nf4" else width)
         return _RESERVE_FACTOR * (linear_bytes + self.other * width)
 
@@ -197,10 +194,7 @@ def check_preparation(sizes: ModelSize, available: float, *, merges: bool) -> No
 
 
 def _suggest_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
-    """Return what would fit, as text for an error: nf4 quantisation, or a smaller model.
-
-    The parameters are those of `count_cache_tokens`.
-    """
+    """Return what would fit, as text; the parameters are those of `count_cache_tokens`."""
     cache_bytes = window * sizes.count_token_bytes(2, states)
     nf4_bytes = sizes.count_weight_bytes("nf4", 2) + sizes.count_step_bytes() + cache_bytes
     if quantization != "nf4" and nf4_bytes <= available:
@@ -228,10 +222,7 @@ def _read_system_memory(info_file: Path) -> float | None:
 
 
 def _read_container_memory(folder: Path) -> float | None:
-    """Return how many bytes a container's memory limit leaves, where cached files count as free; None without a limit.
-
-    `folder` is the container's control group.
-    """
+    """Return the bytes left by a container's memory limit, with cached files as free; None without a limit."""
     try:
         # "max", which stands for no limit, raises ValueError
         limit = int((folder / "memory.max").read_text())

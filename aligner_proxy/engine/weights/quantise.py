@@ -97,10 +97,7 @@ def merge(source: ModelSource, folder: Path) -> Path:
 
 
 def _save_nf4(plain_folder: Path, folder: Path) -> None:
-    """Load the model in `plain_folder` in 4 bits, and save it to `folder` before its first forward pass.
-
-    A forward pass would lose precision (module docstring).
-    """
+    """Load `plain_folder` in 4 bits, and save it before a forward pass could lose precision (module docstring)."""
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -114,10 +114,7 @@ def resolve(model: str | Path, template: str | None = None) -> ModelSource:
 
 
 def check_files(model: str | Path, template: str | None = None) -> None:
-    """Raise what `resolve` would raise about a folder, judging only by its file names and its manifest.
-
-    Weights are not read, and hub ids are not looked up.
-    """
+    """Raise what `resolve` would raise about a folder by its file names and manifest; reads no weights."""
     if is_embedded(model):
         _find_parts(embedded_folder(), EMBEDDED, template)
     elif not is_hub_id(model):
@@ -126,10 +123,7 @@ def check_files(model: str | Path, template: str | None = None) -> None:
 
 
 def find_judge(model: str | Path) -> Path:
-    """Return the folder on this machine of a judge, which is a token classifier.
-
-    Raises `NoSuchModel`, which says what to do.
-    """
+    """Return the folder of a judge (a token classifier); raises `NoSuchModel`, which says what to do."""
     try:
         folder = _find_folder(model)
     except WeightsError:
@@ -232,10 +226,7 @@ def _names_commit(hub_id: str) -> bool:
 
 
 def languages(model: str | Path) -> tuple[str, ...]:
-    """Return the codes of the languages that an aligner knows, by its card.
-
-    The result is empty if the card does not say, or if the aligner is not on this machine.
-    """
+    """Return the codes of an aligner's languages, by its card; empty if unknown or not on this machine."""
     try:
         folder = _find_folder(model)
     except (WeightsError, ConfigError):
@@ -244,10 +235,7 @@ def languages(model: str | Path) -> tuple[str, ...]:
 
 
 def template_of(model: str, configured: str | None, default_template: str | None) -> str:
-    """Return the name of the configured template, else of the default template of `model`.
-
-    Raises `ConfigError` if there is neither.
-    """
+    """Return the configured template's name, else the default's; raises `ConfigError` if there is neither."""
     name = configured or default_template
     if name is None:
         raise ConfigError(

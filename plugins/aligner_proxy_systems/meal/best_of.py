@@ -105,10 +105,7 @@ def compute_cost(segments: Sequence[SegmentScore], original: Sequence[SegmentSco
 
 
 def shares(policy: Policy) -> tuple[float, ...]:
-    """Return the weight of each objective, in the policy's order, as a multiple of the average weight.
-
-    All are 1 if the objectives were not weighed.
-    """
+    """Return each objective's weight as a multiple of the average, in the policy's order; 1 if not weighed."""
     objective_weights = find_weights(policy)
     weights_by_name = dict(objective_weights.weights) if objective_weights else {}
     count = max(1, len(weights_by_name))

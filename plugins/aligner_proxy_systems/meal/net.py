@@ -38,10 +38,7 @@ class WeightNet:
         return cls(load_file(str(path)))
 
     def weights(self, prompt: Row, texts: Sequence[Row]) -> tuple[float, ...]:
-        """Return the weight of each objective's text for a prompt; the weights sum to 1.
-
-        The prompt and the texts are given by their rows.
-        """
+        """Return the weight of each text for a prompt, given the rows of all; the weights sum to 1."""
         projected_prompt = self._project_rows("prompt", prompt[None])
         projected_texts = self._project_rows("text", np.stack(texts))
         scores = (projected_prompt @ projected_texts.T)[0] * self._scale

@@ -73,10 +73,7 @@ class Preferences(Extension):
         return await stages.correct(text, policy, inner)
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
-        """Map each checkable preference to whether the original and the delivered answer meet it.
-
-        The result is None without preferences.
-        """
+        """Map each checkable preference to [met by the original, met by the delivered answer]; None without any."""
         preferences = preferences_of(policy)
         if not preferences:
             return None

@@ -95,10 +95,7 @@ class ChatModel(Protocol):
     """Sends one question to a chat model; raises only subclasses of `CorrectionError`."""
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
-        """Return a reply of at most `tokens` tokens to the `user` message, within `deadline_s` seconds.
-
-        `system` is the instruction.
-        """
+        """Return a reply of at most `tokens` tokens to `user`, within the deadline; `system` is the instruction."""
         ...
 
 
