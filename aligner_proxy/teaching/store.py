@@ -236,10 +236,10 @@ class HeadStore:
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
     def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
-        """Store a new head of the objective `name` and make it active for its aligner; earlier versions are kept.
+        """Store a new head of the objective `name`, and make it active for its aligner.
 
-        Only `_MAX_VERSIONS` are kept. `head` are the bytes of the head that `version` describes. Raises `ConfigError`
-        if the store cannot be written.
+        Of the earlier versions the newest are kept, `_MAX_VERSIONS` in all. `head` are the bytes of the head that
+        `version` describes. Raises `ConfigError` if the store cannot be written.
         """
         with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)

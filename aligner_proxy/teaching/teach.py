@@ -1,6 +1,6 @@
-"""Teaching: fit the taught head of one objective from its examples, and measure it on held-out data. Scores are
-log-odds in nats; a segment is flagged if its score is above the threshold. A fold is a part of the data that a head
-leaves out.
+"""Teaching: fit the taught head of one objective from its examples, and measure it on held-out data. A subject is an
+objective with examples; a host is the neutral answer in which an example was read. Scores are log-odds in nats, and a
+segment is flagged if its score is above the threshold. A fold is a part of the data that a head leaves out.
 
 The head is fitted on all examples. In addition, cross-validation heads that leave out some examples or some neutral
 answers are fitted on the same rows. The reported figures and the threshold come from the data that these heads left
@@ -144,7 +144,7 @@ class _FittedHeads:
     def learns_from(self) -> Tensor:
         """[segments, heads]: 1 where a head learns from a segment, 0 where the segment is held out."""
         hosts = torch.tensor([segment.host for segment in self.segments])
-        numbers = torch.tensor([segment.example for segment in self.segments])
+        numbers = torch.tensor([segment.example for segment in self.segments])  # -1 without an example
         against_count = len(self.examples.against)
         is_against = (numbers >= 0) & (numbers < against_count)
         random_order = torch.randperm(against_count, generator=torch.Generator().manual_seed(self.seed))

@@ -45,7 +45,7 @@ def correct(
     sequence: TokenSequence,
     known_pieces: ScoredPieces | None = None,
 ) -> Work:
-    """Correct one answer. A generator that yields asks to the model and returns the `Correction`.
+    """Correct one answer. A generator that yields requests to the model and returns the `Correction`.
 
     `known_pieces` are the scores of the first pieces, if the answer was read while it was being written. Raises
     `AnswerTooLong`.

@@ -128,7 +128,7 @@ class PartialAnswer:
 def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> Work:
     """Read an answer as it grows; once it is complete, correct it and return the `Correction`.
 
-    A generator that yields asks to the model, kept in `sequence`.
+    A generator that yields requests to the model. `sequence` are the tokens that the model has read.
     """
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
@@ -150,7 +150,7 @@ def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: Token
 class AnswerReader:
     """Reads an answer that is still being written, part by part, without reading text of a part twice.
 
-    Its generators yield asks to the model and are sent the steps that answer them.
+    Its generators yield requests to the model (`Ask`) and are sent the results (`Step`).
     """
 
     def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> None:
@@ -293,8 +293,7 @@ class AnswerReader:
     def _add_scores(
         self, part: PartRange, pieces: list[Segment], prompt: Fitted, step: Step
     ) -> Generator[Ask, Step, None]:
-        """Add the scores of a part's new pieces, which are in `step`, and the verdicts on the segments that they
-        finish.
+        """Add the scores in `step`, which are those of a part's new pieces, and the verdicts on finished segments.
 
         Pieces that may be flagged wrongly are judged again before. `pieces` are all pieces of the part so far.
         """
@@ -355,8 +354,7 @@ def _scored_fields(request: AlignRequest) -> tuple[object, ...]:
 
 
 def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:
-    """Return the spans with only those first segments that lie within the first `token_count` tokens; None if none
-    does.
+    """Return the spans with only the first segments, within the first `token_count` tokens; None if there are none.
 
     The last finished segment may lie outside, because its last token may reach into the white space after it.
     """

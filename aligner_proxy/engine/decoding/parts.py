@@ -61,8 +61,7 @@ class AnswerPassage:
         return self.own_pieces[0].start if self.context_count else 0
 
     def trim_edited(self, edited: str, end: int) -> str:
-        """Return the end of `edited`, the edited answer so far, for the prompt, which shows only this part of the
-        answer.
+        """Return the end of `edited`, the edited answer so far, for a prompt that shows only this part of the answer.
 
         The result is about as long as the original text of this part before the index `end` in `text`.
         """
@@ -207,8 +206,7 @@ class Division:
     def _break_segment(
         self, segment: Segment, undisguised: UndisguisedText
     ) -> Iterable[tuple[Segment, UndisguisedText, int]]:
-        """Cut a segment that exceeds a part into pieces, and yield (piece, undisguised form, number of tokens) for
-        each.
+        """Cut a segment that exceeds a part; yield (piece, undisguised form, number of tokens) for each piece.
 
         A piece is cut between two words if it has several.
         """

@@ -1,6 +1,6 @@
 """Prompts that fit the aligner's window, however long the conversation and the answer are. An answer that is too long
-for one prompt is read in parts (parts.py). The frame of these prompts is all that they have in common, beside the
-answer.
+for one prompt is read in parts (parts.py). The frame is what these prompts have in common: everything but
+the answer.
 
 Every prompt contains the whole template with the objectives. Of the remaining window the conversation gets up to half
 (conversation.py cuts it). The answer gets the rest, which must hold the answer and its rewritten form. The cut of the
@@ -106,6 +106,7 @@ class PromptFrame:
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         encoded = self.tokenizer.encode_prompt(prompt.text)
         answer_ids = self.tokenizer.list_ids(prompt.shown_answer)
+        # the number of tokens before the tenant's own text
         shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
         return Fitted(prompt, encoded, answer_ids, count_writing_room(len(answer_ids)), shared)
 

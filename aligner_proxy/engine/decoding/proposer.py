@@ -1,6 +1,8 @@
-"""Proposer of draft tokens, which the model checks in one pass. They are taken from the answer that is being edited.
+"""Proposer of draft tokens, which the model checks in one pass. They are taken from a text of known tokens (`lookup`),
+as a rule the answer that is being edited. The pointer is the place in this text where the next draft begins. A run is a
+series of tokens that the model copies from it.
 
-This module does not use torch. The draft is the run of answer tokens after a pointer. In the answer "The big cat sat
+This module does not use torch. In the answer "The big cat sat
 down", the model writes "The cat": "big" was a wrong draft, "cat" is found in the answer, and the next draft is "sat
 down". When the model disagrees with the draft, the pointer is set again, by the first of these that applies:
 
@@ -100,7 +102,7 @@ class DraftProposer:
 
         `output` are all tokens written so far; the last one is the model's own.
         """
-        position = self._pointer + accepted
+        position = self._pointer + accepted  # the place after the accepted tokens
         run_continues = accepted == drafted and self._lookup[position : position + 1] == [output[-1]]
         # without an accepted token no run has broken here, so the former place still counts
         if accepted:

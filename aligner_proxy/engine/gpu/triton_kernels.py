@@ -184,8 +184,7 @@ def _round_up_to_power(number: int) -> int:
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
-    """Add a product's `parts` to `residual` [rows, width], in place, and return the sums, normalised by root mean
-    square.
+    """Add a product's `parts` to `residual` [rows, width], in place; return the sums divided by root mean square.
 
     The result is scaled by `weight` [width], and written to `out` if that is given. Implements `Kernels.normalise`.
     """

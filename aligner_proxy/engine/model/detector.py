@@ -174,6 +174,10 @@ class DetectorHead(nn.Module):
     """Nats that are added to scores of the end of the answer, because its best threshold is another one."""
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
+        """Make an untrained head with `width` hidden units, which reads the states of these layers of a model.
+
+        The buffers are saved with the weights; the class describes them.
+        """
         super().__init__()
         # a segment's row also has the state after the final norm
         segment_width = (len(layers) + 1) * hidden_size

@@ -84,8 +84,7 @@ def _compute_scale(config: Mapping[str, Any]) -> float:
 
 
 def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
-    """Return each layer's two tensors as one `LoraDelta`; raises `WeightsError` for other tensors, or if one is
-    missing.
+    """Return each layer's two tensors as one `LoraDelta`; raises `WeightsError` for other or missing tensors.
 
     `scale` is the factor of the low-rank part.
     """

@@ -127,7 +127,7 @@ class TaughtColumns:
     """The taught heads of one request, which replace or supplement the general head's scores of their objectives."""
 
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
-        """Stack the heads; `heads` maps the index of an objective in the request to its head."""
+        """Stack the numbers of the heads (`LoadedHead`); `heads` are by the objective's index in the request."""
         device = next(iter(heads.values())).net.weight.device
         # the heads' objectives as columns of the scores; all other tensors have an entry for each head, in this order
         self._columns = torch.tensor(list(heads), device=device)
@@ -222,9 +222,9 @@ def select_heads(
 ) -> dict[int, LoadedHead]:
     """Return the taught head of each objective that has one, by the objective's index.
 
-    The request names a head of its own in `head_hashes`, one hash per objective, or else the head counts with which the
-    aligner (a content hash) comes: `shipped_heads`, by the objective's text. Raises `UnknownHead`, and `HeadRefused`
-    for a head of another aligner or objective.
+    This is the head that the request names in `head_hashes` (one hash per objective), or else the one that comes with
+    the aligner (`shipped_heads`, by the objective's text). `aligner` is a content hash. Raises `UnknownHead`, and
+    `HeadRefused` for a head of another aligner or objective.
     """
     heads: dict[int, LoadedHead] = {}
     for index, objective in enumerate(objectives):

@@ -342,8 +342,7 @@ def _find_package_folder(package: str) -> Path | None:
 
 
 def _read_hub_model(model: str, template: str | None) -> ModelSource:
-    """Return the source of a fetched model of the hub: an aligner folder or, without manifest and adapter, a plain
-    model.
+    """Return the source of a fetched hub model: an aligner folder, or a plain model without manifest and adapter.
 
     `template` is the configured template, if any. Raises `WeightsError` or `ConfigError`.
     """

@@ -144,9 +144,8 @@ class Weigher:
 
     def __init__(self) -> None:
         self._net: WeightNet | None = None
-        self._rows: OrderedDict[tuple[str, str], Row] = (
-            OrderedDict()
-        )  # by aligner's content hash and text, oldest first
+        # by the aligner's content hash and the text, the least recently stored first
+        self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
         self._encoding_lock = asyncio.Lock()
 
     async def weights(
