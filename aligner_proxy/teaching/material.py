@@ -148,7 +148,7 @@ def build_material(
 def _find_shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
     """Return the objectives of the prompt that the objective `text` shares with others; None if there are no others.
 
-    The texts in `sharing` are dealt out to as many prompts as are needed.
+    `sharing` are the texts of all objectives with the same neutral answers, dealt out to as many prompts as are needed.
     """
     texts = list(dict.fromkeys(sharing))
     if len(texts) < 2 or text not in texts:

@@ -1,4 +1,5 @@
-"""The conversation of a prompt, cut to its token limit. This module handles only text and runs no model.
+"""The conversation of a prompt, cut to its token limit. Undisguised text has plain letters in place of look-alikes, and
+no invisible characters. This module handles only text and runs no model.
 
 An answer is judged even if the question is too long: then the beginning and the end of the question are read, with a
 mark between them. Of the turns before the question, as many are read as fit. Text that is repeated many times is read

@@ -168,6 +168,7 @@ class AnswerEditor(PieceScorer):
         lookup = [*own_tokens.ids, tokenizer.eos]
         scores: list[Score] = []
         unflagged_ranges = tuple[range, ...]()
+        # if a wrong draft of this length would cost too much, it is made only where the detector flags nothing
         if self.can_score and self._runner.needs_probe(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
             shift = len(gap) - passage.undisguised.place_in_undisguised(start)
@@ -408,7 +409,8 @@ class AnswerEditor(PieceScorer):
         # the last token is always fed again, because its hidden state determines the next token
         start = min(count_matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
-        # a prompt of which some is read again is marked as one, so that its states are stored for the detector
+        # if some of the prompt is read again, the step counts as a prompt, so that its states are stored for the
+        # detector
         is_prompt = spans is not None or start < passage.fitted.answer_end
         first_ask = Ask(
             context[start:],

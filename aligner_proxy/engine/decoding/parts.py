@@ -1,5 +1,6 @@
-"""Division of an answer into parts that fit the window, one prompt each. This module handles only text and runs no
-model. A part shows pieces of the answer: its segments, where a segment longer than a part is cut into several pieces.
+"""Division of an answer into parts that fit the window, one prompt each. A part shows pieces of the answer: its
+segments, where a segment longer than a part is cut into several pieces. The undisguised form of a text has plain
+letters in place of look-alikes, and no invisible characters. This module handles only text and runs no model.
 
 A part begins with the last pieces of the previous part, as context only: these are judged and edited in the previous
 part. Where a part ends depends only on the text before that point, so a growing answer is divided like the complete

@@ -139,21 +139,23 @@ class DraftProposer:
         return dict(places_after)
 
     def _find_pointer(self, output: Sequence[int], position: int) -> tuple[int, bool]:
-        """Return the new pointer, by the rules of the module, and whether written tokens located it.
+        """Return the new pointer, and whether it was located by the tokens written; otherwise it is a guess.
 
-        Otherwise the pointer is a guess. `position` is the place in the lookup text after the accepted tokens.
+        The module lists the rules. `position` is the place in the lookup text after the accepted tokens.
         """
         last_token = output[-1]
         if self._lookup[position : position + 1] == [last_token]:
             return position + 1, True
-        # a longer run occurs only where its last two tokens do
+        # the last tokens may occur elsewhere; more of them occur only where the last two do
         if tuple(output[-2:]) in self._places_after:
             for size in _NGRAMS:
                 places = self._places_after.get(tuple(output[-size:]))
                 if places:
                     return _find_nearest(places, position + 1), True
+        # the token at which the last run broke ends an insertion
         if self._lookup[self._break_position : self._break_position + 1] == [last_token]:
             return self._break_position + 1, True
+        # the token may stand nearby; otherwise one token was probably replaced by another
         place = self._find_token(last_token, position)
         return (position + 1, False) if place is None else (place + 1, True)
 

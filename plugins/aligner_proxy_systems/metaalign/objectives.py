@@ -133,7 +133,7 @@ def _append_preferences(policy: Policy, resolved: ResolvedPreferences) -> Policy
         return policy
     free_texts = dict(resolved.words)
     new_objectives = tuple(_make_objective(preference, free_texts) for preference in preferences)
-    # where `check` shows that each objective came from
+    # the source of each new objective, which `aligner-proxy check` shows
     new_origins = tuple((f"objective:{preference.kind.value}", preference.source.value) for preference in preferences)
     new_policy = replace(
         policy,
