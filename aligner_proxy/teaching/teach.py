@@ -111,7 +111,6 @@ class FitReport:
 @dataclass(frozen=True)
 class _FittedHeads:
     """The data read for one objective, and the heads fitted on parts of it. Everything is computed when first used.
-
     Examples are numbered: first those against the objective, then the fine ones, then the good answers.
     """
 

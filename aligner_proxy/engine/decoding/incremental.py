@@ -148,9 +148,8 @@ def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: Token
 
 
 class AnswerReader:
-    """Reads an answer that is still being written, part by part, without reading text of a part twice.
-
-    Its generators yield requests to the model (`Ask`) and are sent the results (`Step`).
+    """Reads an answer that is still being written, part by part, without reading text of a part twice. Its generators
+    yield requests to the model (`Ask`) and are sent the results (`Step`).
     """
 
     def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> None:

@@ -77,10 +77,9 @@ class AnswerPassage:
 
 
 class Division:
-    """Divides an answer's pieces into parts of at most `room` tokens. An answer without pieces is one part.
-
-    With room for 100 tokens, a fifth of these for context, pieces of 40, 40, 15 and 50 tokens make two parts: the first
-    three pieces, and the last piece with the piece of 15 tokens before it as context.
+    """Divides an answer's pieces into parts of at most `room` tokens. An answer without pieces is one part. With room
+    for 100 tokens, a fifth of these for context, pieces of 40, 40, 15 and 50 tokens make two parts: the first three
+    pieces, and the last piece with the piece of 15 tokens before it as context.
     """
 
     def __init__(self, ruler: Ruler, room: int, segments: Iterable[Segment] = ()) -> None:

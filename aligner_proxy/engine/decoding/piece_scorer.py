@@ -47,7 +47,6 @@ class PromptedPassage(AnswerPassage):
 class PieceScorer:
     """Scores the pieces of one answer. Holds its token sequence (the prompt that was read last) and its counts. Its
     generators yield requests to the model (`Ask`), are sent the results (`Step`), and return what their docstring says.
-
     `division` is the answer in parts. `known_pieces` are the scores of its first pieces, if they were read before.
     """
 

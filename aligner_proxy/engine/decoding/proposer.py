@@ -59,7 +59,6 @@ def find_trusted_ranges(
 
 class DraftProposer:
     """Proposes drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
-
     `anchors` are positions in `lookup` where the text is likely to continue after a jump (the start of the next kept
     segment); drafting starts at the first of them. `choose_length` is called for each draft with the statistics of
     earlier drafts and the most tokens that the draft may have, and returns its length. `trusted` are ranges of `lookup`

@@ -54,9 +54,8 @@ class CudaRecorder:
 
 
 class RecordedForwards:
-    """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens.
-
-    A bucket is a number of rows, or of tokens to choose, for which there is a recording. `rows` is the most rows of a
+    """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens. A
+    bucket is a number of rows, or of tokens to choose, for which there is a recording. `rows` is the most rows of a
     step.
     """
 

@@ -245,11 +245,9 @@ def _find_layer_obstacle(layer: Any) -> str | None:
 
 
 class Stack:
-    """One model's forward over sequences of at most `positions` tokens.
-
-    `cache` are keys and values of all layers, [layers, key heads, slots, head size] each. `states`
-    [slots, tapped layers + 1, hidden] receives what detector heads read: the outputs of the layers with the indices
-    `taps`, and of the final norm; None without detector heads.
+    """One model's forward over sequences of at most `positions` tokens. `cache` are keys and values of all layers,
+    [layers, key heads, slots, head size] each. `states` [slots, tapped layers + 1, hidden] receives what detector heads
+    read: the outputs of the layers with the indices `taps`, and of the final norm; None without detector heads.
     """
 
     def __init__(

@@ -136,8 +136,9 @@ def _multiply(
     """Compute one tile of the product: TILE (64) outputs for ROWS rows, over one part of the inputs.
 
     `inputs` are [rows, width], `out` [parts, rows, outputs]; `words`, `scales`, `book` and `tables` are as in
-    `PackedWeights`. A part has `blocks_of_part` blocks of TILE inputs; the stop_block part may have fewer. QUICK says
-    whether weights are decoded by byte permutations, EXACT whether operands are multiplied in fp32.
+    `PackedWeights`. A part has `blocks_of_part` blocks of TILE inputs; the last part may have fewer. QUICK says
+    whether weights are decoded by byte permutations, EXACT whether operands are multiplied in fp32. In the code, t0 to
+    t7 are the rows of `tables`, w0 to w3 the operands of a block's weights, and x0 to x3 those of its inputs.
     """
     tile = tl.program_id(0)
     part = tl.program_id(2)

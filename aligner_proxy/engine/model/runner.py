@@ -80,7 +80,6 @@ class _AlignerHeads:
 
 class ModelRunner:
     """Runs one causal language model with its detector head, and adapters over the same model with their own heads.
-
     Adapters are numbered: 0 is the model without adapter, and those of `others` count from 1.
     """
 

@@ -32,9 +32,8 @@ class _SizeMeasurements:
 
 
 class ThreadTuner:
-    """Chooses for each pass whether one thread, half of `most`, or `most` threads compute it.
-
-    `set_threads` is called with the chosen number before the pass, and with `most` after it.
+    """Chooses for each pass whether one thread, half of `most`, or `most` threads compute it. `set_threads` is called
+    with the chosen number before the pass, and with `most` after it.
     """
 
     def __init__(self, most: int, set_threads: Callable[[int], object]) -> None:

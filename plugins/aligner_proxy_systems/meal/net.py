@@ -19,10 +19,9 @@ Row = npt.NDArray[np.float32]
 
 
 class WeightNet:
-    """Weighs objectives for a prompt by how similar the two are after a projection of each.
-
-    A row is the numbers that represent a text: hidden states of the aligner. `layers` are the aligner's layers from
-    which they come; `size` is the length of a row. `tensors` are the weights by name.
+    """Weighs objectives for a prompt by how similar the two are after a projection of each. A row is the numbers that
+    represent a text: hidden states of the aligner. `layers` are the aligner's layers from which they come; `size` is
+    the length of a row. `tensors` are the weights by name.
     """
 
     def __init__(self, tensors: dict[str, npt.NDArray[Any]]) -> None:

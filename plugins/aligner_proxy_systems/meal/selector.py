@@ -137,9 +137,8 @@ class AutoSelector(Extension):
 
 
 class Weigher:
-    """Weighs objectives with Meal's net, which reads a row (hidden states of the aligner) of each text.
-
-    It caches the rows of objectives' texts, and stores nothing of a prompt.
+    """Weighs objectives with Meal's net, which reads a row (hidden states of the aligner) of each text. It caches the
+    rows of objectives' texts, and stores nothing of a prompt.
     """
 
     def __init__(self) -> None:

@@ -17,9 +17,8 @@ from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailabl
 
 
 class ChatGroup:
-    """A model group of LiteLLM as a `ChatModel`.
-
-    The router is fetched for every call by `get_router`, because LiteLLM replaces it when its models change.
+    """A model group of LiteLLM as a `ChatModel`. The router is fetched for every call by `get_router`, because LiteLLM
+    replaces it when its models change.
     """
 
     def __init__(self, group: str, get_router: Routers) -> None:
