@@ -103,8 +103,8 @@ def collect_tokens(draft: list[int], accepted: int, own_token: int, eos_ids: fro
     """Return the tokens that one step wrote, up to and including the end mark, and count them in `tally`.
 
     Draft tokens count as drafted, and the first `accepted` of them as accepted. The model's `own_token` counts as
-    recovered if a draft token was rejected, else as bonus. With the draft `[5, 6, 7]`, of which 2 are accepted, and 9 as
-    the own token, the result is `[5, 6, 9]`.
+    recovered if a draft token was rejected, else as bonus. With the draft `[5, 6, 7]`, of which 2 are accepted, and 9
+    as the own token, the result is `[5, 6, 9]`.
     """
     tally.drafted += len(draft)
     if not eos_ids.isdisjoint(draft[:accepted]):
