@@ -168,17 +168,17 @@ class JudgedEngine(ForwardingEngine):
             if not run.flagged:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]
                 continue
-            stop = run.at + len(run.segments)
+            stop = run.first + len(run.segments)
             span = Span(
-                first=run.at,
+                first=run.first,
                 stop=stop,
                 end=len(request.answer),
                 before=structure.join(pieces),
                 deadline_s=max(MIN_DEADLINE_S, deadline_at - time.monotonic()),
-                objective=review.scores[run.at].objective,
+                objective=review.scores[run.first].objective,
             )
             replacement = Correction("") if session is None else await session.replace(span)
-            if any(run.at <= at < stop for at in review.by_judge):
+            if any(run.first <= at < stop for at in review.by_judge):
                 replacement = await self.check_replacement(request, run.segments, replacement, span)
             corrections.append(replacement)
             lead = pieces[-1][1] if pieces else ""

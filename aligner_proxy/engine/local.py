@@ -214,7 +214,7 @@ class LocalEngine:
             head = TaughtHead.from_bytes(data)
         except MalformedHead as error:
             raise HeadRefused(str(error)) from None
-        return aligner.keep(head)
+        return aligner.store_head(head)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         return await self._submit_work(read_answer_rows, request)  # type: ignore[no-any-return]

@@ -66,7 +66,7 @@ async def _remove_refused(
     try:
         hole = next(rewriting)
         while True:
-            hole = rewriting.send(_fill_hole(hole, replacements.get(hole.run.at), proposed or [], refused_runs))
+            hole = rewriting.send(_fill_hole(hole, replacements.get(hole.run.first), proposed or [], refused_runs))
     except StopIteration as stop:
         text = stop.value
     removed = replace(correction, text=text)
@@ -94,10 +94,10 @@ async def _find_refused_alone(
 
 def _fill_hole(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
     """The text for a flagged run: nothing if refused or removed, else the replacement, else the original."""
-    if hole.run.at in refused_runs:
+    if hole.run.first in refused_runs:
         return ""
     if edit is not None:
         # text added after the last segment brings its own leading white space
         return edit.text.strip() if hole.run.text else edit.text.rstrip()
-    is_removed = any(each.first == hole.run.at for each in proposed)
+    is_removed = any(each.first == hole.run.first for each in proposed)
     return "" if is_removed else hole.run.text

@@ -1,6 +1,7 @@
-"""Active heads: lookup of the taught head for an objective of a request; the only part of teaching in the gateway.
+"""Active heads: lookup of the taught head for an objective of a request; the only part of teaching in the gateway. A
+version is the stored record of a taught head. An objective without a taught head is judged by the general head.
 
-A head applies only to the exact text that it was taught for. The engine refuses a head that was taught on another
+A head applies only to the exact text for which it was taught. The engine refuses a head that was taught on another
 aligner than it serves; then the general head judges.
 """
 
@@ -28,13 +29,13 @@ class ActiveHeads:
 
     @classmethod
     def read(cls, file: PolicyFile) -> ActiveHeads:
-        """Read the index; raises `ConfigError` if it is damaged."""
+        """Read the index of the file's store; raises `ConfigError` if it is damaged."""
         store = HeadStore.for_file(file)
         return cls(store, store.index())
 
     @classmethod
     def read_or_empty(cls, file: PolicyFile) -> ActiveHeads:
-        """Read the index; if it is damaged, log an error and use no heads, so that the gateway still starts."""
+        """Read the index; if it is damaged, log an error and use no heads, so that the gateway can start."""
         try:
             return cls.read(file)
         except ConfigError as error:
@@ -42,20 +43,21 @@ class ActiveHeads:
             return cls(HeadStore.for_file(file), Index())
 
     def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
-        """The active head of an objective for one aligner; None if there is none that was taught for its present text.
+        """Return the version of an objective's active head for the aligner with the name `aligner`.
 
-        `tenant` is the owner of the objective; None: the policies file itself.
+        The result is None if no head is active, or if it was taught for another text than the objective has now.
+        `tenant` owns the objective; None for an objective of the whole file.
         """
         version = self.index.objective(scope_of(tenant), objective.name).active_version(aligner)
         return version if version is not None and version.text == objective.text else None
 
     def head_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> str:
-        """The content hash of the active head, empty if there is none; satisfies the resolver's `HeadLookup`."""
+        """Return the content hash of the active head, "" if there is none; satisfies the resolver's `HeadLookup`."""
         version = self.version_of(tenant, objective, aligner)
         return version.head if version else ""
 
     def versions(self) -> dict[str, Version]:
-        """Every version by the hash of its head."""
+        """Return every version by the hash of its head."""
         return self.index.heads()
 
 
@@ -65,8 +67,12 @@ def _log_fault_once(fault: str) -> None:
 
 
 def taught_versions(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
-    """The versions of a policy's taught objectives, by objective name; `versions` are those by the hash of the head."""
+    """Return the version of each taught objective by its name; `versions` are all, by the hash of the head."""
     if not versions:
         return {}
-    pairs = ((objective.name, versions.get(objective.head)) for objective in policy.objectives if objective.head)
-    return {name: version for name, version in pairs if version is not None}
+    versions_by_name: dict[str, Version] = {}
+    for objective in policy.objectives:
+        version = versions.get(objective.head) if objective.head else None
+        if version is not None:
+            versions_by_name[objective.name] = version
+    return versions_by_name

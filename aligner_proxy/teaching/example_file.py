@@ -1,6 +1,7 @@
-"""Edits of a file of examples: adding sentences with their origin, and removing sentences.
+"""Edits of an objective's file of examples: adding sentences with their origin, and removing sentences. A subject is an
+objective that has a file of examples.
 
-The file is replaced atomically, and only if the result is valid; in YAML comments and layout are kept. The origin of a
+The file is replaced atomically, and only if the result is valid; in YAML, comments and layout are kept. The origin of a
 sentence is written after it as a comment, except in JSON and in lists in brackets, which have no room for one.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from aligner_proxy.teaching.subjects import Subject
 
 AGAINST = "against"
 FINE = "fine"
-"""The lists of the file, of sentences that violate the objective and of those that do not."""
-_MAX_OF_ORIGIN = 300
+"""The names of the file's lists, of sentences that violate the objective and of sentences that do not."""
+_MAX_ORIGIN_CHARS = 300
 """Most characters of an origin that are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewExample:
-    """An example to add: its text, whether it violates the objective, and its origin."""
+    """An example to add: its text, whether it violates the objective, and its origin (a comment for people)."""
 
     text: str
     against: bool
@@ -37,100 +38,106 @@ class NewExample:
 
     @property
     def list_name(self) -> str:
-        """The list of the file to which it belongs."""
+        """The name of the file's list to which the example belongs."""
         return AGAINST if self.against else FINE
 
 
 def example_id(text: str) -> str:
-    """The id of an example in web forms: 16 hexadecimal digits of a hash of its text."""
+    """Return the id of an example in web forms: 16 hexadecimal digits of a hash of its text."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 def present_examples(subject: Subject) -> Examples:
-    """The existing examples; empty if the file does not exist yet. Raises `ConfigError`."""
+    """Return the examples in the subject's file; none if the file does not exist yet. Raises `ConfigError`."""
     return subject.read_examples() if subject.examples.exists() else Examples(())
 
 
 def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
-    """Add the sentences that the file does not have, creating it if needed; returns how many. Raises `ConfigError`."""
-    before = present_examples(subject)
-    present_keys = {normalise_example(example.text) for example in (*before.against, *before.fine)}
-    new: list[NewExample] = []
+    """Add the sentences that the file lacks, creating it if needed; returns their number. Raises `ConfigError`."""
+    existing = present_examples(subject)
+    known_texts = {normalise_example(example.text) for example in (*existing.against, *existing.fine)}
+    new_sentences: list[NewExample] = []
     for sentence in sentences:
-        key = normalise_example(sentence.text)
-        if key not in present_keys:
-            present_keys.add(key)
-            new.append(sentence)
-    if new:
-        _write_new(subject, new)
-    return len(new)
+        normalised_text = normalise_example(sentence.text)
+        if normalised_text not in known_texts:
+            known_texts.add(normalised_text)
+            new_sentences.append(sentence)
+    if new_sentences:
+        _write_sentences(subject, new_sentences)
+    return len(new_sentences)
 
 
 def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool:
-    """Remove an example by its `example_id`; returns False if the file does not have it. Raises `ConfigError`."""
+    """Remove an example by its `example_id`; returns whether the list had it. Raises `ConfigError`."""
     path = subject.examples
-    before = read_text(path)
-    examples = parse_examples(before, path, subject.name, subject.text)
+    old_text = read_text(path)
+    examples = parse_examples(old_text, path, subject.name, subject.text)
     texts = [example.text for example in (examples.against if list_name == AGAINST else examples.fine)]
-    numbers = [number for number, text in enumerate(texts) if example_id(text) == id_of_example]
-    if not numbers:
+    matching_indices = [index for index, text in enumerate(texts) if example_id(text) == id_of_example]
+    if not matching_indices:
         return False
+    index = matching_indices[0]
 
-    # `change` says what must become of the data, `edit` does it in the text; `apply_checked_edit` compares both.
-    def change(data: dict[str, Any]) -> None:
-        del data[list_name][numbers[0]]
+    # `apply_checked_edit` raises if the edited text does not parse to the changed data
+    def change_data(data: dict[str, Any]) -> None:
+        del data[list_name][index]
 
-    def edit(text: str) -> str:
+    def edit_text(text: str) -> str:
         if path.suffix == ".json":
-            return _change_json(text, change)
-        return remove_item(text, (), list_name, numbers[0])
+            return _change_json(text, change_data)
+        return remove_item(text, (), list_name, index)
 
-    _replace_checked(subject, before, apply_checked_edit(before, path, edit, change))
+    _replace_text(subject, old_text, apply_checked_edit(old_text, path, edit_text, change_data))
     return True
 
 
-def _write_new(subject: Subject, new: Sequence[NewExample]) -> None:
-    """Add examples to the file, or create it; raises `ConfigError`."""
+def _write_sentences(subject: Subject, sentences: Sequence[NewExample]) -> None:
+    """Append sentences to the lists of the subject's file, or create the file; raises `ConfigError`."""
     path = subject.examples
 
-    def change(data: dict[str, Any]) -> None:
-        for sentence in new:
+    # `apply_checked_edit` raises if the edited text does not parse to the changed data
+    def change_data(data: dict[str, Any]) -> None:
+        for sentence in sentences:
             data[sentence.list_name] = [*(data.get(sentence.list_name) or ()), sentence.text]
 
-    def edit(text: str) -> str:
+    def edit_text(text: str) -> str:
         if path.suffix == ".json":
-            return _change_json(text, change)
-        for sentence in new:
-            text = append_item(text, (), sentence.list_name, sentence.text, _origin_line(sentence))
+            return _change_json(text, change_data)
+        for sentence in sentences:
+            text = append_item(text, (), sentence.list_name, sentence.text, _write_origin(sentence))
         return text
 
     if path.exists():
-        before = read_text(path)
-        _replace_checked(subject, before, apply_checked_edit(before, path, edit, change))
+        old_text = read_text(path)
+        _replace_text(subject, old_text, apply_checked_edit(old_text, path, edit_text, change_data))
         return
-    text = edit("{}" if path.suffix == ".json" else "")
-    parse_examples(text, path, subject.name, subject.text)
+    text = edit_text("{}" if path.suffix == ".json" else "")
+    parse_examples(text, path, subject.name, subject.text)  # raises if the new file would not be valid
     try:
         write_atomically(path, text.encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _replace_checked(subject: Subject, before: str, after: str) -> None:
-    """Replace the file's text `before` by `after`; raises `ConfigError` if `after` is not valid."""
-    parse_examples(after, subject.examples, subject.name, subject.text)
-    # A mounted file may be a link into a folder that is replaced as a whole, so the target is written, the link stays.
-    replace_file(Path(os.path.realpath(subject.examples)), before, after)
+def _replace_text(subject: Subject, old_text: str, new_text: str) -> None:
+    """Replace the text of the subject's file; raises `ConfigError` if `new_text` is not valid.
+
+    The file must still have `old_text`, so that no edit by somebody else is lost.
+    """
+    parse_examples(new_text, subject.examples, subject.name, subject.text)
+    # a mounted file may be a link into a folder that is replaced as a whole, so the link stays and its target is
+    # written
+    replace_file(Path(os.path.realpath(subject.examples)), old_text, new_text)
 
 
-def _change_json(text: str, change: Any) -> str:
-    """Return a JSON text after `change` has changed the data in it."""
+def _change_json(text: str, change_data: Callable[[dict[str, Any]], None]) -> str:
+    """Return a JSON text after `change_data` has changed the data that it holds."""
     data = json.loads(text)
-    change(data)
+    change_data(data)
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
-def _origin_line(sentence: NewExample) -> str:
-    """The origin of a sentence as one printable line of at most `_MAX_OF_ORIGIN` characters."""
+def _write_origin(sentence: NewExample) -> str:
+    """Return the origin of a sentence as one printable line of at most `_MAX_ORIGIN_CHARS` characters."""
     printable = "".join(char if char.isprintable() else "?" for char in sentence.origin)
-    return printable.encode("utf-8", "replace").decode()[:_MAX_OF_ORIGIN]
+    return printable.encode("utf-8", "replace").decode()[:_MAX_ORIGIN_CHARS]

@@ -15,7 +15,7 @@ from aligner_proxy.text.structure import split
 MIN_SENTENCES = 60
 """Fewest neutral sentences from which a head learns what is usual in a language."""
 _QUICK_STEP = 3
-"""Quick teaching reads every third of our English answers, which is more than twice `MIN_SENTENCES`."""
+"""Quick teaching reads every third of our English answers; they have more than twice `MIN_SENTENCES`."""
 
 
 class NoNeutralAnswers(AlignerProxyError):
@@ -23,29 +23,37 @@ class NoNeutralAnswers(AlignerProxyError):
 
 
 def find_language(examples: Examples) -> str:
-    """The language of the sentences against the objective; if it is unclear, the one with most signs, else English."""
+    """Return the language of the sentences against the objective.
+
+    If it is unclear, this is the language of which the sentences have most signs, else English.
+    """
     text = " ".join(example.text for example in examples.against)
-    hits = language_signs(text).hits
-    return language(text) or max((ENGLISH, *hits), key=lambda name: hits[name])
+    sign_counts = language_signs(text).hits
+    return language(text) or max((ENGLISH, *sign_counts), key=lambda name: sign_counts[name])
 
 
 def neutral_answers_for(examples: Examples, *, quick: bool = False) -> tuple[Neutral, ...]:
-    """The neutral answers in the language of the examples: ours, and in other languages than English the operator's.
+    """Return the neutral answers in the language of the examples.
 
-    `quick` teaching in English reads fewer of them. Raises `NoNeutralAnswers` if they have fewer than `MIN_SENTENCES`
-    sentences.
+    These are the package's answers and, in other languages than English, the operator's good answers, too. `quick` says
+    whether teaching in English should read only a part of them. Raises `NoNeutralAnswers` if the answers in another
+    language than English have fewer than `MIN_SENTENCES` sentences.
     """
     own_language = find_language(examples)
-    ours = teaching_answers(own_language)
+    package_answers = teaching_answers(own_language)
     if own_language == ENGLISH:
-        return ours[::_QUICK_STEP] if quick else ours
-    good = (Neutral(answer.question, answer.text) for answer in examples.good_answers)
-    theirs = tuple(neutral for neutral in good if language(neutral.answer) == own_language)
-    count = sum(len(split(neutral.answer)) for neutral in (*ours, *theirs))
-    if count < MIN_SENTENCES:
+        return package_answers[::_QUICK_STEP] if quick else package_answers
+    operator_answers = tuple(
+        Neutral(answer.question, answer.text)
+        for answer in examples.good_answers
+        if language(answer.text) == own_language
+    )
+    all_answers = (*package_answers, *operator_answers)
+    sentence_count = sum(len(split(neutral.answer)) for neutral in all_answers)
+    if sentence_count < MIN_SENTENCES:
         raise NoNeutralAnswers(
             f"the examples are in another language ({own_language}) than our neutral answers "
             f"({', '.join(neutral_languages())}), so a head would only learn to recognise the language; give "
-            f"good_answers of your own in it, with {MIN_SENTENCES} sentences or more ({count} are there)"
+            f"good_answers of your own in it, with {MIN_SENTENCES} sentences or more ({sentence_count} are there)"
         )
-    return (*ours, *theirs)
+    return all_answers

@@ -30,13 +30,13 @@ from aligner_proxy.text.structure import split
 MIN_AGAINST = 2
 """Fewest sentences under `against`."""
 MAX_EXAMPLES = 400
-"""Maximum items of each list; more of them teach little, and each one costs engine time."""
+"""Most items of each list; more items teach little, and each one costs engine time."""
 MAX_CHARS = 4_000
-"""Maximum characters of one example."""
-_KEYS = ("objective", "against", "fine", "good_answers")
+"""Most characters of one example."""
+_FILE_KEYS = ("objective", "against", "fine", "good_answers")
 _ANSWER_KEYS = ("question", "answer")
-_SPACE = re.compile(r"\s+")
-_ENDING = ".!?\"' "
+_WHITE_SPACE = re.compile(r"\s+")
+_IGNORED_AT_ENDS = ".!?\"' "
 """Signs at the ends of an example in which two equal examples may differ."""
 
 
@@ -62,7 +62,7 @@ class Examples:
     against: tuple[Example, ...]
     """Sentences that violate the objective."""
     fine: tuple[Example, ...] = ()
-    """Sentences that do not, although they are like them."""
+    """Sentences that do not violate the objective, although they resemble violations."""
     good_answers: tuple[GoodAnswer, ...] = ()
     """Whole answers of the operator without any violation."""
 
@@ -75,27 +75,30 @@ class Examples:
     def digest(self) -> str:
         """Hash of all texts, without their positions in the file."""
         texts: list[list[Any]] = [[example.text for example in examples] for examples in (self.against, self.fine)]
-        # Added only if there are any, so that a file without them keeps its digest.
+        # added only if there are good answers, so that a file without them keeps the digest of earlier versions
         if self.good_answers:
             texts.append([(good.question, good.text) for good in self.good_answers])
         return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def read_examples(path: Path, name: str, text: str) -> Examples:
-    """Read the examples of an objective from a file; `name` and `text` are the objective's. Raises `ConfigError`."""
+    """Read the examples from the file of the objective with this `name` and `text`. Raises `ConfigError`."""
     return parse_examples(read_text(path), path, name, text)
 
 
 def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examples:
-    """Parse and check the text of an examples file, which need not be written yet; raises `ConfigError`."""
+    """Parse and check the text of an examples file, which need not be written yet; raises `ConfigError`.
+
+    `name` and `text` are those of the objective; `path` is the file's, for errors.
+    """
     data, source = _parse_text(text_of_file, path)
     if not isinstance(data, dict):
         raise ConfigError(
             f"{source.name}:1: must be a block with the list `against`, and the list `fine` if you have any"
         )
     for key in data:
-        if key not in _KEYS:
-            raise ConfigError(f"{source.place_of(key)}: unknown key {key!r}; {suggest_name(key, _KEYS)}")
+        if key not in _FILE_KEYS:
+            raise ConfigError(f"{source.place_of(key)}: unknown key {key!r}; {suggest_name(key, _FILE_KEYS)}")
     _check_objective(data.get("objective"), source, name, text)
     against = tuple(_read_list(data, "against", source))
     fine = tuple(_read_list(data, "fine", source))
@@ -104,16 +107,20 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
             f"{source.place_of('against')}: `against` has {len(against)} sentences; at least {MIN_AGAINST} are needed, "
             "four to twelve teach well"
         )
-    good = tuple(_read_answers(data, "good_answers", source))
+    good_answers = tuple(_read_answers(data, "good_answers", source))
     _refuse_duplicates(against, fine)
-    _refuse_duplicates(against, good)
-    _refuse_violations_in_answers(against, good)
-    return Examples(against, fine, good)
+    _refuse_duplicates(against, good_answers)
+    _refuse_violations_in_answers(against, good_answers)
+    return Examples(against, fine, good_answers)
 
 
 def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
-    """Parse YAML or, by the file name, JSON; returns (data, the lines where they are). Raises `ConfigError`."""
+    """Parse the text of a file, as JSON if the file's name says so, else as YAML. Raises `ConfigError`.
+
+    Returns the data, and the source that says in which line of the file each item is.
+    """
     if path.suffix == ".json":
+        # YAML would accept more than JSON, so the text is checked as JSON first
         try:
             json.loads(text)
         except RecursionError:
@@ -128,7 +135,7 @@ def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
 
 
 def _check_objective(named_objective: object, source: YamlSource, name: str, text: str) -> None:
-    """Raise `ConfigError` if the file's `objective` names another objective than that with this name and text."""
+    """Raise `ConfigError` if `named_objective`, the file's key `objective`, is neither this name nor this text."""
     if named_objective is not None and str(named_objective).strip() not in (name, text):
         raise ConfigError(
             f"{source.place_of('objective')}: these are examples of another objective than {name!r}; "
@@ -138,31 +145,34 @@ def _check_objective(named_objective: object, source: YamlSource, name: str, tex
 
 def _read_list(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[Example]:
     """Yield the sentences of the list under `key`; raises `ConfigError`."""
-    for number, value in enumerate(_read_values(data, key, source, "sentences, each on a line of its own behind `- `")):
-        place = source.place_of(key, number)
-        yield Example(_check_text(value, f"{place}: {key}[{number}]"), place)
+    values = _read_values(data, key, source, "sentences, each on a line of its own behind `- `")
+    for index, value in enumerate(values):
+        place = source.place_of(key, index)
+        yield Example(_check_text(value, f"{place}: {key}[{index}]"), place)
 
 
 def _read_answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[GoodAnswer]:
     """Yield the whole answers of the list under `key`; raises `ConfigError`."""
-    for number, value in enumerate(_read_values(data, key, source, "answers, each with `question` and `answer`")):
-        place = source.place_of(key, number)
+    values = _read_values(data, key, source, "answers, each with `question` and `answer`")
+    for index, value in enumerate(values):
+        place = source.place_of(key, index)
         if not isinstance(value, dict) or set(value) != set(_ANSWER_KEYS):
-            raise ConfigError(f"{place}: {key}[{number}]: must have `question` and `answer`, and nothing else")
-        question, answer = (_check_text(value[part], f"{place}: {key}[{number}].{part}") for part in _ANSWER_KEYS)
+            raise ConfigError(f"{place}: {key}[{index}]: must have `question` and `answer`, and nothing else")
+        question = _check_text(value["question"], f"{place}: {key}[{index}].question")
+        answer = _check_text(value["answer"], f"{place}: {key}[{index}].answer")
         yield GoodAnswer(answer, place, question)
 
 
-def _read_values(data: dict[str, Any], key: str, source: YamlSource, content: str) -> list[Any]:
-    """The list under `key`, empty if missing; raises `ConfigError` if the value is no list or too long.
+def _read_values(data: dict[str, Any], key: str, source: YamlSource, expected: str) -> list[Any]:
+    """Return the list under `key`, empty if the key is missing; raises `ConfigError` if it is no list or too long.
 
-    `content` says in the message what the list should contain.
+    `expected` says, in the error, what the list should contain.
     """
     values = data.get(key)
     if values is None:
         return []
     if not isinstance(values, list):
-        raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of {content}")
+        raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of {expected}")
     if len(values) > MAX_EXAMPLES:
         raise ConfigError(
             f"{source.place_of(key)}: {key}: {len(values):,} examples; keep the {MAX_EXAMPLES} that differ most"
@@ -171,9 +181,9 @@ def _read_values(data: dict[str, Any], key: str, source: YamlSource, content: st
 
 
 def _check_text(value: object, place: str) -> str:
-    """Return the text of the example at `place` ("file:line") without white space around it.
+    """Return the text `value` of an example, without white space around it; `place` begins the message of errors.
 
-    Raises `ConfigError` if it is no text, has no letter or digit, or is too long.
+    Raises `ConfigError` if the value is no text, has no letter or digit, or is too long.
     """
     if not isinstance(value, str):
         raise ConfigError(f"{place}: must be text (put it in quotes)")
@@ -185,10 +195,10 @@ def _check_text(value: object, place: str) -> str:
     return text
 
 
-def _refuse_violations_in_answers(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
+def _refuse_violations_in_answers(against: Sequence[Example], good_answers: Sequence[GoodAnswer]) -> None:
     """Raise `ConfigError` for a good answer that contains one of the sentences under `against`."""
-    for answer in good:
-        sentences = {normalise_example(piece.text) for piece in split(answer.text)}
+    for answer in good_answers:
+        sentences = {normalise_example(segment.text) for segment in split(answer.text)}
         for example in against:
             if normalise_example(example.text) in sentences:
                 raise ConfigError(
@@ -198,19 +208,25 @@ def _refuse_violations_in_answers(against: Sequence[Example], good: Sequence[Goo
 
 
 def _refuse_duplicates(against: Sequence[Example], fine: Sequence[Example]) -> None:
-    """Raise `ConfigError` for an example that appears twice, or both under `against` and among the fine ones."""
-    places: dict[str, tuple[bool, str]] = {}
-    pairs = [(example, True) for example in against] + [(example, False) for example in fine]
-    for example, goes_against in pairs:
-        key = normalise_example(example.text)
-        # For a new text, `setdefault` returns what it has just stored, so nothing below differs.
-        first_goes_against, first = places.setdefault(key, (goes_against, example.place))
-        if first_goes_against != goes_against:
-            raise ConfigError(f"{example.place}: stands under `against`, too ({first}); it can only be one of them")
-        if first != example.place:
-            raise ConfigError(f"{example.place}: is given twice (first at {first}); keep one")
+    """Raise `ConfigError` for an example that appears twice in a list, or in both lists."""
+    first_against: dict[str, Example] = {}
+    for example in against:
+        _refuse_repetition(example, first_against.setdefault(normalise_example(example.text), example))
+    first_fine: dict[str, Example] = {}
+    for example in fine:
+        normalised_text = normalise_example(example.text)
+        if normalised_text in first_against:
+            place = first_against[normalised_text].place
+            raise ConfigError(f"{example.place}: stands under `against`, too ({place}); it can only be one of them")
+        _refuse_repetition(example, first_fine.setdefault(normalised_text, example))
+
+
+def _refuse_repetition(example: Example, first: Example) -> None:
+    """Raise `ConfigError` if `first`, the first example with this text, stands in another place than `example`."""
+    if first.place != example.place:
+        raise ConfigError(f"{example.place}: is given twice (first at {first.place}); keep one")
 
 
 def normalise_example(text: str) -> str:
-    """Return an example in a form for comparison, without differences of case, white space and final punctuation."""
-    return _SPACE.sub(" ", text).casefold().strip(_ENDING)
+    """Return a form of an example for comparison, without differences of case, white space and final punctuation."""
+    return _WHITE_SPACE.sub(" ", text).casefold().strip(_IGNORED_AT_ENDS)

@@ -1,13 +1,15 @@
-"""Material of teaching: the prompts that the engine reads, and the label of each segment in them.
+"""Material of teaching: the prompts that the engine reads, and the label of each segment in them. A neutral answer
+violates no objective. A host is the neutral answer into which an example is inserted. Companions are further objectives
+in the prompt.
 
 Each neutral answer is read once: most with only the taught objective in the prompt, others together with more
 objectives. If several objectives of one policies file have examples, they share one prompt instead, so that neutral
 answers are read once for all of them. Some neutral answers contain a sentence of another answer, so that the head does
 not mistake every unusual sentence for a violation. Every example is inserted into several neutral answers, with the
 objective alone and with others in turn: as it is, as somebody says it in earnest, and only mentioned, as a near miss
-(`near_misses.py`). The segments around an example are neutral, too, and have a higher weight, because the model's state
-at a segment also depends on the text before it. The operator's good answers are read unchanged after their own
-questions, and count as neutral.
+(`near_misses.py`, which calls the sentence around the example a frame). The segments around an example are neutral,
+too, and have a higher weight, because the model's state at a segment also depends on the text before it. The operator's
+good answers are read unchanged after their own questions, and count as neutral.
 """
 
 from __future__ import annotations
@@ -26,19 +28,19 @@ from aligner_proxy.teaching.rows import AnswerRows, PromptObjectives, RowReader,
 from aligner_proxy.text.structure import split
 
 NEUTRAL_FOLDS = 5
-"""Parts of the neutral answers; for each, one head learns from the others only."""
-_COMPANIES = 3
-"""Prompts with further objectives, besides the one with the taught objective alone."""
+"""Number of parts of the neutral answers; for each part, one head learns only from the other parts."""
+_COMPANION_PROMPTS = 3
+"""Number of prompts with companions, besides the prompt with the taught objective alone."""
 _ALONE_SHARE = 0.54
 """Share of the neutral answers that are read with the taught objective alone."""
 _FOREIGN_SHARE = 0.1
-"""Share of the neutral answers into which a sentence of another one is inserted."""
+"""Share of the neutral answers into which a sentence of another neutral answer is inserted."""
 _MAX_TOGETHER = 16
 """Most objectives in a prompt that objectives of one file share."""
-_PROMPTS = 16
-"""Approximate number of prompts with examples as they are, even if there are few examples."""
+_EXAMPLE_PROMPTS = 16
+"""Approximate number of answers with an example as it is, even if there are few examples."""
 _MAX_FRAMED = 16
-"""Most examples that are also framed."""
+"""Most examples that are also inserted within a frame."""
 _MIN_PLACES = 2
 _MAX_PLACES = 8
 """Fewest and most answers into which one example is inserted."""
@@ -86,7 +88,7 @@ class TeachingPrompt:
 
 @dataclass(frozen=True, slots=True)
 class TeachingMaterial:
-    """What is read for one objective: (objectives in the prompt, answers read with them) for each group of answers."""
+    """What is read for one objective, in groups: (objectives in the prompt, answers that are read with this prompt)."""
 
     neutral: tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]
     """Groups of neutral answers, whose rows are cached."""
@@ -95,13 +97,14 @@ class TeachingMaterial:
 
     @property
     def prompt_objectives(self) -> PromptObjectives:
-        """The objectives of the prompt that the objective shares with others; without others, the objective alone."""
-        return self.neutral[0][0]
+        """The objectives of the prompt that the taught objective shares with others; without others, it alone."""
+        first_objectives, _ = self.neutral[0]
+        return first_objectives
 
     @property
     def prompts(self) -> int:
         """Number of answers to read."""
-        return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
+        return sum(len(prompts) for _, prompts in (*self.neutral, *self.examples))
 
 
 def build_material(
@@ -113,114 +116,124 @@ def build_material(
     frames: Frames = NO_FRAMES,
     sharing: Sequence[str] = (),
 ) -> TeachingMaterial:
-    """The prompts that teach the objective `text`; the same arguments always give the same prompts.
+    """Return the prompts that teach the objective `text`; the same arguments always give the same prompts.
 
     `answers` are the neutral answers, some of which get a sentence of another one (`_insert_foreign`). `usual` and
-    `further` are texts of objectives that may be in the prompt, too. `sharing` are the texts of all objectives that are
-    taught with these neutral answers: with others, all neutral answers are read under a prompt that they share.
+    `further` are texts of objectives that may be companions. `frames` are the sentences in which examples are mentioned
+    or asserted. `sharing` are the texts of all objectives that are taught with these neutral answers: if there are
+    several, all neutral answers are read under a prompt that they share.
     """
     order = Random(_SEED).sample(range(len(answers)), len(answers))
-    companies = sample_companions(text, usual, further, _COMPANIES, Random(text))
-    shared_prompt = _shared_prompt(text, sharing)
-    # With others in its prompt, an answer is read once for all of them, so none is read with one objective alone.
+    companion_prompts = sample_companions(text, usual, further, _COMPANION_PROMPTS, Random(text))
+    shared_prompt = _find_shared_prompt(text, sharing)
+    # under a shared prompt an answer is read once for all its objectives, so no answer is read with one objective alone
     alone_count = 0 if shared_prompt else int(len(order) * _ALONE_SHARE)
     foreign_end = alone_count + int(len(order) * _FOREIGN_SHARE)
-    first_prompts = [_plain_prompt(number, answers) for number in order[:alone_count]]
+    first_prompts = [_make_plain_prompt(host, answers) for host in order[:alone_count]]
     first_prompts += _insert_foreign(answers, usable_answers(answers, order[alone_count:foreign_end]))
-    remaining = order[foreign_end:]
+    remaining_hosts = order[foreign_end:]
     if shared_prompt:
-        first_prompts += [_plain_prompt(number, answers) for number in remaining]
-    groups = [(shared_prompt or PromptObjectives((text,)), tuple(first_prompts))]
+        first_prompts += [_make_plain_prompt(host, answers) for host in remaining_hosts]
+    alone_prompt = PromptObjectives((text,))
+    groups = [(shared_prompt or alone_prompt, tuple(first_prompts))]
     if not shared_prompt:
-        # the rest of the answers are dealt out to the prompts with other objectives
-        for first, company in enumerate(companies):
-            dealt_numbers = remaining[first::_COMPANIES]
-            groups.append((company, tuple(_plain_prompt(number, answers) for number in dealt_numbers)))
-    example_prompts = _build_example_prompts(examples, answers, frames, [PromptObjectives((text,)), *companies])
-    return TeachingMaterial(tuple(groups), example_prompts)
+        # the remaining answers are dealt out to the prompts with companions
+        for first, companion_prompt in enumerate(companion_prompts):
+            dealt_hosts = remaining_hosts[first::_COMPANION_PROMPTS]
+            groups.append((companion_prompt, tuple(_make_plain_prompt(host, answers) for host in dealt_hosts)))
+    example_groups = _build_example_groups(examples, answers, frames, [alone_prompt, *companion_prompts])
+    return TeachingMaterial(tuple(groups), example_groups)
 
 
-def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
-    """The objectives of the prompt that the objective `text` shares with others; None if there are no others."""
+def _find_shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
+    """Return the objectives of the prompt that the objective `text` shares with others; None if there are no others.
+
+    `sharing` are the texts of all objectives with the same neutral answers, dealt out to as many prompts as are needed.
+    """
     texts = list(dict.fromkeys(sharing))
     if len(texts) < 2 or text not in texts:
         return None
     prompt_count = math.ceil(len(texts) / _MAX_TOGETHER)
-    prompt_number = texts.index(text) % prompt_count
-    # Every `prompts`th one, so that the prompts have equally many.
-    own_texts = texts[prompt_number::prompt_count]
+    prompt_index = texts.index(text) % prompt_count
+    # every `prompt_count`th text, so that the prompts have equally many
+    own_texts = texts[prompt_index::prompt_count]
     return PromptObjectives(tuple(own_texts), own_texts.index(text))
 
 
-def _plain_prompt(host: int, answers: Sequence[Neutral]) -> TeachingPrompt:
-    """The neutral answer with this index, as it is."""
-    return TeachingPrompt(AugmentedAnswer(host, answers[host]), -1, SegmentRole.NEUTRAL)
+def _make_plain_prompt(host: int, answers: Sequence[Neutral]) -> TeachingPrompt:
+    """Return the neutral answer with the index `host`, without an example in it."""
+    return TeachingPrompt(AugmentedAnswer(host, answers[host]), example=-1, role=SegmentRole.NEUTRAL)
 
 
-def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[TeachingPrompt]:
-    """Insert into each of these answers a sentence of the next one."""
+def _insert_foreign(answers: Sequence[Neutral], hosts: Sequence[int]) -> list[TeachingPrompt]:
+    """Insert into each answer with an index in `hosts` a sentence of the next one of these answers."""
     rng = Random(_SEED)
-    result = []
-    for host, other in zip(numbers, (*numbers[1:], *numbers[:1]), strict=True):
-        sentences = [segment.text.strip() for segment in split(answers[other].answer)]
-        # A place may be the end of the answer, behind the last sentence; then the first sentence is taken.
-        sentence = sentences[rng.choice(insertion_places(answers[other].answer)) % len(sentences)]
-        foreign = insert_randomly(sentence, host, answers[host], rng)
-        result.append(TeachingPrompt(foreign, -1, SegmentRole.FOREIGN))
-    return result
+    prompts = []
+    next_hosts = (*hosts[1:], *hosts[:1])
+    for host, next_host in zip(hosts, next_hosts, strict=True):
+        next_answer = answers[next_host].answer
+        sentences = [segment.text.strip() for segment in split(next_answer)]
+        # the place after the last sentence stands for the first sentence
+        sentence = sentences[rng.choice(insertion_places(next_answer)) % len(sentences)]
+        augmented = insert_randomly(sentence, host, answers[host], rng)
+        prompts.append(TeachingPrompt(augmented, example=-1, role=SegmentRole.FOREIGN))
+    return prompts
 
 
-def _build_example_prompts(
-    examples: Examples, answers: Sequence[Neutral], frames: Frames, companies: Sequence[PromptObjectives]
+def _build_example_groups(
+    examples: Examples, answers: Sequence[Neutral], frames: Frames, prompt_objectives: Sequence[PromptObjectives]
 ) -> tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]:
-    """Insert every example into several answers, and add the good answers; returns the groups of `examples`.
+    """Insert every example into several answers, and add the good answers; return the groups as `examples` has them.
 
-    `together` are the objectives of the prompts: first the objective alone, then with others. They are used in turn.
+    There is a group for each of `prompt_objectives`: first the taught objective alone, then with companions.
     """
     rng = Random(examples.digest)
-    groups: list[list[TeachingPrompt]] = [[] for _ in companies]
-    hosts = _shorter_hosts(answers)
+    groups: list[list[TeachingPrompt]] = [[] for _ in prompt_objectives]
+    hosts = _list_shorter_hosts(answers)
     rng.shuffle(hosts)
-    turn = 0
-    for role, number, texts in (*_forms_of_against(examples.against, frames), *_forms_of_fine(examples)):
-        for n, text in enumerate(texts):
-            # By turns over all examples, so that every answer is used about equally often.
-            host = hosts[turn % len(hosts)]
-            turn += 1
+    insertion_count = 0
+    for role, number, texts in (*_vary_violations(examples.against, frames), *_repeat_fine_examples(examples)):
+        for text_index, text in enumerate(texts):
+            # the hosts take turns over all examples, so that every answer is used about equally often
+            host = hosts[insertion_count % len(hosts)]
+            insertion_count += 1
             augmented = insert_randomly(text, host, answers[host], rng)
-            # Group 0 is the prompt with the objective alone.
-            group_number = 0 if n % 2 == 0 else 1 + rng.randrange(len(companies) - 1)
-            groups[group_number].append(TeachingPrompt(augmented, number, role))
-    # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
-    groups[0] += _good_answer_prompts(examples, len(answers))
-    return tuple(
-        (prompt_objectives, tuple(group)) for prompt_objectives, group in zip(companies, groups, strict=True) if group
-    )
+            # every second text is read with the objective alone
+            group_index = 0 if text_index % 2 == 0 else 1 + rng.randrange(len(prompt_objectives) - 1)
+            groups[group_index].append(TeachingPrompt(augmented, number, role))
+    # Good answers are not among the neutral answers, whose rows are cached on disk, because they are the operator's.
+    groups[0] += _make_good_answer_prompts(examples, first_host=len(answers))
+    paired_groups = zip(prompt_objectives, groups, strict=True)
+    return tuple((objectives, tuple(group)) for objectives, group in paired_groups if group)
 
 
-def _shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
-    """The shorter two thirds of the answers into which a text can be inserted, because long ones cost time."""
-    usable = usable_answers(answers, range(len(answers)))
-    usable.sort(key=lambda number: len(answers[number].question) + len(answers[number].answer))
-    return usable[: math.ceil(len(usable) * 2 / 3)]
+def _list_shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
+    """Return the indices of answers into which a text can be inserted: of the shorter two thirds, to save time."""
+    hosts = usable_answers(answers, range(len(answers)))
+    hosts.sort(key=lambda host: len(answers[host].question) + len(answers[host].answer))
+    return hosts[: math.ceil(len(hosts) * 2 / 3)]
 
 
-def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:
-    """Yield (role, number of the example, texts to insert): each example as it is or in earnest, and only mentioned."""
+def _vary_violations(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:
+    """Yield (role, number of the example, texts to insert) for the violating examples.
+
+    Each example is inserted as it is; some are also asserted in a frame, and some only mentioned in a frame.
+    """
     places = count_places(len(against))
-    framed = [number for number, example in enumerate(against) if can_be_framed(example.text)]
-    # Evenly spread examples: more near misses teach little, and each costs engine time.
-    # The step is rounded up; it is 1 if there are none, because a step must not be 0.
-    framed = framed[:: -(-len(framed) // _MAX_FRAMED) or 1]
+    framed_numbers = [number for number, example in enumerate(against) if can_be_framed(example.text)]
+    # Evenly spread examples are framed: more near misses teach little, and each costs engine time. The step is rounded
+    # up; `or 1`, because a step must not be 0.
+    framed_numbers = framed_numbers[:: -(-len(framed_numbers) // _MAX_FRAMED) or 1]
+    # every second one is asserted: with more, a head of four examples found fewer sentences that have no frame
+    asserted_numbers = framed_numbers[::2]
     for number, example in enumerate(against):
-        # Of every second example: with more, a head of four examples found fewer sentences that have no frame.
-        assertions = _fill_frames(frames.assertions, example, number, 1) if number in framed[::2] else []
+        assertions = _fill_frames(frames.assertions, example, number, 1) if number in asserted_numbers else []
         yield SegmentRole.AGAINST, number, [example.text] * places + assertions
-        if number in framed:
+        if number in framed_numbers:
             yield SegmentRole.NEAR, number, _fill_frames(frames.mentions, example, number, places)
 
 
-def _forms_of_fine(examples: Examples) -> Iterator[tuple[SegmentRole, int, list[str]]]:
+def _repeat_fine_examples(examples: Examples) -> Iterator[tuple[SegmentRole, int, list[str]]]:
     """Yield (role, number of the example, texts to insert) for each fine example, which is only inserted as it is."""
     places = count_places(len(examples.fine))
     for number, example in enumerate(examples.fine, len(examples.against)):
@@ -228,74 +241,77 @@ def _forms_of_fine(examples: Examples) -> Iterator[tuple[SegmentRole, int, list[
 
 
 def _fill_frames(frames: Sequence[str], example: Example, number: int, count: int) -> list[str]:
-    """The example in `count` of these frames; its `number` chooses them, so that the next example gets others."""
+    """Return the example in `count` of these frames, or in all if there are fewer.
+
+    The example's `number` chooses the frames, so that the next example gets other frames.
+    """
     first = number * count
     return [fill_frame(frames[(first + n) % len(frames)], example.text) for n in range(min(count, len(frames)))]
 
 
-def _good_answer_prompts(examples: Examples, host: int) -> list[TeachingPrompt]:
-    """The good answers as neutral prompts; their host numbers continue after those of our neutral answers."""
-    first = len(examples.against) + len(examples.fine)
-    read_as_they_are = [Neutral(good.question, good.text) for good in examples.good_answers]
-    return [
-        TeachingPrompt(AugmentedAnswer(host + n, answer), first + n, SegmentRole.NEUTRAL)
-        for n, answer in enumerate(read_as_they_are)
-    ]
+def _make_good_answer_prompts(examples: Examples, first_host: int) -> list[TeachingPrompt]:
+    """Return the good answers as neutral prompts, which count as hosts from the number `first_host` on."""
+    first_number = len(examples.against) + len(examples.fine)
+    prompts = []
+    for index, good_answer in enumerate(examples.good_answers):
+        answer = AugmentedAnswer(first_host + index, Neutral(good_answer.question, good_answer.text))
+        prompts.append(TeachingPrompt(answer, example=first_number + index, role=SegmentRole.NEUTRAL))
+    return prompts
 
 
 def count_places(example_count: int) -> int:
-    """The number of answers into which each example is inserted, given the number of examples."""
-    return max(_MIN_PLACES, min(_MAX_PLACES, _PROMPTS // max(1, example_count)))
+    """Return into how many answers each of `example_count` examples is inserted."""
+    return max(_MIN_PLACES, min(_MAX_PLACES, _EXAMPLE_PROMPTS // max(1, example_count)))
 
 
 async def read_material(
     material: TeachingMaterial, reader: RowReader, cache: RowsCache
 ) -> tuple[list[TeachingSegment], bytes]:
-    """Read the material with the engine; returns (segments, their rows as 16-bit floats, one after the other).
+    """Read the material with the engine; return the segments, and their rows as 16-bit floats, one after the other.
 
-    Raises the engine's `CorrectionError`.
+    Rows of neutral answers come from `cache` where it has them. Raises the engine's `CorrectionError`.
     """
     segments: list[TeachingSegment] = []
     rows: list[bytes] = []
-    for prompt_objectives, prompted in material.neutral:
-        answers = await cache.read(reader, prompt_objectives, [prompt.augmented.neutral for prompt in prompted])
-        _add_segments(prompted, answers, prompt_objectives.index, segments, rows)
-    for prompt_objectives, prompted in material.examples:
-        answers = await reader.read(prompt_objectives, [prompt.augmented.neutral for prompt in prompted])
-        _add_segments(prompted, answers, prompt_objectives.index, segments, rows)
+    for prompt_objectives, prompts in material.neutral:
+        answers = await cache.read(reader, prompt_objectives, [prompt.augmented.neutral for prompt in prompts])
+        _add_segments(prompts, answers, prompt_objectives.index, segments, rows)
+    for prompt_objectives, prompts in material.examples:
+        answers = await reader.read(prompt_objectives, [prompt.augmented.neutral for prompt in prompts])
+        _add_segments(prompts, answers, prompt_objectives.index, segments, rows)
     return segments, b"".join(rows)
 
 
 def _add_segments(
-    prompted: Sequence[TeachingPrompt],
+    prompts: Sequence[TeachingPrompt],
     answers: Sequence[AnswerRows],
-    index: int,
+    objective_index: int,
     segments: list[TeachingSegment],
     rows: list[bytes],
 ) -> None:
     """Append the labelled segments and the rows of these answers to `segments` and `rows`.
 
-    `index` is that of the taught objective in their prompt.
+    `answers` are what the engine computed for `prompts`; `objective_index` is that of the taught objective in them.
     """
-    for prompt, answer in zip(prompted, answers, strict=True):
+    for prompt, answer in zip(prompts, answers, strict=True):
         rows.append(answer.rows)
-        inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]
-        for number, general_score in enumerate(answer.general_scores(index)):
-            # The segment itself or one of its neighbours is in the inserted text.
-            is_next_to_example = any(inside[max(0, number - 1) : number + 2])
-            segments.append(_label_segment(prompt, inside[number], is_next_to_example, general_score))
+        are_inserted = [prompt.augmented.covers(start, end) for start, end in answer.segments]
+        for index, general_score in enumerate(answer.general_scores(objective_index)):
+            # the segment itself or one of its neighbours is in the inserted text
+            is_next_to_example = any(are_inserted[max(0, index - 1) : index + 2])
+            segments.append(_label_segment(prompt, are_inserted[index], is_next_to_example, general_score))
 
 
 def _label_segment(
-    prompted: TeachingPrompt, inside: bool, is_next_to_example: bool, general_score: float
+    prompt: TeachingPrompt, is_inserted: bool, is_next_to_example: bool, general_score: float
 ) -> TeachingSegment:
-    """The labelled segment; `inside` says whether it belongs to the inserted text.
+    """Return the labelled segment of a prompt's answer; `is_inserted` says whether it belongs to the inserted text.
 
-    Around a sentence of another neutral answer, the segments are as neutral as without that sentence.
+    Around a sentence of another neutral answer, the segments are as neutral as without this sentence.
     """
-    host = prompted.augmented.host
-    if inside:
-        return TeachingSegment(prompted.role, host, prompted.example, general_score)
-    if prompted.role in (SegmentRole.NEUTRAL, SegmentRole.FOREIGN):
-        return TeachingSegment(SegmentRole.NEUTRAL, host, prompted.example, general_score)
-    return TeachingSegment(SegmentRole.BESIDE, host, prompted.example, general_score, is_next_to_example)
+    host = prompt.augmented.host
+    if is_inserted:
+        return TeachingSegment(prompt.role, host, prompt.example, general_score)
+    if prompt.role in (SegmentRole.NEUTRAL, SegmentRole.FOREIGN):
+        return TeachingSegment(SegmentRole.NEUTRAL, host, prompt.example, general_score)
+    return TeachingSegment(SegmentRole.BESIDE, host, prompt.example, general_score, is_next_to_example)

@@ -15,11 +15,11 @@ from pathlib import Path
 from aligner_proxy.types import Turn
 
 ENGLISH = "en"
-_FILE = Path(__file__).with_name("neutral.jsonl")
+_ENGLISH_FILE = Path(__file__).with_name("neutral.jsonl")
 _LANGUAGES_FILE = Path(__file__).with_name("neutral_languages.jsonl")
 LONGEST_TEACHING_CHARS = 450
-"""Maximum characters of question and answer together. Short ones teach as much about a sentence, and with them teaching
-on two cores ends within a minute."""
+"""Most characters of question and answer together. Short answers teach as much about a sentence, and with them teaching
+takes less than a minute on two cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +35,37 @@ class Neutral:
 
 
 def teaching_answers(language: str = ENGLISH) -> tuple[Neutral, ...]:
-    """The neutral answers that teaching in this language reads: in English those up to `LONGEST_TEACHING_CHARS`."""
+    """Return the neutral answers that teaching in this language reads; none if the package has none.
+
+    In English these are only the answers up to `LONGEST_TEACHING_CHARS`.
+    """
     if language != ENGLISH:
         return _answers_by_language().get(language, ())
-    return tuple(n for n in neutral_answers() if len(n.question) + len(n.answer) <= LONGEST_TEACHING_CHARS)
+    return tuple(
+        neutral
+        for neutral in neutral_answers()
+        if len(neutral.question) + len(neutral.answer) <= LONGEST_TEACHING_CHARS
+    )
 
 
 @cache
 def neutral_answers() -> tuple[Neutral, ...]:
-    """All neutral answers of the package, always in the same order."""
-    rows = map(json.loads, _FILE.read_text(encoding="utf-8").splitlines())
+    """Return all English neutral answers of the package, always in the same order."""
+    rows = map(json.loads, _ENGLISH_FILE.read_text(encoding="utf-8").splitlines())
     return tuple(Neutral(row["question"], row["answer"]) for row in rows)
 
 
 @cache
 def _answers_by_language() -> dict[str, tuple[Neutral, ...]]:
-    """The neutral answers of the package in other languages than English, by language."""
-    result: dict[str, tuple[Neutral, ...]] = {}
-    for row in map(json.loads, _LANGUAGES_FILE.read_text(encoding="utf-8").splitlines()):
-        result[row["language"]] = (*result.get(row["language"], ()), Neutral(row["question"], row["answer"]))
-    return result
+    """Read the package's neutral answers in other languages than English; return them by language."""
+    answers: dict[str, tuple[Neutral, ...]] = {}
+    for line in _LANGUAGES_FILE.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        language = row["language"]
+        answers[language] = (*answers.get(language, ()), Neutral(row["question"], row["answer"]))
+    return answers
 
 
 def neutral_languages() -> tuple[str, ...]:
-    """The languages of which the package has neutral answers, English first."""
+    """Return the languages in which the package has neutral answers, English first."""
     return (ENGLISH, *_answers_by_language())

@@ -1,4 +1,4 @@
-"""The operator's own answers from the audit store: those that were delivered unchanged, with nothing flagged.
+"""The operator's own answers: those in the audit store that were delivered unchanged, with nothing flagged.
 
 Heads are not trained on them, because some may violate the new objective and nobody has checked. They show the
 operator, before a taught head is active, which answers it would flag.
@@ -17,12 +17,12 @@ from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.types import Status, Turn
 
 _MAX_CHARS = 6_000
-"""Maximum characters of an answer; longer ones are skipped."""
+"""Most characters of an answer; longer answers are skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """One answer, its conversation, and its id in the audit store."""
+    """One answer, its conversation, and what identifies it in the audit store: `call_id` and `choice`."""
 
     call_id: str
     choice: int
@@ -31,8 +31,10 @@ class RecordedAnswer:
     answer: str
 
 
-def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[RecordedAnswer]:
-    """The newest unflagged answers, at most `most`, of one tenant or of all (None); empty without a store.
+def own_answers(file: PolicyFile, tenant: Tenant | None, limit: int) -> list[RecordedAnswer]:
+    """Return the newest unflagged answers, at most `limit`, of one tenant, or of all if `tenant` is None.
+
+    The result is empty if the policies file configures no store.
 
     If the store cannot be read, raises `ConfigError`, `AuditError`, `sqlite3.Error` or `OSError`.
     """
@@ -41,31 +43,32 @@ def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Reco
     store = writer.open_for_reading(file)
     try:
         entries = (entry for entry in store.entries() if belongs_to(entry, file, tenant))
-        return list(islice(_unflagged_answers(entries), most))
+        return list(islice(_select_unflagged(entries), limit))
     finally:
         store.close()
 
 
 def belongs_to(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
-    """Whether `tenant` (None: any) is the first tenant of the file that matches the entry's request.
+    """Whether an entry has content and its request belongs to `tenant`; with None, to any tenant.
 
-    False for an entry without content.
+    A request belongs to the first tenant of the file that matches it.
     """
     if entry.content is None:
         return False
     facts = entry.content.facts
-    matching = (other for other in file.tenants if tenant_matches(other, facts, file.trust.aliases))
-    return tenant is None or next(matching, None) == tenant
+    matching_tenants = (other for other in file.tenants if tenant_matches(other, facts, file.trust.aliases))
+    return tenant is None or next(matching_tenants, None) == tenant
 
 
-def _unflagged_answers(entries: Iterator[Entry]) -> Iterator[RecordedAnswer]:
-    """Yield the answers that were delivered unchanged with nothing flagged; long ones and repetitions are skipped."""
-    earlier = set[str]()
+def _select_unflagged(entries: Iterator[Entry]) -> Iterator[RecordedAnswer]:
+    """Yield the answers that were delivered unchanged with nothing flagged, without long answers and repetitions."""
+    earlier_answers = set[str]()
     for entry in entries:
         content = entry.content
         answer = content.exchange.answer if content else None
+        # only flagged segments are recorded
         if content is None or not answer or entry.status != Status.UNCHANGED or content.segments:
             continue
-        if answer not in earlier and len(answer) <= _MAX_CHARS:
-            earlier.add(answer)
+        if answer not in earlier_answers and len(answer) <= _MAX_CHARS:
+            earlier_answers.add(answer)
             yield RecordedAnswer(entry.call_id, entry.choice, content.exchange.turns, answer)

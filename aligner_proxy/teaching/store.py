@@ -1,6 +1,8 @@
-"""Store of taught heads: for each policies file a folder below `ALIGNER_PROXY_HOME`, with an index and the heads.
+"""Store of taught heads: for each policies file a folder below `ALIGNER_PROXY_HOME`, with an index and the heads. A
+version is the record of one taught head in the index. A head belongs to the scope of its objective: the whole policies
+file, or one tenant of the file.
 
-A head belongs to the scope of its objective: the file, or one tenant of it. Earlier versions are kept for rollback. The
+Earlier versions are kept for rollback. The
 index and the heads are replaced atomically, and only one process at a time changes them, so readers need no lock. The
 store contains no text of any example.
 """
@@ -27,24 +29,24 @@ from aligner_proxy.teaching.rows import write_atomically
 
 WHOLE_FILE = "-"
 """The scope of the file's own objectives, which all tenants can use."""
-_FOLDER = "taught"
-_INDEX = "index.json"
-_HASH = r"^[0-9a-f]{64}$"
+_FOLDER_NAME = "taught"
+_INDEX_NAME = "index.json"
+_HASH_PATTERN = r"^[0-9a-f]{64}$"
 _MAX_VERSIONS = 8
-"""Maximum stored versions of one objective; the oldest inactive version is deleted first."""
+"""Most stored versions of one objective; the oldest inactive version is deleted first."""
 
 
 class Count(StrictModel):
-    """A count: `hits` out of `of`."""
+    """A count: `hits` of `of` tries."""
 
     hits: int = Field(ge=0)
     of: int = Field(ge=0)
 
 
 class Version(StrictModel):
-    """One taught head of an objective: the examples it was taught from, and how well it performed."""
+    """One taught head of an objective: from which examples it was taught, and how well it performed."""
 
-    head: str = Field(pattern=_HASH)
+    head: str = Field(pattern=_HASH_PATTERN)
     """SHA-256 of the head's bytes."""
     text: str
     """The objective's whole text."""
@@ -74,17 +76,18 @@ class Version(StrictModel):
 
 
 class HeadHistory(StrictModel):
-    """The heads taught for one objective text and one aligner, oldest first, and the active one of them."""
+    """The heads taught for one objective's text and one aligner, oldest first, and which of them is active."""
 
     versions: tuple[Version, ...] = Field(default=(), max_length=2 * _MAX_VERSIONS)
     current: str | None = None
-    """Hash of the active head; empty: forgotten; None: never taught, or a head for another text is active."""
+    """Hash of the active head. "" means that the operator removed the head; None, that none was taught, or that a head
+    for another text is active."""
 
     def check_place(self, place: HeadPlace) -> None:
-        """Raise `ValueError` if a version belongs to another text or aligner, or the active head is not a version."""
+        """Raise `ValueError` if a version is not for `place`, or if the active head is none of the versions."""
         if any((version.called, version.text) != (place.aligner_name, place.text) for version in self.versions):
             raise ValueError("a head of another text or aligner")
-        # An empty one (forgotten) needs no version.
+        # "" stands for a removed head, which needs no version
         if self.current and self.current not in {version.head for version in self.versions}:
             raise ValueError("a head in force that is none of these")
 
@@ -95,14 +98,14 @@ class HeadHistory(StrictModel):
 
 
 class TaughtObjective(StrictModel):
-    """All heads of one objective, oldest first, and the active head for each aligner."""
+    """All versions of one objective, oldest first, and the active head for each aligner."""
 
     versions: tuple[Version, ...] = ()
     current: Mapping[str, str] = Field(default_factory=dict)
-    """Name of the aligner -> hash of the active head; empty: the operator chose that only the general head judges."""
+    """Hash of the active head, by the aligner's name; "" if the operator chose that only the general head judges."""
 
     def active_version(self, aligner_name: str) -> Version | None:
-        """The version whose head is active for this aligner; None if there is none."""
+        """Return the version whose head is active for this aligner; None if there is none."""
         head = self.current.get(aligner_name)
         return next((version for version in reversed(self.versions) if version.head == head), None)
 
@@ -111,47 +114,56 @@ class TaughtObjective(StrictModel):
         return self.current.get(aligner_name) == ""
 
     def history(self, aligner_name: str, text: str) -> HeadHistory:
-        """The part of these heads that is for one aligner and one text."""
+        """Return the versions that are for one aligner and one text of the objective, and which of them is active."""
         versions = tuple(version for version in self.versions if (version.called, version.text) == (aligner_name, text))
         current = self.current.get(aligner_name)
-        is_current = current == "" or any(version.head == current for version in versions)
-        return HeadHistory(versions=versions, current=current if is_current else None)
+        belongs_here = current == "" or any(version.head == current for version in versions)
+        return HeadHistory(versions=versions, current=current if belongs_here else None)
 
     def with_history(self, aligner_name: str, text: str, history: HeadHistory) -> TaughtObjective:
-        """A copy in which `history` replaces the heads for this aligner and text."""
-        others = [version for version in self.versions if (version.called, version.text) != (aligner_name, text)]
+        """Return a copy in which `history` replaces the versions for this aligner and text."""
+        other_versions = [
+            version for version in self.versions if (version.called, version.text) != (aligner_name, text)
+        ]
         current = {name: head for name, head in self.current.items() if name != aligner_name}
         if history.current is not None:
             current[aligner_name] = history.current
-        return TaughtObjective(versions=(*others, *history.versions), current=current)
+        return TaughtObjective(versions=(*other_versions, *history.versions), current=current)
 
 
 class Index(StrictModel):
-    """All taught heads of one policies file: scope -> name -> objective."""
+    """All taught heads of one policies file."""
 
     version: int = 1
     """Version of the format."""
     policies: str = ""
     """Path of the policies file, for people who look into the index."""
     scopes: Mapping[str, Mapping[str, TaughtObjective]] = Field(default_factory=dict)
+    """The taught objectives by scope (`scope_of`), then by the objective's name."""
 
     def objective(self, scope: str, name: str) -> TaughtObjective:
-        """The taught objective; one without versions if nothing was taught."""
+        """Return the taught objective; an objective without versions if nothing was taught."""
         return self.scopes.get(scope, {}).get(name, TaughtObjective())
 
     def with_objective(self, scope: str, name: str, objective: TaughtObjective) -> Index:
-        """A copy of the index with this objective replaced."""
-        changed = dict(self.scopes.get(scope, {})) | {name: objective}
-        return self.model_copy(update={"scopes": dict(self.scopes) | {scope: changed}})
+        """Return a copy of the index with this objective replaced."""
+        scope_objectives = dict(self.scopes.get(scope, {})) | {name: objective}
+        return self.model_copy(update={"scopes": dict(self.scopes) | {scope: scope_objectives}})
 
     def heads(self) -> dict[str, Version]:
-        """Every version by its head's hash."""
-        objectives = (objective for names in self.scopes.values() for objective in names.values())
-        return {version.head: version for objective in objectives for version in objective.versions}
+        """Return every version by its head's hash."""
+        versions: dict[str, Version] = {}
+        for scope_objectives in self.scopes.values():
+            for objective in scope_objectives.values():
+                versions.update({version.head: version for version in objective.versions})
+        return versions
 
 
 def scope_of(tenant: Tenant | None) -> str:
-    """The scope of a tenant's own objectives: a digest of the entry's `match`, independent of the order in the file."""
+    """Return the scope of a tenant's own objectives; None stands for the whole file.
+
+    The scope is a digest of what the tenant's entry matches, so it does not depend on the order of tenants in the file.
+    """
     if tenant is None:
         return WHOLE_FILE
     match = [tenant.match.team, tenant.match.key]
@@ -159,7 +171,7 @@ def scope_of(tenant: Tenant | None) -> str:
 
 
 def path_of(file: PolicyFile) -> Path:
-    """Absolute path of the policies file. Links are not resolved: a mounted file may be updated by a new link."""
+    """Return the absolute path of the policies file, through links, because a new link may update a mounted file."""
     return Path(os.path.abspath(file.source.folder / file.source.name))
 
 
@@ -185,11 +197,11 @@ class HeadStore:
     policies: Path
     """Absolute path of the policies file."""
     folder: Path = field(init=False)
-    """Where index and heads are stored, named by a hash of that path."""
+    """Where index and heads are stored, named by a hash of the path."""
 
     def __post_init__(self) -> None:
         name = hashlib.sha256(os.fsencode(self.policies)).hexdigest()[:16]
-        object.__setattr__(self, "folder", config.home_folder() / _FOLDER / name)
+        object.__setattr__(self, "folder", config.home_folder() / _FOLDER_NAME / name)
 
     @classmethod
     def for_file(cls, file: PolicyFile) -> HeadStore:
@@ -198,7 +210,7 @@ class HeadStore:
     @property
     def index_path(self) -> Path:
         """The index file, which changes whenever a head is activated or removed."""
-        return self.folder / _INDEX
+        return self.folder / _INDEX_NAME
 
     def index(self) -> Index:
         """Read the index; a missing file gives an empty index. Raises `ConfigError` if it is damaged."""
@@ -216,7 +228,7 @@ class HeadStore:
             raise ConfigError(f"{self.index_path}: the index of taught heads is damaged; {fix}") from None
 
     def head(self, content_hash: str) -> bytes | None:
-        """Read the bytes of a head; None if it is missing or does not match its hash."""
+        """Read the bytes of the head with this hash; None if the file is missing or does not match its hash."""
         try:
             data = self._head_path(content_hash).read_bytes()
         except OSError:
@@ -224,55 +236,55 @@ class HeadStore:
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
     def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
-        """Store a new head and make it active for its aligner; earlier heads are kept, `_MAX_VERSIONS` in all.
+        """Store a new head of the objective `name`, and make it active for its aligner.
 
-        `head` are the bytes of the head that `version` describes. Raises `ConfigError` if the store cannot be written.
+        Of the earlier versions the newest are kept, `_MAX_VERSIONS` in all. `head` are the bytes of the head that
+        `version` describes. Raises `ConfigError` if the store cannot be written.
         """
         with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)
-            before = index.objective(scope, name)
-            # A head that was taught before becomes the newest version.
-            others = [earlier for earlier in before.versions if earlier.head != version.head]
-            current = dict(before.current) | {version.called: version.head}
-            remaining = _recent_versions([*others, version], set(current.values()))
-            self._write(index.with_objective(scope, name, TaughtObjective(versions=remaining, current=current)))
+            objective = index.objective(scope, name)
+            # a head that was taught before becomes the newest version
+            other_versions = [earlier for earlier in objective.versions if earlier.head != version.head]
+            current = dict(objective.current) | {version.called: version.head}
+            versions = _select_recent([*other_versions, version], active_heads=set(current.values()))
+            self._write(index.with_objective(scope, name, TaughtObjective(versions=versions, current=current)))
 
     def forget(self, scope: str, name: str) -> int:
         """Delete all heads of an objective and return their number; only an explicit `teach` teaches it again."""
         with self._lock_index() as index:
-            before = index.objective(scope, name)
-            # An empty text marks a head as forgotten, so that it is not taught again by itself.
-            current = dict.fromkeys((version.called for version in before.versions), "")
-            self._write(index.with_objective(scope, name, TaughtObjective(current=dict(before.current) | current)))
-        return len(before.versions)
+            objective = index.objective(scope, name)
+            # "" in place of a head excludes the objective from automatic teaching
+            no_heads = dict.fromkeys((version.called for version in objective.versions), "")
+            emptied_objective = TaughtObjective(current=dict(objective.current) | no_heads)
+            self._write(index.with_objective(scope, name, emptied_objective))
+        return len(objective.versions)
 
     def block_auto_teaching(self, scope: str, name: str, aligner_names: Sequence[str]) -> None:
         """Exclude an objective from automatic teaching, for those of these aligners that have no head for it yet."""
         with self._lock_index() as index:
-            before = index.objective(scope, name)
-            # Empty marks as forgotten; what `before` says wins, so an aligner keeps the head that it has.
-            current = dict.fromkeys(aligner_names, "") | dict(before.current)
-            self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
+            objective = index.objective(scope, name)
+            # "" in place of a head excludes the objective; an aligner that has a head keeps it
+            current = dict.fromkeys(aligner_names, "") | dict(objective.current)
+            self._write(index.with_objective(scope, name, objective.model_copy(update={"current": current})))
 
     def rollback(self, scope: str, name: str, text: str) -> list[Version]:
-        """For each aligner, activate the previous head for `text`, if there is one; returns the heads activated."""
+        """For each aligner, activate the previous head for `text`, if any; returns the versions activated."""
         with self._lock_index() as index:
-            before = index.objective(scope, name)
-            previous_versions = [
-                earlier
-                for aligner_name in before.current
-                if (earlier := _version_before(before, aligner_name, text)) is not None
-            ]
-            current = dict(before.current) | {version.called: version.head for version in previous_versions}
-            self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
+            objective = index.objective(scope, name)
+            candidates = [_find_previous(objective, aligner_name, text) for aligner_name in objective.current]
+            previous_versions = [version for version in candidates if version is not None]
+            current = dict(objective.current) | {version.called: version.head for version in previous_versions}
+            self._write(index.with_objective(scope, name, objective.model_copy(update={"current": current})))
         return previous_versions
 
     def replace_history(
         self, place: HeadPlace, before: HeadHistory, after: HeadHistory, heads: Mapping[str, bytes]
     ) -> bool:
-        """Replace the local history by that of another host; returns False if the local one is no longer `before`.
+        """Replace the local history `before` by `after`, that of another host; return whether it was replaced.
 
-        `heads` are the bytes of the heads that are missing here, by their hashes, which the caller has verified.
+        It is not replaced if the local history is no longer `before`. `heads` are the bytes of the heads that are
+        missing here, by their hashes, which the caller has verified.
         """
         with self._lock_index() as index:
             objective = index.objective(place.scope, place.name)
@@ -280,13 +292,13 @@ class HeadStore:
                 return False
             for content_hash, head in heads.items():
                 write_atomically(self._head_path(content_hash), head)
-            changed = objective.with_history(place.aligner_name, place.text, after)
-            self._write(index.with_objective(place.scope, place.name, changed))
+            new_objective = objective.with_history(place.aligner_name, place.text, after)
+            self._write(index.with_objective(place.scope, place.name, new_objective))
         return True
 
     @contextlib.contextmanager
     def _lock_index(self) -> Iterator[Index]:
-        """Lock the index, so that no other process changes it, and yield what it contains.
+        """Lock the index, so that no other process changes it, and yield its content.
 
         Raises `ConfigError` if the folder cannot be written.
         """
@@ -311,22 +323,22 @@ class HeadStore:
         return self.folder / "heads" / f"{content_hash}.head"
 
 
-def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
-    """The newest `_MAX_VERSIONS` versions, and of older ones those whose heads are active (`in_force`)."""
-    last = versions[-_MAX_VERSIONS:]
-    return tuple(version for version in versions if version in last or version.head in in_force)
+def _select_recent(versions: list[Version], active_heads: set[str]) -> tuple[Version, ...]:
+    """Return the newest `_MAX_VERSIONS` versions, and older versions whose heads are active; the newest is last."""
+    newest_versions = versions[-_MAX_VERSIONS:]
+    return tuple(version for version in versions if version in newest_versions or version.head in active_heads)
 
 
-def _version_before(objective: TaughtObjective, aligner_name: str, text: str) -> Version | None:
-    """The version before the active one, of the same aligner and text; None if there is none."""
+def _find_previous(objective: TaughtObjective, aligner_name: str, text: str) -> Version | None:
+    """Return the version before the active one, of the same aligner and text; None if there is none."""
     versions = [version for version in objective.versions if version.called == aligner_name and version.text == text]
     heads = [version.head for version in versions]
-    present = objective.current.get(aligner_name)
-    # If the active head is none of these (forgotten, or for another text), the newest one is the one before it.
-    index = heads.index(present) if present in heads else len(heads)
-    return versions[index - 1] if index > 0 else None
+    active_head = objective.current.get(aligner_name)
+    # if the active head was removed or is for another text, the newest version is the previous one
+    active_index = heads.index(active_head) if active_head in heads else len(heads)
+    return versions[active_index - 1] if active_index > 0 else None
 
 
 def rows_folder() -> Path:
-    """The folder in which rows of neutral answers are cached."""
-    return config.home_folder() / _FOLDER / "rows"
+    """Return the folder in which rows of neutral answers are cached."""
+    return config.home_folder() / _FOLDER_NAME / "rows"

@@ -28,9 +28,9 @@ class Subject:
     text: str
     """The objective's whole text."""
     scope: str
-    """To whom its heads belong, as in the store: the whole file, or one tenant."""
+    """To whom its heads belong, as the store names it: to the whole file, or to one tenant."""
     tenant: Tenant | None
-    """Its owner; None: the file."""
+    """The tenant that owns the objective; None for an objective of the whole file."""
     examples: Path
     """The file of examples, which may be missing."""
     place: str
@@ -59,52 +59,60 @@ class TeachingState(StrEnum):
 
 
 def list_subjects(file: PolicyFile) -> list[Subject]:
-    """Every objective with examples, the file's first; raises `ConfigError` if two texts share a file of examples."""
-    result = [*_subjects_of_block(file, file.objectives, None, ("objectives",))]
-    for number, tenant in enumerate(file.tenants):
-        result += _subjects_of_block(file, tenant.objectives, (tenant, number), ("tenants", number, "objectives"))
-    first: dict[Path, Subject] = {}
-    for subject in result:
-        other = first.setdefault(subject.examples, subject)
-        if other.text != subject.text:
+    """Return every objective with examples, first those of the whole file, then those of the tenants.
+
+    Raises `ConfigError` if two objectives of different texts share a file of examples.
+    """
+    subjects = [*_list_subjects_of_block(file, file.objectives, None, "", ("objectives",))]
+    for index, tenant in enumerate(file.tenants):
+        title_prefix = f"{entry_name(tenant, index)}/"
+        key_path = ("tenants", index, "objectives")
+        subjects += _list_subjects_of_block(file, tenant.objectives, tenant, title_prefix, key_path)
+    first_by_examples: dict[Path, Subject] = {}
+    for subject in subjects:
+        first = first_by_examples.setdefault(subject.examples, subject)
+        if first.text != subject.text:
             raise ConfigError(
-                f"{subject.place}: {subject.title} has the examples of {other.title} ({other.place}), which is another "
+                f"{subject.place}: {subject.title} has the examples of {first.title} ({first.place}), which is another "
                 "objective; give each its own file"
             )
-    return result
+    return subjects
 
 
-def _subjects_of_block(
-    file: PolicyFile, entries: Mapping[str, ObjectiveEntry], owner: tuple[Tenant, int] | None, path: KeyPath
+def _list_subjects_of_block(
+    file: PolicyFile, entries: Mapping[str, ObjectiveEntry], tenant: Tenant | None, title_prefix: str, key_path: KeyPath
 ) -> Iterator[Subject]:
-    """The subjects of one `objectives` block; `owner` is its tenant with its index, None for the file."""
-    tenant = owner[0] if owner else None
-    prefix = f"{entry_name(*owner)}/" if owner else ""
+    """Yield the subjects of one block `objectives`, which stands at `key_path` in the file.
+
+    `entries` are the block's objectives by name; `tenant` owns them, None for the whole file. `title_prefix` comes
+    before each name in the subject's title.
+    """
     for name, entry in entries.items():
         if entry.examples is not None:
             examples = file.source.resolve(entry.examples)
-            place = file.source.place_of(*path, name, "examples")
-            yield Subject(name, prefix + name, entry.text, scope_of(tenant), tenant, examples, place)
+            place = file.source.place_of(*key_path, name, "examples")
+            yield Subject(name, title_prefix + name, entry.text, scope_of(tenant), tenant, examples, place)
 
 
 def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
-    """The subjects with these titles or names; all if none are given. Raises `ConfigError` for an unknown one."""
+    """Return the subjects with these titles or names, all if `names` is empty; raises `ConfigError` if unknown."""
     all_subjects = list_subjects(file)
     if not names:
         return all_subjects
-    result: list[Subject] = []
+    selected_subjects: list[Subject] = []
     for name in names:
-        # A title is unique; a name alone may stand for the objectives of several tenants.
-        matching = [subject for subject in all_subjects if subject.title == name]
-        matching = matching or [subject for subject in all_subjects if subject.name == name]
-        if not matching:
-            raise ConfigError(_unknown_message(file, name, all_subjects))
-        result += [subject for subject in matching if subject not in result]
-    return result
+        # a title is unique; a name alone may stand for the objectives of several tenants
+        matching_subjects = [subject for subject in all_subjects if subject.title == name]
+        if not matching_subjects:
+            matching_subjects = [subject for subject in all_subjects if subject.name == name]
+        if not matching_subjects:
+            raise ConfigError(_explain_unknown(file, name, all_subjects))
+        selected_subjects += [subject for subject in matching_subjects if subject not in selected_subjects]
+    return selected_subjects
 
 
-def _unknown_message(file: PolicyFile, name: str, all_subjects: Sequence[Subject]) -> str:
-    """The message for a name without a subject; it says how to add examples if the objective only lacks these."""
+def _explain_unknown(file: PolicyFile, name: str, all_subjects: Sequence[Subject]) -> str:
+    """Return the error for a name without a subject; if an objective only lacks examples, it says how to add them."""
     if name in file.objectives or any(name in tenant.objectives for tenant in file.tenants):
         return f"{file.source.name}: objective {quote_name(name)} has no examples; write {{text: ..., examples: FILE}}"
     if not all_subjects:
@@ -114,16 +122,20 @@ def _unknown_message(file: PolicyFile, name: str, all_subjects: Sequence[Subject
 
 
 def used_aligners(file: PolicyFile) -> list[str]:
-    """The names of the aligners that policies use; each of them is taught separately."""
-    result = [DEFAULT_ALIGNER]
+    """Return the names of the aligners that the file's policies use; each of them is taught separately."""
+    names = [DEFAULT_ALIGNER]
     for _, block in file.blocks():
-        result += shares.aligner_names(block.aligner or ())
-        result += [block.shadow_aligner] if block.shadow_aligner else []
-    return list(dict.fromkeys(result))
+        names += shares.aligner_names(block.aligner or ())
+        if block.shadow_aligner:
+            names.append(block.shadow_aligner)
+    return list(dict.fromkeys(names))
 
 
 def teaching_state(subject: Subject, index: Index, aligner_name: str, content_hash: str | None = None) -> TeachingState:
-    """The teaching state of a subject for one aligner; `content_hash` is of the served aligner, None if not known."""
+    """Return the teaching state of a subject for one aligner.
+
+    `content_hash` is that of the aligner as the engine serves it; None if it is not known.
+    """
     objective = index.objective(subject.scope, subject.name)
     if objective.is_forgotten(aligner_name):
         return TeachingState.FORGOTTEN

@@ -1,7 +1,10 @@
-"""Teaching: fit the taught head of one objective from its examples, and measure it on held-out data.
+"""Teaching: fit the taught head of one objective from its examples, and measure it on held-out data. A subject is an
+objective with examples; a host is the neutral answer in which an example was read. Scores are log-odds in nats, and a
+segment is flagged if its score is above the threshold. A fold is a part of the data that a head leaves out.
 
 The head is fitted on all examples. In addition, cross-validation heads that leave out some examples or some neutral
-answers are fitted on the same rows. The reported figures and the threshold come from the data that these left out.
+answers are fitted on the same rows. The reported figures and the threshold come from the data that these heads left
+out.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
@@ -41,7 +45,7 @@ from aligner_proxy.teaching.store import Count, Version
 from aligner_proxy.teaching.subjects import Subject
 
 EXAMPLE_FOLDS = 8
-"""Maximum folds; with more examples than this, several are held out at a time."""
+"""Most folds of the examples; with more examples than this, a fold has several."""
 _ROLE_WEIGHTS = {
     SegmentRole.NEUTRAL: 1.0,
     SegmentRole.FOREIGN: 2.0,
@@ -52,19 +56,19 @@ _ROLE_WEIGHTS = {
 }
 """Weight of a segment in the fit, by its role; all examples together are then scaled to their share."""
 _NEUTRAL_ROLES = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
-"""Roles of segments that no head should flag and that are no examples."""
+"""Roles of segments that no head should flag, without those of examples."""
 _NEXT_TO_EXAMPLE_WEIGHT = 4.0
 """Weight of segments directly next to an example."""
-_MIN_AGAINST_SHARE = 0.2
-_AGAINST_FOR_HALF = 6
-"""All examples together have a share of the total weight: 6 / (6 + number of examples), at least 0.2. With few examples
-each one stands for more sentences like it. With one fixed share, heads taught from two to four examples ranked unseen
-sentences correctly, but the threshold was above them."""
+_MIN_EXAMPLES_SHARE = 0.2
+_EXAMPLES_FOR_HALF = 6
+"""The share of all violating examples in the total weight is 6 / (6 + number of examples), at least 0.2, because each
+of few examples stands for more sentences like it. With a fixed share, heads taught from two to four examples ranked
+unseen sentences correctly, but the threshold was above them."""
 _SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 """Factors for the scores among which the best is chosen: from 1/4 to 8."""
-_TOO_FEW = 4
+_MIN_FOR_ADVICE = 4
 """With fewer examples than this, learning from half of them shows nothing."""
-_TOO_FEW_TO_COMPARE = 12
+_MIN_FOR_COMPARISON = 12
 """With fewer examples than this, the interval of the share found is too wide to compare half of them with all."""
 _GOOD_SHARE = 0.75
 """If more than this share of sentences is found for certain (95 %), more examples hardly help."""
@@ -94,7 +98,7 @@ class FitReport:
     half: Count
     """Held-out examples found by heads that learned from only half of the other examples."""
     near: Count
-    """Mentioned examples that are flagged by heads which saw neither them nor their examples."""
+    """Mentioned examples (near misses) that are flagged by heads which saw neither the mention nor the example."""
     seconds: float
     """How long teaching took."""
 
@@ -106,7 +110,9 @@ class FitReport:
 
 @dataclass(frozen=True)
 class _FittedHeads:
-    """The data read for one objective, and the heads fitted on parts of it; everything is computed when first used."""
+    """The data read for one objective, and the heads fitted on parts of it. Everything is computed when first used.
+    Examples are numbered: first those against the objective, then the fine ones, then the good answers.
+    """
 
     segments: Sequence[TeachingSegment]
     """The segments, one for each row."""
@@ -123,117 +129,128 @@ class _FittedHeads:
 
     @cached_property
     def columns(self) -> dict[tuple[str, int], int]:
-        """(kind, fold) -> column of the head in all tensors.
+        """The column of each head in all tensors, by (kind, fold).
 
-        "all" learns from everything and is the final head, "host" leaves out a fold of the neutral answers, "example" a
-        fold of the examples, and "half" in addition half of the other examples.
+        The kind "all" (column 0) learns from everything and is the final head. "host" leaves out a fold of the neutral
+        answers, "example" a fold of the examples, and "half" in addition half of the other examples.
         """
-        names = [("all", 0)]
-        names += [("host", n) for n in range(NEUTRAL_FOLDS)]
-        names += [(kind, n) for kind in ("example", "half") for n in range(self.folds)]
-        return {name: column for column, name in enumerate(names)}
+        heads = [("all", 0)]
+        heads += [("host", fold) for fold in range(NEUTRAL_FOLDS)]
+        heads += [(kind, fold) for kind in ("example", "half") for fold in range(self.folds)]
+        return {head: column for column, head in enumerate(heads)}
 
     @cached_property
     def learns_from(self) -> Tensor:
         """[segments, heads]: 1 where a head learns from a segment, 0 where the segment is held out."""
         hosts = torch.tensor([segment.host for segment in self.segments])
-        numbers = torch.tensor([segment.example for segment in self.segments])
-        against = len(self.examples.against)
-        is_against = (numbers >= 0) & (numbers < against)
-        order = torch.randperm(against, generator=torch.Generator().manual_seed(self.seed))
-        parts = torch.ones(len(self.segments), len(self.columns))
+        numbers = torch.tensor([segment.example for segment in self.segments])  # -1 without an example
+        against_count = len(self.examples.against)
+        is_against = (numbers >= 0) & (numbers < against_count)
+        random_order = torch.randperm(against_count, generator=torch.Generator().manual_seed(self.seed))
+        learns_from = torch.ones(len(self.segments), len(self.columns))
         for (kind, fold), column in self.columns.items():
             if kind == "host":
-                parts[hosts % NEUTRAL_FOLDS == fold, column] = 0
+                learns_from[hosts % NEUTRAL_FOLDS == fold, column] = 0
             elif kind in ("example", "half"):
-                held_out = is_against & (numbers % self.folds == fold)
-                # The whole answers around an example, too, because the states of their segments depend on it.
-                parts[torch.isin(hosts, hosts[held_out]), column] = 0
-                parts[held_out, column] = 0
+                is_held_out = is_against & (numbers % self.folds == fold)
+                # the whole answers around an example are held out, because the states of their segments depend on it
+                learns_from[torch.isin(hosts, hosts[is_held_out]), column] = 0
+                learns_from[is_held_out, column] = 0
             if kind == "half":
-                others = [number for number in order.tolist() if number % self.folds != fold]
-                left_out = torch.tensor(others[: len(others) // 2], dtype=torch.long)
-                parts[is_against & torch.isin(numbers, left_out), column] = 0
-        return parts
+                other_numbers = [number for number in random_order.tolist() if number % self.folds != fold]
+                half = torch.tensor(other_numbers[: len(other_numbers) // 2], dtype=torch.long)
+                learns_from[is_against & torch.isin(numbers, half), column] = 0
+        return learns_from
 
     @cached_property
     def table(self) -> fit.Table:
-        """The rows with labels and weights; the weights of examples are scaled to their share of the total."""
+        """The rows with labels and weights, of which those of violating examples are scaled to their share."""
         labels = torch.tensor([float(segment.role is SegmentRole.AGAINST) for segment in self.segments])
-        counts = torch.tensor(
+        weights = torch.tensor(
             [
                 _NEXT_TO_EXAMPLE_WEIGHT if segment.is_next_to_example else _ROLE_WEIGHTS[segment.role]
                 for segment in self.segments
             ]
         )
-        share = max(_MIN_AGAINST_SHARE, _AGAINST_FOR_HALF / (_AGAINST_FOR_HALF + len(self.examples.against)))
-        # The weight of an example by which all of them have `share` of the total.
-        example_weight = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
-        counts = torch.where(labels == 1, counts * example_weight, counts)
-        return fit.Table(self.rows, torch.tensor([segment.general_score for segment in self.segments]), labels, counts)
+        share = max(_MIN_EXAMPLES_SHARE, _EXAMPLES_FOR_HALF / (_EXAMPLES_FOR_HALF + len(self.examples.against)))
+        # with this weight, all violating segments together have `share` of the total
+        example_weight = share / (1 - share) * weights[labels == 0].sum() / labels.sum()
+        weights = torch.where(labels == 1, weights * example_weight, weights)
+        general_scores = torch.tensor([segment.general_score for segment in self.segments])
+        return fit.Table(self.rows, general_scores, labels, weights)
 
     @cached_property
     def scores(self) -> Tensor:
         """The score of each segment by each head: [segments, heads]."""
-        return self.heads.scores(self.standardised[0], self.table.general_scores)
+        standardised_rows, _, _ = self.standardised
+        return self.heads.scores(standardised_rows, self.table.general_scores)
 
     @cached_property
     def standardised(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows standardised by the neutral segments: (rows, mean, spread)."""
+        """The rows standardised by the neutral segments, and the mean and spread by which they were standardised."""
         return self.table.standardise(torch.tensor([segment.role is SegmentRole.NEUTRAL for segment in self.segments]))
 
     @cached_property
     def heads(self) -> fit.Heads:
         """All heads, fitted together, one for each of `columns`."""
-        return fit.fit(self.table, self.standardised[0], self.learns_from)
+        standardised_rows, _, _ = self.standardised
+        return fit.fit(self.table, standardised_rows, self.learns_from)
 
     @property
     def neutral_scores(self) -> list[float]:
         """Scores of all neutral segments by the final head, which learned from them."""
-        return [float(self.scores[n, 0]) for n, segment in enumerate(self.segments) if segment.role in _NEUTRAL_ROLES]
+        return [
+            float(self.scores[index, 0])
+            for index, segment in enumerate(self.segments)
+            if segment.role in _NEUTRAL_ROLES
+        ]
 
     @property
     def unseen_near_scores(self) -> list[float]:
-        """Scores of the mentioned examples, each by the head that saw neither the example nor its frames."""
-        return [
-            float(self.scores[n, self.columns["example", segment.example % self.folds]])
-            for n, segment in enumerate(self.segments)
-            if segment.role is SegmentRole.NEAR
-        ]
+        """Scores of the mentioned examples, each by the head that saw neither the example nor its mentions."""
+        scores: list[float] = []
+        for index, segment in enumerate(self.segments):
+            if segment.role is SegmentRole.NEAR:
+                column = self.columns["example", segment.example % self.folds]
+                scores.append(float(self.scores[index, column]))
+        return scores
 
-    def unseen_neutral_scores(self, *kinds: SegmentRole) -> list[float]:
-        """Scores of segments of these kinds, each by the head that did not see its answer."""
-        return [
-            float(self.scores[n, self.columns["host", segment.host % NEUTRAL_FOLDS]])
-            for n, segment in enumerate(self.segments)
-            if segment.role in kinds
-        ]
+    def unseen_neutral_scores(self, *roles: SegmentRole) -> list[float]:
+        """Return the scores of segments with these roles, each by the head that did not see its answer."""
+        scores: list[float] = []
+        for index, segment in enumerate(self.segments):
+            if segment.role in roles:
+                column = self.columns["host", segment.host % NEUTRAL_FOLDS]
+                scores.append(float(self.scores[index, column]))
+        return scores
 
     @cached_property
     def example_segments(self) -> dict[int, list[int]]:
         """The indices of the segments of each example, by the example's number."""
-        result: dict[int, list[int]] = {}
-        for n, segment in enumerate(self.segments):
+        segment_indices: dict[int, list[int]] = {}
+        for index, segment in enumerate(self.segments):
             if segment.role in (SegmentRole.AGAINST, SegmentRole.FINE):
-                result.setdefault(segment.example, []).append(n)
-        return result
+                segment_indices.setdefault(segment.example, []).append(index)
+        return segment_indices
 
     def example_scores(self, number: int, column: int) -> list[float]:
-        """Scores by one head of an example's segments, in all answers into which it was inserted."""
-        return [float(self.scores[n, column]) for n in self.example_segments.get(number, ())]
+        """Return the scores of example `number`, in all answers into which it was inserted, by the head of a column."""
+        return [float(self.scores[index, column]) for index in self.example_segments.get(number, ())]
 
     def answer_scores(self, number: int) -> list[float]:
-        """Scores of a good answer's segments by the final head, which learned from them."""
-        return [float(self.scores[n, 0]) for n, segment in enumerate(self.segments) if segment.example == number]
+        """Return the scores of the segments of good answer `number` by the final head, which learned from them."""
+        return [
+            float(self.scores[index, 0]) for index, segment in enumerate(self.segments) if segment.example == number
+        ]
 
     @property
     def unseen_against_scores(self) -> list[float]:
         """The mean score of each violating example over its insertions, by the head that did not see it."""
-        each = [self.unseen_example_scores(number) for number in range(len(self.examples.against))]
-        return [fmean(scores) for scores in each if scores]
+        scores_of_examples = [self.unseen_example_scores(number) for number in range(len(self.examples.against))]
+        return [fmean(scores) for scores in scores_of_examples if scores]
 
     def unseen_example_scores(self, number: int, kind: str = "example") -> list[float]:
-        """Scores of an example by the head of this kind that did not see it."""
+        """Return the scores of example `number` by the head of this kind ("example", "half") that did not see it."""
         return self.example_scores(number, self.columns[kind, number % self.folds])
 
 
@@ -245,10 +262,11 @@ def plan_material(
     *,
     quick: bool = False,
 ) -> TeachingMaterial:
-    """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it.
+    """Return the material to read for this objective.
 
-    `sharing` is that of `group_by_answers`; `quick` teaching reads fewer neutral answers. Raises `NoNeutralAnswers` if
-    there is too little in the examples' language.
+    `builtin` are the package's objectives by name, which prompts may have beside the taught one. `sharing` is the
+    result of `group_by_answers`. `quick` says whether fewer neutral answers are read. Raises `NoNeutralAnswers` if
+    there are too few in the examples' language.
     """
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
@@ -260,9 +278,10 @@ def plan_material(
 def group_by_answers(
     subjects: Iterable[tuple[str, Examples]], *, quick: bool = False
 ) -> dict[tuple[Neutral, ...], list[str]]:
-    """The texts of objectives by the neutral answers that they are taught with; those with the same ones are read once.
+    """Return the texts of objectives by the neutral answers with which they are taught.
 
-    `subjects` are (text of the objective, examples). Objectives without enough neutral answers are left out.
+    The neutral answers of a group are then read once for all its objectives. `subjects` are pairs of an objective's
+    text and its examples. Objectives without enough neutral answers are left out.
     """
     groups: dict[tuple[Neutral, ...], list[str]] = {}
     for text, examples in subjects:
@@ -284,46 +303,46 @@ async def teach_objective(
     Raises the engine's `CorrectionError`, and `NothingLearned` if the head flags none of its own examples.
     """
     started = time.monotonic()
-    segments, data = await read_material(material, reader, cache)
-    # A number of a row has 2 bytes.
-    learned = _FittedHeads(segments, examples, fit.decode_rows(data, len(data) // (2 * len(segments))))
-    held_out = learned.unseen_neutral_scores(*_NEUTRAL_ROLES)
-    shift = (
-        fit.choose_threshold(
-            learned.neutral_scores, held_out, learned.unseen_near_scores, learned.unseen_against_scores
-        )
-        + fit.ROUNDING
+    segments, row_data = await read_material(material, reader, cache)
+    row_width = len(row_data) // (2 * len(segments))  # a number has 2 bytes
+    fitted = _FittedHeads(segments, examples, fit.decode_rows(row_data, row_width))
+    threshold = fit.ROUNDING + fit.choose_threshold(
+        neutral=fitted.neutral_scores,
+        held_out=fitted.unseen_neutral_scores(*_NEUTRAL_ROLES),
+        near=fitted.unseen_near_scores,
+        against=fitted.unseen_against_scores,
     )
-    # Column 0 is the final head, which learned from everything.
-    flags = [_is_mostly_flagged(learned.example_scores(n, 0), shift) for n in range(len(examples.against))]
+    # column 0 is the final head, which learned from everything
+    flags = [_is_mostly_flagged(fitted.example_scores(number, 0), threshold) for number in range(len(examples.against))]
     if not any(flags):
         raise NothingLearned(
             f"{subject.title}: the head that came of these examples flags none of them, so it is not used; "
             "write sentences that are plainly against the objective and unlike ordinary answers"
         )
-    scale = _fit_scale(learned, shift)
-    _, mean, spread = learned.standardised
-    prior, bias, weight = fit.destandardise(learned.heads, 0, mean, spread, shift, scale)
+    scale = _fit_scale(fitted, threshold)
+    _, mean, spread = fitted.standardised
+    prior, bias, weight = fit.destandardise(fitted.heads, 0, mean, spread, threshold, scale)
     head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
     return FitReport(
         subject=subject,
-        version=_build_version(subject, examples, learned, reader, aligner_name, head, shift),
+        version=_build_version(subject, examples, fitted, reader, aligner_name, head, threshold),
         head=head.to_bytes(),
         held_out_missed=tuple(
             example
-            for n, example in enumerate(examples.against)
-            if not _is_mostly_flagged(learned.unseen_example_scores(n), shift)
+            for number, example in enumerate(examples.against)
+            if not _is_mostly_flagged(fitted.unseen_example_scores(number), threshold)
         ),
         never_found=tuple(example for example, flag in zip(examples.against, flags, strict=True) if not flag),
-        fine_flagged=_flagged_fine(learned, examples, shift),
-        half=_count_found(learned, shift, "half"),
-        near=Count(hits=sum(score > shift for score in learned.unseen_near_scores), of=len(learned.unseen_near_scores)),
+        fine_flagged=_find_flagged_fine(fitted, examples, threshold),
+        half=_count_found(fitted, threshold, "half"),
+        near=_count_flagged(fitted.unseen_near_scores, threshold),
         seconds=time.monotonic() - started,
     )
 
 
 RowsOfRun = dict[tuple[Any, ...], list[AnswerRows]]
-"""Rows of the operator's own answers, by aligner, prompt and answers; kept in memory for one run only."""
+"""Rows of the operator's own answers that one run of `teach` has read, by aligner, prompt and answers. They are not
+stored on the disk."""
 
 
 async def score_own_answers(
@@ -333,33 +352,38 @@ async def score_own_answers(
     answers: Sequence[RecordedAnswer],
     rows_of_run: RowsOfRun,
 ) -> list[tuple[RecordedAnswer, float]]:
-    """(answer, score) for the operator's own answers: the highest score that the head gives a segment, highest first.
+    """Score the operator's own answers with the head in `report`, so that they see which of these it would flag.
 
-    Above 0 the segment would be flagged. The answers are read in a prompt with `prompt_objectives`, once for
-    all of these. `rows_of_run` keeps the rows for the next objective. Raises the engine's `CorrectionError`.
+    Returns (answer, highest score of a segment), the highest first; a score above 0 means that the segment would be
+    flagged. Answers without segments are left out. The answers are read in a prompt with `prompt_objectives`, once for
+    all of its objectives: `rows_of_run` keeps the rows for the next one. Raises the engine's `CorrectionError`.
     """
-    key = (reader.content_hash, prompt_objectives.texts, *((answer.call_id, answer.choice) for answer in answers))
+    answer_ids = tuple((answer.call_id, answer.choice) for answer in answers)
+    key = (reader.content_hash, prompt_objectives.texts, *answer_ids)
     if key in rows_of_run:
         reader.on_progress(len(answers))
     else:
         rows_of_run[key] = await reader.read(prompt_objectives, answers)
     head = TaughtHead.from_bytes(report.head)
-    highest = [fit.highest_score(head, rows, prompt_objectives.index) for rows in rows_of_run[key]]
-    scored = zip(answers, highest, strict=True)
-    return sorted((pair for pair in scored if math.isfinite(pair[1])), key=lambda pair: -pair[1])
+    scored_answers: list[tuple[RecordedAnswer, float]] = []
+    for answer, rows in zip(answers, rows_of_run[key], strict=True):
+        score = fit.highest_score(head, rows, prompt_objectives.index)
+        # an answer without segments scores minus infinity
+        if math.isfinite(score):
+            scored_answers.append((answer, score))
+    return sorted(scored_answers, key=itemgetter(1), reverse=True)
 
 
 def _build_version(
     subject: Subject,
     examples: Examples,
-    learned: _FittedHeads,
+    fitted: _FittedHeads,
     reader: RowReader,
     aligner_name: str,
     head: TaughtHead,
-    shift: float,
+    threshold: float,
 ) -> Version:
-    """The record of a taught head: its origin, and its results on held-out data."""
-    neutral = learned.unseen_neutral_scores(*_NEUTRAL_ROLES)
+    """Return the record of a taught head: its origin, and its results on held-out data."""
     return Version(
         head=head.content_hash,
         text=subject.text,
@@ -369,56 +393,73 @@ def _build_version(
         fine=len(examples.fine) + len(examples.good_answers),
         digest=examples.digest,
         at=time.time(),
-        found=_count_found(learned, shift, "example"),
-        false=Count(hits=sum(score > shift for score in neutral), of=len(neutral)),
-        threshold=shift,
+        found=_count_found(fitted, threshold, "example"),
+        false=_count_flagged(fitted.unseen_neutral_scores(*_NEUTRAL_ROLES), threshold),
+        threshold=threshold,
     )
 
 
-def _is_mostly_flagged(scores: Sequence[float], shift: float) -> bool:
-    """Whether at least half of an example's segments, in all its insertions, are above `shift`; False without any."""
-    return bool(scores) and 2 * sum(score > shift for score in scores) >= len(scores)
+def _count_flagged(scores: Sequence[float], threshold: float) -> Count:
+    """Count the scores above the threshold, among all."""
+    return Count(hits=sum(score > threshold for score in scores), of=len(scores))
 
 
-def _count_found(learned: _FittedHeads, shift: float, kind: str) -> Count:
-    """Count the violating examples that are flagged by the head of this kind ("example", "half") without them."""
-    numbers = range(len(learned.examples.against))
-    return Count(
-        hits=sum(_is_mostly_flagged(learned.unseen_example_scores(n, kind), shift) for n in numbers), of=len(numbers)
-    )
+def _is_mostly_flagged(scores: Sequence[float], threshold: float) -> bool:
+    """Whether at least half of an example's segments, in all its insertions, are flagged; false without segments."""
+    return bool(scores) and 2 * sum(score > threshold for score in scores) >= len(scores)
 
 
-def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tuple[Example, ...]:
-    """Fine sentences flagged in at least half of their insertions, and good answers with any flagged segment."""
-    numbered_fine = enumerate(examples.fine, len(examples.against))
-    fine = [example for n, example in numbered_fine if _is_mostly_flagged(learned.example_scores(n, 0), shift)]
-    numbered_good = enumerate(examples.good_answers, len(examples.against) + len(examples.fine))
-    # An answer without segments has the score of the threshold, so it is not flagged.
-    good = [answer for n, answer in numbered_good if max(learned.answer_scores(n), default=shift) > shift]
-    return (*fine, *good)
+def _count_found(fitted: _FittedHeads, threshold: float, kind: str) -> Count:
+    """Count the violating examples that the heads of this kind ("example", "half") flag without having seen them."""
+    numbers = range(len(fitted.examples.against))
+    hits = sum(_is_mostly_flagged(fitted.unseen_example_scores(number, kind), threshold) for number in numbers)
+    return Count(hits=hits, of=len(numbers))
 
 
-def _fit_scale(learned: _FittedHeads, shift: float) -> float:
-    """The factor among `_SCALES` with which scores come closest to log-odds on held-out data.
+def _find_flagged_fine(fitted: _FittedHeads, examples: Examples, threshold: float) -> tuple[Example, ...]:
+    """Return the flagged fine examples: sentences by most of their insertions, good answers by any segment."""
+    first_fine = len(examples.against)
+    flagged_fine = [
+        example
+        for number, example in enumerate(examples.fine, first_fine)
+        if _is_mostly_flagged(fitted.example_scores(number, 0), threshold)
+    ]
+    first_answer = first_fine + len(examples.fine)
+    flagged_answers = [
+        answer
+        for number, answer in enumerate(examples.good_answers, first_answer)
+        if any(score > threshold for score in fitted.answer_scores(number))
+    ]
+    return (*flagged_fine, *flagged_answers)
+
+
+def _fit_scale(fitted: _FittedHeads, threshold: float) -> float:
+    """Return the factor among `_SCALES` with which scores come closest to log-odds on held-out data.
 
     Examples and neutral segments have the same total weight. The factor is positive, so no score changes its sign.
     """
-    numbers = range(len(learned.examples.against))
-    against = torch.tensor([score for n in numbers for score in learned.unseen_example_scores(n)]) - shift
-    neutral = torch.tensor(learned.unseen_neutral_scores(*_NEUTRAL_ROLES)) - shift
+    numbers = range(len(fitted.examples.against))
+    against_scores = [score for number in numbers for score in fitted.unseen_example_scores(number)]
+    against = torch.tensor(against_scores) - threshold
+    neutral = torch.tensor(fitted.unseen_neutral_scores(*_NEUTRAL_ROLES)) - threshold
 
-    def surprise(scale: float) -> float:
-        """Mean log loss of the scores times `scale`."""
-        missed = torch.nn.functional.softplus(-scale * against).mean()
-        return float(missed + torch.nn.functional.softplus(scale * neutral).mean())
+    def compute_loss(scale: float) -> float:
+        """Return the mean log loss of the scores times `scale`."""
+        against_loss = torch.nn.functional.softplus(-scale * against).mean()
+        neutral_loss = torch.nn.functional.softplus(scale * neutral).mean()
+        return float(against_loss + neutral_loss)
 
-    return min(_SCALES, key=surprise)
+    return min(_SCALES, key=compute_loss)
 
 
 def advise_examples(version: Version, half: Count) -> str:
-    """A sentence on whether more examples would help, from heads taught with half (`half`) and with all of them."""
+    """Return a sentence on whether more examples would help.
+
+    It compares the held-out examples that heads found which learned from half of the others (`half`), and from all of
+    the others (in `version`).
+    """
     held_out = version.found
-    if held_out.of < _TOO_FEW:
+    if held_out.of < _MIN_FOR_ADVICE:
         return f"{held_out.of} examples are too few to say; four to twelve teach well"
     share, low, high = wilson_interval(held_out.hits, held_out.of)
     half_share, _, half_high = wilson_interval(half.hits, half.of)
@@ -426,13 +467,13 @@ def advise_examples(version: Version, half: Count) -> str:
         f"with half of the examples {half.hits} of {half.of} were found that were held out, with all {held_out.hits}, "
         f"so {100 * low:.0f} to {100 * high:.0f} % of sentences like these"
     )
-    more = f"about {max(_TOO_FEW, held_out.of)} more, unlike these,"
+    more_examples = f"about {max(_MIN_FOR_ADVICE, held_out.of)} more, unlike these,"
     if low > _GOOD_SHARE:
         return f"{beginning}: more of the same kind will hardly help"
-    if held_out.of < _TOO_FEW_TO_COMPARE:
-        return f"{beginning}: that is too wide to say what more would help; {more} would say"
+    if held_out.of < _MIN_FOR_COMPARISON:
+        return f"{beginning}: that is too wide to say what more would help; {more_examples} would say"
     if half_high < share:
-        return f"{beginning}: {more} should help"
+        return f"{beginning}: {more_examples} should help"
     if share - half_share < _SMALL_GAIN:
         return f"{beginning}: more of the same kind will hardly help, others than these may"
-    return f"{beginning}: {more} may help"
+    return f"{beginning}: {more_examples} may help"

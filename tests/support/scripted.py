@@ -264,7 +264,7 @@ class SegmentEngine(ScriptedEngine):
         if written or not self.keeps_titles:
             return written
         flags = [self.score(segment.text) > 0 for segment in segments]
-        keepable = make_hole(segments, flags, run, "", "").keepable
+        keepable = make_hole(segments, flags, run, "", "").keepable_text
         return keepable if keepable and self.score(keepable) <= 0 else ""
 
     def _whole(self, request: AlignRequest) -> Correction:

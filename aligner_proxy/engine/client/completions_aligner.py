@@ -202,7 +202,8 @@ class CompletionsAligner:
             try:
                 hole = next(rewriting)  # raises `StopIteration` if nothing is flagged, and so if `prompt` is None
                 while prompt is not None:
-                    trimmed_hole = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
+                    text_before = passage.trim_edited(hole.text_before, hole.run.segments[0].start)
+                    trimmed_hole = replace(hole, text_before=text_before)
                     hole_request = _make_hole_request(prompt, trimmed_hole, passage.text, request.tenant)
                     completion = await self._completer.complete(hole_request, request.deadline_s)
                     completions.append(completion)
@@ -385,12 +386,12 @@ def _make_hole_request(prompt: prompts.Prompt, hole: splice.Hole, answer: str, t
     The beginnings of kept segments after the hole are the stop texts. The original text from the hole on is the
     prediction.
     """
-    before = _clean_text(hole.before)
+    before = _clean_text(hole.text_before)
     run_tokens = estimate_tokens(_clean_text(hole.run.text))
     max_tokens = run_tokens + run_tokens // 2 + _HOLE_ROOM
     # short beginnings could occur anywhere, so they are no stop texts; `_cut_replacement` looks for them
-    stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
-    original_text = _clean_text(hole.lead + answer[hole.run.segments[0].start :])
+    stop = tuple(beginning for beginning in hole.kept_beginnings if len(beginning) >= splice.KEY_CHARS)[:MAX_STOPS]
+    original_text = _clean_text(hole.gap_before + answer[hole.run.segments[0].start :])
     return _make_request(prompt.text + before, max_tokens, stop, original_text, tenant)
 
 
@@ -409,7 +410,7 @@ def _cut_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str, com
         finished = completion.finished and _ends_between_segments(text, hole)
     else:
         text += completion.stop_reason  # servers leave the stop text out; `cut_replacement` cuts where it begins
-        finished = splice.cut_before_resumption(text, hole.keys) is not None
+        finished = splice.cut_before_resumption(text, hole.kept_beginnings) is not None
     return hole.cut_replacement(text, finished=finished)
 
 
@@ -418,9 +419,9 @@ def _ends_between_segments(text: str, hole: splice.Hole) -> bool:
 
     Needed because some servers do not say which stop text ended a completion: it may have been inside a sentence.
     """
-    if not hole.keys:
+    if not hole.kept_beginnings:
         return True
-    ends_before_key = splice.cut_before_resumption(text + hole.keys[0], hole.keys) is not None
+    ends_before_key = splice.cut_before_resumption(text + hole.kept_beginnings[0], hole.kept_beginnings) is not None
     return ends_before_key or splice.drop_unfinished_end(text) == text
 
 

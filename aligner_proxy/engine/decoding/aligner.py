@@ -1,4 +1,7 @@
-"""A loaded aligner, and how it reads a request: the frame of its prompts, and the parts of the answer."""
+"""A loaded aligner, and how it reads a request: in prompts, each of which shows an answer, or a part of it, in a frame.
+The frame is the template, the objectives and the conversation. A taught head is a detector head that was fitted to the
+examples of one objective; it scores this objective in place of the aligner's own head.
+"""
 
 from __future__ import annotations
 
@@ -33,31 +36,34 @@ class Aligner:
     """Token classifiers beside the aligner, by the names that policies use."""
 
     def find_judge(self, name: str) -> TokenClassifier:
-        """The token classifier of this name; raises `UnknownJudge`."""
+        """Return the judge of this name, which is a token classifier; raises `UnknownJudge`."""
         if name not in self.judges:
             raise UnknownJudge(f"this engine has no judge {name!r}; it has: {', '.join(self.judges) or 'none'}")
         return self.judges[name]
 
     def find_aligner(self, name: str) -> Aligner:
-        """The aligner of this name in requests; raises `UnknownAligner`."""
-        self.info.find_aligner(name)
+        """Return the aligner that requests call `name`; raises `UnknownAligner`."""
+        self.info.find_aligner(name)  # raises if no aligner has this name
         return self.others.get(name, self)
 
     def find_taught_heads(self, request: AlignRequest) -> TaughtColumns | None:
-        """The taught heads of a request's objectives, None if there are none; raises `UnknownHead`, `HeadRefused`."""
+        """Return the taught heads of a request, None if there are none; raises `UnknownHead`, `HeadRefused`."""
         return self.runner.find_taught_heads(self.info.content_hash, request.objectives, request.heads, self.adapter)
 
-    def keep(self, head: TaughtHead) -> str:
-        """Store a taught head for requests to its aligner, and return its hash; raises `HeadRefused`."""
-        served_aligners = {other.info.content_hash: other for other in (*self.others.values(), self)}
-        owner = served_aligners.get(head.aligner)
-        if owner is None:
-            names = ", ".join(name[:12] for name in served_aligners)
+    def store_head(self, head: TaughtHead) -> str:
+        """Store a taught head, and return the hash by which requests to its aligner name it.
+
+        Raises `HeadRefused` if this engine does not serve the aligner, or if the head does not fit its rows.
+        """
+        aligners_by_hash = {aligner.info.content_hash: aligner for aligner in (*self.others.values(), self)}
+        head_aligner = aligners_by_hash.get(head.aligner)
+        if head_aligner is None:
+            names = ", ".join(content_hash[:12] for content_hash in aligners_by_hash)
             raise HeadRefused(
                 f"the taught head is for aligner {head.aligner[:12] or 'unnamed'}, but this engine serves {names}; "
                 "teach the objective again"
             )
-        width = self.runner.row_width(owner.adapter)
+        width = self.runner.row_width(head_aligner.adapter)
         if head.width != width:
             raise HeadRefused(
                 f"the taught head has {head.width} numbers, but rows of aligner {head.aligner[:12]} have {width}; "
@@ -67,7 +73,7 @@ class Aligner:
 
 
 def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
-    """Return the frame of a request's prompts (everything but the answer), with the taught heads of its objectives.
+    """Return the frame of a request's prompts, which also holds the taught heads of its objectives.
 
     Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
     """
@@ -79,17 +85,17 @@ def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
 
 
 def scores_segments(aligner: Aligner, frame: PromptFrame) -> bool:
-    """Whether segments can be scored: this needs a detector head and objectives that the prompt names."""
+    """Whether segments can be scored, which takes a detector head and a prompt that names objectives."""
     return aligner.info.has_head and frame.template.names_objectives and bool(frame.objectives)
 
 
 def judges_end(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> bool:
-    """Whether the end of the answer is judged, too, because text may be missing there."""
+    """Whether the head also judges the end of the answer, where text that an objective demands may be missing."""
     return aligner.info.ends and request.open_ended and scores_segments(aligner, frame)
 
 
 def divide_answer(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> Division:
-    """Divide a complete answer into parts, with its end as a last segment if that is judged."""
+    """Divide a complete answer into parts; if its end is judged, an empty last segment stands for the end."""
     division = frame.divide(structure.split(request.answer))
     if judges_end(aligner, frame, request):
         division.add_end()

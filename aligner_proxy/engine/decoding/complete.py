@@ -19,46 +19,51 @@ from aligner_proxy.errors import AnswerTooLong
 
 
 def choose_aligner(aligner: Aligner, model: str | None) -> Aligner:
-    """The aligner to use for OpenAI's `model`; if the engine has only one, any name means that one."""
-    return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.find_aligner(model or "")
+    """Return the aligner that the field `model` of OpenAI's API names; an engine with one aligner ignores the name."""
+    if not aligner.others or model is None or model == aligner.info.model:
+        return aligner
+    return aligner.find_aligner(model)
 
 
 def complete(aligner: Aligner, request: CompletionRequest, sequence: TokenSequence) -> Generator[Ask, Step, Completion]:
-    """Complete one prompt: a generator of asks that returns the `Completion`.
+    """Complete one prompt. A generator that yields requests to the model and returns the `Completion`.
 
     Raises `AnswerTooLong` if the prompt and `max_tokens` together exceed the window.
     """
     tokenizer = aligner.runner.tokenizer
-    expected = request.prediction.content if request.prediction else ""
-    for name, text in (("prompt", request.prompt), ("prediction", expected)):
+    prediction = request.prediction.content if request.prediction else ""
+    for name, text in (("prompt", request.prompt), ("prediction", prediction)):
         if len(text) > aligner.info.window * CHARS_PER_TOKEN:
             raise AnswerTooLong(
                 f"a {name} of {len(text)} characters cannot fit the window of {aligner.info.window} tokens"
             )
-    prompt = tokenizer.encode_prompt(request.prompt).ids
-    if not prompt or len(prompt) + request.max_tokens > aligner.info.window:
+    prompt_ids = tokenizer.encode_prompt(request.prompt).ids
+    if not prompt_ids or len(prompt_ids) + request.max_tokens > aligner.info.window:
         raise AnswerTooLong(
-            f"a prompt of {len(prompt)} tokens and {request.max_tokens} to write do not fit the window of "
+            f"a prompt of {len(prompt_ids)} tokens and {request.max_tokens} to write do not fit the window of "
             f"{aligner.info.window}; a prompt has at least one"
         )
-    # the end mark, too: the completion is expected to end where the prediction does
-    draft = [*tokenizer.list_ids(expected), tokenizer.eos] if expected else []
+    # the draft includes the end mark, because the completion is expected to end where the prediction does
+    draft = [*tokenizer.list_ids(prediction), tokenizer.eos] if prediction else []
     proposer = DraftProposer(draft, aligner.runner.choose_draft_length)
     tally = Tally()
-    stop = tuple(text for text in request.stop if text)
+    stop_texts = tuple(text for text in request.stop if text)
     limits = WritingLimits(
-        request.max_tokens, is_done=lambda ids: bool(stop) and _find_stop(tokenizer.decode(ids), stop) is not None
+        request.max_tokens,
+        is_done=lambda ids: bool(stop_texts) and _find_stop(tokenizer.decode(ids), stop_texts) is not None,
     )
-    generated = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
+    generated = yield from generate(sequence, Ask(prompt_ids, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
     text = tokenizer.decode(generated.ids)
     stop_reason = None
-    if ending := _find_stop(text, stop):
-        end, stop_reason = ending
+    found_stop = _find_stop(text, stop_texts)
+    if found_stop:
+        end, stop_reason = found_stop
         text = text[:end]
-    finish_reason: Literal["stop", "length"] = "stop" if generated.finished or ending else "length"
-    return Completion(text, finish_reason, stop_reason, len(prompt), len(generated.ids), tally.counts())
+    finish_reason: Literal["stop", "length"] = "stop" if generated.finished or found_stop else "length"
+    return Completion(text, finish_reason, stop_reason, len(prompt_ids), len(generated.ids), tally.counts())
 
 
-def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
-    """The index of the earliest stop text and that stop text; None if there is none."""
-    return min(((text.index(stop_text), stop_text) for stop_text in stop if stop_text in text), default=None)
+def _find_stop(text: str, stop_texts: tuple[str, ...]) -> tuple[int, str] | None:
+    """Return the stop text that occurs first in `text`, as (index in `text`, stop text); None if none occurs."""
+    occurrences = ((text.index(stop_text), stop_text) for stop_text in stop_texts if stop_text in text)
+    return min(occurrences, default=None)

@@ -1,9 +1,10 @@
-"""The conversation of a prompt, cut to its token limit. Text only, no model.
+"""The conversation of a prompt, cut to its token limit. Undisguised text has plain letters in place of look-alikes, and
+no invisible characters. This module handles only text and runs no model.
 
 An answer is judged even if the question is too long: then the beginning and the end of the question are read, with a
-mark between them. Of the turns before it, as many are read as fit. Text that is repeated many times is read twice only,
-because a small model that has read one word two thousand times notices nothing any more. Text is undisguised before it
-is cut (text/disguises.py), so that invisible characters take no tokens."""
+mark between them. Of the turns before the question, as many are read as fit. Text that is repeated many times is read
+twice only, because a small model that has read one word two thousand times notices nothing any more. Text is
+undisguised before it is cut (text/disguises.py), so that invisible characters take no tokens."""
 
 from __future__ import annotations
 
@@ -16,21 +17,21 @@ from typing import Protocol
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import Turn
 
-CUT = " [...] "
+CUT_MARK = " [...] "
 """Mark in place of text that was left out."""
 _TURN_TOKENS = 8
 """Approximate tokens that a template adds around a turn."""
 _LEAST_TURN_TOKENS = 24
 """A turn is left out if fewer tokens than this would remain for it."""
 _CHARS_READ_PER_TOKEN = 8
-"""Characters to look at per available token, half of them at either end of the text; prose has four to five."""
+"""Characters of a text that are read per available token, half of them at either end; a token of prose has four to
+five."""
 _DISGUISE_FACTOR = 2
-"""How many times as many characters are undisguised, because disguised text may become shorter without its
-disguises."""
+"""How many characters are undisguised for each one that is read, because text becomes shorter without its disguises."""
 _LONG_TURNS = 4
-"""Most long turns that are undisguised. This takes time, and afterwards a turn may be empty, so it needs a limit."""
-_PLAIN_CHARS = 1_000
-"""A conversation of at most this size (counted in bytes), and a text of at most this length, are read unchanged."""
+"""Most long turns that are undisguised. A limit is needed because undisguising takes time and may leave turns empty."""
+_UNCHANGED_CHARS = 1_000
+"""A conversation of at most so many bytes, and a text of at most so many characters, are read unchanged."""
 _WORD = re.compile(r"\S+\s*|\s+")
 """A word with the white space after it, or white space at the beginning."""
 _NONZERO_BYTE = re.compile(rb"[^\0]")
@@ -38,24 +39,24 @@ _NONZERO_BYTE = re.compile(rb"[^\0]")
 _COPIES_READ = 2
 """Copies of a repeated unit that are read."""
 _ITEM_BYTES = array("I").itemsize
-"""Bytes per item, a letter or the number of a word."""
+"""Bytes that encode an item: a letter, or a word by its number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """What counts as a repetition: a unit of at most `longest` items that occurs at least `copies` times in a row.
+    """What counts as a repetition: a unit of at most `max_unit` items that occurs at least `min_copies` times in a row.
 
-    All copies together have at least `items` items. An item is a letter or a word.
+    All copies together have at least `min_items` items. An item is a letter or a word.
     """
 
-    longest: int
-    copies: int
-    items: int
+    max_unit: int
+    min_copies: int
+    min_items: int
 
 
-_WORDS = Repetition(longest=64, copies=4, items=24)
+_WORD_REPETITION = Repetition(max_unit=64, min_copies=4, min_items=24)
 """Repetition of words; the limits are above the repetitions in tables and refrains."""
-_LETTERS = Repetition(longest=8, copies=32, items=32)
+_LETTER_REPETITION = Repetition(max_unit=8, min_copies=32, min_items=32)
 """Repetition of letters, for text without spaces; lines drawn with characters may be as long."""
 
 
@@ -63,91 +64,98 @@ class Ruler(Protocol):
     """Measures texts in tokens, exactly or by estimate."""
 
     def count(self, text: str) -> int:
-        """Number of tokens of a text that follows other text."""
+        """Return the number of tokens of a text that follows other text."""
         ...
 
     def first(self, text: str, tokens: int) -> str:
-        """The beginning of a text, at most `tokens` tokens long."""
+        """Return the beginning of a text, at most `tokens` tokens long."""
         ...
 
     def last(self, text: str, tokens: int) -> str:
-        """The end of a text, at most `tokens` tokens long."""
+        """Return the end of a text, at most `tokens` tokens long."""
         ...
 
 
 def cut_turns(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
-    """The last turns that fit into `room` tokens, in order; the earliest of them may be cut.
+    """Return the last turns of user and assistant that fit into `room` tokens, in order; the earliest may be shortened.
 
-    Takes time in proportion to `room`, however long the turns are.
+    The time that this takes is proportional to `room`, however long the turns are.
     """
-    spoken = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
+    spoken_turns = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
     # A text never has more tokens than bytes, so short conversations need no counting.
-    if sum(len(turn.content.encode("utf-8", "surrogatepass")) for turn in spoken) <= min(_PLAIN_CHARS, room):
-        return tuple(spoken)
+    if sum(len(turn.content.encode("utf-8", "surrogatepass")) for turn in spoken_turns) <= min(_UNCHANGED_CHARS, room):
+        return tuple(spoken_turns)
     last_turns: list[Turn] = []
     remaining_tokens = room
-    # characters that may still be undisguised: as many as `_LONG_TURNS` long turns have
-    chars_left = room * _CHARS_READ_PER_TOKEN * _DISGUISE_FACTOR * _LONG_TURNS
-    for turn in reversed(spoken):
+    max_turn_chars = room * _CHARS_READ_PER_TOKEN * _DISGUISE_FACTOR  # most that are undisguised of one turn
+    remaining_chars = max_turn_chars * _LONG_TURNS  # characters that may still be undisguised
+    for turn in reversed(spoken_turns):
         remaining_tokens -= _TURN_TOKENS
-        # the latest turn is read however small the room is
-        if remaining_tokens < min(_LEAST_TURN_TOKENS, room - _TURN_TOKENS) or chars_left <= 0:
+        # the minimum lets the latest turn be read however small the room is
+        if remaining_tokens < min(_LEAST_TURN_TOKENS, room - _TURN_TOKENS) or remaining_chars <= 0:
             break
-        content, size = shorten_text(turn.content, ruler, remaining_tokens)
+        content, token_count = shorten_text(turn.content, ruler, remaining_tokens)
         last_turns.append(replace(turn, content=content))
-        remaining_tokens -= size
-        chars_left -= min(len(turn.content), room * _CHARS_READ_PER_TOKEN * _DISGUISE_FACTOR)
+        remaining_tokens -= token_count
+        remaining_chars -= min(len(turn.content), max_turn_chars)
     return tuple(reversed(last_turns))
 
 
 def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
-    """The text cut to `room` tokens, and its token count; a longer text is reduced to its beginning and end."""
-    ends = _undisguise_ends(text, room * _CHARS_READ_PER_TOKEN)
-    plain = CUT.join(collapse_repeats(end) for end in ends)
-    size = ruler.count(plain)
-    if size <= room:
-        return plain, size
-    tokens_of_half = max(0, room - ruler.count(CUT)) // 2
-    # if a mark already joins two ends, the first of them ends where the mark begins
-    middle = len(plain) // 2 if len(ends) == 1 else len(collapse_repeats(ends[0]))
-    beginning = ruler.first(plain[:middle], tokens_of_half)
-    end = ruler.last(plain[middle:], tokens_of_half)
-    cut_text = beginning + CUT + end
+    """Return the undisguised text in at most `room` tokens, and its token count.
+
+    A longer text is reduced to its beginning and its end, with a mark between them.
+    """
+    text_ends = _undisguise_ends(text, room * _CHARS_READ_PER_TOKEN)
+    plain_text = CUT_MARK.join(collapse_repeats(text_end) for text_end in text_ends)
+    token_count = ruler.count(plain_text)
+    if token_count <= room:
+        return plain_text, token_count
+    tokens_of_half = max(0, room - ruler.count(CUT_MARK)) // 2
+    # if the text already consists of two ends, it is cut again where the first one ends
+    middle = len(plain_text) // 2 if len(text_ends) == 1 else len(collapse_repeats(text_ends[0]))
+    beginning = ruler.first(plain_text[:middle], tokens_of_half)
+    end = ruler.last(plain_text[middle:], tokens_of_half)
+    cut_text = beginning + CUT_MARK + end
     return cut_text, ruler.count(cut_text)
 
 
-def _undisguise_ends(text: str, limit: int) -> tuple[str, ...]:
-    """The undisguised text as one item, or its beginning and end as two if it is longer than `limit` characters."""
-    half = limit // 2
-    reach = half * _DISGUISE_FACTOR
-    if len(text) > 2 * reach:
-        return undisguise(text[:reach]).text[:half], undisguise(text[-reach:]).text[-half:]
+def _undisguise_ends(text: str, max_chars: int) -> tuple[str, ...]:
+    """Return the undisguised text as a tuple of one, or its beginning and end if it exceeds `max_chars` characters."""
+    half = max_chars // 2
+    disguised_half = half * _DISGUISE_FACTOR  # so long, because it becomes shorter
+    if len(text) > 2 * disguised_half:
+        return undisguise(text[:disguised_half]).text[:half], undisguise(text[-disguised_half:]).text[-half:]
     undisguised = undisguise(text).text
-    return (undisguised,) if len(undisguised) <= limit else (undisguised[:half], undisguised[-half:])
+    return (undisguised,) if len(undisguised) <= max_chars else (undisguised[:half], undisguised[-half:])
 
 
 def collapse_repeats(text: str) -> str:
-    """The text with long repetitions reduced to two copies and a mark in place of the others.
+    """Return the text with long repetitions reduced to two copies, and a mark in place of the other copies.
 
     "no no no ... no" (a thousand times) -> "no no  [...] "
     """
-    if len(text) <= _PLAIN_CHARS:
+    if len(text) <= _UNCHANGED_CHARS:
         return text
-    letters = text.encode("utf-32-le", "surrogatepass")
-    text = "".join(_drop_copies(text, _find_repetitions(letters, _LETTERS)))
+    letters = text.encode("utf-32-le", "surrogatepass")  # `_ITEM_BYTES` for each letter
+    text = "".join(_drop_copies(text, _find_repetitions(letters, _LETTER_REPETITION)))
     words = _WORD.findall(text)
-    return "".join(_drop_copies(words, _find_repetitions(_number_words(words), _WORDS)))
+    return "".join(_drop_copies(words, _find_repetitions(_number_words(words), _WORD_REPETITION)))
 
 
 def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int]]) -> list[str]:
-    """The items without the surplus copies; a repetition that overlaps an earlier one is left unchanged."""
-    pieces: list[str] = []
+    """Return the items without the surplus copies in `repetitions`, which are those of `_find_repetitions`.
+
+    A repetition that overlaps an earlier one is left unchanged.
+    """
+    kept_items: list[str] = []
     position = 0
-    for start, stop, unit in repetitions:
+    for start, stop, unit_length in repetitions:
         if start >= position:
-            pieces += [*items[position : start + unit * _COPIES_READ], CUT]
+            kept_items += items[position : start + unit_length * _COPIES_READ]
+            kept_items.append(CUT_MARK)
             position = stop
-    return [*pieces, *items[position:]]
+    return [*kept_items, *items[position:]]
 
 
 def _number_words(words: Sequence[str]) -> bytes:
@@ -159,35 +167,35 @@ def _number_words(words: Sequence[str]) -> bytes:
     return array("I", [numbers.setdefault(word.rstrip(), len(numbers)) for word in words]).tobytes()
 
 
-def _find_repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
-    """The repetitions as (start, stop, unit length), sorted by start and then by unit length.
+def _find_repetitions(items: bytes, limits: Repetition) -> list[tuple[int, int, int]]:
+    """Return the repetitions among encoded items as (start, stop, unit length), sorted by start, then by unit length.
 
-    For each unit length, the text is shifted by it and compared with itself as one large number. Bytes that are equal
-    become zeros. Of "xabababy", shifted by 2, four letters agree: (1, 7, 2).
+    All three are counted in items. For each unit length, the text is shifted by it and compared with itself as one
+    large number, in which equal bytes become zeros. Of "xabababy", shifted by 2, four letters agree: (1, 7, 2).
     """
-    result: list[tuple[int, int, int]] = []
-    count = len(items) // _ITEM_BYTES
-    for unit in range(1, min(kind.longest, count // kind.copies) + 1):
-        # shifted by one unit, n copies agree over n - 1 of them
-        least = max(kind.copies * unit, kind.items) - unit
-        shifted = items[unit * _ITEM_BYTES :]
-        unshifted = items[: -unit * _ITEM_BYTES]
+    repetitions: list[tuple[int, int, int]] = []
+    item_count = len(items) // _ITEM_BYTES
+    for unit_length in range(1, min(limits.max_unit, item_count // limits.min_copies) + 1):
+        # n copies of a unit and their shifted form agree over the length of n - 1 copies
+        min_equal_items = max(limits.min_copies * unit_length, limits.min_items) - unit_length
+        shifted = items[unit_length * _ITEM_BYTES :]
+        unshifted = items[: -unit_length * _ITEM_BYTES]
         differences = (int.from_bytes(shifted) ^ int.from_bytes(unshifted)).to_bytes(len(unshifted))
-        for start, stop in _find_equal_runs(differences, least):
-            result.append((start, stop + unit, unit))
-    return sorted(result)
+        for start, stop in _find_equal_runs(differences, min_equal_items):
+            repetitions.append((start, stop + unit_length, unit_length))
+    return sorted(repetitions)
 
 
-def _find_equal_runs(differences: bytes, least: int) -> Iterator[tuple[int, int]]:
-    """The (start, stop) of runs of at least `least` equal items, which are zeros in `differences`."""
-    zeros = bytes(least * _ITEM_BYTES)
+def _find_equal_runs(differences: bytes, min_items: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop), in items, of each run of at least `min_items` equal items: zero bytes in `differences`."""
+    zeros = bytes(min_items * _ITEM_BYTES)
     position = differences.find(zeros)
     while position >= 0:
-        other = _NONZERO_BYTE.search(differences, position + len(zeros))
-        end = other.start() if other else len(differences)
-        # rounded up, and `stop` down, to whole items: zeros may begin or end within one
+        nonzero = _NONZERO_BYTE.search(differences, position + len(zeros))
+        end = nonzero.start() if nonzero else len(differences)
+        # zeros may begin or end within an item, so `start` is rounded up and `stop` down to whole items
         start = -(-position // _ITEM_BYTES)
         stop = end // _ITEM_BYTES
-        if stop - start >= least:
+        if stop - start >= min_items:
             yield start, stop
         position = differences.find(zeros, end)

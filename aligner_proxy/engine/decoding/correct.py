@@ -1,9 +1,11 @@
-"""One correction, from the request to the edited answer: prompt, prefill and scores, edits in place, assembly.
+"""One correction, from the request to the edited answer. The answer is read in parts that fit the window, one prompt
+each. The detector scores the pieces of a part: its segments, or the sections of a segment that exceeds a part.
+Consecutive flagged pieces are a run, and the hole that a run leaves in the answer is filled with its replacement.
 
 With a detector head, only flagged segments are rewritten; all other text is copied and cannot change. New text is
 scored like the text it replaces, and sentences that are flagged again, or nearly so, are dropped. Without a head, or on
-request, the whole answer is verified as a draft. An answer that does not fit the window is processed part by part
-(parts.py). This module knows nothing of batching and queues.
+request, the whole answer is verified: the aligner writes it again, with the original as the draft. This module knows
+nothing of batching and queues.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ from aligner_proxy.text.judged_words import find_removable_words, judged_words, 
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
-_SPAN_ROOM = 16
+_REPLACEMENT_RESERVE = 16
 """Tokens allowed for a replacement beyond 1.5 times the flagged run."""
-_END_ROOM = 96
-"""The same at the end of the answer, where whole sentences may be missing."""
+_ADDITION_RESERVE = 96
+"""Tokens allowed beyond these at the end of the answer, where whole sentences may be missing."""
 
 
 def correct(
@@ -43,9 +45,10 @@ def correct(
     sequence: TokenSequence,
     known_pieces: ScoredPieces | None = None,
 ) -> Work:
-    """Correct one answer: a generator of asks that returns the `Correction`. Raises `AnswerTooLong`.
+    """Correct one answer. A generator that yields requests to the model and returns the `Correction`.
 
-    `known_pieces` are the first pieces, if these were read while the answer was being written.
+    `known_pieces` are the scores of the first pieces, if the answer was read while it was being written. Raises
+    `AnswerTooLong`.
     """
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
@@ -63,135 +66,139 @@ def correct(
     )
 
 
-Edited = tuple[str, tuple[SegmentScore, ...]]
+EditedAnswer = tuple[str, tuple[SegmentScore, ...]]
 """The new answer, and the verdicts on the segments of the original one."""
 
 
 class AnswerEditor(PieceScorer):
-    """State of one correction: scores the answer's pieces and rewrites the flagged ones.
-
-    `edited` is always the list of the answer's edited pieces so far, each as (text, white space after it).
+    """State of one correction: scores the answer's pieces and rewrites the flagged ones. In all methods,
+    `edited_pieces` are the answer's pieces so far after editing, each as (text, white space after it).
     """
 
-    def edit_answer(self) -> Generator[Ask, Step, Edited]:
+    def edit_answer(self) -> Generator[Ask, Step, EditedAnswer]:
         """Correct the answer as the request asks, and return it with the verdicts on its segments."""
         if self._request.score_only:
-            # Even without a head the prompt is read, because the circuit breaker's probe must use the model.
+            # even without a head this reads the prompt, because the circuit breaker's probe must use the model
             return self._request.answer, self._verdicts((yield from self.score_pieces()))
-        # a draft of the whole answer would be written freely
+        # `verify_answer` writes freely, so a request that limits writing is edited in place, too
         if self.can_score and (self._request.verify is Verify.FLAGGED or self._request.write is not Write.FREE):
             return (yield from self.rewrite_flagged())
+        # without scores nothing can be edited in place, so the answer stays
         if self._request.write is not Write.FREE:
             return self._request.answer, self._verdicts((yield from self.score_pieces()))
         return (yield from self.verify_answer())
 
     def replace_span(self, span: Span) -> Generator[Ask, Step, str]:
-        """Return a replacement for the segments of one flagged `span`; `span.before` is the edited text before them.
+        """Return a replacement for the segments of a flagged `span`; `span.before` is the edited text before the span.
 
         At the end of the answer, the replacement is the missing text, including the white space before it: " Thanks!".
         """
         flagged_pieces = self._division.find_piece_range(span.first, span.stop)
         if not flagged_pieces:
             raise EngineFault("there are no such segments in the answer")
-        # the prompt also shows the segment after the run, at which writing is to stop
+        # the prompt also shows the segment after the span, at which writing is to stop
         prompt_stop = self._division.find_piece_range(span.stop, span.stop + 1).stop
         gap = self._division.pieces[flagged_pieces.start - 1].gap if span.before else ""
-        edited = [(span.before, gap)] if span.before else []
+        edited_pieces = [(span.before, gap)] if span.before else []
         for part in self._division.parts:
             # the pieces of the span in this part; context pieces belong to the part before
-            run = range(max(part.first_own, flagged_pieces.start), min(part.stop, flagged_pieces.stop))
-            if run:
-                yield from self._replace_run(part, run, prompt_stop, edited, span.objective)
-        # without `span.before`, which the caller has
-        return structure.join(edited[bool(span.before) :])
+            run_pieces = range(max(part.first_own, flagged_pieces.start), min(part.stop, flagged_pieces.stop))
+            if run_pieces:
+                yield from self._replace_run(part, run_pieces, prompt_stop, edited_pieces, span.objective)
+        # the caller has `span.before`, so the result leaves it out
+        return structure.join(edited_pieces[1:] if span.before else edited_pieces)
 
     def _replace_run(
         self,
         part: PartRange,
-        run: range,
+        run_pieces: range,
         prompt_stop: int,
-        edited: list[tuple[str, str]],
+        edited_pieces: list[tuple[str, str]],
         missing_objective: int | None,
     ) -> Generator[Ask, Step, None]:
-        """Write a replacement for the flagged pieces with the indices `run`, and append it to `edited`.
+        """Write a replacement for the flagged pieces with the indices `run_pieces`, and append it to `edited_pieces`.
 
-        All of them are in `part`. The prompt shows the part's pieces up to index `prompt_stop`, excluded. At the end of
-        the answer, `missing_objective` is the index of the objective that misses text there.
+        These pieces are all in `part`. The prompt shows the part's pieces up to index `prompt_stop`, excluded. At the
+        end of the answer, `missing_objective` is the index of the objective that demands text there.
         """
-        shown_stop = max(run.stop, min(part.stop, prompt_stop))
+        shown_stop = max(run_pieces.stop, min(part.stop, prompt_stop))
         passage = self._prompt_passage(PartRange(part.first, part.first_own, shown_stop))
-        flags = [number in run for number in range(part.first, shown_stop)]
+        flags = [piece_index in run_pieces for piece_index in range(part.first, shown_stop)]
         # the run's indices among the pieces of the passage
-        first = run.start - part.first
-        stop = run.stop - part.first
-        flagged_run = splice.Run(flagged=True, at=first, segments=passage.pieces[first:stop])
-        before = structure.join(edited)
-        gap_before = edited[-1][1] if before else ""
-        hole = splice.make_hole(passage.pieces, flags, flagged_run, before, gap_before)
+        first = run_pieces.start - part.first
+        stop = run_pieces.stop - part.first
+        flagged_run = splice.Run(flagged=True, first=first, segments=passage.pieces[first:stop])
+        text_before = structure.join(edited_pieces)
+        gap_before = edited_pieces[-1][1] if text_before else ""
+        hole = splice.make_hole(passage.pieces, flags, flagged_run, text_before, gap_before)
         text = yield from self._fill_hole(passage, self._trim_before(passage, hole), missing_objective)
-        edited.append((text, flagged_run.segments[-1].gap))
+        edited_pieces.append((text, flagged_run.segments[-1].gap))
 
-    def verify_answer(self) -> Generator[Ask, Step, Edited]:
-        """Verify the whole answer as a draft, part by part; return its new text and the verdicts."""
-        edited: list[tuple[str, str]] = []
+    def verify_answer(self) -> Generator[Ask, Step, EditedAnswer]:
+        """Let the aligner write the answer again, with the original as the draft; return the new text and verdicts."""
+        edited_pieces: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
             passage = self._prompt_passage(part)
-            # the edited text of the pieces that are in the prompt only as context
-            before = ""
+            # the edited form of the pieces that are in the prompt only as context
+            context_text = ""
             if passage.context_count:
-                before = passage.trim_edited(structure.join(edited), passage.start)
-            text, part_scores = yield from self._verify_part(passage, before)
+                context_text = passage.trim_edited(structure.join(edited_pieces), passage.start)
+            text, part_scores = yield from self._verify_part(passage, context_text)
             scores += part_scores
-            edited.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
-        text = splice.clean_answer(structure.join(edited), self._request.answer, finished=True)
+            edited_pieces.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
+        text = splice.clean_answer(structure.join(edited_pieces), self._request.answer, finished=True)
         return text, self._verdicts(scores)
 
-    def _verify_part(self, passage: PromptedPassage, before: str) -> Generator[Ask, Step, tuple[str, list[Score]]]:
-        """Verify one part as a draft after the text `before`; return its new text and the scores of its pieces.
+    def _verify_part(
+        self, passage: PromptedPassage, context_text: str
+    ) -> Generator[Ask, Step, tuple[str, list[Score]]]:
+        """Write one part again after the edited `context_text`; return its new text and the scores of its own pieces.
 
-        The draft is fed together with the prompt if both fit one step and that is cheap. Otherwise the detector, if the
-        aligner has one, first scores the pieces, so that long drafts are used only for unflagged ones.
+        The draft is fed together with the prompt if one step holds both at little cost. Otherwise the detector, if the
+        aligner has one, first scores the pieces, so that long drafts are used only for unflagged pieces.
         """
         tokenizer = self._runner.tokenizer
         start = passage.start
         prompt = passage.fitted.prompt
         own_text = prompt.text[prompt.offset_in_prompt(start) : prompt.end]
-        gap = self._division.pieces[passage.part.first_own - 1].gap if before else ""
+        gap = self._division.pieces[passage.part.first_own - 1].gap if context_text else ""
         # the draft: the part's original text, which the model is expected to copy, and the end mark
-        pieces = tokenizer.encode_text(gap + own_text)
-        lookup = [*pieces.ids, tokenizer.eos]
+        own_tokens = tokenizer.encode_text(gap + own_text)
+        lookup = [*own_tokens.ids, tokenizer.eos]
         scores: list[Score] = []
-        unflagged = tuple[range, ...]()
-        # a long draft is worth it only where the detector flags nothing, so the pieces are scored first
+        unflagged_ranges = tuple[range, ...]()
+        # if a wrong draft of this length would cost too much, it is made only where the detector flags nothing
         if self.can_score and self._runner.needs_probe(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
             shift = len(gap) - passage.undisguised.place_in_undisguised(start)
             placed_pieces = [
                 structure.shift_segment(piece, shift) for piece in passage.undisguised.segments(passage.own_pieces)
             ]
-            unflagged = find_trusted_ranges(placed_pieces, [self.is_flagged(score) for score in scores], pieces.offsets)
+            flags = [self.is_flagged(score) for score in scores]
+            unflagged_ranges = find_trusted_ranges(placed_pieces, flags, own_tokens.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
         spans = passage.find_spans(passage.own_pieces) if self.can_score and not scores else None
-        proposer = DraftProposer(lookup, self._runner.choose_draft_length, trusted=unflagged)
-        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(before))]
-        room = min(passage.fitted.room, count_writing_room(len(lookup)), self._count_tokens_left(context))
-        limits = WritingLimits(room, caution=self._request.caution)
+        proposer = DraftProposer(lookup, self._runner.choose_draft_length, trusted=unflagged_ranges)
+        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(context_text))]
+        max_tokens = min(passage.fitted.room, count_writing_room(len(lookup)), self._count_tokens_left(context))
+        limits = WritingLimits(max_tokens, caution=self._request.caution)
         generated = yield from self._write(passage, context, proposer, limits, spans)
         self.evidence += generated.evidence
         text = restore_disguises(prompt.restore(tokenizer.decode(generated.ids)), passage.text[start:])
         return splice.clean_answer(text, passage.text[start:], finished=generated.finished), scores or generated.scores
 
-    def rewrite_flagged(self) -> Generator[Ask, Step, Edited]:
-        """Score the segments part by part and rewrite the flagged ones; return the new answer and the verdicts."""
-        edited: list[tuple[str, str]] = []
+    def rewrite_flagged(self) -> Generator[Ask, Step, EditedAnswer]:
+        """Score the pieces part by part and rewrite the flagged ones; return the new answer and the verdicts."""
+        edited_pieces: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
             known_scores = self._take_known_scores(part)
-            # nothing to rewrite here, so not even a prompt is needed
+            # a part without flagged pieces needs no prompt
             if known_scores is not None and not any(map(self.is_flagged, known_scores)):
                 scores += known_scores
-                edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.first_own : part.stop]]
+                own_pieces = self._division.pieces[part.first_own : part.stop]
+                edited_pieces += [(piece.text, piece.gap) for piece in own_pieces]
                 continue
             passage = self._prompt_passage(part)
             if known_scores is None:
@@ -199,8 +206,8 @@ class AnswerEditor(PieceScorer):
             scores += known_scores
             # context pieces were edited in the part before, so they count as kept here
             flags = [False] * passage.context_count + [self.is_flagged(score) for score in scores[part.first_own :]]
-            # yields each hole, takes its text, and adds the pieces of the part to `edited`
-            rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context_count)
+            # this generator yields each hole, is sent its text, and adds the pieces of the part to `edited_pieces`
+            rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited_pieces, passage.context_count)
             try:
                 hole = next(rewriting)
                 while True:
@@ -210,16 +217,18 @@ class AnswerEditor(PieceScorer):
                     hole = rewriting.send(text)
             except StopIteration:
                 pass
-        # without changes the answer itself: joined pieces may differ from it in white space
-        changed = any(map(self.is_flagged, scores))
-        return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
+        # joined pieces may differ from the answer in white space, so an unchanged answer is returned itself
+        has_flagged = any(map(self.is_flagged, scores))
+        new_answer = structure.join(edited_pieces) if has_flagged else self._request.answer
+        return new_answer, self._verdicts(scores)
 
     def _trim_before(self, passage: AnswerPassage, hole: splice.Hole) -> splice.Hole:
-        """The hole with its preceding text cut to the length that the prompt has of the original."""
-        return replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
+        """Return the hole with `text_before` cut to about the length of the original text before it in the prompt."""
+        text_before = passage.trim_edited(hole.text_before, hole.run.segments[0].start)
+        return replace(hole, text_before=text_before)
 
     def _count_tokens_left(self, context: list[int]) -> int:
-        """Tokens that the window has left after `context`, at least 1."""
+        """Return how many tokens fit into the window after the tokens `context`, at least 1."""
         return max(1, self._frame.window - len(context))
 
     def _fill_hole(
@@ -227,71 +236,84 @@ class AnswerEditor(PieceScorer):
     ) -> Generator[Ask, Step, str]:
         """Return the text that replaces a flagged run; "" removes the run.
 
-        What is left without flagged cells, elements or comments is kept, and so are code without its comments, the
-        title of an item and the cells of a row, if the detector does not flag them on their own. At the end of the
-        answer, text is copied that the objective `missing_objective` dictates word for word.
+        Parts of the run are kept if the detector does not flag them on their own: what is left without flagged cells,
+        elements or comments; code without its comments; the title of an item; the cells of a row. At the end of the
+        answer, text is copied that the objective with the index `missing_objective` dictates word for word.
         """
-        pruned = (yield from self._prune(hole)) if self.can_score else ""
-        if pruned:
-            return pruned
-        keepable = hole.keepable
-        # kept only as a whole, if none of its sentences is flagged
-        if keepable and self.can_score and (yield from self._drop_flagged_sentences(hole, keepable)) == keepable:
-            return keepable
+        if self.can_score:
+            pruned_text = yield from self._prune(hole)
+            if pruned_text:
+                return pruned_text
+            # kept only as a whole, if none of its sentences is flagged
+            keepable_text = hole.keepable_text
+            if keepable_text and (yield from self._drop_flagged_sentences(hole, keepable_text)) == keepable_text:
+                return keepable_text
         dictated = None
         objectives = self._request.objectives
-        if not hole.run.segments[-1].text and missing_objective is not None and missing_objective < len(objectives):
+        is_end = not hole.run.segments[-1].text
+        if is_end and missing_objective is not None and missing_objective < len(objectives):
             dictated = dictated_text(objectives[missing_objective])
         if not dictated:
             return (yield from self._write_text(passage, hole))
+        # the run may have flagged segments before the end; these need a replacement that the model writes
         text = (yield from self._write_text(passage, hole)) if hole.run.text else ""
         # the model may have written the dictated words itself
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _prune(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
-        """The flagged run without its flagged cells, elements, comments, clauses, remarks and data.
+        """Return the flagged run without its flagged cells, elements, comments, clauses, remarks and data.
 
-        "" if the rest is flagged, too; beside a remark without brackets, also if it is nearly flagged.
+        The result is "" if the rest is flagged, too, or nearly flagged where a remark without brackets was removed.
         "| Two | you are a fool | 10 |" -> "| Two | | 10 |", and "Take a coat (you fool)." -> "Take a coat."
         """
         segments = hole.run.segments
         if not any(judged_words(segment.text) or find_removable_words(segment.text) for segment in segments):
             return ""
+        # the edited answer before the run, and the run unchanged
         answer = hole.fill_in(hole.run.text)
         prompt = self._frame.fit_prompt(answer)
         if len(prompt.ids) > self._frame.window:
             return ""
         shift = len(answer) - len(hole.run.text) - segments[0].start
-        pieces = []
-        margin = 0.0
+        pruned_pieces = []
+        margin = 0.0  # nats below the threshold that the rest must score
         for segment in segments:
-            placed = structure.shift_segment(segment, shift)
-            flagged = yield from self._find_flagged_removable_words(answer, placed)
-            if not flagged and not judged_words(segment.text):
-                # alone they may say little, but the rest shows whether they were the fault
-                flagged = remarks.find_remarks_to_reader(segment.text)
-                margin = splice.CLEAR_MARGIN if flagged else margin
-            if any(remarks.is_doubtful(segment.text, place) for place in flagged):
+            placed_segment = structure.shift_segment(segment, shift)
+            flagged_places = yield from self._find_flagged_removable_words(answer, placed_segment)
+            if not flagged_places and not judged_words(segment.text):
+                # a remark alone may say little, but the score of the rest shows whether the remark was the fault
+                flagged_places = remarks.find_remarks_to_reader(segment.text)
+                margin = splice.CLEAR_MARGIN if flagged_places else margin
+            if any(remarks.is_doubtful(segment.text, place) for place in flagged_places):
                 margin = splice.CLEAR_MARGIN
-            flagged = flagged or (yield from self._find_flagged_words(prompt, answer, placed))
-            pieces.append((without_words(segment.text, flagged) if flagged else "", segment.gap))
-        pruned = structure.join(pieces)
-        is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned, margin)) == pruned
-        return pruned if is_clear else ""
+            flagged_places = flagged_places or (yield from self._find_flagged_words(prompt, answer, placed_segment))
+            pruned_piece = without_words(segment.text, flagged_places) if flagged_places else ""
+            pruned_pieces.append((pruned_piece, segment.gap))
+        pruned_text = structure.join(pruned_pieces)
+        if not pruned_text:
+            return ""
+        unflagged_text = yield from self._drop_flagged_sentences(hole, pruned_text, margin)
+        return pruned_text if unflagged_text == pruned_text else ""
 
     def _find_flagged_removable_words(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
-        """Return the places in `segment` of its `find_removable_words` that are flagged as sentences there."""
-        before = answer[: segment.start]
-        flagged: list[Place] = []
+        """Return the (start, end) in `segment` of removable words that are flagged as a sentence in its place.
+
+        Removable words are those without which the segment still stands, such as a remark in brackets.
+        """
+        text_before = answer[: segment.start]
+        flagged_places: list[Place] = []
         for start, end in find_removable_words(segment.text):
             words = segment.text[start:end].strip(remarks.SIGNS)
-            score = yield from self._judge_sentence(before, sentence_of(words))
+            score = yield from self._judge_sentence(text_before, sentence_of(words))
             if self.is_flagged(score):
-                flagged.append((start, end))
-        return flagged
+                flagged_places.append((start, end))
+        return flagged_places
 
     def _find_flagged_words(self, prompt: Fitted, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
-        """Return the places in `segment` of its flagged inner words; `prompt` shows the `answer` that holds it."""
+        """Return the (start, end) in `segment` of its flagged inner words: cells of a table, comments, clauses.
+
+        `prompt` is the prompt of `answer`, which contains the segment.
+        """
         places = judged_words(segment.text)
         if not places:
             return []
@@ -301,7 +323,7 @@ class AnswerEditor(PieceScorer):
     def _write_text(self, passage: PromptedPassage, hole: splice.Hole) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run, until it reaches a kept segment, ends, or grows too long.
 
-        Returns it without the sentences that are flagged again; "" if the request forbids writing.
+        Returns the replacement without the sentences that are flagged again; "" if the request forbids writing.
         """
         if self._request.write is Write.NEVER or (self._request.write is Write.VERIFIED and not self.can_score):
             return ""
@@ -310,15 +332,16 @@ class AnswerEditor(PieceScorer):
 
         def reaches_resumption(ids: list[int]) -> bool:
             """Whether the text written so far has arrived at a kept segment after the run."""
-            return splice.cut_before_resumption(restore(tokenizer.decode(ids)), hole.keys) is not None
+            return splice.cut_before_resumption(restore(tokenizer.decode(ids)), hole.kept_beginnings) is not None
 
-        proposer, room = self._make_hole_proposer(hole)
-        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(hole.before))]
-        limits = WritingLimits(min(room, self._count_tokens_left(context)), is_done=reaches_resumption)
+        proposer, max_tokens = self._make_hole_proposer(hole)
+        context = [*passage.fitted.ids, *tokenizer.list_ids(prompts.undisguise_for_prompt(hole.text_before))]
+        limits = WritingLimits(min(max_tokens, self._count_tokens_left(context)), is_done=reaches_resumption)
         generated = yield from self._write(passage, context, proposer, limits)
         text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
         if text and self.can_score:
             text = yield from self._drop_flagged_sentences(hole, text, splice.CLEAR_MARGIN)
+        # under `Write.VERIFIED` written text must also comply with the question, as one more objective
         proof_request = make_proof_request(self._request)
         if text and proof_request is not self._request:
             proof_frame = build_frame(self._aligner, proof_request)
@@ -330,21 +353,21 @@ class AnswerEditor(PieceScorer):
     ) -> Generator[Ask, Step, str]:
         """Score `text` in the hole; return its sentences that score at least `margin` nats below the threshold.
 
-        "" if there are none, or if the prompt would exceed the window. `frame`: the frame with the objectives to judge
-        by, if not the request's own.
+        The result is "" if there are no such sentences, or if the prompt would exceed the window. `frame` has the
+        objectives to judge by; without it they are the request's own.
         """
         frame = frame or self._frame
         answer = hole.fill_in(text)
         prompt = frame.fit_prompt(answer)
         if len(prompt.ids) > frame.window:
-            return ""  # the prompt has outgrown the window, so the text cannot be judged
+            return ""  # text that cannot be judged is not used
         body = text.lstrip()
         pieces = structure.split(body)
         placed_pieces = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
         spans = find_spans_with_words(prompt.prompt, placed_pieces, prompt.offsets)
         scores = (yield from self._read(prompt, spans, taught_heads=frame.taught_heads)).scores
-        # Inner words are judged again, and perhaps cleared, only in text kept from the answer. Written text gets no
-        # second chance.
+        # Only in text kept from the answer, which is judged without a margin, may a second reading clear inner words.
+        # Written text gets no second chance.
         if frame is self._frame and not margin:
             yield from self.judge_words(prompt, answer, placed_pieces, scores)
         kept_text = splice.join_unflagged(self._request.caution - margin, pieces, [score for score, _ in scores])
@@ -352,23 +375,24 @@ class AnswerEditor(PieceScorer):
         return text.removesuffix(body) + kept_text if kept_text else ""
 
     def _make_hole_proposer(self, hole: splice.Hole) -> tuple[DraftProposer, int]:
-        """The proposer of drafts for a hole, and the most tokens that may be written.
+        """Return the proposer of drafts for a hole, and the most tokens that may be written.
 
         The first draft is the text after the flagged run, because most runs are removed; the next is the run itself. At
-        the end of the answer the objectives are drafted from, too: they often contain the missing text.
+        the end of the answer the objectives are drafts, too, because they often contain the missing text.
         """
         tokenizer = self._runner.tokenizer
-        lead = hole.lead
         is_end = not hole.run.segments[-1].text
-        run_ids = tokenizer.list_ids(prompts.undisguise_for_prompt(lead + hole.run.text.lstrip()))
-        next_ids = tokenizer.list_ids(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
-        # 1.5 times the flagged run and a reserve, see `_SPAN_ROOM`
-        room = len(run_ids) + len(run_ids) // 2 + (_END_ROOM if is_end else _SPAN_ROOM)
+        run_ids = tokenizer.list_ids(prompts.undisguise_for_prompt(hole.gap_before + hole.run.text.lstrip()))
+        next_ids = [tokenizer.eos]
+        if hole.kept_beginnings:
+            next_ids = tokenizer.list_ids(prompts.neutralise_marks(hole.gap_before + hole.kept_beginnings[0]))
+        reserve = _ADDITION_RESERVE if is_end else _REPLACEMENT_RESERVE
+        max_tokens = len(run_ids) + len(run_ids) // 2 + reserve
         objective_ids = tokenizer.list_ids(" " + prompts.join_objectives(self._request.objectives)) if is_end else []
         lookup = [*objective_ids, *run_ids, *next_ids]
-        # drafting starts after the span, as if it were removed
-        start = len(objective_ids) + len(run_ids)
-        return DraftProposer(lookup, self._runner.choose_draft_length, anchors=(start,)), room
+        # drafting starts after the run, as if it were removed
+        next_start = len(objective_ids) + len(run_ids)
+        return DraftProposer(lookup, self._runner.choose_draft_length, anchors=(next_start,)), max_tokens
 
     def _write(
         self,
@@ -378,18 +402,21 @@ class AnswerEditor(PieceScorer):
         limits: WritingLimits,
         spans: Spans | None = None,
     ) -> Generator[Ask, Step, WrittenTokens]:
-        """Return the generator that writes after the tokens `context`; tokens that the sequence holds are not fed.
+        """Return the generator that writes after the tokens `context`.
 
-        The first step also scores the `spans`, if there are any.
+        Tokens that the sequence already holds are not fed again. The first step also scores the `spans`, if not None.
         """
-        # The last token is always fed again, because its hidden state determines the next token.
+        # the last token is always fed again, because its hidden state determines the next token
         start = min(count_matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
-        eos = self._runner.tokenizer.eos_ids
-        # For a prompt that is read again, the detector's states are stored as on the first reading.
+        # if some of the prompt is read again, the step counts as a prompt, so that its states are stored for the
+        # detector
         is_prompt = spans is not None or start < passage.fitted.answer_end
-        shared = passage.fitted.shared
-        first = Ask(
-            context[start:], spans=spans, prompt=is_prompt, shared=shared, taught_heads=self._frame.taught_heads
+        first_ask = Ask(
+            context[start:],
+            spans=spans,
+            prompt=is_prompt,
+            shared=passage.fitted.shared,
+            taught_heads=self._frame.taught_heads,
         )
-        return generate(self._sequence, first, proposer, limits, self.tally, eos)
+        return generate(self._sequence, first_ask, proposer, limits, self.tally, self._runner.tokenizer.eos_ids)

@@ -1,4 +1,6 @@
-"""Incremental correction: an answer goes through the model while the upstream is still writing it.
+"""Incremental correction: the aligner reads an answer while the upstream is still writing it. The answer is divided
+into parts that fit the window, one prompt each. A part shows pieces: the answer's segments, or sections of a very long
+one.
 
 When the answer ends, only its last words are left to read, and all finished segments already have verdicts. The last
 word is held back, because its tokens may change with the following text: "harb" may become "harbour". A segment counts
@@ -34,11 +36,11 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 
 ENOUGH_CHARS = 96
 """New characters that justify a forward pass: some 20 tokens (chunks of 32 cost a fifth more than one long prefill)."""
-ALONE_CHARS = 32
+ENOUGH_CHARS_ALONE = 32
 """New characters that justify a pass if the engine has no other request; reading so often leaves less for the end."""
 
 _ESTIMATED_CHARS_PER_TOKEN = 4
-"""Estimated characters per token, to leave out a tail that would not fit without tokenising it."""
+"""Estimated characters per token, by which the end of a text is left out that would not fit the part."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,20 +53,20 @@ class PendingReplacement:
 
 @dataclass
 class AnswerBody:
-    """A text that the event loop adds to and cuts into segments, and that the model's thread reads.
+    """A text that the event loop appends to and cuts into segments, and that the model's thread (the reader) reads.
 
-    After "It rains. Take a c" the sentence "It rains." is finished, "Take a c" is not.
+    After "It rains. Take a c" the segment "It rains." is finished, "Take a c" is not.
     """
 
     text: str = ""
     chars_read: int = 0
-    """Characters that the reader has taken in."""
+    """Number of characters that the reader has taken in."""
     segments: list[Segment] = field(default_factory=list)
     """The finished segments."""
     finished: int = 0
     """Number of finished segments; set last, so that the reader never counts one that it cannot see."""
     segments_read: int = 0
-    """How many of them the reader has taken in."""
+    """Number of finished segments that the reader has taken in."""
     _splitter: Splitter = field(default_factory=Splitter)
 
     def add(self, more: str) -> None:
@@ -74,15 +76,15 @@ class AnswerBody:
         self.finished = len(self.segments)
 
     def take_text(self) -> str:
-        """Return the text so far, and note that it and its finished segments were read."""
-        # The count comes first, because another thread appends: every segment counted must be part of the text.
+        """Return the text so far, and note that the reader has taken in this text and its finished segments."""
+        # the count comes first, because another thread appends: every counted segment must be part of the text
         self.segments_read = self.finished
         text = self.text
         self.chars_read = len(text)
         return text
 
     def end(self) -> list[Segment]:
-        """Return the segments after the finished ones, once the text has ended."""
+        """Return the last segments of a text that has ended: those after the finished ones."""
         return self._splitter.end()
 
 
@@ -109,22 +111,25 @@ class PartialAnswer:
     """Called in the model's thread when there are new verdicts or replacements."""
 
     def is_read_ahead(self) -> bool:
-        """Whether the answer is only read ahead: no client waits for a result yet."""
+        """Whether the answer is only read ahead, because no client waits for a result yet."""
         return not (self.complete or self.awaited or self.text_ended or self.replacing)
 
     def waits(self) -> bool:
-        """Whether the answer waits for the model: it has ended, needs a replacement, or has enough new text."""
+        """Whether the model has something to do: the answer has ended, needs a replacement, or has enough new text."""
         if self.complete or self.replacing or (self.text_ended and not self.all_judged):
             return True
         has_awaited_segment = self.awaited and self.body.finished > self.body.segments_read
-        enough_chars = ALONE_CHARS if self.is_alone() else ENOUGH_CHARS
+        enough_chars = ENOUGH_CHARS_ALONE if self.is_alone() else ENOUGH_CHARS
+        has_enough_text = len(self.body.text) - self.body.chars_read >= enough_chars
         # once all is judged, nothing more is read ahead
-        reads_on = not self.all_judged and len(self.body.text) - self.body.chars_read >= enough_chars
-        return has_awaited_segment or reads_on
+        return has_awaited_segment or (has_enough_text and not self.all_judged)
 
 
 def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> Work:
-    """Read an answer as it grows; when it is complete, correct `answer.request` and return the `Correction`."""
+    """Read an answer as it grows; once it is complete, correct it and return the `Correction`.
+
+    A generator that yields requests to the model. `sequence` are the tokens that the model has read.
+    """
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
         text = answer.body.take_text()
@@ -132,8 +137,10 @@ def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: Token
             yield from reader.write_replacement(answer.replacing.popleft())
         elif answer.text_ended:
             yield from reader.judge_all()
-        elif text.strip() and (yield from reader.read_new_text(text)):
-            continue
+        elif text.strip():
+            has_unread_part = yield from reader.read_new_text(text)
+            if has_unread_part:
+                continue
         # an `Ask` without ids waits for more text
         if not answer.waits():
             yield Ask([])
@@ -141,7 +148,9 @@ def read_growing_answer(aligner: Aligner, answer: PartialAnswer, sequence: Token
 
 
 class AnswerReader:
-    """Reads an answer that is still being written, part by part, without reading text of a part twice."""
+    """Reads an answer that is still being written, part by part, without reading text of a part twice. Its generators
+    yield requests to the model (`Ask`) and are sent the results (`Step`).
+    """
 
     def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: TokenSequence) -> None:
         self._aligner = aligner
@@ -152,15 +161,15 @@ class AnswerReader:
         self._frame = build_frame(aligner, answer.request.model_copy(update={"answer": ""}))
         self._division = self._frame.divide()
         self._scored_pieces = ScoredPieces()
-        """The first pieces, as far as they were read."""
-        self._part = 0
+        """The scores of the pieces that were read."""
+        self._part_index = 0
         """Index of the part that is being read."""
         self._prompt: Fitted | None = None
-        """The prompt of this part as it was last read; None before its first reading."""
-        self._text = ""
+        """The last prompt of this part; None before the part is read for the first time."""
+        self._part_text = ""
         """The text of this part in `_prompt`."""
         self._last_was_flagged = False
-        """Whether the last scored piece was flagged before it was judged again."""
+        """Whether the last scored piece was flagged by its first score, which a second reading may have replaced."""
         self._division_complete = False
         """True once the division covers the whole answer."""
 
@@ -170,65 +179,65 @@ class AnswerReader:
         return scores_segments(self._aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
 
     def find_known_pieces(self, request: AlignRequest) -> ScoredPieces | None:
-        """The pieces scored so far, for `request`; None if its answer or its question differs from what was read."""
+        """Return the scores so far for the correction of `request`; None if other text was read than it has."""
         read_text = self._answer.body.text
-        # if it was divided to its end, its last pieces were judged as the end, so a longer answer has other scores
+        # once the division is complete, the last pieces were judged as the end, so a longer answer has other scores
         answer_fits = request.answer == read_text if self._division_complete else request.answer.startswith(read_text)
         question_fits = _scored_fields(request) == _scored_fields(self._first_request)
         return self._scored_pieces if answer_fits and question_fits else None
 
     def read_new_text(self, text: str) -> Generator[Ask, Step, bool]:
-        """Feed the new text of one part, as far as it cannot change any more; `text` is the answer so far.
+        """Feed the new text of one part, up to the last word, which may still change; `text` is the answer so far.
 
         Returns whether another part is left to read.
         """
         self._divide_segments(self._answer.body.segments_read)
         parts = self._division.parts
-        part = parts[self._part]
-        # only the last part can get more text; an earlier one is read to its end and left
-        grows = self._part == len(parts) - 1
-        # without verdicts only the beginning is worth reading
-        if self._scores_growing or self._part == 0:
-            tail = self._find_unfinished_tail(text) if grows else ""
+        part = parts[self._part_index]
+        # only the last part can get more text; an earlier part is read to its end and left
+        may_grow = self._part_index == len(parts) - 1
+        # without scores to compute, only the first part is read ahead, because the correction begins with its prompt
+        if self._scores_growing or self._part_index == 0:
+            tail = self._find_unfinished_tail(text) if may_grow else ""
             yield from self._read_part(part, tail)
-        if not grows:
-            self._part += 1
+        if not may_grow:
+            self._part_index += 1
             self._prompt = None
-        return not grows
+        return not may_grow
 
     def write_replacement(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
         """Write the replacement for a flagged range and resolve `pending.done`; an error ends the reading."""
         self._divide_segments(self._answer.body.finished)
         if self._answer.text_ended:
             self._divide_rest()
-        before_s = self._sequence.spent_s
-        editor = self._editor()
+        spent_before_s = self._sequence.spent_s
+        editor = self._make_editor()
         text = yield from editor.replace_span(pending.span)
-        spent_ms = (self._sequence.spent_s - before_s) * 1000
+        spent_ms = (self._sequence.spent_s - spent_before_s) * 1000
         aligner = self._aligner.info.content_hash
         pending.done.set_result(Correction(text, counts=editor.tally.counts(), ms=spent_ms, aligner=aligner))
         self._answer.notify_change()
 
     def judge_all(self) -> Generator[Ask, Step, None]:
-        """Judge all of an answer that has ended, including its end if that is judged, and set its verdicts."""
+        """Judge all of an answer that has ended, with its end where text may be missing, and set its verdicts."""
         answer = self._answer
         if answer.body.text.strip():
             self._divide_rest()
-            editor = self._editor()
+            editor = self._make_editor()
             scores = (yield from editor.score_pieces()) if editor.can_score else []
             self._scored_pieces = ScoredPieces(scores, editor.evidence)
             answer.verdicts = make_verdicts(self._division, self._scored_pieces, answer.request.caution)
         answer.all_judged = True
         answer.notify_change()
 
-    def _editor(self) -> AnswerEditor:
-        """An editor of the answer as far as it is divided, with the scores so far."""
+    def _make_editor(self) -> AnswerEditor:
+        """Return an editor of the answer as far as it is divided, with the scores so far."""
         request = self._answer.request
         return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scored_pieces)
 
-    def _divide_segments(self, finished: int) -> None:
-        """Add the segments up to number `finished` to the division."""
-        for segment in self._answer.body.segments[len(self._division) : finished]:
+    def _divide_segments(self, stop: int) -> None:
+        """Add the finished segments before the index `stop` to the division, as far as they are not in it."""
+        for segment in self._answer.body.segments[len(self._division) : stop]:
             self._division.add(segment)
 
     def _divide_rest(self) -> None:
@@ -243,13 +252,13 @@ class AnswerReader:
         self._division_complete = True
 
     def _find_unfinished_tail(self, text: str) -> str:
-        """The text after the last finished piece, or "" if it probably does not fit the last part."""
+        """Return the text after the last finished piece, or "" if this text probably does not fit the last part."""
         pieces = self._division.pieces
         tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
         return tail if len(tail) <= self._division.room_left * _ESTIMATED_CHARS_PER_TOKEN else ""
 
     def _read_part(self, part: PartRange, tail: str) -> Generator[Ask, Step, None]:
-        """Feed new text of a part and score its new pieces; `tail` is the unfinished text after its last piece."""
+        """Feed the new text of a part and score its new pieces; `tail` is the unfinished text after the last piece."""
         pieces = self._division.pieces[part.first : part.stop]
         prompt = self._build_prompt(part, pieces, tail)
         # the tail was admitted by an estimate of its tokens; without it the prompt fits
@@ -261,9 +270,9 @@ class AnswerReader:
         if tail:
             token_count = self._count_firm_tokens(prompt)
             spans = _limit_spans(spans, token_count)
-        # At least one token is fed, because a step without tokens would only wait.
+        # at least one token is fed, because a step without tokens would only wait
         start = min(count_matching(self._sequence.ids, prompt.ids[:token_count]), token_count - 1)
-        # there is nothing to score and at most one new token, which is not worth a step
+        # a step is not worth it if there is nothing to score and at most one new token
         if spans is None and token_count <= max(0, start + 1):
             return
         self._sequence.crop(start)
@@ -273,28 +282,28 @@ class AnswerReader:
             yield from self._add_scores(part, pieces, prompt, step)
 
     def _count_firm_tokens(self, prompt: Fitted) -> int:
-        """Number of the prompt's tokens that further text cannot change: all before those of the last word.
+        """Return the number of the prompt's tokens that further text cannot change: all before those of the last word.
 
-        Of "... opens at the harb" those of "... opens at the" are counted.
+        Of "... opens at the harb", the tokens of "... opens at the" are counted.
         """
-        end = prompt.prompt.offset_in_prompt(firm_length(self._text))
+        end = prompt.prompt.offset_in_prompt(firm_length(self._part_text))
         return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])
 
     def _add_scores(
         self, part: PartRange, pieces: list[Segment], prompt: Fitted, step: Step
     ) -> Generator[Ask, Step, None]:
-        """Add the scores in `step`, those of a part's next pieces, after judging doubtful ones again.
+        """Add the scores in `step`, which are those of a part's new pieces, and the verdicts on finished segments.
 
-        The verdicts are updated, too.
+        Pieces that may be flagged wrongly are judged again before. `pieces` are all pieces of the part so far.
         """
         scores = self._scored_pieces.scores
         first_new = len(scores)
-        editor = self._editor()
+        editor = self._make_editor()
         placed_pieces = _place_pieces(pieces, first_new - part.first)
-        yield from editor.judge_words(prompt, self._text, placed_pieces, step.scores)
+        yield from editor.judge_words(prompt, self._part_text, placed_pieces, step.scores)
         scores += step.scores
         self._scored_pieces.evidence.extend(step.evidence)
-        # the first own piece: the piece before it was scored in the previous part
+        # the piece before the first own piece was scored in the previous part, so its last score counts
         if first_new == part.first_own:
             self._last_was_flagged = first_new > 0 and editor.is_flagged(scores[first_new - 1])
         self._last_was_flagged = yield from editor.judge_followers(
@@ -307,45 +316,48 @@ class AnswerReader:
         answer.notify_change()
 
     def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
-        """Build the prompt of a part's text so far, extending the previous one, and store it in `_prompt`."""
+        """Build the prompt of a part's pieces and the `tail` after them, and store it with this text.
+
+        Only the text after that of the part's previous prompt is tokenised.
+        """
         previous = self._prompt
-        text = join_pieces(pieces, ends=not tail)
-        undisguised = join_undisguised((self._division.undisguise_part(part, text), undisguise(tail)))
-        text += tail
-        common_length = min(len(text), len(self._text))
+        pieces_text = join_pieces(pieces, ends=not tail)
+        undisguised = join_undisguised((self._division.undisguise_part(part, pieces_text), undisguise(tail)))
+        text = pieces_text + tail
+        common_length = min(len(text), len(self._part_text))
         if previous:
             self._prompt = self._frame.extend_prompt(previous, undisguised, common_length)
         else:
             self._prompt = self._frame.fit_prompt(undisguised)
-        self._text = text
+        self._part_text = text
         return self._prompt
 
     def _find_unjudged_spans(self, part: PartRange, pieces: list[Segment], prompt: Fitted) -> Spans | None:
-        """The token ranges of a part's pieces that have no score yet; None if there are none."""
+        """Return the token ranges of a part's pieces that have no score yet; None if all have one."""
         if not self._scores_growing or not pieces:
             return None
         # context pieces were scored in the part before
         first = max(part.first_own, len(self._scored_pieces.scores)) - part.first
-        placed = _place_pieces(pieces, first)
-        return find_spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
+        placed_pieces = _place_pieces(pieces, first)
+        return find_spans_with_words(prompt.prompt, placed_pieces, prompt.offsets) if placed_pieces else None
 
 
 def _place_pieces(pieces: list[Segment], first: int) -> list[Segment]:
-    """The pieces of a part from the part's piece `first` on, with positions in the text of the part."""
+    """Return the pieces of a part from the index `first` on, with positions in the text of the part."""
     return [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
 
 
 def _scored_fields(request: AlignRequest) -> tuple[object, ...]:
-    """The fields of a request, other than the answer, on which scores depend; for comparison only."""
+    """Return the fields of a request, other than the answer, on which scores depend, for comparison with a request."""
     return (request.turns, request.objectives, request.heads, request.aligner, request.verify, request.open_ended)
 
 
 def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:
-    """The spans with only the leading segments within the first `token_count` tokens; None if there are none.
+    """Return the spans with only the first segments, within the first `token_count` tokens; None if there are none.
 
-    A segment's last token may reach into the white space after it.
+    The last finished segment may lie outside, because its last token may reach into the white space after it.
     """
-    inside = tuple(takewhile(lambda segment: segment.stop <= token_count, spans.segments)) if spans else ()
-    if spans is None or not inside:
+    if spans is None:
         return None
-    return replace(spans, segments=inside, inner_words=spans.inner_words[: len(inside)])
+    segments = tuple(takewhile(lambda segment: segment.stop <= token_count, spans.segments))
+    return replace(spans, segments=segments, inner_words=spans.inner_words[: len(segments)]) if segments else None

@@ -1,4 +1,5 @@
-"""Scores of an answer's pieces by the detector head: every prompt is read, and nothing is written.
+"""Scores of an answer's pieces by the detector head: every prompt is read, and nothing is written. A piece is a segment
+of the answer, or a section of a very long segment; an answer that exceeds the window is read in parts, one prompt each.
 
 A first score may be wrong in two cases, so such pieces are read once more before they count as flagged: pieces with
 words that are judged by themselves (`judge_words`), and pieces after a flagged one (`judge_followers`).
@@ -25,12 +26,11 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import SegmentEvidence, SegmentScore
 
 _INNER_ALLOWANCE = 0.5
-"""Nats below the threshold from which the inner words of a segment are judged again, as a plain sentence. Inner words
-are judged by themselves, too: the cells of "| Two | you are a fool |", or what stands in an element, comment or clause
-(`judged_words`)."""
+"""Inner words that score no more than so many nats below the threshold are judged again, as a plain sentence. Inner
+words are the cells of "| Two | you are a fool |", or what stands in an element, comment or clause (`judged_words`)."""
 _CLAUSE_MARGIN = 1.0
 """Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut
-out of their sentence score a little higher. Words between marks stand there as a sentence would."""
+out of their sentence score a little higher. Words between marks (cells, comments) need no margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class PromptedPassage(AnswerPassage):
     fitted: Fitted
 
     def find_spans(self, pieces: Sequence[Segment]) -> Spans:
-        """The prompt's tokens that belong to the given pieces and to the objectives."""
+        """Return the prompt's tokens that belong to the given pieces and to the objectives."""
         return find_spans(self.fitted.prompt, pieces, self.fitted.offsets)
 
 
 class PieceScorer:
-    """Scores the pieces of one answer. Holds its token sequence (the prompt that was read last) and its counts.
-
-    Its generators yield asks to the model, are sent their results, and return what their docstring says.
+    """Scores the pieces of one answer. Holds its token sequence (the prompt that was read last) and its counts. Its
+    generators yield requests to the model (`Ask`), are sent the results (`Step`), and return what their docstring says.
+    `division` is the answer in parts. `known_pieces` are the scores of its first pieces, if they were read before.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PieceScorer:
         self._sequence = sequence
         self._known_pieces = known_pieces or ScoredPieces()
         self.evidence: list[SegmentEvidence] = []
-        """What the pieces read so far say of the answer as a whole; empty without a taught head that says it."""
+        """What the pieces read so far say of the answer as a whole; empty unless a taught head computes this."""
         self.can_score = scores_segments(aligner, frame)
         """Whether a detector head scores the segments."""
         self.tally = Tally()
@@ -76,7 +76,7 @@ class PieceScorer:
         """Tokens of all prompts that were read."""
 
     def read_rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
-        """Return the general head's rows and scores of all pieces, in order."""
+        """Return the rows that the aligner's own head reads of all pieces, with its scores, in order."""
         rows: list[SegmentRow] = []
         for part in self._division.parts:
             passage = self._prompt_passage(part)
@@ -84,14 +84,14 @@ class PieceScorer:
         return rows
 
     def _prompt_passage(self, part: PartRange) -> PromptedPassage:
-        """A part of the answer with its prompt; adds the prompt's tokens to `prompt_tokens`."""
+        """Return a part of the answer with its prompt, and count the prompt's tokens in `prompt_tokens`."""
         passage = self._division.make_passage(part)
         fitted = self._frame.fit_prompt(passage.undisguised)
         self.prompt_tokens += len(fitted.ids)
         return PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
 
     def score_pieces(self) -> Generator[Ask, Step, list[Score]]:
-        """Read all parts and return the scores of all pieces; empty without a head, but the prompts are read."""
+        """Read all parts and return the scores of all pieces; without a head, no scores."""
         scores: list[Score] = []
         for part in self._division.parts:
             part_scores = self._take_known_scores(part)
@@ -100,16 +100,19 @@ class PieceScorer:
             scores += part_scores
         return scores
 
-    def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
-        """Return the scores of a part's own pieces, doubtful ones judged again; `before` are those of earlier pieces.
+    def _judge_part(
+        self, passage: PromptedPassage, earlier_scores: Sequence[Score]
+    ) -> Generator[Ask, Step, list[Score]]:
+        """Return the scores of a part's own pieces, after pieces that may be flagged wrongly were judged again.
 
-        Empty without a head, but the prompt is read.
+        `earlier_scores` are those of all pieces of the answer before. Without a head the prompt is read all the same,
+        and the result is empty.
         """
         if not self.can_score:
             return (yield from self._prefill(passage))
         step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own_pieces)
         self.evidence += step.evidence
-        scores = [*before, *step.scores]
+        scores = [*earlier_scores, *step.scores]
         first_own = passage.part.first_own
         follows_flagged = first_own > 0 and self.is_flagged(scores[first_own - 1])
         yield from self.judge_followers(passage.part, scores, first_own, follows_flagged=follows_flagged)
@@ -118,7 +121,7 @@ class PieceScorer:
     def _read_pieces_with_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment]
     ) -> Generator[Ask, Step, Step]:
-        """Read some pieces of the answer `text`; return the step, in which inner words raise their piece's score."""
+        """Read some pieces of the answer `text`; return the step. Flagged inner words raise a piece's score."""
         step = yield from self._read(prompt, find_spans_with_words(prompt.prompt, pieces, prompt.offsets))
         yield from self.judge_words(prompt, text, pieces, step.scores)
         return step
@@ -126,103 +129,108 @@ class PieceScorer:
     def judge_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment], scores: list[Score]
     ) -> Generator[Ask, Step, None]:
-        """Judge again the `pieces` that their inner words may flag, and update their `scores` in place.
+        """Judge again those of the `pieces` that may be flagged because of inner words, and update `scores` in place.
 
-        `text` is the answer in the prompt. A detector takes some harmless words in a table, element or comment for
-        worse than they are, and others for better. Therefore inner words flag their piece only if they are also flagged
-        when they follow the text before the piece as a plain sentence: "Rows:\\n\\n| Two | you are a fool |" is read as
-        "Rows:\\n\\nYou are a fool.". The last piece comes first, so that little is read twice.
+        `text` is the answer in the prompt; `scores` are those of the first pieces. A detector takes some harmless words
+        in a table, element or comment for worse than they are, and others for better. Therefore inner words flag their
+        piece only if they are also flagged when they follow the text before the piece as a plain sentence:
+        "Rows:\\n\\n| Two | you are a fool |" is read as "Rows:\\n\\nYou are a fool.". The last piece comes first, so
+        that little is read twice.
         """
-        for number in reversed(range(len(scores))):
-            piece = pieces[number]
-            nats, _ = scores[number]
+        for index in reversed(range(len(scores))):
+            piece = pieces[index]
+            nats, _ = scores[index]
             may_be_flagged = nats > self._request.caution - _INNER_ALLOWANCE
             if may_be_flagged and judged_words(piece.text):
                 own_score, word_scores = yield from self._judge_words_alone(prompt, text, piece)
                 flagged_scores = [word_score for word_score in word_scores if word_score is not None]
-                scores[number] = max([own_score, *flagged_scores])
+                scores[index] = max([own_score, *flagged_scores])
 
     def _judge_words_alone(
         self, prompt: Fitted, text: str, piece: Segment
     ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
         """Return the score of a piece, not raised by its inner words, and a score for each of its inner words.
 
-        The inner words of a table row are its cells. Their score is that of a plain sentence; None if it is not flagged
-        as one.
+        The inner words of a table row, for example, are its cells. Each is scored as a plain sentence in the piece's
+        place; None for inner words that are not flagged as a sentence. `text` is the answer in the prompt.
         """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
-        # the inner words count as segments here, so that each gets a score of its own; that of the piece comes last
+        # the inner words count as segments here, so that each gets a score of its own; the piece is the last segment
         spans = replace(piece_spans, segments=(*piece_spans.inner_words[0], *piece_spans.segments), inner_words=())
         step = yield from self._read(prompt, spans)
         *scores_in_place, own_score = step.scores
-        before = without_last_marks(text[: piece.start])
+        text_before = without_last_marks(text[: piece.start])
         threshold = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
-        flagged_scores: list[Score | None] = []
+        word_scores: list[Score | None] = []
         for (start, end), (nats, _) in zip(judged_words(piece.text), scores_in_place, strict=True):
-            # far below the threshold in their place, they are not flagged as a sentence either
+            # inner words far below the threshold in their place are not flagged as a sentence either
             if nats <= self._request.caution - _INNER_ALLOWANCE:
-                flagged_scores.append(None)
+                word_scores.append(None)
                 continue
-            score_alone = yield from self._judge_sentence(before, sentence_of(piece.text[start:end]))
-            is_flagged_alone = score_alone is not None and score_alone[0] > threshold
-            flagged_scores.append(score_alone if is_flagged_alone else None)
-        return own_score, flagged_scores
+            sentence_score = yield from self._judge_sentence(text_before, sentence_of(piece.text[start:end]))
+            sentence_nats, _ = sentence_score
+            word_scores.append(sentence_score if sentence_nats > threshold else None)
+        return own_score, word_scores
 
-    def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
-        """Return the score of a sentence that follows the text `before` in the answer."""
-        prompt = self._frame.fit_prompt(before + sentence)
-        spans = find_spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
-        return (yield from self._read(prompt, spans)).scores[0]
+    def _judge_sentence(self, text_before: str, sentence: str) -> Generator[Ask, Step, Score]:
+        """Return the score of a sentence that follows `text_before` in the answer."""
+        prompt = self._frame.fit_prompt(text_before + sentence)
+        spans = find_spans(prompt.prompt, [Segment(len(text_before), sentence, "")], prompt.offsets)
+        step = yield from self._read(prompt, spans)
+        return step.scores[0]
 
     def judge_followers(
         self, part: PartRange, scores: list[Score], first: int, *, follows_flagged: bool
     ) -> Generator[Ask, Step, bool]:
-        """Judge again the pieces from `first` on that are flagged and follow a flagged piece; update their `scores`.
+        """Judge again the pieces from index `first` on that are flagged and follow a flagged piece; update `scores`.
 
         A detector takes a sentence after an insult for worse than it is: of "You are a fool. Bring a coat." it may flag
-        both. Therefore "Bring a coat." is scored once more after the pieces that stay. A sentence in a turn that the
-        model invented ("Human: ...") goes with the turn, however fine it is by itself. `follows_flagged`: whether the
-        piece before `first` was flagged. Returns whether the last piece was, before it was judged again.
+        both. Therefore "Bring a coat." is scored once more, after the unflagged pieces only. A sentence in a turn that
+        the model invented ("Human: ...") goes with the turn, however fine the sentence is by itself. `scores` are those
+        of the answer's pieces so far. `follows_flagged` says whether the piece before `first` was flagged. Returns
+        whether the last piece was flagged before it was judged again.
         """
-        for number in range(first, len(scores)):
-            is_flagged = self.is_flagged(scores[number])
-            # the end of the answer, which has no text, follows nothing
-            is_follower = is_flagged and follows_flagged and number > part.first and self._division.pieces[number].text
-            if is_follower and not self._is_in_flagged_turn(part, scores, number):
-                new_score = yield from self._judge_behind_kept(part, scores, number)
-                scores[number] = scores[number] if self.is_flagged(new_score) else new_score
+        for index in range(first, len(scores)):
+            is_flagged = self.is_flagged(scores[index])
+            # the end of the answer, a piece without text, is judged by the whole answer and not by the piece before
+            is_follower = is_flagged and follows_flagged and index > part.first and self._division.pieces[index].text
+            if is_follower and not self._is_in_flagged_turn(part, scores, index):
+                new_score = yield from self._judge_behind_kept(part, scores, index)
+                scores[index] = scores[index] if self.is_flagged(new_score) else new_score
             follows_flagged = is_flagged
         return follows_flagged
 
-    def _is_in_flagged_turn(self, part: PartRange, scores: Sequence[Score], number: int) -> bool:
-        """Whether a flagged piece of this part up to piece `number` begins with a role, such as "Human:"."""
-        pieces = self._division.pieces[part.first : number + 1]
-        flagged = zip(pieces, scores[part.first : number + 1], strict=True)
-        return any(self.is_flagged(score) and structure.begins_turn(piece.text) for piece, score in flagged)
+    def _is_in_flagged_turn(self, part: PartRange, scores: Sequence[Score], last: int) -> bool:
+        """Whether a flagged piece of this part, up to the index `last`, begins with a role such as "Human:"."""
+        pieces = self._division.pieces[part.first : last + 1]
+        scored_pieces = zip(pieces, scores[part.first : last + 1], strict=True)
+        return any(self.is_flagged(score) and structure.begins_turn(piece.text) for piece, score in scored_pieces)
 
-    def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], number: int) -> Generator[Ask, Step, Score]:
-        """Return the score of piece `number` when it follows only the unflagged pieces of its part."""
-        *earlier, piece = self._division.pieces[part.first : number + 1]
-        scored = zip(earlier, scores[part.first : number], strict=True)
-        before = [("" if self.is_flagged(score) else other.text, other.gap) for other, score in scored]
-        text = structure.join([*before, (piece.text, "")])
+    def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], index: int) -> Generator[Ask, Step, Score]:
+        """Return the score of the piece at `index` when it follows only the unflagged pieces of its part."""
+        *earlier_pieces, piece = self._division.pieces[part.first : index + 1]
+        kept_pieces: list[tuple[str, str]] = []
+        for earlier_piece, score in zip(earlier_pieces, scores[part.first : index], strict=True):
+            kept_pieces.append(("" if self.is_flagged(score) else earlier_piece.text, earlier_piece.gap))
+        text = structure.join([*kept_pieces, (piece.text, "")])
         prompt = self._frame.fit_prompt(text)
-        placed = Segment(len(text) - len(piece.text), piece.text, "")
-        return (yield from self._read_pieces_with_words(prompt, text, [placed])).scores[0]
+        placed_piece = Segment(len(text) - len(piece.text), piece.text, "")
+        step = yield from self._read_pieces_with_words(prompt, text, [placed_piece])
+        return step.scores[0]
 
     def _take_known_scores(self, part: PartRange) -> list[Score] | None:
         """Return the scores of a part that was already read, and add its evidence to that of this correction.
 
-        None for other parts; the last part is always read again, as it may grow.
+        The result is None for a part that must be read: the last one is always read again, because it may have grown.
         """
-        # `part.stop` below the number of pieces: this is not the last part
-        if len(self._known_pieces.scores) >= part.stop < len(self._division.pieces):
+        is_last_part = part.stop == len(self._division.pieces)
+        if not is_last_part and len(self._known_pieces.scores) >= part.stop:
             self.evidence += self._known_pieces.evidence[part.first_own : part.stop]
             return self._known_pieces.scores[part.first_own : part.stop]
         return None
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
-        """Read a part up to the end of its last piece; return the scores of its own pieces, empty without a head."""
+        """Read a part up to the end of its last piece; return first scores of its own pieces, none without a head."""
         spans = passage.find_spans(passage.own_pieces) if self.can_score else None
         step = yield from self._read(passage.fitted, spans)
         self.evidence += step.evidence
@@ -236,13 +244,13 @@ class PieceScorer:
         rows: bool = False,
         taught_heads: TaughtColumns | None = None,
     ) -> Generator[Ask, Step, Step]:
-        """Read a prompt and return the step with the scores of its `spans`; tokens that are already held are not fed.
+        """Read a prompt, up to the last of its `spans`, and return the step with the scores of the spans' segments.
 
-        With `rows`, the step has the segments' rows, too. `taught_heads` are those of the objectives in the prompt, if
-        not the request's.
+        `rows` says whether the step also has the segments' rows. `taught_heads` are those of the objectives in the
+        prompt, if these are not the request's own.
         """
         ids = prompt.ids[: spans.segments[-1].stop] if spans and spans.segments else prompt.ids
-        # Tokens that the sequence already holds, as when the answer was read while it was written, are not fed again.
+        # tokens that the sequence holds, for example from an answer that was read while it was written, are not fed
         start = min(count_matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
         taught_heads = taught_heads or self._frame.taught_heads
@@ -257,4 +265,5 @@ class PieceScorer:
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
+        """Return the verdicts on the answer's segments, made of the scores of its pieces."""
         return make_verdicts(self._division, ScoredPieces(list(scores), self.evidence), self._request.caution)

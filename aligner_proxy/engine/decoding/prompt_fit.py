@@ -1,9 +1,11 @@
-"""Prompts that fit the aligner's window, however long the conversation and the answer are.
+"""Prompts that fit the aligner's window, however long the conversation and the answer are. An answer that is too long
+for one prompt is read in parts (parts.py). The frame is what these prompts have in common: everything but
+the answer.
 
 Every prompt contains the whole template with the objectives. Of the remaining window the conversation gets up to half
-(conversation.py cuts it). The answer gets the rest, which must hold the answer and its rewritten form; a longer answer
-is read in parts (parts.py). The cut of the conversation does not depend on the answer, so that a growing answer always
-follows the same tokens. Requests are refused only if the objectives fill the window or the answer exceeds a limit.
+(conversation.py cuts it). The answer gets the rest, which must hold the answer and its rewritten form. The cut of the
+conversation does not depend on the answer, so that a growing answer always follows the same tokens. Requests are
+refused only if the objectives fill the window or the answer exceeds a limit.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from aligner_proxy.text.structure import Segment
 
 LONGEST_ANSWER_CHARS = 1_000_000
 """Characters of the longest answer that is read. docs/reference/benchmarks.md says how long that takes."""
-_LEAST_ROOM = 64
-"""Fewest tokens allowed for writing beyond the answer's own length."""
-MIN_ROOM = 4 * _LEAST_ROOM
-"""Fewest tokens of the window that the objectives must leave free."""
+_MIN_RESERVE = 64
+"""Fewest tokens that a rewritten answer may be longer than the answer."""
+MIN_ROOM = 4 * _MIN_RESERVE
+"""Fewest tokens of the window that the objectives must leave for conversation and answer."""
 CONVERSATION_SHARE = 0.5
-"""Largest share of the conversation in the window that the objectives leave."""
+"""Largest share that the conversation gets of the tokens that the objectives leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,7 @@ class Fitted:
 
     @property
     def answer_end(self) -> int:
-        """Number of tokens up to the end of the answer."""
-        # tokens whose last character lies before the end of the answer
+        """Number of the prompt's tokens up to the end of the answer: those whose last character lies before it."""
         return bisect_right(self.encoded.offsets, self.prompt.end, key=lambda offset: offset[1])
 
 
@@ -72,12 +73,13 @@ class TokenRuler:
         return len(self._tokenizer.list_ids(self._template.guard(text)))
 
     def first(self, text: str, tokens: int) -> str:
-        """The characters of the first `tokens` tokens; offsets apply to `text`, as guarding keeps its length."""
+        """Return the characters of the first `tokens` tokens."""
+        # guarding keeps the length of a text, so the (start, end) of its tokens apply to `text`
         offsets = self._tokenizer.encode_text(self._template.guard(text)).offsets
         return text if len(offsets) <= tokens else text[: offsets[tokens][0]]
 
     def last(self, text: str, tokens: int) -> str:
-        """The characters of the last `tokens` tokens."""
+        """Return the characters of the last `tokens` tokens."""
         offsets = self._tokenizer.encode_text(self._template.guard(text)).offsets
         return text if len(offsets) <= tokens else text[offsets[len(offsets) - tokens][0] :]
 
@@ -97,38 +99,39 @@ class PromptFrame:
     answer_tokens: int
     """Tokens of the longest answer, or part of an answer, that fits."""
     taught_heads: Any = None
-    """The taught heads of the objectives; opaque here, only the model reads them."""
+    """The heads that were fitted to examples of the objectives; only the model reads them."""
 
     def fit_prompt(self, answer: str | UndisguisedText) -> Fitted:
-        """The prompt of an answer, or of a part of one."""
+        """Return the prompt of an answer, or of a part of one."""
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         encoded = self.tokenizer.encode_prompt(prompt.text)
         answer_ids = self.tokenizer.list_ids(prompt.shown_answer)
+        # the number of tokens before the tenant's own text
         shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
         return Fitted(prompt, encoded, answer_ids, count_writing_room(len(answer_ids)), shared)
 
     def extend_prompt(self, previous: Fitted, answer: str | UndisguisedText, common_length: int) -> Fitted:
-        """The prompt of an answer that has its first `common_length` characters in common with that of `previous`.
+        """Return the prompt of an answer whose first `common_length` characters are those of the answer in `previous`.
 
         Only the rest is tokenised. The result has no answer tokens and no `room`, because nothing is written while an
         answer is read ahead.
         """
         prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
-        before = previous.prompt.text
         encoded = self.tokenizer.extend_prompt(
-            previous.encoded, before, prompt.text, prompt.offset_in_prompt(common_length)
+            previous.encoded, previous.prompt.text, prompt.text, prompt.offset_in_prompt(common_length)
         )
-        return Fitted(prompt, encoded, [], 0, previous.shared)
+        return Fitted(prompt, encoded, answer=[], room=0, shared=previous.shared)
 
     def divide(self, segments: Iterable[Segment] = ()) -> Division:
         """Divide an answer of these segments into parts that fit."""
         return Division(TokenRuler(self.tokenizer, self.template), self.answer_tokens, segments)
 
     def _find_tenant_start(self, prompt: prompts.Prompt) -> int:
-        """Index in the prompt's text where the tenant's own text begins."""
-        # the request's own objectives come after the shared ones; if there are none, the question comes first
+        """Return the index in the prompt's text where the tenant's own text begins, which no other tenant may share."""
+        # the request's own objectives come after the shared ones; without any, the conversation is the first own text
         if self.shared_objective_count < len(prompt.objectives):
-            return prompt.objectives[self.shared_objective_count][0]
+            start, _ = prompt.objectives[self.shared_objective_count]
+            return start
         return prompt.question
 
 
@@ -161,22 +164,24 @@ def make_frame(
 def _count_frame_tokens(
     request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int
 ) -> int:
-    """Tokens of the template with the objectives; `window` + 1 if they are obviously too long to be tokenised."""
+    """Return the number of tokens of the template with the objectives.
+
+    Objectives that are obviously too long are not tokenised; the result is then `window` + 1, which the caller refuses.
+    """
     text = prompts.render(template, "", "", request.objectives).text
-    # more than the window, so the caller refuses them
     return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.encode_prompt(text).ids)
 
 
 def count_writing_room(answer_tokens: int) -> int:
-    """Tokens allowed for writing the correction of an answer of this many tokens: 164 for 100, 600 for 400."""
-    return answer_tokens + max(_LEAST_ROOM, answer_tokens // 2)
+    """Return how many tokens may be written to correct an answer of so many tokens: 164 for 100, 600 for 400."""
+    return answer_tokens + max(_MIN_RESERVE, answer_tokens // 2)
 
 
 def compute_answer_room(tokens_left: int) -> int:
-    """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
-    # A short answer and its correction (`count_writing_room`) take twice its tokens and `_LEAST_ROOM` more.
-    answer_tokens = (tokens_left - _LEAST_ROOM) // 2
-    # Those of a longer answer take 2.5 times its tokens, so that it may have two fifths.
-    if answer_tokens >= 2 * _LEAST_ROOM:
+    """Return the tokens of the longest answer that fits into `tokens_left` tokens together with its correction."""
+    # a short answer and its correction (`count_writing_room`) take twice its tokens and `_MIN_RESERVE` more
+    answer_tokens = (tokens_left - _MIN_RESERVE) // 2
+    # a longer answer and its correction take 2.5 times its tokens, so the answer may have two fifths
+    if answer_tokens >= 2 * _MIN_RESERVE:
         answer_tokens = tokens_left * 2 // 5
     return max(1, answer_tokens)

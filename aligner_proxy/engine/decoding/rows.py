@@ -1,4 +1,5 @@
-"""Rows of segments, the training data for taught heads: what the detector head reads of answers, without edits.
+"""Rows of segments: the numbers that the detector head reads of each segment. They are the training data for taught
+heads, which judge one objective as its examples show.
 
 Each answer is read as if it were to be corrected, in the same prompts and parts, so that a head fitted to these rows
 gets equal rows when it judges. The answers are read one after the other, so that the common beginning of their prompts
@@ -21,25 +22,25 @@ MAX_ROWS_BYTES = 16 << 20
 
 
 def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: TokenSequence) -> Work:
-    """Return a `RowsResponse`: the rows and general-head scores of all segments of the answers.
+    """Return a `RowsResponse`: the rows of all segments of the answers, and the scores by the aligner's own head.
 
     Raises `HeadsUnavailable`, and `AnswerTooLong` if the rows exceed `MAX_ROWS_BYTES`.
     """
     width = aligner.runner.row_width(aligner.adapter)
     if not width:
         raise HeadsUnavailable(f"{aligner.info.model} has no detector head, so that no objective can be taught to it")
-    answers: list[ExchangeRows] = []
+    exchanges: list[ExchangeRows] = []
     remaining_bytes = MAX_ROWS_BYTES
     for exchange in request.exchanges:
-        rows_of_answer = yield from _read_answer(aligner, _align_request(request, exchange), sequence)
-        # base64 text is a third longer than the bytes that it stands for
-        remaining_bytes -= len(rows_of_answer.rows) * 3 // 4
+        answer_rows = yield from _read_answer(aligner, _align_request(request, exchange), sequence)
+        # the rows are base64 text, which is a third longer than the bytes that it encodes
+        remaining_bytes -= len(answer_rows.rows) * 3 // 4
         if remaining_bytes < 0:
             raise AnswerTooLong(
                 f"rows of more than {MAX_ROWS_BYTES >> 20} MiB; ask for fewer or shorter answers at once"
             )
-        answers.append(rows_of_answer)
-    return RowsResponse(aligner=aligner.info.content_hash, width=width, exchanges=tuple(answers))
+        exchanges.append(answer_rows)
+    return RowsResponse(aligner=aligner.info.content_hash, width=width, exchanges=tuple(exchanges))
 
 
 def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest:
@@ -51,7 +52,7 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
         turns=exchange.turns,
         answer=exchange.answer,
         objectives=request.objectives,
-        # none counts as a client's own, so the beginning of the prompts may be shared
+        # no objective counts as the client's own, so all prompts may share their beginning
         common=len(request.objectives),
         score_only=True,
     )
@@ -64,9 +65,10 @@ def _read_answer(aligner: Aligner, request: AlignRequest, sequence: TokenSequenc
         raise HeadsUnavailable(f"prompts of template {frame.template.name!r} name no objectives to teach")
     division = frame.divide(structure.split(request.answer) if request.answer.strip() else ())
     scorer = PieceScorer(aligner, frame, division, request, sequence)
-    segments = (yield from scorer.read_rows()) if division.pieces else []
+    segment_rows = (yield from scorer.read_rows()) if division.pieces else []
+    all_numbers = b"".join(row.numbers for row in segment_rows)
     return ExchangeRows(
         segments=tuple((piece.start, piece.end) for piece in division.pieces),
-        rows=b64encode(b"".join(row.numbers for row in segments)).decode("ascii"),
-        scores=tuple(row.scores for row in segments),
+        rows=b64encode(all_numbers).decode("ascii"),
+        scores=tuple(row.scores for row in segment_rows),
     )

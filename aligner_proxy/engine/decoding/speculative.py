@@ -30,9 +30,9 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class WrittenTokens:
-    """Tokens written, without the end mark; `finished` is False when the limit cut them off.
+    """Tokens written, without the end mark; `finished` is False when the token limit cut them off.
 
-    `scores` and `evidence` are those of the step that read the prompt, if it was to be scored.
+    `scores` and `evidence` are those of the step that read the prompt; both are empty if nothing was to be scored.
     """
 
     ids: list[int]
@@ -45,7 +45,8 @@ class WrittenTokens:
 class WritingLimits:
     """When to stop: after `tokens`, or as soon as `is_done` returns true for the tokens written.
 
-    A draft token yields only to one whose logit is higher by more than `caution`, in nats.
+    `is_done` is called after every step. The model replaces a draft token only by a token whose logit is higher by more
+    than `caution`, in nats.
     """
 
     tokens: int
@@ -55,15 +56,16 @@ class WritingLimits:
 
 def generate(
     sequence: TokenSequence,
-    first: Ask,
+    first_ask: Ask,
     proposer: DraftProposer,
     limits: WritingLimits,
     tally: Tally,
     eos_ids: frozenset[int],
 ) -> Generator[Ask, Step, WrittenTokens]:
-    """Feed `first` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit.
+    """Feed `first_ask` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit.
 
-    Returns the tokens written. `sequence` and `tally` are updated with every step.
+    Returns the tokens written. `sequence` and `tally` are updated with every step. `eos_ids` are the tokens that count
+    as the end mark.
 
     Example: the draft is "The cat sat" and the model would write "The dog": "The" is accepted, "dog" is recovered, and
     "cat sat" is taken back out of `sequence`. The next draft follows "dog".
@@ -72,18 +74,18 @@ def generate(
     scores: list[Score] = []
     evidence: list[SegmentEvidence] = []
     while True:
-        # one token less, because the step adds the model's own
+        # the draft has one token less than may be written, because the step adds the model's own token
         draft = proposer.propose(limits.tokens - len(output) - 1)
         favoured = draft + proposer.guess_next_token(draft)
         if output:
             step = yield Ask(output[-1:], draft, favoured, limits.caution)
         else:
-            step = yield replace(first, draft=draft, favoured=favoured, caution=limits.caution)
+            step = yield replace(first_ask, draft=draft, favoured=favoured, caution=limits.caution)
         # only the first step has scores, because it reads the prompt
         scores = scores or step.scores
         evidence = evidence or step.evidence
         accepted = count_matching(draft, step.tokens)
-        # the rejected draft tokens were fed, too, and are taken back
+        # rejected draft tokens were fed, too, so they are taken back out of the sequence
         sequence.crop(len(sequence.ids) - len(draft) + accepted)
         new_tokens = collect_tokens(draft, accepted, step.tokens[accepted], eos_ids, tally)
         tally.forwards += step.forwards
@@ -98,9 +100,11 @@ def generate(
 
 
 def collect_tokens(draft: list[int], accepted: int, own_token: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
-    """Return the tokens that one step wrote, up to and including the end mark, and count them in `tally` by origin.
+    """Return the tokens that one step wrote, up to and including the end mark, and count them in `tally`.
 
-    With draft `[5, 6, 7]`, of which 2 are `accepted`, and 9 as the model's `own_token`: `[5, 6, 9]`.
+    Draft tokens count as drafted, and the first `accepted` of them as accepted. The model's `own_token` counts as
+    recovered if a draft token was rejected, else as bonus. With the draft `[5, 6, 7]`, of which 2 are accepted, and 9
+    as the own token, the result is `[5, 6, 9]`.
     """
     tally.drafted += len(draft)
     if not eos_ids.isdisjoint(draft[:accepted]):

@@ -11,22 +11,22 @@ from aligner_proxy.engine.scheduling.sequence import TokenSequence, Work
 from aligner_proxy.errors import StatesUnavailable
 
 _MAX_CHARS = 16_000
-"""Longest text that is tokenised whole; of a longer one only the first and the last half of this are."""
+"""Characters of the longest text that is read whole; of a longer text, half as many are read at either end."""
 
 
 def read_states(aligner: Aligner, request: StatesRequest, sequence: TokenSequence) -> Work:
-    """Return one row per text, [texts, layers * hidden]: for each layer the mean of the text's states, normalised.
+    """Return one list of numbers per text: for each requested layer, the normalised mean of the text's hidden states.
 
     Raises `StatesUnavailable` for unknown layers.
     """
     yield from ()  # a generator like other work, but it needs no step
     runner = aligner.runner
-    beyond = [layer for layer in request.layers if layer >= runner.layers]
-    if beyond:
+    unknown_layers = [layer for layer in request.layers if layer >= runner.layers]
+    if unknown_layers:
         raise StatesUnavailable(
-            f"{aligner.info.model} has the layers 0 to {runner.layers - 1}; layer {beyond[0]} was asked for"
+            f"{aligner.info.model} has the layers 0 to {runner.layers - 1}; layer {unknown_layers[0]} was asked for"
         )
     half = _MAX_CHARS // 2
     texts = [text if len(text) <= _MAX_CHARS else text[:half] + text[-half:] for text in request.texts]
-    tokens = [runner.tokenizer.encode_prompt(text).ids for text in texts]
-    return runner.encode(tokens, request.layers, aligner.adapter).tolist()
+    token_ids = [runner.tokenizer.encode_prompt(text).ids for text in texts]
+    return runner.encode(token_ids, request.layers, aligner.adapter).tolist()

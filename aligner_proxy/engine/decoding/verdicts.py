@@ -1,4 +1,5 @@
-"""Verdicts on the segments of an answer, made of the scores of its pieces. No torch."""
+"""Verdicts on the segments of an answer, made of the scores of its pieces. A piece is a segment, or a section of a very
+long one (parts.py). This module does not use torch."""
 
 from __future__ import annotations
 
@@ -13,10 +14,9 @@ from aligner_proxy.types import SegmentEvidence, SegmentScore
 
 @dataclass(frozen=True, slots=True)
 class ScoredPieces:
-    """The scores of an answer's first pieces, and what these pieces say of the answer as a whole.
+    """The scores of an answer's first pieces, and what these pieces say of the answer as a whole (`evidence`).
 
-    A piece is a segment, or a part of a very long one (parts.py). Its evidence is that of its first reading, in its
-    place; later readings do not count.
+    The evidence of a piece comes from its first reading, in its place; later readings do not count.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -26,26 +26,28 @@ class ScoredPieces:
 def make_verdicts(
     division: Division, scored_pieces: ScoredPieces, caution: float, first: int = 0
 ) -> tuple[SegmentScore, ...]:
-    """The verdicts on segments from `first` on, up to the first segment with an unscored piece.
+    """Return the verdicts on the segments from index `first` on, up to the first segment with an unscored piece.
 
-    A segment of several pieces gets the verdict of its worst one, and the mean of their evidence. If there are no
-    scores, the verdicts have none either.
+    A segment of several pieces gets the verdict of its worst piece, and the mean of their evidence. Scores above
+    `caution` are flagged. If there are no scores at all, every segment gets a verdict without a score.
     """
     scores = scored_pieces.scores
-    scored: list[SegmentScore] = []
+    verdicts: list[SegmentScore] = []
     for number in range(first, len(division)):
         text, pieces = division.find_segment(number)
         if not scores:
-            scored.append(SegmentScore(text, None, flagged=False))
+            verdicts.append(SegmentScore(text, None, flagged=False))
         elif pieces.stop <= len(scores):
             nats, objective = max(scores[pieces.start : pieces.stop], key=lambda score: score[0])
             evidence = _find_mean(scored_pieces.evidence[pieces.start : pieces.stop], len(pieces))
-            scored.append(SegmentScore(text, nats, nats > caution, objective, evidence))
+            verdicts.append(SegmentScore(text, nats, nats > caution, objective, evidence))
         else:
             break
-    return tuple(scored)
+    return tuple(verdicts)
 
 
-def _find_mean(evidence: Sequence[SegmentEvidence], count: int) -> SegmentEvidence | None:
-    """The mean of the evidence of `count` pieces; None if one has none."""
-    return evidence[0]._replace(nats=fmean(piece.nats for piece in evidence)) if len(evidence) == count else None
+def _find_mean(evidence: Sequence[SegmentEvidence], piece_count: int) -> SegmentEvidence | None:
+    """Return the mean of the evidence of `piece_count` pieces; None if a piece has none."""
+    if len(evidence) != piece_count:
+        return None
+    return evidence[0]._replace(nats=fmean(piece.nats for piece in evidence))

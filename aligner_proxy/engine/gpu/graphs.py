@@ -28,7 +28,7 @@ Record = Callable[[Callable[[], Any]], Replay]
 
 
 class CudaRecorder:
-    """Records functions as CUDA graphs that share one pool of memory."""
+    """Records functions as CUDA graphs that share one pool of memory. A replay repeats a recorded function."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -54,7 +54,10 @@ class CudaRecorder:
 
 
 class RecordedForwards:
-    """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens."""
+    """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens. A
+    bucket is a number of rows, or of tokens to choose, for which there is a recording. `rows` is the most rows of a
+    step.
+    """
 
     def __init__(self, stack: Stack, step_input: StepInput, record: Record, rows: int = BUCKETS[-1]) -> None:
         self.stack = stack
@@ -62,72 +65,77 @@ class RecordedForwards:
         self._on_gpu = stack.hidden.is_cuda
         # the chosen tokens, on the host
         self._tokens = torch.zeros(CHOICE_BUCKETS[-1], dtype=torch.int32, pin_memory=self._on_gpu)
+        # tells when a step on the GPU has ended; None on a CPU, where nothing is waited for
         self._end: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._record = record
-        self._most_rows = rows
+        self._max_rows = rows
         self._forwards: dict[int, Replay] = {}  # by number of rows, one of `BUCKETS`
         self._choices: dict[int, Replay] = {}  # by number of tokens to choose, one of `CHOICE_BUCKETS`
 
     @torch.inference_mode()
-    def record_all(self, progress: Callable[[int, int], None] = lambda _index, _count: None) -> None:
-        """Record the forward passes and the choices of tokens of every bucket, unless they are recorded already.
+    def record_all(self, report_progress: Callable[[int, int], None] = lambda _index, _count: None) -> None:
+        """Record the forward passes and the choices of tokens of every bucket that is not recorded yet.
 
-        The largest is first, because smaller ones then find their memory in its pool.
+        The largest is first, because smaller ones then find their memory in its pool. `report_progress` is called
+        before each recording, with the recording's index and the number of all recordings.
         """
-        buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most_rows]
-        counts = [count for count in reversed(CHOICE_BUCKETS) if count <= self._most_rows]
+        row_counts = [rows for rows in reversed(BUCKETS) if rows <= self._max_rows]
+        choice_counts = [count for count in reversed(CHOICE_BUCKETS) if count <= self._max_rows]
+        recording_count = len(row_counts) + len(choice_counts)
         began = time.perf_counter()
         # Each forward runs once before it is recorded. If the input still had the rows of an earlier step, a smaller
         # forward would write beyond its own rows.
         self._input.clear()
-        for number, rows in enumerate(buckets):
-            progress(number, len(buckets) + len(counts))
+        for index, rows in enumerate(row_counts):
+            report_progress(index, recording_count)
             self.find_forward(rows)
-        for number, count in enumerate(counts):
-            progress(len(buckets) + number, len(buckets) + len(counts))
+        for index, count in enumerate(choice_counts, start=len(row_counts)):
+            report_progress(index, recording_count)
             self._find_choice(count)
-        log.info("recorded %d forward passes in %.1f s", len(buckets), time.perf_counter() - began)
+        log.info("recorded %d forward passes in %.1f s", len(row_counts), time.perf_counter() - began)
 
     def find_forward(self, rows: int) -> Replay:
-        """The recorded forward of a bucket, recorded now if it is not yet."""
+        """Return the forward of a bucket, which is recorded now if it is not yet."""
         if rows not in self._forwards:
             view = self._input.view(rows)
             self._forwards[rows] = self._record(lambda: self.stack.forward(view))
         return self._forwards[rows]
 
     def _find_choice(self, count: int) -> Replay:
-        """The recorded choice of `count` tokens, recorded now if it is not yet."""
+        """Return the choice of `count` tokens, which is recorded now if it is not yet."""
         if count not in self._choices:
             view = self._input.view_choice(count)
             self._choices[count] = self._record(lambda: self.stack.choose(view))
         return self._choices[count]
 
     def run_layers(self, feed: Feed, layer_count: int) -> Tensor:
-        """Run the first layers only, unrecorded; return the states of the feed's tokens after the final norm."""
+        """Run only the first layers, without a recording; return the feed's states [tokens, size] after the norm."""
         rows, _ = self._input.fill([feed])
-        return self.stack.forward(self._input.view(rows), layer_count)[: feed.stop - feed.start].clone()
+        states = self.stack.forward(self._input.view(rows), layer_count)
+        return states[: feed.stop - feed.start].clone()
 
     def can_run(self, feeds: Sequence[Feed]) -> bool:
         """Whether a step fits into the buffers and uses no adapter."""
         rows = sum(feed.stop - feed.start for feed in feeds)
         return (
-            rows <= self._most_rows
+            rows <= self._max_rows
             and len(feeds) <= MAX_SEQUENCES
             and not any(feed.job.sequence.adapter for feed in feeds)
         )
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
-        """Run all feeds in one forward; return, for each, the tokens chosen after its requested positions."""
-        rows, count = self._input.fill(feeds)
+        """Run all feeds in one forward; return, for each feed, the tokens chosen after its requested positions."""
+        rows, choice_count = self._input.fill(feeds)
         run_forward = self.find_forward(rows)
         run_forward()
-        if count:
-            choose_tokens = self._find_choice(count)
-            self._tokens[:count].copy_(choose_tokens(), non_blocking=self._on_gpu)
+        if choice_count:
+            choose_tokens = self._find_choice(choice_count)
+            self._tokens[:choice_count].copy_(choose_tokens(), non_blocking=self._on_gpu)
         if self._end is not None:
-            # the only wait of a step; it also ends the copy of the input
+            # the only wait of a step; after it, the copy of the input has ended, too
             self._end.record()
             self._end.synchronize()
-        tokens = iter(self._tokens[:count].tolist())
+        # a feed takes as many of the tokens as it has requested positions; those of padding are left over
+        tokens = iter(self._tokens[:choice_count].tolist())
         return [list(islice(tokens, len(feed.choice_positions))) for feed in feeds]

@@ -1,4 +1,5 @@
-"""Weights in 4 bits, ordered for our product on a GPU; the format on disk stays that of bitsandbytes.
+"""Weights in 4 bits (NF4), ordered for our product on a GPU; the format on disk stays that of bitsandbytes. A weight is
+the value that its 4-bit number has in a book of 16 values, times the scale of its block.
 
 A tile is 64 output columns by 64 inputs (one block of scales). A word holds eight weights of one output column; its
 pairs of 4-bit numbers are the pairs of operands that a thread hands to the tensor cores, so nothing is moved between
@@ -42,9 +43,9 @@ class PackedWeights:
     def inputs(self) -> int:
         return self.words.shape[1] * TILE
 
-    def select(self, first: int, last: int) -> PackedWeights:
-        """The weights of some output columns, both ends being multiples of 64; shares their memory."""
-        tiles = slice(first // TILE, last // TILE)
+    def select(self, first: int, stop: int) -> PackedWeights:
+        """Return the weights of the outputs `first` to `stop`, excluded, both multiples of 64; shares the memory."""
+        tiles = slice(first // TILE, stop // TILE)
         return PackedWeights(self.words[tiles], self.scales[tiles], self.book, self.coarse_book, self.byte_tables)
 
 
@@ -63,29 +64,30 @@ def can_pack(layer: Any) -> bool:
 @torch.inference_mode()
 def pack(layers: list[Any]) -> PackedWeights:
     """Pack the weights of quantised layers with the same inputs into one matrix, one layer below the other."""
-    parts = [_pack_layer(layer.weight) for layer in layers]
-    words, scales = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    words_of_layers, scales_of_layers = zip(*(_pack_layer(layer.weight) for layer in layers), strict=True)
     book = layers[0].weight.quant_state.code.float()
     coarse_book = book.to(torch.bfloat16)
     # little-endian: the low byte of each value comes first
-    bytes_of_values = coarse_book.view(torch.uint8).view(16, 2).T.contiguous()
-    return PackedWeights(words, scales, book, coarse_book, bytes_of_values.view(torch.int32).view(8, 1).repeat(1, 8))
+    low_and_high_bytes = coarse_book.view(torch.uint8).view(16, 2).T.contiguous()
+    byte_tables = low_and_high_bytes.view(torch.int32).view(8, 1).repeat(1, 8)
+    return PackedWeights(torch.cat(words_of_layers), torch.cat(scales_of_layers), book, coarse_book, byte_tables)
 
 
 def _pack_layer(weight: Any) -> tuple[Tensor, Tensor]:
-    """The words and the scales of one layer's quantised weight, in the shapes of `PackedWeights`."""
+    """Return the words and the scales of one layer's quantised weight, in the shapes of `PackedWeights`."""
     from bitsandbytes.functional import dequantize_blockwise
 
     state = weight.quant_state
     outputs, inputs = state.shape
     scales = state.absmax
     if state.nested:
+        # the scales are quantised, too
         scales = dequantize_blockwise(state.absmax, state.state2) + state.offset
-    # two weights are in a byte, the first in its high half
-    pairs = weight.data.view(torch.uint8).view(outputs, inputs // 2)
-    numbers = torch.stack([pairs >> 4, pairs & 15], dim=-1).view(outputs, inputs)
-    tiled = scales.float().view(outputs // TILE, TILE, inputs // TILE).transpose(1, 2).contiguous()
-    return order_words(numbers), tiled
+    # two 4-bit numbers are in a byte, the first in its high half
+    number_pairs = weight.data.view(torch.uint8).view(outputs, inputs // 2)
+    numbers = torch.stack([number_pairs >> 4, number_pairs & 15], dim=-1).view(outputs, inputs)
+    tiled_scales = scales.float().view(outputs // TILE, TILE, inputs // TILE).transpose(1, 2).contiguous()
+    return order_words(numbers), tiled_scales
 
 
 def order_words(numbers: Tensor) -> Tensor:
@@ -94,9 +96,11 @@ def order_words(numbers: Tensor) -> Tensor:
     The numbers 2 j and 2 j + 1 of word i are those of inputs 16 j + 2 i and 16 j + 2 i + 1 of the tile.
     """
     outputs, inputs = numbers.shape
-    tiles = numbers.view(outputs // TILE, TILE, inputs // TILE, TILE // 16, _PER_WORD, 2).permute(0, 2, 1, 4, 3, 5)
-    flat = tiles.reshape(outputs // TILE, inputs // TILE, TILE, _PER_WORD, _PER_WORD)
-    words = torch.zeros(flat.shape[:-1], dtype=torch.int32, device=numbers.device)
+    # [output tile, output, input tile, j, i, which of the two inputs] -> [output tile, input tile, output, i, j, which]
+    split_numbers = numbers.view(outputs // TILE, TILE, inputs // TILE, TILE // 16, _PER_WORD, 2)
+    tiles = split_numbers.permute(0, 2, 1, 4, 3, 5)
+    numbers_of_words = tiles.reshape(outputs // TILE, inputs // TILE, TILE, _PER_WORD, _PER_WORD)
+    words = torch.zeros(numbers_of_words.shape[:-1], dtype=torch.int32, device=numbers.device)
     for place in range(_PER_WORD):
-        words |= flat[..., place].int() << (4 * place)
+        words |= numbers_of_words[..., place].int() << (4 * place)
     return words

@@ -29,16 +29,16 @@ NO_SEQUENCE = -1
 """Marks a query block, or a favoured token, that does not exist."""
 _SMALL_TILE = 16
 _LARGE_TILE = 64
-_FEW_ROWS = 32
-"""Up to this many rows, attention works on small tiles of queries, else on large ones."""
+_MAX_ROWS_OF_SMALL_TILES = 32
+"""Up to so many rows, attention works on small tiles of queries, else on large tiles."""
 _MAX_SPLITS = 8
-"""Most parts of the context that are attended to beside each other."""
+"""Most parts of the context that are attended to at the same time."""
 _BUSY_PROGRAMS = 512
 """Programs of attention that keep a GPU busy; with fewer, the context is divided into parts."""
 
 
 def find_bucket(count: int, buckets: Sequence[int] = BUCKETS) -> int:
-    """The smallest bucket of at least `count` rows; raises IndexError above the largest."""
+    """Return the smallest bucket of at least `count` rows; raises IndexError if there is none."""
     return buckets[bisect_left(buckets, count)]
 
 
@@ -50,28 +50,32 @@ class Tiling:
     """
 
     tile: int
-    """Query heads in a tile, of all its rows together."""
+    """Number of query heads in a tile, of all its rows together."""
     queries: int
+    """Number of rows in a tile."""
     blocks: int
-    """Most query blocks of a step; each is one tile of rows."""
+    """Most query blocks of a step; each is the rows of one tile."""
     splits: int
-    """Parts of the context that are attended to beside each other, and then added."""
+    """Number of parts of the context that are attended to at the same time, and then added."""
 
     @classmethod
     def for_rows(cls, rows: int, heads: int, key_heads: int) -> Tiling:
-        """The tiling for a step with one of the `BUCKETS` as its number of `rows`."""
-        group = heads // key_heads
-        usual_tile = _SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE
-        # a tile holds at least one row, that is, `group` heads; its size is a power of two
-        tile = max(usual_tile, 1 << (group - 1).bit_length())
-        queries = tile // group
-        full_blocks = -(-rows // queries)
+        """Return the tiling for a step of `rows` rows, one of the `BUCKETS`.
+
+        `heads` is the number of query heads, `key_heads` the number of heads of keys and values.
+        """
+        heads_per_key = heads // key_heads
+        usual_tile = _SMALL_TILE if rows <= _MAX_ROWS_OF_SMALL_TILES else _LARGE_TILE
+        # a tile holds at least one row, that is, `heads_per_key` heads; its size is a power of two
+        tile = max(usual_tile, 1 << (heads_per_key - 1).bit_length())
+        queries = tile // heads_per_key
+        min_blocks = -(-rows // queries)
         # each sequence may leave one block partly empty
-        most_blocks = min(rows, full_blocks + MAX_SEQUENCES)
-        wanted_splits = max(1, min(_MAX_SPLITS, _BUSY_PROGRAMS // (full_blocks * key_heads)))
+        max_blocks = min(rows, min_blocks + MAX_SEQUENCES)
+        wanted_splits = max(1, min(_MAX_SPLITS, _BUSY_PROGRAMS // (min_blocks * key_heads)))
         # rounded down to a power of two
         splits = 1 << (wanted_splits.bit_length() - 1)
-        return cls(tile, queries, most_blocks, splits)
+        return cls(tile=tile, queries=queries, blocks=max_blocks, splits=splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,89 +105,102 @@ class StepView:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceInput:
-    """The rows after which tokens are chosen: each with its favoured token, and the caution in favour of that."""
+    """The rows after which tokens are chosen. A favoured token is kept unless another one's logit is clearly higher."""
 
     rows: Tensor
     favoured: Tensor
+    """The favoured token of each row, or `NO_SEQUENCE`."""
     caution: Tensor
+    """By how much a logit must be higher than that of the row's favoured token, in nats."""
 
 
 class StepInput:
-    """The buffers of one model on one device; `positions` is its longest sequence, `heads` are those of its queries.
-
-    `padding_slot` is a slot of the KV store that no sequence owns.
+    """The buffers of one model on one device. `positions` is the length of its longest sequence, `heads` the number of
+    its query heads. `padding_slot` is a slot of the KV store that no sequence owns.
     """
 
     def __init__(self, positions: int, heads: int, key_heads: int, padding_slot: int, device: torch.device) -> None:
-        rows = BUCKETS[-1]
-        blocks = -(-positions // BLOCK)
+        max_rows = BUCKETS[-1]
+        max_blocks = -(-positions // BLOCK)  # of a sequence
         self._tilings = {bucket: Tiling.for_rows(bucket, heads, key_heads) for bucket in BUCKETS}
         query_blocks = max(tiling.blocks for tiling in self._tilings.values())
         sizes = {
-            "ids": rows,
-            "places": rows,
-            "slots": rows,
+            "ids": max_rows,
+            "places": max_rows,
+            "slots": max_rows,
             "query_blocks": 2 * query_blocks,
             "starts": MAX_SEQUENCES + 1,
             "lengths": MAX_SEQUENCES,
-            "chosen_rows": rows,
-            "favoured": rows,
-            "caution": rows,
-            "table": MAX_SEQUENCES * blocks,
+            "chosen_rows": max_rows,
+            "favoured": max_rows,
+            "caution": max_rows,
+            "table": MAX_SEQUENCES * max_blocks,
         }
         ends = list(accumulate(sizes.values()))
         self._on_gpu = device.type == "cuda"
         # one buffer on the host and its copy on the device, divided into the arrays of `sizes`
         self._host = torch.zeros(ends[-1], dtype=torch.int32, pin_memory=self._on_gpu)
         self._device = torch.zeros(ends[-1], dtype=torch.int32, device=device)
-        numbers = self._host.numpy()
-        pieces = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
-        # the arrays by name: numpy's views of the host's buffer, and torch's views of the device's
-        self._write: dict[str, Any] = {name: numbers[piece] for name, piece in pieces.items()}
-        self._write["caution"] = self._write["caution"].view(np.float32)
-        self._write["table"] = self._write["table"].reshape(MAX_SEQUENCES, blocks)
-        self._read = {name: self._device[piece] for name, piece in pieces.items()}
-        self._read["caution"] = self._read["caution"].view(torch.float32)
-        self._read["table"] = self._read["table"].view(MAX_SEQUENCES, blocks)
-        self._numbers = np.arange(MAX_SEQUENCES)
+        host_numbers = self._host.numpy()
+        slices = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+        # the arrays by name: numpy's views of the host's buffer, and torch's views of the device's buffer
+        self._host_arrays: dict[str, Any] = {name: host_numbers[place] for name, place in slices.items()}
+        self._host_arrays["caution"] = self._host_arrays["caution"].view(np.float32)
+        self._host_arrays["table"] = self._host_arrays["table"].reshape(MAX_SEQUENCES, max_blocks)
+        self._device_arrays = {name: self._device[place] for name, place in slices.items()}
+        self._device_arrays["caution"] = self._device_arrays["caution"].view(torch.float32)
+        self._device_arrays["table"] = self._device_arrays["table"].view(MAX_SEQUENCES, max_blocks)
+        self._sequence_numbers = np.arange(MAX_SEQUENCES)
         # the blocks that stand in each row of the table
-        self._rows_of_blocks: list[list[int]] = [[] for _ in range(MAX_SEQUENCES)]
+        self._blocks_in_table: list[list[int]] = [[] for _ in range(MAX_SEQUENCES)]
         self._padding_slot = padding_slot
-        self._table_start = pieces["table"].start
-        self._blocks = blocks  # most blocks of a sequence
+        self._table_start = slices["table"].start
+        self._max_blocks = max_blocks
 
     def view(self, rows: int) -> StepView:
-        """The input of a step with one of the `BUCKETS` as its number of `rows`."""
+        """Return the input of a step of `rows` rows, one of the `BUCKETS`."""
         tiling = self._tilings[rows]
-        ids, places, slots = (self._read[name][:rows] for name in ("ids", "places", "slots"))
-        blocks = self._read["query_blocks"][: 2 * tiling.blocks].view(-1, 2)
-        starts, lengths, table = (self._read[name] for name in ("starts", "lengths", "table"))
-        return StepView(rows, ids, places, slots, blocks, starts, lengths, table, tiling)
+        arrays = self._device_arrays
+        return StepView(
+            rows,
+            ids=arrays["ids"][:rows],
+            places=arrays["places"][:rows],
+            slots=arrays["slots"][:rows],
+            query_blocks=arrays["query_blocks"][: 2 * tiling.blocks].view(-1, 2),
+            starts=arrays["starts"],
+            lengths=arrays["lengths"],
+            table=arrays["table"],
+            tiling=tiling,
+        )
 
     def view_choice(self, count: int) -> ChoiceInput:
-        """The input of a choice of `count` tokens, one of `CHOICE_BUCKETS`."""
-        return ChoiceInput(*(self._read[name][:count] for name in ("chosen_rows", "favoured", "caution")))
+        """Return the input of a choice of `count` tokens, one of `CHOICE_BUCKETS`."""
+        arrays = self._device_arrays
+        return ChoiceInput(
+            rows=arrays["chosen_rows"][:count], favoured=arrays["favoured"][:count], caution=arrays["caution"][:count]
+        )
 
     def clear(self) -> None:
         """Write a step without any sequence, in which all rows are padding, whatever their number."""
         for name in ("ids", "places", "starts", "lengths", "chosen_rows", "caution"):
-            self._write[name][:] = 0
-        self._write["slots"][:] = self._padding_slot
-        self._write["query_blocks"][:] = NO_SEQUENCE
-        self._write["favoured"][:] = NO_SEQUENCE
-        used = slice(self._table_start)
-        self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
+            self._host_arrays[name][:] = 0
+        self._host_arrays["slots"][:] = self._padding_slot
+        self._host_arrays["query_blocks"][:] = NO_SEQUENCE
+        self._host_arrays["favoured"][:] = NO_SEQUENCE
+        # the table stays, because no row of this step reads it
+        before_table = slice(self._table_start)
+        self._device[before_table].copy_(self._host[before_table], non_blocking=self._on_gpu)
 
     def fill(self, feeds: Sequence[Feed]) -> tuple[int, int]:
         """Write a step, and start its copy to the device; return the number of rows, and of tokens to choose.
 
-        Both are rounded up to buckets; there may be no token to choose. The last copy must have ended.
+        Both are rounded up to buckets; the second is 0 if no token is to be chosen. The last copy must have ended.
         """
         ids: list[int] = []
         places: list[int] = []
         counts: list[int] = []
         stops: list[int] = []
-        for number, feed in enumerate(feeds):
+        for index, feed in enumerate(feeds):
             sequence = feed.job.sequence
             start = feed.start
             stop = feed.stop
@@ -191,56 +208,60 @@ class StepInput:
             places += range(start, stop)
             counts.append(stop - start)
             stops.append(stop)
-            self._write_blocks(number, sequence.blocks[: -(-stop // BLOCK)])
+            self._write_blocks(index, sequence.blocks[: -(-stop // BLOCK)])
         starts = [0, *accumulate(counts)]
         rows = find_bucket(len(ids))
-        buffers = self._write
+        arrays = self._host_arrays
         # all feeds at once: for one token, a call of numpy costs as much as for a hundred
-        place_of = np.array(places, np.int32)
-        sequence_of = np.repeat(self._numbers[: len(feeds)], counts)
-        slots = buffers["table"][sequence_of, place_of // BLOCK] * BLOCK + place_of % BLOCK
-        for name, values, padding in (("ids", ids, 0), ("places", place_of, 0), ("slots", slots, self._padding_slot)):
-            buffers[name][: len(ids)] = values
-            buffers[name][len(ids) : rows] = padding
-        buffers["starts"][: len(starts)] = starts
-        buffers["starts"][len(starts) :] = starts[-1]
-        buffers["lengths"][: len(feeds)] = stops
-        buffers["lengths"][len(feeds) :] = 0
+        row_places = np.array(places, np.int32)
+        row_sequences = np.repeat(self._sequence_numbers[: len(feeds)], counts)
+        slots = arrays["table"][row_sequences, row_places // BLOCK] * BLOCK + row_places % BLOCK
+        for name, values, padding in (("ids", ids, 0), ("places", row_places, 0), ("slots", slots, self._padding_slot)):
+            arrays[name][: len(ids)] = values
+            arrays[name][len(ids) : rows] = padding
+        arrays["starts"][: len(starts)] = starts
+        arrays["starts"][len(starts) :] = starts[-1]
+        arrays["lengths"][: len(feeds)] = stops
+        arrays["lengths"][len(feeds) :] = 0
         self._divide_queries(starts, self._tilings[rows])
-        choices = self._fill_choices(feeds, starts)
-        # the table comes last, and only the part of this step's sequences is copied
-        used = slice(self._table_start + len(feeds) * self._blocks)
+        choice_count = self._fill_choices(feeds, starts)
+        # the table is the last array, so a slice can leave out its rows that this step does not use
+        used = slice(self._table_start + len(feeds) * self._max_blocks)
         self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
-        return rows, choices
+        return rows, choice_count
 
-    def _write_blocks(self, number: int, blocks: list[int]) -> None:
-        """Write the table's row of a sequence, unless it already stands there, as in most steps."""
-        if self._rows_of_blocks[number] != blocks:
-            self._write["table"][number, : len(blocks)] = blocks
-            self._rows_of_blocks[number] = blocks
+    def _write_blocks(self, index: int, blocks: list[int]) -> None:
+        """Write the blocks of the sequence with this index to the table, unless they stand there, as in most steps."""
+        if self._blocks_in_table[index] != blocks:
+            self._host_arrays["table"][index, : len(blocks)] = blocks
+            self._blocks_in_table[index] = blocks
 
     def _divide_queries(self, starts: Sequence[int], tiling: Tiling) -> None:
-        """Write the query blocks of every sequence, and mark the others as empty."""
-        # pairs of a sequence and a row, one after the other: numpy takes a flat list far quicker than pairs
-        blocks: list[int] = []
-        for number, (first, stop) in enumerate(pairwise(starts)):
-            for row in range(first, stop, tiling.queries):
-                blocks += (number, row)
-        self._write["query_blocks"][: len(blocks)] = blocks
-        self._write["query_blocks"][len(blocks) : 2 * tiling.blocks] = NO_SEQUENCE
+        """Write the query blocks of every sequence, as (sequence, first row), and mark unused blocks as empty.
+
+        `starts` are the first rows of the sequences, and the end of the last sequence.
+        """
+        # sequence and row one after the other, because numpy takes a flat list far quicker than pairs
+        flat_blocks: list[int] = []
+        for index, (first_row, stop_row) in enumerate(pairwise(starts)):
+            for row in range(first_row, stop_row, tiling.queries):
+                flat_blocks += (index, row)
+        self._host_arrays["query_blocks"][: len(flat_blocks)] = flat_blocks
+        self._host_arrays["query_blocks"][len(flat_blocks) : 2 * tiling.blocks] = NO_SEQUENCE
 
     def _fill_choices(self, feeds: Sequence[Feed], starts: Sequence[int]) -> int:
-        """Write the rows after which a token is wanted, with their favoured tokens; return the number, rounded up.
+        """Write the rows after which a token is to be chosen, with their favoured tokens and cautions.
 
-        There may be fewer favoured tokens than rows, at the end of the text that drafts are taken from.
+        Returns the number of these rows, rounded up to a bucket; 0 if there are none. At the end of the text that
+        drafts are taken from, the last rows have no favoured token. `starts` are those of `_divide_queries`.
         """
         rows: list[int] = []
         favoured: list[int] = []
         cautions: list[float] = []
-        for feed, last in zip(feeds, starts[1:], strict=True):
+        for feed, stop_row in zip(feeds, starts[1:], strict=True):
             positions = feed.choice_positions
             count = len(positions)
-            rows += range(last - count, last)
+            rows += range(stop_row - count, stop_row)
             ask = feed.job.ask
             caution = ask.caution if ask else 0.0
             if ask is not None and caution > 0:
@@ -257,6 +278,6 @@ class StepInput:
             ("favoured", favoured, NO_SEQUENCE),
             ("caution", cautions, 0),
         ):
-            self._write[name][: len(rows)] = values
-            self._write[name][len(rows) : bucket] = padding
+            self._host_arrays[name][: len(rows)] = values
+            self._host_arrays[name][len(rows) : bucket] = padding
         return bucket

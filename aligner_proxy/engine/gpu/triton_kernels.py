@@ -1,11 +1,10 @@
-"""The kernels of a forward pass in Triton; `Kernels` (stack.py) says what each one computes.
+"""The kernels of a forward pass in Triton. A row is one token of the step. A product comes in parts that are still to
+be added up, [parts, rows, width]. A program computes one row, or one head or some columns of a row. Arguments are
+pointers to tensors, or numbers; those in capitals are constants of the compiled kernel.
 
-Here are those that work on rows one by one: a program computes one row (one token of the step), or one head or some
-columns of it. Attention is in triton_attention.py, the products with 4-bit weights are in triton_products.py.
-
-Every kernel rounds where the library's modules round. Sums are added in a fixed order, so the same input always gives
-the same bits. `exact` computes products in fp32 instead of on the tensor cores' 16-bit inputs;
-Triton's interpreter needs it for bf16, too.
+`Kernels` (stack.py) says what each one computes. Attention is in triton_attention.py, the products with 4-bit weights
+are in triton_products.py. Every kernel rounds where the library's modules round. Sums are added in a fixed order, so
+the same input always gives the same bits.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from aligner_proxy.engine.gpu.triton_attention import attend as attend
 from aligner_proxy.engine.gpu.triton_products import multiply as multiply
 from aligner_proxy.engine.gpu.triton_products import unpack as unpack
 
-_CHOICE_BLOCK = 4096
+_LOGITS_AT_ONCE = 4096
 """Logits that `choose` reads at once."""
 
 
 @triton.jit
-def _add_parts(parts, at, stride, PARTS: tl.constexpr, mask):
-    """The sum in fp32 of the parts of a product at the offsets `at`; each part has `stride` numbers."""
-    total = tl.load(parts + at, mask=mask, other=0.0).to(tl.float32)
+def _add_parts(parts, offsets, part_stride, PARTS: tl.constexpr, mask):
+    """Return the sum in fp32 of a product's PARTS parts at the `offsets` in each; a part has `part_stride` numbers."""
+    total = tl.load(parts + offsets, mask=mask, other=0.0).to(tl.float32)
     for part in tl.static_range(1, PARTS):
-        total += tl.load(parts + part * stride + at, mask=mask, other=0.0).to(tl.float32)
+        total += tl.load(parts + part * part_stride + offsets, mask=mask, other=0.0).to(tl.float32)
     return total
 
 
@@ -37,35 +36,36 @@ def _add_parts(parts, at, stride, PARTS: tl.constexpr, mask):
 def _normalise(
     residual, parts, weight, out, width, part_stride, epsilon, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One row of `Kernels.normalise`: `residual` and `out` [rows, width], `parts` [PARTS, rows, width].
+    """Add `parts` to one row of `residual`, in place, and write the row to `out`, normalised and scaled by `weight`.
 
-    WIDTH is `width` rounded up to a power of two; columns beyond `width` are masked.
+    `residual` and `out` are [rows, width], `parts` [PARTS, rows, width]. WIDTH is `width` rounded up to a power of two;
+    columns beyond `width` are masked.
     """
     row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
-    at = row * width + column
-    total = tl.load(residual + at, mask=inside, other=0.0)
-    dtype = total.dtype
+    columns = tl.arange(0, WIDTH)
+    mask = columns < width
+    offsets = row * width + columns
+    sums = tl.load(residual + offsets, mask=mask, other=0.0)
+    dtype = sums.dtype
     if PARTS > 0:
-        added = _add_parts(parts, at, part_stride, PARTS, inside).to(dtype)
-        total = (total.to(tl.float32) + added.to(tl.float32)).to(dtype)
-        tl.store(residual + at, total, mask=inside)
-    wide = total.to(tl.float32)
-    normed = wide * tl.rsqrt(tl.sum(wide * wide, 0) / width + epsilon)
-    factor = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + at, (normed.to(dtype).to(tl.float32) * factor).to(dtype), mask=inside)
+        product = _add_parts(parts, offsets, part_stride, PARTS, mask).to(dtype)
+        sums = (sums.to(tl.float32) + product.to(tl.float32)).to(dtype)
+        tl.store(residual + offsets, sums, mask=mask)
+    sums_in_fp32 = sums.to(tl.float32)
+    normed = sums_in_fp32 * tl.rsqrt(tl.sum(sums_in_fp32 * sums_in_fp32, 0) / width + epsilon)
+    factors = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + offsets, (normed.to(dtype).to(tl.float32) * factors).to(dtype), mask=mask)
 
 
 @triton.jit
-def _normalise_head(low, high, weight, half, dtype: tl.constexpr, SIZE: tl.constexpr, epsilon):
-    """Both halves [SIZE / 2] of a head, divided by the root mean square of the head and scaled by `weight` [SIZE].
+def _normalise_head(low, high, weight, half_columns, dtype: tl.constexpr, SIZE: tl.constexpr, epsilon):
+    """Return both halves [SIZE / 2] of a head, divided by the head's root mean square and scaled by `weight` [SIZE].
 
-    `half` are the numbers 0 to SIZE / 2 - 1.
+    `half_columns` are the numbers 0 to SIZE / 2 - 1; `dtype` is the type to which the library rounds.
     """
-    share = tl.rsqrt((tl.sum(low * low, 0) + tl.sum(high * high, 0)) / SIZE + epsilon)
-    low = (low * share).to(dtype).to(tl.float32) * tl.load(weight + half).to(tl.float32)
-    high = (high * share).to(dtype).to(tl.float32) * tl.load(weight + SIZE // 2 + half).to(tl.float32)
+    factor = tl.rsqrt((tl.sum(low * low, 0) + tl.sum(high * high, 0)) / SIZE + epsilon)
+    low = (low * factor).to(dtype).to(tl.float32) * tl.load(weight + half_columns).to(tl.float32)
+    high = (high * factor).to(dtype).to(tl.float32) * tl.load(weight + SIZE // 2 + half_columns).to(tl.float32)
     return low.to(dtype).to(tl.float32), high.to(dtype).to(tl.float32)
 
 
@@ -75,111 +75,130 @@ def _rotate_and_put(
     epsilon, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_NORMS: tl.constexpr,
 ):  # fmt: skip
-    """One head of one row of `Kernels.rotate_and_put`.
+    """Turn one head of one row by the row's position, and write it: a query to `queries`, a key or value to its slot.
 
     `parts` [PARTS, rows, HEADS + 2 * KEY_HEADS, SIZE] hold the heads of queries, then those of keys, then those of
-    values. Number i of a head and number i + SIZE / 2 are turned together, so a head is read as two halves. `cos` and
-    `sin` are [positions, SIZE / 2], `queries` [rows, HEADS, SIZE], `keys` and `values` [KEY_HEADS, slots, SIZE].
+    values, which are not turned. Number i of a head and number i + SIZE / 2 are turned together, so a head is read as
+    two halves. `cos` and `sin` are [positions, SIZE / 2], `queries` [rows, HEADS, SIZE], `keys` and `values`
+    [KEY_HEADS, slots, SIZE]. `places` and `slots` [rows] are the position of each row in its sequence and its slot.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)
-    half = tl.arange(0, SIZE // 2)
+    half_columns = tl.arange(0, SIZE // 2)
     dtype: tl.constexpr = queries.dtype.element_ty
-    column = head * SIZE + half
-    at = row * (HEADS + 2 * KEY_HEADS) * SIZE + column
-    inside = half < SIZE // 2
-    low = _add_parts(parts, at, part_stride, PARTS, inside)
-    high = _add_parts(parts, at + SIZE // 2, part_stride, PARTS, inside)
+    columns = head * SIZE + half_columns
+    offsets = row * (HEADS + 2 * KEY_HEADS) * SIZE + columns
+    mask = half_columns < SIZE // 2
+    low = _add_parts(parts, offsets, part_stride, PARTS, mask)
+    high = _add_parts(parts, offsets + SIZE // 2, part_stride, PARTS, mask)
     if HAS_BIAS:
-        low += tl.load(bias + column).to(tl.float32)
-        high += tl.load(bias + column + SIZE // 2).to(tl.float32)
+        low += tl.load(bias + columns).to(tl.float32)
+        high += tl.load(bias + columns + SIZE // 2).to(tl.float32)
     low = low.to(dtype).to(tl.float32)
     high = high.to(dtype).to(tl.float32)
     slot = tl.load(slots + row).to(tl.int64)
     if head >= HEADS + KEY_HEADS:
-        to = values + (head - HEADS - KEY_HEADS).to(tl.int64) * head_stride + slot * SIZE + half
-        tl.store(to, low.to(dtype))
-        tl.store(to + SIZE // 2, high.to(dtype))
+        target = values + (head - HEADS - KEY_HEADS).to(tl.int64) * head_stride + slot * SIZE + half_columns
+        tl.store(target, low.to(dtype))
+        tl.store(target + SIZE // 2, high.to(dtype))
         return
     if HAS_NORMS:
         if head < HEADS:
-            low, high = _normalise_head(low, high, query_norm, half, dtype, SIZE, epsilon)
+            low, high = _normalise_head(low, high, query_norm, half_columns, dtype, SIZE, epsilon)
         else:
-            low, high = _normalise_head(low, high, key_norm, half, dtype, SIZE, epsilon)
-    turn = tl.load(places + row) * (SIZE // 2) + half
-    cosine = tl.load(cos + turn)
-    sine = tl.load(sin + turn)
-    turned_low = (low * cosine - high * sine).to(dtype)
-    turned_high = (high * cosine + low * sine).to(dtype)
+            low, high = _normalise_head(low, high, key_norm, half_columns, dtype, SIZE, epsilon)
+    angle_offsets = tl.load(places + row) * (SIZE // 2) + half_columns
+    cosines = tl.load(cos + angle_offsets)
+    sines = tl.load(sin + angle_offsets)
+    turned_low = (low * cosines - high * sines).to(dtype)
+    turned_high = (high * cosines + low * sines).to(dtype)
     if head < HEADS:
-        to = queries + row * HEADS * SIZE + column
+        target = queries + row * HEADS * SIZE + columns
     else:
-        to = keys + (head - HEADS).to(tl.int64) * head_stride + slot * SIZE + half
-    tl.store(to, turned_low)
-    tl.store(to + SIZE // 2, turned_high)
+        target = keys + (head - HEADS).to(tl.int64) * head_stride + slot * SIZE + half_columns
+    tl.store(target, turned_low)
+    tl.store(target + SIZE // 2, turned_high)
 
 
 @triton.jit
 def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
-    """COLUMNS columns of one row of `Kernels.gate`: `parts` [PARTS, rows, 2 * width], `out` [rows, width]."""
+    """Write to `out` the SiLU of the first half of a product's row, times its second half, in COLUMNS columns.
+
+    `parts` are [PARTS, rows, 2 * width], `out` [rows, width].
+    """
     row = tl.program_id(0)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = column < width
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    mask = columns < width
     dtype: tl.constexpr = out.dtype.element_ty
-    at = row * 2 * width + column
-    first = _add_parts(parts, at, part_stride, PARTS, inside).to(dtype).to(tl.float32)
-    second = _add_parts(parts, at + width, part_stride, PARTS, inside).to(dtype).to(tl.float32)
-    activation = (first / (1.0 + tl.exp(-first))).to(dtype).to(tl.float32)
-    tl.store(out + row * width + column, (activation * second).to(dtype), mask=inside)
+    offsets = row * 2 * width + columns
+    first_half = _add_parts(parts, offsets, part_stride, PARTS, mask).to(dtype).to(tl.float32)
+    second_half = _add_parts(parts, offsets + width, part_stride, PARTS, mask).to(dtype).to(tl.float32)
+    activation = (first_half / (1.0 + tl.exp(-first_half))).to(dtype).to(tl.float32)
+    tl.store(out + row * width + columns, (activation * second_half).to(dtype), mask=mask)
 
 
 @triton.jit
 def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr):
-    """One row of `Kernels.put_states`: `hidden` [rows, width] to `states` at the row's slot."""
+    """Copy one row of `hidden` [rows, width] to `states`, at the row's slot in `slots` [rows].
+
+    Slots are `slot_stride` numbers apart. WIDTH is `width` rounded up to a power of two.
+    """
     row = tl.program_id(0)
-    column = tl.arange(0, WIDTH)
-    inside = column < width
+    columns = tl.arange(0, WIDTH)
+    mask = columns < width
     slot = tl.load(slots + row).to(tl.int64)
-    tl.store(states + slot * slot_stride + column, tl.load(hidden + row * width + column, mask=inside), mask=inside)
+    row_states = tl.load(hidden + row * width + columns, mask=mask)
+    tl.store(states + slot * slot_stride + columns, row_states, mask=mask)
 
 
 @triton.jit
 def _choose(logits, favoured, caution, out, width, COLUMNS: tl.constexpr):
-    """One row of `Kernels.choose`: `logits` [rows, width], of which COLUMNS are read at once."""
+    """Write to `out` the token that is chosen for one row: the best by `logits`, or the favoured one of `favoured`.
+
+    `logits` are [rows, width], of which COLUMNS are read at once; the others are [rows]. The favoured token is kept
+    unless the best one's logit is higher by more than `caution`. A negative number means that no token is favoured.
+    """
     row = tl.program_id(0)
-    column = tl.arange(0, COLUMNS)
-    best = tl.full((), float("-inf"), tl.float32)
-    token = tl.full((), 0, tl.int32)
+    columns = tl.arange(0, COLUMNS)
+    best_logit = tl.full((), float("-inf"), tl.float32)
+    best_token = tl.full((), 0, tl.int32)
     for first in tl.range(0, width, COLUMNS):
-        block = tl.load(logits + row * width + first + column, mask=first + column < width, other=float("-inf"))
+        block = tl.load(logits + row * width + first + columns, mask=first + columns < width, other=float("-inf"))
         block = block.to(tl.float32)
-        top = tl.max(block, 0)
+        block_best = tl.max(block, 0)
         # of equal logits the first counts, within a block and between blocks
-        place = tl.min(tl.where(block == top, column, COLUMNS), 0)
-        token = tl.where(top > best, first + place, token)
-        best = tl.maximum(best, top)
-    favourite = tl.load(favoured + row)
-    liked = tl.load(logits + row * width + tl.maximum(favourite, 0)).to(tl.float32)
-    keeps = (favourite >= 0) & (liked + tl.load(caution + row) >= best)
-    tl.store(out + row, tl.where(keeps, favourite, token))
+        place = tl.min(tl.where(block == block_best, columns, COLUMNS), 0)
+        best_token = tl.where(block_best > best_logit, first + place, best_token)
+        best_logit = tl.maximum(best_logit, block_best)
+    favoured_token = tl.load(favoured + row)
+    favoured_logit = tl.load(logits + row * width + tl.maximum(favoured_token, 0)).to(tl.float32)
+    is_kept = (favoured_token >= 0) & (favoured_logit + tl.load(caution + row) >= best_logit)
+    tl.store(out + row, tl.where(is_kept, favoured_token, best_token))
 
 
-def _next_power(number: int) -> int:
+def _round_up_to_power(number: int) -> int:
+    """Return the smallest power of two of at least `number`."""
     return int(triton.next_power_of_2(number))
 
 
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
-    """See `Kernels.normalise`."""
+    """Add a product's `parts` to `residual` [rows, width], in place; return the sums divided by root mean square.
+
+    The result is scaled by `weight` [width], and written to `out` if that is given. Implements `Kernels.normalise`.
+    """
     rows, width = residual.shape
     out = torch.empty_like(residual) if out is None else out
     part_count = 0 if parts is None else len(parts)
-    summands = residual if parts is None else parts
+    # the kernel is given a pointer even if there are no parts, and then does not read it
+    parts_or_placeholder = residual if parts is None else parts
+    part_stride = rows * width
     warps = 8 if width >= 2048 else 4
     _normalise[rows,](
-        residual, summands, weight, out, width, rows * width, epsilon, part_count, _next_power(width), num_warps=warps
-    )
+        residual, parts_or_placeholder, weight, out, width, part_stride, epsilon, PARTS=part_count,
+        WIDTH=_round_up_to_power(width), num_warps=warps,
+    )  # fmt: skip
     return out
 
 
@@ -193,39 +212,52 @@ def rotate_and_put(
     values: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """See `Kernels.rotate_and_put`."""
+    """Rotate queries and keys by their positions, store keys and values in the cache, and return the queries.
+
+    The three are side by side in the product `parts`. `Kernels.rotate_and_put`, which this implements, describes the
+    arguments.
+    """
     key_heads, _, size = keys.shape
-    count, rows, width = parts.shape
+    part_count, rows, width = parts.shape
     heads = width // size - 2 * key_heads
     queries = torch.empty((rows, heads, size), dtype=dtype, device=parts.device)
+    cosines, sines = turns
+    # a kernel without bias or norms is given `parts` as a placeholder, which it does not read in their place
+    bias_or_placeholder = parts if bias is None else bias
     query_norm, key_norm, epsilon = norms or (parts, parts, 0.0)
+    part_stride = rows * width
     _rotate_and_put[rows, heads + 2 * key_heads](
-        parts, parts if bias is None else bias, query_norm, key_norm, *turns, step.places, step.slots, queries, keys,
-        values, rows * width, keys.stride(0), epsilon, heads, key_heads, size, count, bias is not None,
-        norms is not None, num_warps=1,
+        parts, bias_or_placeholder, query_norm, key_norm, cosines, sines, step.places, step.slots, queries, keys,
+        values, part_stride, keys.stride(0), epsilon, HEADS=heads, KEY_HEADS=key_heads, SIZE=size, PARTS=part_count,
+        HAS_BIAS=bias is not None, HAS_NORMS=norms is not None, num_warps=1,
     )  # fmt: skip
     return queries
 
 
 def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """See `Kernels.gate`."""
-    count, rows, width = parts.shape
-    out = torch.empty((rows, width // 2), dtype=dtype, device=parts.device)
+    """Return SiLU of a product's first half, times its second half, in `dtype`. Implements `Kernels.gate`."""
+    part_count, rows, width = parts.shape
+    out_width = width // 2
+    out = torch.empty((rows, out_width), dtype=dtype, device=parts.device)
     columns = 512
-    grid = (rows, triton.cdiv(width // 2, columns))
-    _gate[grid](parts, out, width // 2, rows * width, count, columns, num_warps=4)
+    grid = (rows, triton.cdiv(out_width, columns))
+    part_stride = rows * width
+    _gate[grid](parts, out, out_width, part_stride, PARTS=part_count, COLUMNS=columns, num_warps=4)
     return out
 
 
 def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
-    """See `Kernels.put_states`."""
+    """Copy the hidden states [rows, width] of a layer to `states` at [slot, index]. Implements `Kernels.put_states`."""
     rows, width = hidden.shape
-    _put_states[rows,](hidden, step.slots, states[:, index], width, states.stride(0), _next_power(width), num_warps=4)
+    layer_states = states[:, index]
+    _put_states[rows,](
+        hidden, step.slots, layer_states, width, states.stride(0), WIDTH=_round_up_to_power(width), num_warps=4
+    )
 
 
 def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
-    """See `Kernels.choose`."""
+    """Return the token chosen for each row of `logits`: the best, or the favoured one. Implements `Kernels.choose`."""
     rows, width = logits.shape
-    out = torch.empty(rows, dtype=torch.int32, device=logits.device)
-    _choose[rows,](logits, choice.favoured, choice.caution, out, width, _CHOICE_BLOCK, num_warps=8)
-    return out
+    tokens = torch.empty(rows, dtype=torch.int32, device=logits.device)
+    _choose[rows,](logits, choice.favoured, choice.caution, tokens, width, COLUMNS=_LOGITS_AT_ONCE, num_warps=8)
+    return tokens

@@ -1,7 +1,8 @@
-"""Products with 4-bit weights in Triton: `Kernels.multiply` and `Kernels.unpack`.
+"""Products with 4-bit weights in Triton. A program computes a tile of the product, 64 outputs for ROWS rows (tokens),
+over one part of the inputs. Eight 4-bit numbers are in one word; a "book" has the value of each 4-bit number. Names in
+capitals are constants of the compiled kernel.
 
-A program computes a tile of the product, 64 outputs for ROWS rows of the input, over one part of the inputs. It goes
-over the inputs 64 at a time, which is one tile of weights (nf4.py) with one scale for each output:
+The program goes over the inputs 64 at a time, which is one tile of weights (nf4.py) with one scale for each output:
 
     words [64 outputs, 8]  -> four operands [64 outputs, 16 inputs] in bf16, decoded in registers
     x [16 inputs, ROWS]       four times, for inputs 0 to 15, 16 to 31, 32 to 47 and 48 to 63
@@ -43,16 +44,16 @@ DIVISIONS = {
     64: ProductDivision(4, 8, 1024),
     128: ProductDivision(4, 4, 1024),
 }
-"""By the rows of a tile."""
+"""The divisions, by the number of rows of a tile."""
 _STAGES = 3
 """Blocks of inputs that are on their way while one is multiplied."""
 
 
 @triton.jit
 def _decode(words, book):
-    """The weights of words [outputs, 8] as four operands [outputs, 16], in bf16.
+    """Return the weights in `words` [outputs, 8] as four operands [outputs, 16] of the tensor cores, in bf16.
 
-    A word holds eight 4-bit numbers, 2 for each operand; `book` [16] has the value of each number.
+    A word holds eight 4-bit numbers, two for each operand; `book` [16] has the value of each number.
     """
     outputs: tl.constexpr = words.shape[0]
     pairs: tl.constexpr = 2 * words.shape[1]
@@ -69,10 +70,11 @@ def _decode(words, book):
 
 
 def _write_permutations() -> str:
-    """Assembly that decodes a word ($8) to eight bf16 values by byte permutations, from tables in $9 to $16.
+    """Return assembly that decodes the word $8 to eight bf16 values ($0 to $7) by byte permutations.
 
-    `prmt` picks four bytes of eight by the low three bits of each 4-bit selector, so the low and the high half of the
-    book are looked up, and the selectors' fourth bits choose between both. Low and high bytes are separate tables.
+    The tables of the values' low bytes are in $9 to $12, those of their high bytes in $13 to $16. `prmt` picks four
+    bytes out of eight by the low three bits of each 4-bit number, once from the lower and once from the upper half of
+    the 16 values. The number's fourth bit chooses between both (the register `half`).
     """
     lines = [
         ".reg .b32 pick, half, low, high, one, other;",
@@ -81,37 +83,41 @@ def _write_permutations() -> str:
         "shr.b32 half, half, 1;",
         "or.b32 half, half, 0x32103210;",
     ]
-    for group in (0, 4):
-        for name, first in (("low", 9), ("high", 13)):
+    for first_value in (0, 4):
+        # `low` and `high` are the low and the high bytes of four values
+        for register, table in (("low", 9), ("high", 13)):
             lines += [
-                f"prmt.b32 one, ${first}, ${first + 1}, pick;",
-                f"prmt.b32 other, ${first + 2}, ${first + 3}, pick;",
-                f"prmt.b32 {name}, one, other, half;",
+                f"prmt.b32 one, ${table}, ${table + 1}, pick;",
+                f"prmt.b32 other, ${table + 2}, ${table + 3}, pick;",
+                f"prmt.b32 {register}, one, other, half;",
             ]
         lines += [
             "prmt.b32 one, low, high, 0x5140;",
-            f"mov.b32 {{${group}, ${group + 1}}}, one;",
+            f"mov.b32 {{${first_value}, ${first_value + 1}}}, one;",
             "prmt.b32 one, low, high, 0x7362;",
-            f"mov.b32 {{${group + 2}, ${group + 3}}}, one;",
+            f"mov.b32 {{${first_value + 2}, ${first_value + 3}}}, one;",
         ]
-        lines += ["shr.b32 pick, pick, 16;", "shr.b32 half, half, 16;"] if group == 0 else []
+        if first_value == 0:
+            # on to the next four numbers of the word
+            lines += ["shr.b32 pick, pick, 16;", "shr.b32 half, half, 16;"]
     return "{ " + " ".join(lines) + " }"
 
 
 PERMUTATIONS: tl.constexpr = tl.constexpr(_write_permutations())
-_CONSTRAINTS: tl.constexpr = tl.constexpr(",".join(["=h"] * 8 + ["r"] * 9))
+_REGISTERS: tl.constexpr = tl.constexpr(",".join(["=h"] * 8 + ["r"] * 9))
+"""The operands of `PERMUTATIONS`: eight results of 16 bits and nine inputs of 32 bits."""
 
 
 @triton.jit
 def _decode_quickly(words, t0, t1, t2, t3, t4, t5, t6, t7):
-    """What `_decode` returns, by byte permutations; `t0` to `t7` are the rows of `PackedWeights.byte_tables`.
+    """Return what `_decode` returns, by byte permutations; `t0` to `t7` are the rows of `PackedWeights.byte_tables`.
 
     Each word of `words` holds eight weights of 4 bits, which are returned in four tensors, two neighbours in each.
     """
     outputs: tl.constexpr = words.shape[0]
     pairs: tl.constexpr = 2 * words.shape[1]
     a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(
-        PERMUTATIONS, _CONSTRAINTS, [words, t0, t1, t2, t3, t4, t5, t6, t7],
+        PERMUTATIONS, _REGISTERS, [words, t0, t1, t2, t3, t4, t5, t6, t7],
         dtype=(tl.bfloat16,) * 8, is_pure=True, pack=1,
     )  # fmt: skip
     return (
@@ -127,46 +133,48 @@ def _multiply(
     inputs, words, scales, book, tables, out, rows, outputs, width, blocks_of_part,
     ROWS: tl.constexpr, TILE: tl.constexpr, STAGES: tl.constexpr, QUICK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the product: TILE (64) outputs for ROWS rows, over one part of the inputs.
+    """Compute one tile of the product: TILE (64) outputs for ROWS rows, over one part of the inputs.
 
-    `inputs` [rows, width], `words`, `scales`, `book` and `tables` as in `PackedWeights`, `out` [parts, rows, outputs].
-    A part has `blocks_of_part` blocks of TILE inputs; the last part may have fewer.
+    `inputs` are [rows, width], `out` [parts, rows, outputs]; `words`, `scales`, `book` and `tables` are as in
+    `PackedWeights`. A part has `blocks_of_part` blocks of TILE inputs; the last part may have fewer. QUICK says
+    whether weights are decoded by byte permutations, EXACT whether operands are multiplied in fp32. In the code, t0 to
+    t7 are the rows of `tables`, w0 to w3 the operands of a block's weights, and x0 to x3 those of its inputs.
     """
     tile = tl.program_id(0)
     part = tl.program_id(2)
     blocks = width // TILE
-    first = part * blocks_of_part
-    last = tl.minimum(blocks, first + blocks_of_part)
-    output = tl.arange(0, TILE)
-    word = tl.arange(0, TILE // 8)
-    number = tl.arange(0, 16)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    inside = row[None, :] < rows
+    first_block = part * blocks_of_part
+    stop_block = tl.minimum(blocks, first_block + blocks_of_part)
+    tile_outputs = tl.arange(0, TILE)
+    tile_words = tl.arange(0, TILE // 8)
+    operand_inputs = tl.arange(0, 16)
+    tile_rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    mask = tile_rows[None, :] < rows
     sums = tl.zeros((TILE, ROWS), tl.float32)
-    base = tile.to(tl.int64) * blocks * TILE
-    # Loaded by each thread from a place of its own: the compiler then keeps them in registers of that thread. What it
-    # knows to be the same for all it keeps elsewhere, and moves it each time.
-    t0 = tl.load(tables + 0 + word)[None, :]
-    t1 = tl.load(tables + 8 + word)[None, :]
-    t2 = tl.load(tables + 16 + word)[None, :]
-    t3 = tl.load(tables + 24 + word)[None, :]
-    t4 = tl.load(tables + 32 + word)[None, :]
-    t5 = tl.load(tables + 40 + word)[None, :]
-    t6 = tl.load(tables + 48 + word)[None, :]
-    t7 = tl.load(tables + 56 + word)[None, :]
-    for block in tl.range(first, last, num_stages=STAGES):
-        at = base + block * TILE + output
-        packed = tl.load(words + at[:, None] * (TILE // 8) + word[None, :])
-        scale = tl.load(scales + at)
+    tile_offset = tile.to(tl.int64) * blocks * TILE
+    # Each thread loads the tables from its own copy, so that the compiler keeps them in the registers of this thread.
+    # Values that it knows to be the same for all threads it keeps elsewhere, and moves them each time.
+    t0 = tl.load(tables + 0 + tile_words)[None, :]
+    t1 = tl.load(tables + 8 + tile_words)[None, :]
+    t2 = tl.load(tables + 16 + tile_words)[None, :]
+    t3 = tl.load(tables + 24 + tile_words)[None, :]
+    t4 = tl.load(tables + 32 + tile_words)[None, :]
+    t5 = tl.load(tables + 40 + tile_words)[None, :]
+    t6 = tl.load(tables + 48 + tile_words)[None, :]
+    t7 = tl.load(tables + 56 + tile_words)[None, :]
+    for block in tl.range(first_block, stop_block, num_stages=STAGES):
+        places = tile_offset + block * TILE + tile_outputs
+        packed = tl.load(words + places[:, None] * (TILE // 8) + tile_words[None, :])
+        scale = tl.load(scales + places)
         if QUICK:
             w0, w1, w2, w3 = _decode_quickly(packed, t0, t1, t2, t3, t4, t5, t6, t7)
         else:
             w0, w1, w2, w3 = _decode(packed, book)
-        at = inputs + row[None, :] * width + block * TILE + number[:, None]
-        x0 = tl.load(at, mask=inside, other=0.0)
-        x1 = tl.load(at + 16, mask=inside, other=0.0)
-        x2 = tl.load(at + 32, mask=inside, other=0.0)
-        x3 = tl.load(at + 48, mask=inside, other=0.0)
+        pointers = inputs + tile_rows[None, :] * width + block * TILE + operand_inputs[:, None]
+        x0 = tl.load(pointers, mask=mask, other=0.0)
+        x1 = tl.load(pointers + 16, mask=mask, other=0.0)
+        x2 = tl.load(pointers + 32, mask=mask, other=0.0)
+        x3 = tl.load(pointers + 48, mask=mask, other=0.0)
         if EXACT:
             product = tl.dot(w0.to(tl.float32), x0.to(tl.float32), input_precision="ieee")
             product = tl.dot(w1.to(tl.float32), x1.to(tl.float32), product, input_precision="ieee")
@@ -178,62 +186,72 @@ def _multiply(
             product = tl.dot(w2, x2, product)
             product = tl.dot(w3, x3, product)
         sums += product * scale[:, None]
-    to = out + (part * rows + row[None, :]) * outputs + (tile * TILE + output)[:, None]
-    tl.store(to, sums, mask=inside)
+    target = out + (part * rows + tile_rows[None, :]) * outputs + (tile * TILE + tile_outputs)[:, None]
+    tl.store(target, sums, mask=mask)
 
 
 @triton.jit
 def _unpack(words, scales, book, out, width, TILE: tl.constexpr):
-    """One tile of `Kernels.unpack`: TILE outputs by TILE inputs, as bf16 to `out` [outputs, width]."""
+    """Write one tile of the unpacked weights, TILE outputs by TILE inputs, as bf16 to `out` [outputs, width].
+
+    `words`, `scales` and `book` are as in `PackedWeights`; `width` is the number of inputs.
+    """
     tile = tl.program_id(0)
     block = tl.program_id(1)
-    output = tl.arange(0, TILE)
-    column = tl.arange(0, TILE)
-    base = (tile.to(tl.int64) * (width // TILE) + block) * TILE
+    tile_outputs = tl.arange(0, TILE)
+    tile_inputs = tl.arange(0, TILE)
+    tile_offset = (tile.to(tl.int64) * (width // TILE) + block) * TILE
     # number 2 j + s of word i is input 16 j + 2 i + s
-    word = (column % 16) // 2
-    shift = ((column // 16) * 2 + column % 2) * 4
-    packed = tl.load(words + (base + output)[:, None] * (TILE // 8) + word[None, :])
+    word_index = (tile_inputs % 16) // 2
+    shift = ((tile_inputs // 16) * 2 + tile_inputs % 2) * 4
+    packed = tl.load(words + (tile_offset + tile_outputs)[:, None] * (TILE // 8) + word_index[None, :])
     value = tl.load(book + ((packed >> shift[None, :]) & 15)).to(tl.float32)
-    scale = tl.load(scales + base + output)
-    to = out + (tile * TILE + output).to(tl.int64)[:, None] * width + block * TILE + column[None, :]
-    tl.store(to, (value * scale[:, None]).to(tl.bfloat16))
+    scale = tl.load(scales + tile_offset + tile_outputs)
+    target = out + (tile * TILE + tile_outputs).to(tl.int64)[:, None] * width + block * TILE + tile_inputs[None, :]
+    tl.store(target, (value * scale[:, None]).to(tl.bfloat16))
 
 
-def _find_tile(rows: int) -> int:
-    """The number of rows of a product's tile, one of `DIVISIONS`: 5 rows -> 8, 40 -> 64, 500 -> 128."""
+def _find_tile_rows(rows: int) -> int:
+    """Return how many rows a tile of a product has, a key of `DIVISIONS`: 8 for 5 `rows`, 64 for 40, 128 for 500."""
     return min(max(DIVISIONS), max(min(DIVISIONS), int(triton.next_power_of_2(rows))))
 
 
 def count_parts(packed: PackedWeights, rows: int) -> int:
-    """The number of parts of a product, so that there are enough programs to keep a GPU busy."""
-    tile_rows = _find_tile(rows)
+    """Return into how many parts a product's inputs are divided, so that enough programs keep a GPU busy."""
+    tile_rows = _find_tile_rows(rows)
     division = DIVISIONS[tile_rows]
     tiles = len(packed.words) * triton.cdiv(rows, tile_rows)
     blocks = packed.words.shape[1]
-    most = max(1, min(division.parts, division.programs // tiles, blocks // 2))
-    # parts of equal length, so that none is empty
-    return int(triton.cdiv(blocks, triton.cdiv(blocks, most)))
+    max_parts = max(1, min(division.parts, division.programs // tiles, blocks // 2))
+    blocks_of_part = triton.cdiv(blocks, max_parts)
+    # fewer parts of this length may hold all blocks, and none of them is empty
+    return int(triton.cdiv(blocks, blocks_of_part))
 
 
 def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
-    """See `Kernels.multiply`; in several parts where a product has few tiles."""
-    count, width = rows.shape
-    parts = count_parts(packed, count)
-    tile_rows = _find_tile(count)
-    out = torch.empty((parts, count, packed.outputs), dtype=torch.float32, device=rows.device)
-    grid = (len(packed.words), triton.cdiv(count, tile_rows), parts)
+    """Return the product [parts, rows, outputs] of `rows` [rows, inputs] with 4-bit weights; its parts are to be added.
+
+    There are several parts where a product has few tiles. Implements `Kernels.multiply`.
+    """
+    row_count, width = rows.shape
+    part_count = count_parts(packed, row_count)
+    blocks_of_part = triton.cdiv(packed.words.shape[1], part_count)
+    tile_rows = _find_tile_rows(row_count)
+    out = torch.empty((part_count, row_count, packed.outputs), dtype=torch.float32, device=rows.device)
+    grid = (len(packed.words), triton.cdiv(row_count, tile_rows), part_count)
+    # the interpreter cannot run the assembly, and needs fp32 for products of bf16, too
     exact = is_interpreted()
     _multiply[grid](
-        rows, packed.words, packed.scales, packed.coarse_book, packed.byte_tables, out, count, packed.outputs, width,
-        triton.cdiv(packed.words.shape[1], parts), tile_rows, TILE, _STAGES, not exact, exact,
+        rows, packed.words, packed.scales, packed.coarse_book, packed.byte_tables, out, row_count, packed.outputs,
+        width, blocks_of_part, ROWS=tile_rows, TILE=TILE, STAGES=_STAGES, QUICK=not exact, EXACT=exact,
         num_warps=DIVISIONS[tile_rows].warps,
     )  # fmt: skip
     return out
 
 
 def unpack(packed: PackedWeights) -> Tensor:
-    """See `Kernels.unpack`."""
+    """Return the 4-bit weights as a matrix [outputs, inputs] in bf16. Implements `Kernels.unpack`."""
     out = torch.empty((packed.outputs, packed.inputs), dtype=torch.bfloat16, device=packed.words.device)
-    _unpack[packed.words.shape[:2]](packed.words, packed.scales, packed.book, out, packed.inputs, TILE, num_warps=4)
+    grid = packed.words.shape[:2]  # one program for each tile
+    _unpack[grid](packed.words, packed.scales, packed.book, out, packed.inputs, TILE=TILE, num_warps=4)
     return out

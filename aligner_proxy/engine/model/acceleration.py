@@ -1,4 +1,4 @@
-"""Lets a runner on an NVIDIA GPU compute with kernels and CUDA graphs of our own, where everything for it is there.
+"""Lets a runner on an NVIDIA GPU compute with kernels and CUDA graphs of our own, where the machine has all they need.
 
 Elsewhere the runner computes with the library's modules, as on a CPU, and one line in the log says why.
 """
@@ -17,20 +17,20 @@ from aligner_proxy.engine.weights.memory import ROOM_FOR_COPY
 
 log = logging.getLogger(__name__)
 
-_LEAST_CAPABILITY = (8, 0)
-"""Lowest compute capability: earlier GPUs have no bf16."""
-_COMPILING_FAILED = (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError)
-"""What Triton raises without a C compiler, with one that fails, or where it does not find the driver's library."""
+_MIN_CAPABILITY = (8, 0)
+"""Lowest compute capability, as (major, minor), because earlier GPUs have no bf16."""
+_COMPILER_ERRORS = (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError)
+"""What Triton raises if the C compiler is missing or fails, or if it does not find the driver's library."""
 
 
 def find_missing_part() -> str | None:
-    """What this machine lacks for kernels and graphs of our own, in a few words; None if nothing."""
+    """Return what this machine lacks for kernels and graphs of our own, in a few words; None if it lacks nothing."""
     if not torch.cuda.is_available():
         return "no NVIDIA GPU"
     if torch.version.hip:
         return "ROCm in place of CUDA"
-    if torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
-        return f"a GPU of compute capability below {_LEAST_CAPABILITY[0]}.{_LEAST_CAPABILITY[1]}"
+    if torch.cuda.get_device_capability() < _MIN_CAPABILITY:
+        return f"a GPU of compute capability below {_MIN_CAPABILITY[0]}.{_MIN_CAPABILITY[1]}"
     try:
         import triton  # noqa: F401
     except ImportError:
@@ -39,7 +39,7 @@ def find_missing_part() -> str | None:
 
 
 def try_kernel() -> str | None:
-    """Compile and run one of our kernels; return why that does not work, in a few words, or None."""
+    """Compile and run one of our kernels; return why this fails, in a few words, or None if it works."""
     try:
         from aligner_proxy.engine.gpu import triton_kernels
 
@@ -49,28 +49,33 @@ def try_kernel() -> str | None:
     return None
 
 
-def accelerate(runner: ModelRunner, progress: Callable[[str], None] = lambda _: None) -> bool:
-    """Record the runner's passes as CUDA graphs; return whether it was done. The first time, kernels are compiled."""
-    obstacle = find_missing_part() or _record(runner, progress)
+def accelerate(runner: ModelRunner, report_progress: Callable[[str], None] = lambda _: None) -> bool:
+    """Record the runner's forward passes as CUDA graphs, if possible; return whether they were recorded.
+
+    The first time on a machine, the kernels are compiled. `report_progress` is called with a line of text for each
+    recording.
+    """
+    obstacle = find_missing_part() or _record_forwards(runner, report_progress)
     if obstacle:
         log.warning("corrections are the same, but slower: no CUDA graphs with %s", obstacle)
     return obstacle is None
 
 
-def _record(runner: ModelRunner, progress: Callable[[str], None]) -> str | None:
-    """Record a forward of every size for the runner; return what prevented it, in a few words, or None."""
+def _record_forwards(runner: ModelRunner, report_progress: Callable[[str], None]) -> str | None:
+    """Record a forward pass of every size for the runner; return what prevented this, in a few words, or None."""
     from aligner_proxy.engine.gpu import triton_kernels
 
     try:
-        if obstacle := runner.use_recorded(triton_kernels, CudaRecorder()):
-            return obstacle
-    except _COMPILING_FAILED as error:
+        obstacle = runner.use_recorded(triton_kernels, CudaRecorder())
+    except _COMPILER_ERRORS as error:
         return f"kernels that cannot be compiled ({type(error).__name__}); a C compiler such as gcc is needed"
+    if obstacle:
+        return obstacle
     recorded = runner.recorded
     assert recorded is not None
     free_bytes, _ = torch.cuda.mem_get_info()
     if ROOM_FOR_COPY * recorded.stack.copy_bytes <= free_bytes:
         for product in recorded.stack.products:
             product.copy_weights()
-    recorded.record_all(lambda index, count: progress(f"recording forward {index + 1} of {count}"))
+    recorded.record_all(lambda index, count: report_progress(f"recording forward {index + 1} of {count}"))
     return runner.check_recorded()

@@ -1,4 +1,5 @@
-"""Attention of many sequences that go through the model in one pass and share blocks of the KV cache.
+"""Attention of many sequences that go through the model in one pass (a step) and share blocks of the KV cache. A slot
+of the cache holds the keys and values of one token. The context of a sequence is the slots of all its tokens.
 
 All tokens of a step form one row, so that each linear layer computes one large product:
 
@@ -8,10 +9,10 @@ Only attention separates the sequences: it writes the new keys and values to the
 sequence, and attends. Short feeds (decoding) are padded into one joint product. Long feeds (reading a prompt) are
 attended to one by one.
 
-In fp32 and on a GPU, torch's own kernel is used. On a CPU in bf16 that kernel is two to seven times slower than two
-matrix products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there these are used. Their library
-compiles code for every new shape of a product and retains it. So contexts and queries are padded there, to limit the
-number of shapes.
+In fp32 and on a GPU, torch's own kernel is used. On a CPU in bf16 this kernel is two to seven times slower than two
+matrix products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so we use the products there. Torch
+compiles code for every new shape of a product and retains it. So contexts and queries are padded, to limit the number
+of shapes.
 """
 
 from __future__ import annotations
@@ -29,18 +30,22 @@ from aligner_proxy.engine.model import cpu_kernels
 
 IMPLEMENTATION = "blocks"
 SHORT_FEED = 32
-"""Longest feed, in tokens, that is attended to together with others; longer ones would need much padding."""
+"""Longest feed, in tokens, that is attended to together with other feeds; a longer one would need much padding."""
 _CONTEXT_MULTIPLE = 64
-"""Contexts are padded to multiples of this. Unpadded, each new length cost a tenth of a forward pass, and 150 MB."""
+"""Contexts are padded to multiples of this. Unpadded, the new lengths cost a tenth of a forward pass, and 150 MB."""
 _MAX_SCORES = 1 << 20
-"""Most scores computed at once, 4 MB; more do not fit the processor's cache and take twice the time."""
+"""Most scores computed at once, 4 MB; more would exceed the processor's cache and take twice the time."""
 _MAX_QUERIES = 64
 """Most queries computed together, so that queries of a causal prompt skip most keys that they may not see."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionRow:
-    """One sequence's part of a step: its new tokens are those from `start` to `stop`; `context` has all its slots."""
+    """One sequence's part of a step: its new tokens are those from `start` to `stop`, excluded, among those of the
+    step.
+
+    `context` are the slots of all its tokens, the new ones last.
+    """
 
     start: int
     stop: int
@@ -53,10 +58,12 @@ class AttentionRow:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Rows that are attended to together: indices of their queries [rows, new] and slots [rows, context]."""
+    """Rows (sequences) that are attended to together."""
 
     queries: Tensor
+    """[rows, new], the indices of the rows' new tokens among those of the step."""
     slots: Tensor
+    """[rows, context], the slots of the rows' contexts, padded to equal length."""
     mask: Tensor | None
     """[rows, 1, new, context], True where a query may see a key; None for one plain causal prompt."""
     shared: int
@@ -85,11 +92,13 @@ class KVStore:
         self._values[layer].index_copy_(1, slots, values)
 
     def get(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values at [rows, context] slots, as [rows, heads, context, head size]."""
-        shape = (-1, *slots.shape, self._keys.shape[-1])
-        gathered = (store[layer].index_select(1, slots.flatten()).view(shape) for store in (self._keys, self._values))
-        keys, values = (tensor.transpose(0, 1) for tensor in gathered)
-        return keys, values
+        """Return keys and values of a layer at `slots` [rows, context], as [rows, heads, context, head size]."""
+        _, heads, _, head_size = self._keys.shape
+        shape = (heads, *slots.shape, head_size)
+        flat_slots = slots.flatten()
+        keys = self._keys[layer].index_select(1, flat_slots).view(shape)
+        values = self._values[layer].index_select(1, flat_slots).view(shape)
+        return keys.transpose(0, 1), values.transpose(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,62 +107,66 @@ class AttentionPlan:
 
     store: KVStore
     slots: Tensor
+    """The slots of the step's new tokens, in the order of the tokens."""
     groups: tuple[RowGroup, ...]
     is_single: bool
     """True if the step has only one sequence, so that its tokens need no regrouping."""
 
 
 def plan_attention(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
-    """Return the plan of one step's attention; `slots` are those of its new tokens, in the order of the row."""
-    short = [row for row in rows if row.new_count <= SHORT_FEED]
-    long = [row for row in rows if row.new_count > SHORT_FEED]
-    multiple = _CONTEXT_MULTIPLE if store.uses_products else 1
-    groups = [_joint_group(short, multiple)] if short else []
-    return AttentionPlan(store, slots, (*groups, *(_single_group(row, multiple) for row in long)), len(rows) == 1)
+    """Return the plan of one step's attention; `slots` are those of its new tokens, in the order of the tokens."""
+    short_rows = [row for row in rows if row.new_count <= SHORT_FEED]
+    long_rows = [row for row in rows if row.new_count > SHORT_FEED]
+    context_multiple = _CONTEXT_MULTIPLE if store.uses_products else 1
+    groups = [_group_short_rows(short_rows, context_multiple)] if short_rows else []
+    groups += [_make_single_group(row, context_multiple) for row in long_rows]
+    return AttentionPlan(store, slots, tuple(groups), is_single=len(rows) == 1)
 
 
-def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
-    """The group of one long row, with its context padded to a multiple of `multiple` slots."""
+def _make_single_group(row: AttentionRow, context_multiple: int) -> RowGroup:
+    """Return the group of one long row, with its context padded to a multiple of `context_multiple` slots."""
     queries = torch.arange(row.start, row.stop, device=row.context.device)[None]
-    slots = _pad_context(row.context, multiple)
-    # nothing was cached before and nothing is padded, so the mask is the usual causal one
+    slots = _pad_context(row.context, context_multiple)
+    # nothing was cached before and nothing is padded, so torch's own causal mask fits
     is_causal = row.new_count == len(slots)
     mask = None if is_causal else _make_mask([row], row.new_count, len(slots))
-    return RowGroup(queries, slots[None], mask, len(row.context) - row.new_count)
+    return RowGroup(queries, slots[None], mask, shared=len(row.context) - row.new_count)
 
 
-def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
-    """Group short rows, padded to equal length. Padding repeats a row's last token, and its output is discarded."""
+def _group_short_rows(rows: Sequence[AttentionRow], context_multiple: int) -> RowGroup:
+    """Group short rows, padded to equal length. Padding repeats a row's last token, and its output is discarded.
+
+    The contexts get a multiple of `context_multiple` slots.
+    """
     new_count = max(row.new_count for row in rows)
-    longest = max(len(row.context) for row in rows)
+    longest_context = max(len(row.context) for row in rows)
     device = rows[0].context.device
     queries = [torch.arange(row.start, row.start + new_count, device=device).clamp(max=row.stop - 1) for row in rows]
-    slots = torch.stack([_pad_context(row.context, multiple, longest) for row in rows])
-    return RowGroup(
-        torch.stack(queries),
-        slots,
-        _make_mask(rows, new_count, slots.shape[1]),
-        # with several rows the contexts differ in length, so the mask covers all keys
-        longest - new_count if len(rows) == 1 else 0,
-    )
+    slots = torch.stack([_pad_context(row.context, context_multiple, longest_context) for row in rows])
+    # the contexts of several rows differ in length, so the mask has to cover all keys
+    shared = longest_context - new_count if len(rows) == 1 else 0
+    return RowGroup(torch.stack(queries), slots, _make_mask(rows, new_count, slots.shape[1]), shared)
 
 
-def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
-    """The context, padded to a multiple of `multiple` slots, at least `least`, by repeating its last slot.
+def _pad_context(context: Tensor, multiple: int, min_length: int = 0) -> Tensor:
+    """Return the context, padded to a multiple of `multiple` slots, at least `min_length`, by repeating its last slot.
 
-    Other slots could hold NaN or infinity, and 0 * NaN is not 0.
+    Other slots could hold NaN or infinity, which would reach the result although their weight is 0.
     """
     # rounded up to the next multiple
-    length = -(-max(least, len(context)) // multiple) * multiple
+    length = -(-max(min_length, len(context)) // multiple) * multiple
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
 
 def _make_mask(rows: Sequence[AttentionRow], new_count: int, context_length: int) -> Tensor:
-    """The mask [rows, 1, new, context]: a query may see the keys up to its own position in its sequence."""
+    """Return the mask [rows, 1, new, context] by which a query sees the keys up to its own position in its sequence.
+
+    Each row is padded to `new_count` queries and `context_length` keys.
+    """
     device = rows[0].context.device
     new_indices = torch.arange(new_count, device=device)
     key_positions = torch.arange(context_length, device=device)
-    # a row with fewer new tokens than `new_count` is padded with its last one
+    # a row with fewer new tokens than `new_count` is padded with its last token
     query_positions = torch.stack(
         [(len(row.context) - row.new_count + new_indices).clamp(max=len(row.context) - 1) for row in rows]
     )
@@ -170,9 +183,10 @@ def attend(
     plan: AttentionPlan,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer over all sequences of a step, from [1, heads, tokens, size] to [1, tokens, heads, size].
+    """Return the attention [1, tokens, heads, size] of one layer over all sequences of a step. The library calls this.
 
-    Writes the new keys and values to the KV store first.
+    `query`, `key` and `value` [1, heads, tokens, size] are those of the step's new tokens. Keys and values are written
+    to the KV store first.
     """
     layer = module.layer_idx
     scale = settings.get("scaling")
@@ -181,55 +195,63 @@ def attend(
     # the tokens of a single sequence are in order, so nothing has to be gathered and put back
     if plan.is_single:
         group = plan.groups[0]
-        return attend_group(query, *plan.store.get(layer, group.slots), group, scale).transpose(1, 2), None
-    tokens = query[0].transpose(0, 1)
-    out = torch.empty_like(tokens)
+        keys, values = plan.store.get(layer, group.slots)
+        return attend_group(query, keys, values, group, scale).transpose(1, 2), None
+    token_queries = query[0].transpose(0, 1)
+    out = torch.empty_like(token_queries)
     for group in plan.groups:
-        attended = attend_group(
-            tokens[group.queries].transpose(1, 2), *plan.store.get(layer, group.slots), group, scale
-        )
-        # Padding repeats its row's last query, so writing its output to the same position changes nothing.
+        keys, values = plan.store.get(layer, group.slots)
+        attended = attend_group(token_queries[group.queries].transpose(1, 2), keys, values, group, scale)
+        # padding repeats its row's last query, so it writes the same output to the same position again
         out[group.queries] = attended.transpose(1, 2)
+    # the second value would be the attention weights, which nobody reads
     return out[None], None
 
 
 def _attend_by_kernel(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
-    """Attention by torch's kernel: queries [rows, heads, new, size] over keys [rows, key heads, context, size]."""
-    repeat = queries.shape[1] // keys.shape[1]
-    keys = keys.repeat_interleave(repeat, dim=1)
-    values = values.repeat_interleave(repeat, dim=1)
-    causal = group.mask is None
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, is_causal=causal, scale=scale)
+    """Return the attention [rows, heads, new, size] of a group's queries, computed by torch's kernel.
+
+    `queries` are [rows, heads, new, size], `keys` and `values` [rows, key heads, context, size].
+    """
+    heads_per_key = queries.shape[1] // keys.shape[1]
+    keys = keys.repeat_interleave(heads_per_key, dim=1)
+    values = values.repeat_interleave(heads_per_key, dim=1)
+    is_causal = group.mask is None
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, is_causal=is_causal, scale=scale)
 
 
 def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
-    """Attention of the same shapes, by products in the tensors' type and a softmax in fp32, some queries at a time."""
-    (rows, heads, new_count, size), (key_heads, context) = queries.shape, keys.shape[1:3]
+    """Return what `_attend_by_kernel` returns, computed by matrix products and a softmax, some queries at a time."""
+    rows, heads, new_count, size = queries.shape
+    _, key_heads, context_length, _ = keys.shape
     mask = group.mask
     shared = group.shared
     if mask is None:
-        mask = torch.ones(1, 1, new_count, context, dtype=torch.bool).tril()
-    forbidden = ~mask[:, :, None, :, shared:]
-    scaled = queries * (size**-0.5 if scale is None else scale)
-    query_limit = max(1, min(_MAX_QUERIES, _MAX_SCORES // (rows * heads * context)))
+        mask = torch.ones(1, 1, new_count, context_length, dtype=torch.bool).tril()
+    is_hidden = ~mask[:, :, None, :, shared:]
+    scaled_queries = queries * (size**-0.5 if scale is None else scale)
+    max_queries = max(1, min(_MAX_QUERIES, _MAX_SCORES // (rows * heads * context_length)))
     outputs = []
-    for first in range(0, new_count, query_limit):
-        last = min(first + query_limit, new_count)
-        # Queries of one sequence see no keys after the last query; of several, the longest context counts.
-        key_count = min(context, -(-(shared + last) // _CONTEXT_MULTIPLE) * _CONTEXT_MULTIPLE) if rows == 1 else context
-        chunk = scaled[:, :, first:last].reshape(rows, key_heads, -1, size)
-        row_count = chunk.shape[2]
-        scores = _multiply(cpu_kernels.pad_rows(chunk), keys[:, :, :key_count])
-        later = scores[:, :, :row_count].view(rows, key_heads, -1, last - first, key_count)[..., shared:]
-        # `later` is a view of the scores, without the keys that every query may see; masking it changes the scores
-        later.masked_fill_(forbidden[..., first:last, : key_count - shared], -torch.inf)
+    for first in range(0, new_count, max_queries):
+        stop = min(first + max_queries, new_count)
+        key_count = context_length
+        if rows == 1:
+            # the queries of a single sequence see no keys after the last query
+            visible_keys = -(-(shared + stop) // _CONTEXT_MULTIPLE) * _CONTEXT_MULTIPLE
+            key_count = min(context_length, visible_keys)
+        query_rows = scaled_queries[:, :, first:stop].reshape(rows, key_heads, -1, size)
+        row_count = query_rows.shape[2]
+        scores = _multiply(cpu_kernels.pad_rows(query_rows), keys[:, :, :key_count])
+        # a view of the scores, without the keys that every query may see; masking the view changes the scores
+        masked_scores = scores[:, :, :row_count].view(rows, key_heads, -1, stop - first, key_count)[..., shared:]
+        masked_scores.masked_fill_(is_hidden[..., first:stop, : key_count - shared], -torch.inf)
         attended = (scores.softmax(dim=-1) @ values[:, :, :key_count])[:, :, :row_count]
-        outputs.append(attended.reshape(rows, heads, last - first, size))
+        outputs.append(attended.reshape(rows, heads, stop - first, size))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
 def _multiply(queries: Tensor, keys: Tensor) -> Tensor:
-    """The products of all queries with all keys.
+    """Return the products of all queries with all keys, [rows, key heads, queries, context].
 
     For several sequences on a CPU with tiles (AMX), the transposed product takes a third of the time.
     """

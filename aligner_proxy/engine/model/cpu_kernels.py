@@ -1,4 +1,5 @@
-"""Kernels of 4-bit layers on a CPU, reached through private symbols of bitsandbytes and torch.
+"""Faster products of 4-bit layers on a CPU, through private symbols of bitsandbytes and torch. "Tiles" (AMX) are
+instructions of a CPU that multiply bf16 matrices. A packed weight has 4 bits; an unpacked one has bf16 or fp32.
 
 bitsandbytes' layer takes some 20 microseconds to reach its kernel, twice as long as the kernel takes for one token of a
 small model. With 210 layers this is a sixth of a forward pass. So the kernel is called directly, with the same packed
@@ -39,32 +40,32 @@ MAX_KEPT_BYTES = 256 * 2**20
 """Most bytes of unpacked weights that a model retains beside the kernel; it also retains at most a quarter of the
 available memory."""
 MIN_UNPACKED_ROWS = 64
-"""Fewest rows for which tiles are worth it if a layer is unpacked at each use."""
+"""Fewest input rows for which tiles are worth it if a layer is unpacked at each use."""
 MIN_KEPT_ROWS = 10
-"""Fewest rows for which tiles are worth it if the unpacked weights are retained."""
+"""Fewest input rows for which tiles are worth it if the unpacked weights are retained."""
 MAX_TRANSPOSED_ROWS = 16
-"""Up to this many rows, the output layer computes the transposed product (`multiply_transposed`), which is faster."""
-_LANES = 32
+"""Up to so many input rows, the output layer computes the transposed product, which is faster (`compute_logits`)."""
+_ROWS_PACKED_TOGETHER = 32
 """Rows of weights that the 4-bit kernel packs together: half of them in the low halves of bytes (nibbles), the other
-half in the high ones."""
-_MULTIPLY = "gemv_4bit_inference_cpu_nf4_bf16"
+half in the high halves."""
+_KERNEL_NAME = "gemv_4bit_inference_cpu_nf4_bf16"
 """The 4-bit kernel; in spite of its name (gemv) it takes any number of rows."""
-_MULTIPLY_TAKES = *(3 * [ctypes.c_int64]), *(4 * [ctypes.c_void_p]), *(3 * [ctypes.c_int64])
-"""Arguments: rows of x, rows of the weights, width; x, weights, scales, result; block size, width and rows again."""
-_DEQUANTISE = "cdequantize_blockwise_cpu_nf4_bf16"
+_KERNEL_ARGUMENTS = *(3 * [ctypes.c_int64]), *(4 * [ctypes.c_void_p]), *(3 * [ctypes.c_int64])
+"""Types of: input rows, weight rows, width; inputs, weights, scales, result; block size, width, weight rows again."""
+_UNPACKING_NAME = "cdequantize_blockwise_cpu_nf4_bf16"
 """The function that unpacks 4-bit weights, block by block."""
 
 Product = Callable[[Tensor], Tensor]
-"""Is given rows [..., inputs] and returns their product with a layer's weights, [..., outputs]."""
+"""Is called with rows [..., inputs] and returns their product with a layer's weights, [..., outputs]."""
 
 
 @cache
 def check_versions() -> bool:
-    """Whether the installed libraries have tested versions; if not, log that once."""
+    """Whether the installed libraries have tested versions; if not, this is logged once."""
     untested = [
         f"{name} {version(name)}"
-        for name, tried_version in TESTED_VERSIONS.items()
-        if not version(name).startswith(f"{tried_version}.")
+        for name, tested_version in TESTED_VERSIONS.items()
+        if not version(name).startswith(f"{tested_version}.")
     ]
     if untested:
         log.warning("CPU kernels not used: untested with %s; corrections are the same, but slower", ", ".join(untested))
@@ -86,20 +87,20 @@ def has_kernel() -> bool:
 
 
 def count_copy_bytes(weight_count: int) -> int:
-    """Bytes that a model with `weight_count` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
+    """Return how many bytes of unpacked copies a model with so many 4-bit weights will retain; 0 if none."""
     if not check_versions():
         return 0
     if not has_kernel():
-        return _fit_into_memory(4 * weight_count)
-    # bf16: two bytes per weight
-    size = 2 * weight_count
-    return _fit_into_memory(size) if has_amx() and size <= MAX_KEPT_BYTES else 0
+        fp32_bytes = 4 * weight_count
+        return fp32_bytes if _fits_into_memory(fp32_bytes) else 0
+    bf16_bytes = 2 * weight_count
+    return bf16_bytes if has_amx() and bf16_bytes <= MAX_KEPT_BYTES and _fits_into_memory(bf16_bytes) else 0
 
 
-def _fit_into_memory(size: int) -> int:
-    """The size of unpacked copies; 0 if they would take more than a quarter of the available memory."""
+def _fits_into_memory(copy_bytes: int) -> bool:
+    """Whether copies take at most a quarter of the available memory; true if this memory is unknown."""
     free_bytes = memory.measure_free_bytes()
-    return size if free_bytes is None or 4 * size <= free_bytes else 0
+    return free_bytes is None or 4 * copy_bytes <= free_bytes
 
 
 def install(model: nn.Module) -> int:
@@ -112,7 +113,7 @@ def install(model: nn.Module) -> int:
 
 @torch.inference_mode()
 def _keep_plain_weights(layers: list[Any]) -> int:
-    """Unpack the weights of all layers to fp32 if there is memory for it; return how many layers now use them."""
+    """Unpack the weights of all layers to fp32 if memory allows; return how many layers now use unpacked weights."""
     keeps_copy = count_copy_bytes(sum(layer.in_features * layer.out_features for layer in layers)) > 0
     if not keeps_copy:
         # the layers unpack their weights at every use, and need not compute in bf16 either
@@ -125,20 +126,19 @@ def _keep_plain_weights(layers: list[Any]) -> int:
 
 
 def _make_plain_product(layer: Any) -> Product:
-    """A product in fp32 with weights that bitsandbytes unpacks once."""
+    """Return the product in fp32 with the layer's weights, which bitsandbytes unpacks here, once."""
     from bitsandbytes.functional import dequantize_4bit
 
     weights = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
 
-    def product(x: Tensor) -> Tensor:
-        """The product of `x` with the layer's weights, in the type of `x`."""
-        return nn.functional.linear(x.float(), weights).to(x.dtype)
+    def multiply_in_fp32(inputs: Tensor) -> Tensor:
+        return nn.functional.linear(inputs.float(), weights).to(inputs.dtype)
 
-    return product
+    return multiply_in_fp32
 
 
 def _install_kernels(model: nn.Module, layers: list[Any]) -> int:
-    """Let layers call the 4-bit kernel directly; return how many now do."""
+    """Let layers call the 4-bit kernel directly; return how many layers now do."""
     direct_layers = [layer for layer in layers if _install_kernel(layer)]
     if direct_layers:
         _unmap_file(model, layers)
@@ -151,8 +151,8 @@ def _install_kernels(model: nn.Module, layers: list[Any]) -> int:
 def _unmap_file(model: nn.Module, layers: list[Any]) -> None:
     """Copy all tensors that are still views of the mapped model file, so that the file is unmapped.
 
-    A single tensor in the file keeps the whole file mapped. The original weights, which are not read again after
-    packing, then stay in memory: half a gigabyte for a model of 1.1B.
+    A single view keeps the whole file mapped. The original weights, which are not read again after packing, then stay
+    in memory: half a gigabyte for a model of 1.1B. `layers` are those whose weights were packed.
     """
     packed_ids = {id(layer.weight) for layer in layers}
     for parameter in model.parameters():
@@ -163,13 +163,14 @@ def _unmap_file(model: nn.Module, layers: list[Any]) -> None:
             module._buffers[name] = buffer.clone()  # replacing only `data` would keep the tensor that it is a view of
     for layer in layers:
         layer.weight.quant_state.code = layer.weight.quant_state.code.clone()
-    # glibc retains the scattered heap memory that packing used temporarily: 120 MB for a model of 1.1B.
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    # glibc retains the scattered heap memory that packing used temporarily: 120 MB for a model of 1.1B
+    return_free_memory = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if return_free_memory:
+        return_free_memory(0)
 
 
 def _can_replace(layer: Any) -> bool:
-    """Whether a layer's product can be replaced: it is 4-bit, on a CPU, computes in bf16 and has no bias."""
+    """Whether a layer's product can be replaced: the layer is 4-bit, on a CPU, computes in bf16 and has no bias."""
     if type(layer).__name__ != "Linear4bit" or layer.bias is not None:
         return False
     return layer.weight.device.type == "cpu" and layer.compute_dtype is torch.bfloat16
@@ -179,51 +180,52 @@ def _can_replace(layer: Any) -> bool:
 def _install_kernel(layer: Any) -> bool:
     """Replace the layer's `forward` by the direct kernel call if results are equal; return whether it was replaced.
 
-    The sample call comes first, because the layer packs its weights at its first forward pass.
+    The layer's own result comes first, because the layer packs its weights at its first forward pass.
     """
     sample = torch.linspace(-1, 1, 3 * layer.in_features, dtype=torch.bfloat16).view(1, 3, layer.in_features)
     expected = layer(sample)
-    call = _make_kernel_call(layer)
-    if call is None or not torch.equal(call(sample), expected):
+    call_kernel = _make_kernel_call(layer)
+    if call_kernel is None or not torch.equal(call_kernel(sample), expected):
         return False
-    layer.forward = call
+    layer.forward = call_kernel
     return True
 
 
 def _make_kernel_call(layer: Any) -> Product | None:
-    """A function that runs the kernel on this layer's weights, or None if they are not packed for it."""
+    """Return a function that runs the kernel on this layer's weights, or None if they are not packed for the kernel."""
     from bitsandbytes.cextension import lib
 
     state = layer.weight.quant_state
-    kernel = getattr(lib, _MULTIPLY)
-    packed = getattr(state, "packing_format_for_cpu", False) and state.quant_type == "nf4" and not state.nested
-    if not packed or state.absmax.dtype is not torch.bfloat16:
+    kernel = getattr(lib, _KERNEL_NAME)
+    is_packed = getattr(state, "packing_format_for_cpu", False) and state.quant_type == "nf4" and not state.nested
+    if not is_packed or state.absmax.dtype is not torch.bfloat16:
         return None
-    kernel.argtypes = _MULTIPLY_TAKES
-    rows, width = state.shape
+    kernel.argtypes = _KERNEL_ARGUMENTS
+    outputs, width = state.shape
     weights = layer.weight.data
     scales = state.absmax
-    block = state.blocksize
+    block_size = state.blocksize
     addresses = weights.data_ptr(), scales.data_ptr()
 
-    def call(x: Tensor) -> Tensor:
-        """The product of `x` with the layer's weights, in the type of `x`."""
-        # In nearly every call there is nothing to convert, and both return their argument.
-        inputs = x.to(torch.bfloat16).contiguous()
-        out = torch.empty((*x.shape[:-1], rows), dtype=torch.bfloat16)
-        if count := inputs.numel() // width:  # the kernel divides by the number of rows
-            kernel(count, rows, width, inputs.data_ptr(), *addresses, out.data_ptr(), block, width, rows)
-        return out.to(x.dtype)
+    def call_kernel(inputs: Tensor) -> Tensor:
+        # in nearly every call there is nothing to convert, and both methods return the tensor itself
+        bf16_inputs = inputs.to(torch.bfloat16).contiguous()
+        out = torch.empty((*inputs.shape[:-1], outputs), dtype=torch.bfloat16)
+        row_count = bf16_inputs.numel() // width
+        if row_count:  # the kernel divides by the number of rows
+            inputs_address = bf16_inputs.data_ptr()
+            kernel(row_count, outputs, width, inputs_address, *addresses, out.data_ptr(), block_size, width, outputs)
+        return out.to(inputs.dtype)
 
-    # The kernel reads from raw addresses, so these tensors must live as long as the function.
-    call.tensors = weights, scales  # type: ignore[attr-defined]
-    return call
+    # the kernel reads from raw addresses, so these tensors must live as long as the function
+    call_kernel.tensors = weights, scales  # type: ignore[attr-defined]
+    return call_kernel
 
 
 def _use_tiles(layers: list[Any]) -> None:
     """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles.
 
-    Weights of a small model are unpacked once and kept, those of a large one are unpacked at each use.
+    The weights of a small model are unpacked once and kept; those of a large model are unpacked at each use.
     """
     weight_counts = [layer.in_features * layer.out_features for layer in layers]
     keeps_copy = count_copy_bytes(sum(weight_counts)) > 0
@@ -231,73 +233,74 @@ def _use_tiles(layers: list[Any]) -> None:
         for layer in layers:
             layer.forward = _choose_by_rows(layer, MIN_KEPT_ROWS, _keep_weights(layer))
         return
-    # one layer is used after the other, so they share the memory of the largest
-    room = torch.empty(max(weight_counts), dtype=torch.bfloat16)
+    # one layer is used after the other, so they share the memory for the largest layer
+    shared_memory = torch.empty(max(weight_counts), dtype=torch.bfloat16)
     for layer in layers:
-        layer.forward = _choose_by_rows(layer, MIN_UNPACKED_ROWS, _unpack_weights(layer, room))
+        layer.forward = _choose_by_rows(layer, MIN_UNPACKED_ROWS, _unpack_weights(layer, shared_memory))
 
 
 def _keep_weights(layer: Any) -> Product:
-    """A product with weights that are unpacked once and reordered for torch's library; `linear` reorders each time."""
+    """Return the product with weights that are unpacked and reordered once; `linear` would reorder at each use."""
     multiply = torch.ops.mkldnn._linear_pointwise
-    shape = layer.weight.quant_state.shape
-    reordered = torch.ops.mkldnn._reorder_linear_weight(
-        _unpack_layer(layer, torch.empty(shape, dtype=torch.bfloat16)), MAX_TRANSPOSED_ROWS
-    )
+    unpacked = _unpack_layer(layer, torch.empty(layer.weight.quant_state.shape, dtype=torch.bfloat16))
+    reordered = torch.ops.mkldnn._reorder_linear_weight(unpacked, MAX_TRANSPOSED_ROWS)
     return lambda rows: multiply(rows, reordered, None, "none", [], "")
 
 
-def _unpack_weights(layer: Any, room: Tensor) -> Product:
-    """A product with weights that are unpacked at each use, into the memory `room` that all layers share."""
-    rows, width = layer.weight.quant_state.shape
-    place = room[: rows * width].view(rows, width)
-    return lambda x: nn.functional.linear(x, _unpack_layer(layer, place))
+def _unpack_weights(layer: Any, shared_memory: Tensor) -> Product:
+    """Return the product with the layer's weights, which are unpacked at each use into memory that all layers share."""
+    outputs, width = layer.weight.quant_state.shape
+    unpacked = shared_memory[: outputs * width].view(outputs, width)
+    return lambda inputs: nn.functional.linear(inputs, _unpack_layer(layer, unpacked))
 
 
-def _choose_by_rows(layer: Any, least_rows: int, multiply_many: Product) -> Product:
-    """A product that uses the layer's current `forward` for fewer than `least_rows` rows, else `multiply_many`."""
+def _choose_by_rows(layer: Any, min_rows: int, multiply_many: Product) -> Product:
+    """Return a product that uses `multiply_many` from `min_rows` rows on, else the layer's current `forward`."""
     multiply_few = layer.forward
     width = layer.in_features
 
-    def product(x: Tensor) -> Tensor:
-        if x.numel() < least_rows * width:
-            return multiply_few(x)  # type: ignore[no-any-return]
-        rows = x.to(torch.bfloat16).reshape(-1, width)
-        return multiply_many(pad_rows(rows))[: len(rows)].view(*x.shape[:-1], -1).to(x.dtype)
+    def multiply(inputs: Tensor) -> Tensor:
+        if inputs.numel() < min_rows * width:
+            return multiply_few(inputs)  # type: ignore[no-any-return]
+        rows = inputs.to(torch.bfloat16).reshape(-1, width)
+        return multiply_many(pad_rows(rows))[: len(rows)].view(*inputs.shape[:-1], -1).to(inputs.dtype)
 
-    return product
+    return multiply
 
 
 def _unpack_layer(layer: Any, out: Tensor) -> Tensor:
-    """The layer's weights, unpacked into `out`."""
+    """Unpack the layer's weights into `out`, and return it."""
     state = layer.weight.quant_state
     return unpack(layer.weight.data, state.absmax, state.blocksize, out)
 
 
-def unpack(packed: Tensor, scales: Tensor, block: int, out: Tensor) -> Tensor:
+def unpack(packed: Tensor, scales: Tensor, block_size: int, out: Tensor) -> Tensor:
     """Unpack weights that were packed for the 4-bit kernel into `out`: bf16 of shape (rows, width).
 
-    `packed` (rows, width / 2) holds groups of 32 rows: half of the rows in the low nibbles, half in the high ones, with
-    even and odd columns side by side. `scales` (width / block, rows) is one factor for each block of a row.
+    `packed` (rows, width / 2) holds groups of 32 rows: half of the rows in the low nibbles, half in the high nibbles,
+    with even and odd columns side by side. `scales` (width / block_size, rows) has a factor for each block of a row.
     """
     from bitsandbytes.cextension import lib
 
     rows, width = out.shape
-    lanes = packed.view(rows // _LANES, width // 2, _LANES // 2, 2).permute(0, 3, 2, 1).contiguous()
-    even = lanes[:, 0]
-    odd = lanes[:, 1]
-    plain = torch.empty((rows // _LANES, 2, _LANES // 2, width // 2), dtype=torch.uint8)
-    # the unpacking kernel wants two neighbouring columns of one row in one byte, the even one in the high nibble
-    plain[:, 0] = (even << 4) | (odd & 15)
-    plain[:, 1] = (even & 240) | (odd >> 4)
+    groups = rows // _ROWS_PACKED_TOGETHER
+    half_group = _ROWS_PACKED_TOGETHER // 2
+    grouped = packed.view(groups, width // 2, half_group, 2).permute(0, 3, 2, 1).contiguous()
+    even_columns = grouped[:, 0]
+    odd_columns = grouped[:, 1]
+    # the unpacking function wants two neighbouring columns of one row in one byte, the even one in the high nibble
+    row_pairs = torch.empty((groups, 2, half_group, width // 2), dtype=torch.uint8)
+    row_pairs[:, 0] = (even_columns << 4) | (odd_columns & 15)
+    row_pairs[:, 1] = (even_columns & 240) | (odd_columns >> 4)
     factors = scales.t().float().contiguous()
-    places = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (plain, factors, out)]
-    getattr(lib, _DEQUANTISE)(*places, *map(ctypes.c_longlong, (block, rows, width)))
+    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (row_pairs, factors, out)]
+    sizes = [ctypes.c_longlong(size) for size in (block_size, rows, width)]
+    getattr(lib, _UNPACKING_NAME)(*addresses, *sizes)
     return out
 
 
 def pad_rows(rows: Tensor) -> Tensor:
-    """The rows (..., count, width) with zero rows appended, so that their number is round.
+    """Return the rows (..., count, width) with zero rows appended, so that their number is round.
 
     torch's library compiles a product for every number of rows and retains the code: 0.8 GB for a small model whose
     steps have all lengths up to 256. Round numbers limit this to few variants.
@@ -312,12 +315,12 @@ def pad_rows(rows: Tensor) -> Tensor:
 
 
 def multiply_transposed(rows: Tensor, weights: Tensor) -> Tensor:
-    """Each row times each row of weights, computed as weights times rows: faster for some shapes in tiles."""
+    """Return each row times each row of weights, computed as weights times rows: faster for some shapes in tiles."""
     return (weights @ rows.transpose(-1, -2)).transpose(-1, -2)
 
 
 def compute_logits(output: nn.Module, states: Tensor) -> Tensor:
-    """The logits (rows, words) that the output layer computes from states (rows, width).
+    """Return the logits (rows, tokens of the vocabulary) that the output layer computes from states (rows, width).
 
     On a CPU with tiles, few rows are computed as a transposed product of at least two rows, which halves the time.
     """

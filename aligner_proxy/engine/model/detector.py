@@ -1,4 +1,5 @@
-"""Detector head: the log-odds that a segment of an answer violates an objective.
+"""Detector head: the log-odds that a segment of an answer violates an objective. A row is the numbers that the head
+reads of a segment or of an objective. It is made of the model's hidden states (see `read_rows`).
 
 A segment is represented by the model's hidden states in the prompt: the mean state of its tokens at some layers, and
 the state after the final norm at its last token. An objective is represented by the mean state of its tokens at the
@@ -31,7 +32,7 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import SegmentEvidence
 
 DEPTHS = (0.4, 0.67, 0.9)
-"""Relative heights of the layers whose states are read; a text's meaning is clearest in the middle (docs/lab)."""
+"""Relative depths of the layers whose states are read; a text's meaning is clearest in the middle (docs/lab)."""
 QUESTION_CHARS = 700
 """Last characters of a conversation that count as its question."""
 
@@ -39,51 +40,55 @@ QUESTION_CHARS = 700
 def find_spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
     """Find the tokens of objectives and segments; `offsets` are the (start, end) characters of the prompt's tokens.
 
-    A segment without text means the end of the answer. Its tokens begin where those of the last segment begin, because
-    the last sentence shows whether something is missing. A head that read only the prompt's last words learned whether
-    an ending was asked for, but not whether it was there (docs/lab).
+    A segment without text stands for the end of the answer. Its tokens begin where those of the last segment begin,
+    because the last sentence shows whether something is missing. A head that read only the prompt's last words learned
+    whether an ending was asked for, but not whether the answer had it (docs/lab).
     """
     places = [(prompt.offset_in_prompt(segment.start), prompt.offset_in_prompt(segment.end)) for segment in segments]
     has_end = bool(segments) and not segments[-1].text
     if has_end:
         # the prompt's own words after the answer stand for its end
-        *ranges, closing = _find_ranges([*places[:-1], (prompt.end, len(prompt.text))], offsets)
-        last_segment = ranges[-1] if ranges else closing
-        tokens = (*ranges, range(last_segment.start, closing.stop))
-    else:
-        tokens = _find_ranges(places, offsets)
-    return Spans(_find_ranges(prompt.objectives, offsets), tokens, has_end, question=find_question(prompt, offsets))
+        places[-1] = (prompt.end, len(prompt.text))
+    segment_ranges = _find_ranges(places, offsets)
+    if has_end:
+        *text_ranges, words_after_answer = segment_ranges
+        last_segment = text_ranges[-1] if text_ranges else words_after_answer
+        segment_ranges = (*text_ranges, range(last_segment.start, words_after_answer.stop))
+    return Spans(
+        _find_ranges(prompt.objectives, offsets), segment_ranges, has_end, question=find_question(prompt, offsets)
+    )
 
 
 def find_question(prompt: Prompt, offsets: Sequence[tuple[int, int]]) -> range | None:
-    """The tokens of the conversation's last `QUESTION_CHARS` characters; None without a conversation."""
+    """Return the tokens of the conversation's last `QUESTION_CHARS` characters; None without a conversation."""
     end = prompt.question_end
     start = max(prompt.question, end - QUESTION_CHARS)
     return find_tokens(start, end, offsets) if start < end else None
 
 
 def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
-    """Find the tokens as `find_spans`, and those of the words of each segment that are judged by themselves, too.
+    """Find the tokens as `find_spans`, and those of inner words, which are judged by themselves, too.
 
-    Such words raise the score of their segment, so what they flag has to be judged again (`AnswerEditor.judge_words`).
+    Inner words (for example, the cells of a table) raise the score of their segment, so a segment that they flag has to
+    be judged again (`PieceScorer.judge_words`).
     """
-    inner = tuple(_find_inner_ranges(prompt, segment, offsets) for segment in segments)
+    inner_words = tuple(_find_inner_words(prompt, segment, offsets) for segment in segments)
     spans = find_spans(prompt, segments, offsets)
-    return replace(spans, inner_words=inner) if any(inner) else spans
+    return replace(spans, inner_words=inner_words) if any(inner_words) else spans
 
 
-def _find_inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """The tokens of words in a segment that are judged by themselves, too."""
-    return tuple(
-        find_tokens(
-            prompt.offset_in_prompt(segment.start + start), prompt.offset_in_prompt(segment.start + end), offsets
-        )
-        for start, end in judged_words(segment.text)
-    )
+def _find_inner_words(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+    """Return the tokens of the words in a segment that are judged by themselves, too."""
+    ranges: list[range] = []
+    for start, end in judged_words(segment.text):
+        prompt_start = prompt.offset_in_prompt(segment.start + start)
+        prompt_end = prompt.offset_in_prompt(segment.start + end)
+        ranges.append(find_tokens(prompt_start, prompt_end, offsets))
+    return tuple(ranges)
 
 
 def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> range:
-    """The tokens of the characters `start` to `end` of a prompt, with all tokens of the last character.
+    """Return the tokens of the characters `start` to `end`, excluded, of a prompt, with all tokens of the last one.
 
     `offsets` are the (start, end) characters of each token. A character such as an emoji may have several tokens.
     """
@@ -93,22 +98,21 @@ def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> ran
     return range(first, max(last + 1, bisect_right(offsets, offsets[last][1], key=itemgetter(1))))
 
 
-def _find_ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """Map ascending (start, end) pieces of text to token ranges, each up to the token with the piece's last character.
+def _find_ranges(places: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+    """Map ascending (start, end) places in a text to ranges of the tokens with the `offsets` (start, end).
 
-    Tokens of the characters `(0, 3), (3, 7), (7, 8)` and the piece `(4, 8)` give `range(1, 3)`.
-
-    A token that reaches over a border is in both ranges. A character may have several tokens, which then all have the
-    same end.
+    A range ends with the token of its place's last character: with tokens of the characters `(0, 3), (3, 7), (7, 8)`,
+    the place `(4, 8)` gives `range(1, 3)`. A token that reaches over a border is in both ranges. A character may have
+    several tokens, which then all have the same end.
     """
     ranges = []
     token = 0
-    last = len(offsets) - 1
-    for start, end in pieces:
-        while token < last and offsets[token][1] <= start:
+    last_token = len(offsets) - 1
+    for start, end in places:
+        while token < last_token and offsets[token][1] <= start:
             token += 1
         first = token
-        while token < last and (offsets[token][1] < end or offsets[token + 1][1] == offsets[token][1]):
+        while token < last_token and (offsets[token][1] < end or offsets[token + 1][1] == offsets[token][1]):
             token += 1
         ranges.append(range(first, token + 1))
     return tuple(ranges)
@@ -116,12 +120,12 @@ def _find_ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int,
 
 NEUTRAL_QUANTILE = 0.9
 NEUTRAL_FLOOR = -1.0
-"""Highest score in nats that an objective may give to neutral segments, at their `NEUTRAL_QUANTILE`. If an objective
-scores them higher, all its scores are lowered by the difference."""
+"""Highest score in nats that an objective may give to neutral segments, at the `NEUTRAL_QUANTILE` of their scores. If
+an objective scores them higher, all its scores are lowered by the difference."""
 
 
 class Taps:
-    """Records the outputs of some layers while the model runs; `model` is the stack of decoder layers."""
+    """Records the outputs of some layers while the model runs. `model` has the decoder layers as `layers`."""
 
     def __init__(self, model: Any, layers: Sequence[int]) -> None:
         self._outputs: dict[int, Tensor] = {}  # of the last pass, by number of the layer
@@ -130,26 +134,29 @@ class Taps:
             model.layers[layer].register_forward_hook(self._make_hook(layer))
 
     def _make_hook(self, layer: int) -> Any:
-        """The hook that records the output of this layer at every pass."""
+        """Return the hook that records the output of this layer at every pass."""
 
-        def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
+        def record_output(_module: nn.Module, _inputs: object, output: Any) -> None:
             self._outputs[layer] = output[0] if isinstance(output, tuple) else output
 
-        return hook
+        return record_output
 
     def take(self, final: Tensor) -> Tensor:
-        """Return the states of the last pass, [..., tokens, layers + 1, hidden], with `final` last, and clear them."""
+        """Return the states of the last pass, [..., tokens, layers + 1, hidden], and clear them.
+
+        `final` [..., tokens, hidden] are the states after the final norm, which come after those of the layers.
+        """
         states = [self._outputs.pop(layer) for layer in self._layers]
         return torch.stack([*states, final], dim=-2)
 
 
 def choose_layers(config: Any) -> list[int]:
-    """The layer numbers at `DEPTHS` in a model with this transformers config."""
+    """Return the indices of the layers at `DEPTHS` in a model with this transformers config, in order."""
     return sorted({int(share * (config.num_hidden_layers - 1)) for share in DEPTHS})
 
 
 class DetectorHead(nn.Module):
-    """Log-odds (nats) that a segment violates an objective, computed from projections of both and their product.
+    """Computes the log-odds, in nats, that a segment violates an objective, from projections of both and their product.
 
     A classifier on the segment's state alone learned in an hour what is odd, not what was asked for (docs/lab).
     `neutral` are projections of segments that violate no objective. Some objectives score higher on any text; their
@@ -157,18 +164,22 @@ class DetectorHead(nn.Module):
     """
 
     layers: Tensor
-    """Numbers of the layers whose states the head reads."""
+    """Indices of the layers whose states the head reads."""
     neutral: Tensor
     floor: Tensor
     """Score up to which neutral segments lower nothing, in nats (`NEUTRAL_FLOOR`)."""
     ends: Tensor
     """Whether the head has learned to judge the end of the answer."""
     end_shift: Tensor
-    """Nats added to scores of the end of the answer, which needs its own operating point."""
+    """Nats that are added to scores of the end of the answer, because its best threshold is another one."""
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
+        """Make an untrained head with `width` hidden units, which reads the states of these layers of a model.
+
+        The buffers are saved with the weights; the class describes them.
+        """
         super().__init__()
-        # a segment also has the state after the final norm
+        # a segment's row also has the state after the final norm
         segment_width = (len(layers) + 1) * hidden_size
         objective_width = len(layers) * hidden_size
         self.register_buffer("layers", torch.tensor(list(layers)))
@@ -187,7 +198,7 @@ class DetectorHead(nn.Module):
         return cls(config.hidden_size, choose_layers(config))
 
     def fits(self, config: Any) -> bool:
-        """Whether a model with this config has the head's width and all the layers it reads."""
+        """Whether a model with this config has the head's width and all the layers that the head reads."""
         width = len(self.layers) * config.hidden_size
         return self.objective.in_features == width and bool(self.layers.max() < config.num_hidden_layers)
 
@@ -196,7 +207,7 @@ class DetectorHead(nn.Module):
         return Taps(model, self.layers.tolist())
 
     def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
-        """Compute log-odds [segments, objectives] from rows of `read`, in fp32 whatever the input type."""
+        """Compute log-odds [segments, objectives] from the rows of both, as `read` returns them."""
         projections = self.objective(objectives)
         scores = self._compare(self.segment(segments), projections)
         if len(self.neutral):
@@ -206,45 +217,50 @@ class DetectorHead(nn.Module):
         return scores
 
     def judge(self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
-        """Log-odds [segments, objectives] of one prompt with these hidden states, by the taught heads if there are any.
+        """Return the log-odds [segments, objectives] of one prompt with these `states` [tokens, layers + 1, hidden].
 
-        Only the general head judges the end of the answer (the last row, with `end_shift` added), because
-        taught heads do not learn what is missing.
+        Taught heads, if given, judge their own objectives. But only this head judges the end of the answer (the last
+        row, with `end_shift` added), because taught heads do not learn what is missing.
         """
-        return self.judge_with_evidence(states, spans, taught_heads)[0]
+        scores, _ = self.judge_with_evidence(states, spans, taught_heads)
+        return scores
 
     def judge_with_evidence(
         self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None
     ) -> tuple[Tensor, list[SegmentEvidence]]:
         """Return the scores of `judge`, and what each segment says of the answer as a whole (`find_evidence`).
 
-        The end of the answer says nothing of it, and inner words count only with their segment.
+        The end of the answer gives no evidence, and inner words count only with their segment.
         """
-        inner = tuple(tokens for ranges in spans.inner_words for tokens in ranges)
-        rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
+        inner_words = tuple(tokens for ranges in spans.inner_words for tokens in ranges)
+        # inner words count as segments here; their rows come first
+        rows, objectives = self.read(states, Spans(spans.objectives, inner_words + spans.segments))
         scores: Tensor = self(rows, objectives)
-        segment_count = len(rows) - spans.has_end
+        count_without_end = len(rows) - spans.has_end
         evidence: list[SegmentEvidence] = []
-        if taught_heads is not None and segment_count:
-            taught_heads.judge(rows[:segment_count], scores[:segment_count])
+        if taught_heads is not None and count_without_end:
+            taught_heads.judge(rows[:count_without_end], scores[:count_without_end])
             question = read_rows(states, [spans.question]) if taught_heads.reads_question and spans.question else None
-            evidence = taught_heads.find_evidence(rows[len(inner) : segment_count], question)
+            evidence = taught_heads.find_evidence(rows[len(inner_words) : count_without_end], question)
         if spans.has_end:
             scores[-1] += self.end_shift
-        return _raise_by_inner(scores, spans) if inner else scores, evidence
+        return _raise_by_inner_words(scores, spans) if inner_words else scores, evidence
 
     @property
     def row_width(self) -> int:
-        """Numbers in a segment's row of `read`."""
+        """How many numbers a segment's row has."""
         return self.segment.in_features
 
     def store_neutral(self, segments: Tensor) -> None:
-        """Store segments that violate no objective, given as rows of `read`."""
+        """Store segments that violate no objective; `segments` are their rows, as `read` returns them."""
         with torch.no_grad():
             self.neutral = self.segment(segments)
 
     def calibrate(self, shift: float, temperature: float, end_shift: float = 0.0) -> None:
-        """Change the weights: scores rise by `shift` nats (ends by `end_shift` more), then shrink by `temperature`."""
+        """Change the weights so that scores rise by `shift` nats and are then divided by `temperature`.
+
+        Scores of the end of the answer rise by `end_shift` nats more.
+        """
         with torch.no_grad():
             self.score.bias.add_(shift)
             self.floor.add_(shift)
@@ -255,18 +271,21 @@ class DetectorHead(nn.Module):
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Compute log-odds [segments, objectives] from projected rows, which have two halves.
 
-        The first half of a segment's row is added to that of the objective's row, the second multiplied by its second.
+        The first halves of a segment's and an objective's row are added, the second halves are multiplied.
         """
-        segment, segment_factor = segments[:, None].chunk(2, dim=-1)
-        objective, objective_factor = objectives[None].chunk(2, dim=-1)
-        # the 4 is part of the form in which heads are trained
-        combined = segment + objective + segment_factor * objective_factor / 4
+        segment_terms, segment_factors = segments[:, None].chunk(2, dim=-1)
+        objective_terms, objective_factors = objectives[None].chunk(2, dim=-1)
+        # heads are trained with the 4
+        combined = segment_terms + objective_terms + segment_factors * objective_factors / 4
         scores: Tensor = self.score(F.gelu(combined)).squeeze(-1)
         return scores
 
     @staticmethod
     def read(states: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
-        """Return (segments, objectives) as rows for `forward`, from a prompt's states [tokens, layers + 1, hidden]."""
+        """Return the rows of segments and those of objectives, from a prompt's states [tokens, layers + 1, hidden].
+
+        An objective's row is the mean states of its tokens at the layers, without the final norm.
+        """
         objectives = [states[tokens.start : tokens.stop, :-1].float().mean(0) for tokens in spans.objectives]
         return read_rows(states, spans.segments), normalise_states(torch.stack(objectives))
 
@@ -277,22 +296,26 @@ class DetectorHead(nn.Module):
     @classmethod
     def load(cls, path: Path) -> DetectorHead:
         """Read a saved head; sizes come from the stored tensors. Raises KeyError if a required tensor is missing."""
-        state = load_file(str(path))
-        layers = state["layers"].tolist()
-        width = state["score.weight"].shape[1]
-        head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
+        tensors = load_file(str(path))
+        layers = tensors["layers"].tolist()
+        width = tensors["score.weight"].shape[1]
+        head = cls(tensors["objective.weight"].shape[1] // len(layers), layers, width)
         # heads that were saved by earlier versions lack these tensors
-        state.setdefault("floor", head.floor)
-        state.setdefault("ends", head.ends)
-        state.setdefault("end_shift", head.end_shift)
+        tensors.setdefault("floor", head.floor)
+        tensors.setdefault("ends", head.ends)
+        tensors.setdefault("end_shift", head.end_shift)
         # the number of neutral segments differs, and a tensor must have the stored size before it is loaded
-        head.neutral = state.setdefault("neutral", head.neutral)
-        head.load_state_dict(state)
+        head.neutral = tensors.setdefault("neutral", head.neutral)
+        head.load_state_dict(tensors)
         return head.eval()
 
 
 def read_rows(states: Tensor, token_ranges: Sequence[range]) -> Tensor:
-    """The rows [texts, width] of these tokens of a prompt, whose states are [tokens, layers + 1, hidden]."""
+    """Return the rows [texts, width] of texts in a prompt, each given by its tokens.
+
+    `states` [tokens, layers + 1, hidden] are those of the prompt. A row has the mean state of the tokens at each layer,
+    and the state after the final norm at the last token.
+    """
     rows = [
         torch.cat([states[tokens.start : tokens.stop, :-1].float().mean(0), states[tokens[-1], -1:].float()])
         for tokens in token_ranges
@@ -300,18 +323,18 @@ def read_rows(states: Tensor, token_ranges: Sequence[range]) -> Tensor:
     return normalise_states(torch.stack(rows))
 
 
-def _raise_by_inner(scores: Tensor, spans: Spans) -> Tensor:
-    """The scores of the segments, raised to those of their inner words; in `scores`, the inner words come first."""
-    raised = scores[len(scores) - len(spans.segments) :].clone()
+def _raise_by_inner_words(scores: Tensor, spans: Spans) -> Tensor:
+    """Return the segments' scores, raised to the highest of their inner words; these come first in `scores`."""
+    raised_scores = scores[len(scores) - len(spans.segments) :].clone()
     first = 0
-    for number, ranges in enumerate(spans.inner_words):
+    for index, ranges in enumerate(spans.inner_words):
         if ranges:
-            words = scores[first : first + len(ranges)].amax(dim=0)
-            raised[number] = torch.maximum(raised[number], words)
+            highest_of_words = scores[first : first + len(ranges)].amax(dim=0)
+            raised_scores[index] = torch.maximum(raised_scores[index], highest_of_words)
             first += len(ranges)
-    return raised
+    return raised_scores
 
 
 def normalise_states(states: Tensor) -> Tensor:
-    """Normalise states [parts, layers, hidden] per layer, and flatten them to rows."""
+    """Normalise states [texts, layers, hidden] per layer, and flatten them to rows [texts, layers * hidden]."""
     return F.layer_norm(states, states.shape[-1:]).flatten(1)

@@ -1,4 +1,4 @@
-"""LoRA adapters over one base: each row of a step goes through the adapter of its own sequence.
+"""LoRA adapters over one base model: each row (token) of a step goes through the adapter of its own sequence.
 
 The base is in memory once and unchanged, 4-bit or not. A hook on each linear layer adds an adapter's part to the rows
 of the sequences that use it. The adapter library has mixed batches, too, but needs one sequence per batch row, and our
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from torch import Tensor, nn
 from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS
 from aligner_proxy.errors import WeightsError
 
-_KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.weight")
+_TENSOR_NAME = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.weight")
 """Name of a tensor in a saved adapter: the linear layer, and A (down) or B (up)."""
-_PLAIN: Mapping[str, tuple[object, ...]] = {
+_ALLOWED_SETTINGS: Mapping[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
     "lora_bias": (False, None),
@@ -41,19 +42,19 @@ _PLAIN: Mapping[str, tuple[object, ...]] = {
     "alpha_pattern": ({}, None),
     "rank_pattern": ({}, None),
 }
-"""Allowed values of these configuration keys, if present; with others, an adapter is more than low-rank weights."""
+"""Allowed values of settings, if present; with other values, an adapter is more than low-rank weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraDelta:
-    """The low-rank part of one layer: x goes through `down` [rank, in] and then `up` [out, rank], scale included."""
+    """The low-rank part of a layer: inputs go through `down` [rank, in], then `up` [out, rank], scale included."""
 
     down: Tensor
     up: Tensor
 
-    def compute_addition(self, x: Tensor) -> Tensor:
-        """The tensor to add to the layer's output for input `x`."""
-        return ((x.to(self.down.dtype) @ self.down.T) @ self.up.T).to(x.dtype)
+    def compute_addition(self, inputs: Tensor) -> Tensor:
+        """Return what is added to the layer's output for these inputs [..., in]."""
+        return ((inputs.to(self.down.dtype) @ self.down.T) @ self.up.T).to(inputs.dtype)
 
 
 Adapter = Mapping[str, LoraDelta]
@@ -61,14 +62,14 @@ Adapter = Mapping[str, LoraDelta]
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter folder, as the training library saves it, in fp32. Raises `WeightsError` naming the problem."""
+    """Return the weights, in fp32, of an adapter folder as the training library saves it. Raises `WeightsError`."""
     try:
         config = json.loads((folder / ADAPTER).read_bytes())
         tensors = load_file(str(folder / ADAPTER_WEIGHTS))
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{folder}: the adapter cannot be read ({type(error).__name__}); export it again") from error
-    for name, allowed in _PLAIN.items():
-        if name in config and config[name] not in allowed:
+    for name, allowed_values in _ALLOWED_SETTINGS.items():
+        if name in config and config[name] not in allowed_values:
             raise WeightsError(
                 f"{folder / ADAPTER}: {name} is {config[name]!r}, which cannot be applied beside other adapters; "
                 "serve this aligner from an engine of its own"
@@ -77,73 +78,82 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def _compute_scale(config: Mapping[str, Any]) -> float:
-    """The factor of the low-rank part: alpha by the rank, or by its root for rank-stabilised LoRA."""
-    rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
-    return float(config["lora_alpha"] / rank)
+    """Return the factor of the low-rank part: alpha by the rank, or by the rank's root for rank-stabilised LoRA."""
+    divisor = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    return float(config["lora_alpha"] / divisor)
 
 
 def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
-    """Return each layer's two halves as one `LoraDelta`; raises `WeightsError` for other tensors and lone halves."""
+    """Return each layer's two tensors as one `LoraDelta`; raises `WeightsError` for other or missing tensors.
+
+    `scale` is the factor of the low-rank part.
+    """
+    # by layer, then "A" (down) or "B" (up)
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
+        match = _TENSOR_NAME.fullmatch(key)
         if match is None:
             raise WeightsError(f"{folder}: {key} is no low-rank weight of a linear layer; export the adapter again")
         halves.setdefault(match["layer"], {})[match["half"]] = tensor.float()
-    lone_layer = next((layer for layer, both in halves.items() if len(both) < 2), None)
-    if lone_layer is not None:
-        raise WeightsError(f"{folder}: half of the adapter of {lone_layer} is missing; export the adapter again")
+    incomplete_layer = next((layer for layer, both in halves.items() if len(both) < 2), None)
+    if incomplete_layer is not None:
+        raise WeightsError(f"{folder}: half of the adapter of {incomplete_layer} is missing; export the adapter again")
     return {layer: LoraDelta(both["A"], both["B"] * scale) for layer, both in halves.items()}
 
 
 class Adapters:
-    """Adapters hooked onto one model. Number 0 is the model without adapter; the given adapters count from 1."""
+    """Adapters hooked onto one model. Adapter number 0 is the model without adapter; the given ones count from 1."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device) -> None:
-        # of the current pass: (adapter, first row, last row excluded); empty between passes
-        self._rows: list[tuple[int, int, int]] = []
+        # the rows of the current pass as (adapter number, first row, last row excluded); empty between passes
+        self._adapter_rows: list[tuple[int, int, int]] = []
+        # by layer, then by number of the adapter
         deltas_by_layer: dict[str, dict[int, LoraDelta]] = {}
         for number, adapter in enumerate(adapters, start=1):
             for layer, delta in adapter.items():
-                placed = LoraDelta(delta.down.to(device, dtype), delta.up.to(device, dtype))
-                deltas_by_layer.setdefault(layer, {})[number] = placed
+                loaded_delta = LoraDelta(delta.down.to(device, dtype), delta.up.to(device, dtype))
+                deltas_by_layer.setdefault(layer, {})[number] = loaded_delta
         for layer, deltas in deltas_by_layer.items():
-            _find_layer(model, layer, deltas.values()).register_forward_hook(partial(self._add_parts, deltas))
+            module = _find_layer(model, layer, deltas.values())
+            module.register_forward_hook(partial(self._add_deltas, deltas))
 
     @contextmanager
-    def assign_rows(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
-        """Set the adapters of one forward pass, as (adapter, number of rows) in the order of the rows."""
+    def assign_rows(self, row_counts: Iterable[tuple[int, int]]) -> Iterator[None]:
+        """Set the adapters of one forward pass, as (adapter number, number of rows) in the order of the rows."""
         first = 0
-        for number, group in groupby(rows, key=lambda row: row[0]):
-            last = first + sum(count for _, count in group)
+        for number, group in groupby(row_counts, key=itemgetter(0)):
+            stop = first + sum(count for _, count in group)
             # rows of number 0 use the model as it is
             if number:
-                self._rows.append((number, first, last))
-            first = last
+                self._adapter_rows.append((number, first, stop))
+            first = stop
         try:
             yield
         finally:
-            self._rows.clear()
+            self._adapter_rows.clear()
 
-    def _add_parts(
+    def _add_deltas(
         self, deltas: Mapping[int, LoraDelta], _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor
     ) -> None:
-        """Hook of one layer: add the adapters' parts to its output, in place (the output belongs to this layer)."""
-        for number, first, last in self._rows:
+        """Add the adapters' parts to the output of one layer, in place. Torch calls this hook after the layer.
+
+        `deltas` are those of the layer, by number of the adapter.
+        """
+        for number, first, stop in self._adapter_rows:
             if number in deltas:
-                out[..., first:last, :] += deltas[number].compute_addition(inputs[0][..., first:last, :])
+                out[..., first:stop, :] += deltas[number].compute_addition(inputs[0][..., first:stop, :])
 
 
 def _find_layer(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
     """Return the linear layer of this name; raises `WeightsError` if it does not exist or a delta has other sizes.
 
-    An adapter over a layer after the final norm is refused, because such a layer sees only few rows of a step.
+    An adapter over a layer after the final norm is refused, because this layer computes only some rows of a step.
     """
     try:
         module: Any = model.get_submodule(layer)
     except AttributeError:
         raise WeightsError(f"the base model has no layer {layer}; the adapter is for another base") from None
-    # only layers of the stack have "layers" in their path
+    # only layers before the final norm have "layers" in their path
     if not hasattr(module, "in_features") or "layers" not in layer.split("."):
         raise WeightsError(
             f"the adapter changes {layer}; an adapter served with others may change only layers of the stack"

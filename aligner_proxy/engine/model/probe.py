@@ -20,18 +20,18 @@ from aligner_proxy.engine.weights import memory
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Instruction sets that the speed of the CPU kernels depends on, as Linux names them."""
 _TOLERANCE = 0.12
-"""Largest relative error that four bits may cause on a random matrix; a broken kernel's error is above 1."""
+"""Largest relative error that four bits may cause on a random matrix; the error of a broken kernel is above 1."""
 
 
 def find_cpu_flags() -> list[str]:
-    """The relevant instruction sets that this CPU has; empty if the system does not report them."""
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text().split()) if info.exists() else set()
-    return [flag for flag in _CPU_FLAGS if flag in words]
+    """Return which of `_CPU_FLAGS` this CPU has; empty if the system does not report them."""
+    info_file = Path("/proc/cpuinfo")
+    reported_words = set(info_file.read_text().split()) if info_file.exists() else set()
+    return [flag for flag in _CPU_FLAGS if flag in reported_words]
 
 
 def describe_device() -> dict[str, Any]:
-    """The device on which an engine would compute, with its name and memory or threads."""
+    """Return the device on which an engine would compute, its name, and a GPU's memory or a CPU's threads."""
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         return {"device": "cuda", "name": properties.name, "memory_gb": round(properties.total_memory / 2**30, 1)}
@@ -39,22 +39,26 @@ def describe_device() -> dict[str, Any]:
 
 
 def measure_nf4_error(device: str) -> float:
-    """Relative error of a quantised layer against the plain one, computed with the kernels that an engine uses."""
-    # Imported by name, because its type hints leave its layers untyped.
+    """Return the relative error of a quantised layer against the plain one, with the kernels that an engine uses."""
+    # imported by name, because its type hints leave its layers untyped
     bnb: Any = importlib.import_module("bitsandbytes")
     torch.manual_seed(0)
     plain = torch.nn.Linear(256, 256, bias=False)
     layer = bnb.nn.Linear4bit(256, 256, bias=False, compute_dtype=torch.float32, quant_type="nf4")
     layer.load_state_dict(plain.state_dict())
-    x = torch.randn(4, 256)
+    inputs = torch.randn(4, 256)
     with torch.no_grad():
-        expected = plain(x)
-        output = layer.to(device)(x.to(device)).cpu()
+        expected = plain(inputs)
+        output = layer.to(device)(inputs.to(device)).cpu()
     return float((output - expected).norm() / expected.norm())
 
 
 def examine_aligner(folder: str, gguf: str | None = None) -> dict[str, Any]:
-    """What keeps an aligner from our own kernels, and its sizes; or why its config cannot be read, as `error`."""
+    """Examine whether our own kernels can compute the aligner in `folder` (with the file `gguf`, if given).
+
+    Returns `obstacle` (why they cannot, or None), `sizes` (None if the config does not tell them) and `head_states`
+    (states that a detector head reads of each token); or only `error`, if the config cannot be read.
+    """
     from transformers import AutoConfig
 
     from aligner_proxy.engine.gpu.stack import find_config_obstacle
@@ -73,7 +77,8 @@ def examine_aligner(folder: str, gguf: str | None = None) -> dict[str, Any]:
 def probe(*aligner: str) -> dict[str, Any]:
     """Probe this machine, and how the `aligner` (its folder, and perhaps its GGUF file) would run; return plain data.
 
-    `nf4` is the kernels' relative error, or the exception they raised.
+    `nf4` is the relative error of the 4-bit kernels, or the exception that they raised; `missing` is what a GPU lacks
+    for our own kernels, or None.
     """
     result = {"torch": torch.__version__, **describe_device(), "cpu_flags": find_cpu_flags()}
     if result["device"] == "cuda":

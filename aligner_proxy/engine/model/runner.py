@@ -1,7 +1,9 @@
-"""The model and its forward passes. In the engine, only this folder and the loading of weights handle tensors.
+"""The model and its forward passes. A feed is the tokens of one sequence that a forward pass reads. A slot of the KV
+cache holds the keys and values of one token, and the hidden states that detector heads read.
 
-The main operation is `run`: it feeds tokens of several sequences in one forward pass and returns the token that the
-model chooses after each requested position. `score_segments` and `read_rows` use the states that earlier passes stored.
+In the engine, only this folder, `gpu/` and the loading of weights handle tensors. The main operation is `run`: it feeds
+tokens of several sequences in one forward pass and returns the token that the model chooses after each requested
+position. `score_segments` and `read_rows` use the states that earlier passes stored.
 """
 
 from __future__ import annotations
@@ -43,16 +45,16 @@ _COMPARED_LAYERS = 4
 adds up: with random weights in the shape of 13B, to more than the states themselves."""
 _MAX_DIFFERENCE = 1e-4
 _MAX_DIFFERENCE_IN_16_BITS = 0.05
-"""Largest relative difference between both, in fp32 and in 16 bits."""
-_LEAST_COSINE = 0.5
-"""Least cosine between a token's states from both: rounding turns them by far less."""
+"""Largest relative difference between the states of our stack and of the library, in fp32 and in 16 bits."""
+_MIN_COSINE = 0.5
+"""Smallest cosine between a token's states of our stack and of the library, which rounding alone never reaches."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """The own weights of an aligner that shares a base: its adapter, and its detector head if it has one.
+    """The own weights of an aligner that shares a base model: its adapter, and its detector head if it has one.
 
-    `taught_heads` are the heads of single objectives that it comes with.
+    `taught_heads` are the heads of single objectives with which the aligner comes.
     """
 
     adapter: Adapter
@@ -62,7 +64,7 @@ class AdapterWeights:
 
 @dataclass(frozen=True, slots=True)
 class _AlignerHeads:
-    """The heads of one aligner: its detector head, and the taught ones that it comes with, by objective."""
+    """The heads of one aligner: its detector head, and the taught heads with which it comes, by objective."""
 
     detector: DetectorHead | None
     taught_heads: Mapping[str, LoadedHead]
@@ -71,13 +73,15 @@ class _AlignerHeads:
     def load(
         cls, detector: DetectorHead | None, taught_heads: Sequence[TaughtHead], device: torch.device
     ) -> _AlignerHeads:
-        """The heads with their numbers on `device`."""
+        """Return the heads with their numbers on `device`."""
         loaded_heads = {head.objective: LoadedHead.from_head(head, device) for head in taught_heads}
         return cls(detector.to(device) if detector else None, loaded_heads)
 
 
 class ModelRunner:
-    """Runs one causal language model with its detector head, and adapters over the same model with their own heads."""
+    """Runs one causal language model with its detector head, and adapters over the same model with their own heads.
+    Adapters are numbered: 0 is the model without adapter, and those of `others` count from 1.
+    """
 
     def __init__(
         self,
@@ -91,13 +95,13 @@ class ModelRunner:
         model.train(mode=False)
         self._model = model
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
-        # by number of the adapter; 0 is the model without one
+        # by number of the adapter
         self._heads = [_AlignerHeads.load(head, taught_heads, model.device)]
         self._heads += [_AlignerHeads.load(other.head, other.taught_heads, model.device) for other in others]
         self.loaded_heads = LoadedHeads(model.device)  # the taught heads that clients have uploaded
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT  # replaced by the loader, once the machine is measured
-        self._last_sequences = 1
+        self._last_sequence_count = 1
         """Number of sequences in the last step."""
         # on a GPU the number of threads is not tuned
         self._threads = ThreadTuner(
@@ -110,7 +114,7 @@ class ModelRunner:
         self._store = KVStore(model.config, slots + BLOCK, model.dtype, model.device)
         self._states = TappedStates(model, [heads.detector for heads in self._heads], slots + BLOCK)
         self.recorded: RecordedForwards | None = None
-        """The forward passes of our own stack, if they are used."""
+        """The forward passes of our own stack; None if the library's are used."""
 
     @property
     def device(self) -> str:
@@ -118,7 +122,7 @@ class ModelRunner:
 
     @property
     def machine(self) -> str:
-        """Everything but the weights that the cost of a forward pass depends on, as text: the key of stored costs."""
+        """The text under which costs are stored: everything but the weights on which the cost of a pass depends."""
         device = self._model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _find_cpu_name()
         mode = "recorded forward passes" if self.recorded else f"up to {self._threads.most} threads"
@@ -126,7 +130,7 @@ class ModelRunner:
 
     @property
     def step_tokens(self) -> int:
-        """Most tokens per forward pass; lower on a CPU, which fewer tokens already keep busy, and each takes memory."""
+        """Most tokens per forward pass; fewer on a CPU, because fewer keep it busy and each token takes memory."""
         return STEP_TOKENS if self._model.device.type == "cuda" else STEP_TOKENS // 4
 
     @property
@@ -135,44 +139,49 @@ class ModelRunner:
         return int(self._model.config.max_position_embeddings)
 
     def choose_draft_length(self, acceptance: Acceptance, room: int) -> int:
-        """The best draft length on this machine, if as many sequences share a step as shared the last one."""
-        return choose_draft_length(self.costs, acceptance, room, self._last_sequences)
+        """Return the best length of a draft, at most `room`, if as many sequences share the next step as the last one.
+
+        `acceptance` are the statistics of the answer's drafts so far.
+        """
+        return choose_draft_length(self.costs, acceptance, room, self._last_sequence_count)
 
     def needs_probe(self, prompt_length: int, room: int) -> bool:
         """Whether to score the segments before a first draft of `room` tokens.
 
-        It pays where a wrong draft would cost too much, and where prompt and draft exceed one step's tokens.
+        This pays where a wrong draft would cost too much, and where prompt and draft exceed the tokens of one step.
         """
-        return prompt_length + room > self.step_tokens or needs_probe(self.costs, room, self._last_sequences)
+        return prompt_length + room > self.step_tokens or needs_probe(self.costs, room, self._last_sequence_count)
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
-        """Run all feeds in one forward pass; return, for each, the tokens chosen after its requested positions."""
-        self._last_sequences = len(feeds)
+        """Run all feeds in one forward pass; return, for each feed, the tokens chosen after its requested positions."""
+        self._last_sequence_count = len(feeds)
         if self.recorded is not None and self.recorded.can_run(feeds):
             return self.recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
+        # of each feed, the slots of its whole sequence up to the feed's end
         slots_of_feeds = [self._find_slots(feed) for feed in feeds]
-        # of the new tokens of all feeds
-        slots = torch.cat([all_slots[feed.start :] for all_slots, feed in zip(slots_of_feeds, feeds, strict=True)])
-        adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
-        with self._threads.choose_threads_for(len(ids)), self._adapters.assign_rows(adapters):
-            rows = _make_attention_rows(feeds, slots_of_feeds)
-            hidden = self._forward(ids, places, attention.plan_attention(self._store, slots, rows))
+        new_slots = torch.cat([slots[feed.start :] for slots, feed in zip(slots_of_feeds, feeds, strict=True)])
+        adapter_rows = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
+        with self._threads.choose_threads_for(len(ids)), self._adapters.assign_rows(adapter_rows):
+            attention_rows = _make_attention_rows(feeds, slots_of_feeds)
+            hidden = self._forward(ids, places, attention.plan_attention(self._store, new_slots, attention_rows))
             # detector heads read prompts only
             if any(feed.start < feed.job.prompt_length for feed in feeds):
-                self._states.keep(slots, hidden)
+                self._states.keep(new_slots, hidden)
             return self._choose_tokens(hidden, feeds)
 
     # not `inference_mode`: the joined weights outlive this, and adapters may be merged into them
     @torch.no_grad()
     def use_recorded(self, kernels: Kernels, record: Record) -> str | None:
-        """Run steps through a stack of our own from now on; return why this model cannot, or None.
+        """Run steps through a stack of our own from now on; return why this is not possible, in a few words, or None.
 
-        Its result for a few tokens must be that of the library's forward, but for rounding.
+        The stack's result for a few tokens must be that of the library's forward, except for rounding. `record` turns a
+        function into a replay of it (graphs.py).
         """
-        if obstacle := find_obstacle(self._model):
+        obstacle = find_obstacle(self._model)
+        if obstacle:
             return obstacle
         config: Any = self._model.config
         padding_slot = self.pool.count * BLOCK
@@ -186,16 +195,19 @@ class ModelRunner:
         recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
         states = recorded.run_layers(sample, _COMPARED_LAYERS).float()
         difference = float((states - expected).norm() / expected.norm())
-        if not difference <= (_MAX_DIFFERENCE if self._model.dtype == torch.float32 else _MAX_DIFFERENCE_IN_16_BITS):
+        max_difference = _MAX_DIFFERENCE if self._model.dtype == torch.float32 else _MAX_DIFFERENCE_IN_16_BITS
+        # `not <=`, because a difference that is not a number must count as too large
+        if not difference <= max_difference:
             return f"results that differ from the library's by {difference:.2g}"
         self.recorded = recorded
         return None
 
     @torch.inference_mode()
     def check_recorded(self) -> str | None:
-        """Compare a forward of every size with the library's; if one is wrong, drop all and say which; else None.
+        """Compare a recorded forward of every size with the library's; return what differs, in a few words, or None.
 
-        For an engine that has no work yet: the texts are written to the first blocks of the cache.
+        If one differs, no recorded forward is used any more. The engine must not have any work yet, because the
+        compared texts are written to the first blocks of the cache.
         """
         if self.recorded is None:
             return None
@@ -203,38 +215,44 @@ class ModelRunner:
         for rows in BUCKETS[: bisect_right(BUCKETS, longest)]:
             sample = self._make_sample(rows)
             expected = self._read_few_layers(sample)
-            cosines = F.cosine_similarity(self.recorded.run_layers(sample, _COMPARED_LAYERS).float(), expected)
+            states = self.recorded.run_layers(sample, _COMPARED_LAYERS).float()
+            # a cosine that is not a number does not count as similar
+            is_similar = (F.cosine_similarity(states, expected) > _MIN_COSINE).all()
             self.recorded.run([sample])
-            # what is not a number is not above anything
-            if not bool((cosines > _LEAST_COSINE).all() and self.recorded.stack.hidden[:rows].isfinite().all()):
+            is_finite = self.recorded.stack.hidden[:rows].isfinite().all()
+            if not bool(is_similar and is_finite):
                 self.recorded = None
                 return f"results for {rows} tokens that differ from the library's"
         return None
 
     def _make_sample(self, count: int) -> Feed:
-        """A feed of `count` arbitrary tokens, in the first blocks of the cache."""
-        words = int(self._model.config.vocab_size)
-        ids = [(17 + 7 * place) % words for place in range(count)]
+        """Return a feed of `count` arbitrary tokens, in the first blocks of the cache."""
+        vocabulary_size = int(self._model.config.vocab_size)
+        ids = [(17 + 7 * place) % vocabulary_size for place in range(count)]
         sequence = TokenSequence(ids=ids, blocks=list(range(-(-count // BLOCK))))
-        nothing: Any = iter(())
-        return Feed(Job("compare", nothing, lambda _: None, sequence=sequence), 0, count)
+        no_work: Any = iter(())
+        return Feed(Job("compare", no_work, lambda _: None, sequence=sequence), 0, count)
 
     def _read_few_layers(self, sample: Feed) -> Tensor:
-        """The library's states of a text after the first layers and the norm, [tokens, hidden size]."""
+        """Return the library's states [tokens, hidden size] of a text, after a few layers and the final norm."""
         ids = sample.job.sequence.ids
         config: Any = self._model.config
         places = torch.arange(len(ids), device=self._model.device)
         plan = attention.plan_attention(self._store, places, [AttentionRow(0, len(ids), places)])
-        layers = config.num_hidden_layers
-        config.num_hidden_layers = min(layers, _COMPARED_LAYERS)
+        layer_count = config.num_hidden_layers
+        # the library runs as many layers as its config says
+        config.num_hidden_layers = min(layer_count, _COMPARED_LAYERS)
         try:
             return self._forward(ids, places.tolist(), plan).float()
         finally:
-            config.num_hidden_layers = layers
+            config.num_hidden_layers = layer_count
 
     @torch.inference_mode()
     def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[Score], list[SegmentEvidence]]:
-        """The detector's score of every segment of a fed prompt, and what each says of the answer (`Step.evidence`)."""
+        """Return the score of every segment of a prompt that has been fed, and the evidence of each (`Step.evidence`).
+
+        Both are empty for an aligner without a detector head.
+        """
         head = self._heads[feed.job.sequence.adapter].detector
         if head is None:
             return [], []
@@ -245,41 +263,45 @@ class ModelRunner:
 
     @torch.inference_mode()
     def read_rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:
-        """The general head's row and scores of every segment of a prompt that has been fed."""
+        """Return, for every segment of a prompt that has been fed, its row and its scores by the aligner's own head.
+
+        The result is empty for an aligner without a detector head.
+        """
         head = self._heads[feed.job.sequence.adapter].detector
         if head is None:
             return []
         rows, objectives = head.read(self._read_states(feed), spans)
         # rows are sent in 16 bits, little-endian on every machine
         numbers = rows.half().cpu().numpy().astype("<f2")
-        scored = zip(numbers, head(rows, objectives).tolist(), strict=True)
-        return [SegmentRow(row.tobytes(), tuple(scores)) for row, scores in scored]
+        scores_of_rows = head(rows, objectives).tolist()
+        return [SegmentRow(row.tobytes(), tuple(scores)) for row, scores in zip(numbers, scores_of_rows, strict=True)]
 
     def row_width(self, adapter: int = 0) -> int:
-        """Numbers in the row that represents a segment; 0 for an aligner without a head."""
+        """Return how many numbers the row of a segment has; 0 for an aligner without a head."""
         head = self._heads[adapter].detector
         return head.row_width if head else 0
 
     def find_taught_heads(
-        self, aligner: str, objectives: Sequence[str], names: Sequence[str], adapter: int = 0
+        self, aligner: str, objectives: Sequence[str], head_hashes: Sequence[str], adapter: int = 0
     ) -> TaughtColumns | None:
-        """The taught heads of a request to `aligner` (a content hash); None if there are none.
+        """Return the taught heads of a request to `aligner` (a content hash); None if no objective has one.
 
-        `names` are the heads' hashes in the request, one per objective. Raises `UnknownHead` and `HeadRefused`.
+        `head_hashes` are the heads that the request names, one hash per objective, "" for none. Raises `UnknownHead`
+        and `HeadRefused`.
         """
         own_heads = self._heads[adapter]
-        # taught heads read the rows of the detector head, so without one there are none
-        if own_heads.detector is None or not (own_heads.taught_heads or any(names)):
+        # taught heads read the rows of the detector head, so an aligner without this head has none
+        if own_heads.detector is None or not (own_heads.taught_heads or any(head_hashes)):
             return None
-        heads = select_heads(self.loaded_heads, own_heads.taught_heads, aligner, objectives, names)
+        heads = select_heads(self.loaded_heads, own_heads.taught_heads, aligner, objectives, head_hashes)
         return TaughtColumns(heads) if heads else None
 
     def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:
-        """Texts of the objectives for which this aligner comes with a taught head."""
+        """Return the texts of the objectives for which this aligner comes with a taught head."""
         return tuple(self._heads[adapter].taught_heads)
 
     def _read_states(self, feed: Feed) -> Tensor:
-        """The stored states, at the layers of this aligner's head, of all tokens up to the end of a feed."""
+        """Return the stored states of all tokens up to the end of a feed, at the layers of this aligner's head."""
         return self._states.read(self._find_slots(feed), feed.job.sequence.adapter)
 
     def judges_ends(self, adapter: int = 0) -> bool:
@@ -316,14 +338,18 @@ class ModelRunner:
         return hidden
 
     def _find_slots(self, feed: Feed) -> Tensor:
-        """KV-cache slots of all tokens of a sequence up to the end of a feed."""
+        """Return the slots of all tokens of a sequence up to the end of a feed."""
         blocks = torch.tensor(feed.job.sequence.blocks, device=self._model.device)
-        return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
+        slots_of_blocks = blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)
+        return slots_of_blocks.flatten()[: feed.stop]
 
     def _choose_tokens(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
-        """Choose the greedy tokens at the requested positions; logits are computed for these only."""
+        """Return the greedy tokens of each feed at its requested positions; logits are computed for these only.
+
+        `hidden` [tokens, hidden size] are the states of all tokens of the step.
+        """
         first = 0
-        rows = []
+        rows = []  # the requested positions among the tokens of the step
         for feed in feeds:
             rows += [first + place - feed.start for place in feed.choice_positions]
             first += feed.stop - feed.start
@@ -334,14 +360,14 @@ class ModelRunner:
         tokens = []
         first = 0
         for feed in feeds:
-            last = first + len(feed.choice_positions)
-            tokens.append(_choose_greedily(logits[first:last], feed))
-            first = last
+            stop = first + len(feed.choice_positions)
+            tokens.append(_choose_greedily(logits[first:stop], feed))
+            first = stop
         return tokens
 
 
 def _make_attention_rows(feeds: Sequence[Feed], slots_of_feeds: Sequence[Tensor]) -> list[AttentionRow]:
-    """One `AttentionRow` for each feed: where its tokens are among those of the step, and its sequence's slots."""
+    """Return an `AttentionRow` per feed: where its tokens are among those of the step, and its sequence's slots."""
     rows = []
     start = 0
     for feed, slots in zip(feeds, slots_of_feeds, strict=True):
@@ -352,15 +378,19 @@ def _make_attention_rows(feeds: Sequence[Feed], slots_of_feeds: Sequence[Tensor]
 
 
 def _find_cpu_name() -> str:
-    """The CPU's name (its architecture if unknown), plus ", AMX" if it multiplies so; part of `machine`."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
+    """Return the CPU's name (its architecture if unknown), plus ", AMX" if it has these instructions."""
+    info_file = Path("/proc/cpuinfo")
+    lines = info_file.read_text().splitlines() if info_file.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else machine()
     return f"{name}, AMX" if cpu_kernels.has_amx() else name
 
 
 def _choose_greedily(logits: Tensor, feed: Feed) -> list[int]:
-    """Choose the best token of each row; a favoured token is kept unless another beats it by more than the caution."""
+    """Return the token with the highest logit of each row, or the row's favoured token.
+
+    A favoured token is kept unless another token's logit is higher by more than the caution.
+    """
     ask = feed.job.ask
     if not len(logits):
         return []
@@ -371,9 +401,9 @@ def _choose_greedily(logits: Tensor, feed: Feed) -> list[int]:
         favoured = ask.favoured[first : first + len(logits)]
         if favoured:
             favoured_ids = torch.tensor(favoured, device=logits.device)
-            # there may be fewer favoured tokens than rows, at the end of the text that drafts are taken from
+            # at the end of the text that drafts are taken from, the last rows have no favoured token
             rows = slice(len(favoured))
-            margin = logits[rows].gather(1, favoured_ids[:, None])[:, 0] + ask.caution
-            tokens[rows] = torch.where(margin >= best[rows], favoured_ids, tokens[rows])
+            raised_logits = logits[rows].gather(1, favoured_ids[:, None])[:, 0] + ask.caution
+            tokens[rows] = torch.where(raised_logits >= best[rows], favoured_ids, tokens[rows])
     token_ids: list[int] = tokens.tolist()
     return token_ids

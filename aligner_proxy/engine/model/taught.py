@@ -1,6 +1,8 @@
-"""Taught heads in an engine: the store of uploaded heads, and the heads of one request as columns of its scores.
+"""Taught heads in an engine: the store of uploaded heads, and the heads of one request as columns of its scores. A
+taught head scores one objective in place of the aligner's general head. A row is the numbers that both read of a
+segment.
 
-A taught head uses the same rows as the detector head, so it costs only a few small matrix products. It does not affect
+A taught head uses the same rows as the general head, so it costs only a few small matrix products. It does not affect
 the model's states, so prompts with different heads share blocks of the KV cache.
 """
 
@@ -33,40 +35,44 @@ class LoadedNet:
     bias: float
     """Constant of the output, in nats."""
     weight: Tensor
-    """[width]."""
+    """The linear layer, [width of a row]."""
     inner: Tensor
-    """[hidden, width]."""
+    """The weights of the hidden units, [units, width]."""
     offsets: Tensor
-    """[hidden]."""
+    """The biases of the hidden units, [units]."""
     outer: Tensor
-    """[hidden]."""
+    """The weights of the hidden units in the output, [units]; empty without hidden units."""
 
     @classmethod
     def from_numbers(cls, numbers: Tensor, width: int, hidden: int, bias: float) -> LoadedNet:
-        """Divide the packed numbers of one net."""
+        """Divide the packed numbers of one net, for rows of `width` numbers and with `hidden` hidden units."""
         weight, inner, offsets, outer = torch.split(numbers, [width, hidden * width, hidden, hidden])
         return cls(bias, weight, inner.view(hidden, width), offsets, outer)
 
     def compute_units(self, rows: Tensor) -> Tensor:
-        """The output of the hidden units for these rows [segments, width], in nats [segments]."""
+        """Return the output of the hidden units for these rows [segments, width], in nats [segments]."""
         return F.gelu(rows @ self.inner.T.float() + self.offsets.float()) @ self.outer.float()
 
     def compute_output(self, rows: Tensor) -> Tensor:
-        """The output of the whole net for these rows, in nats [segments]."""
-        linear = rows @ self.weight.float()
-        return (linear + self.compute_units(rows) if len(self.outer) else linear) + self.bias
+        """Return the output of the whole net for these rows [segments, width], in nats [segments]."""
+        output = rows @ self.weight.float()
+        if len(self.outer):
+            output = output + self.compute_units(rows)
+        return output + self.bias
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdjustment:
-    """What lowers a taught head's score, on the model's device; see `Adjustment`."""
+    """A net that lowers a taught head's score; see `Adjustment`."""
 
     bound: float
+    """Most nats by which the net's own output can move a score."""
     threshold: float
+    """Nats that are subtracted from the bounded output."""
     net: LoadedNet
 
     def compute_move(self, rows: Tensor) -> Tensor:
-        """By how much the score of each row moves, in nats [segments]; never up."""
+        """Return by how much the score of each row moves, in nats [segments]; never up."""
         output = self.net.compute_output(rows)
         return (self.bound * torch.tanh(output / self.bound) - self.threshold).clamp(max=0.0)
 
@@ -86,24 +92,23 @@ class LoadedHead:
     """Lowest general score that counts, in nats; lower ones are raised to it."""
     adjustment: LoadedAdjustment | None
     evidence: LoadedNet | None
-    """What each row says of the answer as a whole; see `AnswerEvidence`."""
+    """The net that computes what each row says of the answer as a whole; see `AnswerEvidence`."""
     question: LoadedNet | None = None
-    """What the question's row says of what it asks for; see `QuestionEvidence`."""
+    """The net that computes what the question asks for, from its row; see `QuestionEvidence`."""
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
-        """The head with its packed numbers as tensors on `device`."""
+        """Return the head with its packed numbers as tensors on `device`."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
         adjustment = head.adjustment
         biases = [head.bias, *(net.bias for net in head.further_nets)]
         packed_nets = torch.split(numbers, [count_numbers(head.width, hidden) for hidden in head.hidden_counts])
-        # in this order: the head's own net, that of its adjustment, and that of its evidence, if it has them
-        nets = iter(
-            [
-                LoadedNet.from_numbers(packed, head.width, hidden, bias)
-                for packed, hidden, bias in zip(packed_nets, head.hidden_counts, biases, strict=True)
-            ]
-        )
+        loaded_nets = [
+            LoadedNet.from_numbers(packed_net, head.width, hidden, bias)
+            for packed_net, hidden, bias in zip(packed_nets, head.hidden_counts, biases, strict=True)
+        ]
+        # first the head's own net, then those of its adjustment, its evidence and its question, if it has them
+        nets = iter(loaded_nets)
         return cls(
             head.objective,
             head.aligner,
@@ -122,51 +127,56 @@ class TaughtColumns:
     """The taught heads of one request, which replace or supplement the general head's scores of their objectives."""
 
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
-        """Stack the heads; `heads` maps an objective's index to its head."""
+        """Stack the numbers of the heads (`LoadedHead`); `heads` are by the objective's index in the request."""
         device = next(iter(heads.values())).net.weight.device
-        # indices of the objectives; all other tensors have their entries in the same order
+        # the heads' objectives as columns of the scores; all other tensors have an entry for each head, in this order
         self._columns = torch.tensor(list(heads), device=device)
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
         self._bias = torch.tensor([head.net.bias for head in heads.values()], device=device)
         self._either = torch.tensor([head.either for head in heads.values()], device=device)
         self._floor = torch.tensor([head.floor for head in heads.values()], device=device)
         self._weight = torch.stack([head.net.weight for head in heads.values()], dim=1).float()
-        # heads with hidden units; their sizes differ, so they are not stacked
-        self._deep = [(place, head.net) for place, head in enumerate(heads.values()) if len(head.net.outer)]
+        # nets with hidden units and adjustments, each with the place of its head; their sizes differ, so they are not
+        # stacked
+        self._deep_nets = [(place, head.net) for place, head in enumerate(heads.values()) if len(head.net.outer)]
         self._adjustments = [(place, head.adjustment) for place, head in enumerate(heads.values()) if head.adjustment]
-        # the first whose evidence counts; one is enough, because a judge is asked under one objective
-        telling = next((index for index in sorted(heads) if heads[index].evidence), None)
-        self._telling_objective = telling or 0
-        self._telling_head = None if telling is None else heads[telling]
+        # only the first head with evidence is used, because a judge is asked under one objective
+        evidence_objective = next((index for index in sorted(heads) if heads[index].evidence), None)
+        self._evidence_objective = evidence_objective or 0
+        self._evidence_head = None if evidence_objective is None else heads[evidence_objective]
 
     @property
     def reads_question(self) -> bool:
         """Whether `find_evidence` uses the question's row."""
-        return self._telling_head is not None and self._telling_head.question is not None
+        return self._evidence_head is not None and self._evidence_head.question is not None
 
     def find_evidence(self, rows: Tensor, question: Tensor | None = None) -> list[SegmentEvidence]:
-        """What each row says of the answer as a whole; empty if no head says it. `question` is its row [1, numbers]."""
-        head = self._telling_head
+        """Return what each segment says of the answer as a whole, by its row; empty if no head computes this.
+
+        `question` [1, numbers] is the question's row; None if there is no question or no head reads it.
+        """
+        head = self._evidence_head
         if head is None or head.evidence is None:
             return []
         question_nats = 0.0
         if head.question is not None and question is not None:
             question_nats = head.question.compute_output(question).item()
         segment_nats = head.evidence.compute_output(rows).tolist()
-        return [SegmentEvidence(nats, self._telling_objective, question_nats) for nats in segment_nats]
+        return [SegmentEvidence(nats, self._evidence_objective, question_nats) for nats in segment_nats]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Overwrite the general scores in `scores` [segments, objectives] with those of the taught heads.
 
         `rows` are the segments' rows [segments, numbers].
         """
-        general = scores[:, self._columns]
-        taught_scores = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
-        for place, net in self._deep:
+        general_scores = scores[:, self._columns]
+        taught_scores = self._prior * torch.maximum(general_scores, self._floor) + rows @ self._weight + self._bias
+        for place, net in self._deep_nets:
             taught_scores[:, place] += net.compute_units(rows)
         for place, adjustment in self._adjustments:
             taught_scores[:, place] += adjustment.compute_move(rows)
-        scores[:, self._columns] = torch.where(self._either, torch.maximum(taught_scores, general), taught_scores)
+        higher_scores = torch.maximum(taught_scores, general_scores)
+        scores[:, self._columns] = torch.where(self._either, higher_scores, taught_scores)
 
 
 class LoadedHeads:
@@ -180,23 +190,23 @@ class LoadedHeads:
 
     def put(self, head: TaughtHead) -> str:
         """Store a head and return its content hash; drops the least recently used heads beyond the limit."""
-        name = head.content_hash
-        loaded = LoadedHead.from_head(head, self._device)
+        content_hash = head.content_hash
+        loaded_head = LoadedHead.from_head(head, self._device)
         with self._lock:
-            self._heads[name] = loaded
-            self._heads.move_to_end(name)
+            self._heads[content_hash] = loaded_head
+            self._heads.move_to_end(content_hash)
             while len(self._heads) > self._limit:
                 self._heads.popitem(last=False)
-        return name
+        return content_hash
 
-    def get(self, name: str) -> LoadedHead:
+    def get(self, content_hash: str) -> LoadedHead:
         """Return the head with this hash and mark it as used; raises `UnknownHead`."""
         with self._lock:
-            head = self._heads.get(name)
+            head = self._heads.get(content_hash)
             if head is not None:
-                self._heads.move_to_end(name)
+                self._heads.move_to_end(content_hash)
         if head is None:
-            raise UnknownHead(f"this engine has no taught head {name[:NAMED_DIGITS]}; upload it and ask again")
+            raise UnknownHead(f"this engine has no taught head {content_hash[:NAMED_DIGITS]}; upload it and ask again")
         return head
 
     def __len__(self) -> int:
@@ -205,33 +215,35 @@ class LoadedHeads:
 
 def select_heads(
     loaded_heads: LoadedHeads,
-    shipped: Mapping[str, LoadedHead],
+    shipped_heads: Mapping[str, LoadedHead],
     aligner: str,
     objectives: Sequence[str],
-    names: Sequence[str],
+    head_hashes: Sequence[str],
 ) -> dict[int, LoadedHead]:
-    """Map the index of each objective to its head: the one that the request names, else the aligner's own, if any.
+    """Return the taught head of each objective that has one, by the objective's index.
 
-    Raises `UnknownHead`, and `HeadRefused` for a head of another aligner or objective.
+    This is the head that the request names in `head_hashes` (one hash per objective), or else the one that comes with
+    the aligner (`shipped_heads`, by the objective's text). `aligner` is a content hash. Raises `UnknownHead`, and
+    `HeadRefused` for a head of another aligner or objective.
     """
     heads: dict[int, LoadedHead] = {}
     for index, objective in enumerate(objectives):
-        # a request without uploaded heads may leave the list out; an empty name stands for none
-        name = names[index] if names else ""
-        if name:
-            heads[index] = loaded_heads.get(name)
-            _check_head(heads[index], name, aligner, objective)
-        elif objective in shipped:
-            heads[index] = shipped[objective]
+        # a request without uploaded heads may leave the list out; an empty hash stands for no head
+        head_hash = head_hashes[index] if head_hashes else ""
+        if head_hash:
+            heads[index] = loaded_heads.get(head_hash)
+            _check_head(heads[index], head_hash, aligner, objective)
+        elif objective in shipped_heads:
+            heads[index] = shipped_heads[objective]
     return heads
 
 
-def _check_head(head: LoadedHead, name: str, aligner: str, objective: str) -> None:
-    """Raise `HeadRefused` unless the head is for this aligner and this objective."""
+def _check_head(head: LoadedHead, head_hash: str, aligner: str, objective: str) -> None:
+    """Raise `HeadRefused` unless the head is for this aligner (a content hash) and this objective (its text)."""
     if head.aligner != aligner:
         raise HeadRefused(
-            f"taught head {name[:NAMED_DIGITS]} is for aligner {head.aligner[:12]}, but the request is for "
+            f"taught head {head_hash[:NAMED_DIGITS]} is for aligner {head.aligner[:12]}, but the request is for "
             f"{aligner[:12]}; teach the objective again"
         )
     if head.objective != objective:
-        raise HeadRefused(f"taught head {name[:NAMED_DIGITS]} is for another objective than the one that names it")
+        raise HeadRefused(f"taught head {head_hash[:NAMED_DIGITS]} is for another objective than the one that names it")

@@ -20,24 +20,26 @@ _FIXED_COST_TOKENS = 8
 _NEWEST_WEIGHT = 0.3
 """Weight of the newest pass in the moving average of costs."""
 _LARGEST_SIZE = 64
-"""Passes over more tokens than this count as one size."""
+"""Passes over more tokens than this count as passes of this size."""
 
 
 @dataclass(slots=True)
 class _SizeMeasurements:
-    """Measurements of passes of one size: the cost per token by number of threads, and the count of passes."""
+    """Measurements of passes of one size: the cost per token by number of threads, and the number of passes."""
 
     costs: dict[int, float] = field(default_factory=dict)
-    count: int = 0
+    pass_count: int = 0
 
 
 class ThreadTuner:
-    """Chooses one thread, half of `most`, or `most` for each pass; sets it by `set_threads`, and `most` afterwards."""
+    """Chooses for each pass whether one thread, half of `most`, or `most` threads compute it. `set_threads` is called
+    with the chosen number before the pass, and with `most` after it.
+    """
 
     def __init__(self, most: int, set_threads: Callable[[int], object]) -> None:
         self.most = most
         self._set_threads = set_threads
-        self._choices = sorted({1, max(1, most // 2), most})
+        self._thread_counts = sorted({1, max(1, most // 2), most})
         self._passes_by_size: dict[int, _SizeMeasurements] = {}  # by the bit length of the number of tokens
 
     @contextmanager
@@ -48,8 +50,8 @@ class ThreadTuner:
             return
         # sizes are grouped by powers of two
         size_group = min(tokens, _LARGEST_SIZE).bit_length()
-        size = self._passes_by_size.setdefault(size_group, _SizeMeasurements())
-        threads, is_new = self._find_next_count(size)
+        measurements = self._passes_by_size.setdefault(size_group, _SizeMeasurements())
+        threads, is_new = self._choose_count(measurements)
         self._set_threads(threads)
         started = perf_counter()
         try:
@@ -57,19 +59,24 @@ class ThreadTuner:
         finally:
             cost = (perf_counter() - started) / (tokens + _FIXED_COST_TOKENS)
             self._set_threads(self.most)
-        # If this number of threads is tried again after a while, its old average is discarded.
-        old_average = cost if is_new else size.costs[threads]
-        size.costs[threads] = old_average + _NEWEST_WEIGHT * (cost - old_average)
+        # if this number of threads is tried again after a while, its old average is discarded
+        old_average = cost if is_new else measurements.costs[threads]
+        measurements.costs[threads] = old_average + _NEWEST_WEIGHT * (cost - old_average)
 
-    def _find_next_count(self, size: _SizeMeasurements) -> tuple[int, bool]:
-        """A number of threads, and whether there is no recent measurement for it; counts one more pass."""
-        size.count += 1
-        # the most threads first
-        untried = next((threads for threads in reversed(self._choices) if threads not in size.costs), None)
-        if untried is not None:
-            return untried, True
-        best = min(self._choices, key=size.costs.__getitem__)
-        others = [threads for threads in self._choices if threads != best]
-        turn, remainder = divmod(size.count, PASSES_UNTIL_RETRY)
-        # at every `PASSES_UNTIL_RETRY`th pass one of the others, each in turn
-        return (best, False) if remainder else (others[turn % len(others)], True)
+    def _choose_count(self, measurements: _SizeMeasurements) -> tuple[int, bool]:
+        """Choose the number of threads for the next pass of a size, and count this pass.
+
+        Returns the number, and whether the pass is a new try, because there is no recent measurement for the number.
+        """
+        measurements.pass_count += 1
+        # the most threads are tried first
+        for threads in reversed(self._thread_counts):
+            if threads not in measurements.costs:
+                return threads, True
+        fastest = min(self._thread_counts, key=measurements.costs.__getitem__)
+        turn, remainder = divmod(measurements.pass_count, PASSES_UNTIL_RETRY)
+        if remainder:
+            return fastest, False
+        # at every `PASSES_UNTIL_RETRY`th pass another number is tried, each in turn
+        slower_counts = [threads for threads in self._thread_counts if threads != fastest]
+        return slower_counts[turn % len(slower_counts)], True

@@ -30,9 +30,9 @@ from aligner_proxy.errors import AnswerTooLong, WeightsError
 GUARD = "Qwen3ForGuardModel"
 """The architecture that the config of a Qwen3Guard-Stream names."""
 UNSAFE = "Unsafe"
-"""The level of a guard that counts; `Controversial` does not."""
+"""The risk level of a guard that counts as a fault; `Controversial` does not."""
 _LEVELS = ("Safe", UNSAFE, "Controversial")
-"""The levels in the order of the published head, for a config that does not name them."""
+"""The risk levels in the order of the published head, for a config that does not name them."""
 _FAULTLESS_LABELS = frozenset({"o", "supported", "label_0", "0"})
 """Labels, in small letters, that find no fault with a token."""
 _UNQUANTISED_LAYERS = ("risk_level_category_pre", "risk_level_head", "category_head", "classifier", "score")
@@ -41,7 +41,7 @@ _MAX_READINGS = 8
 """How often a guard reads an answer at most. After the last reading, all text after a segment at fault may be marked
 as at fault, too."""
 _QUESTION, _ANSWER = "\ue000", "\ue001"
-"""Letters that stand for question and answer in a chat template."""
+"""Private characters that stand for question and answer in a chat template."""
 _CHAT_TEMPLATE = f"<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n{_ANSWER}"
 """Qwen's chat template, for a tokenizer that comes without one."""
 _GROUNDED_PROMPT = (
@@ -49,48 +49,53 @@ _GROUNDED_PROMPT = (
     "the following {count} passages:\n{passages}\nIn case the passages do not contain the necessary information to "
     'answer the question, please reply with: "Unable to answer based on given passages."\noutput:\n'
 )
-"""The published prompt of LettuceDetect, as it was trained on it."""
+"""The published prompt of LettuceDetect, on which the model was trained."""
 
 
 class GuardModel(Qwen3PreTrainedModel):  # type: ignore[no-untyped-call]
-    """Qwen3 with the two heads of Qwen3Guard-Stream that judge an answer; those that judge a question are left out."""
+    """Qwen3 with the two heads of Qwen3Guard-Stream that judge an answer, without the heads that judge a question."""
 
     _keys_to_ignore_on_load_unexpected = [r"^query_"]  # noqa: RUF012 - as the library declares it
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        inner = config.guard_inner_size
+        inner_size = config.guard_inner_size
         self.model = Qwen3Model(config)
-        self.risk_level_category_pre = nn.Linear(config.hidden_size, inner, bias=False)
-        self.risk_level_category_layernorm = Qwen3RMSNorm(inner, eps=config.rms_norm_eps)
-        self.risk_level_head = nn.Linear(inner, config.num_risk_level, bias=False)
-        self.category_head = nn.Linear(inner, config.num_category, bias=False)
+        # the names are those of the published weights
+        self.risk_level_category_pre = nn.Linear(config.hidden_size, inner_size, bias=False)
+        self.risk_level_category_layernorm = Qwen3RMSNorm(inner_size, eps=config.rms_norm_eps)
+        self.risk_level_head = nn.Linear(inner_size, config.num_risk_level, bias=False)
+        self.category_head = nn.Linear(inner_size, config.num_category, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of levels and categories, [batch, tokens, number]."""
+        """Return the logits of the risk levels and those of the categories, [batch, tokens, levels or categories]."""
         states = self.model(input_ids=input_ids, use_cache=False).last_hidden_state
-        inner = self.risk_level_category_layernorm(self.risk_level_category_pre(states))
-        return self.risk_level_head(inner), self.category_head(inner)
+        inner_states = self.risk_level_category_layernorm(self.risk_level_category_pre(states))
+        return self.risk_level_head(inner_states), self.category_head(inner_states)
+
+
+_Fault = tuple[str, str] | None
+"""Label and category of a token with a fault; None for a token without fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """The whole input of one forward pass, and where the answer is in it."""
+    """The whole input of one forward pass, and where the answer is in the input."""
 
     inputs: dict[str, list[int]]
     """The model's arguments by name, such as `input_ids`; one number for each token."""
     start: int
-    """Number of the answer's first token."""
+    """Index of the answer's first token."""
     places: list[tuple[int, int]]
-    """The (start, end) characters in the answer of each of its tokens."""
+    """The (start, end) characters, in the answer, of each token of the answer."""
 
 
 class TokenClassifier(ABC):
-    """A loaded token classifier."""
+    """A loaded token classifier, which finds the spans of an answer that are at fault: harmful, or without support."""
 
     categories: tuple[str, ...] | None = None
-    """The kinds of harm that it names; None unless it is a guard."""
+    """The kinds of harm that a guard names; None for another classifier."""
 
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         self.model = model
@@ -105,93 +110,95 @@ class TokenClassifier(ABC):
         return ClassifierInfo(self._content_hash, self.categories)
 
     def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """The spans of an answer that the classifier finds fault with.
+        """Return the spans of an answer that are at fault.
 
         Raises `AnswerTooLong` if the input exceeds the window, because no text may stay unread.
         """
         began = time.monotonic()
-        spans, read = self._find_faults(request)
-        return TokenLabels(spans=tuple(spans), read=read, ms=(time.monotonic() - began) * 1000)
+        spans, tokens_read = self._find_faults(request)
+        return TokenLabels(spans=tuple(spans), read=tokens_read, ms=(time.monotonic() - began) * 1000)
 
     def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
-        """The spans at fault, and the number of tokens read."""
-        encoded = self._encode(request)
-        length = len(encoded.inputs["input_ids"])
-        if length > self._window:
-            raise AnswerTooLong(f"the judge reads {self._window} tokens; these are {length}")
+        """Return the spans at fault, and the number of tokens read."""
+        reading = self._encode(request)
+        token_count = len(reading.inputs["input_ids"])
+        if token_count > self._window:
+            raise AnswerTooLong(f"the judge reads {self._window} tokens; these are {token_count}")
         with torch.inference_mode():
             device = self.model.device
-            labels = self._label_inputs(
-                {name: torch.tensor([ids], device=device) for name, ids in encoded.inputs.items()}
-            )
-        # there may be a control token after the answer
-        stop = encoded.start + len(encoded.places)
-        return _join_spans(request.answer, list(zip(encoded.places, labels[encoded.start : stop], strict=True))), length
+            inputs = {name: torch.tensor([numbers], device=device) for name, numbers in reading.inputs.items()}
+            faults = self._label_inputs(inputs)
+        # the stop leaves out a control token after the answer
+        answer_faults = faults[reading.start : reading.start + len(reading.places)]
+        return _join_spans(request.answer, reading.places, answer_faults), token_count
 
     @abstractmethod
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
-        """The input for this request, in the form that the model was trained on."""
+        """Return the input for this request, in the form on which the model was trained."""
 
     @abstractmethod
-    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
-        """Label and category of each token of an input; None for a token without fault."""
+    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[_Fault]:
+        """Return the fault of each token of an input, or None for a token without fault."""
 
 
 class GuardClassifier(TokenClassifier):
-    """Qwen3Guard-Stream: a chat of question and answer, a level and a category for each token."""
+    """Qwen3Guard-Stream, which reads question and answer as a chat and gives each token a risk level and a category."""
 
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         super().__init__(model, tokenizer, content_hash)
         levels = _list_names(model.config, "response_risk_level_map")
-        # a config of other names is not the one that the published code reads; then its order counts, and no category
-        is_named = UNSAFE in levels
-        self._unsafe_level = (levels if is_named else _LEVELS).index(UNSAFE)  # its number in the head's output
-        self.categories = _list_names(model.config, "response_category_map") if is_named else ()
-        frame = _read_chat_frame(tokenizer)
-        # tokens of the chat template: before the question, and between question and answer
-        self._before, self._between = (tokenizer(text, add_special_tokens=False).input_ids for text in frame)
+        # without the published names in the config, levels have the published order, and categories have no names
+        has_names = UNSAFE in levels
+        self._unsafe_level = (levels if has_names else _LEVELS).index(UNSAFE)  # index in the head's output
+        self.categories = _list_names(model.config, "response_category_map") if has_names else ()
+        text_before, text_between = _read_chat_frame(tokenizer)
+        # the tokens of the chat template before the question, and between question and answer
+        self._ids_before = tokenizer(text_before, add_special_tokens=False).input_ids
+        self._ids_between = tokenizer(text_between, add_special_tokens=False).input_ids
 
     def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
-        """The spans at fault, and the number of tokens read.
+        """Return the spans at fault, and the number of tokens read.
 
         A token's label judges all text up to the token, so all text after a harmful segment would be at fault.
-        Therefore the text after each segment at fault is read again without that segment.
+        Therefore the text after each segment at fault is read again without this segment.
         """
         faults: list[LabelledSpan] = []
-        new_faults: list[LabelledSpan] = []
+        last_faults: list[LabelledSpan] = []
         tokens_read = 0
-        # the text that was read and has no fault, and where the rest of the answer begins
-        faultless = ""
-        rest_start = 0
+        faultless_text = ""  # the text that was read, without the segments at fault
+        rest_start = 0  # where the rest of the answer begins
         for reading in range(1, _MAX_READINGS + 1):
-            text = faultless + request.answer[rest_start:]
+            text = faultless_text + request.answer[rest_start:]
             spans, token_count = super()._find_faults(request.model_copy(update={"answer": text}))
             tokens_read += token_count
-            new_faults = _move_spans(spans, len(faultless), rest_start)
-            segment = _find_segment(request.ends, new_faults[0].start) if new_faults else None
+            last_faults = _move_spans(spans, len(faultless_text), rest_start)
+            segment = _find_segment(request.ends, last_faults[0].start) if last_faults else None
             if segment is None or reading == _MAX_READINGS or segment.stop >= len(request.answer):
                 break
-            faults += _cut_spans(new_faults, segment.stop)
-            # without the segment at fault
-            faultless += request.answer[rest_start : segment.start]
+            faults += _cut_spans(last_faults, segment.stop)
+            # the segment at fault is left out of the next reading
+            faultless_text += request.answer[rest_start : segment.start]
             rest_start = segment.stop
-        return [*faults, *new_faults], tokens_read
+        return [*faults, *last_faults], tokens_read
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
-        """The question and the answer in the chat template."""
-        question = _encode_plainly(self.tokenizer, request.question).input_ids
+        """Return the question and the answer in the chat template."""
+        question_ids = _encode_plainly(self.tokenizer, request.question).input_ids
         answer = _encode_plainly(self.tokenizer, request.answer)
-        ids = [*self._before, *question, *self._between]
-        return _Reading({"input_ids": [*ids, *answer.input_ids]}, len(ids), answer.offset_mapping)
+        ids_before_answer = [*self._ids_before, *question_ids, *self._ids_between]
+        inputs = {"input_ids": [*ids_before_answer, *answer.input_ids]}
+        return _Reading(inputs, start=len(ids_before_answer), places=answer.offset_mapping)
 
-    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
-        """`UNSAFE` and the category of each token that the guard finds unsafe; None for all others."""
-        levels, categories = (logits[0].argmax(-1).tolist() for logits in self.model(**inputs))
-        names = dict(enumerate(self.categories or ()))
-        return [
-            (UNSAFE, names.get(category, "")) if level == self._unsafe_level else None
-            for level, category in zip(levels, categories, strict=True)
-        ]
+    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[_Fault]:
+        """Return `UNSAFE` and the category of each token that the guard finds unsafe; None for all other tokens."""
+        level_logits, category_logits = self.model(**inputs)
+        levels = level_logits[0].argmax(-1).tolist()
+        categories = category_logits[0].argmax(-1).tolist()
+        category_names = dict(enumerate(self.categories or ()))
+        faults: list[_Fault] = []
+        for level, category in zip(levels, categories, strict=True):
+            faults.append((UNSAFE, category_names.get(category, "")) if level == self._unsafe_level else None)
+        return faults
 
 
 class PairClassifier(TokenClassifier):
@@ -199,53 +206,65 @@ class PairClassifier(TokenClassifier):
 
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         super().__init__(model, tokenizer, content_hash)
-        self._labels: dict[int, str] = {int(number): name for number, name in model.config.id2label.items()}
-        fine = [name for name in self._labels.values() if name.casefold() in _FAULTLESS_LABELS]
-        if not fine or len(fine) == len(self._labels):
+        self._labels: dict[int, str] = {int(index): label for index, label in model.config.id2label.items()}
+        faultless_labels = [label for label in self._labels.values() if label.casefold() in _FAULTLESS_LABELS]
+        if not faultless_labels or len(faultless_labels) == len(self._labels):
             raise WeightsError(f"its labels {', '.join(self._labels.values())} do not say which tokens are at fault")
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
-        """The context and the answer as a pair of texts."""
+        """Return the context and the answer as a pair of texts."""
         encoded = _encode_plainly(self.tokenizer, _write_context(request), request.answer)
-        # for each token, 0 in the context, 1 in the answer, None for a control token
-        parts = encoded.sequence_ids(0)
-        start = parts.index(1) if 1 in parts else len(parts)
+        # of each token: 0 in the context, 1 in the answer, None for a control token
+        text_numbers = encoded.sequence_ids(0)
+        answer_start = text_numbers.index(1) if 1 in text_numbers else len(text_numbers)
+        answer_stop = answer_start + text_numbers.count(1)
         inputs = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
-        return _Reading(inputs, start, encoded.offset_mapping[start : start + parts.count(1)])
+        return _Reading(inputs, answer_start, encoded.offset_mapping[answer_start:answer_stop])
 
-    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
-        """The model's label of each token, without category; None if the label finds no fault."""
-        numbers = self.model(**inputs).logits[0].argmax(-1).tolist()
-        names = [self._labels[number] for number in numbers]
-        return [None if name.casefold() in _FAULTLESS_LABELS else (name, "") for name in names]
+    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[_Fault]:
+        """Return the model's label of each token, without a category; None if the label finds no fault."""
+        label_indices = self.model(**inputs).logits[0].argmax(-1).tolist()
+        labels = [self._labels[index] for index in label_indices]
+        return [None if label.casefold() in _FAULTLESS_LABELS else (label, "") for label in labels]
 
 
 def open_classifier(name: str, model: str | Path, quantization: str, dtype: torch.dtype) -> TokenClassifier:
-    """Load a token classifier from a folder or a fetched hub model. Raises `WeightsError` that names it."""
+    """Load a token classifier from a folder, or from a model of the hub that was fetched.
+
+    `model` is the folder or the hub's id; `quantization` is "nf4", or other text for weights in `dtype`. Raises a
+    `WeightsError` that calls the classifier `name`.
+    """
     try:
         folder = sources.find_judge(model)
         config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         is_guard = GUARD in (config.architectures or ())
         loader: Any = GuardModel if is_guard else AutoModelForTokenClassification
-        loaded = _load_model(loader, folder, config, quantization, dtype)
+        loaded_model = _load_model(loader, folder, config, quantization, dtype)
         tokenizer = _open_tokenizer(folder)
+        # everything that decides on the labels
         parts = {"files": _identify_files(model, folder), "chat": tokenizer.chat_template, "quantization": quantization}
-        return (GuardClassifier if is_guard else PairClassifier)(loaded, tokenizer, manifest.digest(parts))
+        classifier = GuardClassifier if is_guard else PairClassifier
+        return classifier(loaded_model, tokenizer, manifest.digest(parts))
     except WeightsError as error:
-        # of the same class, which decides the status with which a command ends
+        # the error keeps its class, which decides the status with which a command ends
         raise type(error)(f"judge {name!r}: {error}") from None
     except (MemoryError, torch.OutOfMemoryError):
         raise WeightsError(f"judge {name!r}: not enough memory to load {model}") from None
     except Exception as error:
-        why = str(error).partition("\n")[0]
-        raise WeightsError(f"judge {name!r}: {model} cannot be loaded ({type(error).__name__}: {why})") from error
+        first_line = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"judge {name!r}: {model} cannot be loaded ({type(error).__name__}: {first_line})"
+        ) from error
 
 
 def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype: torch.dtype) -> Any:
-    """Load the model with all its weights; raises `WeightsError` where some are missing, which would be random."""
-    quantised = {}
+    """Load the model; raises `WeightsError` if weights are missing, which the library would fill with random numbers.
+
+    `loader` is the class of transformers that loads it; `quantization` is "nf4", or other text for weights in `dtype`.
+    """
+    quantisation_arguments = {}
     if quantization == "nf4":
-        quantised["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        quantisation_arguments["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -259,16 +278,17 @@ def _load_model(loader: Any, folder: Path, config: Any, quantization: str, dtype
         device_map="cuda:0" if torch.cuda.is_available() else "cpu",
         local_files_only=True,
         output_loading_info=True,
-        **quantised,
+        **quantisation_arguments,
     )
-    if missing := sorted(report["missing_keys"]):
-        raise WeightsError(f"{folder} lacks the weights {', '.join(missing[:4])}; it is no token classifier")
+    missing_weights = sorted(report["missing_keys"])
+    if missing_weights:
+        raise WeightsError(f"{folder} lacks the weights {', '.join(missing_weights[:4])}; it is no token classifier")
     cpu_kernels.install(model.eval())
     return model
 
 
 def _open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model; raises `WeightsError` for one that does not know where its tokens stand."""
+    """Return the tokenizer of a model; raises `WeightsError` if it cannot say where in a text its tokens stand."""
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise WeightsError(f"{folder} has no tokenizer.json, which says where each token stands")
@@ -276,33 +296,36 @@ def _open_tokenizer(folder: Path) -> Any:
 
 
 def _identify_files(model: str | Path, folder: Path) -> dict[str, str]:
-    """What identifies the files of a classifier: of a hub model its commit, which names the folder."""
+    """Return what identifies the files of a classifier: their hashes, or the commit of a model from the hub."""
+    # the folder of a model from the hub is named by the commit
     return {"hub": str(model), "commit": folder.name} if sources.is_hub_id(model) else manifest.hash_files(folder)
 
 
 def _encode_plainly(tokenizer: Any, *texts: str) -> Any:
-    """The tokenizer's encoding of one text or a pair, with offsets; a control token in it is read as plain letters."""
+    """Return the tokenizer's encoding, with offsets, of one text or a pair, in which control tokens are plain text."""
     return tokenizer(*texts, add_special_tokens=len(texts) > 1, split_special_tokens=True, return_offsets_mapping=True)
 
 
 def _read_chat_frame(tokenizer: Any) -> tuple[str, str]:
-    """The texts that the chat template writes before the question, and between question and answer."""
+    """Return what the chat template writes before the question, and what it writes between question and answer."""
     chat = _CHAT_TEMPLATE
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
         chat = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
-    before, _, rest = chat.partition(_QUESTION)
-    return before, rest.partition(_ANSWER)[0]
+    text_before, _, rest = chat.partition(_QUESTION)
+    text_between, _, _ = rest.partition(_ANSWER)
+    return text_before, text_between
 
 
 def _list_names(config: Any, key: str) -> tuple[str, ...]:
-    """The names of a map from numbers to names in a config, in the order of the numbers; empty without it."""
-    names = getattr(config, key, None) or {}
-    return tuple(name for _, name in sorted((int(number), str(name)) for number, name in names.items()))
+    """Return the names in the config's map `key`, from numbers to names, by number; empty without this map."""
+    names_by_number = getattr(config, key, None) or {}
+    numbered_names = sorted((int(number), str(name)) for number, name in names_by_number.items())
+    return tuple(name for _, name in numbered_names)
 
 
 def _write_context(request: TokenLabelsRequest) -> str:
-    """The text with which an answer must agree: the passages with the question, or the question alone."""
+    """Return the text with which an answer must agree: the passages with the question, or the question alone."""
     passages = "\n".join(f"passage {number}: {text}" for number, text in enumerate(request.context, 1))
     if not passages:
         return request.question
@@ -310,10 +333,10 @@ def _write_context(request: TokenLabelsRequest) -> str:
 
 
 def _move_spans(spans: Iterable[LabelledSpan], kept_length: int, rest_start: int) -> list[LabelledSpan]:
-    """The spans that reach into the rest of the answer, with positions in the answer.
+    """Return the spans that reach into the rest of the answer, with positions in the answer instead of the text read.
 
-    What was read is the beginning of the answer without its faults (`kept_length` characters), and then the answer from
-    `rest_start` on. With 10 and 25, characters 12 to 20 that were read are characters 27 to 35 of the answer.
+    The text read was the beginning of the answer without its faults (`kept_length` characters), and then the answer
+    from `rest_start` on. With 10 and 25, characters 12 to 20 of the text read are characters 27 to 35 of the answer.
     """
     shift = rest_start - kept_length
     return [
@@ -325,14 +348,14 @@ def _move_spans(spans: Iterable[LabelledSpan], kept_length: int, rest_start: int
 
 
 def _cut_spans(spans: Iterable[LabelledSpan], stop: int) -> list[LabelledSpan]:
-    """The parts of the spans before `stop`."""
+    """Return the spans that begin before `stop`, cut to their part before `stop`."""
     return [span.model_copy(update={"end": min(span.end, stop)}) for span in spans if span.start < stop]
 
 
 def _find_segment(ends: Iterable[int], position: int) -> slice | None:
-    """Where the segment with this position starts and stops: of `ends` (10, 25), position 12 is in `slice(10, 25)`.
+    """Return where the segment that holds this position starts and stops; None if all segments end before.
 
-    None if the segments end before it.
+    `ends` are the ends of the segments in the answer: with (10, 25), position 12 is in `slice(10, 25)`.
     """
     start = 0
     for stop in ends:
@@ -342,17 +365,21 @@ def _find_segment(ends: Iterable[int], position: int) -> slice | None:
     return None
 
 
-def _join_spans(answer: str, pairs: Sequence[tuple[tuple[int, int], tuple[str, str] | None]]) -> list[LabelledSpan]:
-    """One span for each run of tokens with the same fault, without white space at its ends.
+def _join_spans(answer: str, places: Sequence[tuple[int, int]], faults: Sequence[_Fault]) -> list[LabelledSpan]:
+    """Return a span for each run of tokens with the same fault, without white space at its ends.
 
-    `pairs` are, for each token, its (start, end) characters and its (label, category), None without fault.
+    `places` are the (start, end) characters of the answer's tokens, `faults` their faults.
     """
     spans = []
-    for fault, run in groupby(pairs, key=lambda pair: pair[1]):
-        places = [place for place, _ in run]
-        text = answer[places[0][0] : places[-1][1]]
-        start = places[0][0] + len(text) - len(text.lstrip())
+    first_token = 0
+    for fault, run in groupby(faults):
+        stop_token = first_token + len(list(run))
+        start, _ = places[first_token]
+        _, end = places[stop_token - 1]
+        text = answer[start:end]
+        start += len(text) - len(text.lstrip())
         if fault and text.strip():
-            span = LabelledSpan(start=start, end=start + len(text.strip()), label=fault[0], category=fault[1])
-            spans.append(span)
+            label, category = fault
+            spans.append(LabelledSpan(start=start, end=start + len(text.strip()), label=label, category=category))
+        first_token = stop_token
     return spans

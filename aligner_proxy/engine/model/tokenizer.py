@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_JOINTS = (("The harbour opens", " at six, e.g. 12"), ("| Answer: It's 7.\n\n-", " item \u4f60\u597d!"))
+_JOINT_TEXTS = (("The harbour opens", " at six, e.g. 12"), ("| Answer: It's 7.\n\n-", " item \u4f60\u597d!"))
 """Test texts, each cut at a single space between two words, that show whether tokens of both halves just join."""
-_TRIES = 64
-"""Most spaces that are checked in search of a safe place to cut."""
+_MAX_TRIES = 64
+"""Most spaces that are tried as the place where a text is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids and, for each, the (start, end) characters it stands for."""
+    """Token ids, and for each token the (start, end) characters of the text that it stands for."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
@@ -37,59 +37,61 @@ class PromptTokenizer:
         backend.no_padding()
         self._backend = backend
         self.eos_ids = eos_ids
-        # any of them ends an answer; the lowest is the one that drafts contain
+        # each of these ids ends an answer; drafts contain the lowest
         self.eos = min(eos_ids)
         # Some tokenizers put a mark in front of every text, so the tokens of two halves differ from those of the whole.
-        # False for such tokenizers: a prompt is then always tokenised as a whole.
-        self._joins = all(
-            self.encode_text(a).ids + self.encode_text(b).ids == self.encode_text(a + b).ids for a, b in _JOINTS
+        # With such a tokenizer a prompt is always tokenised as a whole.
+        self._can_join = all(
+            self.encode_text(first).ids + self.encode_text(second).ids == self.encode_text(first + second).ids
+            for first, second in _JOINT_TEXTS
         )
 
     def encode_prompt(self, text: str) -> Encoded:
-        """Tokens of a whole prompt, with the start mark if this tokenizer has one."""
+        """Return the tokens of a whole prompt, with the start mark if this tokenizer has one."""
         encoding = self._backend.encode(text, add_special_tokens=True)
         return Encoded(list(encoding.ids), list(encoding.offsets))
 
-    def extend_prompt(self, previous: Encoded, before: str, text: str, common_length: int) -> Encoded:
-        """Tokens of the prompt `text`, as `encode_prompt` returns them, reusing `previous`, the tokens of `before`.
+    def extend_prompt(self, previous: Encoded, previous_text: str, text: str, common_length: int) -> Encoded:
+        """Return the tokens of the prompt `text`, reusing `previous`, the tokens of `previous_text`.
 
-        Both texts begin with the same `common_length` characters. Only what follows the last but one common word is
+        Both texts begin with the same `common_length` characters. Only the text from the last common word on is
         tokenised, so that a growing text is not tokenised again and again.
         """
-        start = _find_word_start(text, common_length) if self._joins else 0
+        start = _find_word_start(text, common_length) if self._can_join else 0
         shared_count = bisect_right(previous.offsets, start, key=lambda offset: offset[1]) if start else 0
-        # reused only if a token of the previous prompt ends exactly where the new text is cut
-        if not shared_count or previous.offsets[shared_count - 1][1] != start or before[:start] != text[:start]:
+        # tokens are reused only if one of them ends exactly where the new text is cut
+        if not shared_count or previous.offsets[shared_count - 1][1] != start or previous_text[:start] != text[:start]:
             return self.encode_prompt(text)
         rest = self.encode_text(text[start:])
-        moved = [(first + start, last + start) for first, last in rest.offsets]
-        return Encoded(previous.ids[:shared_count] + rest.ids, previous.offsets[:shared_count] + moved)
+        rest_offsets = [(token_start + start, token_end + start) for token_start, token_end in rest.offsets]
+        return Encoded(previous.ids[:shared_count] + rest.ids, previous.offsets[:shared_count] + rest_offsets)
 
     def list_ids(self, text: str) -> list[int]:
-        """Tokens of a text that continues a prompt, without a start mark."""
+        """Return the ids of a text that continues a prompt, without a start mark."""
         return self.encode_text(text).ids if text else []
 
     def encode_text(self, text: str) -> Encoded:
-        """The tokens of a continuation, with the character offsets of each."""
+        """Return the tokens of a text that continues a prompt, without a start mark."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         return Encoded(list(encoding.ids), list(encoding.offsets))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated tokens; special tokens are skipped."""
+        """Return the text of generated tokens; special tokens are left out."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text
 
 
 def _find_word_start(text: str, end: int) -> int:
-    """Index of the last single space before `end`, a safe place to cut the text; 0 if there is none.
+    """Return the index of the last single space before `end`, where the text can be cut; 0 if no such space is found.
 
-    The word at `end` may go on in another text, so the cut is before that word.
+    The word at `end` may go on in another text, so the cut is before this word.
     """
     position = text.rfind(" ", 0, end)
-    for _ in range(_TRIES):
-        if position <= 0 or not (text[position - 1].isspace() or text[position + 1 : position + 2].isspace()):
-            break
+    for _ in range(_MAX_TRIES):
+        if position <= 0:
+            return 0
+        is_single = not (text[position - 1].isspace() or text[position + 1 : position + 2].isspace())
+        if is_single:
+            return position
         position = text.rfind(" ", 0, position)
-    else:
-        return 0  # no single space in so many tries: tokenise the whole text
-    return max(0, position)
+    return 0

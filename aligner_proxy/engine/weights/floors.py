@@ -1,8 +1,9 @@
-"""Floors of corrections on a GPU: the time that reading weights and computing must take, and what to expect.
+"""Floors of the time that corrections take on a GPU: what reading the weights and computing must take. Each comes with
+the time to expect.
 
     costs = estimate_costs(sizes, rates)       # costs.nothing_flagged, costs.all_written
 
-Nothing is measured here, and nothing loaded. No torch.
+Nothing is measured here, and nothing is loaded. This module does not use torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from aligner_proxy.engine.weights.memory import ModelSize
 
 PROMPT_TOKENS = 512
 ANSWER_TOKENS = 256
-"""Of the correction whose time is estimated."""
+"""Tokens of prompt and answer in the correction whose time is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ _CARDS = {
     "H100 80GB HBM3": GpuRates(2.96e12, 787e12),
     "NVIDIA H200": GpuRates(4.3e12, 790e12),
 }
-"""By the end of the name that torch reports, so that an RTX 3060 Ti, an L40 or a part of a card does not match. The
-rates of H100 and H200 are measured, the others are from data sheets."""
+"""The rates of a card, by the end of the name that torch reports, so that an RTX 3060 Ti, an L40 or a part of a card
+does not match. The rates of H100 and H200 were measured, the others are from data sheets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +52,45 @@ class CorrectionCosts(NamedTuple):
     """The times of correcting an answer of `ANSWER_TOKENS` tokens after a prompt of `PROMPT_TOKENS`."""
 
     nothing_flagged: CostRange
-    """All is read once."""
+    """The time if no segment is flagged, so that prompt and answer are read once."""
     all_written: CostRange
-    """The whole answer is rewritten, token by token."""
+    """The time if the whole answer is rewritten, token by token."""
 
 
 def find_card(name: str) -> GpuRates | None:
-    """The rates of the card with this name; None if they are not known."""
-    return next((rates for end, rates in _CARDS.items() if name.endswith(end)), None)
+    """Return the rates of the card that torch calls `name`; None if they are not known."""
+    return next((rates for name_end, rates in _CARDS.items() if name.endswith(name_end)), None)
 
 
 def estimate_forward(sizes: ModelSize, rates: GpuRates, rows: int, context: int) -> CostRange:
-    """The time of one forward of an NF4 model over `rows` tokens, the last of which is token `context`."""
-    head = sizes.vocabulary * sizes.hidden
-    bytes_read = sizes.linear * memory.NF4_BITS / 8 + 2 * head + context * sizes.count_token_bytes(2, 0)
-    # a token attends to those before it, half of the rows on average
-    attended = rows * (context - rows / 2)
-    operations = 2 * sizes.linear * rows + 4 * sizes.heads * sizes.head_size * sizes.layers * attended + 2 * head
+    """Estimate the time of one forward pass of an NF4 model over `rows` tokens.
+
+    `context` is the length of the sequence, in tokens, with these tokens at its end.
+    """
+    output_numbers = sizes.vocabulary * sizes.hidden  # of the output layer, which is in bf16
+    weight_bytes = sizes.linear * memory.NF4_BITS / 8 + 2 * output_numbers
+    bytes_read = weight_bytes + context * sizes.count_token_bytes(2, 0)
+    # a token attends to the tokens before it, which are half of the rows on average
+    attended_tokens = rows * (context - rows / 2)
+    attention_operations = 4 * sizes.heads * sizes.head_size * sizes.layers * attended_tokens
+    operations = 2 * sizes.linear * rows + attention_operations + 2 * output_numbers
     floor_ms = 1000 * max(bytes_read / rates.bandwidth, operations / rates.arithmetic)
-    # ratios as measured on an H100 at 1.1B and 7B: single tokens are bound by the decoding of NF4, and every layer has
+    # factors as measured on an H100 at 1.1B and 7B: single tokens are bound by the decoding of NF4, and every layer has
     # kernels that start one after the other
-    expected_ms = floor_ms * 2.3 + 0.02 * sizes.layers if rows == 1 else floor_ms * 1.3 + 0.08 * sizes.layers
-    return CostRange(floor_ms, expected_ms)
+    if rows == 1:
+        return CostRange(floor_ms, expected_ms=floor_ms * 2.3 + 0.02 * sizes.layers)
+    return CostRange(floor_ms, expected_ms=floor_ms * 1.3 + 0.08 * sizes.layers)
 
 
 def estimate_costs(sizes: ModelSize, rates: GpuRates) -> CorrectionCosts:
     """Estimate the times of correcting an answer by an NF4 model with our kernels."""
     all_tokens = PROMPT_TOKENS + ANSWER_TOKENS
     nothing_flagged = estimate_forward(sizes, rates, all_tokens, all_tokens)
-    prompt = estimate_forward(sizes, rates, PROMPT_TOKENS, PROMPT_TOKENS)
-    # while the answer is written, the context holds half of it on average
-    token = estimate_forward(sizes, rates, 1, PROMPT_TOKENS + ANSWER_TOKENS // 2)
+    prompt_pass = estimate_forward(sizes, rates, PROMPT_TOKENS, PROMPT_TOKENS)
+    # while the answer is written, the context holds half of the answer on average
+    token_pass = estimate_forward(sizes, rates, 1, PROMPT_TOKENS + ANSWER_TOKENS // 2)
     all_written = CostRange(
-        prompt.floor_ms + ANSWER_TOKENS * token.floor_ms,
-        prompt.expected_ms + ANSWER_TOKENS * token.expected_ms,
+        prompt_pass.floor_ms + ANSWER_TOKENS * token_pass.floor_ms,
+        prompt_pass.expected_ms + ANSWER_TOKENS * token_pass.expected_ms,
     )
     return CorrectionCosts(nothing_flagged, all_written)

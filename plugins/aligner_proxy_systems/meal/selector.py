@@ -1,4 +1,5 @@
-"""Selector for `objectives: auto`: Meal's net weighs the candidates by prompt and keeps the heaviest, in that order.
+"""Selector for `objectives: auto`: Meal's net weighs the candidates for each prompt, and the heaviest stay, ordered by
+weight. Candidates are the objectives that the policies file lists.
 
 Weights are missing with another aligner, or if the engine is down, late or has no hidden states. Then all objectives
 weigh the same, the reason is reported, and the order in the file decides which candidates stay. A request never fares
@@ -35,7 +36,7 @@ _MAX_TEXTS = 1024
 """Objective texts whose hidden states are cached, about 7 KB each."""
 MUCH = 1.5
 LITTLE = 0.5
-"""Multiple of an equal share from which an objective is called very important, or up to which less important."""
+"""An objective is called very important from `MUCH` times an equal share on, less important up to `LITTLE` times."""
 
 
 class AutoOptions(BaseModel):
@@ -57,7 +58,7 @@ class ObjectiveWeights:
 
     weights: tuple[tuple[str, float], ...]
     reason: str | None = None
-    """Why all weigh the same; None if they were weighed."""
+    """Why all objectives weigh the same; None if the net weighed them."""
 
 
 class ObjectiveWeigher(Protocol):
@@ -66,7 +67,7 @@ class ObjectiveWeigher(Protocol):
     async def weights(
         self, objectives: Sequence[str], turns: Sequence[Turn], encoder: TextEncoder
     ) -> Sequence[float] | None:
-        """Return one weight for each text, in order, with sum 1; None if it cannot weigh them."""
+        """Return one weight for each objective's text, in order, with sum 1; None if they cannot be weighed."""
         ...
 
 
@@ -97,165 +98,190 @@ class AutoSelector(Extension):
             weights = await self._weigher.weights(texts, turns, encoder)
         except StatesUnavailable:
             weights = None
-        return self.unselected(policy, NO_WEIGHTS) if weights is None else choose_objectives(policy, weights, None)
+        if weights is None:
+            return self.unselected(policy, NO_WEIGHTS)
+        return choose_objectives(policy, weights, reason=None)
 
     def unselected(self, policy: Policy, reason: str) -> Policy:
         """Return the policy with equal weights, so that the file's order decides which candidates stay."""
-        return choose_objectives(policy, [1.0 / len(policy.objectives)] * len(policy.objectives), reason)
+        count = len(policy.objectives)
+        return choose_objectives(policy, [1.0 / count] * count, reason)
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """Headers with names and weights (three decimals), and the reason if all weigh the same."""
-        weighed = find_weights(policy)
-        if weighed is None:
+        """Return the headers with names and weights (three decimals), and with the reason if all weigh the same."""
+        objective_weights = find_weights(policy)
+        if objective_weights is None:
             return {}
-        words = ",".join(f"{name}={weight:.3f}" for name, weight in weighed.weights)
-        return {"weights": words} | ({"weights-reason": weighed.reason} if weighed.reason else {})
+        headers = {"weights": ",".join(f"{name}={weight:.3f}" for name, weight in objective_weights.weights)}
+        if objective_weights.reason:
+            headers["weights-reason"] = objective_weights.reason
+        return headers
 
     def record(self, policy: Policy) -> Mapping[str, Any]:
-        """Names and weights for the record; empty weights if the route selects by prompt but has not selected yet."""
-        weighed = find_weights(policy)
-        if weighed is None and not self.selects(policy):
+        """Return names and weights for the audit record; no weights if the objectives were not selected yet.
+
+        The result is empty if the policy does not select objectives by prompt.
+        """
+        objective_weights = find_weights(policy)
+        if objective_weights is None and not self.selects(policy):
             return {}
-        return {"weights": dict(weighed.weights) if weighed else {}}
+        return {"weights": dict(objective_weights.weights) if objective_weights else {}}
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
-        """Notes on whether the objectives shown are those of one prompt."""
-        weighed = find_weights(policy)
-        if weighed is not None and weighed.reason:
-            yield f"objectives weigh the same ({weighed.reason}): they could not be weighed for this prompt"
-        elif weighed is None and self.selects(policy):
+        """Yield a note if the objectives that `aligner-proxy check` shows are not those selected for a prompt."""
+        objective_weights = find_weights(policy)
+        if objective_weights is not None and objective_weights.reason:
+            yield f"objectives weigh the same ({objective_weights.reason}): they could not be weighed for this prompt"
+        elif objective_weights is None and self.selects(policy):
             yield "objectives: auto: which of these stay is decided for each prompt; try one with --prompt"
 
 
 class Weigher:
-    """Weighs objectives with Meal's net; caches objective texts' states, and stores nothing of a prompt."""
+    """Weighs objectives with Meal's net, which reads a row (hidden states of the aligner) of each text. It caches the
+    rows of objectives' texts, and stores nothing of a prompt.
+    """
 
     def __init__(self) -> None:
         self._net: WeightNet | None = None
+        # by the aligner's content hash and the text, the least recently stored first
         self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
-        self._encoding = asyncio.Lock()
+        self._encoding_lock = asyncio.Lock()
 
     async def weights(
         self, objectives: Sequence[str], turns: Sequence[Turn], encoder: TextEncoder
     ) -> Sequence[float] | None:
-        """Weights for the user's last turn; None without one, or if the net was made for another aligner."""
-        prompt = next((turn.content for turn in reversed(turns) if turn.role == "user" and turn.content.strip()), None)
-        if prompt is None:
+        """Return the weights for the user's last turn; None without a turn, or if the net is for another aligner."""
+        prompts = [turn.content for turn in turns if turn.role == "user" and turn.content.strip()]
+        if not prompts:
             return None
+        prompt = prompts[-1]
         if self._net is None:
-            self._net = await asyncio.to_thread(_load)
+            self._net = await asyncio.to_thread(_load_net)
         net = self._net
         identity = await encoder.identity()
-        async with self._encoding:  # concurrent requests wait and then use the first one's result
+        # concurrent requests wait, and then use the rows that the first request fetched
+        async with self._encoding_lock:
             rows_by_text = await self._fetch_rows(identity, objectives, encoder, net.layers)
-        (row,) = [_to_row(states) for states in await encoder.states([prompt], net.layers)]
-        if len(row) != net.size:
-            return None  # the aligner's width is not that of the aligner for which the net was made
-        return net.weights(row, [rows_by_text[text] for text in objectives])
+        prompt_states = await encoder.states([prompt], net.layers)
+        prompt_row = _make_row(prompt_states[0])
+        # an aligner of another width is not the aligner for which the net was made
+        if len(prompt_row) != net.size:
+            return None
+        return net.weights(prompt_row, [rows_by_text[text] for text in objectives])
 
     async def _fetch_rows(
         self, identity: str, objectives: Sequence[str], encoder: TextEncoder, layers: Sequence[int]
     ) -> dict[str, Row]:
-        """Return the rows of objective texts, fetching and caching missing ones in small batches.
+        """Return the rows of objective texts by text; those that are not cached are fetched in small batches.
 
-        If the deadline ends the fetch, the next request has fewer rows left to fetch.
+        So if the deadline ends the fetch, the next request has fewer rows left to fetch. `identity` is the aligner's
+        content hash.
         """
         rows_by_text = {text: self._rows[identity, text] for text in objectives if (identity, text) in self._rows}
         missing_texts = [text for text in dict.fromkeys(objectives) if text not in rows_by_text]
         for first in range(0, len(missing_texts), TOGETHER):
             texts = missing_texts[first : first + TOGETHER]
-            rows = [_to_row(states) for states in await encoder.states(texts, layers)]
+            rows = [_make_row(states) for states in await encoder.states(texts, layers)]
             rows_by_text |= zip(texts, rows, strict=True)
             self._remember(identity, rows_by_text)
         return rows_by_text
 
-    def _remember(self, identity: str, rows: Mapping[str, Row]) -> None:
-        """Cache rows, and drop those that were stored longest ago."""
-        for text, row in rows.items():
+    def _remember(self, identity: str, rows_by_text: Mapping[str, Row]) -> None:
+        """Cache rows, and drop the rows beyond `_MAX_TEXTS` that were used longest ago."""
+        for text, row in rows_by_text.items():
             self._rows[identity, text] = row
             self._rows.move_to_end((identity, text))
         while len(self._rows) > _MAX_TEXTS:
             self._rows.popitem(last=False)
 
 
-def _load() -> WeightNet:
-    # Imported on first use, so that a process that only reads the policies file does not load numpy.
+def _load_net() -> WeightNet:
+    # imported on first use, so that a process that only reads the policies file does not load numpy
     from aligner_proxy_systems.meal.net import WeightNet
 
     return WeightNet.load()
 
 
 def find_weights(policy: Policy) -> ObjectiveWeights | None:
-    """The weights of the policy's objectives; None if they were not weighed."""
-    weighed: ObjectiveWeights | None = policy.extension(WEIGHED)
-    return weighed
+    """Return the weights of the policy's objectives; None if the objectives were not weighed."""
+    objective_weights: ObjectiveWeights | None = policy.extension(WEIGHED)
+    return objective_weights
 
 
 def choose_objectives(policy: Policy, weights: Sequence[float], reason: str | None) -> Policy:
-    """Return the policy with its candidates selected, raised to the floor and ordered.
+    """Return the policy with the candidates that stay, ordered, and with their weights.
 
-    Enforced objectives come first in their order, then the rest by weight. Objectives that a request asked for are not
-    candidates and are never dropped.
+    `weights` are those of the policy's objectives, in order; `reason` says why all are equal, None if they were
+    weighed. Enforced objectives come first in their order, then the others by weight. Objectives that a request asked
+    for are not candidates and are never dropped.
     """
     selection = policy.selection
     if selection is None:
         return policy
     options = selection.options
-    weight_by_name = dict(zip((objective.name for objective in policy.objectives), weights, strict=True))
-    ranked = sorted(selection.candidates, key=lambda name: -weight_by_name[name])  # ties keep the order of the file
-    dropped = set(ranked[options.keep :]) if options.keep else set[str]()
-    remaining = [objective for objective in policy.objectives if objective.name not in dropped]
-    final = apply_floor(
-        {objective.name: weight_by_name[objective.name] for objective in remaining}, selection.enforced, options.floor
-    )
-    enforced_first = [objective for objective in remaining if objective.name in selection.enforced]
-    others = [objective for objective in remaining if objective.name not in selection.enforced]
-    ordered = [*enforced_first, *sorted(others, key=lambda objective: -final[objective.name])]
-    weighed = ObjectiveWeights(tuple((objective.name, final[objective.name]) for objective in ordered), reason)
+    first_weights = dict(zip((objective.name for objective in policy.objectives), weights, strict=True))
+    ranked_names = sorted(selection.candidates, key=lambda name: -first_weights[name])  # ties keep the file's order
+    dropped_names = set(ranked_names[options.keep :]) if options.keep else set[str]()
+    kept_objectives = [objective for objective in policy.objectives if objective.name not in dropped_names]
+    kept_weights = {objective.name: first_weights[objective.name] for objective in kept_objectives}
+    final_weights = apply_floor(kept_weights, selection.enforced, options.floor)
+    enforced = [objective for objective in kept_objectives if objective.name in selection.enforced]
+    others = [objective for objective in kept_objectives if objective.name not in selection.enforced]
+    objectives = [*enforced, *sorted(others, key=lambda objective: -final_weights[objective.name])]
+    named_weights = tuple((objective.name, final_weights[objective.name]) for objective in objectives)
     if options.words:
-        ordered = [_state_weight(objective, final[objective.name] * len(ordered)) for objective in ordered]
-    return replace(policy, objectives=tuple(ordered)).with_extension(WEIGHED, weighed)
+        count = len(objectives)
+        objectives = [_state_weight(objective, final_weights[objective.name] * count) for objective in objectives]
+    new_policy = replace(policy, objectives=tuple(objectives))
+    return new_policy.with_extension(WEIGHED, ObjectiveWeights(named_weights, reason))
 
 
 def apply_floor(weights: Mapping[str, float], enforced: Sequence[str], floor: float) -> dict[str, float]:
-    """Scale weights to sum 1 with no enforced one below the floor; the other objectives give up the difference.
+    """Return weights with the sum 1, none of an enforced objective below the floor; the other objectives give way.
 
-    If the enforced objectives together would need more than 1, the floor is lowered to an equal share.
+    `weights` are by objective name. If the enforced objectives together would need more than 1, the floor is lowered to
+    an equal share.
     """
-    names = [name for name in weights if name in enforced]
-    floor = min(floor, 1.0 / len(names)) if names else 0.0
-    shared = _scale_weights(weights, 1.0)
-    # Raising one lowers the others, which may push another enforced one below the floor.
-    lifted: set[str] = set()
-    while too_low := {name for name in names if name not in lifted and shared[name] < floor}:
-        lifted |= too_low
-        others = {name: weight for name, weight in shared.items() if name not in lifted}
-        rest = _scale_weights(others, max(0.0, 1.0 - floor * len(lifted)))
-        shared = {name: floor if name in lifted else rest[name] for name in shared}
-    return shared
+    enforced_names = [name for name in weights if name in enforced]
+    floor = min(floor, 1.0 / len(enforced_names)) if enforced_names else 0.0
+    new_weights = _scale_weights(weights, 1.0)
+    raised_names: set[str] = set()
+    # raising one weight lowers the others, which may push another enforced objective below the floor
+    while True:
+        low_names = {name for name in enforced_names if name not in raised_names and new_weights[name] < floor}
+        if not low_names:
+            return new_weights
+        raised_names |= low_names
+        other_weights = {name: weight for name, weight in new_weights.items() if name not in raised_names}
+        lowered_weights = _scale_weights(other_weights, max(0.0, 1.0 - floor * len(raised_names)))
+        new_weights = {name: floor if name in raised_names else lowered_weights[name] for name in new_weights}
 
 
 def add_weight_words(text: str, share: float) -> str:
-    """Add the weight in words to an objective "Name: description".
+    """Add the weight in words to an objective's text, "Name: description".
 
-    `share` is its weight times the number of objectives.
+    `share` is its weight times the number of objectives. Weights near the average are not stated.
     """
-    importance = "very important" if share >= MUCH else "less important" if share <= LITTLE else ""
-    name, colon, rest = text.partition(":")
-    return f"{name} ({importance}){colon}{rest}" if importance and colon else text
+    name, colon, description = text.partition(":")
+    if not colon or LITTLE < share < MUCH:
+        return text
+    importance = "very important" if share >= MUCH else "less important"
+    return f"{name} ({importance}){colon}{description}"
 
 
 def _scale_weights(weights: Mapping[str, float], total: float) -> dict[str, float]:
-    """Scale weights to the sum `total`; if all are 0, they become equal."""
-    whole = sum(weights.values())
-    return {name: total * (weight / whole if whole else 1.0 / len(weights)) for name, weight in weights.items()}
+    """Return the weights by name, scaled to the sum `total`; if all are 0, they become equal."""
+    old_total = sum(weights.values())
+    if not old_total:
+        return dict.fromkeys(weights, total * (1.0 / len(weights))) if weights else {}
+    return {name: total * (weight / old_total) for name, weight in weights.items()}
 
 
 def _state_weight(objective: Objective, share: float) -> Objective:
     return replace(objective, text=add_weight_words(objective.text, share))
 
 
-def _to_row(states: Sequence[float]) -> Row:
+def _make_row(states: Sequence[float]) -> Row:
     import numpy as np
 
     return np.asarray(states, dtype=np.float32)

@@ -10,5 +10,5 @@ from aligner_proxy_systems.metaalign.extension import Preferences
 
 @hookimpl
 def extensions() -> Sequence[Extension]:
-    """The extension that fulfils preferences."""
+    """Return the extension that fulfils preferences."""
     return [Preferences()]

@@ -1,6 +1,7 @@
-"""Rule-based checks of whether an answer meets a preference.
+"""Rule-based checks of whether an answer meets a preference. Code, addresses and quotations are protected: checks of
+style skip them, and edits do not change them.
 
-Code, addresses and quotations are protected: style checks skip them, and edits do not change them. Length checks count
+Length checks count
 everything. A list marker is not markdown here, because `no-lists` covers lists; a fence, a table and inline code are.
 """
 
@@ -32,7 +33,8 @@ MARKDOWN = re.compile(
     r"|^[ \t]*(?:\*[ \t]*){3,}$|^[ \t]*-{3,}[ \t]*$",
     re.MULTILINE,
 )
-_CLOSING = " \n\t\"'*_)]\u201d\u2019"
+_IGNORED_AT_END = " \n\t\"'*_)]\u201d\u2019"
+"""Signs that may follow a question mark at the end of an answer."""
 
 
 _CODE_SPAN = re.compile(r"(?<!`)`[^`\n]{1,400}`(?!`)")
@@ -54,64 +56,69 @@ def is_met(preference: Preference, text: str) -> bool:
         return not contains_any(text, preference.words)
     if kind is PreferenceKind.LANGUAGE:
         return language(prose(text)) in preference.words
-    return _FORMS[kind](text)
+    return _CHECKS[kind](text)
 
 
 def check_adherence(preferences: Mapping[str, Preference], before: str, after: str) -> tuple[Adherence, ...]:
-    """For each checkable preference, whether the answer meets it before and after correction."""
-    checkable = [(name, preference) for name, preference in preferences.items() if preference.checkable]
+    """Return, for each checkable preference, whether the answer meets it before and after correction."""
     return tuple(
-        Adherence(name, is_met(preference, before), is_met(preference, after)) for name, preference in checkable
+        Adherence(name, is_met(preference, before), is_met(preference, after))
+        for name, preference in preferences.items()
+        if preference.checkable
     )
 
 
 def protected_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of code, addresses and quotations, in order and without overlaps."""
+    """Return the (start, end) of code, addresses and quotations, in order and without overlaps."""
     spans: list[tuple[int, int]] = []
     if "```" in text or "~~~" in text:
-        spans = [(piece.start, piece.end) for piece in split(text) if piece.text.lstrip().startswith(("```", "~~~"))]
+        segments = split(text)
+        spans = [
+            (segment.start, segment.end) for segment in segments if segment.text.lstrip().startswith(("```", "~~~"))
+        ]
     for pattern in (_CODE_SPAN, WEB, MAIL, _QUOTED):
         spans += [match.span() for match in pattern.finditer(text)]
-    merged: list[tuple[int, int]] = []
-    # Of spans with the same start the longest comes first and takes in the others.
-    for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
-        if merged and start < merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+    merged_spans: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        last_start, last_end = merged_spans[-1] if merged_spans else (0, 0)
+        if start < last_end:
+            merged_spans[-1] = (last_start, max(end, last_end))
         else:
-            merged.append((start, end))
-    return merged
+            merged_spans.append((start, end))
+    return merged_spans
 
 
-def _unprotected_text(text: str) -> str:
-    """The text without its protected spans."""
+def _cut_protected(text: str) -> str:
+    """Return the text without its protected spans."""
     pieces: list[str] = []
     position = 0
     for start, end in protected_spans(text):
         pieces.append(text[position:start])
         position = end
-    # Joined by spaces, so that the words around a span do not become one.
+    # joined by spaces, so that the words around a span do not become one
     return " ".join([*pieces, text[position:]])
 
 
-def _lacks(pattern: re.Pattern[str]) -> Callable[[str], bool]:
-    return lambda text: pattern.search(_unprotected_text(text)) is None
+def _make_absence_check(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    """Return a check of whether a text has no match of the pattern outside of protected spans."""
+    return lambda text: pattern.search(_cut_protected(text)) is None
 
 
 def _ends_with_question(text: str) -> bool:
-    return text.rstrip(_CLOSING).endswith(("?", "\uff1f", "\u061f"))
+    return text.rstrip(_IGNORED_AT_END).endswith(("?", "\uff1f", "\u061f"))
 
 
-_FORMS: Mapping[PreferenceKind, Callable[[str], bool]] = {
+_CHECKS: Mapping[PreferenceKind, Callable[[str], bool]] = {
     PreferenceKind.NO_LISTS: lambda text: not item_marks(text),
-    # A single item is no list yet.
+    # a single item is no list yet
     PreferenceKind.LISTS: lambda text: len(item_marks(text)) > 1,
     PreferenceKind.NO_EMOJI: lambda text: EMOJI.search(text) is None,
     PreferenceKind.EMOJI: lambda text: EMOJI.search(text) is not None,
-    PreferenceKind.NO_EXCLAMATION: _lacks(EXCLAMATION),
+    PreferenceKind.NO_EXCLAMATION: _make_absence_check(EXCLAMATION),
     PreferenceKind.NO_MARKDOWN: lambda text: MARKDOWN.search(text) is None,
-    PreferenceKind.NO_CONTRACTIONS: _lacks(CONTRACTION),
-    PreferenceKind.NO_QUESTIONS: _lacks(re.compile(r"[?\uff1f]")),
+    PreferenceKind.NO_CONTRACTIONS: _make_absence_check(CONTRACTION),
+    PreferenceKind.NO_QUESTIONS: _make_absence_check(re.compile(r"[?\uff1f]")),
     PreferenceKind.ENDS_WITH_QUESTION: _ends_with_question,
-    PreferenceKind.UPPER_CASE: lambda text: not any(char.islower() for char in _unprotected_text(text)),
-    PreferenceKind.LOWER_CASE: lambda text: not any(char.isupper() for char in _unprotected_text(text)),
+    PreferenceKind.UPPER_CASE: lambda text: not any(char.islower() for char in _cut_protected(text)),
+    PreferenceKind.LOWER_CASE: lambda text: not any(char.isupper() for char in _cut_protected(text)),
 }

@@ -1,8 +1,9 @@
-"""Conflicts of preferences: the operator's objectives come first, then the system prompt, then the user.
+"""Conflicts of preferences: the operator's objectives come first, then the system prompt, then the user. These are the
+tiers, the highest first.
 
 1. A preference that contradicts an objective of the operator (enforced, the route's, or a configured one that was
    requested) is dropped. So is a checkable preference if an objective mentions its subject without agreeing with it.
-2. A preference that contradicts one of a higher tier is dropped; within a tier the later one counts.
+2. A preference that contradicts a preference of a higher tier is dropped; within a tier the later preference counts.
 3. Compatible preferences are combined: the tighter of two bounds, and both of two lists of banned words.
 4. A text that mentions objectives, rules or instructions instead of the answer is dropped as a whole.
 
@@ -28,8 +29,8 @@ _OPPOSITES = (
     {PreferenceKind.MAX_WORDS, PreferenceKind.MIN_WORDS},
     {PreferenceKind.MAX_SENTENCES, PreferenceKind.MIN_SENTENCES},
 )
-# Pairs of opposites: a text with words of one side contradicts a higher text with words of the other.
-_POLES = tuple(
+# Pairs of opposites: a text with words of one side contradicts a text of a higher tier with words of the other side.
+_OPPOSITE_WORDS = tuple(
     (re.compile(rf"\b(?:{one})\b", re.I), re.compile(rf"\b(?:{other})\b", re.I))
     for one, other in (
         (r"formal(?:ly)?|professional(?:ly|ism)?", r"informal(?:ly)?|casual(?:ly)?|slang|chatty|slangy|"
@@ -102,7 +103,7 @@ _SAME_SUBJECT = {
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPreferences:
-    """The preferences of all tiers that apply together: checkable ones, and free texts with their source."""
+    """The preferences of all tiers that apply together: checkable preferences, and free texts with their source."""
 
     preferences: tuple[Preference, ...] = ()
     words: tuple[tuple[PreferenceSource, str], ...] = ()
@@ -110,7 +111,7 @@ class ResolvedPreferences:
 
 def contradict(one: Preference, other: Preference) -> bool:
     """Whether no answer can meet both: "at most 80 words" and "at least 200 words" contradict each other."""
-    # Other preferences of one kind are combined, see `_combine`.
+    # other preferences of one kind are combined, see `_combine`
     if one.kind is other.kind:
         return one.kind is PreferenceKind.LANGUAGE and not set(one.words) & set(other.words)
     if {one.kind, other.kind} not in _OPPOSITES:
@@ -125,66 +126,75 @@ def contradict(one: Preference, other: Preference) -> bool:
 def resolve_conflicts(
     operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSource, ParsedText]]
 ) -> ResolvedPreferences:
-    """Resolve the conflicts of `tiers` (highest first) with each other and with the operator's objectives."""
+    """Return the preferences of `tiers` (the highest first) that contradict neither each other nor the operator.
+
+    `operator` are the operator's objectives.
+    """
     higher_texts = [objective.text for objective in operator]
-    # The source of these is never read; only kinds, numbers and words are compared.
-    agreed = [preference for text in higher_texts for preference in parse(text, PreferenceSource.SYSTEM).preferences]
-    by_kind: dict[PreferenceKind, Preference] = {}
-    wishes_in_words: list[tuple[PreferenceSource, str]] = []
+    # preferences that the objectives state; their source is never read
+    operator_preferences: list[Preference] = []
+    for text in higher_texts:
+        operator_preferences += parse(text, PreferenceSource.SYSTEM).preferences
+    preference_by_kind: dict[PreferenceKind, Preference] = {}
+    free_texts: list[tuple[PreferenceSource, str]] = []
     for source, parsed in tiers:
         for preference in parsed.preferences:
-            kind = preference.kind
-            if _must_yield(preference, higher_texts, agreed) or any(
-                contradict(preference, higher) for higher in by_kind.values()
-            ):
+            if _must_yield(preference, higher_texts, operator_preferences):
                 continue
-            by_kind[kind] = _combine(by_kind[kind], preference) if kind in by_kind else preference
+            if any(contradict(preference, higher) for higher in preference_by_kind.values()):
+                continue
+            kind = preference.kind
+            higher_preference = preference_by_kind.get(kind)
+            preference_by_kind[kind] = _combine(higher_preference, preference) if higher_preference else preference
         if source is PreferenceSource.SYSTEM:
-            # A system prompt's free text is used only to detect contradictions; it is never an objective for the
-            # aligner.
+            # a system prompt's free text only serves to find contradictions; it never becomes an objective
             higher_texts = [*higher_texts, parsed.words]
-        elif (
-            parsed.words
-            and not _ABOUT_RULES.search(parsed.words)
-            and not _contradicts_higher(parsed.words, higher_texts)
-        ):
-            wishes_in_words.append((source, parsed.words))
-    return ResolvedPreferences(tuple(by_kind.values()), tuple(wishes_in_words))
+        elif _is_acceptable(parsed.words, higher_texts):
+            free_texts.append((source, parsed.words))
+    return ResolvedPreferences(tuple(preference_by_kind.values()), tuple(free_texts))
 
 
-def _must_yield(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:
+def _must_yield(
+    preference: Preference, operator_texts: Sequence[str], operator_preferences: Sequence[Preference]
+) -> bool:
     """Whether a preference must be dropped because of an objective of the operator.
 
-    `agreed` are the preferences that the texts of these objectives (`operator`) state themselves. A preference also
-    yields to an objective about the same subject, unless the objective states a preference of the same kind.
+    `operator_preferences` are the preferences that the texts of the objectives (`operator_texts`) state themselves. A
+    preference also yields to an objective about the same subject, unless one states a preference of the same kind.
     """
-    if any(contradict(preference, other) for other in agreed):
+    if any(contradict(preference, other) for other in operator_preferences):
         return True
-    # The subjects of a list of banned words are the words themselves.
+    # the subjects of a list of banned words are the words themselves
     if preference.kind is PreferenceKind.BANNED_WORDS:
-        return any(word.casefold() in text.casefold() for word in preference.words for text in operator)
-    subject = _SUBJECTS.get(_SAME_SUBJECT.get(preference.kind, preference.kind))
-    if subject is None or any(other.kind is preference.kind for other in agreed):
+        return any(word.casefold() in text.casefold() for word in preference.words for text in operator_texts)
+    subject_kind = _SAME_SUBJECT.get(preference.kind, preference.kind)
+    subject = _SUBJECTS.get(subject_kind)
+    if subject is None or any(other.kind is preference.kind for other in operator_preferences):
         return False
-    return any(subject.search(text) for text in operator)
+    return any(subject.search(text) for text in operator_texts)
 
 
-def _contradicts_higher(words: str, higher_texts: Iterable[str]) -> bool:
-    """Whether a text asks for the opposite of a text of a higher tier."""
-    for text in higher_texts:
-        for first, second in _POLES:
-            # A higher text with words of both sides ("polite, never rude") counts as asking for the first side.
-            if first.search(text):
-                contradicts = second.search(words) is not None
+def _is_acceptable(free_text: str, higher_texts: Iterable[str]) -> bool:
+    """Whether a free text says something, and neither mentions rules nor contradicts a text of a higher tier."""
+    return bool(free_text) and not _ABOUT_RULES.search(free_text) and not _contradicts_higher(free_text, higher_texts)
+
+
+def _contradicts_higher(free_text: str, higher_texts: Iterable[str]) -> bool:
+    """Whether a free text asks for the opposite of a text of a higher tier."""
+    for higher_text in higher_texts:
+        for first, second in _OPPOSITE_WORDS:
+            # a higher text with words of both sides ("polite, never rude") counts as asking for the first side
+            if first.search(higher_text):
+                contradicts = second.search(free_text) is not None
             else:
-                contradicts = second.search(text) is not None and first.search(words) is not None
+                contradicts = second.search(higher_text) is not None and first.search(free_text) is not None
             if contradicts:
                 return True
     return False
 
 
 def _combine(one: Preference, other: Preference) -> Preference:
-    """Combine two compatible preferences of one kind; the source is the higher tier."""
+    """Combine two compatible preferences of one kind; `one` is of the higher tier, whose source the result has."""
     if one.kind in MOST:
         return replace(one, number=min(one.number, other.number))
     if one.kind in LEAST:

@@ -59,11 +59,11 @@ class Preferences(Extension):
     )
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """Append the request's preferences to the operator's objectives."""
+        """Append the request's preferences to the operator's objectives, if the route reads preferences."""
         return add_preferences(policy, request) if policy.extension(SOURCES_KEY) else policy
 
     def prefill(self, policy: Policy) -> Policy:
-        """Restrict reading ahead to the operator's objectives, since stage 2 corrects every such answer for them."""
+        """Restrict reading ahead to the operator's objectives, because stage 2 corrects the answer for these."""
         return operator_policy(policy) if preferences_of(policy) else policy
 
     def wraps(self, policy: Policy) -> bool:
@@ -73,32 +73,33 @@ class Preferences(Extension):
         return await stages.correct(text, policy, inner)
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
-        """Map each checkable preference to whether the original and the delivered answer meet it; None without any."""
+        """Map each checkable preference to [met by the original, met by the delivered answer]; None without any."""
         preferences = preferences_of(policy)
         if not preferences:
             return None
-        return {
-            checked.name: [checked.before, checked.after] for checked in check_adherence(preferences, answer, delivered)
-        }
+        adherences = check_adherence(preferences, answer, delivered)
+        return {adherence.name: [adherence.before, adherence.after] for adherence in adherences}
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """The header x-aligner-preferences; none before a check."""
-        words = ",".join(
-            f"{checked.name}={_yes_or_no(checked.before)}/{_yes_or_no(checked.after)}"
-            for checked in _combine_choices(outcomes)
-        )
-        return {"preferences": words} if words else {}
+        """Return the header x-aligner-preferences; no header before preferences were checked."""
+        entries = [
+            f"{adherence.name}={_yes_or_no(adherence.before)}/{_yes_or_no(adherence.after)}"
+            for adherence in _combine_choices(outcomes)
+        ]
+        return {"preferences": ",".join(entries)} if entries else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         return self.headers(policy, outcomes)
 
     def observe(self, outcome: Outcome) -> None:
         """Count in the metric which preferences were met before and after."""
-        for checked in _read_report(outcome):
-            PREFERENCES.labels(checked.name, str(checked.before).lower(), str(checked.after).lower()).inc()
+        for adherence in _read_report(outcome):
+            before = str(adherence.before).lower()
+            after = str(adherence.after).lower()
+            PREFERENCES.labels(adherence.name, before, after).inc()
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
-        """Notes on which preference texts of the request do not apply, and why."""
+        """Yield notes on which preference texts of the request do not apply, and why."""
         sources = policy.extension(SOURCES_KEY, ())
         preferences = list(preferences_of(policy).values())
         for source, text in tiers(request):
@@ -110,6 +111,7 @@ class Preferences(Extension):
                 yield from _explain_unused(source, text, preferences)
 
     def describe(self, objective: Objective) -> str | None:
+        """Return how an objective that states a preference is met, in a few words; None for other objectives."""
         if objective.allowance is None or objective.name not in list(PreferenceKind):
             return None
         preference = Preference(PreferenceKind(objective.name))
@@ -119,32 +121,32 @@ class Preferences(Extension):
 
 
 def _explain_unused(source: PreferenceSource, text: str, preferences: Sequence[Preference]) -> Iterator[str]:
-    """Notes on the preferences of one text that do not apply."""
-    applied = {(preference.kind, preference.source) for preference in preferences}
+    """Yield notes on the preferences of one text that do not apply; `preferences` are those that apply."""
+    applied_kinds = {(preference.kind, preference.source) for preference in preferences}
     parsed = parse(text[:READ_CHARS], source)
     for preference in parsed.preferences:
-        if (preference.kind, source) not in applied:
+        if (preference.kind, source) not in applied_kinds:
             yield f"{preference.kind.value} ({source.value}) is set aside: a higher tier or a later word holds"
     if not parsed.preferences and source not in {preference.source for preference in preferences}:
         yield f"nothing of the {source.value} is in force: no words in it are about the answer"
 
 
 def _read_report(outcome: Outcome) -> list[Adherence]:
-    """The reported checks of one choice."""
+    """Return what `report` returned for one choice."""
     report = dict(outcome.reports).get(Preferences.name, {})
     return [Adherence(name, before, after) for name, (before, after) in report.items()]
 
 
 def _combine_choices(outcomes: Sequence[Outcome]) -> list[Adherence]:
-    """For each preference, whether every choice met it before and after."""
-    by_name: dict[str, Adherence] = {}
+    """Return, for each preference, whether every choice met it before and after correction."""
+    adherence_by_name: dict[str, Adherence] = {}
     for outcome in outcomes:
-        for checked in _read_report(outcome):
-            earlier = by_name.get(checked.name, checked)
-            by_name[checked.name] = Adherence(
-                checked.name, earlier.before and checked.before, earlier.after and checked.after
-            )
-    return list(by_name.values())
+        for adherence in _read_report(outcome):
+            earlier = adherence_by_name.get(adherence.name, adherence)
+            before = earlier.before and adherence.before
+            after = earlier.after and adherence.after
+            adherence_by_name[adherence.name] = Adherence(adherence.name, before, after)
+    return list(adherence_by_name.values())
 
 
 def _yes_or_no(is_met: bool) -> str:

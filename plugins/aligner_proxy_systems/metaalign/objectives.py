@@ -1,4 +1,5 @@
-"""Turns preferences of a request into objectives, placed after all objectives of the operator.
+"""Turns preferences of a request into objectives, placed after all objectives of the operator. A tier is a part of the
+request that may contain preferences; those of a higher tier win.
 
 A preference that the tenant may not bring is refused before any work is done. stages.py fulfils preferences.
 """
@@ -33,10 +34,10 @@ class BadPreference(BadRequest):
 Tier = tuple[PreferenceSource, str]
 """The source and text of one part of the request that may contain preferences."""
 MAX_CHARS = 1_000
-"""Longest preference text or persona; a longer one is a bad request."""
+"""Most characters of a preference text or persona; a longer one is a bad request."""
 READ_CHARS = 20_000
 """How much of a system prompt is read, from its beginning; the rest is ignored."""
-_TEXTS: Mapping[PreferenceKind, str] = MappingProxyType(
+_OBJECTIVE_TEXTS: Mapping[PreferenceKind, str] = MappingProxyType(
     {
         PreferenceKind.MAX_WORDS: "Length: the response should have at most {n} words",
         PreferenceKind.MAX_SENTENCES: "Length: the response should have at most {n} sentences",
@@ -59,7 +60,8 @@ _TEXTS: Mapping[PreferenceKind, str] = MappingProxyType(
         PreferenceKind.LOWER_CASE: "Small letters: the response should be written without capital letters",
     }
 )
-_TEXTS_IN_WORDS = {
+# the kind of preference and the objective's text, by the source of a free text
+_FREE_TEXT_OBJECTIVES = {
     PreferenceSource.REQUEST: (
         PreferenceKind.WORDED,
         "Preference: the response should be as the reader wishes: {words}",
@@ -69,15 +71,15 @@ _TEXTS_IN_WORDS = {
 
 
 def tiers(request: RequestFacts) -> tuple[Tier, ...]:
-    """The texts of a request that may contain preferences, highest tier first.
+    """Return the texts of a request that may contain preferences, the highest tier first.
 
     These are the tiers of MetaAlign (arXiv 2410.14184): the system prompt, then texts by or about the user. The query
     itself is never read for preferences.
     """
     return (
         (PreferenceSource.SYSTEM, request.system),
-        (PreferenceSource.REQUEST, _text(request.fields.get("preference"))),
-        (PreferenceSource.PERSONA, _text(request.fields.get("persona"))),
+        (PreferenceSource.REQUEST, _read_text(request.fields.get("preference"))),
+        (PreferenceSource.PERSONA, _read_text(request.fields.get("persona"))),
     )
 
 
@@ -85,67 +87,85 @@ def add_preferences(policy: Policy, request: RequestFacts) -> Policy:
     """Add the request's preferences to the policy, as far as its route reads them and its tenant may bring them.
 
     Raises `ForbiddenError` if the request brings its own preference or persona without permission, and `BadPreference`
-    if one is too long. A system prompt without permission is ignored.
+    if one is too long. A system prompt without permission is ignored, because every request may have one.
     """
     sources = policy.extension(SOURCES_KEY, ())
-    allowed = policy.extension(GRANT_KEY, False)
+    is_allowed = policy.extension(GRANT_KEY, False)
     texts = [(source, text) for source, text in tiers(request) if source in sources and text.strip()]
-    request_texts = [(source, text) for source, text in texts if source is not PreferenceSource.SYSTEM]
-    if request_texts and not allowed:
+    own_texts = [(source, text) for source, text in texts if source is not PreferenceSource.SYSTEM]
+    if own_texts and not is_allowed:
         raise ForbiddenError("this key may not send a preference of its own; its tenant needs allow_preferences: true")
-    for source, text in request_texts:
+    for source, text in own_texts:
         if len(text) > MAX_CHARS:
             name = "persona" if source is PreferenceSource.PERSONA else "preference"
             raise BadPreference(f"metadata.aligner.{name} has {len(text):,} characters; at most {MAX_CHARS:,} are read")
-    if not texts or not allowed:
+    if not texts or not is_allowed:
         return policy
-    parsed = [(source, parse(text[:READ_CHARS], source)) for source, text in texts]
-    return _append_preferences(policy, resolve_conflicts(policy.objectives, parsed))
+    parsed_tiers = [(source, parse(text[:READ_CHARS], source)) for source, text in texts]
+    return _append_preferences(policy, resolve_conflicts(policy.objectives, parsed_tiers))
 
 
 def preferences_of(policy: Policy) -> dict[str, Preference]:
-    """The policy's preferences by the names of their objectives."""
+    """Return the policy's preferences by the names of their objectives."""
     return dict(policy.extension(IN_FORCE, ()))
 
 
 def operator_policy(policy: Policy) -> Policy:
-    """The policy with only the operator's objectives."""
-    own = tuple(objective for objective in policy.objectives if objective.allowance is None)
-    return replace(policy, objectives=own)
+    """Return the policy with only the operator's objectives."""
+    # only objectives of preferences have an allowance
+    own_objectives = tuple(objective for objective in policy.objectives if objective.allowance is None)
+    return replace(policy, objectives=own_objectives)
 
 
-def _text(value: object) -> str:
-    """A request field as text: a list of texts is joined, and any other value counts as empty."""
+def _read_text(value: object) -> str:
+    """Return the text of a request's field: a list of texts is joined, and another value counts as empty."""
     texts = value if isinstance(value, list) else [value]
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _append_preferences(policy: Policy, resolved: ResolvedPreferences) -> Policy:
-    """Append preferences to the objectives, and hold the stream, since only a whole answer shows if they are met."""
+    """Append an objective for each preference, and record the preferences in the policy.
+
+    Streams are held then, because only a whole answer shows whether preferences are met.
+    """
     preferences = tuple(_order_preferences(resolved))
     if not preferences:
         return policy
-    words = dict(resolved.words)
-    added = tuple(_make_objective(preference, words) for preference in preferences)
-    stream = StreamMode.HOLD if policy.stream is StreamMode.SENTENCE else policy.stream
-    origins = tuple((f"objective:{preference.kind.value}", preference.source.value) for preference in preferences)
-    policy = replace(policy, objectives=policy.objectives + added, stream=stream, origins=policy.origins + origins)
-    return policy.with_extension(IN_FORCE, tuple((preference.kind.value, preference) for preference in preferences))
+    free_texts = dict(resolved.words)
+    new_objectives = tuple(_make_objective(preference, free_texts) for preference in preferences)
+    # the source of each new objective, which `aligner-proxy check` shows
+    new_origins = tuple((f"objective:{preference.kind.value}", preference.source.value) for preference in preferences)
+    new_policy = replace(
+        policy,
+        objectives=policy.objectives + new_objectives,
+        stream=StreamMode.HOLD if policy.stream is StreamMode.SENTENCE else policy.stream,
+        origins=policy.origins + new_origins,
+    )
+    return new_policy.with_extension(IN_FORCE, tuple((preference.kind.value, preference) for preference in preferences))
 
 
 def _order_preferences(resolved: ResolvedPreferences) -> Iterator[Preference]:
-    """Order preferences: those for the aligner first, since it numbers the objectives that it gets."""
-    yield from (preference for preference in resolved.preferences if not preference.fixable)
-    yield from (Preference(_TEXTS_IN_WORDS[source][0], source) for source, _ in resolved.words)
-    yield from (preference for preference in resolved.preferences if preference.fixable)
+    """Yield the preferences, those for the aligner first, because it numbers the objectives that it gets."""
+    for preference in resolved.preferences:
+        if not preference.fixable:
+            yield preference
+    for source, _ in resolved.words:
+        kind, _ = _FREE_TEXT_OBJECTIVES[source]
+        yield Preference(kind, source)
+    for preference in resolved.preferences:
+        if preference.fixable:
+            yield preference
 
 
-def _make_objective(preference: Preference, words: Mapping[PreferenceSource, str]) -> Objective:
-    """The objective that states a preference; `words` are the free texts by their source."""
+def _make_objective(preference: Preference, free_texts: Mapping[PreferenceSource, str]) -> Objective:
+    """Return the objective that states a preference; `free_texts` are the texts that no rule can check, by source."""
     if preference.checkable:
+        # each kind's text has only the placeholder that it needs
         language = " or ".join(name.capitalize() for name, codes in LANGUAGES.items() if codes == preference.words)
-        banned = ", ".join(preference.words)
-        text = _TEXTS[preference.kind].format(n=preference.number, language=language, words=banned)
+        banned_words = ", ".join(preference.words)
+        template = _OBJECTIVE_TEXTS[preference.kind]
+        text = template.format(n=preference.number, language=language, words=banned_words)
     else:
-        text = _TEXTS_IN_WORDS[preference.source][1].format(words=words[preference.source])
+        _, template = _FREE_TEXT_OBJECTIVES[preference.source]
+        text = template.format(words=free_texts[preference.source])
     return Objective(preference.kind.value, text, allowance=preference.allowance)

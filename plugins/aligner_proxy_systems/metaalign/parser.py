@@ -1,7 +1,10 @@
-"""Parser of preference texts: checkable wishes become preferences, and the rest stays as free text.
+"""Parser of preference texts: wishes that a rule can check become preferences, and the rest stays as free text. A
+refusal is a word such as "no" or "avoid"; its reach is the text after it that it refuses. In all functions, `plain` is
+a sentence in lower case with straight apostrophes, as long as the sentence itself.
 
-English only. Anything not understood stays in the free text instead of being guessed. A conditional sentence (if,
-unless ...) stays there whole. Patterns run sentence by sentence, so that time grows linearly with the text.
+The parser reads only English. Anything not understood stays in the free text instead of being guessed. A conditional
+sentence (if, unless ...) stays there whole. Patterns run sentence by sentence, so that time grows linearly with the
+text.
 """
 
 from __future__ import annotations
@@ -18,22 +21,36 @@ from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, Pr
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|[;\n]+")
 _CLAUSE_END = re.compile(r"[,;:]|\.\s|\s(?:and|but)\s")
-_WORDS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
-_LONGEST_SENTENCE = 1_000
-"""Characters; a longer sentence stays in the free text, to bound the time of the patterns."""
-_MAX_BANNED = 20
-"""Banned words that are read from one list."""
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_MAX_SENTENCE_CHARS = 1_000
+"""A longer sentence stays in the free text, to bound the time of the patterns."""
+_MAX_BANNED_WORDS = 20
+"""Most banned words that are read from one list."""
+_MAX_BANNED_CHARS = 40
+"""Most characters of a banned word."""
+_CHARS_BEFORE_WANTED = 60
+"""Characters before a thing in which a verb of wanting is searched, which may have up to 24 characters after it."""
 
 _REACH_CHARS = 200
 """Longest reach of a refusal in characters; it is short so that time stays linear."""
 
-_Span = tuple[int, int]
-_Match = tuple[Preference, _Span]
+
+class _StatedSpan(NamedTuple):
+    """The (start, exclusive end) of a passage in a sentence."""
+
+    start: int
+    end: int
+
+
+_NO_SPAN = _StatedSpan(0, 0)
+"""Stands for a wish that was understood, but whose words stay in the free text, too."""
+_Match = tuple[Preference, _StatedSpan]
+"""A preference, and the passage that states it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusalWord:
-    """A word of refusal in a sentence, and where its reach ends."""
+    """A refusal in a sentence, and where its reach ends; all three are indices in the sentence."""
 
     start: int
     end: int
@@ -47,7 +64,7 @@ class _LengthPattern(NamedTuple):
     is_upper: bool
     """Whether it states an upper bound."""
     step: int = 0
-    """What to add to the number: "under 100" means at most 99."""
+    """What to add to the number in the text: "under 100" means at most 99."""
 
 
 _LENGTH_PATTERNS = (
@@ -62,12 +79,12 @@ _LENGTH_PATTERNS = (
     _LengthPattern(lexicon.HYPHENED, is_upper=True),
     _LengthPattern(lexicon.ONE, is_upper=True),
 )
-"""In the order in which they are tried."""
+"""The patterns, in the order in which they are tried."""
 
 
 @dataclass(slots=True)
 class ParsedText:
-    """The checkable preferences of a text; `words` is the remaining text, "" without any."""
+    """The checkable preferences of a text; `words` is the remaining free text, "" if nothing remains."""
 
     preferences: list[Preference] = field(default_factory=list)
     words: str = ""
@@ -75,64 +92,68 @@ class ParsedText:
 
 def parse(text: str, source: PreferenceSource) -> ParsedText:
     """Parse one text; preferences keep their order, and the last one of a kind counts."""
-    by_kind: dict[PreferenceKind, Preference] = {}
-    rest: list[str] = []
+    preference_by_kind: dict[PreferenceKind, Preference] = {}
+    free_texts: list[str] = []
     for sentence in filter(None, map(str.strip, _SENTENCE_END.split(text))):
         plain = sentence.lower().replace("\u2019", "'").replace("\u2018", "'")
-        # lower() may change the length; then the spans would not fit the original.
-        if len(sentence) > _LONGEST_SENTENCE or len(plain) != len(sentence) or lexicon.CONDITION.search(plain):
-            rest.append(sentence)
+        # lower() may change the length; then the spans would not fit the sentence itself
+        if len(sentence) > _MAX_SENTENCE_CHARS or len(plain) != len(sentence) or lexicon.CONDITION.search(plain):
+            free_texts.append(sentence)
             continue
-        understood_spans: list[_Span] = []
+        understood_spans: list[_StatedSpan] = []
         for preference, span in _find_preferences(plain, sentence, source):
-            # Removed first, so that the later one also takes the later place in the order.
-            by_kind.pop(preference.kind, None)
-            by_kind[preference.kind] = preference
+            # removed first, so that the later preference also takes the later place in the order
+            preference_by_kind.pop(preference.kind, None)
+            preference_by_kind[preference.kind] = preference
             understood_spans.append(span)
-        rest.append(_cut_remainder(sentence, understood_spans))
-    return ParsedText(list(by_kind.values()), " ".join(piece for piece in rest if piece))
+        free_texts.append(_cut_understood(sentence, understood_spans))
+    return ParsedText(list(preference_by_kind.values()), " ".join(free_text for free_text in free_texts if free_text))
 
 
 def _find_preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
-    """Yield every preference in a sentence, with the span that states it."""
-    refusals = [RefusalWord(*word.span(), _find_reach(plain, word.end())) for word in lexicon.NOT.finditer(plain)]
+    """Yield every preference in a sentence, with the passage that states it."""
+    refusals = [
+        RefusalWord(match.start(), match.end(), _find_reach_end(plain, match.end()))
+        for match in lexicon.NOT.finditer(plain)
+    ]
     yield from _find_lengths(plain, refusals, source)
     yield from _find_unwanted(plain, refusals, source)
     yield from _find_later_refusals(plain, source)
     yield from _find_wanted(plain, refusals, source)
-    yield from _find_forms(plain, refusals, source)
+    yield from _find_phrases(plain, refusals, source)
     yield from _find_banned_words(plain, sentence, source)
     for match in lexicon.LANGUAGE.finditer(plain):
         if not _is_negated(refusals, match.start()):
             name = match.group("language") or match.group("language2")
-            yield Preference(PreferenceKind.LANGUAGE, source, words=lexicon.LANGUAGES[name]), match.span()
+            yield Preference(PreferenceKind.LANGUAGE, source, words=lexicon.LANGUAGES[name]), _StatedSpan(*match.span())
 
 
 def _find_lengths(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
-    """Yield bounds of length; a passage that one pattern matched is skipped by the later ones."""
-    read_spans: list[_Span] = []
+    """Yield bounds of length; later patterns skip a passage that an earlier pattern matched."""
+    matched_spans: list[_StatedSpan] = []
     for length in _LENGTH_PATTERNS:
         for match in length.pattern.finditer(plain):
-            if any(start < match.end() and match.start() < end for start, end in read_spans):
+            span = _StatedSpan(*match.span())
+            if any(earlier.start < span.end and span.start < earlier.end for earlier in matched_spans):
                 continue
-            read_spans.append(match.span())
-            # "do not write more than 3" is an upper bound of 3, although "more than 3" is a lower bound of 4.
-            is_negated = length.step != 0 and _is_negated(refusals, match.start())
+            matched_spans.append(span)
+            # "do not write more than 3" is an upper bound of 3, although "more than 3" is a lower bound of 4
+            is_negated = length.step != 0 and _is_negated(refusals, span.start)
             bound = _parse_number(match.groupdict().get("n")) + (0 if is_negated else length.step)
             kind = _choose_bound_kind(match.group("unit"), is_upper=length.is_upper != is_negated)
-            # "under one" gives 0.
+            # the bound of "under one" is 0, which no answer can meet
             if kind is not None and bound > 0:
-                yield Preference(kind, source, bound), match.span()
+                yield Preference(kind, source, bound), span
 
 
 def _choose_bound_kind(unit: str, *, is_upper: bool) -> PreferenceKind | None:
-    """The kind of preference that bounds this unit; None if there is none, as for a minimum of paragraphs."""
+    """Return the kind of preference that bounds this unit; None if there is none, as for a minimum of paragraphs."""
     maximum, minimum = next(kinds for name, kinds in lexicon.UNITS.items() if unit.startswith(name))
     return maximum if is_upper else minimum
 
 
 def _parse_number(numeral: str | None) -> int:
-    """The number that a numeral states; 1 if there is none ("in a sentence")."""
+    """Return the number that a numeral states; 1 for None, as in "in a sentence"."""
     if numeral is None:
         return 1
     numeral = numeral.replace(",", "")
@@ -140,46 +161,50 @@ def _parse_number(numeral: str | None) -> int:
         return int(numeral)
     if numeral in lexicon.NUMBERS:
         return lexicon.NUMBERS[numeral]
+    # "twenty-five" is 20 + 5
     return sum(lexicon.NUMBERS[part] for part in re.split(r"[- ]", numeral))
 
 
 def _find_unwanted(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
-    """Yield a preference for each thing that a refusal reaches, in the order of the refusals.
+    """Yield a preference for each thing (lists, emojis ...) that a refusal reaches, in the order of the refusals.
 
-    A thing that several refusals reach is yielded twice: with the first one, whose span is the longest, so that all of
-    it is removed from the free text, and with the last one, which decides the place among the preferences (`parse`).
+    A thing that several refusals reach is yielded twice: with the first refusal, whose passage is the longest, so that
+    all of it is removed from the free text, and with the last, which decides the place among the preferences (`parse`).
     """
     wants_question_at_end = lexicon.QUESTION_LAST.search(plain) is not None
-    # Start, number of the kind, end, kind: in sorting order.
+    # (start of the refusal, index of the kind, end of the thing, kind), which is the sorting order
     matches: list[tuple[int, int, int, PreferenceKind]] = []
-    for number, (kind, pattern) in enumerate(lexicon.THING.items()):
-        # The word "question" then belongs to the wish for one at the end.
+    for kind_index, (kind, pattern) in enumerate(lexicon.THING.items()):
+        # the word "question" may belong to the wish for a question at the end
         if kind is PreferenceKind.NO_QUESTIONS and wants_question_at_end:
             continue
         for thing in pattern.finditer(plain):
-            nearby = _nearby_refusals(refusals, thing.start())
-            reaching = [refusal for refusal in nearby if thing.end() <= refusal.reach_end]
-            matches += [(refusal.start, number, thing.end(), kind) for refusal in (*reaching[:1], *reaching[-1:])]
+            nearby_refusals = _find_nearby(refusals, thing.start())
+            reaching = [refusal for refusal in nearby_refusals if thing.end() <= refusal.reach_end]
+            for refusal in (*reaching[:1], *reaching[-1:]):
+                matches.append((refusal.start, kind_index, thing.end(), kind))
     for start, _, end, kind in sorted(matches, key=itemgetter(0, 1, 2)):
-        yield Preference(kind, source), (start, end)
+        yield Preference(kind, source), _StatedSpan(start, end)
 
 
 def _find_later_refusals(plain: str, source: PreferenceSource) -> Iterator[_Match]:
-    """Yield things with the refusal after them ("lists are banned") or in their name ("emoji-free")."""
+    """Yield preferences for things with the refusal after them ("lists are banned") or in their name ("emoji-free")."""
     for kind, pattern in lexicon.THING.items():
-        for match in pattern.finditer(plain):
-            if refusal := lexicon.BEHIND.match(plain, match.end()):
-                yield Preference(kind, source), (match.start(), refusal.end())
+        for thing in pattern.finditer(plain):
+            refusal = lexicon.BEHIND.match(plain, thing.end())
+            if refusal:
+                yield Preference(kind, source), _StatedSpan(thing.start(), refusal.end())
     for kind, pattern in lexicon.FREE.items():
-        yield from ((Preference(kind, source), match.span()) for match in pattern.finditer(plain))
+        for match in pattern.finditer(plain):
+            yield Preference(kind, source), _StatedSpan(*match.span())
 
 
-def _find_reach(plain: str, start: int) -> int:
-    """Where the reach of a refusal ends: at the next turning word, apart from the refusal's own verb."""
-    end = min(len(plain), start + _REACH_CHARS)
-    own_verb = _OWN_VERB.match(plain, start, end)
-    turn = lexicon.TURN.search(plain, own_verb.end() if own_verb else start, end)
-    return turn.start() if turn else end
+def _find_reach_end(plain: str, refusal_end: int) -> int:
+    """Return where the reach of a refusal ends: at the next word such as "but", after the refusal's own verb."""
+    max_end = min(len(plain), refusal_end + _REACH_CHARS)
+    own_verb = _OWN_VERB.match(plain, refusal_end, max_end)
+    turning_word = lexicon.TURN.search(plain, own_verb.end() if own_verb else refusal_end, max_end)
+    return turning_word.start() if turning_word else max_end
 
 
 _OWN_VERB = re.compile(
@@ -192,29 +217,31 @@ _OWN_VERB = re.compile(
 
 
 def _is_negated(refusals: Sequence[RefusalWord], position: int) -> bool:
-    return any(position < refusal.reach_end for refusal in _nearby_refusals(refusals, position))
+    """Whether a refusal reaches this position in the sentence."""
+    return any(position < refusal.reach_end for refusal in _find_nearby(refusals, position))
 
 
-def _nearby_refusals(refusals: Sequence[RefusalWord], position: int) -> Sequence[RefusalWord]:
-    """The refusals before this position that are close enough to reach it."""
+def _find_nearby(refusals: Sequence[RefusalWord], position: int) -> Sequence[RefusalWord]:
+    """Return the refusals before this position that are close enough to reach it."""
     stop = bisect_right(refusals, position, key=attrgetter("end"))
-    return refusals[bisect_left(refusals, position - _REACH_CHARS, hi=stop, key=attrgetter("end")) : stop]
+    first = bisect_left(refusals, position - _REACH_CHARS, hi=stop, key=attrgetter("end"))
+    return refusals[first:stop]
 
 
 def _find_wanted(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
-    """Yield things that the text asks for."""
-    for kind, opposite in lexicon.WANTED.items():
-        for match in lexicon.THING[kind].finditer(plain):
-            # 60 characters hold a verb of wanting and the up to 24 characters between it and the thing.
-            before = lexicon.WANTING.search(plain[max(0, match.start() - 60) : match.start()])
-            is_refused = _is_negated(refusals, match.start()) or lexicon.BEHIND.match(plain, match.end())
-            # "emoji-free" is a refusal, see `_find_later_refusals`.
-            if before and not is_refused and not plain.startswith(("-free", " free"), match.end()):
-                yield Preference(opposite, source), (match.start() - len(before.group()), match.end())
+    """Yield a preference for each thing (lists, emojis) that the text asks for."""
+    for unwanted_kind, wanted_kind in lexicon.WANTED.items():
+        for thing in lexicon.THING[unwanted_kind].finditer(plain):
+            text_before = plain[max(0, thing.start() - _CHARS_BEFORE_WANTED) : thing.start()]
+            verb = lexicon.WANTING.search(text_before)
+            is_refused = _is_negated(refusals, thing.start()) or lexicon.BEHIND.match(plain, thing.end())
+            # "emoji-free" is a refusal, see `_find_later_refusals`
+            if verb and not is_refused and not plain.startswith(("-free", " free"), thing.end()):
+                yield Preference(wanted_kind, source), _StatedSpan(thing.start() - len(verb.group()), thing.end())
 
 
-def _find_forms(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
-    """Yield preferences that a fixed word or phrase expresses."""
+def _find_phrases(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
+    """Yield the preferences that fixed words or phrases express."""
     patterns = (
         (lexicon.PROSE, PreferenceKind.NO_LISTS),
         (lexicon.PLAIN, PreferenceKind.NO_MARKDOWN),
@@ -226,44 +253,54 @@ def _find_forms(plain: str, refusals: Sequence[RefusalWord], source: PreferenceS
     for pattern, kind in patterns:
         for match in pattern.finditer(plain):
             if not _is_negated(refusals, match.start()):
-                yield Preference(kind, source), match.span()
+                yield Preference(kind, source), _StatedSpan(*match.span())
     for match in lexicon.FORMAL.finditer(plain):
         if not _is_negated(refusals, match.start()):
-            # "formal" also stays in the free text, because an aligner can do more for it than rules.
-            for kind in (PreferenceKind.NO_CONTRACTIONS, PreferenceKind.NO_EMOJI):
-                yield Preference(kind, source), (0, 0)
+            # "formal" also stays in the free text, because an aligner can do more for it than rules
+            yield Preference(PreferenceKind.NO_CONTRACTIONS, source), _NO_SPAN
+            yield Preference(PreferenceKind.NO_EMOJI, source), _NO_SPAN
 
 
 def _find_banned_words(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
-    """Yield lists of banned words, whether quoted or not."""
+    """Yield a preference for each list of banned words, whether the words are quoted or not."""
     for match in lexicon.BANNED.finditer(plain):
-        group = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
-        start, end = match.span(group)
-        # Taken from the sentence itself, so that the words keep their case.
-        quoted = lexicon.QUOTES.findall(sentence[start:end])
-        words = quoted or [word.strip(" '\"") for word in re.split(r",| or | and |\bnor\b", sentence[start:end])]
-        words = [word.strip() for word in words if 0 < len(word.strip()) <= 40][:_MAX_BANNED]
-        if words:
-            yield Preference(PreferenceKind.BANNED_WORDS, source, words=tuple(words)), match.span()
+        # the group that holds the list, in the alternative of the pattern that matched
+        list_group = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
+        start, end = match.span(list_group)
+        # taken from the sentence itself, so that the words keep their case
+        list_text = sentence[start:end]
+        words = lexicon.QUOTES.findall(list_text)
+        if not words:
+            words = [word.strip(" '\"") for word in re.split(r",| or | and |\bnor\b", list_text)]
+        stripped_words = [word.strip() for word in words]
+        banned_words = [word for word in stripped_words if 0 < len(word) <= _MAX_BANNED_CHARS][:_MAX_BANNED_WORDS]
+        if banned_words:
+            preference = Preference(PreferenceKind.BANNED_WORDS, source, words=tuple(banned_words))
+            yield preference, _StatedSpan(*match.span())
 
 
-def _cut_remainder(sentence: str, understood: list[_Span]) -> str:
-    """The free text that was not understood, clause by clause; clauses with only function words are dropped."""
+def _cut_understood(sentence: str, understood_spans: list[_StatedSpan]) -> str:
+    """Return the clauses of a sentence that were not understood, joined by commas.
+
+    Clauses with only function words are dropped. A sentence of which nothing was understood keeps its punctuation.
+    """
+    if not understood_spans:
+        clauses = _CLAUSE_END.split(sentence)
+        return sentence if any(_has_content(clause) for clause in clauses) else ""
     remainder = ""
     position = 0
-    # Spans may overlap; one that ends at 0 marks nothing as understood ("formal").
-    for start, end in sorted(span for span in understood if span[1]):
-        remainder += sentence[position : max(position, start)] + ("," if start > position else "")
-        position = max(position, end)
+    # spans may overlap
+    for span in sorted(span for span in understood_spans if span != _NO_SPAN):
+        if span.start > position:
+            # a comma in place of the span keeps the clauses around it apart
+            remainder += sentence[position : span.start] + ","
+        position = max(position, span.end)
     remainder += sentence[position:]
     clauses = _CLAUSE_END.split(remainder)
-    clauses_with_content = [clause.strip(" .;,!-") for clause in clauses if _has_content(clause)]
-    # Nothing was cut out, so the sentence keeps its own punctuation.
-    if not understood:
-        return sentence if clauses_with_content else ""
-    return ", ".join(clauses_with_content)
+    return ", ".join(clause.strip(" .;,!-") for clause in clauses if _has_content(clause))
 
 
 def _has_content(clause: str) -> bool:
     """Whether a clause has any word besides function words."""
-    return any(word not in lexicon.FILLER for word in _WORDS.findall(clause.lower().replace("\u2019", "'")))
+    words = _WORD.findall(clause.lower().replace("\u2019", "'"))
+    return any(word not in lexicon.FILLER for word in words)

@@ -1,11 +1,13 @@
-"""The stages that fulfil a request's preferences without weakening the operator's objectives; each one is gated.
+"""The stages that fulfil a request's preferences without weakening the operator's objectives. The gate checks the edits
+of each stage. A preference is checkable if a rule can check whether a text meets it, and fixable if a rule can fulfil
+it.
 
 1. The corrector edits the answer for preferences that no rule can fulfil and that are not met yet. If all of them are
    checkable, its edits count only if they meet at least one.
 2. The corrector edits the result for the operator's objectives alone. This prompt contains nothing of the request's
    preferences, so they cannot talk an objective away. If the gate drops an edit here, the edits of stage 1 are
-   discarded, so that they cannot block the operator's. If the gate refuses the whole correction here, the original
-   is delivered, as it would be without preferences.
+   discarded, so that they cannot block the operator's edits. If the gate refuses the whole correction here, the
+   original is delivered, as it would be without preferences.
 3. Rules fulfil what they can with certainty (fixes.py).
 """
 
@@ -20,7 +22,7 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.plugins.api import Corrected, Inner
-from aligner_proxy.types import Correction, FailureClass, Policy, all_cached
+from aligner_proxy.types import Correction, FailureClass, Policy, SegmentScore, all_cached
 from aligner_proxy_systems.metaalign.checks import is_met
 from aligner_proxy_systems.metaalign.fixes import fix_text
 from aligner_proxy_systems.metaalign.objectives import operator_policy, preferences_of
@@ -34,7 +36,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
     """Run the stages in order and return one correction; a stage without work is skipped."""
     preferences = preferences_of(policy)
     results: list[Corrected] = []
-    asked_preferences = await run_off_loop(len(answer), partial(_corrector_preferences, preferences, answer))
+    asked_preferences = await run_off_loop(len(answer), partial(_select_for_corrector, preferences, answer))
     if asked_preferences:
         corrected = await inner.correct(answer, _preference_policy(policy, asked_preferences))
         results.append(_drop_unmet_edits(asked_preferences.values(), answer, corrected))
@@ -42,29 +44,30 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
     if own_policy.objectives:
         results.append(await inner.correct(results[-1].verdict.text if results else answer, own_policy))
         if len(results) > 1 and results[0].verdict.text != answer and results[1].verdict.dropped:
-            # Text that a preference added must not block the operator's edits.
+            # text that stage 1 added must not block the operator's edits, so the original is corrected
             results = [await inner.correct(answer, own_policy)]
-        # The whole correction for the operator was refused: deliver the original, as without preferences.
+        # if the gate refused the whole correction, the original is delivered, as without preferences
         if outcomes.class_of(results[-1].verdict.reason) is FailureClass.GATE:
             return _combine_results(results, replace(results[-1].verdict, text=answer))
     text = results[-1].verdict.text if results else answer
     fixable = {name: preference for name, preference in preferences.items() if preference.fixable}
-    kinds = await run_off_loop(
+    unmet_kinds = await run_off_loop(
         len(text), lambda: {preference.kind for preference in fixable.values() if not is_met(preference, text)}
     )
-    # In a thread, like the gate, so that it does not block the event loop.
-    edited = await asyncio.to_thread(fix_text, text, kinds) if kinds else text
-    if edited != text:
-        verdict = await inner.judge(text, Correction(edited), _preference_policy(policy, fixable))
-        results.append(Corrected(Correction(edited), None, verdict))
+    # in a thread, like the gate, so that the rules do not block the event loop
+    fixed_text = await asyncio.to_thread(fix_text, text, unmet_kinds) if unmet_kinds else text
+    if fixed_text != text:
+        verdict = await inner.judge(text, Correction(fixed_text), _preference_policy(policy, fixable))
+        results.append(Corrected(Correction(fixed_text), None, verdict))
         text = verdict.text
-    # If nothing was delivered, a refusal by the gate is no failure of the preference.
+    # dropped edits are reported only if others are delivered: otherwise the answer is as it would be without
+    # preferences
     reason = _find_drop_reason(results) if text != answer else None
     return _combine_results(results, Verdict(text, reason))
 
 
-def _corrector_preferences(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
-    """The preferences that the corrector is asked to fulfil."""
+def _select_for_corrector(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
+    """Return the preferences that the corrector is asked to fulfil, by the names of their objectives."""
     return {name: preference for name, preference in preferences.items() if _is_for_corrector(preference, answer)}
 
 
@@ -74,7 +77,7 @@ def _is_for_corrector(preference: Preference, answer: str) -> bool:
 
 
 def _preference_policy(policy: Policy, preferences: Mapping[str, Preference]) -> Policy:
-    """The policy with only the objectives of these preferences."""
+    """Return the policy with only the objectives of these preferences, which are by the names of their objectives."""
     objectives = (
         objective
         for objective in policy.objectives
@@ -90,41 +93,30 @@ def _drop_unmet_edits(preferences: Collection[Preference], answer: str, correcte
         return corrected
     if any(is_met(preference, verdict.text) for preference in preferences):
         return corrected
-    # The edits that the gate had kept count as dropped, too.
-    refusals = (UNMET,) * (verdict.edits - len(verdict.dropped))
-    return replace(corrected, verdict=replace(verdict, text=answer, dropped=verdict.dropped + refusals))
+    # the edits that the gate had kept count as dropped, too
+    unmet_edits = (UNMET,) * (verdict.edits - len(verdict.dropped))
+    return replace(corrected, verdict=replace(verdict, text=answer, dropped=verdict.dropped + unmet_edits))
 
 
 def _find_drop_reason(results: Sequence[Corrected]) -> str | None:
-    """`gate_partly:` with the first gate rule that dropped an edit, or None."""
-    dropped = [rule for result in results for rule in result.verdict.dropped]
-    return outcomes.gate_reason(dropped, changed=True)
+    """Return `gate_partly:` with the first gate rule that dropped an edit; None if no edit was dropped."""
+    dropped_by = [rule for result in results for rule in result.verdict.dropped]
+    return outcomes.gate_reason(dropped_by, changed=True)
 
 
 def _combine_results(results: Sequence[Corrected], verdict: Verdict) -> Corrected:
-    """Merge all stages into one result; the segments are those of the last scoring."""
+    """Return one result for all stages, with the text and reason of `verdict`; its segments are those scored last."""
     corrections = [result.correction for result in results]
-    accepted = all(result.verdict.text == result.correction.text for result in results)
-    correction = Correction(
-        text=verdict.text if accepted else corrections[-1].text,
-        segments=next(
-            (
-                correction_of_stage.segments
-                for correction_of_stage in reversed(corrections)
-                if correction_of_stage.segments
-            ),
-            (),
-        ),
-        aligner=next(
-            (
-                correction_of_stage.aligner
-                for correction_of_stage in reversed(corrections)
-                if correction_of_stage.aligner
-            ),
-            "",
-        ),
-    ).with_cost_of(corrections)
-    dropped = tuple(rule for result in results for rule in result.verdict.dropped)
+    segments: tuple[SegmentScore, ...] = ()
+    aligner = ""
+    # later stages overwrite earlier ones
+    for stage_correction in corrections:
+        segments = stage_correction.segments or segments
+        aligner = stage_correction.aligner or aligner
+    is_accepted = all(result.verdict.text == result.correction.text for result in results)
+    text = verdict.text if is_accepted else corrections[-1].text
+    correction = Correction(text=text, segments=segments, aligner=aligner).with_cost_of(corrections)
+    dropped_by = tuple(rule for result in results for rule in result.verdict.dropped)
     edits = sum(result.verdict.edits for result in results)
     is_cached = all_cached(result.cache_hit for result in results)
-    return Corrected(correction, is_cached, replace(verdict, edits=edits, dropped=dropped))
+    return Corrected(correction, is_cached, replace(verdict, edits=edits, dropped=dropped_by))

@@ -94,20 +94,20 @@ class Preference:
 
     @property
     def checkable(self) -> bool:
-        """Whether a rule can check if an answer meets it."""
+        """Whether a rule can check if an answer meets the preference."""
         return self.kind not in IN_WORDS
 
     @property
     def fixable(self) -> bool:
-        """Whether a rule can meet it without changing words."""
+        """Whether a rule can fulfil the preference without changing words."""
         return self.kind in FIXABLE
 
     @property
     def allowance(self) -> Allowance:
-        """What an edit for it may do that the gate otherwise refuses; nothing for free texts."""
-        bound = (MOST[self.kind], self.number) if self.kind in MOST else None
-        banned = self.words if self.kind is PreferenceKind.BANNED_WORDS else ()
-        return Allowance(_RULES.get(self.kind, ()), bound, banned)
+        """What an edit for the preference may do that the gate otherwise refuses; nothing for free texts."""
+        upper_bound = (MOST[self.kind], self.number) if self.kind in MOST else None
+        banned_words = self.words if self.kind is PreferenceKind.BANNED_WORDS else ()
+        return Allowance(_RULES.get(self.kind, ()), upper_bound, banned_words)
 
 
 @dataclass(frozen=True, slots=True)

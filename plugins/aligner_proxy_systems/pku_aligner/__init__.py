@@ -11,12 +11,13 @@ from aligner_proxy_systems.pku_aligner.corrector import PkuAligner, PkuAlignerSe
 
 
 def _make(settings: PkuAlignerSettings) -> Corrector:
-    # The policy decides about retries, as with the main engine; the breaker avoids waiting for a dead engine.
+    # `wait_s=0`: the policy decides about retries, as with the main engine; the breaker avoids waiting for a dead
+    # engine
     return PkuAligner(Breaker(HttpEngine(settings.engine, wait_s=0.0)))
 
 
 @hookimpl
 def correctors() -> Sequence[Kind[Corrector]]:
-    """The corrector `aligner`, on its own engine."""
+    """Return the corrector `aligner`, on its own engine."""
     about = "Aligner (PKU) on an engine of its own; one purpose, reads no objectives"
     return [Kind("aligner", about, _make, PkuAlignerSettings)]

@@ -29,18 +29,18 @@ class PkuAlignerSettings(BaseModel):
 
 
 class PkuAligner:
-    """Satisfies `Corrector`."""
+    """Corrector that lets an Aligner on an engine correct the answer. Satisfies `Corrector`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def identity(self) -> str:
-        """Return the content hash of the engine's aligner; raises `EngineFault` if that is not an Aligner."""
+        """Return the content hash of the engine's aligner; raises `EngineFault` if this is not an Aligner."""
         info = await self._engine.info()
         if info.template not in TEMPLATES:
             raise EngineFault(f"the engine serves an aligner by template {info.template}, not an Aligner")
         return info.content_hash
 
     async def correct(self, request: AlignRequest) -> Correction:
-        await self.identity()
+        await self.identity()  # raises if the engine serves another aligner
         return await self._engine.align(request)

@@ -9,15 +9,14 @@ from aligner_proxy_systems.self_refine.corrector import SelfRefine, SelfRefineSe
 
 
 def _make(settings: SelfRefineSettings) -> Corrector:
-    from aligner_proxy_systems.self_refine.litellm_group import (
-        make_proxy_group,  # load LiteLLM only if this corrector is used
-    )
+    # imported here, so that LiteLLM is loaded only if this corrector is used
+    from aligner_proxy_systems.self_refine.litellm_group import make_proxy_group
 
     return SelfRefine(settings, make_proxy_group(settings.model))
 
 
 @hookimpl
 def correctors() -> Sequence[Kind[Corrector]]:
-    """The corrector `self_refine`, with any model of LiteLLM's model_list."""
+    """Return the corrector `self_refine`, with any model of LiteLLM's model_list."""
     about = "a model of LiteLLM's model_list reviews the answer by the objectives, then revises it"
     return [Kind("self_refine", about, _make, SelfRefineSettings)]

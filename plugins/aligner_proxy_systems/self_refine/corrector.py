@@ -37,11 +37,12 @@ REVISE = (
     "and no remarks. Write the whole revised answer between the marks {begin} and {end}, and nothing else."
 )
 NOTHING = re.compile(r"\W*nothing\W*", re.IGNORECASE)
+"""A review that found no fault."""
 REVIEW_TOKENS = 512
-"""Token limit of a review; one that is cut off at the limit is still worth a revision."""
+"""Token limit of a review; a review that is cut off at the limit is still worth a revision."""
 DRAFT_TEMPERATURE = 0.7
-"""Least temperature for drafts after the first; at 0 all drafts would be equal."""
-_MIN_S = 0.01
+"""Lowest temperature for drafts after the first; at 0 all drafts would be equal."""
+_MIN_SECONDS = 0.01
 """With fewer seconds left than this, the model is not asked again."""
 
 
@@ -66,42 +67,47 @@ class SelfRefineSettings(BaseModel):
 class _AnswerBudget:
     """Time and tokens left for one answer."""
 
-    until: float
-    tokens: int
+    deadline: float
+    """In seconds of the monotonic clock."""
+    max_tokens: int
+    """Most tokens that the model may write."""
     read_tokens: int = 0
     written_tokens: int = 0
     draft: int = 0
+    """Number of the draft, if several drafts of the answer are made."""
 
     def seconds_left(self) -> float:
-        remaining = self.until - time.monotonic()
-        if remaining < _MIN_S:
+        """Return the remaining seconds; raises `DeadlineExceeded` if there are none."""
+        remaining_s = self.deadline - time.monotonic()
+        if remaining_s < _MIN_SECONDS:
             raise DeadlineExceeded("the time for this answer is used up")
-        return remaining
+        return remaining_s
 
-    def tokens_left(self, most: int) -> int:
-        remaining = min(most, self.tokens - self.written_tokens)
-        if remaining <= 0:
+    def tokens_left(self, limit: int) -> int:
+        """Return the remaining tokens, at most `limit`; raises `AnswerTooLong` if there are none."""
+        remaining_tokens = min(limit, self.max_tokens - self.written_tokens)
+        if remaining_tokens <= 0:
             raise AnswerTooLong("the tokens for this answer are used up")
-        return remaining
+        return remaining_tokens
 
 
 class ChatModel(Protocol):
     """Sends one question to a chat model; raises only subclasses of `CorrectionError`."""
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
-        """Return a reply of at most `tokens`, within the deadline."""
+        """Return a reply of at most `tokens` tokens to `user`, within the deadline; `system` is the instruction."""
         ...
 
 
 class SelfRefine:
-    """Satisfies `Corrector`; stores nothing about a request."""
+    """Lets a chat model review and revise answers. Satisfies `Corrector`; stores nothing of a request."""
 
-    def __init__(self, settings: SelfRefineSettings, chat: ChatModel) -> None:
+    def __init__(self, settings: SelfRefineSettings, ask_model: ChatModel) -> None:
         self._settings = settings
-        self._chat = chat
+        self._ask_model = ask_model
 
     async def identity(self) -> str:
-        """Hash of the prompts' wording; the settings are part of the cache key already."""
+        """Return a hash of the prompts' wording; the settings are part of the cache key already."""
         return hashlib.sha256(f"{CRITIQUE}\n{REVISE}".encode()).hexdigest()
 
     async def correct(self, request: AlignRequest) -> Correction:
@@ -110,15 +116,16 @@ class SelfRefine:
         text = request.answer
         for _ in range(self._settings.rounds):
             try:
-                revised = await self._refine_once(request, text, budget)
+                revised_text = await self._refine_once(request, text, budget)
             except CorrectionError:
+                # after a failure, the result of earlier rounds counts, if there is one
                 if text == request.answer:
                     raise
                 break
-            if revised == text:
+            if revised_text == text:
                 break
-            text = revised
-        # A model that writes token by token needs one forward pass for each.
+            text = revised_text
+        # a model that writes token by token needs one forward pass for each token
         counts = DecodeCounts(recovered=budget.written_tokens, forwards=budget.written_tokens)
         return Correction(text, counts=counts, prompt_tokens=budget.read_tokens)
 
@@ -128,42 +135,46 @@ class SelfRefine:
         review = await self._ask(CRITIQUE, material, budget, REVIEW_TOKENS)
         if NOTHING.fullmatch(review.text) or not review.text.strip():
             return text
-        begin, end = _unused_marks(text)
-        reviewed = {**material, "review": review.text}
-        instruction = REVISE.format(begin=begin, end=end)
-        revision = await self._ask(instruction, reviewed, budget, self._settings.max_tokens)
-        return _extract_revision(text, revision.text, begin, end, finished=revision.finished)
+        begin_mark, end_mark = _make_unused_marks(text)
+        reviewed_material = {**material, "review": review.text}
+        instruction = REVISE.format(begin=begin_mark, end=end_mark)
+        revision = await self._ask(instruction, reviewed_material, budget, self._settings.max_tokens)
+        return _extract_revision(text, revision.text, begin_mark, end_mark, finished=revision.finished)
 
-    async def _ask(self, system: str, material: dict[str, object], budget: _AnswerBudget, most: int) -> Reply:
-        """Ask the model within the budget, and take the tokens of the reply off it."""
-        answer = await self._chat(
-            system,
+    async def _ask(self, instruction: str, material: dict[str, object], budget: _AnswerBudget, limit: int) -> Reply:
+        """Ask the model for at most `limit` tokens within the budget, and count the reply's tokens in the budget."""
+        min_temperature = DRAFT_TEMPERATURE if budget.draft else 0.0
+        reply = await self._ask_model(
+            instruction,
             json.dumps(material, ensure_ascii=False),
-            tokens=budget.tokens_left(most),
-            temperature=max(self._settings.temperature, DRAFT_TEMPERATURE if budget.draft else 0.0),
+            tokens=budget.tokens_left(limit),
+            temperature=max(self._settings.temperature, min_temperature),
             deadline_s=budget.seconds_left(),
         )
-        budget.read_tokens += answer.read
-        budget.written_tokens += answer.written_tokens
-        return answer
+        budget.read_tokens += reply.read
+        budget.written_tokens += reply.written_tokens
+        return reply
 
     def _make_material(self, request: AlignRequest, text: str) -> dict[str, object]:
-        """The fields for the model: as much of the conversation as fits next to the answer and the objectives."""
+        """Return the fields for the model: the answer's `text`, the objectives, and the latest turns that still fit."""
         room = self._settings.max_chars - len(text) - sum(map(len, request.objectives))
-        turns = _last_turns(request.turns, room)
+        turns = _select_last_turns(request.turns, room)
         conversation = [{"role": turn.role, "text": turn.content} for turn in turns]
         return {"conversation": conversation, "answer": text, "objectives": list(request.objectives)}
 
 
-def _last_turns(turns: Sequence[Turn], room: int) -> list[Turn]:
-    """The latest turns that fit into `room` characters, without system turns, which are not meant for every model."""
+def _select_last_turns(turns: Sequence[Turn], room: int) -> list[Turn]:
+    """Return the latest turns that fit into `room` characters, without system turns, which are not for every model.
+
+    Raises `AnswerTooLong` if not even the latest turn fits, or if `room` is negative.
+    """
+    spoken_turns = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
     last_turns: list[Turn] = []
-    for turn in reversed([turn for turn in turns if turn.role in ("user", "assistant") and turn.content]):
+    for turn in reversed(spoken_turns):
         room -= len(turn.content)
         if room < 0 and last_turns:
             break
         last_turns.insert(0, turn)
-        # Not even the latest turn fits.
         if room < 0:
             raise AnswerTooLong("the answer with its last turn is longer than the corrector may be given")
     if room < 0 and not last_turns:
@@ -171,25 +182,30 @@ def _last_turns(turns: Sequence[Turn], room: int) -> list[Turn]:
     return last_turns
 
 
-def _unused_marks(text: str) -> tuple[str, str]:
-    """Two markers that do not occur in the text, even if its author tried to guess them."""
+def _make_unused_marks(text: str) -> tuple[str, str]:
+    """Return a begin mark and an end mark that do not occur in the text, even if its author tried to guess them."""
     number = 0
     while f"revised-{number}>" in text:
         number += 1
     return f"<revised-{number}>", f"</revised-{number}>"
 
 
-def _extract_revision(text: str, revision: str, begin: str, end: str, *, finished: bool) -> str:
-    """Extract the revision between its markers and keep the white space around the original text."""
-    text_before, mark, after_begin = revision.partition(begin)
-    revised_text, end_mark, _ = after_begin.rpartition(end)
-    if mark and not end_mark and not finished:
+def _extract_revision(text: str, reply: str, begin_mark: str, end_mark: str, *, finished: bool) -> str:
+    """Return the revision between the marks in `reply`, with the white space around the original `text`.
+
+    `finished` is False if a limit cut the reply off. Raises `AnswerTooLong` if the revision is cut off, and
+    `InvalidOutput` if there is none, or other text beside it.
+    """
+    text_before, found_begin, rest = reply.partition(begin_mark)
+    revised_text, found_end, _ = rest.rpartition(end_mark)
+    if found_begin and not found_end and not finished:
         raise AnswerTooLong("the revision did not fit the tokens for this answer")
-    # A model may open a code fence before the mark; any other text there is no revision alone.
-    if not mark or not end_mark or begin in revised_text or text_before.strip(" \n`") not in ("", "text", "markdown"):
+    # a model may open a code fence before the mark, but no other text may stand there
+    has_other_text = text_before.strip(" \n`") not in ("", "text", "markdown")
+    if not found_begin or not found_end or begin_mark in revised_text or has_other_text:
         raise InvalidOutput("the model answered without a revision between its marks")
     body = text.strip()
     if not revised_text.strip() or not body:
         raise InvalidOutput("the model answered with an empty revision")
-    at = text.index(body)
-    return text[:at] + revised_text.strip() + text[at + len(body) :]
+    body_start = text.index(body)
+    return text[:body_start] + revised_text.strip() + text[body_start + len(body) :]

@@ -17,13 +17,16 @@ from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailabl
 
 
 class ChatGroup:
-    """Satisfies `ChatModel`; gets the router anew for every call, as LiteLLM replaces it when its models change."""
+    """A model group of LiteLLM as a `ChatModel`. The router is fetched for every call by `get_router`, because LiteLLM
+    replaces it when its models change.
+    """
 
-    def __init__(self, group: str, router: Routers) -> None:
+    def __init__(self, group: str, get_router: Routers) -> None:
         self._group = group
-        self._router = router
+        self._get_router = get_router
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
+        """Ask the model once; LiteLLM's retries are off, because the caller's policy decides about retries."""
         messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         options: dict[str, Any] = {"max_tokens": tokens, "temperature": temperature, "timeout": deadline_s}
         try:
@@ -37,7 +40,8 @@ class ChatGroup:
         return reply_of(response)
 
     def _available_router(self) -> Router:
-        router = self._router()
+        """Return the router; raises `EngineUnavailable` outside the gateway, `EngineFault` without such a group."""
+        router = self._get_router()
         if router is None:
             raise EngineUnavailable("LiteLLM's models can be called only inside the gateway")
         if not router.get_model_list(model_name=self._group):
@@ -46,5 +50,5 @@ class ChatGroup:
 
 
 def make_proxy_group(group: str) -> ChatGroup:
-    """A model group of the proxy in this process."""
+    """Return a model group of the proxy that runs in this process."""
     return ChatGroup(group, proxy_router)

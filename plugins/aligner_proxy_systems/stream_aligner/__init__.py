@@ -15,6 +15,6 @@ def _make(settings: StreamAlignerSettings) -> Corrector:
 
 @hookimpl
 def correctors() -> Sequence[Kind[Corrector]]:
-    """The corrector `stream_aligner`, on a completions server."""
+    """Return the corrector `stream_aligner`, on a completions server."""
     about = "Stream Aligner on a completions server; sentence by sentence, reads no objectives"
     return [Kind("stream_aligner", about, _make, StreamAlignerSettings)]

@@ -1,4 +1,5 @@
-"""Corrector with Stream Aligner (arXiv 2501.05336): revises each sentence given the text already sent before it.
+"""Corrector with Stream Aligner (arXiv 2501.05336): revises each sentence, given the text before it that was already
+sent.
 
 Any completions server can serve its weights. With `stream: sentence`, each sentence is sent as soon as it is revised; a
 whole answer is revised the same way. In the paper the upstream model continues from the revision. Here it cannot, since
@@ -23,10 +24,10 @@ from aligner_proxy.text.structure import join, join_so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
 from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIGNER, revision_prompt
 
-_MORE_TOKENS = 32
+_RESERVE_TOKENS = 32
 _CHARS_PER_TOKEN = 2
-"""Limit of a revision in tokens: one for every two characters of the sentence, and 32 more."""
-_MIN_S = 0.01
+"""Limit of a revision in tokens: one for every two characters of the sentence, and the reserve."""
+_MIN_SECONDS = 0.01
 """With fewer seconds left than this, no further sentence is sent to the server."""
 
 
@@ -44,41 +45,46 @@ class StreamAlignerSettings(BaseModel):
 
 
 class StreamAligner:
-    """Satisfies `SentenceCorrector`."""
+    """Lets a model on a completions server revise answers sentence by sentence. Satisfies `SentenceCorrector`."""
 
     def __init__(self, settings: StreamAlignerSettings, completer: Completer) -> None:
         self._settings = settings
         self._completer = completer
 
     async def identity(self) -> str:
-        """Hash of the server's description of its weights, and of the template."""
+        """Return a hash of the server's description of its weights, and of the template."""
         description = await self._completer.describe_model()
         parts = [description.model, description.identity, STREAM_ALIGNER, self._settings.gemma]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     async def correct(self, request: AlignRequest) -> Correction:
         """Correct the whole answer sentence by sentence within the request's deadline."""
-        until = time.monotonic() + request.deadline_s
-        revised: list[Correction] = []
-        pieces = split(request.answer)
-        for piece in pieces:
-            remaining_s = until - time.monotonic()
-            if remaining_s < _MIN_S:
+        deadline = time.monotonic() + request.deadline_s
+        revisions: list[Correction] = []
+        segments = split(request.answer)
+        for segment in segments:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s < _MIN_SECONDS:
                 raise DeadlineExceeded("the time for this answer is used up")
-            before = join_so_far((revision.text, piece.gap) for revision, piece in zip(revised, pieces, strict=False))
-            revised.append(
-                await self.revise(request.model_copy(update={"deadline_s": remaining_s}), before, piece.text)
+            # `strict=False`: only the first segments are revised so far
+            text_before = join_so_far(
+                (revision.text, revised_segment.gap)
+                for revision, revised_segment in zip(revisions, segments, strict=False)
             )
-        changed = any(revision.text != piece.text for revision, piece in zip(revised, pieces, strict=True))
-        text = join([(revision.text, piece.gap) for revision, piece in zip(revised, pieces, strict=True)])
-        counts = sum((revision.counts for revision in revised), DecodeCounts())
-        return Correction(text if changed else request.answer, counts=counts)
+            segment_request = request.model_copy(update={"deadline_s": remaining_s})
+            revisions.append(await self.revise(segment_request, text_before, segment.text))
+        revised_segments = list(zip(revisions, segments, strict=True))
+        is_changed = any(revision.text != segment.text for revision, segment in revised_segments)
+        text = join([(revision.text, segment.gap) for revision, segment in revised_segments])
+        counts = sum((revision.counts for revision in revisions), DecodeCounts())
+        # joined segments may differ from the answer in white space, so an unchanged answer is returned itself
+        return Correction(text if is_changed else request.answer, counts=counts)
 
     async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
-        """Return the revision of one sentence; code and text without letters are returned unchanged without a call.
+        """Return the revision of one sentence, which follows the text `before` in the answer.
 
-        The model reads the sentence with disguised characters normalised. If nothing is revised, the original stays as
-        it is.
+        Code and text without letters are returned unchanged without a call. The model reads the sentence with disguised
+        characters normalised; if it revises nothing, the sentence keeps its disguised characters.
         """
         stripped = sentence.strip()
         plain_sentence = undisguise(stripped).text.strip()
@@ -86,18 +92,21 @@ class StreamAligner:
             return Correction(sentence)
         query = prompts.query_field(prompts.TEMPLATES["aligner"], request.turns)
         prompt = revision_prompt(query, undisguise(before.strip()).text, plain_sentence, gemma=self._settings.gemma)
-        most = _MORE_TOKENS + len(plain_sentence) // _CHARS_PER_TOKEN
+        max_tokens = _RESERVE_TOKENS + len(plain_sentence) // _CHARS_PER_TOKEN
         completion_request = CompletionRequest(
             prompt=prompt.text,
-            max_tokens=most,
+            max_tokens=max_tokens,
             stop=(END_OF_TURN,) if self._settings.gemma else ("\n",),
             prediction=Prediction(content=plain_sentence),
         )
         completion = await self._completer.complete(completion_request, request.deadline_s)
-        text = prompt.restore(completion.text.strip())
-        if not completion.finished or text == plain_sentence:  # a reply that was cut off is not used
+        revision = prompt.restore(completion.text.strip())
+        # a reply that was cut off is not used
+        if not completion.finished or revision == plain_sentence:
             return Correction(sentence, counts=completion.counts, prompt_tokens=completion.prompt_tokens)
         body_start = sentence.index(stripped)
-        # An empty revision removes the sentence together with the white space around it.
-        revised = sentence[:body_start] + text + sentence[body_start + len(stripped) :] if text else ""
-        return Correction(revised, counts=completion.counts, prompt_tokens=completion.prompt_tokens)
+        # an empty revision removes the sentence together with the white space around it
+        revised_sentence = ""
+        if revision:
+            revised_sentence = sentence[:body_start] + revision + sentence[body_start + len(stripped) :]
+        return Correction(revised_sentence, counts=completion.counts, prompt_tokens=completion.prompt_tokens)

@@ -6,8 +6,8 @@ import re
 
 from aligner_proxy.prompts import FULLWIDTH_HASHES, Prompt
 
-# From the released code of Stream Aligner (arXiv 2501.05336): the last sentence, given the text before it. Its weights
-# were trained with this prompt inside a turn of Gemma's chat template.
+# The prompt of Stream Aligner's released code (arXiv 2501.05336). Its weights were trained with this prompt inside a
+# turn of Gemma's chat template.
 STREAM_ALIGNER = "##Question: {prompt} | ##Answer_Prefix: {prefix} | ##Answer_Last_Sentence: {last} | ##Your_Revision: "
 _GEMMA = "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model"
 END_OF_TURN = "<end_of_turn>"
@@ -17,20 +17,25 @@ _TURN_MARK = re.compile(r"<(?=(?:start|end)_of_turn>)", re.IGNORECASE)
 
 
 def revision_prompt(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
-    """Return Stream Aligner's prompt for one sentence, with the position of the sentence in it."""
-    head, tail = STREAM_ALIGNER.split("{last}")
-    head = _fill_template(head, prompt=_escape_marks(query), prefix=_escape_marks(before))
-    before_turn, after_turn = _GEMMA.split("{input}") if gemma else ("", "")
-    escaped = _escape_marks(sentence)
-    start = len(before_turn) + len(head)
-    return Prompt(before_turn + head + escaped + tail + after_turn, start, start + len(escaped), sentence)
+    """Return Stream Aligner's prompt for one sentence, and where the sentence is in it.
+
+    `query` is the conversation, `before` the answer's text before the sentence. `gemma` says whether the prompt is
+    wrapped in a turn of Gemma's chat template.
+    """
+    head_template, tail = STREAM_ALIGNER.split("{last}")
+    head = _fill_template(head_template, prompt=_escape_marks(query), prefix=_escape_marks(before))
+    turn_start, turn_end = _GEMMA.split("{input}") if gemma else ("", "")
+    escaped_sentence = _escape_marks(sentence)
+    start = len(turn_start) + len(head)
+    text = turn_start + head + escaped_sentence + tail + turn_end
+    return Prompt(text, start=start, end=start + len(escaped_sentence), original=sentence)
 
 
-def _fill_template(form: str, prompt: str, prefix: str) -> str:
+def _fill_template(template: str, prompt: str, prefix: str) -> str:
     """Fill both fields of a template at once, so that a placeholder inside a filled-in text is not filled."""
-    before, rest = form.split("{prompt}")
-    between, after = rest.split("{prefix}")
-    return before + prompt + between + prefix + after
+    text_before, rest = template.split("{prompt}")
+    text_between, text_after = rest.split("{prefix}")
+    return text_before + prompt + text_between + prefix + text_after
 
 
 def _escape_marks(text: str) -> str:

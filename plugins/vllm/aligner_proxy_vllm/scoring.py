@@ -114,7 +114,7 @@ class Scoring:
         self._family = prompts.find_template(prepared.template)
         self._shipped_heads = shipped_heads(folder, torch.device("cpu"))
         """The aligner's own taught heads, by objective."""
-        config = json.loads((folder / manifest.MODEL).read_text())
+        config = json.loads((folder / manifest.MODEL_CONFIG).read_text())
         eos_id = config["eos_token_id"]  # one id, or a list of several
         eos_ids = frozenset(eos_id if isinstance(eos_id, list) else [eos_id])
         self._tokenizer = PromptTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), eos_ids)

@@ -17,7 +17,7 @@ from aligner_proxy.engine.api import CompletionRequest
 from aligner_proxy.engine.client import completions_aligner
 from aligner_proxy.engine.client.completions import CompletionsClient, request_body
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, make_frame, veil_controls
-from aligner_proxy.engine.decoding.conversation import CUT
+from aligner_proxy.engine.decoding.conversation import CUT_MARK
 from aligner_proxy.engine.decoding.prompt_fit import count_writing_room
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import (
@@ -289,7 +289,7 @@ async def test_a_long_question_is_cut() -> None:
         await aligner(base, revision="small").align(tiny.request().model_copy(update={"turns": turns}))
     [asked] = server.asked
     assert "First. " in asked["prompt"]
-    assert CUT in asked["prompt"]
+    assert CUT_MARK in asked["prompt"]
     assert " When does it open?" in asked["prompt"]
     assert tiny.ANSWER in asked["prompt"]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.conversation import CUT, collapse_repeats, cut_turns, shorten_text
+from aligner_proxy.engine.decoding.conversation import CUT_MARK, collapse_repeats, cut_turns, shorten_text
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import Turn
@@ -59,7 +59,7 @@ def test_of_a_long_question_its_beginning_and_its_end_are_read() -> None:
     [turn] = cut_turns(user(question), RULER, 200)
     assert turn.content.startswith("First words. ")
     assert turn.content.endswith(" Last words?")
-    assert turn.content.count(CUT) == 1
+    assert turn.content.count(CUT_MARK) == 1
     assert RULER.count(turn.content) <= 200
 
 
@@ -109,7 +109,7 @@ def test_what_is_repeated_is_read_twice(filler: str) -> None:
     assert len(text) < 500
     assert text.startswith("Before. ")
     assert text.endswith("When does it open?")
-    assert CUT in text
+    assert CUT_MARK in text
 
 
 def test_several_repetitions_go_each() -> None:
@@ -124,7 +124,7 @@ def test_only_repetitions_are_left_out(words: list[str]) -> None:
     """What is left, mark by mark, stands in the text in its order."""
     text = " ".join(words)
     at = 0
-    for piece in re.split(re.escape(CUT), collapse_repeats(text)):
+    for piece in re.split(re.escape(CUT_MARK), collapse_repeats(text)):
         at = text.index(piece, at)
 
 
@@ -155,8 +155,8 @@ def test_a_question_is_cut_between_what_is_read() -> None:
     [turn] = cut_turns(user("\u200b".join(prose(400))), RULER, 200)
     [plain] = cut_turns(user(prose(400)), RULER, 200)
     assert "\u200b" not in turn.content
-    assert turn.content.split(CUT)[0] == plain.content.split(CUT)[0]
-    assert turn.content.split(CUT)[1] == plain.content.split(CUT)[1]
+    assert turn.content.split(CUT_MARK)[0] == plain.content.split(CUT_MARK)[0]
+    assert turn.content.split(CUT_MARK)[1] == plain.content.split(CUT_MARK)[1]
 
 
 def test_of_many_turns_in_which_there_is_nothing_to_read_few_are_looked_at() -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.api import Span
 from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.incremental import (
-    ALONE_CHARS,
     ENOUGH_CHARS,
+    ENOUGH_CHARS_ALONE,
     PartialAnswer,
     PendingReplacement,
     read_growing_answer,
@@ -119,7 +119,7 @@ def test_verdicts_on_the_way_say_of_the_answer_what_the_whole_says(seed: int) ->
     rng = random.Random(seed)
     answer = "".join(rng.choices(PIECES, k=12))
     made = small(seed % 3)
-    kept = made.keep(head(aligner=f"hash{seed % 3}", seed=seed, evidence=AnswerEvidence(0.5, hidden=2)))
+    kept = made.store_head(head(aligner=f"hash{seed % 3}", seed=seed, evidence=AnswerEvidence(0.5, hidden=2)))
     expected = correct_alone(made, tiny.request(answer, heads=(kept,)))
     done, _, told = read_in(made, cut(rng, answer), heads=(kept,))
     whole = score_whole_answer(expected.segments)
@@ -328,7 +328,7 @@ async def test_where_nobody_else_wants_the_engine_less_text_wakes_the_reader() -
     assert not growing.waits()
     await second.aclose()
     assert growing.waits()
-    growing.body.chars_read = ENOUGH_CHARS - ALONE_CHARS
+    growing.body.chars_read = ENOUGH_CHARS - ENOUGH_CHARS_ALONE
     assert not growing.waits()
     await first.aclose()
     await engine.aclose()

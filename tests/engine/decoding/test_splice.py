@@ -8,17 +8,17 @@ from aligner_proxy.engine.decoding import splice
 from aligner_proxy.text.structure import append_end, join, split
 
 KEPT = "The first ferry leaves at seven in the morning."
-KEY = splice.make_resumption_key(KEPT)
+KEY = splice.cut_kept_beginning(KEPT)
 
 
 def test_a_key_reaches_the_end_of_a_word() -> None:
     assert KEY == "The first ferry leaves"
-    assert splice.make_resumption_key("Yes.") == "Yes."
+    assert splice.cut_kept_beginning("Yes.") == "Yes."
 
 
 def test_keys_of_later_segments_must_be_long() -> None:
     following = split("Yes. Oh. The first ferry leaves at seven.")
-    assert splice.list_resumption_keys(following) == ("Yes.", "The first ferry leaves")
+    assert splice.list_kept_beginnings(following) == ("Yes.", "The first ferry leaves")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_writing_stops_where_a_kept_segment_begins(generated: str, before: str |
 
 
 def test_a_kept_item_is_recognised_under_another_number() -> None:
-    key = splice.make_resumption_key("3. Put the leaves into the pot.")
+    key = splice.cut_kept_beginning("3. Put the leaves into the pot.")
     assert splice.cut_before_resumption("\n2. Put the leaves into the pot.", (key,)) == "\n"
     assert splice.cut_before_resumption("\n2. Put the cups on the table.", (key,)) is None
     written = "2. Boil the water.\n3. Warm the cups."
@@ -110,7 +110,7 @@ def test_a_flagged_item_may_become_like_others_that_it_was_like() -> None:
     ],
 )
 def test_the_title_of_an_item_that_goes_on_may_stay(answer: str, flagged: int, bare: str) -> None:
-    assert hole(answer, flagged).keepable == bare
+    assert hole(answer, flagged).keepable_text == bare
 
 
 def test_without_kept_segments_nothing_resumes() -> None:
@@ -139,7 +139,7 @@ def test_replacements(generated: str, finished: bool, expected: str) -> None:
 
 def test_runs_of_the_same_verdict_are_one_span() -> None:
     found = splice.group_runs(split("One here. Two here. Three here. Four here."), [False, True, True, False])
-    assert [(run.flagged, run.at, run.text) for run in found] == [
+    assert [(run.flagged, run.first, run.text) for run in found] == [
         (False, 0, "One here."),
         (True, 1, "Two here. Three here."),
         (False, 3, "Four here."),
@@ -196,4 +196,4 @@ def test_what_is_missing_is_written_behind_the_last_segment(
 def test_the_place_behind_all_segments_is_no_text_to_lead_back_to() -> None:
     found = append_end(split("You fool. You oaf."))
     hole = next(splice.rewrite_flagged_runs(found, [True, True, False]))
-    assert (hole.keys, hole.run.text) == ((), "You fool. You oaf.")
+    assert (hole.kept_beginnings, hole.run.text) == ((), "You fool. You oaf.")

@@ -46,7 +46,7 @@ def request_with(answer: str = tiny.ANSWER, *, heads: tuple[str, ...] = (), **mo
 
 def second(loaded: Aligner, **about: Any) -> tuple[str, ...]:
     """Heads of a request: a new one for the second objective, kept by the engine."""
-    return ("", loaded.keep(head(**about)), "")
+    return ("", loaded.store_head(head(**about)), "")
 
 
 def scores(correction: Correction) -> list[float]:
@@ -126,7 +126,7 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
         0.5 * score + 3.0 + float(row @ torch.tensor(weights(taught)))
         for score, row in zip(general, numbers(read), strict=True)
     ]
-    request = request_with(answer, score_only=True, caution=1e9, heads=("", loaded.keep(taught), ""))
+    request = request_with(answer, score_only=True, caution=1e9, heads=("", loaded.store_head(taught), ""))
     assert (len(divide_answer(loaded, build_frame(loaded, request), request).parts) > 1) == (answer == LONG)
     judged = correct_alone(loaded, request)
     assert len(judged.segments) == len(read.exchanges[0].segments)
@@ -145,7 +145,7 @@ def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str
     telling = head(seed=11, evidence=AnswerEvidence(0.5))
     net = torch.tensor(weights(telling)[WIDTH:])
     expected = [0.5 + float(row @ net) for row in numbers(read_rows(loaded, answer))]
-    kept = loaded.keep(telling)
+    kept = loaded.store_head(telling)
     for verify, caution in WAYS if answer == tiny.ANSWER else WAYS[: examples(len(WAYS), 3)]:
         request = request_with(answer, caution=caution, verify=verify, heads=("", kept, ""), deadline_s=600)
         done = correct_alone(loaded, request)
@@ -183,8 +183,8 @@ def test_evidence_changes_neither_scores_nor_text() -> None:
     )
     for caution in (-0.3, 0.0, 1e9):
         loaded, other = aligner(), aligner()
-        plain = correct_alone(loaded, request_with(caution=caution, heads=("", loaded.keep(silent), "")))
-        done = correct_alone(other, request_with(caution=caution, heads=("", other.keep(telling), "")))
+        plain = correct_alone(loaded, request_with(caution=caution, heads=("", loaded.store_head(silent), "")))
+        done = correct_alone(other, request_with(caution=caution, heads=("", other.store_head(telling), "")))
         assert done.text == plain.text
         assert tuple(replace(segment, evidence=None) for segment in done.segments) == plain.segments
 
@@ -240,16 +240,16 @@ def test_without_a_detector_head_nothing_can_be_taught() -> None:
         "and heads are not asked for"
     )
     with pytest.raises(HeadRefused, match="192 numbers, but rows of aligner hash0 have 0"):
-        bare.keep(head())
+        bare.store_head(head())
 
 
 def test_a_head_that_does_not_fit_is_refused_with_both_sides() -> None:
     loaded = tiny.together()
     with pytest.raises(HeadRefused, match=r"for aligner elsewhere, but this engine serves .*hash0"):
-        loaded.keep(head(aligner="elsewhere"))
+        loaded.store_head(head(aligner="elsewhere"))
     with pytest.raises(HeadRefused, match="192 numbers, but rows of aligner hash0-1 have 128"):
-        loaded.keep(head(aligner="hash0-1"))
-    own = loaded.keep(head(aligner="hash0-1", width=128, prior=0.0, bias=7.0))
+        loaded.store_head(head(aligner="hash0-1"))
+    own = loaded.store_head(head(aligner="hash0-1", width=128, prior=0.0, bias=7.0))
     assert (
         scores(correct_alone(loaded, tiny.request(aligner="1", score_only=True).model_copy(update={"heads": (own,)})))
         == [7.0] * 4
@@ -296,7 +296,7 @@ def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_
     for number in range(4):
         answer = " ".join(rng.choices(tiny.CORPUS, k=rng.randrange(1, 9)))
         about: Any = {"prior": rng.random(), "bias": 0.5, "evidence": AnswerEvidence(-0.5, hidden=2)}
-        kept = loaded.keep(head(aligner=f"hash{seed % 3}", seed=rng.randrange(99), **about))
+        kept = loaded.store_head(head(aligner=f"hash{seed % 3}", seed=rng.randrange(99), **about))
         heads = rng.choice((("", kept, ""), ("", kept, ""), ()))
         caution = rng.choice((0.0, 1e9))
         requests.append(request_with(answer, request_id=str(number), heads=heads, caution=caution, deadline_s=600))
@@ -371,6 +371,6 @@ def test_heads_that_an_aligner_came_with_judge_objectives_of_exactly_their_text(
     assert scores(correct_alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4
     other = tiny.request(score_only=True).model_copy(update={"objectives": (OBJECTIVE + ".",)})
     assert scores(correct_alone(with_loud, other)) == pytest.approx(scores(correct_alone(loaded, other)), abs=1e-4)
-    own = with_loud.keep(head(prior=0.0, bias=-3.0))
+    own = with_loud.store_head(head(prior=0.0, bias=-3.0))
     named = tiny.request(score_only=True).model_copy(update={"heads": (own,)})
     assert scores(correct_alone(with_loud, named)) == [-3.0] * 4

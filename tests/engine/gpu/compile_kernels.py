@@ -26,7 +26,7 @@ TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 POINTERS = {
     "bf16": {"residual", "weight", "out", "queries", "keys", "values", "logits", "hidden", "states", "inputs", "bias"}
     | {"query_norm", "key_norm", "book"},
-    "fp32": {"parts", "weights", "cos", "sin", "scales", "caution"},
+    "fp32": {"parts", "split_sums", "split_weights", "cos", "sin", "scales", "caution"},
     "i32": {"query_blocks", "starts", "lengths", "table", "places", "slots", "favoured", "words", "tables", "arrivals"},
 }
 NUMBERS = {"epsilon": "fp32", "scale": "fp32"}
@@ -42,7 +42,7 @@ def variants() -> Iterator[tuple[str, str, dict[str, Any], dict[str, str], int, 
         for rows, splits in ((16, 8), (64, 1)):
             constants = {"GROUP": group, "SIZE": size, "QUERIES": rows // group, "ROWS": rows, "KEYS": 64, "BLOCK": 16}
             constants |= {"SPLITS": splits, "HEADS": 8 * group, "EXACT": False}
-            types = {} if splits > 1 else {"parts": "*bf16", "weights": "*bf16", "arrivals": "*bf16"}
+            types = {} if splits > 1 else dict.fromkeys(("split_sums", "split_weights", "arrivals"), "*bf16")
             yield "_attend", f"{size}-{group}-{rows}", constants, types, 4, 0
     yield "_gate", "8", {"PARTS": 8, "COLUMNS": 512}, {}, 4, 0
     for rows in triton_products.DIVISIONS:

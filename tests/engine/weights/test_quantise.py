@@ -33,7 +33,7 @@ def test_a_gguf_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     writer.write_tensors_to_file()
     writer.close()
     for times in (1, 2):  # what one preparation has parsed is not kept for the next one, which may find another file
-        with quantise._keep_gguf_parts():
+        with quantise._parse_gguf_once():
             configs = [load_gguf_checkpoint(str(file))["config"] for _ in range(3)]
         assert [config["num_hidden_layers"] for config in configs] == [7] * 3
         assert parsed == [str(file)] * times

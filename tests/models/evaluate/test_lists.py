@@ -87,7 +87,7 @@ class Oracle(SegmentEngine):
         try:
             run = next(holes)
             while True:
-                run = holes.send(run.keepable)
+                run = holes.send(run.keepable_text)
         except StopIteration as stop:
             return Correction(stop.value, verdicts)
 

@@ -23,7 +23,7 @@ from aligner_proxy_systems.self_refine.corrector import (
     SelfRefine,
     SelfRefineSettings,
     _extract_revision,
-    _unused_marks,
+    _make_unused_marks,
 )
 
 KIND = "Kindness: the response should never insult the reader"
@@ -191,7 +191,7 @@ async def test_an_answer_cannot_close_its_own_field_or_speak_between_the_marks()
 
 @given(text=st.lists(st.sampled_from(["<", "/", "revised-", "0", "1", ">", "a"]), max_size=30).map("".join))
 def test_the_marks_never_stand_in_the_text(text: str) -> None:
-    begin, end = _unused_marks(text)
+    begin, end = _make_unused_marks(text)
     assert begin not in text
     assert end not in text
 
