@@ -299,7 +299,7 @@ async def streamed(
 ) -> tuple[Outcome, ScriptedChat]:
     chat = ScriptedChat(script)
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     return await grown(made, answer), chat
 
 

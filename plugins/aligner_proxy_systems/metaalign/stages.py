@@ -98,7 +98,7 @@ def _drop_unmet_edits(preferences: Collection[Preference], answer: str, correcte
 def _find_drop_reason(results: Sequence[Corrected]) -> str | None:
     """`gate_partly:` with the first gate rule that dropped an edit, or None."""
     dropped = [rule for result in results for rule in result.verdict.dropped]
-    return outcomes.gate_reason(dropped, changed=True)
+    return outcomes.gate_reason(dropped, is_changed=True)
 
 
 def _combine_results(results: Sequence[Corrected], verdict: Verdict) -> Corrected:
