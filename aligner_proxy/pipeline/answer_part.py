@@ -338,10 +338,7 @@ class AnswerPart:
         return True
 
     async def _judge_new(self) -> int | None:
-        """Judge the new segments; return the number of first segments that may go out, sent ones included.
-
-        None if the engine judges only the whole answer.
-        """
+        """Judge new segments; return how many segments in all may go out, or None if only the whole can be judged."""
         state = self._state
         known_count = len(state.verdicts.all)
         if known_count < len(state.received.segments) and not await self._wait_for_verdicts(known_count):
@@ -354,10 +351,7 @@ class AnswerPart:
         return releasable_count
 
     async def _wait_for_verdicts(self, known_count: int) -> bool:
-        """Wait until the engine has judged more than `known_count` segments, and store its verdicts.
-
-        Return False if the engine gives no verdicts before the end of the answer.
-        """
+        """Wait for more than `known_count` verdicts and store them; False if the engine gives none before the end."""
         state = self._state
         async with asyncio.timeout(state.policy.deadline_s):
             verdicts = await self._session.wait_for_verdicts(known_count, may_reopen=state.delivery.end > 0)

@@ -165,10 +165,7 @@ class CorrectionCache:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="correction-cache")
 
     def key(self, info: AlignerInfo, policy: Policy, exchange: Exchange) -> str:
-        """The cache key: a hash of all that determines the correction, and of the tenant, as tenants share no entries.
-
-        `info` describes the aligner, or the corrector in its place.
-        """
+        """The cache key: a hash of tenant and all that determines the correction. `info` describes the aligner."""
         # Settings that have their default are left out, so that entries from before a setting existed are still found.
         decoding = {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
         if policy.effective_write is not Write.FREE:
@@ -202,10 +199,7 @@ class CorrectionCache:
             return stored_correction or await self._read_store(key, aligner)
 
     async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
-        """Read the correction under `key` from disk into the memory cache, and return it; None on a miss.
-
-        Deletes a corrupt entry.
-        """
+        """Read a correction from disk into the memory cache and return it; None on a miss. Deletes corrupt entries."""
         raw, stored_expiry = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
             return None
@@ -332,10 +326,7 @@ class CorrectionCache:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
 
     def _try(self, action: Callable[[diskcache.Cache], _T], writes: bool) -> _T | None:
-        """Call `action` with the store, from the store's thread; None if this fails, which pauses the use of the store.
-
-        The other parameters are as in `_run`.
-        """
+        """Do what `_run` does, in the store's thread; a failure pauses the use of the store."""
         # Checked again, because the store may have failed or been closed while this call waited for the thread.
         if self._closed or self._health.is_pausing:
             return None

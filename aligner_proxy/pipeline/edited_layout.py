@@ -84,7 +84,7 @@ class EditedLayout:
         return True
 
     def flag_between(self, start: int, end: int, verdict: SegmentScore) -> bool:
-        """Flag all segments in this range of the original; return whether any was flagged.
+        """Flag all segments in this range of the original answer; return whether any was newly flagged.
 
         If one of them is flagged already, none is: the range may have been flagged only for that segment.
         """
@@ -118,10 +118,7 @@ class EditedLayout:
         return self._edited
 
     def correction(self) -> Correction:
-        """The correction without the text that second readings have flagged; the first correction if they flagged none.
-
-        Rebuilds the edited answer.
-        """
+        """Rebuild the edited answer, and return the correction with it; the first correction if nothing has changed."""
         if not self.changed:
             return self._correction
         self.rebuild()

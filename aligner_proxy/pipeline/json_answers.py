@@ -130,10 +130,7 @@ class JudgedForm(JsonAnswer):
         return string_literals(answer)
 
     def _refuse_unchecked_edits(self, corrected: Corrected, answer: str) -> Corrected:
-        """The correction of a text that is not JSON; its edits are dropped if the request prescribed a format.
-
-        Nothing could check whether the edited text still has this format.
-        """
+        """The correction of a text that is not JSON, without its edits if they may break a prescribed format."""
         verdict = corrected.verdict
         if not self._exchange.structured or verdict.text == answer:
             return corrected

@@ -58,7 +58,7 @@ MAX_ATTEMPTS = {
     FailureClass.GATE: 2,
     FailureClass.INVALID_OUTPUT: 2,
     FailureClass.BUG: 2,
-    FailureClass.JUDGE: 1,  # within the attempt, the judge has already been asked twice
+    FailureClass.JUDGE: 1,  # with `retry`, the judge is asked twice within an attempt
     FailureClass.UNJUDGED: 1,
 }
 UNJUDGED = frozenset(
@@ -141,10 +141,7 @@ def may_pass(reason: str | None) -> bool:
 
 
 def lets_through(policy: Policy) -> list[str]:
-    """The skip reasons, kinds of side text and failure classes with which unjudged text reaches the client.
-
-    For an operator to read; empty if nothing unjudged gets through.
-    """
+    """The skip reasons, kinds of side text and failure classes with which unjudged text goes out, for operators."""
     if policy.mode is not Mode.ENFORCE:
         return [f"mode {policy.mode.value}"]
     if not (policy.objectives or policy.requirements):

@@ -222,10 +222,7 @@ class PartState:
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
-        """The verdicts on the segments that end within the first `end` characters.
-
-        If these are all characters, the verdict on the position after them is included.
-        """
+        """The verdicts on the segments in the first `end` characters; if these are all, also the end's verdict."""
         segment_count = bisect_right(self.received.segments, end, key=lambda segment: segment.end)
         verdicts = self.verdicts.all[:segment_count]
         if self.verdicts.end_verdict is not None and end == self.received.length:

@@ -100,10 +100,7 @@ class StageList:
         return StageList([*kept_stages, stage])
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """Ask the stages whether the answer may be corrected.
-
-        Return the first `Stop` of a stage, at once; otherwise a `Hold` if any stage returns one; None if none objects.
-        """
+        """The first `Stop` of a stage; otherwise a `Hold` if any stage returns one; None if no stage objects."""
         hold: Hold | None = None
         for stage in self.stages_with("admit"):
             admission = await stage.admit(answer)
@@ -345,10 +342,7 @@ class Pipeline:
         return StageJudge(judge, _stage_request(answer), self.judges.replies)
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
-        """Open a session in which the engine reads an answer while the upstream writes it.
-
-        None if the answer will not be corrected, or only as a whole.
-        """
+        """Open a session in which the engine reads an answer while it is written; None if it need not read ahead."""
         policy = await self.select_objectives(exchange, policy)
         beginning = replace(exchange, answer=BEGUN, finish_reason=None)
         # an answer that a program reads (`structured`) is judged as a whole
@@ -435,10 +429,7 @@ class Pipeline:
         return (await self.engine.info()).find_aligner(policy.aligner)
 
     async def _languages(self, policy: Policy) -> Collection[str]:
-        """The languages that the policy's aligner was trained for, empty if no aligner judges.
-
-        Raises `CorrectionError` if the engine cannot be asked.
-        """
+        """The languages of the policy's aligner, empty if none judges; raises `CorrectionError` if the engine fails."""
         async with enforce_deadline(policy.deadline_s):
             aligner = await self._describe_aligner(policy)
         return aligner.languages if aligner else ()

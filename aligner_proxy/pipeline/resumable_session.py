@@ -53,10 +53,7 @@ class ResumableSession:
         return Correction("", judge=use).with_judge(self._past_judge_use)
 
     async def begin(self) -> bool:
-        """Open a session; return False if the answer may not be edited, or only as a whole.
-
-        If the engine cannot open one now, also return True, because the next question will try again.
-        """
+        """Open a session; False if the answer may not be edited, or only as a whole. A lost session counts as open."""
         try:
             self._session = await self._pipeline.read(self._get_exchange(), self._policy)
         except LOST as error:

@@ -136,10 +136,7 @@ class SecondReading(InnerWrapper):
                 layout.flag(number, verdict)
 
     async def _read_edited(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
-        """Read the edited answer and flag in `layout` the segments and replacements that are flagged in it.
-
-        Raises `NotLocated` if a flagged text is not found in `layout`.
-        """
+        """Read the edited answer and flag its flagged texts in `layout`; raises `NotLocated` if one is not there."""
         layout.rebuild()
         edited_answer = layout.edited
         if not edited_answer.strip():
@@ -435,10 +432,7 @@ def find_flagged_windows(
 
 
 def find_flagged(text: str, verdicts: Iterable[SegmentScore]) -> Iterator[tuple[int, int, SegmentScore]]:
-    """Yield (start, end, verdict) for each flagged segment of a text, with `end` exclusive.
-
-    Raises `EngineFault` if the text of a verdict is not in the text.
-    """
+    """Yield (start, end, verdict) of each flagged segment of a text; raises `EngineFault` if the text lacks one."""
     end = 0
     for verdict in verdicts:
         start = text.find(verdict.text, end)

@@ -266,10 +266,7 @@ class SegmentRelease:
         return None
 
     async def _edit_each_row(self, first: int, stop: int, end: int, bars: Sequence[int], *, waits: bool) -> None:
-        """Edit the rows between these bars one by one, because some of their text stays.
-
-        The rows are the segments `first` up to `stop`; `end` and `waits` are as in `_edit_rows`.
-        """
+        """Edit the rows between these bars one by one, as some of their text stays; parameters as in `_edit_rows`."""
         for bar in bars:
             await self._edit_run(first, bar, end, waits=True)
             first = bar + 1
@@ -298,10 +295,7 @@ class SegmentRelease:
                 self._next_gap = whole_edit.text[len(edit.text) :]
 
     def _build_edit(self, first: int, stop: int, replacement: tuple[int, str]) -> Edit:
-        """Return the edit of the segments `first` up to `stop`, with the white space up to segment `stop`.
-
-        `replacement` is (end of the replaced characters, the text for them), as `place_replacement` returns it.
-        """
+        """The edit of the segments `first` up to `stop`; `replacement` is as `place_replacement` returns it."""
         replaced_end, new_text = replacement
         received = self._state.received
         verdicts = self._state.verdicts

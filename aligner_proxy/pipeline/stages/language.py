@@ -79,10 +79,7 @@ class Language(Stage):
         """Length of a growing answer at which its whole text is checked next; it doubles with each check."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | None:
-        """Stop an answer as soon as its language is clearly unknown to the aligner, if the policy demands an error.
-
-        None for any other answer.
-        """
+        """Stop an answer as soon as its language is clearly unknown, if the policy demands an error; otherwise None."""
         if answer.is_whole:
             return await self._admit_whole(answer) if self._blocks else None
         if self._languages is None:

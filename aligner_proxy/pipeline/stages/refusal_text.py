@@ -296,7 +296,7 @@ class SecondTries:
         max_tokens = max(_MIN_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
         async def write() -> Correction:
-            return await writer.write_new_answer(request, engine.scorer, tokens=max_tokens)
+            return await writer.write_new_answer(request, engine.scorer, max_tokens=max_tokens)
 
         if self.cache is None or answer.exchange.no_store:
             return await write()
