@@ -143,7 +143,7 @@ class SelfRefine:
             temperature=max(self._settings.temperature, DRAFT_TEMPERATURE if budget.draft else 0.0),
             deadline_s=budget.seconds_left(),
         )
-        budget.read_tokens += answer.read
+        budget.read_tokens += answer.read_tokens
         budget.written_tokens += answer.written_tokens
         return answer
 

@@ -49,13 +49,13 @@ class FactEditor:
         texts, use = await self._editor.ask(
             messages(self._turns, segments, marked, references, doubts),
             lambda reply: editor_prompt.read_replacements(reply, marked),
-            tokens=editor_prompt.limit_reply_tokens(marked),
-            form=editor_prompt.REPLY_SCHEMA,
+            max_tokens=editor_prompt.limit_reply_tokens(marked),
+            response_format=editor_prompt.REPLY_SCHEMA,
         )
         if texts is None:
             return None, use
         # The lead, such as the mark of a list item, is outside the marked passage, so the editor does not write it.
-        leads = {passage.at: passage.lead for passage in marked}
+        leads = {passage.segment_index: passage.list_mark for passage in marked}
         return {segments[at].start: leads[at] + sentence for at, sentence in texts.items() if sentence}, use
 
 

@@ -116,7 +116,7 @@ class FactJudge:
         segments = split(text)
         answerable = [doubt for doubt in doubtful if doubt.question and doubt.question.values]
         marked = mark_passages(segments, {doubt.start for doubt in answerable})
-        passage_by_start = {segments[passage.at].start: passage.number for passage in marked}
+        passage_by_start = {segments[passage.segment_index].start: passage.number for passage in marked}
         # passages have a limit of their own, so a doubt may be in a sentence that is not marked
         doubts = [doubt for doubt in answerable if doubt.start in passage_by_start][:MAX_PASSAGES]
         facts = [AskedFact(number, passage_by_start[doubt.start], doubt) for number, doubt in enumerate(doubts, 1)]
@@ -133,8 +133,8 @@ class FactJudge:
         judged_facts, calls = await self._judge.ask(
             material.make_messages(INSTRUCTION, content),
             lambda reply: read_decisions(reply, facts) if decides else read_verdicts(reply, facts),
-            tokens=judge_prompt.limit_reply_tokens(facts),
-            form=decision_questions(facts) if decides else REPLY_SCHEMA,
+            max_tokens=judge_prompt.limit_reply_tokens(facts),
+            response_format=decision_questions(facts) if decides else REPLY_SCHEMA,
         )
         # the costs count sentences, of which one may have several doubtful facts
         asked_sentences = {doubt.start for doubt in doubts}
