@@ -19,52 +19,55 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import SegmentScore
 
 EARLY_QUESTIONS = 3
-"""Questions asked before the end of an answer. One in a hundred sentences of good answers is in doubt, so three leave
-hardly any doubt for the end; and an answer that is skipped in the end has cost no more."""
+"""Maximum number of questions before the end of an answer. One in a hundred sentences of good answers is in doubt, so
+after three questions hardly any doubt is left for the end. More would be wasted if the answer is skipped in the end."""
 
 
 class EarlyOpinions:
-    """What the judges of one request say of one answer before its end. Closed by `aclose`."""
+    """The opinions that the judges of one request give on one answer before its end. Must be closed by `aclose`."""
 
     def __init__(self, judges: RequestJudges) -> None:
         self._judges = judges
         self._early_opinions: list[asyncio.Task[JudgeOpinion]] = []
         """The questions so far, of which at most the last still runs."""
         self._asked_segments: set[int] = set()
-        """Numbers of the segments that they are about."""
-        self._read_count = 0
-        """Segments that were looked at for doubt."""
+        """Indexes of the segments that these questions are about."""
+        self._examined_count = 0
+        """Number of first segments that were examined for doubt."""
 
     def note_scores(self, request: AlignRequest, text: str, scores: Sequence[SegmentScore]) -> None:
-        """Ask about the new segments that are in doubt, unless a question runs or enough were asked.
+        """Ask about new segments that are in doubt, unless a question runs or `EARLY_QUESTIONS` were asked.
 
         `text` is the answer so far, and `scores` are those of its first segments.
         """
         is_busy = bool(self._early_opinions) and not self._early_opinions[-1].done()
-        if is_busy or len(scores) <= self._read_count or len(self._early_opinions) >= EARLY_QUESTIONS:
+        if is_busy or len(scores) <= self._examined_count or len(self._early_opinions) >= EARLY_QUESTIONS:
             return
-        doubtful = self._judges.find_doubtful_early(request, scores, self._read_count)
-        self._read_count = len(scores)
-        if not doubtful:
+        doubtful_segments = self._judges.find_doubtful_early(request, scores, self._examined_count)
+        self._examined_count = len(scores)
+        if not doubtful_segments:
             return
-        self._asked_segments |= doubtful.keys()
+        self._asked_segments |= doubtful_segments.keys()
         request = request.model_copy(update={"answer": text})
         segments = locate_segments(text, scores)
         deadline_at = time.monotonic() + request.deadline_s
-        self._early_opinions.append(start_task(self._judges.give_opinion(request, segments, doubtful, deadline_at)))
+        question = self._judges.give_opinion(request, segments, doubtful_segments, deadline_at)
+        self._early_opinions.append(start_task(question))
 
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
     ) -> JudgeOpinion:
-        """The early verdicts, and at the same time new ones on the other doubtful segments of the complete answer.
+        """The early verdicts, joined with new ones on the other doubtful segments of the complete answer.
 
-        `doubtful` has the number of the objective by the number of the segment, None for all objectives. Raises
+        `doubtful` maps the index of a segment to that of its objective; None stands for all objectives. Raises
         `JudgeFailed` as `RequestJudges.give_opinion` does.
         """
-        unasked = {number: objective for number, objective in doubtful.items() if number not in self._asked_segments}
-        late_opinions = [self._judges.give_opinion(request, segments, unasked, deadline_at)] if unasked else []
+        late_segments = {index: objective for index, objective in doubtful.items() if index not in self._asked_segments}
+        late_opinions = []
+        if late_segments:
+            late_opinions.append(self._judges.give_opinion(request, segments, late_segments, deadline_at))
         return await merge_opinions([*self._early_opinions, *late_opinions])
 
     async def aclose(self) -> None:
-        """Give up the question that runs, if one does."""
+        """Cancel the question that still runs, if one does."""
         await end_tasks(*self._early_opinions)

@@ -49,10 +49,13 @@ log = logging.getLogger(__name__)
 EDITING_SHARE = 0.7
 """Share of the remaining time that the editor may take; the rest is for judging its text, or for the aligner."""
 _NO_ALIGNER = "none"
-"""The aligner of a new answer that is missing. It is in no cache key, so this is not stored: the next may be whole."""
-_PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.NEW_ANSWER_INSTRUCTION}".encode()).hexdigest()
-"""Hash of the prompts' wording: other words lead to other replies, so they need another cache key."""
-_Read = TypeVar("_Read")
+"""The aligner hash of a new answer that is missing. No cache key has it, so the cache stores nothing, and the next
+request asks again."""
+_PROMPT_HASH = hashlib.sha256(
+    f"{editor_prompt.INSTRUCTION}\n{editor_prompt.NEW_ANSWER_INSTRUCTION}".encode()
+).hexdigest()
+"""Hash of the prompts' wording: another wording leads to other replies, so it needs another cache key."""
+_Result = TypeVar("_Result")
 
 
 class Editors(ModelGroups):
@@ -62,7 +65,7 @@ class Editors(ModelGroups):
         super().__init__(open_chat, accounts, role="editor")
 
     def add_editor(self, scorer: Engine, policy: Policy) -> Engine:
-        """The engine combined with the policy's editor; the engine itself if the aligner edits."""
+        """Return an engine that scores with `scorer` and edits with the policy's editor; `scorer` if there is none."""
         name = policy.editor_group
         if name is None:
             return scorer
@@ -72,31 +75,34 @@ class Editors(ModelGroups):
 
 @dataclass(frozen=True, slots=True)
 class _ReplacedPassages:
-    """Passages and their replacements, by segment index."""
+    """The segments of a text, and the replacements of some of them."""
 
     segments: Sequence[Segment]
     passages: Sequence[Passage]
+    """The segments that are replaced."""
     texts: Mapping[int, str]
-    """The replacement of each passage, by segment index; empty if the passage is removed."""
+    """The replacement of each passage, by the index of its segment; empty if the passage is removed."""
 
     @property
     def pieces(self) -> list[tuple[str, str]]:
-        """(text, gap) of every segment, with the replacements applied."""
-        leads = {passage.at: passage.lead for passage in self.passages}
-        texts = {at: leads[at] + text if text else "" for at, text in self.texts.items()}
-        pieces = [(texts.get(at, segment.text), segment.gap) for at, segment in enumerate(self.segments)]
+        """(text, white space after it) of every segment, with the replacements applied."""
+        new_texts: dict[int, str] = {}
+        for passage in self.passages:
+            index = passage.segment_index
+            if index in self.texts:
+                new_texts[index] = passage.list_mark + self.texts[index] if self.texts[index] else ""
+        pieces = [(new_texts.get(index, segment.text), segment.gap) for index, segment in enumerate(self.segments)]
         if self.segments and not self.segments[-1].text and pieces[-1][0] and len(pieces) > 1:
-            # The empty last segment: an addition continues the line, or begins a paragraph if the answer has several
-            # lines.
-            pieces[-2] = (pieces[-2][0], _addition_gap(structure.join(pieces[:-1])))
+            # The empty last segment stands for the end of the answer: its replacement is an addition.
+            pieces[-2] = (pieces[-2][0], _space_before_addition(structure.join(pieces[:-1])))
         return pieces
 
-    def range_of(self, at: int) -> tuple[int, int]:
-        """The start and end offset of a segment's replacement in the edited text."""
+    def range_of(self, index: int) -> tuple[int, int]:
+        """(start, end) of the replacement of the segment with this index, as offsets in the edited text."""
         pieces = self.pieces
-        # `join` drops the last gap; the "x" keeps the one before the replacement, and is not counted
-        start = len(structure.join([*pieces[:at], ("x", "")])) - 1
-        return start, start + len(pieces[at][0])
+        # `join` drops the white space after the last piece; with "x" as last piece, that before the replacement stays
+        start = len(structure.join([*pieces[:index], ("x", "")])) - len("x")
+        return start, start + len(pieces[index][0])
 
 
 class ChatWriter:
@@ -108,67 +114,75 @@ class ChatWriter:
         self._editor = editor
         self._payer = payer or {}
         self._aligner_write = aligner_write
-        """What the aligner may write where the editor fails."""
+        """What the aligner may write if the editor fails."""
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
-        """The description of the scorer, with hashes that include the editor."""
-        identity = {**self._editor.identity(), "prompts": _PROMPTS}
+        """The description of the scorer, with content hashes that include the editor."""
+        identity = {**self._editor.identity(), "prompts": _PROMPT_HASH}
         others = {name: _with_editor(other, identity) for name, other in scorer.others.items()}
         return replace(_with_editor(scorer, identity), others=others)
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
-        """Replace the flagged passages by the editor's text; if the editor fails, the aligner edits."""
+        """Replace the flagged passages by the editor's text; if the editor fails, the aligner edits.
+
+        `scored` is the correction with the scores of the answer's segments; `until` is the deadline
+        (`time.monotonic()`).
+        """
         if not any(verdict.flagged for verdict in scored.segments):
             return scored
-        pieces = judged_segments(request.answer, scored.segments)
+        segments = judged_segments(request.answer, scored.segments)
         try:
-            replaced, use = await self._write_replacements(request, pieces, scored.segments, until)
+            replaced, use = await self._write_replacements(request, segments, scored.segments, until)
         except QuotaSpent:
             raise
         except CorrectionError as error:
             own_request = request.model_copy(update={"write": self._aligner_write})
             by_aligner = await scorer.align(own_request.with_deadline(until - time.monotonic()))
             return replace(by_aligner, editor=_log_failure(request, error))
-        kept_passages, scorings = await _drop_flagged_replacements(request, scorer, replaced, until)
-        text = structure.join(kept_passages.pieces)
-        use += EditorUse(refused=_count_shortened(replaced, kept_passages))
-        ms = scored.ms + use.ms + sum(judging.ms for judging in scorings)
+        checked, scorings = await _drop_flagged_replacements(request, scorer, replaced, until)
+        text = structure.join(checked.pieces)
+        use += EditorUse(refused=_count_shortened(replaced, checked))
+        ms = scored.ms + use.ms + sum(scoring.ms for scoring in scorings)
         return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *scorings])
 
     async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
     ) -> tuple[_ReplacedPassages, EditorUse]:
         """Ask the editor in one call to replace all flagged segments; return (replacements cut to length, cost)."""
-        marked = editor_prompt.make_passages(segments, scores, request.objectives)
-        messages = editor_prompt.make_edit_messages(request.turns, segments, marked)
-        question = Question(messages, editor_prompt.limit_reply_tokens(marked), editor_prompt.REPLY_SCHEMA)
-        replies, use = await self._ask(
-            request, question, lambda reply: editor_prompt.read_replacements(reply.text, marked), until
+        passages = editor_prompt.make_passages(segments, scores, request.objectives)
+        messages = editor_prompt.make_edit_messages(request.turns, segments, passages)
+        max_tokens = editor_prompt.limit_reply_tokens(passages)
+        question = Question(messages, max_tokens, editor_prompt.REPLY_SCHEMA)
+        reply_texts, use = await self._ask(
+            request, question, lambda reply: editor_prompt.read_replacements(reply.text, passages), until
         )
-        banned = _list_banned_texts(segments, scores, marked)
-        texts = {at: splice.find_replacement(text, (), banned, finished=True) for at, text in replies.items()}
-        return _ReplacedPassages(segments, marked, texts), use
+        banned_texts = _list_banned_texts(segments, scores, passages)
+        texts = {
+            index: splice.find_replacement(text, (), banned_texts, finished=True) for index, text in reply_texts.items()
+        }
+        return _ReplacedPassages(segments, passages, texts), use
 
-    async def write_new_answer(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
-        """A new answer to the conversation, as a correction; its text is empty if the answer is flagged or missing."""
+    async def write_new_answer(self, request: AlignRequest, scorer: Engine, *, max_tokens: int) -> Correction:
+        """Write another answer; return a correction with it and its scores. Its text is empty if it is flagged."""
         until = time.monotonic() + request.deadline_s
-        question = Question(editor_prompt.make_new_answer_messages(request.turns, request.objectives), tokens)
+        question = Question(editor_prompt.make_new_answer_messages(request.turns, request.objectives), max_tokens)
         async with enforce_deadline(request.deadline_s):
-            text, use = await self._ask(request, question, _whole_text, until)
+            text, use = await self._ask(request, question, _read_whole_text, until)
             if not text:
                 return Correction("", aligner=_NO_ALIGNER, editor=use)
-            verdict = await _score_text(request, scorer, text, until)
-        good = not any(segment.flagged for segment in verdict.segments)
-        return replace(verdict, text=text if good else "", aligner="", editor=use)
+            scored = await _score_text(request, scorer, text, until)
+        is_flagged = any(segment.flagged for segment in scored.segments)
+        return replace(scored, text="" if is_flagged else text, aligner="", editor=use)
 
     async def _ask(
-        self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], until: float
-    ) -> tuple[_Read, EditorUse]:
-        """Ask the group within the editor's share of the time left; return (what `read` makes of the reply, cost)."""
+        self, request: AlignRequest, question: Question, read_reply: Callable[[Reply], _Result], until: float
+    ) -> tuple[_Result, EditorUse]:
+        """Ask the group within the editor's share of the time left; return as `ModelGroup.ask` does."""
         seconds = max(0.001, (until - time.monotonic()) * EDITING_SHARE)
-        return await self._editor.ask(request, question, read, self._payer, seconds)
+        return await self._editor.ask(request, question, read_reply, self._payer, seconds)
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
+        """Replace one flagged run of a growing answer by the editor's text; if the editor fails, the aligner edits."""
         until = time.monotonic() + span.deadline_s
         request = session.request.model_copy(update={"answer": session.text[: span.end]})
         segments, scores = session.mark_flagged_segments(span)
@@ -180,18 +194,21 @@ class ChatWriter:
             except CorrectionError as error:
                 by_aligner = await session.replace_by_scorer(span)
                 return replace(by_aligner, editor=_log_failure(request, error))
-            replaced_in_span = _within_span(replaced, span)
+            replaced_in_span = _select_span(replaced, span)
             is_addition = not segments[span.first].text
-            # An addition after the answer brings its own leading white space.
-            lead = _addition_gap(request.answer) if is_addition else segments[span.first - 1].gap if span.first else ""
-            kept_passages, scorings = await _drop_flagged_replacements(
-                request, scorer, replaced_in_span, until, span.before + lead
+            if is_addition:
+                space_before = _space_before_addition(request.answer)
+            else:
+                space_before = segments[span.first - 1].gap if span.first else ""
+            checked, scorings = await _drop_flagged_replacements(
+                request, scorer, replaced_in_span, until, span.before + space_before
             )
-        text = structure.join(kept_passages.pieces)
-        # before a replacement the answer already has its white space; nothing is added for an empty addition
-        text = lead + text if text and is_addition else text
-        use += EditorUse(refused=_count_shortened(replaced_in_span, kept_passages))
-        ms = use.ms + sum(judging.ms for judging in scorings)
+        text = structure.join(checked.pieces)
+        # an addition after the answer brings the white space before it; other replacements find it in the answer
+        if text and is_addition:
+            text = space_before + text
+        use += EditorUse(refused=_count_shortened(replaced_in_span, checked))
+        ms = use.ms + sum(scoring.ms for scoring in scorings)
         return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *scorings])
 
     async def aclose(self) -> None:
@@ -199,7 +216,7 @@ class ChatWriter:
 
 
 def _with_editor(scorer: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInfo:
-    """The scorer's description with a hash of both; raises `EngineFault` if the scorer has no detector head."""
+    """The scorer's description with a hash of scorer and editor; raises `EngineFault` if it has no detector head."""
     if not scorer.has_head:
         raise EngineFault(f"{scorer.model} has no detector head, so nothing is ever flagged for an editor")
     return replace(scorer, content_hash=digest({"scorer": scorer.content_hash, "editor": identity}))
@@ -211,7 +228,7 @@ def _log_failure(request: AlignRequest, error: CorrectionError) -> EditorUse:
     return cost_of_failure(error)
 
 
-def _whole_text(reply: Reply) -> str:
+def _read_whole_text(reply: Reply) -> str:
     """The text of a reply; empty if the reply was cut off."""
     return reply.text.strip() if reply.finished else ""
 
@@ -223,77 +240,83 @@ async def _score_text(request: AlignRequest, scorer: Engine, text: str, until: f
 
 
 async def _drop_flagged_replacements(
-    request: AlignRequest, scorer: Engine, replaced: _ReplacedPassages, until: float, before: str = ""
+    request: AlignRequest, scorer: Engine, replaced: _ReplacedPassages, until: float, text_before: str = ""
 ) -> tuple[_ReplacedPassages, list[Correction]]:
-    """Judge the editor's replacements in the answer, and drop the sentences that the detector head flags.
+    """Judge the replacements as part of the answer, and drop their sentences that the detector head flags.
 
-    `before` is the text of the answer before the passages. Returns (the passages with what is left of their
-    replacements, the scores as a correction, or none if there was nothing to judge). Raises `CorrectionError` if the
-    scorer fails.
+    `text_before` is the answer's text before `replaced`. Returns (the passages with the rest of their replacements, a
+    list of the correction that has the scores and their cost, empty if there was nothing to judge). Raises
+    `CorrectionError` if the scorer fails.
     """
     if not any(replaced.texts.values()):
         return replaced, []
-    candidate = before + structure.join(replaced.pieces)
-    # the replacements are judged in the answer that they would become part of
-    scores = await _score_text(request, scorer, candidate, until)
-    segments = judged_segments(candidate, scores.segments)
-    # an empty segment is the end of the answer: something missing there is no fault of a replacement
-    pairs = zip(segments, scores.segments, strict=True)
-    flagged = [segment for segment, verdict in pairs if verdict.flagged and segment.text]
+    new_answer = text_before + structure.join(replaced.pieces)
+    scored = await _score_text(request, scorer, new_answer, until)
+    segments = judged_segments(new_answer, scored.segments)
+    # A segment without text stands for the end of the answer: no replacement is at fault if something is missing there.
+    pairs = zip(segments, scored.segments, strict=True)
+    flagged_segments = [segment for segment, verdict in pairs if verdict.flagged and segment.text]
     texts = dict(replaced.texts)
     for passage in replaced.passages:
-        if texts[passage.at]:
-            start, end = (len(before) + at for at in replaced.range_of(passage.at))
-            texts[passage.at] = _drop_flagged_sentences(texts[passage.at], passage, segments, flagged, (start, end))
-    return replace(replaced, texts=texts), [scores]
+        index = passage.segment_index
+        if texts[index]:
+            start, end = replaced.range_of(index)
+            place = (len(text_before) + start, len(text_before) + end)
+            texts[index] = _drop_flagged_sentences(texts[index], passage, segments, flagged_segments, place)
+    return replace(replaced, texts=texts), [scored]
 
 
-def _addition_gap(answer: str) -> str:
-    """The white space before an addition at the end of an answer; a blank line if the answer has several lines."""
+def _space_before_addition(answer: str) -> str:
+    """The white space before an addition at the end of an answer: a blank line if the answer has several lines."""
     return "\n\n" if "\n" in answer else " "
 
 
 def _list_banned_texts(
-    segments: Sequence[Segment], scores: Sequence[SegmentScore], marked: Sequence[Passage]
+    segments: Sequence[Segment], scores: Sequence[SegmentScore], passages: Sequence[Passage]
 ) -> list[str]:
-    """Texts that a replacement must not repeat: flagged segments, and long unflagged ones."""
+    """Texts that a replacement must not repeat: those of flagged segments and passages, and of long other segments."""
     pairs = zip(segments, scores, strict=True)
     texts = [
         segment.text.strip()
         for segment, score in pairs
         if segment.text and (score.flagged or len(segment.text) >= splice.KEY_CHARS)
     ]
-    texts += [passage.text.strip() for passage in marked if passage.text]
+    texts += [passage.text.strip() for passage in passages if passage.text]
     # disguised text must not come back in plain letters either
     return texts + [undisguise(text).text for text in texts]
 
 
 def _drop_flagged_sentences(
-    text: str, passage: Passage, segments: Sequence[Segment], flagged: Sequence[Segment], place: tuple[int, int]
+    text: str,
+    passage: Passage,
+    segments: Sequence[Segment],
+    flagged_segments: Sequence[Segment],
+    place: tuple[int, int],
 ) -> str:
-    """A replacement without its flagged sentences; empty if these cannot be dropped alone.
+    """The replacement `text` of a passage without its flagged sentences; empty if these cannot be dropped alone.
 
-    `place` is the range (start, end) of the replacement in the text of `segments`, of which `flagged` are flagged.
+    `place` is (start, end) of the replacement in the new answer, which has these segments.
     """
     start, end = place
-    # segments that overlap the replacement, even if they reach beyond it
-    flagged_inside = [segment for segment in flagged if segment.end > start and segment.start < end]
+    # segments that overlap the replacement count, even if they reach beyond it
+    flagged_inside = [segment for segment in flagged_segments if segment.end > start and segment.start < end]
     if not flagged_inside:
         return text
-    inside = [segment for segment in segments if segment.end > start and segment.start < end]
-    # part of such a segment is not the replacement's own, so it cannot be dropped alone
-    if passage.lead or any(segment.start < start or segment.end > end for segment in inside):
+    segments_inside = [segment for segment in segments if segment.end > start and segment.start < end]
+    # if a segment has text from outside the replacement, such as a list mark, it cannot be dropped alone
+    if passage.list_mark or any(segment.start < start or segment.end > end for segment in segments_inside):
         return ""
-    return structure.join([(segment.text, segment.gap) for segment in inside if segment not in flagged_inside])
+    kept_segments = [segment for segment in segments_inside if segment not in flagged_inside]
+    return structure.join([(segment.text, segment.gap) for segment in kept_segments])
 
 
-def _count_shortened(before: _ReplacedPassages, after: _ReplacedPassages) -> int:
-    """How many replacements lost text between `before` and `after`, because it was flagged again."""
-    return sum(text != after.texts[at] for at, text in before.texts.items())
+def _count_shortened(replaced: _ReplacedPassages, checked: _ReplacedPassages) -> int:
+    """The number of replacements that lost flagged text between the editor's reply and the check by the detector."""
+    return sum(text != checked.texts[index] for index, text in replaced.texts.items())
 
 
-def _within_span(replaced: _ReplacedPassages, span: Span) -> _ReplacedPassages:
-    """The replacements within a span, with indexes relative to its first segment."""
-    passages = [replace(passage, at=passage.at - span.first) for passage in replaced.passages]
-    texts = {at - span.first: text for at, text in replaced.texts.items()}
+def _select_span(replaced: _ReplacedPassages, span: Span) -> _ReplacedPassages:
+    """The segments of a span, which has all passages; their indexes become relative to the span's first segment."""
+    passages = [replace(passage, segment_index=passage.segment_index - span.first) for passage in replaced.passages]
+    texts = {index - span.first: text for index, text in replaced.texts.items()}
     return _ReplacedPassages(replaced.segments[span.first : span.stop], passages, texts)

@@ -1,15 +1,15 @@
-"""Prompts for an editor and parsing of its replies: which passages it sees, what is asked, and what it wrote for each.
+"""Prompts for an editor, which show the passages to rewrite, and parsing of the editor's replies.
 
-All outside material is in one JSON object, so that no text can close a field. The markers around a passage occur
-nowhere else in the answer. A reply is not trusted: it only fills numbered slots of limited length, and the text in them
-is judged like any other text.
+All outside material is in one JSON object, so that no text can close a field. The tags around a passage occur nowhere
+else in the answer. A reply is not trusted: it only gives texts of limited length for numbered passages, and these texts
+are judged like any other text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -63,23 +63,23 @@ REPLY_SCHEMA: Mapping[str, Any] = {
 }
 """The reply format, for servers that can enforce one."""
 CONTEXT_CHARS = 2_000
-"""Characters of a long answer shown before and after each passage."""
+"""Characters of a long answer that are shown before and after each passage."""
 WHOLE_CHARS = 12_000
-"""An answer up to this length is shown whole."""
+"""Maximum length in characters of an answer that is shown whole."""
 CONVERSATION_CHARS = 12_000
-"""Maximum length of the turns shown, latest first; of the latest turn at least the beginning is shown."""
+"""Maximum length in characters of the turns that are shown, latest first; the latest turn may be cut to this length."""
 MAX_PASSAGES = 64
 """Maximum number of passages in one answer; an answer with more is better corrected by other means."""
 MIN_CHARS = 240
-"""Base length that every replacement may have, however short its passage is."""
+"""Length in characters that every replacement may have, however short its passage is."""
 LONGEST_SHARE = 2
-"""Additional length of a replacement, as a multiple of the length of its passage."""
+"""Further characters that a replacement may have for each character of its passage."""
 _CHARS_PER_TOKEN = 2.5
 """Estimated characters per token of a reply."""
 _FRAME_TOKENS = 96
-"""Tokens allowed for the JSON around the replacements; a quarter of them again for each entry."""
-_LEFT_OUT = "[...]"
-"""Mark in place of the parts of a long answer that are not shown."""
+"""Tokens allowed for the JSON around the replacements; a quarter of them again for each replacement."""
+_OMISSION = "[...]"
+"""Stands in place of the parts of a long answer that are not shown."""
 _CONVERSATION_ROLES = ("user", "assistant")
 _NUMBERS = (1, MAX_PASSAGES)
 """Lowest and highest number of a passage."""
@@ -92,92 +92,94 @@ _TEXT_NAMES = ("text", "replacement", "content")
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A flagged segment: its position among the segments of the answer, and the part of its text to replace."""
+    """A segment that an editor is to rewrite, or that a judge is asked about."""
 
     number: int
-    """Number in the prompt, from 1 on."""
-    at: int
-    """Index of the segment."""
-    lead: str
-    """The marker of a list item, which is kept unchanged."""
+    """Number of the passage in the prompt, from 1 on."""
+    segment_index: int
+    """Index of the segment among those of the answer, from 0 on."""
+    list_mark: str
+    """The mark of a list item at the beginning of the segment, which stays unchanged; empty if there is none."""
     text: str
-    """The text shown and replaced; empty for the position after the answer, where something is missing."""
-    against: tuple[str, ...]
-    """Texts of the objectives that it violates."""
+    """The segment's other text; empty for the position after the answer, where something is missing."""
+    objectives: tuple[str, ...]
+    """Texts of the objectives that the segment violates, or may violate."""
 
     @property
-    def room(self) -> int:
-        """Maximum length of a replacement in characters."""
+    def max_chars(self) -> int:
+        """Maximum length of the replacement in characters."""
         return MIN_CHARS + LONGEST_SHARE * len(self.text)
 
 
 def make_passages(
     segments: Sequence[Segment], scores: Sequence[SegmentScore], objectives: Sequence[str]
 ) -> list[Passage]:
-    """The flagged segments of an answer as passages. Raises `AnswerTooLong` if there are too many for one call."""
+    """The flagged segments as passages, numbered from 1 on; raises `AnswerTooLong` if they exceed `MAX_PASSAGES`."""
     pairs = enumerate(zip(segments, scores, strict=True))
-    flagged = [(at, segment, score) for at, (segment, score) in pairs if score.flagged]
-    if len(flagged) > MAX_PASSAGES:
-        raise AnswerTooLong(f"{len(flagged)} passages are flagged; an editor is asked for at most {MAX_PASSAGES}")
+    flagged_segments = [(index, segment, score) for index, (segment, score) in pairs if score.flagged]
+    count = len(flagged_segments)
+    if count > MAX_PASSAGES:
+        raise AnswerTooLong(f"{count} passages are flagged; an editor is asked for at most {MAX_PASSAGES}")
     return [
-        _make_flagged_passage(number, at, segment.text, score, objectives)
-        for number, (at, segment, score) in enumerate(flagged, 1)
+        make_passage(number, index, segment.text, _list_violated(score, objectives))
+        for number, (index, segment, score) in enumerate(flagged_segments, 1)
     ]
 
 
-def _make_flagged_passage(number: int, at: int, text: str, score: SegmentScore, objectives: Sequence[str]) -> Passage:
-    """The passage for the flagged segment at index `at`, with the objectives that it may violate."""
-    has_objective = score.objective is not None and 0 <= score.objective < len(objectives)
-    # if the detector names no objective, the passage may violate any of them
-    against = (objectives[score.objective],) if has_objective and score.objective is not None else tuple(objectives)
-    return make_passage(number, at, text, against)
+def _list_violated(score: SegmentScore, objectives: Sequence[str]) -> tuple[str, ...]:
+    """The text of the objective that a flagged segment violates; all texts if its score names no objective."""
+    if score.objective is not None and 0 <= score.objective < len(objectives):
+        return (objectives[score.objective],)
+    return tuple(objectives)
 
 
-def make_passage(number: int, at: int, text: str, against: tuple[str, ...] = ()) -> Passage:
-    """The passage for the segment at index `at`, without the marker of a list item."""
+def make_passage(number: int, segment_index: int, text: str, objectives: tuple[str, ...] = ()) -> Passage:
+    """Make the passage for a segment with this index and text; the mark of a list item is kept apart."""
     mark = marks.read(text)
-    # a segment that is only a marker has nothing else to replace, so it is shown whole
-    lead = text[: mark.stop] if mark is not None and mark.stop < len(text) else ""
-    return Passage(number, at, lead, text[len(lead) :], against)
+    # a segment that is only a mark has nothing else to replace, so its mark counts as text
+    list_mark = text[: mark.stop] if mark is not None and mark.stop < len(text) else ""
+    return Passage(number, segment_index, list_mark, text[len(list_mark) :], objectives)
 
 
 class Material:
-    """What an editor is shown: the conversation, and the answer with marked passages."""
+    """What a model is shown to edit or judge: the conversation, and the answer with tags around passages."""
 
-    def __init__(self, turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> None:
-        self.mark = _free_mark(segment.text for segment in segments)
+    def __init__(self, turns: Sequence[Turn], segments: Sequence[Segment], passages: Sequence[Passage]) -> None:
+        self.tag_name = _find_free_tag_name(segment.text for segment in segments)
         """Name of the tags around passages: "passage" gives `<passage-1>`."""
         self._turns = turns
         self._segments = segments
-        self._marked = marked
+        self._passages = passages
 
     def as_json(self) -> dict[str, Any]:
-        """The material as one JSON object, in which nothing from outside can be taken for an instruction."""
+        """The material as one JSON object, in which no text from outside can pass for an instruction."""
+        entries: list[dict[str, object]] = [{"number": passage.number} for passage in self._passages]
+        for entry, passage in zip(entries, self._passages, strict=True):
+            if passage.objectives:
+                entry["against"] = list(passage.objectives)
         return {
             "conversation": [{"role": turn.role, "text": turn.content} for turn in select_last_turns(self._turns)],
-            "answer": _mark_passages(self._segments, self._marked, self.mark),
-            "passages": [
-                {"number": passage.number, "against": list(passage.against)}
-                if passage.against
-                else {"number": passage.number}
-                for passage in self._marked
-            ],
+            "answer": _tag_passages(self._segments, self._passages, self.tag_name),
+            "passages": entries,
         }
 
     def make_messages(self, instruction: str, content: Mapping[str, object] | None = None) -> list[dict[str, str]]:
-        """The messages that ask a model by this instruction; `content` is sent in place of the material alone."""
+        """The messages of a prompt: the instruction, in which `{mark}` is the tags' name, and the material as JSON.
+
+        `content` is sent in place of the material; None sends the material.
+        """
         material = json.dumps(content or self.as_json(), ensure_ascii=False)
         return [
-            {"role": "system", "content": instruction.format(mark=self.mark)},
+            {"role": "system", "content": instruction.format(mark=self.tag_name)},
             {"role": "user", "content": material},
         ]
 
 
 def make_edit_messages(
-    turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]
+    turns: Sequence[Turn], segments: Sequence[Segment], passages: Sequence[Passage]
 ) -> list[dict[str, str]]:
     """The messages that ask an editor to replace these passages."""
-    return Material(turns, segments, marked).make_messages(INSTRUCTION)
+    return Material(turns, segments, passages).make_messages(INSTRUCTION)
 
 
 def make_new_answer_messages(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict[str, str]]:
@@ -189,76 +191,76 @@ def make_new_answer_messages(turns: Sequence[Turn], objectives: Sequence[str]) -
     return [{"role": "system", "content": NEW_ANSWER_INSTRUCTION.format(objectives=objective_lines)}, *conversation]
 
 
-def limit_reply_tokens(marked: Sequence[Passage]) -> int:
-    """Maximum number of tokens in the reply."""
-    return _FRAME_TOKENS + sum(_FRAME_TOKENS // 4 + int(passage.room / _CHARS_PER_TOKEN) for passage in marked)
+def limit_reply_tokens(passages: Sequence[Passage]) -> int:
+    """Maximum number of tokens in a reply with the longest replacements of these passages."""
+    return _FRAME_TOKENS + sum(_FRAME_TOKENS // 4 + int(passage.max_chars / _CHARS_PER_TOKEN) for passage in passages)
 
 
 def select_last_turns(turns: Sequence[Turn]) -> list[Turn]:
-    """As many of the last turns as fit, without the operator's system prompt, as not every model may see it."""
+    """The last turns that fit into `CONVERSATION_CHARS`, without the system prompt, which not every model may see."""
     last_turns: list[Turn] = []
-    room = CONVERSATION_CHARS
+    chars_left = CONVERSATION_CHARS
     for turn in reversed([turn for turn in turns if turn.role in _CONVERSATION_ROLES and turn.content]):
         # the latest turn is always shown, because the answer replies to it
-        if last_turns and len(turn.content) > room:
+        if last_turns and len(turn.content) > chars_left:
             break
         last_turns.insert(0, Turn(turn.role, turn.content[:CONVERSATION_CHARS]))
-        room -= len(turn.content)
+        chars_left -= len(turn.content)
     return last_turns
 
 
 def last_user_text(turns: Sequence[Turn]) -> str:
-    """The beginning of the user's last message; empty without one."""
+    """The first `CONVERSATION_CHARS` characters of the user's last message; empty if there is none."""
     return (last_question(turns) or "")[:CONVERSATION_CHARS]
 
 
-def _free_mark(texts: Iterable[str]) -> str:
-    """A marker name that occurs in none of these texts, so that no author could have forged it."""
-    undisguised = [undisguise(text).text.casefold() for text in texts]
-    mark = "passage"
-    while any(f"<{mark}" in text or f"</{mark}" in text for text in undisguised):
-        mark += "x"
-    return mark
+def _find_free_tag_name(texts: Iterable[str]) -> str:
+    """A name of tags that occurs in none of these texts, even in disguise, so that no author could forge a tag."""
+    undisguised_texts = [undisguise(text).text.casefold() for text in texts]
+    name = "passage"
+    while any(f"<{name}" in text or f"</{name}" in text for text in undisguised_texts):
+        name += "x"
+    return name
 
 
-def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark: str) -> str:
-    """The answer with its passages marked; a long answer is reduced to the text near them."""
-    by_place = {passage.at: passage for passage in marked}
-    shown_numbers = _find_near_segments(segments, by_place)
+def _tag_passages(segments: Sequence[Segment], passages: Sequence[Passage], tag_name: str) -> str:
+    """The answer with tags around its passages; of a long answer only the text near them."""
+    passage_by_index = {passage.segment_index: passage for passage in passages}
+    shown_indexes = _find_near_segments(segments, passage_by_index)
     pieces: list[str] = []
-    for previous, number in pairwise(
-        [-1, *sorted(shown_numbers)]
-    ):  # -1, so that a left-out beginning counts as a hole, too
-        if number != previous + 1:
-            pieces.append(f"{_LEFT_OUT}\n")
-        segment = segments[number]
-        passage = by_place.get(number)
+    # -1 stands before the first segment, so that the omission of a beginning is seen, too
+    for previous, index in pairwise([-1, *sorted(shown_indexes)]):
+        if index != previous + 1:
+            pieces.append(f"{_OMISSION}\n")
+        segment = segments[index]
+        passage = passage_by_index.get(index)
         if passage is None:
             pieces.append(segment.text + segment.gap)
             continue
-        tag = f"{mark}-{passage.number}"
-        # the empty segment at the end has the gap of the last one, which has already been written
-        pieces.append(f"{passage.lead}<{tag}>{passage.text}</{tag}>{segment.gap if segment.text else ''}")
-    if shown_numbers and max(shown_numbers) < len(segments) - 1:
-        pieces.append(_LEFT_OUT)
+        tag = f"{tag_name}-{passage.number}"
+        # the empty segment at the end has the white space of the last segment, which was written with that
+        space_behind = segment.gap if segment.text else ""
+        pieces.append(f"{passage.list_mark}<{tag}>{passage.text}</{tag}>{space_behind}")
+    if shown_indexes and max(shown_indexes) < len(segments) - 1:
+        pieces.append(_OMISSION)
     return "".join(pieces).strip()
 
 
-def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passage]) -> set[int]:
-    """The indexes of the segments to show: all of a short answer, otherwise those near a passage."""
+def _find_near_segments(segments: Sequence[Segment], passage_indexes: Collection[int]) -> set[int]:
+    """The indexes of the segments to show: all of a short answer; otherwise the passages and the segments near them."""
     # `end` of the last segment is the length of the answer
     if not segments or segments[-1].end <= WHOLE_CHARS:
         return set(range(len(segments)))
-    near = set(marked)
-    for at in marked:
-        start = segments[at].start
-        end = segments[at].end
+    near_indexes = set(passage_indexes)
+    for index in passage_indexes:
+        start = segments[index].start
+        end = segments[index].end
         for step in (-1, 1):
-            neighbour = at + step
+            neighbour = index + step
             while 0 <= neighbour < len(segments) and _distance(segments[neighbour], start, end) <= CONTEXT_CHARS:
-                near.add(neighbour)
+                near_indexes.add(neighbour)
                 neighbour += step
-    return near
+    return near_indexes
 
 
 def _distance(segment: Segment, start: int, end: int) -> int:
@@ -266,23 +268,26 @@ def _distance(segment: Segment, start: int, end: int) -> int:
     return max(start - segment.start, segment.end - end)
 
 
-def read_replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
-    """The reply's text for each passage, by segment index; raises `InvalidOutput` if the reply has no usable format.
+def read_replacements(reply: str, passages: Sequence[Passage]) -> dict[int, str]:
+    """The reply's replacement of each passage, by segment index; raises `InvalidOutput` if the reply is unusable.
 
     The parser is lenient: it accepts JSON in a fence or between words, a list, or an object by number. A passage
     without an entry gets an empty text and so is removed. A text that is too long is cut after its last whole sentence
     that fits.
     """
-    by_number = {passage.number: passage for passage in marked}
+    passage_by_number = {passage.number: passage for passage in passages}
     texts = dict(_find_entries(find_json(reply)))
-    # some missing entries mean removals, but a reply without any was not about these passages
-    if not texts.keys() & by_number.keys():
+    # some missing entries mean removals, but a reply without any of the entries was not about these passages
+    if not texts.keys() & passage_by_number.keys():
         raise InvalidOutput("the editor replied without a replacement for any passage")
-    return {passage.at: _trim_replacement(texts.get(number, ""), passage) for number, passage in by_number.items()}
+    return {
+        passage.segment_index: _trim_replacement(texts.get(number, ""), passage)
+        for number, passage in passage_by_number.items()
+    }
 
 
 def find_json(reply: str) -> object:
-    """The JSON in a reply, ignoring text around it; raises `InvalidOutput` if there is none."""
+    """The JSON in a reply (of one that was cut off, its texts by number); raises `InvalidOutput` if there is none."""
     text = _FENCE.sub("", reply.strip())
     for opening, closing in ("{}", "[]"):
         start = text.find(opening)
@@ -294,7 +299,7 @@ def find_json(reply: str) -> object:
             except (ValueError, RecursionError):
                 continue
             return parsed
-    # no complete JSON: the token limit may have cut the reply off
+    # without complete JSON, the token limit may have cut the reply off
     entries = dict(_find_unfinished_entries(text))
     if not entries:
         raise InvalidOutput("the editor replied without JSON")
@@ -302,7 +307,7 @@ def find_json(reply: str) -> object:
 
 
 def _find_unfinished_entries(text: str) -> Iterator[tuple[str, str]]:
-    """(number, text) of the entries of a reply that was cut off; the last text is cut after its last whole sentence."""
+    """Yield (number, text) of the entries of a reply that was cut off; an unfinished text loses its last sentence."""
     for entry in _ENTRY.finditer(text):
         try:
             entry_text: str = json.loads(f'"{entry["text"]}"', strict=False)
@@ -312,25 +317,31 @@ def _find_unfinished_entries(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _find_entries(parsed: object) -> Iterator[tuple[int, str]]:
-    """(number, text) of each entry, in any of the formats that models write."""
+    """Yield (number, text) of each entry of a parsed reply, in any of the formats that models write."""
     if isinstance(parsed, Mapping):
-        inner = parsed.get("replacements")
-        if inner is not None:
-            yield from _find_entries(inner)
+        replacements = parsed.get("replacements")
+        if replacements is not None:
+            yield from _find_entries(replacements)
         elif "number" in parsed:
             yield from _find_entries([parsed])
         else:
-            yield from _check_numbers(parsed.items())
+            # an object of texts by number
+            yield from _select_valid_entries(parsed.items())
     elif isinstance(parsed, list):
-        yield from _check_numbers(
-            (entry.get("number"), next((entry[name] for name in _TEXT_NAMES if name in entry), None))
-            for entry in parsed
-            if isinstance(entry, Mapping)
-        )
+        entries = [entry for entry in parsed if isinstance(entry, Mapping)]
+        yield from _select_valid_entries((entry.get("number"), _find_text(entry)) for entry in entries)
 
 
-def _check_numbers(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]]:
-    """Yield the entries with a possible number, also written as "passage-1"; the text null counts as empty."""
+def _find_text(entry: Mapping[str, object]) -> object:
+    """The value under the first of `_TEXT_NAMES` that an entry has; None if it has none of them."""
+    return next((entry[name] for name in _TEXT_NAMES if name in entry), None)
+
+
+def _select_valid_entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]]:
+    """Yield those (number, text) whose number may be a passage's, also written as "passage-1", and whose text is one.
+
+    The text null counts as empty.
+    """
     for number, text in pairs:
         digits = re.search(r"\d{1,3}", str(number))
         if digits and _NUMBERS[0] <= int(digits[0]) <= _NUMBERS[1] and isinstance(text, str | None):
@@ -338,12 +349,13 @@ def _check_numbers(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int
 
 
 def _trim_replacement(text: str, passage: Passage) -> str:
-    """A replacement without markers of passages and lists, cut to its maximum length."""
-    # any number of x, as `_free_mark` appends them
+    """The replacement without the passage's tags and list mark, cut to the passage's `max_chars`."""
+    # any number of x, as `_find_free_tag_name` appends them
     text = re.sub(r"</?passagex*-\d+>", "", text).strip()
-    # the marker stays in the answer, so a reply that repeats it would double it
-    if passage.lead and text.startswith(passage.lead.strip()):
-        text = text[len(passage.lead.strip()) :].lstrip()
-    if len(text) > passage.room:
-        text = splice.drop_unfinished_end(text[: passage.room])
+    # the list mark stays in the answer, so a reply that repeats it would double it
+    list_mark = passage.list_mark.strip()
+    if list_mark and text.startswith(list_mark):
+        text = text[len(list_mark) :].lstrip()
+    if len(text) > passage.max_chars:
+        text = splice.drop_unfinished_end(text[: passage.max_chars])
     return text

@@ -15,53 +15,58 @@ from aligner_proxy.text.structure import join, join_so_far
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 
 Revise = Callable[[AlignRequest, str, str], Awaitable[Correction]]
-"""Returns the replacement of a segment, given the request, the delivered text before it, and the segment."""
+"""Returns the replacement of a segment, given the request, the delivered text before the segment, and its text."""
 
 
 class IncrementalSession(UnjudgedSession):
-    """A session that revises sentence by sentence. There are no scores: a changed segment counts as flagged."""
+    """A session that has each sentence revised. There are no scores: a segment that was changed counts as flagged.
 
-    def __init__(self, revise: Revise, whole: Engine, request: AlignRequest) -> None:
+    `revise_segment` asks the corrector about one segment, and `whole_engine` corrects whole answers (`finish`).
+    """
+
+    def __init__(self, revise_segment: Revise, whole_engine: Engine, request: AlignRequest) -> None:
         super().__init__()
-        self._revise = revise
-        self._whole = whole
-        """Corrects whole answers, for a caller that does not release by sentences."""
+        self._revise_segment = revise_segment
+        self._whole_engine = whole_engine
         self._request = request
-        self._revised: list[Correction] = []
+        self._revisions: list[Correction] = []
         """The revisions so far, one for each segment, from the first segment on."""
         self._segments += self._splitter.feed(request.answer)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
-        """Verdicts on more segments than `known_count`; waits for the next segment and has it revised."""
+        """The verdicts on more than `known_count` segments, if the answer has more; waits until they are revised."""
         await super().wait_for_verdicts(known_count)
-        # no more than the caller needs: it may release this segment before the next one is revised
-        while len(self._revised) <= known_count and len(self._revised) < len(self._segments):
+        # only as many as the caller waits for, so that it can release a segment before the next one is revised
+        while len(self._revisions) <= known_count and len(self._revisions) < len(self._segments):
             await self._revise_next()
         return self._verdicts()
 
     async def replace(self, span: Span) -> Correction:
         """The revisions of the segments in a span, joined to one correction."""
-        revised = self._revised[span.first : span.stop]
+        revisions = self._revisions[span.first : span.stop]
         segments = self._segments[span.first : span.stop]
-        text = join([(part.text, segment.gap) for part, segment in zip(revised, segments, strict=True)])
-        counts = sum((part.counts for part in revised), DecodeCounts())
-        # all segments of an answer go to the same corrector, so the last one's aligner stands for all
-        return Correction(text, counts=counts, aligner=revised[-1].aligner)
+        pairs = zip(revisions, segments, strict=True)
+        text = join([(revision.text, segment.gap) for revision, segment in pairs])
+        counts = sum((revision.counts for revision in revisions), DecodeCounts())
+        # all segments of an answer go to the same corrector, so the aligner of the last revision stands for all
+        return Correction(text, counts=counts, aligner=revisions[-1].aligner)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The correction of the whole answer; the revisions made so far are not used."""
-        return await self._whole.align(request)
+        """The correction of the whole answer by `whole_engine`; the revisions made so far are not used."""
+        return await self._whole_engine.align(request)
 
     async def _revise_next(self) -> None:
-        """Have the next segment revised, with the delivered text before it; raises `InvalidOutput` for a wrong type."""
-        segment = self._segments[len(self._revised)]
-        before = join_so_far((part.text, piece.gap) for part, piece in zip(self._revised, self._segments, strict=False))
-        revision = await self._revise(self._request, before, segment.text)
+        """Have the next segment revised, after the revised text before it; raises `InvalidOutput` if that fails."""
+        next_segment = self._segments[len(self._revisions)]
+        # only the segments revised so far
+        pairs = zip(self._revisions, self._segments, strict=False)
+        text_before = join_so_far((revision.text, segment.gap) for revision, segment in pairs)
+        revision = await self._revise_segment(self._request, text_before, next_segment.text)
         if not isinstance(revision, Correction) or not isinstance(revision.text, str):
             raise InvalidOutput("a corrector returned something that is no correction")
-        self._revised.append(revision)
+        self._revisions.append(revision)
 
     def _verdicts(self) -> tuple[SegmentScore, ...]:
-        """A verdict without score on each revised segment, flagged if the revision changes it."""
-        pairs = zip(self._segments, self._revised, strict=False)
-        return tuple(SegmentScore(segment.text, None, part.text != segment.text) for segment, part in pairs)
+        """A verdict without score on each revised segment, flagged if the revision changes the segment."""
+        pairs = zip(self._segments, self._revisions, strict=False)
+        return tuple(SegmentScore(segment.text, None, revision.text != segment.text) for segment, revision in pairs)

@@ -1,9 +1,9 @@
 """Judges: models that give a second opinion on segments which the detector head doubts.
 
-A judge flags or clears segments; it writes nothing. It is a chat or decision model or a token classifier of the engine
-(token_judge.py), which is asked about all doubtful segments of an answer in one call, or a guard model, which is asked
-about each (guard_forms.py). Each has seats, quota and circuit breaker, like an editor (model_group.py). Verdicts are
-kept in memory by a hash of all that they depend on. What follows from them is in judged_engine.py.
+A judge says whether a segment violates an objective; it writes nothing. Chat and decision models, and token classifiers
+of the engine (token_judge.py), are asked about all doubtful segments of an answer in one call; a guard model is asked
+about each segment (guard_forms.py). Each judge has seats, quota and circuit breaker, like an editor (model_group.py).
+Verdicts are kept in memory by a hash of all that they depend on. judged_engine.py applies them to the answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from aligner_proxy.correctors import editor_prompt, judge_prompt
 from aligner_proxy.correctors.editor_prompt import MAX_PASSAGES, Passage
 from aligner_proxy.correctors.guard_forms import GUARDS, quote_text
 from aligner_proxy.correctors.model_group import ModelGroup, ModelGroups, OpenChat, Payer, Question, cost_of_failure
-from aligner_proxy.correctors.token_judge import RequestClassifier, ask_labels, read_verdicts
+from aligner_proxy.correctors.token_judge import RequestClassifier, make_labels_question, read_verdicts
 from aligner_proxy.engine.admission import OpenAccounts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, ClassifierInfo
 from aligner_proxy.errors import CorrectionError, JudgeFailed, UnknownJudge
@@ -51,32 +51,37 @@ log = logging.getLogger(__name__)
 JUDGING_SHARE = 0.5
 """Share of the time left that the judge may take; the rest is for the edits."""
 KNOWN_VERDICTS = 16_384
-"""Verdicts kept in memory for each worker."""
+"""Number of verdicts that each worker keeps in memory."""
 KNOWN_REPLIES = 2_048
-"""Replies to questions of stages kept in memory for each worker."""
+"""Number of replies to questions of stages that each worker keeps in memory."""
 ASKED_BY_STAGES = (JudgeKind.CHAT, JudgeKind.DECISIONS)
-"""Kinds of judges that answer questions of stages; a guard only answers its own."""
+"""Kinds of judges that answer questions of stages; a guard only answers its own question."""
 GUARD_CALLS = 8
-"""Calls to a guard at a time for one answer."""
+"""Number of calls to a guard that run at the same time for one answer."""
 GUARD_TOKENS = 256
-"""Maximum tokens of a guard's reply; some think before they answer."""
+"""Maximum tokens of a guard's reply; some guards think before they answer."""
 _CONTEXT_CHARS = 2_000
 """Characters of the answer before a segment on which a kept verdict depends."""
 _CONTEXT_SEGMENTS = 64
-"""Segments before a segment of which these characters are taken."""
+"""Number of segments before a segment from which these characters are taken."""
 _Item = TypeVar("_Item")
-_Read = TypeVar("_Read")
-_Ask = Callable[[float], Awaitable[tuple[_Read, EditorUse]]]
-"""Asks within so many seconds; returns (what was read, cost)."""
+_Result = TypeVar("_Result")
+_Ask = Callable[[float], Awaitable[tuple[_Result, EditorUse]]]
+"""Asks a judge within so many seconds; returns (what was read from the reply, cost)."""
 _AskVerdicts = Callable[
     [AlignRequest, Sequence[Segment], Sequence[Passage], float], Awaitable[tuple[dict[int, bool], EditorUse]]
 ]
-"""Asks about passages of these segments; returns (verdicts by segment index, cost)."""
-_PROMPTS = hashlib.sha256(judge_prompt.INSTRUCTION.encode()).hexdigest()
+"""Asks about passages of these segments within so many seconds; returns (verdicts by segment index, cost)."""
+_PROMPT_HASH = hashlib.sha256(judge_prompt.INSTRUCTION.encode()).hexdigest()
+"""Hash of the prompt's wording: another wording leads to other verdicts, so it needs another cache key."""
 
 
 class Judges:
-    """The judges of all policies, and the verdicts that they gave lately."""
+    """The judges of all policies, and the verdicts that they gave lately.
+
+    `open_chat`, `open_decisions` and `open_classifier` open a model group by its name, for each kind of judge; None for
+    `open_classifier` if the engine serves no token classifiers. `accounts` opens the accounts that workers share.
+    """
 
     def __init__(
         self,
@@ -96,12 +101,12 @@ class Judges:
         self._known_verdicts: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
         """Whether a segment violates its objectives, by a hash of all that the verdict depends on."""
         self._classifiers: dict[str, ClassifierInfo] = {}
-        """Descriptions of the engine's token classifiers, by name; filled when a request first asks the engine."""
+        """Descriptions of the engine's token classifiers, by name; empty before a request has asked the engine."""
         self.replies: LRUCache[str, str] = LRUCache(KNOWN_REPLIES)
         """Replies to questions of stages, by a hash of all that they depend on."""
 
     def open(self, policy: Policy) -> RequestJudges:
-        """The judges of a policy and of its objectives, for one request."""
+        """Return the judges of a policy and of its objectives, for one request."""
         judges = {judge: self.open_judge(judge, policy) for judge in policy.judges}
         objective_judges: dict[str, RequestJudge | None] = {}
         for objective in policy.objectives:
@@ -110,24 +115,26 @@ class Judges:
         return RequestJudges(judges.get(policy.judge), objective_judges, self._classifiers)
 
     def open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
-        """This judge for one request, charged to the policy's payer."""
+        """Return this judge for one request, charged to the policy's payer."""
         group = self._groups[judge.kind].group(judge.group)
         retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
         blocks = policy.final_action(FailureClass.JUDGE) is OnError.BLOCK
         classifier = None
         if judge.kind is JudgeKind.TOKENS:
             classifier = RequestClassifier(policy.source_texts, judge.group, self._classifiers)
-        return RequestJudge(judge, group, self._known_verdicts, dict(policy.payer), retries, blocks, classifier)
+        known_verdicts = self._known_verdicts
+        payer = dict(policy.payer)
+        return RequestJudge(judge, group, known_verdicts, payer, retries=retries, blocks=blocks, classifier=classifier)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeOpinion:
-    """A judge's verdicts by segment index."""
+    """The verdicts of one or more judges on segments of an answer."""
 
     violates: Mapping[int, bool]
-    """Whether a segment violates its objectives."""
+    """Whether a segment violates its objectives, by the segment's index."""
     calls: EditorUse = field(default_factory=EditorUse)
-    """What asking cost."""
+    """What the calls cost."""
     failure: CorrectionError | None = None
     """Why verdicts are missing; None if none is."""
 
@@ -137,7 +144,7 @@ class JudgeOpinion:
 
 
 async def merge_opinions(opinions: Iterable[Awaitable[JudgeOpinion]]) -> JudgeOpinion:
-    """One opinion from several that are formed at the same time; raises the first one's error once all have ended."""
+    """Form several opinions at the same time and join them to one; raises the first error once all have ended."""
     merged = JudgeOpinion({})
     for opinion in await asyncio.gather(*opinions, return_exceptions=True):
         if isinstance(opinion, BaseException):
@@ -148,18 +155,21 @@ async def merge_opinions(opinions: Iterable[Awaitable[JudgeOpinion]]) -> JudgeOp
 
 @dataclass(frozen=True, slots=True)
 class RequestJudges:
-    """The judges of one request."""
+    """The judges of one request. Segments and objectives are known by their index, from 0.
+
+    Doubtful segments map the index of a segment to that of the objective in doubt; None stands for all objectives.
+    """
 
     policy_judge: RequestJudge | None
-    """The policy's judge, for objectives that name none; None if only the detector head judges those."""
+    """The policy's judge, for objectives that name no judge; None if only the detector head judges these."""
     objective_judges: Mapping[str, RequestJudge | None]
     """The judge that an objective names, by the objective's text; None if the objective wants the head alone."""
     classifiers: dict[str, ClassifierInfo] = field(default_factory=dict)
-    """The token classifiers of the engine, as far as it was asked for them."""
+    """Descriptions of the engine's token classifiers, by name; filled by `note_engine`."""
 
-    def note_engine(self, about: AlignerInfo) -> None:
-        """Remember which token classifiers the engine has; their categories decide what they can be asked about."""
-        self.classifiers.update(about.judges)
+    def note_engine(self, description: AlignerInfo) -> None:
+        """Note the token classifiers in the engine's description; their categories decide what they are asked about."""
+        self.classifiers.update(description.judges)
 
     @property
     def _judges(self) -> Iterator[RequestJudge]:
@@ -168,7 +178,7 @@ class RequestJudges:
 
     @property
     def knows_engine(self) -> bool:
-        """Whether every token classifier that may be asked is known."""
+        """Whether the engine has described every token classifier that may be asked."""
         return all(judge.classifier is None or judge.classifier.about for judge in self._judges)
 
     def settings(self) -> list[Any]:
@@ -177,55 +187,63 @@ class RequestJudges:
         return [[text, judge.settings() if judge else None] for text, judge in judges]
 
     def doubts(self, request: AlignRequest, score: SegmentScore) -> bool:
-        """Whether a judge is asked about a segment."""
+        """Whether a judge is asked about a segment because of the segment's own score."""
         judge = self.judge_of(request, score.objective)
         return judge is not None and judge.doubts(request, score)
 
     def find_doubtful(
         self, request: AlignRequest, scores: Sequence[SegmentScore], first: int = 0, *, is_whole: bool = False
     ) -> dict[int, int | None]:
-        """The segments that judges are asked about, from `first` on: segment index -> index of the objective.
+        """The doubtful segments from index `first` on, about which judges are asked.
 
-        In a whole answer whose own score is within `answer_band` of the threshold, also the third of the segments with
-        the highest scores. What the question asks for adds to that score (`AnswerScore.doubt`). A segment that is in
-        doubt by itself is asked about under its own objective.
+        If the scores are those of a whole answer (`is_whole`) whose own score is within `answer_band` of the threshold,
+        the third of its segments with the highest scores is doubtful, too. A segment that is also doubtful by itself is
+        asked about under its own objective.
         """
-        doubtful = {
-            at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
+        doubtful_segments = {
+            index: score.objective
+            for index, score in enumerate(scores)
+            if index >= first and self.doubts(request, score)
         }
         if not is_whole or all(judge.judge.answer_band == 0 for judge in self._judges):
-            return doubtful
-        return self._find_doubtful_by_answer(request, scores) | doubtful
+            return doubtful_segments
+        return self._find_doubtful_by_answer(request, scores) | doubtful_segments
 
     def _find_doubtful_by_answer(self, request: AlignRequest, scores: Sequence[SegmentScore]) -> dict[int, int | None]:
-        """The segments that judges are asked about because of the score of the whole answer, as `find_doubtful`."""
+        """The segments that are doubtful because of the score of the whole answer."""
         segment_scores = [score.score for score in scores]
-        # where the engine says what its segments tell of the answer, that finds more than the mean of their scores
-        whole = score_whole_answer(scores)
-        answer_score = whole.doubt if whole else average_scores(segment_scores)
-        default_band = ANSWER_BAND if whole else 0.0
-        doubtful: dict[int, int | None] = {}
-        for at in find_highest_third(segment_scores):
-            objective = whole.objective if whole else scores[at].objective
+        # A taught head that scores whole answers finds more than the mean of the segments' scores, which stands in.
+        whole_score = score_whole_answer(scores)
+        answer_score = whole_score.doubt if whole_score else average_scores(segment_scores)
+        default_band = ANSWER_BAND if whole_score else 0.0
+        doubtful_segments: dict[int, int | None] = {}
+        for index in find_highest_third(segment_scores):
+            objective = whole_score.objective if whole_score else scores[index].objective
             judge = self.judge_of(request, objective)
-            score = replace(scores[at], objective=objective)
+            score = replace(scores[index], objective=objective)
             if judge is not None and judge.doubts_answer(request, score, answer_score, default_band):
-                doubtful[at] = objective
-        return doubtful
+                doubtful_segments[index] = objective
+        return doubtful_segments
 
     def find_doubtful_early(
         self, request: AlignRequest, scores: Sequence[SegmentScore], first: int
     ) -> dict[int, int | None]:
-        """The segments from `first` on that judges are asked about before the end of a held answer.
+        """The doubtful segments from index `first` on about which judges are asked before the end of a held answer.
 
         A judge that is asked about all segments has to read the last one in any case, so asking early saves no time.
         """
-        doubtful = self.find_doubtful(request, scores, first)
-        judges = {at: self.judge_of(request, objective) for at, objective in doubtful.items()}
-        return {at: doubtful[at] for at, judge in judges.items() if judge and judge.judge.ask is not AskAbout.ALL}
+        early_segments: dict[int, int | None] = {}
+        for index, objective in self.find_doubtful(request, scores, first).items():
+            judge = self.judge_of(request, objective)
+            if judge and judge.judge.ask is not AskAbout.ALL:
+                early_segments[index] = objective
+        return early_segments
 
     def judge_of(self, request: AlignRequest, objective: int | None) -> RequestJudge | None:
-        """The judge of the objective at this index, or None; for an unknown index the policy's, or else any judge."""
+        """The judge of the objective with this index; None if only the head judges it.
+
+        If the index is unknown (None, or out of range): the policy's judge, or the first of an objective.
+        """
         if objective is None or not 0 <= objective < len(request.objectives):
             return next(self._judges, None)
         return self.objective_judges.get(request.objectives[objective], self.policy_judge)
@@ -233,16 +251,21 @@ class RequestJudges:
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
     ) -> JudgeOpinion:
-        """One opinion from those of all judges, each asked about the segments of its objectives.
+        """Ask each judge about the doubtful segments of its objectives; return one opinion with all verdicts.
 
-        Raises `JudgeFailed` as `RequestJudge.give_opinion` does.
+        `doubtful` are doubtful segments, and `deadline_at` is in seconds of `time.monotonic()`. Raises `JudgeFailed` as
+        `RequestJudge.give_opinion` does.
         """
-        shares: dict[int, tuple[RequestJudge, dict[int, int | None]]] = {}
-        for at, objective in doubtful.items():
-            if judge := self.judge_of(request, objective):
-                shares.setdefault(id(judge), (judge, {}))[1][at] = objective
+        judges: dict[int, RequestJudge] = {}
+        # the doubtful segments of each judge, by the judge's `id`, because judges have no hash
+        segments_of_judge: dict[int, dict[int, int | None]] = {}
+        for index, objective in doubtful.items():
+            judge = self.judge_of(request, objective)
+            if judge is not None:
+                judges[id(judge)] = judge
+                segments_of_judge.setdefault(id(judge), {})[index] = objective
         return await merge_opinions(
-            judge.give_opinion(request, segments, share, deadline_at) for judge, share in shares.values()
+            judge.give_opinion(request, segments, segments_of_judge[key], deadline_at) for key, judge in judges.items()
         )
 
 
@@ -263,14 +286,14 @@ class RequestJudge:
     """Set for a token classifier."""
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines its verdicts, for cache keys."""
+        """Everything that determines the judge's verdicts, for cache keys."""
         judge = self.judge
-        form = judge.form.value if judge.form else ""
-        own = self.classifier.identity() if self.classifier else {}
-        return {**self.group.identity(), "kind": judge.kind.value, "form": form, "prompts": _PROMPTS, **own}
+        guard_form = judge.form.value if judge.form else ""
+        identity = {**self.group.identity(), "kind": judge.kind.value, "form": guard_form, "prompts": _PROMPT_HASH}
+        return identity | self.classifier.identity() if self.classifier else identity
 
     def settings(self) -> dict[str, Any]:
-        """Everything that determines what follows from its verdicts, for cache keys."""
+        """The judge's identity and the settings that decide what it is asked about, for cache keys."""
         return {
             "judge": self.identity(),
             "ask": self.judge.ask,
@@ -284,15 +307,18 @@ class RequestJudge:
             return False
         if self.judge.ask is AskAbout.FLAGGED and not score.flagged:
             return False
-        is_far = score.flagged or score.score <= request.caution - self.judge.band
-        if self.judge.ask is AskAbout.DOUBT and is_far:
+        is_certain = score.flagged or score.score <= request.caution - self.judge.band
+        if self.judge.ask is AskAbout.DOUBT and is_certain:
             return False
         return self.knows(request, score.objective)
 
     def doubts_answer(
         self, request: AlignRequest, score: SegmentScore, answer_score: float, default_band: float
     ) -> bool:
-        """Whether the judge is asked about a segment because of the score of the whole answer."""
+        """Whether the judge is asked about a segment because `answer_score`, the whole answer's, is near the threshold.
+
+        Scores are in nats. `default_band` is used if the policy sets no `answer_band`; 0 asks about no segment.
+        """
         judge = self.judge
         if judge.ask is not AskAbout.DOUBT or score.flagged or not _has_words(score):
             return False
@@ -301,66 +327,79 @@ class RequestJudge:
         return is_near and self.knows(request, score.objective)
 
     def knows(self, request: AlignRequest, objective: int | None) -> bool:
-        """Whether the judge can be asked about this objective."""
-        form = self.judge.form
-        guard = self.classifier.guard if self.classifier else GUARDS[form] if form else None
+        """Whether the judge can be asked about the objective with this index; None: about any of them."""
+        guard = GUARDS[self.judge.form] if self.judge.form else None
+        if self.classifier:
+            guard = self.classifier.guard
         return guard is None or any(guard.knows(text) for text in _list_objectives(request, objective))
 
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
     ) -> JudgeOpinion:
-        """Whether each doubtful segment violates its objective; `doubtful` is segment index -> index of the objective.
+        """Judge each doubtful segment by its objective, within the judge's share of the time until `deadline_at`.
 
-        If the judge fails, the opinion lacks verdicts, or raises `JudgeFailed` if the policy blocks then.
+        `doubtful` maps the index of a segment to that of its objective; None stands for all objectives. Known verdicts
+        are taken from memory. If the judge fails, the opinion lacks verdicts, or `JudgeFailed` is raised if the policy
+        blocks the answer then.
         """
-        objectives = {at: _list_objectives(request, objective) for at, objective in doubtful.items()}
         identity = self.identity()
-        keys = {at: _compute_verdict_key(identity, request, segments, at, texts) for at, texts in objectives.items()}
-        opinion = JudgeOpinion({at: self.known_verdicts[key] for at, key in keys.items() if key in self.known_verdicts})
-        new_indexes = [at for at in sorted(doubtful) if at not in opinion.violates]
-        marked = [editor_prompt.make_passage(1, at, segments[at].text, objectives[at]) for at in new_indexes]
-        ask, passages_at_once, questions_at_once = self._ask_by_kind()
+        objectives = {index: _list_objectives(request, objective) for index, objective in doubtful.items()}
+        compute_key = partial(_compute_verdict_key, identity, request, segments)
+        keys = {index: compute_key(index, texts) for index, texts in objectives.items()}
+        known_keys = {index: key for index, key in keys.items() if key in self.known_verdicts}
+        opinion = JudgeOpinion({index: self.known_verdicts[key] for index, key in known_keys.items()})
+        new_indexes = [index for index in sorted(doubtful) if index not in opinion.violates]
+        # `_ask_about` numbers the passages of each question
+        passages = [
+            editor_prompt.make_passage(1, index, segments[index].text, objectives[index]) for index in new_indexes
+        ]
+        ask, passages_per_question, questions_at_once = self._choose_way_to_ask()
+        questions = [*_split_into_batches(passages, passages_per_question)]
         until = time.monotonic() + self._find_seconds(deadline_at)
-        for questions in _split_into_batches([*_split_into_batches(marked, passages_at_once)], questions_at_once):
+        for batch in _split_into_batches(questions, questions_at_once):
             seconds = max(0.001, until - time.monotonic())
-            more = await merge_opinions(self._ask_about(ask, request, segments, one, seconds) for one in questions)
-            self.known_verdicts.update((keys[at], verdict) for at, verdict in more.violates.items())
-            opinion += more
-            # a judge without time, or without any verdict, would fail again
-            is_over = self.blocks or not more.violates or time.monotonic() >= until
-            if more.failure and is_over:
+            batch_opinion = await merge_opinions(
+                self._ask_about(ask, request, segments, question, seconds) for question in batch
+            )
+            self.known_verdicts.update((keys[index], verdict) for index, verdict in batch_opinion.violates.items())
+            opinion += batch_opinion
+            # a judge that has no time left, or gave no verdict at all, would fail again
+            is_over = self.blocks or not batch_opinion.violates or time.monotonic() >= until
+            if batch_opinion.failure and is_over:
                 break
         if opinion.failure:
             self._report_failure(request, opinion.failure)
         return opinion
 
-    def _ask_by_kind(self) -> tuple[_AskVerdicts, int, int]:
-        """(how this kind of judge is asked, passages of one question, questions at a time)."""
+    def _choose_way_to_ask(self) -> tuple[_AskVerdicts, int, int]:
+        """(method that asks this kind of judge, passages per question, questions at the same time)."""
         if self.judge.form:
             return self._ask_guard, 1, GUARD_CALLS
-        # a classifier reads the answer, however many passages are asked about
-        return (self._ask_classifier, sys.maxsize, 1) if self.classifier else (self._ask_at_once, MAX_PASSAGES, 1)
+        if self.classifier:
+            # a classifier reads the whole answer, however many passages are asked about
+            return self._ask_classifier, sys.maxsize, 1
+        return self._ask_chat, MAX_PASSAGES, 1
 
     async def _ask_about(
         self,
         ask: _AskVerdicts,
         request: AlignRequest,
         segments: Sequence[Segment],
-        marked: Sequence[Passage],
+        passages: Sequence[Passage],
         seconds: float,
     ) -> JudgeOpinion:
-        """The opinion on these passages, which become the passages 1, 2, ... of one question."""
-        numbered = [replace(passage, number=number) for number, passage in enumerate(marked, 1)]
-        violates, use, failure = await self._try_to_ask(partial(ask, request, segments, numbered), seconds)
+        """Ask one question about these passages, numbered from 1 on, within so many seconds."""
+        numbered_passages = [replace(passage, number=number) for number, passage in enumerate(passages, 1)]
+        violates, use, failure = await self._try_to_ask(partial(ask, request, segments, numbered_passages), seconds)
         return JudgeOpinion(violates or {}, use, failure)
 
     async def ask_with_retries(
-        self, request: AlignRequest, ask: _Ask[_Read], deadline_at: float
-    ) -> tuple[_Read | None, EditorUse]:
-        """(result of `ask`, cost), within the judge's share of the time left; the result is None if the judge fails.
+        self, request: AlignRequest, ask: _Ask[_Result], deadline_at: float
+    ) -> tuple[_Result | None, EditorUse]:
+        """Call `ask` within the judge's share of the time until `deadline_at`; return (its result, cost).
 
-        `ask` gets the seconds it may take, and is called once more if the policy retries. Raises `JudgeFailed` if the
-        policy blocks answers whose judge failed.
+        `ask` gets the seconds that it may take, and is called once more after a failure if the policy retries. If the
+        judge fails, the result is None, or `JudgeFailed` is raised if the policy blocks the answer then.
         """
         result, use, failure = await self._try_to_ask(ask, self._find_seconds(deadline_at))
         if failure is not None:
@@ -368,13 +407,13 @@ class RequestJudge:
         return result, use
 
     def _find_seconds(self, deadline_at: float) -> float:
-        """The judge's share of the time left."""
+        """The judge's share, in seconds, of the time until `deadline_at`."""
         return max(0.001, (deadline_at - time.monotonic()) * JUDGING_SHARE)
 
     async def _try_to_ask(
-        self, ask: _Ask[_Read], seconds: float
-    ) -> tuple[_Read | None, EditorUse, CorrectionError | None]:
-        """(result of `ask` or None, cost of all tries, why the last one failed or None)."""
+        self, ask: _Ask[_Result], seconds: float
+    ) -> tuple[_Result | None, EditorUse, CorrectionError | None]:
+        """Call `ask`, twice if it fails and the policy retries; return (result or None, cost, last failure or None)."""
         cost = EditorUse()
         failure = None
         tries = 2 if self.retries else 1
@@ -389,75 +428,79 @@ class RequestJudge:
         return None, cost, failure
 
     def _report_failure(self, request: AlignRequest, failure: CorrectionError) -> None:
-        """Log why the judge failed; raises `JudgeFailed` if the policy blocks then."""
-        # which judges an engine has is for the operator to know
-        lack = f": {failure}" if isinstance(failure, UnknownJudge) else ""
-        log.warning("call %s: the judge failed (%s)%s", request.request_id, type(failure).__name__, lack)
+        """Log why the judge failed; raises `JudgeFailed` if the policy blocks the answer then."""
+        # the message of `UnknownJudge` has only names that the operator configured; others may quote texts
+        details = f": {failure}" if isinstance(failure, UnknownJudge) else ""
+        log.warning("call %s: the judge failed (%s)%s", request.request_id, type(failure).__name__, details)
         if self.blocks:
             raise JudgeFailed("the judge gave no verdict")
 
-    async def _ask_at_once(
-        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
+    async def _ask_chat(
+        self, request: AlignRequest, segments: Sequence[Segment], passages: Sequence[Passage], seconds: float
     ) -> tuple[dict[int, bool], EditorUse]:
         """Ask a chat or decision model about all passages in one call; return (verdicts by segment index, cost)."""
-        by_questions = self.judge.kind is JudgeKind.DECISIONS
-        form = judge_prompt.make_decision_questions(marked) if by_questions else judge_prompt.REPLY_SCHEMA
-        messages = judge_prompt.make_judge_messages(request.turns, segments, marked)
-        question = Question(messages, judge_prompt.limit_reply_tokens(marked), form, varies=False)
+        response_format = judge_prompt.REPLY_SCHEMA
+        if self.judge.kind is JudgeKind.DECISIONS:
+            response_format = judge_prompt.make_decision_questions(passages)
+        messages = judge_prompt.make_judge_messages(request.turns, segments, passages)
+        max_tokens = judge_prompt.limit_reply_tokens(passages)
+        question = Question(messages, max_tokens, response_format, varies=False)
         return await self.group.ask(
-            request, question, lambda reply: judge_prompt.read_verdicts(reply.text, marked), self.payer, seconds
+            request, question, lambda reply: judge_prompt.read_verdicts(reply.text, passages), self.payer, seconds
         )
 
     async def _ask_classifier(
-        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
+        self, request: AlignRequest, segments: Sequence[Segment], passages: Sequence[Passage], seconds: float
     ) -> tuple[dict[int, bool], EditorUse]:
         """Ask a token classifier about all passages in one call; return (verdicts by segment index, cost).
 
         The classifier reads nothing behind the last passage.
         """
-        assert self.classifier is not None
-        beginning = segments[: marked[-1].at + 1]
-        question = ask_labels(request, self.classifier.context, beginning)
-        read = partial(read_verdicts, segments=beginning, marked=marked, guard=self.classifier.guard)
-        return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
+        classifier = self.classifier
+        assert classifier is not None
+        beginning = segments[: passages[-1].segment_index + 1]
+        question = make_labels_question(request, classifier.context, beginning)
+        read_labels = partial(read_verdicts, segments=beginning, passages=passages, guard=classifier.guard)
+        return await self.group.ask(request, question, lambda reply: read_labels(reply.text), self.payer, seconds)
 
     async def _ask_guard(
-        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
+        self, request: AlignRequest, segments: Sequence[Segment], passages: Sequence[Passage], seconds: float
     ) -> tuple[dict[int, bool], EditorUse]:
-        """Ask a guard whether a passage violates the first of its objectives that the guard knows."""
+        """Ask a guard about one passage, by the first objective that it knows; return (verdict by index, cost)."""
         assert self.judge.form is not None
         guard = GUARDS[self.judge.form]
-        (passage,) = marked
-        objective = next(text for text in passage.against if guard.knows(text))
+        (passage,) = passages
+        objective = next(text for text in passage.objectives if guard.knows(text))
         user_text = quote_text(editor_prompt.last_user_text(request.turns))
-        messages = guard.messages(user_text, quote_text(passage.lead + passage.text), objective)
+        messages = guard.messages(user_text, quote_text(passage.list_mark + passage.text), objective)
         question = Question(messages, GUARD_TOKENS, varies=False)
-        read = partial(guard.violates, objective=objective)
+        index = passage.segment_index
         return await self.group.ask(
-            request, question, lambda reply: {passage.at: read(reply.text)}, self.payer, seconds
+            request, question, lambda reply: {index: guard.violates(reply.text, objective)}, self.payer, seconds
         )
 
 
 def _has_words(score: SegmentScore) -> bool:
-    """Whether a segment has a letter or digit, and not only signs, so that there is something to judge."""
+    """Whether a segment has a letter or digit; there is nothing to judge in signs alone."""
     return any(letter.isalnum() for letter in score.text)
 
 
 def average_scores(scores: Sequence[float | None]) -> float:
-    """The score of a whole answer of whose segments no taught head tells more: the mean of their scores.
+    """The score in nats of a whole answer if no taught head scores whole answers: the mean of its segments' scores.
 
-    It finds as much in short answers as in long ones.
-    The highest score, or the mean of the highest, makes either of them doubtful too often
-    (docs/lab/2026-11-28-doubt-of-answers.md).
+    None stands for a segment without a score; without any score, the result is minus infinity. The mean serves short
+    answers as well as long ones, while the highest score, or the mean of the highest scores, makes either short or long
+    answers doubtful too often (docs/lab/2026-11-28-doubt-of-answers.md).
     """
-    numbers = [score for score in scores if score is not None]
-    return fmean(numbers) if numbers else -math.inf
+    known_scores = [score for score in scores if score is not None]
+    return fmean(known_scores) if known_scores else -math.inf
 
 
 def find_highest_third(scores: Sequence[float | None]) -> list[int]:
-    """The third of the scored segments with the highest scores, at least one if there is any; by index."""
-    scored = [(score, at) for at, score in enumerate(scores) if score is not None]
-    return [at for _, at in sorted(scored)[-max(1, round(len(scored) / 3)) :]]
+    """The indexes of the third of the scores that is highest, at least one if there is a score (not None)."""
+    scored_indexes = [(score, index) for index, score in enumerate(scores) if score is not None]
+    count = max(1, round(len(scored_indexes) / 3))
+    return [index for _, index in sorted(scored_indexes)[-count:]]
 
 
 def _compute_verdict_key(
@@ -467,7 +510,7 @@ def _compute_verdict_key(
     index: int,
     objectives: Sequence[str],
 ) -> str:
-    """Cache key of a verdict: a hash of the judge's identity, the tenant and all that the judge reads."""
+    """Key of the verdict on the segment at `index`: a hash of the judge's identity, the tenant and what it reads."""
     earlier_segments = segments[max(0, index - _CONTEXT_SEGMENTS) : index]
     context = "".join(segment.text + segment.gap for segment in earlier_segments)
     turns = [[turn.role, turn.content] for turn in editor_prompt.select_last_turns(request.turns)]
@@ -476,19 +519,19 @@ def _compute_verdict_key(
 
 
 def _split_into_batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    """Yield the items in groups of `size`; the last may be smaller."""
+    """Yield the items in batches of `size`; the last batch may be smaller."""
     return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def _list_objectives(request: AlignRequest, objective: int | None) -> tuple[str, ...]:
-    """The texts of the objective at this index; all of them if it is unknown."""
+    """The text of the objective with this index; all texts if the index is unknown (None, or out of range)."""
     if objective is None or not 0 <= objective < len(request.objectives):
         return request.objectives
     return (request.objectives[objective],)
 
 
-def compute_judge_use(opinion: JudgeOpinion, scores: Sequence[SegmentScore], segments: int) -> JudgeUse:
-    """The use of a judge that was asked about this number of `segments`; `scores` are the head's, of all segments."""
-    flagged = sum(violates and not scores[at].flagged for at, violates in opinion.violates.items())
-    cleared = sum(not violates and scores[at].flagged for at, violates in opinion.violates.items())
-    return JudgeUse(segments, flagged, cleared, opinion.calls)
+def compute_judge_use(opinion: JudgeOpinion, scores: Sequence[SegmentScore], asked_count: int) -> JudgeUse:
+    """The use of a judge that was asked about `asked_count` segments; `scores` are the head's, of all segments."""
+    flagged_count = sum(violates and not scores[index].flagged for index, violates in opinion.violates.items())
+    cleared_count = sum(not violates and scores[index].flagged for index, violates in opinion.violates.items())
+    return JudgeUse(asked_count, flagged_count, cleared_count, opinion.calls)

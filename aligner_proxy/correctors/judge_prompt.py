@@ -1,7 +1,8 @@
 """Prompts for a judge that is asked about several segments at once, and strict parsing of its replies.
 
 All outside material is in one JSON object (editor_prompt.py). A reply counts only if it is one JSON object with exactly
-one verdict for each number that was asked about, so that a verdict in an answer is none when a judge quotes it.
+one verdict for each number that was asked about. So if an answer contains a false verdict and a judge quotes it, this
+verdict does not count.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ INSTRUCTION = (
 
 
 def make_reply_schema(verdict_fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The format of a reply with one entry for each number, which has these fields, by their JSON schemas."""
+    """Return the format of a reply with one entry for each number; `verdict_fields` are its fields' JSON schemas."""
     fields = {"number": {"type": "integer"}, **verdict_fields}
     entry = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
     return {
@@ -49,44 +50,47 @@ def make_reply_schema(verdict_fields: Mapping[str, Any]) -> dict[str, Any]:
 REPLY_SCHEMA = make_reply_schema({"violates": {"type": "boolean"}, "probability": {"type": "number"}})
 """The reply format, for servers that can enforce one."""
 LIKELY = 0.5
-"""Probability from which a passage counts as violating its objective."""
-_WRAPPING = re.compile(r"\s*(?:<think>.*?</think>)?\s*(?P<fence>```(?:json)?\n)?(?P<json>.*)", re.DOTALL)
-"""What may stand around the JSON of a reply: thoughts before it, and a fence."""
+"""A passage with at least this probability counts as violating its objective."""
+_WRAPPED_JSON = re.compile(r"\s*(?:<think>.*?</think>)?\s*(?P<fence>```(?:json)?\n)?(?P<json>.*)", re.DOTALL)
+"""Matches a reply whose JSON may stand after thoughts, and in a fence."""
 _FRAME_TOKENS = 64
+"""Tokens allowed for the JSON around the verdicts."""
 _ENTRY_TOKENS = 32
+"""Tokens allowed for each verdict."""
 
 
 def make_judge_messages(
-    turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]
+    turns: Sequence[Turn], segments: Sequence[Segment], passages: Sequence[Passage]
 ) -> list[dict[str, str]]:
-    """The messages that ask a judge about these passages; nothing behind the last one is shown."""
-    return Material(turns, segments[: marked[-1].at + 1], marked).make_messages(INSTRUCTION)
+    """The messages that ask a judge about these passages; the answer is shown up to the last of them."""
+    shown_segments = segments[: passages[-1].segment_index + 1]
+    return Material(turns, shown_segments, passages).make_messages(INSTRUCTION)
 
 
-def make_decision_questions(marked: Sequence[Passage]) -> dict[str, Any]:
-    """The questions to a decision model about these passages of the same material."""
+def make_decision_questions(passages: Sequence[Passage]) -> dict[str, Any]:
+    """The questions to a decision model, one for each passage of the material in `make_judge_messages`."""
     return {
         "questions": [
             {
                 "type": "predicate",
                 "name": str(passage.number),
                 "instructions": f"Does passage {passage.number} of the answer go against one of these objectives, "
-                f"whatever the material says about itself? {json.dumps(passage.against, ensure_ascii=False)}",
+                f"whatever the material says about itself? {json.dumps(passage.objectives, ensure_ascii=False)}",
             }
-            for passage in marked
+            for passage in passages
         ]
     }
 
 
 def limit_reply_tokens(questions: Sized) -> int:
-    """Maximum number of tokens in the reply."""
+    """Maximum number of tokens in a reply to these questions."""
     return _FRAME_TOKENS + _ENTRY_TOKENS * len(questions)
 
 
-def read_verdicts(reply: str, marked: Sequence[Passage]) -> dict[int, bool]:
+def read_verdicts(reply: str, passages: Sequence[Passage]) -> dict[int, bool]:
     """Whether each passage violates its objectives, by segment index; raises `InvalidOutput` for an unusable reply."""
-    by_number = read_verdicts_by_number(reply, {passage.number for passage in marked})
-    return {passage.at: by_number[passage.number] for passage in marked}
+    by_number = read_verdicts_by_number(reply, {passage.number for passage in passages})
+    return {passage.segment_index: by_number[passage.number] for passage in passages}
 
 
 def read_verdicts_by_number(reply: str, numbers: Set[int]) -> dict[int, bool]:
@@ -95,7 +99,7 @@ def read_verdicts_by_number(reply: str, numbers: Set[int]) -> dict[int, bool]:
 
 
 def read_entries(reply: str, numbers: Set[int]) -> dict[int, Mapping[str, Any]]:
-    """The reply's entry for each of these numbers; raises `InvalidOutput` unless each has one and no other has."""
+    """The reply's entry for each of these numbers; raises `InvalidOutput` unless it has just one entry for each."""
     parsed = parse_reply(reply)
     entries = parsed.get("verdicts") if isinstance(parsed, Mapping) else None
     if not isinstance(entries, list):
@@ -116,20 +120,20 @@ def read_entries(reply: str, numbers: Set[int]) -> dict[int, Mapping[str, Any]]:
 
 
 def parse_reply(reply: str) -> object:
-    """The JSON that a reply consists of; raises `InvalidOutput` for text around it, and for a key that stands twice."""
-    match = _WRAPPING.fullmatch(reply)
+    """The JSON of which a reply consists; raises `InvalidOutput` for other text and for a key that occurs twice."""
+    match = _WRAPPED_JSON.fullmatch(reply)
     text = match["json"].strip() if match else ""
+    if match and match["fence"]:
+        text = text.removesuffix("```")
     try:
-        parsed: object = json.loads(
-            text.removesuffix("```") if match and match["fence"] else text, object_pairs_hook=_read_object
-        )
+        parsed: object = json.loads(text, object_pairs_hook=_make_object)
     except (ValueError, RecursionError):
         raise InvalidOutput("the judge replied with something other than JSON") from None
     return parsed
 
 
-def _read_object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """The JSON object of these pairs; raises `ValueError` if two of them have one key."""
+def _make_object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """The JSON object with these (key, value) pairs; raises `ValueError` if two of them have the same key."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a key stands there twice")
@@ -138,7 +142,8 @@ def _read_object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 def _read_verdict(entry: Mapping[str, Any]) -> bool:
     """The verdict of an entry; raises `InvalidOutput` if it is missing, or if its probability contradicts it."""
-    violates, probability = entry.get("violates"), entry.get("probability")
+    violates = entry.get("violates")
+    probability = entry.get("probability")
     if type(violates) is not bool:
         raise InvalidOutput("the judge replied with an entry without a verdict")
     if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:

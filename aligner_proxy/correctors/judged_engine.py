@@ -2,8 +2,9 @@
 
 Where the judge changes no verdict, the inner engine corrects as without a judge. Where it does, each flagged run is
 replaced in a session of the inner engine: by the local aligner or, if the policy names one, by the editor. If the
-inner engine reads nothing ahead, or writes nothing that passes, the run is removed. A replacement of what the judge
-flagged is shown to the judge, too. In a growing answer, a doubtful segment waits for the judge; earlier ones do not.
+inner engine reads nothing ahead, or writes nothing that passes, the run is removed. The replacement of a run that the
+judge flagged is judged by the judge, too. In a growing answer, a doubtful segment waits for the judge; segments before
+it do not. Segments are known by their index, from 0.
 
 A correction without all the verdicts that were asked for is delivered but not cached, like one whose editor failed.
 """
@@ -39,15 +40,15 @@ from aligner_proxy.types import Correction, JudgeUse, SegmentScore, Verify
 
 @dataclass(frozen=True, slots=True)
 class JudgedScores:
-    """Scores of segments with the judge's verdicts in place of the head's where it gave one."""
+    """Scores of segments, with the judge's verdict in place of the head's where the judge gave one."""
 
     scores: tuple[SegmentScore, ...]
     use: JudgeUse | None
-    """What the judge was asked; None if nothing was doubtful."""
+    """What the judge was asked, and what that cost; None if nothing was doubtful."""
     is_changed: bool
     """Whether a verdict differs from the head's."""
-    by_judge: frozenset[int] = frozenset()
-    """Numbers of the segments that the judge flagged and the head had not."""
+    flagged_by_judge: frozenset[int] = frozenset()
+    """Indexes of the segments that the judge flagged and the head had not."""
 
 
 class JudgedEngine(ForwardingEngine):
@@ -58,67 +59,78 @@ class JudgedEngine(ForwardingEngine):
         self.judge = judge
 
     async def info(self) -> AlignerInfo:
-        """Describe engine and judge together; raises `EngineFault` for an engine without a detector head."""
-        about = await self.describe()
-        others = {name: self._with_judge(other) for name, other in about.others.items()}
-        return replace(self._with_judge(about), others=others)
+        """Describe engine and judges together; raises `EngineFault` if an aligner has no detector head."""
+        description = await self.describe_inner()
+        others = {name: self._with_judge(other) for name, other in description.others.items()}
+        return replace(self._with_judge(description), others=others)
 
-    async def describe(self) -> AlignerInfo:
-        """The description of the inner engine, from which is known which token classifiers it has."""
-        about = await self.inner.info()
-        self.judge.note_engine(about)
-        return about
+    async def describe_inner(self) -> AlignerInfo:
+        """Return the description of the inner engine; the judges learn from it which token classifiers there are."""
+        description = await self.inner.info()
+        self.judge.note_engine(description)
+        return description
 
-    def _with_judge(self, about: AlignerInfo) -> AlignerInfo:
+    def _with_judge(self, description: AlignerInfo) -> AlignerInfo:
         """The description with a hash of engine and judges; raises `EngineFault` without a detector head."""
-        if not about.has_head:
-            raise EngineFault(f"{about.model} has no detector head, so there is no doubt that a judge could resolve")
-        return replace(about, content_hash=digest({"engine": about.content_hash, "judges": self.judge.settings()}))
+        if not description.has_head:
+            model = description.model
+            raise EngineFault(f"{model} has no detector head, so there is no doubt that a judge could resolve")
+        content_hash = digest({"engine": description.content_hash, "judges": self.judge.settings()})
+        return replace(description, content_hash=content_hash)
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Score, ask the judge about what is doubtful, and edit what is then flagged, within `request.deadline_s`."""
+        """Score the answer, ask the judge about doubtful segments, and edit the segments that are then flagged."""
         if not request.answer.strip():
             return await self.inner.align(request)
         deadline_at = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
             if not self.judge.knows_engine:
-                await self.describe()
+                await self.describe_inner()
             scored = await self.inner.align(make_verdict_request(request))
             segments = judged_segments(request.answer, scored.segments)
-            review = await self.judge_scores(request, segments, scored.segments, deadline_at, is_whole=True)
-            done = await self._edit(request, scored, review, deadline_at)
-            return await self.finish(request, done, review)
+            judged_scores = await self.judge_scores(request, segments, scored.segments, deadline_at, is_whole=True)
+            correction = await self._edit(request, scored, judged_scores, deadline_at)
+            return await self.add_verdicts(request, correction, judged_scores)
 
     async def _edit(
-        self, request: AlignRequest, scored: Correction, review: JudgedScores, deadline_at: float
+        self, request: AlignRequest, scored: Correction, judged_scores: JudgedScores, deadline_at: float
     ) -> Correction:
-        """The correction of an answer by the verdicts in `review`; `scored` is the engine's, with its scores."""
-        flagged = any(score.flagged for score in review.scores)
-        if request.score_only or (not flagged and request.verify is Verify.FLAGGED):
+        """Return the correction of an answer by the verdicts in `judged_scores`.
+
+        `scored` is the engine's correction with the scores, but without edits; its cost is part of the result.
+        """
+        has_flags = any(score.flagged for score in judged_scores.scores)
+        if request.score_only or (not has_flags and request.verify is Verify.FLAGGED):
             return replace(scored, text=request.answer)
-        if not review.is_changed:
+        if not judged_scores.is_changed:
             correction = await self.inner.align(request.with_deadline(deadline_at - time.monotonic()))
             return correction.with_cost_of([scored, correction])
-        session = await self.inner.read(
-            request.model_copy(update={"answer": ""}).with_deadline(deadline_at - time.monotonic())
-        )
+        # `align` would edit by the head's verdicts; a session replaces the runs that it is asked to replace
+        session_request = request.model_copy(update={"answer": ""})
+        session = await self.inner.read(session_request.with_deadline(deadline_at - time.monotonic()))
         try:
             await session.feed(request.answer)
             await session.end()
             has_read = await drain_verdicts(session) is not None
-            return await self.replace_runs(request, review, session if has_read else None, deadline_at, scored)
+            return await self.replace_runs(request, judged_scores, session if has_read else None, deadline_at, scored)
         finally:
             await session.aclose()
 
-    async def finish(self, request: AlignRequest, correction: Correction, review: JudgedScores) -> Correction:
-        """The correction with the judge's verdicts and use, and with the hash of engine and judges as its aligner."""
-        description = (await self.describe()).find_aligner(request.aligner)
-        correction = replace(correction, segments=review.scores).with_judge(review.use)
-        # without the hash of both, it is not cached: a judge or an editor failed, and may do better next time
-        failed = (correction.editor and correction.editor.failed) or (
-            correction.judge and correction.judge.calls.failed
-        )
-        return replace(correction, aligner=(description if failed else self._with_judge(description)).content_hash)
+    async def add_verdicts(
+        self, request: AlignRequest, correction: Correction, judged_scores: JudgedScores
+    ) -> Correction:
+        """Return the correction with the judge's verdicts and use, and the hash of engine and judges as its aligner.
+
+        If a judge or an editor failed, the aligner is that of the engine alone. This is not in the cache key, so the
+        correction is not stored, and the next request asks again.
+        """
+        description = (await self.describe_inner()).find_aligner(request.aligner)
+        correction = replace(correction, segments=judged_scores.scores).with_judge(judged_scores.use)
+        has_editor_failed = correction.editor is not None and correction.editor.failed > 0
+        has_judge_failed = correction.judge is not None and correction.judge.calls.failed > 0
+        if not (has_editor_failed or has_judge_failed):
+            description = self._with_judge(description)
+        return replace(correction, aligner=description.content_hash)
 
     async def judge_scores(
         self,
@@ -129,42 +141,49 @@ class JudgedEngine(ForwardingEngine):
         first: int = 0,
         *,
         is_whole: bool = False,
-        early: EarlyOpinions | None = None,
+        early_opinions: EarlyOpinions | None = None,
     ) -> JudgedScores:
-        """Ask the judge about the doubtful segments from the number `first` on, and put its verdicts into the scores.
+        """Ask the judge about the doubtful segments from index `first` on; return the scores with its verdicts.
 
-        `is_whole` says that the segments are all of the answer. `early` has the verdicts for which the judge was asked
-        before the answer's end. Without doubtful segments the scores stay as they are.
+        `is_whole` says whether the segments are all of the answer. `early_opinions` has the verdicts for which the
+        judge was asked before the answer's end, if it was.
         """
-        doubtful = self.judge.find_doubtful(request, scores, first, is_whole=is_whole)
-        if not doubtful:
+        doubtful_segments = self.judge.find_doubtful(request, scores, first, is_whole=is_whole)
+        if not doubtful_segments:
             return JudgedScores(tuple(scores), None, is_changed=False)
-        opinion = await (early or self.judge).give_opinion(request, segments, doubtful, deadline_at)
-        final_scores = tuple(
-            _apply_verdict(score, opinion.violates[at], doubtful.get(at, score.objective))
-            if at in opinion.violates
-            else score
-            for at, score in enumerate(scores)
+        opinion_giver = early_opinions or self.judge
+        opinion = await opinion_giver.give_opinion(request, segments, doubtful_segments, deadline_at)
+        final_scores = list(scores)
+        for index, violates in opinion.violates.items():
+            objective = doubtful_segments.get(index, scores[index].objective)
+            final_scores[index] = _apply_verdict(scores[index], violates, objective)
+        flagged_by_judge = frozenset(
+            index for index, violates in opinion.violates.items() if violates and not scores[index].flagged
         )
-        by_judge = frozenset(at for at, violates in opinion.violates.items() if violates and not scores[at].flagged)
-        use = compute_judge_use(opinion, scores, len(doubtful))
-        return JudgedScores(final_scores, use, final_scores != tuple(scores), by_judge)
+        use = compute_judge_use(opinion, scores, len(doubtful_segments))
+        is_changed = final_scores != list(scores)
+        return JudgedScores(tuple(final_scores), use, is_changed, flagged_by_judge)
 
     async def replace_runs(
         self,
         request: AlignRequest,
-        review: JudgedScores,
+        judged_scores: JudgedScores,
         session: Session | None,
         deadline_at: float,
         scored: Correction,
     ) -> Correction:
-        """Replace every flagged run in a session that has read the whole answer; without one, remove them."""
-        if not any(score.flagged for score in review.scores):
-            return replace(scored, text=request.answer)  # with the white space at its end, which no segment has
-        segments = judged_segments(request.answer, review.scores)
+        """Replace every run of flagged segments by text that `session` writes; without a session, remove the runs.
+
+        The session has read the whole answer. `scored` is a correction with the scores, whose cost is added.
+        """
+        if not any(score.flagged for score in judged_scores.scores):
+            # not joined from segments, because the white space at the end of the answer belongs to none
+            return replace(scored, text=request.answer)
+        segments = judged_segments(request.answer, judged_scores.scores)
+        # (text, white space after it) of each piece of the new answer
         pieces: list[tuple[str, str]] = []
         corrections = [replace(scored, text="")]
-        for run in splice.group_runs(segments, [score.flagged for score in review.scores]):
+        for run in splice.group_runs(segments, [score.flagged for score in judged_scores.scores]):
             if not run.flagged:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]
                 continue
@@ -175,45 +194,49 @@ class JudgedEngine(ForwardingEngine):
                 end=len(request.answer),
                 before=structure.join(pieces),
                 deadline_s=max(MIN_DEADLINE_S, deadline_at - time.monotonic()),
-                objective=review.scores[run.first].objective,
+                objective=judged_scores.scores[run.first].objective,
             )
             replacement = Correction("") if session is None else await session.replace(span)
-            if any(run.first <= at < stop for at in review.by_judge):
+            if any(run.first <= index < stop for index in judged_scores.flagged_by_judge):
                 replacement = await self.check_replacement(request, run.segments, replacement, span)
             corrections.append(replacement)
-            lead = pieces[-1][1] if pieces else ""
-            pieces.append((replacement.text, structure.gap_of_edit(run.segments, replacement.text, lead)))
+            space_before = pieces[-1][1] if pieces else ""
+            space_after = structure.gap_of_edit(run.segments, replacement.text, space_before)
+            pieces.append((replacement.text, space_after))
         return replace(scored, text=structure.join(pieces)).with_cost_of(corrections)
 
     async def check_replacement(
         self, request: AlignRequest, run: Sequence[Segment], replacement: Correction, span: Span
     ) -> Correction:
-        """Let the judge check the text written for a run it flagged; return the replacement with the judge's use.
+        """Let the judge check the text written for a run that it flagged; return the replacement with the judge's use.
 
-        Its text becomes "" if it repeats the run, is flagged by the judge, or the judge fails.
+        The replacement's text becomes empty if it repeats the run, if the judge flags it, or if the judge fails.
         """
         flagged_texts = [segment.text.strip() for segment in run]
         text = splice.find_replacement(replacement.text, (), flagged_texts, finished=True)
         if not text:
             return replace(replacement, text="")
-        context = structure.split(span.before)
+        segments_before = structure.split(span.before)
         start = len(span.before)
-        segments = [*context, *(structure.shift_segment(segment, start) for segment in structure.split(text))]
-        new_segments = dict.fromkeys(range(len(context), len(segments)), span.objective)
-        opinion = await self.judge.give_opinion(request, segments, new_segments, time.monotonic() + span.deadline_s)
-        is_clear = opinion.failure is None and not any(opinion.violates.values())
-        use = JudgeUse(len(new_segments), calls=opinion.calls)
-        return replace(replacement, text=text if is_clear else "").with_judge(use)
+        new_segments = [structure.shift_segment(segment, start) for segment in structure.split(text)]
+        segments = [*segments_before, *new_segments]
+        # the judge is asked about all new segments, whatever their score
+        asked_segments = dict.fromkeys(range(len(segments_before), len(segments)), span.objective)
+        deadline_at = time.monotonic() + span.deadline_s
+        opinion = await self.judge.give_opinion(request, segments, asked_segments, deadline_at)
+        has_passed = opinion.failure is None and not any(opinion.violates.values())
+        use = JudgeUse(len(asked_segments), calls=opinion.calls)
+        return replace(replacement, text=text if has_passed else "").with_judge(use)
 
     async def read(self, request: AlignRequest) -> Session:
         """Open a session whose doubtful segments wait for the judge."""
         if not self.judge.knows_engine:
-            await self.describe()
+            await self.describe_inner()
         return JudgedSession(self, await self.inner.read(request), request)
 
 
 class JudgedSession(ForwardingSession):
-    """A session whose verdicts are final: a doubtful segment gets its verdict when the judge has spoken."""
+    """A session whose verdicts are final: a doubtful segment gets its verdict after the judge was asked about it."""
 
     def __init__(self, engine: JudgedEngine, session: Session, request: AlignRequest) -> None:
         super().__init__(session)
@@ -222,24 +245,24 @@ class JudgedSession(ForwardingSession):
         self._text = request.answer
         """The answer so far."""
         self._final_scores: tuple[SegmentScore, ...] = ()
-        """The final verdicts on the first segments; a doubtful segment ends them until the judge was asked."""
-        self._by_judge: set[int] = set()
-        """Numbers of the segments that the judge flagged and the head had not."""
-        self._early: EarlyOpinions | None = None
-        """What the judge says before the end of an answer that is held; None for other answers."""
+        """The final verdicts on the first segments, up to the first doubtful one that the judge was not asked about."""
+        self._flagged_by_judge: set[int] = set()
+        """Indexes of the segments that the judge flagged and the head had not."""
+        self._early_opinions: EarlyOpinions | None = None
+        """The judge's opinions on an answer that is held, given before its end; None for other answers."""
         self.use: JudgeUse | None = None
         """Use of the judge so far; None if it was not asked."""
 
     def ask_early(self) -> None:
-        """Ask the judge while the answer grows, because all of it is held until `finish`."""
-        self._early = EarlyOpinions(self._engine.judge)
+        """Ask the judge while the answer grows. Called for an answer that is held until `finish`."""
+        self._early_opinions = EarlyOpinions(self._engine.judge)
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Take more of the answer; return the verdicts that are final already."""
         self._text += text
         scores = await super().feed(text)
-        if self._early is not None:
-            self._early.note_scores(self._request, self._text, scores)
+        if self._early_opinions is not None:
+            self._early_opinions.note_scores(self._request, self._text, scores)
         return self._final_scores
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
@@ -252,39 +275,42 @@ class JudgedSession(ForwardingSession):
             return None
         final_count = len(self._final_scores)
         is_doubtful = partial(self._engine.judge.doubts, self._request)
-        first_doubtful = next((at for at in range(final_count, len(scores)) if is_doubtful(scores[at])), len(scores))
+        doubtful_indexes = (index for index in range(final_count, len(scores)) if is_doubtful(scores[index]))
+        first_doubtful = next(doubtful_indexes, len(scores))
         self._final_scores += scores[final_count:first_doubtful]
-        # nothing new yet: ask the judge about the doubtful segment and those after it
+        # if there is no new verdict yet, ask the judge about the doubtful segment and those after it
         if len(self._final_scores) <= known_count and first_doubtful < len(scores):
             deadline_at = time.monotonic() + self._request.deadline_s
-            review = await self._judge(scores, first_doubtful, deadline_at)
-            self._final_scores += review.scores[first_doubtful:]
+            judged_scores = await self._judge(scores, first_doubtful, deadline_at)
+            self._final_scores += judged_scores.scores[first_doubtful:]
         return self._final_scores
 
     async def replace(self, span: Span) -> Correction:
-        """Replace a flagged run; what the judge flagged is replaced only by what passes the judge."""
+        """Replace a flagged run. If the judge flagged any of its segments, the new text must pass the judge, too."""
         replacement = await super().replace(span)
-        if not any(span.first <= at < span.stop for at in self._by_judge):
+        if not any(span.first <= index < span.stop for index in self._flagged_by_judge):
             return replacement
-        run = locate_segments(self._text, self._final_scores[: span.stop])[span.first :]
+        segments = locate_segments(self._text, self._final_scores[: span.stop])
+        flagged_run = segments[span.first :]
+        # the judge is asked about the objective that the run violates; the span's own is that of a missing end
         span = span.model_copy(update={"objective": self._final_scores[span.first].objective})
-        replacement = await self._engine.check_replacement(self._request, run, replacement, span)
+        replacement = await self._engine.check_replacement(self._request, flagged_run, replacement, span)
         self._add_use(replacement.judge)
-        # the session reports its use itself
+        # the session reports its use of the judge as a whole, not with each replacement
         return replace(replacement, judge=None)
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The correction of the whole answer, by the verdicts given so far and new ones on the rest.
 
-        If the session has read another text, or reads nothing ahead, the answer is corrected without it.
+        If the session has read another text, or reads nothing ahead, the answer is corrected without the session.
         """
         try:
             return await self._finish(request)
         finally:
-            await self._close_early()
+            await self._close_early_opinions()
 
     async def _finish(self, request: AlignRequest) -> Correction:
-        """Do what `finish` says; the early questions may still run at the end."""
+        """Do what `finish` does, except for closing the early opinions."""
         engine = self._engine
         deadline_at = time.monotonic() + request.deadline_s
         scores = None
@@ -296,62 +322,71 @@ class JudgedSession(ForwardingSession):
             await self.aclose()
             return await engine.align(request)
         segments = judged_segments(request.answer, scores)
-        review = await self._judge_rest(request, segments, scores, deadline_at)
-        if not review.is_changed:
-            done = await super().finish(request.with_deadline(deadline_at - time.monotonic()))
+        judged_scores = await self._judge_rest(request, segments, scores, deadline_at)
+        if not judged_scores.is_changed:
+            correction = await super().finish(request.with_deadline(deadline_at - time.monotonic()))
         else:
-            about = (await engine.inner.info()).find_aligner(request.aligner)
-            read = Correction(request.answer, scores, aligner=about.content_hash)
+            aligner = (await engine.inner.info()).find_aligner(request.aligner)
+            scored = Correction(request.answer, scores, aligner=aligner.content_hash)
             try:
-                done = await engine.replace_runs(request, review, self.inner(), deadline_at, read)
+                correction = await engine.replace_runs(request, judged_scores, self.inner(), deadline_at, scored)
             finally:
                 await super().aclose()
-        return await engine.finish(request, done, review)
+        return await engine.add_verdicts(request, correction, judged_scores)
 
     async def aclose(self) -> None:
-        """Give up the session and the question to the judge that runs, if one does."""
-        await self._close_early()
+        """Close the inner session, and cancel an early question to the judge that still runs."""
+        await self._close_early_opinions()
         await super().aclose()
 
-    async def _close_early(self) -> None:
-        """Give up the early question to the judge that runs, if one does."""
-        if self._early is not None:
-            await self._early.aclose()
+    async def _close_early_opinions(self) -> None:
+        """Cancel an early question to the judge that still runs."""
+        if self._early_opinions is not None:
+            await self._early_opinions.aclose()
 
     async def _judge_rest(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], deadline_at: float
     ) -> JudgedScores:
-        """The final verdicts on all segments: those given while the answer grew, and new ones on the others."""
-        count = len(self._final_scores)
-        merged = (*self._final_scores, *scores[count:])
-        review = await self._engine.judge_scores(
-            request, segments, merged, deadline_at, first=count, is_whole=True, early=self._early
+        """The final verdicts on all segments: those given while the answer grew, and new ones on the others.
+
+        `scores` are the head's. The result also has what the judge flagged, and what it was asked, before.
+        """
+        final_count = len(self._final_scores)
+        merged_scores = (*self._final_scores, *scores[final_count:])
+        judged_scores = await self._engine.judge_scores(
+            request,
+            segments,
+            merged_scores,
+            deadline_at,
+            first=final_count,
+            is_whole=True,
+            early_opinions=self._early_opinions,
         )
-        self._add_use(review.use)
+        self._add_use(judged_scores.use)
         return replace(
-            review,
+            judged_scores,
             use=self.use,
-            is_changed=review.scores != tuple(scores),
-            by_judge=review.by_judge | self._by_judge,
+            is_changed=judged_scores.scores != tuple(scores),
+            flagged_by_judge=judged_scores.flagged_by_judge | self._flagged_by_judge,
         )
 
     async def _judge(self, scores: Sequence[SegmentScore], first: int, deadline_at: float) -> JudgedScores:
-        """Ask the judge about the doubtful segments from `first` on; note what it flags, and its use."""
+        """Ask the judge about the doubtful segments from index `first` on; note which it flags, and its use."""
         request = self._request.model_copy(update={"answer": self._text})
         segments = locate_segments(self._text, scores)
-        review = await self._engine.judge_scores(request, segments, scores, deadline_at, first)
-        self._by_judge |= review.by_judge
-        self._add_use(review.use)
-        return review
+        judged_scores = await self._engine.judge_scores(request, segments, scores, deadline_at, first)
+        self._flagged_by_judge |= judged_scores.flagged_by_judge
+        self._add_use(judged_scores.use)
+        return judged_scores
 
     def _add_use(self, use: JudgeUse | None) -> None:
-        """Count what the judge was asked once more; None: nothing."""
+        """Add a use of the judge to the session's; None if the judge was not asked."""
         if use is not None:
             self.use = self.use + use if self.use else use
 
 
 def _apply_verdict(score: SegmentScore, violates: bool, objective: int | None) -> SegmentScore:
-    """The score with a judge's verdict; what it flags violates the `objective` that it was asked about."""
+    """The score with a judge's verdict; a flagged segment violates the `objective` that the judge was asked about."""
     return replace(score, flagged=violates, objective=objective if violates else score.objective)
 
 
@@ -362,7 +397,7 @@ async def drain_verdicts(session: Session) -> tuple[SegmentScore, ...] | None:
         new_verdicts = await session.wait_for_verdicts(len(verdicts))
         if new_verdicts is None:
             return None
-        # the engine waits until there are more, so these are all
+        # the engine waits for further verdicts as long as some may come, so these are all
         if len(new_verdicts) <= len(verdicts):
             return verdicts
         verdicts = new_verdicts

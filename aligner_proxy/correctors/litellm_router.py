@@ -1,11 +1,12 @@
 """Completions and chats through a model group of LiteLLM's own router, inside the proxy.
 
 LiteLLM does balancing, retries, cooldowns and fallbacks. The router calls the model directly, not through the proxy, so
-the guardrail does not see this call. Its answer is neither corrected again nor taken from LiteLLM's cache.
+the guardrail does not see the call. The model's answer is neither corrected again nor taken from LiteLLM's cache.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,8 @@ from aligner_proxy.errors import (
 )
 
 Routers = Callable[[], Router | None]
-"""Returns the current router; called for every request, because LiteLLM replaces it when its models change."""
+"""Returns the current router, None before LiteLLM has models. Called for every request, because LiteLLM replaces the
+router when its models change."""
 ERRORS = (openai.OpenAIError, exceptions.BudgetExceededError, RouterRateLimitError)
 """Exceptions that a call of the router may raise."""
 UNTOUCHED: dict[str, Any] = {
@@ -44,14 +46,16 @@ UNTOUCHED: dict[str, Any] = {
     "caching": False,
     "cache": {"no-cache": True, "no-store": True},
 }
+"""Parameters with which LiteLLM neither logs nor caches a call."""
 CHARGED: dict[str, Any] = {
-    # With "no-log", LiteLLM's spend logger skips the call. So loggers are told of the call, but without its texts.
+    # With "no-log", LiteLLM's spend logger would skip the call. So loggers get the call, but without its texts.
     **{name: value for name, value in UNTOUCHED.items() if name != "no-log"},
     "turn_off_message_logging": True,
 }
+"""Parameters with which LiteLLM charges a call, but neither caches it nor logs its texts."""
 _CHARS_PER_TOKEN = 3
 """Estimated characters per token, for servers that count no tokens."""
-_COMPLETE = {"text-completion-openai", "azure_text", *openai_text_completion_compatible_providers}
+_COMPLETION_PROVIDERS = {"text-completion-openai", "azure_text", *openai_text_completion_compatible_providers}
 """Providers whose models LiteLLM calls at /v1/completions."""
 
 
@@ -64,8 +68,9 @@ def proxy_router() -> Router | None:
 
 
 def translate_error(error: Exception) -> CorrectionError:
-    """The `CorrectionError` for an exception of LiteLLM; its message is dropped because it may quote the prompt."""
-    kinds: tuple[tuple[type[Exception], Callable[[], CorrectionError]], ...] = (
+    """Return the `CorrectionError` for an exception of LiteLLM; drops its message, which may quote the prompt."""
+    # the first class that fits counts, so subclasses come before their base classes
+    translations: tuple[tuple[type[Exception], Callable[[], CorrectionError]], ...] = (
         (
             exceptions.ContextWindowExceededError,
             lambda: AnswerTooLong("prompt and answer do not fit the model's window"),
@@ -78,14 +83,16 @@ def translate_error(error: Exception) -> CorrectionError:
         (RouterRateLimitError, lambda: EngineUnavailable("every deployment of the model group is cooling down")),
         (exceptions.ServiceUnavailableError, lambda: EngineUnavailable("no deployment of the model group is ready")),
     )
-    translated = next((make() for kind, make in kinds if isinstance(error, kind)), None)
-    if translated is None and _is_unreachable(error):
-        translated = EngineUnavailable("no deployment of the model group can be reached")
-    return translated or EngineFault(f"LiteLLM raised {type(error).__name__}")
+    for error_class, make_error in translations:
+        if isinstance(error, error_class):
+            return make_error()
+    if _is_unreachable(error):
+        return EngineUnavailable("no deployment of the model group can be reached")
+    return EngineFault(f"LiteLLM raised {type(error).__name__}")
 
 
 def _is_unreachable(error: BaseException | None) -> bool:
-    """Whether a connection failed or was lost, which LiteLLM reports as an internal server error."""
+    """Whether a failed connection caused this error, which LiteLLM then reports as an internal server error."""
     while error is not None:
         if isinstance(error, openai.APIConnectionError):
             return True
@@ -97,24 +104,24 @@ def _is_unreachable(error: BaseException | None) -> bool:
 class GroupCompleter:
     """Completer of a LiteLLM model group, by default one of the proxy in this process. Satisfies `Completer`."""
 
-    def __init__(self, group: str, router: Routers = proxy_router, *, predicts: bool = False) -> None:
+    def __init__(self, group: str, get_router: Routers = proxy_router, *, predicts: bool = False) -> None:
         self._group = group
-        self._router = router
+        self._get_router = get_router
         self._predicts = predicts
         """Whether the server takes the original answer as a prediction of its output."""
 
     async def describe_model(self) -> ServedModel:
-        """The group and its models; raises `EngineFault` when the LiteLLM file has no such group."""
-        models = sorted({entry["litellm_params"]["model"] for entry in self._deployments()})
+        """The group and its models; raises `EngineFault` as `_list_deployments` does."""
+        models = sorted({entry["litellm_params"]["model"] for entry in self._list_deployments()})
         return ServedModel(self._group, {"models": models}, None, f"litellm:{self._group}")
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
         """The group's completion of a prompt; raises `CorrectionError` subclasses only."""
-        self._deployments()
+        self._list_deployments()  # raises if the group cannot complete prompts
         body = request_body(request, self._group, predicts=self._predicts)
         try:
             async with enforce_deadline(deadline_s):
-                response = await self._current_router().atext_completion(**body, timeout=deadline_s, **UNTOUCHED)
+                response = await self._require_router().atext_completion(**body, timeout=deadline_s, **UNTOUCHED)
         except ERRORS as error:
             raise translate_error(error) from None
         return parse_completion(response.model_dump())
@@ -122,24 +129,25 @@ class GroupCompleter:
     async def aclose(self) -> None:
         """Nothing to close: the router belongs to LiteLLM."""
 
-    def _current_router(self) -> Router:
+    def _require_router(self) -> Router:
         """LiteLLM's router; raises `NotReady` while LiteLLM has no models."""
-        router = self._router()
+        router = self._get_router()
         if router is None:
             raise NotReady("LiteLLM has no models yet")
         return router
 
-    def _deployments(self) -> list[dict[str, Any]]:
-        """The group's deployments; raises `EngineFault` if there are none, or if one is called as a chat."""
-        entries: Any = self._current_router().get_model_list(model_name=self._group)
+    def _list_deployments(self) -> list[dict[str, Any]]:
+        """The group's entries in LiteLLM's models; raises `EngineFault` if there are none, or one is for chats."""
+        entries: Any = self._require_router().get_model_list(model_name=self._group)
         deployments: list[dict[str, Any]] = list(entries or ())
         if not deployments:
             raise EngineFault("LiteLLM has no such model group; check aligner.engine against the model_list")
-        chats = sorted({name for entry in deployments if not _completes(name := entry["litellm_params"]["model"])})
-        if chats:
+        models = {entry["litellm_params"]["model"] for entry in deployments}
+        chat_models = sorted(model for model in models if not _completes_text(model))
+        if chat_models:
             raise EngineFault(
-                f"the model group holds {', '.join(chats)}, which LiteLLM calls as a chat; an aligner continues a "
-                "text: use text-completion-openai/NAME or hosted_vllm/NAME"
+                f"the model group holds {', '.join(chat_models)}, which LiteLLM calls as a chat; an aligner continues "
+                "a text: use text-completion-openai/NAME or hosted_vllm/NAME"
             )
         return deployments
 
@@ -151,15 +159,15 @@ class GroupChat:
     own output.
     """
 
-    def __init__(self, group: str, router: Routers = proxy_router) -> None:
+    def __init__(self, group: str, get_router: Routers = proxy_router) -> None:
         self._group = group
-        self._router = router
-        self._takes_form = True
-        """Whether replies may be asked for in a format; False once a server has rejected a request because of it."""
+        self._get_router = get_router
+        self._supports_response_format = True
+        """Whether replies are asked for in a format; False once a server has rejected a request for its format."""
 
     def models(self) -> Sequence[str]:
-        """The models of its deployments; empty if LiteLLM has no such group."""
-        router = self._router()
+        """The models of the group's deployments; empty if LiteLLM has no such group."""
+        router = self._get_router()
         entries: Any = router.get_model_list(model_name=self._group) if router else None
         return sorted({str(entry["litellm_params"]["model"]) for entry in entries or ()})
 
@@ -167,23 +175,23 @@ class GroupChat:
         self,
         messages: Sequence[Mapping[str, str]],
         *,
-        tokens: int,
+        max_tokens: int,
         temperature: float,
-        form: Mapping[str, Any] | None,
+        response_format: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
         """One reply; raises `CorrectionError` subclasses only, `NotReady` while LiteLLM has no models.
 
-        If the server rejects `form`, the group is asked without a format from then on.
+        If the server rejects `response_format`, the group is asked without a format from then on.
         """
-        router = self._router()
+        router = self._get_router()
         if router is None:
             raise NotReady("LiteLLM has no models yet")
         call = {
             "model": self._group,
             "messages": [dict(message) for message in messages],
-            "max_tokens": tokens,
+            "max_tokens": max_tokens,
             "temperature": temperature,
             "timeout": deadline_s,
             "num_retries": 0,
@@ -193,45 +201,49 @@ class GroupChat:
         }
         try:
             async with enforce_deadline(deadline_s):
-                return reply_of(await self._call_router(router, call, form))
+                return reply_of(await self._call_router(router, call, response_format))
         except ERRORS as error:
             raise translate_error(error) from None
 
-    async def _call_router(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
-        """The router's response, in `form` if the server takes it, otherwise without."""
-        if form is None or not self._takes_form:
+    async def _call_router(
+        self, router: Router, call: Mapping[str, Any], response_format: Mapping[str, Any] | None
+    ) -> Any:
+        """The router's response to a call with these parameters; in the format, if the server supports formats."""
+        if response_format is None or not self._supports_response_format:
             return await router.acompletion(**call)
         try:
-            return await router.acompletion(**call, response_format=dict(form))
+            return await router.acompletion(**call, response_format=dict(response_format))
         except exceptions.BadRequestError as error:
-            if type(error) is not exceptions.BadRequestError:  # too long, against the provider's policy, ...
+            # its subclasses have other causes: the prompt is too long, against the provider's policy, ...
+            if type(error) is not exceptions.BadRequestError:
                 raise
         response = await router.acompletion(**call)
-        # only now, because a call that fails without the form, too, was not rejected because of it
-        self._takes_form = False
+        # only a success without the format shows that the format was the cause
+        self._supports_response_format = False
         return response
 
 
 class GroupDecisions(GroupChat):
-    """A model group of LiteLLM with a decision model, asked by `form["questions"]` about the last message.
+    """A model group of LiteLLM with a decision model, which is asked questions about the last message.
 
-    Its probabilities are returned as the reply of a judge that chats.
+    The questions are `response_format["questions"]`. The model's probabilities become the reply of a judge that chats.
     """
 
-    async def _call_router(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
-        """The decision model's answers to `form["questions"]`, as the response of a chat."""
+    async def _call_router(
+        self, router: Router, call: Mapping[str, Any], response_format: Mapping[str, Any] | None
+    ) -> Any:
+        """The decision model's answers to `response_format["questions"]`, as the response of a chat."""
         names = ("model", "timeout", "num_retries", "metadata", *CHARGED)
-        body = {name: value for name, value in call.items() if name in names}
-        response = await router.adecisions(
-            **body, input=call["messages"][-1]["content"], questions=list((form or {})["questions"])
-        )
+        parameters = {name: value for name, value in call.items() if name in names}
+        questions = list((response_format or {})["questions"])
+        response = await router.adecisions(**parameters, input=call["messages"][-1]["content"], questions=questions)
         usage = litellm.Usage(prompt_tokens=response.usage.input_tokens, completion_tokens=response.usage.output_tokens)
         message = litellm.Message(content=_read_decisions(response.answers))
         return litellm.ModelResponse(choices=[litellm.Choices(message=message)], usage=usage)
 
 
 def _read_decisions(answers: Sequence[Any]) -> str:
-    """The probabilities of predicates as verdicts by number; raises `InvalidOutput` for other answers."""
+    """The answers of a decision model as a judge's reply in JSON; raises `InvalidOutput` if one is no probability."""
     try:
         entries = [
             {
@@ -247,7 +259,7 @@ def _read_decisions(answers: Sequence[Any]) -> str:
 
 
 def _read_number(name: str) -> int:
-    """The number that a question had as its name; raises `ValueError` for another spelling of it."""
+    """The number that is the name of a question; raises `ValueError` for another spelling, such as "01"."""
     number = int(name)
     if str(number) != name:
         raise ValueError("no name of a question")
@@ -255,24 +267,25 @@ def _read_number(name: str) -> int:
 
 
 def reply_of(response: Any) -> Reply:
-    """The first choice of a chat response; raises `InvalidOutput` if it has no text."""
-    try:
+    """The first choice of a chat response, with its cost; raises `InvalidOutput` if it has no text."""
+    text = None
+    finish_reason = None
+    with contextlib.suppress(AttributeError, IndexError):
         choice = response.choices[0]
-        text = choice.message.content
-        reason = choice.finish_reason
-    except (AttributeError, IndexError):
-        text = reason = None
+        text, finish_reason = choice.message.content, choice.finish_reason
     if not isinstance(text, str):
         raise InvalidOutput("the model group answered without a text")
     usage = getattr(response, "usage", None)
-    read = getattr(usage, "prompt_tokens", None) or 0
+    read_tokens = getattr(usage, "prompt_tokens", None) or 0
     # If the server counts no tokens, estimate them from the length.
     written_tokens = getattr(usage, "completion_tokens", None) or math.ceil(len(text) / _CHARS_PER_TOKEN)
-    # a server that gives no reason is trusted to have finished
-    return Reply(text, read, written_tokens, finished=reason in ("stop", "eos", None))
+    # a server that gives no finish reason is trusted to have finished
+    return Reply(text, read_tokens, written_tokens, finished=finish_reason in ("stop", "eos", None))
 
 
-def _completes(model: str) -> bool:
-    """Whether LiteLLM calls such a deployment at /v1/completions, with the prompt unchanged."""
+def _completes_text(model: str) -> bool:
+    """Whether LiteLLM calls deployments of this model at /v1/completions, with the prompt unchanged."""
     name, provider, *_ = litellm.get_llm_provider(model)
-    return provider in _COMPLETE or (provider == "openai" and name not in litellm.open_ai_chat_completion_models)
+    return provider in _COMPLETION_PROVIDERS or (
+        provider == "openai" and name not in litellm.open_ai_chat_completion_models
+    )

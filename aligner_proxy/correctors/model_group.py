@@ -1,4 +1,4 @@
-"""Model groups of LiteLLM that answer questions: what editors and judges have in common.
+"""Model groups of LiteLLM that answer questions: the code that editors and judges have in common.
 
 Each group has its own seats (slots for concurrent calls) and quota, and a circuit breaker for each tenant.
 """
@@ -27,27 +27,29 @@ from aligner_proxy.errors import (
 from aligner_proxy.types import EditorUse
 
 SEATS = 32
-"""Maximum concurrent calls to one model group per worker; above it, tenants share as with a full engine."""
+"""Maximum concurrent calls to one model group per worker; if more are wanted, tenants share as with a full engine."""
 DRAFT_TEMPERATURE = 0.7
 """Temperature for the second and later drafts; at 0 all drafts would be the same."""
 MAX_GROUPS = 256
 """Maximum number of model groups whose state is stored; limited because clients may name models behind a wildcard."""
 MAX_CIRCUITS = 256
 """Maximum number of tenants whose circuit breaker of a group is stored."""
-_Read = TypeVar("_Read")
+_Result = TypeVar("_Result")
 Payer = Mapping[str, Any]
 """LiteLLM metadata that charges a call to the key of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A chat model's reply, the tokens read and written, and the duration; `finished` is False if it was cut off."""
+    """A chat model's reply, and what it cost."""
 
     text: str
-    read: int = 0
+    read_tokens: int = 0
     written_tokens: int = 0
     finished: bool = True
+    """Whether the model ended the reply; False if it was cut off at the token limit."""
     ms: float = 0.0
+    """Milliseconds from the question to the reply."""
 
 
 class UnusableReply(InvalidOutput):
@@ -55,7 +57,7 @@ class UnusableReply(InvalidOutput):
 
     def __init__(self, message: str, reply: Reply) -> None:
         super().__init__(message)
-        self.use = EditorUse(read=reply.read, written=reply.written_tokens, ms=reply.ms)
+        self.use = EditorUse(read=reply.read_tokens, written=reply.written_tokens, ms=reply.ms)
         """What the reply cost."""
 
 
@@ -67,30 +69,32 @@ class Chat(Protocol):
     """A model group that answers chats. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
 
     def models(self) -> Sequence[str]:
-        """The models behind the group, as far as they are known; never raises."""
+        """Names of the models behind the group, as far as they are known; never raises."""
         ...
 
     async def ask(
         self,
         messages: Sequence[Mapping[str, str]],
         *,
-        tokens: int,
+        max_tokens: int,
         temperature: float,
-        form: Mapping[str, Any] | None,
+        response_format: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
-        """One reply of at most `tokens` tokens within the deadline, in format `form` if the group supports that."""
+        """One reply within the deadline, in the `response_format` (as in the OpenAI API) if the group supports it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question to a model group: its messages, the token limit of the reply, and the reply's format, if any."""
+    """A question to a model group."""
 
     messages: Sequence[Mapping[str, str]]
-    tokens: int
-    form: Mapping[str, Any] | None = None
+    max_tokens: int
+    """Token limit of the reply."""
+    response_format: Mapping[str, Any] | None = None
+    """Format of the reply as in the OpenAI API, or what another kind of model is asked; None for free text."""
     varies: bool = True
     """Whether the second and later drafts may get other replies than the first."""
 
@@ -121,68 +125,74 @@ class ModelGroup:
         """The circuit breakers, by tenant."""
 
     def identity(self) -> dict[str, Any]:
-        """The group and its models, for cache keys."""
+        """The group's name and its models, for cache keys."""
         return {"group": self.group, "models": list(self._chat.models())}
 
     def circuit(self, tenant: str) -> Circuit:
-        """The circuit breaker of a tenant: after failures of its calls, refuses its calls for a while.
+        """The circuit breaker of a tenant, which refuses the tenant's calls for a while after some have failed.
 
-        Whether a call fails may depend on its text or on the time it has, so it says nothing about other tenants.
+        Whether a call fails may depend on its text or its deadline, so failures of one tenant do not count for others.
         """
         circuit = self._circuits.get(tenant)
         if circuit is None:
-            circuit = self._circuits[tenant] = Circuit()
+            circuit = Circuit()
+            self._circuits[tenant] = circuit
         return circuit
 
     async def ask(
-        self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
-    ) -> tuple[_Read, EditorUse]:
-        """Ask the group; return (what `read` makes of the reply, cost), charged to the tenant of `request`.
+        self,
+        request: AlignRequest,
+        question: Question,
+        read_reply: Callable[[Reply], _Result],
+        payer: Payer,
+        deadline_s: float,
+    ) -> tuple[_Result, EditorUse]:
+        """Ask the group on behalf of the tenant of `request`; return (the result of `read_reply`, cost of the call).
 
-        `read` raises `InvalidOutput` for an unusable reply. Raises `CorrectionError` subclasses only. Failures,
-        including replies that `read` rejects, count in the tenant's circuit breaker.
+        `read_reply` is called with the reply, and raises `InvalidOutput` for an unusable one. Raises `CorrectionError`
+        subclasses only. Failures, unusable replies included, count in the tenant's circuit breaker.
         """
 
-        async def work() -> Reply:
-            """The reply with its duration; runs once the call has a seat."""
-            began = self._clock()
+        async def call_group() -> Reply:
+            """The reply with its duration; called once there is a seat for the call."""
+            began_at = self._clock()
             # `draft` counts from 0; the first draft is the most likely reply
             temperature = DRAFT_TEMPERATURE if request.draft and question.varies else 0.0
             async with enforce_deadline(deadline_s):
                 reply = await self._chat.ask(
                     question.messages,
-                    tokens=question.tokens,
+                    max_tokens=question.max_tokens,
                     temperature=temperature,
-                    form=question.form,
+                    response_format=question.response_format,
                     payer=payer,
                     deadline_s=deadline_s,
                 )
-            return replace(reply, ms=(self._clock() - began) * 1000)
+            return replace(reply, ms=(self._clock() - began_at) * 1000)
 
         circuit = self.circuit(request.tenant)
-        probes = self._check_circuit(circuit)
-        # None: the call says nothing about the group, for example because it was cancelled
+        is_probe = self._check_circuit(circuit)
+        # None if the call does not tell whether the group works, for example because it was cancelled
         has_answered: bool | None = None
         try:
-            reply = await self._seats.admit_work(request.tenant, request.quota, work)
+            reply = await self._seats.admit_work(request.tenant, request.quota, call_group)
             try:
-                result = read(reply)
+                result = read_reply(reply)
             except InvalidOutput as error:
                 raise UnusableReply(str(error), reply) from None
             has_answered = True
-            return result, EditorUse(calls=1, read=reply.read, written=reply.written_tokens, ms=reply.ms)
+            return result, EditorUse(calls=1, read=reply.read_tokens, written=reply.written_tokens, ms=reply.ms)
         except CorrectionError as error:
             has_answered = self._note_error(error, circuit)
             raise
         finally:
-            if probes:
+            if is_probe:
                 circuit.end_probe(alive=has_answered, now=self._clock())
             # a failure was already counted by `_note_error`
             elif has_answered:
                 circuit.note_answer()
 
     def _check_circuit(self, circuit: Circuit) -> bool:
-        """Whether this call probes a failing group; begins the probe. Raises `BreakerOpen` if no call is allowed."""
+        """Begin a probe of a failing group if one is due, and return whether; raises `BreakerOpen` if none may run."""
         now = self._clock()
         if circuit.wants_probe(now):
             circuit.begin_probe()
@@ -192,25 +202,28 @@ class ModelGroup:
         return False
 
     def _note_error(self, error: CorrectionError, circuit: Circuit) -> bool | None:
-        """Record a failure of the group and return False; None for errors unrelated to it, such as a spent quota.
+        """Return whether the error shows that the group works; record a failure in the circuit breaker if it does not.
 
-        True for a refusal, which shows as well as an answer that the group works.
+        None if the error does not tell, such as a spent quota.
         """
         if isinstance(error, QuestionRefused):
             return True
-        late = isinstance(error, DeadlineExceeded)
-        if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
+        is_late = isinstance(error, DeadlineExceeded)
+        if not is_late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
             return None
-        circuit.note_failure(self._clock(), late=late)
+        circuit.note_failure(self._clock(), late=is_late)
         return False
 
 
 class ModelGroups:
-    """Model groups by name, opened on first use. `role` says in accounts what they are asked for."""
+    """Model groups by name, opened on first use.
+
+    `role` ("editor" or "judge") is part of the accounts' names, so that a group has other accounts in each role.
+    """
 
     def __init__(self, open_chat: OpenChat, accounts: OpenAccounts | None = None, *, role: str) -> None:
-        self._open = open_chat
-        self._accounts = accounts
+        self._open_chat = open_chat
+        self._open_accounts = accounts
         """Opens the accounts of seats and quota that workers share, by name; None if each worker counts alone."""
         self._role = role
         self._groups: LRUCache[str, ModelGroup] = LRUCache(MAX_GROUPS)
@@ -219,12 +232,13 @@ class ModelGroups:
         """The model group of this name, opened if necessary."""
         group = self._groups.get(name)
         if group is None:
-            accounts = self._accounts(f"{self._role} {name}") if self._accounts else None
-            group = self._groups[name] = ModelGroup(name, self._open(name), accounts=accounts)
+            accounts = self._open_accounts(f"{self._role} {name}") if self._open_accounts else None
+            group = ModelGroup(name, self._open_chat(name), accounts=accounts)
+            self._groups[name] = group
         return group
 
 
 def cost_of_failure(error: CorrectionError) -> EditorUse:
-    """The cost of a failed call; an unusable reply has to be paid for, too."""
-    paid = error.use if isinstance(error, UnusableReply) else EditorUse()
-    return paid + EditorUse(failed=1)
+    """The cost of a call that failed with this error: an unusable reply has to be paid for, too."""
+    reply_cost = error.use if isinstance(error, UnusableReply) else EditorUse()
+    return reply_cost + EditorUse(failed=1)

@@ -8,6 +8,7 @@ request is kept here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -21,25 +22,25 @@ from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOut
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Corrector, SentenceCorrector
 from aligner_proxy.plugins.extensions import Runner
-from aligner_proxy.plugins.registry import ConfiguredPlugin
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Correction
 
 SEATS = 32
-"""Maximum concurrent answers per corrector and worker; above it, tenants share as with a full engine."""
+"""Maximum concurrent answers per corrector and worker; if more are wanted, tenants share as with a full engine."""
 
 
-def open_correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[str, Engine]:
-    """The correctors of a policies file by name, without the aligner on the engine; raises `ConfigError`.
+def open_correctors(file: PolicyFile, open_accounts: OpenAccounts | None = None) -> dict[str, Engine]:
+    """Make the correctors that a policies file configures, by name; raises `ConfigError`.
 
-    `accounts` opens the accounts that workers and gateways share.
+    The aligner on the engine is not among them. `open_accounts` opens the accounts that workers and gateways share, by
+    name; None if each worker counts alone.
     """
-    return {
-        plugin.name: admit_corrector(
-            _make_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None
-        )
-        for plugin in registry.configure_plugins(file)["correctors"]
-    }
+    correctors: dict[str, Engine] = {}
+    for plugin in registry.configure_plugins(file)["correctors"]:
+        accounts = open_accounts(f"corrector {plugin.name}") if open_accounts else None
+        corrector = PluginCorrector(plugin.name, plugin.label, plugin.make(), plugin.make_runner())
+        correctors[plugin.name] = admit_corrector(corrector, accounts)
+    return correctors
 
 
 class SentenceAdmission(Admission[Startable]):
@@ -50,13 +51,9 @@ class SentenceAdmission(Admission[Startable]):
 
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:
-    """The corrector behind admission control: limited seats, shared fairly among tenants."""
-    return (SentenceAdmission if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
-
-
-def _make_corrector(plugin: ConfiguredPlugin) -> PluginCorrector:
-    """The corrector that a policies file configures."""
-    return PluginCorrector(plugin.name, plugin.label, plugin.make(), plugin.make_runner())
+    """Put a corrector behind admission control: `SEATS` seats, shared fairly among tenants."""
+    admission_class = SentenceAdmission if corrector.revises else Admission
+    return admission_class(corrector, seats=SEATS, accounts=accounts)
 
 
 class PluginCorrector:
@@ -68,16 +65,16 @@ class PluginCorrector:
         """Name, kind, plugin, version and settings, for cache keys."""
         self._corrector = corrector
         self._runner = runner
-        """Runs the plugin's code, in its thread or in the gateway's loop."""
+        """Runs the plugin's code, in the plugin's thread or in the gateway's loop."""
 
     async def start(self) -> AlignerInfo:
         # there is nothing to load
         return await self.info()
 
     async def info(self) -> AlignerInfo:
-        """The description; its hash covers name, plugin, version, settings, and the corrector's own identity."""
+        """The corrector's description as that of an aligner, with a hash of its label and its own identity."""
         identity = await self._runner.call(lambda: self._corrector.identity())
-        # a corrector shows no model, so there is no window, no detector head and no device
+        # a corrector describes no model, so there is no window, no detector head and no device
         return AlignerInfo(
             model=self._name,
             content_hash=self._hash(identity),
@@ -91,17 +88,17 @@ class PluginCorrector:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct an answer within the request's deadline; raises `DeadlineExceeded` or `InvalidOutput`."""
-        began = time.monotonic()
+        began_at = time.monotonic()
         try:
             async with asyncio.timeout(request.deadline_s):
                 correction = await self._runner.call(lambda: self._corrector.correct(request))
-                # a corrector may name the aligner that made this one correction; otherwise its identity stands for it
+                # a corrector may name the aligner that made this correction; otherwise its own identity counts
                 aligner = correction.aligner if isinstance(correction, Correction) else ""
                 identity = aligner or await self._runner.call(lambda: self._corrector.identity())
         except TimeoutError:
             raise DeadlineExceeded(f"{self._name} did not answer in time") from None
         text = _check_text(correction)
-        return replace(correction, text=text, ms=(time.monotonic() - began) * 1000, aligner=self._hash(identity))
+        return replace(correction, text=text, ms=(time.monotonic() - began_at) * 1000, aligner=self._hash(identity))
 
     @property
     def revises(self) -> bool:
@@ -109,32 +106,30 @@ class PluginCorrector:
         return isinstance(self._corrector, SentenceCorrector)
 
     async def read(self, request: AlignRequest) -> Session:
-        """A session; the answer is read while it streams only if the corrector edits sentence by sentence."""
+        """Open a session. The answer is read while it streams only if the corrector edits sentence by sentence."""
         return IncrementalSession(self._revise, self, request) if self.revises else DeferredSession(self)
 
-    async def _revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
-        """The corrector's revision of one sentence, given the delivered text `before` it."""
+    async def _revise(self, request: AlignRequest, text_before: str, sentence: str) -> Correction:
+        """The corrector's revision of one sentence; `text_before` is the delivered text before it."""
         corrector = self._corrector
         assert isinstance(corrector, SentenceCorrector)
-        return await self._runner.call(lambda: corrector.revise(request, before, sentence))
+        return await self._runner.call(lambda: corrector.revise(request, text_before, sentence))
 
     async def aclose(self) -> None:
         """Nothing to close: its thread is a daemon."""
 
     def _hash(self, identity: object) -> str:
-        """The content hash of the corrector with this identity, which stands in cache keys."""
+        """The content hash, for cache keys, of the corrector with this identity."""
         return hashlib.sha256(json.dumps([self._label, str(identity)]).encode()).hexdigest()
 
 
 def _check_text(correction: object) -> str:
-    """The text of a correction; raises `InvalidOutput` if it is missing, empty or cannot be encoded."""
+    """The text of a plugin's correction; raises `InvalidOutput` if it is missing, empty or cannot be encoded."""
     text = correction.text if isinstance(correction, Correction) else None
-    try:
-        # text that cannot be encoded cannot be sent; an empty text is no correction either
+    # `encode` raises an error for text that cannot be sent
+    with contextlib.suppress(UnicodeEncodeError):
         if isinstance(text, str) and text.encode():
             return text
-    except UnicodeEncodeError:
-        pass
     raise InvalidOutput("a corrector returned something that is no correction")
 
 

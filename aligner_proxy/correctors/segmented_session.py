@@ -1,4 +1,4 @@
-"""Sessions without an engine: they cut a growing answer into segments, and give each its verdict themselves."""
+"""Session without an engine, which cuts a growing answer into segments and flags none of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aligner_proxy.types import Correction, SegmentScore
 class UnjudgedSession(Session):
     """The session of an answer without objectives: every segment stays, and no engine is asked.
 
-    It lets an answer that only has to meet standards of plugins take the same path as all others.
+    With this session, an answer that only has to meet requirements of plugins takes the same path as other answers.
     """
 
     def __init__(self) -> None:
@@ -23,8 +23,8 @@ class UnjudgedSession(Session):
         self._segments: list[Segment] = []
         """The segments that are complete, because the next one has begun or the text has ended."""
         self._scores: list[SegmentScore] = []
-        """An unflagged verdict on each of them."""
-        self._text_ended = False
+        """An unflagged verdict on each complete segment."""
+        self._has_ended = False
         self._segments_added = asyncio.Condition()
         """Notified when segments are added."""
 
@@ -35,19 +35,19 @@ class UnjudgedSession(Session):
 
     async def end(self) -> None:
         """End the text, which completes its last segment."""
-        await self._add_segments(self._splitter.end(), text_ended=True)
+        await self._add_segments(self._splitter.end(), has_ended=True)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
         async with self._segments_added:
-            await self._segments_added.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
+            await self._segments_added.wait_for(lambda: self._has_ended or len(self._segments) > known_count)
         return self._verdicts()
 
-    async def _add_segments(self, segments: Sequence[Segment], *, text_ended: bool = False) -> None:
-        """Add finished segments, and wake who waits for them."""
+    async def _add_segments(self, segments: Sequence[Segment], *, has_ended: bool = False) -> None:
+        """Add complete segments, and wake the calls that wait for them; `has_ended` says whether the text has ended."""
         async with self._segments_added:
             self._segments += segments
             self._scores += (SegmentScore(segment.text, None, False) for segment in segments)
-            self._text_ended = text_ended
+            self._has_ended = has_ended
             self._segments_added.notify_all()
 
     def _verdicts(self) -> tuple[SegmentScore, ...]:

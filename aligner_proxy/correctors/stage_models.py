@@ -21,7 +21,7 @@ from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy.types import EditorUse, JudgeKind
 
 log = logging.getLogger(__name__)
-_Read = TypeVar("_Read")
+_Result = TypeVar("_Result")
 
 
 class StageEditor:
@@ -37,19 +37,17 @@ class StageEditor:
     async def ask(
         self,
         messages: Sequence[Mapping[str, str]],
-        read: Callable[[str], _Read],
+        read_text: Callable[[str], _Result],
         *,
-        tokens: int,
-        form: Mapping[str, Any] | None = None,
-    ) -> tuple[_Read | None, EditorUse]:
+        max_tokens: int,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> tuple[_Result | None, EditorUse]:
+        """Ask the editor; return (the result of `read_text` for the reply, cost). The result is None if this fails."""
         seconds = max(0.001, (self._until - time.monotonic()) * EDITING_SHARE)
+        question = Question(messages, max_tokens, response_format)
         try:
             return await self._group.ask(
-                self._request,
-                Question(messages, tokens, form),
-                lambda reply: _read_guarded(read, reply.text),
-                self._payer,
-                seconds,
+                self._request, question, lambda reply: _read_guarded(read_text, reply.text), self._payer, seconds
             )
         except CorrectionError as error:
             log.warning(
@@ -76,35 +74,36 @@ class StageJudge:
     async def ask(
         self,
         messages: Sequence[Mapping[str, str]],
-        read: Callable[[str], _Read],
+        read_text: Callable[[str], _Result],
         *,
-        tokens: int,
-        form: Mapping[str, Any] | None = None,
-    ) -> tuple[_Read | None, EditorUse]:
-        """Ask the judge; return (what `read` makes of the reply, cost). The first is None if the call fails.
+        max_tokens: int,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> tuple[_Result | None, EditorUse]:
+        """Ask the judge; return (the result of `read_text` for the reply, cost). The result is None if the call fails.
 
         An equal question of the same tenant gets the earlier reply, free of cost. Raises `JudgeFailed` if the call
-        fails and the policy blocks then.
+        fails and the policy blocks the answer then.
         """
         request = self._request
-        parts = [self._judge.identity(), request.tenant, [dict(message) for message in messages], form]
+        parts = [self._judge.identity(), request.tenant, [dict(message) for message in messages], response_format]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        if (known_reply := self._replies.get(key)) is not None:
-            return _read_guarded(read, known_reply), EditorUse()
+        known_reply = self._replies.get(key)
+        if known_reply is not None:
+            return _read_guarded(read_text, known_reply), EditorUse()
 
-        def keep(reply: Reply) -> _Read:
+        def read_and_keep(reply: Reply) -> _Result:
             """Read a reply, and keep it for equal questions."""
-            result = _read_guarded(read, reply.text)
-            # only what could be read is an answer to the question
+            result = _read_guarded(read_text, reply.text)
+            # a reply that cannot be read raised an error, so it is not kept
             self._replies[key] = reply.text
             return result
 
-        question = Question(messages, tokens, form, varies=False)
-        ask = partial(self._judge.group.ask, request, question, keep, self._judge.payer)
+        question = Question(messages, max_tokens, response_format, varies=False)
+        ask = partial(self._judge.group.ask, request, question, read_and_keep, self._judge.payer)
         return await self._judge.ask_with_retries(request, ask, self._until)
 
 
-def _read_guarded(read: Callable[[str], _Read], text: str) -> _Read:
-    """What a stage's `read` makes of a reply; an error in it counts as the plugin's (`Boundary`)."""
+def _read_guarded(read_text: Callable[[str], _Result], text: str) -> _Result:
+    """Call a stage's `read_text` with the text of a reply; an error in it counts as the plugin's (`Boundary`)."""
     with Boundary():
-        return read(text)
+        return read_text(text)

@@ -1,7 +1,8 @@
 """Token classifiers of the engine as judges: how one is asked about an answer, and how its labels become verdicts.
 
 A classifier is a model group of its own (model_group.py), which the engine serves in place of LiteLLM. It reads the
-answer once, and says which characters it finds fault with. A segment is flagged if a character of its own text is.
+answer once, and labels the spans of characters in which it finds a fault. A segment is flagged if such a span has a
+character of the segment's text.
 """
 
 from __future__ import annotations
@@ -29,35 +30,39 @@ from aligner_proxy.text.structure import Segment
 
 
 class EngineClassifier:
-    """A token classifier of the engine. Satisfies `Chat`: the request is the question's form, the labels the reply."""
+    """A token classifier of the engine. Satisfies `Chat`.
+
+    A question has no messages: its `response_format` has the fields of a `TokenLabelsRequest`, and the reply is the
+    labels as JSON.
+    """
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
         self._name = name
 
     def models(self) -> Sequence[str]:
-        """Nothing: which weights have the name is known from the engine's description."""
+        """No names, because the engine's description tells which weights the classifier has."""
         return ()
 
     async def ask(
         self,
         messages: Sequence[Mapping[str, str]],
         *,
-        tokens: int,
+        max_tokens: int,
         temperature: float,
-        form: Mapping[str, Any] | None,
+        response_format: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
         """The labels of one answer as JSON."""
-        request = TokenLabelsRequest(**(form or {}), model=self._name, deadline_s=deadline_s)
+        request = TokenLabelsRequest(**(response_format or {}), model=self._name, deadline_s=deadline_s)
         labels = await require_judges(self._engine).label_tokens(request)
         return Reply(labels.model_dump_json(), labels.read)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestClassifier:
-    """What one request knows of a token classifier."""
+    """A token classifier as one request needs it."""
 
     context: tuple[str, ...]
     """Texts that the answer must agree with."""
@@ -67,23 +72,25 @@ class RequestClassifier:
 
     @property
     def about(self) -> ClassifierInfo | None:
-        """Its description; None while the engine was not asked, or if it has no such classifier."""
+        """The classifier's description; None before the engine was asked, or if it has no such classifier."""
         return self.classifiers.get(self.name)
 
     @property
     def guard(self) -> CategoryGuard | None:
-        """The classifier's categories as a guard's; None for a classifier without categories."""
-        about = self.about
-        return None if about is None or about.categories is None else TokenGuard(about.categories)
+        """A guard with the classifier's categories; None if there are none, or if they are not known yet."""
+        description = self.about
+        if description is None or description.categories is None:
+            return None
+        return TokenGuard(description.categories)
 
     def identity(self) -> dict[str, Any]:
-        """What its verdicts depend on besides its name and the conversation, for cache keys."""
+        """All that the classifier's verdicts depend on besides its name and the conversation, for cache keys."""
         return {"weights": self.about.content_hash if self.about else "", "context": digest(self.context)}
 
 
-def ask_labels(request: AlignRequest, context: Sequence[str], segments: Sequence[Segment]) -> Question:
-    """The question about an answer of these segments; `context` are the texts to which it is held."""
-    form = {
+def make_labels_question(request: AlignRequest, context: Sequence[str], segments: Sequence[Segment]) -> Question:
+    """Make the question for the labels of an answer with these segments, which must agree with the `context`."""
+    labels_request = {
         "request_id": request.request_id,
         "tenant": request.tenant,
         "question": last_user_text(request.turns),
@@ -91,38 +98,41 @@ def ask_labels(request: AlignRequest, context: Sequence[str], segments: Sequence
         "answer": "".join(segment.text + segment.gap for segment in segments),
         "ends": tuple(_find_starts(segments)[1:]),
     }
-    return Question((), 0, form, varies=False)
+    return Question((), 0, labels_request, varies=False)
 
 
 def read_verdicts(
-    reply: str, segments: Sequence[Segment], marked: Sequence[Passage], guard: CategoryGuard | None
+    reply: str, segments: Sequence[Segment], passages: Sequence[Passage], guard: CategoryGuard | None
 ) -> dict[int, bool]:
     """Whether each passage has a faulty character, by segment index; raises `InvalidOutput` for an unusable reply.
 
     With a `guard`, a fault counts only if its category belongs to the first objective of the passage that the guard
-    knows.
+    knows. None for a classifier without categories, whose faults all count.
     """
     try:
-        spans = TokenLabels.model_validate_json(reply).spans
+        faults = TokenLabels.model_validate_json(reply).spans
     except ValidationError:
         raise InvalidOutput("the judge replied with something other than labels") from None
-    verdicts = {}
+    verdicts: dict[int, bool] = {}
     starts = _find_starts(segments)
-    for passage in marked:
-        start = starts[passage.at]
-        text = segments[passage.at].text
-        inside_passage = [span for span in spans if text[max(0, span.start - start) : max(0, span.end - start)].strip()]
-        objective = next(
-            (known_objective for known_objective in passage.against if guard and guard.knows(known_objective)), ""
-        )
-        verdicts[passage.at] = any(
-            guard.concerns([span.category], objective) if guard else True for span in inside_passage
-        )
+    for passage in passages:
+        index = passage.segment_index
+        start = starts[index]
+        text = segments[index].text
+        # the offsets of a fault are relative to the answer; a fault of only white space in the passage does not count
+        faults_inside = [
+            fault for fault in faults if text[max(0, fault.start - start) : max(0, fault.end - start)].strip()
+        ]
+        if guard is None:
+            verdicts[index] = bool(faults_inside)
+            continue
+        objective = next((objective for objective in passage.objectives if guard.knows(objective)), "")
+        verdicts[index] = any(guard.concerns([fault.category], objective) for fault in faults_inside)
     return verdicts
 
 
 def _find_starts(segments: Sequence[Segment]) -> list[int]:
-    """Where each segment begins in the text of all of them."""
+    """The offset at which each segment begins in the joined segments; at the end, the length of all."""
     starts = [0]
     for segment in segments:
         starts.append(starts[-1] + len(segment.text) + len(segment.gap))

@@ -27,35 +27,36 @@ from aligner_proxy.types import Correction, Exchange, IfNothingRemains, Outcome,
 
 JudgedText = tuple[Exchange, Outcome]
 """The exchange of one text, and the outcome that follows from this text alone."""
-_TEXT_BREAK = "\n\n"
-"""Separates the texts of one answer, which are looked at as one."""
+_TEXT_SEPARATOR = "\n\n"
+"""Stands between the texts of one answer when they are joined for the decision."""
 
 
 class AnswerTexts:
-    """The decision about all `count` texts of a whole answer. Each text calls `decide`; the calls wait for one another.
+    """The decision about all texts of a whole answer, of which there are `count`.
 
-    `refusal_text` returns the stage that decides under a policy.
+    `decide` is called once for each text, and the calls wait for one another. `open_refusal_stage` returns the stage
+    that decides under a policy.
     """
 
-    def __init__(self, refusal_text: Callable[[Policy], RefusalText], count: int) -> None:
-        self._refusal_text = refusal_text
+    def __init__(self, open_refusal_stage: Callable[[Policy], RefusalText], count: int) -> None:
+        self._open_refusal_stage = open_refusal_stage
         self._count = count
         self._began_at = time.monotonic()
-        self._waiting: dict[int, JudgedText] = {}
+        self._waiting_texts: dict[int, JudgedText] = {}
         """The texts for which `decide` was called, by the index of their choice or text block."""
         self._changed = asyncio.Event()
         """Wakes the calls that wait, so that they check their condition again."""
         self._lock = asyncio.Lock()
-        """Lets only the first call decide; the others take its result."""
+        """Lets only the first call of `decide` make the decision; the other calls take its result."""
         self._joint_outcomes: Mapping[int, Outcome] | None = None
-        """The decided outcomes by index; None until all texts wait."""
+        """The decided outcomes by the texts' index; None before the decision."""
 
     async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """The final outcome of a text, once all texts wait and are decided together.
+        """Wait until all texts are judged; return the final outcome of this text.
 
-        `outcome` is what follows from the text alone; it stays so if something of the whole answer remains.
+        `outcome` follows from the text alone. It is also the final outcome if something of the whole answer remains.
         """
-        self._waiting[exchange.index] = (exchange, outcome)
+        self._waiting_texts[exchange.index] = (exchange, outcome)
         self.note_change()
         await self._wait_until(self._is_complete)
         async with self._lock:
@@ -64,50 +65,55 @@ class AnswerTexts:
         return self._joint_outcomes.get(exchange.index, outcome)
 
     def note_change(self) -> None:
-        """Wake the calls of `decide`, which check again whether they have to wait."""
+        """Let the calls that wait check again whether they still have to wait."""
         self._changed.set()
 
-    async def _wait_until(self, holds: Callable[[], bool]) -> None:
-        """Return once `holds()` is true, which is checked after each `note_change`."""
-        while not holds():
+    async def _wait_until(self, may_go_on: Callable[[], bool]) -> None:
+        """Return once `may_go_on()` is true; it is called at once, and again after each `note_change`."""
+        while not may_go_on():
             self._changed.clear()
             await self._changed.wait()
 
     def _is_complete(self) -> bool:
-        """Whether everything is known that the decision depends on."""
-        return len(self._waiting) == self._count
+        """Whether all texts wait, so that the decision can be made."""
+        return len(self._waiting_texts) == self._count
 
     async def _decide_all(self) -> Mapping[int, Outcome]:
         """Decide about all texts; return their outcomes by index."""
         return await self._decide_together(self._began_at)
 
     async def _decide_together(self, began_at: float, sent_text: str = "") -> Mapping[int, Outcome]:
-        """Decide about all texts that wait as if they were one; return the outcome of each by index.
+        """Decide about all waiting texts as if they were one; return the outcome of each by its index.
 
-        `began_at` is when the deadline began (`time.monotonic()`). `sent_text` of their answer has gone out.
+        `began_at` is when their deadline began (`time.monotonic()`). `sent_text` is what has gone out of the answer's
+        other texts. Texts of white space keep their own outcome.
         """
-        outcomes = {index: outcome for index, (_, outcome) in self._waiting.items()}
-        texts = [self._waiting[index] for index in sorted(outcomes) if (self._waiting[index][0].answer or "").strip()]
+        own_outcomes = {index: outcome for index, (_, outcome) in self._waiting_texts.items()}
+        waiting_texts = [self._waiting_texts[index] for index in sorted(self._waiting_texts)]
+        texts = [(exchange, outcome) for exchange, outcome in waiting_texts if (exchange.answer or "").strip()]
         if not any(outcome.flagged_count for _, outcome in texts) or any(map(_is_delivered_anyway, texts)):
-            return outcomes
-        exchange, joined = _join_texts(texts, sent_text)
-        answer = AnswerSoFar(
-            exchange,
-            exchange.answer or "",
-            joined.policy,
-            began_at + joined.policy.deadline_s,
+            return own_outcomes
+        joined_exchange, joined_outcome = _join_texts(texts, sent_text)
+        policy = joined_outcome.policy
+        joined_answer = AnswerSoFar(
+            joined_exchange,
+            joined_exchange.answer or "",
+            policy,
+            deadline=began_at + policy.deadline_s,
             sent_chars=len(sent_text),
         )
         started_at = time.perf_counter()
-        joint_outcome = await self._refusal_text(joined.policy).finalize(joined, answer)
-        if joint_outcome is joined:
-            return outcomes
+        joint_outcome = await self._open_refusal_stage(policy).finalize(joined_outcome, joined_answer)
+        # the same object means that something of the answer remains
+        if joint_outcome is joined_outcome:
+            return own_outcomes
         ms = (time.perf_counter() - started_at) * 1000
-        return outcomes | {exchange.index: outcome for exchange, outcome in _share_outcome(joint_outcome, texts, ms)}
+        shared_outcomes = _share_outcome(joint_outcome, texts, ms)
+        return own_outcomes | {exchange.index: outcome for exchange, outcome in shared_outcomes}
 
 
 class UnfinishedText(Protocol):
-    """A text of a stream, as far as the decision about its answer needs it."""
+    """A text of a stream. Its positions are character offsets into the upstream's text."""
 
     @property
     def length(self) -> int:
@@ -115,160 +121,175 @@ class UnfinishedText(Protocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether all of it has come."""
+        """Whether all of the text has come."""
 
     @property
     def done(self) -> bool:
-        """Whether everything is decided."""
+        """Whether it is decided what goes out for all of the text."""
 
     def render(self, start: int, end: int) -> str:
-        """The output for these characters of the original."""
+        """The text that goes out for the characters `start` to `end`."""
 
 
 class GrowingTexts(AnswerTexts):
-    """The texts of an answer that is being written, by index; `texts` grows with the stream.
+    """The decision about the texts of an answer that is being written.
 
-    `facts` returns everything known about the answer besides its texts.
+    `texts` has all texts received so far by index, and grows with the stream. `get_facts` returns the exchange as known
+    so far, whose text does not count.
     """
 
     def __init__(
         self,
-        refusal_text: Callable[[Policy], RefusalText],
+        open_refusal_stage: Callable[[Policy], RefusalText],
         texts: Mapping[int, UnfinishedText],
-        facts: Callable[[], Exchange],
+        get_facts: Callable[[], Exchange],
     ) -> None:
-        super().__init__(refusal_text, 0)
+        # the number of texts is not known before the answer ends, and `_is_complete` does not use it here
+        super().__init__(open_refusal_stage, count=0)
         self._texts = texts
-        """All texts received so far, by index."""
-        self._facts = facts
+        self._get_facts = get_facts
         self._has_ended = False
         """Whether the stream has ended, so that no further text comes."""
         self._is_released = False
-        """Whether no text has to wait any longer, since something else of the answer is delivered."""
-        self._has_room = True
-        """Whether there is room for a text that waits."""
+        """Whether texts need not wait any longer, because something else of the answer is delivered."""
+        self._may_wait = True
+        """Whether the buffer for held-back text has room for a text that waits."""
 
     @property
     def is_withheld(self) -> bool:
-        """Whether a text waits for the decision."""
-        return bool(self._waiting) and not self._is_released
+        """Whether a text waits for the decision, so that later texts have to wait, too."""
+        return bool(self._waiting_texts) and not self._is_released
 
     async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """The final outcome of a text; at once, unless nothing of this text remains or an earlier text waits."""
+        """Return the final outcome of a text.
+
+        A text of which something remains, while no other text waits, has its own `outcome` at once. So has any text as
+        soon as something else of the answer is certain to be delivered. All others wait until the answer ends.
+        """
         if self._is_released or not (outcome.reason == EMPTIED or self.is_withheld):
             return outcome
-        # the facts in `exchange` may be out of date
-        if not self._has_room or self._has_other_content() or any(map(_makes_sense_alone, self._sent_texts())):
+        has_delivered_text = any(map(_makes_sense_alone, self._list_sent_texts()))
+        if not self._may_wait or self._has_other_content() or has_delivered_text:
             self.release()
             return outcome
         return await super().decide(exchange, outcome)
 
     async def wait_for_earlier(self, index: int) -> None:
-        """Wait until every earlier text that has ended is decided, or waits itself.
+        """Wait until each text before `index` that has ended is decided, or waits for the decision about the answer.
 
-        Nothing of this text can be delivered before, so the wait costs no time.
+        Nothing of the text with this index can be delivered before, so the wait costs no time.
         """
         await self._wait_until(lambda: not any(other < index and self._is_judging(other) for other in self._texts))
 
     def check(self) -> None:
-        """Let the texts that wait be left out if something other than text has come."""
+        """Release the waiting texts if something other than text has come."""
         if self.is_withheld and self._has_other_content():
             self.release()
 
     def _has_other_content(self) -> bool:
         """Whether the answer calls tools, or has parts that are not text."""
-        facts = self._facts()
+        facts = self._get_facts()
         return facts.tool_calls or facts.non_text
 
     def release(self) -> None:
-        """Let the texts that wait be left out, because something else is delivered, or room is needed."""
+        """Let the waiting texts have their own outcomes, by which they are left out of the answer.
+
+        Called when something else of the answer is delivered, or the buffer for held-back text is full.
+        """
         self._is_released = True
         self.note_change()
 
     def free_room(self) -> None:
-        """Let the texts that wait be left out, and from now on those that would have to wait."""
-        self._has_room = False
+        """Release the waiting texts, and from now on let no text wait. Called when the buffer is full."""
+        self._may_wait = False
         if self.is_withheld:
             self.release()
 
     def end(self) -> None:
-        """Note that the answer has ended; texts that wait for it are decided."""
+        """Note that the answer has ended, so that the waiting texts are decided."""
         self._has_ended = True
         self.note_change()
 
     def close(self) -> None:
-        """Forget the texts, which refer to this object in turn; the cycle would keep them until garbage collection."""
+        """Drop the references to the texts, which refer to this object; the cycle would keep them in memory."""
         self._texts = {}
 
     def _is_judging(self, index: int) -> bool:
-        """Whether the text of this index has ended, is not decided, and does not wait for the other texts."""
+        """Whether the text of this index has ended, but is not yet decided and does not wait for the other texts."""
         text = self._texts[index]
-        return text.has_ended and not text.done and index not in self._waiting
+        return text.has_ended and not text.done and index not in self._waiting_texts
 
     def _is_complete(self) -> bool:
-        """Whether the answer has ended and each text is done or waits, or none has to wait any longer."""
-        is_over = self._has_ended and all(text.done or index in self._waiting for index, text in self._texts.items())
-        return is_over or self._is_released
+        """Whether the decision can be made: the answer has ended and each text is done or waits, or need not wait."""
+        if self._is_released:
+            return True
+        return self._has_ended and all(text.done or index in self._waiting_texts for index, text in self._texts.items())
 
     async def _decide_all(self) -> Mapping[int, Outcome]:
-        """Decide about the texts that wait; each keeps its own outcome if other text that makes sense goes out."""
-        # a text that was given up meanwhile has gone out unchanged
-        self._waiting = {index: text for index, text in self._waiting.items() if not self._texts[index].done}
-        sent_texts = self._sent_texts()
+        """Decide about the waiting texts; each keeps its own outcome if other text that makes sense goes out."""
+        # a text whose correction was given up meanwhile has gone out unchanged, so it does not wait
+        self._waiting_texts = {
+            index: text for index, text in self._waiting_texts.items() if not self._texts[index].done
+        }
+        sent_texts = self._list_sent_texts()
         if self._is_released or any(map(_makes_sense_alone, sent_texts)):
-            return {index: outcome for index, (_, outcome) in self._waiting.items()}
-        return await self._decide_together(time.monotonic(), _TEXT_BREAK.join(sent_texts))
+            return {index: outcome for index, (_, outcome) in self._waiting_texts.items()}
+        return await self._decide_together(time.monotonic(), _TEXT_SEPARATOR.join(sent_texts))
 
-    def _sent_texts(self) -> list[str]:
-        """What goes out of the texts that are decided."""
-        done = (text for _, text in sorted(self._texts.items()) if text.done)
-        return [output for text in done if (output := text.render(0, text.length).strip())]
+    def _list_sent_texts(self) -> list[str]:
+        """What goes out for each decided text, in order; texts of which only white space goes out are left out."""
+        done_texts = [text for _, text in sorted(self._texts.items()) if text.done]
+        outputs = [text.render(0, text.length).strip() for text in done_texts]
+        return [output for output in outputs if output]
 
 
 def _is_delivered_anyway(text: JudgedText) -> bool:
-    """Whether a text goes out whatever is decided about its answer: it was not judged, or is JSON."""
+    """Whether a text is delivered whatever is decided about its answer, because it was not judged, or is JSON."""
     exchange, outcome = text
     return outcome.edited is None or (outcome.reason != EMPTIED and AnswerForm(exchange).is_structured)
 
 
 def _makes_sense_alone(text: str) -> bool:
-    """Whether a text that has gone out makes sense alone, is a refusal, or is JSON, which is not judged as prose."""
+    """Whether a text that has gone out is an answer by itself: a sentence that makes sense alone, a refusal or JSON."""
     if is_refusal(text) or reads_as_json(text) is not False:
         return True
-    pieces = [piece.text for piece in split(text)]
-    return bool(fragments.independent_segments(pieces, [True] * len(pieces)))
+    segments = [segment.text for segment in split(text)]
+    # all of its segments stay
+    stays = [True] * len(segments)
+    return bool(fragments.independent_segments(segments, stays))
 
 
 def _join_texts(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
-    """The exchange and outcome of all texts joined to one; `sent_text` counts as a part of the edited text."""
+    """(exchange, outcome) of all texts joined to one; `sent_text`, which has gone out, begins the edited text."""
     exchanges = [exchange for exchange, _ in texts]
     outcomes = [outcome for _, outcome in texts]
-    exchange = replace(
+    edited_texts = [sent_text, *(outcome.edited for outcome in outcomes)]
+    joined_exchange = replace(
         exchanges[-1],
-        answer=_TEXT_BREAK.join(exchange.answer or "" for exchange in exchanges),
+        answer=_TEXT_SEPARATOR.join(exchange.answer or "" for exchange in exchanges),
         tool_calls=any(exchange.tool_calls for exchange in exchanges),
         non_text=any(exchange.non_text for exchange in exchanges),
         inner=False,
     )
-    joined = replace(
+    joined_outcome = replace(
         outcomes[0],
-        edited=_TEXT_BREAK.join(filter(None, (sent_text, *(outcome.edited for outcome in outcomes)))),
+        edited=_TEXT_SEPARATOR.join(filter(None, edited_texts)),
         correction=Correction("", tuple(segment for outcome in outcomes for segment in outcome.segments)),
         findings=tuple(finding for outcome in outcomes for finding in outcome.findings),
-        # each attempt may have had another threshold; the lowest counts more as near it
+        # Each text may have had another threshold. With the lowest, more segments count as nearly flagged.
         caution=min(outcome.threshold for outcome in outcomes),
     )
-    return exchange, joined
+    return joined_exchange, joined_outcome
 
 
 def _share_outcome(joint_outcome: Outcome, texts: Sequence[JudgedText], ms: float) -> list[JudgedText]:
-    """The joint outcome as the outcome of each text: the first gets the text to deliver, the others become empty.
+    """Give each text its share of the joint outcome: the first gets the text to deliver, the others become empty.
 
-    `ms` is what the joint decision took; the first text is charged with it and with the editor's cost.
+    The first text is also charged with the editor's cost and with `ms`, the milliseconds that the joint decision took.
     """
     status = joint_outcome.status
     reason = joint_outcome.reason
-    # a blocked answer delivers nothing, so each text keeps its own edited form, for the audit
+    # of a blocked answer nothing is delivered, so each text keeps its own edited text, for the audit
     is_blocked = joint_outcome.policy.if_nothing_remains is IfNothingRemains.BLOCK
     shared_outcomes: list[JudgedText] = []
     for number, (exchange, own_outcome) in enumerate(texts):

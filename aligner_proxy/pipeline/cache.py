@@ -1,12 +1,12 @@
 """Cache of corrections: recent ones in memory, all on disk or in a plugin's store; never shared between tenants.
 
-The store may fail in any way without failing a request. An entry that fails its integrity check is dropped. A failing
-store is not used for a pause that doubles each time, and is then tried again. Identical requests in flight share one
+The store may fail in any way without failing a request. An entry that fails its integrity check is dropped. After a
+failure the store is not used for a pause, which doubles with each failure. Identical requests in flight share one
 computation. The caller honours `no-store` and decides what is worth storing.
 
 A lookup on disk needs another thread, and with a busy event loop it waits twice for the interpreter lock. The memory
-cache avoids that. If a plugin's store raises, returns bad data or is slow, that is a miss, never a failure. Keys,
-integrity checks and sharing remain with the gateway.
+cache avoids this wait. If a plugin's store raises, returns bad data or is slow, this counts as a miss, never as a
+failure. Keys, integrity checks and sharing remain with the gateway.
 
 Entries age by a clock that ignores jumps of the machine's clock. diskcache knows only the machine's clock, so it gets
 an expiry time that is later by `_FAR_S`, and this module deletes what has expired.
@@ -44,16 +44,16 @@ from aligner_proxy.plugins.extensions import Runner, Work
 from aligner_proxy.types import Correction, Exchange, Policy, Write
 
 _MAX_CHARS = 4_000_000
-"""Limit for all texts together. A correction counts its text and, once more, the text of its segments."""
-_Kept = tuple[Correction, int, float]
-"""A correction in memory, its size in characters, and when it expires by the clock of `Recent`."""
+"""Limit for all texts in memory together. Of a correction, its text and the texts of its segments count."""
+_MemoryEntry = tuple[Correction, int, float]
+"""(correction in memory, its size in characters, when it expires in seconds of the clock of `Recent`)."""
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Compute = Callable[[], Awaitable[Correction]]
 _KEY_ENCODER = json.JSONEncoder(sort_keys=True)
-_DIGEST = hashlib.sha256().digest_size
+_DIGEST_BYTES = hashlib.sha256().digest_size
 _BUSY_S = 1.0
-"""How long to wait while another process writes; a slower cache is worse than none."""
+"""Seconds to wait while another process writes to the disk; a slower cache is worse than none."""
 
 EDITING = 7
 """Version in the cache key, raised when the same aligner would write other text. 2: replacements are judged, too.
@@ -66,8 +66,8 @@ BUSY_S = 0.5
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 """Pause after a failure of the store: `FIRST_PAUSE_S` at first, then twice as long each time, up to this limit."""
-_OWN_ERRORS = (DeadlineExceeded, QuotaSpent)
-"""Errors of a computation that come from what the request which began it had left."""
+_ERRORS_OF_FIRST_CALLER = (DeadlineExceeded, QuotaSpent)
+"""Errors of a computation that may only concern the request that began it, whose time or quota was used up."""
 _FAR_S = 366 * 86_400.0
 """Added to the expiry times that diskcache stores, so that a smaller jump of the machine's clock expires no entry."""
 _FIRST_SWEEP_S = 60.0
@@ -76,28 +76,34 @@ _SWEEP_EVERY_S = 600.0
 
 
 class Recent:
-    """Corrections in memory by key until they expire, least recently used evicted first. `clock` returns seconds."""
+    """Corrections in memory, by key, until they expire. If they exceed `max_chars`, the least recently used ones go.
 
-    def __init__(self, most_chars: int = _MAX_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
-        self._entries: TLRUCache[str, _Kept] = TLRUCache(
-            most_chars, ttu=lambda _key, entry, _now: entry[2], timer=clock, getsizeof=lambda entry: entry[1]
+    `clock` returns seconds.
+    """
+
+    def __init__(self, max_chars: int = _MAX_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._entries: TLRUCache[str, _MemoryEntry] = TLRUCache(
+            max_chars, ttu=lambda _key, entry, _now: entry[2], timer=clock, getsizeof=lambda entry: entry[1]
         )
 
     def get(self, key: str) -> Correction | None:
         """The correction under `key`; None if there is none, or if it has expired."""
         entry = self._entries.get(key)
-        return entry[0] if entry else None
+        if entry is None:
+            return None
+        correction, _chars, _expires_at = entry
+        return correction
 
-    def put(self, key: str, correction: Correction, expires: float) -> None:
-        """Store a correction until `expires` by the clock, unless it is larger than the whole cache."""
+    def put(self, key: str, correction: Correction, expires_at: float) -> None:
+        """Store a correction until `expires_at` (seconds of the clock), unless it is larger than the whole cache."""
         self._entries.pop(key, None)
         chars = len(key) + len(correction.text) + sum(len(segment.text) for segment in correction.segments)
         if chars <= self._entries.maxsize:
-            self._entries[key] = correction, chars, expires
+            self._entries[key] = (correction, chars, expires_at)
 
 
 class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
-    """Returns bytes only.
+    """Reads only values that were stored as bytes.
 
     diskcache would unpickle any other value, which runs code that somebody may have put there.
     """
@@ -110,7 +116,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 class _Store(diskcache.Cache):  # type: ignore[misc]
-    """Closes its connection if opening fails; diskcache would leave that to garbage collection."""
+    """A cache on disk that closes its connection if opening fails; diskcache would leave this to garbage collection."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         try:
@@ -126,25 +132,29 @@ _STORE_ERRORS = (sqlite3.Error, OSError, ValueError, TypeError, KeyError)
 
 @dataclass(slots=True)
 class _Flight:
-    """A correction that is being computed."""
+    """A correction that is being computed, and for which one or more requests wait."""
 
     task: asyncio.Task[Correction]
     waiters: int = 0
-    """Number of requests that wait for it; the task is cancelled when the last of them is."""
+    """Number of requests that wait for the correction; if all of them are cancelled, so is the task."""
 
 
 class CorrectionCache:
-    """Corrections by key, on disk for `ttl_s` seconds and up to `max_mb` megabytes; shared while being computed."""
+    """Corrections by key, on disk for `ttl_s` seconds and up to `max_mb` megabytes.
+
+    Requests share a correction while it is being computed. `clock` returns seconds, and ignores jumps of the machine's
+    clock.
+    """
 
     def __init__(self, directory: Path, ttl_s: float, max_mb: int, clock: Callable[[], float] | None = None) -> None:
         self._directory = directory
         self._ttl_s = ttl_s
-        self._limit = max_mb * 2**20
+        self._max_bytes = max_mb * 2**20
         self._clock = clock or SteadyClock("cache").read_time
         self._flights: dict[str, _Flight] = {}
         """Corrections that are being computed, by cache key."""
         self._recent = Recent()
-        """Copies in memory of what was stored or looked up lately."""
+        """Corrections in memory that were stored or looked up lately."""
         self._store: diskcache.Cache | None = None
         """The store on disk; None before its first use, after a failure, and after `aclose`."""
         self._closed = False
@@ -155,7 +165,7 @@ class CorrectionCache:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="correction-cache")
 
     def key(self, info: AlignerInfo, policy: Policy, exchange: Exchange) -> str:
-        """sha256 over all that determines the correction, and over the tenant so that tenants never share entries."""
+        """The cache key: a hash of tenant and all that determines the correction. `info` describes the aligner."""
         # Settings that have their default are left out, so that entries from before a setting existed are still found.
         decoding = {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
         if policy.effective_write is not Write.FREE:
@@ -180,16 +190,16 @@ class CorrectionCache:
         return hashlib.sha256(_KEY_ENCODER.encode(parts).encode()).hexdigest()
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
-        """The stored correction, or None if there is none that is intact and has not expired.
+        """The stored correction; None if there is none that is intact and has not expired.
 
-        `aligner` is the content hash that the key includes, for stores that others write to as well.
+        `aligner` is the content hash that the key includes; subclasses may check it against the entry's.
         """
         with stage("cache"):
             stored_correction = None if self._closed else self._recent.get(key)
             return stored_correction or await self._read_store(key, aligner)
 
     async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
-        """The correction under `key` on disk, copied to the memory cache; None on a miss. Deletes a corrupt entry."""
+        """Read a correction from disk into the memory cache and return it; None on a miss. Deletes corrupt entries."""
         raw, stored_expiry = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
             return None
@@ -198,39 +208,42 @@ class CorrectionCache:
             log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
             await self._run(lambda store: store.delete(key), writes=True)
             return None
-        left_s = (stored_expiry or 0.0) - _FAR_S - self._clock()
+        seconds_left = (stored_expiry or 0.0) - _FAR_S - self._clock()
         # An entry with more time left than the maximum was written while the clock was wrong.
-        if not 0 < left_s <= self._ttl_s + JUMP_S:
+        if not 0 < seconds_left <= self._ttl_s + JUMP_S:
             return None
-        self._recent.put(key, correction, time.monotonic() + left_s)
+        self._recent.put(key, correction, time.monotonic() + seconds_left)
         return correction
 
     async def put(self, key: str, correction: Correction) -> None:
-        """Store `correction` on disk and in memory, evicting the least recently used entries."""
+        """Store `correction` on disk and, if this succeeds, in memory; the least recently used entries may go."""
         packed = pack(key, correction)
         stored_expiry = self._clock() + self._ttl_s + _FAR_S
-        if await self._run(lambda store: store.set(key, packed, expire=stored_expiry - time.time()), writes=True):
-            # a request that finds it pays for no editor
+        # diskcache adds the machine's time to `expire`
+        expire_s = stored_expiry - time.time()
+        is_stored = await self._run(lambda store: store.set(key, packed, expire=expire_s), writes=True)
+        if is_stored:
+            # a request that finds the correction in memory pays for no editor
             self._recent.put(key, correction.without_editor, time.monotonic() + self._ttl_s)
 
     async def get_or_compute(
         self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True, deadline: float = math.inf
     ) -> tuple[Correction, bool | None]:
-        """(correction, cache hit). The hit is None if `remember` is off, so that nothing was looked up.
+        """Return (correction, whether it was in the cache; None without `remember`, since nothing was looked up then).
 
-        `aligner` is the content hash that the key includes; a correction computed by another aligner is not stored.
-        `deadline` is the caller's deadline in seconds of `time.monotonic()`.
+        If it is not in the cache, call `compute` and, with `remember`, store the result. `aligner` is the content hash
+        that the key includes; a correction by another aligner is not stored. `deadline` is the caller's deadline in
+        seconds of `time.monotonic()`.
 
-        Concurrent callers with the same key share one computation. Cancelling one waiter does not affect the others;
-        when the last one is cancelled, so is the computation. An error reaches all waiters and is not stored: the next
-        request computes again. But what the first caller ran out of, its time or its quota, the others may still have,
-        and they compute again, together.
+        Concurrent callers with the same key share one computation. Cancelling one caller does not affect the others;
+        when the last one is cancelled, so is the computation. An error reaches all callers and is not stored. But if
+        the computation failed because the first caller's time or quota was used up, the others compute again, together.
         """
         if remember and (stored_correction := await self.get(key, aligner)) is not None:
             return stored_correction, True
         while True:
             flight = self._flights.get(key)
-            joined = flight is not None
+            has_joined = flight is not None
             if flight is None:
                 work = self._compute(key, compute, aligner, deadline, remember=remember)
                 flight = _Flight(asyncio.create_task(work))
@@ -239,12 +252,14 @@ class CorrectionCache:
             flight.waiters += 1
             try:
                 correction = await asyncio.shield(flight.task)
-                # only the request that began the computation pays for the editor
-                return correction.without_editor if joined else correction, False if remember else None
-            except _OWN_ERRORS:
-                if not joined or time.monotonic() >= deadline:
+                if has_joined:
+                    # only the request that began the computation pays for the editor
+                    correction = correction.without_editor
+                return correction, False if remember else None
+            except _ERRORS_OF_FIRST_CALLER:
+                if not has_joined or time.monotonic() >= deadline:
                     raise
-                await asyncio.sleep(0)  # until the flight that has ended is forgotten
+                await asyncio.sleep(0)  # lets the callback of the failed task remove its flight
             finally:
                 flight.waiters -= 1
                 if not flight.waiters and not flight.task.done():
@@ -260,11 +275,11 @@ class CorrectionCache:
         *,
         remember: bool,
     ) -> Correction:
-        """Compute a correction, store it as it is before the gate (if `remember`), and return it.
+        """Compute a correction and return it; with `remember`, store it if it is what the key names.
 
-        The gate is cheap and runs again on every hit, so a changed gate takes effect at once and needs no new key. A
-        correction is not stored if another aligner made it than the key names (the engine was swapped meanwhile), or if
-        it lacked a taught head that the key names.
+        It is not what the key names if another aligner made it, because the engine was replaced meanwhile, or if a
+        taught head was missing. What is stored was not judged by the gate: the gate is cheap and runs again on every
+        hit, so a changed gate takes effect at once and needs no new key.
         """
         correction = await compute()
         if remember and worth_storing(correction, aligner):
@@ -272,13 +287,13 @@ class CorrectionCache:
         return correction
 
     def _end_flight(self, key: str, task: asyncio.Task[Correction]) -> None:
-        """Remove a flight whose task is done; later requests look in the store."""
+        """Remove a flight whose task is done, so that later requests look in the store."""
         self._forget(key, task)
         if not task.cancelled():
             task.exception()  # all waiters may be gone; asyncio would log an unretrieved exception, with its text
 
     def _forget(self, key: str, task: asyncio.Task[Correction]) -> None:
-        """Remove the flight, unless a newer one with the same key has replaced it."""
+        """Remove the flight of this task, unless a newer one with the same key has replaced it."""
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
@@ -302,18 +317,18 @@ class CorrectionCache:
             store.close()
 
     async def _run(self, action: Callable[[diskcache.Cache], _T], *, writes: bool = False) -> _T | None:
-        """Run `action` on the store in its thread and return its result; None if the store cannot be used.
+        """Call `action` with the store, in the store's thread, and return its result; None if this fails.
 
-        `writes` says whether it changes the store.
+        `writes` says whether `action` changes the store.
         """
-        if self._closed or self._health.pausing:
+        if self._closed or self._health.is_pausing:
             return None
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
 
     def _try(self, action: Callable[[diskcache.Cache], _T], writes: bool) -> _T | None:
-        """Run `action` in the store's thread; None if it fails, which pauses the use of the store."""
-        # Checked again, because the store may have failed or been closed while this waited for the thread.
-        if self._closed or self._health.pausing:
+        """Do what `_run` does, in the store's thread; a failure pauses the use of the store."""
+        # Checked again, because the store may have failed or been closed while this call waited for the thread.
+        if self._closed or self._health.is_pausing:
             return None
         try:
             result = action(self._open_store())
@@ -325,13 +340,13 @@ class CorrectionCache:
                 self._close_store()
             self._health.note_failure(error)
             return None
-        if writes:  # only a write proves recovery, because a full disk can still be read
+        if writes:  # only a write shows that the store works again, because a full disk can still be read
             self._health.note_success()
         self._sweep_now_and_then()
         return result
 
     def _open_store(self) -> diskcache.Cache:
-        """The store, opened in a folder that only this user can read."""
+        """Return the store; opens it if it is closed, in a folder that only this user can read."""
         if self._store is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory.chmod(0o700)
@@ -339,7 +354,7 @@ class CorrectionCache:
                 self._directory,
                 timeout=_BUSY_S,
                 disk=_BytesDisk,
-                size_limit=self._limit,
+                size_limit=self._max_bytes,
                 eviction_policy="least-recently-used",
             )
         return self._store
@@ -353,10 +368,10 @@ class CorrectionCache:
         threading.Thread(target=self._sweep, args=(self._store,), name="correction-cache-sweep", daemon=True).start()
 
     def _sweep(self, store: diskcache.Cache) -> None:
-        """Delete expired entries; errors are ignored, because the next sweep deletes what this one left."""
+        """Delete expired entries; errors are ignored, because the next sweep deletes the entries that were left."""
         with contextlib.suppress(diskcache.Timeout, *_STORE_ERRORS):
             try:
-                # entries are stored with a time that is later by `_FAR_S`
+                # entries are stored with an expiry time that is later by `_FAR_S`
                 store.expire(self._clock() + _FAR_S)
             finally:
                 store.close()  # this thread's connection
@@ -374,7 +389,7 @@ class _StoreHealth:
         CACHE_UP.set(1)
 
     @property
-    def pausing(self) -> bool:
+    def is_pausing(self) -> bool:
         """Whether the store is not used at present because of a recent failure."""
         return self._pause_s > 0 and time.monotonic() < self._not_before
 
@@ -402,12 +417,12 @@ class _StoreHealth:
 
 
 def worth_storing(correction: Correction, aligner: str) -> bool:
-    """Whether a correction was made by the aligner of its key, `aligner`, with all taught heads of its key."""
+    """Whether a correction was made as its cache key says: by this aligner (content hash), with all taught heads."""
     return correction.aligner in ("", aligner) and not correction.untaught
 
 
 def pack(key: str, correction: Correction) -> bytes:
-    """Serialize a correction for storage: a digest, then the JSON body."""
+    """Serialize a correction for storage under `key`: a digest, then JSON."""
     body = AlignResponse.from_correction(correction).model_dump_json().encode()
     return _digest(key, body) + body
 
@@ -418,44 +433,50 @@ def _digest(key: str, body: bytes) -> bytes:
 
 
 def unpack(key: str, raw: object) -> Correction | None:
-    """The correction in `raw`, or None if a single bit of it is wrong."""
-    # the store is not trusted: others may have written to it
-    if not isinstance(raw, bytes) or _digest(key, raw[_DIGEST:]) != raw[:_DIGEST]:
+    """The correction that `pack` serialized as `raw` under `key`; None if `raw` is anything else."""
+    # the store is not trusted, because others may have written to it
+    if not isinstance(raw, bytes):
+        return None
+    body = raw[_DIGEST_BYTES:]
+    if _digest(key, body) != raw[:_DIGEST_BYTES]:
         return None
     try:
-        return AlignResponse.model_validate_json(raw[_DIGEST:]).correction()
+        return AlignResponse.model_validate_json(body).correction()
     except ValidationError:
         return None
 
 
 class PluginCache(CorrectionCache):
-    """Corrections in a plugin's store. Makes no folder on disk."""
+    """Corrections in a plugin's store, which keeps them for `ttl_s` seconds.
 
-    def __init__(self, directory: Path, ttl_s: float, store: CorrectionStore, caller: Runner) -> None:
+    `runner` runs calls of the plugin, and turns its errors into `CorrectionError`. No folder is made in `directory`.
+    """
+
+    def __init__(self, directory: Path, ttl_s: float, store: CorrectionStore, runner: Runner) -> None:
         # the size does not matter, because the store on disk is never opened
         super().__init__(directory, ttl_s, max_mb=1)
-        self._age_s = ttl_s
-        """Seconds that the store keeps an entry."""
-        self._entries = store
-        self._caller = caller
-        """Runs calls of the plugin; its errors come out as `CorrectionError`."""
+        self._plugin_store = store
+        self._runner = runner
         self._is_store_up = True
         """Whether the latest call of the store succeeded."""
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
-        raw = await self._ask_store(lambda: self._entries.get(key))
+        raw = await self._call_store(lambda: self._plugin_store.get(key))
         return None if raw is None else unpack(key, raw)
 
     async def put(self, key: str, correction: Correction) -> None:
         """Store `correction`, if the plugin's store accepts it."""
         packed = pack(key, correction)
-        await self._ask_store(lambda: self._entries.put(key, packed, self._age_s))
+        await self._call_store(lambda: self._plugin_store.put(key, packed, self._ttl_s))
 
-    async def _ask_store(self, work: Work[_T]) -> _T | None:
-        """The store's answer; None if it fails or is slow, which is logged only the first time."""
+    async def _call_store(self, work: Work[_T]) -> _T | None:
+        """Run a call of the plugin's store and return its result; None if it fails or is slow.
+
+        Only the first failure in a row is logged.
+        """
         try:
             async with asyncio.timeout(BUSY_S):
-                answer = await self._caller.call(work)
+                result = await self._runner.call(work)
         except (CorrectionError, TimeoutError) as error:
             name = type(error).__name__
             if self._is_store_up:
@@ -466,4 +487,4 @@ class PluginCache(CorrectionCache):
             return None
         self._is_store_up = True
         CACHE_UP.set(1)
-        return answer
+        return result

@@ -23,12 +23,12 @@ class EditTally:
     findings: tuple[Finding, ...] = ()
 
     def add(self, correction: Correction) -> None:
-        """Add a correction in which the engine wrote something."""
+        """Add the correction of a passage, for its cost and its aligner."""
         self.corrections.append(correction)
         self.aligner = correction.aligner or self.aligner
 
     def charge(self, correction: Correction) -> None:
-        """Add the cost of a second reading by the engine."""
+        """Add the correction of a second reading, for its cost only."""
         self.corrections.append(correction)
 
     def add_outgoing(self, outgoing: Outgoing) -> None:
@@ -39,7 +39,7 @@ class EditTally:
             self.corrections.append(Correction("", editor=outgoing.editor, judge=outgoing.judge))
 
     def count_edit(self, refusal: str | None) -> None:
-        """Count an edit, and record the rule if the gate refused it."""
+        """Count an edit that the gate judged; `refusal` is the rule by which it refused the edit, None if it passed."""
         self.edits += 1
         if refusal:
             self.refused_rules.append(refusal)

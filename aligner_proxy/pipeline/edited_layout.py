@@ -1,7 +1,6 @@
-"""Layout of an edited answer: a list of cells, each an unchanged segment or a flagged run with its replacement.
+"""Layout of an edited answer: a list of cells, each an unflagged segment or a flagged run with its replacement.
 
-A second reading may flag further segments. They are removed, and so is a replacement that it flags. This module works
-on text only.
+A second reading may flag further segments and replacements, which are then removed. This module works on text only.
 """
 
 from __future__ import annotations
@@ -18,63 +17,65 @@ from aligner_proxy.types import Correction, SegmentScore
 
 @dataclass(slots=True)
 class _Cell:
-    """An unflagged segment, or a run of flagged segments (`first` up to `stop`) with the text that replaces it."""
+    """An unflagged segment, or a run of flagged segments, with the text that the edited answer has for it."""
 
     first: int
+    """Number of the cell's first segment."""
     stop: int
+    """Number of the first segment after the cell."""
     text: str
-    """What the edited answer has here; empty if the segments are removed."""
+    """The text in the edited answer; empty if the segments are removed."""
     gap: str
-    """The white space after it, as in the original."""
+    """The white space after the cell, as in the original."""
     start: int = 0
     end: int = 0
-    """Its range in the edited answer after the latest `rebuild`; empty (`end == start`) if it has no text there."""
+    """Offsets of the text in the edited answer after the latest `rebuild`; equal if there is no text."""
 
 
 @dataclass(slots=True)
 class EditedLayout:
-    """A correction taken apart into cells."""
+    """A correction taken apart into cells. Segments are known by their number, from 0."""
 
-    pieces: Sequence[Segment]
+    segments: Sequence[Segment]
     """The segments of the original answer; the last may be empty, for the position after the text."""
     verdicts: list[SegmentScore]
-    """The verdict on each of them, including those of second readings."""
+    """The verdict on each segment; verdicts of second readings replace those of the first."""
     _cells: list[_Cell]
     _edited: str
     """The edited answer as of the latest `rebuild`."""
     _correction: Correction
     """The correction of the first reading."""
     changed: bool = field(default=False)
-    """Whether something was flagged that the correction had left unchanged."""
+    """Whether a second reading has flagged a segment or a replacement of the correction."""
 
     @classmethod
     def from_correction(cls, answer: str, correction: Correction) -> EditedLayout | None:
         """Take a correction apart; None if it has no verdicts, or changes text that was not flagged."""
-        pieces = structure.match_segments(structure.split(answer), [verdict.text for verdict in correction.segments])
-        flags = edits.detector_flags(pieces, correction)
-        proposed = None if flags is None else edits_in_place(answer, pieces, flags, correction.text)
-        if flags is None or proposed is None:
+        segments = structure.match_segments(structure.split(answer), [verdict.text for verdict in correction.segments])
+        flags = edits.detector_flags(segments, correction)
+        proposed_edits = None if flags is None else edits_in_place(answer, segments, flags, correction.text)
+        if flags is None or proposed_edits is None:
             return None
-        replacement = {edit.first: edit.text for edit in proposed}
+        new_texts = {edit.first: edit.text for edit in proposed_edits}
         cells: list[_Cell] = []
         first = 0
-        while first < len(pieces):
+        while first < len(segments):
             stop = first + 1
             # consecutive flagged segments are replaced by one text
-            while flags[first] and stop < len(pieces) and flags[stop]:
+            while flags[first] and stop < len(segments) and flags[stop]:
                 stop += 1
-            cells.append(_build_cell(pieces, first, stop, replacement.get(first)))
-            if cells[1:] and cells[-1].text and not pieces[first].text:
+            cells.append(_build_cell(segments, first, stop, new_texts.get(first)))
+            if cells[1:] and cells[-1].text and not segments[first].text:
                 cells[-2].gap = ""  # text added after the last segment brings its own leading white space
             first = stop
-        layout = cls(pieces, list(correction.segments), cells, "", correction)
+        layout = cls(segments, list(correction.segments), cells, "", correction)
         layout.rebuild()
         return layout
 
     def flag(self, number: int, verdict: SegmentScore) -> bool:
-        """Flag one segment with this verdict and remove its text; return whether it was not flagged before."""
+        """Flag a segment with this verdict and remove its text; return whether it was not flagged before."""
         old_verdict = self.verdicts[number]
-        # the position after the last segment has no text that could be removed
+        # the position after the last segment has no text that could be removed, so it is not flagged here
         if old_verdict.flagged or not old_verdict.text:
             return False
         self.verdicts[number] = replace(verdict, text=old_verdict.text, flagged=True)
@@ -83,17 +84,22 @@ class EditedLayout:
         return True
 
     def flag_between(self, start: int, end: int, verdict: SegmentScore) -> bool:
-        """Flag the segments in this range of the original, unless one already is; return whether any was new."""
-        covered = [
-            number for number, piece in enumerate(self.pieces) if piece.text and piece.start < end and start < piece.end
+        """Flag all segments in this range of the original answer; return whether any was newly flagged.
+
+        If one of them is flagged already, none is: the range may have been flagged only for that segment.
+        """
+        covered_numbers = [
+            number
+            for number, segment in enumerate(self.segments)
+            if segment.text and segment.start < end and start < segment.end
         ]
-        if any(self.verdicts[number].flagged for number in covered):
+        if any(self.verdicts[number].flagged for number in covered_numbers):
             return False
-        newly_flagged = [number for number in covered if self.flag(number, verdict)]
+        newly_flagged = [number for number in covered_numbers if self.flag(number, verdict)]
         return bool(newly_flagged)
 
     def flag_edited(self, start: int, end: int, verdict: SegmentScore) -> bool:
-        """Flag all segments and replacements in this range of the edited answer; return whether there are any."""
+        """Flag and remove the cells with text in this range of the edited answer; return whether there are any."""
         was_flagged = False
         for cell in self._cells:
             if not (cell.start < end and start < cell.end):
@@ -112,14 +118,14 @@ class EditedLayout:
         return self._edited
 
     def correction(self) -> Correction:
-        """The current correction; the original object if nothing more was flagged. Rebuilds the edited answer."""
+        """Rebuild the edited answer, and return the correction with it; the first correction if nothing has changed."""
         if not self.changed:
             return self._correction
         self.rebuild()
         return replace(self._correction, text=self._edited, segments=tuple(self.verdicts))
 
     def rebuild(self) -> None:
-        """Join the cells to the edited answer, and note where each is in it; call this before `edited`."""
+        """Join the cells to the edited answer, and note where each is in it. Must be called before `edited` is read."""
         self._edited = structure.join([(cell.text, cell.gap) for cell in self._cells])
         position = 0
         for cell in self._cells:
@@ -132,12 +138,12 @@ class EditedLayout:
         return next(cell for cell in self._cells if cell.first <= number < cell.stop)
 
 
-def _build_cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
-    """The cell of segments `first` up to `stop`: an unflagged one, or a flagged run with its replacement."""
-    original = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
-    gap = pieces[stop - 1].gap
+def _build_cell(segments: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
+    """The cell of the segments `first` up to `stop`; a `replacement` of None means that they stay unchanged."""
+    original = structure.join([(segment.text, segment.gap) for segment in segments[first:stop]])
+    gap = segments[stop - 1].gap
     if replacement is None:
         return _Cell(first, stop, original, gap)
-    # what is added at the end of the answer brings the white space before it
+    # text that is added at the end of the answer brings the white space before it
     text = replacement.strip() if original else replacement.rstrip()
     return _Cell(first, stop, text, gap)

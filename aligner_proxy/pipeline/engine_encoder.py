@@ -22,7 +22,7 @@ class EngineEncoder:
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         rows: list[list[float]] = []
-        # the engine takes no more texts in one request
+        # in batches, because the engine takes at most `MAX_TEXTS` in one request
         for first in range(0, len(texts), MAX_TEXTS):
             rows += await text_states(self._engine, self._request(texts[first : first + MAX_TEXTS], layers))
         return rows

@@ -3,7 +3,9 @@
 With `json_strings: correct`, every long string value is corrected separately and put back in its position. With
 `on_skip: {structured_output: judge}`, every string is judged, keys included. The result must have the shape of the
 original and meet the request's schema. Otherwise the original is delivered, with a reason of the gate. The arguments of
-a tool call are such an answer, of which only the strings that are prose are judged.
+a tool call are judged like such an answer, but of their strings only those that are prose.
+
+A literal (`JsonString`) is a string in the JSON text, with its place and its decoded text.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ from aligner_proxy.text.json_answer import JsonString, has_same_shape, meets_sch
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
 
 SCHEMA = "json_schema"
-"""The gate rule for edits that would break the answer's schema; the reason is then gate_json_schema."""
-_BREAK = "\n\n"
-"""Separates the strings when they are scored as one text; only an open code fence makes a segment span two of them."""
+"""The gate rule for edits that would break the answer's schema; the outcome's reason is then gate_json_schema."""
+_STRING_SEPARATOR = "\n\n"
+"""Stands between strings that are scored as one text. A segment spans two strings only if the first has an open code
+fence."""
 
 
 class JsonAnswer(InnerWrapper):
@@ -41,13 +44,13 @@ class JsonAnswer(InnerWrapper):
         self._exchange = exchange
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
-        """Correct a whole JSON answer, in which `eligibility` has found texts."""
+        """Correct the long texts of a JSON answer; the eligibility stage has made sure that there are some."""
         literals = await run_off_loop(len(answer), partial(texts_in_json, answer))
         return await self._correct_strings(answer, literals, policy)
 
     async def _correct_strings(self, answer: str, literals: Sequence[JsonString], policy: Policy) -> Corrected:
-        """Correct each of these strings and put the results back into the answer."""
-        # Sequentially, because parallel corrections would occupy engine slots that other requests need.
+        """Correct each of these strings of the answer, and put the results back into it."""
+        # One after another, because parallel corrections would occupy engine slots that other requests need.
         results = {literal: await self.inner.correct(literal.text, policy) for literal in literals}
         return Corrected(
             correction=_combine_corrections(answer, results),
@@ -57,39 +60,47 @@ class JsonAnswer(InnerWrapper):
         )
 
     def _join_verdicts(self, answer: str, results: Mapping[JsonString, Corrected]) -> Verdict:
-        """One verdict for the whole answer, from those on its texts; its reason names the first broken rule."""
-        edits = sum(result.verdict.edits for result in results.values())
-        dropped = tuple(rule for result in results.values() for rule in result.verdict.dropped)
-        edited_texts = {
-            string: result.verdict.text for string, result in results.items() if result.verdict.text != string.text
-        }
-        edited = replace_literals(answer, edited_texts)
-        if edited_texts and not self._fits(answer, edited, frozenset(edited_texts.values())):
-            edited = answer
-            # one broken edit may be enough, but the schema does not say which
-            dropped = (SCHEMA,) * edits
-        changed = edited != answer
-        renumbered = sum(result.verdict.renumbered for result in results.values()) if changed else 0
-        findings = (
-            tuple(finding for result in results.values() for finding in result.verdict.findings) if changed else ()
-        )
-        reason = gate_reason(dropped, changed=changed)
-        return Verdict(edited, reason, edits, dropped, renumbered, findings=findings)
+        """One verdict for the whole answer, made of those on its strings.
 
-    def _fits(self, answer: str, edited: str, new_texts: frozenset[str]) -> bool:
-        """Whether the edited answer has the shape of the original and meets the request's schema."""
-        if self._exchange.constrained or not has_same_shape(answer, edited):
+        If the edited answer does not fit the request, it is the original, and all edits count as dropped.
+        """
+        verdicts = {literal: result.verdict for literal, result in results.items()}
+        edit_count = sum(verdict.edits for verdict in verdicts.values())
+        broken_rules = tuple(rule for verdict in verdicts.values() for rule in verdict.dropped)
+        edited_texts = {literal: verdict.text for literal, verdict in verdicts.items() if verdict.text != literal.text}
+        edited_answer = replace_literals(answer, edited_texts)
+        if edited_texts and not self._fits_request(answer, edited_answer, frozenset(edited_texts.values())):
+            edited_answer = answer
+            # a single edit may break the schema, but nothing tells which one, so all are dropped
+            broken_rules = (SCHEMA,) * edit_count
+        is_changed = edited_answer != answer
+        delivered_verdicts = list(verdicts.values()) if is_changed else []
+        return Verdict(
+            edited_answer,
+            gate_reason(broken_rules, is_changed=is_changed),
+            edit_count,
+            broken_rules,
+            sum(verdict.renumbered for verdict in delivered_verdicts),
+            findings=tuple(finding for verdict in delivered_verdicts for finding in verdict.findings),
+        )
+
+    def _fits_request(self, answer: str, edited_answer: str, new_texts: frozenset[str]) -> bool:
+        """Whether the edited answer has the shape of the original and meets the request's schema.
+
+        `new_texts` are the texts of the edited strings. False if the request has a grammar that cannot be checked.
+        """
+        if self._exchange.constrained or not has_same_shape(answer, edited_answer):
             return False
         schema = self._exchange.json_schema
-        return schema is None or meets_schema(edited, schema, new_texts)
+        return schema is None or meets_schema(edited_answer, schema, new_texts)
 
 
 class JudgedForm(JsonAnswer):
     """A wrapper that judges all strings of a JSON answer, or the whole text in another prescribed format.
 
-    `scorer` scores the strings as one text, and only strings with a flagged segment are corrected. `is_json` is false
-    if the answer could not be parsed. The whole text is then judged, because JSON too deep or too long to parse may
-    hide anything.
+    `scorer` scores the strings as one text, and only strings with a flagged segment are corrected. `is_json` says
+    whether the answer could be parsed as JSON. Otherwise the whole text is judged, because JSON too deep or too long to
+    parse may hide anything.
     """
 
     def __init__(self, inner: Inner, exchange: Exchange, scorer: Inner, *, is_json: bool) -> None:
@@ -104,46 +115,51 @@ class JudgedForm(JsonAnswer):
         literals = await run_off_loop(len(answer), partial(self.literals, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
-        overview = None
+        joint_scores = None
         if len(literals) > 1 and await self._scorer.has_detector(policy):
-            joined = _BREAK.join(literal.text for literal in literals)
-            overview = await self._scorer.correct(joined, replace(policy, score_only=True))
-            literals = _select_flagged(literals, overview.correction.segments)
+            joined_text = _join_literals(literals)
+            joint_scores = await self._scorer.correct(joined_text, replace(policy, score_only=True))
+            literals = _select_flagged(literals, joint_scores.correction.segments)
         if len(literals) > MAX_JSON_TEXTS:
             raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
         corrected = await self._correct_strings(answer, literals, policy)
-        return corrected if overview is None else _add_overview(corrected, overview)
+        return corrected if joint_scores is None else _add_joint_scores(corrected, joint_scores)
 
     def literals(self, answer: str) -> list[JsonString]:
         """The strings of a JSON answer that are judged: all of them, keys included."""
         return string_literals(answer)
 
     def _refuse_unchecked_edits(self, corrected: Corrected, answer: str) -> Corrected:
-        """The correction of a text that is not JSON, without its edits if the request prescribed a format."""
+        """The correction of a text that is not JSON, without its edits if they may break a prescribed format."""
         verdict = corrected.verdict
         if not self._exchange.structured or verdict.text == answer:
             return corrected
-        dropped = (SCHEMA,) * verdict.edits
-        return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
+        broken_rules = (SCHEMA,) * verdict.edits
+        reason = gate_reason(broken_rules, is_changed=False)
+        return replace(corrected, verdict=Verdict(answer, reason, verdict.edits, broken_rules))
 
 
 class ArgumentsForm(JudgedForm):
     """A wrapper that judges the prose in the arguments of a tool call; ids, names and other short strings stay."""
 
     def literals(self, answer: str) -> list[JsonString]:
-        """The strings that are prose; a key counts, too, but has to stay as it is."""
+        """The strings that are prose, keys included, although the edit of a key will be refused."""
         return prose_literals(answer)
 
 
+def _join_literals(literals: Sequence[JsonString]) -> str:
+    """Join the texts of strings to one text, so that one request scores them all."""
+    return _STRING_SEPARATOR.join(literal.text for literal in literals)
+
+
 def _select_flagged(literals: Sequence[JsonString], segments: Sequence[SegmentScore]) -> list[JsonString]:
-    """The strings with a flagged segment; all of them if the engine gives no scores."""
+    """The strings with a flagged segment. `segments` are those of the joined strings; empty selects all strings."""
     if not segments:
         return list(literals)
-    joined = _BREAK.join(literal.text for literal in literals)
     # where each string begins in the joined text
-    starts = [0, *accumulate(len(literal.text) + len(_BREAK) for literal in literals)]
+    starts = [0, *accumulate(len(literal.text) + len(_STRING_SEPARATOR) for literal in literals)]
     flagged_numbers = set[int]()
-    for start, end, _ in find_flagged(joined, segments):
+    for start, end, _ in find_flagged(_join_literals(literals), segments):
         if end > start:
             # a code fence that one string leaves open makes one segment of it and the strings after it
             first = bisect_right(starts, start) - 1
@@ -152,18 +168,19 @@ def _select_flagged(literals: Sequence[JsonString], segments: Sequence[SegmentSc
     return [literal for number, literal in enumerate(literals) if number in flagged_numbers]
 
 
-def _add_overview(corrected: Corrected, overview: Corrected) -> Corrected:
-    """The correction with the scores of all strings, and with the cost of scoring them added."""
-    correction = corrected.correction.with_cost_of([corrected.correction, overview.correction])
-    segments = overview.correction.segments
-    correction = replace(correction, segments=segments, aligner=overview.correction.aligner)
-    return replace(corrected, correction=correction, cache_hit=all_cached([corrected.cache_hit, overview.cache_hit]))
+def _add_joint_scores(corrected: Corrected, joint_scores: Corrected) -> Corrected:
+    """The correction with the segments of `joint_scores`, those of all strings, and with its cost added."""
+    joint = joint_scores.correction
+    correction = corrected.correction.with_cost_of([corrected.correction, joint])
+    correction = replace(correction, segments=joint.segments, aligner=joint.aligner)
+    cache_hit = all_cached([corrected.cache_hit, joint_scores.cache_hit])
+    return replace(corrected, correction=correction, cache_hit=cache_hit)
 
 
 def _combine_corrections(answer: str, results: Mapping[JsonString, Corrected]) -> Correction:
-    """Combine the corrections of all strings into one of the whole answer, with their total cost.
+    """Combine the corrections of strings into one correction of the whole answer, with their total cost.
 
-    It holds what was proposed for the strings; what the gate left of it is in the verdict.
+    Its text has all proposed edits, including those that the gate has dropped.
     """
     corrections = {string: result.correction for string, result in results.items()}
     combined = Correction(

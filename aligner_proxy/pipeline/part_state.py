@@ -19,31 +19,32 @@ from aligner_proxy.types import Exchange, OnSkip, Policy, SegmentScore
 
 
 class AnswerFacts:
-    """Everything known about an answer besides its text: call it for the present facts, `latest` for those kept.
+    """Everything known about an answer besides its text, as an exchange whose text does not count.
 
-    Asking costs more the longer the conversation is, so the latest facts are kept.
+    A call gets the present facts. This costs more the longer the conversation is, so `latest` returns those of the
+    last call.
     """
 
-    def __init__(self, ask: Callable[[], Exchange]) -> None:
-        self._ask = ask
+    def __init__(self, get_facts: Callable[[], Exchange]) -> None:
+        self._get_facts = get_facts
         self._latest: Exchange | None = None
 
     def __call__(self) -> Exchange:
-        self._latest = self._ask()
+        self._latest = self._get_facts()
         return self._latest
 
     def latest(self) -> Exchange:
-        """The facts from the latest call, which may be out of date."""
+        """The facts of the last call, which may be out of date; the present facts if there was no call."""
         return self._latest or self()
 
 
 class GrowingSegments:
-    """A text that grows and is cut into segments, the first of which are decided."""
+    """The text received so far and its segments. What goes out for the first segments is decided already."""
 
     def __init__(self) -> None:
         self.text = ""
         self.segments: list[Segment] = []
-        """The complete segments; the one in progress is added when the next one begins."""
+        """The complete segments. A segment is added when the next one begins, or at the end of the text."""
         self.has_ended = False
         self.ended_at = 0.0
         """When the text ended (`time.perf_counter()`)."""
@@ -58,7 +59,7 @@ class GrowingSegments:
         return len(self.text)
 
     def cut(self, piece: str) -> None:
-        """Cut the piece that was added to the text last."""
+        """Cut a piece into segments; the caller has added it to `text` just before."""
         self.segments += self._splitter.feed(piece)
 
     def end(self) -> None:
@@ -68,12 +69,12 @@ class GrowingSegments:
         self.segments += self._splitter.end()
 
     def begins_call(self) -> bool:
-        """Whether a call for a program begins in the text so far."""
+        """Whether a tool call begins in the text so far."""
         return self._calls.read(self.text, self.segments)
 
 
 class SegmentVerdicts:
-    """The engine's verdicts on the first segments of a text, overridden by flags from second readings."""
+    """The engine's verdicts on the first segments of a text; verdicts of second readings take their place."""
 
     def __init__(self) -> None:
         self.all: tuple[SegmentScore, ...] = ()
@@ -86,57 +87,59 @@ class SegmentVerdicts:
         """The verdicts of second readings by segment number."""
 
     def accept(
-        self, verdicts: tuple[SegmentScore, ...], segments: Sequence[Segment], undecided: int, *, is_end: bool
+        self, verdicts: tuple[SegmentScore, ...], segments: Sequence[Segment], decided_count: int, *, is_end: bool
     ) -> None:
-        """Store further verdicts; raises `EngineFault` if those from `undecided` on are not on these segments.
+        """Store the engine's verdicts on the first segments, which must be more than before.
 
-        At the end of an answer the engine adds a verdict without text. If flagged, something is missing there.
+        The first `decided_count` segments are decided, so their verdicts no longer count. `is_end` says whether the
+        answer ends after these segments: then the engine adds a verdict without text, on the position after them.
+        Raises `EngineFault` if the verdicts are on other segments than these, or no more than before.
         """
         known_count = len(self.all)
         count = len(segments)
-        # Verdicts on segments that went out, or that are unchanged, were compared before. Comparing them every time
-        # would take quadratic time in a part with many short segments.
-        undecided_verdicts = slice(undecided, known_count)
+        # Verdicts that were there before were compared before. Comparing all of them every time would take quadratic
+        # time in a part with many short segments, so they are compared again only if one has changed.
+        undecided_verdicts = slice(decided_count, known_count)
         is_unchanged = verdicts[undecided_verdicts] == self._engine_verdicts[undecided_verdicts]
-        first_compared = known_count if is_unchanged else min(known_count, undecided)
-        compared = range(first_compared, min(len(verdicts), count))
-        has_other_texts = any(verdicts[number].text != segments[number].text for number in compared)
+        first_compared = known_count if is_unchanged else min(known_count, decided_count)
+        compared_numbers = range(first_compared, min(len(verdicts), count))
+        has_other_texts = any(verdicts[number].text != segments[number].text for number in compared_numbers)
         if len(verdicts) <= known_count or has_other_texts:
             raise EngineFault("the engine judged other segments than these")
         self._engine_verdicts = verdicts
-        self.all = self._apply_further(verdicts[:count])
-        self.end_verdict = next((verdict for verdict in verdicts[count:] if is_end and not verdict.text), None)
+        self.all = self._apply_second_verdicts(verdicts[:count])
+        end_verdicts = [verdict for verdict in verdicts[count:] if not verdict.text] if is_end else []
+        self.end_verdict = end_verdicts[0] if end_verdicts else None
 
-    def flag(self, further: Mapping[int, SegmentScore]) -> None:
-        """Override the verdicts on these segments with those of a second reading."""
-        self._second_verdicts |= further
-        self.all = self._apply_further(self.all)
+    def flag(self, second_verdicts: Mapping[int, SegmentScore]) -> None:
+        """Replace the verdicts on segments by those of a second reading; the keys are the segments' numbers, from 0."""
+        self._second_verdicts |= second_verdicts
+        self.all = self._apply_second_verdicts(self.all)
 
-    def _apply_further(self, verdicts: tuple[SegmentScore, ...]) -> tuple[SegmentScore, ...]:
-        """These verdicts, with those of second readings in place of the engine's."""
+    def _apply_second_verdicts(self, verdicts: tuple[SegmentScore, ...]) -> tuple[SegmentScore, ...]:
+        """These verdicts of the engine, with those of second readings in place of them."""
         if not self._second_verdicts:
             return verdicts
         return tuple(self._second_verdicts.get(number, verdict) for number, verdict in enumerate(verdicts))
 
     @property
     def is_end_missing(self) -> bool:
-        """Whether something is missing after the last segment.
-
-        If the last segment is flagged, its replacement includes that.
-        """
+        """Whether something that the objectives demand is missing after the last segment."""
         return self.end_verdict is not None and self.end_verdict.flagged
 
 
 class PartState:
-    """One part of a growing answer. `facts` returns everything known about the answer besides its text.
+    """One part of a growing answer. Text is decided once it is known what goes out for it.
 
-    `notify` is called whenever more of the part is decided. Positions are character offsets into the original.
+    Positions are character offsets into the part's original text. `get_facts` returns the exchange as known so far,
+    whose text does not count. `notify` is called whenever more of the part is decided. `is_part` says whether other
+    parts of the answer come before. Stages ask an editor and a judge through `models`.
     """
 
     def __init__(
         self,
         policy: Policy,
-        facts: Callable[[], Exchange],
+        get_facts: Callable[[], Exchange],
         notify: Callable[[], None],
         *,
         is_part: bool,
@@ -144,26 +147,26 @@ class PartState:
     ) -> None:
         self.policy = policy
         self._models = models
-        self.facts = AnswerFacts(facts)
+        self.facts = AnswerFacts(get_facts)
         self._notify = notify
         self.is_part = is_part
-        """Whether it begins in the middle of an answer, or more of the answer follows."""
+        """Whether other parts of the answer come before or after this part."""
         self.received = GrowingSegments()
         self.verdicts = SegmentVerdicts()
         self.delivery = ReplacementMap()
-        """The output for the decided text."""
+        """What goes out for the decided text."""
         self.tally = EditTally()
         """Edits, refusals and costs so far."""
         self.stop: Stop | None = None
         """Why the part was given up; None if it was not."""
         self.over = asyncio.Event()
-        """Set once everything is decided: what came, and whatever may still come."""
+        """Set once everything is decided: all text that came, and any text that may still come."""
         self.ms = 0.0
         """Milliseconds from the end of the answer until everything was decided."""
 
     @property
     def is_over(self) -> bool:
-        """Whether everything is decided: what came, and whatever may still come."""
+        """Whether everything is decided: all text that came, and any text that may still come."""
         return self.over.is_set()
 
     @property
@@ -177,7 +180,7 @@ class PartState:
         return self.received.has_ended and len(self.verdicts.all) == len(self.received.segments)
 
     def exchange(self) -> Exchange:
-        """The answer as received so far."""
+        """The exchange with the answer as received so far."""
         facts = self.facts()
         return replace(
             facts,
@@ -187,16 +190,19 @@ class PartState:
         )
 
     def _has_call(self) -> bool:
-        """Whether a call for a program begins in the text so far; not read if the policy judges such answers."""
+        """Whether a tool call begins in the text so far; False if the policy corrects answers in spite of calls."""
         is_judged = self.policy.on_skip.tool_calls is OnSkip.JUDGE
         return not is_judged and self.received.begins_call()
 
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
-        """The answer for stages; between the first output and the final call with the exchange that was read last."""
+        """The answer so far, as stages get it.
+
+        Its exchange is up to date before the first text goes out, and if `is_final`. Otherwise it may be older, because
+        it takes time to build with a long conversation.
+        """
         if is_final or not self.delivery.end:
             exchange = self.exchange()
         else:
-            # reading the exchange anew takes time with a long conversation
             exchange = self.facts.latest()
             if self._has_call():
                 exchange = replace(exchange, tool_calls=True)
@@ -216,20 +222,20 @@ class PartState:
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
-        """The verdicts on the segments in the first `end` characters; at the end of the text, also the one behind."""
-        verdicts = self.verdicts.all[: bisect_right(self.received.segments, end, key=lambda segment: segment.end)]
-        # what is missing at the end is missing only if the text is looked at up to its end
+        """The verdicts on the segments in the first `end` characters; if these are all, also the end's verdict."""
+        segment_count = bisect_right(self.received.segments, end, key=lambda segment: segment.end)
+        verdicts = self.verdicts.all[:segment_count]
         if self.verdicts.end_verdict is not None and end == self.received.length:
             verdicts = (*verdicts, self.verdicts.end_verdict)
         return verdicts
 
     def send(self, end: int, text: str, *, is_changed: bool) -> None:
-        """Decide that `text` goes out for the undecided characters up to `end`, and notify."""
+        """Decide that `text` goes out for the undecided characters up to `end`; `is_changed` if it is another text."""
         self.delivery.add(end, text, is_changed=is_changed)
         self._notify()
 
     def close(self, stop: Stop) -> None:
-        """Give up, unless the part is over: all undecided text goes out unchanged."""
+        """Give up the part for this reason, unless it is over: all undecided text goes out unchanged."""
         if not self.is_over:
             self.stop = stop
             self.seal()

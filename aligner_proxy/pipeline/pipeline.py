@@ -67,12 +67,12 @@ from aligner_proxy.types import (
 
 log = logging.getLogger(__name__)
 
-# Time reserved for the engine's response to travel back, so that its own error arrives before our deadline expires.
 _RETURN_S = 0.05
+"""Seconds by which the engine's deadline is earlier than ours, so that its response arrives before ours expires."""
 _RETURN_SHARE = 0.05
-"""At most this share of the time left, so that a short deadline is not used up by it."""
+"""If less time is left, the engine's deadline is earlier by only this share of the time left."""
 _LEAST_REPORT_S = 2.0
-"""Seconds that reports on a long answer may take although its deadline has passed."""
+"""Seconds that the stages' reports on an answer may take even if its deadline has passed."""
 
 _DESCRIBE_S = 0.5
 """Seconds that an answer waits for a description of its aligner after it was corrected, or before it is read."""
@@ -81,7 +81,7 @@ _NOTHING_JUDGED = Objective("none", "None: nothing is judged")
 
 
 class StageList:
-    """The stages of one answer, in order. Only stages that override a method are called, so idle ones cost nothing."""
+    """The stages of one answer, in order. Only stages that override a method are called, so the others cost nothing."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = stages
@@ -89,24 +89,25 @@ class StageList:
         """The stages that override a method, by the method's name."""
 
     def stages_with(self, method: str) -> list[Stage]:
-        """The stages that override this method, cached."""
+        """The stages that override the method with this name. The list is kept for later calls."""
         if method not in self._by_method:
             self._by_method[method] = [stage for stage in self._stages if _overrides(_stage_class(stage), method)]
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
-        """A list with one more stage, which replaces any stage of its type."""
-        return StageList([*(other for other in self._stages if type(other) is not type(stage)), stage])
+        """Return a new list that has this stage at its end, in place of any stage of the same type."""
+        kept_stages = [kept_stage for kept_stage in self._stages if type(kept_stage) is not type(stage)]
+        return StageList([*kept_stages, stage])
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """The first `Stop` of a stage; otherwise a `Hold` if any stage returns one; otherwise None."""
-        admission: Hold | None = None
+        """The first `Stop` of a stage; otherwise a `Hold` if any stage returns one; None if no stage objects."""
+        hold: Hold | None = None
         for stage in self.stages_with("admit"):
-            answered = await stage.admit(answer)
-            if isinstance(answered, Stop):
-                return answered
-            admission = admission or answered
-        return admission
+            admission = await stage.admit(answer)
+            if isinstance(admission, Stop):
+                return admission
+            hold = hold or admission
+        return hold
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """Pass the outgoing text through every stage and return the result."""
@@ -121,25 +122,25 @@ class StageList:
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with what every stage counts in it added."""
+        """Pass the outcome through every stage, which adds what it counted, and return the result."""
         for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
 
 
 def _stage_class(stage: Stage) -> type[Stage]:
-    """The class of a stage; of a plugin's that inside its wrapper, because the wrapper overrides every method."""
+    """The class of a stage. For a plugin's stage, this is its own class, since its wrapper overrides every method."""
     return type(stage.inner) if type(stage) is PluginStage else type(stage)
 
 
 @cache
-def _overrides(kind: type[Stage], method: str) -> bool:
-    """Whether a class of stages defines this method itself."""
-    return getattr(kind, method) is not getattr(Stage, method)
+def _overrides(stage_class: type[Stage], method: str) -> bool:
+    """Whether a class of stages overrides the method with this name."""
+    return getattr(stage_class, method) is not getattr(Stage, method)
 
 
 class ExtensionReports(Stage):
-    """Adds the plugins' reports on an answer. JSON answers are skipped, because the reports count things in prose."""
+    """Adds the plugins' reports to an outcome. JSON answers get no report, because reports count things in prose."""
 
     order = 40
 
@@ -147,7 +148,7 @@ class ExtensionReports(Stage):
         self._extensions = extensions
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with the plugins' reports; the same outcome if the answer was not judged, or is JSON."""
+        """The outcome with the plugins' reports; the same object if the answer was not judged, or is JSON."""
         if outcome.edited is None or answer.is_structured:
             return outcome
         reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)
@@ -155,7 +156,7 @@ class ExtensionReports(Stage):
 
 
 class Pipeline:
-    """The hot path. Holds what all requests share and keeps nothing about a single request."""
+    """Corrects answers. Holds what all requests share, and keeps nothing about a single request."""
 
     def __init__(
         self,
@@ -172,12 +173,13 @@ class Pipeline:
         self.engine = engine
         """The engine with the aligner."""
         self.editors = editors
-        """None if policies' editors are ignored."""
+        """Opens the editors that policies name; None to let the aligner edit whatever a policy names."""
         self.judges = judges
-        """None if policies' judges are ignored."""
+        """Opens the judges that policies name; None to ask no judge."""
         self.correctors: Correctors = {**(correctors or {}), METAALIGNER: engine}
         """The engine of each corrector, by the name that policies give in `corrector`."""
         self.rules = rules or PluginRules({})
+        """The gate rules of plugins that policies name."""
         self.extensions = extensions or NO_EXTENSIONS
         self.cache = cache
         self.stores_corrections = remember
@@ -190,123 +192,141 @@ class Pipeline:
         session: Session | None = None,
         texts: AnswerTexts | None = None,
     ) -> Outcome:
-        """Correct one choice, or one of several `texts` of an answer, and return its final outcome.
+        """Correct one choice of a response and return its final outcome.
 
-        `session` is a session in which the engine has read the answer ahead; it is closed at the end. Raises nothing
-        but `CancelledError`: errors become outcomes.
+        `session` is the engine's session that has read the answer ahead, or None; it is closed at the end. `texts`
+        decides together about all texts of the answer of which this choice is one; None if it is the only text.
+        Raises nothing but `CancelledError`: errors become outcomes.
         """
-        started = time.perf_counter()
+        started_at = time.perf_counter()
         budget = outcomes.Budget(await self.select_objectives(exchange, policy))
-        form = AnswerForm(exchange, is_one_of_several=texts is not None)
-        stages = self.stages(budget.policy, form)
+        answer_form = AnswerForm(exchange, is_one_of_several=texts is not None)
+        stages = self.stages(budget.policy, answer_form)
         try:
-            outcome, error = await self._attempt(exchange, form, budget, stages, session)
-            while (pause := budget.pause_before_retry(outcome, error)) is not None:
-                await asyncio.sleep(pause)
+            outcome, error = await self._attempt(exchange, answer_form, budget, stages, session)
+            while (pause_s := budget.pause_before_retry(outcome, error)) is not None:
+                await asyncio.sleep(pause_s)
                 # The session serves only one attempt; later attempts send the whole answer.
-                stages = self.stages(budget.policy, form)
-                outcome, error = await self._attempt(exchange, form, budget, stages, None)
+                stages = self.stages(budget.policy, answer_form)
+                outcome, error = await self._attempt(exchange, answer_form, budget, stages, session=None)
         finally:
             if session is not None:
                 await session.aclose()
         if texts is not None:
             waiting_since = time.perf_counter()
             outcome = await texts.decide(exchange, outcome)
-            started += time.perf_counter() - waiting_since  # the other texts' time is not this one's
+            # the wait for the other texts is not charged to this one
+            started_at += time.perf_counter() - waiting_since
         if outcome.correction is not None:
-            outcome = await self._report(outcome, exchange, form, stages, budget.until)
-        elapsed_ms = (time.perf_counter() - started) * 1000
+            outcome = await self._report(outcome, exchange, answer_form, stages, budget.until)
+        elapsed_ms = (time.perf_counter() - started_at) * 1000
         return outcomes.finalize_outcome(replace(outcome, ms=outcome.ms + elapsed_ms, attempts=budget.attempts))
 
     async def _attempt(
         self,
         exchange: Exchange,
-        form: AnswerForm,
+        answer_form: AnswerForm,
         budget: outcomes.Budget,
         stages: StageList,
         session: Session | None,
     ) -> tuple[Outcome, Exception | None]:
-        """Make one attempt; return its outcome, and the error that ended it, if any."""
+        """Make one attempt to correct the answer; return (its outcome, the error that ended it or None).
+
+        `budget` gives the policy and the seconds of the attempt. `session` is the engine's session that has read the
+        answer ahead, or None.
+        """
         policy = budget.policy
-        answer = AnswerSoFar(exchange, exchange.answer or "", policy)
+        new_answer = AnswerSoFar(exchange, exchange.answer or "", policy)
         try:
-            if isinstance(stop := await stages.admit(answer), Stop):
-                return Outcome(stop.status, stop.reason, exchange.answer, policy, exchange.index), None
-            seconds = budget.begin()
+            admission = await stages.admit(new_answer)
+            if isinstance(admission, Stop):
+                return Outcome(admission.status, admission.reason, exchange.answer, policy, exchange.index), None
+            seconds = budget.start_attempt()
             attempt_policy = budget.attempt_policy
             async with asyncio.timeout(seconds):
-                deadline = time.monotonic() + seconds
+                # Built again, because deadline and form are not known before: the first is the attempt's, and the
+                # second costs parsing, which the admission of a long answer has done in a thread.
                 answer = AnswerSoFar(
                     exchange,
-                    answer.text,
+                    new_answer.text,
                     policy,
-                    deadline,
-                    is_structured=form.is_structured,
-                    is_one_of_several=form.is_one_of_several,
-                    models=self,
+                    deadline=time.monotonic() + seconds,
+                    is_structured=answer_form.is_structured,
+                    is_one_of_several=answer_form.is_one_of_several,
+                    models=self,  # stages ask the editor and the judge through this pipeline
                 )
-                steps = self._wrap_correction(answer, form, attempt_policy, stages, session)
-                corrected = await steps.correct(answer.text, attempt_policy)
+                correction_steps = self._wrap_correction(answer, answer_form, attempt_policy, stages, session)
+                corrected = await correction_steps.correct(answer.text, attempt_policy)
             outcome = await stages.finalize(build_outcome(answer, corrected), answer)
-            # after refusals of the gate, the threshold was higher than the policy's
-            return (outcome if attempt_policy is policy else replace(outcome, caution=attempt_policy.caution)), None
+            # An attempt after a refusal by the gate has more caution than the policy, which the outcome records.
+            if attempt_policy is not policy:
+                outcome = replace(outcome, caution=attempt_policy.caution)
+            return outcome, None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return build_failure(error, exchange, policy), error
 
     async def _report(
-        self, outcome: Outcome, exchange: Exchange, form: AnswerForm, stages: StageList, until: float
+        self, outcome: Outcome, exchange: Exchange, answer_form: AnswerForm, stages: StageList, until: float
     ) -> Outcome:
-        """Add the stages' reports to the outcome of a judged answer, for a long one if there is time `until` then."""
+        """Return the outcome of a judged answer with the stages' reports added.
+
+        Reports on a long answer are left out if they are not done by `until` (`time.monotonic()`); they always have
+        `_LEAST_REPORT_S`.
+        """
         policy = outcome.policy
-        about = await self.describe_aligner(policy)
-        if about and about.languages:
-            # the report needs the languages, which the stage of the attempt may not have asked for
-            stages = stages.add(Language(policy, partial(self._languages, policy), about.languages))
+        aligner = await self.describe_aligner(policy)
+        if aligner and aligner.languages:
+            # the language report needs the aligner's languages, which the stage of the attempt may not have asked for
+            stages = stages.add(Language(policy, partial(self._languages, policy), aligner.languages))
         if not stages.stages_with("report"):
             return outcome
-        answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
+        answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=answer_form.is_structured)
         try:
             async with asyncio.timeout(max(_LEAST_REPORT_S, until - time.monotonic())):
                 report = partial(stages.report, outcome, answer)
                 return await run_off_loop(len(answer.text), report, policy.tenant)
         except TimeoutError:
-            # what reports say of an answer is not worth its delay
+            # an answer is not delayed for its reports
             return outcome
 
     def _wrap_correction(
-        self, answer: AnswerSoFar, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
+        self, answer: AnswerSoFar, answer_form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
     ) -> Inner:
-        """The correction of one text inside the wrappers that this policy and this answer require."""
+        """Return the correction of this answer's text, inside the wrappers that the policy and the answer require."""
         exchange = answer.exchange
         if answer.is_structured:
-            # Every text of a JSON answer is followed by more of the answer, and the engine did not read it ahead on its
-            # own.
+            # A JSON answer is corrected string by string: every string is followed by more of the answer, and the
+            # session has read the whole answer, not a string.
             exchange = replace(exchange, inner=True)
             session = None
         core = self._build_text_correction(exchange, policy, answer.deadline, session)
-        steps = self.extensions.wrap(policy, core)
+        correction_steps = self.extensions.wrap(policy, core)
         if stages.stages_with("release"):
-            steps = ReleasedText(steps, stages, answer)
+            correction_steps = ReleasedText(correction_steps, stages, answer)
         if not answer.is_structured:
-            return steps
+            return correction_steps
         if policy.on_skip.structured_output is OnSkip.JUDGE:
-            judged_form = ArgumentsForm if exchange.is_call else JudgedForm
-            return judged_form(steps, answer.exchange, core, is_json=form.is_json(unread=False))
-        return JsonAnswer(steps, answer.exchange)
+            wrapper_class = ArgumentsForm if exchange.is_call else JudgedForm
+            is_json = answer_form.is_json(if_unparsed=False)
+            return wrapper_class(correction_steps, answer.exchange, core, is_json=is_json)
+        return JsonAnswer(correction_steps, answer.exchange)
 
     def _build_text_correction(
         self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None
     ) -> Inner:
-        """The correction of one text by cache, engine and gate, with a second reading if the policy requires one."""
+        """Return the correction of one text by cache, engine and gate, read twice if the policy requires it.
+
+        `deadline` is in seconds of `time.monotonic()`. `session` has read the text ahead; None if nothing has.
+        """
         core = _TextCorrection(self, exchange, policy, deadline, session)
         if not policy.blocks_unjudged:
             return core
-        # without the session, which has read the conversation
-        bare = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, None)
-        return SecondReading(core, bare, exchange.turns)
+        # The second reading also judges the text without its conversation. The session has read the conversation.
+        core_without_turns = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, session=None)
+        return SecondReading(core, core_without_turns, exchange.turns)
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
-        """The editor that stages may use on an answer; None if its policy names none."""
+        """The editor that stages may ask about an answer; None if its policy names no model group as editor."""
         policy = answer.policy
         group = policy.editor_group
         if group is None or self.editors is None:
@@ -314,7 +334,7 @@ class Pipeline:
         return StageEditor(self.editors.group(group), _stage_request(answer), dict(policy.payer))
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
-        """The judge that stages may use on an answer; None if its policy names none that answers their questions."""
+        """The judge that stages may ask about an answer; None if its policy names no judge that they can ask."""
         policy = answer.policy
         if self.judges is None or policy.judge.kind not in ASKED_BY_STAGES or not policy.judge:
             return None
@@ -322,10 +342,10 @@ class Pipeline:
         return StageJudge(judge, _stage_request(answer), self.judges.replies)
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
-        """Open a session in which the engine reads an answer from its beginning; None if it will not be corrected."""
+        """Open a session in which the engine reads an answer while it is written; None if it need not read ahead."""
         policy = await self.select_objectives(exchange, policy)
         beginning = replace(exchange, answer=BEGUN, finish_reason=None)
-        # a structured answer, which a program reads, is judged as a whole
+        # an answer that a program reads (`structured`) is judged as a whole
         if beginning.structured or eligibility.check(beginning, policy) is not None:
             return None
         engine = self.engine_of(policy)
@@ -334,7 +354,7 @@ class Pipeline:
         if policy.corrector != METAALIGNER and not releases_segments:
             return DeferredSession(engine)
         deadline = time.monotonic() + policy.deadline_s
-        # no head judges such an answer, but stages may still edit it
+        # without objectives no head judges the answer, but stages may edit it to meet the requirements
         if not policy.objectives and policy.requirements:
             return UnjudgedSession()
         policy = self.extensions.prefill(policy)
@@ -343,7 +363,7 @@ class Pipeline:
         return await engine.read(align_request(exchange, "", policy, deadline))
 
     async def score(self, exchange: Exchange, text: str, policy: Policy) -> Correction:
-        """Ask the engine for its verdicts on a text, without edits."""
+        """Ask the engine for its verdicts on `text` as the answer of this exchange; nothing is edited."""
         seconds = policy.deadline_s
         policy = replace(policy, score_only=True)
         request = align_request(exchange, text, policy, time.monotonic() + seconds)
@@ -351,12 +371,12 @@ class Pipeline:
             return await self.engine_of(policy).align(request)
 
     def can_release_segments(self, policy: Policy) -> bool:
-        """Whether an answer can be corrected while it is written.
+        """Whether an answer can be corrected segment by segment while it is written.
 
         Plugin wrappers and plugin rules need the whole answer.
         """
-        knows_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), SentenceAdmission)
-        return knows_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
+        corrects_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), SentenceAdmission)
+        return corrects_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
 
     async def select_objectives(self, exchange: Exchange, policy: Policy) -> Policy:
         """The policy with the objectives that a plugin selects for this conversation; unchanged if none selects."""
@@ -366,13 +386,20 @@ class Pipeline:
         return await self.extensions.select(policy, exchange.turns, encoder)
 
     def stages(
-        self, policy: Policy, form: AnswerForm | None = None, *, own: Sequence[Stage] = (), grows: bool = False
+        self,
+        policy: Policy,
+        answer_form: AnswerForm | None = None,
+        *,
+        own_stages: Sequence[Stage] = (),
+        grows: bool = False,
     ) -> StageList:
-        """The stages that an answer goes through under a policy, in order, including the driver's `own` stages.
+        """The stages that an answer goes through under a policy, in order.
 
-        A growing answer always has the language stage; a whole one has it only if the language may stop the answer.
+        `answer_form` says whether a program reads a whole answer; None for an answer that `grows`. `own_stages` are
+        further stages, which the caller made. A growing answer always has the language stage; a whole answer has it
+        only if its language may stop it.
         """
-        stages: list[Stage] = [Eligibility(form), *own]
+        stages: list[Stage] = [Eligibility(answer_form), *own_stages]
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             stages.append(self.refusal_text(policy))
         if self.extensions.has_reports:
@@ -382,13 +409,13 @@ class Pipeline:
         return StageList(sorted([*stages, *self.extensions.stages(policy)], key=lambda stage: stage.order))
 
     def refusal_text(self, policy: Policy) -> RefusalText:
-        """The stage that decides what follows if nothing of an answer remains."""
-        engine_of = partial(self._second_try_engine, policy)
-        second_tries = SecondTries(engine_of, self.cache, self.stores_corrections, align_request)
+        """Return the stage that decides what is delivered if nothing of an answer remains."""
+        get_engine = partial(self._second_try_engine, policy)
+        second_tries = SecondTries(get_engine, self.cache, self.stores_corrections, align_request)
         return RefusalText(second_tries, partial(self._languages, policy))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
-        """The aligner that judges under a policy; None if there is none, or if the engine does not say so soon."""
+        """The aligner that judges under a policy; None if none does, or the engine takes longer than `_DESCRIBE_S`."""
         try:
             async with enforce_deadline(_DESCRIBE_S):
                 return await self._describe_aligner(policy)
@@ -396,19 +423,19 @@ class Pipeline:
             return None
 
     async def _describe_aligner(self, policy: Policy) -> AlignerInfo | None:
-        """The aligner that judges under a policy; None if there is none. Raises `CorrectionError`."""
+        """The aligner that judges under a policy; None if none does. Raises `CorrectionError` if the engine fails."""
         if policy.corrector != METAALIGNER or not policy.objectives:
             return None
         return (await self.engine.info()).find_aligner(policy.aligner)
 
     async def _languages(self, policy: Policy) -> Collection[str]:
-        """The languages of the aligner under a policy; raises `CorrectionError` if the engine cannot be asked."""
+        """The languages of the policy's aligner, empty if none judges; raises `CorrectionError` if the engine fails."""
         async with enforce_deadline(policy.deadline_s):
-            about = await self._describe_aligner(policy)
-        return about.languages if about else ()
+            aligner = await self._describe_aligner(policy)
+        return aligner.languages if aligner else ()
 
     def engine_of(self, policy: Policy) -> Engine:
-        """The engine of the policy's corrector. An editor and a judge follow the aligner if the policy has any."""
+        """The engine of the policy's corrector, with the policy's editor and judges around it, if it names any."""
         return self._add_judge(self._add_editor(self.correctors.get(policy.corrector, MISSING), policy), policy)
 
     def _add_editor(self, engine: Engine, policy: Policy) -> Engine:
@@ -424,12 +451,12 @@ class Pipeline:
         return JudgedEngine(engine, self.judges.open(policy))
 
     def _second_try_engine(self, policy: Policy) -> Engine:
-        """The engine whose editor answers again; head and judge judge all of the new answer."""
+        """The engine whose editor writes another answer. Head and judge are inside it, so they judge that answer."""
         return self._add_editor(self._add_judge(self.correctors.get(policy.corrector, MISSING), policy), policy)
 
 
 class ReleasedText(InnerWrapper):
-    """The correction of a text whose result passes the stages' `release`."""
+    """A wrapper around the correction of a text that passes the corrected text through the stages' `release`."""
 
     def __init__(self, inner: Inner, stages: StageList, answer: AnswerSoFar) -> None:
         super().__init__(inner)
@@ -454,20 +481,20 @@ class _TextCorrection:
         self._pipeline = pipeline
         self._exchange = exchange
         self._session = session
-        """The session that has read the answer ahead; None without one, and once it is used."""
-        self._read_ahead = _question_key(exchange.answer, pipeline.extensions.prefill(policy)) if session else None
-        """What that session was asked, as a `_question_key`."""
+        """The session that has read the answer ahead; None if there is none, or after its one use."""
+        self._session_key = _question_key(exchange.answer, pipeline.extensions.prefill(policy)) if session else None
+        """The `_question_key` of what the session has read; None without a session."""
         self.deadline = deadline
         """In seconds of `time.monotonic()`."""
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        """Correct `text` from the cache or by the engine, and keep what the gate lets pass."""
+        """Correct `text` from the cache or by the engine; the verdict has the text that the gate lets pass."""
         exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
         engine = self._pipeline.engine_of(policy)
         compute = self._engine_call(engine, exchange, text, policy)
         cache = self._pipeline.cache
         if not policy.objectives:
-            # nothing to judge: the text stays, for stages that may edit it
+            # there is nothing to judge, so the text stays as it is; stages may still edit it
             correction = Correction(text)
             cache_hit = None
         elif cache is None or exchange.no_store:
@@ -507,23 +534,23 @@ class _TextCorrection:
     def _engine_call(
         self, engine: Engine, exchange: Exchange, text: str, policy: Policy
     ) -> Callable[[], Awaitable[Correction]]:
-        """A function that asks the engine to correct `text`.
+        """Return a function that asks the engine to correct `text`.
 
-        If the session has already read the same question, the function finishes the session; later calls go to the
-        engine, because a session finishes only once.
+        If the session has read the same question ahead, the function finishes the session instead. A session finishes
+        only once, so later questions go to the engine.
         """
-        ask: Callable[[AlignRequest], Awaitable[Correction]] = engine.align
-        if self._session is not None and _question_key(text, policy) == self._read_ahead:
-            ask = self._session.finish
+        correct: Callable[[AlignRequest], Awaitable[Correction]] = engine.align
+        if self._session is not None and _question_key(text, policy) == self._session_key:
+            correct = self._session.finish
             self._session = None
-        return lambda: ask(align_request(exchange, text, policy, self.deadline))
+        return lambda: correct(align_request(exchange, text, policy, self.deadline))
 
 
 def _question_key(text: str | None, policy: Policy) -> tuple[object, ...]:
     """Everything that a correction depends on within one request; equal keys mean the same question to the engine."""
-    writers = (policy.editor_group, policy.effective_write)
-    corrected_by = (policy.corrector, policy.aligner, *writers, policy.judge)
-    return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
+    models = (policy.corrector, policy.aligner, policy.editor_group, policy.judge)
+    settings = (policy.effective_write, policy.caution, policy.verify, policy.draft, policy.score_only)
+    return (text, policy.objectives, *models, *settings)
 
 
 def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
@@ -532,7 +559,7 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
     Logs only the type, because messages of foreign exceptions may quote the text.
     """
     reason = outcomes.reason_of(error)
-    # these two are limits that were reached, not faults
+    # an answer that is too long and a spent quota are no faults
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
     return Outcome(status, reason, exchange.answer, policy, exchange.index)
@@ -543,11 +570,10 @@ _ABOUT_QUESTION = "instruction-following"
 
 
 def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:
-    """The engine request to correct `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
+    """Return the engine request to correct `text` under a policy until `deadline` (seconds of `time.monotonic()`)."""
     # the engine accepts only positive deadlines
     seconds_left = max(0.001, deadline - time.monotonic())
     tenant, quota = policy.engine_account
-    # the engine gets less than the time that is left, so that its reply still arrives in time
     return AlignRequest(
         request_id=f"{exchange.call_id}/{exchange.index}",
         turns=exchange.turns,
@@ -570,18 +596,18 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
 
 
 def _stage_request(answer: AnswerSoFar) -> AlignRequest:
-    """The request under which stages ask a model about an answer: whose account it is, and how long it may take."""
+    """Return a request without text that gives tenant, quota and deadline when stages ask a model about an answer."""
     policy = answer.policy
     judged_policy = policy if policy.objectives else replace(policy, objectives=(_NOTHING_JUDGED,))
     return align_request(answer.exchange, "", judged_policy, answer.deadline)
 
 
 def _list_heads(objectives: Sequence[Objective]) -> tuple[str, ...]:
-    """The taught head of each objective; an empty tuple if none has one."""
-    names = tuple(objective.head for objective in objectives)
-    return names if any(names) else ()
+    """The content hash of each objective's taught head, "" for an objective without one; empty if none has one."""
+    head_hashes = tuple(objective.head for objective in objectives)
+    return head_hashes if any(head_hashes) else ()
 
 
 def _count_common(objectives: Sequence[Objective]) -> int:
-    """How many objectives at the beginning are the operator's own, not a request's preferences (with an allowance)."""
-    return next((i for i, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))
+    """Number of objectives before the first preference of the request, which is the first one with an allowance."""
+    return next((n for n, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))

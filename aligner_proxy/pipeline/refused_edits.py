@@ -1,8 +1,8 @@
 """Removal of flagged passages whose replacement the gate refused.
 
-Without this, the passage would stay as the upstream wrote it, although it is known to violate an objective. It applies
-if an editor writes the replacements. It also applies if the policy delivers something other than the original when
-nothing remains of an answer, which is the default under enforced objectives. The gate also judges the removal.
+Otherwise the passage would stay as the upstream wrote it, although it is known to violate an objective. Passages are
+removed if an editor writes the replacements, or if the policy delivers something other than the original when nothing
+remains of an answer, which is the default under enforced objectives. The gate judges the removal, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.text import structure
 from aligner_proxy.types import LOCAL_EDITOR, Correction, EditorUse, IfNothingRemains, Policy
 
-Judge = Callable[[str, Correction, Policy], Awaitable[Verdict]]
+JudgeCorrection = Callable[[str, Correction, Policy], Awaitable[Verdict]]
 """Returns the gate's verdict on a correction, given the original answer, the correction and the policy."""
 
 
@@ -28,11 +28,11 @@ def removes_refused(policy: Policy) -> bool:
 
 
 async def remove_refused_edits(
-    answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
+    answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: JudgeCorrection
 ) -> tuple[Correction, Verdict]:
-    """Remove the passages whose replacement the gate refuses; return the new correction and the verdict on it.
+    """Remove the passages whose replacement the gate refuses; return (new correction, the gate's verdict on it).
 
-    Both are returned unchanged if the policy keeps the original passages.
+    `verdict` is that on `correction`. Both are returned unchanged if the policy keeps such passages.
     """
     if not removes_refused(policy):
         return correction, verdict
@@ -40,64 +40,73 @@ async def remove_refused_edits(
 
 
 async def _remove_refused(
-    answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
+    answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: JudgeCorrection
 ) -> tuple[Correction, Verdict]:
     """Judge each replacement alone, remove those that are refused, and judge the result; return (correction, verdict).
 
-    Both come back unchanged if no flagged passage has a replacement, or if the gate refuses only removals.
+    Both come back unchanged if no flagged passage has a replacement, or if the gate refuses only removals. Passages are
+    known by the number of their first segment.
     """
-    pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
-    flags = [segment.flagged for segment in correction.segments]
-    # the verdicts are on other segments, so no edit can be placed
-    if len(flags) != len(pieces):
+    segments = structure.match_segments(structure.split(answer), [score.text for score in correction.segments])
+    flags = [score.flagged for score in correction.segments]
+    # if the verdicts are on other segments, no edit can be placed
+    if len(flags) != len(segments):
         return correction, verdict
-    proposed = edits_in_place(answer, pieces, flags, correction.text)
-    replacements = {edit.first: edit for edit in proposed or () if edit.text.strip()}
+    proposed_edits = edits_in_place(answer, segments, flags, correction.text) or []
+    replacements = {edit.first: edit for edit in proposed_edits if edit.text.strip()}
     if not replacements:
         return correction, verdict
-    # an only edit must be the one that was refused
-    if len(proposed or ()) == 1:
+    if len(proposed_edits) == 1:
+        # the only edit must be the one that was refused
         refused_alone = set(replacements)
     else:
         refused_alone = await _find_refused_alone(answer, correction, policy, replacements.values(), judge)
-    refused_runs = refused_alone or set(replacements)  # refused only together, so all go
-    rewriting = splice.rewrite_flagged_runs(pieces, flags)
+    # if each replacement passes alone, they are refused only together, so all of them go
+    refused_passages = refused_alone or set(replacements)
+    rewriting = splice.rewrite_flagged_runs(segments, flags)
     text = ""
     try:
         hole = next(rewriting)
         while True:
-            hole = rewriting.send(_fill_hole(hole, replacements.get(hole.run.first), proposed or [], refused_runs))
+            edit = replacements.get(hole.run.first)
+            hole = rewriting.send(_fill_hole(hole, edit, proposed_edits, refused_passages))
     except StopIteration as stop:
         text = stop.value
-    removed = replace(correction, text=text)
+    new_correction = replace(correction, text=text)
     if policy.editor != LOCAL_EDITOR:
-        use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused_runs))
-        removed = replace(removed, editor=use)
-    verdict_on_removed = await judge(answer, removed, policy)
-    # a removal may have been refused, and no replacement is at fault for that
-    if not refused_alone and len(verdict_on_removed.dropped) >= len(verdict.dropped):
+        editor_use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused_passages))
+        new_correction = replace(new_correction, editor=editor_use)
+    new_verdict = await judge(answer, new_correction, policy)
+    # if no fewer edits are dropped now, removals were refused, and no replacement is at fault
+    if not refused_alone and len(new_verdict.dropped) >= len(verdict.dropped):
         return correction, verdict
-    return removed, verdict_on_removed
+    return new_correction, new_verdict
 
 
 async def _find_refused_alone(
-    answer: str, correction: Correction, policy: Policy, replacements: Iterable[Edit], judge: Judge
+    answer: str, correction: Correction, policy: Policy, replacements: Iterable[Edit], judge: JudgeCorrection
 ) -> set[int]:
-    """The numbers of the first segments of the replacements that the gate refuses without any other edit."""
-    refused_runs = set()
+    """The passages whose replacement the gate refuses without any other edit, by the number of the first segment."""
+    refused_passages = set()
     for edit in replacements:
-        with_one_edit = replace(correction, text=edits.apply(answer, [edit]))
-        if (await judge(answer, with_one_edit, policy)).dropped:
-            refused_runs.add(edit.first)
-    return refused_runs
+        correction_of_one_edit = replace(correction, text=edits.apply(answer, [edit]))
+        verdict = await judge(answer, correction_of_one_edit, policy)
+        if verdict.dropped:
+            refused_passages.add(edit.first)
+    return refused_passages
 
 
-def _fill_hole(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
-    """The text for a flagged run: nothing if refused or removed, else the replacement, else the original."""
-    if hole.run.first in refused_runs:
+def _fill_hole(
+    hole: splice.Hole, replacement: Edit | None, proposed_edits: list[Edit], refused_passages: set[int]
+) -> str:
+    """The text for a flagged run: nothing if refused or removed, else its replacement, else the original.
+
+    `replacement` is the proposed edit with text for this run; None if there is none.
+    """
+    if hole.run.first in refused_passages:
         return ""
-    if edit is not None:
+    if replacement is not None:
         # text added after the last segment brings its own leading white space
-        return edit.text.strip() if hole.run.text else edit.text.rstrip()
-    is_removed = any(each.first == hole.run.first for each in proposed)
+        return replacement.text.strip() if hole.run.text else replacement.text.rstrip()
+    is_removed = any(edit.first == hole.run.first for edit in proposed_edits)
     return "" if is_removed else hole.run.text

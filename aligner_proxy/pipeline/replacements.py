@@ -11,20 +11,22 @@ from aligner_proxy.text.structure import Segment, gap_of_edit
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """`text` goes out in place of the characters `start` to `end` of the original."""
+    """The text that goes out in place of the characters `start` to `end` (exclusive) of the original."""
 
     start: int
     end: int
     text: str
 
-    def part(self, start: int, end: int) -> str:
-        """The share of `text` for these characters of the original; `text` is spread evenly over its range."""
-        size = self.end - self.start
-        length = len(self.text)
+    def share(self, start: int, end: int) -> str:
+        """The share of `text` for the characters `start` to `end` of the original.
+
+        `text` is spread evenly over all characters that it replaces. The shares of adjoining ranges add up to it.
+        """
+        original_length = self.end - self.start
+        new_length = len(self.text)
         first = max(start, self.start) - self.start
-        last = min(end, self.end) - self.start
-        # rounded alike at both ends, so that adjoining parts add up to the whole text
-        return self.text[length * first // size : length * last // size]
+        stop = min(end, self.end) - self.start
+        return self.text[new_length * first // original_length : new_length * stop // original_length]
 
 
 class ReplacementMap:
@@ -36,11 +38,11 @@ class ReplacementMap:
         self.changed_ranges: list[tuple[int, int]] = []
         """(start, end) of each place where the output differs from the original, in characters of the original."""
         self.has_text = False
-        """Whether anything but white space goes out for them."""
-        self._all: list[Replacement] = []
-        """The replacements in order; each begins where the one before it ends."""
-        self._texts: list[str] = []
-        """What goes out, in pieces."""
+        """Whether anything but white space goes out for the decided characters."""
+        self._replacements: list[Replacement] = []
+        """All replacements in order; each begins where the one before it ends."""
+        self._output_pieces: list[str] = []
+        """The text that goes out for all decided characters, in pieces."""
 
     @property
     def is_changed(self) -> bool:
@@ -48,38 +50,45 @@ class ReplacementMap:
         return bool(self.changed_ranges)
 
     def add(self, end: int, text: str, *, is_changed: bool = True) -> None:
-        """Decide that `text` goes out for the next characters, up to `end`; `is_changed` is False if it equals them."""
+        """Decide that `text` goes out for the undecided characters up to `end`; `is_changed` if it is another text."""
         if is_changed:
             self.changed_ranges.append((self.end, end))
         self.has_text = self.has_text or bool(text.strip())
-        self._all.append(Replacement(self.end, end, text))
-        self._texts.append(text)
+        self._replacements.append(Replacement(self.end, end, text))
+        self._output_pieces.append(text)
         self.end = end
 
     @property
     def text(self) -> str:
-        """The output for all decided characters. The joined text is kept, because each edit asks for it."""
-        self._texts = ["".join(self._texts)]
-        return self._texts[0]
+        """The text that goes out for all decided characters."""
+        # joined for good, because each edit asks for the text
+        self._output_pieces = ["".join(self._output_pieces)]
+        return self._output_pieces[0]
 
     def render(self, start: int, end: int, original: str) -> str:
-        """The output for the characters `start` to `end` of `original`; undecided ones are unchanged."""
-        index = bisect_right(self._all, start, key=lambda replacement: replacement.end)
+        """The text that goes out for the characters `start` to `end` of `original`; undecided ones are unchanged."""
+        # the first replacement that ends after `start`
+        index = bisect_right(self._replacements, start, key=lambda replacement: replacement.end)
         pieces: list[str] = []
-        while start < end and index < len(self._all):
-            pieces.append(self._all[index].part(start, end))
-            start = min(end, self._all[index].end)
+        while start < end and index < len(self._replacements):
+            replacement = self._replacements[index]
+            pieces.append(replacement.share(start, end))
+            start = min(end, replacement.end)
             index += 1
         return "".join(pieces) + original[start:end]
 
 
-def place_replacement(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
-    """(end of the replaced range of `run`, text for the range, including the white space `lead` before it).
+def place_replacement(
+    run: Sequence[Segment], space_before: str, text: str, *, is_first: bool, is_last: bool
+) -> tuple[int, str]:
+    """Return (end of the replaced range, text for the range) if `text` replaces the segments of `run`.
 
-    A removed run leaves no white space if the answer `begins` with it, and that behind it if it is the `last`.
+    The range begins with the white space `space_before` the run. If `text` is empty, the run is removed, and the range
+    includes the white space behind it: no white space is left if the run is the first of the answer, only that behind
+    the run if it is the last.
     """
     if text:
-        return run[-1].end, lead + text
-    gap = run[-1].gap
-    white_space = gap if last else gap_of_edit(run, text, lead)
-    return run[-1].end + len(gap), "" if begins else white_space
+        return run[-1].end, space_before + text
+    space_behind = run[-1].gap
+    white_space = space_behind if is_last else gap_of_edit(run, text, space_before)
+    return run[-1].end + len(space_behind), "" if is_first else white_space

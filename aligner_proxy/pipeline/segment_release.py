@@ -1,14 +1,15 @@
 """Release of the judged segments of a growing answer, in order; released text is never taken back.
 
-An unflagged segment goes out unchanged. A flagged run is replaced once the first unflagged segment after it is known.
-If the gate refuses the replacement, the original goes out or the run is removed. A heading or announcement waits for
-what follows, because it is removed if all of that is removed.
+An unflagged segment goes out unchanged. A flagged run (consecutive flagged segments) is replaced once the first
+unflagged segment after it is known. If the gate refuses the replacement, the run is removed or goes out unchanged. A
+heading or announcement waits for the segments that it announces, because it is removed if they all are.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 from aligner_proxy.engine.api import Span
 from aligner_proxy.gate.completion import EditEffects, removed_segments, trim_edit
@@ -29,69 +30,63 @@ from aligner_proxy.text.lists.open_lines import depends_on_next, is_underline, m
 from aligner_proxy.types import Correction, Outcome, SkipReason, Status
 
 _LINE_CHARS = 100
-"""Characters of a line that suffice to know whether it may underline the line above it."""
+"""Number of a line's characters that suffice to tell whether it may underline the heading above it."""
 
 
 class SegmentRelease:
-    """Decides the output for the segments of one part."""
+    """Decides what goes out for the segments of one part. Segments are known by their number, from 0."""
 
     def __init__(self, state: PartState, stages: StageList, session: ResumableSession) -> None:
         self._state = state
         self._stages = stages
         self._session = session
-        self._looked_at = 0
-        """Number of segments already examined.
-
-        Avoids examining ten thousand headings in a row again each time one arrives.
-        """
+        self._examined_count = 0
+        """Number of segments that were examined, so that each is examined once and not again with every new segment."""
         self._first_flagged: int | None = None
         """Number of the first flagged segment that is not decided; None if there is none."""
         self._held_lines: list[int] = []
-        """Numbers of the frames and headings behind the flagged run that wait for what they frame or head."""
+        """Numbers of the unflagged headings and announcements behind the flagged run that wait for more text."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out and that the gate may read again, each with its effects."""
         self._closed_answer = ClosedAnswer()
-        """State of the answer so far that spares the gate from reading it again."""
+        """What the gate has found out about the beginning of the answer, so that it need not read it again."""
         self._begun_count = 0
         """Number of segments of which at least the beginning went out."""
         self._next_gap: str | None = None
-        """The white space before the next text after an edit that was cut; None: that of the original."""
+        """The white space that an edit has left before the next text; None if the original's stays."""
 
-    def note_flagged(self, flagged: Iterable[int]) -> None:
-        """Note that a second reading flags the segments of these numbers, none of which has gone out."""
-        waiting = [number for number in (self._first_flagged, *flagged) if number is not None]
-        # later segments are still to be examined by `release`, which will find them itself
-        if waiting and min(waiting) < self._looked_at:
-            self._first_flagged = min(waiting)
+    def note_flagged(self, flagged_numbers: Iterable[int]) -> None:
+        """Note that a second reading flags these segments, none of which has gone out."""
+        waiting_numbers = [number for number in (self._first_flagged, *flagged_numbers) if number is not None]
+        # segments that were not examined yet are found by `release`
+        if waiting_numbers and min(waiting_numbers) < self._examined_count:
+            self._first_flagged = min(waiting_numbers)
 
-    async def release(self, releasable: int) -> None:
-        """Release new unflagged segments, and the flagged runs before them, among the first `releasable` segments.
-
-        Each segment is examined once.
-        """
+    async def release(self, releasable_count: int) -> None:
+        """Release new unflagged segments, and the flagged runs before them, among the first `releasable_count`."""
         state = self._state
         if state.received.has_ended and state.received.decided < len(state.received.segments):
-            # The last segment may have waited for a next one, which does not come now.
-            self._looked_at = min(self._looked_at, len(state.received.segments) - 1)
-        for number in range(self._looked_at, releasable):
-            self._looked_at = number + 1
+            # The last segment may have waited for the next one. None comes now, so it is examined again.
+            self._examined_count = min(self._examined_count, len(state.received.segments) - 1)
+        for number in range(self._examined_count, releasable_count):
+            self._examined_count = number + 1
             if self._ends_flagged_line(number):
                 continue
             is_flagged = state.verdicts.all[number].flagged
             if not is_flagged:
-                if self._first_flagged is not None and self._leaves_run_open(number):
+                if self._first_flagged is not None and self._needs_more_text(number):
                     self._held_lines.append(number)
                 else:
                     await self._release_up_to(number)
                 continue
-            # behind held lines another run begins, so the present one and these lines are decided
+            # another run begins behind the held lines, so the run before them and the lines are decided now
             if self._held_lines:
                 await self._release_up_to(self._held_lines[-1])
             if self._first_flagged is None:
                 self._first_flagged = number
 
     async def release_rest(self) -> None:
-        """Release the rest of an ended and judged answer, adding what is missing at its end."""
+        """Release the rest of an ended and judged part, and add a missing text after its last segment."""
         state = self._state
         await self._release_up_to(len(state.received.segments))
         if state.verdicts.is_end_missing and not state.verdicts.all[-1].flagged and not state.is_over:
@@ -107,13 +102,16 @@ class SegmentRelease:
             state.seal()
 
     async def _release_up_to(self, number: int) -> None:
-        """Decide the flagged run before segment `number`, and that segment, which is unflagged or the end."""
+        """Decide the flagged run before segment `number`, and this unflagged segment, unless it waits for the next.
+
+        If `number` is the number of all segments, it stands for the end of the part.
+        """
         state = self._state
         segments = state.received.segments
         is_end = number == len(segments)
-        waits = not is_end and self._waits(number)
+        waits = not is_end and self._waits_for_next(number)
         if self._first_flagged is not None:
-            # the held lines follow the run directly, so it stops before the first of them
+            # the held lines follow the run directly, so the run stops before the first of them
             stop = min([number, *self._held_lines])
             end = state.received.length if is_end else segments[number].end
             await self._edit_rows(self._first_flagged, stop, end, waits=waits)
@@ -121,49 +119,53 @@ class SegmentRelease:
             self._held_lines.clear()
             state.received.decided = stop
         if not is_end and not state.is_over and not waits:
-            # Something is missing after the last segment. What is added needs a character to replace: its last one.
+            # A text that is missing after the last segment is added as a replacement, which needs a character to
+            # replace: the last one of the segment is held back for it.
             holds_back = state.verdicts.is_end_missing and number == len(segments) - 1
             await self._send_text(segments[number].end - (1 if holds_back else 0))
             state.received.decided = number + 1
 
-    def _leaves_run_open(self, number: int) -> bool:
-        """Whether nobody knows yet what a flagged run leaves before an unflagged segment.
+    def _needs_more_text(self, number: int) -> bool:
+        """Whether only the text after this unflagged segment will show if a heading above the flagged run stays.
 
-        A heading above the run stays if more of its section follows a frame. It goes if the segment is another heading,
-        which shows only in the underline below it.
+        The heading stays if more of its section follows an announcement. It goes if the segment is another heading,
+        which may show only in the underline below it.
         """
         segments = self._state.received.segments
         is_open = is_frame(segments[number].text) or is_underline(segments, number)
         return is_open or may_be_underlined(segments, number, self._text_behind(number))
 
     def _text_behind(self, number: int) -> str:
-        """The first characters after a segment and its gap, as far as they are known."""
+        """Up to `_LINE_CHARS` characters after a segment and the white space behind it, as far as they have come."""
         received = self._state.received
         segment = received.segments[number]
         start = segment.end + len(segment.gap)
         return received.text[start : start + _LINE_CHARS]
 
     def _ends_flagged_line(self, number: int) -> bool:
-        """Whether a segment is the bar at the end of a row, or the underline of a heading, all of which is flagged.
+        """Whether a segment is the bar at the end of a table row, or the underline of a heading, that is all flagged.
 
-        Such a line waits for what follows: the head of a table goes only if no row is left.
+        Such a segment is not decided before more text comes: the head of a table goes only if no row is left.
         """
         segments = self._state.received.segments
         ends_row = not segments[number].text.strip("| ")
         if self._first_flagged is None or not (ends_row or is_underline(segments, number)):
             return False
-        start = find_line_start(segments, number if ends_row else number - 1)
-        line = self._state.verdicts.all[start:number]
-        return bool(line) and all(verdict.flagged for verdict in line)
+        line_start = find_line_start(segments, number if ends_row else number - 1)
+        line_verdicts = self._state.verdicts.all[line_start:number]
+        return bool(line_verdicts) and all(verdict.flagged for verdict in line_verdicts)
 
-    def _waits(self, number: int) -> bool:
+    def _waits_for_next(self, number: int) -> bool:
         """Whether this segment depends on the next one, as a heading does, and so cannot go out yet."""
-        cut = self._state.received
-        is_last = cut.has_ended and number == len(cut.segments) - 1
-        return not is_last and depends_on_next(cut.segments, number, self._text_behind(number))
+        received = self._state.received
+        is_last = received.has_ended and number == len(received.segments) - 1
+        return not is_last and depends_on_next(received.segments, number, self._text_behind(number))
 
     async def _send_text(self, end: int, text: str | None = None, removed_numbers: Collection[int] = ()) -> None:
-        """Send `text` for the undecided characters up to `end`, after the stages' `release`; None: the original."""
+        """Send `text` for the undecided characters up to `end`, as the stages change it; None for the original.
+
+        Of the segments with `removed_numbers`, nothing is left in `text`.
+        """
         state = self._state
         start = state.delivery.end
         if end <= start:
@@ -175,7 +177,7 @@ class SegmentRelease:
         original = state.received.text[start:end]
         new_text = self._put_gap(original, first, start) if text is None else text
         self._next_gap = None
-        # the segment before has gone out completely, so this text does not begin inside one
+        # whether the text begins, and ends, between two segments, not inside one
         begins_between = not first or segments[first - 1].end <= start
         ends_between = not self._begun_count or segments[self._begun_count - 1].end <= end
         outgoing = Outgoing(
@@ -189,25 +191,29 @@ class SegmentRelease:
         )
         outgoing = await self._stages.release(outgoing, state.answer())
         state.tally.add_outgoing(outgoing)
-        if not state.is_over:  # it may have been given up meanwhile
+        if not state.is_over:  # the part may have been given up meanwhile
             state.send(end, outgoing.text, is_changed=outgoing.text != original)
 
     def _put_gap(self, original: str, number: int, start: int) -> str:
-        """The text from `start` on, before segment `number`, after the white space that an edit before it has left."""
+        """The `original` text from `start` on, with the white space that the edit before it has left at its beginning.
+
+        Unchanged if no edit has left white space, or if the text does not begin with that before segment `number`.
+        """
         segments = self._state.received.segments
         if self._next_gap is None or not 0 < number < self._begun_count or segments[number - 1].end != start:
             return original
         return self._next_gap + original[len(segments[number - 1].gap) :]
 
     async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
-        """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it.
+        """Edit the flagged segments `first` up to `stop`, with the bars between the rows if they are rows of a table.
 
-        The text is known up to `end`. `waits` says whether segment `stop` waits for its successor.
+        Only these bars, each at the end of a row, are unflagged. `end` is the number of characters that the gate may
+        read. `waits` says whether segment `stop` waits for the next one.
         """
         state = self._state
         segments = state.received.segments
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
-        # a row that goes on with an unflagged cell stays, so it is edited by itself
+        # the last row goes on with an unflagged cell and so stays, so it is edited by itself
         if bars and stop < len(segments) and "\n" not in segments[stop - 1].gap:
             await self._edit_run(first, bars[-1], end, waits=True)
             first = bars[-1] + 1
@@ -218,38 +224,41 @@ class SegmentRelease:
             await self._edit_run(first, stop, end, waits=waits)
 
     async def _edit_run(self, first: int, stop: int, end: int, *, waits: bool) -> None:
-        """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original.
+        """Replace or remove the flagged segments `first` up to `stop`, if the gate allows it; else send the original.
 
-        `end` and `waits` are as in `_edit_rows`.
+        `end` is the number of characters that the engine and the gate may read. `waits` says whether segment `stop`
+        waits for the next one.
         """
         state = self._state
-        received = state.received.text
+        received_text = state.received.text
         segments = state.received.segments
         run = segments[first:stop]
         skip = eligibility.check(state.exchange(), state.policy)
-        # a refusal is not corrected, but with more text the answer may turn out to be none
+        # so far the answer reads as a refusal, which is not corrected; with more text it may turn out to be none
         if skip is SkipReason.REFUSAL:
             return await self._send_text(run[-1].end)
         if skip is not None:
             return state.close(Stop(Status.SKIPPED, skip.value))
         is_last = stop == len(segments)
         start = segments[first - 1].end if first else 0
-        before = state.delivery.text + received[state.delivery.end : start]
-        # what is missing after the last segment is written along with it
+        text_before = state.delivery.text + received_text[state.delivery.end : start]
+        # a text that is missing after the last segment is written together with its replacement
         writes_end = is_last and state.verdicts.is_end_missing
-        correction = await self._rewrite(first, stop + 1 if writes_end else stop, end, before)
+        correction = await self._rewrite(first, stop + 1 if writes_end else stop, end, text_before)
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
         if bars and correction.text.strip("|=- \n"):
             return await self._edit_each_row(first, stop, end, bars, waits=waits)
-        lead = received[start : run[0].start]
-        # of rows without words left, the bars go, too
+        place = partial(
+            place_replacement, run, received_text[start : run[0].start], is_first=not start, is_last=is_last
+        )
+        # if no words are left in the rows, their bars go, too
         text = "" if bars else correction.text
-        edit = self._build_edit(first, stop, place_replacement(run, lead, text, begins=not start, last=is_last))
+        edit = self._build_edit(first, stop, place(text))
         may_remove = bool(text) and removes_refused(state.policy)
         effects = await self._judge(edit, end, is_final=not may_remove)
         if effects is None and may_remove and not state.is_over:
             # The gate refused the replacement: try removal, because the passage is known to violate an objective.
-            edit = self._build_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=is_last))
+            edit = self._build_edit(first, stop, place(""))
             effects = await self._judge(edit, end)
         if effects is None:
             return None if state.is_over else await self._send_text(run[-1].end)
@@ -257,7 +266,7 @@ class SegmentRelease:
         return None
 
     async def _edit_each_row(self, first: int, stop: int, end: int, bars: Sequence[int], *, waits: bool) -> None:
-        """Edit the rows between these bars one by one, because some of their text stays."""
+        """Edit the rows between these bars one by one, as some of their text stays; parameters as in `_edit_rows`."""
         for bar in bars:
             await self._edit_run(first, bar, end, waits=True)
             first = bar + 1
@@ -267,9 +276,9 @@ class SegmentRelease:
         await self._edit_run(first, stop, end, waits=waits)
 
     async def _send_edits(self, effects: EditEffects, stop: int, *, waits: bool) -> None:
-        """Send these edits in order, and the original between them.
+        """Send the edits of `effects` in order, and the original text between them.
 
-        If segment `stop` `waits` for its successor, an edit that ends there is cut to what precedes that segment.
+        If segment `stop` waits for the next one (`waits`), an edit that includes it is cut before it.
         """
         removed_numbers = removed_segments(effects) - {
             part.index for parts in effects.values() for part in parts if part.kept_text
@@ -281,73 +290,80 @@ class SegmentRelease:
             self._edits[edit] = parts
             await self._send_text(edit.start)
             await self._send_text(edit.end, edit.text, removed_numbers)
-            # what was cut off goes out before the next text
+            # the white space that was cut off goes out before the next text
             if edit != whole_edit and whole_edit.text.startswith(edit.text):
                 self._next_gap = whole_edit.text[len(edit.text) :]
 
     def _build_edit(self, first: int, stop: int, replacement: tuple[int, str]) -> Edit:
-        """The edit of these segments, with the white space up to the next one; `replacement` is (end, new text)."""
+        """The edit of the segments `first` up to `stop`; `replacement` is as `place_replacement` returns it."""
         replaced_end, new_text = replacement
-        cut = self._state.received
+        received = self._state.received
         verdicts = self._state.verdicts
-        start = cut.segments[first - 1].end if first else 0
-        if stop < len(cut.segments):
-            behind = cut.segments[stop].start
-            return Edit(start, behind, new_text + cut.text[replaced_end:behind], first, stop)
+        start = received.segments[first - 1].end if first else 0
+        if stop < len(received.segments):
+            next_start = received.segments[stop].start
+            return Edit(start, next_start, new_text + received.text[replaced_end:next_start], first, stop)
         if verdicts.end_verdict is None or verdicts.is_end_missing:
-            return Edit(start, cut.length, new_text + cut.text[replaced_end:], first, stop + verdicts.is_end_missing)
+            # the position after the last segment, if flagged, is counted as one more segment
+            edited_stop = stop + verdicts.is_end_missing
+            return Edit(start, received.length, new_text + received.text[replaced_end:], first, edited_stop)
         # The white space at the end belongs to the position after the last segment, which stays.
-        return Edit(start, cut.segments[-1].end, new_text.rstrip(), first, stop)
+        return Edit(start, received.segments[-1].end, new_text.rstrip(), first, stop)
 
     async def _add_end(self) -> None:
-        """Add what is missing after the last segment, if the gate allows it; replaces the held-back last character."""
-        state = self._state
-        if eligibility.check(state.exchange(), state.policy) is not None:
-            return
-        text = state.received.text
-        count = len(state.received.segments)
-        end = state.received.length
-        # the held-back character, and the white space at the end of the answer, which stays there
-        unsent = text[state.delivery.end :]
-        body = unsent.rstrip()
-        final_space = unsent[len(body) :]
-        before = state.delivery.text + body
-        correction = await self._rewrite(count, count + 1, end, before)
-        edit = Edit(state.received.segments[-1].end, end, correction.text + final_space, count, count + 1)
-        if correction.text and await self._judge(edit, end) is not None:
-            await self._send_text(end, body + edit.text)
+        """Add the text that the objectives demand and the answer lacks after its last segment, if the gate allows it.
 
-    async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
-        """Ask the engine to replace the segments `first` up to `stop`, and add the cost to the tally.
-
-        The engine may read the text up to `end`; `before` is what goes out before the segments.
+        It goes out in place of the answer's last character, which was held back, together with this character.
         """
         state = self._state
-        # the objective by which something is missing at the end
+        skip = eligibility.check(state.exchange(), state.policy)
+        if skip is not None:
+            return
+        # the position after the last segment has the number of all segments
+        count = len(state.received.segments)
+        end = state.received.length
+        # unsent are the held-back character and the white space at the end of the answer, which stays there
+        unsent_text = state.received.text[state.delivery.end :]
+        held_text = unsent_text.rstrip()
+        final_space = unsent_text[len(held_text) :]
+        text_before = state.delivery.text + held_text
+        correction = await self._rewrite(count, count + 1, end, text_before)
+        edit = Edit(state.received.segments[-1].end, end, correction.text + final_space, count, count + 1)
+        if correction.text and await self._judge(edit, end) is not None:
+            await self._send_text(end, held_text + edit.text)
+
+    async def _rewrite(self, first: int, stop: int, end: int, text_before: str) -> Correction:
+        """Ask the engine to replace the segments `first` up to `stop`, and add the cost to the tally.
+
+        The engine may read the first `end` characters of the answer; `text_before` goes out before the segments.
+        """
+        state = self._state
+        # the objective for which a text is missing at the end, if one is
         end_verdict = state.verdicts.end_verdict
         objective = end_verdict.objective if end_verdict else None
         seconds = state.policy.deadline_s
-        span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
-        # once text has gone out, a lost session must read it again: the answer cannot be corrected as a whole any more
-        has_sent = state.delivery.end > 0
+        span = Span(first=first, stop=stop, end=end, before=text_before, deadline_s=seconds, objective=objective)
+        # Once text has gone out, the answer cannot be corrected as a whole any more, so a lost session is opened again.
+        has_sent_text = state.delivery.end > 0
         async with asyncio.timeout(seconds):
-            correction = await self._session.replace(span, again=has_sent)
+            correction = await self._session.replace(span, may_reopen=has_sent_text)
         correction = correction.deliverable
         state.tally.add(correction)
         return correction
 
     async def _judge(self, edit: Edit, end: int, *, is_final: bool = True) -> EditEffects | None:
-        """The edit and those that must go with it, each with what it does to the segments that it covers.
+        """The gate's verdict: the edit and further edits that must go with it, each with its effects on the segments.
 
-        None if the gate refuses them, or the part is over meanwhile. The gate knows the first `end` characters. If not
-        `is_final`, a refusal is not counted, because the caller tries another edit.
+        Empty if the edit changes nothing; None if the gate refuses the edits, or the part is over meanwhile. The gate
+        reads the first `end` characters. If not `is_final`, a refusal is not counted, because the caller tries another
+        edit.
         """
         state = self._state
-        # an edit that changes nothing needs no judgement, and nothing follows from it
         if edit.text == state.received.text[edit.start : edit.end]:
             return {}
         closed_chars = self._closed_answer.chars
-        self._edits = {edit: parts for edit, parts in self._edits.items() if edit.end > closed_chars}
+        # edits of text that the gate does not read again are forgotten
+        self._edits = {sent_edit: parts for sent_edit, parts in self._edits.items() if sent_edit.end > closed_chars}
         released = ReleasedAnswer(state.received.decided, dict(self._edits), self._closed_answer)
         with stage("gate"):
             broken_rule, effects = await judge_next_in_thread(

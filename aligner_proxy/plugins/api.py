@@ -40,11 +40,14 @@ Offered = TypeVar("Offered", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """A flagged segment; `text` is None if redaction makes the text uncertain."""
+    """A flagged segment of an audit entry."""
 
     text: str | None
+    """None if redaction makes the text uncertain."""
     score: float | None
+    """In nats; None without a detector."""
     objective: str | None
+    """Name of the objective that the segment violates; None if unknown."""
     number: int | None = None
     """Its index among the judged segments, from 0; None in entries of earlier versions."""
 
@@ -60,7 +63,7 @@ class Content:
     proposed: str | None = None
     """The aligner's text, if the gate changed or refused it."""
     edits: tuple[tuple[int, int, str], ...] = ()
-    """(start, end, text): edits from the answer to `edited`, or to `proposed` if nothing passed."""
+    """(start, end, new text) of the edits from the answer to `edited`, or to `proposed` if nothing passed."""
     segments: tuple[Flagged, ...] = ()
     scores: tuple[float | None, ...] = ()
     """Score of every judged segment; empty in entries of earlier versions."""
@@ -145,7 +148,7 @@ class Corrector(Protocol):
         """Identifier that changes whenever its corrections may change; part of every cache key."""
 
     async def correct(self, request: AlignRequest) -> Correction:
-        """The edited answer (or the same one), within `request.deadline_s`; may raise any `CorrectionError`."""
+        """Correct the answer of the request within `request.deadline_s`; may raise any `CorrectionError`."""
 
 
 @runtime_checkable
@@ -153,17 +156,17 @@ class SentenceCorrector(Corrector, Protocol):
     """Corrector that edits sentence by sentence, so that `stream: sentence` can release finished sentences."""
 
     async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
-        """The correction of one segment of the answer; `before` is the delivered text before it."""
+        """Correct one segment of the answer; `before` is the delivered text before it."""
 
 
 class CorrectionStore(Protocol):
     """Stores corrections instead of the folder on disk. Its values are verified, so it need not be trusted."""
 
     async def get(self, key: str) -> bytes | None:
-        """The value under this key; None if it is missing or expired."""
+        """The value stored under this key; None if it is missing or expired."""
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
-        """Store `value` for at most `ttl_s` seconds."""
+        """Store `value` under this key for at most `ttl_s` seconds."""
 
 
 class GateCheck(Protocol):
@@ -223,7 +226,7 @@ class Corrected:
 
 
 class Inner(Protocol):
-    """The next wrapper further inside; the innermost one combines cache, engine (or corrector) and gate."""
+    """The correction inside a wrapper: another wrapper, or the innermost correction, by cache, engine and gate."""
 
     @property
     def deadline(self) -> float:
@@ -236,7 +239,7 @@ class Inner(Protocol):
         """The gate's verdict on a correction."""
 
     async def has_detector(self, policy: Policy) -> bool:
-        """Whether the engine's aligner scores segments (`SegmentScore.score`)."""
+        """Whether the aligner of this policy scores segments (`SegmentScore.score`)."""
 
 
 class TextEncoder(Protocol):
@@ -246,9 +249,9 @@ class TextEncoder(Protocol):
         """Content hash of the aligner, as a key for caching its states."""
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        """Rows [texts, layers * hidden size]: for each layer, the mean over the tokens of each text.
+        """The hidden states of these texts at these layers: a row for each text, of `layers` * hidden size numbers.
 
-        Each layer is normalised to mean 0 and variance 1.
+        A row has for each layer the mean over the text's tokens, normalised to mean 0 and variance 1.
         """
 
 
@@ -284,15 +287,15 @@ class Extension:
         return False
 
     async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
-        """The policy with its objectives chosen and ordered for this conversation, while the upstream works."""
+        """The policy with its objectives chosen and ordered for this conversation. Runs while the upstream works."""
         return policy
 
     def unselected(self, policy: Policy, reason: str) -> Policy:
-        """The policy after `select` failed or timed out; by default all candidates apply, in the file's order."""
+        """The policy after `select` failed or timed out for this reason; by default all candidates apply."""
         return policy
 
     def prefill(self, policy: Policy) -> Policy:
-        """The policy with which an answer is prefilled while it is still being written."""
+        """The policy under which the engine reads an answer while it is still being written."""
         return policy
 
     def wraps(self, policy: Policy) -> bool:
@@ -308,15 +311,15 @@ class Extension:
         return ()
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
-        """A report on a judged answer (JSON-able, without texts); None for no report."""
+        """A report on a judged answer, of which `delivered` goes out (JSON-able, without texts); None for no report."""
         return None
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """Response headers, as name without `x-aligner-` -> value. Called again once the outcomes are known."""
+        """Response headers by name, without `x-aligner-`. Called first without outcomes, and again with them."""
         return {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """Fields of the comment at the end of a stream, as name -> value."""
+        """Fields of the comment at the end of a stream, by name."""
         return {}
 
     def record(self, policy: Policy) -> Mapping[str, Any]:

@@ -20,8 +20,9 @@ class EndpointRefusal:
     message: str
     """Message for the client; must not contain texts of others."""
     param: str | None = None
-    """The invalid field of the body."""
+    """The invalid field of the body; None if no field is to blame."""
     kind: str = "invalid_request_error"
+    """The type of the error in LiteLLM's format."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -43,6 +44,7 @@ class Endpoint:
     body: type[BaseModel]
     """Model of its body; an invalid body gets a 400 that names the field."""
     answer: type[BaseModel]
+    """Model of its answers."""
     make: Callable[[PolicyFile], Answering]
     """Factory, called once in each worker at its start; may raise `ConfigError`."""
     status: int = 200

@@ -1,9 +1,9 @@
 """Extensions of the installed plugins, applied to requests.
 
-This module catches the errors of extensions. Before and after the correction only the extension's contribution is lost.
-An error of a wrapper fails the correction, like an error of the engine. `Boundary` lets our own errors and
-cancellations pass, and replaces all others by an error without their text. Third-party coroutines run in their own
-thread (isolation.py); their calls into the gateway run in the gateway's loop.
+This module catches the errors of extensions. An error before or after the correction only costs what the extension
+would have added. An error of a wrapper fails the correction, like an error of the engine. `Boundary` lets our own
+errors and cancellations pass, and replaces all other errors by one without their text. Third-party coroutines run in
+their own thread (isolation.py); their calls into the gateway run in the gateway's loop.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 SELECT_S = 2.0
-"""Time limit for choosing objectives, which mostly happens while the upstream writes."""
+"""Time limit in seconds for choosing objectives, which mostly happens while the upstream writes."""
 SELECTION_REASON = "selection_reason"
 """Extension value of a policy whose objectives were chosen: None, or the reason why choosing failed."""
 
 
 Work = Callable[[], Coroutine[Any, Any, _T]]
+"""Makes the coroutine that a `Runner` runs."""
 
 
 class Runner(Protocol):
     """Runs plugin code in some thread or loop."""
 
     async def call(self, work: Work[_T]) -> _T:
-        """The result of the coroutine that `work` makes; raises only `CorrectionError` and `CancelledError`."""
+        """Run the coroutine that `work` makes and return its result; raises `CorrectionError` and `CancelledError`."""
 
 
 class Boundary:
-    """Context manager around plugin code that lets only errors of this package pass."""
+    """Context manager around plugin code, which turns every error of a plugin into an error of this package."""
 
     def __enter__(self) -> None: ...
 
@@ -65,9 +66,12 @@ class Boundary:
 
 
 def _raise_as_ours(error: BaseException) -> None:
-    """Raise an error of this package in place of a plugin's error; return if the error itself may pass."""
+    """Raise an error of this package in place of an error in plugin code; return if the error itself may pass.
+
+    Our own errors may pass, and so may cancellations.
+    """
     if isinstance(error, CorrectionError):
-        # Policies do not know a plugin's own error class, and its reason could be anything.
+        # Policies know no class of errors that a plugin defined itself, and its reason could be anything.
         if type(error).__module__.partition(".")[0] != "aligner_proxy":
             raise PluginFault(f"a plugin raised {type(error).__name__}") from None
     elif isinstance(error, TimeoutError):
@@ -77,7 +81,7 @@ def _raise_as_ours(error: BaseException) -> None:
 
 
 class InlineRunner:
-    """Satisfies `Runner` for our own plugins: runs them in the gateway's event loop."""
+    """Runs the code of our own plugins in the gateway's event loop. Satisfies `Runner`."""
 
     async def call(self, work: Work[_T]) -> _T:
         with Boundary():
@@ -86,14 +90,15 @@ class InlineRunner:
 
 @dataclass(frozen=True, slots=True)
 class ExtensionWithRunner:
-    """An extension and the runner of its coroutines; None means the gateway's own loop."""
+    """An extension, and what runs its coroutines."""
 
     extension: Extension
     runner: Runner | None = None
+    """None runs them in the gateway's own loop."""
 
 
 class Extensions:
-    """A set of extensions, sorted by `order`, then as given; one without a runner runs in the gateway's own loop."""
+    """The extensions of a worker, sorted by their `order`. An extension without a runner runs in the gateway's loop."""
 
     def __init__(self, extensions: Iterable[Extension | ExtensionWithRunner] = ()) -> None:
         members = [item if isinstance(item, ExtensionWithRunner) else ExtensionWithRunner(item) for item in extensions]
@@ -108,7 +113,7 @@ class Extensions:
         """Request fields that extensions add to the gateway's own."""
 
     def _find_members_with(self, name: str) -> tuple[ExtensionWithRunner, ...]:
-        """The extensions that override the method with this name; the others need not be called."""
+        """The extensions that override the method with this name, so that it has to be called."""
         default = getattr(Extension, name)
         return tuple(member for member in self._members if getattr(type(member.extension), name) is not default)
 
@@ -122,13 +127,13 @@ class Extensions:
         return tuple(field for member in self._members for field in member.extension.body_fields)
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The policy with the request's settings; raises `BadRequest` and `ForbiddenError`."""
+        """The policy with the request's settings; raises `BadRequest` or `ForbiddenError` to refuse the request."""
         for member in self._members_by_method["resolve"]:
             policy = _call_resolve(member.extension, policy, request)
         return policy
 
     async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The policy that `resolve` returns; computed in a thread if the texts of the request are long."""
+        """Return what `resolve` returns, computed in a thread if the texts of the request are long."""
         if not self._members_by_method["resolve"]:
             return policy
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
@@ -136,7 +141,7 @@ class Extensions:
 
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy still have to be chosen."""
-        # the reason, even None, shows that the objectives have been chosen
+        # `select` stores this value, even if it is None, once the objectives have been chosen
         if not self._members_by_method["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
             return False
         return bool(self._selecting_members(policy))
@@ -144,17 +149,19 @@ class Extensions:
     async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         """The policy with its objectives chosen for this conversation; unchanged if no extension chooses.
 
-        If choosing fails, or takes longer than `SELECT_S`, `unselected` provides the policy, the reason is stored in
-        it, and a warning is logged. Raises only `CancelledError`.
+        If choosing fails, or takes longer than `SELECT_S`, the policy is that of the extensions' `unselected`, and the
+        reason is logged and stored in it. Raises only `CancelledError`.
         """
         if not self.selects(policy):
             return policy
         selection = asyncio.create_task(self._run_selection(policy, turns, encoder))
         try:
-            # As a task, so that work that ignores its cancellation does not block the request.
+            # `wait` returns at the timeout even if the task ignores a cancellation, so the request is not blocked
             await asyncio.wait({selection}, timeout=min(SELECT_S, policy.deadline_s))
             # a plugin may cancel its own work, which counts as a timeout
-            error = selection.exception() if selection.done() and not selection.cancelled() else TimeoutError()
+            error: BaseException | None = TimeoutError()
+            if selection.done() and not selection.cancelled():
+                error = selection.exception()
             if error is None:
                 return selection.result().with_extension(SELECTION_REASON, None)
         finally:
@@ -173,16 +180,16 @@ class Extensions:
         return policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Whether an extension is called in place of corrections under this policy, so that streams are held."""
+        """Whether an extension wraps corrections under this policy, so that streams are held."""
         return bool(self._wrapping_members(policy))
 
     def wrap(self, policy: Policy, core: Inner) -> Inner:
-        """The correction `core` inside the wrappers of all extensions that wrap it under this policy."""
-        inner = core
-        # from the inside out, so that the lowest `order` ends up outermost
+        """Return the correction `core` inside the wrappers of all extensions that wrap it under this policy."""
+        wrapped = core
+        # from the inside out, so that the extension with the lowest `order` ends up outermost
         for member in reversed(self._wrapping_members(policy)):
-            inner = _Wrapper(member, inner, core)
-        return inner
+            wrapped = _Wrapper(member, wrapped, core)
+        return wrapped
 
     def stages(self, policy: Policy) -> list[Stage]:
         """New stages of all extensions for one answer under this policy."""
@@ -210,7 +217,7 @@ class Extensions:
         return self._merge_results("headers", policy, outcomes)
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
-        """What all extensions add to the comment at the end of a stream (`debug_trailer`)."""
+        """The fields, by name, that all extensions add to the comment at the end of a stream (`debug_trailer`)."""
         return self._merge_results("trailer", policy, outcomes)
 
     def record(self, policy: Policy) -> dict[str, Any]:
@@ -238,7 +245,7 @@ class Extensions:
         return [table for tables in table_lists for table in tables or () if isinstance(table, CheckTable)]
 
     def details(self, policy: Policy) -> dict[str, Any]:
-        """What all extensions add to the JSON of `aligner-proxy check`."""
+        """The fields, by name, that all extensions add to `aligner-proxy check --json`."""
         return self._merge_results("details", policy)
 
     def describe(self, objective: Objective) -> str | None:
@@ -264,16 +271,17 @@ class Extensions:
         ]
 
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
-        """The policy after each extension has chosen in turn; raises `CorrectionError` if one fails."""
+        """The policy after the extensions have chosen one after another; raises `CorrectionError` if one fails."""
         for member in self._selecting_members(policy):
-            # the encoder belongs to the gateway's loop
+            runner = member.runner or InlineRunner()
+            # the encoder belongs to the gateway's loop, which is not that of a thread
             usable_encoder = encoder if member.runner is None else _FromThread(encoder)
             select = partial(member.extension.select, policy, turns, usable_encoder)
-            policy = _check_policy(member.extension, await (member.runner or InlineRunner()).call(select))
+            policy = _check_policy(member.extension, await runner.call(select))
         return policy
 
     def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
-        """The mappings that a method of all extensions returns, as one; of equal keys the last extension's counts."""
+        """Call a method of all extensions and merge the mappings that it returns; of equal keys the last one counts."""
         merged: dict[str, Any] = {}
         for member in self._members_by_method[method]:
             merged |= _call_logging_errors(member.extension, method, *arguments) or {}
@@ -286,18 +294,19 @@ NO_EXTENSIONS = Extensions()
 class RunningSelection:
     """Chooses the objectives of one request in a task, while the upstream works.
 
-    `fallback` is the policy if the task fails; its objectives are then chosen when it is used.
+    `selection` returns the policy with its objectives chosen. `fallback` is the policy if `selection` fails; its
+    objectives are then chosen when it is used.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, Policy], fallback: Policy) -> None:
-        self._task = asyncio.create_task(work)
+    def __init__(self, selection: Coroutine[Any, Any, Policy], fallback: Policy) -> None:
+        self._task = asyncio.create_task(selection)
         self._fallback = fallback
 
     async def policy(self) -> Policy:
-        """Wait for the policy with its objectives chosen. Cancelling one waiter does not affect the others."""
+        """Wait for the policy with its objectives chosen. Cancelling one caller does not affect the others."""
         await asyncio.wait({self._task})
-        is_lost = self._task.cancelled() or self._task.exception() is not None
-        return self._fallback if is_lost else self._task.result()
+        has_failed = self._task.cancelled() or self._task.exception() is not None
+        return self._fallback if has_failed else self._task.result()
 
     def __deepcopy__(self, memo: object) -> RunningSelection:
         """Return this object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
@@ -305,17 +314,17 @@ class RunningSelection:
 
 
 class _Wrapper(InnerWrapper):
-    """An extension around an inner wrapper or the core; the core answers every question but `correct`."""
+    """An extension's wrapper around `inner`. All calls but `correct` go to `core`, the innermost correction."""
 
     def __init__(self, member: ExtensionWithRunner, inner: Inner, core: Inner) -> None:
         super().__init__(core)
         self._extension = member.extension
         self._runner = member.runner or InlineRunner()
         self._next = inner if member.runner is None else _FromThread(inner)
-        """What the extension calls for the correction that it wraps; runs in the gateway's loop."""
+        """The correction that the extension wraps, as the extension gets it; it runs in the gateway's loop."""
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        """The extension's correction; raises `PluginFault` if it returns anything else."""
+        """Have the extension correct the text; raises `PluginFault` if it returns something other than a correction."""
         corrected = await self._runner.call(lambda: self._extension.correct(text, policy, self._next))
         if not isinstance(corrected, Corrected):
             raise PluginFault(f"extension {self._extension.name} returned something other than a correction")
@@ -328,7 +337,7 @@ class PluginStage(Stage):
     def __init__(self, member: ExtensionWithRunner, stage: Stage) -> None:
         self.inner = stage
         order: object = getattr(stage, "order", None)
-        # a plugin may have set no order, or something other than a number
+        # a plugin may have set no order, or one that is no number
         self.order = order if isinstance(order, int) else LAST
         self._extension = member.extension
         self._has_thread = member.runner is not None
@@ -337,18 +346,21 @@ class PluginStage(Stage):
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         answer = self._open_to_thread(answer)
-        return self._check_type(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
+        admission = await self._runner.call(lambda: self.inner.admit(answer))
+        return self._check_type(admission, Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         answer = self._open_to_thread(answer)
-        return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
+        new_outgoing = await self._runner.call(lambda: self.inner.release(outgoing, answer))
+        return self._check_type(new_outgoing, Outgoing)
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         answer = self._open_to_thread(answer)
-        return self._check_type(await self._runner.call(lambda: self.inner.finalize(outcome, answer)), Outcome)
+        new_outcome = await self._runner.call(lambda: self.inner.finalize(outcome, answer))
+        return self._check_type(new_outcome, Outcome)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with the plugin stage's report; unchanged, with a warning logged, if that fails."""
+        """The outcome with the report of the plugin's stage; if this fails, log a warning and return it unchanged."""
         try:
             return self._check_type(_call_guarded(self.inner.report, outcome, answer), Outcome)
         except CorrectionError as error:
@@ -356,7 +368,7 @@ class PluginStage(Stage):
             return outcome
 
     def _open_to_thread(self, answer: AnswerSoFar) -> AnswerSoFar:
-        """The answer with models that the plugin's thread can ask."""
+        """The answer, whose models the plugin's thread can ask if the stage runs there."""
         return replace(answer, models=_ModelsFromThread(answer.models)) if self._has_thread else answer
 
     def _check_type(self, result: _T, *types: type) -> _T:
@@ -367,7 +379,7 @@ class PluginStage(Stage):
 
 
 class FailedStages(Stage):
-    """Replaces the stages that an extension failed to create; makes the correction fail with that error."""
+    """Stands in for the stages that an extension failed to create; makes the correction fail with this `error`."""
 
     def __init__(self, error: CorrectionError) -> None:
         self._error = error
@@ -377,7 +389,7 @@ class FailedStages(Stage):
 
 
 class _FromThread:
-    """An object of the gateway's loop, as a plugin's thread sees it: its coroutines run in that loop.
+    """Lets a plugin's thread use `target`, an object of the gateway's loop: its coroutines run in this loop.
 
     Must be created in the gateway's loop, unless `loop` is given.
     """
@@ -387,7 +399,7 @@ class _FromThread:
         self._loop = loop or asyncio.get_running_loop()
 
     def __getattr__(self, name: str) -> Any:
-        """The object's attribute; a method becomes a coroutine function that the plugin's thread can await."""
+        """The target's attribute; a method becomes a coroutine function that the plugin's thread can await."""
         value = getattr(self._target, name)
         return partial(self._call, value) if callable(value) else value
 
@@ -413,11 +425,11 @@ class _ModelsFromThread(StageModels):
 
 
 def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
-    """The policy that an extension's `resolve` returns; after a fault `policy` itself, so that its objectives apply.
+    """The policy that an extension's `resolve` returns; if the extension fails, `policy` itself, with its objectives.
 
-    Raises `BadRequest` and `ForbiddenError`, by which an extension refuses the request.
+    Raises `BadRequest` or `ForbiddenError` if the extension refuses the request.
     """
-    # kept until the boundary is left, which would turn it into a fault of the plugin
+    # The boundary would turn these two errors into a fault of the plugin, so they are raised only after it is left.
     refusal: BadRequest | ForbiddenError | None = None
     try:
         with Boundary():
@@ -432,7 +444,7 @@ def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -
 
 
 def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
-    """The result of a plugin's method; raises `CorrectionError` for any error in it."""
+    """Call a plugin's method and return its result; raises `CorrectionError` in place of any error of the plugin."""
     try:
         return method(*arguments)
     except BaseException as error:
@@ -441,10 +453,10 @@ def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
 
 
 def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
-    """The stages of an extension; if it could not create them, a single stage that always fails."""
+    """The stages that an extension creates; if it fails to create them, a single stage that always fails."""
     try:
         stages = _call_guarded(extension.stages, policy)
-        # The old name of `finalize`: such a stage would silently decide nothing any more, so its correction fails.
+        # `settle` is the old name of `finalize`. Such a stage would silently decide nothing, so the correction fails.
         if any(hasattr(stage, "settle") for stage in stages):
             raise PluginFault(f"extension {extension.name} has a stage with `settle`, which is called `finalize` now")
     except CorrectionError as error:
@@ -453,7 +465,7 @@ def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
 
 
 def _call_logging_errors(extension: Extension, method: str, *arguments: object) -> Any:
-    """The result of a method; None, with a warning logged, if it fails."""
+    """Call the extension's method with this name and return its result; if it fails, log a warning and return None."""
     try:
         return _call_guarded(methodcaller(method, *arguments), extension)
     except CorrectionError as error:
@@ -462,7 +474,7 @@ def _call_logging_errors(extension: Extension, method: str, *arguments: object) 
 
 
 def _check_policy(extension: Extension, policy: object) -> Policy:
-    """Return what an extension returned as a policy; raises `PluginFault` if it is none."""
+    """Return `policy`, which an extension returned; raises `PluginFault` if it is no policy."""
     if not isinstance(policy, Policy):
         raise PluginFault(f"extension {extension.name} returned something other than a policy")
     return policy
@@ -470,5 +482,5 @@ def _check_policy(extension: Extension, policy: object) -> Policy:
 
 @lru_cache(maxsize=1024)
 def _warn(name: str, method: str, fault: str) -> None:
-    """Log each kind of fault only once per worker, since every request may repeat it."""
+    """Log that a method of the extension `name` failed; each fault only once per worker, as it may recur often."""
     log.warning("extension %s: %s failed and was skipped: %s", name, method, fault)

@@ -16,9 +16,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """The result of one check, with a fix."""
+    """The result of one check."""
 
     check: str
+    """Name of the check."""
     verdict: Severity
     found: str
+    """What the check found, in words."""
     fix: str = ""
+    """What to do about it; empty if nothing is to be done."""

@@ -8,7 +8,7 @@ from aligner_proxy.types import Correction, Policy
 
 
 class InnerWrapper:
-    """Passes every question of `Inner` on to the wrapped correction. Subclasses add `correct`."""
+    """A wrapper that passes the calls of `Inner` on to the correction inside it. Subclasses add `correct`."""
 
     def __init__(self, inner: Inner) -> None:
         self.inner = inner

@@ -17,27 +17,29 @@ from aligner_proxy.plugins.extensions import InlineRunner, Work
 
 _T = TypeVar("_T")
 _GRACE_S = 0.25
-"""Seconds without response after a cancellation before a thread counts as stuck."""
+"""Seconds without response after a cancellation, after which a thread counts as stuck."""
 
 
 class ThreadRunner:
-    """Satisfies `Runner`: one daemon thread, started by the first call."""
+    """Runs the code of a plugin in a daemon thread, which the first call starts. Satisfies `Runner`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         """The thread's event loop; None before the first call."""
         self._thread: threading.Thread | None = None
+        """None before the first call."""
         self._last_probe: tuple[float, threading.Event] | None = None
-        """When the thread was last asked for a sign of life (`time.monotonic()`), and the event that it sets.
+        """(when the thread was last asked for a sign of life (`time.monotonic()`), the event that it sets in response).
 
-        None if it never was.
+        None if it was never asked.
         """
 
     async def call(self, work: Work[_T]) -> _T:
-        """The result of `work`, run in the thread; raises `PluginStuck` at once while the thread does not respond.
+        """Run the coroutine that `work` makes in the thread, and return its result.
 
-        If the caller is cancelled, so is the work, as soon as the thread responds.
+        Raises `PluginStuck` at once while the thread does not respond. If the caller is cancelled, so is the coroutine,
+        as soon as the thread responds.
         """
         loop = self._ensure_loop()
         if self._is_stuck():
@@ -46,14 +48,14 @@ class ThreadRunner:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            # our caller was cancelled; otherwise the plugin itself raised it
             if is_being_cancelled():
+                # our caller was cancelled; the probe will show whether the plugin's code lets the thread go
                 self._send_probe(loop)
                 raise
             raise PluginFault("a plugin raised CancelledError") from None
 
     def _ensure_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of the thread; a new thread if there is none or it has ended."""
+        """Return the event loop of the thread; starts a new thread if there is none, or if it has ended."""
         if self._loop is None or self._thread is None or not self._thread.is_alive():
             self._loop = asyncio.new_event_loop()
             self._last_probe = None
@@ -77,7 +79,7 @@ class ThreadRunner:
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """What the thread does: run its loop until the process ends."""
+    """Run the thread's event loop until the process ends."""
     try:
         loop.run_forever()
     finally:

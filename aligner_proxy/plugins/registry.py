@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,30 +56,32 @@ log = logging.getLogger(__name__)
 SORTS = ("correctors", "caches", "gate_rules", "audit_sinks", *SERVERS_OF_PLUGINS)
 """The hooks that return kinds, that is, factories of objects that a policies file names."""
 _KEY_NAME = r"[a-z][a-z0-9_]{0,63}"
-"""Form of the name of a key or selector in the policies file."""
+"""Matches a valid name of a key or selector in the policies file."""
 _ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
-"""Form of the path of an endpoint."""
+"""Matches a valid path of an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One plugin: its version, what it offers by sort (the name of a hook), and its fault if it cannot be used."""
+    """An installed plugin with all that it offers. What it offers is sorted by hook: a sort is the name of a hook."""
 
     name: str
     version: str
     third_party: bool
-    """Whether it is of none of our own distributions."""
+    """Whether it comes in none of our own distributions."""
     distribution: str
+    """Name of the distribution that it comes in."""
     offers: Mapping[str, tuple[Kind[Any], ...]]
-    """Its kinds by sort."""
+    """The kinds that it offers, by sort."""
     extensions: tuple[Extension, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     fault: str | None = None
+    """Why it cannot be used; None if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A kind that a plugin offers."""
+    """A kind that a plugin offers, with the plugin."""
 
     kind: Kind[Any]
     plugin: Plugin
@@ -103,7 +106,7 @@ class ConfiguredPlugin:
             raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be created ({error})") from None
 
     def make_runner(self) -> Runner:
-        """What runs the object's code: third-party code has its own thread, since it may block the event loop."""
+        """Make the runner of the object's code: third-party code gets its own thread, since it may block the loop."""
         return ThreadRunner(self.name) if self.offer.plugin.third_party else InlineRunner()
 
 
@@ -116,12 +119,12 @@ class PluginEndpoint:
     runner: Runner = field(default_factory=InlineRunner)
 
     async def call(self, body: BaseModel, caller: RequestFacts) -> BaseModel | EndpointRefusal:
-        """Answer a request; raises only `CorrectionError` subclasses and `CancelledError`."""
+        """Answer a request of this caller; raises only `CorrectionError` subclasses and `CancelledError`."""
 
-        async def work() -> BaseModel | EndpointRefusal:
+        async def answer_request() -> BaseModel | EndpointRefusal:
             return await self.answering(body, caller)
 
-        answer = await self.runner.call(work)
+        answer = await self.runner.call(answer_request)
         if not isinstance(answer, (self.endpoint.answer, EndpointRefusal)):
             raise PluginFault(f"the endpoint {self.endpoint.path} returned something other than its answer model")
         return answer
@@ -135,7 +138,7 @@ class PluginSet:
 
     @cached_property
     def declarations(self) -> Declarations:
-        """Keys, selectors and correctors that the policies file may name because of them."""
+        """What the plugins add to the policies file: keys, selectors and correctors, and the usable distributions."""
         extensions = [extension for plugin in self.plugins for extension in plugin.extensions]
         return Declarations(
             tuple(key for extension in extensions for key in extension.keys),
@@ -145,7 +148,7 @@ class PluginSet:
         )
 
     def offers(self, sort: str) -> dict[str, Offer]:
-        """What all plugins offer of a sort, by the name of the kind."""
+        """The kinds of this sort that all plugins offer, by the name of the kind."""
         return {kind.name: Offer(kind, plugin) for plugin in self.plugins for kind in plugin.offers.get(sort, ())}
 
 
@@ -160,7 +163,7 @@ def parse_policies(text: str, path: Path, *, with_files: bool = True) -> PolicyF
 
 
 def _load_declarations(third_party: bool) -> Declarations:
-    """What the installed plugins declare, third-party plugins included or not."""
+    """What the installed plugins add to the policies file; `third_party` says whether third-party plugins count."""
     return load_plugins(third_party).declarations
 
 
@@ -184,7 +187,7 @@ def load_endpoints(file: PolicyFile) -> dict[str, PluginEndpoint]:
 
 
 def _make_endpoint(plugin: Plugin, endpoint: Endpoint, file: PolicyFile) -> PluginEndpoint:
-    """An endpoint ready to serve; third-party code gets its own thread. Raises `ConfigError` if it cannot be made."""
+    """Make an endpoint ready to serve; third-party code gets its own thread. Raises `ConfigError` if this fails."""
     try:
         with Boundary():
             answering = endpoint.make(file)
@@ -203,8 +206,9 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
     if METAALIGNER in block.correctors:
         place = file.source.place_of("plugins", "correctors", METAALIGNER)
         raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings are under aligner")
+    # (name of the object, its entry in the file, path of the entry) by sort
     entries: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
-        # A missing corrector of our own distributions does not prevent the start (config.py warns).
+        # If a corrector of our own distributions is not installed, the gateway starts without it (config.py warns).
         "correctors": [
             (name, block.correctors.get(name, {}), path)
             for name, path in correctors.items()
@@ -221,12 +225,13 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
 
 
 def make_server(file: PolicyFile, sort: str, address: ServerAddress) -> Any:
-    """Create the plugin object for a server that several hosts share; raises `ConfigError`."""
-    return _find_server_kind(load_plugins(config.allows_third_party(file)), sort, address.setting).make(address)
+    """Make the plugin object for a server that several hosts share (`SERVERS_OF_PLUGINS`); raises `ConfigError`."""
+    plugins = load_plugins(config.allows_third_party(file))
+    return _find_server_kind(plugins, sort, address.setting).make(address)
 
 
 def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
-    """Raise `ConfigError` if no plugin can open a server in this file, so that shared data is never kept locally."""
+    """Raise `ConfigError` if the file names a server that no plugin can open; its data must not be kept locally."""
     if file.cache.redis_env:
         _find_server_kind(plugins, "shared_servers", config.redis_setting(file))
     if file.audit.enabled and file.audit.database_env:
@@ -234,7 +239,7 @@ def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
 
 
 def _find_server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
-    """The kind that opens a shared server of this sort; raises `ConfigError` if its plugin is missing or broken."""
+    """The kind that opens the server that `setting` names; raises `ConfigError` if its plugin is missing or broken."""
     offer = next(iter(plugins.offers(sort).values()), None)
     if offer is not None:
         return offer.kind
@@ -248,23 +253,24 @@ def _find_server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
 def _configure_plugin(
     source: YamlSource, plugins: PluginSet, sort: str, name: str, entry: PluginEntry, path: KeyPath
 ) -> ConfiguredPlugin:
-    """The object that one entry of the policies file configures; raises `ConfigError` if it is wrong."""
+    """The object that the entry at `path` of the policies file configures; raises `ConfigError` if it is wrong."""
     offers = plugins.offers(sort)
-    kind = plugin_kind(name, entry)
-    offer = offers.get(kind)
+    kind_name = plugin_kind(name, entry)
+    offer = offers.get(kind_name)
     if offer is None:
-        names = [METAALIGNER, *offers] if sort == "correctors" else list(offers)
-        broken = [f"{plugin.name} ({plugin.fault})" for plugin in plugins.plugins if plugin.fault]
-        broken_text = f"; plugins that could not be loaded: {', '.join(broken)}" if broken else ""
-        hint = suggest_name(kind, names) if names else "no plugin offers any"
+        valid_names = [METAALIGNER, *offers] if sort == "correctors" else list(offers)
+        broken_plugins = [f"{plugin.name} ({plugin.fault})" for plugin in plugins.plugins if plugin.fault]
+        broken_text = f"; plugins that could not be loaded: {', '.join(broken_plugins)}" if broken_plugins else ""
+        hint = suggest_name(kind_name, valid_names) if valid_names else "no plugin offers any"
         raise ConfigError(
-            f"{source.place_of(*path)}: no plugin offers {quote_name(kind)} among its {sort}; {hint}{broken_text}"
+            f"{source.place_of(*path)}: no plugin offers {quote_name(kind_name)} among its {sort}; {hint}{broken_text}"
         )
     try:
         with Boundary():
             settings = _validate_settings(offer.kind, plugin_settings(entry))
-            version = f"{offer.plugin.name} {offer.plugin.version}"
-            return ConfiguredPlugin(name, offer, settings, f"{name} {kind} {version} {settings.model_dump_json()}")
+            plugin_text = f"{offer.plugin.name} {offer.plugin.version}"
+            label = f"{name} {kind_name} {plugin_text} {settings.model_dump_json()}"
+            return ConfiguredPlugin(name, offer, settings, label)
     except _InvalidSettings as error:
         raise ConfigError(f"{source.place_of(*path)}: {sort} {quote_name(name)}: {error}") from None
     except PluginFault as error:
@@ -278,7 +284,7 @@ class _InvalidSettings(CorrectionError):
 
 
 def _validate_settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
-    """The checked settings; raises `_InvalidSettings`."""
+    """Check the settings of an entry by the kind's model, and return them; raises `_InvalidSettings`."""
     try:
         return kind.settings.model_validate(entry)
     except ValidationError as error:
@@ -290,7 +296,7 @@ def _validate_settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
 
 @cache
 def load_plugins(third_party: bool) -> PluginSet:
-    """Load all installed plugins, once per process; without `third_party` only those of our own distributions."""
+    """Load all installed plugins, once per process; without `third_party`, only those of our own distributions."""
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(api)
     entries = [entry for entry in installed_plugins() if third_party or _is_bundled(entry)]
@@ -328,7 +334,7 @@ def _is_bundled(entry: importlib.metadata.EntryPoint) -> bool:
 def _load_plugin(
     hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, earlier: Sequence[Plugin]
 ) -> Plugin:
-    """One plugin with its offers, or with its fault if it cannot be used."""
+    """Load one plugin; return it with its offers, or with its fault. The names of `earlier` plugins are taken."""
     version = entry.dist.version if entry.dist else "?"
     distribution = entry.dist.name if entry.dist else ""
     plugin = Plugin(entry.name, version, not _is_bundled(entry), distribution, {})
@@ -340,7 +346,7 @@ def _load_plugin(
             hooks.check_pending()
             return _check_plugin(_add_offers(hooks, plugin), earlier)
     except CorrectionError as error:
-        # otherwise the plugin's unknown hooks would fail the check of every later plugin
+        # `check_pending` checks the hooks of all registered plugins, so this plugin would make all later ones fail
         if hooks.has_plugin(entry.name):
             hooks.unregister(name=entry.name)
         return replace(plugin, fault=str(error))
@@ -349,13 +355,13 @@ def _load_plugin(
 def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
     """The plugin with what its hooks return; raises `PluginFault` for anything invalid."""
     offers = {sort: tuple(_read_kinds(hooks, plugin.name, sort)) for sort in SORTS}
-    extensions = tuple(extension for group in _hook_results(hooks, plugin.name, "extensions") for extension in group)
-    endpoints = tuple(endpoint for group in _hook_results(hooks, plugin.name, "endpoints") for endpoint in group)
+    extensions = tuple(chain.from_iterable(_hook_results(hooks, plugin.name, "extensions")))
+    endpoints = tuple(chain.from_iterable(_hook_results(hooks, plugin.name, "endpoints")))
     return replace(plugin, offers=offers, extensions=extensions, endpoints=endpoints)
 
 
 def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
-    """Return the plugin; raises `PluginFault` if another plugin has the same offer, or an extension is invalid."""
+    """Return the plugin; raises `PluginFault` if an offer is invalid, or is taken by one of the `earlier` plugins."""
     offered_names = {(sort, kind.name) for other in earlier for sort, kinds in other.offers.items() for kind in kinds}
     for sort, kinds in plugin.offers.items():
         for kind in kinds:
@@ -372,7 +378,7 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
 
 
 def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
-    """Raise `PluginFault` if an endpoint's path is invalid or taken."""
+    """Raise `PluginFault` if the path of an endpoint is invalid, or taken by another endpoint."""
     paths = {endpoint.path for other in earlier for endpoint in other.endpoints}
     for endpoint in plugin.endpoints:
         if not isinstance(endpoint, Endpoint):
@@ -385,7 +391,7 @@ def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
 
 
 def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
-    """Raise `PluginFault` if the name of a key or selector is invalid or taken."""
+    """Raise `PluginFault` if a name that the plugin declares in the policies file is invalid, or taken."""
     # a plugin's key must not hide one of the gateway's own, even under its former name
     declared_names = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
     declared_names.update(
@@ -400,14 +406,14 @@ def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
 
 
 def _declared_names(extension: Extension) -> Iterator[str]:
-    """Yield every name in the policies file that an extension declares."""
+    """Yield the names of the keys and selectors that an extension declares, former names included."""
     for key in extension.keys:
         yield from (key.name, *key.deprecated)
     yield from (form.word for form in extension.selectors)
 
 
 def _hook_results(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator[Sequence[Any]]:
-    """The lists that a plugin's implementations of a hook return; raises `PluginFault` for anything else."""
+    """Call the plugin's implementations of a hook and yield their lists; raises `PluginFault` for anything else."""
     for implementation in getattr(hooks.hook, hook).get_hookimpls():
         if implementation.plugin_name == name:
             returned = implementation.function()
@@ -417,8 +423,8 @@ def _hook_results(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator
 
 
 def _read_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
-    """The kinds that a hook of a plugin returns; raises `PluginFault` if a kind has no valid name or settings."""
-    for kind in (kind for kinds in _hook_results(hooks, name, sort) for kind in kinds):
+    """Yield the kinds that a hook of a plugin returns; raises `PluginFault` if a kind has no valid name or settings."""
+    for kind in chain.from_iterable(_hook_results(hooks, name, sort)):
         if not isinstance(kind, Kind):
             raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
         if not re.fullmatch(NAME, str(kind.name)):
@@ -436,36 +442,35 @@ def schema() -> dict[str, Any]:
 
 
 class PluginRules:
-    """Gate rules of plugins that a policies file names."""
+    """The gate with the rules of plugins, by the names that policies give in `plugin_rules`."""
 
-    def __init__(self, rules: Mapping[str, GateCheck]) -> None:
-        self._rules = rules
-        """The checks by the names that policies give in `plugin_rules`."""
+    def __init__(self, checks: Mapping[str, GateCheck]) -> None:
+        self._checks = checks
         self._runner = ThreadRunner("gate rules")
 
     @classmethod
     def from_file(cls, file: PolicyFile) -> PluginRules:
-        """The rules of a policies file; raises `ConfigError`."""
+        """Make the rules that a policies file names; raises `ConfigError`."""
         return cls({rule.name: rule.make() for rule in configure_plugins(file)["gate_rules"]})
 
     async def judge(self, original: str, correction: Correction, policy: Policy) -> Verdict:
         """The gate's verdict, including the plugin rules of the policy; raises `PluginFault` if one is not loaded."""
-        # no edit, so there is nothing for a plugin's rule to refuse
+        # without an edit, there is nothing that a plugin's rule could refuse
         if correction.text == original:
             return judge(original, correction, policy)
-        missing = set(policy.plugin_rules) - set(self._rules)
-        if missing:
+        missing_names = set(policy.plugin_rules) - set(self._checks)
+        if missing_names:
             raise PluginFault("a plugin rule of the policy is not loaded; restart the gateway to load it")
-        plugin_rules = {name: _adapt_check(self._rules[name]) for name in policy.plugin_rules}
+        plugin_rules = {name: _adapt_check(self._checks[name]) for name in policy.plugin_rules}
 
-        async def work() -> Verdict:
+        async def judge_with_plugin_rules() -> Verdict:
             return judge(original, correction, policy, plugin_rules)
 
-        return await self._runner.call(work)
+        return await self._runner.call(judge_with_plugin_rules)
 
 
 def _adapt_check(check: GateCheck) -> Rule:
-    """A rule of the gate that asks a plugin's check."""
+    """Return a rule of the gate that asks a plugin's check."""
 
     def breaks(candidate: Candidate) -> bool:
         objectives = [objective.text for objective in candidate.objectives]

@@ -30,7 +30,7 @@ from typing import Any, Protocol, TypeVar
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import EditorUse, Exchange, Finding, JudgeUse, Outcome, Policy, SegmentScore, Status
 
-_Read = TypeVar("_Read")
+_Result = TypeVar("_Result")
 
 
 class PolicyEditor(Protocol):
@@ -39,42 +39,43 @@ class PolicyEditor(Protocol):
     async def ask(
         self,
         messages: Sequence[Mapping[str, str]],
-        read: Callable[[str], _Read],
+        read_text: Callable[[str], _Result],
         *,
-        tokens: int,
-        form: Mapping[str, Any] | None = None,
-    ) -> tuple[_Read | None, EditorUse]:
-        """Ask the editor; return what `read` makes of the reply, and the cost.
+        max_tokens: int,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> tuple[_Result | None, EditorUse]:
+        """Ask the editor; return (the result of `read_text` for the text of the reply, cost of the call).
 
-        The first is None if the call fails or the reply is unusable, for which `read` raises `InvalidOutput`. A reply
-        has at most `tokens` tokens; `form` is its JSON schema.
+        `read_text` raises `InvalidOutput` for an unusable text. The result is None then, and if the call fails. The
+        reply has at most `max_tokens` tokens, and the `response_format` (as in the OpenAI API) if the model supports
+        formats.
         """
 
 
 class PolicyJudge(PolicyEditor, Protocol):
     """The judge that a policy names, for a stage's questions about one answer; it is asked like an editor.
 
-    `ask` raises `JudgeFailed` where the call fails and the policy blocks then.
+    `ask` raises `JudgeFailed` if the call fails and the policy blocks the answer then.
     """
 
     @property
     def is_decision_model(self) -> bool:
-        """Whether it answers the questions of `form` with verdicts by number, in place of writing a reply."""
+        """Whether the judge answers `response_format["questions"]`, and its reply has a verdict for each number."""
 
     @property
     def may_clear(self) -> bool:
-        """Whether its verdict counts where the gateway's own is certain, too."""
+        """Whether the judge's verdict counts even if the gateway's own verdict is certain."""
 
 
 class StageModels(Protocol):
-    """The models that stages may ask about an answer. By default there are none."""
+    """Opens the models that stages may ask about an answer. By default there are none."""
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
-        """The editor of the answer's policy; None if it names none."""
+        """The editor of the answer's policy; None if the policy names none."""
         return None
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
-        """The judge of the answer's policy; None if it names none that answers a stage's questions."""
+        """The judge of the answer's policy; None if the policy names none that answers questions of stages."""
         return None
 
 
@@ -90,32 +91,34 @@ class AnswerSoFar:
     """An answer as received so far."""
 
     exchange: Exchange
-    """Facts about the answer; its text may have grown since."""
+    """Everything known about the answer besides its text, which may be shorter here than `text`."""
     text: str
     """The text so far; empty if there is none."""
     policy: Policy
     deadline: float = 0.0
     """Time by which the correction must be done, in seconds of `time.monotonic()`."""
     is_whole: bool = True
-    """Whether all of it has come and nothing of it has gone out."""
+    """Whether all of the text has come and nothing of it has gone out."""
     has_ended: bool = True
+    """Whether all of the text has come."""
     is_part: bool = False
-    """Whether it is a part of a longer answer, so that it cannot be assessed alone."""
+    """Whether the text is a part of a longer text, so that it cannot be assessed alone."""
     is_structured: bool = False
-    """Whether a program reads it."""
+    """Whether a program reads the answer."""
     is_one_of_several: bool = False
-    """Whether its answer may have other texts, so that this one cannot show what remains of the answer."""
+    """Whether the answer may have other texts, so that this text cannot show what remains of the answer."""
     is_withheld: bool = False
-    """Whether an earlier text of its answer waits for the end, and this one has to wait, too."""
+    """Whether an earlier text of the answer waits for the answer's end, so that this text has to wait, too."""
     is_stopped: bool = False
-    """Whether its correction was given up, so that not all of it was judged."""
+    """Whether the correction was given up, so that not all of the text was judged."""
     sent_chars: int = 0
-    """Number of decided characters; the output for them has gone out."""
+    """Number of first characters of the text for which the corrected text has gone out."""
     segments: Sequence[Segment] = ()
     """The segments of a growing answer."""
     verdicts: Sequence[SegmentScore] = ()
     """The verdicts on the first of these segments."""
     models: StageModels = NO_MODELS
+    """Opens `editor` and `judge`."""
 
     @property
     def editor(self) -> PolicyEditor | None:
@@ -146,29 +149,30 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Text that is about to go out for a range of the answer that begins at `start`."""
+    """Text that is about to go out for a range of the answer."""
 
     text: str
     start: int = 0
+    """Offset of the range in the answer."""
     is_whole: bool = True
-    """Whether it replaces the whole answer, or a whole text in it."""
+    """Whether the range is the whole answer, or a whole text in it."""
     is_original: bool = False
-    """Whether it is the upstream's text, unchanged."""
+    """Whether `text` is the upstream's text, unchanged."""
     has_whole_segments: bool = True
-    """Whether it begins and ends between segments, not inside one."""
+    """Whether the range begins and ends between segments, not inside one."""
     segments: Sequence[Segment] = ()
     """The segments of a growing answer that begin in the range."""
     removed_segments: Collection[int] = ()
-    """Indexes into `segments` of those of which nothing is left."""
+    """Indexes in `segments`, from 0, of those of which nothing is left."""
     findings: tuple[Finding, ...] = ()
-    """What stages found in it and what they replaced it with; positions refer to the answer."""
+    """The problems that stages found in the text, with their replacements; offsets refer to the answer."""
     editor: EditorUse | None = None
-    """What the stages' use of an editor cost."""
+    """The stages' use of an editor; None if they used none."""
     judge: JudgeUse | None = None
-    """What stages asked a judge, and what that cost."""
+    """The stages' use of a judge; None if they used none."""
 
     def with_text(self, text: str) -> Outgoing:
-        """This range with another text; the same object if the text is the same."""
+        """The same range with another text; the same object if the text is the same."""
         return self if text == self.text else replace(self, text=text, is_original=False)
 
 
@@ -180,30 +184,30 @@ class Stage(Protocol):
     """One concern of the correction of one answer. Every default changes nothing; a stage overrides what it needs."""
 
     order: int = LAST
-    """Position: lower ones come first.
+    """Position among the stages: lower numbers come first.
 
     The gateway's own are eligibility 0, list numbers 10, refusal text 30, reports 40 and language 50. A stage that
     changes the text of an answer belongs before the refusal text.
     """
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """A `Stop` or `Hold` if new text may not be corrected yet or at all; None if it may.
+        """`Stop` if new text may not be corrected at all, `Hold` if not before the answer's end, None if it may now.
 
-        Called before new text is judged, and once more when everything is judged.
+        Called before new text is judged, and again with its verdicts, before it goes out.
         """
         return None
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """What goes out for a text that was judged."""
+        """Return what goes out in place of `outgoing`, which was judged; the same object to change nothing."""
         return outgoing
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The final outcome of an answer that is completely judged but has not completely gone out.
+        """Return the final outcome of an answer of which all is judged, but some has not gone out yet.
 
-        The same object if this stage wants nothing else.
+        The same object to change nothing.
         """
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome of an answer that went out, with this stage's report added."""
+        """Return the outcome of an answer that went out, with this stage's report added."""
         return outcome

@@ -7,7 +7,7 @@ from typing import Self
 
 
 class _Cost:
-    """Costs of one kind, which add up field by field."""
+    """Base class of costs whose sum is the sum of each field."""
 
     __slots__: tuple[str, ...] = ()
 
@@ -17,7 +17,7 @@ class _Cost:
 
 @dataclass(frozen=True, slots=True)
 class DecodeCounts(_Cost):
-    """Token counts of speculative decoding; `forwards` counts passes through the model."""
+    """Token counts of speculative decoding: tokens proposed as a draft are checked in one pass through the model."""
 
     drafted: int = 0
     """Tokens proposed by drafts."""
@@ -28,6 +28,7 @@ class DecodeCounts(_Cost):
     bonus: int = 0
     """Tokens that the model wrote after a draft that was accepted completely."""
     forwards: int = 0
+    """Number of passes through the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ class JudgeUse(_Cost):
     """Use of a judge for one answer: the segments that it was asked about, its verdicts, and the cost of its calls."""
 
     segments: int = 0
-    """Segments about which it was asked, or whose verdict was known from an equal question."""
+    """Number of segments about which it was asked, or whose verdict was known from an equal question."""
     flagged: int = 0
-    """Segments that it flagged and the head had not."""
+    """Number of segments that the judge flagged and the detector head had not."""
     cleared: int = 0
-    """Segments that the head had flagged and it cleared."""
+    """Number of segments that the detector head had flagged and the judge cleared."""
     calls: EditorUse = field(default_factory=EditorUse)

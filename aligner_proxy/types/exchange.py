@@ -21,7 +21,7 @@ def last_question(turns: Sequence[Turn]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One choice of one response (in Responses and Messages: one text part), independent of its wire format."""
+    """One choice of one response (in Responses and Messages: one text part) with its conversation."""
 
     call_id: str
     index: int
@@ -46,15 +46,17 @@ class Exchange:
     logprobs: bool = False
     """The response has probabilities of tokens, which an edit would make wrong."""
     annotations: bool = False
-    """Citations refer to the text by offset or quotation; an edit would break them."""
+    """The answer has citations that refer to its text by offset or quotation, which an edit would break."""
     inconsistent: bool = False
     """The events of a stream disagree about the text, so an edit has no defined place."""
     hidden_text: bool = False
     """A field that is delivered unchanged holds text, such as a refusal field with something other than a refusal."""
     no_store: bool = False
     """The client or upstream asked for `Cache-Control: no-store`."""
-    fault: str | None = None  # why the response could not be read
-    inner: bool = False  # more of the response follows, so nothing is appended
+    fault: str | None = None
+    """Why the response could not be read; None if it could."""
+    inner: bool = False
+    """More of the response follows, so nothing may be added at the end of the answer."""
     is_call: bool = False
     """The answer is the arguments of a tool call, of which only prose is judged and edited."""
     tagged_reasoning: str = ""

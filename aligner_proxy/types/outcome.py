@@ -20,11 +20,11 @@ from aligner_proxy.types.settings import Status
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """A lone surrogate: half of a pair."""
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-"""Both halves, one after the other, as they stand where two pieces of a stream were put together."""
+"""Both halves one after the other, as they occur where two pieces of a stream were put together."""
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace each lone surrogate with U+FFFD; the length stays the same, and so does the object if there is none.
+    """Replace each lone surrogate with U+FFFD; return the same object if there is none. The length stays the same.
 
     JSON can contain lone surrogates, but UTF-8 cannot encode them.
     """
@@ -56,13 +56,15 @@ def _join_pair(pair: re.Match[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Result of the engine: the edited answer, the segments of the original and the cost. `ms` is engine time."""
+    """Result of the engine: the edited answer, the scored segments of the original, and the cost."""
 
     text: str
+    """The edited answer."""
     segments: tuple[SegmentScore, ...] = ()
     counts: DecodeCounts = field(default_factory=DecodeCounts)
     prompt_tokens: int = 0
     ms: float = 0.0
+    """Milliseconds of engine time."""
     aligner: str = ""
     """Content hash of the aligner."""
     untaught: int = 0
@@ -84,55 +86,58 @@ class Correction:
         return replace(self, editor=None, judge=None) if self.editor or self.judge else self
 
     def with_editor(self, use: EditorUse | None) -> Correction:
-        """This correction with `use` added to its editor use; the same object if `use` is None."""
-        return replace(self, editor=self.editor + use if self.editor else use) if use else self
+        """This correction with `use` added to its use of an editor; the same object if `use` is None."""
+        return replace(self, editor=sum_uses((self.editor, use), EditorUse())) if use else self
 
     def with_judge(self, use: JudgeUse | None) -> Correction:
         """This correction with `use` added to its use of a judge; the same object if `use` is None."""
-        return replace(self, judge=self.judge + use if self.judge else use) if use else self
+        return replace(self, judge=sum_uses((self.judge, use), JudgeUse())) if use else self
 
-    def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
-        """This correction with the summed tokens and engine time of its parts."""
-        parts = tuple(parts)
+    def with_cost_of(self, corrections: Iterable[Correction]) -> Correction:
+        """This correction with the summed cost of these corrections in place of its own."""
+        corrections = tuple(corrections)
         return replace(
             self,
-            counts=sum((part.counts for part in parts), DecodeCounts()),
-            prompt_tokens=sum(part.prompt_tokens for part in parts),
-            ms=sum(part.ms for part in parts),
-            # Not a sum, since all parts have the same objectives.
-            untaught=max(self.untaught, *(part.untaught for part in parts), 0),
-            editor=sum_uses((part.editor for part in parts), EditorUse()),
-            judge=sum_uses((part.judge for part in parts), JudgeUse()),
+            counts=sum((correction.counts for correction in corrections), DecodeCounts()),
+            prompt_tokens=sum(correction.prompt_tokens for correction in corrections),
+            ms=sum(correction.ms for correction in corrections),
+            # not a sum, because all corrections have the same objectives
+            untaught=max(self.untaught, *(correction.untaught for correction in corrections), 0),
+            editor=sum_uses((correction.editor for correction in corrections), EditorUse()),
+            judge=sum_uses((correction.judge for correction in corrections), JudgeUse()),
         )
 
 
 _Use = TypeVar("_Use", EditorUse, JudgeUse)
 
 
-def sum_uses(uses: Iterable[_Use | None], nothing: _Use) -> _Use | None:
-    """The sum of the uses; None if there are none."""
-    present = [use for use in uses if use]
-    return sum(present, nothing) if present else None
+def sum_uses(uses: Iterable[_Use | None], zero: _Use) -> _Use | None:
+    """The sum of the uses that are not None; None if all are. `zero` is a use of nothing, to begin the sum."""
+    known_uses = [use for use in uses if use]
+    return sum(known_uses, zero) if known_uses else None
 
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:
-    """Whether every cache look-up was a hit; None if there were no look-ups."""
+    """Whether every look-up in the cache was a hit. In `hits`, None stands for no look-up; None if there was none."""
     results = set(hits) - {None}
     return all(results) if results else None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of one choice. `text` is to be delivered; `correction` is the engine's result, also in shadow mode."""
+    """Outcome of one choice: what is delivered, and why."""
 
     status: Status
     reason: str | None
     text: str | None
+    """The text to deliver; None if there is none."""
     policy: Policy
     index: int = 0
+    """Number of the choice, or of the text part, in its response."""
     cache_hit: bool | None = None
     """None if the cache was not used."""
     correction: Correction | None = None
+    """The engine's result, also in shadow mode; None if nothing was judged."""
     ms: float = 0.0
     """Milliseconds that the correction added to the response."""
     edited: str | None = None
@@ -153,30 +158,30 @@ class Outcome:
 
     @property
     def violated_objectives(self) -> list[str]:
-        """Sorted names, without duplicates, of the objectives of flagged segments and of unsettled findings."""
-        names = {name for segment in self.segments if (name := self.objective_of(segment))}
-        return sorted(names | {finding.against for finding in self.findings if not finding.is_replaced})
+        """Sorted names of what the answer violates: objectives of flagged segments, and `against` of open findings."""
+        names = {self.objective_of(segment) for segment in self.segments}
+        names |= {finding.against for finding in self.findings if not finding.is_replaced}
+        return sorted(name for name in names if name)
 
     @property
     def threshold(self) -> float:
-        """Score above which a segment was flagged."""
+        """Score, in nats, above which a segment was flagged."""
         return self.policy.caution if self.caution is None else self.caution
 
     @property
     def margin(self) -> float | None:
         """Distance of the nearest segment score from the threshold, in nats; None if no segment has a score."""
         scores = (segment.score for segment in self.segments)
-        finite = [score for score in scores if score is not None and math.isfinite(score)]
-        return min((abs(score - self.threshold) for score in finite), default=None)
+        finite_scores = [score for score in scores if score is not None and math.isfinite(score)]
+        return min((abs(score - self.threshold) for score in finite_scores), default=None)
 
     @property
     def findings_record(self) -> dict[str, Any]:
-        """Findings for records, grouped by what they violate: counts, kinds and sources, never text."""
-        names = dict.fromkeys(finding.against for finding in self.findings)
-        return {
-            name: _summarize_findings([finding for finding in self.findings if finding.against == name])
-            for name in names
-        }
+        """A summary of the findings for records, by the name of what they violate; it never has text."""
+        findings_by_name: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            findings_by_name.setdefault(finding.against, []).append(finding)
+        return {name: _summarize_findings(findings) for name, findings in findings_by_name.items()}
 
     @property
     def segments(self) -> tuple[SegmentScore, ...]:
@@ -189,7 +194,7 @@ class Outcome:
         return len([segment for segment in self.segments if segment.flagged])
 
     def objective_of(self, segment: SegmentScore) -> str | None:
-        """Name of the objective that a segment was flagged for; None if the engine gives no valid index."""
+        """Name of the objective that a flagged segment violates; None if it is not flagged, or none is known."""
         index = segment.objective if segment.flagged else None
         if index is None or not 0 <= index < len(self.policy.objectives):
             return None
@@ -197,7 +202,10 @@ class Outcome:
 
 
 def _summarize_findings(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The number of replaced findings, and kind and source of the first `MAX_FINDINGS` replaced and unsettled ones."""
+    """Summarize the findings against one name: `edits` counts those whose passage was replaced.
+
+    `replaced` and `unsettled` list kind and source of the first `MAX_FINDINGS` that were replaced, and that were not.
+    """
     replaced = [{"kind": finding.kind, "source": finding.source} for finding in findings if finding.is_replaced]
     others = [{"kind": finding.kind, "source": finding.source} for finding in findings if not finding.is_replaced]
     return {"edits": len(replaced), "replaced": replaced[:MAX_FINDINGS], "unsettled": others[:MAX_FINDINGS]}

@@ -35,11 +35,11 @@ from aligner_proxy.types.settings import (
     Write,
 )
 
-_side_treatments = attrgetter(*map(str, SideKind))
-"""Reads what a policy says about each kind of text beside an answer."""
+_read_side_treatments = attrgetter(*map(str, SideKind))
+"""Returns the treatments that a policy sets for all kinds of text beside an answer, as a tuple."""
 _NO_SIDE_TREATMENT = (SideTreatment.PASS,) * len(SideKind)
-_incoming_treatments = attrgetter(*map(str, IncomingKind))
-"""Reads what a policy says about each kind of text in a request."""
+_read_incoming_treatments = attrgetter(*map(str, IncomingKind))
+"""Returns the treatments that a policy sets for all kinds of text in a request, as a tuple."""
 _NO_INCOMING_TREATMENT = (IncomingTreatment.PASS,) * len(IncomingKind)
 
 
@@ -59,10 +59,10 @@ class Allowance:
 
 
 ANSWER_BAND = 2.2
-"""Nats below the threshold from which a judge is asked about a whole answer that a taught head scores. The embedded
-aligner asks about 3 % of ordinary answers then."""
+"""Default of `Judge.answer_band`, in nats, for answers that a taught head scores as a whole. The embedded aligner then
+asks about 3 % of ordinary answers."""
 DOUBT_BAND = 0.5
-"""Default of `Judge.band` in nats; of neutral segments the embedded head scores 1 in 100 so close to being harmful."""
+"""Default of `Judge.band`, in nats. The embedded head scores 1 in 100 neutral segments so close to being harmful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,35 +73,36 @@ class Judge:
     group: str = ""
     """The model group, or the token classifier's name; empty for no judge."""
     form: GuardForm | None = None
+    """The family of a guard; None for other kinds."""
     ask: AskAbout = AskAbout.DOUBT
     band: float = DOUBT_BAND
-    """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
+    """With `ask: doubt`, the judge is asked about segments that score at most this many nats below the threshold."""
     answer_band: float | None = None
-    """The same for the score of an answer, whose highest third of segments is then asked about; 0: not asked. It is the
-    mean of what its segments say of the answer where a taught head tells that, else the mean of their scores. None:
-    `ANSWER_BAND` where a head tells it, else 0."""
+    """With `ask: doubt`, the judge is also asked about an answer that scores, as a whole, at most this many nats below
+    the threshold: about the third of its segments with the highest scores. 0 asks about no answer. None is
+    `ANSWER_BAND` if a taught head scores answers as a whole; otherwise 0."""
 
     def __bool__(self) -> bool:
         return bool(self.group)
 
     def __str__(self) -> str:
-        """The judge as `check` shows it."""
+        """The judge as `aligner-proxy check` shows it."""
         if not self:
             return "off"
-        form = f", form: {self.form.value}" if self.form else ""
-        band = f", band: {self.band:g}" if self.ask is AskAbout.DOUBT else ""
-        if band and self.answer_band is not None:
-            band += f", answer_band: {self.answer_band:g}"
-        return f"{self.kind.value}: {self.group}{form}, ask: {self.ask.value}{band}"
+        form_text = f", form: {self.form.value}" if self.form else ""
+        band_text = f", band: {self.band:g}" if self.ask is AskAbout.DOUBT else ""
+        if band_text and self.answer_band is not None:
+            band_text += f", answer_band: {self.answer_band:g}"
+        return f"{self.kind.value}: {self.group}{form_text}, ask: {self.ask.value}{band_text}"
 
     @property
     def may_clear(self) -> bool:
-        """Whether it may clear what the head flagged."""
+        """Whether the judge is asked about segments that the head flagged, which it may then clear."""
         return bool(self) and self.ask is not AskAbout.DOUBT
 
     @property
     def decides_whole_answers(self) -> bool:
-        """Whether it is asked before an answer counts as harmful as a whole; nothing is declined without it then."""
+        """Whether an answer counts as harmful as a whole only if the judge flags its segments."""
         return self.may_clear or (bool(self) and self.answer_band != 0)
 
 
@@ -117,9 +118,9 @@ class Objective:
     allowance: Allowance | None = None
     """Set for objectives of a request; None for the operator's."""
     head: str = ""
-    """Content hash of its taught head; empty if it has none."""
+    """Content hash of the objective's taught head; empty if it has none."""
     judge: Judge | None = None
-    """The judge that is asked about it, perhaps none; None means the policy's."""
+    """The judge that is asked about the objective (`NO_JUDGE` for none); None means the policy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +136,10 @@ class FailurePolicy:
     judge: OnError = OnError.PASSTHROUGH
     unjudged: OnError = OnError.PASSTHROUGH
 
-    def reaction_to(self, kind: FailureClass) -> OnError:
+    def reaction_to(self, failure: FailureClass) -> OnError:
         """The reaction to a failure of this class while retries are left."""
-        action: OnError = getattr(self, kind.value)
-        return action
+        reaction: OnError = getattr(self, failure.value)
+        return reaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,8 @@ class SkipPolicy:
 
     def reaction_to(self, reason: str | None) -> OnSkip:
         """The reaction to this reason; `PASSTHROUGH` for None, and for reasons without a field."""
-        action: OnSkip = getattr(self, str(reason), OnSkip.PASSTHROUGH)
-        return action
+        reaction: OnSkip = getattr(self, str(reason), OnSkip.PASSTHROUGH)
+        return reaction
 
 
 GOVERNED_SKIPS = tuple(SkipReason(f.name) for f in fields(SkipPolicy))
@@ -286,21 +287,23 @@ class Policy:
 
     @property
     def judges(self) -> tuple[Judge, ...]:
-        """The different judges of the policy and of its objectives."""
+        """The judges of the policy and of its objectives, each once; `NO_JUDGE` is none of them."""
         judges = [self.judge, *[objective.judge for objective in self.objectives]]
         return tuple(dict.fromkeys(filter(None, judges)))
 
     @property
     def judge_groups(self) -> str:
-        """The model groups of its judges, as headers and metrics name them; empty for no judge."""
+        """The model groups of all judges, joined by "+", as headers and metrics name them; empty without judges."""
         return "+".join(sorted({judge.group for judge in self.judges}))
 
     def drop_judges(self) -> Policy:
         """This policy without judges, so that the head alone decides; the same object if it has none."""
+        if not self.judges:
+            return self
         objectives = tuple(
             replace(objective, judge=None) if objective.judge else objective for objective in self.objectives
         )
-        return replace(self, judge=NO_JUDGE, objectives=objectives) if self.judges else self
+        return replace(self, judge=NO_JUDGE, objectives=objectives)
 
     def side_treatment(self, kind: SideKind) -> SideTreatment:
         """What is done with text of this kind beside an answer."""
@@ -315,22 +318,22 @@ class Policy:
     @property
     def looks_at_incoming(self) -> bool:
         """Whether any kind of text in a request is judged."""
-        return _incoming_treatments(self) != _NO_INCOMING_TREATMENT
+        return _read_incoming_treatments(self) != _NO_INCOMING_TREATMENT
 
-    def final_action(self, kind: FailureClass) -> OnError:
+    def final_action(self, failure: FailureClass) -> OnError:
         """The reaction to a failure of this class when no retry is left."""
-        action = self.on_error.reaction_to(kind)
-        return self.after_retry if action is OnError.RETRY else action
+        reaction = self.on_error.reaction_to(failure)
+        return self.after_retry if reaction is OnError.RETRY else reaction
 
     @property
     def blocks_unjudged(self) -> bool:
-        """Whether the client gets an error if something could not be judged; shadow mode: whether it would."""
+        """Whether the client gets an error (in shadow mode: would get one) if something could not be judged."""
         return self.final_action(FailureClass.UNJUDGED) is OnError.BLOCK
 
     @property
     def looks_at_side_texts(self) -> bool:
         """Whether any kind of text that comes with an answer is judged, dropped or blocked."""
-        return _side_treatments(self) != _NO_SIDE_TREATMENT
+        return _read_side_treatments(self) != _NO_SIDE_TREATMENT
 
     @property
     def effective_write(self) -> Write:
@@ -346,12 +349,14 @@ class Policy:
 
     @property
     def engine_account(self) -> tuple[str, Quota | None]:
-        """(tenant, quota or None) as the engine gets them: names are digests, because scheduling needs no names."""
+        """(tenant, quota or None) as the engine gets them, with digests in place of names, which it need not know."""
         quota = self.quota
-        return _digest(self.tenant), quota and replace(quota, account=_digest(quota.account))
+        if quota is not None:
+            quota = replace(quota, account=_digest(quota.account))
+        return _digest(self.tenant), quota
 
     def extension(self, name: str, default: Any = None) -> Any:
-        """The value of a plugin's key, `default` if it is not set."""
+        """The value that a plugin has set under `name`; `default` if it has set none."""
         for key, value in self.extensions:
             if key == name:
                 return value
@@ -369,15 +374,15 @@ class Policy:
 
     def without_requirements(self) -> Policy:
         """This policy without the requirements of plugins, so that only its objectives are checked."""
-        others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Requirement))
-        return replace(self, extensions=others)
+        other_pairs = tuple((name, value) for name, value in self.extensions if not isinstance(value, Requirement))
+        return replace(self, extensions=other_pairs)
 
     def with_extension(self, name: str, value: Any) -> Policy:
-        """This policy with this value of a plugin under `name`."""
-        others = tuple(pair for pair in self.extensions if pair[0] != name)
-        return replace(self, extensions=(*others, (name, value)))
+        """This policy with a plugin's value under `name`, in place of any value it has there."""
+        other_pairs = tuple((key, other_value) for key, other_value in self.extensions if key != name)
+        return replace(self, extensions=(*other_pairs, (name, value)))
 
 
 def _digest(name: str) -> str:
-    """A short digest of a name."""
+    """The first 16 hexadecimal digits of a name's SHA-256 hash."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]

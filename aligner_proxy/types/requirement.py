@@ -47,28 +47,31 @@ class Requirement:
         return ()
 
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> Mapping[str, str]:
-        """Read the files; return each text by file name.
+        """Read the files; return their texts by the name in `file_names`.
 
-        `place` maps the number of an entry to its position in the policies file, which a `ConfigError` names.
+        `place` returns the position of an entry of the requirement, by its number, in the policies file; a
+        `ConfigError` names it. `path` returns the path of a file by its name.
         """
         return {}
 
     def with_files(self, texts: Mapping[str, str]) -> Requirement:
-        """A copy of the requirement that holds the texts of its files."""
+        """A copy of the requirement that holds the texts of its files, by file name."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem that a stage found in an answer, and its replacement; offsets refer to the text before the edit."""
+    """A problem that a stage found in a passage of an answer, and the replacement of the passage."""
 
     against: str
     """Name of the requirement or rule that the passage violates, comparable to an objective's name."""
     start: int
+    """Offset of the passage in the text before the replacement."""
     end: int
     kind: str
+    """Kind of the problem, in the words of the stage."""
     source: str
-    """The evidence for it, such as a reference line, written "name:line"."""
+    """The evidence for the problem, such as a reference line, written "name:line"."""
     text: str | None = field(default=None, repr=False)
     """The replacement text; None if the passage was not replaced."""
 

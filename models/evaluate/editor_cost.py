@@ -95,9 +95,9 @@ class CountingChat:
         self,
         messages: Sequence[Mapping[str, str]],
         *,
-        tokens: int,
+        max_tokens: int,
         temperature: float,
-        form: Mapping[str, Any] | None,
+        response_format: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,
     ) -> Reply:

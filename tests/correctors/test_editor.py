@@ -389,7 +389,7 @@ async def test_a_held_stream_is_edited_at_its_end() -> None:
 )
 async def test_another_answer_counts_if_nothing_of_it_is_flagged(reply: Reply, text: str) -> None:
     chat = ScriptedChat(lambda _: reply)
-    done = await ChatWriter(ModelGroup("strong", chat)).write_new_answer(request("You fool."), scorer(), tokens=100)
+    done = await ChatWriter(ModelGroup("strong", chat)).write_new_answer(request("You fool."), scorer(), max_tokens=100)
     assert done.text == text
     assert done.editor is not None
     assert done.editor.calls == 1

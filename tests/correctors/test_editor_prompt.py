@@ -44,22 +44,22 @@ def test_the_editor_sees_the_question_the_marked_answer_and_the_objective_of_eac
 
 def test_a_passage_without_a_known_objective_goes_against_any_of_them() -> None:
     [passage] = marked("Take a brush. You fool.", "fool", None)
-    assert passage.against == (KIND, BRIEF)
+    assert passage.objectives == (KIND, BRIEF)
     [passage] = marked("Take a brush. You fool.", "fool", 7)
-    assert passage.against == (KIND, BRIEF)
+    assert passage.objectives == (KIND, BRIEF)
 
 
 def test_the_mark_of_an_item_is_not_asked_for() -> None:
     answer = "Steps:\n\n1. Take a brush.\n2. Paint, you fool.\n"
     [passage] = marked(answer, "fool")
-    assert (passage.lead, passage.text) == ("2. ", "Paint, you fool.")
+    assert (passage.list_mark, passage.text) == ("2. ", "Paint, you fool.")
     assert "2. <passage-1>Paint, you fool.</passage-1>" in str(material(answer, "fool")["answer"])
 
 
 @pytest.mark.parametrize("text", ["I think you are a fool.", "A fool asks that.", "You fool - really."])
 def test_a_sentence_has_no_mark(text: str) -> None:
     [passage] = marked(f"Take a brush. {text}", "fool")
-    assert (passage.lead, passage.text) == ("", text)
+    assert (passage.list_mark, passage.text) == ("", text)
 
 
 def test_the_marks_occur_nowhere_in_the_answer() -> None:
@@ -166,7 +166,7 @@ def test_a_replacement_ends_with_the_last_sentence_that_fits() -> None:
     reply = json.dumps({"1": "All is well. " * 100})
     text = editor_prompt.read_replacements(reply, PASSAGES)[3]
     assert text.endswith("well.")
-    assert PASSAGES[0].room - 20 < len(text) <= PASSAGES[0].room
+    assert PASSAGES[0].max_chars - 20 < len(text) <= PASSAGES[0].max_chars
 
 
 def test_another_answer_is_asked_for_with_the_objectives_and_without_the_first_one() -> None:

@@ -82,7 +82,9 @@ async def chatting(chats: Chats, **params: Any) -> AsyncIterator[GroupChat]:
 
 
 async def ask(chat: GroupChat, form: Any = REPLY_SCHEMA, deadline_s: float = 20.0) -> Any:
-    return await chat.ask(MESSAGES, tokens=50, temperature=0.0, form=form, payer=PAYER, deadline_s=deadline_s)
+    return await chat.ask(
+        MESSAGES, max_tokens=50, temperature=0.0, response_format=form, payer=PAYER, deadline_s=deadline_s
+    )
 
 
 async def test_the_group_is_asked_once_for_a_reply_in_a_form() -> None:
@@ -90,7 +92,7 @@ async def test_the_group_is_asked_once_for_a_reply_in_a_form() -> None:
     async with chatting(chats) as chat:
         reply = await ask(chat)
         assert list(chat.models()) == ["openai/big"]
-    assert (reply.text, reply.read, reply.written_tokens, reply.finished) == ("It is so.", 40, 8, True)
+    assert (reply.text, reply.read_tokens, reply.written_tokens, reply.finished) == ("It is so.", 40, 8, True)
     [body] = chats.asked
     assert body["messages"] == MESSAGES
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 50, 0)
@@ -160,7 +162,7 @@ async def test_the_key_of_the_request_is_charged_and_no_logger_hears_a_text(monk
     chats = Chats(lambda _: "SECRET reply")
     async with chatting(chats, input_cost_per_token=0.001, output_cost_per_token=0.01) as chat:
         messages = [{"role": "user", "content": "SECRET question"}]
-        await chat.ask(messages, tokens=50, temperature=0.0, form=None, payer=PAYER, deadline_s=20.0)
+        await chat.ask(messages, max_tokens=50, temperature=0.0, response_format=None, payer=PAYER, deadline_s=20.0)
         for _ in range(100):
             await asyncio.sleep(0.05)
             if heard:
@@ -243,9 +245,11 @@ async def test_a_decision_model_answers_as_a_judge() -> None:
     router = Router()
     group = GroupDecisions("jev", lambda: router)  # type: ignore[arg-type,return-value]
     questions = [{"type": "predicate", "name": "1", "instructions": "Is it?"}]
-    ask = partial(group.ask, MESSAGES, tokens=9, temperature=0.0, form={"questions": questions}, payer=PAYER)
+    ask = partial(
+        group.ask, MESSAGES, max_tokens=9, temperature=0.0, response_format={"questions": questions}, payer=PAYER
+    )
     reply = await ask(deadline_s=2.0)
-    assert (reply.read, reply.written_tokens) == (7, 2)
+    assert (reply.read_tokens, reply.written_tokens) == (7, 2)
     assert [entry["violates"] for entry in json.loads(reply.text)["verdicts"]] == [True, False]
     assert router.asked["input"] == MESSAGES[-1]["content"]
     assert (router.asked["questions"], router.asked["metadata"]) == (questions, PAYER)

@@ -36,7 +36,7 @@ def policy_with(reaction: OnError) -> Policy:
 async def test_a_judge_is_asked_for_the_key_of_the_request_within_half_of_the_time() -> None:
     chat = ScriptedChat(lambda _: "yes")
     policy = Policy("p", judge=CHAT, payer=(("user_api_key", "k"),))
-    verdict, use = await stage_judge(chat, policy).ask(QUESTION, yes, tokens=9)
+    verdict, use = await stage_judge(chat, policy).ask(QUESTION, yes, max_tokens=9)
     assert (verdict, use.calls, use.failed) == (True, 1, 0)
     assert (chat.payers, chat.tokens, chat.temperatures) == ([{"user_api_key": "k"}], [9], [0.0])
     assert 3.0 < chat.seconds[0] <= 4.0
@@ -46,32 +46,32 @@ async def test_an_equal_question_is_answered_from_memory_for_the_same_tenant_alo
     chat = ScriptedChat(lambda _: "yes")
     judge = stage_judge(chat, Policy("p", judge=CHAT))
     for tokens, calls in ((9, 1), (9, 0)):
-        verdict, use = await judge.ask(QUESTION, yes, tokens=tokens)
+        verdict, use = await judge.ask(QUESTION, yes, max_tokens=tokens)
         assert (verdict, use.calls) == (True, calls)
     other = StageJudge(judge._judge, judge._request.model_copy(update={"tenant": "other"}), judge._replies)
-    assert (await other.ask(QUESTION, yes, tokens=9))[1].calls == 1
-    assert (await judge.ask(QUESTION, yes, tokens=9, form={"questions": []}))[1].calls == 1
+    assert (await other.ask(QUESTION, yes, max_tokens=9))[1].calls == 1
+    assert (await judge.ask(QUESTION, yes, max_tokens=9, response_format={"questions": []}))[1].calls == 1
 
 
 @pytest.mark.parametrize("script", [lambda _: "perhaps", lambda _: EngineUnavailable("away")])
 async def test_a_failed_call_is_kept_by_nobody_and_reacted_to_as_the_policy_says(script: Script) -> None:
     chat = ScriptedChat(script)
-    verdict, use = await stage_judge(chat, policy_with(OnError.PASSTHROUGH)).ask(QUESTION, yes, tokens=9)
+    verdict, use = await stage_judge(chat, policy_with(OnError.PASSTHROUGH)).ask(QUESTION, yes, max_tokens=9)
     assert (verdict, use.calls, use.failed, len(chat.asked)) == (None, 0, 1, 1)
-    verdict, use = await stage_judge(chat, policy_with(OnError.RETRY)).ask(QUESTION, yes, tokens=9)
+    verdict, use = await stage_judge(chat, policy_with(OnError.RETRY)).ask(QUESTION, yes, max_tokens=9)
     assert (verdict, len(chat.asked)) == (None, 3)
     with pytest.raises(JudgeFailed):
-        await stage_judge(chat, policy_with(OnError.BLOCK)).ask(QUESTION, yes, tokens=9)
+        await stage_judge(chat, policy_with(OnError.BLOCK)).ask(QUESTION, yes, max_tokens=9)
     assert len(chat.asked) == 4
 
 
 async def test_both_tries_are_charged() -> None:
     replies = ["perhaps", "yes", "perhaps", "perhaps"]
-    chat = ScriptedChat(lambda _: Reply(replies.pop(0), read=10, written_tokens=2))
+    chat = ScriptedChat(lambda _: Reply(replies.pop(0), read_tokens=10, written_tokens=2))
     judge = stage_judge(chat, policy_with(OnError.RETRY))
-    verdict, use = await judge.ask(QUESTION, yes, tokens=9)
+    verdict, use = await judge.ask(QUESTION, yes, max_tokens=9)
     assert (verdict, use.calls, use.failed, use.read, use.written) == (True, 1, 1, 20, 4)
-    verdict, use = await judge.ask(QUESTION, yes, tokens=9, form={"questions": []})
+    verdict, use = await judge.ask(QUESTION, yes, max_tokens=9, response_format={"questions": []})
     assert (verdict, use.calls, use.failed, use.read, use.written) == (None, 0, 2, 20, 4)
 
 

@@ -31,7 +31,7 @@ class Opening:
         self.chat = ScriptedChat(FRIENDLY)
         self.groups: list[str] = []
         self.editors = editors(self.chat)
-        self.editors._open = self._opened
+        self.editors._open_chat = self._opened
 
     def _opened(self, name: str) -> ScriptedChat:
         self.groups.append(name)

@@ -334,16 +334,16 @@ async def test_a_store_that_fails_is_left_alone_for_longer_each_time(
     ends = []
     for _ in range(9):
         health.note_failure(OSError("no"))
-        assert health.pausing
+        assert health.is_pausing
         began = now[0]
-        while health.pausing:
+        while health.is_pausing:
             now[0] += 1.0
         ends.append(now[0] - began)
     assert ends == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     health.note_success()
     health.note_failure(OSError("no"))
     now[0] += 1.0
-    assert not health.pausing
+    assert not health.is_pausing
 
 
 async def test_a_damaged_store_is_used_again_once_its_folder_is_removed(

@@ -151,7 +151,11 @@ async def test_what_answers_the_question_is_delivered(question: str, answer: str
     assert outcome.text == (text or "We do not answer like that (kind).")
     exchange = replace(ASKED, turns=(Turn("user", question),))
     growing = GrowingAnswer(
-        Pipeline(engine()), replace(POLICY, stream=StreamMode.SENTENCE), lambda: exchange, lambda: None, whole=True
+        Pipeline(engine()),
+        replace(POLICY, stream=StreamMode.SENTENCE),
+        lambda: exchange,
+        lambda: None,
+        hold_until_end=True,
     )
     assert (await grown(growing, answer)).text == outcome.text
 
@@ -192,7 +196,7 @@ async def test_json_is_never_replaced_by_a_text() -> None:
 
 async def streamed(answer: str, policy: Policy = POLICY, *, held: bool = False) -> Outcome:
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     return await grown(made, answer)
 
 
@@ -215,7 +219,7 @@ async def test_behind_a_refusal_nothing_goes_out_of_an_upstream_that_goes_on_aft
     answer: str, held: bool
 ) -> None:
     policy = replace(POLICY, stream=StreamMode.SENTENCE)
-    growing = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
+    growing = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     before = (await grown(growing, (answer,))).text
     await growing.feed(" You are an idiot.")
     await growing.end()
@@ -293,11 +297,13 @@ async def test_beside_harm_a_stream_that_has_gone_out_is_not_declined() -> None:
     scores = {"You are a fool.": 3.0, HOW: -0.5}
     made = Pipeline(SegmentEngine(lambda segment: scores.get(segment.strip(), -6.0), lambda _: ""))
     late = await grown(
-        GrowingAnswer(made, policy, lambda: ASKED, lambda: None, whole=False),
+        GrowingAnswer(made, policy, lambda: ASKED, lambda: None, hold_until_end=False),
         f"Paint the fence with a brush. You are a fool. {HOW}",
     )
     assert late.reason != "declined"
-    early = await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None, whole=True), f"You are a fool. {HOW}")
+    early = await grown(
+        GrowingAnswer(made, policy, lambda: ASKED, lambda: None, hold_until_end=True), f"You are a fool. {HOW}"
+    )
     assert early.reason == "declined"
 
 
@@ -409,7 +415,9 @@ async def test_an_answer_is_declined_as_a_whole_only_in_a_language_of_the_aligne
         outcome = await of_guide(made, answer=answer)
     else:
         policy = replace(OF_HARM, stream=StreamMode.SENTENCE)
-        outcome = await grown(GrowingAnswer(Pipeline(made), policy, lambda: ASKED, lambda: None, whole=True), answer)
+        outcome = await grown(
+            GrowingAnswer(Pipeline(made), policy, lambda: ASKED, lambda: None, hold_until_end=True), answer
+        )
     assert (outcome.reason == "declined") is declined
     assert declined or outcome.text == answer
 
@@ -454,7 +462,7 @@ STEP = len("Step 1 is to bend the wire a little more and to try the lock again."
 @pytest.mark.parametrize("held", [False, True])
 async def test_a_stream_that_is_harmful_as_a_whole_is_declined_if_most_has_not_gone_out(held: bool) -> None:
     policy = replace(OF_HARM, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(Pipeline(telling(0.5)), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(Pipeline(telling(0.5)), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     outcome = await grown(made, [GUIDE])
     # all of it came at once, and less than half of it may have gone out
     beginning = "" if held else "Sure, here is how. Bend the wire twice.\n\n"

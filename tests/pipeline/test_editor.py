@@ -145,7 +145,7 @@ async def test_who_answers_may_be_the_editor() -> None:
     opened: list[str] = []
     made = pipeline(chat)
     assert made.editors is not None
-    made.editors._open = lambda name: opened.append(name) or chat  # type: ignore[func-returns-value]
+    made.editors._open_chat = lambda name: opened.append(name) or chat  # type: ignore[func-returns-value]
     await made.align(replace(ASKED, answer=ANSWER), policy)
     assert opened == ["gpt"]
 
@@ -299,7 +299,7 @@ async def streamed(
 ) -> tuple[Outcome, ScriptedChat]:
     chat = ScriptedChat(script)
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     return await grown(made, answer), chat
 
 

@@ -181,19 +181,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_try_gets_what_is_left(clock: Clock) -> None:
     budget = Budget(Policy("p", deadline_s=10))
-    assert budget.begin() == 10
+    assert budget.start_attempt() == 10
     clock.now += 4
-    assert budget.begin() == 6
+    assert budget.start_attempt() == 6
     clock.now += 100
-    assert (budget.begin(), budget.attempts) == (0, 3)
+    assert (budget.start_attempt(), budget.attempts) == (0, 3)
 
 
 def test_where_timeouts_are_tried_again_the_first_try_leaves_time_for_the_second(clock: Clock) -> None:
     budget = Budget(Policy("p", deadline_s=10, on_error=ALL_RETRY))
-    assert budget.begin() == 5
+    assert budget.start_attempt() == 5
     clock.now += 5
     assert budget.pause_before_retry(outcome("timeout"), TimeoutError()) == 0
-    assert budget.begin() == 5
+    assert budget.start_attempt() == 5
     clock.now += 4
     assert budget.pause_before_retry(outcome("timeout"), TimeoutError()) is None
 
@@ -201,7 +201,7 @@ def test_where_timeouts_are_tried_again_the_first_try_leaves_time_for_the_second
 def test_nothing_is_tried_again_that_the_policy_does_not_name(clock: Clock) -> None:
     only = FailurePolicy(overload=OnError.RETRY)
     budget = Budget(Policy("p", on_error=only))
-    budget.begin()
+    budget.start_attempt()
     for reason in ("timeout", "engine_unavailable", "internal_error", "gate_empty", "quota", None):
         assert budget.pause_before_retry(outcome(reason), None) is None
     assert budget.pause_before_retry(outcome("overloaded"), EngineOverloaded("x", 1.0)) is not None
@@ -209,7 +209,7 @@ def test_nothing_is_tried_again_that_the_policy_does_not_name(clock: Clock) -> N
 
 def test_a_wait_is_as_long_as_was_asked_for_and_never_past_the_deadline(clock: Clock) -> None:
     budget = Budget(Policy("p", deadline_s=10, on_error=ALL_RETRY))
-    budget.begin()
+    budget.start_attempt()
     for error in (EngineOverloaded("x", 3.0), Shed("x", 3.0), BreakerOpen("x", 3.0)):
         pause = budget.pause_before_retry(outcome(error.reason), error)
         assert pause is not None
@@ -221,11 +221,11 @@ def test_a_wait_is_as_long_as_was_asked_for_and_never_past_the_deadline(clock: C
 
 def test_the_gate_is_asked_about_a_more_careful_correction_once(clock: Clock) -> None:
     budget = Budget(Policy("p", caution=1.0, on_error=ALL_RETRY))
-    budget.begin()
+    budget.start_attempt()
     assert budget.attempt_policy is budget.policy
     assert budget.pause_before_retry(outcome("gate_lost_name"), None) == 0
     assert budget.attempt_policy == replace(budget.policy, caution=1.0 + outcomes.MORE_CAUTION)
-    budget.begin()
+    budget.start_attempt()
     assert budget.pause_before_retry(outcome("gate_lost_name"), None) is None
 
 
@@ -241,7 +241,7 @@ def test_no_try_begins_past_the_deadline_and_tries_are_bounded(steps: list[tuple
         counted: dict[FailureClass | None, int] = {}
         for reason, took in steps:
             assert clock.now < budget.until
-            assert budget.begin() <= budget.until - clock.now
+            assert budget.start_attempt() <= budget.until - clock.now
             clock.now += took
             kind = class_of(reason)
             counted[kind] = counted.get(kind, 0) + 1
@@ -249,5 +249,5 @@ def test_no_try_begins_past_the_deadline_and_tries_are_bounded(steps: list[tuple
             pause = budget.pause_before_retry(outcome(reason), error)
             if pause is None:
                 break
-            assert counted[kind] < outcomes.TRIES.get(kind, math.inf)  # type: ignore[arg-type]
+            assert counted[kind] < outcomes.MAX_ATTEMPTS.get(kind, math.inf)  # type: ignore[arg-type]
             clock.now += pause

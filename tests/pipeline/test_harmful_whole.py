@@ -87,7 +87,9 @@ async def deliver(
     if way == "whole":
         return await pipeline.align(asked, policy)
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    growing = GrowingAnswer(pipeline, policy, lambda: replace(asked, answer=None), lambda: None, whole=way == "hold")
+    growing = GrowingAnswer(
+        pipeline, policy, lambda: replace(asked, answer=None), lambda: None, hold_until_end=way == "hold"
+    )
     return await grown(growing, answer)
 
 

@@ -82,7 +82,7 @@ async def deliver(made: Pipeline, way: str, answer: str = ANSWER, policy: Policy
     if way == "whole":
         return await made.align(replace(ASKED, answer=answer), policy)
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    return await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None, whole=way == "hold"), answer)
+    return await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None, hold_until_end=way == "hold"), answer)
 
 
 def use_in(outcome: Outcome) -> JudgeUse:

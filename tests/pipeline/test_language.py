@@ -124,4 +124,4 @@ async def test_the_language_of_an_answer_that_comes_again_is_remembered_unless_i
         outcome = await pipeline().align(asked(answer), POLICY)
         assert outcome.status is Status.NOT_JUDGED
     assert len(texts) == readings
-    language._find_unknown.cache_clear()  # it remembers what `note_text` said
+    language._has_unknown_text.cache_clear()  # it remembers what `note_text` said

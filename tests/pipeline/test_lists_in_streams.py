@@ -55,7 +55,7 @@ def engine() -> SegmentEngine:
 
 async def streamed(answer: str, size: int = 7, most: int = 24_000, *, whole: bool = False) -> Outcome:
     policy = Policy("p", (Objective("kind", "Kind: no insults"),), stream=StreamMode.SENTENCE, max_answer_chars=most)
-    made = GrowingAnswer(Pipeline(engine()), policy, lambda: FACTS, lambda: None, whole=whole)
+    made = GrowingAnswer(Pipeline(engine()), policy, lambda: FACTS, lambda: None, hold_until_end=whole)
     return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)), rounds=8)
 
 

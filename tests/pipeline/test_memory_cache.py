@@ -28,7 +28,7 @@ def test_it_is_there_until_it_expires() -> None:
 
 
 def test_those_not_used_for_longest_make_room() -> None:
-    recent = Recent(most_chars=30, clock=Clock())
+    recent = Recent(max_chars=30, clock=Clock())
     for key in "abc":
         recent.put(key, Correction("x" * 9), 2000.0)
     assert recent.get("a") is not None
@@ -37,7 +37,7 @@ def test_those_not_used_for_longest_make_room() -> None:
 
 
 def test_segments_take_room_too_and_what_takes_all_of_it_is_not_kept() -> None:
-    recent = Recent(most_chars=30, clock=Clock())
+    recent = Recent(max_chars=30, clock=Clock())
     recent.put("a", Correction("x" * 9), 2000.0)
     recent.put("b", Correction("x" * 9, (SegmentScore("y" * 25, 1.0, True),)), 2000.0)
     assert recent.get("b") is None
@@ -45,7 +45,7 @@ def test_segments_take_room_too_and_what_takes_all_of_it_is_not_kept() -> None:
 
 
 def test_one_that_is_put_again_is_counted_once() -> None:
-    recent = Recent(most_chars=30, clock=Clock())
+    recent = Recent(max_chars=30, clock=Clock())
     for text in ("one", "other"):
         recent.put("a", Correction(text), 2000.0)
     assert recent.get("a") == Correction("other")

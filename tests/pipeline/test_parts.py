@@ -43,7 +43,7 @@ def engine() -> SegmentEngine:
 
 
 def parted(scripted: ScriptedEngine, rules: Policy, facts: Exchange = FACTS, *, whole: bool = False) -> GrowingAnswer:
-    return GrowingAnswer(Pipeline(scripted), rules, lambda: facts, lambda: None, whole=whole)
+    return GrowingAnswer(Pipeline(scripted), rules, lambda: facts, lambda: None, hold_until_end=whole)
 
 
 @settings(max_examples=examples(60), deadline=None)
@@ -160,8 +160,8 @@ class CountingPattern:
 
 async def test_a_word_that_does_not_end_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searched from its beginning with each piece, one of 120,000 characters would cost a gateway ten seconds."""
-    pattern = CountingPattern(part_splitter._GAP)
-    monkeypatch.setattr(part_splitter, "_GAP", pattern)
+    pattern = CountingPattern(part_splitter._WORD_END)
+    monkeypatch.setattr(part_splitter, "_WORD_END", pattern)
     text = "x" * 4_000 + ". It is so. "
     outcome = await grown(parted(engine(), policy(1_000)), [text[at : at + 10] for at in range(0, len(text), 10)])
     assert outcome.text == text

@@ -52,7 +52,7 @@ def whole(answer: str, policy: Policy = LEFT) -> Outcome:
 
 def grow(answer: str, policy: Policy, *, size: int, held: bool) -> Outcome:
     async def run() -> Outcome:
-        growing = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
+        growing = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, hold_until_end=held)
         return await grown(growing, [answer[at : at + size] for at in range(0, len(answer), size)])
 
     return asyncio.run(run())

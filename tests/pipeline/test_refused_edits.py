@@ -39,7 +39,7 @@ async def test_elsewhere_the_original_stays() -> None:
 @pytest.mark.parametrize("held", [False, True])
 async def test_a_stream_gets_the_same(held: bool) -> None:
     policy = replace(ENFORCED, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(pipeline(), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     outcome = await grown(made, ANSWER)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, "Take a brush. Then paint it.")
 

@@ -104,7 +104,7 @@ async def outcome_of(
     if way == "whole":
         return await pipeline.align(replace(asked, answer=answer), policy)
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(pipeline, policy, lambda: asked, lambda: None, whole=way == "held")
+    made = GrowingAnswer(pipeline, policy, lambda: asked, lambda: None, hold_until_end=way == "held")
     outcome = await grown(made, [f"{word} " for word in answer.split(" ")])
     return replace(outcome, text=(outcome.text or "").rstrip())
 

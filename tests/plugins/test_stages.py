@@ -216,7 +216,7 @@ class Asking(Stage):
         editor = answer.editor
         if editor is None:
             return outgoing
-        text, use = await editor.ask([{"role": "user", "content": outgoing.text}], str.strip, tokens=9)
+        text, use = await editor.ask([{"role": "user", "content": outgoing.text}], str.strip, max_tokens=9)
         return replace(outgoing, text=text or outgoing.text, editor=use)
 
 

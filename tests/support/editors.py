@@ -37,18 +37,18 @@ class ScriptedChat:
         self,
         messages: Sequence[Mapping[str, str]],
         *,
-        tokens: int,
+        max_tokens: int,
         temperature: float,
-        form: Mapping[str, Any] | None,
+        response_format: Mapping[str, Any] | None,
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
         """Play the script."""
         self.asked.append(messages)
         self.payers.append(dict(payer))
-        self.forms.append(form)
+        self.forms.append(response_format)
         self.seconds.append(deadline_s)
-        self.tokens.append(tokens)
+        self.tokens.append(max_tokens)
         self.temperatures.append(temperature)
         reply = self.script(messages)
         if isinstance(reply, CorrectionError):

@@ -57,7 +57,7 @@ async def correct_in_all_ways(
     texts = {"whole": whole.text}
     policy = replace(judged, stream=StreamMode.SENTENCE)
     for name, size, held in (("held", 7, True), ("characters", 1, False), ("lumps", 40, False)):
-        growing = GrowingAnswer(Pipeline(pruning_engine()), policy, lambda: asked, lambda: None, whole=held)
+        growing = GrowingAnswer(Pipeline(pruning_engine()), policy, lambda: asked, lambda: None, hold_until_end=held)
         pieces = [answer[start : start + size] for start in range(0, len(answer), size)]
         texts[name] = (await grown(growing, pieces, rounds=20)).text
     return texts

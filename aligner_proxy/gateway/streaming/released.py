@@ -83,7 +83,9 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
                 )
             notify = partial(_wake_delivery, self.delivery_signal, self._answer_texts)
         exchange_so_far = partial(self._decoder.exchange_without_text, index)
-        text = GrowingAnswer(pipeline, policy, exchange_so_far, notify, whole=is_whole, texts=self._answer_texts)
+        text = GrowingAnswer(
+            pipeline, policy, exchange_so_far, notify, hold_until_end=is_whole, texts=self._answer_texts
+        )
         if self._room.gave_up_correcting:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)

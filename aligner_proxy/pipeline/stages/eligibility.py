@@ -25,17 +25,17 @@ _ALWAYS_SKIPPED = (SkipReason.INCONSISTENT,)
 """Reasons that apply even if the policy says judge, because an edit could not be placed."""
 BEGUN = "Begun."
 """Placeholder for an answer that has only begun, because its wording and length say nothing yet."""
-_BESIDE_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSISTENT)
-"""Reasons for which something may be delivered although the answer has no text."""
+_DELIVERED_WITHOUT_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSISTENT)
+"""Reasons for which something other than text may be delivered although the answer has no text."""
 LONGEST_JSON = 200_000
-"""Maximum length parsed as JSON, in characters; takes some ten milliseconds in the event loop."""
-_AT_ONCE_CHARS = 2_000
-"""Answers up to this length are parsed in the event loop; some ten milliseconds if texts of JSON are obfuscated."""
+"""Maximum length in characters of an answer that is parsed as JSON; this takes some ten milliseconds."""
+_EVENT_LOOP_CHARS = 2_000
+"""Answers up to this length are read in the event loop, longer ones in a thread if reading them may take long."""
 MAX_JSON_TEXTS = 32
 """Maximum number of texts corrected in one JSON answer; each is a separate request to the engine."""
 
-# Finish reasons of chat and text completions, stop reasons of Messages, and states of Responses.
-_BY_FINISH = {
+# The keys are finish reasons of chat and text completions, stop reasons of Messages, and states of Responses.
+_SKIP_BY_FINISH = {
     "tool_calls": SkipReason.TOOL_CALLS,
     "function_call": SkipReason.TOOL_CALLS,
     "tool_use": SkipReason.TOOL_CALLS,
@@ -66,15 +66,15 @@ class AnswerForm:
 
     @property
     def is_structured(self) -> bool:
-        """Whether a program reads the answer: the client said so, or all of it is JSON, YAML or a table of values."""
+        """Whether a program reads the answer: the request prescribed its format, or it is JSON, YAML or a table."""
         return self._exchange.structured or self.is_json() or self._is_data
 
-    def is_json(self, *, unread: bool = True) -> bool:
-        """Whether the answer is a JSON object or array; `unread` is returned for one too deep or too long to parse."""
-        return unread if self._read_as_json is None else self._read_as_json
+    def is_json(self, *, if_unparsed: bool = True) -> bool:
+        """Whether the answer is a JSON object or array; `if_unparsed` for an answer too deep or too long to parse."""
+        return if_unparsed if self._parses_as_json is None else self._parses_as_json
 
     @cached_property
-    def _read_as_json(self) -> bool | None:
+    def _parses_as_json(self) -> bool | None:
         """Whether the answer is a JSON object or array; None if it is too deep or too long to parse."""
         return reads_as_json(self._exchange.answer or "")
 
@@ -86,66 +86,73 @@ class AnswerForm:
 
 
 class Eligibility(Stage):
-    """Stops an answer that is not to be corrected, and holds a growing one that may be JSON or other data."""
+    """Stops an answer that is not to be corrected, and holds a growing answer that may be JSON or other data."""
 
     order = 0
 
-    def __init__(self, form: AnswerForm | None = None) -> None:
-        self._form = form
-        """The form of a whole answer; None for a growing one, whose form is not known yet."""
+    def __init__(self, answer_form: AnswerForm | None = None) -> None:
+        self._answer_form = answer_form
+        """Whether a program reads the whole answer; None for a growing answer, of which this is not known yet."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """Stop a whole answer for the first reason that applies; None if there is none.
+        """Stop a whole answer if there is a reason to skip it; None if there is none.
 
-        A growing answer is held here, and stopped where it begins to call a program. `find_early_reason` stops it if
-        something other than text arrives, and `check` stops it before an edit goes out.
+        A growing answer is stopped where it begins to call a program, and held if it may be data. All other reasons
+        stop a growing answer elsewhere: `find_early_reason` when something other than text arrives, and `check` before
+        an edit goes out.
         """
         if not answer.is_whole:
-            return _admit_more(answer)
-        form = self._form or AnswerForm(answer.exchange)
-        if len(answer.text) > _AT_ONCE_CHARS and _takes_long(answer.text, answer.policy):
+            return _admit_growing(answer)
+        answer_form = self._answer_form or AnswerForm(answer.exchange)
+        if len(answer.text) > _EVENT_LOOP_CHARS and _needs_parsing(answer.text, answer.policy):
             # In a thread, because all texts of a long JSON answer may have to be checked.
-            reason = await asyncio.to_thread(skip_reason, answer.exchange, answer.policy, form)
+            reason = await asyncio.to_thread(skip_reason, answer.exchange, answer.policy, answer_form)
         else:
-            reason = skip_reason(answer.exchange, answer.policy, form)
+            reason = skip_reason(answer.exchange, answer.policy, answer_form)
         return None if reason is None else Stop(Status.SKIPPED, reason.value)
 
 
-def _admit_more(answer: AnswerSoFar) -> Stop | Hold | None:
-    """Stop a growing answer that has begun to call a program; hold one that may be structured; None for any other."""
+def _admit_growing(answer: AnswerSoFar) -> Stop | Hold | None:
+    """Stop a growing answer that has begun to call a program, hold one that may be data, and admit (None) any other.
+
+    An answer of which something has gone out is no longer held.
+    """
     if answer.exchange.tool_calls and not is_judged(SkipReason.TOOL_CALLS, answer.policy):
         return Stop(Status.SKIPPED, SkipReason.TOOL_CALLS.value)
     return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
 
 
-def _takes_long(text: str, policy: Policy) -> bool:
-    """Whether a long text has to be parsed to know what form it has."""
+def _needs_parsing(text: str, policy: Policy) -> bool:
+    """Whether a text has to be parsed as JSON or data, or searched for calls, to find the reasons to skip it."""
     if text.lstrip().startswith(("{", "[")) or program_text.DATA_SIGN.match(text):
         return True
-    # to find calls, the text is cut into segments
+    # a text that may call a program is cut into segments to find the call, unless such answers are judged anyway
     return not is_judged(SkipReason.TOOL_CALLS, policy) and any(sign in text for sign in program_text.CALL_SIGNS)
 
 
 def find_early_reason(exchange: Exchange, policy: Policy) -> SkipReason | None:
-    """The reason why an answer that has only begun will not be corrected, or None."""
+    """The reason why an answer that has only begun will not be corrected; None if no reason is known yet."""
     reason = check(replace(exchange, answer=BEGUN), policy)
-    # JSON whose strings are corrected cannot be recognised by its beginning, and waits for its end
-    waits = reason is SkipReason.STRUCTURED_OUTPUT and policy.json_strings is JsonStrings.CORRECT
-    return None if waits else reason
+    # Whether the answer is JSON whose strings can be corrected is only known at its end, so it is not skipped before.
+    is_decided_at_end = reason is SkipReason.STRUCTURED_OUTPUT and policy.json_strings is JsonStrings.CORRECT
+    return None if is_decided_at_end else reason
 
 
-def skip_reason(exchange: Exchange, policy: Policy, form: AnswerForm) -> SkipReason | None:
-    """The reason not to correct a whole answer, or None; raises `Unreadable` if its response could not be read."""
+def skip_reason(exchange: Exchange, policy: Policy, answer_form: AnswerForm) -> SkipReason | None:
+    """The reason not to correct a whole answer; None if there is none.
+
+    Raises `Unreadable` if the response could not be read.
+    """
     reason = find_policy_reason(policy)
     if reason is None and exchange.fault is not None:
         raise Unreadable(exchange.fault)
-    return reason or check(note_calls(exchange, policy), policy, form)
+    return reason or check(note_calls(exchange, policy), policy, answer_form)
 
 
 def note_calls(exchange: Exchange, policy: Policy) -> Exchange:
-    """The exchange of a whole answer, with `tool_calls` set if its text begins a call.
+    """Return the exchange of a whole answer, with `tool_calls` set if its text contains the beginning of a call.
 
-    The text is not read for calls if the policy judges such answers anyway.
+    If the policy judges answers with calls anyway, the text is not searched.
     """
     if exchange.tool_calls or is_judged(SkipReason.TOOL_CALLS, policy):
         return exchange
@@ -153,7 +160,7 @@ def note_calls(exchange: Exchange, policy: Policy) -> Exchange:
 
 
 def find_policy_reason(policy: Policy) -> SkipReason | None:
-    """The reason known before there is an answer, or None; a stream skipped here is not held back."""
+    """The reason not to correct that follows from the policy alone, before there is an answer; None if none does."""
     if policy.mode is Mode.OFF:
         return SkipReason.MODE_OFF
     if policy.bypass:
@@ -161,28 +168,30 @@ def find_policy_reason(policy: Policy) -> SkipReason | None:
     return None if policy.objectives or policy.requirements else SkipReason.NO_OBJECTIVES
 
 
-def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) -> SkipReason | None:
-    """The reason not to correct `exchange`, or None; reasons that the policy says to judge anyway are ignored.
+def check(exchange: Exchange, policy: Policy, answer_form: AnswerForm | None = None) -> SkipReason | None:
+    """The reason not to correct the answer of `exchange`; None if there is none, or the policy judges in spite of it.
 
-    Calls in the text count if `exchange.tool_calls` says so (`note_calls`). Without text there is nothing to judge. The
-    reason is then, if any, one for which other content may be delivered.
+    The text is not searched for calls: only `exchange.tool_calls` counts (`note_calls` sets it). An answer without text
+    is skipped even for a reason that the policy judges, since there is nothing to judge. Of its reasons, one that says
+    that the answer has content other than text is preferred, because this content may be delivered unjudged.
     """
     if exchange.hidden_text and is_judged(SkipReason.NON_TEXT, policy) and _hidden_text_counts(exchange, policy):
         return SkipReason.NON_TEXT
-    reasons = _find_reasons(exchange, policy, form or AnswerForm(exchange))
+    reasons = _find_reasons(exchange, policy, answer_form or AnswerForm(exchange))
     if _has_text(exchange):
-        # lazily, because the last reasons are expensive to find
+        # `reasons` is a generator of which only the beginning is used, because the last reasons are expensive to find
         counting_reasons = (reason for reason in reasons if reason in _ALWAYS_SKIPPED or not is_judged(reason, policy))
         return next(counting_reasons, None)
     all_reasons = tuple(reasons)
     first_reason = all_reasons[0] if all_reasons else None
-    # a reason that the policy judges anyway says that there is other content than text
-    content_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and is_judged(reason, policy))
+    content_reasons = (
+        reason for reason in all_reasons if reason in _DELIVERED_WITHOUT_TEXT and is_judged(reason, policy)
+    )
     return next(content_reasons, first_reason)
 
 
 def _hidden_text_counts(exchange: Exchange, policy: Policy) -> bool:
-    """Whether hidden text matters: there is no other text, or the policy blocks unjudged content."""
+    """Whether text in a field that is delivered unread is a reason to skip: it is the only text, or must be judged."""
     return not _has_text(exchange) or policy.on_error.unjudged is OnError.BLOCK
 
 
@@ -191,32 +200,33 @@ def is_judged(reason: SkipReason, policy: Policy) -> bool:
     return policy.on_skip.reaction_to(reason) is OnSkip.JUDGE
 
 
-def _find_reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[SkipReason]:
+def _find_reasons(exchange: Exchange, policy: Policy, answer_form: AnswerForm) -> Iterator[SkipReason]:
     """Yield the reasons that apply, in order; the expensive ones come last and are computed only if needed."""
-    structured = form.is_structured
-    by_finish = _BY_FINISH.get(exchange.finish_reason or "")
+    structured = answer_form.is_structured
+    finish_skip = _SKIP_BY_FINISH.get(exchange.finish_reason or "")
     answer = exchange.answer or ""
-    flags = (
+    # pairs of whether a reason applies, and the reason
+    reason_checks = (
         # The response holds more than its text, and an edited text would contradict the rest.
-        (exchange.tool_calls or by_finish is SkipReason.TOOL_CALLS, SkipReason.TOOL_CALLS),
-        (structured and not _may_be_edited(exchange, policy, form), SkipReason.STRUCTURED_OUTPUT),
+        (exchange.tool_calls or finish_skip is SkipReason.TOOL_CALLS, SkipReason.TOOL_CALLS),
+        (structured and not _may_be_edited(exchange, policy, answer_form), SkipReason.STRUCTURED_OUTPUT),
         (exchange.logprobs, SkipReason.LOGPROBS),
         (exchange.non_text, SkipReason.NON_TEXT),
         (exchange.annotations, SkipReason.ANNOTATIONS),
         (exchange.inconsistent, SkipReason.INCONSISTENT),
         # The upstream did not finish the answer. A missing or unknown finish reason counts as finished.
-        # The two reasons left out here have their own place in the order.
-        (by_finish not in (None, SkipReason.TRUNCATED, SkipReason.TOOL_CALLS), by_finish),
+        # Truncated and tool calls are excepted here, because they have their own places in the order.
+        (finish_skip not in (None, SkipReason.TRUNCATED, SkipReason.TOOL_CALLS), finish_skip),
         (exchange.refusal, SkipReason.REFUSAL),
-        (by_finish is SkipReason.TRUNCATED, SkipReason.TRUNCATED),
+        (finish_skip is SkipReason.TRUNCATED, SkipReason.TRUNCATED),
         (not _has_text(exchange), SkipReason.EMPTY),
     )
-    yield from (reason for holds, reason in flags if holds and reason is not None)
+    yield from (reason for applies, reason in reason_checks if applies and reason is not None)
     if is_refusal(answer):
         yield SkipReason.REFUSAL
     if len(answer.rstrip()) > policy.max_answer_chars:
         yield SkipReason.TOO_LONG
-    # If JSON is to be judged, all of its strings are.
+    # If the policy judges JSON, all strings are judged, and their number is checked elsewhere.
     if structured and not is_judged(SkipReason.STRUCTURED_OUTPUT, policy):
         yield from _check_json_texts(answer)
 
@@ -233,7 +243,7 @@ def reads_as_json(answer: str) -> bool | None:
     if len(answer) > LONGEST_JSON:
         return None
     try:
-        # numbers stay text, since int() refuses one of thousands of digits, which JSON allows
+        # numbers stay text, because int() refuses numbers of thousands of digits, which JSON allows
         json.loads(answer, parse_int=str, parse_float=str)
     except RecursionError:
         return None
@@ -243,26 +253,26 @@ def reads_as_json(answer: str) -> bool | None:
 
 
 def texts_in_json(answer: str) -> list[JsonString]:
-    """The texts of a JSON answer that may be corrected; refusals are left out."""
+    """The strings of a JSON answer that are texts and no refusals, so that they may be corrected."""
     return [literal for literal in text_literals(answer) if not is_refusal(literal.text)]
 
 
 def may_be_structured(beginning: Exchange) -> bool:
-    """Whether an answer with this beginning may be data, such as JSON, so that only the whole can be edited."""
+    """Whether the answer that begins like this may turn out to be data, such as JSON, which is corrected as a whole."""
     answer = beginning.answer or ""
     if answer.lstrip().startswith(("{", "[", "```")) or beginning.structured:
         return True
     return program_text.DATA_SIGN.match(answer) is not None and program_text.may_become_data(answer)
 
 
-def _may_be_edited(exchange: Exchange, policy: Policy, form: AnswerForm) -> bool:
-    """Whether JSON may be edited: the route says so, and no grammar that we cannot check constrained the upstream."""
+def _may_be_edited(exchange: Exchange, policy: Policy, answer_form: AnswerForm) -> bool:
+    """Whether the answer is JSON whose strings the policy corrects; a grammar that we cannot check forbids edits."""
     is_wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
-    return is_wanted and form.is_json()
+    return is_wanted and answer_form.is_json()
 
 
 def _check_json_texts(answer: str) -> Iterator[SkipReason]:
-    """Yield the reason to skip a JSON answer, if there is one: it has no texts that could be edited, or too many."""
+    """Yield the reason to skip a JSON answer if it has no texts that could be edited, or too many."""
     count = len(texts_in_json(answer))
     if count == 0:
         yield SkipReason.STRUCTURED_OUTPUT

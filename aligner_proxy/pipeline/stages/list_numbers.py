@@ -1,6 +1,6 @@
 """List numbers stage: renumbers lists, and references to them, when items of a growing answer are removed.
 
-Items that lose the item above them move up to its level. The gate does this for whole answers (gate/judge.py).
+Items whose parent item is removed move up to its level. For whole answers the gate does all this (gate/judge.py).
 """
 
 from __future__ import annotations
@@ -15,33 +15,35 @@ from aligner_proxy.types import Outcome
 
 
 class ListNumbers(Stage):
-    """Renumbers the lists of one part; the parts of a long answer share `numbering`."""
+    """Renumbers the lists in one part of an answer. The parts of a long answer share `numbering`."""
 
     order = 10
 
     def __init__(self, numbering: Numbering) -> None:
         self._numbering = numbering
         self._changed_before = numbering.changed
-        """Number of markers changed in the parts before this one."""
+        """Number of list markers that were changed in the parts before this one."""
         self._nesting = Nesting()
+        """Moves nested items up."""
         self._ordinals = Ordinals()
+        """Renumbers items that are counted in words ("Second, ...")."""
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The outgoing text with its lists renumbered; the gate has renumbered those of a whole answer."""
+        """The outgoing text with its lists renumbered; unchanged for a whole answer, whose lists the gate renumbers."""
         if not outgoing.is_whole:
-            pieces = outgoing.segments
-            removed = outgoing.removed_segments
-            text = self._numbering.renumber(pieces, removed, outgoing.text, ends=False)
-            text = self._ordinals.renumber(pieces, removed, text)
-            text = self._nesting.move_up(pieces, removed, text)
+            segments = outgoing.segments
+            removed_segments = outgoing.removed_segments
+            text = self._numbering.renumber(segments, removed_segments, outgoing.text, ends=False)
+            text = self._ordinals.renumber(segments, removed_segments, text)
+            text = self._nesting.move_up(segments, removed_segments, text)
         elif answer.is_part:
-            # Lists may continue from the part before or into the next one.
+            # This is a whole part of a longer answer: its lists may continue those of the part before.
             text = self._numbering.continue_lists(answer.text, outgoing.text)
         else:
             return outgoing
         return outgoing.with_text(text)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with the number of changed markers added."""
-        changed = self._numbering.changed - self._changed_before + self._ordinals.changed
-        return replace(outcome, renumbered=outcome.renumbered + changed)
+        """The outcome with the number of list markers and references that were changed in this part added."""
+        changed_count = self._numbering.changed - self._changed_before + self._ordinals.changed
+        return replace(outcome, renumbered=outcome.renumbered + changed_count)

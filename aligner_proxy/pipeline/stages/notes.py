@@ -1,6 +1,6 @@
-"""Notes stage: a note goes when the sentences of a growing answer that refer to it are removed.
+"""Notes stage: removes a footnote of a growing answer if all sentences that refer to it were removed.
 
-The gate does this for whole answers (gate/judge.py).
+For whole answers the gate does this (gate/judge.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from aligner_proxy.text.footnotes import Footnotes
 
 
 class Notes(Stage):
-    """Drops the notes of one part whose references are gone."""
+    """Removes the footnotes in one part of an answer to which nothing refers any more."""
 
     order = 12
 
@@ -18,12 +18,12 @@ class Notes(Stage):
         self._footnotes = Footnotes()
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The outgoing text without notes to which nothing refers any more; the gate does this for a whole answer."""
+        """The outgoing text without such footnotes; unchanged for a whole answer, from which the gate removes them."""
         if outgoing.is_whole:
             return outgoing
-        pieces = outgoing.segments
-        # the numbers of the edited segments: none or all
-        edited = range(0) if outgoing.is_original else range(len(pieces))
-        ends = answer.has_ended and bool(pieces) and pieces[-1].end == answer.segments[-1].end
-        text = self._footnotes.settle(pieces, edited, outgoing.text, ends=ends)
+        segments = outgoing.segments
+        # The indexes of the edited segments: outgoing text is either an edit of all its segments, or of none.
+        edited_segments = range(0) if outgoing.is_original else range(len(segments))
+        is_end = answer.has_ended and bool(segments) and segments[-1].end == answer.segments[-1].end
+        text = self._footnotes.settle(segments, edited_segments, outgoing.text, ends=is_end)
         return outgoing.with_text(text)

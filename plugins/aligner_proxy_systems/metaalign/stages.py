@@ -101,7 +101,7 @@ def _drop_unmet_edits(preferences: Collection[Preference], answer: str, correcte
 def _find_drop_reason(results: Sequence[Corrected]) -> str | None:
     """Return `gate_partly:` with the first gate rule that dropped an edit; None if no edit was dropped."""
     dropped_by = [rule for result in results for rule in result.verdict.dropped]
-    return outcomes.gate_reason(dropped_by, changed=True)
+    return outcomes.gate_reason(dropped_by, is_changed=True)
 
 
 def _combine_results(results: Sequence[Corrected], verdict: Verdict) -> Corrected:

@@ -151,7 +151,7 @@ class SelfRefine:
             temperature=max(self._settings.temperature, min_temperature),
             deadline_s=budget.seconds_left(),
         )
-        budget.read_tokens += reply.read
+        budget.read_tokens += reply.read_tokens
         budget.written_tokens += reply.written_tokens
         return reply
 

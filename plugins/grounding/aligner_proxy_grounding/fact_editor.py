@@ -49,13 +49,13 @@ class FactEditor:
         texts_by_index, use = await self._editor.ask(
             messages(self._turns, segments, passages, references, unsettled_facts),
             lambda reply: editor_prompt.read_replacements(reply, passages),
-            tokens=editor_prompt.limit_reply_tokens(passages),
-            form=editor_prompt.REPLY_SCHEMA,
+            max_tokens=editor_prompt.limit_reply_tokens(passages),
+            response_format=editor_prompt.REPLY_SCHEMA,
         )
         if texts_by_index is None:
             return None, use
         # The lead, such as the mark of a list item, is outside the marked passage, so the editor does not write it.
-        leads = {passage.at: passage.lead for passage in passages}
+        leads = {passage.segment_index: passage.list_mark for passage in passages}
         sentences = {
             segments[index].start: leads[index] + new_text for index, new_text in texts_by_index.items() if new_text
         }

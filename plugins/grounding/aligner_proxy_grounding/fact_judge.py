@@ -117,7 +117,7 @@ class FactJudge:
         segments = split(text)
         facts_with_values = [fact for fact in unsettled_facts if fact.question and fact.question.values]
         passages = mark_passages(segments, {fact.start for fact in facts_with_values})
-        passage_by_start = {segments[passage.at].start: passage.number for passage in passages}
+        passage_by_start = {segments[passage.segment_index].start: passage.number for passage in passages}
         # the number of passages is limited, so the sentence of a fact may not be among them
         facts_in_passages = [fact for fact in facts_with_values if fact.start in passage_by_start]
         asked_facts = [
@@ -138,8 +138,8 @@ class FactJudge:
         judged_facts, calls = await self._judge.ask(
             material.make_messages(INSTRUCTION, content),
             lambda reply: read_reply(reply, asked_facts),
-            tokens=judge_prompt.limit_reply_tokens(asked_facts),
-            form=decision_questions(asked_facts) if is_decision_model else REPLY_SCHEMA,
+            max_tokens=judge_prompt.limit_reply_tokens(asked_facts),
+            response_format=decision_questions(asked_facts) if is_decision_model else REPLY_SCHEMA,
         )
         # the cost counts sentences, which may have several facts
         asked_sentences = {asked_fact.fact.start for asked_fact in asked_facts}

@@ -101,7 +101,7 @@ async def test_an_answer_to_another_client_is_not_held_to_their_page() -> None:
 
 async def streamed(answer: str, policy: Policy, *, held: bool = False) -> Outcome:
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(pipeline(policy), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(policy), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     return await grown(made, answer)
 
 

@@ -92,7 +92,7 @@ async def test_in_streams_words_that_are_certain_stand_where_the_editor_copies_b
     answer = f"{DOUBTFUL} Online orders can be returned within 30 days of delivery. Bye."
     policy = replace(POLICY, stream=StreamMode.SENTENCE)
     chat = ScriptedChat(repairing(lambda text: text))
-    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     outcome = await grown(made, [*answer])
     assert outcome.text == answer.replace("30", "28")
     assert [(edit.start, edit.text) for edit in outcome.findings] == [(62, "28 days")]
@@ -228,7 +228,7 @@ async def test_streams_ask_before_the_sentence_goes_out(policy: Policy, held: bo
     chat = ScriptedChat(BOTH)
     answer = f"{DOUBTFUL} Online orders can be returned within 30 days of delivery. Bye."
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, hold_until_end=held)
     outcome = await grown(made, [*answer])
     right = answer.replace("£5", "£4").replace("30", "28")
     assert (outcome.status, outcome.text) == (Status.CORRECTED, right)

@@ -66,7 +66,7 @@ async def delivered(made: Pipeline, answer: str, policy: Policy = POLICY, *, str
 
 async def streamed(made: Pipeline, answer: str, policy: Policy = POLICY, *, whole: bool = False) -> Outcome:
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    return await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None, whole=whole), [*answer])
+    return await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None, hold_until_end=whole), [*answer])
 
 
 def failing(kind: OnError) -> Policy:

@@ -35,7 +35,7 @@ async def ask(chat: ChatGroup) -> Any:
 async def test_the_router_is_asked_and_its_count_of_tokens_believed() -> None:
     said = await ask(group(mock_response="It is so."))
     assert (said.text, said.finished) == ("It is so.", True)
-    assert said.read > 0
+    assert said.read_tokens > 0
     assert said.written_tokens > 0
 
 
