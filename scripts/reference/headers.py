@@ -35,7 +35,7 @@ does not allow, it gets 403 before any model is called. Objectives that the oper
 their position before requested objectives. A request may send its own reference text in a header that
 [`references`](policy.md#settings) in the policy names.
 """
-KEY = re.compile(r'"([a-z][a-z-]*)":')
+KEY = re.compile(r'"([a-z][a-z-]*)"(?::|\] = )')
 
 
 def sent_headers() -> set[str]:
