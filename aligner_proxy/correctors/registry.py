@@ -51,7 +51,7 @@ class SentenceAdmission(Admission[Startable]):
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:
     """The corrector behind admission control: limited seats, shared fairly among tenants."""
-    return (SentenceAdmission if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
+    return (SentenceAdmission if corrector.revises else Admission)(corrector, slots=SEATS, accounts=accounts)
 
 
 def _make_corrector(plugin: ConfiguredPlugin) -> PluginCorrector:

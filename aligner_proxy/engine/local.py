@@ -153,7 +153,7 @@ class LocalSession(Session):
             self._end()
 
     def _note_change(self) -> None:
-        """Wake the tasks in `_wait_until`; any thread may call this method."""
+        """Wake the tasks that wait in `_wait_until` for a change of the answer; any thread may call this method."""
         with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self._changed.set)
 
@@ -167,7 +167,8 @@ class LocalSession(Session):
             self._changed.clear()
 
     def _end(self) -> None:
-        """Let the model's thread drop the work, if it is not done, and let the engine forget the session."""
+        """End the session: the model's thread drops work that is not done, and the engine no longer counts the
+        session."""
         self._submitted.abandoned.set()
         self._wake_thread()
         self._on_end()
@@ -253,7 +254,7 @@ class LocalEngine:
         return LocalSession(submitted, answer, wake_thread, on_end, has_early_verdicts=has_early_verdicts)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
-        """Return the result of `work(aligner, request, sequence)`, run in the model's thread before its deadline."""
+        """Let the model's thread run `work(aligner, request, sequence)`, and return its result before the deadline."""
         aligner = self._find_aligner().find_aligner(request.aligner)
         request_work = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, request_work, request.tenant, request.deadline_s)
