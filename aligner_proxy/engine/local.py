@@ -167,8 +167,7 @@ class LocalSession(Session):
             self._changed.clear()
 
     def _end(self) -> None:
-        """End the session: the model's thread drops work that is not done, and the engine no longer counts the
-        session."""
+        """End the session: the model's thread drops unfinished work, and the engine forgets the session."""
         self._submitted.abandoned.set()
         self._wake_thread()
         self._on_end()
@@ -241,7 +240,7 @@ class LocalEngine:
 
     async def read(self, request: AlignRequest) -> LocalSession:
         """Begin to read an answer that is still being written; raises `UnknownHead` and `HeadRefused`."""
-        # an answer is alone if the engine has no other request
+        # an answer that is the engine's only request is read in smaller pieces
         answer = PartialAnswer(request, is_alone=lambda: len(self._live) == 1)
         answer.body.add(request.answer)
         aligner = self._find_aligner().find_aligner(request.aligner)

@@ -51,8 +51,7 @@ class Loop:
             job.finish(result)
 
     def step(self) -> None:
-        """Continue jobs for which new text has come, run one forward pass, and continue each job whose ask is
-        complete."""
+        """Continue jobs that have new text, run one forward pass, and continue each job whose ask is complete."""
         for job in self.scheduler.find_woken_jobs():
             job.woken += 1
             self._advance(job, EMPTY_STEP)

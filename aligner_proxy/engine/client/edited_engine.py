@@ -206,7 +206,7 @@ def remove_flagged(answer: str, scored: Correction) -> Correction:
     remaining: list[tuple[str, str]] = []
     for run in splice.group_runs(segments, flags):
         if run.flagged:
-            _, gap_before = remaining[-1] if remaining else ("", "")
+            _text, gap_before = remaining[-1] if remaining else ("", "")
             remaining.append(("", structure.gap_of_edit(run.segments, "", gap_before)))
         else:
             remaining += [(segment.text, segment.gap) for segment in run.segments]

@@ -106,8 +106,7 @@ class CostCurve:
         return max(left_cost + (right_cost - left_cost) * relative_distance, first_cost)
 
     def count_further_tokens(self, tokens: int, factor: float, limit: int) -> int:
-        """The most tokens, up to `limit`, that a pass over `tokens` tokens can also take for `factor` times its
-        cost."""
+        """The most further tokens, up to `limit`, that a pass over `tokens` can take for `factor` times its cost."""
         first = tokens + 1  # the table has the cost of n tokens at index n
         if len(self._table) < first + limit:
             self._extend_table(tokens + limit)
@@ -130,8 +129,7 @@ class FirstTokenCounts:
     """Of all drafts that began after an edit; never 0."""
 
     def add_guess(self, *, is_right: bool) -> FirstTokenCounts:
-        """Return the counts with one more draft, whose first token was right or not, and less weight on older
-        drafts."""
+        """Return the counts with one more draft, and with less weight on older drafts."""
         old_right_count = _OLD_GUESS_WEIGHT * self.right_count
         old_total_count = _OLD_GUESS_WEIGHT * self.total_count
         return FirstTokenCounts(old_right_count + is_right, old_total_count + 1)

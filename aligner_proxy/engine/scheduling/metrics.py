@@ -90,7 +90,7 @@ class Phases:
             self.prefilled = time.monotonic()
 
     def note_complete_answer(self) -> None:
-        """Note that an answer that was read ahead is complete, and restart the phases, because a client waits now."""
+        """Note that an answer that was read ahead is complete. The phases begin again, because a client waits now."""
         self.reading_since = self.started or self.arrived
         self.arrived = time.monotonic()
         self.started = None
@@ -100,8 +100,8 @@ class Phases:
     def note_end(self, result: object, departure: str | None = None) -> None:
         """Record the request's end, once, in metrics and trace spans; does nothing while `unwanted`.
 
-        `result` is the request's result or error. `departure` is the reason if the client left before it ("timeout" or
-        "cancelled"), else None.
+        `result` is the request's result or error. `departure` is "timeout" or "cancelled" if the client left before the
+        result, else None.
         """
         if self.is_over or self.unwanted:
             return

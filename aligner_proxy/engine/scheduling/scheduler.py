@@ -177,7 +177,7 @@ class Feed:
 class Scheduler:
     """Decides which jobs have which tokens fed to the model in each step, and assigns KV-cache blocks to jobs. A
     running job has blocks, and a slot if it is not parked; a waiting job has neither. A parked job waits for text that
-    the upstream still writes. A job is read ahead (`ahead`) while no client waits for it yet."""
+    the upstream still writes. While no client waits for a job yet (`ahead`), others may take its slot and blocks."""
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool = pool
@@ -204,7 +204,8 @@ class Scheduler:
     def schedule(self, now: float) -> list[Feed]:
         """Return the feeds of the next step, after dropping abandoned and expired jobs; none if no job can go on.
 
-        `now` is the monotonic time. May start waiting jobs, and take the blocks of running jobs.
+        Feeds decoding jobs first, then prompts, then long work that yields, and at last jobs that are only read ahead.
+        May start waiting jobs, and take the blocks of running jobs. `now` is the monotonic time.
         """
         for job in (*self.running, *self.waiting):
             job.client.ahead = job.client.reads_ahead()
@@ -284,7 +285,7 @@ class Scheduler:
                 # after a job that needs too many blocks no other job is started, so that it is not overtaken for ever
                 has_slot = self._count_active(ahead=job.client.ahead) < self.most
                 is_closed = is_closed or not (has_slot and self._admit(job, feeds))
-            fed_tokens = self._feed(job, feeds, room)
+            fed_tokens = self._feed(job, feeds, room)  # 0 if the job was not started
             shares.give(tenant, fed_tokens)
             given_tokens += fed_tokens
         return given_tokens
@@ -571,8 +572,7 @@ class Scheduler:
         return next(other for other in reversed(candidates) if other.client.tenant == richest_tenant)
 
     def _push_out(self, job: Job) -> None:
-        """Free a running job's blocks and put it at the head of the waiting jobs; the model reads its tokens again
-        later."""
+        """Free a running job's blocks and put it first of the waiting jobs; its tokens are read again later."""
         self.running.remove(job)
         self._release(job)
         self.totals.preempted += 1

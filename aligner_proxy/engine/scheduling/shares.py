@@ -85,8 +85,8 @@ class LongWork:
         long_tenants = frozenset(tenant for tenant, tokens in tokens_by_tenant.items() if tokens > _LONG_WORK_TOKENS)
         if long_tenants and any(tokens <= _LITTLE_WORK_TOKENS for tokens in tokens_by_tenant.values()):
             self._yields_until = now + _RETURN_S
-        is_nobody_expected = now >= self._yields_until
-        if is_nobody_expected or self._claim_full_step():
+        is_past_return = now >= self._yields_until  # no tenant with little work is expected any more
+        if is_past_return or self._claim_full_step():
             self.yielding = frozenset()
         else:
             self.yielding = long_tenants
@@ -112,8 +112,7 @@ class LongWork:
         self._debt = max(0.0, self._debt - added_cost)
 
     def _claim_full_step(self) -> bool:
-        """Return whether long work is owed a full step's time; if so, clear the debt, because it is paid by this
-        step."""
+        """Return whether long work is owed a full step's time; if so, clear the debt, which this step pays."""
         if self._debt < self._costs.estimate_cost(self._budget):
             return False
         self._debt = 0.0

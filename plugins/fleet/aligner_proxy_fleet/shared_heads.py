@@ -155,8 +155,7 @@ class _HeadExchange:
     """Whether this exchange sent heads to Redis."""
 
     async def run(self) -> KnownRevision:
-        """Send this host's heads to Redis or fetch those in Redis, whichever are newer; returns the revision here
-        now."""
+        """Send this host's heads to Redis or fetch newer heads from it; returns the revision that this host has now."""
         try:
             record = await self._read_record()
         except _NotUnderstood:
