@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 class Loop:
     """Runs steps of one model for many jobs, each of at most `budget` tokens; None takes the machine's default.
-
     At most `most` jobs run at a time, not counting jobs that wait for text of an answer that is still being written.
     """
 

@@ -214,7 +214,6 @@ def make_connection_error(where: str, error: Exception, *, mid_request: bool) ->
 
 class CompletionsClient:
     """Client of one server; satisfies `Completer`.
-
     `base` is the address, which ends with /v1. A `model` of None means the only model that is served. `predicts` says
     whether the server accepts the field `prediction`. A request waits at most `wait_s` seconds for a server that is not
     ready. The server's description is cached for `info_ttl_s` seconds.

@@ -107,7 +107,6 @@ class RemoteFrame:
 
 class CompletionsAligner:
     """An engine that lets a completions server (`Completer`) rewrite answers with the aligner's template.
-
     `window`, in tokens, overrides the window that the server names. The operator changes `revision` when the weights
     change under the same name, so that cached corrections are not used any more.
     """

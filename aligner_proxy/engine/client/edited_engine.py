@@ -62,7 +62,7 @@ class Writer(Protocol):
 
 
 class EditedEngine(ForwardingEngine):
-    """A scorer followed by a writer. Satisfies `Engine`; closing it closes both."""
+    """An engine whose scorer judges an answer and whose writer then corrects it; closing it closes both."""
 
     def __init__(self, scorer: Engine, writer: Writer, scorer_write: Write = Write.FREE) -> None:
         super().__init__(scorer)

@@ -217,7 +217,6 @@ class PendingRequest:
 
 class HttpEngine:
     """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
-
     `wait_s` limits how long a request waits for an engine that is down, loading or full. `info_ttl_s` is how long
     the engine's description is cached, and `pool` how many idle connections stay open. `head_source` returns the taught
     heads that the engine lacks.

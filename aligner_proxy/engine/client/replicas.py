@@ -134,7 +134,8 @@ class Replica:
 
 
 class Replicas:
-    """Several engines as one engine. They should serve the same aligner; a warning is logged if they do not."""
+    """Several engines as one engine; `engines` has each with its name for operators. They should serve the same
+    aligner; a warning is logged if they do not."""
 
     def __init__(
         self,

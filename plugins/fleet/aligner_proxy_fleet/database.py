@@ -181,7 +181,6 @@ _INSERT_ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id 
 
 class DatabaseStore(AuditStore):
     """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
-
     `durable` says whether a call returns only when its entries are on the server's disk, even if the server's default
     is faster. `busy_s` are the seconds for which a transaction may be idle, in addition to the timeout of one call.
     `steps` are the migrations of the tables (`STEPS`).

@@ -141,7 +141,8 @@ class SharedHeads:
 
 @dataclass(slots=True)
 class _HeadExchange:
-    """The exchange of the taught heads of one place (an objective and an aligner) between this host and Redis."""
+    """The exchange of the taught heads of one place (an objective and an aligner) between this host and Redis. Redis
+    has a record for each place: the history of its heads, and a revision, which counts the changes."""
 
     server: RedisServer
     entries: EntryCodec
