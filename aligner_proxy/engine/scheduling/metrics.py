@@ -60,7 +60,8 @@ def read_last_refusal() -> float:
 
 @dataclass(slots=True)
 class Phases:
-    """Times at which one request reached its phases, in monotonic seconds.
+    """Times at which one request reached its phases, in monotonic seconds: it waits ("queue"), its prompt is read
+    ("prefill"), and replacements are written ("generate"). Times of an answer that is read ahead count from its end.
 
     Only the model's thread calls `note_read` and `note_forward`.
     """
@@ -140,7 +141,10 @@ ProcessCollector(registry=REGISTRY)
 
 
 def write_metrics(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
-    """All metrics in Prometheus' text format; while the aligner is not loaded, both arguments are None."""
+    """All metrics in Prometheus' text format, with the aligner `about` and the load of the engine that serves it.
+
+    Both are None while the aligner is not loaded.
+    """
     # a new registry for each call, because the values of `about` and `load` are a snapshot
     registry = CollectorRegistry()
     registry.register(_Metrics([*_aligner_metrics(about), *(_load_metrics(load) if load else ())]))
