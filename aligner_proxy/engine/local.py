@@ -298,7 +298,7 @@ class LocalEngine:
             self._live.discard(submitted)
 
     async def aclose(self) -> None:
-        """Fail all unfinished requests, and wait for the model's thread to end unless it is still loading the aligner."""
+        """Fail all unfinished requests, and wait for the model's thread to end unless the aligner is still loading."""
         self._closed = True
         self._judge_executor.shutdown(wait=False, cancel_futures=True)
         for submitted in list(self._live):

@@ -74,8 +74,9 @@ def _find_next_place(prompt: Ids, tokens: Ids, new_tokens: Ids, pointer: int | N
             return break_index  # all new tokens are a copy, so there is no break
     # Rule 1: where the last few tokens occur nearest to the break. A single token occurs too often for this search,
     # so with a pointer only rule 2 searches for it.
-    shortest = 1 if pointer is None else 2
-    for size in range(min(_MAX_RUN_TOKENS, len(tokens)), shortest - 1, -1):
+    min_size = 1 if pointer is None else 2
+    max_size = min(_MAX_RUN_TOKENS, len(tokens))
+    for size in range(max_size, min_size - 1, -1):
         run_ends = find_run_ends(prompt, tokens[-size:])
         if len(run_ends):
             return int(run_ends[-1]) if break_index is None else _find_nearest(run_ends, break_index)
