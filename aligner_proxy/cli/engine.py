@@ -158,5 +158,5 @@ def _serve(
 
     engine = LocalEngine(load)
     log.info("listening on %s, loading %s", address, weights.model)
-    serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace, limits=limits)
+    serve(LocalAdmission(engine, slots=queue), listener, grace_s=grace, limits=limits)
     return engine.loading

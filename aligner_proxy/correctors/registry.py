@@ -51,9 +51,9 @@ class SentenceAdmission(Admission[Startable]):
 
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:
-    """Put a corrector behind admission control: `SEATS` seats, shared fairly among tenants."""
+    """Put a corrector behind admission control: `SEATS` slots, shared fairly among tenants."""
     admission_class = SentenceAdmission if corrector.revises else Admission
-    return admission_class(corrector, seats=SEATS, accounts=accounts)
+    return admission_class(corrector, slots=SEATS, accounts=accounts)
 
 
 class PluginCorrector:

@@ -126,7 +126,7 @@ class AlignRequest(EngineRequest):
     """The taught head of each objective, in their order; an empty tuple if no objective has one."""
 
     @model_validator(mode="after")
-    def _one_head_each(self) -> Self:
+    def _check_head_count(self) -> Self:
         """Raise `ValueError` unless `heads` has an entry for each objective, or is empty."""
         if self.heads and len(self.heads) != len(self.objectives):
             raise ValueError(
@@ -194,7 +194,7 @@ class RowsResponse(StrictModel):
     exchanges: tuple[ExchangeRows, ...]
 
     @model_validator(mode="after")
-    def _as_many_rows_as_segments(self) -> Self:
+    def _check_row_counts(self) -> Self:
         """Raise `ValueError` unless each answer has a row and scores for every segment."""
         for exchange in self.exchanges:
             segment_count = len(exchange.segments)

@@ -277,9 +277,9 @@ class DecisionQuestion:
 
         Odds of 3, 1 and 1 give 0.6, 0.2 and 0.2.
         """
-        log_odds = [option.log_odds(scores) for option in self.options]
+        all_log_odds = [option.log_odds(scores) for option in self.options]
         # all odds are divided by the highest, so that `exp` cannot overflow
-        odds = [exp(number - max(log_odds)) for number in log_odds]
+        odds = [exp(log_odds - max(all_log_odds)) for log_odds in all_log_odds]
         return [(option.value, option_odds / sum(odds)) for option, option_odds in zip(self.options, odds, strict=True)]
 
 
@@ -324,12 +324,12 @@ class Decision:
         """Why no head can be made from the examples in the criteria; None if it can, or if there are none."""
         if any(objective.examples and _NAME.fullmatch(objective.text) for objective in self.asked_objectives):
             return "an objective that is named has a head of its own; write the objective out to give examples of it"
-        examples = [objective.examples for objective in self.asked_objectives if objective.examples]
-        if any(max(len(one.against), len(one.fine)) > MAX_EXAMPLES for one in examples):
+        all_examples = [objective.examples for objective in self.asked_objectives if objective.examples]
+        if any(max(len(examples.against), len(examples.fine)) > MAX_EXAMPLES for examples in all_examples):
             return f"a criterion has at most {MAX_EXAMPLES} examples"
-        if sum(len(one.texts) for one in examples) > MAX_EXAMPLES_TOGETHER:
+        if sum(len(examples.texts) for examples in all_examples) > MAX_EXAMPLES_TOGETHER:
             return f"all criteria together have at most {MAX_EXAMPLES_TOGETHER} examples"
-        if any(len(text) > _MAX_EXAMPLE_CHARS for one in examples for text in one.texts):
+        if any(len(text) > _MAX_EXAMPLE_CHARS for examples in all_examples for text in examples.texts):
             return f"an example has at most {_MAX_EXAMPLE_CHARS:,} characters"
         return None
 
@@ -341,9 +341,10 @@ Correct = Callable[[AskedObjective], Awaitable[Correction]]
 async def score_objective(
     engine: Engine, heads: ExampleHeads, request: AlignRequest, objective: AskedObjective
 ) -> Correction:
-    """Return the correction of a request with this only objective; a head made from its examples, if any, scores it.
+    """Return the engine's correction of `request`, whose only objective is `objective`.
 
-    Raises `CorrectionError` if the engine fails.
+    If the objective has examples, a head that is made from them scores the request. Raises `CorrectionError` if the
+    engine fails.
     """
     if objective.examples:
         request = await heads.add_head(engine, request, objective.examples, objective.curve)
@@ -353,8 +354,8 @@ async def score_objective(
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:
     """Score the text against each objective; return the response's JSON in the form of the request `form`.
 
-    `decision` is the same request in our own form. `correct` is called once for each objective. Raises
-    `CorrectionError` if the engine fails.
+    `decision` is the same request in our own form. `correct` is called once for each objective and returns the engine's
+    correction, which has the scores. Raises `CorrectionError` if the engine fails.
     """
     scores: dict[AskedObjective, float] = {}
     tokens = 0
@@ -375,7 +376,7 @@ def find_highest_score(correction: Correction) -> float:
 
     Raises `EngineFault` if the aligner has no detector head, and so no scores.
     """
-    # the last segment may stand for the end of the text, which has no text itself
+    # the last segment may stand for the end of the text; its text is then empty
     scores = [segment.score for segment in correction.segments if segment.text]
     highest_score = max((score for score in scores if score is not None), default=None)
     if highest_score is None or None in scores:
@@ -397,7 +398,7 @@ def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:
 
 
 def _read_sentences(criterion: JsonValue) -> tuple[str, ...]:
-    """The sentences of a criterion; empty unless it is a list of different texts and nothing else."""
+    """The example sentences in a criterion; empty unless it is a list of different texts and nothing else."""
     if not isinstance(criterion, list):
         return ()
     sentences = tuple(dict.fromkeys(text.strip() for text in criterion if isinstance(text, str) and text.strip()))
@@ -421,8 +422,10 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
     if (is_name or is_written_out) and not against and not allowed:
         return words
     if is_written_out:
-        sentences = {"Against it: ": against, "Allowed: ": allowed}
-        return ". ".join([words.rstrip("."), *(name + text for name, text in sentences.items() if text)])
+        sentences = [words.rstrip(".")]
+        descriptions = {"Against it": against, "Allowed": allowed}
+        sentences += [f"{label}: {description}" for label, description in descriptions.items() if description]
+        return ". ".join(sentences)
     # of several wordings, scores with these separated violations from good texts best
     parts: list[str] = []
     if words.endswith("?"):
@@ -442,16 +445,16 @@ def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option
     If every description is a list of at least `MIN_EXAMPLES` sentences, a label's sentences are the examples against
     its objective, and the sentences of the other labels are the examples that are fine.
     """
-    sentences = [_read_sentences(description) for _, description in answers]
-    if len(answers) < 2 or any(len(own_sentences) < MIN_EXAMPLES for own_sentences in sentences):
+    sentences_by_answer = [_read_sentences(description) for _, description in answers]
+    if len(answers) < 2 or any(len(sentences) < MIN_EXAMPLES for sentences in sentences_by_answer):
         return [Option(value, AskedObjective(name_objective(value, description))) for value, description in answers]
     options = []
-    for (value, _), own_sentences in zip(answers, sentences, strict=True):
+    for (value, _description), own_sentences in zip(answers, sentences_by_answer, strict=True):
         # the first sentence of each other label, then the second of each: `[[1, 2], [3]]` -> `[(1, 3), (2, None)]`
-        rounds = zip_longest(*(texts for texts in sentences if texts is not own_sentences))
-        others = [text for texts in rounds for text in texts if text is not None and text not in own_sentences]
-        max_others = min(MAX_EXAMPLES, _OTHERS_FOR_EACH * len(own_sentences))
-        examples = ExampleSentences(against=own_sentences, fine=tuple(others[:max_others]))
+        rounds = zip_longest(*(sentences for sentences in sentences_by_answer if sentences is not own_sentences))
+        fine_sentences = [text for texts in rounds for text in texts if text is not None and text not in own_sentences]
+        max_fine = min(MAX_EXAMPLES, _OTHERS_FOR_EACH * len(own_sentences))
+        examples = ExampleSentences(against=own_sentences, fine=tuple(fine_sentences[:max_fine]))
         options.append(Option(value, AskedObjective(f"No {value}{_FORBIDDEN}{value}", examples)))
     return options
 
@@ -480,8 +483,10 @@ def write_words(value: JsonValue) -> str:
 
 
 def _read_state(state: JsonValue) -> tuple[tuple[Turn, ...], str]:
-    """The conversation and the text of a state: {"question": ..., "answer": ...}, or all texts of other JSON."""
-    # all texts of a state with other fields are read, so that none is missed
+    """The conversation and the text to judge, from the `state` of a request in the form of System One.
+
+    A state {"question", "answer"} of two strings is a turn and the text. Of other JSON, all strings are the text.
+    """
     if isinstance(state, dict) and state.keys() == {"question", "answer"}:
         question, answer = state["question"], state["answer"]
         if isinstance(question, str) and isinstance(answer, str):
@@ -491,7 +496,7 @@ def _read_state(state: JsonValue) -> tuple[tuple[Turn, ...], str]:
 
 
 def _list_texts(state: JsonValue) -> Iterator[str]:
-    """All texts in JSON, from first to last; of an object first its keys, then its values."""
+    """All strings in a JSON value, from first to last; of an object first its keys, then its values."""
     pending_values = [state]  # a stack instead of recursion, because JSON may be nested deeply
     while pending_values:
         value = pending_values.pop()

@@ -94,9 +94,9 @@ class ExampleHeads:
     ) -> AlignRequest:
         """Return the request with a head made from these examples for its only objective; raises `CorrectionError`.
 
-        `curve` gives the log-odds of the objective's general scores. If the head is not kept from an earlier request,
-        the engine reads the examples first. The head is sent to the engine every time, because the engine may have
-        been restarted since.
+        `curve` turns the scores of the engine's general head into log-odds. If the head is not kept from an earlier
+        request, it is learned from the rows of numbers that the engine computes for the examples. The head is uploaded
+        every time, because the engine may have been restarted since.
         """
         (objective,) = request.objectives
         engine_heads = require_teachable(engine)
@@ -116,7 +116,7 @@ class ExampleHeads:
                 )
             )
             head = await asyncio.to_thread(_make_head, objective, rows.aligner, rows.exchanges, examples, curve)
-            # of heads made at the same time, all requests use the first, because rows differ a little by batch
+            # if requests make the same head at the same time, all use the first: rows differ a little by batch
             head = self._recent_heads.setdefault(key, head)
         head_hash = await engine_heads.put_head(head)
         return request.model_copy(update={"heads": (head_hash,)})
@@ -125,15 +125,16 @@ class ExampleHeads:
 def _make_head(
     objective: str, aligner: str, exchanges: Sequence[ExchangeRows], examples: ExampleSentences, curve: Curve
 ) -> bytes:
-    """Return the bytes of the head that the examples teach.
+    """Return the bytes of the head that is learned from the examples: a linear layer that adds to the general score.
 
-    `exchanges` has the rows and general scores of each example, in the order of `examples.texts`.
+    `exchanges` has, for each example in the order of `examples.texts`, a row of numbers and the general score of each
+    of its segments.
     """
     points = []
     for index, exchange in enumerate(exchanges):
         is_against = index < len(examples.against)
         rows = _read_rows(exchange)
-        # both sorts of examples have the same total weight; the segments of an example share its weight
+        # the examples against and the fine ones have the same total weight; the segments of an example share its weight
         example_weight = 1.0 if is_against else len(examples.against) / len(examples.fine)
         points += [
             _Point(row, curve.log_odds(scores[0]), float(is_against), example_weight / len(rows))
@@ -153,7 +154,7 @@ def _make_head(
         for point in points
     ]
     factors = _fit_factors(scaled_rows, points)
-    # The weights apply to rows as the engine reads them, so the scaling is undone; `slope` turns log-odds to nats.
+    # The engine applies the weights to unscaled rows, so the scaling is undone; `slope` is log-odds per nat of score.
     weights = []
     for scaled_column, divisor in zip(zip(*scaled_rows, strict=True), divisors, strict=True):
         weight = math.fsum(map(mul, factors, scaled_column)) / divisor / curve.slope
@@ -166,16 +167,17 @@ def _make_head(
 
 
 def _fit_factors(rows: Sequence[Sequence[float]], points: Sequence[_Point]) -> list[float]:
-    """Fit a logistic regression and return a factor for each row; its weights are the sum of factor times row.
+    """Fit a logistic regression by Newton's method, and return a factor for each of `rows`.
 
-    The log-odds of the regression are added to those of the points. `rows` are the points' rows after scaling.
+    The regression's weights are the sum of each row times its factor. `rows` are the scaled rows of the points. What
+    the regression predicts are the labels of the points; it adds to the log-odds that the points have already.
     """
     # There are far fewer rows than columns, so the regression is solved by the products of all pairs of rows.
     products = [[math.fsum(map(mul, row, other_row)) for other_row in rows] for row in rows]
     factors = [0.0] * len(points)
     for _ in range(_NEWTON_STEPS):
         probabilities = [
-            _estimate_probability(point.log_odds + math.fsum(map(mul, factors, row_products)))
+            _estimate_probability(point.log_odds + math.fsum(map(mul, factors, row_products)))  # of the label 1
             for point, row_products in zip(points, products, strict=True)
         ]
         slopes = [
@@ -189,7 +191,7 @@ def _fit_factors(rows: Sequence[Sequence[float]], points: Sequence[_Point]) -> l
             point.weight * (point.label - probability) - PENALTY * factor
             for point, probability, factor in zip(points, probabilities, factors, strict=True)
         ]
-        steps = _solve_equations(matrix, errors)
+        steps = _solve_equations(matrix, errors)  # the change of each factor
         factors = [factor + step for factor, step in zip(factors, steps, strict=True)]
     return factors
 
@@ -224,7 +226,7 @@ def _estimate_probability(log_odds: float) -> float:
 
 
 def _read_rows(exchange: ExchangeRows) -> list[tuple[float, ...]]:
-    """Decode the rows of one example, one for each of its segments."""
+    """Decode the rows of one example: a tuple of 16-bit floating point numbers for each of its segments."""
     row_bytes = base64.b64decode(exchange.rows)
     count = len(exchange.segments)
     width = len(row_bytes) // 2 // count if count else 0  # a number has 2 bytes

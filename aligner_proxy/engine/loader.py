@@ -64,7 +64,7 @@ def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lamb
     """Load an aligner, preparing its weights first if needed. Raises `WeightsError` or `ConfigError`."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with _name_failures(settings, home):
+    with _translate_failures(settings, home):
         # judges first, so that the aligner's KV cache gets only the memory that the judges leave
         judges = _open_judges(settings, progress)
         open_model = _open_together if settings.adapters else _open_alone
@@ -90,7 +90,7 @@ def _open_judges(settings: EngineSettings, progress: Progress) -> dict[str, Toke
 
 
 @contextlib.contextmanager
-def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
+def _translate_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
     """Turn whatever the libraries raise in this context into a `WeightsError` that names the model and the fix."""
     try:
         yield
@@ -111,7 +111,7 @@ def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
 
 
 def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
-    """Load one aligner by itself, its adapter merged into the base."""
+    """Load one aligner by itself; its adapter, if it has one, is merged into the base model."""
     prepared, folder = _prepare(settings, home, progress)
     progress("loading")
     runner = load(folder, settings, progress=progress)
@@ -120,7 +120,10 @@ def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Ali
 
 
 def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
-    """Load one base and all aligners that share it; return the default aligner, with the other aligners in `others`."""
+    """Load one base model and all aligners that share it, and return the default aligner.
+
+    Its `others` has the other aligners by name.
+    """
     progress("reading the files")
     shared = sources.resolve_shared_base(settings.model, settings.template, settings.adapters)
     prepared, folder = _store_weights(shared.base, settings, home, progress)
@@ -160,12 +163,15 @@ def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0) 
 
 def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _: None) -> tuple[Prepared, Path]:
     """Return the prepared weights and their folder, preparing them now if they are not in the store."""
-    with _name_failures(settings, home):
+    with _translate_failures(settings, home):
         return _prepare(settings, home, progress)
 
 
 def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
-    """Do what `prepare` does, but let the errors of the libraries pass."""
+    """Return a description of the model's prepared weights, and their folder; prepare them now if need be.
+
+    Raises errors of the libraries unchanged.
+    """
     store = WeightStore(home)
     if sources.is_hub_id(settings.model) and (stored := _find_prepared(store, settings)):
         return stored
@@ -181,7 +187,10 @@ def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[
 def _store_weights(
     source: sources.ModelSource, settings: EngineSettings, home: Path, progress: Progress
 ) -> tuple[Prepared, Path]:
-    """Return the prepared weights of a source and their folder; prepare them now if they are not in the store."""
+    """Return a description of the prepared weights of `source`, and their folder.
+
+    The weights are prepared now if they are not in the store under `home` yet.
+    """
     prepared = describe(source, settings.quantization)
     store = WeightStore(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
@@ -191,7 +200,7 @@ def _store_weights(
     if folder is None:
         _check_preparation(source, store)
         progress("merging and quantising, this happens once")
-        folder = store.make(prepared, partial(_fill, source, settings.quantization, store.check_room))
+        folder = store.make(prepared, partial(_write_prepared_weights, source, settings.quantization, store.check_room))
     return prepared, folder
 
 
@@ -213,10 +222,12 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     stored_bytes = sizes.count_weight_bytes("nf4", 2)
     # the base with the adapter merged into it is written in float32 before it is quantised
     merged_bytes = sizes.count_weight_bytes("none", 4) if has_adapter else 0
-    store.check_room(stored_bytes + merged_bytes)
+    store.check_room(stored_bytes + merged_bytes)  # of the disk
 
 
-def _fill(source: sources.ModelSource, quantization: str, check_room: Callable[[float], None], folder: Path) -> None:
+def _write_prepared_weights(
+    source: sources.ModelSource, quantization: str, check_room: Callable[[float], None], folder: Path
+) -> None:
     """Write the prepared weights of a source into `folder`; `check_room` raises if the disk lacks so many bytes."""
     # imported here, because this import takes seconds and most starts only load prepared weights
     from aligner_proxy.engine.weights import quantise
@@ -225,7 +236,7 @@ def _fill(source: sources.ModelSource, quantization: str, check_room: Callable[[
 
 
 def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
-    """The weights of a hub id that were prepared earlier, and their folder.
+    """The description and the folder of weights of a hub id that were prepared earlier.
 
     None if there are none, or if they were prepared for another template than the settings ask for.
     """
@@ -237,7 +248,7 @@ def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepar
 
 
 def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool = False) -> Prepared:
-    """Describe the weights that preparing a source gives; the hash covers everything that changes the model's output.
+    """Describe the prepared weights of a source. Their hash covers everything that changes the model's output.
 
     `unmerged` says whether the adapter is applied at run time instead of being merged into its base. It changes the
     hash, because unmerged and merged adapters give slightly different outputs.
@@ -305,7 +316,7 @@ def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> 
     free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.measure_free_bytes()
     max_tokens = settings.cache_tokens or memory.CACHE_TOKENS
     if sizes is None or free_bytes is None:
-        return max_tokens  # what fits is unknown
+        return max_tokens  # how many fit is unknown
     number_bytes = 4 if _choose_dtype(settings) == torch.float32 else 2
     # on the CPU, some memory is needed for unpacked copies of 4-bit weights
     if settings.quantization == "nf4" and not torch.cuda.is_available():

@@ -125,7 +125,7 @@ class LocalSession(Session):
         return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
-        """Return a replacement for a flagged range within `span.deadline_s`; raises what ended the reading early."""
+        """Return a replacement for a flagged range within `span.deadline_s`; raises an error that ended the reading."""
         pending = PendingReplacement(span)
         self._answer.replacing.append(pending)
         self._wake_thread()
@@ -153,12 +153,15 @@ class LocalSession(Session):
             self._end()
 
     def _note_change(self) -> None:
-        """Wake the tasks in `_wait_until`; any thread may call this method."""
+        """Wake the tasks that wait in `_wait_until` for a change of the answer; any thread may call this method."""
         with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self._changed.set)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the model's thread makes `condition` true; raises the error that ended the reading, if any."""
+        """Wait until the model's thread makes `condition` true.
+
+        If the reading of the answer ends before that, raises the error that ended it, or else `EngineUnavailable`.
+        """
         while not condition():
             if self._submitted.future.done():
                 self._submitted.future.result()  # raises the error, if there is one
@@ -167,7 +170,7 @@ class LocalSession(Session):
             self._changed.clear()
 
     def _end(self) -> None:
-        """Let the model's thread drop the work, if it is not done, and let the engine forget the session."""
+        """End the session: the model's thread drops unfinished work, and the engine forgets the session."""
         self._submitted.abandoned.set()
         self._wake_thread()
         self._on_end()
@@ -181,7 +184,7 @@ class LocalEngine:
         self._loaded: Future[Aligner] = Future()  # the aligner, or the error that prevented its loading
         self._thread: threading.Thread | None = None  # the model's thread; None before `start`
         self._scheduler: Scheduler  # set when the aligner is loaded
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # jobs for the model's thread, and `_WAKE`
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # jobs, and `_WAKE`
         self._live: set[_Submitted] = set()  # requests and sessions that have not ended
         self._closed = False
         self._step_start: float | None = None  # when the current step began, in monotonic seconds; None between steps
@@ -240,7 +243,7 @@ class LocalEngine:
 
     async def read(self, request: AlignRequest) -> LocalSession:
         """Begin to read an answer that is still being written; raises `UnknownHead` and `HeadRefused`."""
-        # an answer is alone if the engine has no other request
+        # an answer that is the engine's only request is read in smaller pieces
         answer = PartialAnswer(request, is_alone=lambda: len(self._live) == 1)
         answer.body.add(request.answer)
         aligner = self._find_aligner().find_aligner(request.aligner)
@@ -253,7 +256,7 @@ class LocalEngine:
         return LocalSession(submitted, answer, wake_thread, on_end, has_early_verdicts=has_early_verdicts)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
-        """Return the result of `work(aligner, request, sequence)`, run in the model's thread before its deadline."""
+        """Let the model's thread run `work(aligner, request, sequence)`, and return its result before the deadline."""
         aligner = self._find_aligner().find_aligner(request.aligner)
         request_work = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, request_work, request.tenant, request.deadline_s)
@@ -295,7 +298,7 @@ class LocalEngine:
             self._live.discard(submitted)
 
     async def aclose(self) -> None:
-        """Fail all unfinished requests and wait for the model's thread to end, unless it is still loading."""
+        """Fail all unfinished requests, and wait for the model's thread to end unless the aligner is still loading."""
         self._closed = True
         self._judge_executor.shutdown(wait=False, cancel_futures=True)
         for submitted in list(self._live):
@@ -312,7 +315,7 @@ class LocalEngine:
     def stalled_s(self) -> float:
         """Seconds that the current step has been running; infinite if the model's thread has died."""
         if self._thread is not None and not self._thread.is_alive() and not self._closed:
-            # a thread that could not load the aligner has ended without a fault; `start` raises the error
+            # if the aligner could not be loaded, the thread was right to end; `start` raises the error
             return float("inf") if self._loaded.exception() is None else 0.0
         step_start = self._step_start  # read once, because the model's thread may change it
         return 0.0 if step_start is None else time.monotonic() - step_start

@@ -24,8 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """Runs steps of one model for many jobs, at most `budget` tokens a step; None takes the machine's default.
-
+    """Runs steps of one model for many jobs, each of at most `budget` tokens; None takes the machine's default.
     At most `most` jobs run at a time, not counting jobs that wait for text of an answer that is still being written.
     """
 
@@ -51,17 +50,14 @@ class Loop:
             job.finish(result)
 
     def step(self) -> None:
-        """Run one forward pass for the scheduled jobs, and continue each job whose ask is complete.
-
-        Jobs for which new text has come continue before it.
-        """
+        """Continue jobs that have new text, run one forward pass, and continue each job whose ask is complete."""
         for job in self.scheduler.find_woken_jobs():
             job.woken += 1
             self._advance(job, EMPTY_STEP)
         feeds = self.scheduler.schedule(time.monotonic())
         if feeds:
-            for feed, tokens in self._run(feeds):
-                self._postprocess(feed, tokens)
+            for feed, chosen_tokens in self._run(feeds):
+                self._postprocess(feed, chosen_tokens)
 
     def is_idle(self) -> bool:
         """Whether there is nothing to do. An idle loop also checks that no cache block is lost, and logs a mismatch."""
@@ -80,9 +76,9 @@ class Loop:
             self.scheduler.drop(job, EngineUnavailable("the engine is closing"))
 
     def _run(self, feeds: list[Feed]) -> Iterable[tuple[Feed, list[int]]]:
-        """Run all feeds in one forward pass and return each with the tokens that the model chose after its tokens.
+        """Run all feeds in one forward pass, and return pairs of a feed and the tokens that the model chose after it.
 
-        If the pass fails, run each feed alone; only the jobs whose feed fails alone end with the error.
+        If the pass fails, each feed runs alone, so that the error ends only the jobs whose own feed causes it.
         """
         self.scheduler.totals.forwards += 1
         start = time.perf_counter()

@@ -136,10 +136,11 @@ class TaughtHead:
 
     @property
     def width(self) -> int:
-        """Numbers in a row that the head reads."""
-        # all nets have the same width, and `count_numbers` of all nets add up to the numbers in `weight`
-        counts = self.hidden_counts
-        return (len(self.weight) // _NUMBER_BYTES - 2 * sum(counts)) // sum(1 + hidden for hidden in counts)
+        """Number of numbers in a row that the head reads."""
+        number_count = len(self.weight) // _NUMBER_BYTES
+        # `count_numbers(width, hidden)` of all nets add up to this count, so the width is the solution of an equation
+        hidden_counts = self.hidden_counts
+        return (number_count - 2 * sum(hidden_counts)) // sum(1 + hidden for hidden in hidden_counts)
 
     @property
     def hidden_counts(self) -> tuple[int, ...]:
@@ -160,13 +161,13 @@ class TaughtHead:
         """The head as it was before the adjustment was learned; evidence and question stay."""
         if self.adjustment is None:
             return self
-        # the adjustment's numbers follow those of the head's own net
+        # `weight` has the numbers of the head's own net first, and then those of the adjustment's net
         start = _NUMBER_BYTES * count_numbers(self.width, self.hidden)
         stop = start + _NUMBER_BYTES * count_numbers(self.width, self.adjustment.hidden)
         return replace(self, weight=self.weight[:start] + self.weight[stop:], adjustment=None)
 
     def without_evidence(self) -> TaughtHead:
-        """The head without its last nets, those that tell of answers as a whole, and of questions."""
+        """The head without its last two nets, which judge answers as a whole and questions."""
         if self.evidence is None:
             return self
         head = self.without_question()
@@ -174,7 +175,7 @@ class TaughtHead:
         return replace(head, weight=head.weight[:stop], evidence=None)
 
     def without_question(self) -> TaughtHead:
-        """The head without its last net, the one that tells of questions."""
+        """The head without its last net, which judges questions."""
         if self.question is None:
             return self
         stop = len(self.weight) - _NUMBER_BYTES * count_numbers(self.width, self.question.hidden)

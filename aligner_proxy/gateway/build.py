@@ -166,7 +166,7 @@ def build_pipeline(
     counted_engine: Engine = engine
     if open_accounts is not None:
         # The engine limits its own slots, so here only the tenants' use through all gateways is counted.
-        counted_engine = AdmittedEngine(engine, seats=sys.maxsize, accounts=open_accounts("engine"))
+        counted_engine = AdmittedEngine(engine, slots=sys.maxsize, accounts=open_accounts("engine"))
     return Pipeline(
         counted_engine,
         correction_cache(file, server),

@@ -46,7 +46,7 @@ class AlignerEngine:
     def __init__(self, arguments: Arguments) -> None:
         chosen = weight_settings({}, arguments.policies)
         engine = LocalEngine(lambda: open_aligner(chosen, config.home_folder(), lambda step: None))
-        self._engine = LocalAdmission(engine, seats=arguments.queue)
+        self._engine = LocalAdmission(engine, slots=arguments.queue)
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Load, and give Ray what answers; raises where the aligner cannot be loaded, and Ray says so."""

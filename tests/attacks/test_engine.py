@@ -168,7 +168,7 @@ FLOODS = rows(
 
 @pytest.mark.parametrize("attack", FLOODS)
 async def test_a_full_house_says_so(attack: Attack) -> None:
-    engine = LocalAdmission(LocalEngine(tiny.aligner), seats=attack.payload)
+    engine = LocalAdmission(LocalEngine(tiny.aligner), slots=attack.payload)
     await engine.start()
     held = [await engine.read(tiny.request("")) for _ in range(attack.payload)]
     with pytest.raises(EngineOverloaded):

@@ -66,7 +66,7 @@ def kinder(request: AlignRequest) -> Correction:
 
 
 def pipeline(mine: Any, *, runner: Runner | None = None, label: str = "mine", **more: Any) -> Pipeline:
-    engine = Admission(PluginCorrector("mine", label, mine, runner or InlineRunner()), seats=more.pop("seats", 8))
+    engine = Admission(PluginCorrector("mine", label, mine, runner or InlineRunner()), slots=more.pop("slots", 8))
     return Pipeline(ScriptedEngine(), correctors={"mine": engine}, **more)
 
 
@@ -154,7 +154,7 @@ async def test_a_full_house_turns_away_and_a_spent_quota_skips() -> None:
         return Correction(request.answer)
 
     mine = Mine(lambda request: waits(request))
-    made = pipeline(mine, seats=1)
+    made = pipeline(mine, slots=1)
     first = asyncio.create_task(made.align(ASKED, POLICY))
     while not mine.seen:
         await asyncio.sleep(0)
@@ -179,7 +179,7 @@ async def test_its_time_is_charged_to_the_quota() -> None:
 
 async def test_a_stream_holds_no_place_while_the_upstream_writes() -> None:
     mine = Mine(kinder)
-    made = pipeline(mine, seats=1)
+    made = pipeline(mine, slots=1)
     readings = [await made.read(replace(ASKED, answer=None), POLICY) for _ in range(3)]
     assert None not in readings
     assert mine.seen == []

@@ -145,5 +145,5 @@ class Engine(SegmentEngine):
 if __name__ == "__main__":
     if environment.is_traced():
         tracing.export("scripted-engine")
-    app = create_app(Admission(Engine(Path(sys.argv[2]), *sys.argv[3:4]), seats=SEATS))
+    app = create_app(Admission(Engine(Path(sys.argv[2]), *sys.argv[3:4]), slots=SEATS))
     uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.uvicorn_settings(ConnectionLimits()))

@@ -53,7 +53,7 @@ class Crowd:
 
     def __init__(self, seats: int) -> None:
         self.house = House()
-        self.admission = Admission(self.house, seats=seats)
+        self.admission = Admission(self.house, slots=seats)
         self.tasks: dict[str, asyncio.Task[Correction]] = {}
 
     async def come(self, tenant: str) -> str:
@@ -205,7 +205,7 @@ class Library(House):
 
 async def test_what_is_read_ahead_has_a_place_until_somebody_needs_it() -> None:
     house = Library()
-    admission = Admission(house, seats=2)
+    admission = Admission(house, slots=2)
     first, second = [await admission.read(asked(name, "a")) for name in ("1", "2")]
     with pytest.raises(EngineOverloaded):
         await admission.read(asked("3", "b"))
@@ -229,7 +229,7 @@ async def test_what_is_read_ahead_has_a_place_until_somebody_needs_it() -> None:
 
 async def test_an_answer_that_was_read_ahead_keeps_its_place_to_its_end() -> None:
     house = Library()
-    admission = Admission(house, seats=1)
+    admission = Admission(house, slots=1)
     reading = await admission.read(asked("r", "a"))
     task = asyncio.create_task(reading.finish(asked("r", "a")))
     await settle()
@@ -243,7 +243,7 @@ async def test_an_answer_that_was_read_ahead_keeps_its_place_to_its_end() -> Non
 
 async def test_one_that_is_being_finished_gives_way_like_any_other() -> None:
     house = Library()
-    admission = Admission(house, seats=2)
+    admission = Admission(house, slots=2)
     readings = [await admission.read(asked(name, "a")) for name in "12"]
     tasks = [asyncio.create_task(one.finish(asked(name, "a"))) for one, name in zip(readings, "12", strict=True)]
     await settle()
@@ -276,7 +276,7 @@ async def test_reading_ahead_is_charged_even_if_nobody_wants_it_in_the_end() -> 
 
 
 async def test_completions_take_places_too() -> None:
-    admission = LocalAdmission(LocalEngine(tiny.aligner), seats=1)
+    admission = LocalAdmission(LocalEngine(tiny.aligner), slots=1)
     await admission.start()
     wanted = CompletionRequest(prompt="The harbour", max_tokens=4)
     tasks = [asyncio.create_task(admission.complete(wanted, name, 30.0)) for name in "ab"]
@@ -363,7 +363,7 @@ async def test_what_did_not_end_costs_no_more_than_a_usual_correction() -> None:
 
 
 async def test_an_error_passes_and_its_place_is_free_again() -> None:
-    admission = Admission(ScriptedEngine(lambda _: AnswerTooLong("long")), seats=1)
+    admission = Admission(ScriptedEngine(lambda _: AnswerTooLong("long")), slots=1)
     for _ in range(3):
         with pytest.raises(AnswerTooLong):
             await admission.align(asked("r", "a"))
@@ -378,7 +378,7 @@ async def test_the_rest_is_the_engines() -> None:
 
 
 async def test_a_real_engine_behind_it_never_sees_more_than_the_places() -> None:
-    admission = LocalAdmission(LocalEngine(tiny.aligner), seats=2)
+    admission = LocalAdmission(LocalEngine(tiny.aligner), slots=2)
     await admission.start()
     tasks = [asyncio.create_task(admission.align(asked(f"{i}", tenant))) for i, tenant in enumerate("aaab")]
     results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -138,7 +138,7 @@ class Door(Admission):
     """Notes whom it turns away."""
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine, seats=SEATS)
+        super().__init__(engine, slots=SEATS)
         self._note = engine.note
 
     async def align(self, request: AlignRequest) -> Correction:

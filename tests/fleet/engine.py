@@ -63,7 +63,7 @@ def identity(aligner: str) -> str:
 
 
 if __name__ == "__main__":
-    app = create_app(Admission(Engine(sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])), seats=SEATS))
+    app = create_app(Admission(Engine(sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])), slots=SEATS))
     host = sys.argv[1]
     port = int(sys.argv[2])
     uvicorn.run(app, host=host, port=port, log_level="error", **connections.uvicorn_settings(ConnectionLimits()))

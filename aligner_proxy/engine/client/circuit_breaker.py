@@ -91,7 +91,7 @@ class Circuit:
     """Whether a probe is running."""
 
     def wants_probe(self, now: float) -> bool:
-        """Whether the next request has to probe the engine; only one probe runs at a time."""
+        """Whether the next request has to send a probe to the engine first; only one probe runs at a time."""
         if self.is_probing:
             return False
         if self.state is State.OPEN:
@@ -113,7 +113,7 @@ class Circuit:
         elif alive is False:
             self._open(now)
         elif self.state is State.HALF_OPEN:
-            self.state = State.OPEN  # its pause is over, so the next request probes
+            self.state = State.OPEN  # the pause is over, so the next request sends another probe
 
     def note_answer(self) -> None:
         """Record that the engine answered: reset the counts and close the circuit."""
@@ -195,13 +195,19 @@ class Breaker:
         return correction
 
     async def read(self, request: AlignRequest) -> Session:
-        """Read ahead; if the engine is in doubt, return a session that corrects the answer at its end. Never probes."""
+        """Return a session that reads an answer ahead, or only corrects it at its end if the engine may not work.
+
+        Never sends a probe, because reading ahead is optional.
+        """
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             return DeferredSession(self)
         return _GuardedSession(self, await self._engine.read(request))
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states; raises `BreakerOpen` if the engine is in doubt. Never probes: states are optional."""
+        """Return hidden states; raises `BreakerOpen` if the engine may not work.
+
+        Never sends a probe, because states are optional.
+        """
         if self.circuit.state is not State.CLOSED or self.circuit.timeout_count >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.watch_call(text_states(self._engine, request))
@@ -215,7 +221,10 @@ class Breaker:
         return await self.watch_call(require_teachable(self._engine).rows(request))
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Make a call in any state of the circuit, return its result, and record its outcome in the circuit."""
+        """Return the result of `call`, and record in the circuit whether the engine answered.
+
+        The call is made in any state of the circuit, even while it is open.
+        """
         with self._error_watch:
             result = await call
         self.circuit.note_answer()
@@ -230,7 +239,7 @@ class Breaker:
         await self._engine.aclose()
 
     async def _wait_for_circuit(self) -> None:
-        """Return when a request may go on, probing the engine first if needed; raises `BreakerOpen` if it may not."""
+        """Return when a request may go on, after a probe if one is due; raises `BreakerOpen` if it may not go on."""
         now = self._clock()
         if self.circuit.wants_probe(now):
             self.circuit.begin_probe()
@@ -238,14 +247,15 @@ class Breaker:
             # a separate task, because the probe must go on if the request's deadline passes before it ends
             self._probe_task = asyncio.create_task(self._probe())
             self._probe_task.add_done_callback(self._note_probe_end)
-            if not await asyncio.shield(self._probe_task):
+            engine_answers = await asyncio.shield(self._probe_task)
+            if not engine_answers:
                 raise BreakerOpen("the engine still does not answer", self.circuit.pause_s)
         elif self.circuit.state is not State.CLOSED:
             retry_after_s = max(_RETRY_DURING_PROBE_S, self.circuit.paused_until - now)
             raise BreakerOpen("the engine did not answer lately", retry_after_s)
 
     async def _probe(self) -> bool:
-        """Send the probe; return whether the engine answers in time, even with an error."""
+        """Send the probe; return whether the engine answers in time, even with an error of its own."""
         try:
             async with asyncio.timeout(PROBE.deadline_s):
                 await self._engine.align(PROBE)

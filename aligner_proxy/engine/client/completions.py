@@ -148,19 +148,21 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
 
 
 def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
-    """Return the model named `model` in the body of a `/v1/models` response, or the only model if `model` is None.
+    """Describe the model named `model` from the body of a `/v1/models` response, or the only model if `model` is None.
 
     `where` is the server's address. Raises `InvalidOutput` for an invalid body, and `EngineFault` if the model is
     missing or ambiguous.
     """
     try:
-        models = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
+        entries_by_model = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
     except (ValueError, KeyError, TypeError):
         raise InvalidOutput(f"{where}/models lists no models; is this an OpenAI-compatible server?") from None
-    names = ", ".join(sorted(models)[:8]) or "none"
-    if model is None and len(models) != 1:
-        raise EngineFault(f"{where} serves {len(models)} models ({names}); say which with aligner.engine.model")
-    entry = models.get(model) if model else next(iter(models.values()))
+    names = ", ".join(sorted(entries_by_model)[:8]) or "none"
+    if model is None and len(entries_by_model) != 1:
+        raise EngineFault(
+            f"{where} serves {len(entries_by_model)} models ({names}); say which with aligner.engine.model"
+        )
+    entry = entries_by_model.get(model) if model else next(iter(entries_by_model.values()))
     if entry is None:
         raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
     # vLLM names the window and the weights ("root") in the entry itself, llama.cpp in its `meta`
@@ -212,7 +214,6 @@ def make_connection_error(where: str, error: Exception, *, mid_request: bool) ->
 
 class CompletionsClient:
     """Client of one server; satisfies `Completer`.
-
     `base` is the address, which ends with /v1. A `model` of None means the only model that is served. `predicts` says
     whether the server accepts the field `prediction`. A request waits at most `wait_s` seconds for a server that is not
     ready. The server's description is cached for `info_ttl_s` seconds.

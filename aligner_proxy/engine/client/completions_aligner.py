@@ -107,7 +107,6 @@ class RemoteFrame:
 
 class CompletionsAligner:
     """An engine that lets a completions server (`Completer`) rewrite answers with the aligner's template.
-
     `window`, in tokens, overrides the window that the server names. The operator changes `revision` when the weights
     change under the same name, so that cached corrections are not used any more.
     """
@@ -131,6 +130,7 @@ class CompletionsAligner:
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
             # without a detector head, what the server writes is not verified
+            # (`rewrite_answer` writes nothing with `score_only`)
             may_write = request.write is Write.FREE or request.score_only
             correction = await self.rewrite_answer(request, info.window) if may_write else Correction(request.answer)
         segments = structure.split(request.answer)
@@ -179,9 +179,9 @@ class CompletionsAligner:
     ) -> Correction:
         """Return the answer with only its flagged segments rewritten.
 
-        `flags` says for each of the answer's `segments` whether it is flagged; `window` is in tokens. The place
-        of a run of flagged segments is a hole; its prompt ends with the edited answer before it. `judge_edit` decides
-        which part of a new text may stay.
+        `flags` says for each of the answer's `segments` whether it is flagged; `window` is in tokens. The place of a
+        run of flagged segments is a hole. The server continues a prompt that ends with the edited answer before the
+        hole, and `judge_edit` returns the part of the new text that may fill the hole.
         """
         frame = make_frame(request, self._template, window)
         division = frame.divide(segments)

@@ -62,7 +62,7 @@ class Writer(Protocol):
 
 
 class EditedEngine(ForwardingEngine):
-    """A scorer followed by a writer. Satisfies `Engine`; closing it closes both."""
+    """An engine whose scorer judges an answer and whose writer then corrects it; closing it closes both."""
 
     def __init__(self, scorer: Engine, writer: Writer, scorer_write: Write = Write.FREE) -> None:
         super().__init__(scorer)
@@ -100,7 +100,7 @@ class EditedEngine(ForwardingEngine):
         scoring_request = request.model_copy(
             update={
                 "verify": Verify.FLAGGED,
-                # not only scores if the writer replaces spans, because the scorer may have to write in its place
+                # the scorer writes replacements itself if the writer fails at them, so it must be able to write
                 "score_only": not self.writer.replaces_spans,
                 "write": Write.NEVER if request.write is Write.NEVER else self.scorer_write,
             }
@@ -138,10 +138,8 @@ class EditedSession(ForwardingSession):
         return verdicts
 
     def mark_flagged_segments(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
-        """The segments of the answer up to the span's end, and a verdict on each: flagged if it is within `span`.
-
-        With these verdicts a writer replaces only the span. They have no scores.
-        """
+        """The segments of the answer up to the span's end, and a verdict on each, by which a writer replaces only the
+        span: a segment is flagged if it is within `span`. The verdicts have no scores."""
         segments = structure.split(self.text[: span.end])
         if span.stop > len(segments):  # the end of the answer is in the span
             segments = structure.append_end(segments)
@@ -204,11 +202,11 @@ def remove_flagged(answer: str, scored: Correction) -> Correction:
     flags = [verdict.flagged for verdict in scored.segments]
     if not any(flags):
         return scored
-    # each kept text with the gap after it; a removed run of segments leaves an empty text with a gap
+    # (text, gap after it) of each kept segment; a removed run of segments leaves an empty text with a gap
     remaining: list[tuple[str, str]] = []
     for run in splice.group_runs(segments, flags):
         if run.flagged:
-            gap_before = remaining[-1][1] if remaining else ""
+            _text, gap_before = remaining[-1] if remaining else ("", "")
             remaining.append(("", structure.gap_of_edit(run.segments, "", gap_before)))
         else:
             remaining += [(segment.text, segment.gap) for segment in run.segments]

@@ -92,11 +92,11 @@ class HeadSupply:
         return self.count_untaught(correction, request, sent_request)
 
     def count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
-        """Return the correction with the number of heads of `request` that `sent_request` lacks as its `untaught`.
+        """Return the correction with `untaught` set: the number of heads of `request` that `sent_request` lacks.
 
-        Metrics and the log record these heads, too.
+        Also counts these heads in a metric, and logs the first at most once in `_LOG_S` seconds.
         """
-        # a request without any head has an empty tuple
+        # if all heads were dropped, the tuple of the sent request is empty
         sent_heads = sent_request.heads or ("",) * len(request.heads)
         lacking_heads = [
             name for name, sent_name in zip(request.heads, sent_heads, strict=True) if name and not sent_name
@@ -118,7 +118,7 @@ class HeadSupply:
     async def _upload(self, name: str, objective: str) -> str:
         """Upload the head with the hash `name` to the engine; return why that failed, or "" if it succeeded.
 
-        The reasons are "missing", "damaged", "objective" (the head is for another one), or the engine's reason.
+        The reasons are "missing", "damaged", "objective" (the head is for another objective), or the engine's reason.
         """
         data = self._find_head(name) if self._find_head else None
         if data is None:
@@ -139,7 +139,7 @@ class HeadSupply:
 
 
 def drop_heads(request: AlignRequest, names: Collection[str]) -> AlignRequest:
-    """The request without the heads in `names`; the same object if it has none of them."""
+    """The request without the heads in `names` (content hashes); the same object if it has none of them."""
     if not any(name and name in names for name in request.heads):
         return request
     heads = tuple("" if name in names else name for name in request.heads)

@@ -181,8 +181,11 @@ class PendingRequest:
         self._latest_task = task
         return asyncio.shield(task)
 
-    async def _trace(self, event: str, _: object) -> None:
-        """Note that headers are being sent, and cancel a request that was abandoned before; httpx calls this method."""
+    async def _trace(self, event: str, _details: object) -> None:
+        """Note that headers are being sent, and cancel a request that was abandoned before that.
+
+        httpx calls this method, as the request's "trace" extension, with the name of each step of sending.
+        """
         if event != _HEADERS_EVENT:
             return
         self._is_sending = True
@@ -197,7 +200,7 @@ class PendingRequest:
         return response_task.cancelled() or response_task.exception() is not None or response_task.result().is_closed
 
     async def _abandon(self, response_task: asyncio.Task[httpx.Response]) -> None:
-        """Abandon the request: cancel its running task and close an open response.
+        """Abandon the request: cancel the task that sends it or reads its body, and close an open response.
 
         If the headers are not being sent yet, `_trace` cancels the task when they are.
         """
@@ -214,7 +217,6 @@ class PendingRequest:
 
 class HttpEngine:
     """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
-
     `wait_s` limits how long a request waits for an engine that is down, loading or full. `info_ttl_s` is how long
     the engine's description is cached, and `pool` how many idle connections stay open. `head_source` returns the taught
     heads that the engine lacks.

@@ -101,10 +101,10 @@ class Replica:
         return not self.busy and self.circuit.wants_probe(now)
 
     def rank(self, now: float) -> tuple[int, int]:
-        """Sort key of the choice: replicas that are due for a try, then healthy replicas, then others.
+        """Sort key by which a replica is chosen: (group, running requests), lowest first.
 
-        A replica that is due comes first, because it would never be tried otherwise. Within each group, the least busy
-        replica comes first.
+        Group 0 are unhealthy replicas that are due for a try, which would never be tried otherwise. Group 1 are healthy
+        replicas, and group 2 are the rest.
         """
         if self.is_due(now):
             return 0, self.busy
@@ -134,7 +134,8 @@ class Replica:
 
 
 class Replicas:
-    """Several engines as one engine. They should serve the same aligner; a warning is logged if they do not."""
+    """Several engines as one engine; `engines` has each with its name for operators. They should serve the same
+    aligner; a warning is logged if they do not."""
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class Replicas:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.replicas = [Replica(name, engine) for name, engine in engines]
-        self._wait_s = wait_s  # how long a request may wait until one of them begins it
+        self._wait_s = wait_s  # how long a request may wait until a replica begins it
         self._clock = clock
         self._order_count = 0  # calls of `_order_replicas` so far
 
@@ -205,7 +206,7 @@ class Replicas:
         async def ask_replica(replica: Replica, seconds: float) -> TokenLabels:
             return await require_judges(replica.engine).label_tokens(request.with_deadline(seconds))
 
-        # a classifier that fails or is slow does not show that the aligner on the same engine does
+        # if a classifier fails or is slow, the aligner on the same engine may still work
         return await self._try_replicas(ask_replica, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
 
     async def _put_in_replica(self, replica: Replica, data: bytes) -> str:

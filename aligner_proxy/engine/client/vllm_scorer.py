@@ -56,7 +56,8 @@ class _Answer(LooseModel):
 
 
 class VllmScorer:
-    """An engine that judges answers and never edits them; for `EditedEngine`. `address` is vllm://host:port."""
+    """An engine that judges answers and never edits them; for `EditedEngine`. `address` is vllm://host:port. A request
+    waits at most `wait_s` seconds for a server that is not ready."""
 
     def __init__(self, address: str, *, wait_s: float = 5.0) -> None:
         self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")

@@ -61,16 +61,16 @@ class BlockPool:
         self._new_nodes = itertools.count(1)
 
     def take(self) -> int:
-        """Take a free block and forget its old content; raises `NoRoom`."""
+        """Take a free block for new content, and return its number; raises `NoRoom` if no block is free."""
         if not self._free_blocks:
             raise NoRoom
-        block, _ = self._free_blocks.popitem(last=False)
+        block, _ = self._free_blocks.popitem(last=False)  # the keys are the blocks
         self._forget(block)
         self._holder_counts[block] = 1
         return block
 
     def give_back(self, blocks: Iterable[int]) -> None:
-        """Release a sequence's blocks, in the sequence's order; blocks that no other sequence holds become free."""
+        """Release the blocks of a sequence, given in its order; blocks that no other sequence holds become free."""
         # in reverse, so that the last block is reused first: without an earlier block, later ones cannot be matched
         for block in reversed(list(blocks)):
             self._holder_counts[block] -= 1
@@ -81,9 +81,12 @@ class BlockPool:
                     self._free_blocks.move_to_end(block, last=False)
 
     def match(self, ids: Sequence[int], limit: int, owner: Owner = _ANYBODY) -> list[int]:
-        """Hold and return the published blocks that match the first `limit` tokens of an owner's prompt `ids`."""
+        """Return the published blocks that hold the first tokens of an owner's prompt `ids`, and hold them for it.
+
+        At most the first `limit` tokens are matched, in full blocks.
+        """
         matched: list[int] = []
-        node = -owner.adapter  # the adapter's root; other nodes have positive numbers
+        node = -owner.adapter  # the root of the adapter's blocks; published blocks have positive numbers
         for start in range(0, limit - self.size + 1, self.size):
             block = self._block_by_key.get(self._make_key(node, ids, start, owner))
             if block is None:
@@ -95,7 +98,10 @@ class BlockPool:
         return matched
 
     def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, owner: Owner = _ANYBODY) -> None:
-        """Publish the full blocks of the first `length` tokens of `ids`, which are computed and will not change."""
+        """Publish the full blocks of the first `length` tokens of `ids`, so that other sequences can share them.
+
+        These tokens are in the cache already and do not change any more.
+        """
         full_count = min(length // self.size, len(blocks))
         published_count = full_count
         # the blocks before a published block are published, too

@@ -60,7 +60,8 @@ def read_last_refusal() -> float:
 
 @dataclass(slots=True)
 class Phases:
-    """Times at which one request reached its phases, in monotonic seconds.
+    """Times at which one request reached its phases, in monotonic seconds: it waits ("queue"), its prompt is read
+    ("prefill"), and replacements are written ("generate"). Times of an answer that is read ahead count from its end.
 
     Only the model's thread calls `note_read` and `note_forward`.
     """
@@ -90,7 +91,7 @@ class Phases:
             self.prefilled = time.monotonic()
 
     def note_complete_answer(self) -> None:
-        """Note that an answer that was read ahead is complete, and restart the phases, because a client waits now."""
+        """Note that an answer that was read ahead is complete. The phases begin again, because a client waits now."""
         self.reading_since = self.started or self.arrived
         self.arrived = time.monotonic()
         self.started = None
@@ -100,8 +101,8 @@ class Phases:
     def note_end(self, result: object, departure: str | None = None) -> None:
         """Record the request's end, once, in metrics and trace spans; does nothing while `unwanted`.
 
-        `result` is the request's result or error. `departure` is the reason if the client left before it ("timeout" or
-        "cancelled"), else None.
+        `result` is the request's result or error. `departure` is "timeout" or "cancelled" if the client left before the
+        result, else None.
         """
         if self.is_over or self.unwanted:
             return
@@ -140,7 +141,10 @@ ProcessCollector(registry=REGISTRY)
 
 
 def write_metrics(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
-    """All metrics in Prometheus' text format; while the aligner is not loaded, both arguments are None."""
+    """All metrics in Prometheus' text format, with the aligner `about` and the load of the engine that serves it.
+
+    Both are None while the aligner is not loaded.
+    """
     # a new registry for each call, because the values of `about` and `load` are a snapshot
     registry = CollectorRegistry()
     registry.register(_Metrics([*_aligner_metrics(about), *(_load_metrics(load) if load else ())]))

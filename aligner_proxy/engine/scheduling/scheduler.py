@@ -1,14 +1,15 @@
 """Scheduler of forward passes: continuous batching under a token budget. No torch.
 
 A step serves the jobs that clients wait for. First, each decoding job (which writes text) gets its few tokens. Then
-follow chunks of prompts, beginning with the tenant that has had least (shares.py), and within a tenant with the
-shortest job.
+follow chunks of prompts, beginning with the tenant that was given fewest tokens so far (shares.py), and within a tenant
+with the shortest job.
 
 Prompts may slow decoding jobs only up to a limit; if time were shared evenly, all jobs of a full engine would be late
-together. If a tenant in the step has had less than others, the prompts of the others ("richer" tenants) may slow its
-jobs hardly at all. A tenant with long answers leaves most of the time to a tenant with little work (shares.py). A job
-that cannot be ready in time is not started; a request's time is estimated from recent requests, above all slow ones.
-When blocks run out, the job admitted last frees its blocks and starts again later; the text it has written is not lost.
+together. If the step serves a tenant that was given fewer tokens than others (is "poorer"), prompts of the others may
+slow its jobs hardly at all. A tenant with long answers leaves most of the time to a tenant with little work
+(shares.py). A job that cannot be ready in time is not started; a request's time is estimated from recent requests,
+above all slow ones. When blocks run out, the job admitted last frees its blocks and starts again later; the text it has
+written is not lost.
 
 An answer that is only read ahead, while its upstream writes it, gets tokens that cost other jobs next to nothing. In a
 step with other work, these are as many as hardly lengthen the step; otherwise a chunk so short that a new job can wait
@@ -17,6 +18,7 @@ for it. It takes no slot and no block from work that a client waits for. A job i
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -36,28 +38,28 @@ from aligner_proxy.types import DecodeCounts
 
 _RISING = 0.5
 _FALLING = 0.05
-"""Smoothing factors of `ServiceTime`: `_RISING` if a request took longer than expected, else `_FALLING`."""
-_DECODING_TOKENS = 32
+"""Weight of a request's time in `ServiceTime`: `_RISING` if it exceeds the estimate, else `_FALLING`."""
+_MAX_DECODING_TOKENS = 32
 """A job whose feed has at most this many tokens counts as decoding."""
-_SLOWER_BY_PROMPTS = 6.0
+_MAX_SLOWDOWN_BY_PROMPTS = 6.0
 """How many times longer prompts may make a step in which another job decodes."""
-_SLOWER_BY_RICHER = 1.5
-"""How many times longer prompts of a richer tenant may make a step in which a tenant that has had less works."""
+_MAX_SLOWDOWN_BY_RICHER = 1.5
+"""How many times longer prompts of other tenants may make the step of a tenant that was given fewer tokens."""
 _ORDINARY_TOKENS = 4096
 """Longest request, in tokens, whose full time enters the estimate; the time of longer ones is scaled down."""
-_LEAST_PROMPT_TOKENS = 32
+_MIN_PROMPT_TOKENS = 32
 """Fewest prompt tokens allowed in a step whatever they cost, so that every job advances."""
-_LEAST_RICHER_TOKENS = 4
-"""Fewest prompt tokens of a richer tenant that are allowed in a step, whatever they cost."""
-_SLOWER_BY_LONG_WORK = 4.0
+_MIN_RICHER_TOKENS = 4
+"""Fewest prompt tokens that all other tenants may have in the step of a tenant that was given fewer tokens."""
+_MAX_LONG_STEP = 4.0
 """Longest step of long work, in multiples of a one-token step, while a tenant with little work may come back."""
-_MOST_WOKEN = 8
+_MAX_WOKEN = 8
 """Most read-ahead answers that continue in one step, because the new text of each is tokenised before the step."""
-_SLOWER_BY_READING = 1.2
+_MAX_SLOWDOWN_BY_READING = 1.2
 """How many times longer read-ahead answers may make a step."""
 
 _REMAINING = attrgetter("sequence.remaining")
-"""Returns the number of a job's tokens that the model has not read yet."""
+"""Returns the number of a job's tokens that the model has not read yet; sorts jobs, the shortest first."""
 Finish = Callable[[Any], None]
 """Called once with the result of the work, or with the `CorrectionError` that ended it."""
 
@@ -73,7 +75,7 @@ class ServiceTime:
     """The estimate, in seconds; 0 before any request has ended."""
 
     def note_end(self, seconds: float, *, failed: bool) -> None:
-        """Update the estimate with a request's time; a failed request only raises it: it would have taken longer."""
+        """Update the estimate with a request's time; a failed request, unfinished as it is, only raises it."""
         difference_s = seconds - self.stay_s
         if difference_s > 0:
             self.stay_s += _RISING * difference_s
@@ -99,7 +101,7 @@ class JobClient:
     reads_ahead: Callable[[], bool] = lambda: False
     """Whether the job is only read ahead: no client waits for it yet."""
     ahead: bool = False
-    """What `reads_ahead` returned at the beginning of this step."""
+    """What `reads_ahead` returned at the beginning of this step: True if no client waits for the job yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +134,7 @@ class Job:
 
     @property
     def first_choice(self) -> int:
-        """The first position after which the model chooses a token: the last position before the draft."""
+        """The first position in the sequence after which the model chooses a token: the one before the draft."""
         draft_length = len(self.ask.draft) if self.ask else 0
         return len(self.sequence.ids) - draft_length - 1
 
@@ -173,13 +175,14 @@ class Feed:
 
 
 class Scheduler:
-    """Decides which jobs have which tokens fed to the model in each step, and assigns KV-cache blocks to jobs.
-    A running job has blocks, a waiting job has none, and a parked job waits for text that the upstream still writes."""
+    """Decides which jobs have which tokens fed to the model in each step, and assigns KV-cache blocks to jobs. A
+    running job has blocks, and a slot if it is not parked; a waiting job has neither. A parked job waits for text that
+    the upstream still writes. While no client waits for a job yet (`ahead`), others may take its slot and blocks."""
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool = pool
         self.budget = budget  # most tokens in a step
-        self.most = most  # most running jobs, without parked ones
+        self.most = most  # number of slots: most running jobs that are not parked
         self.costs = costs
         self.waiting: list[Job] = []  # in order; they hold no blocks
         self.running: list[Job] = []  # in the order of admission
@@ -199,9 +202,10 @@ class Scheduler:
         self._idle = False
 
     def schedule(self, now: float) -> list[Feed]:
-        """Return the feeds of the next step, after dropping abandoned and expired jobs.
+        """Return the feeds of the next step, after dropping abandoned and expired jobs; none if no job can go on.
 
-        `now` is the monotonic time. May start waiting jobs, and take the blocks of running jobs.
+        Feeds decoding jobs first, then prompts, then long work that yields, and at last jobs that are only read ahead.
+        May start waiting jobs, and take the blocks of running jobs. `now` is the monotonic time.
         """
         for job in (*self.running, *self.waiting):
             job.client.ahead = job.client.reads_ahead()
@@ -213,16 +217,16 @@ class Scheduler:
         fed_tokens = 0
         decoding_tokens = 0
         for job in sorted(self.running, key=_REMAINING):
-            is_decoding = job.sequence.remaining <= _DECODING_TOKENS
-            # decoding jobs only; jobs of tenants that yield come last, in `_feed_long`
+            is_decoding = job.sequence.remaining <= _MAX_DECODING_TOKENS
+            # jobs of tenants that yield are fed later, in `_feed_long`
             if is_decoding and not job.client.ahead and job.client.tenant not in yielding:
                 own_tokens = self._feed(job, feeds, self._count_room(fed_tokens, decoding_tokens))
                 fed_tokens += own_tokens
                 # the job may have got more tokens, if it has to read a part of its prompt again (`_make_writable`)
-                if own_tokens <= _DECODING_TOKENS:
+                if own_tokens <= _MAX_DECODING_TOKENS:
                     decoding_tokens += own_tokens
         queues = self._queue_jobs(feeds, ahead=False)
-        # before the tenants with long work are taken out, because they have work now, too
+        # all tenants with work, so this comes before those that yield are taken out
         self.shares.note_tenants(queues)
         long_queues = {tenant: queues.pop(tenant) for tenant in yielding if tenant in queues}
         self._feed_fairly(queues, feeds, self.shares)
@@ -232,56 +236,56 @@ class Scheduler:
         self.shares_of_ahead.note_tenants(queues)
         self._feed_fairly(queues, feeds, self.shares_of_ahead, self._count_spare_tokens(feeds))
         self._idle = not feeds
-        # feeds of one adapter are adjacent, so that each adapter is applied once
+        # the feeds of each adapter are adjacent, so that the model applies each adapter only once
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
     def _note_long_work(self, now: float) -> None:
-        """Tell `long_work` how many tokens each tenant's active jobs have, so that it decides whose work yields."""
-        sizes: Counter[str] = Counter()
+        """Tell `long_work` how many tokens each tenant's jobs have, so that it decides whose work yields now."""
+        tokens_by_tenant: Counter[str] = Counter()
         for job in (*self.running, *self.waiting):
             # only work that a client waits for and that can go on now
             if not job.client.ahead and not job.parked:
-                sizes[job.client.tenant] += len(job.sequence.ids)
-        self.long_work.choose_yielding(sizes, now)
+                tokens_by_tenant[job.client.tenant] += len(job.sequence.ids)
+        self.long_work.choose_yielding(tokens_by_tenant, now)
 
     def _feed_long(self, queues: dict[str, deque[Job]], feeds: list[Feed]) -> None:
-        """Feed the tenants whose long work yields to short requests; `queues` has their jobs by tenant.
+        """Feed the jobs of tenants whose long work yields to short requests; `queues` has these jobs by tenant.
 
-        Next to other work they get the tokens that they are owed. Alone they get a short step, because a small request
-        may come at any moment. The tokens given are subtracted from what they are owed.
+        If other work is in the step, these jobs get only the tokens that they are owed. Otherwise they get a short
+        step, because a short request may come at any moment. Their tokens are subtracted from what they are owed.
         """
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
             limit = self.long_work.claim_tokens(fed_tokens)
         else:
-            cheap_tokens = self.costs.count_further_tokens(1, _SLOWER_BY_LONG_WORK, self.budget)
-            limit = max(_LEAST_PROMPT_TOKENS, cheap_tokens)
+            cheap_tokens = self.costs.count_further_tokens(1, _MAX_LONG_STEP, self.budget)
+            limit = max(_MIN_PROMPT_TOKENS, cheap_tokens)
         given_tokens = self._feed_fairly(queues, feeds, self.shares, limit)
         self.long_work.pay(fed_tokens, given_tokens)
 
     def _feed_fairly(
         self, queues: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, limit: int | None = None
     ) -> int:
-        """Feed chunks of prompts and admit waiting jobs, first of the tenant that has had least.
+        """Add feeds of the jobs in `queues` to `feeds`, first of the tenant that was given fewest tokens by `shares`.
 
-        `queues` has the jobs by tenant, and is emptied. Returns the number of tokens fed, which is at most `limit`; if
-        that is None, the feeds that are already in the step limit it.
+        `queues` has the jobs by tenant; they are taken out of it. Waiting jobs are started if possible. Returns the
+        number of tokens fed, which is at most `limit`, or if that is None at most `_count_room_for_tenant`.
         """
         given_tokens = 0
-        is_closed = False  # whether a waiting job could not be admitted
+        is_closed = False  # whether a waiting job could not be started; then no later one is started in this step
         while queues:
             tenant = min(queues, key=shares.count_given_tokens)
-            room = self._count_room_for(tenant, feeds) if limit is None else limit - given_tokens
+            room = self._count_room_for_tenant(tenant, feeds) if limit is None else limit - given_tokens
             if not room:
-                break  # tenants that have had more get no more room than this one
+                break  # the other tenants were given more tokens, so they get no more room than this one
             job = queues[tenant].popleft()
             if not queues[tenant]:
                 del queues[tenant]
             if job in self.waiting:
-                # after a job that needs too many blocks no other is admitted, so that it is not overtaken for ever
+                # after a job that needs too many blocks no other job is started, so that it is not overtaken for ever
                 has_slot = self._count_active(ahead=job.client.ahead) < self.most
                 is_closed = is_closed or not (has_slot and self._admit(job, feeds))
-            fed_tokens = self._feed(job, feeds, room)
+            fed_tokens = self._feed(job, feeds, room)  # 0 if the job was not started
             shares.give(tenant, fed_tokens)
             given_tokens += fed_tokens
         return given_tokens
@@ -301,9 +305,8 @@ class Scheduler:
         return queues
 
     def _free_slot(self) -> None:
-        """Free a slot of the tenant with most slots, if all are taken and a waiting tenant has at least two fewer.
-
-        The last running job of the tenant with most slots goes back to the queue.
+        """If all slots are taken and a waiting tenant has at least two fewer than the tenant with most slots, put the
+        last running job of that tenant back into the queue.
         """
         if not self.waiting:
             return
@@ -313,27 +316,29 @@ class Scheduler:
             return
         slot_counts = Counter(job.client.tenant for job in active_jobs)
         richest_tenant, most_slots = slot_counts.most_common(1)[0]
+        fewest_slots = min(slot_counts[job.client.tenant] for job in awaited_jobs)
         # with a difference of one, the two tenants would only swap a slot, again and again
-        if most_slots >= min(slot_counts[job.client.tenant] for job in awaited_jobs) + 2:
+        if most_slots >= fewest_slots + 2:
             self._push_out(next(job for job in reversed(active_jobs) if job.client.tenant == richest_tenant))
 
     def find_woken_jobs(self) -> list[Job]:
-        """Parked jobs for which new text has come: all that clients wait for, and up to `_MOST_WOKEN` other jobs."""
+        """Parked jobs that can go on with new text: all that clients wait for, and up to `_MAX_WOKEN` other jobs."""
         woken_jobs = [job for job in (*self.running, *self.waiting) if job.parked and job.client.has_new_text()]
         awaited_jobs = [job for job in woken_jobs if not job.client.reads_ahead()]
         other_jobs = [job for job in woken_jobs if job not in awaited_jobs]
         # jobs that continued least often come first, so that each gets its turn
-        return [*awaited_jobs, *sorted(other_jobs, key=lambda job: job.woken)[:_MOST_WOKEN]]
+        return [*awaited_jobs, *sorted(other_jobs, key=lambda job: job.woken)[:_MAX_WOKEN]]
 
     @property
     def busy(self) -> bool:
-        """Whether a job can use the model now; False if only read-ahead jobs are left and they wait for blocks."""
+        """Whether a further step is worth while; if not, the engine waits until a job comes or new text comes."""
         active_jobs = (job for job in (*self.running, *self.waiting) if not job.parked)
-        # any job counts, except read-ahead jobs that could not be fed in the last step
+        # any active job, except a read-ahead job that got no blocks in the last step
         return any(not self._idle or not job.client.reads_ahead() for job in active_jobs)
 
     def record_feed(self, feed: Feed, tokens: list[int]) -> bool:
-        """Record that the model read a feed and chose `tokens`, and publish full prompt blocks for other jobs to share.
+        """Record that the model read a feed and chose `tokens` after it, one for each of its choice positions. Publish
+        full blocks of the prompt, so that other jobs can share them.
 
         Returns whether the model has now read all tokens of the job's current `Ask`.
         """
@@ -345,7 +350,7 @@ class Scheduler:
         job.tokens += tokens
         job.forwards += 1
         job.fed_tokens += fed_tokens
-        # only blocks of the prompt, because tokens after it may be cropped again
+        # only blocks of the prompt, because tokens after the prompt (rejected drafts) may be removed again
         read_length = min(feed.stop, job.prompt_length)
         full_blocks = read_length // self.pool.size
         # in nearly all steps these blocks are published already
@@ -357,9 +362,9 @@ class Scheduler:
         return True
 
     def drop(self, job: Job, result: Any) -> None:
-        """Remove a job that ended or is given up, free its blocks, count it, and call its `finish` with `result`.
+        """Remove a job that ended or is given up: free its blocks, count it, and call its `finish` with `result`.
 
-        `result` is the result of the job's work or a `CorrectionError`.
+        `result` is the result of the job's work, or the `CorrectionError` that ended it.
         """
         if job in self.running:
             self.running.remove(job)
@@ -371,7 +376,7 @@ class Scheduler:
         # a job that is given up while its upstream still writes says nothing about the engine's speed and is no failure
         if job.phases.started is not None and not job.phases.unwanted:
             seconds = time.monotonic() - job.phases.started
-            scale = min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens))
+            scale = min(1.0, _ORDINARY_TOKENS / max(1, job.fed_tokens))  # below 1 for very long requests
             self.service_time.note_end(seconds * scale, failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
@@ -407,23 +412,24 @@ class Scheduler:
                 self.drop(job, error)
 
     def _comes_too_late(self, job: Job, now: float) -> bool:
-        """Whether a job that has not begun would probably miss its deadline; if no other job is active, it may try."""
+        """Whether a job that has not begun would probably miss its deadline. An idle engine tries every job."""
         has_begun = job.phases.started is not None
-        return not has_begun and self._count_active() > 0 and self.service_time.misses(job.client.deadline, now)
+        is_engine_idle = not self._count_active()
+        return not has_begun and not is_engine_idle and self.service_time.misses(job.client.deadline, now)
 
     def _count_active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; `ahead` says whether read-ahead jobs count, too."""
         return sum(not job.parked and (ahead or not job.client.ahead) for job in self.running)
 
     def _admit(self, job: Job, feeds: list[Feed]) -> bool:
-        """Start a waiting job if there are blocks for all its tokens; return whether it runs.
+        """Start a waiting job if there are blocks for all its tokens, and return whether it runs.
 
-        Other jobs are pushed out for their blocks (`_choose_donor`). A job that does not fit even if it is alone is
-        dropped with an error.
+        `_choose_donor` says which other jobs have to free their blocks for it. A job that does not fit into the cache
+        even if no other job runs is dropped with an error.
         """
         self.waiting.remove(job)
         sequence = job.sequence
-        # only blocks before the first choice, because the model chooses only after a token that it reads now
+        # the token at the first choice position must be read now, so cached blocks may only hold tokens before it
         match_limit = min(job.first_choice, job.prompt_length)
         sequence.blocks = self.pool.match(sequence.ids, match_limit, sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
@@ -444,8 +450,8 @@ class Scheduler:
     def _feed(self, job: Job, feeds: list[Feed], room: int) -> int:
         """Add a feed of at most `room` tokens of this job to the step, and return its number of tokens.
 
-        Pushes out other jobs if blocks are missing, or else the job itself. A job that does not fit even if it is alone
-        is dropped with an error.
+        If blocks are missing, other jobs are put back into the queue to free theirs, or else the job itself; the result
+        is then 0. A job that does not fit into the cache even if no other job runs is dropped with an error.
         """
         sequence = job.sequence
         if job not in self.running or job.parked or not room:
@@ -453,12 +459,11 @@ class Scheduler:
         self._make_writable(sequence)
         stop = sequence.computed + min(sequence.remaining, room)
         while (missing := self._count_missing_blocks(sequence, stop)) > self.pool.count_free():
-            donor = self._choose_donor(job, missing, feeds) or self._find_latest(feeds, job)
+            donor = self._choose_donor(job, missing, feeds) or self._find_latest_unfed(feeds, job)
             if donor is not None:
                 self._push_out(donor)
-            # no other job can free blocks in this step, so this job frees its own and starts again later
             elif len(self.running) > 1:
-                self._push_out(job)
+                self._push_out(job)  # no other job can free blocks in this step, so this job frees its own
                 return 0
             else:
                 self.drop(job, EngineFault(self._explain_size(job)))
@@ -470,48 +475,53 @@ class Scheduler:
         return stop - sequence.computed
 
     def _count_room(self, fed_tokens: int, decoding_tokens: int) -> int:
-        """Number of tokens that the step can still take.
+        """Number of tokens that the step can still take; it has `fed_tokens` already.
 
-        `fed_tokens` are already in the step, and `decoding_tokens` of these belong to decoding jobs.
+        `decoding_tokens` of these belong to decoding jobs, which the other tokens may slow down only up to a limit.
         """
         step_tokens = self.budget
         if decoding_tokens:
-            # next to decoding jobs, prompts may make the step longer only up to a limit
-            prompt_tokens = self.costs.count_further_tokens(decoding_tokens, _SLOWER_BY_PROMPTS, self.budget)
-            step_tokens = min(self.budget, decoding_tokens + max(_LEAST_PROMPT_TOKENS, prompt_tokens))
+            prompt_tokens = self.costs.count_further_tokens(decoding_tokens, _MAX_SLOWDOWN_BY_PROMPTS, self.budget)
+            step_tokens = min(self.budget, decoding_tokens + max(_MIN_PROMPT_TOKENS, prompt_tokens))
         return max(0, step_tokens - fed_tokens)
 
-    def _count_room_for(self, tenant: str, feeds: list[Feed]) -> int:
-        """Number of prompt tokens of this tenant that the step can take: few next to a tenant that has had less."""
-        given_tokens = self.shares.count_given_tokens
-        sizes = [feed.stop - feed.start for feed in feeds]
-        decoding_tokens = sum(size for size in sizes if size <= _DECODING_TOKENS)
-        room = self._count_room(sum(sizes), decoding_tokens)
-        had = given_tokens(tenant)
-        poorer_tokens = sum(feed.stop - feed.start for feed in feeds if given_tokens(feed.job.client.tenant) < had)
+    def _count_room_for_tenant(self, tenant: str, feeds: list[Feed]) -> int:
+        """Number of tokens of this tenant's prompts that the step, which has `feeds` already, can still take.
+
+        If the step also has feeds of poorer tenants (which were given fewer tokens so far), all other feeds together
+        may slow the step by `_MAX_SLOWDOWN_BY_RICHER`, or may have `_MIN_RICHER_TOKENS` tokens if that is more.
+        """
+        feed_sizes = [feed.stop - feed.start for feed in feeds]
+        decoding_tokens = sum(size for size in feed_sizes if size <= _MAX_DECODING_TOKENS)
+        room = self._count_room(sum(feed_sizes), decoding_tokens)
+        own_count = self.shares.count_given_tokens(tenant)
+        poorer_feeds = [feed for feed in feeds if self.shares.count_given_tokens(feed.job.client.tenant) < own_count]
+        poorer_tokens = sum(feed.stop - feed.start for feed in poorer_feeds)
         if not poorer_tokens:
             return room
-        richer_tokens = sum(sizes) - poorer_tokens
-        cheap_tokens = self.costs.count_further_tokens(poorer_tokens, _SLOWER_BY_RICHER, self.budget)
-        return max(0, min(room, max(_LEAST_RICHER_TOKENS, cheap_tokens) - richer_tokens))
+        richer_tokens = sum(feed_sizes) - poorer_tokens
+        cheap_tokens = self.costs.count_further_tokens(poorer_tokens, _MAX_SLOWDOWN_BY_RICHER, self.budget)
+        richer_limit = max(_MIN_RICHER_TOKENS, cheap_tokens)
+        return max(0, min(room, richer_limit - richer_tokens))
 
     def _count_spare_tokens(self, feeds: list[Feed]) -> int:
-        """Number of read-ahead tokens that this step can take."""
+        """Number of tokens of read-ahead jobs that the step can take beside `feeds` without delaying clients."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
-            return self.costs.count_further_tokens(fed_tokens, _SLOWER_BY_READING, max(0, self.budget - fed_tokens))
+            return self.costs.count_further_tokens(
+                fed_tokens, _MAX_SLOWDOWN_BY_READING, max(0, self.budget - fed_tokens)
+            )
         # without other work, the step is so short that a job that comes now can wait for its end
-        cheap_tokens = self.costs.count_further_tokens(1, _SLOWER_BY_PROMPTS, self.budget)
-        return min(self.budget, max(_LEAST_PROMPT_TOKENS, cheap_tokens))
+        cheap_tokens = self.costs.count_further_tokens(1, _MAX_SLOWDOWN_BY_PROMPTS, self.budget)
+        return min(self.budget, max(_MIN_PROMPT_TOKENS, cheap_tokens))
 
     def _make_writable(self, sequence: TokenSequence) -> None:
-        """Prepare a sequence's blocks for writing: free the blocks after its computed tokens.
+        """Prepare a sequence's blocks for further tokens: free the blocks after its computed tokens.
 
-        A partly filled last block is freed, too, if it is published, and its tokens are computed again: other sequences
-        may use it, so it must not be written to.
+        Other sequences may use a published block, so it must not be written to. So a last block that is published and
+        only partly filled is freed, too, and its tokens are computed again.
         """
-        # rounded up, because the last block may be partly filled
-        block_count = -(-sequence.computed // self.pool.size)
+        block_count = math.ceil(sequence.computed / self.pool.size)
         if len(sequence.blocks) > block_count:
             self.pool.give_back(sequence.blocks[block_count:])
             del sequence.blocks[block_count:]
@@ -521,12 +531,14 @@ class Scheduler:
 
     def _count_missing_blocks(self, sequence: TokenSequence, stop: int) -> int:
         """Number of blocks that a sequence lacks for its tokens before `stop`."""
-        return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
+        needed_count = math.ceil(stop / self.pool.size)
+        return max(0, needed_count - len(sequence.blocks))
 
-    def _find_latest(self, feeds: list[Feed], job: Job) -> Job | None:
-        """The latest of the jobs that were admitted after `job` and are not in this step.
+    def _find_latest_unfed(self, feeds: list[Feed], job: Job) -> Job | None:
+        """The job that has to free its blocks for `job` if no donor was found: the latest of those that began to run
+        after `job` and are not fed in this step.
 
-        None if there is none, or if `job` is only read ahead and so takes no blocks from other jobs.
+        None if there is no such job, or if `job` is only read ahead, so that it must not take blocks from such jobs.
         """
         if job.client.ahead:
             return None
@@ -535,11 +547,11 @@ class Scheduler:
         return next((other for other in reversed(later_jobs) if id(other) not in fed_ids), None)
 
     def _choose_donor(self, job: Job, missing: int, feeds: list[Feed]) -> Job | None:
-        """The job that has to free its blocks for `job`, which lacks `missing` blocks; None if there is none.
+        """The running job that has to free its blocks for `job`, which lacks `missing` blocks; None if there is none.
 
-        Candidates are jobs that no client waits for. If there are none, they are jobs of tenants that yield in this
-        step. Of the candidates, the last job of the tenant with most blocks is chosen. If `job` itself is only read
-        ahead, it gets no blocks from its own tenant, nor from a tenant that would then have fewer.
+        Candidates are jobs that no client waits for; if there are none, jobs of tenants whose long work yields in this
+        step. Of the candidates, the last job of the tenant whose candidates have most blocks is chosen. If `job` itself
+        is only read ahead, it gets no blocks from its own tenant, nor from a tenant that would then have fewer blocks.
         """
         # jobs that are fed in this step keep their blocks
         kept_ids = {id(job), *(id(feed.job) for feed in feeds)}
@@ -560,7 +572,7 @@ class Scheduler:
         return next(other for other in reversed(candidates) if other.client.tenant == richest_tenant)
 
     def _push_out(self, job: Job) -> None:
-        """Free a running job's blocks and put the job at the head of the queue; its tokens are read again later."""
+        """Free a running job's blocks and put it first of the waiting jobs; its tokens are read again later."""
         self.running.remove(job)
         self._release(job)
         self.totals.preempted += 1

@@ -163,17 +163,17 @@ async def check_health(engine: Engine) -> Health:
 def make_health_routes(engine: Engine) -> list[Route]:
     """The routes GET /health, /health/live and /health/ready; /ready is the older name of /health/ready."""
 
-    async def health(_: Request) -> Response:
-        state = await check_health(engine)
-        return JSONResponse(asdict(state), 200 if state.alive else 503)
+    async def health(_request: Request) -> Response:
+        engine_health = await check_health(engine)
+        return JSONResponse(asdict(engine_health), 200 if engine_health.alive else 503)
 
     def make_probe(field_name: str) -> Callable[[Request], Awaitable[Response]]:
         """Return an endpoint that answers 200 if this field of `Health` is true, else 503."""
 
-        async def answer_probe(_: Request) -> Response:
-            state = await check_health(engine)
-            is_true = getattr(state, field_name)
-            return JSONResponse({"status": field_name if is_true else state.status}, 200 if is_true else 503)
+        async def answer_probe(_request: Request) -> Response:
+            engine_health = await check_health(engine)
+            is_true = getattr(engine_health, field_name)
+            return JSONResponse({"status": field_name if is_true else engine_health.status}, 200 if is_true else 503)
 
         return answer_probe
 

@@ -35,16 +35,16 @@ class EngineSessions:
         self._engine = engine
         self._idle_s = idle_s
         self._open_sessions: dict[str, _OpenSession] = {}  # by name
-        self._sweep_task: asyncio.Task[None] | None = None  # closes idle sessions; None before the first session
+        self._idle_check: asyncio.Task[None] | None = None  # closes idle sessions; None before the first session
 
     async def open(self, request: AlignRequest) -> str:
         """Open a session and return its name; closes idle sessions first."""
-        await self._sweep()
+        await self._close_idle_sessions()
         session = await self._engine.read(request)
         name = secrets.token_urlsafe(16)
         self._open_sessions[name] = _OpenSession(session, time.monotonic())
-        if self._sweep_task is None or self._sweep_task.done():
-            self._sweep_task = asyncio.create_task(self._keep_sweeping())
+        if self._idle_check is None or self._idle_check.done():
+            self._idle_check = asyncio.create_task(self._keep_closing_idle_sessions())
         return name
 
     async def feed(self, name: str, text: str, *, text_ended: bool = False) -> tuple[SegmentScore, ...]:
@@ -109,20 +109,20 @@ class EngineSessions:
     def _forget(self, name: str) -> _OpenSession | None:
         """Remove a session from the open sessions and return it; None for an unknown name."""
         entry = self._open_sessions.pop(name, None)
-        # the sweeping task must not cancel itself; without sessions its loop ends
-        is_sweeping = self._sweep_task is asyncio.current_task()
-        if not self._open_sessions and self._sweep_task is not None and not is_sweeping:
-            self._sweep_task.cancel()
+        # the task that closes idle sessions must not cancel itself; without sessions its loop ends
+        is_idle_check = self._idle_check is asyncio.current_task()
+        if not self._open_sessions and self._idle_check is not None and not is_idle_check:
+            self._idle_check.cancel()
         return entry
 
-    async def _keep_sweeping(self) -> None:
-        """Close idle sessions regularly; `open` also closes them, but not after the last session was opened."""
+    async def _keep_closing_idle_sessions(self) -> None:
+        """Close idle sessions regularly, as `open` closes them only while further sessions are opened."""
         while self._open_sessions:
             # twice per `idle_s`, so that an idle session stays open for at most one and a half times `idle_s`
             await asyncio.sleep(self._idle_s / 2)
-            await self._sweep()
+            await self._close_idle_sessions()
 
-    async def _sweep(self) -> None:
+    async def _close_idle_sessions(self) -> None:
         """Close the sessions that were not used for `idle_s` seconds."""
         idle_since = time.monotonic() - self._idle_s
         idle_names = [name for name, entry in self._open_sessions.items() if entry.used_at < idle_since]

@@ -31,7 +31,7 @@ class Announcements:
             await self._server.ask(lambda redis: redis.publish(self._channel, b""))
 
     async def listen(self, on_message: Callable[[], object]) -> None:
-        """Until cancelled, call `on_message` for every message, and after each connection for missed ones."""
+        """Call `on_message` for every message, and after each new connection for missed messages, until cancelled."""
         from redis.exceptions import RedisError
 
         loop = asyncio.get_running_loop()
@@ -41,9 +41,9 @@ class Announcements:
             started = loop.time()
             with contextlib.suppress(RedisError, OSError, ValueError):
                 await self._listen_once(on_message)
-            # after a connection that was good for a long time, the pauses begin anew
-            has_held = loop.time() - started > LONGEST_PAUSE_S
-            pause_s = FIRST_PAUSE_S if has_held else min(LONGEST_PAUSE_S, pause_s * 2)
+            # after a connection that lasted for a long time, the pauses begin anew
+            has_lasted = loop.time() - started > LONGEST_PAUSE_S
+            pause_s = FIRST_PAUSE_S if has_lasted else min(LONGEST_PAUSE_S, pause_s * 2)
             await asyncio.sleep(pause_s)
 
     async def _listen_once(self, on_message: Callable[[], object]) -> None:

@@ -37,7 +37,7 @@ _WRITERS_LOCK = 6_274_101
 """Id of the writers' advisory lock; an arbitrary number that no other program is likely to use."""
 _DELETION_LOCK = 6_274_102
 """Id of the advisory lock of `DatabaseLease`."""
-_ENTRY_BYTES = 1024
+_ROW_OVERHEAD_BYTES = 1024
 """Estimated bytes of an entry without its content, including indexes."""
 # Errors of a row that PostgreSQL can never store; all other errors concern the server or the network.
 _ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
@@ -181,7 +181,6 @@ _INSERT_ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id 
 
 class DatabaseStore(AuditStore):
     """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
-
     `durable` says whether a call returns only when its entries are on the server's disk, even if the server's default
     is faster. `busy_s` are the seconds for which a transaction may be idle, in addition to the timeout of one call.
     `steps` are the migrations of the tables (`STEPS`).
@@ -270,7 +269,7 @@ class DatabaseStore(AuditStore):
         [(count, content_bytes)] = self.fetch_rows(
             "SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries"
         )
-        return int(count) * _ENTRY_BYTES + int(content_bytes)
+        return int(count) * _ROW_OVERHEAD_BYTES + int(content_bytes)
 
     def shrink(self, pages: int) -> int:
         """Run VACUUM, so that PostgreSQL reuses the space of deleted entries; returns 0, as no page is given back."""

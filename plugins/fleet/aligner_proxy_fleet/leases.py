@@ -123,7 +123,7 @@ class SharedEntries:
         return f"{self._prefix}correction:{key}"
 
     async def look_up(self, key: str) -> EntryLookup:
-        """Return the entry of a key, and whether a gateway computes it now; raises `RedisAway`."""
+        """Look up the entry of a key, its remaining life, and whether a gateway computes it now; raises `RedisAway`."""
         name = self.entry_name(key)
 
         async def read_entry(redis: Redis) -> list[Any]:

@@ -95,7 +95,7 @@ class SharedAccounts(Accounts):
         is sending."""
 
     def is_used_up(self, quota: Quota) -> bool:
-        """Whether a quota is used up, as of the last exchange; from now on its account is exchanged."""
+        """Whether a quota is used up, as of the last exchange; further exchanges include its account."""
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
         return super().is_used_up(quota)
@@ -107,14 +107,14 @@ class SharedAccounts(Accounts):
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
 
-    def register_places(self, places: Callable[[], Counter[str]]) -> None:
-        """Set the function that counts each tenant's slots in this gateway, for the exchanges."""
-        self._count_slots = places
+    def register_slots(self, count_slots: Callable[[], Counter[str]]) -> None:
+        """Set the function that counts each tenant's slots in this gateway; each exchange calls it."""
+        self._count_slots = count_slots
 
-    def count_elsewhere(self, tenant: str) -> int:
+    def count_slots_elsewhere(self, tenant: str) -> int:
         """Slots of this tenant in other gateways, as of the last exchange; 0 if this is older than `KNOWN_S`.
 
-        From now on the exchanges include this tenant.
+        Further exchanges include this tenant.
         """
         self._asked_at[tenant] = self.clock()
         self._keep_exchanging()
@@ -157,10 +157,10 @@ class SharedAccounts(Accounts):
         async def run_scripts(redis: Redis) -> list[Any]:
             pipeline = redis.pipeline(transaction=False)
             for account, seconds in used_seconds.items():
-                quota, _ = self._active_quotas[account]
+                quota, _used_at = self._active_quotas[account]
                 pipeline.eval(_USE, 1, f"{self._prefix}used:{account}", seconds, quota.seconds)
             for tenant, count in own_slots.items():
-                value = str(count).encode() if count else b""
+                value = str(count).encode() if count else b""  # empty: this gateway has no slot of the tenant
                 pipeline.eval(*heartbeat_arguments(f"{self._prefix}places:{tenant}", self._member, value, KNOWN_S))
             replies: list[Any] = await pipeline.execute()
             return replies

@@ -36,7 +36,6 @@ log = logging.getLogger("aligner_proxy.fleet")
 
 class SharedCache(CorrectionCache):
     """A cache in Redis whose entries expire after `ttl_s` seconds.
-
     `directory` and `max_mb` are for the disk cache that is used while Redis is away.
     """
 

@@ -141,7 +141,8 @@ class SharedHeads:
 
 @dataclass(slots=True)
 class _HeadExchange:
-    """The exchange of the taught heads of one place (an objective and an aligner) between this host and Redis."""
+    """The exchange of the taught heads of one place (an objective and an aligner) between this host and Redis. Redis
+    has a record for each place: the history of its heads, and a revision, which counts the changes."""
 
     server: RedisServer
     entries: EntryCodec
@@ -155,7 +156,7 @@ class _HeadExchange:
     """Whether this exchange sent heads to Redis."""
 
     async def run(self) -> KnownRevision:
-        """Send or fetch heads, depending on the revisions; returns the revision that this host has now."""
+        """Send this host's heads to Redis or fetch newer heads from it; returns the revision that this host has now."""
         try:
             record = await self._read_record()
         except _NotUnderstood:
@@ -170,8 +171,8 @@ class _HeadExchange:
         if record is None or has_lost_data or (revision == self.last_known.revision and has_local_change):
             if self.own_history == _EMPTY_HISTORY:
                 return self.last_known
-            # a local change gets the next revision; a history that Redis has lost keeps its own. Revisions begin at 1.
-            revision = max(1, self.last_known.revision + has_local_change)
+            # A local change gets the next revision; heads that Redis has lost keep theirs. Revisions begin at 1.
+            revision = self.last_known.revision + 1 if has_local_change else max(1, self.last_known.revision)
             return await self._send(Record(revision=revision, taught=self.own_history))
         return await self._fetch(record, replaces_local_change=has_local_change)
 

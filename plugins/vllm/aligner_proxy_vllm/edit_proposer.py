@@ -60,7 +60,7 @@ class CopyState:
 
 
 def _find_next_place(prompt: Ids, tokens: Ids, new_tokens: Ids, pointer: int | None) -> int | None:
-    """Find the token of the prompt that probably comes after the last of `tokens`, by the rules of the module.
+    """Find the token of the prompt that probably comes after the last of `tokens`.
 
     `new_tokens` are the last of `tokens`, written since `pointer` was set; `pointer` is the index of the token that was
     expected as the first of them, None if unknown. Returns an index in `prompt`, None if unknown.
@@ -72,21 +72,23 @@ def _find_next_place(prompt: Ids, tokens: Ids, new_tokens: Ids, pointer: int | N
         break_index = pointer + copied_count
         if copied_count == len(new_tokens):
             return break_index  # all new tokens are a copy, so there is no break
-    # rule 1; a single token occurs too often, so with a pointer only rule 2 searches for it
-    shortest = 1 if pointer is None else 2
-    for size in range(min(_MAX_RUN_TOKENS, len(tokens)), shortest - 1, -1):
+    # Rule 1: where the last few tokens occur nearest to the break. A single token occurs too often for this search,
+    # so with a pointer only rule 2 searches for it.
+    min_size = 1 if pointer is None else 2
+    max_size = min(_MAX_RUN_TOKENS, len(tokens))
+    for size in range(max_size, min_size - 1, -1):
         run_ends = find_run_ends(prompt, tokens[-size:])
         if len(run_ends):
             return int(run_ends[-1]) if break_index is None else _find_nearest(run_ends, break_index)
     if break_index is None:
         return None
-    # rule 2
+    # rule 2: where the last token occurs within a small window around the break
     window_start = max(0, break_index - _TOKENS_BEFORE_BREAK)
     window = prompt[window_start : break_index + _TOKENS_AFTER_BREAK]
     matches = np.flatnonzero(window == tokens[-1]) + window_start
     if len(matches):
         return _find_nearest(matches, break_index) + 1
-    # rule 3
+    # rule 3: the last token replaces the one at the break
     return break_index + 1
 
 

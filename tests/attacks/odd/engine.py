@@ -24,7 +24,7 @@ def engine() -> SegmentEngine:
 
 if __name__ == "__main__":
     uvicorn.run(
-        create_app(Admission(engine(), seats=16)),
+        create_app(Admission(engine(), slots=16)),
         uds=sys.argv[1],
         log_level="error",
         **connections.uvicorn_settings(ConnectionLimits()),

@@ -462,7 +462,7 @@ def test_requests_for_rows_and_heads_are_bounded() -> None:
 
 
 async def test_rows_wait_for_a_place_like_any_request(engine: LocalEngine) -> None:
-    admission = LocalAdmission(engine, seats=1)
+    admission = LocalAdmission(engine, slots=1)
     first, second = await asyncio.gather(
         admission.rows(rows_request(*[tiny.ANSWER] * 8)), admission.rows(rows_request()), return_exceptions=True
     )

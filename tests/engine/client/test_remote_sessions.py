@@ -193,7 +193,7 @@ async def test_an_opening_on_its_way_is_never_cut_off(how: str) -> None:
 
 
 async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Path) -> None:
-    async with serving(Admission(engine(), seats=2), path) as client:
+    async with serving(Admission(engine(), slots=2), path) as client:
         for pause in range(60):
             reading = await client.read(tiny.request(""))
             await reading.feed(ANSWER)
@@ -208,7 +208,7 @@ async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Pa
 
 async def test_whoever_leaves_while_it_waits_gives_its_place_back(path: Path) -> None:
     """A gateway that dies says no more."""
-    async with serving(Admission(engine(), seats=1), path) as client, bare(path) as dying:
+    async with serving(Admission(engine(), slots=1), path) as client, bare(path) as dying:
         opened = await dying.post("/v1/read", content=tiny.request("").model_dump_json(), headers=wire.VERSION_HEADERS)
         name = opened.json()["reading"]
         with pytest.raises(httpx.ReadTimeout):

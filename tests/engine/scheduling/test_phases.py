@@ -56,7 +56,7 @@ async def test_a_client_that_leaves_is_counted_as_such() -> None:
 
 
 async def test_a_full_house_says_so() -> None:
-    engine = LocalAdmission(LocalEngine(tiny.aligner), seats=1)
+    engine = LocalAdmission(LocalEngine(tiny.aligner), slots=1)
     await engine.start()
     before = value("aligner_engine_refused_total", reason="overloaded")
     reading = await engine.read(tiny.request(""))

@@ -474,7 +474,7 @@ async def test_without_an_engine_reading_ahead_fails_like_correcting(path: Path)
 
 async def test_a_reading_that_is_let_go_of_is_let_go_of_by_the_engine(path: Path) -> None:
     engine = LocalEngine(tiny.aligner)
-    async with serving(LocalAdmission(engine, seats=1), path) as client:
+    async with serving(LocalAdmission(engine, slots=1), path) as client:
         await engine.start()
         reading = await client.read(tiny.request(""))
         await reading.feed(tiny.ANSWER)
@@ -590,4 +590,4 @@ async def test_an_engine_that_cannot_load_ends_whatever_the_reason(path: Path) -
 
     with sockets.listen_on_unix_socket(path) as listener, pytest.raises(RuntimeError, match="an odd failure"):
         async with asyncio.timeout(20):
-            await app._serve(LocalAdmission(LocalEngine(fail), seats=1), listener, 0, ConnectionLimits())
+            await app._serve(LocalAdmission(LocalEngine(fail), slots=1), listener, 0, ConnectionLimits())

@@ -119,7 +119,7 @@ async def test_without_redis_each_counts_alone_and_later_together_again(
 
 
 def held(accounts: SharedAccounts, **places: int) -> None:
-    accounts.register_places(lambda: Counter(places))
+    accounts.register_slots(lambda: Counter(places))
 
 
 async def test_places_that_a_tenant_has_through_one_gateway_are_known_in_the_other(
@@ -129,16 +129,16 @@ async def test_places_that_a_tenant_has_through_one_gateway_are_known_in_the_oth
     held(one, acme=7, zeta=1)
     held(other, acme=2)
     for accounts in (one, other, third, one):
-        assert accounts.count_elsewhere("acme") == 0
+        assert accounts.count_slots_elsewhere("acme") == 0
         await accounts.exchange()
-    assert one.count_elsewhere("acme") == 2
-    assert other.count_elsewhere("acme") == 7
-    assert third.count_elsewhere("acme") == 9
-    assert third.count_elsewhere("zeta") == 0, "not asked for yet"
+    assert one.count_slots_elsewhere("acme") == 2
+    assert other.count_slots_elsewhere("acme") == 7
+    assert third.count_slots_elsewhere("acme") == 9
+    assert third.count_slots_elsewhere("zeta") == 0, "not asked for yet"
     held(one)
     for accounts in (one, third):
         await accounts.exchange()
-    assert third.count_elsewhere("acme") == 2
+    assert third.count_slots_elsewhere("acme") == 2
 
 
 async def test_who_died_has_no_places_soon(
@@ -148,14 +148,14 @@ async def test_who_died_has_no_places_soon(
     one, other = gateway(), gateway()
     held(one, acme=7)
     held(other, acme=1)
-    one.count_elsewhere("acme")
+    one.count_slots_elsewhere("acme")
     await one.exchange()
     await one.aclose()
     for _ in range(2):  # whoever speaks keeps the name alive, and not what the dead one said
         await asyncio.sleep(0.2)
-        other.count_elsewhere("acme")
+        other.count_slots_elsewhere("acme")
         await other.exchange()
-    assert other.count_elsewhere("acme") == 0
+    assert other.count_slots_elsewhere("acme") == 0
     assert redis.command("HLEN", "aligner:1:places:acme") == 1
 
 
@@ -168,14 +168,14 @@ async def test_while_redis_is_away_others_are_soon_forgotten(
     other.clock = lambda: now[0]
     held(one, acme=7)
     for accounts in (one, other):
-        accounts.count_elsewhere("acme")
+        accounts.count_slots_elsewhere("acme")
         await accounts.exchange()
-    assert other.count_elsewhere("acme") == 7
+    assert other.count_slots_elsewhere("acme") == 7
     redis.kill()
     await other.exchange()
-    assert other.count_elsewhere("acme") == 7
+    assert other.count_slots_elsewhere("acme") == 7
     now[0] = KNOWN_S
-    assert other.count_elsewhere("acme") == 0
+    assert other.count_slots_elsewhere("acme") == 0
 
 
 SPOILT = (("SET", "x"), ("RPUSH", "x"), ("HSET", "used", "nan", "at", "inf"), ("HSET", "used", "x"))
@@ -207,21 +207,21 @@ async def test_spoilt_places_are_counted_and_left_out(
     said = {"a": f"{now}:3", "b": f"{now}:many", "c": f"{now}:9999999999", "d": "noise", "e": f"{now + 9**9}:5"}
     redis.command("HSET", name, *(word for pair in said.items() for word in pair))
     before = refused("altered")
-    one.count_elsewhere("acme")
+    one.count_slots_elsewhere("acme")
     await one.exchange()
-    assert one.count_elsewhere("acme") == 3
+    assert one.count_slots_elsewhere("acme") == 3
     assert refused("altered") - before == 2
     redis.command("DEL", name)
     redis.command("SET", name, "x")
     await one.exchange()
-    assert one.count_elsewhere("acme") == 0
+    assert one.count_slots_elsewhere("acme") == 0
     assert not one._server.is_away
 
 
 async def test_a_tenant_takes_no_share_on_every_host(gateway: Callable[[], SharedAccounts]) -> None:
     """Two hosts, each with an engine of four places: who fills the second one gives way at the first."""
     houses = [House() for _ in range(2)]
-    hosts = [AdmittedEngine(Admission(house, seats=4), seats=2**31, accounts=gateway()) for house in houses]
+    hosts = [AdmittedEngine(Admission(house, slots=4), slots=2**31, accounts=gateway()) for house in houses]
     working: dict[str, asyncio.Task[Correction]] = {}
 
     async def come(host: int, tenant: str) -> None:
@@ -231,7 +231,7 @@ async def test_a_tenant_takes_no_share_on_every_host(gateway: Callable[[], Share
 
     async def exchanged() -> None:
         for host in (*hosts, *hosts):
-            host.count_places_everywhere("acme")
+            host.count_slots_everywhere("acme")
             await cast(SharedAccounts, host._accounts).exchange()
 
     for _ in range(4):
@@ -254,7 +254,7 @@ async def test_a_tenant_takes_no_share_on_every_host(gateway: Callable[[], Share
 async def test_a_quota_spent_through_one_gateway_ends_at_the_other(gateway: Callable[[], SharedAccounts]) -> None:
     """Through the engines of two gateways; the exchange goes on by itself."""
     inside = [ScriptedEngine(lambda request: Correction(request.answer, ms=4000.0)) for _ in range(2)]
-    engines = [AdmittedEngine(engine, seats=2**31, accounts=gateway()) for engine in inside]
+    engines = [AdmittedEngine(engine, slots=2**31, accounts=gateway()) for engine in inside]
     request = AlignRequest(
         request_id="r", objectives=("Kind: be kind",), turns=(), answer="Yes.", deadline_s=5.0, quota=QUOTA
     )

@@ -196,7 +196,7 @@ async def test_a_plugins_corrector_is_told_the_number_and_read_by_the_aligner(tm
             heard.append(request)
             return Correction((ANSWER, "It is so. You fool.", KINDER)[request.draft])
 
-    made = {"mine": Admission(PluginCorrector("mine", "mine", Mine(), InlineRunner()), seats=8)}
+    made = {"mine": Admission(PluginCorrector("mine", "mine", Mine(), InlineRunner()), slots=8)}
     engine = Seeing()
     policy = drafts(replace(weigh_policy(0.9, 0.1), corrector="mine"), 3)
     cache = CorrectionCache(tmp_path / "store", 60, 4)
