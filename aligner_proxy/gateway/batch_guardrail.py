@@ -104,7 +104,10 @@ class BatchGuardrail(AlignerGuardrail):
         return CorrectedBody(json_body.write_body(edited_response, body), state, edits)
 
     async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
-        """The facts of a request, and its policy without sampling, quota, shadow aligner and reports."""
+        """The facts of a request, and its policy with our objectives and deadline, which corrects every answer.
+
+        The policy has no quota, shadow aligner or reports.
+        """
         if self._policy is not None:
             return RequestFacts(), self._policy
         objectives = data.pop(_OBJECTIVES, ())

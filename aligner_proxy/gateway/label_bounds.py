@@ -54,7 +54,7 @@ class LabelBounds:
         )
         if not client_labels:
             return labels
-        # All unknown keys share one limit.
+        # Keys that belong to nobody share one limit, since clients can invent any number of them.
         combinations = self._combinations.setdefault(owner if is_known_key else (), set())
         if client_labels in combinations:
             return labels

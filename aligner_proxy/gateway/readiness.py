@@ -74,7 +74,7 @@ class EngineReadiness:
         if file is None:
             return False  # the guardrail with these policies is gone
         if self._examined_file is not file:
-            # In a thread, because thousands of routes and tenants take tenths of a second.
+            # This runs in a thread, because thousands of routes and tenants take tenths of a second.
             self._file_needs_engine = await asyncio.to_thread(blocks_without_engine, file)
             self._examined_file = file
         return self._file_needs_engine

@@ -37,7 +37,7 @@ class UpstreamItems:
         return self
 
     async def __anext__(self) -> Any:
-        """The next item; an error of the upstream ends the iteration and is kept for `raise_error`."""
+        """The next item; if the upstream breaks off, the iteration ends and `raise_error` raises the error later."""
         try:
             return await anext(self._items)
         except StopAsyncIteration:

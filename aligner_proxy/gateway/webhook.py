@@ -157,7 +157,7 @@ class WebhookSender:
         self._last_failed = True
 
     async def _send_retrying(self, client: httpx.AsyncClient, target: HandOff, body: bytes) -> None:
-        """Post a report, at most `ATTEMPTS` times while the webhook may still accept it."""
+        """Post a report; repeat this up to `ATTEMPTS` times in all if the webhook may accept the report later."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryLater),
             wait=self._backoff,

@@ -62,7 +62,7 @@ class GenericRequest(_Foreign):
     @model_validator(mode="before")
     @classmethod
     def _ignore_prompt(cls, body: Any) -> Any:
-        """Remove all other fields of a prompt's body, since prompts pass whatever their form and length."""
+        """Keep only `input_type` of a prompt's body, since prompts pass whatever their form and length."""
         is_prompt = isinstance(body, dict) and body.get("input_type") == "request"
         return {"input_type": "request"} if is_prompt else body
 
@@ -208,7 +208,7 @@ class _PortkeyAnswer:
     place: TextPlace
     finish_reason: str
     owners: tuple[dict[str, Any], ...]
-    """The objects whose pointers belong to this text."""
+    """The JSON objects whose citations and other pointers belong to this text."""
 
     @property
     def text(self) -> str:
@@ -240,15 +240,15 @@ def _find_answers(response: dict[str, Any]) -> Iterator[_PortkeyAnswer]:
         message = choice.get("message")
         if isinstance(message, dict):
             for place in _find_texts_under(message, "content"):
-                yield _PortkeyAnswer(place, reason, (choice, message))
+                yield _PortkeyAnswer(place, reason, owners=(choice, message))
         for place in _find_texts_under(choice, "text"):
-            yield _PortkeyAnswer(place, reason, (choice,))
+            yield _PortkeyAnswer(place, reason, owners=(choice,))
     # Messages has its texts in the response itself, Responses in the items of its output.
     reason = _finish_reason(response.get("stop_reason") or _why_incomplete(response))
     for item in (response, *_list_objects(response.get("output"))):
         for place in _find_texts_under(item, "content"):
             holder, _ = place
-            yield _PortkeyAnswer(place, reason, (holder,))
+            yield _PortkeyAnswer(place, reason, owners=(holder,))
 
 
 def _why_incomplete(response: Mapping[str, Any]) -> object:

@@ -74,10 +74,10 @@ async def deliver_stream(
 
 
 def choose_stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = False) -> StreamMode:
-    """The stream mode to use: in shadow mode streams pass at once, and a stream is held if its answer must be recorded
-    first or its corrector cannot correct segment by segment; otherwise the policy's mode.
+    """The stream mode to use: the policy's, unless one of these cases applies.
 
-    `records_first` says whether an enforced answer must be recorded as a whole before any of it is delivered.
+    In shadow mode a stream passes at once. A stream is held in mode `off`, if its answer must be recorded as a whole
+    before any of it is delivered (`records_first`), or if its corrector cannot correct segment by segment.
     """
     if policy.mode is Mode.SHADOW:
         return StreamMode.PASSTHROUGH

@@ -40,7 +40,7 @@ class PrefilledText:
         self._unread_pieces: list[str] | None = []
         """The pieces that wait for a session; None once a session was opened, or could not be."""
         self._read_from = 0.0
-        """The monotonic time from which the text is read ahead; a shorter answer is not worth a session."""
+        """The monotonic time from which the text is read ahead; an answer that ends before needs no session."""
         self._replacements = ReplacementMap()
         """The corrected text and its positions in the original; empty until `replace` sets it."""
         self.length = 0
