@@ -51,9 +51,9 @@ class ActivePolicies:
         return None if text is None else registry.parse_policies(text, self.path)
 
     def refuse_losses(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Raise `ConfigError` if `file` lacks an objective that the active file enforces for a tenant.
+        """Raise `ConfigError` if `file` lacks an objective that the active version enforces for a tenant.
 
-        `current` is the caller's own file, with which `file` is compared if no active one is stored.
+        `current` is the file that the caller uses, with which `file` is compared if no active version is stored.
         """
         active_file = self._file_to_compare(file, current)
         if active_file is not None:
@@ -62,7 +62,8 @@ class ActivePolicies:
     def activate(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
         """Store a file as the active version; raise `ConfigError` if it takes enforced objectives from a tenant.
 
-        `current` is the caller's own file, for the comparison if no active version is stored.
+        `current` is the file that the caller uses, for the comparison if no active version is stored. Without a state
+        file, this only compares.
         """
         if self.state_file is None:
             self.refuse_losses(file, current)
@@ -73,7 +74,9 @@ class ActivePolicies:
                 self.save(file)
 
     def save(self, file: PolicyFile) -> None:
-        """Store a file as the active version; if that fails, remove the old one, and each process uses its own file."""
+        """Store a file as the active version; if it cannot be stored, remove the old version instead, so that each
+        process reads the policies file itself.
+        """
         assert self.state_file is not None
         new_file = self.state_file.with_suffix(".new")
         state = {"path": os.path.abspath(self.path), "text": file.source.text}
@@ -93,7 +96,7 @@ class ActivePolicies:
     def _file_to_compare(self, file: PolicyFile, current: PolicyFile | None) -> PolicyFile | None:
         """The active version with which `file` is compared; None if it is unknown or has the same text.
 
-        `current` is the caller's own file, which takes its place if no active version is stored or readable.
+        `current` is the file that the caller uses, which is returned if no active version is stored or readable.
         """
         active_text = self.read_text()
         if active_text == file.source.text:
@@ -103,13 +106,13 @@ class ActivePolicies:
         try:
             return registry.parse_policies(active_text, self.path, with_files=False)
         except ConfigError:
-            # An earlier release accepted this text; its `serve` still runs, and has compared the files.
+            # An earlier release accepted this text; the `serve` of that release still runs, and has compared the files.
             log.warning("%s: cannot be compared with the active version, which this release refuses", self.path.name)
             return current
 
     @contextlib.contextmanager
     def _lock_state(self) -> Iterator[None]:
-        """Lock the stored file so that only one process changes it at a time."""
+        """Context manager that locks the stored file, so that only one process changes it at a time."""
         assert self.state_file is not None
         try:
             lock = self.state_file.with_suffix(".lock").open("w")
@@ -133,7 +136,10 @@ def state_file_path() -> Path:
 
 @contextlib.contextmanager
 def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
-    """Context manager that stores a file while this `serve` runs; also removes files that ended processes left."""
+    """Context manager that stores `file` as the active version while this `serve` runs.
+
+    It also removes state files that ended processes left.
+    """
     for state_file in _state_files():
         if not is_writer_running(state_file):
             _remove_state(state_file)
@@ -155,7 +161,7 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
 
 
 def is_writer_running(path: Path) -> bool:
-    """Whether the process is running whose id ends the file's name, as in `policies-4711.json`."""
+    """Whether the process that wrote a file still runs; its id ends the file's name, as in `policies-4711.json`."""
     _, _, process_id = path.stem.rpartition("-")
     try:
         os.kill(int(process_id), 0)  # signal 0 only asks whether the process exists

@@ -87,9 +87,10 @@ def _find_entry(digest: str) -> KeyEntry:
 def _may_call(entry: KeyEntry, request: Request) -> bool:
     """Whether the key may use this endpoint.
 
-    FastAPI's path template decides what is allowed by default, so that no spelling of a path can pass for another. The
-    guardrail sees only the path, so the path must also match. Any other endpoint, also one without a template
-    (WebSockets, mounted applications), must match a pattern in `routes` of the key's entry.
+    Endpoints whose answers are corrected, endpoints without text and our own are allowed; a reviewer's key may use only
+    our own for reviewers. FastAPI's path template decides this, so that no spelling of a path can pass for another; the
+    guardrail sees only the path, so the path must match, too. Any other endpoint must match a pattern in `routes` of
+    the key's entry.
     """
     route = request.scope.get("route")
     template = getattr(route, "path", None)

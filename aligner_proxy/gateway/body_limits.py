@@ -41,7 +41,7 @@ class BodyLimitMiddleware:
         self._find_limit = find_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; refuse a body that is declared too long, and stop reading one that becomes too long."""
+        """Serve a request; refuse a body that is declared too long, and stop reading a body that becomes too long."""
         max_bytes = self._find_limit(scope) if scope["type"] == "http" else None
         if max_bytes is None:
             await self.app(scope, receive, send)
@@ -67,7 +67,7 @@ class BodyLimitMiddleware:
             messages.append(message)
 
         async def receive_again() -> Message:
-            """The messages that were read, then those that come later, which say that the client left."""
+            """The next of the messages that were read; after them, later messages, which say that the client left."""
             return messages.popleft() if messages else await receive()
 
         await self.app(scope, receive_again, send)
@@ -82,7 +82,10 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: bool = True) -> None:
-    """Answer 413, then discard what comes of the body for a while; a client that still sends would miss the answer."""
+    """Answer 413, then discard the rest of the body for a while; a client that still sends would miss the answer.
+
+    `has_more` is False if the whole body was read already.
+    """
     error = {
         "message": f"the body of this request is larger than {max_bytes // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",
@@ -96,7 +99,7 @@ async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: 
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
-    # Not complete yet, since the server closes the connection after a complete response.
+    # The response stays incomplete until then, since the server closes the connection after a complete one.
     await send({"type": "http.response.body", "body": body, "more_body": True})
     discarded_bytes = 0
     with contextlib.suppress(TimeoutError):
@@ -109,7 +112,10 @@ async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: 
 
 
 def find_sender_limit(scope: Scope) -> int | None:
-    """The limit of a request's body in bytes; None for the master key, or if the gateway does not check keys itself."""
+    """The limit of a request's body in bytes; None if there is none.
+
+    There is none for the master key, or if the gateway does not check keys itself.
+    """
     proxy = litellm_internals.proxy_module()
     # With these settings LiteLLM may accept keys that we do not know.
     may_accept_other_keys = bool(proxy.general_settings.get("custom_auth_settings"))
@@ -131,7 +137,7 @@ def find_sender_limit(scope: Scope) -> int | None:
 
 
 def _possible_keys(scope: Scope) -> Iterator[str]:
-    """Everything that could be a key, since LiteLLM accepts keys in many headers, a custom header, and the query."""
+    """Yield all strings that may be the key, since LiteLLM accepts it in many headers, a custom one and the query."""
     for _, value in scope["headers"]:
         text = value.decode("latin-1")
         yield text

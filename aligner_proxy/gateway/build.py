@@ -53,14 +53,15 @@ def open_engine(
 ) -> Engine:
     """Build the engine of a policies file, with overrides from the environment. Raises `ConfigError`.
 
-    `open_group` reaches a LiteLLM model group; None outside the gateway. `local` replaces the engine that listens
+    `open_group` opens a LiteLLM model group by name; None outside the gateway. `local` replaces the engine that listens
     on this machine's socket. A client waits `wait_s` seconds for an engine that is down. `head_source` supplies taught
-    heads that an engine lacks; without it, the general head judges objectives whose head is missing.
+    heads that an engine lacks; without it, the general head judges objectives whose head is missing. An engine that is
+    a completions server only edits, so it may have a scorer: another engine, which judges.
     """
     backend = config.engine_backend(file)
 
     def open_client(address: str, wait_s: float) -> Engine:
-        """The client of the engine at `address`; `local` itself for the engine on this machine's socket."""
+        """A client of the engine at `address`, or `local` itself, if given, for the engine on this machine's socket."""
         kind = server_kind(address)
         if kind is ServerKind.SCORER:
             return _supply_heads(VllmScorer(address, wait_s=wait_s), head_source)
@@ -102,10 +103,10 @@ def check_completions(file: PolicyFile, backend: Backend) -> None:
 
 
 def completions_template(file: PolicyFile, backend: Backend) -> str:
-    """The name of the prompt template of an aligner on a completions server: as configured, else of the known model.
+    """The name of the prompt template of an aligner on a completions server: the configured one, else its model's.
 
-    With a scorer, `aligner.model` and `aligner.template` describe the scorer, so the template of the model that edits
-    must be set in the engine's own block. Raises `ConfigError` if it is not known.
+    With a scorer (an engine that judges for this server), `aligner.model` and `aligner.template` describe the scorer,
+    so the template of the editing model must be set in the engine's own block. Raises `ConfigError` if it is not known.
     """
     known_template = sources.known_template(backend.model or "")
     if backend.template or known_template:
@@ -133,7 +134,11 @@ def _join_replicas(engines: list[tuple[str, Engine]], wait_s: float) -> Engine:
 
 
 def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> CorrectionCache:
-    """The file's correction cache: on disk, in a plugin's store, or on the shared server; raises `ConfigError`."""
+    """The cache of corrections that a file configures: on disk, in a plugin's store, or on the shared server.
+
+    `server` is the server that several hosts share; None without one. Raises `ConfigError` if a plugin and a server are
+    configured.
+    """
     folder = config.cache_dir(file)
     ttl_s = file.cache.ttl_s
     plugins = registry.configure_plugins(file)["caches"]
@@ -157,7 +162,7 @@ def build_pipeline(
 
     `head_source` supplies the taught heads that policies name; `server` is the server that several hosts share.
     """
-    # Imports LiteLLM, which takes seconds, and which commands that only open an engine do not need.
+    # This module imports LiteLLM, which takes seconds; commands that only open an engine do not need it.
     from aligner_proxy.correctors.litellm_router import GroupChat, GroupCompleter, GroupDecisions
 
     opened_engine = open_engine(file, GroupCompleter, wait_s=_WAIT_S, head_source=head_source)

@@ -1,4 +1,5 @@
-"""Corrects the arguments of the tool calls in one response (`tool_arguments: correct`).
+"""Corrects the arguments of the tool calls in one response (`tool_arguments: correct`). Prose means the
+strings in the arguments that read as natural language.
 
 Strings of prose in the arguments are judged, and flagged strings are corrected in their place, as in a JSON answer. A
 call that is flagged and cannot be corrected stays unchanged, and side_texts.py judges it with the other texts beside
@@ -57,7 +58,7 @@ class CallArguments:
         """The request's conversation, with no answer yet."""
         self._make_corrector = make_corrector
         self.side = side
-        """Judges what is not corrected here, with the other texts beside the answer."""
+        """Judges the texts beside the answer, and so the calls that are not corrected here."""
         self.copies = StreamCopies(data)
         """Second copies of what was removed from the calls."""
         self._outcomes: dict[_CallKey, Outcome] = {}
@@ -81,7 +82,7 @@ class CallArguments:
         try:
             calls = self.call_format.read(response)
         except Unreadable:
-            return response  # `side` judges it with the other texts beside the answer
+            return response  # `side` judges its calls with the other texts beside the answer
         await self.correct(calls, response)
         edited = response
         if self.has_edits:
@@ -167,7 +168,7 @@ class CallArguments:
         )
 
     async def report_judged_calls(self, calls: Sequence[CallText]) -> None:
-        """Tell `side` which of these calls are clean as they are delivered, so that it does not judge them again."""
+        """Tell `side`, the judge of texts beside the answer, which of these calls it need not judge again."""
         clean_calls = []
         for call in calls:
             outcome = self._outcomes.get(self._key(call))
@@ -177,16 +178,17 @@ class CallArguments:
         self.side.note_judged_texts(texts)
 
     def _list_judged_texts(self, calls: Iterable[CallText]) -> list[str]:
-        """The new arguments of calls of which all prose was judged, and also each string of prose in these arguments.
+        """Texts that `side` need not judge again: the delivered arguments of each call of which all prose was judged.
 
-        `side` may read a call as one text or, where the arguments arrive as an object, as several strings.
+        Each call is listed as one text, and also string by string, since `side` reads a call in either form, depending
+        on whether its arguments arrive as a string or as an object.
         """
         judged_texts = [self.find_new_text(call) for call in calls if _is_judged_whole(call.text)]
         prose_strings = [literal.text for arguments in judged_texts for literal in prose_literals(arguments)]
         return judged_texts + prose_strings
 
     def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:
-        """Drop the corrections of these calls, which then stay unchanged; `error` says why they cannot go out."""
+        """Drop the corrections of these calls, which then stay unchanged; `error` says why they cannot be delivered."""
         is_copied = isinstance(error, CopyStays)
         if not is_copied:
             metrics.record_arguments_not_applied()

@@ -89,8 +89,8 @@ class ChoiceCorrector:
     ) -> Sequence[Outcome]:
         """Correct all choices of a response concurrently, finalize the request's state and return the outcomes.
 
-        `take_session` is called with the number of each choice, and returns the session in which the engine read the
-        choice ahead, or None. Raises `Blocked` if the policy prefers an error to an uncorrected answer.
+        `take_session` is called with the number of each choice, and returns the session in which the engine has read
+        the choice while it arrived, or None. Raises `Blocked` if the policy prefers an error to an uncorrected answer.
         """
         started = time.time()
         state = self._state
@@ -157,8 +157,8 @@ class ChoiceCorrector:
     ) -> Outcome:
         """Correct one choice, and record its outcome even if the client disconnects.
 
-        `session` is the one in which the engine read the choice ahead; None if it did not. `answer_texts` is shared by
-        all texts of one answer, which have to be corrected concurrently; None for the only text.
+        `session` is the one in which the engine has read the choice while it arrived; None if it has not.
+        `answer_texts` is shared by all texts of one answer, which must be corrected concurrently; None for one text.
         """
         # This outcome is recorded if the client leaves before the answer is corrected.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
@@ -250,7 +250,8 @@ class ChoiceCorrector:
     def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
         """The audit event of an outcome; None if nothing is to be recorded.
 
-        Plugins' extensions and the webhook for doubtful answers learn here of every outcome that is not a skip.
+        This also passes every outcome that is not a skip to the extensions of plugins and to the webhook for doubtful
+        answers.
         """
         state = self._state
         if outcome.status is Status.SKIPPED:
@@ -267,11 +268,11 @@ class ChoiceCorrector:
 
 
 def _split_answers(exchanges: Sequence[Exchange]) -> Iterator[Sequence[Exchange]]:
-    """Yield the texts of each answer: a choice is an answer by itself, text parts of one response are one together."""
+    """Yield the texts of each answer: a choice is an answer by itself, all text parts of a response are one answer."""
     answer: list[Exchange] = []
     for exchange in exchanges:
         answer.append(exchange)
-        has_further_parts = exchange.inner
+        has_further_parts = exchange.inner  # True for every text part but the last
         if not has_further_parts:
             yield answer
             answer = []

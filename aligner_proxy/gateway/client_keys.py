@@ -90,11 +90,12 @@ def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
     """The watcher of a keys file that is used without a policies file; started at the first call."""
 
     def log_change(refusal: str | None) -> None:
-        """Log that the file changed; `refusal` says why the new version is refused, None if it is taken."""
+        """Log that the file changed; `refusal` says why the new version is refused, None if it is adopted."""
         reload.log_keys_change(watcher.current, refusal)
 
     watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
-    if watcher.current.fault:  # the file does not exist at the start
-        log_change(None)
+    # A file that is missing at the start counts as a file without keys, and is watched; the operator should know.
+    if watcher.current.fault:
+        reload.log_keys_change(watcher.current, None)
     reload.keep_checking(watcher)
     return watcher

@@ -31,7 +31,7 @@ class CommentLineMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, and set `_response`, through which `write_comment` reaches the client."""
+        """Serve a request; its response is stored in `_response`, where `write_comment` finds it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -53,7 +53,7 @@ class _Response:
         """Whether what was sent so far ends between two events."""
 
     async def send(self, message: Message) -> None:
-        """Send an ASGI message; if it belongs to a stream, with pending comments before its body."""
+        """Send an ASGI message; if it is a part of a stream, first write the pending comments."""
         if message["type"] == "http.response.start":
             # a guardrail after ours may have ended the stream with an error, which is JSON
             types = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
@@ -69,9 +69,9 @@ class _Response:
         await self._send(message)
 
     async def write(self, comment: bytes) -> bool:
-        """Write a comment, or keep a status comment for the next event; return whether that was possible.
+        """Write a comment at once or, if it has the status, before the next event; return whether this is possible.
 
-        A comment cannot be written inside an event, or before LiteLLM has begun the response.
+        Other comments cannot be written inside an event, or before LiteLLM has begun the response.
         """
         lines = join_comments(comment)
         if comment.startswith(_STATUS_BEGINNING):

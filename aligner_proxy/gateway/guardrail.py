@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -68,8 +66,6 @@ from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, SideTreatment, SkipReason, Status
 
 log = logging.getLogger(__name__)
-_DRAW_RANGE = 2**53
-"""A power of two, so that a share times this is exact."""
 _HOOKS = (GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call)
 """The hooks that run for every request if the policies file enforces."""
 _NO_POLICY = Policy(name="-")
@@ -82,13 +78,6 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.FAILED: "guardrail_failed_to_respond",
     Status.SKIPPED: "not_run",
 }
-
-
-def is_sampled(share: float) -> bool:
-    """Draw at random whether a request belongs to the sample of a policy; True with probability `share` (0 to 1)."""
-    if share in (0, 1):  # needs no draw
-        return share == 1
-    return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
 
 def _is_pass_through_body(route: str | None, response: object) -> bool:
@@ -158,16 +147,7 @@ class AlignerGuardrail(CustomGuardrail):
             self._watchdog.watch()
         self._streams = StreamBudget(file.streams.max_mb, file.streams.stream_mb)
         self._model = file.aligner.model  # the configured name of the default aligner
-        # LiteLLM's application never forgets a reason of `count_in_readiness`, so the reason must not refer to this
-        # guardrail
-        weak_policies = weakref.ref(watched_policies)
-
-        def find_active_file() -> PolicyFile | None:
-            """The active policies file; None once no guardrail uses it any more."""
-            policies_in_use = weak_policies()
-            return None if policies_in_use is None else policies_in_use.current.file
-
-        readiness = EngineReadiness(self.pipeline.engine, find_active_file)
+        readiness = EngineReadiness(self.pipeline.engine, reload.refer_to_file(watched_policies))
         litellm_internals.count_in_readiness(readiness.reason)
         change_process(str(settings.get("guardrail_name")))
         install_endpoints(self)
@@ -194,25 +174,25 @@ class AlignerGuardrail(CustomGuardrail):
         pass
 
     def apply_stream_scope(self, stream_scope: object) -> None:
-        """Apply the setting `stream_scope` of LiteLLM's entry, and warn of all settings that let answers pass.
+        """Apply the setting `stream_scope` of LiteLLM's guardrail entry; warn of its settings that let answers pass.
 
-        LiteLLM calls this after the other settings of the entry are applied.
+        LiteLLM calls this after the other settings of the entry are applied, so all of them are checked here.
         """
         super().apply_stream_scope(stream_scope)
         earlier_warnings = self._bypass_warnings
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
-        gaps = guardrail_entry.find_gaps(mode, self.default_on, stream_scope)
-        self._bypass_warnings = tuple(warning for _, warning in gaps)
+        bypasses = guardrail_entry.find_gaps(mode, self.default_on, stream_scope)
+        self._bypass_warnings = tuple(warning for _setting, warning in bypasses)
         if self._bypass_warnings == earlier_warnings:  # LiteLLM calls this twice for each entry, so we log only once
             return
         for warning in self._bypass_warnings:
             log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", warning)
 
     def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
-        """Whether the hook `event_type` runs for a request.
+        """Whether the hook `event_type` runs for a request; LiteLLM calls this before each hook.
 
-        If LiteLLM's entry would let answers pass but the active policies file enforces objectives, it runs for every
-        request that did not opt out. Otherwise LiteLLM decides by its entry.
+        If LiteLLM's guardrail entry would let answers pass but the active policies file enforces objectives, the hook
+        runs for every request that did not opt out. Otherwise LiteLLM decides by its entry.
         """
         if self._bypass_warnings and event_type in _HOOKS and self._enforces():
             opted_out = self.guardrail_name in self.get_opted_out_global_guardrails_from_metadata(data)
@@ -229,7 +209,7 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
-        """Resolve the policy before any tokens are spent, and start to judge the request's own texts if it says so.
+        """Resolve the policy before any tokens are spent, and judge the request's own texts if the policy says so.
 
         Returns `data`, as LiteLLM expects. Raises HTTP 403 for a request that the tenant may not make.
         """
@@ -329,7 +309,7 @@ class AlignerGuardrail(CustomGuardrail):
 
         None leaves the body unchanged.
         """
-        # The stored state belongs to the pass-through route, whose answers have no policy.
+        # The stored state belongs to the pass-through route, which has no policy, so the hook gets a copy without it.
         request = copy_without_state(data)
         user_of_route = user.model_copy(update={"request_route": json_body.find_route(body, request)})
         response = json_body.read_body(body)
@@ -406,7 +386,7 @@ class AlignerGuardrail(CustomGuardrail):
             response = reasoning_handler.wrap_stream(response)
         wire = formats.wire(state.arrival.route)
         if wire is None or state.skip or state.is_final:
-            # with `mode: off`, the client gets what LiteLLM alone would send, byte for byte
+            # With `mode: off`, the client gets what LiteLLM alone would send, byte for byte, so no comment is added.
             adds_comment = wire is not None and state.skip != SkipReason.MODE_OFF
             source = self._pass_stream(response, request_data, state, adds_comment=adds_comment)
         else:
@@ -434,7 +414,7 @@ class AlignerGuardrail(CustomGuardrail):
                 for passed_item in passed_items:
                     yield passed_item
         except upstream_errors.UPSTREAM_ERRORS:
-            # the connection may break after the event that ends the stream, which the client would miss
+            # The connection may break after the event that ends the stream; the client must still get this event.
             for event in keeper.flush():
                 yield event
             raise
@@ -453,7 +433,7 @@ class AlignerGuardrail(CustomGuardrail):
         user_api_key_dict: UserAPIKeyAuth,
         traceback_str: str | None = None,
     ) -> HTTPException | None:
-        """Withhold an upstream's error message if it quotes an answer, or says what may not be delivered.
+        """Withhold an upstream's error message if it quotes an answer, or if the policy would block its text.
 
         Returns the error to raise instead if the message cannot be removed in place, else None.
         """
@@ -508,7 +488,7 @@ class AlignerGuardrail(CustomGuardrail):
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, Arrival(route), skip=SkipReason.ENDPOINT.value)
         facts, policy = await self._resolve_policy(data, user)
-        skip = self._find_skip_reason(policy, sampled=is_sampled(policy.sample))
+        skip = self._find_skip_reason(policy, sampled=request_policy.is_sampled(policy.sample))
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
         arrival = Arrival(
@@ -532,7 +512,7 @@ class AlignerGuardrail(CustomGuardrail):
         `sampled` says whether the request was drawn for the policy's sample.
         """
         reason = eligibility.find_policy_reason(policy)
-        # The file on disk could not be loaded, and may have the objectives that the old one lacks.
+        # The file on disk could not be loaded, and may have the objectives that the active file lacks.
         if reason is SkipReason.NO_OBJECTIVES and self._policies.is_outdated:
             return SkipReason.RELOAD_FAILED
         if reason is None and not sampled:
@@ -547,7 +527,7 @@ class AlignerGuardrail(CustomGuardrail):
             state.selecting = RunningSelection(selection, state.policy)
 
     def _switch_to_answering_group(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
-        """Switch to the stricter of two policies if a different model group answers than the requested one.
+        """Switch to the stricter of both groups' policies if another model group answers than the requested one.
 
         `response` is the response or a stream's item, from which the group is read; None if there is none yet.
         """
@@ -562,8 +542,8 @@ class AlignerGuardrail(CustomGuardrail):
         )
         if policy is None:
             return
-        # A request that was drawn before is not drawn again; one that was not may be in the new policy's sample.
-        sampled = state.skip is None or is_sampled(policy.sample)
+        # A request in the first policy's sample stays in; another request may be in the new policy's sample.
+        sampled = state.skip is None or request_policy.is_sampled(policy.sample)
         state.policy = policy
         state.model = self._aligner_name(policy)
         state.skip = self._find_skip_reason(policy, sampled=sampled)

@@ -41,7 +41,7 @@ class _DoubtfulText:
 
     @property
     def label(self) -> str:
-        """Kind and number of the message, and the violated objectives or why it was not judged, as "tool@3:insults"."""
+        """Kind and number of the text, and its violated objectives or why it was not judged ("tool@3:insults")."""
         objectives = "+".join(self.outcome.violated_objectives)
         finding = objectives if self.is_flagged else f"unjudged/{self.outcome.reason}"
         return f"{self.text.kind.short_name}@{self.text.position}:{finding}"
@@ -84,7 +84,7 @@ class IncomingTexts:
             self._report = start_task(self._judge(reported_texts))
 
     async def _judge_for_client(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
-        """Judge texts as `_judge` does; if the client leaves, fail the request as cancelled, with LiteLLM's error."""
+        """Judge texts while the client waits; if the client leaves, fail the request and raise LiteLLM's error."""
         try:
             async with cancel_when_gone(client_gone_waiter()):
                 return await self._judge(texts)

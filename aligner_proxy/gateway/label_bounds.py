@@ -41,9 +41,9 @@ class LabelBounds:
         """Registered (label, value) pairs that a client chose together, by key (the values of `_OWNER_LABELS`)."""
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels (values by name), with `other` for client-chosen values once their key has `MAX_COMBINATIONS`.
+        """The labels (values by name) to use: the given ones if their combination has a series or may get one.
 
-        A new combination below the limit is registered.
+        A client key may have `MAX_COMBINATIONS` combinations; in further ones, values chosen by clients become `other`.
         """
         owner = tuple(labels.get(name, "") for name in _OWNER_LABELS)
         is_known_key = any(value not in _EMPTY_VALUES for value in owner)
@@ -54,7 +54,7 @@ class LabelBounds:
         )
         if not client_labels:
             return labels
-        # All unknown keys share one limit.
+        # Keys that belong to nobody share one limit, since clients can invent any number of them.
         combinations = self._combinations.setdefault(owner if is_known_key else (), set())
         if client_labels in combinations:
             return labels
@@ -96,7 +96,7 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     unbounded_labels = getattr(previous_labels, "unbounded", previous_labels)
 
     def bounded_labels(metric: Any, *values: Any, **keywords: Any) -> Any:
-        """Like `MetricWrapperBase.labels`, but with bounded values for LiteLLM's metrics."""
+        """The series of a metric with these label values; of LiteLLM's metrics with the values that `bounds` allows."""
         names = metric._labelnames
         has_wrong_number = len(values or keywords) != len(names)  # prometheus_client then raises its own error
         if has_wrong_number or not metric._name.startswith(_LITELLM_PREFIX):

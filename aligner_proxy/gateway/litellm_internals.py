@@ -287,7 +287,7 @@ def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> Non
         return
 
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
-        """LiteLLM's own iteration, ended by HTTP 400 at a value that holds too many fallbacks."""
+        """Yield the values of LiteLLM's own iteration; raise HTTP 400 at a value that holds too many fallbacks."""
         for value in iterate_values(request_body):
             if has_too_many(value):
                 raise ProxyException(message, "invalid_request_error", "fallbacks", 400)
@@ -300,8 +300,8 @@ def bound_fallbacks(has_too_many: Callable[[object], bool], message: str) -> Non
 def keep_out_of_pipelines(guardrail_name: str) -> None:
     """Patch LiteLLM's guardrail pipelines to leave out steps of this guardrail, which then runs for every answer.
 
-    LiteLLM does not run each step for every answer, and may drop its result. A pipeline may be in LiteLLM's database,
-    where no check of a file sees it.
+    LiteLLM runs a step of a pipeline only for some answers, and may drop the step's result. Since a pipeline may be in
+    LiteLLM's database, our check of the configuration file cannot find it.
     """
     from litellm.proxy.policy_engine.policy_resolver import PolicyResolver
 
@@ -314,7 +314,7 @@ def keep_out_of_pipelines(guardrail_name: str) -> None:
 
     @wraps(resolve)
     def resolve_other_steps(*arguments: Any, **keywords: Any) -> list[tuple[str, Any]]:
-        """LiteLLM's own (policy name, pipeline) pairs, without our steps."""
+        """LiteLLM's own (policy name, pipeline) pairs, without our steps and without pipelines of only our steps."""
         pipelines = []
         for policy_name, pipeline in resolve(*arguments, **keywords):
             steps = [step for step in pipeline.steps if step.guardrail not in excluded_names]
@@ -375,7 +375,7 @@ def _text_length(chunk: object) -> int:
 
 
 def add_pre_call(event_hook: Any) -> Any:
-    """The guardrail's modes (`event_hook`, one or a list) with pre_call added, so that LiteLLM calls that hook, too.
+    """The guardrail's modes (`event_hook`, one or a list) with pre_call first, so that LiteLLM calls this hook, too.
 
     No mode, or modes by tag, are returned as they are. Raises `ConfigError` for an unknown mode, with which LiteLLM
     would start without the guardrail.
@@ -460,7 +460,7 @@ class ServedItems(MergedItems):
 
 
 def merge_items(items: Iterable[object]) -> list[object]:
-    """The items, in which neighbours that carry only text of the same choice, or only bytes, are merged into one."""
+    """The items, with neighbours merged into one item if they carry only text of the same choice, or are all bytes."""
     merged: list[object] = []
     for choice_number, run in groupby(items, key=_text_choice):
         neighbours = list(run)
@@ -478,7 +478,7 @@ _BYTES = -1
 
 
 def _text_choice(item: object) -> int | None:
-    """The number of the choice whose text is all that a chunk carries; `_BYTES` for bytes, None for any other item."""
+    """The number of the only choice in a chunk without anything but text; `_BYTES` for bytes, None for other items."""
     if isinstance(item, bytes):
         return _BYTES
     if not isinstance(item, ModelResponseStream) or len(item.choices) != 1:

@@ -21,7 +21,7 @@ _running: set[asyncio.Task[None]] = set()
 
 
 def trim_periodically() -> None:
-    """Start the timer in the running loop; does nothing without a loop or with collection disabled."""
+    """Start a task in the running loop that returns memory; does nothing without a loop or with collection disabled."""
     if _running or not gc.isenabled():
         return
     with contextlib.suppress(RuntimeError):
@@ -47,7 +47,7 @@ async def _trim_repeatedly() -> None:
 
 
 def find_trim() -> Callable[[], object] | None:
-    """The C library's function that returns free pages; None if it has none."""
+    """The C library's function that returns free pages to the system; None if the library lacks it."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # musl and macOS lack the function, Windows the library

@@ -40,9 +40,9 @@ def record_not_applied(state: RequestState) -> None:
 
 
 def record_withdrawn(state: RequestState, status: Status, reason: str) -> None:
-    """Count corrections that are not delivered, log them, and give the corrected choices this status and reason.
+    """Count and log corrections that are not delivered, and give the corrected choices this status and reason.
 
-    The log line contradicts an earlier one, which was written when the choices were corrected.
+    The log line revokes an earlier line, which was written when the choices were corrected.
     """
     corrected_numbers = [outcome.index for outcome in state.outcomes if outcome.status is Status.CORRECTED]
     if not corrected_numbers:
@@ -131,24 +131,24 @@ def record_unprocessed(call_id: str, policy: Policy, status: Status, reason: str
 
 
 def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
-    """Count one choice and write its log line."""
+    """Count one choice in the metrics (a skipped one only by status and latency), and log it."""
     policy = outcome.policy
-    traffic = _bound_traffic(policy.traffic)
-    prometheus.OUTCOMES.labels(outcome.status.value, outcome.reason or "", policy.name, *traffic).inc()
+    tenant_and_model = _limit_traffic_labels(policy.traffic)
+    prometheus.OUTCOMES.labels(outcome.status.value, outcome.reason or "", policy.name, *tenant_and_model).inc()
     prometheus.LATENCY.labels(outcome.status.value).observe(outcome.ms / 1000)
     if outcome.status is not Status.SKIPPED:
-        _count_outcome(outcome)
+        _count_details(outcome)
     if log.isEnabledFor(logging.INFO):
         log.info(json.dumps(_log_line(call_id, answer_chars, outcome)))
 
 
 @lru_cache(maxsize=1024)
-def _bound_traffic(traffic: Traffic) -> Traffic:
-    """The tenant and model as the metrics name them; cached, because every answer needs them."""
+def _limit_traffic_labels(traffic: Traffic) -> Traffic:
+    """The tenant and model as metrics name them, `other` beyond a limit; cached, because every answer needs them."""
     return _TRAFFIC_BOUNDS.bound_traffic(traffic)
 
 
-def _count_outcome(outcome: Outcome) -> None:
+def _count_details(outcome: Outcome) -> None:
     """Count corrector, cache, edits, retries, editor, judge and engine work of a choice that was not skipped."""
     policy = outcome.policy
     corrector = policy.aligner if policy.corrector == METAALIGNER else policy.corrector
@@ -219,7 +219,7 @@ def record_stream(call_id: str, policy: Policy, timeline: Timeline) -> None:
 
 
 def _count_edits(outcome: Outcome) -> None:
-    """Count delivered edits, and edits that the gate dropped by its rule; the gate judges cached edits again, too."""
+    """Count delivered edits, and edits that the gate dropped, by the rule; cached edits also went through the gate."""
     for rule in outcome.dropped:
         prometheus.EDITS.labels(rule).inc()
     delivered_count = outcome.edits - len(outcome.dropped)
@@ -235,13 +235,16 @@ def record_breaker(state: State) -> None:
 
 
 def record_policy_change(*, is_refused: bool, stale: bool) -> None:
-    """Count a change of policies or keys as refused or taken; `stale`: an older version of a file stays active."""
+    """Count a change of policies or keys as refused or taken; `stale` says whether an older file stays active."""
     prometheus.RELOADS.labels("refused" if is_refused else "taken").inc()
     prometheus.POLICY_REFUSED.set(stale)
 
 
 def record_taught(index: Index) -> None:
-    """Set the metrics of taught heads: examples and time of teaching of each active head; 0 where none is active."""
+    """Set the metrics of taught heads: number of examples (violating and fine ones) and time of teaching of each.
+
+    Where no version of a head is active, both are 0.
+    """
     for scope, objectives in index.scopes.items():
         for name, objective in objectives.items():
             for aligner in objective.current:
@@ -269,7 +272,7 @@ def _count_work(outcome: Outcome) -> None:
 
 
 def _log_line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
-    """The fields of an outcome's log line; our fields come last, so that no field of a plugin replaces one."""
+    """The fields of an outcome's log line. Plugins' fields come first, so that none replaces a field of ours."""
     correction = outcome.correction
     return (
         dict(outcome.reports)

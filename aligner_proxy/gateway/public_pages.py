@@ -1,4 +1,4 @@
-"""Cache of LiteLLM's expensive public pages, rendered once in a thread.
+"""Cache of LiteLLM's public pages, which it renders at each request and slowly; here a thread renders each once.
 
 LiteLLM's OpenAPI document (seconds of CPU) and price map (a fifth of a second per request) need no key. LiteLLM renders
 both on the event loop, which blocks all requests. Here one thread renders a page, concurrent requests share the result,
@@ -87,7 +87,7 @@ class PublicPages:
         """Tasks that render pages now, by variant."""
 
     async def get_page(self, variant: Hashable) -> PublicPage:
-        """The page from memory, rendered first if there is none; an old page is served while the next is rendered."""
+        """The page of a variant from memory, rendered first if there is none; an old one is served during a renewal."""
         page = self._pages.get(variant)
         if page is not None and time.monotonic() - self._rendered_at[variant] < self._max_age_s:
             return page

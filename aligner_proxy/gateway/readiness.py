@@ -74,13 +74,13 @@ class EngineReadiness:
         if file is None:
             return False  # the guardrail with these policies is gone
         if self._examined_file is not file:
-            # In a thread, because thousands of routes and tenants take tenths of a second.
+            # This runs in a thread, because thousands of routes and tenants take tenths of a second.
             self._file_needs_engine = await asyncio.to_thread(blocks_without_engine, file)
             self._examined_file = file
         return self._file_needs_engine
 
     async def _check_engine(self) -> str | None:
-        """Ask the engine now; return why the gateway is not ready, or None if it is, and log a change."""
+        """Ask the engine whether it responds; return why the gateway is not ready, or None, and log a change."""
         if not await self._needs_engine():
             return None
         fault = await self._engine_fault()
@@ -112,11 +112,12 @@ class ReadinessMiddleware:
         self._reasons = reasons
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; a probe of readiness gets status 503 if any of the reasons returns a word."""
+        """Serve a request; a probe of readiness gets status 503 if any of `reasons` says why we are not ready."""
         # The path may begin with the prefix under which the application is served.
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:
-                if (fault := await reason()) is not None:
+                fault = await reason()
+                if fault is not None:
                     reply = JSONResponse({"status": "not ready", "aligner": fault}, 503)
                     await reply(scope, receive, send)
                     return

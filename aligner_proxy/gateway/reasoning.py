@@ -35,7 +35,7 @@ from aligner_proxy.types import (
 
 
 def reasoning_treatment(state: RequestState) -> SideTreatment:
-    """What this module does with a request's reasoning; PASS if it does nothing, or another module handles it."""
+    """What this module does with the reasoning in a response; PASS: nothing, perhaps since side_texts.py handles it."""
     policy = state.policy
     if policy.bypass or policy.mode is Mode.OFF:
         return SideTreatment.PASS
@@ -107,7 +107,7 @@ class Reasoning:
             raise Blocked(outcomes.INTERNAL)
 
     def _read_texts(self, response: Any) -> dict[int, str]:
-        """The reasoning in a response, by number of choice; empty if it cannot be read."""
+        """The reasoning in a response, by number of choice; empty if it cannot be read, since it is only recorded."""
         try:
             return self._reasoning_format.texts(response)
         except Unreadable:
@@ -118,9 +118,9 @@ class Reasoning:
 
         `source` is the response or stream, with which LiteLLM stores the upstream's headers.
         """
-        is_unstored = is_storing_forbidden(self._data, source)
+        no_store = is_storing_forbidden(self._data, source)
         exchanges = [
-            make_side_exchange(self._empty_exchange, number, text, no_store=is_unstored)
+            make_side_exchange(self._empty_exchange, number, text, no_store=no_store)
             for number, text in sorted(reasoning_by_choice.items())
         ]
         outcomes_of_reasoning = await asyncio.gather(*map(self._corrector.correct_one, exchanges))
@@ -137,7 +137,8 @@ class Reasoning:
     ) -> AsyncGenerator[Any, None]:
         """Yield the items of a stream without their reasoning.
 
-        Once reasoning cannot be removed, the items pass unchanged or, if the policy prefers an error, end in `Blocked`.
+        After a failure to remove reasoning, the remaining items pass unchanged; if the policy prefers an error,
+        `Blocked` is raised instead.
         """
         has_failed = False
         time_slice = TimeSlice()

@@ -97,7 +97,7 @@ class WatchedFiles(Generic[_T]):
         signature = self._compute_signature()
         is_stable = signature == self._last_signature
         self._last_signature = signature
-        # After a refusal, read the files again even if unchanged, since a file that they name may have been missing.
+        # After a refusal, the files are read again even if unchanged, since they may name a file that was missing.
         if is_stable and (signature != self._applied_signature or self.refusal):
             self._read_files(signature)
 
@@ -159,7 +159,7 @@ def _check_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
 
 
 def file_signature(path: Path) -> tuple[int, int, int] | None:
-    """(inode, modification time, size) of a file, to detect changes; None for a missing file."""
+    """(inode, modification time in ns, bytes) of a file, to detect changes; None for a missing file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -292,7 +292,7 @@ class Policies(WatchedFiles[ActiveConfig]):
         self._keys_file.check_files()
 
     def _read_config(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
-        """The configuration, and the files to watch: policies file, files that it names, and index of taught heads.
+        """The configuration in force, and the files to watch: policies file, files that it names, index of heads.
 
         Raises `ConfigError` if the files are invalid or the change is refused.
         """
@@ -348,7 +348,8 @@ class Policies(WatchedFiles[ActiveConfig]):
         self._count_change(reason)
         if reason is not None:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, reason)
-            self._adopt_other_process_version()  # another process may have read a valid version before this one looked
+            # Another process may have read a valid version in between, which this process has missed.
+            self._adopt_other_process_version()
             self._report = replace(self._report, refused=reason, refused_at=now)
         else:
             restart_changes: tuple[str, ...] = ()
@@ -402,6 +403,20 @@ def _watch_policies(path: Path) -> Policies:
     policies = Policies(path)
     keep_checking(policies)
     return policies
+
+
+def refer_to_file(policies: Policies) -> Callable[[], PolicyFile | None]:
+    """Return a function that returns the active policies file, or None once no guardrail uses `policies` any more.
+
+    LiteLLM's application keeps a function that needs the file for ever, so the result must not keep `policies`.
+    """
+    policies_reference = weakref.ref(policies)
+
+    def find_file() -> PolicyFile | None:
+        policies_in_use = policies_reference()
+        return None if policies_in_use is None else policies_in_use.current.file
+
+    return find_file
 
 
 def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:

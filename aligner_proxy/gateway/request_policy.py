@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import logging
 import re
+import secrets
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -38,6 +39,8 @@ from aligner_proxy.types import LOCAL_EDITOR, Policy
 log = logging.getLogger(__name__)
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
+_DRAW_RANGE = 2**53
+"""A power of two, so that a share times this is exact."""
 _SETTINGS_FIELD = "aligner"
 """Name of our field in metadata, by which clients, keys and teams set things."""
 _SYSTEM_ROLES = frozenset({"system", "developer"})
@@ -68,12 +71,19 @@ def check_body(data: Mapping[str, Any], trust: Trust) -> None:
         routing.check_router_fields(data, trust.router_fields)
 
 
+def is_sampled(share: float) -> bool:
+    """Draw at random whether a request belongs to the sample of a policy; True with probability `share` (0 to 1)."""
+    if share in (0, 1):  # needs no draw
+        return share == 1
+    return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
+
+
 async def resolve_request(
     policies: PolicySource, extensions: Extensions, data: dict[str, Any], user: UserAPIKeyAuth
 ) -> tuple[RequestFacts, Policy]:
-    """The facts of a request and its policy; raises LiteLLM's error if it requests something it is not allowed.
+    """The facts of a request and its policy; raises LiteLLM's error if the request asks for something forbidden.
 
-    `data` is the request's body with LiteLLM's additions; our settings are removed from its metadata.
+    `data` is the request's body with LiteLLM's additions; the client's settings for us are removed from its metadata.
     """
     current = policies.current
     field_names = [field.name for field in extensions.request_fields]
@@ -101,9 +111,9 @@ async def resolve_request(
 
 
 def _add_traffic_percentile(facts: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
-    """The facts with the conversation's fixed number (0 to 99), which picks one of several aligners.
+    """The facts with the percentile (0 to 99) of the conversation, which picks one of several aligners.
 
-    The facts are unchanged on endpoints whose answers are not corrected.
+    It is the same for all requests of a conversation. None is added on endpoints whose answers are not corrected.
     """
     wire_format = wire(user.request_route)
     if wire_format is None:
@@ -143,13 +153,14 @@ def _add_payer(policy: Policy, facts: RequestFacts, user: UserAPIKeyAuth) -> Pol
 def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
     """The metadata of team and key that the policies file trusts, merged; the key's overrides the team's.
 
-    Warns once for each key if its untrusted metadata tries to switch the guardrail off.
+    LiteLLM stores both in the metadata dicts of the request `data`. Warns once for each key if untrusted metadata of
+    the key or its team tries to switch the guardrail off.
     """
     merged: dict[str, Any] = {}
-    for bucket in metadata_buckets(data):
-        team_metadata = bucket.get("user_api_key_team_metadata")
-        key_metadata = bucket.get("user_api_key_metadata")
-        if not (team_metadata or key_metadata):  # most requests have neither, and LiteLLM asks several times in each
+    for request_metadata in metadata_buckets(data):
+        team_metadata = request_metadata.get("user_api_key_team_metadata")
+        key_metadata = request_metadata.get("user_api_key_metadata")
+        if not (team_metadata or key_metadata):  # as in most requests, for each of which this is called several times
             continue
         for owner, metadata, is_trusted in (
             ("team", team_metadata, trust.team_metadata),
@@ -160,7 +171,8 @@ def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
             if is_trusted:
                 merged |= metadata
             elif any(metadata.get(name) for name in _OPT_OUT_FIELDS):
-                _warn_ignored(f"{bucket.get('user_api_key_hash')}: {owner} metadata", f"trust.{owner}_metadata")
+                key_hash = request_metadata.get("user_api_key_hash")
+                _warn_ignored(f"{key_hash}: {owner} metadata", f"trust.{owner}_metadata")
     return merged
 
 
@@ -199,7 +211,7 @@ def request_facts(
     """
     sent_headers = request_headers(data)
     metadata = metadata_buckets(data)
-    client_settings = [bucket[_SETTINGS_FIELD] for bucket in metadata if _SETTINGS_FIELD in bucket]
+    client_settings = [fields[_SETTINGS_FIELD] for fields in metadata if _SETTINGS_FIELD in fields]
     model, groups = _model_names(data, user)
     key_hash = _hash_key(user.token or user.api_key)
     is_operator = user.user_role is LitellmUserRoles.PROXY_ADMIN
@@ -256,7 +268,7 @@ def _system_prompt(data: Mapping[str, Any]) -> str:
 
 
 def _read_client_fields(client_settings: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """Yield (name, value) of each field that the client's settings contain; of several values, the first."""
+    """Yield (name, value) of each of these fields that the client's settings contain; the first settings count."""
     for name in names:
         for settings in client_settings:
             if isinstance(settings, Mapping) and name in settings:
@@ -267,7 +279,8 @@ def _read_client_fields(client_settings: Sequence[object], names: Iterable[str])
 def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
     """The requested model, and all names whose policies count instead (empty: only the model's policy counts).
 
-    These are the model's groups and, if the request names other models elsewhere, also the model and those models.
+    These names are the model's groups. If the path, query or body of the request also names other models, all of these
+    and the model itself are among the names.
     """
     requested_model = _requested_model(data, user.request_route)
     model, groups = routing.resolve_name(requested_model, user.team_id)
@@ -291,8 +304,8 @@ def _requested_model(data: Mapping[str, Any], route: str | None) -> str:
 
 def remove_client_settings(data: Mapping[str, Any]) -> None:
     """Remove our field from the client's metadata, so that it reaches neither the upstream nor a log."""
-    for bucket in metadata_buckets(data):
-        for metadata in (bucket, bucket.get("requester_metadata")):
+    for request_metadata in metadata_buckets(data):
+        for metadata in (request_metadata, request_metadata.get("requester_metadata")):
             if isinstance(metadata, dict):
                 metadata.pop(_SETTINGS_FIELD, None)
 
@@ -323,8 +336,8 @@ def _find_settings(metadata: object) -> object:
 def _read_tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The tags in all metadata of a request, without duplicates."""
     all_tags: list[str] = []
-    for bucket in metadata:
-        tags = bucket.get("tags")
+    for fields in metadata:
+        tags = fields.get("tags")
         if isinstance(tags, list):
             all_tags += map(str, tags)
     return tuple(dict.fromkeys(all_tags))

@@ -163,7 +163,7 @@ class RequestState:
         self.is_final = True
 
     def withdraw_corrected(self, status: Status, reason: str) -> None:
-        """Give corrected choices another status and no text, because their corrections do not count as delivered."""
+        """Give corrected choices this status and reason, and no text, because their corrections were not delivered."""
         self.outcomes = [
             replace(outcome, status=status, reason=reason, text=None) if outcome.status is Status.CORRECTED else outcome
             for outcome in self.outcomes
@@ -306,7 +306,7 @@ class RequestState:
         return trail + f": aligner {_make_printable(' '.join(fields))}\n\n".encode()
 
     def _trail_comment(self, timeline: Timeline) -> bytes:
-        """A comment with flagged segments and latency: only numbers and objective names, never text."""
+        """The comment for `debug_trailer`, with flagged segments and latency: only numbers and names of objectives."""
         fields = {
             "stream": self.policy.stream.value,
             "first_token_ms": _milliseconds(timeline.first_s),
@@ -341,9 +341,9 @@ class RequestState:
         }
 
     def _decisive_outcome(self) -> Outcome:
-        """The outcome that gives the response its status: its status is first in `_STATUS_RANK`.
+        """The outcome that gives the response its status: the one whose status comes first in `_STATUS_RANK`.
 
-        Of several such outcomes it is the first with a reason. There must be an outcome.
+        Of several with this status, it is the first with a reason, else the first. There must be an outcome.
         """
         if len(self.outcomes) == 1:
             return self.outcomes[0]
@@ -412,7 +412,7 @@ def _reasoning_summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def _reasoning_result(outcome: Outcome) -> str:
-    """Flagged and all segments, and the violated objectives ("2/7:insults+legal"); without segments, the status."""
+    """Number of flagged and of all segments, and violated objectives ("2/7:insults+legal"); if none, the status."""
     if not outcome.segments:
         return _status_text(outcome)
     counts = f"{outcome.flagged_count}/{len(outcome.segments)}"

@@ -105,10 +105,10 @@ TOO_MANY_FALLBACKS = f"too many models in fallbacks; at most {MAX_FALLBACKS} are
 
 
 def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
-    """The name to match with the policies' routes, and the groups behind it; no groups if the name is a group's own.
+    """The name to match with the policies' routes, and LiteLLM's model groups behind it, if it is not a group itself.
 
-    `model` is the name that the client sent. Of a deployment id only the group is returned, as the name, since nobody
-    writes a route for an id and a pattern could match it by chance.
+    `model` is the name that the client sent, perhaps an alias. If it is the id of a deployment, its group's name is
+    returned instead, since nobody writes a route for an id and a pattern could match it by chance.
     """
     router = _find_router()
     if router is None or not model or _is_group(router, model):
@@ -206,7 +206,7 @@ def _is_group(router: Any, model: str) -> bool:
 
 
 def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
-    """The name as its wildcard group expands it, and no groups; without a wildcard, the name and its groups."""
+    """The name and the groups behind it; if one is a wildcard such as `openai/*`, only the name that it expands to."""
     deployments = router.get_model_list(model_name=model, team_id=team_id)
     if not deployments:
         deployments = router._get_deployment_by_litellm_model(model)
@@ -218,7 +218,10 @@ def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str,
 
 
 def _list_groups(router: Any, deployments: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the group of each deployment, looked up by id, since a deployment found by alias has the alias as name."""
+    """Yield the group of each deployment.
+
+    It is looked up by id, since LiteLLM names a deployment that was found by an alias after the alias.
+    """
     for deployment in deployments:
         deployment_id = (deployment.get("model_info") or {}).get("id")
         group = _deployment_group(router, str(deployment_id))
@@ -292,8 +295,8 @@ def _check_sizes(data: Mapping[str, Any]) -> None:
     """Raise `RouterFieldRefused` for so many tags or so long names that matching them with routes would take long."""
     if len(str(data.get("model") or "")) > MAX_NAME_CHARS:
         raise RouterFieldRefused("model", f"the model's name is longer than {MAX_NAME_CHARS:,} characters")
-    for bucket in metadata_buckets(data):
-        tags = bucket.get("tags")
+    for request_metadata in metadata_buckets(data):
+        tags = request_metadata.get("tags")
         if isinstance(tags, list) and (len(tags) > MAX_TAGS or any(len(str(tag)) > MAX_NAME_CHARS for tag in tags)):
             raise RouterFieldRefused("tags", f"at most {MAX_TAGS} tags of {MAX_NAME_CHARS:,} characters are read")
 
@@ -322,7 +325,7 @@ def list_fallback_models(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The body as the client sent it; LiteLLM later adds the operator's fields to `data`."""
+    """The body as the client sent it, to which LiteLLM adds fields of the operator in `data`."""
     request = data.get("proxy_server_request")
     body = request.get("body") if isinstance(request, Mapping) else None
     if isinstance(body, Mapping):
@@ -363,7 +366,7 @@ def has_too_many_fallbacks(fallbacks: object) -> bool:
 
 
 def _list_nested_lists(entry: Mapping[str, Any]) -> list[list[Any]]:
-    """The lists in an entry of fallbacks that LiteLLM reads: all, or only in fallback fields if it names its model."""
+    """The lists that LiteLLM reads in an entry of fallbacks: all or, if it has a `model`, those in fallback fields."""
     if isinstance(entry.get("model"), str):
         values = [entry.get(field) for field in FALLBACKS]
     else:

@@ -1,4 +1,5 @@
-"""Drops second copies: other fields of a response that still hold what an edit removed from the answer.
+"""Drops second copies: other fields of a response that still hold what an edit removed from the answer. Texts of a kind
+in `ACTED_ON`, such as reasoning, are never edited; only a copy of a long passage counts in them.
 
 Fields that quote removed text, point into an edited text (as citations do) or encode it are dropped from the response;
 so is reasoning that quotes removed text. A copy that has to stay (a call's arguments, reasoning that the client sends
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aligner_proxy import formats
 from aligner_proxy.concurrency import run_off_loop
@@ -45,7 +46,7 @@ def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list
 
 class DeliveredTexts:
     """The answers of one response: what was removed from them, and what is delivered. Answers with a corrected text in
-    `outcomes` count as edited. `removed` is what was removed elsewhere, if anything.
+    `outcomes` count as edited. `removed` is what was removed from other texts, such as tool calls.
     """
 
     def __init__(
@@ -83,7 +84,8 @@ async def compare_answers(exchanges: Sequence[Exchange], outcomes: Sequence[Outc
 def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, answers: DeliveredTexts) -> Any:
     """A corrected body without second copies; if reasoning holds a copy, all reasoning is removed.
 
-    `data` is the request. Raises `CopyStays` for a copy that may not be dropped, and `NotPutIn` for an unreadable body.
+    `data` is the request, whose strings the body may repeat. Raises `CopyStays` for a copy that may not be dropped, and
+    `NotPutIn` for an unreadable body.
     """
     request_strings = echoed_texts(data)
 
@@ -145,7 +147,7 @@ class StreamCopies:
     def remember(self, item: object, own_texts: Collection[str]) -> None:
         """Remember the texts of a delivered event other than `own_texts`, which are the answer's.
 
-        Later edits are looked for in them. Raises `NotPutIn` if the event cannot be read.
+        Text that later edits remove is looked for in them. Raises `NotPutIn` if the event cannot be read.
         """
         if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
             call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
@@ -153,7 +155,7 @@ class StreamCopies:
     def remove_copies(
         self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str], *, edited: bool = True
     ) -> Any:
-        """An event without second copies; `NOTHING` if nothing is left of it. What is left is remembered.
+        """An event without second copies; `NOTHING` if nothing is left of it. Its other texts are remembered.
 
         `own_texts` are the answer's texts in the event as they are delivered, `unchanged_texts` the answer's texts that
         no edit changed. `edited` is False if citations in the event point into an unchanged text. Raises `CopyStays`
@@ -195,17 +197,25 @@ class StreamCopies:
     def _check_new_pieces(self, text: SideText) -> None:
         """Raise `CopyStays` if removed text occurs in the pieces of a text since its last check.
 
-        A copy may begin in the pieces before, so their end is checked again.
+        A copy may begin in earlier pieces, so the end of the checked text is checked again.
         """
         checked_count, checked_end = self._checked_ends.get(text.path, (0, ""))
         latest = checked_end + "".join(text.pieces[checked_count:])
         if self.removed.is_quoted_in(latest, text.kind):
             raise CopyStays(text.kind)
         longest_copy = _LONGEST_COPY_RATIO * self.removed.longest
-        # Of a sentence that is recognised by a part of it, the minimum is enough.
+        # A long sentence is recognised by a part of it, so `_MIN_OVERLAP_CHARS` are enough for it.
         longest_whole_copy = _LONGEST_COPY_RATIO * self.removed.longest_alike
         overlap = min(longest_copy, max(_MIN_OVERLAP_CHARS, longest_whole_copy))
         self._checked_ends[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
+
+
+class _ReadText(NamedTuple):
+    """What was read of a text: its pieces, the normalized text of their final part, and the rest as it arrived."""
+
+    piece_count: int
+    normalized_text: str
+    raw_end: str
 
 
 class _PastTexts:
@@ -214,12 +224,12 @@ class _PastTexts:
     def __init__(self) -> None:
         self._grown_texts: dict[object, SideText] = {}
         """Texts that have grown since the last check, by path."""
-        self._read_texts: dict[object, tuple[int, str, str]] = {}
-        """By path, the number of pieces that were read, their normalized text, and an end that is not final yet."""
+        self._read_texts: dict[object, _ReadText] = {}
+        """What was read of each text, by path."""
         self._normalized_texts: dict[bool, dict[object, str]] = {False: {}, True: {}}
-        """The normalized texts by path; under True those of a kind in `ACTED_ON`, such as reasoning."""
+        """The normalized texts by path; under True those of a kind in `ACTED_ON`, which have other rules for copies."""
         self._grams = {False: copies.Grams(), True: copies.Grams()}
-        """Short stretches of these texts, by the same keys, which show quickly that most edits do not occur there."""
+        """Index of short stretches of these texts, by the same keys; shows fast that most edits do not occur there."""
 
     def add(self, text: SideText) -> None:
         """Note that a text is new or has grown."""
@@ -242,24 +252,24 @@ class _PastTexts:
                 raise CopyStays(kind)
 
     def _read_new_pieces(self, text: SideText) -> None:
-        """Normalize the pieces that were added to a text since they were read last."""
-        read_count, final_text, end = self._read_texts.get(text.path, (0, "", ""))
-        end += "".join(text.pieces[read_count:])
+        """Normalize the pieces that a text has got since this was called last, and add them to `_grams`."""
+        read_count, old_normalized_text, raw_end = self._read_texts.get(text.path, _ReadText(0, "", ""))
+        raw_end += "".join(text.pieces[read_count:])
         # Only text up to the last space is final: no escape holds a space, but an escape may be cut off after it.
-        final_length = end.rfind(" ") + 1
-        grown_text = final_text + copies.normalize(end[:final_length])
-        end = end[final_length:]
-        self._read_texts[text.path] = (len(text.pieces), grown_text, end)
+        final_length = raw_end.rfind(" ") + 1
+        final_normalized_text = old_normalized_text + copies.normalize(raw_end[:final_length])
+        raw_end = raw_end[final_length:]
+        self._read_texts[text.path] = _ReadText(len(text.pieces), final_normalized_text, raw_end)
         is_acted_on = text.kind in copies.ACTED_ON
-        normalized_text = grown_text + copies.normalize(end)
+        normalized_text = final_normalized_text + copies.normalize(raw_end)
         self._normalized_texts[is_acted_on][text.path] = normalized_text
-        self._grams[is_acted_on].add(normalized_text, len(final_text))
+        self._grams[is_acted_on].add(normalized_text, start=len(old_normalized_text))
 
 
 def event_value(frame: sse.EventFrame) -> Any:
-    """An event as a value whose strings can be read: the JSON object of an event that came as bytes.
+    """The content of an event, as an object whose strings can be read: the JSON object of an event that came as bytes.
 
-    Bytes without an object become `{"line": their text}`. An event that came as an object is returned as it is.
+    Bytes without a JSON object become `{"line": their text}`. An event that came as an object is returned as it is.
     """
     if not isinstance(frame.item, bytes):
         return frame.item

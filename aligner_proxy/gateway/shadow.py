@@ -44,8 +44,8 @@ class ShadowCorrections:
     def start(self, texts: Sequence[Exchange], policy: Policy, correct: CorrectTexts) -> list[Outcome]:
         """Start a background correction of the texts of one answer, and return the outcomes that the client gets now.
 
-        The task calls `correct` with all texts, and it records them, also those that are skipped. If all texts are
-        skipped, or the queue is full, no task is started and they are recorded here.
+        The started task calls `correct` with all texts, which records them, also those that are skipped. If all texts
+        are skipped, or too many answers wait, no task is started and the texts are recorded here.
         """
         skip_reasons = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
         is_full = len(self._tasks) >= self._max_tasks
@@ -67,10 +67,10 @@ class ShadowCorrections:
     def judge_alongside(
         self, exchange: Exchange, policy: Policy, judge_answer: JudgeAnswer, *, own_active_count: int = 0
     ) -> None:
-        """Let the shadow aligner judge an answer if nothing else runs, else only count it as `shed` (left out).
+        """Let the shadow aligner judge an answer if nothing else runs, else only count the answer as `shed` (left out).
 
-        `judge_answer` is called with `exchange` in a task of its own, and records the result. `own_active_count` is how
-        many of the `active_count` corrections belong to this answer, and so are not other work.
+        `judge_answer` is called with `exchange` in a task of its own, and records the result. `own_active_count` says
+        how many of the `active_count` corrections are of this answer, and so are not other work.
         """
         # The current task may be the shadow correction whose answer this is.
         other_tasks = self._tasks - {asyncio.current_task()}
@@ -82,7 +82,7 @@ class ShadowCorrections:
         task.add_done_callback(partial(self._finish_judgement, policy.aligner))
 
     def _finish_judgement(self, aligner: str, task: asyncio.Future[object]) -> None:
-        """Count a judgement of the shadow aligner as judged, failed or shed (left out)."""
+        """Count a judgement of the shadow aligner, whose task has ended, as judged, failed or shed (left out)."""
         self.judgements.discard(task)
         result = "failed"
         if task.cancelled():  # by other work, which has priority, or by the end of the process

@@ -156,7 +156,7 @@ class _KindTreatments:
 
 
 async def withhold_error(state: RequestState, side: SideTexts | None, error: Exception) -> HTTPException | None:
-    """Withhold the message of an upstream's error if it quotes an answer, or says what may not be delivered.
+    """Withhold the message of an upstream's error if it quotes an answer, or if the policy would block its text.
 
     `side` judges the message; None if the policy lets side texts pass. Returns the error to raise instead if the
     message cannot be removed in place, else None.
@@ -207,7 +207,7 @@ class SideTexts:
         self._cleared_texts: list[str] = []
         """Side texts that were judged and not flagged."""
         self._echoes: dict[str, frozenset[str]] = {}
-        """The strings of the request's own fields, by field name, as far as they were needed."""
+        """The strings of request fields that a response may repeat, by field name, as far as they were needed."""
         self._unjudgeable_kinds: set[SideKind] = set()
         """Kinds of which `note_unjudged` reported a text that cannot be judged."""
 
@@ -275,7 +275,7 @@ class SideTexts:
             await end_tasks(judgement)
 
     async def _finish_judging(self, judgement: asyncio.Task[None]) -> None:
-        """Wait for the judgement that ran beside a correction; raises `Blocked` if a text may not be delivered."""
+        """Wait for the judgement that ran during a correction; raises `Blocked` if a text may not be delivered."""
         try:
             await judgement
         except Blocked as error:
@@ -291,7 +291,7 @@ class SideTexts:
         await self.judge_pending(delivered_answers)
 
     def _divide_texts(self, answers: Sequence[str]) -> list[DividedText]:
-        """Those texts of a whole response that begin with reasoning in tags, each with its answer of `answers`."""
+        """The texts of a whole response that begin with reasoning in tags, each with its answer from `answers`."""
         divided_texts = []
         for tagged_reasoning, answer in zip(self._tagged_reasoning, answers, strict=True):
             if tagged_reasoning:
@@ -318,10 +318,11 @@ class SideTexts:
     async def judge_pending(
         self, delivered_answers: Iterable[str], *, final: bool = True, ended_only: bool = False
     ) -> None:
-        """Judge the text that was read and is not part of an answer; raises `Blocked` if it may not be delivered.
+        """Judge the side texts that were read; raises `Blocked` if one of them may not be delivered.
 
-        With `ended_only`, only kinds are judged to which the last event added nothing. If `final` is False, the answers
-        may still change, so the same texts are compared with the answers again by a later call.
+        Text that repeats one of `delivered_answers` is not judged. If `final` is False, these answers may still change,
+        so a later call compares the same texts again. With `ended_only`, only kinds are judged to which the last event
+        added nothing.
         """
         if ended_only:
             self.release_echoes()
@@ -340,7 +341,7 @@ class SideTexts:
         for kind, uncovered_texts in uncovered_by_kind.items():
             different_texts = dict.fromkeys(uncovered_texts)
             await self._judge_text(kind, _SEPARATOR.join(different_texts))
-            # A later text that repeats one of them is not judged again.
+            # A later text that repeats one of these texts is not judged again.
             self._cleared_texts += uncovered_texts
         for text in texts:
             text.is_released = final
@@ -354,7 +355,7 @@ class SideTexts:
     def _uncovered_text(self, text: SideText, covering_texts: Sequence[str]) -> str:
         """The part of a text that has to be judged; empty if there is none.
 
-        This is what occurs neither in `covering_texts` nor in a field of the request that the response repeats.
+        This part occurs neither in `covering_texts` nor in a field of the request that the response repeats.
         """
         if not self._state.policy.objectives:  # nothing can be flagged
             return ""
@@ -364,9 +365,9 @@ class SideTexts:
         return self._reader.uncovered_text(text, (*covering_texts, *self._echoed_texts(text)))
 
     async def withhold_flagged_error(self, error: Exception) -> HTTPException | None:
-        """Judge an upstream's error text and remove it from the error if it may not be delivered.
+        """Judge the text of an upstream's error, and remove it from the error if the policy would block such a text.
 
-        Returns the error to raise instead if it cannot be removed, else None.
+        Returns the error to raise instead if the text cannot be removed, else None. An error is judged only once.
         """
         if not upstream_errors.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
@@ -380,9 +381,9 @@ class SideTexts:
         return None
 
     def drop_kinds(self, value: Any) -> Any:
-        """A body without the kinds that the policy drops; the same object if it has none, or they cannot be dropped.
+        """A body or event without the kinds that the policy drops; the same object if it has none.
 
-        In the latter case `Blocked` is raised instead if the policy prefers an error.
+        If they cannot be dropped, the same object is returned or, if the policy prefers an error, `Blocked` is raised.
         """
         dropped_kinds = self._current_kinds().dropped
         if not dropped_kinds:
@@ -402,7 +403,8 @@ class SideTexts:
     async def _drop_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """Yield the items of a stream without dropped kinds; bytes are split into events.
 
-        Once bytes cannot be split, the items pass unchanged or, if the policy prefers an error, end in `Blocked`.
+        If bytes cannot be split, the remaining items pass unchanged or, if the policy prefers an error, `Blocked` is
+        raised.
         """
         splitter = sse.FrameSplitter()
         upstream = UpstreamItems(source)
@@ -444,9 +446,9 @@ class SideTexts:
         return [text for text in self._reader.pending_texts() if text.kind in checked]
 
     def _echoed_texts(self, text: SideText) -> list[str]:
-        """Strings that the request sent in the field that contains `text`, such as `instructions`.
+        """The strings of the request's field under whose name the response contains `text`, such as `instructions`.
 
-        A response that only repeats them needs no judgement.
+        A text that only repeats these strings needs no judgement.
         """
         return [string for name in ECHOED if name in text.path for string in self._request_strings(name)]
 
@@ -490,7 +492,7 @@ class SideTexts:
 
 
 def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], *, changed: bool) -> list[str]:
-    """The answers as delivered: the corrected ones if `changed`, and the originals of the others."""
+    """The answers as delivered: all originals or, if `changed`, the corrected texts where there are any."""
     texts = {exchange.index: exchange.answer or "" for exchange in exchanges}
     if changed:
         texts |= corrected_texts(outcomes)

@@ -54,17 +54,17 @@ class RecentNames:
 
 
 class TrafficBounds:
-    """The tenants and models with series of their own."""
+    """The tenants and models that metrics name; all others are counted together, as `other`."""
 
     def __init__(self, configured: RecentNames) -> None:
         self._configured = configured
         self._models: dict[str, set[str]] = {}
-        """The named models of each named tenant."""
+        """By tenant, its models that metrics name."""
         self._pair_count = 0
         """Combinations of tenant and model so far."""
 
     def bound_traffic(self, traffic: Traffic) -> Traffic:
-        """The tenant and model as metrics name them: `other` in place of a new name beyond the limits."""
+        """The tenant and model as metrics name them; once a limit is reached, `other` stands for each new name."""
         # Half of a surrogate pair in a name would break every scrape.
         tenant, model = (replace_surrogates(name) for name in traffic)
         if tenant not in self._models and (len(self._models) >= MAX_TENANTS or len(tenant) > _LONGEST_NAME):
@@ -72,14 +72,14 @@ class TrafficBounds:
         models = self._models.setdefault(tenant, set())
         if model in models:
             return Traffic(tenant, model)
-        if not self._has_place(model, models):
+        if not self._may_name(model, models):
             return Traffic(tenant, OTHER)
         models.add(model)
         self._pair_count += 1
         return Traffic(tenant, model)
 
-    def _has_place(self, model: str, models: set[str]) -> bool:
-        """Whether metrics may name this model for a tenant for which they name `models` already."""
+    def _may_name(self, model: str, models: set[str]) -> bool:
+        """Whether metrics may name this model for a tenant of which they name `models` already."""
         if self._pair_count >= MAX_PAIRS or len(model) > _LONGEST_NAME:
             return False
         configured = self._configured.read()

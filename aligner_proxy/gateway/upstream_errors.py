@@ -37,7 +37,7 @@ class UpstreamItems:
         return self
 
     async def __anext__(self) -> Any:
-        """The next item; an error of the upstream ends the iteration and is kept for `raise_error`."""
+        """The next item; if the upstream breaks off, the iteration ends and `raise_error` raises the error later."""
         try:
             return await anext(self._items)
         except StopAsyncIteration:
@@ -67,7 +67,7 @@ def quotes_answer(error: Exception) -> bool:
 def withhold_message(error: Exception) -> HTTPException | None:
     """Remove an upstream's text from its error in place, since not every endpoint accepts a new error from the hook.
 
-    Returns the error to raise instead if the text cannot be removed.
+    Returns the error to raise instead if the text cannot be removed in place, else None.
     """
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
@@ -79,7 +79,7 @@ def withhold_message(error: Exception) -> HTTPException | None:
     for name in _QUOTING_ATTRIBUTES:
         if getattr(error, name, None) is not None:
             setattr(error, name, message if name == "message" else None)
-    # The errors behind it may quote the upstream, too.
+    # The errors that led to this one may quote the upstream, too.
     error.__cause__ = None
     error.__context__ = None
     return None

@@ -110,7 +110,7 @@ class WebhookSender:
         except asyncio.QueueFull:
             HAND_OFFS.labels("dropped", outcome.policy.name).inc()
             return
-        # Started with the first report, since none may ever be due.
+        # The task is started with the first report, since most workers never have one.
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_reports())
 
@@ -157,7 +157,7 @@ class WebhookSender:
         self._last_failed = True
 
     async def _send_retrying(self, client: httpx.AsyncClient, target: HandOff, body: bytes) -> None:
-        """Post a report, at most `ATTEMPTS` times while the webhook may still accept it."""
+        """Post a report; repeat this up to `ATTEMPTS` times in all if the webhook may accept the report later."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryLater),
             wait=self._backoff,
@@ -220,7 +220,7 @@ def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
 
 
 def _report_texts(report: _WebhookReport, redact: Redact) -> Mapping[str, str | None]:
-    """The last question, the answer and its edited form, all redacted."""
+    """The last question before the answer, the answer and its edited form, all redacted; None where there is none."""
     exchange = report.exchange
     question = last_question(exchange.turns)
     edited = report.outcome.edited

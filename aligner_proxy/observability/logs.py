@@ -43,7 +43,7 @@ class TextLine(logging.Formatter):
         super().__init__(_TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as text; of an exception only its type and place, behind the message in brackets."""
+        """Return the record as text; an exception is added in brackets, only with its type and place."""
         # None in these fields keeps `super().format` from adding the traceback.
         no_stack = dict.fromkeys(_STACK_FIELDS)
         new_fields = {"msg": _escape_controls(record.getMessage()), "args": (), **no_stack}
@@ -60,7 +60,7 @@ def _escape_controls(text: str) -> str:
 
 
 def _message_fields(record: logging.LogRecord) -> dict[str, object]:
-    """The fields of an outcome's record, or the message of any other record."""
+    """The fields of the outcome that a record of our outcome logger holds as JSON; else the record's `message`."""
     text = record.getMessage()
     if record.name.startswith("aligner_proxy.outcome"):
         return dict(json.loads(text))

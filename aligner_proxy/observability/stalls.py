@@ -50,8 +50,8 @@ _OWNER_BY_PACKAGE = {
 }
 _WAITING_FILES = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
 """Files in which a thread waits rather than computes."""
-_DECISIVE_SHARE = 0.5
-"""Share of a stall's time, or of the largest count, from which on something decides about the owner."""
+_HALF = 0.5
+"""Half of a stall's time, or of the largest count; what exceeds it decides about the owner."""
 CodePlace = tuple[str, ...]
 """Frames as file:line, innermost first."""
 
@@ -185,7 +185,7 @@ class _Stall:
     """Number of times that other threads were seen which were not waiting, by owner and place."""
 
     def record_positions(self, thread_id: int) -> None:
-        """Count where the loop's thread `thread_id` is now, and where other threads are that do not wait."""
+        """Count the lines at which the loop's thread `thread_id` and other threads that do not wait are now."""
         frames = current_frames()
         frame = frames.pop(thread_id, None)
         self._loop_places[find_line_owner(frame), tuple(list_line_places(frame))] += 1
@@ -203,22 +203,22 @@ class _Stall:
     def _find_owner(self) -> str:
         """The owner of the blocking line, one of `OWNERS`.
 
-        This is "machine" if the loop's thread mostly waited for a CPU. If the thread computed little and other threads
-        were active, it is the owner of their lines; otherwise the owner of the lines in the loop's thread. "aligner" is
-        blamed if it was seen more than half as often as the owner that was seen most.
+        This is "machine" if the loop's thread waited for a CPU for more than half of the stall. Otherwise it is the
+        owner whose lines were seen most: in other threads, if the loop's thread computed for less than half of the
+        stall and others were active, else in the loop's thread. "aligner" wins with over half of the highest count.
         """
-        if self.usage is not None and self.usage.queued_s > _DECISIVE_SHARE * self.seconds:
+        if self.usage is not None and self.usage.queued_s > _HALF * self.seconds:
             return "machine"
-        computed_little = self.usage is not None and self.usage.computed_s < _DECISIVE_SHARE * self.seconds
+        computed_little = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
         blames_others = computed_little and bool(self._other_thread_places)
         counts = self._other_thread_places if blames_others else self._loop_places
         count_by_owner = Counter[str]()
-        for (owner, _), seen_count in counts.items():
+        for (owner, _place), seen_count in counts.items():
             count_by_owner[owner] += seen_count
-        # Threads that wait in a library's read are seen at every check, our threads only while they compute. So a lower
+        # A library's thread is also seen while it waits in a read, our threads only while they compute. So a lower
         # count is enough for "aligner".
         highest_count = max(count_by_owner.values(), default=0)
-        if count_by_owner["aligner"] > _DECISIVE_SHARE * highest_count:
+        if count_by_owner["aligner"] > _HALF * highest_count:
             return "aligner"
         return max(count_by_owner, key=count_by_owner.__getitem__, default="other")
 
@@ -235,10 +235,10 @@ class _Stall:
 
 
 def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
-    """The place that was seen most often, whatever its owner; empty if none was seen."""
+    """The place that was seen most often, by counts of (owner, place); empty if none was seen."""
     if not counts:
         return ()
-    ((_, place), _) = counts.most_common(1)[0]
+    (_owner, place), _count = counts.most_common(1)[0]
     return place
 
 
@@ -278,7 +278,7 @@ def _walk_outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _own_place(frame: FrameType) -> str | None:
-    """The line of a frame as file:line, with the path from its package on; None if it is not in this project."""
+    """The line of a frame as file:line, the file's path beginning at its package; None if it is not in this project."""
     parts = Path(frame.f_code.co_filename).parts
     package_indexes = [index for index, part in enumerate(parts[:-1]) if _OWNER_BY_PACKAGE.get(part) == "aligner"]
     if not package_indexes:

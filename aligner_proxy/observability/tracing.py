@@ -95,7 +95,7 @@ def _open_span(
 def record_span(
     name: str, seconds: float, ago: float = 0.0, parent: Context | None = None, **attributes: Value | None
 ) -> None:
-    """Record a past span that took `seconds` and ended `ago` seconds ago."""
+    """Record a span afterwards: it took `seconds` and ended `ago` seconds ago."""
     if not _has_provider():
         return
     end_ns = time.time_ns() - int(ago * 1e9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligner_proxy.gateway.guardrail import is_sampled
+from aligner_proxy.gateway.request_policy import is_sampled
 
 
 def test_a_share_is_a_share() -> None:

@@ -62,13 +62,16 @@ class GenericRequest(_Foreign):
     @model_validator(mode="before")
     @classmethod
     def _ignore_prompt(cls, body: Any) -> Any:
-        """Keep nothing of a prompt, since prompts pass in any form and length."""
+        """Keep only `input_type` of a prompt's body, since prompts pass whatever their form and length."""
         is_prompt = isinstance(body, dict) and body.get("input_type") == "request"
         return {"input_type": "request"} if is_prompt else body
 
 
 async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> dict[str, Any]:
-    """The verdict in LiteLLM's format; prompts always pass."""
+    """The verdict in LiteLLM's format: the `action`, and what it needs; prompts always pass.
+
+    `stream_holdback_chars` says how many characters at the end of each text LiteLLM should hold back in a stream.
+    """
     texts = body.texts or ()
     if body.input_type == "request" or not (texts or body.tool_calls):
         return {"action": "NONE"}
@@ -78,7 +81,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
         messages=body.structured_messages or (),
         model=body.model,
         objectives=settings.objectives,
-        # The body does not say which of the answers made the calls, so each gets this reason.
+        # The body does not say which of the answers made the calls, so each answer gets this reason.
         finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
         call_id=body.litellm_call_id,
         side_content={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,
@@ -87,7 +90,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> di
         result = await judge(answers)
     except Blocked as error:
         return {"action": "BLOCKED", "blocked_reason": error.message}
-    # LiteLLM does not say whether more of a stream will come; if none comes, it ignores this field.
+    # LiteLLM does not say whether more of the text will follow; if nothing follows, it ignores this field.
     holdback = {"stream_holdback_chars": result.undecided_chars}
     if not result.changed:
         return {"action": "NONE", **holdback}
@@ -205,7 +208,7 @@ class _PortkeyAnswer:
     place: TextPlace
     finish_reason: str
     owners: tuple[dict[str, Any], ...]
-    """The objects whose pointers belong to this text."""
+    """The JSON objects whose citations and other pointers belong to this text."""
 
     @property
     def text(self) -> str:
@@ -219,7 +222,7 @@ class _PortkeyAnswer:
         return {name: owner[name] for owner in self.owners for name in _POINTER_FIELDS if has_content(owner.get(name))}
 
     def replace(self, text: str) -> None:
-        """Put another text in, and empty the pointers into the old one."""
+        """Put `text` in place of this text, and empty the citations and other pointers into the old text."""
         if text == self.text:
             return
         holder, key = self.place
@@ -237,15 +240,15 @@ def _find_answers(response: dict[str, Any]) -> Iterator[_PortkeyAnswer]:
         message = choice.get("message")
         if isinstance(message, dict):
             for place in _find_texts_under(message, "content"):
-                yield _PortkeyAnswer(place, reason, (choice, message))
+                yield _PortkeyAnswer(place, reason, owners=(choice, message))
         for place in _find_texts_under(choice, "text"):
-            yield _PortkeyAnswer(place, reason, (choice,))
+            yield _PortkeyAnswer(place, reason, owners=(choice,))
     # Messages has its texts in the response itself, Responses in the items of its output.
     reason = _finish_reason(response.get("stop_reason") or _why_incomplete(response))
     for item in (response, *_list_objects(response.get("output"))):
         for place in _find_texts_under(item, "content"):
             holder, _ = place
-            yield _PortkeyAnswer(place, reason, (holder,))
+            yield _PortkeyAnswer(place, reason, owners=(holder,))
 
 
 def _why_incomplete(response: Mapping[str, Any]) -> object:
@@ -256,7 +259,7 @@ def _why_incomplete(response: Mapping[str, Any]) -> object:
 
 
 def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
-    """Yield the place of the text in this field of an object, or the places of texts in a list of parts."""
+    """Yield the place of the text in the field `key` of an object, or of each text if the field is a list of parts."""
     if isinstance(holder.get(key), str):
         yield holder, key
     for part in _list_objects(holder.get(key)):
@@ -267,7 +270,7 @@ def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
 def _copy_without_texts(response: dict[str, Any], answers: Sequence[_PortkeyAnswer]) -> dict[str, Any]:
     """A copy of a response in which the texts of these answers are empty."""
     texts = [answer.text for answer in answers]
-    # The places refer to the original. So its texts are emptied before copying, and put back after it.
+    # The places refer to the original response, so its texts are emptied, copied with it, and then put back.
     for answer in answers:
         holder, key = answer.place
         holder[key] = ""

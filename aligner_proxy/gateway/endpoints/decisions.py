@@ -42,7 +42,7 @@ class DecisionHooks(Hooks, Protocol):
 async def decide(
     hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth, question_body: DecisionForm
 ) -> dict[str, Any]:
-    """The JSON answer to the questions in a body; each question is an objective.
+    """The JSON answer to the questions in a body; each question is judged as an objective.
 
     Raises LiteLLM's error if the questions are invalid, the caller lacks permission or the engine fails.
     """
@@ -71,7 +71,10 @@ async def decide(
 async def _ask_engine(
     pipeline: Pipeline, state: RequestState, question_body: DecisionForm, decision: Decision
 ) -> dict[str, Any]:
-    """The JSON answer to the questions from the engine's scores; HTTP 403 if the policy leaves out an objective."""
+    """The JSON answer to the questions, from the engine's scores of the text.
+
+    Raises HTTP 403 if the policy of the request lacks the objective of a question.
+    """
     policy = replace(state.policy.drop_judges(), score_only=True)
     engine = pipeline.engine_of(policy)
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)

@@ -135,7 +135,7 @@ async def parse_body(request: Request, body_class: type[_BodyT]) -> _BodyT:
 
 
 def _replace_lone_surrogates(body: bytes) -> bytes | str:
-    """The JSON with U+FFFD for each half of a surrogate pair, which pydantic would refuse; invalid JSON as it is."""
+    """The JSON with U+FFFD for each unpaired surrogate, which pydantic would refuse; invalid JSON as it is."""
     if not _SURROGATE_ESCAPE.search(body):
         return body
     try:

@@ -63,7 +63,7 @@ class AnswerBatch:
     finish_reasons: Sequence[str] = ()
     """The finish reason of each answer, as its upstream gave it; empty if all are complete."""
     pointers: Sequence[Mapping[str, Any]] = ()
-    """By answer, its citations, annotations and token probabilities, by name of the field; empty if none has any."""
+    """For each answer the fields that point into it (citations, annotations, token probabilities), by name."""
     call_id: str | None = None
     tool_calls: Sequence[Mapping[str, Any]] = ()
     """Tool calls of the only answer, in the format of chat completions."""
@@ -95,8 +95,8 @@ class AnswerBatch:
     def make_response(self) -> ModelResponse:
         """A chat completion with each answer as a choice, as an upstream would have returned it.
 
-        Citations and probabilities are replaced by empty ones: only their presence matters to the hooks, and each
-        format has them in another form.
+        Citations and probabilities are replaced by empty fields: the hooks ask only whether there are any, and each
+        format writes them differently.
         """
         # "tool_calls" is a finish reason and also the name of the field with the calls.
         usual_reason = _TOOL_CALLS if self.tool_calls else STOP
@@ -224,10 +224,10 @@ def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
 
 
 def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
-    """Every change from the original answer `before` to the delivered text `after`, with what explains it.
+    """Every change from the original answer `before` to the delivered text `after`, with its objective.
 
-    This is the objective of the highest-scored flagged segment that the change replaces or, without one, of the finding
-    of a stage that it replaces. A change that begins or ends with equal words is shortened by them.
+    This is the objective of the highest-scored flagged segment that the change touches or, if it touches none, of the
+    finding (a replacement by a stage of the pipeline) in it. A change is shortened by equal words at its ends.
     """
     if before == after:
         return []
@@ -271,7 +271,7 @@ def _find_worst_segment(
 ) -> SegmentScore | None:
     """The flagged segment with the highest score among those that an edit touches; None if it touches none.
 
-    `flagged_ranges` are those of `_list_flagged_ranges`. The edit replaces the characters from `start` to before `end`.
+    `flagged_ranges` comes from `_list_flagged_ranges`. The edit replaces the characters from `start` to before `end`.
     """
     end = max(end, start + 1)  # an insertion has no characters of its own, and counts as one character wide
     touched_segments = [segment for first, last, segment in flagged_ranges if first < end and start <= last]
@@ -279,10 +279,11 @@ def _find_worst_segment(
 
 
 def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
-    """How many characters at the end of the corrected beginning of an answer may still change once the answer goes on.
+    """How many characters at the end of `after` may still change once the answer goes on.
 
-    The last sentence may go on. A flagged sentence that was kept, because nothing would remain or the gate refused the
-    edit, may be removed when more is known. Without a verdict on the text all of it may change.
+    `before` is the beginning of an answer, `after` its correction. The last sentence may go on. A flagged sentence that
+    was kept, because nothing would remain or the gate refused the edit, may be removed when more of the answer is
+    known. If the text was not judged, all of it may change.
     """
     offset = find_answer_start(before)
     segments = split(before[offset:])
@@ -321,8 +322,8 @@ def _count_equal_ends(old: str, new: str) -> tuple[int, int]:
 
 def _list_finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
     """Yield (start, end, finding) of each replacement that stages made, by position in the delivered text `after`."""
-    # A finding's positions begin after reasoning in tags, and are those before earlier findings replaced anything;
-    # `shift` leads from them to the delivered text.
+    # A finding's positions count from the end of reasoning in tags, and disregard what earlier findings replaced;
+    # `shift` is what must be added to get the position in `after`.
     shift = find_answer_start(after)
     for finding in outcome.findings:
         if finding.text is None:
@@ -337,8 +338,8 @@ def _list_finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, in
 def _list_flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
     """Yield (first, last, score) of each flagged segment: positions of its first and last character in `text`.
 
-    A flagged segment beyond the text means that something is missing at the end; it gets the white space there. Nothing
-    is yielded if the judged segments are not those of the whole text.
+    A flagged score after those of all segments means that something is missing at the end of the text; its range is the
+    white space there. Nothing is yielded if the scores are not those of this text's segments.
     """
     offset = find_answer_start(text)
     answer = text[offset:]

@@ -128,7 +128,9 @@ def _make_router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRo
 
 
 def _make_decision_function(body_class: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
-    """Return the function that FastAPI calls for questions in such a body; `authenticated` supplies the caller."""
+    """Return the function that FastAPI calls for questions in a body of this class; `authenticated` is the dependency
+    that supplies the caller.
+    """
 
     async def answer(request: Request, caller: Any = authenticated) -> JSONResponse:
         body = await parse_body(request, body_class)
@@ -159,7 +161,9 @@ def _make_plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRou
 
 
 def _make_plugin_function(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
-    """Return the function that FastAPI calls for a plugin's endpoint; `authenticated` supplies the caller."""
+    """Return the function that FastAPI calls for a plugin's endpoint; `authenticated` is the dependency that supplies
+    the caller.
+    """
 
     async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
         """Ask the plugin, within the limits that LiteLLM has for the caller's key."""
@@ -185,7 +189,7 @@ async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) ->
 
 
 def _describe_body(body_class: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI entry of such a body, which FastAPI does not make because our routes parse bodies themselves."""
+    """The OpenAPI entry of a body of this class; FastAPI makes none, because our routes parse bodies themselves."""
     schema = body_class.model_json_schema()
     definitions = schema.pop("$defs", {})
     content = {"application/json": {"schema": _inline_schema(schema, definitions)}}

@@ -68,7 +68,7 @@ class AutoTrainer:
     """The fault that was logged last; empty after a success."""
 
     async def keep_training(self) -> None:
-        """Train every few seconds what is due; runs until cancelled."""
+        """Check every few seconds which objectives are due, and teach them; runs until cancelled."""
         while True:
             engine = self.serving()
             if engine is not None:
@@ -92,7 +92,10 @@ class AutoTrainer:
             await self._run_training(engine, [subject.title for subject in due_subjects])
 
     def _take_due_subjects(self, file: PolicyFile, info: AlignerInfo) -> list[Subject]:
-        """Objectives that lack a head for the engine of `info` and were not attempted recently; records the attempt."""
+        """The objectives to teach now, since they lack a head for the engine of `info`; they are noted as attempted.
+
+        An objective is left out if it was attempted recently with the same text, examples and aligner.
+        """
         index = HeadStore.for_file(file).index()
         due_subjects = []
         for subject in subjects.list_subjects(file):

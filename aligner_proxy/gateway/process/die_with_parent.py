@@ -23,7 +23,7 @@ def tether_command(command: Iterable[str]) -> list[str]:
 
 
 def tether(parent: int) -> None:
-    """End this process with SIGTERM when `parent` ends, or at once if it has ended already; Linux only."""
+    """Let this process end with SIGTERM when the process `parent` ends, or at once if it has ended; Linux only."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -44,7 +44,7 @@ class _TetheredConfig(uvicorn.Config):
         super().__init__(*arguments, **keywords)
 
     def configure_logging(self) -> None:
-        """Configure logging; in a worker this runs first, so from here on the worker ends with its parent."""
+        """Configure logging, and tether a worker to its parent here, since uvicorn calls this first in each worker."""
         if os.getpid() != self._starter:
             tether(self._starter)
         super().configure_logging()
@@ -69,7 +69,7 @@ def serve(
 
 
 def _unify_logs() -> None:
-    """With `--log json`, let uvicorn and LiteLLM write JSON lines like ours; what LiteLLM prints becomes lines, too."""
+    """If `--log json` is set, let uvicorn and LiteLLM log JSON lines like ours, and turn LiteLLM's prints into them."""
     if environment.log_form() == "json":
         logs.unify_json_lines()
         if not isinstance(sys.stdout, logs.PrintedLines):
@@ -77,7 +77,11 @@ def _unify_logs() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`."""
+    """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`.
+
+    `arguments` are a JSON object (`sockets`: file descriptors, `limits`: of connections), then LiteLLM's arguments.
+    Between imports and start, this waits for a line on standard input.
+    """
     settings = json.loads(arguments[0])
     listeners = [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]
     uvicorn.run = partial(serve, listeners, ConnectionLimits(**settings["limits"]))

@@ -165,16 +165,16 @@ class EngineProcess:
     def __init__(self, child: ChildProcess | None, wait_loaded: Ready) -> None:
         self.child = child
         self._wait_loaded = wait_loaded
-        """Returns when the aligner is loaded."""
+        """Awaited until the aligner is loaded."""
         self._users = set[Generation]()
         """The generations whose LiteLLM uses this engine."""
         self._keep_alive_task: asyncio.Task[None] | None = None
         """Task that restarts the engine when it ends; None until it is ready, and if the engine is not our child."""
 
     async def start(self, user: Generation, pace: Pace) -> None:
-        """Start the engine for its first user, wait until it is ready, and restart it from then on whenever it ends.
+        """Start the engine for its first generation, `user`, wait until it is ready, and restart it whenever it ends.
 
-        A further user shares the engine, which serves already.
+        For a further generation, this only notes that it uses the engine, which serves already.
         """
         is_shared = bool(self._users)
         self._users.add(user)
@@ -188,7 +188,7 @@ class EngineProcess:
         self._keep_alive_task = asyncio.ensure_future(keep_alive(self.child, pace))
 
     async def stop(self, user: Generation, grace_s: float) -> None:
-        """Stop the engine unless another generation than `user` uses it; kill it after `grace_s` seconds."""
+        """Stop the engine unless a generation other than `user` uses it; kill it after `grace_s` seconds."""
         self._users.discard(user)
         if self._users:
             return
@@ -232,7 +232,7 @@ class Generation:
         self.has_served = True
 
     async def stop(self, gateway_grace_s: float, engine_grace_s: float) -> None:
-        """Drain LiteLLM, whose last requests need the engine, then stop the engine; kill each after its seconds."""
+        """Stop LiteLLM, which first finishes its requests with the engine, then the engine; kill each if too slow."""
         try:
             await self.gateway.stop(gateway_grace_s)
         finally:
@@ -335,9 +335,9 @@ class _Supervisor:
         """Tasks that drain and stop the generations that were replaced."""
 
     async def run(self) -> int:
-        """Start the first generation and replace it on demand.
+        """Start the first generation; replace it if SIGHUP asks for this, or LiteLLM ends or uses too much memory.
 
-        Returns the exit status of a LiteLLM that ends before it serves.
+        Returns only if the first LiteLLM ends before it serves: its exit status.
         """
         current = self._make_generation()
         await current.start_engine(self._pace)
@@ -360,7 +360,7 @@ class _Supervisor:
             await end_tasks(serving_task)
 
     async def _wait_for_demand(self, current: Generation) -> _Demand:
-        """Wait until something has to happen to the serving generation; return what has to happen."""
+        """Wait until the serving generation has to be replaced or has ended; return which of these demands came."""
         demand_by_task = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
@@ -385,10 +385,10 @@ class _Supervisor:
         log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.max_mb)
 
     async def _wait_until_drained(self, pid: int) -> None:
-        """Wait until no earlier LiteLLM is draining, before the serving LiteLLM `pid` gets a successor.
+        """Wait until no earlier LiteLLM is finishing requests, before the serving LiteLLM `pid` gets a successor.
 
         Three LiteLLM processes at once would need too much memory. If the serving process exceeds its limit meanwhile,
-        the draining processes must finish quickly.
+        the earlier processes must finish quickly.
         """
         retirements = set(self._retirements)
         limit_task = asyncio.ensure_future(self._memory.wait_until_exceeded(pid))
@@ -451,14 +451,14 @@ class _Supervisor:
         return successor
 
     async def _retire(self, generation: Generation) -> None:
-        """Drain a generation that was replaced, as long as memory allows; then stop it."""
+        """Let a generation that was replaced finish its requests, as long as memory allows; then stop it."""
         await self._drain(generation.gateway)
         await generation.stop(self._pace.short_grace_s, self._pace.grace_s)
         self._generations.remove(generation)
         log.info("restart: done, the old processes have ended")
 
     async def _drain(self, gateway: ChildProcess) -> None:
-        """Drain LiteLLM; stop waiting if it or its successor exceeds the memory limit."""
+        """Let LiteLLM finish its requests and end; return early if it or its successor exceeds the memory limit."""
         assert gateway.process is not None
         stop_task = asyncio.ensure_future(gateway.stop(self._pace.handover_s))
         limit_task = asyncio.ensure_future(self._memory.wait_until_exceeded(gateway.process.pid))
@@ -477,7 +477,7 @@ class _Supervisor:
         return generation
 
     async def stop_all(self) -> None:
-        """Drain and stop all generations concurrently."""
+        """Let all generations finish their requests and stop, concurrently."""
         await end_tasks(*self._retirements)
         await asyncio.gather(
             *(generation.stop(self._pace.grace_s, self._pace.grace_s) for generation in self._generations)
@@ -485,31 +485,32 @@ class _Supervisor:
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """Context manager during which SIGHUP replaces both processes, the first SIGTERM or SIGINT drains them, and a
-        second one kills them.
+        """Context manager during which SIGHUP replaces engine and LiteLLM, the first SIGTERM or SIGINT lets them finish
+        their requests and end, and a second one kills them.
         """
         loop = asyncio.get_running_loop()
+        had_terminal = os.isatty(_STDERR)
 
         def handle_signal(signal_number: int) -> None:
-            """Ask for the end; the second signal also kills all processes."""
+            """Ask for the end; the second signal kills all processes."""
             if self.stop.is_set():
                 for generation in self._generations:
                     generation.kill()
+                return
             signal_name = signal.Signals(signal_number).name
             log.info("%s: finishing requests; send the signal again to stop at once", signal_name)
             self.stop.set()
 
-        def handle_hangup(has_terminal: bool) -> None:
-            """Ask for a new generation, or for the end if the terminal was closed."""
-            # SIGHUP is also sent when the terminal closes; that asks for an end, not for a second generation.
-            if has_terminal and not os.isatty(_STDERR):
+        def handle_hangup() -> None:
+            """Ask for a new generation or, if the signal came because the terminal was closed, for the end."""
+            if had_terminal and not os.isatty(_STDERR):
                 handle_signal(signal.SIGHUP)
             else:
                 self._restart.set()
 
         for signal_number in _SIGNALS:
             loop.add_signal_handler(signal_number, handle_signal, signal_number)
-        loop.add_signal_handler(signal.SIGHUP, handle_hangup, os.isatty(_STDERR))
+        loop.add_signal_handler(signal.SIGHUP, handle_hangup)
         try:
             yield
         finally:

@@ -35,7 +35,7 @@ def estimate_event_bytes(event: StreamEvent) -> int:
 
 
 def estimate_bytes(item: object, chars: int) -> int:
-    """Approximate bytes that an event takes with `chars` characters of text in it."""
+    """Approximate bytes that an event takes in memory; `chars` is the length of the text in it, unless it is bytes."""
     if isinstance(item, bytes | str):
         return _EVENT_BYTES + len(item)
     chunk_bytes = 0 if isinstance(item, PackedChunk) else _CHUNK_BYTES  # a packed chunk keeps only its values
@@ -43,7 +43,9 @@ def estimate_bytes(item: object, chars: int) -> int:
 
 
 class StreamBudget:
-    """Limits the memory that the streams of one worker may hold; arguments in MiB."""
+    """Counts the memory that the streams of one worker hold. Its limits are `max_mb` for all streams together and
+    `stream_mb` for one stream, both in MiB; the streams themselves stop reading at the limits.
+    """
 
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
         self.max_bytes = max_mb * _MIB
@@ -53,8 +55,8 @@ class StreamBudget:
         self.held_bytes = 0
         self._bytes_by_tenant: Counter[str] = Counter()
         """Bytes that the streams of each tenant hold."""
-        self._room_events: set[asyncio.Event] = set()
-        """For each stream that waits for room, an event that is set when bytes are freed."""
+        self._freed_events: set[asyncio.Event] = set()
+        """For each stream that waits for memory, an event that is set when any stream frees bytes."""
 
     def open(self, tenant: str) -> StreamAccount:
         """An empty account for a new stream of this tenant."""
@@ -74,26 +76,26 @@ class StreamBudget:
         if not self._bytes_by_tenant[tenant]:
             del self._bytes_by_tenant[tenant]
         if size < 0:
-            for room_event in self._room_events:
-                room_event.set()
+            for freed_event in self._freed_events:
+                freed_event.set()
 
     def shares_used_by(self, tenant: str) -> float:
         """A tenant's use in multiples of an equal share: if four tenants have streams, a quarter of the budget is 1."""
         tenant_count = max(1, len(self._bytes_by_tenant))
         return self._bytes_by_tenant[tenant] * tenant_count / self.max_bytes
 
-    async def wait_for_room(self, within_s: float) -> bool:
-        """Wait until some stream frees bytes; False if none did within `within_s` seconds."""
+    async def wait_for_freed_bytes(self, within_s: float) -> bool:
+        """Wait until some stream frees bytes; return False if none did within `within_s` seconds."""
         STREAM_BYTES.set(self.held_bytes)
-        room_event = asyncio.Event()
-        self._room_events.add(room_event)
+        freed_event = asyncio.Event()
+        self._freed_events.add(freed_event)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    await room_event.wait()
+                    await freed_event.wait()
         finally:
-            self._room_events.discard(room_event)
-        return room_event.is_set()
+            self._freed_events.discard(freed_event)
+        return freed_event.is_set()
 
 
 class StreamAccount:
@@ -105,7 +107,7 @@ class StreamAccount:
         self.held_bytes = 0
         """Bytes of queued events, which delivery frees."""
         self._kept_bytes = 0
-        """Bytes that stay until the stream ends, as for the log."""
+        """Bytes that stay until the stream ends, for example for the log."""
 
     def add_queued_bytes(self, size: int) -> None:
         """Add bytes of a queued event."""
@@ -134,7 +136,7 @@ class StreamAccount:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for more, in this stream or in the budget of all."""
+        """Whether this stream must not read on: it holds too much, or all streams together do."""
         return self.is_too_long or self.is_crowded
 
     @property
@@ -142,13 +144,15 @@ class StreamAccount:
         """Whether all streams together hold too much, and this tenant's streams more than an equal share."""
         return self._budget.is_full and self._budget.shares_used_by(self._tenant) > 1
 
-    async def wait_for_room(self, within_s: float) -> bool:
-        """Wait for room; False if none was freed within `within_s` seconds and the budget of all streams is full."""
-        has_freed = await self._budget.wait_for_room(within_s)
+    async def wait_for_freed_bytes(self, within_s: float) -> bool:
+        """Wait until some stream frees bytes; return False if none did within `within_s` seconds and all streams
+        together still hold too much.
+        """
+        has_freed = await self._budget.wait_for_freed_bytes(within_s)
         return has_freed or not self._budget.is_full
 
     def close(self) -> None:
-        """Release the bytes of undelivered events, and those that stay until the stream ends."""
+        """Give all bytes of this stream back to the budget; called when the stream ends."""
         self.free_queued_bytes(self.held_bytes)
         self._budget.add(self._tenant, -self._kept_bytes)
         self._kept_bytes = 0

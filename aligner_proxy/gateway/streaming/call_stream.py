@@ -1,8 +1,8 @@
 """Corrects the tool calls of one stream before anything else reads it. The events of a call, and all events behind
-them, wait for the end of the call.
+them, wait for the end of the call. A place (`Place`) says where in the response a call stands.
 
-If these take more room than a stream may have, they go on uncorrected. Of a corrected call, the first piece gets all of
-its new arguments, and the other pieces become empty. Without an edit the events go on as they came.
+If the waiting events take more memory than a stream may have, they go on uncorrected. Of a corrected call, the first
+piece gets all of its new arguments, and the other pieces become empty. Without an edit the events go on as they came.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class WaitingEvents:
         """Calls in the waiting events whose arguments are complete."""
         self._events: list[_WaitingEvent] = []
         self._packer = Packer()
-        """Stores waiting chunks as their differences from one another."""
+        """Stores waiting chunks as their differences from one another, which saves memory."""
         self._account = account
         """Counts the bytes of the waiting events against the budget of streams."""
         self._call_chars = 0
@@ -79,11 +79,11 @@ class WaitingEvents:
 
     @property
     def is_full(self) -> bool:
-        """Whether the events take more room than they may, or their calls are too long to be corrected."""
+        """Whether the events take more memory than they may, or their calls are too long to be corrected."""
         return self._call_chars > LONGEST_JSON or len(self._events) > _MAX_EVENTS or self._account.is_full
 
     def add(self, event: _WaitingEvent, call_chars: int) -> None:
-        """Add an event, packed if many wait; `call_chars` is the length of the calls in it."""
+        """Add an event, packed to save memory if many wait; `call_chars` counts the characters of its calls."""
         if len(self._events) >= _PACKED_FROM:
             event = replace(event, item=self._packer.pack(event.item))
         self._events.append(event)
@@ -91,7 +91,7 @@ class WaitingEvents:
         self._account.add_queued_bytes(estimate_bytes(event.item, call_chars + sum(map(len, event.answer_texts))))
 
     def take_all(self) -> tuple[list[_WaitingEvent], list[CallText]]:
-        """Take out and return all events and calls; the room of the events is freed later, by `free_room`."""
+        """Take out and return all events and calls. The caller still holds them, so they count until `free_memory`."""
         events = self._events
         calls = self.calls
         self._events = []
@@ -99,12 +99,12 @@ class WaitingEvents:
         self._call_chars = 0
         return events, calls
 
-    def free_room(self) -> None:
-        """Free the room of events that were taken."""
+    def free_memory(self) -> None:
+        """Stop counting the memory of the events that `take_all` returned."""
         self._account.free_queued_bytes(self._account.held_bytes)
 
     def close(self) -> None:
-        """Free all room when the stream ends."""
+        """Stop counting all memory; called when the stream ends."""
         self._account.close()
 
 
@@ -121,13 +121,14 @@ class CallStream:
         self._open_calls: dict[Place, _GrowingCall] = {}
         """The calls that have not ended, by place in the response."""
         self._whole_arguments: dict[Place, str] = {}
-        """The complete arguments of calls that have ended."""
+        """The complete original arguments of calls that have ended, by place."""
         self._waiting = WaitingEvents(account)
         self._filled_places: set[Place] = set()
         """The places of the calls whose new arguments have been put into an event."""
         self._time_slice = TimeSlice()
+        """Pauses long work regularly, so that other tasks run."""
         self._has_given_up = False
-        """Whether nothing waits any longer, so that no further call is corrected."""
+        """Whether correction was given up: from then on events do not wait, and no further call is corrected."""
 
     def correct(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """The stream with its calls corrected, as an object in which LiteLLM still finds the attributes of `source`."""
@@ -151,7 +152,7 @@ class CallStream:
             raise self._upstream_error
 
     async def _read_events(self, source: AsyncIterable[Any]) -> AsyncGenerator[StreamEvent, None]:
-        """Yield the events of a stream; if the upstream breaks off, the events end and its error is kept."""
+        """Yield the decoded events of a stream; if the upstream breaks off, end and keep its error for the caller."""
         try:
             async for item in source:
                 for event in self._decoder.feed(item):
@@ -162,7 +163,7 @@ class CallStream:
             yield event
 
     async def _take_event(self, event: StreamEvent) -> Sequence[object]:
-        """The items to deliver now that an event has arrived; none while a call in it, or before it, has not ended."""
+        """The items to deliver now that `event` has arrived; none while a call in it, or before it, has not ended."""
         answer_texts = [piece for _, piece in event.pieces]
         answer_texts += [self._decoder.exchange(index).answer or "" for index in event.repeated_texts]
         arrived = _WaitingEvent(event.original, answer_texts)
@@ -178,10 +179,10 @@ class CallStream:
         return await self._end_calls()
 
     def _read_calls(self, item: object) -> list[CallText]:
-        """Note the calls in an event, and which calls it ends.
+        """Add the calls in an event to those that wait for correction, and end the calls that the event ends.
 
-        Returns the calls and pieces of calls for which the event has to wait: whole calls that were judged before, or
-        hold no prose, are not among them.
+        Returns the calls and pieces of calls for which the event has to wait, without whole calls that were judged
+        before or that hold no prose.
         """
         value = event_value(sse.as_frame(item))
         ended_groups: Collection[object] | None = ()
@@ -199,7 +200,7 @@ class CallStream:
             else:
                 self._waiting.calls.append(call)
         for place in list(self._open_calls):
-            group = place[0]
+            group = place[0]  # the choice or item that the call belongs to
             if ended_groups is None or group in ended_groups:  # None means that the event ends every call
                 self._end_call(place)
         return new_calls
@@ -207,7 +208,7 @@ class CallStream:
     def _add_piece(self, piece: CallText) -> None:
         """Add a piece to the arguments of its call."""
         if piece.place in self._whole_arguments:
-            # The call goes on after its end, so it was corrected before it was complete.
+            # The upstream continues a call after its end, so the call was corrected before it was complete.
             self._has_given_up = True
         call = self._open_calls.setdefault(piece.place, _GrowingCall("", piece.is_free, GrowingText()))
         call.name = call.name or piece.name
@@ -222,14 +223,15 @@ class CallStream:
     async def _end_calls(self) -> Sequence[object]:
         """End all open calls, correct the calls in the waiting events, and return the items of these events.
 
-        If a correction cannot be put in, or a copy of removed text cannot be removed, none of these calls is corrected.
+        If a correction does not fit into its event, or a copy of removed text elsewhere in the events cannot be
+        removed, none of these calls is corrected.
         """
         for place in list(self._open_calls):
             self._end_call(place)
         events, calls = self._waiting.take_all()
         if not self._has_given_up:
             await self._calls.correct(calls, self._source)
-        self._waiting.free_room()
+        self._waiting.free_memory()
         try:
             items = await self._map_with_pauses(self._put_in_arguments, events)
             if self._calls.has_edits:
@@ -241,26 +243,27 @@ class CallStream:
         await self._calls.report_judged_calls(calls)
         return items
 
-    async def _map_with_pauses(self, make_item: Callable[..., object], *arguments: Sequence[Any]) -> list[object]:
-        """A list like `map(make_item, *arguments)`, without results that are `NOTHING`.
+    async def _map_with_pauses(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
+        """The results of `map(make_item, *columns)`, without those that are `NOTHING`.
 
-        Between two results other tasks run, since there may be thousands.
+        Other tasks run between two results, since there may be thousands of them.
         """
         items = []
-        for arguments_of_call in zip(*arguments, strict=True):
-            item = make_item(*arguments_of_call)
+        for arguments in zip(*columns, strict=True):
+            item = make_item(*arguments)
             if item is not NOTHING:
                 items.append(item)
             await self._time_slice.pause()
         return items
 
     def _make_later_item(self, event: _WaitingEvent) -> object:
-        """The item of an event that brings no new call and is delivered at once, since no event waits.
+        """The item to deliver at once for an event that brings no new call, while no event waits.
 
-        It may repeat a corrected call, or text that was removed from a call. `NOTHING` if nothing is left of it.
+        The event may repeat a corrected call, or quote text that was removed from a call, and is then changed likewise.
+        `NOTHING` if nothing is left of it.
         """
         if not self._calls.has_edits:
-            # An unreadable event is not remembered; the judge of the texts beside the answer reports it later.
+            # An unreadable event cannot be searched for copies; the check of texts beside the answer reports it later.
             with contextlib.suppress(NotPutIn):
                 self._calls.copies.remember(event.original, event.answer_texts)
             return event.original

@@ -1,8 +1,11 @@
-"""The path of a stream's events from the upstream to the client.
+"""The path of a stream's events from the upstream to the client. The events wait in a queue until it is decided what is
+delivered in place of their texts.
 
 All state of one stream is in one `StreamDelivery` and is freed with it. A task reads the upstream, decodes it and
 queues its events, which are delivered in order. A subclass decides what replaces a text, and when: held.py decides
 about the whole answer at its end, released.py segment by segment.
+
+An answer has one text for each choice or, in Responses and Messages, for each text part; `index` is its number.
 
 While nothing can be delivered, heartbeats keep the connection alive: empty events in the format of the stream, or
 comments where the format has no empty events. The status follows as a comment before the event that ends the stream, or
@@ -40,7 +43,7 @@ from aligner_proxy.types import OnSkip
 DECIDE_EARLY_EVERY_S = 1.0
 """Seconds between two calls of `decide_early` because all streams together hold too much; keeps parts useful."""
 WAIT_S = 5.0
-"""Seconds that a stream waits for room taken by other streams."""
+"""Seconds that a stream waits for other streams to free memory."""
 _SLICE_BYTES = 1 << 16
 """Bytes of one item that are decoded at once, before other tasks get their turn."""
 
@@ -59,14 +62,14 @@ class StreamRequest:
 
 
 @dataclass(slots=True)
-class StreamRoom:
-    """Memory use of a stream."""
+class StreamMemory:
+    """The memory that a stream takes, and what was done because it took too much."""
 
     account: StreamAccount
     decided_early_at: float = 0.0
     """Monotonic time of the last call of `decide_early`; 0 before the first."""
     gave_up_correcting: bool = False
-    """Whether correction was given up for lack of room; the rest is delivered unchanged, or blocked."""
+    """Whether correction was given up for lack of memory; the rest is delivered unchanged, or blocked."""
 
 
 class ClientSide:
@@ -82,9 +85,9 @@ class ClientSide:
         self._last_bytes = b""
         """The last delivered bytes, needed because a heartbeat is allowed only between two events."""
         self._heartbeat_at: float | None = None
-        """Monotonic time at which a heartbeat is due; None for never."""
+        """Monotonic time at which the next heartbeat is due; None for never."""
         self.heartbeat_was_due = False
-        """Whether a heartbeat was due before."""
+        """Whether a heartbeat has been due at least once."""
         self.comment: bytes | None = None
         """The final comment, set when it is delivered."""
 
@@ -132,7 +135,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         """The events that arrived and were not delivered yet."""
         self._block_numbers = RemainingNumbers()
         """Renumbers the blocks that are delivered, since others are left out."""
-        self._room = StreamRoom(account or StreamBudget().open("-"))
+        self._memory = StreamMemory(account or StreamBudget().open("-"))
         self._time_slice = TimeSlice()
         """Pauses long work regularly, so that other tasks run."""
         self.delivery_signal = asyncio.Event()
@@ -152,13 +155,13 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         and the reading task ends.
         """
         self.note_source(source)
-        finished = False
+        is_complete = False
         try:
             async with contextlib.aclosing(self._deliver_items(source)) as items:
                 async for item in items:
                     for item_to_send in self.client.last_event_keeper.feed(item):
                         yield item_to_send
-            finished = True
+            is_complete = True
         except Blocked:
             # In some formats, clients understand the event of a failure only after the event that begins a response.
             beginning = None if self.client.served_items.has_any else self._decoder.beginning()
@@ -166,8 +169,8 @@ class StreamDelivery(abc.ABC, Generic[Text]):
                 yield beginning
             raise
         finally:
-            await run_to_end(self._close(finished=finished))
-        # No comment for a stream that broke before its first item, so that it stays a plain HTTP error.
+            await run_to_end(self._close(is_complete=is_complete))
+        # A stream that broke before its first item gets no comment, so that LiteLLM can answer with an HTTP error.
         if (self.client.served_items.has_any or self.upstream_error is None) and self.client.is_between_events:
             self.client.comment = self._request.state.comment(self.client.timeline)
             yield self.client.comment
@@ -192,7 +195,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         self.client.schedule_heartbeat()
         is_heartbeat_due = False
         while True:
-            # Asked before `take_ready_items`: what is queued after that is delivered in the next round.
+            # Asked before `take_ready_items`, because the task may still queue items while others are delivered.
             has_ended = reading_task.done()
             if has_ended:
                 reading_task.result()  # raises the error of the task
@@ -208,15 +211,15 @@ class StreamDelivery(abc.ABC, Generic[Text]):
             is_heartbeat_due = await self._wait_for_items()
 
     async def _read(self, source: AsyncIterable[object]) -> None:
-        """Read and queue the whole stream; pause for room when the budget is full."""
+        """Read and queue the whole stream; pause while the queued events take too much memory."""
         chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._read_upstream(source)) as items:
             async for item in items:
                 await self.take_item(item)
                 chunks.merge()
                 await self._time_slice.pause()
-                if self._room.account.is_full:
-                    await self._make_room()
+                if self._memory.account.is_full:
+                    await self._wait_for_memory()
         await self.finish_reading()
 
     async def finish_reading(self) -> None:
@@ -235,42 +238,45 @@ class StreamDelivery(abc.ABC, Generic[Text]):
             self.upstream_error = error
 
     async def take_item(self, item: object) -> None:
-        """Decode an item and queue its events."""
+        """Decode an item of the upstream and queue its events."""
         for item_slice in cut_slices(item):
             for event in self._decoder.feed(item_slice):
                 await self._enqueue(event)
                 await self._time_slice.pause()
 
-    async def _make_room(self) -> None:
-        """Decide texts early, then wait while the queue is too long and its events can be delivered.
+    async def _wait_for_memory(self) -> None:
+        """Decide texts early, so that events can be delivered; then wait until the queued events take less memory.
 
-        Correction of the stream is given up (`give_up_correcting`) if other streams take the room and the wait is too
-        long, or if this tenant has more than its share.
+        Gives up correcting the stream if its tenant holds more than its share, or if the memory that other streams hold
+        is not freed within `WAIT_S`. Does not wait if the first event needs more of the stream to be decided.
         """
-        room = self._room
-        if room.account.is_too_long or time.monotonic() - room.decided_early_at > DECIDE_EARLY_EVERY_S:
-            room.decided_early_at = time.monotonic()
+        memory = self._memory
+        if memory.account.is_too_long or time.monotonic() - memory.decided_early_at > DECIDE_EARLY_EVERY_S:
+            memory.decided_early_at = time.monotonic()
             await self.decide_early()
-        while room.account.is_full and self.has_queued_events and not self.needs_more_input:
+        while memory.account.is_full and self.has_queued_events and not self.needs_more_input:
             # Correction is given up only once; after that the stream only waits for its own client.
-            gives_up = not room.gave_up_correcting and room.account.is_over_share
+            gives_up = not memory.gave_up_correcting and memory.account.is_over_share
             if not gives_up:
-                has_room = await room.account.wait_for_room(WAIT_S)
-                gives_up = not has_room and not room.gave_up_correcting
+                has_memory = await memory.account.wait_for_freed_bytes(WAIT_S)
+                gives_up = not has_memory and not memory.gave_up_correcting
             if gives_up:
                 metrics.record_stream_shed(self._request.state)
-                room.gave_up_correcting = True
+                memory.gave_up_correcting = True
                 self.give_up_correcting()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Add the event's pieces to their texts, then queue the event with the positions of the pieces."""
+        """Add the event's pieces to their texts, then queue the event with the positions of the pieces.
+
+        The texts beside the answer, such as reasoning, go to the collector `side`, if there is one.
+        """
         piece_spans = []
         for index, piece in event.pieces:
             text = self._get_text(index)
             start = text.length
             await text.feed(piece)
             piece_spans.append((text, start, start + len(piece)))
-            self._room.account.add_kept_chars(len(piece))
+            self._memory.account.add_kept_chars(len(piece))
         if piece_spans:  # other events, such as roles and usage, do not count as text
             self.client.timeline.note_upstream()
         repeated_texts = NO_REPEATED_TEXTS
@@ -280,13 +286,13 @@ class StreamDelivery(abc.ABC, Generic[Text]):
             answer_texts = [piece for _, piece in event.pieces]
             answer_texts += map(self._original_text, repeated_texts)
             self._request.side.read(event.original, answer_texts, event.divided_texts)
-        event.divided_texts = ()  # frees memory: they were read above, and the event may wait for long
+        event.divided_texts = ()  # frees memory: `side` has read them, and the event may wait for long
         event.item = self._queue.pack(event.item)
         # `estimate_event_bytes` counts only pieces; an event that repeats whole texts contains these, too.
         size = estimate_event_bytes(event)
         if repeated_texts:
             size += sum(text.length for text in repeated_texts.values())
-        self._room.account.add_queued_bytes(size)
+        self._memory.account.add_queued_bytes(size)
         self._queue.append(QueuedEvent(event, tuple(piece_spans), repeated_texts, size))
 
     def _original_text(self, index: int) -> str:
@@ -294,15 +300,15 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return self._decoder.exchange(index).answer or ""
 
     def _pop_event(self) -> QueuedEvent[Text]:
-        """Remove and return the first queued event, and free its room."""
+        """Remove and return the first queued event, whose memory no longer counts."""
         queued = self._queue.popleft()
-        self._room.account.free_queued_bytes(queued.size)
+        self._memory.account.free_queued_bytes(queued.size)
         return queued
 
     def _leave_out_if_empty(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether the event is left out, because it belongs to a block of which no text remains.
+        """Whether to leave the event out because its content block has no text left; later blocks get lower numbers.
 
-        Later blocks then get lower numbers. An event is not left out if an earlier event of its block was delivered.
+        No event is left out if an earlier event of its block was delivered.
         """
         block = queued.event.block
         if block is None or block.is_sent or block.text_number is None:
@@ -319,7 +325,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return text is None or text.changed  # None: it is not known into which text they point
 
     def _only_points_into_edit(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether an event is left out, because it is only a pointer into an edited text, as a citation is."""
+        """Whether to leave an event out because it only points into an edited text, as a citation does."""
         text = self._find_own_text(queued.event)
         if text is None or not text.changed:
             return False
@@ -331,7 +337,7 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return None if text_number is None else self._texts.get(text_number)
 
     def _render_item(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
-        """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""
+        """The item to deliver for an event, and the pieces of text in it; raises `NotPutIn` if an edit does not fit."""
         item, pieces = queued.render_item()
         block = queued.event.block
         if block is not None:
@@ -388,14 +394,14 @@ class StreamDelivery(abc.ABC, Generic[Text]):
 
     @abc.abstractmethod
     def give_up_correcting(self) -> None:
-        """Give up correcting undecided texts for lack of room; what follows is delivered unchanged, or blocked."""
+        """Give up correcting undecided texts for lack of memory; what follows is delivered unchanged, or blocked."""
 
     @abc.abstractmethod
-    async def finalize_outcomes(self, *, finished: bool) -> None:
-        """Stop running work and make the outcomes final; `finished` is False if not everything was delivered."""
+    async def finalize_outcomes(self, *, is_complete: bool) -> None:
+        """Stop running work and make the outcomes final; `is_complete` is False if not everything was delivered."""
 
     def make_heartbeat(self) -> object:
-        """An event without content, which keeps the connection alive; a comment where the format has none."""
+        """An event without content, which keeps the connection alive; a comment if the format has no such event."""
         # After the event that ends a stream there can be no other event.
         if self.client.last_event_keeper.is_at_end:
             return KEEPALIVE
@@ -407,7 +413,10 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return self._queue.first.event.original if self._queue and self._may_show_next_event else None
 
     async def _wait_for_items(self) -> bool:
-        """Wait for items or a due heartbeat; return whether to send a heartbeat, which is never put inside an event."""
+        """Wait for items or the time of the next heartbeat; return whether to send a heartbeat now.
+
+        No heartbeat is sent while the client has only the first part of an event.
+        """
         try:
             async with asyncio.timeout(self.client.seconds_to_heartbeat):
                 await self.delivery_signal.wait()
@@ -418,18 +427,21 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         self.delivery_signal.clear()
         return False
 
-    async def _close(self, *, finished: bool) -> None:
-        """End reading, free the room and make outcomes final; `finished` says whether everything was delivered."""
+    async def _close(self, *, is_complete: bool) -> None:
+        """End reading, give back the memory of queued events and make outcomes final.
+
+        `is_complete` says whether everything was delivered.
+        """
         reading_task = self._reading_task
-        self._reading_task = None  # avoids a reference cycle, since its error refers to the stream
+        self._reading_task = None  # avoids a reference cycle: the traceback of the task's error refers to this object
         if reading_task is not None:
             await end_tasks(reading_task)
-        self._room.account.close()
-        await self.finalize_outcomes(finished=finished)
+        self._memory.account.close()
+        await self.finalize_outcomes(is_complete=is_complete)
 
 
 def cut_slices(item: object) -> Iterator[object]:
-    """The item itself, or slices of it if it is a long run of bytes."""
+    """The item itself, or slices of it if it is long bytes, which would block the event loop if decoded at once."""
     if isinstance(item, bytes) and len(item) > _SLICE_BYTES:
         yield from (item[start : start + _SLICE_BYTES] for start in range(0, len(item), _SLICE_BYTES))
     else:

@@ -44,15 +44,15 @@ async def deliver_stream(
 ) -> AsyncGenerator[Any, None]:
     """Yield the items of the stream `response` as the client gets them, corrected in the stream mode of the policy.
 
-    `side` judges texts beside the answer and `calls` corrects tool calls; None if the policy does not ask for it. The
-    policy in `state` gets the mode and stream mode that apply. Raises `Blocked` if the policy prefers an error.
+    `side` judges texts beside the answer and `calls` corrects tool calls; each is None if the policy does not ask for
+    it. The policy in `state` gets the mode and stream mode that apply. Raises `Blocked` if the policy prefers an error.
     """
     stream_mode = choose_stream_mode(state.policy, corrector.pipeline, records_first=corrector.records_first)
     # Text that is delivered at once cannot be corrected. Metrics and comments report the mode that was used.
     mode = Mode.SHADOW if stream_mode is StreamMode.PASSTHROUGH else state.policy.mode
     state.policy = replace(state.policy, mode=mode, stream=stream_mode)
     if stream_mode is StreamMode.PASSTHROUGH:
-        # What is delivered at once cannot be blocked because of a side text.
+        # A response that is delivered at once cannot be blocked because of a text beside its answer.
         side = None
     if side is not None:
         response = side.drop_from_stream(response)
@@ -60,12 +60,12 @@ async def deliver_stream(
             response = CallStream(calls, wire, budget.open(state.policy.tenant)).correct(response)
     stream = _STREAMS[stream_mode](wire, data, state, corrector, budget.open(state.policy.tenant), side)
     # In the other modes the answer is corrected in one call (`correct_one`), which pauses shadow aligners itself.
-    pausing = corrector.pause_shadow_aligners() if stream_mode is StreamMode.SENTENCE else contextlib.nullcontext()
+    shadow_pause = corrector.pause_shadow_aligners() if stream_mode is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
-        with pausing:
+        with shadow_pause:
             async with contextlib.aclosing(stream.deliver(response)) as items:
                 async for item in items:
-                    # The final comment comes after all text, so everything served is known now.
+                    # The final comment comes after all text, so all delivered text is known now.
                     if item is stream.client.comment:
                         litellm_internals.log_served_texts(data, stream.client.served_items.items)
                     yield item
@@ -74,10 +74,10 @@ async def deliver_stream(
 
 
 def choose_stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = False) -> StreamMode:
-    """The stream mode to use, which may differ from the policy's.
+    """The stream mode to use: the policy's, unless one of these cases applies.
 
-    In shadow mode nothing is held, and not every corrector can correct segment by segment. `records_first` says whether
-    an enforced answer must be recorded as a whole before any of it is delivered.
+    In shadow mode a stream passes at once. A stream is held in mode `off`, if its answer must be recorded as a whole
+    before any of it is delivered (`records_first`), or if its corrector cannot correct segment by segment.
     """
     if policy.mode is Mode.SHADOW:
         return StreamMode.PASSTHROUGH

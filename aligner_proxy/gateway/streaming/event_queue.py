@@ -66,9 +66,9 @@ class QueuedEvent(Generic[Text]):
     """Estimated bytes."""
 
     @property
-    def changes(self) -> bool:
-        """Whether any text in the event is changed, here or in another event."""
-        return any(text.changed for text, _, _ in self.piece_spans) or any(
+    def has_changed_text(self) -> bool:
+        """Whether a text of which this event has a piece, or which it repeats as a whole, is changed anywhere."""
+        return any(text.changed for text, _start, _end in self.piece_spans) or any(
             text.changed for text in self.repeated_texts.values()
         )
 
@@ -78,7 +78,7 @@ class QueuedEvent(Generic[Text]):
         return pieces + [text.render(0, text.length) for text in self.repeated_texts.values() if not text.changed]
 
     def render_item(self) -> tuple[object, list[str]]:
-        """The item to deliver, with corrected texts, and the pieces in it; the same object if no text changed.
+        """The item to deliver (the event's own object if no text in it changed), and the pieces of text in it.
 
         Raises `NotPutIn` if a changed text cannot be inserted.
         """
@@ -106,7 +106,9 @@ class _Shape(Generic[Text]):
 
 
 class EventQueue(Generic[Text]):
-    """First-in, first-out queue of the waiting events of one stream; its entries are events, plain or not."""
+    """First-in, first-out queue of the waiting events of one stream. An entry is an event or, to save memory, an event
+    as plain values (`PlainEvent`); what many plain entries have in common is stored once, as a shape.
+    """
 
     def __init__(self) -> None:
         self._entries: deque[QueuedEvent[Text] | PlainEvent] = deque()
@@ -138,7 +140,7 @@ class EventQueue(Generic[Text]):
         return [*map(_stored_event, self._entries)]
 
     def original_item(self, entry: object) -> object:
-        """The upstream's own chunk for an event of `entries` or `last`, or for a chunk that may be packed."""
+        """The upstream's own chunk for an entry of this queue, for an event, or for a chunk that may be packed."""
         if isinstance(entry, tuple):
             return self._unpack_entry(entry).event.original
         if isinstance(entry, StreamEvent):
@@ -157,7 +159,7 @@ class EventQueue(Generic[Text]):
         return map(self._unpack_entry, self._entries)
 
     def _pack_event(self, queued: QueuedEvent[Text]) -> PlainEvent | None:
-        """An event as plain values; None unless it is a packed chunk with one piece of one text and nothing else."""
+        """An event as plain values; None if it is not just a packed chunk with one piece, or there are many shapes."""
         event = queued.event
         chunk = event.item
         if (
@@ -168,7 +170,7 @@ class EventQueue(Generic[Text]):
             or event.ended_texts
         ):
             return None
-        text, start, _ = queued.piece_spans[0]
+        text, start, _end = queued.piece_spans[0]
         index, piece = event.pieces[0]
         shape_number = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
         if shape_number is None:
@@ -176,7 +178,7 @@ class EventQueue(Generic[Text]):
         return shape_number, chunk.values, piece, start, queued.size
 
     def _find_shape(self, candidate: _Shape[Text]) -> int | None:
-        """The place of the shape `candidate` in `_shapes`, to which it is added if new; None if there are too many."""
+        """The index of the shape `candidate` in `_shapes`, to which it is added if new; None if `_shapes` is full."""
         for number, shape in enumerate(self._shapes):
             # Objects are compared by identity where possible, since this runs for every event.
             is_alike = (

@@ -1,9 +1,10 @@
 """Streams that are corrected as a whole: held until the answer is complete, or live, with the original passing at once.
+The opening of a held stream (its events before the first text) may go out earlier. An exchange is a prompt with its
+answer, and an entry is an item in the compact form of the queue.
 
 A held stream is replayed in its original events, with a new text distributed over the events of the old one. If nothing
-is corrected, the upstream's own items are replayed. What opens the answer may go out before that (opening.py). A stream
-that grows beyond the limit for holding continues as one that is released part by part (released.py), unless the policy
-blocks it.
+is corrected, the upstream's own items are replayed. A stream that grows beyond the limit for holding continues as one
+that is released part by part (released.py), unless the policy blocks it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         )
 
     async def take_item(self, item: object) -> None:
-        """Decode an item, queue its events, and keep the item.
+        """Decode an item, queue its events, and keep the item, which is delivered if the answer stays as it is.
 
         If a text is too long to be held, the stream continues as `_released`, to which all later items go.
         """
@@ -83,16 +84,16 @@ class HeldStream(StreamDelivery[PrefilledText]):
             await self._switch_to_parts()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event and, if it may belong to the opening, let the opening judge side texts in it.
+        """Queue an event and, if it may belong to the opening (the events before the first text), note it there.
 
-        Once a heartbeat was due, this also wakes delivery, since the event may go out.
+        Once a heartbeat was due, the opening may go out before the answer, so this also wakes delivery.
         """
         had_text = bool(self._texts)
         await super()._enqueue(event)
         self._last_entry = self._queue.last
         self._event_count += 1
         is_due = self.client.heartbeat_was_due
-        # Until the first text, every event may belong to the opening; later events matter only once it is due.
+        # Until the first text, every event may belong to the opening; later events matter only once a heartbeat is due.
         if not self._opening.is_over and (is_due or not had_text):
             await self._opening.note_event(is_due=is_due)
             if is_due:
@@ -114,9 +115,9 @@ class HeldStream(StreamDelivery[PrefilledText]):
         for text in self._texts.values():
             await run_to_end(text.aclose())
         self._texts.clear()
-        # Empty this queue first: the new stream queues the same events again, and both share one limit of room.
+        # Empty this queue first: the new stream queues the same events again, and both count against one memory limit.
         while self._queue:
-            self._pop_event()
+            self._pop_event()  # also subtracts the event's memory
         released = self._open_released_stream()
         self._released = released
         while self._received_entries:
@@ -129,7 +130,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         request = self._request
         side = None if request.side is None else request.side.reopen()
         released = ReleasedStream(
-            request.wire, request.data, request.state, request.corrector, self._room.account, side
+            request.wire, request.data, request.state, request.corrector, self._memory.account, side
         )
         released.client = self.client
         released.delivery_signal = self.delivery_signal
@@ -164,7 +165,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return super().has_queued_events if self._released is None else self._released.has_queued_events
 
     async def _end_answer(self) -> None:
-        """Correct the answer and set the items to deliver; these are the original items if nothing was corrected."""
+        """Correct the complete answer and set the items to deliver, the original ones if nothing was corrected."""
         # Set before correction, since `correct` records an outcome even if the client leaves meanwhile.
         self._has_outcome = True
         exchanges = self._decoder.exchanges()
@@ -227,7 +228,7 @@ class HeldStream(StreamDelivery[PrefilledText]):
         return None
 
     async def _replay_without_copies(self, answers: DeliveredTexts) -> list[object]:
-        """The items as from `_replay_events`; without reasoning only if reasoning quotes what was removed."""
+        """The items of `_replay_events`, with the reasoning left out only if it quotes what an edit removed."""
         if not answers.is_quoted_in_tagged_reasoning:
             try:
                 return await self._replay_events(answers, without_reasoning=False)
@@ -239,15 +240,16 @@ class HeldStream(StreamDelivery[PrefilledText]):
     async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool) -> list[object]:
         """The items of all events with the corrected texts, and without copies of what was removed.
 
-        Raises `NotPutIn` if a text does not fit in, and `CopyStays` if a copy cannot be removed.
+        `without_reasoning` says whether to remove all reasoning. Raises `NotPutIn` if a text does not fit into its
+        event, and `CopyStays` if a copy cannot be removed.
         """
         request = self._request
         reasoning_format = formats.reasoning(request.state.arrival.route) if without_reasoning else None
-        dropper = reasoning_format.open_stream(request.data, drop=True) if reasoning_format is not None else None
+        remover = reasoning_format.open_stream(request.data, drop=True) if reasoning_format is not None else None
         copies = StreamCopies(request.data, answers.removed)
         for item in self._opening.delivered:
             copies.remember(item, ())
-            if dropper is not None and dropper.feed(item) != [item]:
+            if remover is not None and remover.feed(item) != [item]:
                 raise CopyStays(SideKind.REASONING)  # a part of the reasoning has gone out
         items: list[object] = []
         packer = Packer()
@@ -256,8 +258,8 @@ class HeldStream(StreamDelivery[PrefilledText]):
                 continue
             item, pieces = self._render_item(queued)
             own_texts = [*pieces, *answers.delivered]
-            unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
-            items_left = [item] if dropper is None else dropper.feed(item)
+            unchanged_texts = answers.unchanged if queued.has_changed_text else [*pieces, *answers.unchanged]
+            items_left = [item] if remover is None else remover.feed(item)
             for item_left in items_left:
                 cleaned = copies.remove_copies(
                     item_left, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
@@ -298,10 +300,10 @@ class HeldStream(StreamDelivery[PrefilledText]):
     def event_for_heartbeat(self) -> object:
         return super().event_for_heartbeat if self._released is None else self._released.event_for_heartbeat
 
-    async def finalize_outcomes(self, *, finished: bool) -> None:
-        """Close the engine's sessions, and record an outcome for choices that have none yet."""
+    async def finalize_outcomes(self, *, is_complete: bool) -> None:
+        """Close the engine's sessions, and record a failure for choices that have no outcome when the stream ends."""
         if self._released is not None:
-            await self._released.finalize_outcomes(finished=finished)
+            await self._released.finalize_outcomes(is_complete=is_complete)
             return
         if not self._has_outcome:
             blocking_kind = self._request.side.ending_kind if self._request.side else None

@@ -26,7 +26,7 @@ class Opening:
         self._read_count = 0
         """Number of events that were queued so far."""
         self._cleared_count = 0
-        """How many of the first events may go out: no side text in them may still block the answer."""
+        """How many of the first events are cleared to go out: no side text in them may still block the answer."""
         self.delivered: list[object] = []
         """The items that were delivered."""
         self.is_over = False
@@ -38,10 +38,10 @@ class Opening:
         return len(self.delivered) < self._cleared_count
 
     async def note_event(self, *, is_due: bool) -> None:
-        """Count an event that was queued, and clear it if no side text so far may still block the answer.
+        """Count an event that was queued, and clear all events so far unless a side text may still block the answer.
 
-        `is_due` says whether the opening is to go out now; only then the side texts that have ended are judged. Raises
-        `Blocked` if one of them may not be delivered.
+        `is_due` says whether the opening is to go out now; only then are the side texts that have ended judged. Raises
+        `Blocked` if one of these side texts may not be delivered.
         """
         self._read_count += 1
         side = self._request.side
@@ -55,7 +55,7 @@ class Opening:
     def admit_next(self, queued: QueuedEvent[Any]) -> bool:
         """Whether the next event is part of the opening; the first event that is not ends the opening."""
         event = queued.event
-        # The beginning of a text's block is not, since the block is left out if nothing remains of the text.
+        # The event that begins a text's block has to wait: the block is left out if nothing remains of the text.
         begins_text = event.block is not None and event.block.is_text
         has_text = bool(queued.piece_spans or queued.repeated_texts or event.ended_texts)
         if begins_text or has_text or not self._opens_answer(event.original):

@@ -40,16 +40,16 @@ class PrefilledText:
         self._unread_pieces: list[str] | None = []
         """The pieces that wait for a session; None once a session was opened, or could not be."""
         self._read_from = 0.0
-        """The monotonic time from which the text is read ahead."""
+        """The monotonic time from which the text is read ahead; an answer that ends before needs no session."""
         self._replacements = ReplacementMap()
-        """The corrected text, once `replace` has set it."""
+        """The corrected text and its positions in the original; empty until `replace` sets it."""
         self.length = 0
         """Characters of the original so far."""
         self.changed = False
         """Whether a corrected text is delivered in place of the original."""
 
     async def feed(self, piece: str) -> None:
-        """Add a piece of the original and pass it to the engine; never raises, since reading ahead is optional."""
+        """Add a piece of the original and pass it to the engine; never raises, since the text is corrected anyway."""
         if self.length == 0:
             self._read_from = time.monotonic() + UNREAD_S
         self.length += len(piece)

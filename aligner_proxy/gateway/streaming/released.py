@@ -67,9 +67,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._copies.remember(item, ())
 
     def _new_text(self, index: int) -> GrowingAnswer:
-        """A text that is corrected while it grows; closed as failed at once if there is no room to correct it.
+        """Open text number `index`, which is corrected while it grows; close it as failed if correction was given up.
 
-        If the policy declines an answer of which nothing remains, all texts of one answer share a `GrowingTexts`.
+        If the policy declines an answer of which nothing remains, all texts of one answer share a `GrowingTexts`, which
+        knows whether anything remains of them together.
         """
         policy = self._request.state.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
@@ -86,7 +87,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         text = GrowingAnswer(
             pipeline, policy, exchange_so_far, notify, hold_until_end=is_whole, texts=self._answer_texts
         )
-        if self._room.gave_up_correcting:
+        if self._memory.gave_up_correcting:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)
         return text
@@ -101,7 +102,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         """Queue an event, and end the texts that it ends.
 
         If it brings more than pieces of known texts, the undecided texts check again whether they may be edited, since
-        something like a tool call may forbid edits. Raises `Blocked` as the policy says.
+        the event may bring a tool call, which forbids edits. Raises `Blocked` if the policy prefers an error.
         """
         self._check_agreement(event)
         text_count = len(self._texts)
@@ -121,7 +122,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
                 await self._end_text(index)
 
     async def _end_text(self, index: int) -> None:
-        """End a text; if it came as a whole, not in pieces, it is read first."""
+        """End text number `index`; if it came as a whole, not in pieces, it is read first."""
         text = self._texts[index]
         if not text.length:
             whole_text = self._original_text(index)
@@ -135,7 +136,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return self._undecided
 
     async def decide_early(self) -> None:
-        """Decide texts that only wait for more of the stream, by letting their current part end soon."""
+        """Let undecided texts end their current part soon, so that it is decided and its events free memory."""
         self._was_decided_early = True
         if self._answer_texts is not None:
             self._answer_texts.free_room()
@@ -146,24 +147,24 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
     def needs_more_input(self) -> bool:
         """Whether the first event can be decided only after more of the stream was read.
 
-        The event waits for the end of a part that was asked to end soon, or of a side text or refusal, which is judged
-        as a whole. A side text or refusal may take more room than one stream has, but not more than all streams have.
+        The event waits for the end of a part that `decide_early` asked to end soon, or of a side text or refusal, which
+        is judged as a whole. A side text or refusal may exceed the memory limit of one stream, but not that of all.
         """
         if self._withholds_all():
-            return not self._room.account.is_crowded
+            return not self._memory.account.is_crowded
         if not self._queue or self._is_decided(self._queue.first):
             return False
         return any(text.is_hastened for text in self._list_undecided())
 
     def give_up_correcting(self) -> None:
-        """Close undecided texts as failed, because there is no room to hold them."""
-        self._room.gave_up_correcting = True
+        """Close undecided texts as failed, because there is no memory to hold them; their rest passes unchanged."""
+        self._memory.gave_up_correcting = True
         for text in self._list_undecided():
             text.close(Status.FAILED, Shed.reason)
         self.delivery_signal.set()
 
     def _check_agreement(self, event: StreamEvent) -> None:
-        """Raise `Blocked` if the event contradicts earlier events and the policy prefers an error to that.
+        """Raise `Blocked` if the event contradicts earlier events and the policy prefers an error to such an answer.
 
         An event that adds to a text after its end is a contradiction. So is an event that repeats a whole text
         differently from its pieces, since a text that went out was judged by its pieces.
@@ -177,9 +178,9 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._request.corrector.raise_if_blocked(outcome)
 
     def _check_fault(self) -> None:
-        """Close all texts as failed if the stream cannot be read, so that the rest of it passes unchanged.
+        """Close all texts as failed if the stream cannot be decoded, so that the rest of it passes unchanged.
 
-        Without any text, this raises `Blocked` if the policy prefers an error; otherwise delivery raises it.
+        If the policy prefers an error, `take_ready_items` raises it for the closed texts; if there are none, this does.
         """
         if self._decoder.fault is None:
             return
@@ -191,7 +192,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             )
 
     async def _end_answer(self) -> None:
-        """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
+        """End all texts, judge pending side texts, and check a refusal, which is complete only now.
+
+        Called at the end of the upstream. Raises `Blocked` if the policy prefers an error to the refusal.
+        """
         policy = self._request.state.policy
         self._check_fault()
         await self._end_texts()
@@ -204,9 +208,9 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         self._has_ended = True
 
     async def _end_texts(self) -> None:
-        """End all texts, so that what waits for more of the answer is decided.
+        """End all texts, so that their last parts, which waited for more of the answer, are decided.
 
-        If the upstream broke off and the policy does not judge a broken answer, what is undecided is skipped.
+        If the upstream broke off and the policy does not judge a broken answer, undecided parts are skipped.
         """
         for text in self._texts.values():
             if self._skips_broken_answer:
@@ -228,7 +232,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         await side.judge_pending([text.render(0, text.length) for text in texts if text.done])
 
     def _withholds_refusal(self) -> bool:
-        """Whether a refusal field may block the stream; whether it does is known only when the field is complete."""
+        """Whether the answer has a refusal field for which the policy may block it, once the field is complete."""
         if not self._decoder.has_refusal:
             return False
         policy = self._request.state.policy
@@ -236,17 +240,19 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return any(outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in possible_reasons)
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
-        """Yield (item, whether it has text) of each event whose texts are all decided.
+        """Yield (item, whether it has text) of each event, up to the first event with an undecided text.
 
         Raises `Blocked` if the policy prefers an error to what would go out.
         """
         self._raise_if_blocked(self._texts.values())
-        if self._room.gave_up_correcting and self._request.side is not None:
+        if self._memory.gave_up_correcting and self._request.side is not None:
             self._request.side.raise_if_pending()
         # Other tasks run while an item is delivered, so all conditions are checked again before each item.
         while self._queue and not self._withholds_all() and self._is_decided(self._queue.first):
             queued = self._queue.first
-            self._raise_if_blocked([*(text for text, _, _ in queued.piece_spans), *queued.repeated_texts.values()])
+            self._raise_if_blocked(
+                [*(text for text, _start, _end in queued.piece_spans), *queued.repeated_texts.values()]
+            )
             queued = self._pop_event()
             if self._delivered_count:  # it was delivered as part of the opening, before this stream took over
                 self._delivered_count -= 1
@@ -260,8 +266,8 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return not self._withholds_all() and self._decoder.fault is None
 
     def _is_decided(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
-        """Whether all texts in the event are decided, and also whether its block is delivered or left out."""
-        if not all(text.is_decided(end) for text, _, end in queued.piece_spans):
+        """Whether all texts in the event are decided, and it is also clear whether its block is delivered at all."""
+        if not all(text.is_decided(end) for text, _start, end in queued.piece_spans):
             return False
         if not all(text.done for text in queued.repeated_texts.values()):
             return False
@@ -275,7 +281,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             return block.has_ended or self._has_ended or self._was_decided_early or self._decoder.fault is not None
         if block.is_sent or text.has_output or text.done:
             return True
-        # For lack of room, a block goes out once its first character is decided, even if that is white space.
+        # For lack of memory, a block goes out once its first character is decided, even if this is white space.
         return self._was_decided_early and text.is_decided(1)
 
     def _withholds_all(self) -> bool:
@@ -285,7 +291,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return self._request.side is not None and self._request.side.has_pending
 
     def _raise_if_blocked(self, texts: Iterable[GrowingAnswer]) -> None:
-        """Raise `Blocked` if one of these texts was given up and the policy prefers an error to that."""
+        """Raise `Blocked` if the correction of one of these texts stopped and the policy prefers an error then."""
         for text in texts:
             outcome = text.stopped
             if outcome is not None:
@@ -308,7 +314,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             return queued.event.original, bool(queued.piece_spans)
 
     def _note_edits(self) -> None:
-        """Add to `_copies` what edits removed since the last event."""
+        """Pass on to `_copies`, which looks for copies of removed text, the edits decided since the last event."""
         for index, text in self._texts.items():
             if not text.changed:
                 continue
@@ -321,8 +327,8 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
     def _remove_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
         """The item without copies of removed text in other fields; `NOTHING` if nothing is left of it.
 
-        `pieces` are the answer's pieces in it. A copy that cannot be removed, or that went out before the edit, raises
-        `Blocked` if the policy prefers an error. Otherwise the item is returned as it is.
+        `pieces` are the pieces of answers in the item. If a copy cannot be removed, or went out before the edit, this
+        raises `Blocked` if the policy prefers an error, and otherwise returns the item.
         """
         own_texts = [*pieces, *(text.render(0, text.length) for text in queued.repeated_texts.values())]
         has_removed_text = bool(self._edit_counts)
@@ -342,29 +348,29 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._request.corrector.raise_if_blocked(copy_outcome(self._request.state.policy))
         return item
 
-    async def finalize_outcomes(self, *, finished: bool) -> None:
+    async def finalize_outcomes(self, *, is_complete: bool) -> None:
         """Close the texts, and record their outcomes unless this was done before.
 
-        If not everything was delivered (`finished` is False), the texts are closed as cancelled.
+        If not everything was delivered (`is_complete` is False), the texts are closed as cancelled.
         """
         for text in self._texts.values():
-            if not finished:
+            if not is_complete:
                 text.close(Status.FAILED, metrics.CANCELLED)
             await text.aclose()
         if self._answer_texts is not None:
             self._answer_texts.close()
         if self._request.state.is_final:
             return
-        pairs = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
-        if not pairs:
-            pairs = [self._outcome_without_text(finished=finished)]
+        answers = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
+        if not answers:
+            answers = [self._outcome_without_text(is_complete=is_complete)]
         self._request.corrector.record_outcomes(
-            [(exchange, self._apply_blocking_reason(outcome)) for exchange, outcome in pairs]
+            [(exchange, self._apply_blocking_reason(outcome)) for exchange, outcome in answers]
         )
         self._withdraw_edits()
 
     def _apply_blocking_reason(self, outcome: Outcome) -> Outcome:
-        """The outcome of a text; if an error took the place of the rest of the stream, with the reason of the error."""
+        """The outcome to record for a text; if an error ended the stream, with the status and reason of the error."""
         if self._has_contradiction:
             return replace(outcome, status=Status.SKIPPED, reason=SkipReason.INCONSISTENT.value)
         if self._request.side is not None and self._request.side.ending_kind is not None:
@@ -372,17 +378,17 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return outcome
 
     def _withdraw_edits(self) -> None:
-        """Withdraw the status of corrections that were not delivered, or whose removed text went out elsewhere."""
+        """Record corrections as failed if they were not delivered, or if their removed text went out elsewhere."""
         if self._has_delivered_copy:
             withdraw_corrections(self._request.state)
         if self._has_lost_edit:
             metrics.record_not_applied(self._request.state)
 
-    def _outcome_without_text(self, *, finished: bool) -> tuple[Exchange, Outcome]:
+    def _outcome_without_text(self, *, is_complete: bool) -> tuple[Exchange, Outcome]:
         """The exchange and outcome to record for a stream in which no text of an answer arrived."""
         policy = self._request.state.policy
         exchange = self._decoder.exchange(0)
-        if not finished:
+        if not is_complete:
             return exchange, Outcome(Status.FAILED, metrics.CANCELLED, None, policy)
         if self._decoder.fault is not None:
             return exchange, Outcome(Status.FAILED, outcomes.INTERNAL, None, policy)

@@ -28,19 +28,23 @@ _MAX_FIRST_ITEMS = 8
 async def watch_stream(
     response: AsyncIterable[Any], state: RequestState, pipeline: Pipeline, note_item: NoteItem
 ) -> AsyncIterable[Any]:
-    """A stream of the items of `response` that calls `note_item` with each of them before it is passed on."""
+    """Return a stream of the items of `response` that calls `note_item` with each item before it yields the item.
+
+    `note_item` may set another policy in `state`. A stream that is delivered at once is read up to its first words
+    here, so that the policy is final before the stream's mode is chosen.
+    """
     later_items = aiter(response)
     first_items: Sequence[Any] = ()
     upstream_error: Exception | None = None
     is_corrected_first = state.skip is None and choose_stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
-    if not is_corrected_first:  # otherwise each item is noted before delivery, so nothing needs to be read ahead
+    if not is_corrected_first:
         first_items, upstream_error = await _read_first_items(later_items, note_item)
     items = _pass_items(first_items, upstream_error, later_items, state, note_item)
     return WatchedStream(items, response)
 
 
 async def _read_first_items(items: AsyncIterator[Any], note_item: NoteItem) -> tuple[Sequence[Any], Exception | None]:
-    """Read a stream up to its first words; return these items, and the upstream's error if it broke before, or None."""
+    """Read a stream up to its first words; return the items, and the upstream's error (None unless it broke off)."""
     first_items: list[Any] = []
     while len(first_items) < _MAX_FIRST_ITEMS:
         try:
@@ -65,8 +69,8 @@ async def _pass_items(
 ) -> AsyncGenerator[Any, None]:
     """Yield `first_items`, for which `note_item` was called already, then raise the error or yield `later_items`.
 
-    `note_item` may set a stricter policy in `state`. Its mode and stream mode are set back, since the stream is being
-    delivered in the first policy's.
+    `note_item` may set a stricter policy in `state`. The mode and stream mode of the first policy are then restored,
+    since the stream is already being delivered in them.
     """
     try:
         for item in first_items:

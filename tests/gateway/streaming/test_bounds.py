@@ -229,7 +229,7 @@ async def test_a_held_stream_packs_what_waits() -> None:
     for _ in range(count):
         await made.take_item(chunk("word "))
     assert budget.held_bytes < count * estimate_event_bytes(StreamEvent(chunk("word "))) / 2
-    await made.finalize_outcomes(finished=False)
+    await made.finalize_outcomes(is_complete=False)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
@@ -278,7 +278,7 @@ async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> 
     texts[1].close(Status.FAILED, "shed")
     with pytest.raises(Blocked, match="shed"):
         next(ready)
-    await made.finalize_outcomes(finished=False)
+    await made.finalize_outcomes(is_complete=False)
 
 
 async def test_a_stream_within_its_share_waits_for_room() -> None:
