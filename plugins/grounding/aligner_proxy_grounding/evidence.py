@@ -1,4 +1,4 @@
-"""Probability that a statement of a reference is about the same matter as a fact of an answer.
+"""Probability that a statement (a fact of a reference, with its words) is about the same matter as a fact of an answer.
 
 The statements that may be, and the possibility that none of them is, each get a weighted sum of features; a softmax
 turns the sums into probabilities. The weights (`evidence.yaml`) were fitted on six businesses by `python -m
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -56,7 +56,7 @@ _ADDRESSES = (FactKind.PHONE, FactKind.MAIL, FactKind.WEB, FactKind.NAME, FactKi
 
 @dataclass(slots=True)
 class FactSubject:
-    """What a fact of an answer is about: the words of its sentence, and the words around it."""
+    """What a fact of an answer is about: the stems (words without endings) of its sentence and the texts around it."""
 
     topic: Mapping[str, float]
     """How much each stem of its sentence counts, from 0 to 1; the stems of the fact's own clause count 1."""
@@ -144,7 +144,7 @@ def ratio(old: Fact, new: Fact) -> float:
 
 
 def _closeness(old: Fact, new: Fact) -> float:
-    """Similarity of two values, from 0 to 1; `_HALF` for kinds whose values cannot be compared.
+    """Similarity of two values of one kind, from 0 to 1; `_HALF` for kinds whose values cannot be compared.
 
     An outdated value is usually close to the current one, so close values are more likely about the same matter.
     """
@@ -183,8 +183,18 @@ def certainty(features: Mapping[str, float]) -> float:
     return 1 / (1 + math.exp(-weighted_sum))
 
 
+class ScoredStatement(NamedTuple):
+    """A statement with its score, which is higher the likelier it is about the same matter as a fact of an answer."""
+
+    score: float
+    statement: Statement
+
+
 class StatementScorer:
-    """Estimates, for one fact of an answer, which statement is about the same matter."""
+    """Estimates, for one fact of an answer, which statement is about the same matter.
+
+    Features are numbers that speak for or against a statement, such as the share of common words.
+    """
 
     def __init__(self, fact: Fact, subject: FactSubject, vocabulary: Vocabulary) -> None:
         self._fact = fact
@@ -198,17 +208,15 @@ class StatementScorer:
         self._topic_words = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
         """(stem, how much it counts) of the words that say what the sentence is about."""
 
-    def chances(
-        self, scored_statements: Sequence[tuple[float, Statement]], repeated_statements: Set[Statement]
-    ) -> list[float]:
+    def chances(self, scored_statements: Sequence[ScoredStatement], repeated_statements: Set[Statement]) -> list[float]:
         """Return, for each statement, the probability that it is about the same matter as the fact.
 
-        What is missing to a sum of 1 is the probability that none of them is. `scored_statements` are the pairs of
-        `Matcher.rank_statements`; `repeated_statements` are those that other facts of the answer repeat.
+        The rest to a sum of 1 is the probability that none of them is. `scored_statements` come from
+        `Matcher.rank_statements`; `repeated_statements` are those whose values other facts of the answer already have.
         """
         sums = []
         for score, statement in scored_statements:
-            evidence = self.evidence_for(statement, score, statement in repeated_statements)
+            evidence = self.evidence_for(statement, score, is_repeated=statement in repeated_statements)
             sums.append(sum(FOR_STATEMENT[name] * value for name, value in evidence.items()))
         evidence_for_none = self.evidence_for_none(scored_statements)
         sum_for_none = sum(FOR_NONE[name] * value for name, value in evidence_for_none.items())
@@ -218,11 +226,11 @@ class StatementScorer:
         total = sum(exponentials) + math.exp(sum_for_none - largest)
         return [exponential / total for exponential in exponentials]
 
-    def evidence_for(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
+    def evidence_for(self, statement: Statement, score: float, *, is_repeated: bool) -> dict[str, float]:
         """Return the features for and against one statement, by the names of the weights in `FOR_STATEMENT`.
 
-        `score` is that of `Matcher.rank_statements`. `is_taken`: whether another fact of the answer already repeats the
-        statement.
+        `score` is that of `Matcher.rank_statements`. `is_repeated`: whether another fact of the answer already has the
+        value of the statement.
         """
         fact = self._fact
         stated_fact = statement.fact
@@ -234,7 +242,7 @@ class StatementScorer:
         clause_words = [(word, 1.0) for word, count in statement_words if count >= SAME_CLAUSE]
         sentence_words = [(word, count) for word, count in self._topic_words if word in vocabulary.page_words]
         question_words = [(word, 1.0) for word in subject.question_words if vocabulary.has_word(word)]
-        # the same lists, reduced to what the other text covers of them
+        # the same lists, with counts reduced to how far the other text has the word
         count_in_statement = WordCounts(statement.word_weights)
         covered_clause = [(word, self._subject_counts.get(word, 0.0)) for word, _ in clause_words]
         covered_statement = [(word, count * self._count_in_subject(word)) for word, count in statement_words]
@@ -261,7 +269,7 @@ class StatementScorer:
             "one_is_a_range": float(fact.ranged is not stated_fact.ranged),
             "same_paragraph": float(statement.paragraph_id in subject.paragraphs),
             "close": _closeness(fact, stated_fact),
-            "taken": float(is_taken),
+            "taken": float(is_repeated),
             "words_before": vocabulary.sum((word, 1.0) for word in shared_before) / _NEIGHBOURS_DIVISOR,
             "words_behind": vocabulary.sum((word, 1.0) for word in shared_behind) / _NEIGHBOURS_DIVISOR,
             "same_rate": float(have_rates and is_same_rate) - float(have_rates and not is_same_rate),
@@ -269,7 +277,7 @@ class StatementScorer:
             "conditions_missed": min(missed_count, _MAX_CONDITIONS),
         }
 
-    def evidence_for_none(self, scored_statements: Sequence[tuple[float, Statement]]) -> dict[str, float]:
+    def evidence_for_none(self, scored_statements: Sequence[ScoredStatement]) -> dict[str, float]:
         """Return the features for "none of the statements", by the names of the weights in `FOR_NONE`.
 
         An `unknown` word is not on the pages; a `strange` word has not even a related word there. Kinds of facts are
