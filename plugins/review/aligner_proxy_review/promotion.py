@@ -153,6 +153,7 @@ def make_proposal(path: Path, target: Target, changes: SettingChanges) -> Propos
     new_file = registry.parse_policies(after, path)
     # called only because it raises an error for a wrong keys file
     config.known_keys(new_file)
+    # as the gateway, refuses a change by which a tenant would lose what is enforced
     refuse_losses(file, new_file)
     return Proposal(path, target, before, after, file, _lets_more_out(file, new_file, place))
 

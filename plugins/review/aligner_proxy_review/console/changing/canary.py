@@ -50,12 +50,12 @@ async def show_canary(visit: Visit) -> Response:
     second = _hash_prefix(query.get("b", ""))
     data = await asyncio.to_thread(_read_canary, visit, first, second)
     # the form suggests the two aligners with the most answers
-    first_suggestion, second_suggestion, *_ = [*(aligner for aligner, _, _ in data.aligners), "", ""]
+    suggestions = [aligner for aligner, _, _ in data.aligners] + ["", ""]
     return visit.render_page(
         "canary.html",
         found=data,
-        first=first or first_suggestion,
-        second=second or second_suggestion,
+        first=first or suggestions[0],
+        second=second or suggestions[1],
         max_compared=MAX_COMPARED,
     )
 

@@ -163,6 +163,7 @@ def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
 
 def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
     """Return the change that a form describes; raises `ConfigError`, and `AuditError` if reviews cannot be read."""
+    # "route/NAME", "tenant/NAME" or "defaults/"
     kind, _, name = fields["where"].partition("/")
     target = Target(route=name if kind == "route" else None, tenant=name if kind == "tenant" else None)
     changes = _parse_changes(fields)
