@@ -158,7 +158,7 @@ def _make_example(
     return FactExample(
         case.business,
         sort,
-        tuple(weigher.evidence_for(statement, score, statement in repeated) for score, statement in scored),
+        tuple(weigher.evidence_for(statement, score, is_repeated=statement in repeated) for score, statement in scored),
         none=weigher.evidence_for_none(scored),
         meant_numbers=tuple(meant_numbers),
         facts=tuple(statement.fact for _, statement in scored),

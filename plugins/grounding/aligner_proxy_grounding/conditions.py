@@ -1,4 +1,4 @@
-"""Conditions of a statement: numbers in its row, column or clause that limit when it applies.
+"""Conditions of a statement of a reference: other numbers in its row, column or clause that limit when it applies.
 
 Example: in the row "Up to 2 hours | €3" the amount applies to stays of up to two hours. The rows of such a table may
 have the same words, so only the conditions tell them apart.
@@ -21,10 +21,11 @@ statement, so without this limit a sentence of nothing but numbers would take th
 
 
 def count_conditions(conditions: Sequence[Fact], facts: Sequence[Fact]) -> tuple[float, float]:
-    """Return (number of conditions met, number of conditions missed) by the facts of an answer.
+    """Return how many conditions of a statement the facts of an answer meet, and how many they miss.
 
-    A condition that is met only as a bound counts `_DEGREE_WITHIN_BOUND`. A condition without a comparable fact counts
-    as neither, and so do all conditions if there are more than `MAX_COMPARED`.
+    A condition such as "from 12 persons on" that is met by another number counts only `_DEGREE_WITHIN_BOUND`. A
+    condition without a comparable fact is neither met nor missed. Both results are 0 for more than `MAX_COMPARED`
+    conditions.
     """
     met_count = 0.0
     missed_count = 0.0

@@ -15,10 +15,10 @@ _SentenceKey = tuple[FactKind, str, frozenset[str]]
 
 
 def find_contradiction(one: ReferencePage, other: ReferencePage) -> tuple[Statement, Statement] | None:
-    """Return the first two statements that contradict each other: (one's, the other's); None if there are none.
+    """Return the first statements that contradict each other, of `one` and of `other`; None if there are none.
 
-    Two statements contradict each other if their sentences have the same words, each sentence has one fact of the kind,
-    and the values differ. Sentences in different words are not compared, so that a contradiction found is certain.
+    Two statements contradict each other if their sentences have the same words and one fact each of the same kind, and
+    the values differ. Sentences in different words are not compared, so that a contradiction found is certain.
     """
     statements = _statements_by_words(one)
     for key, other_statement in _statements_by_words(other).items():
@@ -29,9 +29,10 @@ def find_contradiction(one: ReferencePage, other: ReferencePage) -> tuple[Statem
 
 
 def _statements_by_words(page: ReferencePage) -> Mapping[_SentenceKey, Statement]:
-    """Index the statements of a page by kind and words of their sentence, leaving out ambiguous statements.
+    """Index the statements of a page by the kind of their fact and the words of their sentence, without ambiguous ones.
 
-    A statement is ambiguous if its sentence has several facts of the kind, or if the same words recur on the page.
+    A statement is ambiguous if its sentence has several facts of this kind, or if another sentence of the page has the
+    same words.
     """
     statements: dict[_SentenceKey, Statement | None] = {}
     for statement in page.statements:
@@ -39,6 +40,6 @@ def _statements_by_words(page: ReferencePage) -> Mapping[_SentenceKey, Statement
         words = frozenset(word for word, weight in statement.word_weights.items() if weight >= SAME_SENTENCE)
         if statement.is_only_of_kind and len(words) >= _MIN_WORDS:
             key = (fact.kind, fact.unit if fact.kind is FactKind.COUNT else "", words)
-            # None marks words that recur
+            # None marks words that several sentences have
             statements[key] = None if key in statements else statement
     return {key: statement for key, statement in statements.items() if statement is not None}

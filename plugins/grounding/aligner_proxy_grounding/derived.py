@@ -38,7 +38,8 @@ def is_length_of_word(fact: Fact, text: str) -> bool:
 def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     """Whether a fact is an amount of money that can be computed from two of `terms`, one of them money, too.
 
-    `terms` are the facts of question and answer in text order. They may contain `fact`, which is no term of itself.
+    Such a result needs no reference. `terms` are the facts of question and answer in text order; `fact` itself, which
+    may be among them, is ignored.
     """
     if fact.kind is not FactKind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
@@ -100,9 +101,10 @@ def _hours_between(client_facts: Sequence[Fact]) -> set[Decimal]:
 
 
 def is_multiple(fact: Fact, stated_fact: Fact, other_facts: Iterable[Fact], text: str) -> bool:
-    """Whether a number is half or a multiple of the number of a reference: "half of it", "for both", "for three books".
+    """Whether a fact of an answer is half or a multiple of a reference's fact: "half of it", "for three books".
 
-    `other_facts` are those of sentence and question. `text` is the sentence with the sentences before it.
+    A multiple counts only if the factor is among `other_facts`, the numbers of sentence and question, or, for half and
+    double, if a word of `text`, the sentence with the sentences before it, says so.
     """
     if fact.kind not in _KINDS_MULTIPLIED or fact.unit != stated_fact.unit:
         return False
@@ -132,9 +134,10 @@ def is_within_range(fact: Fact, stated_facts: Sequence[Fact]) -> bool:
 
 
 def is_offset_from(fact: Fact, other_facts: Iterable[Fact], offsets: Iterable[Decimal]) -> bool:
-    """Whether a time of day is before or after a time among `other_facts` by one of `offsets`, in minutes.
+    """Whether a time of day is one of `offsets`, in minutes, before or after another time of its sentence.
 
-    Example: if one of `offsets` is 60, "at 4 pm" in "closes at 5 pm, last entry at 4 pm".
+    For example, with an offset of 60, "at 4 pm" in "closes at 5 pm, last entry at 4 pm". The offsets are durations that
+    the references state; `other_facts` are those of the sentence.
     """
     if fact.kind is not FactKind.TIME or not isinstance(fact.value, Decimal):
         return False

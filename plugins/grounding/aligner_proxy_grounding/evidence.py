@@ -1,4 +1,4 @@
-"""Probability that a statement of a reference is about the same matter as a fact of an answer.
+"""Probability that a statement (a fact of a reference, with its words) is about the same matter as a fact of an answer.
 
 The statements that may be, and the possibility that none of them is, each get a weighted sum of features; a softmax
 turns the sums into probabilities. The weights (`evidence.yaml`) were fitted on six businesses by `python -m
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -33,8 +33,12 @@ OF_KIN = 0.6
 """How much a word counts if the other text has only a related word."""
 _COUNT_IN_CONTEXT = 0.7
 """How much a word counts if it occurs near the sentence but not in it."""
-_HALF = 0.5
-"""Middle of the scale from 0 to 1: least weight of a subject word, and closeness of values that cannot be compared."""
+_MIN_STATEMENT_COUNT = 0.5
+"""Words that count less, which are those of titles and earlier sentences, are not among the words of a statement."""
+_EXTRA_WEIGHT = 0.5
+"""The `extra` of most calls of `Vocabulary.share`."""
+_UNKNOWN_CLOSENESS = 0.5
+"""The closeness of two values that cannot be compared."""
 _COVERAGE_FACTOR = 1.5
 """Factor for how much a shared word counts before this is cut at 1, so that a word need not be in the same clause."""
 _MIN_SUBJECT_WEIGHT = 4.0
@@ -56,7 +60,7 @@ _ADDRESSES = (FactKind.PHONE, FactKind.MAIL, FactKind.WEB, FactKind.NAME, FactKi
 
 @dataclass(slots=True)
 class FactSubject:
-    """What a fact of an answer is about: the words of its sentence, and the words around it."""
+    """What a fact of an answer is about: the stems (words without endings) of its sentence and the texts around it."""
 
     topic: Mapping[str, float]
     """How much each stem of its sentence counts, from 0 to 1; the stems of the fact's own clause count 1."""
@@ -78,7 +82,7 @@ class FactSubject:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Weights of words for facts of one kind, and the words that the pages contain."""
+    """The stems (words without endings) of the references, with the weight of each for facts of one kind."""
 
     weight: Callable[[str], float]
     """Returns the weight of a stem; rarer stems weigh more."""
@@ -94,8 +98,8 @@ class Vocabulary:
     def share(self, part: Iterable[tuple[str, float]], whole: Iterable[tuple[str, float]], extra: float) -> float:
         """Return which share of the weight of `whole` is that of `part`; both are (stem, how much it counts) pairs.
 
-        `extra` is added to the weight of `whole`. It keeps the share low if `whole` has only a few words, which may be
-        shared by chance.
+        The weight `extra` is added to that of `whole`. It keeps the share low if `whole` has only a few words, which
+        `part` may have by chance.
         """
         return self.sum(part) / (self.sum(whole) + extra)
 
@@ -144,7 +148,7 @@ def ratio(old: Fact, new: Fact) -> float:
 
 
 def _closeness(old: Fact, new: Fact) -> float:
-    """Similarity of two values, from 0 to 1; `_HALF` for kinds whose values cannot be compared.
+    """Similarity of two values of one kind, from 0 to 1; `_UNKNOWN_CLOSENESS` if they cannot be compared.
 
     An outdated value is usually close to the current one, so close values are more likely about the same matter.
     """
@@ -164,8 +168,8 @@ def _closeness(old: Fact, new: Fact) -> float:
         if old.kind is FactKind.MAIL:
             old_name, _, old_host = old_value.partition("@")
             new_name, _, new_host = new_value.partition("@")
-            return _HALF * (old_name == new_name) + _HALF * (old_host == new_host)
-    return _HALF
+            return ((old_name == new_name) + (old_host == new_host)) / 2
+    return _UNKNOWN_CLOSENESS
 
 
 def log_odds(chance: float) -> float:
@@ -183,8 +187,18 @@ def certainty(features: Mapping[str, float]) -> float:
     return 1 / (1 + math.exp(-weighted_sum))
 
 
+class ScoredStatement(NamedTuple):
+    """A statement with its score, which is higher the likelier it is about the same matter as a fact of an answer."""
+
+    score: float
+    statement: Statement
+
+
 class StatementScorer:
-    """Estimates, for one fact of an answer, which statement is about the same matter."""
+    """Estimates, for one fact of an answer, which statement is about the same matter.
+
+    Features are numbers that speak for or against a statement, such as the share of common words.
+    """
 
     def __init__(self, fact: Fact, subject: FactSubject, vocabulary: Vocabulary) -> None:
         self._fact = fact
@@ -198,43 +212,42 @@ class StatementScorer:
         self._topic_words = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
         """(stem, how much it counts) of the words that say what the sentence is about."""
 
-    def chances(
-        self, scored_statements: Sequence[tuple[float, Statement]], repeated_statements: Set[Statement]
-    ) -> list[float]:
+    def chances(self, scored_statements: Sequence[ScoredStatement], repeated_statements: Set[Statement]) -> list[float]:
         """Return, for each statement, the probability that it is about the same matter as the fact.
 
-        What is missing to a sum of 1 is the probability that none of them is. `scored_statements` are the pairs of
-        `Matcher.rank_statements`; `repeated_statements` are those that other facts of the answer repeat.
+        The rest to a sum of 1 is the probability that none of them is. `scored_statements` come from
+        `Matcher.rank_statements`; `repeated_statements` are those whose values other facts of the answer already have.
         """
-        sums = []
+        weighted_sums = []
         for score, statement in scored_statements:
-            evidence = self.evidence_for(statement, score, statement in repeated_statements)
-            sums.append(sum(FOR_STATEMENT[name] * value for name, value in evidence.items()))
+            evidence = self.evidence_for(statement, score, is_repeated=statement in repeated_statements)
+            weighted_sums.append(sum(FOR_STATEMENT[name] * value for name, value in evidence.items()))
         evidence_for_none = self.evidence_for_none(scored_statements)
         sum_for_none = sum(FOR_NONE[name] * value for name, value in evidence_for_none.items())
         # a softmax; the largest sum is subtracted from all sums, so that exp() cannot overflow
-        largest = max([sum_for_none, *sums])
-        exponentials = [math.exp(value - largest) for value in sums]
-        total = sum(exponentials) + math.exp(sum_for_none - largest)
+        largest_sum = max([sum_for_none, *weighted_sums])
+        exponentials = [math.exp(weighted_sum - largest_sum) for weighted_sum in weighted_sums]
+        total = sum(exponentials) + math.exp(sum_for_none - largest_sum)
         return [exponential / total for exponential in exponentials]
 
-    def evidence_for(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
+    def evidence_for(self, statement: Statement, score: float, *, is_repeated: bool) -> dict[str, float]:
         """Return the features for and against one statement, by the names of the weights in `FOR_STATEMENT`.
 
-        `score` is that of `Matcher.rank_statements`. `is_taken`: whether another fact of the answer already repeats the
-        statement.
+        `score` is that of `Matcher.rank_statements`. `is_repeated`: whether another fact of the answer already has the
+        value of the statement.
         """
         fact = self._fact
         stated_fact = statement.fact
         subject = self._subject
         vocabulary = self._vocabulary
-        # These lists are (stem, how much it counts) pairs. Words of the title and of earlier sentences count less than
-        # `_HALF`, so they are not among the words of the statement.
-        statement_words = [(word, count) for word, count in statement.word_weights.items() if count >= _HALF]
+        # these lists are (stem, how much it counts) pairs
+        statement_words = [
+            (word, count) for word, count in statement.word_weights.items() if count >= _MIN_STATEMENT_COUNT
+        ]
         clause_words = [(word, 1.0) for word, count in statement_words if count >= SAME_CLAUSE]
         sentence_words = [(word, count) for word, count in self._topic_words if word in vocabulary.page_words]
         question_words = [(word, 1.0) for word in subject.question_words if vocabulary.has_word(word)]
-        # the same lists, reduced to what the other text covers of them
+        # the same lists, with counts reduced to how far the other text has the word
         count_in_statement = WordCounts(statement.word_weights)
         covered_clause = [(word, self._subject_counts.get(word, 0.0)) for word, _ in clause_words]
         covered_statement = [(word, count * self._count_in_subject(word)) for word, count in statement_words]
@@ -252,16 +265,16 @@ class StatementScorer:
         shared_behind = subject.neighbours.behind & statement.neighbours.behind
         return {
             "shared": min(score, _MAX_SCORE),
-            "clause_covered": vocabulary.share(covered_clause, clause_words, _HALF),
-            "statement_covered": vocabulary.share(covered_statement, statement_words, _HALF),
-            "sentence_covered": vocabulary.share(covered_sentence, sentence_words, _HALF),
+            "clause_covered": vocabulary.share(covered_clause, clause_words, _EXTRA_WEIGHT),
+            "statement_covered": vocabulary.share(covered_statement, statement_words, _EXTRA_WEIGHT),
+            "sentence_covered": vocabulary.share(covered_sentence, sentence_words, _EXTRA_WEIGHT),
             "question_covered": vocabulary.share(covered_question, question_words, 1.0),
             "same_side": float(have_sides and fact.side is stated_fact.side),
             "other_side": float(have_sides and fact.side is not stated_fact.side),
             "one_is_a_range": float(fact.ranged is not stated_fact.ranged),
             "same_paragraph": float(statement.paragraph_id in subject.paragraphs),
             "close": _closeness(fact, stated_fact),
-            "taken": float(is_taken),
+            "taken": float(is_repeated),
             "words_before": vocabulary.sum((word, 1.0) for word in shared_before) / _NEIGHBOURS_DIVISOR,
             "words_behind": vocabulary.sum((word, 1.0) for word in shared_behind) / _NEIGHBOURS_DIVISOR,
             "same_rate": float(have_rates and is_same_rate) - float(have_rates and not is_same_rate),
@@ -269,7 +282,7 @@ class StatementScorer:
             "conditions_missed": min(missed_count, _MAX_CONDITIONS),
         }
 
-    def evidence_for_none(self, scored_statements: Sequence[tuple[float, Statement]]) -> dict[str, float]:
+    def evidence_for_none(self, scored_statements: Sequence[ScoredStatement]) -> dict[str, float]:
         """Return the features for "none of the statements", by the names of the weights in `FOR_NONE`.
 
         An `unknown` word is not on the pages; a `strange` word has not even a related word there. Kinds of facts are
@@ -290,8 +303,8 @@ class StatementScorer:
             "always": 1.0,
             "topic_unknown": vocabulary.share(unknown_topic, topic, 1.0),
             "topic_strange": vocabulary.share(strange_topic, topic, 1.0),
-            "sentence_strange": vocabulary.share(strange_sentence, self._topic_words, _HALF),
-            "question_strange": vocabulary.share(strange_question, question, _HALF),
+            "sentence_strange": vocabulary.share(strange_sentence, self._topic_words, _EXTRA_WEIGHT),
+            "question_strange": vocabulary.share(strange_question, question, _EXTRA_WEIGHT),
             "few_values": 1 / (1 + value_count),
             "address": float(kind in _ADDRESSES),
             "count": float(kind in (FactKind.COUNT, FactKind.LABEL, FactKind.VERSION)),

@@ -1,4 +1,4 @@
-"""Questions to a strong model (the editor) about sentences with facts that the comparison of words leaves unsettled.
+"""Requests to a strong model (the editor) to rewrite sentences whose facts the references may contradict.
 
 The editor is called once per answer. Its text is a proposal; `rewriting.py` decides what is accepted. If the editor
 cannot be called, the comparison of words decides alone.
@@ -31,7 +31,7 @@ INSTRUCTION = (
 
 
 class FactEditor:
-    """Asks the editor of one request for sentences in place of those with unsettled facts."""
+    """Asks the editor of one request to rewrite the sentences with unsettled facts, which references may contradict."""
 
     def __init__(self, editor: PolicyEditor, turns: Sequence[Turn]) -> None:
         self._editor = editor
@@ -40,9 +40,10 @@ class FactEditor:
     async def ask_for_sentences(
         self, text: str, unsettled_facts: Sequence[UnsettledFact], references: Sequence[Reference]
     ) -> tuple[dict[int, str] | None, EditorUse]:
-        """Return (sentences, cost): the editor's sentences by the start in `text` of the sentence that each replaces.
+        """Ask the editor to rewrite the sentences of `text` that contain these facts; return (sentences, cost).
 
-        The sentences are None if the editor cannot be called.
+        The sentences are by the position in `text` at which the sentence that each replaces begins; None if the editor
+        cannot be called.
         """
         segments = split(text)
         passages = mark_passages(segments, {fact.start for fact in unsettled_facts})
@@ -69,7 +70,7 @@ def messages(
     references: Sequence[Reference],
     unsettled_facts: Iterable[UnsettledFact],
 ) -> list[dict[str, str]]:
-    """Make the chat messages for the editor: the instruction, then one JSON object.
+    """Make the chat messages for the editor: the instruction, then one JSON object with everything that it has to read.
 
     The object has the references, the conversation, and the answer with its passages marked.
     """

@@ -1,4 +1,4 @@
-"""Questions to a judge whether the references contradict a fact that the comparison of words leaves unsettled.
+"""Questions to a judge model about unsettled facts: whether the references, which may contradict them, really do.
 
 The judge is called once per answer. It gives verdicts and writes nothing: it may only choose among the values that the
 comparison of words found. A reply counts only in exactly its format, so that a verdict that somebody wrote into an
@@ -81,7 +81,7 @@ class AskedFact:
         return self.fact.question.values if self.fact.question else ()
 
     def as_json(self) -> dict[str, Any]:
-        """The fact in the format in which the judge is shown it."""
+        """The fact as the judge is shown it: its number, its passage, its text, and the values that may replace it."""
         values = [
             {"number": number, "value": value.text, "source": value.edit.source}
             for number, value in enumerate(self.values, 1)
@@ -109,7 +109,7 @@ class FactJudge:
     async def ask_about_facts(
         self, text: str, unsettled_facts: Sequence[UnsettledFact], references: Sequence[Reference]
     ) -> tuple[list[JudgedFact] | None, JudgeUse | None]:
-        """Return (verdicts, cost) for the unsettled facts of a text that have another value in the references.
+        """Ask about the unsettled facts of a text for which references have another value; return (verdicts, cost).
 
         The verdicts are None if the judge fails, and the cost is None if there was no fact to ask about. Raises
         `JudgeFailed` if the judge fails and the policy blocks the answer then.
@@ -179,9 +179,9 @@ def _read_verdict(entry: Mapping[str, Any], value_count: int) -> tuple[FactVerdi
 
 
 def decision_questions(facts: Sequence[AskedFact]) -> dict[str, Any]:
-    """Make the questions to a decision model, which answers only yes or no: one for each value that may replace a fact.
+    """Make the questions to a decision model, which only answers yes or no: one for each value that may replace a fact.
 
-    The names of the questions are numbers from 1: first those about the values of the first fact, and so on.
+    The questions are named by numbers from 1, in the order of the facts and of the values of each fact.
     """
     facts_and_values = [(fact, number) for fact in facts for number in range(1, len(fact.values) + 1)]
     return {
@@ -201,7 +201,8 @@ def decision_questions(facts: Sequence[AskedFact]) -> dict[str, Any]:
 def read_decisions(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:
     """Read the decisions about `decision_questions` as verdicts, one for each fact.
 
-    A fact that several values contradict gets no value. Raises `InvalidOutput` for a reply in another format.
+    If several values contradict a fact, it is contradicted without a chosen value (number 0). Raises `InvalidOutput`
+    for a reply in another format.
     """
     question_count = sum(len(fact.values) for fact in facts)
     decisions = judge_prompt.read_verdicts_by_number(reply, set(range(1, question_count + 1)))
@@ -209,9 +210,10 @@ def read_decisions(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:
     judged_facts: list[JudgedFact] = []
     for fact in facts:
         # the questions are in the order of facts and values
-        value_numbers = [
+        contradicting_numbers = [
             value_number for value_number in range(1, len(fact.values) + 1) if decisions[next(question_numbers)]
         ]
-        verdict = FactVerdict.CONTRADICTED if value_numbers else FactVerdict.NOT_SAID
-        judged_facts.append(fact.add_verdict(verdict, value_numbers[0] if len(value_numbers) == 1 else 0))
+        verdict = FactVerdict.CONTRADICTED if contradicting_numbers else FactVerdict.NOT_SAID
+        chosen_number = contradicting_numbers[0] if len(contradicting_numbers) == 1 else 0
+        judged_facts.append(fact.add_verdict(verdict, chosen_number))
     return judged_facts

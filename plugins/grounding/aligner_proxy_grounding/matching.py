@@ -1,4 +1,4 @@
-"""Search for the statement of the references that is about the same matter as a fact of an answer.
+"""Search for the statement (a fact of a reference, with its words) that is about the same matter as an answer's fact.
 
 Statements are ranked by the words that they share with the sentence; rare words weigh more. For the top statements,
 `evidence.py` estimates the probabilities. The likeliest statement with another value replaces the fact if it is certain
@@ -16,7 +16,15 @@ from heapq import nlargest
 from typing import NamedTuple
 
 from aligner_proxy_grounding.conditions import count_conditions
-from aligner_proxy_grounding.evidence import FactSubject, StatementScorer, Vocabulary, certainty, log_odds, ratio
+from aligner_proxy_grounding.evidence import (
+    FactSubject,
+    ScoredStatement,
+    StatementScorer,
+    Vocabulary,
+    certainty,
+    log_odds,
+    ratio,
+)
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, Value, seconds
 from aligner_proxy_grounding.forms.reading import Conventions
 from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
@@ -136,7 +144,7 @@ class SharingStatements(NamedTuple):
 
 
 class PageWords:
-    """The stems of some pages with their weights: rare stems weigh more."""
+    """The stems (words without endings) of some references with their weights: rare stems weigh more."""
 
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
         self._sentence_counts: dict[str, int] = {}
@@ -164,7 +172,10 @@ class PageWords:
 
 
 class Matcher:
-    """Finds the statements of some pages that are about the facts of an answer."""
+    """Finds the statements of some references (pages) that are about a fact of an answer.
+
+    A statement is a fact of a page, with the words around it.
+    """
 
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
         self.name = pages[0].name if pages else ""
@@ -181,7 +192,7 @@ class Matcher:
         self._hosts: set[str] = set()
         """The hosts of web and mail addresses on the pages."""
         self._by_kind: dict[FactKind, list[Statement]] = {}
-        """The statements of each kind of fact. The attributes below refer to a statement by its index in its list."""
+        """The statements of each kind of fact. The attributes below name a statement by its index in this list."""
         self._sizes: dict[FactKind, list[float]] = {}
         """For each statement of a kind, the weight of its words (`_size`)."""
         self._indexes_by_word: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
@@ -217,11 +228,12 @@ class Matcher:
         replace_from: float,
         doubtful_from: float | None = None,
     ) -> Match:
-        """Return what the references say about a fact, which is contradicted from the certainty `replace_from` on.
+        """Return whether the references confirm or contradict a fact, or leave it unsettled.
 
-        `doubtful_from` is set if a judge or an editor decides in the end. Then no fact is contradicted, however certain
-        this is. A fact is unsettled if a statement with another value shares a word with its sentence; but if another
-        statement confirms the fact, only from this probability on that any other value is meant.
+        Without `doubtful_from`, the fact is contradicted if another value is right with at least the certainty
+        `replace_from`. If a judge or an editor decides in the end, `doubtful_from` is set, and no fact is contradicted:
+        a fact is unsettled if a statement with another value shares a word with its sentence. But a fact that another
+        statement confirms is unsettled only if some other value is meant with at least the probability `doubtful_from`.
         """
         scored_statements = self.rank_statements(fact, subject)
         confirmation = self._confirming_match(fact, scored_statements)
@@ -235,7 +247,7 @@ class Matcher:
                     return Match(FactFinding.UNSETTLED, related_statement)
             return match_without_candidate
         if doubtful_from is not None:
-            # a judge or an editor decides, so it may be asked about much less likely contradictions
+            # the judge or editor decides, so it may be asked about much less likely contradictions
             is_unsettled = not is_confirmed or candidate.chance_of_any >= doubtful_from
             return candidate.as_match(FactFinding.UNSETTLED) if is_unsettled else match_without_candidate
         if candidate.certainty >= replace_from:
@@ -256,14 +268,15 @@ class Matcher:
         fact: Fact,
         subject: FactSubject,
         context: AnswerContext,
-        scored_statements: Sequence[tuple[float, Statement]],
+        scored_statements: Sequence[ScoredStatement],
         *,
         is_confirmed: bool,
     ) -> FactCandidate | None:
-        """Return the likeliest of the statements with another value, with the features for its certainty.
+        """Return the statement with another value that is likeliest to contradict the fact, with its features.
 
-        None if there is no such statement, or if its value is too many times larger or smaller. `scored_statements` are
-        the pairs of `rank_statements`. `is_confirmed`: whether a statement with the same value confirms the fact.
+        None if no statement has another value, or if this value is more than `MAX_TIMES_LARGER` times larger or
+        smaller. `scored_statements` come from `rank_statements`. `is_confirmed`: whether a statement with the same
+        value confirms the fact.
         """
         top_statements = scored_statements[:MAX_WEIGHED]
         scorer = StatementScorer(fact, subject, self.vocabularies[fact.kind])
@@ -299,16 +312,19 @@ class Matcher:
         return FactCandidate(likeliest, chance_of_any, features)
 
     def other_values(self, fact: Fact, subject: FactSubject, context: AnswerContext) -> list[Statement]:
-        """Return the likeliest other values that could replace the fact, one statement for each, at most `MAX_VALUES`.
+        """Return the statements whose values a judge may choose in place of the fact, likeliest first.
 
-        They are of the same kind and unit, and at most `MAX_TIMES_LARGER` times larger or smaller. The last statement
-        may only share a related word with the sentence.
+        There is one for each value, at most `MAX_VALUES`, of the same kind and unit, and at most `MAX_TIMES_LARGER`
+        times larger or smaller. The last statement may have only a word in common with the sentence, or a related word.
         """
         top_statements = self.rank_statements(fact, subject)[:MAX_WEIGHED]
         scorer = StatementScorer(fact, subject, self.vocabularies[fact.kind])
         chances = scorer.chances(top_statements, context.repeated_statements)
         by_chance = sorted(zip(chances, top_statements, strict=True), key=lambda pair: -pair[0])
-        statements = [statement for _, (_, statement) in by_chance if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
+        likeliest_statements = [scored_statement.statement for _, scored_statement in by_chance]
+        statements = [
+            statement for statement in likeliest_statements if ratio(fact, statement.fact) <= MAX_TIMES_LARGER
+        ]
         related_statement = self._related_statement(fact, subject)
         if related_statement is not None:
             statements.append(related_statement)
@@ -324,8 +340,11 @@ class Matcher:
         match = self._confirming_match(fact, self.rank_statements(fact, subject))
         return None if match is None else match.statement
 
-    def _confirming_match(self, fact: Fact, scored_statements: Sequence[tuple[float, Statement]]) -> Match | None:
-        """Return the best-ranked statement with the same value, if its score is close enough to the best score."""
+    def _confirming_match(self, fact: Fact, scored_statements: Sequence[ScoredStatement]) -> Match | None:
+        """Return the best-ranked statement with the same value, as a match.
+
+        None if no statement has this value, or if its score is too far below the best score.
+        """
         if not scored_statements:
             return None
         best_score, best_statement = scored_statements[0]
@@ -335,10 +354,10 @@ class Matcher:
                 return Match(FactFinding.CONFIRMED, statement, score)
         return None
 
-    def rank_statements(self, fact: Fact, subject: FactSubject) -> list[tuple[float, Statement]]:
-        """Return (score, statement) for the statements that have a comparable fact and share a word, best first.
+    def rank_statements(self, fact: Fact, subject: FactSubject) -> list[ScoredStatement]:
+        """Score the statements that have a comparable fact and share a word with the subject; return them best first.
 
-        The higher the score, the likelier fact and statement are about the same matter; it has no fixed scale.
+        The higher the score, the likelier fact and statement are about the same matter; scores have no fixed scale.
         """
         kind = fact.kind
         statements = self._by_kind.get(kind, [])
@@ -346,20 +365,21 @@ class Matcher:
         sharing = self._sharing_statements(fact, subject)
         indexes_with_value = self._indexes_by_value.get((kind, fact.value), [])[:MAX_RANKED]
         indexes = {*sharing.ranked, *(index for index in indexes_with_value if index in sharing.weights)}
-        scored_statements: list[tuple[float, Statement]] = []
+        scored_statements: list[ScoredStatement] = []
         # in the order of the pages, so that statements of equal scores always have the same order
         for index in sorted(indexes):
             statement = statements[index]
             if fact.same_form(statement.fact) and ratio(fact, statement.fact) <= MAX_TIMES_OF_A_RIVAL:
-                # as in a cosine, so that long sentences gain nothing by their many words
+                # divided as in a cosine, so that long sentences gain nothing by their many words
                 similarity = sharing.weights[index] / math.sqrt(sharing.topic_size * sizes[index])
-                scored_statements.append((self._score(fact, subject, statement, similarity), statement))
-        return sorted(scored_statements, key=lambda pair: -pair[0])
+                score = self._score(fact, subject, statement, similarity)
+                scored_statements.append(ScoredStatement(score, statement))
+        return sorted(scored_statements, key=lambda scored_statement: -scored_statement.score)
 
     def _sharing_statements(self, fact: Fact, subject: FactSubject) -> SharingStatements:
-        """Return the statements that share words with the subject; computed once for the facts of a sentence.
+        """Return the statements that share words with the subject, from the cache of the sentence if possible.
 
-        Only facts of the same kind, unit and topic have the same result.
+        Facts of a sentence have the same result if kind, unit and topic are the same.
         """
         key = (self, fact.kind, fact.unit, frozenset(subject.topic.items()))
         sharing: SharingStatements | None = subject.sentence_cache.get(key)
@@ -395,7 +415,7 @@ class Matcher:
     def may_state(self, fact: Fact) -> bool:
         """Whether an answer may state a fact although no statement is about the same matter.
 
-        It may, except for contact data, which must be on the pages; of a web address only its host must be there.
+        Contact data must be on the pages (of a web address, only its host); all other facts may be stated.
         """
         if fact.kind is FactKind.WEB:
             return _host(fact) in self._hosts
@@ -404,8 +424,8 @@ class Matcher:
     def _related_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
         """Return the first statement with another value that may be about the same matter; None if there is none.
 
-        Its fact is comparable and of similar size. The statement has a word of sentence or question or a related word,
-        or its value is related.
+        It has a comparable value of similar size, and shares a word, or a related word, with the sentence or the
+        question. Without such a word, two numbers in one street and two age limits are enough.
         """
         subject_words = {*subject.topic, *subject.question_words} - GENERIC
         subject_groups = {group for word in subject_words for group in kin_of(word)}
@@ -445,7 +465,7 @@ class Matcher:
         return self._by_sentence[statement.source, statement.sentence]
 
     def _score(self, fact: Fact, subject: FactSubject, statement: Statement, similarity: float) -> float:
-        """Return the score of `rank_statements`: the similarity of the words, multiplied by factors for other signs."""
+        """Return the score of a statement: the similarity of its words to the subject, times other factors."""
         score = similarity
         if RangeEnd.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END_FACTOR
@@ -460,9 +480,10 @@ class Matcher:
         return score
 
     def _size(self, word_counts: Mapping[str, float], kind: FactKind) -> float:
-        """Return the weight of the words of a sentence, plus 1, so that short sentences do not win by one word.
+        """Return the weight of all words of a sentence, by which the weight of the shared words is divided.
 
-        `word_counts` says how much each stem of the sentence counts.
+        `word_counts` says how much each stem of the sentence counts. 1 is added, so that a short sentence does not get
+        a high score by one shared word.
         """
         return 1.0 + sum(self._words.weight(word, kind) * count * count for word, count in word_counts.items())
 
@@ -487,10 +508,10 @@ def _host(fact: Fact) -> str:
     return str(fact.value).rpartition("@")[2].partition("/")[0]
 
 
-def _relative_lead(scored_statements: Sequence[tuple[float, Statement]], fact: Fact) -> float:
-    """By how much the best score with this fact's value exceeds the best with another, as a share of the higher score.
+def _relative_lead(scored_statements: Sequence[ScoredStatement], fact: Fact) -> float:
+    """How much higher the best score of statements with this fact's value is than that of all other statements.
 
-    Negative if another value has the best score.
+    The difference is a share of the higher of the two scores, and negative if another value has the best score.
     """
     own_best = max(score for score, statement in scored_statements if statement.fact.agrees(fact))
     other_best = max((score for score, statement in scored_statements if not statement.fact.agrees(fact)), default=0.0)

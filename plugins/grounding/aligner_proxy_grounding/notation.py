@@ -1,13 +1,13 @@
-"""Writer of a reference's value in the notation of the answer's fact that it replaces.
+"""Writer of a reference's value (`new`) in the notation of the answer's fact that it replaces (`old`).
 
-In all functions `old` is the answer's fact and `new` the reference's. They return None if no notation is safe; then
-nothing is replaced.
+The functions return None if no notation is safe; then nothing is replaced.
 """
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import NamedTuple
 
 from aligner_proxy_grounding.facts import DAY_OR_MONTH, UNITS_OF_TIME, Fact, FactKind, date_parts, seconds
 from aligner_proxy_grounding.forms.clock import NOON
@@ -44,14 +44,22 @@ _DATIVE_PLURAL = re.compile(r"(?:Jahren|Monaten|[Tt]agen)$")
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
 
-def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """Return (start, end, replacement) so that the fact `old` in `text` states the value of `new`; None if unsafe."""
+class Rewriting(NamedTuple):
+    """A change of a text: `replacement` replaces the characters from `start` to before `end`."""
+
+    start: int
+    end: int
+    replacement: str
+
+
+def rewrite_fact(old: Fact, new: Fact, text: str) -> Rewriting | None:
+    """Return the change by which the fact `old` in `text` states the value of `new`; None if no notation is safe."""
     rewriting = _rewrite_by_kind(old, new, text)
-    return None if rewriting is None else _fix_article(text, *rewriting)
+    return None if rewriting is None else _fix_article(text, rewriting)
 
 
-def _rewrite_by_kind(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """Return what `rewrite_fact` does; the article before the fact is not considered yet."""
+def _rewrite_by_kind(old: Fact, new: Fact, text: str) -> Rewriting | None:
+    """Return the change of `rewrite_fact`, which does not include the article before the fact yet."""
     match old.kind:
         case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.ADDRESS | FactKind.VERSION:
             replacement: str | None = new.text
@@ -69,25 +77,26 @@ def _rewrite_by_kind(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | 
             return _rewrite_duration(old, new, text)
         case _:
             return _rewrite_quantity(old, new, text)
-    return None if replacement is None else (old.start, old.end, replacement)
+    return None if replacement is None else Rewriting(old.start, old.end, replacement)
 
 
-def _fix_article(text: str, start: int, end: int, replacement: str) -> tuple[int, int, str]:
-    """Return (start, end, replacement), extended to the article before it if that changes: "a 30-day" -> "an 8-day"."""
+def _fix_article(text: str, rewriting: Rewriting) -> Rewriting:
+    """Extend a change to the article before it if this article changes, too: "a 30-day" -> "an 8-day"."""
+    start, end, replacement = rewriting
     # four characters are enough for " an "
     old_article = re.search(r"\b(an?) $", text[max(0, start - 4) : start], re.IGNORECASE)
     if old_article is None or not replacement[:1].isdigit():
-        return start, end, replacement
+        return rewriting
     new_article = article(replacement)
     if old_article.group(1).lower() == new_article:
-        return start, end, replacement
+        return rewriting
     if old_article.group(1)[0].isupper():
         new_article = new_article.capitalize()
-    return start - len(old_article.group()), end, f"{new_article} {replacement}"
+    return Rewriting(start - len(old_article.group()), end, f"{new_article} {replacement}")
 
 
-def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """Return (start, end, replacement) of the number, with its unit if that changes between singular and plural.
+def _rewrite_quantity(old: Fact, new: Fact, text: str) -> Rewriting | None:
+    """Return the change of the number, with its unit if this changes between singular and plural.
 
     Examples: "$9" -> "$12", "1 euro" -> "2 euros".
     """
@@ -101,7 +110,8 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     value_in_old_unit = new.value * scale
     if scale < 1 and round(value_in_old_unit, _MAX_SCALED_DECIMALS) != value_in_old_unit:
         # "0.0045 km" is an odd way to write a length, so the reference's number and unit are written
-        return (old.start, old.end, new.text) if old.kind is FactKind.AMOUNT and new.number else None
+        may_copy = old.kind is FactKind.AMOUNT and new.number is not None
+        return Rewriting(old.start, old.end, new.text) if may_copy else None
     # there is no fraction of a cent
     if is_money and scale > 1 and value_in_old_unit != value_in_old_unit.to_integral_value():
         return None
@@ -111,7 +121,9 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         new_unit = _unit_in_number(old, new, text)
     if new_unit is None:
         return None
-    return (start, old.end, new_number + new_unit) if new_unit else (start, end, new_number)
+    if new_unit:
+        return Rewriting(start, old.end, new_number + new_unit)
+    return Rewriting(start, end, new_number)
 
 
 def _has_named_unit(fact: Fact, text: str) -> bool:
@@ -127,7 +139,7 @@ def _number_of(fact: Fact) -> str:
 
 
 def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
-    """The unit of `old` in the form for the new number; "" if it stays, None if the right form is not known."""
+    """The unit of `old` in singular or plural, as the new number needs it; "" if it stays, None if unknown."""
     assert old.number is not None
     _, number_end = old.number
     unit = text[number_end : old.end]
@@ -144,8 +156,8 @@ def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
     return unit if unit.endswith("s") else f"{unit}s"
 
 
-def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """Return (start, end, replacement) for a duration, in the old unit if that gives a whole number.
+def _rewrite_duration(old: Fact, new: Fact, text: str) -> Rewriting | None:
+    """Return the change of a duration, which keeps the old unit if this gives a whole number.
 
     For example, "two weeks" becomes "four weeks" and not "28 days".
     """
@@ -155,14 +167,14 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         # The unit follows only the other end of the range, so it cannot change here.
         if old.unit != new.unit:
             return None
-        return old.start, old.end, format_number(new.value, old.text, _number_of(new))
+        return Rewriting(old.start, old.end, format_number(new.value, old.text, _number_of(new)))
     if not (_ENGLISH_UNIT_OF_TIME.search(old.text) and _ENGLISH_UNIT_OF_TIME.search(new.text)):
         return _rewrite_foreign_duration(old, new)
     value, unit = _convert_unit(old, new)
     is_plural = value != 1
     if old.number is None:  # "half an hour"
         number = format_number(value, "1", _number_of(new))
-        return old.start, old.end, f"{number} {unit}{'s' if is_plural else ''}"
+        return Rewriting(old.start, old.end, f"{number} {unit}{'s' if is_plural else ''}")
     start, number_end = old.number
     old_number = text[start:number_end]
     old_unit = text[number_end : old.end]
@@ -172,15 +184,16 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         old_number = number_word if value <= _TWELVE else "1"
     number = format_number(value, old_number, _number_of(new))
     if unit != old.unit:
-        return start, old.end, number + _inflect_unit(_other_unit(new, unit, old_unit), plural=is_plural)
+        other_unit = _other_unit(new, unit, old_unit)
+        return Rewriting(start, old.end, number + _inflect_unit(other_unit, plural=is_plural))
     new_unit = _inflect_unit(old_unit, plural=is_plural)
     if genitive := _GENITIVE_ENDING.match(text, old.end):
-        return start, genitive.end(), number + new_unit + ("'" if is_plural else "'s")
-    return start, old.end, number + new_unit
+        return Rewriting(start, genitive.end(), number + new_unit + ("'" if is_plural else "'s"))
+    return Rewriting(start, old.end, number + new_unit)
 
 
-def _rewrite_foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
-    """Return (start, end, replacement) for a duration whose unit is not English; None if no change is safe.
+def _rewrite_foreign_duration(old: Fact, new: Fact) -> Rewriting | None:
+    """Return the change of a duration whose unit is not English; None if no change is safe.
 
     If both units are equal, only the number changes; otherwise the whole duration is copied from the reference. A
     range, whose two numbers share one unit, cannot change its unit. A change between one and several is unsafe, too,
@@ -190,19 +203,20 @@ def _rewrite_foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | No
     is_one = old.value == 1 and not old.ranged and _FOREIGN_ONE_WITHOUT_DATIVE.match(old.text)
     # "ein Jahr" is in a case to which any duration without a dative fits, so the reference's words can stand there
     if is_one and not _DATIVE_PLURAL.search(new.text):
-        return old.start, old.end, new.text
+        return Rewriting(old.start, old.end, new.text)
     if old.number is None or new.number is None or 1 in (old.value, new.value):
         return None
     if old.unit != new.unit:
-        return None if old.ranged else (old.start, old.end, new.text)
-    return *old.number, format_number(new.value, _number_of(old), _number_of(new))
+        return None if old.ranged else Rewriting(old.start, old.end, new.text)
+    start, end = old.number
+    return Rewriting(start, end, format_number(new.value, _number_of(old), _number_of(new)))
 
 
 def _other_unit(new: Fact, unit: str, old_unit: str) -> str:
-    """The reference's own words for its unit, with the space or hyphen with which `old_unit` begins.
+    """The reference's own words for its unit, behind the space or hyphen with which `old_unit` begins.
 
-    For "a 3-day pass" and the reference's "5 hours" it is "-hour". If the reference has no plain words for a unit after
-    its number, it is made from `unit`, the name of the unit.
+    For "a 3-day pass" and the reference's "5 hours", the result is "-hour". `unit` is the name of the new unit, which
+    is written if the reference has no plain words for the unit after its number.
     """
     new_unit = ""
     if new.number is not None:

@@ -76,14 +76,14 @@ def _parse_english_number(text: str) -> int:
 def format_number(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
     """Write a value in the notation of the number `like`: in words or digits, with its separators.
 
-    `other` is a second number, or empty; its separators are used if `like` has none. `money`: whether a fraction
-    is written with cents.
+    `other` is a second number, whose notation is used where `like` shows none, or empty. `money`: whether a value with
+    a fraction gets two decimals, as cents.
     """
     if not like[0].isdigit():
         words = _number_in_words(value, like)
         if words is not None:
             return words.capitalize() if like[0].isupper() else words
-        # the value has no short words, so it is written like the other number
+        # the value has no short words, so it is written in digits like the other number
         like = other if other and other[0].isdigit() else ""
     separator, decimals = _split_fraction(like)
     if value != value.to_integral_value():
@@ -125,7 +125,7 @@ def _split_fraction(number: str) -> tuple[str, int]:
 
 
 def _with_groups(whole_digits: str, like: str, other: str) -> str:
-    """Insert the thousands separator that the number `like` or else the number `other` has; unchanged without one."""
+    """Insert the thousands separator of the number `like` or, if it has none, of `other`; unchanged without both."""
     grouped = _GROUPED.match(like) or _GROUPED.match(other)
     if grouped is None or len(whole_digits) <= len("999"):
         return whole_digits
@@ -137,7 +137,7 @@ def _with_groups(whole_digits: str, like: str, other: str) -> str:
 
 
 def ordinal_value(text: str) -> str:
-    """The number of an ordinal in digits: "3" for "third" and "3rd"; "last" and "ground" stay words."""
+    """The number of an ordinal in digits, "3" for "third" and "3rd"; "last" and "ground" are returned as words."""
     ordinal = text.lower()
     if ordinal in _ORDINALS:
         return str(_ORDINALS.index(ordinal) + 1)
@@ -145,7 +145,7 @@ def ordinal_value(text: str) -> str:
 
 
 def format_ordinal(value: str, like: str) -> str:
-    """Write what `ordinal_value` returned in the notation of the ordinal `like`: "fourth", or "4th"."""
+    """Write a result of `ordinal_value`, such as "4", in the notation of the ordinal `like`: "fourth", or "4th"."""
     if not value.isdigit():
         text = value
     elif not like[0].isdigit() and int(value) <= len(_ORDINALS):

@@ -1,4 +1,4 @@
-"""Parser of references: splits a reference into statements, each with its fact, its line and the words it is about.
+"""Parser of references (pages): finds their statements, each a fact with its line and the stems it is about.
 
 Its work grows linearly with the length of the text, which is limited.
 """
@@ -135,7 +135,10 @@ def read_page(name: str, text: str) -> ReferencePage:
 def _statements_of(
     passage: PagePassage, number: int, facts: Sequence[Fact], source: str, conventions: Conventions
 ) -> list[Statement]:
-    """Make a statement of each fact of a passage; `number` is the passage's on the page of the reference `source`."""
+    """Make a statement of each fact of a passage, which is passage `number` of the reference `source`.
+
+    `facts` are those of the passage, in text order.
+    """
     # only the row's label and the column's heading have this weight
     labels = [text for text, weight in passage.context if weight == SAME_CLAUSE]
     facts_of_labels = [fact for label in labels for fact in read_facts(label, conventions)]
@@ -149,7 +152,7 @@ def _statements_of(
             source,
             line=passage.line_at(fact.start),
             word_weights=_add_context(topic, passage.context),
-            # negative, so that no row has the number of a sentence
+            # all cells of a row share a number, which is negative, so that no sentence has it
             sentence=-passage.line if passage.is_cell else number,
             paragraph=passage.paragraph,
             is_only_of_kind=kind_counts[fact.kind] == 1,
@@ -161,9 +164,9 @@ def _statements_of(
 
 
 def _find_conventions(text: str) -> Conventions:
-    """Find how a page means what can be read in two ways: whether pounds are money, and what is first in "3/4/2026".
+    """Find how a page means what can be read in two ways: "pounds" as money, and the month of "3/4/2026".
 
-    Pounds are a weight unless the page names sterling. The order is unknown (None) if no date shows it, or if dates
+    Pounds are a weight unless the page names sterling. `month_first` is None if no date shows the order, or if dates
     disagree.
     """
     currency = CURRENCY_OF_PAGE.search(text)
@@ -173,9 +176,9 @@ def _find_conventions(text: str) -> Conventions:
 
 
 def _add_context(topic: Mapping[str, float], context: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Return a topic (stem -> how much it counts) with the words and weekdays of `context`, (text, weight) pairs.
+    """Return a topic with the words and weekdays of `context` added, which is given as (text, weight) pairs.
 
-    A word that occurs several times keeps its largest weight.
+    A topic says how much each stem counts. A word that occurs several times keeps its largest weight.
     """
     word_weights = dict(topic)
     for text, weight in context:
@@ -185,9 +188,9 @@ def _add_context(topic: Mapping[str, float], context: Sequence[tuple[str, float]
 
 
 def find_topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
-    """Return, for each fact of a sentence, how much each stem of the sentence counts for what the fact is about.
+    """Return, for each fact of a sentence, its topic: how much each stem (word without ending) counts for its subject.
 
-    The words of the fact's own clause count most. The topic also has the weekdays to which the fact applies.
+    The words of the fact's own clause count most. A topic also has the weekdays to which the fact applies.
     """
     text_without_facts = _blank_facts(text, facts)
     ends = [*(match.start() for match in _CLAUSE_END.finditer(text_without_facts)), len(text_without_facts)]
@@ -217,7 +220,7 @@ def find_topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
 
 
 def find_siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
-    """Return, for each fact of a sentence, the other facts of its clause."""
+    """Return, for each fact of a sentence, the other facts of its clause, which may be conditions of the fact."""
     clause_ends = [match.start() for match in _CLAUSE_END.finditer(_blank_facts(text, facts))]
     # the index of a fact's clause is the number of clauses that end before the fact
     clause_indexes = [sum(end <= fact.start for end in clause_ends) for fact in facts]
@@ -246,17 +249,17 @@ def find_neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
 def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
     """The days of the week to which a fact applies, each with its weight; empty if the sentence names none.
 
-    They are the nearest before the fact, else the first after it: "Mon to Fri 9 to 5, Sat 10 to 4". `facts` are all
-    facts of the sentence.
+    These are the nearest days before the fact, or else the first days after it: "Mon to Fri 9 to 5, Sat 10 to 4". They
+    may be named by a group such as "weekdays". `facts` are all facts of the sentence.
     """
     days = [other for other in facts if other.kind is FactKind.WEEKDAY]
     days_before = [day for day in days if day.start < fact.start]
-    group = max(_DAY_GROUPS.finditer(text, 0, fact.start), key=lambda match: match.start(), default=None)
-    if group is None and not days:
-        group = _DAY_GROUPS.search(text, fact.end)
+    day_group = max(_DAY_GROUPS.finditer(text, 0, fact.start), key=lambda match: match.start(), default=None)
+    if day_group is None and not days:
+        day_group = _DAY_GROUPS.search(text, fact.end)
     # a group such as "weekdays" is nearer before the fact than any day
-    if group is not None and group.start() > max((day.start for day in days_before), default=-1):
-        return dict.fromkeys(_days_of_group(group), SAME_CLAUSE)
+    if day_group is not None and day_group.start() > max((day.start for day in days_before), default=-1):
+        return dict.fromkeys(_days_of_group(day_group), SAME_CLAUSE)
     if not days:
         return {}
     # the last day before the fact, else the first day after it
@@ -306,7 +309,7 @@ def _blank_facts(text: str, facts: Sequence[Fact]) -> str:
 
 
 def weight_of(word: str, word_counts: Mapping[str, int], sentences: int) -> float:
-    """Weight of a stem that two sentences share: the rarer it is on the pages, the higher; reduced for generic words.
+    """Weight of a stem: the rarer the stem is on the pages, the higher; reduced for words that fit any subject.
 
     `word_counts` says in how many of the `sentences` of the pages each stem occurs.
     """

@@ -88,14 +88,14 @@ class PagePassage:
 
 
 def _with_unit(cell: str, column: str, context: _Context, currency: str) -> str:
-    """Return the text of a cell; if it is a bare number, add the unit of its column or of headings above the table.
+    """Return the text of a table's cell; to a bare number, add the unit that its column or a heading above names.
 
     If no heading names a unit, the number counts what the row's label or the column's heading names: in the column
     "Plus", "Users | 5" is read as "5 Users", and so is "Plus | 5" in the column "Users". "12" in the column "Room" is
     "Room 12".
 
-    `column` is the column's heading. The context begins with the row's label and the column's heading. `currency` is
-    the currency named for the whole page ("" for none); it applies to tables of prices.
+    `column` is the column's heading. The context has (text, weight) pairs: the row's label, the column's heading, and
+    the headings above. `currency` is that of the whole page ("" for none), which is used in tables of prices.
     """
     labels = " ".join(text for text, _ in context[:2])
     if _BARE_HOURS.fullmatch(cell) and _DAYS_OR_HOURS.search(labels):
@@ -120,7 +120,7 @@ def _with_unit(cell: str, column: str, context: _Context, currency: str) -> str:
 
 
 def _name_things(row: str, column: str) -> str:
-    """What a bare number in a table counts, by the label of its row and the heading of its column."""
+    """Return what a bare number in a table counts: the label of its row, the heading of its column, or both."""
     if not _PLURAL_NOUN.match(column):
         return row
     # "Users" is counted, and "Plus" is the name of a plan; if both look like what is counted, the number counts both
@@ -142,7 +142,10 @@ def read_passages(text: str) -> Iterator[PagePassage]:
 
 
 class _PageReader:
-    """Line-by-line reader of a page, which remembers headings, lists and the table around the current line."""
+    """Line-by-line reader of a page, which remembers headings, lists and the table around the current line.
+
+    Its methods yield the passages that a line completes: sentences, cells and headings.
+    """
 
     def __init__(self, currency: str) -> None:
         self._currency = currency
@@ -162,7 +165,7 @@ class _PageReader:
         self._in_code = False
 
     def read_front_line(self, number: int, line: str) -> Iterator[PagePassage]:
-        """Read a line of front matter, a key and its value; yield it as a passage, and use a title as a heading."""
+        """Read a line "key: value" of front matter; yield it as a passage, but treat the title as a heading."""
         entry = _FRONT_LINE.fullmatch(line)
         if entry is None:
             return
@@ -274,9 +277,10 @@ class _PageReader:
 
 
 def _split_paragraph(lines: Sequence[tuple[int, str]], context: _Context) -> Iterator[PagePassage]:
-    """Yield the sentences of a paragraph or item, given as (number, text) of its lines and as its context.
+    """Yield the sentences of a paragraph or list item as passages, each with its context.
 
-    Bold words at its beginning, its first sentence and the sentence before are added to the context of a sentence.
+    `lines` are (number, text) of its lines. To the context of each sentence are added the bold words with which the
+    paragraph begins, the first sentence, and the sentence before.
     """
     line_starts: list[tuple[int, int]] = []
     text = ""

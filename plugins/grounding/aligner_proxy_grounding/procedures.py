@@ -1,4 +1,4 @@
-"""Search for answers that give the steps of a reference's procedure in another order.
+"""Search for answers that give the steps of a reference's procedure (numbered instructions) in another order.
 
 Steps are the items of a numbered list, or sentences that begin with "First, ... Then, ... Finally, ...". Each step of
 the answer must match exactly one step of the reference, and there must be at least three. Steps in the wrong order are
@@ -118,13 +118,13 @@ def _gives_instructions(sequence: Procedure) -> bool:
 
 
 def sequences(text: str) -> Iterator[Procedure]:
-    """Yield the numbered lists and the runs of sentences with ordinals that have `_MIN_STEPS` to `_MAX_STEPS` steps."""
+    """Yield the numbered lists, then the runs of sentences with ordinals ("First", "Then"), as sequences of steps."""
     yield from islice(_numbered_lists(text), _MAX_SEQUENCES)
     yield from islice(_ordinal_sentences(text), _MAX_SEQUENCES)
 
 
 def _numbered_lists(text: str) -> Iterator[Procedure]:
-    """Yield the numbered lists of a text; a list ends where the count does not continue."""
+    """Yield the numbered lists of a text; a list ends at the first line with text that is not its next item."""
     steps: list[ProcedureStep] = []
     line_above = ""
     last_line = ""
@@ -151,15 +151,16 @@ def _ordinal_sentences(text: str) -> Iterator[Procedure]:
     """Yield the runs of sentences that begin with "First" and go on with other ordinals."""
     steps: list[ProcedureStep] = []
     for segment in split(text):
-        match = _ORDINAL.fullmatch(segment.text.rstrip())
+        ordinal = _ORDINAL.fullmatch(segment.text.rstrip())
         begins_run = bool(_FIRST.match(segment.text))
-        if match is None or begins_run:
+        # the run before has ended
+        if ordinal is None or begins_run:
             yield from _check_length(steps, "")
             steps = []
-        if match is not None and (steps or begins_run):
-            start = segment.start + match.start("body")
+        if ordinal is not None and (steps or begins_run):
+            start = segment.start + ordinal.start("body")
             line_number = text.count("\n", 0, start) + 1
-            steps.append(_make_step(match["body"], start, line_number))
+            steps.append(_make_step(ordinal["body"], start, line_number))
     yield from _check_length(steps, "")
 
 
@@ -176,7 +177,7 @@ def _make_step(body: str, start: int, line: int) -> ProcedureStep:
 
 
 def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -> list[Reordering]:
-    """Find the sequences of an answer that match exactly one procedure and have its steps in another order."""
+    """Find the sequences of steps in an answer that match exactly one procedure and have its steps in another order."""
     if not procedures_of_references or _OTHER_ORDER.search(text):
         return []
     reorderings = []
@@ -203,9 +204,9 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
 
 
 def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[ProcedureStep]) -> list[int]:
-    """Return, for each step, the index of the reference step that shares most words with it; rare words count more.
+    """Return, for each step of an answer, the index of the reference step with which it shares most words.
 
-    Empty if a step has no match or several similar ones, or if two steps have the same match.
+    Rare words count more. Empty if a step has no match or several similar ones, or if two steps have the same match.
     """
     word_counts = Counter(word for step in reference_steps for word in step.words)
     # words that many steps share say little about which step is meant
@@ -230,14 +231,14 @@ def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[Proce
 
 
 def _share_words(one: ProcedureStep, other: ProcedureStep, weights: Mapping[str, float]) -> float:
-    """Return the weight of the words that two steps share, divided by that of the step with less weight: 0 to 1."""
+    """Return the weight of the words that two steps share, divided by that of all words of the lighter step: 0 to 1."""
     shared_weight = sum(weights.get(word, 1.0) for word in one.words & other.words)
     smaller_weight = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
     return shared_weight / smaller_weight if smaller_weight else 0.0
 
 
 def _can_move(text: str, steps: Sequence[ProcedureStep], reordered_steps: Sequence[ProcedureStep]) -> bool:
-    """Whether the steps that move read well in their new places, and the text does not mention their numbers."""
+    """Whether the steps can be put into this order: they read well there, and the text mentions no step's number."""
     if _STEP_NUMBER_MENTIONED.search(text) or not _are_adjacent(text, steps):
         return False
     # if only some steps began with a capital or ended with a full stop, a swap would show
@@ -252,7 +253,7 @@ def _can_move(text: str, steps: Sequence[ProcedureStep], reordered_steps: Sequen
 def _are_adjacent(text: str, steps: Sequence[ProcedureStep]) -> bool:
     """Whether only list marks, ordinals and white space separate the steps."""
     texts_between = [text[step.end : next_step.start].strip() for step, next_step in pairwise(steps)]
-    # the patterns need a body after the mark, so one is added
+    # the patterns need a text after the mark, so "x" is added
     return all(_ITEM.fullmatch(f"{mark} x") or _ORDINAL.fullmatch(f"{mark} x") for mark in texts_between)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a prompt for a judge or an editor: doubtful sentences as marked passages, and references line by line."""
+"""Parts of a prompt for a judge or an editor: sentences to decide about as marked passages, and references by line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def mark_passages(segments: Sequence[Segment], starts: Set[int]) -> list[Passage
 
 
 def quote_references(references: Sequence[Reference], sources: Set[str]) -> list[Mapping[str, str]]:
-    """Quote references as {"name": ..., "text": ...}, each line behind its number, as far as they are shown.
+    """Quote references as {"name": ..., "text": ...}, each line behind its number.
 
-    `sources` are the lines that may contradict the answer, as "name:line". References without a line to show are left
+    `sources` are the lines that may contradict the answer, as "name:line". If the references together are longer than
+    `REFERENCE_CHARS`, only headings and the lines near `sources` are quoted, and references without such lines are left
     out.
     """
     all_fit = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS

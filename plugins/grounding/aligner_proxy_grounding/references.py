@@ -98,8 +98,9 @@ class References(tuple[Reference, ...], Requirement):
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> dict[str, str]:
         """Return the text of each file by its name as configured.
 
-        `place` returns "file:line" of the reference with an index, for errors; `path` returns the path of a configured
-        name. Raises `ConfigError` for a file that cannot be used, and if two files contradict each other.
+        `place` returns, for errors, the "file:line" at which the reference with an index is configured; `path` returns
+        the path of a configured name. Raises `ConfigError` for a file that cannot be used, and if two files contradict
+        each other.
         """
         texts: dict[str, str] = {}
         indexed_pages: list[tuple[int, ReferencePage]] = []
@@ -143,13 +144,13 @@ def _make_matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
 
 
 def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
-    """Return the policy with the references that have a text in this request, and with those of the request's body.
+    """Return the policy with its references for one request: those that have a text, and those of the request's body.
 
     Raises `ForbiddenError` if the request brings a reference without permission.
     """
     configured_references = references_of(policy)
     body_texts = facts.brought.get(REFERENCES_KEY, ())
-    # most policies have none and stay as they are
+    # most policies have no references and stay as they are
     if not (configured_references or body_texts):
         return policy
     may_bring = bool(policy.extension(GRANT_KEY, False))
@@ -161,7 +162,7 @@ def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
 
 
 def _fill_texts(references: Iterable[Reference], facts: RequestFacts, *, may_bring: bool) -> Iterator[Reference]:
-    """Yield the references with their texts from the request, without those that have no text there.
+    """Yield the references with their texts: of files as read, of other kinds from the request; without empty ones.
 
     Raises `ForbiddenError` for a header with a text if the tenant may not bring references.
     """
@@ -184,7 +185,7 @@ def _fill_texts(references: Iterable[Reference], facts: RequestFacts, *, may_bri
 
 
 def _make_body_references(texts: Iterable[str], *, may_bring: bool) -> list[Reference]:
-    """Make the references of the request's body, named 1, 2, ...; raises `ForbiddenError` if it may not bring them."""
+    """Make the references of the request's body, named 1, 2, ...; raises `ForbiddenError` unless `may_bring`."""
     references = [
         Reference(ReferenceKind.REQUEST, str(number), text) for number, text in enumerate(texts, 1) if text.strip()
     ]

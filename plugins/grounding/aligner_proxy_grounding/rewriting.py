@@ -41,13 +41,13 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
 def words_edits(unsettled_facts: Iterable[UnsettledFact], start: int) -> list[FactEdit]:
     """The edits of which the comparison of words is certain, in the sentence that begins at `start`.
 
-    They are made even if an editor returned the sentence unchanged, because the editor does not overrule them.
+    These edits are made even if an editor returned the sentence unchanged, because the editor does not overrule them.
     """
     return [fact.words_edit for fact in unsettled_facts if fact.start == start and fact.words_edit is not None]
 
 
 def merge_edits(edits: Sequence[FactEdit], further_edits: Sequence[FactEdit]) -> list[FactEdit]:
-    """Merge two lists in text order, without those of `further_edits` that overlap one of `edits`."""
+    """Merge two lists of edits in text order, without edits of `further_edits` that overlap one of `edits`."""
     added_edits = [
         further_edit
         for further_edit in further_edits

@@ -1,4 +1,4 @@
-"""Check of an answer against its references, which replaces the facts that they contradict; read this first.
+"""Check of an answer against its references: replaces the facts that they contradict. Read this module first.
 
 A fact is replaced if a statement of a reference is very likely about the same matter and has a different value. The new
 value is written in the notation of the answer. If this is less certain, the fact is reported as unsettled. Everything
@@ -90,7 +90,7 @@ _LAST_SENTENCE_WEIGHT = 0.8
 
 
 class Arbiter(StrEnum):
-    """Who decides about facts that the comparison of words leaves in doubt."""
+    """Who decides about unsettled facts: the comparison of words cannot say whether references contradict them."""
 
     WORDS = "words"
     """Nobody, so these facts stay unsettled."""
@@ -186,7 +186,10 @@ class ClientTexts:
 
 @dataclass(slots=True)
 class Grounder:
-    """Checks one answer against its references, sentence by sentence."""
+    """Checks one answer against its references, and makes edits of the facts that they contradict.
+
+    A fact is unsettled if a statement (a fact of a reference) may contradict it, but not surely enough for an edit.
+    """
 
     matcher: Matcher
     arbiter: Arbiter = Arbiter.WORDS
@@ -226,7 +229,7 @@ class Grounder:
         return cls(matcher, arbiter, replace_from, client)
 
     def copy_for(self, arbiter: Arbiter) -> Grounder:
-        """Return a copy of this grounder for another arbiter, which can look ahead at the next sentences.
+        """Return a copy of this grounder for another arbiter, which can check sentences ahead of this grounder.
 
         The copy shares no state, so this grounder does not change.
         """
@@ -239,7 +242,7 @@ class Grounder:
         )
 
     def check_answer(self, text: str) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """Return (edits, unsettled facts) of a whole answer; facts of later sentences help to decide earlier ones."""
+        """Return (edits, unsettled facts) of a whole answer; later sentences help to decide about earlier ones."""
         sentences = self.read_all(text)
         edits: list[FactEdit] = []
         unsettled_facts: list[UnsettledFact] = []
@@ -257,7 +260,7 @@ class Grounder:
         return edits, unsettled_facts
 
     def read_all(self, text: str) -> list[AnswerSentence]:
-        """Read the sentences of a whole answer, and note which facts the references confirm."""
+        """Read the sentences of a whole answer, and record which facts the references confirm."""
         sentences = [self._read_sentence(segment.start, segment.text) for segment in split(text)]
         for sentence in sentences:
             self._note_confirming(sentence)
@@ -268,7 +271,7 @@ class Grounder:
         return read_facts(text, self.matcher.conventions)
 
     def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """Return (edits, unsettled facts) of the next sentences of an answer whose rest is not known yet."""
+        """Return (edits, unsettled facts) of the next sentences of a streamed answer, whose rest is not known yet."""
         edits: list[FactEdit] = []
         unsettled_facts: list[UnsettledFact] = []
         for segment in segments:
@@ -280,7 +283,7 @@ class Grounder:
         return edits, unsettled_facts
 
     def _read_sentence(self, start: int, text: str) -> AnswerSentence:
-        """Read the facts of the next sentence, which begins at `start`, and add them to the state of the answer."""
+        """Read the next sentence, which begins at `start`, with its facts and their subjects; add it to the state."""
         # code blocks are not about the references
         is_read = self.facts < MAX_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
@@ -297,7 +300,7 @@ class Grounder:
         return AnswerSentence(start, text, facts, subjects, text_before)
 
     def _find_subjects(self, text: str, facts: Sequence[Fact]) -> list[FactSubject]:
-        """Find what each fact of a sentence is about; the sentence's words must be in `_answer_words` already."""
+        """Find what each fact of the sentence `text` is about; its words must be in `_answer_words` already."""
         context_words = self._weigh_context_words()
         answer_words = frozenset(self._answer_words)
         topics = find_topics(text, facts)
@@ -321,7 +324,7 @@ class Grounder:
         return subjects
 
     def _weigh_context_words(self) -> dict[str, float]:
-        """Return the weights of the stems around the next sentence: of the question, the last sentences, the heading.
+        """Return the weights of the stems (words without endings) in question, last sentences and last heading.
 
         The further back a sentence is, the less its words weigh.
         """
@@ -334,7 +337,7 @@ class Grounder:
         return weights
 
     def _note_confirming(self, sentence: AnswerSentence) -> None:
-        """Record which statements confirm the facts of this sentence."""
+        """Record which statements confirm the facts of this sentence, and which paragraphs are near its subjects."""
         for fact, subject in zip(sentence.facts, sentence.subjects, strict=True):
             statement = self.matcher.confirming_statement(fact, subject)
             sentence.confirming.append(statement)
@@ -347,7 +350,7 @@ class Grounder:
             subject.paragraphs = nearby_paragraphs
 
     def _decide_sentence(self, sentence: AnswerSentence) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """Return (edits, unsettled facts) of one sentence that has been read."""
+        """Return (edits, unsettled facts) of one sentence that `_read_sentence` has returned."""
         edits: list[FactEdit] = []
         unsettled_facts: list[UnsettledFact] = []
         matches = [self.match_fact(sentence, index) for index in range(len(sentence.facts))]
@@ -382,17 +385,17 @@ class Grounder:
         return edits, unsettled_facts
 
     def _is_certain(self, match: Match) -> bool:
-        """Whether the comparison of words is certain enough to replace the fact, whoever else decides.
+        """Whether a match is certain enough to replace the fact, whatever a judge or an editor decides.
 
-        A contradicted fact is, since its certainty has been compared with `replace_from`. If a judge or an editor
-        decides, no fact is contradicted; then an unsettled fact needs a certainty of `CERTAIN_WITHOUT_EDITOR`.
+        This is so for a contradicted fact, whose certainty has been compared with `replace_from`. If there is a judge
+        or an editor, no fact is contradicted, and an unsettled fact needs a certainty of `CERTAIN_WITHOUT_EDITOR`.
         """
         if match.finding is FactFinding.CONTRADICTED:
             return True
         return self.arbiter is not Arbiter.WORDS and match.score >= CERTAIN_WITHOUT_EDITOR
 
     def _make_question(self, sentence: AnswerSentence, index: int) -> FactQuestion:
-        """Make the question to a judge about the sentence's fact with this index."""
+        """Make the question to a judge: which value, if any, contradicts the sentence's fact with this index."""
         fact = sentence.facts[index]
         values: list[FactValue] = []
         context = self._answer_context(sentence, index)
@@ -405,7 +408,7 @@ class Grounder:
     def _make_edit(self, sentence: AnswerSentence, index: int, statement: Statement | None) -> FactEdit | None:
         """Make the edit that writes the value of a statement in place of the sentence's fact with this index.
 
-        None if no notation is safe, or without a statement.
+        None if no notation is safe, or if `statement` is None.
         """
         if statement is None:
             return None
@@ -419,16 +422,16 @@ class Grounder:
     def _edits_of_other_end(
         self, sentence: AnswerSentence, index: int, statement: Statement | None, matches: Sequence[Match]
     ) -> list[FactEdit]:
-        """The edit of the other end of a range of which one end is replaced: "10 to 14" must not become "10 to 7".
+        """If one end of a range is replaced, return the edit of its other end: "10 to 14" must not become "10 to 7".
 
-        `statement` replaces the fact with this index; `matches` has the match of each fact of the sentence. The result
-        is empty if the other end agrees, has an edit of its own, or cannot be written.
+        `statement` replaces the fact with this index; `matches` has the match of each fact of the sentence. The list is
+        empty if the fact is no end of a range, or if its other end agrees, has its own edit, or cannot be written.
         """
         other_index = _other_end(sentence.facts, index)
         if statement is None or other_index is None or sentence.facts[index].side is not statement.fact.side:
             return []
         stated_facts = self.matcher.facts_of_sentence(statement)
-        stated_index = next(number for number, stated in enumerate(stated_facts) if stated is statement.fact)
+        stated_index = next(position for position, stated in enumerate(stated_facts) if stated is statement.fact)
         other_stated_index = _other_end(stated_facts, stated_index)
         if other_stated_index is None or matches[other_index].finding is FactFinding.CONTRADICTED:
             return []
@@ -440,7 +443,7 @@ class Grounder:
         return [] if edit is None else [edit]
 
     def _is_claim_of_sentence(self, sentence: AnswerSentence, statement: Statement) -> bool:
-        """Whether a weekday is what the sentence claims, and not a condition of another claim.
+        """Whether the weekday of a sentence is what the sentence claims, and not a condition of another claim.
 
         "Deliveries arrive on Monday" claims the day; "on Mondays we open at 9" claims the time. The day is the claim if
         the sentence has no other day, and the statement's sentence confirms all its times, dates and amounts.
@@ -526,7 +529,7 @@ class Grounder:
         return match
 
     def _answer_context(self, sentence: AnswerSentence, index: int) -> AnswerContext:
-        """What matters of the answer around the sentence's fact with this index."""
+        """Return the context that `Matcher` needs for the sentence's fact with this index."""
         return AnswerContext(self.repeated_statements(sentence.confirming[index]), len(sentence.facts))
 
     def _may_replace(self, sentence: AnswerSentence, index: int, statement: Statement | None) -> bool:
@@ -570,11 +573,11 @@ def _other_end(facts: Sequence[Fact], index: int) -> int | None:
 
 
 def _reorder_steps(reordering: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
-    """Return the edits, and further edits that write each step of the answer where the reference has it.
+    """Return `edits`, and further edits that write each step of the answer in the place that the reference gives it.
 
     An edit inside a step that moves is applied to the text of the step, and moves with it.
     """
-    # (the step that the answer has in this place, the step that belongs there)
+    # (old: the step that the answer has in this place, new: the step that belongs there)
     moves = [
         (old, new) for old, new in zip(reordering.answer_steps, reordering.reordered_steps, strict=True) if old != new
     ]

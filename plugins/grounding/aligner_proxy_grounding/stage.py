@@ -63,7 +63,7 @@ class GroundingStage(Stage):
             return await self._release_whole(outgoing, answer)
         if self._grounder is None or not outgoing.has_whole_segments or not outgoing.text.strip():
             return outgoing
-        # Ask before this part's facts are added to the grounder's state.
+        # `check_segments` adds the facts of this part to the grounder's state, so the models are asked before it
         decision = await self._ask_about_part(outgoing, answer)
         by_words = FactDecision(*self._grounder.check_segments(split(outgoing.text)))
         if decision is None or decision.is_by_words:
@@ -73,9 +73,9 @@ class GroundingStage(Stage):
         return _apply_decision(outgoing, decision)
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """Check a whole answer, and let judge and editor decide about unsettled facts if the policy names them.
+        """Check a whole answer; if the policy names a judge or an editor, these models decide about unsettled facts.
 
-        If no model can be asked, the answer is checked again without them, because then fewer facts are unsettled.
+        If no model answers, the answer is checked again without models, because then fewer facts count as unsettled.
         """
         text = outgoing.text
         decider = DoubtDecider.for_answer(answer, self._references)
@@ -90,12 +90,12 @@ class GroundingStage(Stage):
         return _apply_decision(outgoing, decision)
 
     async def _ask_about_part(self, outgoing: Outgoing, answer: AnswerSoFar) -> FactDecision | None:
-        """Return the decision of judge and editor on a part of a streamed answer; None if no model is asked.
+        """Have judge and editor decide about the unsettled facts of a part of a stream; None if no model is asked.
 
         The positions of the decision count from the part's beginning.
         """
         decider = DoubtDecider.for_answer(answer, self._references)
-        # in a text that earlier stages changed, positions are not those of the upstream's answer
+        # if earlier stages changed the text, its positions are not those of `answer.text`, which the models read
         if decider.arbiter is Arbiter.WORDS or self._grounder is None or not outgoing.is_original:
             return None
         start = outgoing.start

@@ -26,7 +26,7 @@ def reference_tables(references: Sequence[Reference]) -> list[CheckTable]:
 
 
 def _count_facts(reference: Reference) -> tuple[str, str, str]:
-    """Return the reference's row of the first table: (name, number of facts, number of facts of each kind)."""
+    """Return a reference's row of the first table: (name, number of facts, number of facts of each kind)."""
     if len(reference.text) > MAX_CHARS:
         return reference.label, "0", f"longer than {MAX_CHARS:,} characters: nothing of it is used"
     page = _page_of(reference)
@@ -39,7 +39,7 @@ def _count_facts(reference: Reference) -> tuple[str, str, str]:
 
 
 def _fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:
-    """Yield (name:line, kind, fact) of each fact and each procedure; stop after `MAX_SHOWN` facts."""
+    """Yield rows (name:line, kind, text) of each fact and each procedure; stop after `MAX_SHOWN` facts."""
     fact_count = 0
     for reference in references:
         page = _page_of(reference)

@@ -1,4 +1,4 @@
-"""Evidence from reviews: shares of right, wrong and missed edits, disagreements, and comparisons of aligners.
+"""Evidence from reviews (people's verdicts on recorded answers): shares of right, wrong and missed edits.
 
 Each share has a 95 % interval. An answer counts once, with the verdict its reviewers agree on. The share of missed
 answers is estimated only from answers drawn at random, never from those near the threshold. Feedback from an
@@ -27,7 +27,7 @@ _MAX_REVIEWS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of answers: `count` of `total`."""
+    """A share of reviewed answers, `count` of `total`, with its 95 % interval."""
 
     count: int
     total: int
@@ -49,9 +49,10 @@ class Share:
 
     @property
     def more_needed(self) -> int:
-        """How many more reviews make the interval narrow enough, if the share does not change."""
+        """How many more reviews make half the interval at most `TARGET_HALF_WIDTH`, if the share does not change."""
         # without reviews, take the share with the widest interval
-        share = self.interval[0] if self.total else 0.5
+        estimate, _, _ = self.interval
+        share = estimate if self.total else 0.5
         # the index of the first count in the range that suffices is the number of further reviews
         review_counts = range(self.total, _MAX_REVIEWS)
         return bisect_left(review_counts, True, key=lambda count: _half_width(share, count) <= TARGET_HALF_WIDTH)
@@ -89,7 +90,7 @@ class Evidence:
 
     @property
     def recall(self) -> tuple[float, float, float] | None:
-        """(estimate, lower bound, upper bound) of the share of answers to be edited that are edited, from 0 to 1.
+        """How many of the answers that need an edit get a right one: (share, lower bound, upper bound), from 0 to 1.
 
         The bounds combine the intervals of `right` and `missed`. None if one of these has no reviews.
         """
@@ -113,13 +114,13 @@ def _compute_recall(right_count: float, missed_count: float) -> float:
 
 
 def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
-    """Count the verdicts of the reviews of these answers; reviews of other answers are ignored."""
+    """Count what reviewers agree on about these recorded answers; reviews of other answers are ignored."""
     reviews_by_place = group_reviews(reviews)
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdict_counts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
-    # counts of edited answers, by whether the edit is right
+    # numbers of edited answers, by whether the edit is right
     edit_counts = {True: 0, False: 0}
-    # counts of random answers without an edit, by whether something was missed
+    # numbers of random answers without an edit, by whether something was missed
     random_counts = {True: 0, False: 0}
     disagreements: list[AnswerPlace] = []
     disputes: list[AnswerPlace] = []
@@ -134,6 +135,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         verdict = find_agreed_verdict(reviewer_reviews)
         if verdict is None:
             continue
+        # reviewers agree, so only feedback can disagree here
         if reviewers_disagree(all_reviews):
             disputes.append(place)
         verdict_counts[verdict.value] += 1
@@ -158,9 +160,9 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
 
 
 def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
-    """Return what the store's reviews prove about the selected answers.
+    """Return what the store's reviews prove about the answers that the filter selects.
 
-    Only the entries of reviewed answers are loaded, so the database counts all judged answers.
+    To save memory, only entries of reviewed answers are loaded; the database counts the other judged answers.
     """
     condition, values = answer_filter.sql_condition()
     clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
@@ -170,7 +172,7 @@ def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
 
 
 def select_reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
-    """Iterate over the selected entries that have a review, in the order of their ids and without texts."""
+    """Iterate over the entries of the filter that have a review, in the order of their ids and without texts."""
     condition, values = answer_filter.sql_condition()
     places = "SELECT DISTINCT aligner_id, choice FROM reviews"
     ids = (
@@ -186,7 +188,10 @@ def reviewers_disagree(reviews: Sequence[Review]) -> bool:
 
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
-    """Return, for each review of one answer, whether another person gave a different verdict on the same segment."""
+    """Return, for each review of one answer, whether another person gave another verdict on the same segment.
+
+    Reviews of the whole answer are compared with each other only.
+    """
     reviewers_by_segment: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
         reviewers_by_segment[review.segment][review.verdict].add(review.who)
@@ -233,7 +238,7 @@ class PairedAnswers:
 
 
 def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
-    """Count which of two aligners changed the answers that both judged; `first` and `second` are their entries.
+    """Count which of two aligners or policies changed the answers that both judged; the arguments are their entries.
 
     Two entries belong to the same answer if tenant, conversation and original text are equal.
     """
@@ -266,7 +271,7 @@ def _edited_text(entry: Entry) -> str | None:
 
 
 def _answer_key(entry: Entry) -> tuple[object, ...] | None:
-    """(tenant, conversation, original text), which entries of the same answer share.
+    """(tenant, conversation, original text): what two entries of the same answer have in common.
 
     None if the answer was not judged or its text was not stored.
     """

@@ -99,7 +99,10 @@ class Feedback:
         return cls(writer.store_opener(file), file.audit.feedback_rpm, writer.load_redaction(file))
 
     async def save_review(self, body: FeedbackBody, facts: RequestFacts) -> FeedbackAnswer | EndpointRefusal:
-        """Save a review and return what was saved; return a refusal if the caller may not, or if saving fails."""
+        """Save what a user says about an answer as a review; return the saved verdict, or why it was refused.
+
+        `facts` are those of the caller's request, by which the tenant and the author of the review are known.
+        """
         if self._open_store is None:
             return EndpointRefusal(
                 409, "the gateway has no audit store for feedback; its operator can enable one (audit)"
@@ -134,18 +137,21 @@ class Feedback:
         return FeedbackAnswer(id=body.id, choice=body.choice, verdict=body.verdict)
 
     async def _save_when_recorded(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
-        """Save a review as soon as its entry is in the store; raises `UnknownAnswer` after the last lookup."""
-        looks_again = self._waiting_count < MAX_LOOKED_FOR
-        self._waiting_count += looks_again
+        """Save a review once its answer is recorded, which may take a moment; raises `UnknownAnswer` if it never is.
+
+        While `MAX_LOOKED_FOR` calls are waiting for their answers, further calls look only once.
+        """
+        may_wait = self._waiting_count < MAX_LOOKED_FOR
+        self._waiting_count += may_wait
         try:
-            for pause in PAUSES_S if looks_again else ():
+            for pause_s in PAUSES_S if may_wait else ():
                 try:
                     return await self._write(review, open_store)
                 except UnknownAnswer:
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(pause_s)
             await self._write(review, open_store)
         finally:
-            self._waiting_count -= looks_again
+            self._waiting_count -= may_wait
 
     async def _write(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
         """Save a review in a thread; raises `UnknownAnswer` if its entry is not in the store."""

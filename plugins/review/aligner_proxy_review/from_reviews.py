@@ -102,7 +102,11 @@ def _suggest_from_entry(entry: Entry, reviews: Sequence[Review], subject: Subjec
 
 
 def _find_segments(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
-    """The numbers of the segments of which a review says whether they violate the subject's objective."""
+    """The numbers of the segments of which a review says whether they violate the objective of `subject`.
+
+    A review that something was missed means the named segment; any other review means the segments that the aligner
+    flagged for this objective, or only the named one of them.
+    """
     if review.verdict is ReviewVerdict.MISSED:
         names_objective = review.objective in (subject.name, subject.text)
         # a review without an objective can only mean this one if no other was active

@@ -24,7 +24,8 @@ class JudgedSegment:
 def judged_segments(content: Content) -> list[JudgedSegment]:
     """Return the judged segments of a recorded answer, one for each score.
 
-    In a JSON answer each string is judged by itself, and only the flagged segments have a text.
+    In a JSON answer each string is judged by itself, and the text of a segment is known only if the segment was
+    flagged; otherwise it is empty.
     """
     texts = [segment.text for segment in split(content.exchange.answer or "")]
     # There is one more score if the end of the answer was scored, too. Other numbers mean a JSON answer.

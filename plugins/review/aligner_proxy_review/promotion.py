@@ -59,7 +59,7 @@ _BAD_EDITS = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to make a change: a route or a tenant, by name; without either, in the defaults."""
+    """Where to make a change in the policies file: at a route or a tenant, by name; without either, in the defaults."""
 
     route: str | None = None
     tenant: str | None = None
@@ -99,7 +99,7 @@ class SettingChanges:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A change of the policies file that `check` would accept."""
+    """A change of the policies file that `aligner-proxy check` would accept, and that is not written yet."""
 
     path: Path
     target: Target
@@ -153,6 +153,7 @@ def make_proposal(path: Path, target: Target, changes: SettingChanges) -> Propos
     new_file = registry.parse_policies(after, path)
     # called only because it raises an error for a wrong keys file
     config.known_keys(new_file)
+    # as the gateway, refuses a change by which a tenant would lose what is enforced
     refuse_losses(file, new_file)
     return Proposal(path, target, before, after, file, _lets_more_out(file, new_file, place))
 
@@ -261,7 +262,7 @@ def _effective_settings(file: PolicyFile, place: KeyPath) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The verdict of reviews on a change."""
+    """What reviews say about a change that may deliver more edits: whether the share of wrong edits is small enough."""
 
     wrong: Share | None
     """Share of reviewed edits that are wrong or harmful; None without an audit store."""
@@ -315,7 +316,7 @@ def _share_text(wrong: Share | None) -> str:
 
 
 def make_ruling(proposal: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
-    """Return the ruling of the reviews of the last `PERIOD_S` on a proposal; None if it lets no more edits out.
+    """Return what the reviews of the last `PERIOD_S` seconds say about a proposal; None if it delivers no more edits.
 
     `bound` and `strict` are those of `Ruling`. Raises `ConfigError` and `AuditError` if the audit store cannot be read.
     """
@@ -352,7 +353,7 @@ class ReviewedReplay:
 
 
 def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review]) -> ReviewedReplay:
-    """Count what a change does to answers on whose verdict reviewers agree; feedback does not count.
+    """Count what a change does to replayed answers on whose verdict reviewers agree; feedback does not count.
 
     A verdict is about the recorded edit, so it does not count if the run before the change gave another result.
     """

@@ -119,8 +119,8 @@ async def replay(
     """Replay the entries whose text was stored, and return the cases in their order.
 
     Each case compares a run under `policies` with a run under `current` or, without `current`, with the recorded run.
-    `advance` is called after each answer, to show the progress. `deadline_s` is the deadline of an answer in place of
-    the policy's.
+    `advance` is called after each answer, so that the caller can show the progress. `deadline_s` is the deadline of an
+    answer in place of the policy's.
     """
     slots = asyncio.Semaphore(_MAX_CONCURRENT)
 
@@ -145,7 +145,10 @@ def read_recorded_run(entry: Entry, content: Content) -> ReplayRun:
 
 
 async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s: float | None) -> ReplayRun:
-    """Run one answer through the pipeline under the policies of the replay, without tenants' quotas."""
+    """Correct one recorded answer under the policies of the replay, without tenants' quotas.
+
+    `deadline_s` is the deadline of the correction; None for the policy's.
+    """
     exchange = content.exchange
     pipeline = policies.pipeline
     try:
@@ -172,7 +175,7 @@ def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
 
 
 def _classify_result(status: Status, reason: str | None, *, is_changed: bool) -> ReplayResult:
-    """The result of an answer with this status and reason; an answer that was not judged counts as skipped."""
+    """The result of a run with this status and reason; an answer that was not judged counts as skipped."""
     if status is Status.FAILED:
         return ReplayResult.FAILED
     if status in (Status.SKIPPED, Status.NOT_JUDGED):
@@ -202,7 +205,7 @@ class RunFigures:
 
 
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
-    """Count and summarise the results, reasons and times of these runs."""
+    """Compute the numbers of results and refusals and the times of these runs."""
     result_counts = Counter(run.result for run in runs)
     refusal_counts = Counter(run.reason or "" for run in runs if run.result is ReplayResult.REFUSED)
     # answers with another result were not scored completely

@@ -60,13 +60,15 @@ class AnswerFilter:
     """The tenants whose answers the reviewer may see, as in the store; None for all."""
 
     def sql_condition(self) -> tuple[str, list[object]]:
-        """(SQL condition on entries `e`, values of its placeholders)."""
+        """(SQL condition on the table `entries`, which the caller names `e`; values of its placeholders)."""
         conditions: list[str] = ["e.at >= ?"]
         values: list[object] = [self.since]
         if self.tenant is not None:
+            # entries of a team have the tenant "team:ID"
             conditions.append("e.tenant IN (?, 'team:' || ?)")
             values += [self.tenant, self.tenant]
         if self.policy is not None:
+            # a policy is named ROUTE+TENANT, so a route's name selects the policies of all its tenants
             conditions.append("(e.policy = ? OR substr(e.policy, 1, length(?) + 1) = ? || '+')")
             values += [self.policy] * 3
         if self.tenants is not None:
@@ -92,7 +94,7 @@ def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
 
 
 class ReviewQueue:
-    """The queue of one reviewer: answers that nobody has reviewed.
+    """The queue of one reviewer: answers that nobody has reviewed, and that no other reviewer holds by a lease.
 
     With `second_opinion`, it has the answers that others have reviewed, but not this reviewer. `draw_number` returns a
     random number from 0 to 1, `now` the seconds since the epoch.
@@ -118,7 +120,7 @@ class ReviewQueue:
     def next(self, skipped: Sequence[AnswerPlace] = ()) -> tuple[Entry, ReviewOrigin] | None:
         """Return (next answer that is not in `skipped`, how it was chosen); None if no answer is left.
 
-        The answer is leased to this reviewer, whose earlier leases are released.
+        A lease keeps the answer from other reviewers for a while; this reviewer's earlier leases are released.
         """
         first_origin = ReviewOrigin.RANDOM if self._draw_number() < RANDOM_SHARE else ReviewOrigin.NEAREST
         other_origin = ReviewOrigin.NEAREST if first_origin is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
@@ -163,7 +165,7 @@ class ReviewQueue:
         self._store.fetch_rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._reviewer, self._now()))
 
     def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
-        """The first `count` answers of the queue, in the order for this origin."""
+        """The first `count` answers of the queue, nearest to the threshold or at random, as `origin` says."""
         condition, values = self._queue_condition()
         statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[origin]} LIMIT ?"
         rows = self._store.fetch_rows(statement, (*values, count))

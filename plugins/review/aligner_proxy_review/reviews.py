@@ -117,7 +117,7 @@ class Reviews:
         self._store = store
 
     def save(self, review: Review, redact: Redact) -> None:
-        """Save a review with its texts redacted, in place of an earlier review by the same person of the same place.
+        """Save a review with its texts redacted; it replaces an earlier review of the same segment by the same person.
 
         Tenant, policy and aligner come from the entry. Raises `UnknownAnswer` if the review's tenant (unless empty) has
         no such entry, `NoSuchPlace` for a segment or an objective that the answer does not have, and `CorrectionError`
@@ -138,7 +138,7 @@ class Reviews:
             store.fetch_rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
 
     def _find_entry(self, review: Review) -> Row:
-        """Return the `_ENTRY_COLUMNS` of the entry that a review is about; raises `UnknownAnswer`."""
+        """Return the `_ENTRY_COLUMNS` of the entry that a review is about; raises `UnknownAnswer` if there is none."""
         rows = self._store.fetch_rows(_SELECT_ENTRY, (review.aligner_id, review.choice))
         # another tenant's answer looks like one that does not exist
         if not rows or review.tenant not in ("", rows[0][0]):
@@ -146,7 +146,7 @@ class Reviews:
         return rows[0]
 
     def withdraw(self, review: Review) -> bool:
-        """Delete the review by the same person of the same place; return whether it existed."""
+        """Delete the review of the same segment by the same person; return whether it existed."""
         values = (review.aligner_id, review.choice, review.who, review.segment)
         with self._store.transaction():
             deleted_rows = self._store.fetch_rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", values)
@@ -165,7 +165,7 @@ class Reviews:
             yield self._decode_review(dict(zip(_COLUMNS, row, strict=True)))
 
     def _decode_review(self, columns: dict[str, Any]) -> Review:
-        """Build a review from a row, with its texts decrypted; raises `AuditError` if they are damaged."""
+        """Build a review from a row's columns, with its texts decrypted; raises `AuditError` if they are damaged."""
         sealed_by = columns.pop("sealed_by")
         content = columns.pop("content")
         columns["verdict"] = ReviewVerdict(str(columns["verdict"]))

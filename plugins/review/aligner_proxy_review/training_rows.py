@@ -35,7 +35,7 @@ class NoRow(Exception):
 
 @dataclass(slots=True)
 class _DraftRow:
-    """Draft of a row: a label for each segment, and edits by character range."""
+    """Draft of a row: the answer, a label for each segment, and edits (start, end, new text)."""
 
     answer: str
     segments: list[Segment]
@@ -87,9 +87,9 @@ class _DraftRow:
 def make_training_row(
     entry: Entry, reviews: Sequence[Review], family: Template, lookup: ObjectiveLookup
 ) -> dict[str, Any]:
-    """Return the row of one answer; raises `NoRow` if its reviews do not say how it should read.
+    """Return the training row of one answer; raises `NoRow` if its reviews do not say how it should read.
 
-    `family` is the prompt template of the aligners for which the row is made.
+    `family` is the prompt template of the aligners to train, `lookup` finds the objectives of an entry by name.
     """
     content = entry.content
     answer = content.exchange.answer if content else None
@@ -128,7 +128,7 @@ def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
     for flagged_segment in content.segments:
         index = flagged_segment.number
         if index is not None and index < len(labels):
-            # If an answer was declined as a whole, all its segments are flagged, also those with a low score.
+            # In an answer that was declined as a whole, all segments are flagged, also those with a low score.
             is_violation = entry.reason != DECLINED or (flagged_segment.score or 0.0) > content.threshold
             labels[index] = CHANGES if entry.changed and is_violation else UNKNOWN
     return _DraftRow(answer, segments, labels, list(content.edits) if entry.changed else [])

@@ -46,7 +46,7 @@ _TRAILING_MARKS = ".,;:!?)]}'\"*_\u201d\u2019"
 
 
 def read_addresses(reading: FactReading) -> None:
-    """Read mail and web addresses."""
+    """Read mail and web addresses, and add their facts to the reading."""
     for kind, pattern in ((FactKind.MAIL, MAIL), (FactKind.WEB, WEB), (FactKind.WEB, _DOMAIN)):
         for match in reading.matches(pattern):
             # a punctuation mark after an address belongs to the sentence

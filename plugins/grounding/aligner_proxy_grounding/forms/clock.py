@@ -1,13 +1,10 @@
-"""Readers of times of day and ranges of them.
-
-A clock is here (start, minutes, notation): where the time begins in the text, its minutes after midnight, and "12" if
-the text does not tell morning from afternoon, else "24".
-"""
+"""Readers of times of day and ranges of them."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import NamedTuple
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.dates import DAYS
@@ -20,19 +17,30 @@ _PART_OF_DAY = r"(?:in the (?:morning|afternoon|evening)\b|at night\b)"
 """Words that tell morning from evening after an hour."""
 
 
-def _clock_pattern(n: str) -> str:
-    """Regular expression of a time of day in any notation; the names of its groups begin with the letter `n`."""
+class Clock(NamedTuple):
+    """A time of day in a text."""
+
+    start: int
+    """Where the time begins in the text."""
+    minutes: int
+    """Minutes after midnight."""
+    notation: str
+    """"12" if the text does not tell morning from afternoon, else "24"."""
+
+
+def _clock_pattern(prefix: str) -> str:
+    """Regular expression of a time of day in any notation; the names of its groups begin with `prefix`."""
     return (
-        rf"(?:(?P<{n}uhr>[01]?\d|2[0-4])(?:[.:](?P<{n}uhrmin>[0-5]\d))?{SPACE}Uhr\b"
-        rf"|(?P<{n}heure>[01]?\d|2[0-4]){SPACE}h{SPACE}(?P<{n}heuremin>[0-5]\d)?(?!\w)"
-        rf"|(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{SPACE}(?P<{n}half>[ap]m\b|[ap]\.{SPACE}m\b\.?|"
-        rf"{_PART_OF_DAY})"
-        rf"|(?P<{n}hour24>[01]?\d|2[0-4]):(?P<{n}min24>[0-5]\d)(?:{SPACE}(?:h|hrs|hours|o'clock)\b)?(?![\d:])"
-        rf"|(?P<{n}inwords>{WORD}) (?P<{n}ofday>{_PART_OF_DAY})"
-        rf"|(?P<{n}oclock>{WORD}|\d{{1,2}}){SPACE}o['\u2019]clock(?: (?P<{n}oclockof>{_PART_OF_DAY}))?"
-        rf"|(?P<{n}part>half past|quarter past|quarter to) (?P<{n}past>noon|midday|midnight|{WORD}|\d{{1,2}})\b"
-        rf"(?: (?P<{n}pastof>{_PART_OF_DAY}))?"
-        rf"|(?P<{n}word>(?:12{SPACE})?(?:noon|midday|midnight))\b)"
+        rf"(?:(?P<{prefix}uhr>[01]?\d|2[0-4])(?:[.:](?P<{prefix}uhrmin>[0-5]\d))?{SPACE}Uhr\b"
+        rf"|(?P<{prefix}heure>[01]?\d|2[0-4]){SPACE}h{SPACE}(?P<{prefix}heuremin>[0-5]\d)?(?!\w)"
+        rf"|(?P<{prefix}hour>\d{{1,2}})(?:[:.](?P<{prefix}min>[0-5]\d))?{SPACE}"
+        rf"(?P<{prefix}half>[ap]m\b|[ap]\.{SPACE}m\b\.?|{_PART_OF_DAY})"
+        rf"|(?P<{prefix}hour24>[01]?\d|2[0-4]):(?P<{prefix}min24>[0-5]\d)(?:{SPACE}(?:h|hrs|hours|o'clock)\b)?(?![\d:])"
+        rf"|(?P<{prefix}inwords>{WORD}) (?P<{prefix}ofday>{_PART_OF_DAY})"
+        rf"|(?P<{prefix}oclock>{WORD}|\d{{1,2}}){SPACE}o['\u2019]clock(?: (?P<{prefix}oclockof>{_PART_OF_DAY}))?"
+        rf"|(?P<{prefix}part>half past|quarter past|quarter to)"
+        rf" (?P<{prefix}past>noon|midday|midnight|{WORD}|\d{{1,2}})\b(?: (?P<{prefix}pastof>{_PART_OF_DAY}))?"
+        rf"|(?P<{prefix}word>(?:12{SPACE})?(?:noon|midday|midnight))\b)"
     )
 
 
@@ -84,7 +92,7 @@ def read_times(reading: FactReading) -> None:
         reading.blank(match.start(), match.end())
 
 
-def _bare_time_fact(match: re.Match[str], last_clock: tuple[int, int, str]) -> Fact | None:
+def _bare_time_fact(match: re.Match[str], last_clock: Clock) -> Fact | None:
     """The fact of the first time of a range, which is only a number: the 9 of "9 to 5 pm"; None if it may be no time.
 
     `last_clock` is the second time of the range.
@@ -127,54 +135,59 @@ def read_bare_hours(reading: FactReading) -> None:
             closing_minutes += NOON  # "9 to 5" ends in the afternoon
         for name, side, minutes in (("open", RangeEnd.LOW, opening_minutes), ("close", RangeEnd.HIGH, closing_minutes)):
             span = match.span(name)
-            hour = Fact(FactKind.TIME, Decimal(minutes), *span, match[name], "24", side, ranged=True, number=span)
-            reading.take(hour)
+            fact = Fact(FactKind.TIME, Decimal(minutes), *span, match[name], "24", side, ranged=True, number=span)
+            reading.take(fact)
 
 
-def _read_clock(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
-    """Return the clock in the groups of `_TIME` whose names begin with `prefix`; None if none of them has matched."""
+def _read_clock(match: re.Match[str], prefix: str) -> Clock | None:
+    """Return the time in the groups of a match of `_TIME` whose names begin with `prefix`; None if none has matched.
+
+    `prefix` is "a" for the first time of a range, and "b" for its last time or a single time.
+    """
     return _read_clock_in_words(match, prefix) or _read_clock_in_digits(match, prefix)
 
 
-def _read_clock_in_words(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
-    """Return what `_read_clock` does, for times with words such as "noon", "half past" or "o'clock"."""
+def _read_clock_in_words(match: re.Match[str], prefix: str) -> Clock | None:
+    """Return the time as `_read_clock` does, if it has words such as "noon", "half past" or "o'clock"."""
     if (word := match[f"{prefix}word"]) is not None:
-        return match.start(f"{prefix}word"), _NAMED_TIMES[word.lower().removeprefix("12").strip()], "24"
+        named_minutes = _NAMED_TIMES[word.lower().removeprefix("12").strip()]
+        return Clock(match.start(f"{prefix}word"), named_minutes, "24")
     if (hour := match[f"{prefix}past"]) is not None:
         # the default is "quarter to"
         minutes_past = {"half past": 30, "quarter past": 15}.get(match[f"{prefix}part"].lower(), -15)
         start = match.start(f"{prefix}part")
         if (named_time := _NAMED_TIMES.get(hour.lower())) is not None:
             # the modulo is for "quarter to midnight", which is 23:45
-            return start, (named_time + minutes_past) % (2 * NOON), "24"
-        return start, *_apply_part_of_day(int(value_of(hour)) * 60 + minutes_past, match[f"{prefix}pastof"])
+            return Clock(start, (named_time + minutes_past) % (2 * NOON), "24")
+        return _apply_part_of_day(start, int(value_of(hour)) * 60 + minutes_past, match[f"{prefix}pastof"])
     if (hour := match[f"{prefix}oclock"]) is not None:
-        return match.start(f"{prefix}oclock"), *_apply_part_of_day(int(value_of(hour)) * 60, match[f"{prefix}oclockof"])
+        start = match.start(f"{prefix}oclock")
+        return _apply_part_of_day(start, int(value_of(hour)) * 60, match[f"{prefix}oclockof"])
     if (hour := match[f"{prefix}inwords"]) is not None:
         minutes = int(value_of(hour)) * 60
         start = match.start(f"{prefix}inwords")
         if minutes <= NOON and _AT_BEFORE.search(match.string, 0, start):
-            return start, *_apply_part_of_day(minutes, match[f"{prefix}ofday"])
+            return _apply_part_of_day(start, minutes, match[f"{prefix}ofday"])
     return None
 
 
-def _read_clock_in_digits(match: re.Match[str], prefix: str) -> tuple[int, int, str] | None:
-    """Return what `_read_clock` does, for "18 Uhr", "18 h 30", "18:30" and "6.30 pm"."""
+def _read_clock_in_digits(match: re.Match[str], prefix: str) -> Clock | None:
+    """Return the time as `_read_clock` does, if it is written as "18 Uhr", "18 h 30", "18:30" or "6.30 pm"."""
     for name in ("uhr", "heure"):
         if (hour := match[f"{prefix}{name}"]) is not None and (name == "uhr" or _is_heure(match, prefix)):
             minutes = int(hour) * 60 + int(match[f"{prefix}{name}min"] or 0)
-            return match.start(f"{prefix}{name}"), minutes, "24"
+            return Clock(match.start(f"{prefix}{name}"), minutes, "24")
     if (hour := match[f"{prefix}hour24"]) is not None:
         minutes = int(hour) * 60 + int(match[f"{prefix}min24"])
         # "9:00" may mean the evening, while two digits as in "09:00" are 24-hour notation
-        return match.start(f"{prefix}hour24"), minutes, "12" if len(hour) == 1 else "24"
+        return Clock(match.start(f"{prefix}hour24"), minutes, "12" if len(hour) == 1 else "24")
     if (hour := match[f"{prefix}hour"]) is None:
         return None
     # 12 am is midnight, 12 pm is noon
     minutes = int(hour) % 12 * 60 + int(match[f"{prefix}min"] or 0)
     if match[f"{prefix}half"].lower().startswith(_AFTERNOON_BEGINNINGS):
         minutes += NOON
-    return match.start(f"{prefix}hour"), minutes, "24"
+    return Clock(match.start(f"{prefix}hour"), minutes, "24")
 
 
 def _is_heure(match: re.Match[str], prefix: str) -> bool:
@@ -184,20 +197,20 @@ def _is_heure(match: re.Match[str], prefix: str) -> bool:
     return is_in_range or match[f"{prefix}heuremin"] is not None or follows_preposition
 
 
-def _apply_part_of_day(minutes: int, part_of_day: str | None) -> tuple[int, str]:
-    """Return (minutes after midnight, notation) of a time with the part of the day that the text names, if any.
+def _apply_part_of_day(start: int, minutes: int, part_of_day: str | None) -> Clock:
+    """Return the time that begins at `start`, moved to the part of the day that the text names, if any.
 
     Example: 6 o'clock "in the evening" is 18:00 in notation "24"; without a part of the day it stays 6:00, "12". A time
     from 13:00 on stays as it is, whatever part of the day is named.
     """
     if part_of_day is None or minutes >= NOON + 60:
-        return minutes, "12"
+        return Clock(start, minutes, "12")
     is_afternoon = part_of_day.lower().startswith(_AFTERNOON_BEGINNINGS)
-    return minutes % NOON + (NOON if is_afternoon else 0), "24"
+    return Clock(start, minutes % NOON + (NOON if is_afternoon else 0), "24")
 
 
 def _end_of_clock(match: re.Match[str], prefix: str) -> int:
-    """Position behind the clock in the groups of `_TIME` whose names begin with `prefix`."""
+    """Position behind the time in the groups of `_TIME` whose names begin with `prefix`."""
     names = (
         "uhr", "uhrmin", "heure", "heuremin", "half", "min24", "hour24", "oclockof", "oclock", "pastof", "past",
         "ofday", "word", "min", "hour",
@@ -207,10 +220,10 @@ def _end_of_clock(match: re.Match[str], prefix: str) -> int:
 
 
 def _read_bare_clock(number_text: str, last_minutes: int) -> int | None:
-    """Minutes after midnight of "9" or "9:30" as the first time of a range; None if it is no time of day.
+    """Minutes after midnight of a number such as "9" or "9:30" that begins a range; None if it is no time of day.
 
-    `last_minutes` is the second time. If it is in the afternoon, a first hour before 6 is read as an afternoon hour, as
-    long as that is the earlier time: "2 to 5 pm" begins at 14:00.
+    `last_minutes` is the second time of the range. If this is in the afternoon, a first hour before 6 is read as an
+    afternoon hour, as long as that is the earlier time: "2 to 5 pm" begins at 14:00.
     """
     hour_text, _, minute_text = number_text.replace(".", ":").partition(":")
     hour = int(hour_text)

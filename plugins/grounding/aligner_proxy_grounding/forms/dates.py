@@ -57,7 +57,10 @@ _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
 
 
 def read_dates(reading: FactReading) -> None:
-    """Read dates in words, ISO dates, and dates with points or slashes."""
+    """Read dates in words, ISO dates, and dates with points or slashes.
+
+    The groups of `_DATE` that have the same part of a date in different notations end in a number.
+    """
     for match in reading.matches(_DATE):
         groups = match.groupdict()
         if groups["day4"] and not groups["year4"] and not _DATE_BEFORE.search(reading.text, 0, match.start()):
@@ -85,9 +88,9 @@ def read_dates(reading: FactReading) -> None:
 
 
 def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
-    """Whether a date with slashes begins with its month ("3/14/2026"); if both numbers may be months, as on the pages.
+    """Whether a date with slashes begins with its month, as "3/14/2026" does.
 
-    If the pages do not show the order, it is False.
+    If both numbers may be months, the order is that of the references; False if they do not show an order.
     """
     if int(match["one"]) > len(MONTHS):
         return False

@@ -77,7 +77,7 @@ def read_labels(reading: FactReading) -> None:
 
 
 def read_versions(reading: FactReading) -> None:
-    """Read versions of programs: "Python 3.11", "release 4.2.1", "v3"; the unit is the program, or empty."""
+    """Read versions of programs: "Python 3.11", "release 4.2.1", "v3"; the unit is the program's name, or empty."""
     for match in reading.matches(_VERSION):
         group = "bare" if match["bare"] else "version"
         unit = (match["name"] or "").lower().removesuffix(".js")

@@ -85,9 +85,9 @@ _DURATION = re.compile(
 
 
 def _foreign_patterns(language: LanguageWords) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """(durations, percentages, amounts in euros): three patterns for a language; numbers may be words of it.
+    """Return the patterns of durations, percentages and amounts in euros in one language, also for numbers in words.
 
-    In a match of the first, a group with the name of the unit ("business_day") shows the unit that has matched.
+    In a match of a duration, the group that is named after the unit ("business_day") is not None.
     """
     words = either([*language.numbers])
     number = rf"(?P<n>{DIGITS}|{words})"
@@ -149,9 +149,9 @@ def read_money(reading: FactReading) -> None:
 
 
 def _take_amount_in_parts(reading: FactReading, match: re.Match[str]) -> None:
-    """Append the fact of an amount with a number of its own for the cents.
+    """Add the fact of an amount such as "5 euros 20 cents" to the reading.
 
-    The fact has no `number`, since no single number could be replaced, so it is never rewritten.
+    The fact has no `number`, because two numbers would have to be replaced together, so it is never rewritten.
     """
     cents = value_of(match["cents"])
     if cents < _CENTS_IN_UNIT:
@@ -182,12 +182,12 @@ def read_sizes(reading: FactReading) -> None:
 
 
 def read_durations(reading: FactReading) -> None:
-    """Read durations, except rates such as "a day"."""
+    """Read durations such as "3 days", but no rates such as "5 euros a day"."""
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         text_before = reading.text[max(0, match.start() - LOOK_BACK) : match.start()]
         if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(text_before)):
-            continue  # "a day" is usually a rate
+            continue  # without a word such as "lasts" before it, "a day" is usually a rate
         if unit == "day" and match["working"]:
             unit = "business day"
         take_number(reading, match, FactKind.DURATION, unit)
@@ -211,7 +211,7 @@ def read_amounts(reading: FactReading) -> None:
 def read_counts(reading: FactReading) -> None:
     """Read numbers of things, but no identifiers; the unit is the stems of the words for the things.
 
-    The unit is empty if no word says what is counted; `_inherit_units` then takes it from an earlier number.
+    The unit is empty if no word says what is counted; the caller then takes the unit of an earlier number.
     """
     for match in reading.matches(_COUNT):
         # "10,000" is no identifier, because it has a separator
@@ -229,17 +229,21 @@ def read_counts(reading: FactReading) -> None:
 
 
 def _stems_of_things(words_behind: re.Match[str]) -> Iterator[str]:
-    """Stems of the words of a match of `_THING` that may say what is counted: "6 large rooms" gives large and room."""
+    """Yield the stems of the words behind a number that may say what is counted: large and room for "6 large rooms".
+
+    `words_behind` is a match of `_THING`, with one word in each group.
+    """
     for word in words_behind.groups():
         if word is None or word.lower() in _NO_UNIT:
             return
         if word.lower() not in _QUALIFIERS:
-            # one stem a word, though a compound has several and a function word none
-            yield from ([*stems_of(word)] or [stem(word)])[:1]
+            # only the first stem of a compound; a function word, which has none, stands for itself
+            stems = [*stems_of(word)] or [stem(word)]
+            yield stems[0]
 
 
 def read_fractions(reading: FactReading) -> None:
-    """Read fractions in words: "half an hour", "three quarters of the price"."""
+    """Read fractions in words: "half an hour" as a duration, "three quarters of the price" as 75 percent."""
     for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))

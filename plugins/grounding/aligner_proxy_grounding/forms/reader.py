@@ -86,7 +86,7 @@ _FORMAT_READERS: tuple[Callable[[FactReading], None], ...] = (
 
 
 def _inherit_units(facts: list[Fact]) -> list[Fact]:
-    """Give each number without a unit the unit of the number before it; changes `facts`, and returns it.
+    """Give each number of things without a unit the unit of the number before it; changes `facts`, and returns it.
 
     In "20 items, with a card 30" the 30 are items, too.
     """
@@ -94,13 +94,13 @@ def _inherit_units(facts: list[Fact]) -> list[Fact]:
     for index, fact in enumerate(facts):
         if fact.kind is FactKind.COUNT:
             last_unit = fact.unit or last_unit
-            # "three times" does not say what is counted, so its unit is a guess, too
+            # `inherited` marks a guessed unit; "three times" does not say what is counted either
             facts[index] = replace(fact, unit=last_unit, inherited=fact.unit in ("", _TIMES))
     return facts
 
 
 def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
-    """Mark two facts of one kind as the ends of a range if a dash or "to" joins them: "9 to 5", "3-5 days".
+    """Mark two neighbouring facts of one kind as the ends of a range if a dash or "to" joins them: "3-5 days".
 
     Changes `facts`, and returns it.
     """

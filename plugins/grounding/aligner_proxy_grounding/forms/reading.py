@@ -45,7 +45,7 @@ PLAIN = Conventions()
 
 @dataclass(slots=True)
 class FactReading:
-    """State of reading one text; characters that are read are blanked out so that nothing is read twice."""
+    """State of reading the facts of one text; characters that are read are blanked out, so that none is read twice."""
 
     text: str
     """The whole text."""
@@ -72,11 +72,11 @@ class FactReading:
 def take_number(
     reading: FactReading, match: re.Match[str], kind: FactKind, written_unit: str, factor: Decimal = Decimal(1)
 ) -> None:
-    """Append the fact of a number with its unit, or the two facts of a range.
+    """Append the fact of a number with its unit to the reading, or the two facts of a range.
 
     The groups of `match` are `n` (the number) or `one` ("a"), and maybe `low` and `join` (the lower end of a range and
-    what follows it) and `magnitude` ("million"). `factor` is how many stored units one written unit is: 1000 g for a
-    kilogram.
+    the "to" behind it) and `magnitude` ("million"). Values are stored in one unit of each sort, such as grams; `factor`
+    is how many of these units one written unit is: 1000 for a kilogram.
     """
     groups = match.groupdict()
     article = groups.get("one")

@@ -53,7 +53,7 @@ def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
 
 
 def _make_rows(store: OpenReviews, *, with_feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
-    """Return (training rows, number of reviewed answers that gave no row by reason)."""
+    """Return (training rows of the reviewed answers, number of answers that gave no row, by reason)."""
     reviews = group_reviews(store.reviews(), with_feedback=with_feedback)
     lookup = _make_objective_lookup(store.file)
     rows: list[Mapping[str, Any]] = []
@@ -69,7 +69,7 @@ def _make_rows(store: OpenReviews, *, with_feedback: bool) -> tuple[list[Mapping
 
 
 def _make_objective_lookup(file: PolicyFile) -> ObjectiveLookup:
-    """Return a function that finds the objectives of an entry's tenant, which is the first in the file that matches."""
+    """Return a function that finds the objectives of an entry's tenant: the first tenant in the file that matches."""
 
     def find_objectives(entry: Entry) -> dict[str, Objective]:
         facts = entry.content.facts if entry.content else None

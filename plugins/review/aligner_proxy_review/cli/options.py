@@ -66,7 +66,7 @@ class OpenReviews:
 def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
     """Open the store that the options of `review_options` name, and close it at the end of the block.
 
-    `options` are the command's, by name; those of `review_options` are removed from it.
+    `options` are the values of the command's options by name; those of `review_options` are removed from it.
     """
     file = registry.load_policies(resolve_policies_file(options.pop("policies")))
     answer_filter = AnswerFilter(options.pop("tenant"), options.pop("route"), parse_moment(options.pop("since")))

@@ -96,7 +96,7 @@ def command(
 def _print_report(proposal: Proposal, ruling: Ruling | None, backup: Path | None, *, as_json: bool) -> None:
     """Print the diff with what the reviews say about it, or one JSON object.
 
-    `ruling` is None if the change lets no more edits out; `backup` is None if nothing was written.
+    `ruling` is None if the change delivers no more edits than before; `backup` is None if nothing was written.
     """
     lines = proposal.diff
     if as_json:
@@ -126,7 +126,7 @@ def _print_report(proposal: Proposal, ruling: Ruling | None, backup: Path | None
 
 
 def _ruling_fields(ruling: Ruling | None) -> dict[str, Any] | None:
-    """What reviews say about the change, as JSON; None if it lets no more edits out."""
+    """What reviews say about the change, as JSON; None if it delivers no more edits than before."""
     if ruling is None:
         return None
     wrong = None if ruling.wrong is None else share_fields(ruling.wrong)

@@ -334,10 +334,11 @@ def command(
 def _read_recorded(
     file: PolicyFile, path: Path | None, since: float, limit: int, target: Target
 ) -> tuple[list[Entry], list[Review]]:
-    """Return (the newest `limit` recorded entries that `target` covers, oldest first; all reviews).
+    """Return (newest entries that `target` covers, at most `limit` and oldest first; all reviews).
 
-    `path` is the store in place of that of the policies file. `since` is in seconds since the epoch. All is read before
-    the replay, so that the gateway can delete old entries meanwhile. Raises `ConfigError` if there is no entry.
+    `path` names another store than the policies file. `since` is in seconds since the epoch. Everything is read before
+    the replay, which takes long, so that the gateway can delete old entries meanwhile. Raises `ConfigError` if there is
+    no entry.
     """
     store = writer.open_for_reading(file, path)
     try:
@@ -364,10 +365,11 @@ async def _run_replay(
     open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries under the candidate and compare with the current file; without a candidate, with the record.
+    """Replay the entries under the candidate file, and compare with a replay under the current file.
 
-    Without a candidate, the entries are replayed under the current file. `deadline_s` is the deadline of an answer, by
-    default the policy's. Shows a progress bar, or calls `report_progress(finished, total)` after each answer.
+    Without a candidate, replay them under the current file, and compare with the recorded results. `deadline_s` is the
+    deadline of an answer, by default the policy's. If `report_progress` is given, it is called with the numbers of
+    finished and of all answers after each answer; otherwise a progress bar is shown.
     """
     total = sum(entry.content is not None for entry in entries)
     finished = 0
@@ -390,7 +392,7 @@ async def _run_replay(
 
 
 def _open_policies(engine: Engine, file: PolicyFile) -> ReplayPolicies:
-    """Open the policies of a file, with the heads and plugins that it names."""
+    """Open the policies of a file for a replay on `engine`, with the taught heads and plugins that the file names."""
     pipeline = Pipeline(
         engine,
         correctors=open_correctors(file),

@@ -127,7 +127,7 @@ class _ReviewLoop:
     def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
         """Ask for the details of the verdict of a pressed key, and save it as a review.
 
-        Return False, so that the reviewer is asked again, if the segment or the objective does not exist.
+        Return False if the segment or the objective does not exist; the caller then asks the reviewer again.
         """
         segment = edit = objective = None
         verdict = _VERDICT_BY_KEY.get(key, ReviewVerdict.MISSED)

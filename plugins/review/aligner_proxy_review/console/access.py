@@ -41,7 +41,7 @@ def key_digest(key: str) -> str:
 
 
 def find_viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
-    """Return the viewer with this key hash; None if the key gives no access.
+    """Return who logs in with the key that has this SHA-256 hash; None if the key gives no access.
 
     `master` is the hash of the master key; `keys` are the entries of the keys file by hash.
     """

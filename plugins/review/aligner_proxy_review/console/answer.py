@@ -63,7 +63,7 @@ def list_opinions(reviews: Sequence[Review]) -> list[Opinion]:
 
 
 class AnswerView:
-    """An audit entry with the values that pages show."""
+    """A recorded answer (audit entry) with the values that pages show; a passage of it is (how it changed, text)."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -96,7 +96,7 @@ class AnswerView:
 
     @property
     def gate_verdict(self) -> str:
-        """What the gate did with the correction, in words for the page, such as "passed"; "-" if nothing was judged."""
+        """What the gate, which checks edits, did with the correction, as a word to show; "-" if nothing was judged."""
         content = self.content
         if self.entry.status in (Status.FAILED, Status.NOT_JUDGED):
             return "-"
@@ -162,7 +162,7 @@ class AnswerView:
 
     @property
     def is_harmful_whole(self) -> bool:
-        """Whether several segments are flagged although no score exceeds the threshold.
+        """Whether the page has to explain why several segments are flagged although no score exceeds the threshold.
 
         This happens if the answer is harmful as a whole, or if a judge flagged them.
         """
@@ -208,7 +208,7 @@ def _compare_texts(old_text: str, new_text: str) -> Iterator[tuple[WordChange, s
 
 
 def _shorten_kept(text: str, *, is_first: bool, is_last: bool) -> str:
-    """Shorten unchanged text to its ends next to changes; only the first and the last passage have one such end."""
+    """Shorten an unchanged passage to its ends next to changes; the first and the last have only one such end."""
     if len(text) <= 2 * _CONTEXT_CHARS:
         return text
     text_after_change = "" if is_first else text[:_CONTEXT_CHARS]

@@ -94,7 +94,7 @@ class ListFilters:
 
     @property
     def until(self) -> float:
-        """The time that `before` gives; infinity if it gives none."""
+        """The time before which answers are listed; infinity if `before`, a text from the URL, is no time."""
         try:
             until = float(self.before)
         except ValueError:
@@ -222,9 +222,9 @@ class AnswerQueries:
             return store.last_row() if store else 0
 
     def entries_after(self, known_row: int, limit: int) -> tuple[int, list[Entry]]:
-        """Return (id of the newest row, newest answers after the row `known_row`), of all tenants.
+        """Return (id of the newest row, answers in rows after `known_row`), of all tenants, for the live pages.
 
-        There are at most `limit` answers, in the order from the oldest.
+        Of the answers, the newest `limit` are returned, oldest first.
         """
         with self._open_store() as store:
             if store is None:
@@ -237,10 +237,10 @@ class AnswerQueries:
             return last_row, list(newest_entries)[::-1]
 
     def count_values(self, viewer: Viewer, filters: ListFilters) -> list[tuple[str, list[tuple[str, int]]]]:
-        """Count how many of the newest answers have each value of a filter, under the other filters.
+        """Count how many of the newest answers each value of a filter would list, if the other filters stay.
 
-        Return (name of the filter, (value, count) pairs). The result is empty for later pages of a list and for a
-        filter by objective, which would need the texts of all answers.
+        Return pairs: the name of a filter, and its (value, count) pairs. Nothing is counted on later pages of a list,
+        and with a filter by objective, which would need the texts of all answers.
         """
         if filters.objective or filters.before:
             return []

@@ -178,7 +178,7 @@ class Console:
             await self.services.gateway.aclose()
 
     def _find_visit(self, request: Request) -> Visit | None:
-        """Return the visit of a request; None without a valid session.
+        """Return the visit (request, session and viewer) that a request belongs to; None without a valid session.
 
         The keys file is read every time, so that withdrawing a key takes effect at once.
         """
@@ -198,7 +198,7 @@ class Console:
         return show_page
 
     def _require_session_form(self, page: FormPage) -> Callable[[Request], Awaitable[Response]]:
-        """Wrap a form's handler so that it needs a session and the session's token."""
+        """Wrap a form's handler so that it runs only with a session, and with the session's token in the form."""
 
         async def take_form(request: Request) -> Response:
             visit = await asyncio.to_thread(self._find_visit, request)
@@ -276,7 +276,7 @@ class Console:
         )
 
     async def _show_error(self, request: Request, error: Exception) -> Response:
-        """Show an error that a page raised on purpose, or that an address or method is unknown."""
+        """Show the error page for a `PageError`, or for an unknown address or method."""
         if isinstance(error, PageError):
             return self._error_page(request, error.status, error.message)
         # the framework raises `HTTPException` for unknown addresses and methods
@@ -284,7 +284,7 @@ class Console:
         return self._error_page(request, status, NOT_FOUND)
 
     async def _show_store_error(self, request: Request, error: Exception) -> Response:
-        """Show, with status 503, that the audit store or a file cannot be read."""
+        """Show the error page, with status 503, if the audit store or a file cannot be read."""
         # Our own errors say what to do and have no text of the traffic; those of SQLite and the system may name files.
         is_own = isinstance(error, AlignerProxyError)
         log.warning("console: a page could not be shown (%s)", type(error).__name__)

@@ -39,9 +39,9 @@ def show_plain(text: object, max_chars: int = MAX_OF_NAME) -> str:
 
 
 def _escape_bounded(text: str, max_chars: int) -> Markup:
-    """Escape at most `max_chars` of a text; a mark with the code point takes the place of a run of hidden characters.
+    """Escape at most `max_chars` of a text for HTML; a mark takes the place of each run of hidden characters.
 
-    If the text is cut, the number of further characters is shown behind it.
+    Behind a text that is cut, at `max_chars` or after `_MAX_MARKS` marks, the number of further characters is shown.
     """
     html_parts = list[Markup]()
     mark_count = 0

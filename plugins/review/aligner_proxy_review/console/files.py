@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConsoleConfig:
-    """One valid version of the files."""
+    """The contents of the console's files, in one valid version."""
 
     policies: PolicyFile
     keys: Mapping[str, KeyEntry] = field(repr=False)

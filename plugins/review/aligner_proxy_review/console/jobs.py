@@ -74,7 +74,8 @@ class ConsoleJobs:
     def begin(self, name: str, arguments: Sequence[str], stdin_text: str = "", subject: Any = None) -> ConsoleJob:
         """Start `aligner-proxy ARGUMENTS` with `stdin_text` on stdin, and return its job.
 
-        `subject` is kept in the job. Raises `PageError` if a job of this name is running.
+        `subject` says what the job is about, and is only kept in the job. Raises `PageError` if a job of this name is
+        running.
         """
         earlier_job = self.find(name)
         if earlier_job is not None and earlier_job.is_running:
@@ -104,13 +105,16 @@ class ConsoleJobs:
             log.warning("console: `aligner-proxy %s` failed (%s)", arguments[0], type(error).__name__)
             job.fault = f"it could not be run ({type(error).__name__})"
         finally:
-            # neither result nor fault: the job was cancelled, or an unexpected error ended it
+            # a job without result or fault was cancelled, or ended by an unexpected error
             if job.is_running:
                 job.fault = "it was ended"
 
 
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
-    """Run a command, and set the job's progress, then its result or fault; kill the command if the job is cancelled."""
+    """Run a command, and set the job's progress, then its result or fault; kill the command if the job is cancelled.
+
+    The command writes JSON objects as lines: {"done", "of"} for progress, and as its last line the result or {"error"}.
+    """
     process = await asyncio.create_subprocess_exec(
         *tether_command([sys.executable, "-m", "aligner_proxy", *arguments]),
         stdin=asyncio.subprocess.PIPE,

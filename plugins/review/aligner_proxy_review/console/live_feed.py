@@ -91,7 +91,7 @@ class LiveFeed:
 
     @contextlib.contextmanager
     def open_page(self) -> Iterator[asyncio.Queue[Batch | None]]:
-        """Yield a queue of new batches for a page, which gets them until the block ends; see `MISSED`."""
+        """Yield a queue from which a page gets new batches until the block ends; None in it is `MISSED`."""
         queue: asyncio.Queue[Batch | None] = asyncio.Queue(_MAX_QUEUED_BATCHES)
         self._page_queues.add(queue)
         self._has_pages.set()
@@ -149,7 +149,10 @@ class LiveFeed:
         return self._last_row
 
     def _hand_out(self, batch: Batch | None) -> None:
-        """Put a batch, or `MISSED`, into every page's queue; a full queue is emptied and gets `MISSED` first."""
+        """Put a batch into every page's queue, or `MISSED`, which tells the page that entries are missing.
+
+        A full queue, whose page does not read, is emptied and gets `MISSED` first.
+        """
         for queue in self._page_queues:
             if queue.full():
                 while not queue.empty():

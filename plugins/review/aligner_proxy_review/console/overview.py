@@ -71,7 +71,10 @@ async def show_overview(visit: Visit) -> Response:
 
 
 async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
-    """Read `Overview.uses` from the gateway; None for reviewers, since metrics are about all tenants."""
+    """Read from the gateway what judges and editors were used for, as in `Overview.uses`.
+
+    None for reviewers, since metrics are about all tenants, and if the gateway gives no metrics.
+    """
     if not visit.viewer.is_operator:
         return None
     try:
@@ -81,7 +84,10 @@ async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
 
 
 def parse_uses(metrics_text: str) -> dict[tuple[str, str], ModelUse]:
-    """Parse `Overview.uses` from the text of the gateway's metrics; raises `GatewayRefused` if it is something else."""
+    """Sum up the use of each (kind, model group) in the text of the gateway's metrics.
+
+    Raises `GatewayRefused` if the text is in another format.
+    """
     try:
         samples = [sample for family in text_string_to_metric_families(metrics_text) for sample in family.samples]
     except ValueError:

@@ -71,7 +71,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request by a logged-in person."""
+    """One request by a logged-in person (the viewer)."""
 
     request: Request
     services: Services
@@ -113,9 +113,9 @@ async def show_live(visit: Visit) -> Response:
 
 
 def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """The values that each filter suggests, by its name: from the listed answers, and from the files.
+    """Return the values that the page suggests for each filter, by its name: from the listed answers and the files.
 
-    Of the files, only what the viewer may know is suggested.
+    Only values that the viewer may know are suggested.
     """
     console_config = visit.services.files.current()
     tenants = {entry.tenant for entry in entries} | {access.TEAM + team for team in console_config.team_names}
@@ -135,7 +135,7 @@ async def show_search(visit: Visit) -> Response:
 
 
 async def search_answers(visit: Visit, form: dict[str, str]) -> Response:
-    """Show the newest answers with an id or a text; the text comes in a form, so that no address contains it."""
+    """Show the newest answers with an id or a text, which comes in a form, so that no address contains it."""
     search_text = form.get("search_text", "").strip()[:_MAX_SEARCH_CHARS]
     if not search_text:
         return await show_search(visit)
@@ -153,7 +153,7 @@ async def stream_events(visit: Visit) -> Response:
 
 
 async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
-    """Yield the events of a live page: first recent entries, then new batches, until the session ends."""
+    """Yield the server-sent events of a live page: first recent entries, then new batches, until the session ends."""
     row_template = visit.services.templates.get_template("answer_row.html")
     filters = visit.filters
 
@@ -172,7 +172,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
         return "".join(map(render_event, visible_entries))
 
     # pages with the same tenants and filters show the same entries, so they share the rendered batches
-    kind = (visit.viewer.tenants, filters)
+    kind_of_page = (visit.viewer.tenants, filters)
     with feed.open_page() as queue:
         yield "retry: 2000\n: following\n\n"
         yield render_entries(await feed.recent_entries())
@@ -183,7 +183,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
             except TimeoutError:
                 yield ": still here\n\n"
                 continue
-            yield "event: missed\ndata: \n\n" if batch is MISSED else batch.render(kind, render_entries)
+            yield "event: missed\ndata: \n\n" if batch is MISSED else batch.render(kind_of_page, render_entries)
         yield "event: over\ndata: \n\n"
 
 
@@ -253,9 +253,9 @@ def _linked_question(visit: Visit) -> PlaygroundQuestion:
 
 
 def _configured_names(visit: Visit, names: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the first `_MAX_OBJECTIVES` names that configured objectives have.
+    """Return the names of configured objectives among the first `_MAX_OBJECTIVES` of `names`.
 
-    Any other could be a user's text, which must not be in an address.
+    They are written into a link; any other name could be a user's text, which must not be in an address.
     """
     objectives = config.objectives(visit.services.files.current().policies)
     return tuple(name for name in names[:_MAX_OBJECTIVES] if name in objectives)
@@ -290,7 +290,7 @@ async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
 
 
 async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
-    """Show the policy that a request for a model by a team and a key would get."""
+    """Show the policy that a request would get whose model, team and key are in the form."""
     refuse_reviewers(visit)
     fields = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
     explanation = await asyncio.to_thread(partial(_explain_policy, visit, **fields))
@@ -298,7 +298,7 @@ async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _explain_policy(visit: Visit, model: str, team: str, key: str) -> policy_explanation.ExplainedPolicy | None:
-    """Explain the policy that such a request would get; None if the request would be refused."""
+    """Explain the policy that a request with this model, team and key would get; None if it would be refused."""
     try:
         return policy_explanation.explain_request(visit.services.files.current(), model, team, key)
     except (ForbiddenError, BadRequest):

@@ -80,10 +80,10 @@ class PlaygroundQuestion:
 
 
 class GatewayClient:
-    """Client of the gateway; uses the master key."""
+    """Client of the gateway, with the master key: judges answers of the playground, and reads metrics."""
 
     def __init__(self, address: str, master_key: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        # no-store, because a trial is not traffic, so its text is not stored and the cache is bypassed
+        # no-store, because a trial in the playground is no traffic: its text is not stored, and no cache is used
         headers = {"Authorization": f"Bearer {master_key}", "Cache-Control": "no-store"}
         self._client = httpx.AsyncClient(
             base_url=address, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
@@ -118,7 +118,7 @@ class GatewayClient:
 
 
 def score_heat(score: float | None) -> int:
-    """The colour step, from 0 to `HOTTEST`, of a score; 0 without a score."""
+    """The colour in which the page shows a score in nats, as a step from 0 to `HOTTEST`; 0 without a score."""
     if score is None:
         return 0
     step = int((score - _MIN_COLOURED_SCORE) / _NATS_PER_STEP)

@@ -52,7 +52,7 @@ def explain_request(console_config: ConsoleConfig, model: str, team: str, key: s
     """
     caller = find_caller(console_config.keys, team or None, key or None)
     model_name, groups = litellm_config.resolve_model(console_config.litellm, model)
-    # the text may be a team's id or its alias, so it is given as both
+    # the operator may write a team's id or its alias, so the text is given as both
     facts = RequestFacts(model_name, (), caller.team, caller.team, caller.key_digest, caller.key_alias)
     return _explain_facts(console_config, replace(facts, groups=groups, alias_by_operator=caller.is_known))
 
@@ -73,7 +73,10 @@ def explain_entry(console_config: ConsoleConfig, entry: Entry) -> ExplainedPolic
 def _explain_facts(
     console_config: ConsoleConfig, facts: RequestFacts, recorded_hash: str | None = None
 ) -> ExplainedPolicy:
-    """Explain the policy of a request; `recorded_hash` is that of the recorded answer's policy, if there is one."""
+    """Explain the policy that a request with these facts gets now.
+
+    `recorded_hash` is the hash of the policy with which an answer was recorded; None without a recorded answer.
+    """
     resolver = console_config.resolver
     policy = console_config.extensions.resolve(resolver.resolve(facts), facts)
     origins = dict(policy.origins)
@@ -87,7 +90,10 @@ def _explain_facts(
 
 
 def _explain_settings(values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]) -> list[ExplainedSetting]:
-    """List all settings and the quota, first those that somebody has set; `values` and `origins` are by setting."""
+    """List all settings and the quota, first those that somebody has set.
+
+    `values` and `origins` (the lines that set a value) are by the name of the setting.
+    """
     settings = [
         ExplainedSetting(name, _value_text(value), origins.get(name, BUILT_IN)) for name, value in values.items()
     ]

@@ -20,7 +20,7 @@ COUNTED_STATUSES = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NO
 
 @dataclass(slots=True)
 class RateGroup:
-    """The answers of one tenant on one route."""
+    """The numbers and times of the answers of one tenant on one route."""
 
     tenant: str
     route: str
@@ -90,19 +90,19 @@ class Rates:
 
 
 def compute_rates(answers: Iterable[CountedAnswer], now: float, period: float, *, is_cut: bool) -> Rates:
-    """Count the answers of the last `period` seconds by tenant, route and bar of the chart.
+    """Count the answers of the last `period` seconds by tenant, by route, and by bar of the chart over time.
 
-    `now` is in seconds since the epoch. `is_cut`: whether the caller left out older answers of the period.
+    `now` is in seconds since the epoch. `is_cut`: whether the caller left out older answers, which the page then says.
     """
     groups: dict[tuple[str, str], RateGroup] = {}
     bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
     since = now - period
-    bar_width = period / BARS
+    bar_seconds = period / BARS
     for answer in answers:
         tenant_and_route = (answer.tenant, route_name(answer))
         groups.setdefault(tenant_and_route, RateGroup(*tenant_and_route)).count_answer(answer)
         # an answer at the very end, or recorded after `now`, belongs to the last bar
-        bar_index = min(BARS - 1, max(0, int((answer.at - since) / bar_width)))
+        bar_index = min(BARS - 1, max(0, int((answer.at - since) / bar_seconds)))
         bars[bar_index][answer.status] += 1
     sorted_groups = [groups[tenant_and_route] for tenant_and_route in sorted(groups)]
     return Rates(sorted_groups, [bars[index] for index in range(BARS)], is_cut, since, period)

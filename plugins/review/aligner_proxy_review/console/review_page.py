@@ -56,7 +56,7 @@ async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
-    """(current answer, None if the queue is empty or nothing is recorded; state of the visit's session)."""
+    """Return (answer to review now, state of the visit's session); no answer if none waits or none is recorded."""
     try:
         with _open_session(visit) as (session, state):
             drawn_answer = session.current_answer()
@@ -86,7 +86,10 @@ def _compute_figures(visit: Visit) -> ReviewFigures:
 
 
 def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
-    """Do what the button of a form says; return False if there was nothing to undo, else True. Raises `PageError`."""
+    """Do what the button of a form says; return False if there was nothing to undo, else True.
+
+    Raises `PageError` for an unknown button, or if the form was shown with another answer.
+    """
     button = form.get("act", "")
     with _open_session(visit) as (session, _):
         if button == "undo":

@@ -88,7 +88,7 @@ class ReviewSession:
     def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
         """Return (current answer, how it was chosen); without a current answer, draw the next. None if none is left.
 
-        The answer is leased to this reviewer.
+        The answer is leased to this reviewer, so for a while no other reviewer gets it.
         """
         if self._state.current is not None:
             place, origin = self._state.current
@@ -105,7 +105,7 @@ class ReviewSession:
         return entry, origin
 
     def save(self, review_input: ReviewInput, redact: Redact) -> None:
-        """Save a verdict on the current answer, with its texts redacted, and end the answer's lease.
+        """Save a verdict on the current answer, with its texts redacted, and release the answer.
 
         Does nothing without a current answer. Raises what `Reviews.save` raises.
         """

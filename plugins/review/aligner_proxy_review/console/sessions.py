@@ -46,7 +46,7 @@ class ConsoleSession:
 
 
 class ConsoleSessions:
-    """Holder of the open sessions; if there are too many, the oldest is dropped."""
+    """Holder of the open sessions (log-ins), and signer of cookies; if there are too many sessions, the oldest ends."""
 
     def __init__(self, clock: Clock = time.time) -> None:
         self._secret = secrets.token_bytes(32)
@@ -126,7 +126,10 @@ class LoginFailures:
         """For each address, when each key failed last there, by the key's hash; the last failure is last."""
 
     def must_wait(self, browser_id: str, address: str, *, is_known: bool) -> bool:
-        """Whether a browser has to wait; `is_known`: whether somebody has logged in from it before."""
+        """Whether a browser has to wait before it may log in, because of recent failures there or at its address.
+
+        `is_known`: whether somebody has logged in from it before; then failures at its address do not count.
+        """
         oldest_time = self._clock() - _FAILURE_LIFETIME_S
         failure_times = self._times_by_browser.get(browser_id, ())
         if sum(failed_at > oldest_time for failed_at in failure_times) >= _MAX_FAILURES_OF_BROWSER:
@@ -137,13 +140,13 @@ class LoginFailures:
         return sum(failed_at > oldest_time for failed_at in key_times.values()) >= _MAX_KEYS_OF_ADDRESS
 
     def record(self, browser_id: str, address: str, key_hash: str) -> None:
-        """Record a failed log-in with the key that has this hash."""
+        """Record a failed log-in with the key that has this hash; the same key counts only once for an address."""
         now = self._clock()
         failure_times = self._times_by_browser.get(browser_id) or deque(maxlen=_MAX_FAILURES_OF_BROWSER)
         failure_times.append(now)
         self._times_by_browser[browser_id] = failure_times
         key_times = self._keys_by_address.get(address) or {}
-        # removed first, so that the key moves to the end
+        # removed first, so that the key moves to the end of the dict, as the latest one
         key_times.pop(key_hash, None)
         key_times[key_hash] = now
         if len(key_times) > _MAX_KEYS_OF_ADDRESS:

@@ -40,19 +40,22 @@ class _CanaryData:
 
 
 async def show_canary(visit: Visit) -> Response:
-    """Show the aligners of the answers of the last `PERIOD_S`, and the comparison of two aligners or policies."""
+    """Show which aligners judged answers in the last `PERIOD_S` seconds, and compare two of them, or two policies.
+
+    The query string has the beginnings of their hashes as `a` and `b`.
+    """
     refuse_reviewers(visit)
     query = visit.request.query_params
     first = _hash_prefix(query.get("a", ""))
     second = _hash_prefix(query.get("b", ""))
     data = await asyncio.to_thread(_read_canary, visit, first, second)
     # the form suggests the two aligners with the most answers
-    first_suggestion, second_suggestion, *_ = [*(aligner for aligner, _, _ in data.aligners), "", ""]
+    suggestions = [aligner for aligner, _, _ in data.aligners] + ["", ""]
     return visit.render_page(
         "canary.html",
         found=data,
-        first=first or first_suggestion,
-        second=second or second_suggestion,
+        first=first or suggestions[0],
+        second=second or suggestions[1],
         max_compared=MAX_COMPARED,
     )
 
@@ -71,7 +74,7 @@ def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
     condition, values = AnswerFilter(since=time.time() - PERIOD_S).sql_condition()
     newest_ids = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:
-        # texts are needed only to compare answers one by one
+        # texts are read only for a comparison, which pairs equal answers
         entries = list(store.select(f"id IN ({newest_ids}) ORDER BY id", (*values, MAX_COMPARED), texts=bool(first)))
         reviews = list(Reviews(store).all())
     judged_entries = [entry for entry in entries if entry.changed is not None and entry.aligner]

@@ -55,7 +55,7 @@ class KnownObjective:
         return self.tenant is None or self.may_change(viewer)
 
     def may_change(self, viewer: Viewer) -> bool:
-        """Whether a viewer may see and change its examples, and teach it."""
+        """Whether a viewer may see and change the objective's examples, and teach it: the operator, or its team."""
         if viewer.tenants is None:
             return True
         # an entry for one key is not for the whole team

@@ -1,4 +1,4 @@
-"""Pages of objectives: their taught heads, their examples, and teaching.
+"""Pages of objectives: their taught heads (small nets that detect violations), their examples, and teaching.
 
 The report on a taught head is shown before the head takes effect. An action here is what a button of a form does.
 """
@@ -127,7 +127,7 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _find_objective(visit: Visit) -> KnownObjective:
-    """Return the objective of the URL; raises `PageError` 404 if it does not exist or this viewer may not see it."""
+    """Return the objective that the URL names; raises `PageError` 404 unless this viewer may see it."""
     handle = visit.request.path_params["handle"]
     objectives = list_objectives(visit.services.files.current().policies)
     target = next((objective for objective in objectives if objective.handle == handle), None)
@@ -137,7 +137,7 @@ def _find_objective(visit: Visit) -> KnownObjective:
 
 
 def _find_changeable(visit: Visit) -> KnownObjective:
-    """Return the objective of the URL; raises `PageError` 404 if it does not exist or this viewer may not change it."""
+    """Return the objective that the URL names; raises `PageError` 404 unless this viewer may change it."""
     target = _find_objective(visit)
     if not target.may_change(visit.viewer):
         raise PageError(404, NOT_FOUND)
@@ -145,7 +145,7 @@ def _find_changeable(visit: Visit) -> KnownObjective:
 
 
 def _read_contents(visit: Visit) -> _Contents:
-    """Read the contents of the page of the URL's objective, without examples for viewers who may not change it."""
+    """Read what the page of an objective shows; it has no examples for viewers who may not change the objective."""
     target = _find_objective(visit)
     if target.subject is None or not target.may_change(visit.viewer):
         return _Contents(target, examples=None)
@@ -168,7 +168,7 @@ def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> lis
 
 
 def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]], ...]:
-    """(key in forms, heading, examples) of the two lists of examples; empty without examples."""
+    """(key of the list in forms, heading on the page, examples) of both lists of examples; empty if they are None."""
     if examples is None:
         return ()
     return (
@@ -274,7 +274,7 @@ def _name_examples_file(
 
 
 def _block_auto_teaching_of_new_file(visit: Visit, subject: Subject) -> None:
-    """If the example file is new, block automatic teaching of it, so that its report is seen first."""
+    """Block automatic teaching of an objective whose file of examples is new, so that people see the report first."""
     if subject.examples.exists():
         return
     policies = visit.services.files.current().policies
@@ -403,7 +403,7 @@ _TROUBLES = (
 
 
 def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingReport]:
-    """Return the reports of the last teaching of an objective, one for each aligner; empty before any has ended."""
+    """Return the reports of the last teaching of an objective, one for each aligner; empty before it has ended."""
     job = visit.services.jobs.find(_job_name(target))
     if job is None or job.result is None or target.subject is None:
         return []
@@ -429,7 +429,7 @@ def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingRepo
 
 
 def _taught_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
-    """(head, its bytes) of each head that a job taught; empty without a result."""
+    """(description of the head, its bytes) of each head that a job of teaching made; empty without a result."""
     if job is None or job.result is None:
         return []
     results = [result for result in job.result["objectives"] if result["taught"]]

@@ -54,7 +54,7 @@ _POLICIES_CHANGED = "The policies file, or the change, is not what the page show
 
 @dataclass(frozen=True, slots=True)
 class _ShownChange:
-    """A change as the page shows it."""
+    """A change of the policies file as the page shows it: its proposal, and what reviews say about it."""
 
     change: Proposal
     ruling: Ruling | None
@@ -108,9 +108,9 @@ async def show_replay(visit: Visit) -> Response:
 
 
 def _render_page(visit: Visit, fields: Mapping[str, str], shown_change: _ShownChange | None, **extra: Any) -> Response:
-    """Render the page with the fields of its form, the change, if any, and its replay.
+    """Render the page with the fields of its form, and with the change and its replay unless `shown_change` is None.
 
-    `extra` are values for the template that replace those below.
+    `extra` has values for the template, such as `problem`, in place of their defaults below.
     """
     file = visit.services.files.current().policies
     job = visit.services.jobs.find(_job_name(visit))
@@ -134,7 +134,7 @@ def _render_page(visit: Visit, fields: Mapping[str, str], shown_change: _ShownCh
 
 
 def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
-    """(value in the form, label) of the places where a change may be made."""
+    """(value in the form, label on the page) of each place of a change: the routes, the tenants and the defaults."""
     routes = [entry_name(route, index) for index, route in enumerate(file.routes)]
     tenants = [entry_name(tenant, index) for index, tenant in enumerate(file.tenants)]
     return [
@@ -145,9 +145,10 @@ def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
 
 
 def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
-    """(line, shares, shadow aligner) of each block in which several aligners share the traffic or one is a shadow.
+    """(place in the file, shares, shadow aligner) of each block that tries out another aligner.
 
-    Shares or shadow aligner are empty if the block has none.
+    `shares` says how several aligners share the traffic; a shadow aligner only scores the same answers, for comparison.
+    Either is empty if the block has none.
     """
     canaries = []
     for path, block in file.blocks():
@@ -162,6 +163,7 @@ def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
 
 def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
     """Return the change that a form describes; raises `ConfigError`, and `AuditError` if reviews cannot be read."""
+    # "route/NAME", "tenant/NAME" or "defaults/"
     kind, _, name = fields["where"].partition("/")
     target = Target(route=name if kind == "route" else None, tenant=name if kind == "tenant" else None)
     changes = _parse_changes(fields)
