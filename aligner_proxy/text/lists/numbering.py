@@ -20,6 +20,7 @@ from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
+from aligner_proxy.text.lists.totals import update_totals
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -539,17 +540,19 @@ class Numbering:
 def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
     """Update what depends on removed items: (the new text, how many numbers changed).
 
-    These are numbers of items, references to them, counts, ordinals, the "and" before the last item, and how far nested
-    items are indented. `text` is what is left of the segments `pieces` without those at the indexes `removed`.
+    These are numbers of items, references to them, counts, totals, ordinals, the "and" before the last item, and how
+    far nested items are indented. `text` is what is left of the segments `pieces` without those at the indexes
+    `removed`.
     """
     text, changed_counts = update_counts(pieces, removed, text)
+    text, changed_totals = update_totals(pieces, removed, text)
     text = move_joints(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
     ordinals = Ordinals()
     text = ordinals.renumber(pieces, removed, text)
     text = Nesting().move_up(pieces, removed, text)
-    return text, changed_counts + numbering.changed + ordinals.changed
+    return text, changed_counts + changed_totals + numbering.changed + ordinals.changed
 
 
 def has_reference(text: str) -> bool:
