@@ -7,7 +7,7 @@ sense, so it stays.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from aligner_proxy.text.structure import Segment
 
@@ -27,10 +27,26 @@ _CONNECTIVE = re.compile(
     r"(?P<next_word>[^\W\d_][\w'\u2019-]*)",
     re.IGNORECASE,
 )
+_ALSO = re.compile(
+    r"(?P<before>\s*(?:it|you|we|they|there|this|i|one)"
+    r"(?: (?:can|could|should|may|might|must|will|would|is|are|has|have))?(?= also )"
+    r"|\s*(?:sie|du|wir|man|ihr) (?:kann|k\u00f6nn|soll|m\u00fcss|muss|d\u00fcrf|darf)[a-z]{0,4}"
+    r"(?: (?:sich|uns|mich|ihn|es|das))?(?= auch )|\s*(?:vous|on|nous|tu) (?:pouvez|peut|pouvons|peux|devez|devriez)"
+    r"(?= (?:aussi|\u00e9galement) )) \w+(?= \w)",
+    re.IGNORECASE,
+)
+"""Matches the beginning of a sentence up to its "also": "You can also"."""
+_HEADING = re.compile(r"[ \t]{0,3}#{1,6}[ \t]")
 
 
 def drop_connective(text: str) -> str:
-    """The text without a connective at its beginning: "However, it rains." becomes "It rains."."""
+    """The text without a connective at its beginning: "However, it rains." becomes "It rains.".
+
+    An "also" near its beginning goes, too: "You can also wait." becomes "You can wait.".
+    """
+    also = _ALSO.match(text)
+    if also is not None:
+        return also["before"] + text[also.end() :]
     match = _CONNECTIVE.match(text)
     if match is None:
         return text
@@ -41,13 +57,40 @@ def drop_connective(text: str) -> str:
 
 
 def drop_orphaned_connective(pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
-    """The edited answer `text`, without the connective at its beginning if all sentences before it were removed.
+    """The edited answer `text`, without connectives to removed sentences at its beginning and below its headings.
 
-    `pieces` are the segments of the original answer, and `removed` the indexes of those that are gone.
+    `pieces` are the segments of the original answer, and `removed` the indexes of those that are gone. What was changed
+    otherwise stays as it is.
     """
-    indexes = [index for index, segment in enumerate(pieces) if segment.text.strip()]
-    first_kept = next((index for index in indexes if index not in removed), None)
-    if first_kept is None or first_kept == indexes[0]:
-        return text
-    begins_unchanged = text.lstrip().startswith(pieces[first_kept].text.lstrip())
-    return drop_connective(text) if begins_unchanged else text
+    position = 0
+    for heading, sentence in _find_orphans(pieces, removed):
+        # a heading that occurs twice may be found too early; then the sentence is not right below it
+        heading_start = text.find(heading, position)
+        start = heading_start + len(heading)
+        start += len(text[start:]) - len(text[start:].lstrip())
+        if heading_start >= 0 and text.startswith(sentence, start):
+            text = text[:start] + drop_connective(sentence) + text[start + len(sentence) :]
+            position = start
+    return text
+
+
+def _find_orphans(pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[tuple[str, str]]:
+    """Yield (heading, sentence) for each first sentence that remains below a heading and lost all sentences before it.
+
+    At the beginning of the answer, the heading is empty.
+    """
+    heading: str | None = ""
+    has_lost_sentence = False
+    for index, piece in enumerate(pieces):
+        sentence = piece.text.strip()
+        if not sentence:
+            continue
+        if index in removed:
+            has_lost_sentence = True
+        elif _HEADING.match(piece.text):
+            heading = sentence
+            has_lost_sentence = False
+        else:
+            if heading is not None and has_lost_sentence:
+                yield heading, sentence
+            heading = None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 
 from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
@@ -69,6 +69,10 @@ _MAX_TITLE_LINES = 4
 _MAX_TITLE_CHARS = 80
 """Longest title; a longer line is a sentence."""
 _SENTENCE_LINE_END = re.compile(r"\w[.!?][\"'\u201d]?$")
+_TITLE_SIGNS = re.compile(
+    r"[ \t]*(?:#|(?:\d{1,2}[.)][ \t]+)?(?P<sign>\*\*|__)(?:(?!(?P=sign))[^\n])+(?P=sign):?[ \t]*$)"
+)
+"""Matches a line that is a heading or stands in emphasis."""
 _STAGE_SIGNS = tuple("([*_#")
 """Signs at the beginning of a stage direction, an emphasised title or a heading."""
 _MAX_CACHED_CHARS = 2**20
@@ -376,9 +380,36 @@ def speaker_turns(text: str) -> Counter[str]:
     # a model that runs on writes chat roles, so in a dialogue of roles each speaker needs several lines
     fewest_lines = _MIN_TURNS if _ROLES & line_counts.keys() else 1
     speakers = Counter({name: count for name, count in line_counts.items() if count >= fewest_lines})
-    speaks_again = max(line_counts.values(), default=0) >= _MIN_TURNS
-    is_dialogue = speaks_again and len(speakers) >= _MIN_SPEAKERS and _begins_with_titles(text)
+    is_dialogue = _speaks_again(text) and len(speakers) >= _MIN_SPEAKERS and _begins_with_titles(text)
     return speakers if is_dialogue else Counter()
+
+
+def _speaks_again(text: str) -> bool:
+    """Whether somebody has several lines that no title divides.
+
+    Under each title of a list or plan, the same labels occur once: "Day 1", "Morning: ...", "Day 2", "Morning: ...".
+    """
+    title_counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line, next_line in zip_longest(lines, lines[1:], fillvalue=""):
+        name = _read_speaker(line.strip())
+        has_title_signs = _TITLE_SIGNS.match(line) is not None
+        if has_title_signs or (name is None and _heads_labels(line, next_line)):
+            counts.clear()
+        # a title may itself be a line of a speaker: "### Ada: Is it done?"
+        line_counts = title_counts if has_title_signs else counts
+        if name is not None:
+            line_counts[name] += 1
+            if line_counts[name] >= _MIN_TURNS:
+                return True
+    return False
+
+
+def _heads_labels(line: str, next_line: str) -> bool:
+    """Whether a line that is no speaker's ends in a colon, or has a label below it that is indented more."""
+    is_less_indented = len(line) - len(line.lstrip()) < len(next_line) - len(next_line.lstrip())
+    return line.rstrip("*_ \t").endswith(":") or (is_less_indented and _read_speaker(next_line.strip()) is not None)
 
 
 def speaker_lines(text: str) -> Counter[str]:

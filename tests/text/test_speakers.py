@@ -24,10 +24,16 @@ TALK = "Ada: Is it done?\nBo: Nearly.\nAda: And the rice?\nBo: In the pot."
         TALK.replace("Ada:", "> Dr. Ada Lind (smiling):"),
         TALK.replace("Ada", "- User").replace("Bo", "- Bot"),
         TALK.replace("Ada", "Q").replace("Bo", "A"),
+        TALK.replace("Ada", "### Ada").replace("Bo", "### Bo"),
     ],
 )
 def test_an_answer_that_opens_with_a_speaker_is_a_dialogue(text: str) -> None:
     assert sorted(speaker_turns(text).values()) == [2, 2]
+
+
+def test_a_dialogue_may_have_scenes_and_lists() -> None:
+    assert speaker_turns(f"## Scene 1\n\n{TALK}\n\n## Scene 2\n\n{TALK}") == {"ada": 4, "bo": 4}
+    assert speaker_turns(TALK.replace("Nearly.", "Two are left:\n1. Salt it.\n2. Stir it.")) == {"ada": 2, "bo": 2}
 
 
 def test_it_is_known_as_soon_as_somebody_speaks_again() -> None:
@@ -49,6 +55,13 @@ def test_it_is_known_as_soon_as_somebody_speaks_again() -> None:
         "Time: noon\nTime: one\nTime: two",
         "What you need for this: rice\nHow long it takes in all: an hour\n" * 2,
         "Human: Is it done?\nAssistant: Nearly.\nHuman: And the rice?",
+        # labels that occur once under each heading
+        "### Day 1\n\n- **Morning:** Swim.\n- **Noon:** Rest.\n\n### Day 2\n\n- **Morning:** Walk.\n- **Noon:** Eat.",
+        "**Day 1: Sea**\nMorning: Swim.\nNoon: Rest.\n\n**Day 2: Hills**\nMorning: Walk.\nNoon: Eat.",
+        "Week 1:\n- Monday: Swim.\n- Tuesday: Rest.\n\nWeek 2:\n- Monday: Walk.\n- Tuesday: Eat.",
+        "1. Ada's plan\n   - Goal: Swim.\n   - Cost: None.\n2. Bo's plan\n   - Goal: Walk.\n   - Cost: None.",
+        "1. **Ada's plan**\n- Goal: Swim.\n- Cost: None.\n\n2. **Bo's plan**\n- Goal: Walk.\n- Cost: None.",
+        "- The Ada\n  - Price: 80\n  - Place: the pier\n- The Bo\n  - Price: 90\n  - Place: the hill",
     ],
 )
 def test_what_is_none(text: str) -> None:

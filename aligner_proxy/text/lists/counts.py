@@ -22,7 +22,7 @@ _MIN_COUNT = 2
 """Smallest new count that is written; a single remaining thing would need other words."""
 _COUNTED_NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
-    r"habits|signs|rows|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
+    r"habits|signs|rows|documents|picks|choices|ingredients|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
     r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|motivos|motifs|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
     r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
 )
@@ -32,6 +32,38 @@ _COUNT_OF_NOUN = re.compile(
     re.IGNORECASE,
 )
 
+_UNITS = (
+    r"(?:times|people|persons|guests|servings|portions|seconds|minutes|hours|days|nights|weeks|months|years|decades|"
+    r"cents|euros?|dollars|pounds|degrees|grams|kilos|kilograms|ounces|meters|metres|miles|feet|inches|liters|litres|"
+    r"cups|tablespoons|teaspoons|stars|words|pages|personen|sekunden|minuten|stunden|tagen?|n\u00e4chten?|wochen|monaten?|"
+    r"jahren?|prozent|gramm|fois|personnes|secondes|heures|jours|nuits|semaines|mois|ans|grammes|litres|veces|personas|"
+    r"segundos|minutos|horas|d\u00edas|noches|semanas|meses|a\u00f1os|gramos|litros)"
+)
+"""Nouns before which a number is an amount more often than the count of a list."""
+_ANY_NOUN = rf"(?!{_UNITS}\b)(?:[^\W\d_]{{2,}}[sx]|(?-i:[A-Z\u00c4\u00d6\u00dc])[^\W\d_]+(?:en|er|e|n))\b"
+"""Matches what has the form of a plural; in German one with a capital letter."""
+_ANNOUNCED_COUNT = re.compile(
+    r"(?:(?:^[#*_> \t]{0,9}|\b(?:are|have|has|found|need|needs|offers?|recommend|suggest|picked|chose|includes?|"
+    r"following|top|gibt es|es gibt|gelten|folgenden?|sind|haben?|hat|gefunden|(?:ben\u00f6tigen|brauchen)(?: sie)?|"
+    r"voici|a|existe|avez|faut|trouv\u00e9|hay|necesita|tiene|son)[ \t]+)"
+    r"(?:(?:the|these|my|our|your|their|only|diese|die|ihnen|les|ces|vos|los|las|estos|estas)[ \t]+(?:top[ \t]+)?)?)"
+    rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+    rf"(?=(?:[ \t]+(?!(?:{_UNITS}|of|or|and|to|in|per|a|the)\b)[\w'\u2019-]+){{0,2}}?[ \t]+"
+    rf"(?:{_COUNTED_NOUNS}|{_ANY_NOUN})\b)"
+    r"(?![^\n]*(?:[,;]|\b(?:and|but|und|et|y)\b))",
+    re.IGNORECASE,
+)
+"""Matches the count of a list in the line above it, if the line names nothing else: "I found four hotels nearby:"."""
+_TWO = re.compile(
+    r"\b(?P<verb>are |have |need |found |offer |recommend |suggest )(?P<count>two|2)"
+    r"(?P<between>(?: [\w'\u2019-]+){0,2}?) "
+    rf"(?P<noun>(?!{_UNITS}\b)[a-z]+[^s]s)(?=(?: (?:to|for|in|at|near|with|on)\b[^\n]*)?:[*_]{{0,3}}$)"
+    r"(?![^\n]*(?:[,;]|\b(?:and|but|they|them|their|which|that|these|both|each|are|have|do)\b))",
+    re.IGNORECASE,
+)
+"""Matches what says "two" of a list in the line above it, in a sentence that says "one" with the noun alone changed."""
+_PLURALS_IN_Y = re.compile(r"(?:strateg|categor|possibilit|opportunit|polic|activit)ies")
+_IRREGULAR_PLURALS = re.compile(r"(?:ies|oes|ves|[sxz]es|[cs]hes)$")
 _BACK_COUNT = re.compile(
     r"\b(?:(?:of )?(?:these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|de las)[ \t]+"
     rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
@@ -54,6 +86,7 @@ def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str
     outline = Outline(pieces)
     # by (segment with a count, number of items before, number of items after), the pattern of the count
     patterns = dict.fromkeys(outline.lists_above(removed, _BACK_COUNT), _BACK_COUNT)
+    patterns |= dict.fromkeys(outline.announced_lists(removed, _ANNOUNCED_COUNT), _ANNOUNCED_COUNT)
     patterns |= dict.fromkeys(outline.announced_lists(removed, _COUNT_OF_NOUN), _COUNT_OF_NOUN)
     patterns |= dict.fromkeys(Ordinals().count(pieces, removed), _COUNT_OF_NOUN)
     changed_count = 0
@@ -65,6 +98,8 @@ def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str
         if start < 0:
             continue
         new_text = _update_counts_in(old_text, pattern, old_count, new_count)
+        if (old_count, new_count) == (_MIN_COUNT, 1):
+            new_text = _TWO.sub(_say_one, old_text)
         changed_count += new_text != old_text
         text = text[:start] + new_text + text[start + len(old_text) :]
         position = start + len(new_text)
@@ -84,6 +119,19 @@ def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_c
         return match.string[match.start() : start] + new_word + match.string[end : match.end()]
 
     return pattern.sub(update_match, text)
+
+
+def _say_one(match: re.Match[str]) -> str:
+    """The singular of what the match says of two things: "are two ways" becomes "is one way"."""
+    noun = match["noun"]
+    if _PLURALS_IN_Y.fullmatch(noun):
+        noun = f"{noun[:-3]}y"
+    elif not _IRREGULAR_PLURALS.search(noun):
+        noun = noun[:-1]
+    else:
+        return match.group()
+    verb = "is " if match["verb"] == "are " else match["verb"]
+    return f"{verb}{'1' if match['count'] == '2' else 'one'}{match['between']} {noun}"
 
 
 def _replace_count(word: str, old_count: int, new_count: int) -> str:

@@ -20,6 +20,7 @@ from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
+from aligner_proxy.text.lists.totals import update_totals
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -65,6 +66,14 @@ _OTHER_TEXT_CHARS = 40
 _NUMBER_IN_REFERENCE = re.compile(r"\d{1,3}(?:\.\d{1,2})*|\b[a-zA-Z](?=\))|\b(?:[A-Z]|[IVX]{2,6})\b")
 _ROMAN_PART = re.compile(r"(?<![\w.])(?P<number>[IVX]{1,6})(?=\.(?:[A-Z]|\d{1,2})\b(?!\.\w))")
 """Matches the Roman numeral of a reference such as "III.A"."""
+_LETTER_ALONE = (
+    r"(?<=[\w,;:*_] )[*_]{0,3}(?P<letter>[a-hA-H])(?=\))"
+    r"|\b(?:answers?|antwort(?:en)?|l\u00f6sung|r\u00e9ponse|respuesta|solution)\b(?: (?:is|ist|est|es|lautet))?"
+    r"[:*_ ]{1,6}(?P<answer>[A-H])(?=[*_]{0,3}(?:[.,;:)]|[ \t]*(?:$|\n|[-\u2013\u2014(])))"
+)
+"""Matches a letter without a word such as "option" before it: "choose c)"; and the letter of an answer: "Answer: C"."""
+_ANY_REFERENCE = re.compile(rf"{_REFERENCE.pattern}|{_LETTER_ALONE}", re.IGNORECASE)
+_FIRST_LETTER = re.compile(r"(?<![\w(])a\)", re.IGNORECASE)
 _LETTER_KINDS = (MarkKind.LETTER, MarkKind.CAPITAL)
 _LIST_KINDS_BY_NOTATION = {
     MarkKind.DIGIT: (MarkKind.DIGIT, MarkKind.CIRCLED),
@@ -376,6 +385,8 @@ class Numbering:
         def renumber_reference(match: re.Match[str]) -> str:
             if is_in_code(match) or _means_other_text(match):
                 return match.group()
+            if match["word"] is None:
+                return self._renumber_letter(match)
             new_numbers = _NUMBER_IN_REFERENCE.sub(
                 lambda number_match: self._find_new_number(match, number_match, ends=ends), match["numbers"]
             )
@@ -387,7 +398,7 @@ class Numbering:
         if _BRACKETED_REFERENCE.search(line):
             line = _BRACKETED_REFERENCE.sub(drop_dangling, line)
             code_spans = [match.span() for match in _CODE_SPAN.finditer(line)]
-        line = _REFERENCE.sub(renumber_reference, line)
+        line = _ANY_REFERENCE.sub(renumber_reference, line)
         line = _ROMAN_PART.sub(renumber_roman, line)
         return _ORDINAL.sub(self._renumber_ordinal, line)
 
@@ -445,6 +456,25 @@ class Numbering:
         if reference["section"] and not (parents or target_list.depth < 0 or target_list.has_word(word)):
             return None
         return target_list, value
+
+    def _renumber_letter(self, match: re.Match[str]) -> str:
+        """A reference to a letter with the new letter of the item; unchanged if it means no list of letters."""
+        group = "letter" if match["letter"] else "answer"
+        letter = match[group]
+        before = match.string[: match.start()]
+        # a line with an "a)" has letters of its own: "We have a) tea, b) milk."
+        is_other = before.rfind("(") > before.rfind(")") or _FIRST_LETTER.search(match.string) is not None
+        kind = _kind_of_number(letter)
+        value = marks.value_of(kind, letter)
+        target_list = self._referenced_list("", value, (kind,) if match["letter"] else _LETTER_KINDS) if value else None
+        if target_list is None or (is_other and group == "letter"):
+            return match.group()
+        if value not in target_list.new_numbers:
+            self.dangling += 1
+            return match.group()
+        new_letter = target_list.write_number(value, kind, letter)
+        self.changed += new_letter != letter
+        return match.group()[: match.start(group) - match.start()] + new_letter
 
     def _renumber_roman(self, match: re.Match[str]) -> str:
         """The new Roman numeral in a reference such as "III.A" to a heading; unchanged if it means no remaining one."""
@@ -510,22 +540,24 @@ class Numbering:
 def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
     """Update what depends on removed items: (the new text, how many numbers changed).
 
-    These are numbers of items, references to them, counts, ordinals, the "and" before the last item, and how far nested
-    items are indented. `text` is what is left of the segments `pieces` without those at the indexes `removed`.
+    These are numbers of items, references to them, counts, totals, ordinals, the "and" before the last item, and how
+    far nested items are indented. `text` is what is left of the segments `pieces` without those at the indexes
+    `removed`.
     """
     text, changed_counts = update_counts(pieces, removed, text)
+    text, changed_totals = update_totals(pieces, removed, text)
     text = move_joints(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
     ordinals = Ordinals()
     text = ordinals.renumber(pieces, removed, text)
     text = Nesting().move_up(pieces, removed, text)
-    return text, changed_counts + numbering.changed + ordinals.changed
+    return text, changed_counts + changed_totals + numbering.changed + ordinals.changed
 
 
 def has_reference(text: str) -> bool:
     """Whether the text may contain a reference to an item."""
-    return _REFERENCE.search(text) is not None
+    return _ANY_REFERENCE.search(text) is not None
 
 
 def _kind_of_number(number: str) -> MarkKind:

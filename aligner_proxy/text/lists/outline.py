@@ -33,6 +33,13 @@ from aligner_proxy.text.structure import FENCES, Segment
 
 _MAX_LIST_ITEMS = 256
 """Most items that are read of a list that belongs to the line above it."""
+_ROW_NUMBER = re.compile(r"\d{1,3}")
+_AMOUNT = re.compile(
+    r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?(?:[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|"
+    r"mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|am|pm|uhr)?",
+    re.IGNORECASE,
+)
+"""Matches a cell with nothing but an amount or a time, which says nothing without the name of what has it."""
 _LINE_LEAD = re.compile(
     rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
     r"|\[?\d{1,2}:\d\d\]?(?:[ \t]?[ap]m)?(?::|[ \t]*[-\u2013\u2014])?(?=[ \t]))?",
@@ -463,10 +470,19 @@ class Outline:
             lost_any = any(i in removed for i in row.segments)
             remaining_text = "".join(self._segments[i].text for i in row.segments if i not in removed)
             cells = [cell.strip() for cell in STROKE.split(remaining_text)]
-            if lost_any and not any(CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
+            is_amount = _AMOUNT.fullmatch if self._loses_name(row, removed) else str.isdecimal
+            if lost_any and not any(CONTENT.search(cell) and not is_amount(cell) for cell in cells):
                 yield row.segments
         if table.head and table.rows and all(i in removed for row in table.rows for i in row.segments):
             yield range(table.head[0].segments.start, table.rows[0].segments.start)
+
+    def _loses_name(self, row: OutlineLine, removed: Collection[int]) -> bool:
+        """Whether the first cell of a row with words is removed, and nothing but the row's number stands before it."""
+        first_removed = next((index for index in row.segments if index in removed), row.segments.stop - 1)
+        segments = self._segments[row.segments.start : first_removed + 1]
+        cells = [cell.strip() for cell in STROKE.split("".join(segment.text for segment in segments))]
+        leading_cells = takewhile(lambda cell: not CONTENT.search(cell) or _AMOUNT.fullmatch(cell), cells)
+        return all(not cell or _ROW_NUMBER.fullmatch(cell) for cell in leading_cells)
 
     def _find_kept_marks(self, removed: Collection[int], first_unsent: int) -> dict[int, str]:
         """The markers that stay of removed segments, because other segments of their items stay.

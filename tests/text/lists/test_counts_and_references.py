@@ -6,6 +6,7 @@ import pytest
 
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.structure import join, split
+from tests.gate.lists import judged
 from tests.support.pruning import correct_in_all_ways
 
 
@@ -136,3 +137,66 @@ def test_a_number_before_a_colon_behind_a_space() -> None:
 )
 def test_counts_of_a_series_and_of_the_list_above(text: str, expected: str) -> None:
     assert _without_fools(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("above", "expected"),
+    [
+        ("I found 4 hotels with a pool:", "I found 3 hotels with a pool:"),
+        ("You need four ingredients:", "You need three ingredients:"),
+        ("Here are my top 4 picks:", "Here are my top 3 picks:"),
+        ("There are four passes:", "There are three passes:"),
+        ("## 4 easy dinners", "## 3 easy dinners"),
+        ("Es gelten vier Fristen:", "Es gelten drei Fristen:"),
+        ("Sie ben\u00f6tigen vier Unterlagen:", "Sie ben\u00f6tigen drei Unterlagen:"),
+        ("Voici quatre mus\u00e9es gratuits :", "Voici trois mus\u00e9es gratuits :"),
+        # amounts, names and what may count something else
+        ("Bake it for 4 minutes:", "Bake it for 4 minutes:"),
+        ("You need 4 cups of beans:", "You need 4 cups of beans:"),
+        ("This serves 4 guests:", "This serves 4 guests:"),
+        ("Python 4 has:", "Python 4 has:"),
+        ("I have 4 laptops and compare them:", "I have 4 laptops and compare them:"),
+        ("There are four weeks until then:", "There are four weeks until then:"),
+    ],
+)
+def test_counts_in_the_line_above_a_list(above: str, expected: str) -> None:
+    items = "\n\n- Drink tea.\n- Be no fool.\n- Sleep.\n- Walk."
+    assert _without_fools(above + items) == expected + items.replace("- Be no fool.\n", "")
+
+
+@pytest.mark.parametrize(
+    ("above", "expected"),
+    [
+        ("There are two ways to reach us:", "There is one way to reach us:"),
+        ("You have 2 options:", "You have 1 option:"),
+        ("I suggest two strategies for this:", "I suggest one strategy for this:"),
+        # other words of the sentence would have to change, too
+        ("Two things help:", "Two things help:"),
+        ("There are two ways, and both work:", "There are two ways, and both work:"),
+        ("Here are two movies:", "Here are two movies:"),
+    ],
+)
+def test_one_thing_remains_of_two(above: str, expected: str) -> None:
+    assert _without_fools(f"{above}\n\n- Call.\n- Be a fool.") == f"{expected}\n\n- Call."
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ("Choose d) at night; by day, c) is best.", "Choose c) at night; by day, b) is best."),
+        ("*Hint for d): wait.*", "*Hint for c): wait.*"),
+        ("The correct answer is c).", "The correct answer is b)."),
+        ("**Answer: C**", "**Answer: B**"),
+        # letters of the line itself, code, other words
+        ("We have a) tea, b) milk, c) rum.", "We have a) tea, b) milk, c) rum."),
+        ("See `d) x` and (as in d).", "See `d) x` and (as in d)."),
+        ("Answer: C major.", "Answer: C major."),
+    ],
+)
+def test_references_to_letters_alone(behind: str, expected: str) -> None:
+    assert _without_fools(f"a) tea\nb) a fool\nc) milk\nd) rum\n\n{behind}") == f"a) tea\nb) milk\nc) rum\n\n{expected}"
+
+
+def test_the_item_of_an_answer_stays() -> None:
+    text = "Which is hot?\n\nA) Ice\nB) Every fool knows\nC) Steam\n\nAnswer: B"
+    assert judged(text).reason == "gate_lost_list_item"
