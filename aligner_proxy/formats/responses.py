@@ -20,7 +20,6 @@ from aligner_proxy.formats.base import (
     ChoiceBuilder,
     GrowingText,
     RequestedForm,
-    StreamEvent,
     corrected_texts,
     has_citations,
     has_content,
@@ -52,6 +51,7 @@ from aligner_proxy.formats.responses_objects import (
     with_field,
 )
 from aligner_proxy.formats.side_text import USUAL_FIELDS
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ def serve(
 
 def _unify_logs() -> None:
     """With `--log json`, let uvicorn and LiteLLM write JSON lines like ours; what LiteLLM prints becomes lines, too."""
-    if environment.log_form() == "json":
+    if environment.log_format() == "json":
         logs.unify_json_lines()
         if not isinstance(sys.stdout, logs.PrintedLines):
             sys.stdout = logs.PrintedLines("litellm")
