@@ -159,7 +159,7 @@ class AnswerDecoder(SafeDecoder):
             exchanges = [exchange for exchange in self.exchanges() if exchange.index == text_number]
         else:
             exchanges = [self.exchange(text_number)] if reader.reasoning_end else []
-        return next((DividedText.from_exchange(found) for found in exchanges if found.tagged_reasoning), None)
+        return next((DividedText.from_exchange(exchange) for exchange in exchanges if exchange.tagged_reasoning), None)
 
 
 def _drop_reasoning(
