@@ -379,12 +379,12 @@ class ChoiceBuilder:
     whole_refusals: list[str] = field(default_factory=list)
     """Texts of the refusal field that arrived whole."""
 
-    def add_refusal(self, text: object, *, piece: bool) -> None:
-        """Record a text of the refusal field; with `piece`, it is the next piece of the field in a stream."""
+    def add_refusal(self, text: object, *, is_piece: bool) -> None:
+        """Record a text of the refusal field; `is_piece` says whether it is the next piece of the field in a stream."""
         if not has_content(text):
             return
         self.refusal = True
-        if piece:
+        if is_piece:
             self.refusal_pieces.append(str(text))
         else:
             self.whole_refusals.append(str(text))
@@ -393,8 +393,8 @@ class ChoiceBuilder:
         """Record fields beside the usual ones (`list_unusual_fields`), which may describe or quote the text."""
         if fields:
             self.annotations |= any(copies.describes(value, name) for name, value in fields)
-            free_places = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
-            self.unusual_texts += copies.quoting_strings(fields)[:free_places]
+            further_count = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
+            self.unusual_texts += copies.quoting_strings(fields)[:further_count]
 
     @property
     def hidden_text(self) -> bool:
@@ -416,7 +416,7 @@ class ChoiceBuilder:
         """
         form = form or RequestedForm.from_request(data)
         answer = join_surrogates(str(self.pieces)) if self.pieces else None
-        # A growing text is asked about at every step without its characters (`exchange_without_text`).
+        # Streams make an exchange without a text at every step (`exchange_without_text`), which compares nothing.
         annotations = self.annotations or (
             answer is not None and any(copies.quotes(text, answer) for text in self.unusual_texts)
         )
@@ -442,7 +442,10 @@ class ChoiceBuilder:
     def make_exchanges(
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
-        """Make an exchange of each text part of an answer (by number, in order), or one without an answer."""
+        """Make an exchange of each text part of an answer; `texts` has the parts by number, in order.
+
+        Without a part, one exchange without an answer is made.
+        """
         form = RequestedForm.from_request(data)
         exchanges = [
             replace(self, pieces=GrowingText(text)).make_exchange(data, index, turns, response, form)

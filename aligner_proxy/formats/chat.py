@@ -153,7 +153,7 @@ def read_choice(builder: ChoiceBuilder, choice: Any) -> str:
     builder.finish_reason = fields.get("finish_reason") or builder.finish_reason
     builder.tool_calls |= has_content(body_fields.get("tool_calls")) or has_content(body_fields.get("function_call"))
     # Without a message the choice has a delta, which has only a piece of the refusal.
-    builder.add_refusal(_refusal(body_fields), piece=message is None)
+    builder.add_refusal(_refusal(body_fields), is_piece=message is None)
     builder.non_text |= has_content(body_fields.get("audio")) or has_content(body_fields.get("images"))
     builder.note_unusual_fields(list_unusual_fields(body, _USUAL))
     builder.note_unusual_fields(list_unusual_fields(choice, _USUAL))

@@ -462,9 +462,9 @@ def _record_event(builder: ChoiceBuilder, event: object) -> None:
     elif kind == _ERROR:
         builder.finish_reason = "error"
     if kind == _REFUSAL_DELTA:
-        builder.add_refusal(get_field(event, "delta"), piece=True)
+        builder.add_refusal(get_field(event, "delta"), is_piece=True)
     elif kind == _REFUSAL_DONE:
-        builder.add_refusal(get_field(event, "refusal"), piece=False)
+        builder.add_refusal(get_field(event, "refusal"), is_piece=False)
     builder.annotations |= kind == _ANNOTATION
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get_field(event, "logprobs"))
 
@@ -491,6 +491,6 @@ def _record_part(builder: ChoiceBuilder, part: object) -> None:
         builder.logprobs |= has_content(get_field(part, "logprobs"))
     elif kind == "refusal":
         builder.refusal = True
-        builder.add_refusal(get_field(part, "refusal"), piece=False)
+        builder.add_refusal(get_field(part, "refusal"), is_piece=False)
     elif kind != "reasoning_text":  # reasoning is read elsewhere (reasoning.py) and never edited
         builder.non_text = True
