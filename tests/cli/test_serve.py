@@ -227,7 +227,7 @@ def test_a_restart_reads_the_configuration_again_and_keeps_the_options(tmp_path:
     (tmp_path / "policies.yaml").write_text("aligner: {engine: 'http://127.0.0.1:9'}\n" + OFF)
     again = serve._renew_plan(first)
     assert (again.socket, str(again.engine)) == (None, "http://127.0.0.1:9")
-    assert (again.port, again.log, again.grace, again.limits) == (first.port, "json", 7, first.limits)
+    assert (again.port, again.log_format, again.grace, again.limits) == (first.port, "json", 7, first.limits)
     (tmp_path / "policies.yaml").write_text("rotues: []\n")
     with pytest.raises(ConfigError, match="rotues"):
         serve._renew_plan(first)
