@@ -55,6 +55,8 @@ from aligner_proxy.types import (
     Write,
 )
 
+OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
+"""Opens the engine that the options choose, for the time of the context."""
 OpenCorrector = Callable[[], AbstractAsyncContextManager[CorrectExchange]]
 """Opens an engine for the time of the context, which yields the function that corrects an answer."""
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
@@ -147,18 +149,20 @@ def command(**options: Any) -> None:
 
     For example: echo "It is Paris. Only a fool has to ask." | aligner-proxy align -q "France's capital?" -o harmless
     """
+    # From here on, `flags` has the options of this command, and `options` those of an engine in this process.
     flags = {name: options.pop(name) for name in _NOT_OF_ENGINE}
     file = options.pop("file")
     if file:
-        # the file names the aligner
+        # The file names the aligner, so --model means the model of the request.
         model = options.pop("model")
         flags["for_model"] = flags["for_model"] or model
+    # Objectives on the command line replace the policies of the file.
     policies = registry.load_policies(file) if file and not flags["objectives"] else None
     _refuse_combinations(flags, policies)
     address = options.pop("address")
     aligner = options.pop("aligner")
     names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
-    by_policies = policies is not None and _has_policies(flags, policies)
+    uses_policies = policies is not None and _has_policies(flags, policies)
     policy = Policy(
         "align",
         write=_find_write(options, file, aligner),
@@ -168,11 +172,12 @@ def command(**options: Any) -> None:
         verify=Verify(options.pop("verify")),
         aligner=aligner,
     )
+    open_engine = partial(open_chosen_engine, address, options, file)
     if flags["batch_file"]:
-        _exit_after_rows(asyncio.run(_align_batch(flags, policy, policies, address, options, file)))
-    open_corrector = partial(_open_corrector, flags, policy, policies if by_policies else None, address, options, file)
+        _exit_after_rows(asyncio.run(_align_batch(flags, policy, policies, open_engine)))
+    open_corrector = partial(_open_corrector, flags, policy, policies if uses_policies else None, open_engine)
     if flags["jsonl"]:
-        default_objectives = () if by_policies else policy.objectives
+        default_objectives = () if uses_policies else policy.objectives
         _exit_after_rows(asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector)))
     exchange = _read_exchange(flags["question"], flags["system"])
     outcome = asyncio.run(_align_answer(exchange, open_corrector))
@@ -239,19 +244,13 @@ def read_stdin(name: str) -> str:
 
 @contextlib.asynccontextmanager
 async def _open_corrector(
-    flags: dict[str, Any],
-    policy: Policy,
-    policies: PolicyFile | None,
-    address: str | None,
-    options: dict[str, Any],
-    file: Path | None,
+    flags: dict[str, Any], policy: Policy, policies: PolicyFile | None, open_engine: OpenEngine
 ) -> AsyncIterator[CorrectExchange]:
     """Open an engine, and yield a function that corrects an answer under `policies` or, if None, under `policy`.
 
-    `flags` are the options of `_NOT_OF_ENGINE`, and `options` those of the aligner. `address` is that of a running
-    engine, and `file` the policies file; None if it was not given.
+    `flags` are the values of the options that are not the engine's, by name.
     """
-    async with open_chosen_engine(address, options, file) as engine:
+    async with open_engine() as engine:
         if policies is not None:
             yield _correct_by_policies(flags, policy, policies, engine)
             return
@@ -295,21 +294,16 @@ async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: Op
 
 
 async def _align_batch(
-    flags: dict[str, Any],
-    policy: Policy,
-    policies: PolicyFile | None,
-    address: str | None,
-    options: dict[str, Any],
-    file: Path | None,
+    flags: dict[str, Any], policy: Policy, policies: PolicyFile | None, open_engine: OpenEngine
 ) -> int:
-    """Correct the output file of a batch with the parameters of `_open_corrector`; returns how many lines failed."""
+    """Correct the output file of a batch; returns how many lines failed. The parameters are as in `_open_corrector`."""
     from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
     from aligner_proxy.cli.policy_guardrail import RequestOptions
 
     requests = provider_batch.BatchRequests(flags["requests"]) if flags["requests"] else None
     caller = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
     settings = provider_batch.BatchSettings(flags["batch_file"], requests, flags["bare"], caller)
-    async with open_chosen_engine(address, options, file) as engine:
+    async with open_engine() as engine:
         corrector = provider_batch.open_corrector(settings, engine, policies, policy)
         job = batch.BatchJob(corrector.correct, flags["output"], flags["skip"])
         with settings.path.open("rb") as source:
@@ -317,7 +311,7 @@ async def _align_batch(
 
 
 def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
-    """Raise `ConfigError` for options that have no effect with the others.
+    """Raise `ConfigError` for an option that has no effect together with the other options.
 
     `policies` is the policies file that may apply; None if none was given, or objectives were given instead.
     """

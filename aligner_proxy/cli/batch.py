@@ -71,7 +71,7 @@ async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> int:
     with _make_progress() as progress, _open_output(job.output, sink) as output:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
         tasks: deque[asyncio.Task[OutputLine]] = deque()
-        row = 0
+        row = 0  # counts only lines with content; `number` counts all lines of the file
         for number, content in enumerate(source, 1):
             progress.advance(bar, len(content))
             if not content.strip():

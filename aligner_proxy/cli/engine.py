@@ -79,7 +79,7 @@ def command(
     queue: int,
     grace: int,
     file: Path | None,
-    form: str | None,
+    log_format: str | None,
     **options: Any,
 ) -> None:
     """Serve only the aligner, on a unix socket or a port.
@@ -87,7 +87,7 @@ def command(
     For example: aligner-proxy engine --config gateway/policies.yaml --port 4010
     """
     refuse_two_addresses(path, port)
-    log_to_stderr(form)
+    log_to_stderr(log_format)
     limits = take_limits(options)
     open_files.allow_connections(limits.connections)
     _start_tracing()

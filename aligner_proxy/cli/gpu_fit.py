@@ -12,6 +12,8 @@ from aligner_proxy.errors import WeightsError
 
 _DRIVER_BYTES = 0.5 * 2**30
 """Bytes of a card that the driver takes for each process."""
+_BF16_BYTES = 2
+"""Bytes of a number that is not quantised."""
 
 
 def suggest_fix(missing_part: str) -> str:
@@ -42,10 +44,10 @@ def describe_fit(
     place = f"{card['name']} ({card['memory_gb']:g} GB)"
     try:
         free_bytes = card["memory_gb"] * 2**30 - _DRIVER_BYTES
-        plan = memory.plan_gpu(sizes, quantization, 2, head_states, free_bytes, copies=may_copy)
+        plan = memory.plan_gpu(sizes, quantization, _BF16_BYTES, head_states, free_bytes, copies=may_copy)
     except WeightsError as error:
         raise WeightsError(f"does not fit {place}: {error}") from None
-    weights_gb = sizes.count_weight_bytes(quantization, 2) / 2**30
+    weights_gb = sizes.count_weight_bytes(quantization, _BF16_BYTES) / 2**30
     parts = [f"{weights_gb:.1f} GB of weights", f"{plan.cache_tokens:,} tokens of KV cache"]
     if may_copy:
         copy_text = "a bf16 copy" if plan.has_copy else "no room for a bf16 copy"

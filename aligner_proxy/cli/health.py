@@ -91,11 +91,11 @@ def _resolve_engine_address(engine: str | None) -> str:
 
 def _check_engine(address: str) -> ProcessHealth:
     """Ask the engine for its health; "down" if it does not answer, "odd" if it is not an engine."""
-    socket = address.removeprefix("unix:") if address.startswith("unix:") else None
-    if socket and not Path(socket).exists():
+    socket_path = address.removeprefix("unix:") if address.startswith("unix:") else None
+    if socket_path and not Path(socket_path).exists():
         return ProcessHealth("engine", address, "down")
-    base_url = "http://engine" if socket else address.rstrip("/")
-    with _make_client(socket) as client:
+    base_url = "http://engine" if socket_path else address.rstrip("/")
+    with _make_client(socket_path) as client:
         try:
             report = client.get(f"{base_url}/health").json()
             status = str(report["status"])

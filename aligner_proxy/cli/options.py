@@ -271,12 +271,12 @@ def silence_libraries() -> None:
 def log_option(function: F) -> F:
     """Add --log."""
     text = "Format of log lines (default: text); also set by ALIGNER_PROXY_LOG."
-    return click.option("--log", "form", type=click.Choice(environment.LOG_FORMS), help=text)(function)
+    return click.option("--log", "log_format", type=click.Choice(environment.LOG_FORMATS), help=text)(function)
 
 
-def log_to_stderr(form: str | None) -> None:
+def log_to_stderr(log_format: str | None) -> None:
     """Log to stderr, one line for each event; the option overrides the environment."""
-    logs.configure_logging(form or environment.log_form() or "text")
+    logs.configure_logging(log_format or environment.log_format() or "text")
 
 
 def refuse_two_addresses(socket: Path | None, port: int | None) -> None:

@@ -96,7 +96,7 @@ class ServePlan:
     host: str
     port: int
     workers: int
-    log: str | None = None
+    log_format: str | None = None
     """Log format of all processes; None: text, and LiteLLM's own format."""
     grace: int = 30
     """Seconds for each process to finish its requests after SIGTERM."""
@@ -211,20 +211,20 @@ def command(
     handover: int,
     body_mb: int,
     worker_mb: int,
-    form: str | None,
+    log_format: str | None,
     **options: Any,
 ) -> None:
     """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both; SIGTERM ends both after their requests.
 
     For example: aligner-proxy serve --config gateway/litellm.yaml --port 4000
     """
-    log_to_stderr(form)
+    log_to_stderr(log_format)
     companions = take_companions(options)
     limits = replace(take_limits(options), body_bytes=body_mb << 20)
     open_files.allow_connections(limits.connections, open_files.FILES_PER_REQUEST)
     plan = replace(
         make_plan(file, host, port, workers),
-        log=form or environment.log_form() or "text",
+        log_format=log_format or environment.log_format() or "text",
         grace=grace,
         handover=handover,
         limits=limits,
@@ -322,21 +322,24 @@ def companion_command(plan: ServePlan, name: str) -> list[str]:
 
 
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
-    """The environment of LiteLLM: the user's, with defaults for LiteLLM and the variables of the gateway."""
-    state_file = active_policies.state_file_path()
-    variables = {"ALIGNER_PROXY_POLICIES": str(plan.policies), environment.IN_FORCE: str(state_file)}
+    """The environment of LiteLLM: the user's. The gateway's variables override it; LiteLLM's defaults fill its gaps."""
+    active_policies_file = active_policies.state_file_path()
+    variables = {
+        environment.POLICIES: str(plan.policies),
+        environment.ACTIVE_POLICIES_FILE: str(active_policies_file),
+    }
     if plan.socket:
-        variables["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
+        variables[environment.SOCKET] = str(plan.socket)
     keys_path = config.keys_path(plan.file)
     if keys_path is not None:
-        variables["ALIGNER_PROXY_KEYS"] = str(keys_path.resolve())
-    if plan.log is not None:
-        variables[environment.LOG] = plan.log
+        variables[environment.KEYS] = str(keys_path.resolve())
+    if plan.log_format is not None:
+        variables[environment.LOG_FORMAT] = plan.log_format
     litellm_data, _ = read_yaml(plan.litellm_file)
     if litellm_config.needs_key_check(litellm_data):
         variables[environment.CHECK_KEYS] = "1"
     defaults = dict(_DEFAULT_VARIABLES)
-    if plan.log == "json":
+    if plan.log_format == "json":
         defaults["JSON_LOGS"] = "true"
     return {**defaults, **os.environ, **variables}
 
@@ -344,8 +347,8 @@ def litellm_environment(plan: ServePlan) -> dict[str, str]:
 def engine_environment(plan: ServePlan) -> dict[str, str]:
     """The environment of the engine: the part of the user's that it needs, without keys, and the log format."""
     variables = environment.engine_environment()
-    if plan.log is not None:
-        variables[environment.LOG] = plan.log
+    if plan.log_format is not None:
+        variables[environment.LOG_FORMAT] = plan.log_format
     return variables
 
 
@@ -435,8 +438,9 @@ def _build_generation(
 ) -> supervisor.Generation:
     """Build the engine and the LiteLLM of a plan; closing `socket_files` removes their socket files at the latest.
 
-    With a `running_engine`, no engine is built. `usual_socket` is the usual name of the engine's socket; None if
-    another engine has it. `note_serving` is called with the plan as soon as both serve.
+    With a `running_engine`, no engine is built. LiteLLM also listens on a probe socket, on which `serve` asks whether
+    it is ready. `usual_socket` is the usual name of the engine's socket; None if another engine has it. `note_serving`
+    is called with the plan as soon as both serve.
     """
     probe_file = socket_files.enter_context(contextlib.ExitStack())
     probe = probe_file.enter_context(sockets.listen_on_unix_socket(plan.probe_socket))

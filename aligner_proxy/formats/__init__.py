@@ -69,7 +69,7 @@ def calls(route: str | None) -> SafeCalls | None:
 
 def _find_format(route: str | None, formats: Iterable[tuple[re.Pattern[str], _Format]]) -> _Format | None:
     """Return the format of the first pair (pattern, format) whose pattern matches a route; None if none matches."""
-    path = _strip_line_break(route)
+    path = _strip_line_break(route)  # an empty path, which no pattern matches, if `route` is None
     for pattern, format_ in formats:
         if pattern.fullmatch(path):
             return format_

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from aligner_proxy.errors import NotPutIn
-from aligner_proxy.formats.base import Rewrite, StreamDecoder, StreamEvent
 from aligner_proxy.formats.safe import SafeDecoder, call_or_raise
+from aligner_proxy.formats.stream_events import Rewrite, StreamDecoder, StreamEvent
 from aligner_proxy.formats.think_tags import DividedText, ThinkTagReader, divide_exchange
 from aligner_proxy.types import Exchange
 
@@ -129,7 +129,7 @@ class AnswerDecoder(SafeDecoder):
     def _divide_event(self, event: StreamEvent, read_pieces: Sequence[_ReadPiece]) -> StreamEvent:
         """Reduce the texts of an event to the answers in them, in place; unchanged if none begins with reasoning.
 
-        What rewrites the event later puts new answers behind its reasoning, or the reasoning is removed at once.
+        With `drops_reasoning`, the reasoning is removed at once; else `event.rewrite` puts new answers behind it later.
         """
         pieces = [piece.divide() for piece in read_pieces]
         divided_wholes = {number: self._divide_whole(number) for number in event.repeated_texts}
@@ -159,7 +159,7 @@ class AnswerDecoder(SafeDecoder):
             exchanges = [exchange for exchange in self.exchanges() if exchange.index == text_number]
         else:
             exchanges = [self.exchange(text_number)] if reader.reasoning_end else []
-        return next((DividedText.from_exchange(each) for each in exchanges if each.tagged_reasoning), None)
+        return next((DividedText.from_exchange(exchange) for exchange in exchanges if exchange.tagged_reasoning), None)
 
 
 def _drop_reasoning(

@@ -1,28 +1,25 @@
-"""What all wire formats share: reading requests, building a choice, decoding a stream, and writing texts back.
+"""What all wire formats share: reading requests, building a choice, and writing texts back.
 
 `data` is everywhere the body of a request, with what LiteLLM adds to it.
 
 A `ChoiceBuilder` gathers a choice from one message or from many deltas, so that a stream and a whole response give the
 same exchange. Only the objects on the path to a changed text are copied; all others stay the same object.
 
-A `StreamDecoder` belongs to one stream. It numbers the texts of the stream in the order in which they begin. For each
-event it says which texts the event continues, repeats as a whole, or ends. It also remembers what eligibility asks
-about. Nothing here decides or waits.
+Nothing here decides or waits.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from aligner_proxy.formats import copies
-from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
-from aligner_proxy.formats.think_tags import DividedText
+from aligner_proxy.formats.stream_events import StreamDecoder
 from aligner_proxy.text.program_text import begins_form, fills_middle
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, join_surrogates, replace_surrogates
@@ -44,12 +41,10 @@ _SHORT_FIELDS = frozenset(
 """Fields of a plain event that hold a word or an id."""
 _CONTAINER_FIELDS = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
-Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
-"""A function (event, all its new pieces in order, new whole texts by text number) that returns a copy with them."""
 
 
 def _begins_structure(data: Mapping[str, Any]) -> bool:
-    """Whether a request begins machine-readable output itself, or asks for the middle of such output."""
+    """Whether a request begins the answer with code or JSON, or asks the model to fill a gap in a text."""
     if _asks_for_middle(data):
         return True
     prefill = _find_answer_prefill(data)
@@ -90,7 +85,8 @@ def _json_schema(data: Mapping[str, Any], formats: Sequence[object]) -> str | No
     schema_formats = [format_ for format_ in formats if _format_type(format_) == "json_schema"]
     if not schema_formats:
         return None
-    # Only chat nests the schema one level deeper, and may omit it. Two schemas for one answer are invalid.
+    # Only chat nests the schema one level deeper, and may omit it; `true` is then the schema that any output meets. In
+    # other formats a missing schema is invalid, as are two schemas for one answer.
     is_chat = schema_formats[0] is data.get("response_format")
     holder = _get_field(schema_formats[0], "json_schema") if is_chat else schema_formats[0]
     schema: object = False
@@ -383,12 +379,12 @@ class ChoiceBuilder:
     whole_refusals: list[str] = field(default_factory=list)
     """Texts of the refusal field that arrived whole."""
 
-    def add_refusal(self, text: object, *, piece: bool) -> None:
-        """Record a text of the refusal field; with `piece`, it is the next piece of the field in a stream."""
+    def add_refusal(self, text: object, *, is_piece: bool) -> None:
+        """Record a text of the refusal field; `is_piece` says whether it is the next piece of the field in a stream."""
         if not has_content(text):
             return
         self.refusal = True
-        if piece:
+        if is_piece:
             self.refusal_pieces.append(str(text))
         else:
             self.whole_refusals.append(str(text))
@@ -397,8 +393,8 @@ class ChoiceBuilder:
         """Record fields beside the usual ones (`list_unusual_fields`), which may describe or quote the text."""
         if fields:
             self.annotations |= any(copies.describes(value, name) for name, value in fields)
-            free_places = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
-            self.unusual_texts += copies.quoting_strings(fields)[:free_places]
+            further_count = _MAX_UNUSUAL_TEXTS - len(self.unusual_texts)
+            self.unusual_texts += copies.quoting_strings(fields)[:further_count]
 
     @property
     def hidden_text(self) -> bool:
@@ -420,7 +416,7 @@ class ChoiceBuilder:
         """
         form = form or RequestedForm.from_request(data)
         answer = join_surrogates(str(self.pieces)) if self.pieces else None
-        # A growing text is asked about at every step without its characters (`exchange_without_text`).
+        # Streams make an exchange without a text at every step (`exchange_without_text`), which compares nothing.
         annotations = self.annotations or (
             answer is not None and any(copies.quotes(text, answer) for text in self.unusual_texts)
         )
@@ -446,7 +442,10 @@ class ChoiceBuilder:
     def make_exchanges(
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
-        """Make an exchange of each text part of an answer (by number, in order), or one without an answer."""
+        """Make an exchange of each text part of an answer; `texts` has the parts by number, in order.
+
+        Without a part, one exchange without an answer is made.
+        """
         form = RequestedForm.from_request(data)
         exchanges = [
             replace(self, pieces=GrowingText(text)).make_exchange(data, index, turns, response, form)
@@ -478,128 +477,17 @@ CITATIONS = ("citations", "citation")
 """LiteLLM's provider fields that hold Anthropic's citations."""
 
 
-def has_citations(fields: object) -> bool:
-    """Whether LiteLLM's provider fields hold Anthropic's citations, which quote the passages they support."""
-    if not isinstance(fields, Mapping):
+def has_citations(provider_fields: object) -> bool:
+    """Whether LiteLLM's provider fields hold Anthropic's citations, which quote the passages they support.
+
+    A chunk has one citation under `citation`. A whole answer has under `citations` a list for each of its text blocks.
+    """
+    if not isinstance(provider_fields, Mapping):
         return False
-    if has_content(fields.get("citation")):
+    if has_content(provider_fields.get("citation")):
         return True
-    groups = fields.get("citations")
-    return isinstance(groups, Sequence) and any(isinstance(group, list) and group for group in groups)
-
-
-@dataclass(slots=True)
-class ContentBlock:
-    """A block of a streamed answer, in formats where the block of a text may not be empty."""
-
-    index: int
-    """Its number among all blocks of the answer."""
-    is_text: bool
-    text_number: int | None = None
-    """The number of its text; None as long as no text has come."""
-    has_ended: bool = False
-    is_sent: bool = False
-    """Whether an event of it was delivered, so that it can no longer be left out."""
-
-
-class RemainingNumbers:
-    """Renumbers the blocks or items of a stream after some were removed. Unless `enabled`, none is ever removed."""
-
-    def __init__(self, *, enabled: bool = True) -> None:
-        self._enabled = enabled
-        self._removed: set[int] = set()
-        """The upstream's numbers of the removed blocks or items."""
-
-    def remove(self, index: object) -> None:
-        """Mark a block or item as removed."""
-        if self._enabled and isinstance(index, int):
-            self._removed.add(index)
-
-    def is_removed(self, index: object) -> bool:
-        """Whether the block or item with this number in the upstream's stream was removed."""
-        return isinstance(index, int) and index in self._removed
-
-    def new_number(self, index: object) -> object:
-        """The new number of a block or item; a value that is not a number is returned unchanged."""
-        if not isinstance(index, int):
-            return index
-        return index - sum(removed_index < index for removed_index in self._removed)
-
-
-@dataclass(slots=True)
-class StreamEvent:
-    """One event of a stream and the texts in it."""
-
-    item: object
-    """The event as it arrived, or stored compactly as a `PackedChunk`."""
-    pieces: Sequence[tuple[int, str]] = ()
-    """(number of a text, piece that the event adds to it)."""
-    repeated_texts: Sequence[int] = ()
-    """Numbers of the texts that the event repeats as a whole."""
-    ended_texts: Sequence[int] = ()
-    """Numbers of the texts that end with this event."""
-    rewrite: Rewrite | None = None
-    """Copies an event with new pieces and, by text number, those whole texts that changed; None if it has no text."""
-    divided_texts: Sequence[DividedText] = ()
-    """Texts and pieces of the event that begin with reasoning; `pieces` holds only the answers in them."""
-    block: ContentBlock | None = None
-    """The block that the event belongs to."""
-    text_number: int | None = None
-    """In formats without blocks: the number of the text that the event belongs to; None if that is not one text."""
-
-    @property
-    def original(self) -> object:
-        """The event as it arrived, or an equal copy."""
-        return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
-
-    def with_texts(self, pieces: Sequence[str], whole_texts: Mapping[int, str]) -> object:
-        """The event with new pieces and, by text number, new whole texts; the same object if no text differs."""
-        has_old_pieces = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
-        if self.rewrite is None or (has_old_pieces and not whole_texts):
-            return self.original  # so that it is sent byte by byte as it arrived
-        return self.rewrite(self.original, pieces, whole_texts)
-
-
-class StreamDecoder(Protocol):
-    """Splits one stream into events and texts."""
-
-    is_one_answer: bool
-    """Whether all texts of the stream belong to one answer; otherwise each is an answer of its own."""
-
-    def feed(self, item: object) -> list[StreamEvent]:
-        """Read an item; return the events that it completes."""
-
-    def flush(self) -> list[StreamEvent]:
-        """The remaining events when the stream has ended, complete or not."""
-
-    def exchange(self, index: int) -> Exchange:
-        """The conversation with text number `index` as its answer, as far as the text has arrived.
-
-        `finish_reason` is None until the stream gives one.
-        """
-
-    def exchange_without_text(self, index: int) -> Exchange:
-        """The same as `exchange` without the text itself, at a cost that does not grow with the text."""
-
-    @property
-    def has_refusal(self) -> bool:
-        """Whether the upstream filled a refusal field, which is delivered unchanged."""
-
-    @property
-    def contradicts_itself(self) -> bool:
-        """Whether the events so far contradict one another."""
-
-    def exchanges(self) -> list[Exchange]:
-        """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
-
-    def beginning(self) -> object:
-        """The event that clients need before the event of a failure; None if clients need none, or nothing has come."""
-
-    def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
-        """An event that adds nothing to the stream, to keep its client waiting; None if none is possible now.
-
-        `delivered` are the items that the client has; `received` is the next event, whose text the client does not get.
-        """
+    block_lists = provider_fields.get("citations")
+    return isinstance(block_lists, Sequence) and any(isinstance(block, list) and block for block in block_lists)
 
 
 class Wire(Protocol):

@@ -36,6 +36,7 @@ class CallText:
     name: str = ""
     """The name of the tool; empty where it is not repeated."""
     is_piece: bool = False
+    """Whether `text` is only a piece of the arguments."""
     is_free: bool = False
     """Whether the arguments are any text, not JSON."""
 
@@ -95,7 +96,7 @@ class ChatCalls:
 
 
 def _edit_choice(position: int, choice: Any, edit: Edit) -> Any:
-    """Return the choice, at this position in its list, with `edit` applied to the calls in its message or delta."""
+    """Return the choice with `edit` applied to the calls in its message or delta; `position` is that in its list."""
     for name in ("message", "delta"):
         body = get_field(choice, name)
         if body is not None:
@@ -106,7 +107,7 @@ def _edit_choice(position: int, choice: Any, edit: Edit) -> Any:
 
 
 def _edit_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
-    """Return a message or delta of the choice `group` with `edit` applied to its calls.
+    """Return a message or delta with `edit` applied to its calls; `group` is the number of its choice.
 
     These are in `tool_calls` and, for older clients, in `function_call`. `is_piece` is True for a delta.
     """

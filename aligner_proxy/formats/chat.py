@@ -21,7 +21,6 @@ from aligner_proxy.formats.base import (
     ChoiceBuilder,
     GrowingText,
     RequestedForm,
-    StreamEvent,
     corrected_texts,
     fields_by_name,
     has_citations,
@@ -31,6 +30,7 @@ from aligner_proxy.formats.base import (
 from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
 from aligner_proxy.formats.side_text import USUAL_FIELDS
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.types import Exchange, Outcome
 
 _BODIES = ("message", "delta")
@@ -84,7 +84,7 @@ def opens_answer(chunk: Any) -> bool:
 
 
 def _opens_choice(choice: Any) -> bool:
-    """Whether a choice of a chunk has nothing but a delta with a role or reasoning."""
+    """Whether a choice of a chunk has no text yet: nothing but a delta with a role or reasoning."""
     delta_fields = _filled_fields(getattr(choice, "delta", None) or ())
     provider_fields = delta_fields.get("provider_specific_fields", {})
     return (
@@ -153,7 +153,7 @@ def read_choice(builder: ChoiceBuilder, choice: Any) -> str:
     builder.finish_reason = fields.get("finish_reason") or builder.finish_reason
     builder.tool_calls |= has_content(body_fields.get("tool_calls")) or has_content(body_fields.get("function_call"))
     # Without a message the choice has a delta, which has only a piece of the refusal.
-    builder.add_refusal(_refusal(body_fields), piece=message is None)
+    builder.add_refusal(_refusal(body_fields), is_piece=message is None)
     builder.non_text |= has_content(body_fields.get("audio")) or has_content(body_fields.get("images"))
     builder.note_unusual_fields(list_unusual_fields(body, _USUAL))
     builder.note_unusual_fields(list_unusual_fields(choice, _USUAL))

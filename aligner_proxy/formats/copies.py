@@ -24,9 +24,9 @@ from aligner_proxy.formats.side_text import (
     decode_percent,
     field_kind,
     fields_of,
+    find_object_kind,
     keep_if_same,
     side_strings,
-    type_kind,
 )
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import SideKind
@@ -136,19 +136,19 @@ class RemovedText:
         return removed_text
 
     def add(self, original: str, corrected: str) -> None:
-        """Add what `corrected` no longer has of `original`."""
+        """Add the sentences of `original`, and their windows, that do not occur in `corrected`."""
         remaining_text = normalize(corrected)
         # Sets are subtracted first, since searching the remaining text for every sentence would take quadratic time.
-        candidates = _long_sentences(original) - _long_sentences(corrected)
-        missing_windows = _missing_windows(candidates, remaining_text, _WINDOW)
+        likely_sentences = _long_sentences(original) - _long_sentences(corrected)
+        missing_windows = _missing_windows(likely_sentences, remaining_text, _WINDOW)
         removed_sentences = {
             sentence
-            for sentence in candidates
+            for sentence in likely_sentences
             # A sentence with a missing window cannot remain, so the text is searched for few sentences.
             if not missing_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining_text
         }
         for size, windows in self.windows.items():
-            if size != _WINDOW:
+            if size != _WINDOW:  # those of the size `_WINDOW`, which comes first, are known already
                 missing_windows = _missing_windows(removed_sentences, remaining_text, size)
             windows.update(missing_windows)
             for sentence in removed_sentences:
@@ -168,14 +168,17 @@ class RemovedText:
                     sentences[size][length] = likely_sentences
         if not any(windows.values()) and not any(sentences.values()):
             return None
-        return RemovedText(sentences, windows)
+        return RemovedText(sentences=sentences, windows=windows)
 
     def is_quoted_in(self, text: str, kind: SideKind) -> bool:
         """Whether a text of this kind contains a removed sentence, or a window of one."""
         return self.is_quoted_in_normalized(normalize(text), kind)
 
     def is_quoted_in_normalized(self, normal_text: str, kind: SideKind) -> bool:
-        """Whether a text of this kind, after `normalize`, contains a removed sentence, or a window of one."""
+        """Whether a text of this kind, after `normalize`, contains a removed sentence, or a window of one.
+
+        Reasoning and tool calls (`ACTED_ON`) share more words with any answer, so only long windows count there.
+        """
         size = _LONG_WINDOW if kind in ACTED_ON else _WINDOW
         return _contains_any(normal_text, self.windows[size], size) or any(
             _contains_any(normal_text, sentences, length) for length, sentences in self.sentences[size].items()
@@ -300,24 +303,27 @@ def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
     if fields is None:
         return value
     edited = edited and _own_text(value) not in search.unchanged_texts
-    kind = type_kind(fields, kind)
-    changed: dict[str, Any] = {}
+    kind = find_object_kind(fields, kind)
+    changed_fields: dict[str, Any] = {}
     for name, inner in fields:
         if inner is None or isinstance(inner, int | float):
             continue
         inner_kind = field_kind(name, inner, kind)
         if name not in _KEPT and _is_copy(inner, name, inner_kind, search, edited=edited):
-            changed[name] = [] if isinstance(inner, list) else None
+            changed_fields[name] = [] if isinstance(inner, list) else None
             continue
         # The numbers in `usage` are counts, not pointers.
         cleaned = _clean(inner, inner_kind, search, edited=edited and name != USAGE)
         if cleaned is not inner:
-            changed[name] = cleaned
-    return _with_fields(value, changed) if changed else value
+            changed_fields[name] = cleaned
+    return _with_fields(value, changed_fields) if changed_fields else value
 
 
 def _is_copy(value: object, name: str, kind: SideKind, search: _Search, *, edited: bool) -> bool:
-    """Whether a field must be dropped, because it describes an `edited` text or quotes removed text."""
+    """Whether a field must be dropped, because it quotes removed text, or describes a text that is `edited`.
+
+    Reasoning and tool calls are never dropped; `_clean_string` refuses copies in them.
+    """
     if kind in ACTED_ON:
         return False
     if edited and describes(value, name):
@@ -371,9 +377,9 @@ def _field(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
-def _with_fields(value: Any, changed: Mapping[str, Any]) -> Any:
+def _with_fields(value: Any, changed_fields: Mapping[str, Any]) -> Any:
     """Return a copy of an object with changed fields; None empties a field of a model, and removes a key of a dict."""
     if isinstance(value, BaseModel):
-        return value.model_copy(update=dict(changed))
-    removed_names = {name for name, inner in changed.items() if inner is None}
-    return {name: changed.get(name, inner) for name, inner in value.items() if name not in removed_names}
+        return value.model_copy(update=dict(changed_fields))
+    removed_names = {name for name, inner in changed_fields.items() if inner is None}
+    return {name: changed_fields.get(name, inner) for name, inner in value.items() if name not in removed_names}

@@ -14,15 +14,14 @@ from typing import Any
 from aligner_proxy.formats import base, sse
 from aligner_proxy.formats.base import (
     ChoiceBuilder,
-    ContentBlock,
     GrowingText,
     RequestedForm,
-    StreamEvent,
     corrected_texts,
     has_content,
     list_unusual_fields,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
+from aligner_proxy.formats.stream_events import ContentBlock, StreamEvent
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 # A text next to these blocks is still an answer to the user, since the upstream ran these tools itself. With any other

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import GrowingText, RemainingNumbers, StreamEvent, has_content
+from aligner_proxy.formats.base import GrowingText, has_content
 from aligner_proxy.formats.responses_objects import DELTA, ITEM, as_list, get_field, kind_of, with_field
 from aligner_proxy.formats.safe import SafeFormat, call_or_raise
 from aligner_proxy.formats.side_text import keep_if_same
+from aligner_proxy.formats.stream_events import RemainingNumbers, StreamEvent
 from aligner_proxy.formats.think_tags import remove_tags
 from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
 

@@ -20,7 +20,6 @@ from aligner_proxy.formats.base import (
     ChoiceBuilder,
     GrowingText,
     RequestedForm,
-    StreamEvent,
     corrected_texts,
     has_citations,
     has_content,
@@ -52,6 +51,7 @@ from aligner_proxy.formats.responses_objects import (
     with_field,
 )
 from aligner_proxy.formats.side_text import USUAL_FIELDS
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
 if TYPE_CHECKING:
@@ -462,9 +462,9 @@ def _record_event(builder: ChoiceBuilder, event: object) -> None:
     elif kind == _ERROR:
         builder.finish_reason = "error"
     if kind == _REFUSAL_DELTA:
-        builder.add_refusal(get_field(event, "delta"), piece=True)
+        builder.add_refusal(get_field(event, "delta"), is_piece=True)
     elif kind == _REFUSAL_DONE:
-        builder.add_refusal(get_field(event, "refusal"), piece=False)
+        builder.add_refusal(get_field(event, "refusal"), is_piece=False)
     builder.annotations |= kind == _ANNOTATION
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get_field(event, "logprobs"))
 
@@ -491,6 +491,6 @@ def _record_part(builder: ChoiceBuilder, part: object) -> None:
         builder.logprobs |= has_content(get_field(part, "logprobs"))
     elif kind == "refusal":
         builder.refusal = True
-        builder.add_refusal(get_field(part, "refusal"), piece=False)
+        builder.add_refusal(get_field(part, "refusal"), is_piece=False)
     elif kind != "reasoning_text":  # reasoning is read elsewhere (reasoning.py) and never edited
         builder.non_text = True

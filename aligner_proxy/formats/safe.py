@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
-from aligner_proxy.formats.base import StreamDecoder, StreamEvent, Wire
+from aligner_proxy.formats.base import Wire
+from aligner_proxy.formats.stream_events import StreamDecoder, StreamEvent
 from aligner_proxy.formats.think_tags import OPENING, divide_exchange
 from aligner_proxy.types import Exchange, Outcome, Policy, Status, is_first_half, join_surrogates
 
@@ -45,7 +46,10 @@ class SafeFormat:
         ]
 
     def apply(self, response: Any, outcomes: Sequence[Outcome], exchanges: Sequence[Exchange] = ()) -> Any:
-        """Return the corrected copy of the response; the tagged reasoning of `exchanges` stays. Raises `NotPutIn`."""
+        """Return a copy of the response with the corrected texts; raises `NotPutIn`.
+
+        `exchanges` are those of the response; reasoning that stands between tags before their answers stays there.
+        """
         reasoning = {exchange.index: exchange.tagged_reasoning for exchange in exchanges if exchange.tagged_reasoning}
         if reasoning:
             outcomes = [
@@ -57,7 +61,7 @@ class SafeFormat:
         """Return a copy of a response without tagged reasoning; the same response if it has none. Raises `NotPutIn`."""
         # An answer without its reasoning is put in as if it were a corrected text.
         outcomes = [
-            Outcome(Status.CORRECTED, None, exchange.answer, _NO_POLICY, exchange.index)
+            Outcome(Status.CORRECTED, reason=None, text=exchange.answer, policy=_NO_POLICY, index=exchange.index)
             for exchange in self.exchanges(data, response)
             if exchange.tagged_reasoning
         ]
@@ -109,8 +113,8 @@ class SafeDecoder:
         # Decoders never hold dicts back, so only bytes can be lost.
         if self._pending_bytes or isinstance(item, bytes | str):
             self._pending_bytes += _to_bytes(item)
-            returned_count = sum(len(_to_bytes(event.item)) for event in events)
-            del self._pending_bytes[:returned_count]
+            returned_byte_count = sum(len(_to_bytes(event.item)) for event in events)
+            del self._pending_bytes[:returned_byte_count]
         return self._join_halves(events)
 
     def flush(self) -> list[StreamEvent]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from pydantic import BaseModel
@@ -41,8 +41,15 @@ _REASONING = "reasoning"
 """Last step of the path to reasoning that stands inside another text."""
 Path = tuple[object, ...]
 """Path to a string: field names and, for list elements, their `index` or "*" without one."""
-SideString = tuple[SideKind, Path, str]
-"""The kind of a string, the path to it, and the string."""
+
+
+class SideString(NamedTuple):
+    """A string beside the answer."""
+
+    kind: SideKind
+    path: Path
+    text: str
+
 
 _KIND_BY_NAME = {
     **dict.fromkeys(
@@ -133,40 +140,41 @@ def has_prose_outside_literals(text: str) -> bool:
 
 
 def side_strings(value: object) -> list[SideString]:
-    """Return kind, path and text of every string in a value: an object, or a server-sent event as bytes or text."""
+    """Return every string in a value: an object, or a server-sent event as bytes or text."""
     if isinstance(value, bytes | str):
         frame = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
         return _frame_strings(frame)
     result: list[SideString] = []
-    _collect_strings(
-        value, SideKind.OTHER_TEXT, tuple(_identifying_field(value, name) for name in _IDENTIFYING_FIELDS), result
-    )
+    path = tuple(_identifying_field(value, name) for name in _IDENTIFYING_FIELDS)
+    _collect_strings(value, SideKind.OTHER_TEXT, path, result)
     return result
 
 
 def _frame_strings(frame: bytes) -> list[SideString]:
-    """Return the strings of one server-sent event: those in its data and other lines, and what is not JSON in them."""
+    """Return the strings of one server-sent event: those in the JSON of each line, and the rest of the line."""
     data, other_lines = sse.split_frame(frame.decode(errors="replace"))
     result: list[SideString] = []
     for line_name, text in (*other_lines, ("data", data)):
-        # Some readers take other lines for data, so JSON is looked for in every line.
+        # Some readers take other lines for data, so JSON is looked for in every line: from the first "{", or at once.
         json_start = max(0, text.find("{"))
         try:
             event, json_end = _DECODER.raw_decode(text, json_start)
         except (ValueError, RecursionError):
-            result.append((SideKind.OTHER_TEXT, ("line", line_name), text))
+            result.append(SideString(SideKind.OTHER_TEXT, ("line", line_name), text))
             continue
+        # `_DECODER` reads objects as `_Pairs`. Strings of events with equal identifying fields belong to one text.
         fields = dict(event) if isinstance(event, _Pairs) else {}
         path = tuple(_identifying_field(fields, name) for name in _IDENTIFYING_FIELDS)
         _collect_strings(event, SideKind.OTHER_TEXT, path, result)
-        result.append((SideKind.OTHER_TEXT, ("line", line_name), text[:json_start] + text[json_end:]))
+        text_around_json = text[:json_start] + text[json_end:]
+        result.append(SideString(SideKind.OTHER_TEXT, ("line", line_name), text_around_json))
     return result
 
 
 def _collect_strings(value: object, kind: SideKind, path: Path, result: list[SideString]) -> None:
     """Append the strings in a value to `result`; `kind` and `path` are those of the value itself."""
     if isinstance(value, str):
-        result.append((kind, path, value))
+        result.append(SideString(kind, path, value))
     elif isinstance(value, list | tuple) and not isinstance(value, _Pairs):
         _collect_list(value, kind, path, result)
     else:
@@ -181,14 +189,18 @@ def _collect_strings(value: object, kind: SideKind, path: Path, result: list[Sid
 def _collect_fields(
     pairs: Sequence[tuple[str, Any]], kind: SideKind, path: Path, result: list[SideString], declared: Container[str]
 ) -> None:
-    """Append the strings of an object's fields to `result`, and the field names that its class does not declare."""
-    kind = type_kind(pairs, kind)
+    """Append the strings of an object's fields to `result`, and field names that may be texts.
+
+    `pairs` are name and value of each field; `kind` and `path` are those of the object. `declared` are the names that
+    its class declares, which are no texts.
+    """
+    kind = find_object_kind(pairs, kind)
     # Among token probabilities even short names are read, since together they spell out a text.
     are_tokens = _TOKEN_FIELD in path
     for name, inner in pairs:
         # A field name may be chosen by the model, and may then be a sentence.
         if name not in declared and (are_tokens or not name.isidentifier() or len(name) >= SHORTEST_PROSE):
-            result.append((kind, (*path, "name"), name))
+            result.append(SideString(kind, (*path, "name"), name))
         # Numbers contain no text.
         if inner is not None and not isinstance(inner, int | float):
             _collect_strings(inner, field_kind(name, inner, kind), (*path, name), result)
@@ -197,7 +209,7 @@ def _collect_fields(
 def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: list[SideString]) -> None:
     """Append the strings of a list to `result`; a list of single words counts as one text."""
     if len(values) > 1 and all(isinstance(inner, str) and not _WHITE_SPACE.search(inner) for inner in values):
-        result.append((kind, (*path, "words"), " ".join(values)))
+        result.append(SideString(kind, (*path, "words"), " ".join(values)))
         return
     for inner in values:
         index = _identifying_field(inner, "index")
@@ -227,15 +239,16 @@ def _identifying_field(value: object, name: str) -> object:
     return field_value if isinstance(field_value, str | int) else None
 
 
-def type_kind(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
-    """The kind of text in an object, according to its field `type`; `kind` if the type says nothing.
+def find_object_kind(pairs: Iterable[tuple[str, Any]], outer_kind: SideKind) -> SideKind:
+    """The kind of text in an object, by its field `type`; if the type says nothing, that of the object around it.
 
-    `pairs` are name and value of its fields, and `kind` is that of the object around it.
+    `pairs` are name and value of the object's fields.
     """
-    for name, inner in pairs:
-        if name == "type" and inner:
-            return _kind_by_type(str(getattr(inner, "value", inner))) or kind
-    return kind
+    for name, value in pairs:
+        if name == "type" and value:
+            type_name = str(getattr(value, "value", value))  # LiteLLM has members of an enum as types, too
+            return _kind_by_type(type_name) or outer_kind
+    return outer_kind
 
 
 @lru_cache(maxsize=512)
@@ -256,12 +269,15 @@ def remove_prose(value: Any, kinds: Iterable[SideKind]) -> Any:
 
 
 def _empty_prose(value: Any, kind: SideKind, dropped_kinds: Container[SideKind]) -> Any:
-    """Return the value with prose of `dropped_kinds` replaced by ""; `kind` is that of the object around it."""
+    """Return the value with prose of `dropped_kinds` replaced by ""; `kind` is that of the object around it.
+
+    The same object is returned if it has no such prose.
+    """
     if isinstance(value, str):
         return "" if kind in dropped_kinds and is_prose(value) else value
     pairs = fields_of(value)
     if pairs is not None:
-        kind = type_kind(pairs, kind)
+        kind = find_object_kind(pairs, kind)
         changed_fields = {}
         for name, inner in pairs:
             new_value = _empty_prose(inner, field_kind(name, inner, kind), dropped_kinds)
@@ -337,8 +353,8 @@ class SideText:
         if _is_in_any(joined_short_pieces, delivered_texts):
             joined_short_pieces = ""
         own_pieces = [piece for piece in (*uncovered_pieces, joined_short_pieces) if piece]
-        # The pieces of a stream may be prose only together.
-        may_be_prose_together = streamed and (uncovered_pieces or not long_pieces)
+        # The pieces of a stream may be prose only together, unless all of its long pieces were delivered.
+        may_be_prose_together = streamed and (bool(uncovered_pieces) or not long_pieces)
         if not may_be_prose_together and not any(map(is_prose, own_pieces)):
             return ""
         return _join_prose(whole_text if streamed else "\n".join(own_pieces))
@@ -377,8 +393,9 @@ class SideTextReader:
     ) -> set[SideKind]:
         """Read the strings of a body or event; return the kinds of side text that grew.
 
-        `answer_texts` belong to the answer and are skipped. Strings that are `divided_texts` begin with reasoning;
-        what follows the reasoning is read like another string. May raise any exception.
+        `answer_texts` are the texts of the answer in it, which are skipped. `divided_texts` are the strings in it that
+        begin with reasoning: the reasoning is read as a side text, and the rest like any other string. LiteLLM's
+        objects are not trusted, so this may raise any exception.
         """
         unmet_answer_texts = list(answer_texts)
         divided_by_whole = {divided.whole: divided for divided in divided_texts}

@@ -94,7 +94,7 @@ def as_frame(item: object) -> EventFrame:
 
 
 def stream_tail(before: bytes, item: object) -> bytes:
-    """Return the last bytes of a stream up to `item`, for `is_between_events`; `before` are those without `item`."""
+    """Return the last bytes of a stream up to `item`, for `is_between_events`; `before` are those before `item`."""
     if isinstance(item, str):
         item = item[-_LONGEST_END:].encode(errors="surrogatepass")
     if not isinstance(item, bytes):

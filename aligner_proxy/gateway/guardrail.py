@@ -123,7 +123,7 @@ class AlignerGuardrail(CustomGuardrail):
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
         try:
             hooks = litellm_internals.add_pre_call(event_hook)
-            log_form = environment.log_form()
+            log_form = environment.log_format()
             if log_form is not None:
                 logs.configure_own_logging(log_form)
             path = config.policies_path(policies, litellm_internals.config_folder())

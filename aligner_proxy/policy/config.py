@@ -14,7 +14,6 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -29,16 +28,14 @@ from aligner_proxy.policy.editor_schema import check_second_try, find_outside_ed
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
-from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, missing_plugin_text, rename_deprecated
+from aligner_proxy.policy.plugin_checks import missing_plugin_warnings, replace_deprecated_names
+from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations
 from aligner_proxy.policy.plugin_schema import file_model
 from aligner_proxy.policy.reachability import refuse_unreachable
 from aligner_proxy.policy.schema import (
     PolicyFile,
     Tenant,
-    corrector_names,
-    plugin_kind,
     route_objectives,
-    route_selector,
 )
 from aligner_proxy.policy.server_address import ServerAddress
 from aligner_proxy.policy.yaml_file import (
@@ -76,7 +73,8 @@ def _declare_nothing(third_party: bool) -> Declarations:
 
 def load(path: Path | str, declare: Declare = _declare_nothing) -> PolicyFile:
     """Read and check a policies file with the keys that `declare` returns; raises `ConfigError` with a fix."""
-    return _parse_file(*read_yaml(Path(path)), declare)
+    data, source = read_yaml(Path(path))
+    return _parse_file(data, source, declare, with_files=True)
 
 
 def parse(text: str, path: Path, declare: Declare = _declare_nothing, *, with_files: bool = True) -> PolicyFile:
@@ -85,7 +83,8 @@ def parse(text: str, path: Path, declare: Declare = _declare_nothing, *, with_fi
     `declare` returns the keys that installed plugins add to the file. With `with_files=False` the files that the text
     names are not read, because they may no longer exist.
     """
-    return _parse_file(*parse_yaml(text, path), declare, with_files)
+    data, source = parse_yaml(text, path)
+    return _parse_file(data, source, declare, with_files=with_files)
 
 
 def refuse_without_policies(file: PolicyFile) -> None:
@@ -98,17 +97,18 @@ def refuse_without_policies(file: PolicyFile) -> None:
         )
 
 
-def _parse_file(data: Any, source: YamlSource, declare: Declare, with_files: bool = True) -> PolicyFile:
+def _parse_file(data: Any, source: YamlSource, declare: Declare, *, with_files: bool) -> PolicyFile:
     """Validate the parsed data of a policies file, and make the checks that concern several keys.
 
-    `declare` and `with_files` are those of `parse`. Raises `ConfigError`.
+    `declare` returns the keys that plugins add to the file. `with_files` says whether the files that it names are read.
+    Raises `ConfigError`.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
     if "model_list" in data or "litellm_settings" in data:
         raise ConfigError(f"{source.name}: is a file of LiteLLM; give the policies file that its guardrail names")
     declarations = declare(allows_third_party() and _file_allows_third_party(data))
-    data, source, renames = _replace_deprecated_names(data, source, declarations)
+    data, source, renames = replace_deprecated_names(data, source, declarations)
     model = file_model(declarations)
     try:
         parsed = model.model_validate(data)
@@ -118,7 +118,7 @@ def _parse_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
     file = parsed.with_source(source, declarations, ())
     warnings = (
         *renames,
-        *_missing_plugin_warnings(file),
+        *missing_plugin_warnings(file),
         *_unpinned_warnings(file),
         *_audit_warnings(file),
         *_allow_less_warnings(file),
@@ -151,70 +151,10 @@ def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
     return not (isinstance(plugins, Mapping) and plugins.get("third_party") is False)
 
 
-def _replace_deprecated_names(
-    data: dict[str, Any], source: YamlSource, declarations: Declarations
-) -> tuple[dict[str, Any], YamlSource, list[str]]:
-    """Return the data with current names in place of deprecated ones, the source with their lines, and warnings."""
-    data = dict(data)
-    lines = dict(source.lines)
-    warnings = list[str]()
-
-    def rename_block(block: object, path: KeyPath) -> object:
-        """Return the block at `path` with current names; adds warnings, and the lines of renamed keys."""
-        if not isinstance(block, Mapping):
-            return block
-        renamed, changes = rename_deprecated(block, declarations.current_names)
-        for change in changes:
-            warnings.append(f"{source.place_of(*path, change.key)}: {change}")
-            lines.update(_move_lines(source.lines, (*path, change.key), (*path, change.new_key)))
-        return renamed
-
-    if "defaults" in data:
-        data["defaults"] = rename_block(data["defaults"], ("defaults",))
-    for name in ("routes", "tenants"):
-        if isinstance(data.get(name), list):
-            data[name] = [rename_block(block, (name, n)) for n, block in enumerate(data[name])]
-    return data, replace(source, lines=lines), warnings
-
-
-def _move_lines(lines: Mapping[KeyPath, int], old_path: KeyPath, new_path: KeyPath) -> dict[KeyPath, int]:
-    """Return the lines of the values at and under `old_path`, with their key paths under `new_path`."""
-    depth = len(old_path)
-    return {(*new_path, *path[depth:]): line for path, line in lines.items() if path[:depth] == old_path}
-
-
-def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
-    """Warn about each setting that has no effect because the plugin that it needs is not installed."""
-    yield from _missing_key_warnings(file)
-    owner_by_kind = file.declarations.missing_correctors
-    for name, path in corrector_names(file).items():
-        kind = plugin_kind(name, file.plugins.correctors.get(name, {}))
-        if kind in owner_by_kind:
-            feature = f"{file.source.place_of(*path)}: corrector {quote_name(name)}"
-            yield missing_plugin_text(feature, owner_by_kind[kind])
-    for (block_name, key), owner in file.declarations.missing_settings.items():
-        if key in getattr(file, block_name).model_fields_set:
-            yield missing_plugin_text(f"{file.source.place_of(block_name, key)}: {block_name}.{key}", owner)
-
-
-def _missing_key_warnings(file: PolicyFile) -> Iterator[str]:
-    """Warn about keys and selectors of objectives whose plugin, from the distribution `owner`, is not installed."""
-    owner_by_key = file.declarations.missing_keys
-    owner_by_selector = file.declarations.missing_selectors
-    for path, block in file.blocks():
-        for key, owner in owner_by_key.items():
-            if getattr(block, key, None) is not None:
-                yield missing_plugin_text(f"{file.source.place_of(*path, key)}: {key}", owner)
-        selector = route_selector(block)
-        if selector is not None and selector.word in owner_by_selector:
-            place = file.source.place_of(*path, "objectives")
-            yield missing_plugin_text(f"{place}: objectives: {selector.word}", owner_by_selector[selector.word])
-
-
 def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
     """Warn about each Hugging Face id without a commit; raises `ConfigError` if the file sets `require_revision`."""
     if not engine_backend(file).needs_local:
-        return  # then no weights are loaded here
+        return  # the engine is another server, which loads the weights itself
     aligner = file.aligner
     models: dict[KeyPath, str] = {("model",): aligner.model}
     models |= {("adapters", name): model for name, model in aligner.adapters.items()}
@@ -308,12 +248,12 @@ def _check_editors(file: PolicyFile) -> None:
     judges = find_judges([*blocks, *file.objective_entries()])
     _check_classifiers(file, judges)
     if engine.completes and engine.scorer is None:
-        fault = f"a detector head flags, and {engine} has none; set aligner.engine.scorer, or remove the line"
+        need = f"a detector head flags, and {engine} has none; set aligner.engine.scorer, or remove the line"
         if editor_path is not None:
-            raise ConfigError(f"{file.source.place_of(*editor_path)}: editor: an editor replaces what {fault}")
+            raise ConfigError(f"{file.source.place_of(*editor_path)}: editor: an editor replaces what {need}")
         if judges:
             _, judge_path = judges[0]
-            raise ConfigError(f"{file.source.place_of(*judge_path)}: judge: a judge is asked about what {fault}")
+            raise ConfigError(f"{file.source.place_of(*judge_path)}: judge: a judge is asked about what {need}")
     check_second_try(blocks, file.source)
 
 
@@ -353,7 +293,10 @@ def engine_backend(file: PolicyFile) -> Backend:
 
 
 def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
-    """Return the default of `write` for aligners with these names: `never` if one is the embedded one, else `free`."""
+    """Return the default of `write`, which says whether an aligner with one of these `names` may write new text.
+
+    It is `never` (it only removes) if one of them is the embedded aligner, else `free`.
+    """
     if engine_backend(file).completes:
         return Write.FREE  # a completions server has its own model
     models = {DEFAULT_ALIGNER: file.aligner.model, **file.aligner.adapters}
@@ -383,10 +326,10 @@ def hand_off_secret(name: str) -> bytes | None:
 
 
 def check_hand_offs(file: PolicyFile) -> None:
-    """Raise `ConfigError` if the signing secret of a route's `hand_off` is missing or too short."""
-    for n, route in enumerate(file.routes):
+    """Raise `ConfigError` if the secret that signs reports to a route's webhook (`hand_off`) is missing or short."""
+    for route_index, route in enumerate(file.routes):
         if route.hand_off is not None and hand_off_secret(route.hand_off.secret_env) is None:
-            place = file.source.place_of("routes", n, "hand_off", "secret_env")
+            place = file.source.place_of("routes", route_index, "hand_off", "secret_env")
             raise ConfigError(
                 f"{place}: hand_off.secret_env: {route.hand_off.secret_env} must hold a secret of at least "
                 f"{_SECRET_CHARS} characters; make one: openssl rand -hex 32"
@@ -515,7 +458,7 @@ def refuse_wrong_audit_file(file: PolicyFile) -> None:
     if not (file.audit.enabled and file.audit.file):
         return
     path = audit_file(file)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the file need not exist yet
         if path.stat().st_size and not _is_database(path):
             place = file.source.place_of("audit", "file")
             raise ConfigError(f"{place}: audit.file: {path} is no SQLite database; name another file")
@@ -575,7 +518,8 @@ def redis_address(file: PolicyFile) -> ServerAddress | None:
     name = file.cache.redis_env
     if name is None:
         return None
-    return ServerAddress(redis_setting(file), name, environment.read_variable(name), shared_cache_key(file))
+    url = environment.read_variable(name)
+    return ServerAddress(redis_setting(file), variable=name, url=url, key=shared_cache_key(file))
 
 
 def redis_setting(file: PolicyFile) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, suggest_name
-from aligner_proxy.types import EDITOR_GROUP, LOCAL_EDITOR, UPSTREAM_EDITOR, IfNothingRemains
+from aligner_proxy.types import EDITOR_GROUP_PREFIX, LOCAL_EDITOR, UPSTREAM_EDITOR, IfNothingRemains
 
 MAX_GROUP_CHARS = 200
 WORDS = (LOCAL_EDITOR, UPSTREAM_EDITOR)
@@ -33,10 +33,10 @@ class EditorBlock(BaseModel):
 def _parse_word(value: object) -> object:
     """Return the value of `editor` as one word: {model: strong} becomes "model:strong". Raises `ValueError`."""
     if isinstance(value, Mapping):
-        return EDITOR_GROUP + _read_group(value)
+        return EDITOR_GROUP_PREFIX + _read_group(value)
     if not isinstance(value, str):
         raise ValueError(_FORMS)  # noqa: TRY004 - pydantic takes ValueError alone
-    names_group = value.startswith(EDITOR_GROUP) and value != EDITOR_GROUP
+    names_group = value.startswith(EDITOR_GROUP_PREFIX) and value != EDITOR_GROUP_PREFIX
     if value in WORDS or names_group:
         return value
     raise ValueError(f"{_FORMS}; {suggest_name(value, WORDS)}")
@@ -76,11 +76,14 @@ class EditorSettings(Protocol):
 
 
 def editor_groups(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> dict[str, KeyPath]:
-    """Return the model groups that some block names as editor, each with the key path of its first use."""
+    """Return the model groups that `editor: {model: GROUP}` names, each with the key path of its first use.
+
+    `blocks` are the blocks of the policies file that may set `editor`, each with its key path.
+    """
     first_paths: dict[str, KeyPath] = {}
     for path, block in blocks:
-        if block.editor is not None and block.editor.startswith(EDITOR_GROUP):
-            group = block.editor.removeprefix(EDITOR_GROUP)
+        if block.editor is not None and block.editor.startswith(EDITOR_GROUP_PREFIX):
+            group = block.editor.removeprefix(EDITOR_GROUP_PREFIX)
             first_paths.setdefault(group, (*path, "editor"))
     return first_paths
 

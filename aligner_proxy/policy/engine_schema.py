@@ -105,7 +105,7 @@ class Backend(BaseModel):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Backend:
-        """Refuse replicas of different kinds, lists of what has no address, duplicates, and settings without effect."""
+        """Refuse replicas of different kinds, `local` or a model group in a list, duplicates, and unused settings."""
         kinds = {server_kind(address) for address in self.at}
         if len(kinds) > 1:
             raise ValueError(f"replicas must be of one kind; these are {' and '.join(sorted(kinds))}")
@@ -119,7 +119,7 @@ class Backend(BaseModel):
         return self
 
     def _refuse_unused_settings(self) -> None:
-        """Raise `ValueError` for settings that this kind of server does not use, and for a wrong scorer."""
+        """Raise `ValueError` for settings that this kind of server does not use, or a `scorer` without a detector."""
         if self.kind is ServerKind.SCORER:
             raise ValueError(
                 f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/guides/vllm.md)"

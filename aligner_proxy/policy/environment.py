@@ -25,10 +25,10 @@ HOME = "ALIGNER_PROXY_HOME"
 POLICIES = "ALIGNER_PROXY_POLICIES"
 PLUGINS = "ALIGNER_PROXY_PLUGINS"
 ENGINE_ENV = "ALIGNER_PROXY_ENGINE_ENV"
-IN_FORCE = "ALIGNER_PROXY_IN_FORCE"
+ACTIVE_POLICIES_FILE = "ALIGNER_PROXY_IN_FORCE"
 CHECK_KEYS = "ALIGNER_PROXY_CHECK_KEYS"
-LOG = "ALIGNER_PROXY_LOG"
-LOG_FORMS = ("text", "json")
+LOG_FORMAT = "ALIGNER_PROXY_LOG"
+LOG_FORMATS = ("text", "json")
 
 
 def read_variable(name: str) -> str | None:
@@ -49,7 +49,7 @@ def read_path_variable(name: str) -> Path | None:
 
 def active_policies_file() -> Path | None:
     """The file in which the parent `serve` process stores the active policies; None without `serve`."""
-    return read_path_variable(IN_FORCE)
+    return read_path_variable(ACTIVE_POLICIES_FILE)
 
 
 def checks_keys() -> bool:
@@ -57,12 +57,12 @@ def checks_keys() -> bool:
     return read_variable(CHECK_KEYS) is not None
 
 
-def log_form() -> str | None:
+def log_format() -> str | None:
     """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown format."""
-    form = read_variable(LOG)
-    if form is not None and form not in LOG_FORMS:
-        raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")
-    return form
+    name = read_variable(LOG_FORMAT)
+    if name is not None and name not in LOG_FORMATS:
+        raise ConfigError(f"{LOG_FORMAT}={quote_name(name)} must be one of {', '.join(LOG_FORMATS)}")
+    return name
 
 
 # Variables that a process needs to run at all, to find its libraries and device, to compute, and to send traces.
@@ -70,7 +70,7 @@ _ENGINE_NAMES = frozenset(
     [
         *("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "LRU_CACHE_CAPACITY", "NO_COLOR"),
         *("NO_PROXY", "PATH", "SHELL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV"),
-        *(HOME, PLUGINS, POLICIES, LOG),
+        *(HOME, PLUGINS, POLICIES, LOG_FORMAT),
     ]
 )
 _ENGINE_PREFIXES = (

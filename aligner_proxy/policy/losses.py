@@ -46,7 +46,7 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
         if rest_count > 0:
             shown_losses += f"; and {rest_count} more"
         names = EVERY if rest_count > 0 else ", ".join(loss.tenant for loss in losses)
-        if EVERY in names:
+        if EVERY in names:  # it stands for all tenants, so no other name is needed
             names = f'"{EVERY}"'  # YAML would read a bare star as an alias
         raise ConfigError(
             f"{after.source.name}: {shown_losses}; if this is intended, add allow_less: [{names}] to the file"

@@ -1,6 +1,8 @@
 """The choice of the objectives that apply to a request, in order, and the rights to ask for more.
+A layer is one source of settings. `grants` are the layers that may give rights, in order: a tenant's block of the
+policies file, and metadata of a team or key. `configured` are all objectives by name.
 
-A grant layer is a tenant's block of the policies file, or metadata of a team or key. Enforced objectives come first,
+Enforced objectives come first,
 then the route's, then those that the request may add. A request that asks for what it may not have is refused.
 """
 
@@ -25,9 +27,8 @@ def choose_objectives(
 ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
     """Return the objectives of a request in order, name and origin of each, and the selection by a plugin.
 
-    `route` has the layer of the route, or is empty; `configured` has every objective by name. The selection is None
-    unless a plugin selects some of the objectives for each prompt. Raises `ForbiddenError` if the request asks for
-    what its tenant may not have.
+    `route` has the layer of the route, or is empty. The selection is None unless a plugin selects some of the
+    objectives for each prompt. Raises `ForbiddenError` if the request asks for what its tenant may not have.
     """
     origins_by_name: dict[str, str] = {}
     for layer in grants:
@@ -65,15 +66,15 @@ def _refuse_forbidden(
     """
     if facts.bypass and not may_bypass(grants):
         raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
-    allowed = set(configured) if facts.is_operator else _allowed_objectives(grants, configured)
-    denied = _denied_names(grants)
+    allowed_names = set(configured) if facts.is_operator else _allowed_objectives(grants, configured)
+    denied_names = _denied_names(grants)
     for number, name in enumerate(facts.asked, 1):
         # LiteLLM logs these messages, so they neither repeat the client's text nor reveal other tenants'
         # objectives.
-        if name in denied:
+        if name in denied_names:
             raise ForbiddenError(f"number {number} of the requested objectives is denied for this key")
-        if name not in allowed and name not in applied_names:
-            names = ", ".join(sorted(allowed))
+        if name not in allowed_names and name not in applied_names:
+            names = ", ".join(sorted(allowed_names))
             offer = f"it may ask for: {names}" if names else "it may not add any objective"
             raise ForbiddenError(f"number {number} of the requested objectives is not allowed for this key; {offer}")
 
@@ -83,13 +84,13 @@ def _allowed_objectives(grants: Sequence[Layer], configured: Mapping[str, Object
 
     The `allow` list of a layer replaces that of the layer before it; a list that is not trusted can only shorten it.
     """
-    allowed = set[str]()
+    allowed_names = set[str]()
     for layer in grants:
         allow_list = getattr(layer.values, "allow", None)
         if allow_list is not None:
             names = set(configured) if EVERY in allow_list else set(allow_list)
-            allowed = names if layer.trusted else names & allowed
-    return allowed - _denied_names(grants)
+            allowed_names = names if layer.trusted else names & allowed_names
+    return allowed_names - _denied_names(grants)
 
 
 def may_use_own_words(grants: Sequence[Layer]) -> bool:
@@ -111,7 +112,7 @@ def _denied_names(grants: Sequence[Layer]) -> set[str]:
 
 
 def may_bypass(grants: Sequence[Layer]) -> bool:
-    """Whether a request may opt out of correction: the last layer that sets `allow_bypass` decides."""
+    """Whether a request may opt out of correction: the last layer that sets `allow_bypass` decides; False if none."""
     for layer in reversed(grants):
         is_allowed: bool | None = getattr(layer.values, "allow_bypass", None)
         if is_allowed is not None:

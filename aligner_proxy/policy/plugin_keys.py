@@ -144,7 +144,7 @@ class Declarations:
 
     @cached_property
     def all_keys(self) -> tuple[PolicyKey, ...]:
-        """The declared keys, and for each missing key a stand-in that accepts any value."""
+        """The declared keys, and for each key of a missing plugin a stand-in that accepts any value."""
         stand_ins = (
             PolicyKey(
                 name, type=Any, default=None, about=f"Needs the plugins of {owner}.", grant=name in _GRANTS_OF_PLUGINS
@@ -155,7 +155,7 @@ class Declarations:
 
     @cached_property
     def all_selectors(self) -> tuple[SelectorForm, ...]:
-        """The declared selector forms, and for each missing form a stand-in that accepts any options."""
+        """The declared selector forms, and for each form of a missing plugin a stand-in that accepts any options."""
         stand_ins = (
             SelectorForm(word, about=f"Needs the plugins of {owner}.", options=AnyOptions)
             for word, owner in self.missing_selectors.items()

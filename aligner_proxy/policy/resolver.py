@@ -108,8 +108,8 @@ def _is_cacheable(facts: RequestFacts) -> bool:
     `traffic_percentile` is not checked, because the aligner is picked after the policy was taken from the cache.
     """
     has_metadata = facts.team_settings is not None or facts.key_settings is not None
-    has_wishes = facts.tags or facts.asked or facts.own or facts.bypass
-    return not has_metadata and not has_wishes and len(facts.model) <= _MAX_CACHED_MODEL_CHARS
+    asks_for_something = facts.tags or facts.asked or facts.own or facts.bypass
+    return not has_metadata and not asks_for_something and len(facts.model) <= _MAX_CACHED_MODEL_CHARS
 
 
 def route_matches(route: Route, names: Sequence[str], tags: Sequence[str]) -> bool:
@@ -158,6 +158,7 @@ class PolicyResolver:
     """Resolver of policies from one policies file, with a cache for requests without settings of their own."""
 
     def __init__(self, policy_file: PolicyFile, head_of: HeadLookup = find_no_head) -> None:
+        """Read the file; `head_of` returns the detector head that was taught for an objective and an aligner."""
         self._file = policy_file
         self._metadata = MetadataReader(policy_file)
         self._file_objectives = objectives(policy_file)
@@ -269,7 +270,7 @@ class PolicyResolver:
     def _build_policy(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """Build the policy of a request from file and metadata.
 
-        The first route for which `applies` returns True is used; by default, the first that matches the request.
+        The first route for which `applies` returns True is used; if it is None, the first that matches the request.
         """
         route = _first_layer(self._file.routes, applies or partial(self._route_applies, facts))
         tenant = _first_layer(
@@ -297,8 +298,8 @@ class PolicyResolver:
             bypass=facts.bypass and may_bypass(grants),
             tenant=facts.namespace,
             traffic=Traffic(
-                tenant[0].name if tenant else facts.tenant_name,
-                facts.groups[0] if facts.groups else facts.model or "-",
+                tenant=tenant[0].name if tenant else facts.tenant_name,
+                model=facts.groups[0] if facts.groups else facts.model or "-",
             ),
             quota=quota,
             selection=selection,
@@ -331,7 +332,10 @@ class PolicyResolver:
     def _attach_heads(
         self, objectives: Sequence[Objective], tenant: Sequence[Layer], aligner: str
     ) -> tuple[Objective, ...]:
-        """Add the heads taught for `aligner` to objectives; those of a tenant's own objectives are the tenant's."""
+        """Add to each objective the detector head that was taught for it and for `aligner`, if there is one.
+
+        A head of one of the tenant's own objectives is looked up for the tenant, any other for the whole file.
+        """
         values = tenant[0].values if tenant else None
         entry = values if isinstance(values, Tenant) else None
         own_names = entry.objectives if entry is not None else {}
@@ -373,15 +377,15 @@ class PolicyResolver:
     def _plugin_grants(
         self, grants: Sequence[Layer]
     ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
-        """Return (name, value) of plugins' grants that differ from the default, and (name, origin) of all that are set.
+        """Return plugins' grants: (name, value) of those without the default, and (name, origin) of all that are set.
 
         The last layer that sets a grant wins.
         """
         changed_values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         for key in self._file.declarations.grants:
-            set_values = [(layer, getattr(layer.values, key.name, None)) for layer in grants]
-            set_values = [(layer, value) for layer, value in set_values if value is not None]
+            values_by_layer = [(layer, getattr(layer.values, key.name, None)) for layer in grants]
+            set_values = [(layer, value) for layer, value in values_by_layer if value is not None]
             if set_values:
                 layer, value = set_values[-1]
                 origins[key.name] = layer.origin(self._file.source, key.name)

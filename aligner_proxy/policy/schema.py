@@ -93,7 +93,7 @@ def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
     """Return the correctors of plugins that this file names, each with the key path of its first use."""
     first_paths: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
     for path, values in file.blocks():
-        # METAALIGNER is no plugin, but the aligner on the engine.
+        # METAALIGNER stands for the aligner on the engine, which is no plugin.
         if values.corrector is not None and values.corrector != METAALIGNER:
             first_paths.setdefault(values.corrector, (*path, "corrector"))
     return first_paths
@@ -526,7 +526,7 @@ class PolicyFile(_Block):
             yield from ((("tenants", n, "objectives", name), entry) for name, entry in tenant.objectives.items())
 
     def with_source(self, source: YamlSource, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
-        """Return a copy with the lines of its values, the declarations used to read the file, and warnings."""
+        """Return a copy with the file's source (lines and text), the declarations of plugins, and warnings."""
         copy = self.model_copy()
         copy._source = source
         copy._declarations = declarations

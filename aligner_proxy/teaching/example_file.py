@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import append_item, apply_checked_edit, read_text, remove_item, replace_file
+from aligner_proxy.policy.yaml_edit import append_item, apply_checked_edit, remove_item, replace_file
+from aligner_proxy.policy.yaml_file import read_text
 from aligner_proxy.teaching.examples import Examples, normalise_example, parse_examples
 from aligner_proxy.teaching.rows import write_atomically
 from aligner_proxy.teaching.subjects import Subject

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from aligner_proxy.types.requirement import Requirement
 from aligner_proxy.types.settings import (
     DEFAULT_ALIGNER,
-    EDITOR_GROUP,
+    EDITOR_GROUP_PREFIX,
     LOCAL_EDITOR,
     METAALIGNER,
     UPSTREAM_EDITOR,
@@ -345,7 +345,7 @@ class Policy:
         """The model group that acts as editor; None if the aligner edits, or if the answering group is unknown."""
         if self.editor == UPSTREAM_EDITOR:
             return self.upstream or None
-        return self.editor.removeprefix(EDITOR_GROUP) if self.editor.startswith(EDITOR_GROUP) else None
+        return self.editor.removeprefix(EDITOR_GROUP_PREFIX) if self.editor.startswith(EDITOR_GROUP_PREFIX) else None
 
     @property
     def engine_account(self) -> tuple[str, Quota | None]:

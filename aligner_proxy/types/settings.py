@@ -249,7 +249,7 @@ LOCAL_EDITOR = "local"
 """The default editor: the aligner that flags a passage also rewrites it."""
 UPSTREAM_EDITOR = "upstream"
 """The editor is the model group that answers the request."""
-EDITOR_GROUP = "model:"
+EDITOR_GROUP_PREFIX = "model:"
 """Prefix of an editor that is a model group: `model:GROUP`."""
 BREVITY_OBJECTIVES = frozenset({"concise", "non-repetitive"})
 """Names of the built-in objectives about brevity."""

@@ -281,10 +281,8 @@ def main(argv: list[str] | None = None) -> None:
     text = output.table(("head", "set", "flagged"), lines)
     output.write(arguments.out, "insult_lessons", text, {"recipe": recipe.model_dump()})
     taught_head = heads["ships"].to_head()
-    print(
-        f"{text}\n{len(lessons.labels)} lessons, {len(other_segments.labels)} other segments; {taught_head.content_hash}"
-    )
-    print(f"teaching answers: {hash_teaching(teaching)}")
+    print(f"{text}\n{len(lessons.labels)} lessons, {len(other_segments.labels)} other segments")
+    print(f"head: {taught_head.content_hash}\nteaching answers: {hash_teaching(teaching)}")
     if arguments.into:
         add_heads(arguments.into, [taught_head])
 

@@ -210,7 +210,7 @@ def test_the_engine_gets_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, "sk-" + "secret" * 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
-    plan = replace(planned(written(tmp_path, {"master_key": KEY})), log="json")
+    plan = replace(planned(written(tmp_path, {"master_key": KEY})), log_format="json")
     env = serve.engine_environment(plan)
     assert not [name for name, value in env.items() if "secret" in value]
     assert env["PATH"] == os.environ["PATH"]
@@ -223,11 +223,11 @@ def test_the_engine_gets_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_restart_reads_the_configuration_again_and_keeps_the_options(tmp_path: Path) -> None:
     path = written(tmp_path)
-    first = replace(planned(path), log="json", grace=7, limits=ConnectionLimits(connections=9))
+    first = replace(planned(path), log_format="json", grace=7, limits=ConnectionLimits(connections=9))
     (tmp_path / "policies.yaml").write_text("aligner: {engine: 'http://127.0.0.1:9'}\n" + OFF)
     again = serve._renew_plan(first)
     assert (again.socket, str(again.engine)) == (None, "http://127.0.0.1:9")
-    assert (again.port, again.log, again.grace, again.limits) == (first.port, "json", 7, first.limits)
+    assert (again.port, again.log_format, again.grace, again.limits) == (first.port, "json", 7, first.limits)
     (tmp_path / "policies.yaml").write_text("rotues: []\n")
     with pytest.raises(ConfigError, match="rotues"):
         serve._renew_plan(first)

@@ -352,7 +352,7 @@ def test_the_configuration_in_the_manifests_is_one_that_serve_takes(
 
 
 def test_variables_that_are_set_are_read() -> None:
-    known = {environment.LOG, environment.ENGINE, environment.KEYS, environment.HOME, environment.POLICIES}
+    known = {environment.LOG_FORMAT, environment.ENGINE, environment.KEYS, environment.HOME, environment.POLICIES}
     for path in FILES:
         assert set(re.findall(r"ALIGNER_PROXY_[A-Z]+", path.read_text())) <= known, path.name
 

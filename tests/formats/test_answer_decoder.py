@@ -10,7 +10,7 @@ from litellm.types.utils import ModelResponseStream
 
 from aligner_proxy.formats import chat
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import StreamEvent
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.formats.think_tags import ThinkTagReader
 from tests.formats.test_think_tags import TEXTS, some_cuts
 from tests.support.stream_fixtures import FORMATS, Format, Items, chunk, kind

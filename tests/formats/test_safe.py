@@ -13,8 +13,8 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 from aligner_proxy import formats
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats import chat
-from aligner_proxy.formats.base import StreamDecoder
 from aligner_proxy.formats.safe import SafeDecoder, SafeFormat, replace_event_texts
+from aligner_proxy.formats.stream_events import StreamDecoder
 from aligner_proxy.gateway.guardrail import Blocked
 from aligner_proxy.types import Outcome, Policy, Status
 from tests.support.comments import without_id

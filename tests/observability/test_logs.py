@@ -48,7 +48,7 @@ def record(message: str, *args: object, raised: Exception | None = None) -> logg
     return logging.LogRecord("aligner_proxy.pipeline.pipeline", logging.WARNING, "f.py", 1, message, args, info)
 
 
-@pytest.mark.parametrize("form", environment.LOG_FORMS)
+@pytest.mark.parametrize("form", environment.LOG_FORMATS)
 def test_an_exception_leaves_its_type_and_its_place(form: str) -> None:
     formatter = logs.make_handler(form).formatter
     assert formatter is not None
@@ -93,9 +93,9 @@ def test_our_lines_in_litellms_process_are_set_up_once(monkeypatch: pytest.Monke
 
 
 def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(environment.LOG, "xml")
+    monkeypatch.setenv(environment.LOG_FORMAT, "xml")
     with pytest.raises(ConfigError, match="'xml' must be one of text, json"):
-        environment.log_form()
+        environment.log_format()
     assert CliRunner().invoke(main, ["engine", "--log", "xml"]).exit_code == 2
 
 

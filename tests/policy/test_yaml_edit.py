@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.policy.yaml_file import parse_yaml, put_value
+from aligner_proxy.policy.yaml_edit import put_value
+from aligner_proxy.policy.yaml_file import parse_yaml
 
 HERE = Path("policies.yaml")
 

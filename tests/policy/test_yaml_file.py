@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import BUILT_IN, dotted_path, quote_name, read_yaml, replace_file, suggest_name
+from aligner_proxy.policy.yaml_edit import replace_file
+from aligner_proxy.policy.yaml_file import BUILT_IN, dotted_path, quote_name, read_yaml, suggest_name
 
 
 def _write(tmp_path: Path, text: str | bytes) -> Path:

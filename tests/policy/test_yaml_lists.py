@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.policy.yaml_file import append_item, parse_yaml, remove_item
+from aligner_proxy.policy.yaml_edit import append_item, remove_item
+from aligner_proxy.policy.yaml_file import parse_yaml
 
 HERE = Path("examples.yaml")
 TEXTS = st.lists(

@@ -70,7 +70,7 @@ def serve(
 
 def _unify_logs() -> None:
     """If `--log json` is set, let uvicorn and LiteLLM log JSON lines like ours, and turn LiteLLM's prints into them."""
-    if environment.log_form() == "json":
+    if environment.log_format() == "json":
         logs.unify_json_lines()
         if not isinstance(sys.stdout, logs.PrintedLines):
             sys.stdout = logs.PrintedLines("litellm")

@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 from collections import Counter
 
-from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.formats.packing import PackedChunk
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.observability.metrics import STREAM_BYTES
 
 _EVENT_BYTES = 800

@@ -16,10 +16,11 @@ from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import GrowingText, StreamEvent, Wire
+from aligner_proxy.formats.base import GrowingText, Wire
 from aligner_proxy.formats.calls import CallText, Place
 from aligner_proxy.formats.packing import PackedChunk, Packer
 from aligner_proxy.formats.safe import SafeFormat
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.second_copies import NOTHING, event_value

@@ -26,9 +26,10 @@ from typing import Any, Generic
 from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent, is_storing_forbidden
+from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.copies import is_pointing_event
 from aligner_proxy.formats.safe import SafeFormat
+from aligner_proxy.formats.stream_events import ContentBlock, RemainingNumbers, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE

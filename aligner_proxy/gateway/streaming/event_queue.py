@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
-from aligner_proxy.formats.base import Rewrite, StreamEvent
 from aligner_proxy.formats.packing import PackedChunk, Packer, Paths
 from aligner_proxy.formats.safe import replace_event_texts
+from aligner_proxy.formats.stream_events import Rewrite, StreamEvent
 
 PACKED_FROM = 256
 """Number of queued events from which chunks are packed; an answer of ordinary length keeps its own objects."""

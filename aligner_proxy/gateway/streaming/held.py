@@ -18,8 +18,9 @@ from aligner_proxy import formats
 from aligner_proxy.concurrency import run_to_end
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import CopyStays, NotPutIn
-from aligner_proxy.formats.base import StreamEvent, corrected_texts
+from aligner_proxy.formats.base import corrected_texts
 from aligner_proxy.formats.packing import Packer
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics, second_copies
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.second_copies import NOTHING, DeliveredTexts, StreamCopies

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 
 from aligner_proxy.errors import CopyStays, NotPutIn, Shed
-from aligner_proxy.formats.base import ContentBlock, StreamEvent
+from aligner_proxy.formats.stream_events import ContentBlock, StreamEvent
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.second_copies import NOTHING, StreamCopies, copy_outcome, withdraw_corrections
 from aligner_proxy.gateway.streaming.delivery import StreamDelivery

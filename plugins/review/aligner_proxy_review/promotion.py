@@ -27,18 +27,8 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.losses import refuse_losses
 from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile, Route, Tenant
-from aligner_proxy.policy.yaml_file import (
-    KeyPath,
-    Value,
-    append_item,
-    apply_checked_edit,
-    parse_yaml,
-    put_value,
-    quote_name,
-    read_text,
-    replace_file,
-    suggest_name,
-)
+from aligner_proxy.policy.yaml_edit import Value, append_item, apply_checked_edit, put_value, replace_file
+from aligner_proxy.policy.yaml_file import KeyPath, parse_yaml, quote_name, read_text, suggest_name
 from aligner_proxy.types import Mode
 from aligner_proxy_review.evidence import Share, compute_evidence, find_agreed_verdict, select_reviewed_entries
 from aligner_proxy_review.replay import ReplayCase, ReplayDifference

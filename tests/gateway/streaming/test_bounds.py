@@ -12,9 +12,9 @@ from litellm.types.utils import ModelResponseStream
 from prometheus_client import REGISTRY
 
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.formats.packing import PackedChunk, Packer
 from aligner_proxy.formats.safe import MAX_TEXTS, SafeDecoder
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE

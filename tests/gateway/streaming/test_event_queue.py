@@ -8,8 +8,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.formats.packing import PackedChunk
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.gateway.streaming.event_queue import _MAX_SHAPES, NO_REPEATED_TEXTS, EventQueue, QueuedEvent
 from tests.support.stream_fixtures import chunk
 

@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats import Wire, chat, messages, responses, sse
-from aligner_proxy.formats.base import StreamDecoder
+from aligner_proxy.formats.stream_events import StreamDecoder
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineOverloaded, EngineUnavailable, SessionLost
 from aligner_proxy.formats import chat, messages, responses
-from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.formats.safe import SafeDecoder
+from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections

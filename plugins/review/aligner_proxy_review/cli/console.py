@@ -57,13 +57,13 @@ _NICENESS = 5
 )
 @log_option
 def command(
-    file: Path, host: str, port: int, gateway: str, engine: str | None, behind_https: bool, form: str | None
+    file: Path, host: str, port: int, gateway: str, engine: str | None, behind_https: bool, log_format: str | None
 ) -> None:
     """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key.
 
     For example: aligner-proxy console --config gateway/litellm.yaml
     """
-    log_to_stderr(form)
+    log_to_stderr(log_format)
     extras.require_extra(extras.REVIEW, "the console")
     from aligner_proxy_review.console.application import Console
     from aligner_proxy_review.console.playground import GatewayClient

@@ -19,7 +19,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.litellm_config import GUARDRAIL
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import replace_file
+from aligner_proxy.policy.yaml_edit import replace_file
 from aligner_proxy_review.promotion import Proposal, Target
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.audit.conftest import noted

@@ -19,7 +19,8 @@ from starlette.responses import RedirectResponse, Response
 from aligner_proxy.audit import writer
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.intervals import wilson_interval
-from aligner_proxy.policy.yaml_file import apply_checked_edit, put_value, read_text, replace_file, wrap_in_block
+from aligner_proxy.policy.yaml_edit import apply_checked_edit, put_value, replace_file, wrap_in_block
+from aligner_proxy.policy.yaml_file import read_text
 from aligner_proxy.teaching import example_file, subjects
 from aligner_proxy.teaching.example_file import AGAINST, FINE, NewExample
 from aligner_proxy.teaching.examples import Example, Examples

@@ -21,7 +21,7 @@ from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import Value
+from aligner_proxy.policy.yaml_edit import Value
 from aligner_proxy.teaching.store import path_of
 from aligner_proxy.types import DEFAULT_ALIGNER, Mode
 from aligner_proxy_review.console.answer import AnswerView
