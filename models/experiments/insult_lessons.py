@@ -229,8 +229,8 @@ def measure(net: LearningHead, lessons: Segments, sets: Mapping[str, Segments]) 
     rates = []
     flags = net.score(lessons) > 0
     for name, label in (("insults held out", AGAINST), ("sentences built alike, held out", FINE)):
-        chosen = is_held_out(lessons) & (lessons.labels == label)
-        rates.append((name, Rate.from_outcomes(flags[chosen].tolist())))
+        mask = is_held_out(lessons) & (lessons.labels == label)
+        rates.append((name, Rate.from_outcomes(flags[mask].tolist())))
     for name, segments in sets.items():
         flagged: dict[tuple[bool, str], bool] = {}
         for case, flag in zip(segments.cases, (net.score(segments) > 0).tolist(), strict=True):
