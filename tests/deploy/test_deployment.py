@@ -85,7 +85,7 @@ def test_the_image_runs_a_command_that_exists_as_nobody_special() -> None:
     assert said("USER") == USER
     assert json.loads(said("ENTRYPOINT")) == ["aligner-proxy"]
     asked = parsed(json.loads(said("CMD")))
-    assert (asked["port"], asked["host"], asked["form"]) == (GATEWAY_PORT, "0.0.0.0", "json")
+    assert (asked["port"], asked["host"], asked["log_format"]) == (GATEWAY_PORT, "0.0.0.0", "json")
     assert said("EXPOSE") == str(GATEWAY_PORT)
     assert said("STOPSIGNAL") == "SIGTERM"
 
