@@ -47,7 +47,7 @@ def all_commands() -> dict[str, Command]:
     return commands
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a write for which there is no room."""
 
 
@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. If it fails by an `AlignerProxyError` or a file, print the error and exit with a status."""
+        """Run the command; if it raises an `AlignerProxyError` or a file's error, print it and exit with a status."""
         as_json = bool({"--json", "--json-lines"} & set(sys.argv))
         fault: AlignerProxyError
         try:
@@ -94,11 +94,12 @@ class LazyGroup(click.Group):
             status = error.exit_status
         except OSError as error:
             # Click itself handles a closed pipe; other errors that name no file are bugs.
-            if error.filename is None and error.errno not in _NO_ROOM:
+            if error.filename is None and error.errno not in _DISK_FULL_ERRNOS:
                 raise
             fault = ConfigError(f"cannot use {error.filename or 'the output'}: {error.strerror}")
-            status = 1 if error.errno in _NO_ROOM else 2
-            if error.filename is None:  # stdout has no room
+            # 2 if the user named a file that cannot be used
+            status = 1 if error.errno in _DISK_FULL_ERRNOS else 2
+            if error.filename is None:  # stdout has no room, so the error is only printed on stderr
                 as_json = False
                 # At the end of the process, Python would try to write the rest again and fail.
                 with Path(os.devnull).open("wb") as nowhere:

@@ -79,18 +79,25 @@ class CheckedConfig:
 
 def read_config(file: Path) -> CheckedConfig:
     """Load and check a LiteLLM YAML or policies file; raises `ConfigError` if a gateway would refuse what it names."""
-    data, source = read_yaml(file)
+    data, source = read_yaml(file)  # the source knows the line of each setting, for messages
     has_litellm = is_litellm(data)
-    path = find_policies(file) if has_litellm else file
-    policies = registry.load_policies(path)
+    policies_file = find_policies(file) if has_litellm else file
+    policies = registry.load_policies(policies_file)
     refuse_without_policies(policies)
     registry.configure_plugins(policies)
     open_shared_server(policies)  # for its checks: an error here would keep the gateway from starting
     extensions = registry.load_extensions(policies)
-    keys = known_keys(policies)
-    statuses = tuple(head_statuses(policies))
+    key_entries = known_keys(policies)
+    taught_head_statuses = tuple(head_statuses(policies))
     if not has_litellm:
-        return CheckedConfig(path, policies, None, keys, statuses=statuses, extensions=extensions)
+        return CheckedConfig(
+            policies_file,
+            policies,
+            models=None,
+            keys=key_entries,
+            statuses=taught_head_statuses,
+            extensions=extensions,
+        )
     litellm_warnings = (
         *guardrail_entry.check_entries(data, source, policies, check_guardrail_entry),
         *litellm_config.find_uncovered(data, source),
@@ -98,19 +105,20 @@ def read_config(file: Path) -> CheckedConfig:
         *(f"{fault}; {NO_START}" for fault in litellm_config.find_start_faults(file)),
     )
     checked = CheckedConfig(
-        path,
+        policies_file,
         policies,
-        model_groups(data),
-        keys,
+        models=model_groups(data),
+        keys=key_entries,
         litellm_warnings=litellm_warnings,
         litellm=data,
-        statuses=statuses,
+        statuses=taught_head_statuses,
         extensions=extensions,
     )
-    missing_group = next(missing_editor_groups(checked), None)
+    # An editor is a model that rewrites answers, a judge one that judges them; LiteLLM must serve the groups of both.
+    missing_group_message = next(missing_editor_groups(checked), None)
     # The group may also be in LiteLLM's database, which is not visible here.
-    if missing_group is not None and not litellm_config.has_models_in_database(data):
-        raise ConfigError(missing_group)
+    if missing_group_message is not None and not litellm_config.has_models_in_database(data):
+        raise ConfigError(missing_group_message)
     return checked
 
 

@@ -54,11 +54,12 @@ def command(**options: Any) -> None:
 
     For example: echo "Only a fool has to ask." | aligner-proxy decide -o harmless
     """
-    # "noul" is the type of questions that are answered by a probability.
+    # In the request's form (System One), "noul" is the type of a question that is answered by a probability.
     questions = {words: {"type": "noul", "instructions": words} for words in options.pop("objectives")}
     question = options.pop("question")
     as_json = options.pop("as_json")
     file, address, aligner = (options.pop(name) for name in ("file", "address", "aligner"))
+    aligner_settings = options  # what is left are the options of `aligner_options`
     state = {"question": question, "answer": read_stdin("text")}
     request = SystemOneDecision.model_validate({"model": aligner, "state": state, "questions": questions})
     decision = request.read()
@@ -66,8 +67,9 @@ def command(**options: Any) -> None:
     if fault:
         raise ConfigError(fault)
     names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
-    objectives = dict(zip(decision.objectives, names.resolve(decision.objectives), strict=True))
-    report = asyncio.run(_ask_engine(request, decision, objectives, address, options, file))
+    # by the words of the user, the objective that they name or ask
+    objective_by_words = dict(zip(decision.objectives, names.resolve(decision.objectives), strict=True))
+    report = asyncio.run(_ask_engine(request, decision, objective_by_words, address, aligner_settings, file))
     if as_json:
         echo_json(report)
         return
@@ -78,20 +80,20 @@ def command(**options: Any) -> None:
 async def _ask_engine(
     system_one_request: SystemOneDecision,
     decision: Decision,
-    objectives: Mapping[str, Objective],
+    objective_by_words: Mapping[str, Objective],
     address: str | None,
-    options: dict[str, Any],
+    aligner_settings: dict[str, Any],
     file: Path | None,
 ) -> dict[str, Any]:
     """Open the chosen engine, and return its report on the decision: `answers` by the words of each question.
 
-    `objectives` has the objective of each text or question that was asked.
+    `objective_by_words` has the objective of each text or question that was asked.
     """
-    async with open_chosen_engine(address, options, file) as engine:
+    async with open_chosen_engine(address, aligner_settings, file) as engine:
 
         async def score_text(asked_objective: AskedObjective) -> Correction:
             """Let the engine score the text under one objective, without writing anything."""
-            objective = objectives[asked_objective.text]
+            objective = objective_by_words[asked_objective.text]
             request = AlignRequest(
                 request_id="decide",
                 turns=decision.turns,

@@ -26,7 +26,7 @@ BEGINNING = ("response.created", "response.queued", "response.in_progress")
 KEEPALIVE = "keepalive"
 """The upstream's own heartbeat, which it does not document."""
 POINTERS = ("annotations", "logprobs")
-"""Fields beside a text that point into it."""
+"""Fields beside a text that are about its passages or tokens, and so wrong about another text."""
 _PLACE_FIELDS = ("item_id", "output_index", "content_index", "summary_index")
 """Fields that say to which part of a response an event belongs."""
 _DELTAS = {
@@ -107,17 +107,17 @@ def _edit_part_text(part: object, place: TextPlace, edit: Edit) -> object:
     return _replace_text(part, "text", edit(PlacedText(place, text)))
 
 
-def _replace_text(holder: Any, name: str, text: str) -> Any:
-    """Return a copy of an object with a new text in field `name`, without annotations and logprobs of the old text.
+def _replace_text(holder: Any, text_field: str, text: str) -> Any:
+    """Return a copy of `holder` with a new text in `text_field`, without annotations and logprobs of the old text.
 
     The same object is returned if the text is the old one.
     """
-    if get_field(holder, name) == text:
+    if get_field(holder, text_field) == text:
         return holder
-    for pointer_field in POINTERS:
-        if has_content(get_field(holder, pointer_field)):
-            holder = with_field(holder, pointer_field, [])
-    return with_field(holder, name, text)
+    for detail_field in POINTERS:
+        if has_content(get_field(holder, detail_field)):
+            holder = with_field(holder, detail_field, [])
+    return with_field(holder, text_field, text)
 
 
 def as_list(value: object) -> list[Any]:

@@ -24,11 +24,11 @@ MIN_CHARS = 400
 MAX_CHARS = 1_200
 """Most characters before a segment that is only closable inside open brackets or items. A text that never closes them
 would otherwise be read again as a whole for each edit. Few facts are as long."""
-_QUOTATION_CHARS = 400
+_MAX_QUOTATION_CHARS = 400
 """Maximum length of a quotation in characters."""
 _SENTENCE_BEGINNING = re.compile(r"(?:[*_~`$<(\[\"\u201c\u201e\u00ab]{1,4})?[^\W\d_](?![.)])")
 """Matches a letter at the beginning, perhaps behind opening signs, that is not the marker of an item ("a)")."""
-_OPEN_PASSAGE = re.compile(
+_UNCLOSED_PASSAGE = re.compile(
     r"(?<![\w\"])\"(?=\S)[^\"]*$|[\u201c\u201e\u00ab\u300c\u300e][^\u201c\u201d\u00bb\u300d\u300f]*$"
     # An open bracket, or a number and names that may be continued by a street name.
     r"|[(\[][^()\[\]]*$|\d[A-Za-z]?,? (?:[A-Z][\w'.-]{0,40}\s){1,4}$"
@@ -56,7 +56,7 @@ def find_last_closable(
             break
         if index in covered:
             continue
-        is_apart = index in outline.closable if outline else _stands_apart(before, pieces, index)
+        is_apart = index in outline.closable if outline else _stands_apart(before.text, pieces, index)
         if is_apart:
             return index, outline is not None and index in outline.table_row_starts
         if not last_resort and (outline is None or outline.may_be_cut(index)):
@@ -107,17 +107,21 @@ def _keeps_gap_before(edit: Edit, pieces: Sequence[Segment]) -> bool:
     return edit.start == segment_before.end and edit.text.startswith(segment_before.gap)
 
 
-def _stands_apart(before: TextFacts, pieces: Sequence[Segment], index: int) -> bool:
-    """Whether no quotation, bracket, code span or address extends from the text before segment `index` into it."""
-    if "\n" in pieces[index - 1].gap:
+def _stands_apart(text: str, segments: Sequence[Segment], index: int) -> bool:
+    """Whether segment `index` begins a line, or a sentence into which nothing extends from the text before it.
+
+    What could extend into it is a quotation, bracket, code span or address. `segments` are those of `text`.
+    """
+    # the gap is the white space behind a segment
+    if "\n" in segments[index - 1].gap:
         return True
-    start = pieces[index].start
-    line_start = before.text.rfind("\n", 0, start) + 1
+    start = segments[index].start
+    line_start = text.rfind("\n", 0, start) + 1
     # after an odd number of backticks in the line, a code span is open
-    in_code = before.text.count("`", line_start, start) % 2 == 1
-    if in_code or _OPEN_PASSAGE.search(before.text, max(line_start, start - _QUOTATION_CHARS), start):
+    in_code = text.count("`", line_start, start) % 2 == 1
+    if in_code or _UNCLOSED_PASSAGE.search(text, max(line_start, start - _MAX_QUOTATION_CHARS), start):
         return False
-    return _SENTENCE_BEGINNING.match(pieces[index].text) is not None
+    return _SENTENCE_BEGINNING.match(segments[index].text) is not None
 
 
 def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:

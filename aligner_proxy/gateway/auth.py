@@ -57,17 +57,18 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
             user_role=LitellmUserRoles.PROXY_ADMIN,
             parent_otel_span=_parent_span(request),
         )
-    entry = _find_entry(digest)
-    if entry.is_expired(datetime.now(UTC)):
+    key_entry = _find_entry(digest)
+    if key_entry.is_expired(datetime.now(UTC)):
         raise _make_refusal("this key has expired; ask the gateway's operator for another", 401)
-    if not _may_call(entry, request):
+    if not _may_call_endpoint(key_entry, request):
         raise _make_refusal(
             "this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403
         )
-    caller = _make_caller(entry, digest, request)
-    if entry.models:  # after a `custom_auth`, LiteLLM does not check the model by itself
+    caller = _make_caller(key_entry, digest, request)
+    if key_entry.models:  # after a `custom_auth`, LiteLLM does not check the model by itself
         await litellm_internals.refuse_other_models(caller, request)
-    if entry.has_limits:
+    if key_entry.has_limits:
+        # LiteLLM's cache, if it is full, drops counters and so forgets requests that a limit must count
         litellm_internals.make_room_for_counters(len(client_keys.active_keys()))
     return caller
 
@@ -84,7 +85,7 @@ def _find_entry(digest: str) -> KeyEntry:
     return entry
 
 
-def _may_call(entry: KeyEntry, request: Request) -> bool:
+def _may_call_endpoint(key_entry: KeyEntry, request: Request) -> bool:
     """Whether the key may use this endpoint.
 
     Endpoints whose answers are corrected, endpoints without text and our own are allowed; a reviewer's key may use only
@@ -95,13 +96,13 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
     route = request.scope.get("route")
     template = getattr(route, "path", None)
     endpoint = find_endpoint(route)
-    if entry.role is Role.REVIEWER:
+    if key_entry.role is Role.REVIEWER:
         return endpoint is not None and endpoint.for_reviewers
     path = get_request_route(request)
     is_corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
     if is_corrected or template in _PATHS_WITHOUT_TEXT or endpoint is not None:
         return True
-    return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, pattern) for pattern in entry.routes)
+    return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, pattern) for pattern in key_entry.routes)
 
 
 def _make_caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:

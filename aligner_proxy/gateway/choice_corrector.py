@@ -224,13 +224,15 @@ class ChoiceCorrector:
         return self._auditor is not None and self._auditor.required
 
     async def _record_outcome(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """Queue the outcome for the audit store, or write it at once if the policies file requires an entry first.
+        """Queue the outcome for the audit store, or write it at once if an answer may only be delivered with an entry.
 
         Returns the outcome, or a failure without text if the required entry cannot be written.
         """
         event = self._make_event(exchange, outcome)
+        # no event: nothing about this outcome is to be recorded
         if event is None or self._auditor is None:
             return outcome
+        # an answer that is only observed never waits for its entry
         if not self.records_first or self._state.policy.mode is not Mode.ENFORCE:
             self._auditor.note(event)
             return outcome

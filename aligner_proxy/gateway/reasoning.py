@@ -166,8 +166,11 @@ class Reasoning:
         upstream.raise_error()
 
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
-        """Yield the unchanged items of a stream; its reasoning is scored as soon as something else follows it."""
-        scoring: asyncio.Task[None] | None = None
+        """Yield the unchanged items of a stream, and score its reasoning in the background.
+
+        The reasoning so far is scored whenever an item without reasoning follows it, and at the end.
+        """
+        scoring_task: asyncio.Task[None] | None = None
         piece_count = 0
         scored_count = 0  # how many of the pieces of reasoning are scored, or are being scored
         try:
@@ -181,20 +184,20 @@ class Reasoning:
                     if not has_grown and piece_count > scored_count:
                         scored_count = piece_count
                         # All reasoning so far is scored together, so an earlier task on its beginning is useless.
-                        scoring = _replace_task(scoring, self._score(reader.texts, source))
+                        scoring_task = _cancel_and_start(scoring_task, self._score(reader.texts, source))
                     yield item
             with contextlib.suppress(Unreadable):
-                reader.flush()
+                reader.flush()  # a last piece may still wait in the reader
             if reader.piece_count > scored_count:
-                scoring = _replace_task(scoring, self._score(reader.texts, source))
-            if scoring is not None:
-                await scoring
+                scoring_task = _cancel_and_start(scoring_task, self._score(reader.texts, source))
+            if scoring_task is not None:
+                await scoring_task
         finally:
-            if scoring is not None:
-                scoring.cancel()
+            if scoring_task is not None:
+                scoring_task.cancel()
 
 
-def _replace_task(earlier_task: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
+def _cancel_and_start(earlier_task: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
     """Cancel the earlier task, if any, and start a new one."""
     if earlier_task is not None:
         earlier_task.cancel()

@@ -260,7 +260,10 @@ def _makes_sense_alone(text: str) -> bool:
 
 
 def _join_texts(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
-    """(exchange, outcome) of all texts joined to one; `sent_text`, which has gone out, begins the edited text."""
+    """Join the judged texts of an answer to one: an exchange with the whole answer, and an outcome with all segments.
+
+    The edited text begins with `sent_text`, which has gone out already.
+    """
     exchanges = [exchange for exchange, _ in texts]
     outcomes = [outcome for _, outcome in texts]
     edited_texts = [sent_text, *(outcome.edited for outcome in outcomes)]
@@ -269,14 +272,15 @@ def _join_texts(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
         answer=_TEXT_SEPARATOR.join(exchange.answer or "" for exchange in exchanges),
         tool_calls=any(exchange.tool_calls for exchange in exchanges),
         non_text=any(exchange.non_text for exchange in exchanges),
-        inner=False,
+        inner=False,  # nothing follows the whole answer
     )
     joined_outcome = replace(
         outcomes[0],
         edited=_TEXT_SEPARATOR.join(filter(None, edited_texts)),
-        correction=Correction("", tuple(segment for outcome in outcomes for segment in outcome.segments)),
+        # its text is left empty, because the edited text is in `edited`
+        correction=Correction(text="", segments=tuple(segment for outcome in outcomes for segment in outcome.segments)),
         findings=tuple(finding for outcome in outcomes for finding in outcome.findings),
-        # Each text may have had another threshold. With the lowest, more segments count as nearly flagged.
+        # The outcome's threshold. Each text may have had another; with the lowest, more segments are nearly flagged.
         caution=min(outcome.threshold for outcome in outcomes),
     )
     return joined_exchange, joined_outcome

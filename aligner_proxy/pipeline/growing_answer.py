@@ -93,6 +93,9 @@ class UncorrectedRest:
 class GrowingAnswer:
     """Corrects one text as it grows. Text is decided once it is known what goes out for it.
 
+    The text is a row of parts: decided parts, the present part, which is still being corrected, and, if the correction
+    was given up, the rest, which goes out unchanged.
+
     Satisfies `StreamText`. Positions are character offsets into the upstream's text. `get_facts` returns the exchange
     as known so far, whose text does not count. `notify` is called whenever more of the text is decided.
     `hold_until_end` says whether each part is corrected as a whole at its end, not segment by segment. `texts` decides
@@ -299,8 +302,8 @@ class GrowingAnswer:
         return "".join(self._render_pieces(start, end))
 
     def _render_pieces(self, start: int, end: int) -> Iterator[str]:
-        """Yield what goes out of the decided parts, of the present part, and of the rest, within this range."""
-        # begins with the decided part that has the character at `start`; the offsets become relative to each part
+        """Yield what goes out for the characters `start` to `end` of the text, part by part."""
+        # begins with the decided part that has the character at `start`; a part counts offsets from its own beginning
         first = max(0, bisect_right(self._decided_parts, start, key=lambda part: part.start) - 1)
         for part in self._decided_parts[first:]:
             if part.start < end and start < part.end:
@@ -310,6 +313,7 @@ class GrowingAnswer:
         if end > present_start:
             yield self._present.render(max(start, present_start) - present_start, min(end, present_end) - present_start)
         if self._rest is not None and end > present_end:
+            # the rest takes offsets in the whole text
             yield self._rest.render(max(start, present_end), end)
 
     def outcome(self) -> Outcome:

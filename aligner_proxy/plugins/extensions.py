@@ -188,7 +188,8 @@ class Extensions:
         wrapped = core
         # from the inside out, so that the extension with the lowest `order` ends up outermost
         for member in reversed(self._wrapping_members(policy)):
-            wrapped = _Wrapper(member, wrapped, core)
+            # an extension changes only how `wrapped` corrects; all other calls go to `core` directly
+            wrapped = _Wrapper(member, inner=wrapped, core=core)
         return wrapped
 
     def stages(self, policy: Policy) -> list[Stage]:

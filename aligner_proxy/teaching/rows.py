@@ -228,9 +228,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _pack_rows(answers: Sequence[AnswerRows]) -> bytes:
-    """Encode answers: the SHA-256 of all that follows it, a line of JSON with everything except rows, and the rows."""
-    descriptions = [{name: value for name, value in asdict(answer).items() if name != "rows"} for answer in answers]
-    body = json.dumps(descriptions).encode() + b"\n" + b"".join(answer.rows for answer in answers)
+    """Encode answers: the SHA-256 of all that follows it, a line of JSON with everything except rows, and the rows.
+
+    The line has the segments and scores of each answer. The rows of all segments follow each other; all have one size.
+    """
+    answer_headers = [{name: value for name, value in asdict(answer).items() if name != "rows"} for answer in answers]
+    body = json.dumps(answer_headers).encode() + b"\n" + b"".join(answer.rows for answer in answers)
     return hashlib.sha256(body).digest() + body
 
 
@@ -244,16 +247,17 @@ def _unpack_rows(path: Path) -> list[AnswerRows] | None:
     body = data[digest_size:]
     if hashlib.sha256(body).digest() != data[:digest_size]:
         return None
-    first_line, _, rows = body.partition(b"\n")
-    descriptions = json.loads(first_line)
-    segment_count = sum(len(description["segments"]) for description in descriptions)
-    row_bytes = len(rows) // segment_count if segment_count else 0
+    first_line, _, row_data = body.partition(b"\n")
+    answer_headers = json.loads(first_line)
+    segment_count = sum(len(header["segments"]) for header in answer_headers)
+    row_bytes = len(row_data) // segment_count if segment_count else 0
     answers = []
     rows_start = 0
-    for description in descriptions:
-        rows_end = rows_start + row_bytes * len(description["segments"])
-        segments = tuple((int(start), int(end)) for start, end in description["segments"])
-        scores = tuple(tuple(map(float, segment_scores)) for segment_scores in description["scores"])
-        answers.append(AnswerRows(segments, rows[rows_start:rows_end], scores))
+    for header in answer_headers:
+        rows_end = rows_start + row_bytes * len(header["segments"])
+        segments = tuple((int(start), int(end)) for start, end in header["segments"])
+        # for each segment, one score for each objective
+        scores = tuple(tuple(map(float, segment_scores)) for segment_scores in header["scores"])
+        answers.append(AnswerRows(segments, row_data[rows_start:rows_end], scores))
         rows_start = rows_end
     return answers

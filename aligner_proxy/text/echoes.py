@@ -42,7 +42,7 @@ class Echoes:
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._runs: set[tuple[str, ...]] = set()
         """Every sequence of `RUN_WORDS` consecutive words in the turns."""
-        self._pairs_by_word: dict[str, set[int]] = {}
+        self._sentence_pairs_by_word: dict[str, set[int]] = {}
         """For each longer word, the numbers of the pairs of adjacent sentences that contain the word."""
         number = 0
         read_turns = [turn for turn in turns if turn.role in _READ_ROLES][-_MAX_TURNS:]
@@ -53,7 +53,7 @@ class Echoes:
                     number += 1
                     for word in _longer_words(words(sentence.text)):
                         # a pair has the number of its second sentence, and each sentence is in two pairs
-                        self._pairs_by_word.setdefault(word, set()).update((number, number + 1))
+                        self._sentence_pairs_by_word.setdefault(word, set()).update((number, number + 1))
                 number += 1  # a number is left out, because sentences of different turns are no pair
 
     def contains_echo(self, sentence: str) -> bool:
@@ -67,9 +67,11 @@ class Echoes:
         longer_words = _longer_words(spoken_words)
         min_shared = max(MIN_WORDS, SHARE * len(longer_words))
         # a quick test first: whether enough of the words occur at all
-        if len(longer_words) < min_shared or sum(word in self._pairs_by_word for word in longer_words) < min_shared:
+        known_count = sum(word in self._sentence_pairs_by_word for word in longer_words)
+        if known_count < min_shared:
             return False
-        shared_counts = Counter(pair for word in longer_words for pair in self._pairs_by_word.get(word, ()))
+        # for each pair of adjacent sentences, how many of the words it has
+        shared_counts = Counter(pair for word in longer_words for pair in self._sentence_pairs_by_word.get(word, ()))
         return max(shared_counts.values()) >= min_shared
 
 

@@ -353,20 +353,27 @@ class HttpEngine:
         )
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
-        """Send one HTTP request and return the response's body. Raises the error that the engine reports."""
+        """Send one HTTP request and return the response's body. Raises the error that the engine reports.
+
+        Raises `NotReady` if the engine has not begun the request, so that it may be sent again, and `EngineUnavailable`
+        if it may have begun it.
+        """
         try:
             headers = _make_headers(method, content)
             with self._connections.begin_request(method, path, content=content, headers=headers) as pending:
                 response = await pending.response()
                 # the raw bytes are not decompressed, so a compression bomb does no harm
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MAX_BYTES} bytes")
+                # in a shielded task, since httpx may be cancelled only once (see `PendingRequest`)
                 body = await pending.shield_reading(join_chunks(response.aiter_raw(), _MAX_BYTES, too_long))
             ENGINE_UP.set(1)
         except NOT_BEGUN as error:
-            raise self._forget_engine(NotReady(f"no engine answers at {self.address}")) from error
+            self._forget_engine()
+            raise NotReady(f"no engine answers at {self.address}") from error
         except httpx.TransportError as error:
+            self._forget_engine()
             message = f"the engine at {self.address} disconnected during a request ({type(error).__name__})"
-            raise self._forget_engine(EngineUnavailable(message)) from error
+            raise EngineUnavailable(message) from error
         except httpx.DecodingError:
             raise InvalidOutput("the engine's answer is not what its headers say") from None
         _check_version(response)
@@ -378,14 +385,13 @@ class HttpEngine:
             raise NotReady(str(failure))
         raise failure
 
-    def _forget_engine(self, error: CorrectionError) -> CorrectionError:
-        """Note that the connection failed, and return `error` for the caller to raise.
+    def _forget_engine(self) -> None:
+        """Note that the connection failed.
 
         Drops the cached description, because another engine may answer next, and shows the engine as down in metrics.
         """
         self._cached_info = None
         ENGINE_UP.set(0)
-        return error
 
 
 def _check_version(response: httpx.Response) -> None:

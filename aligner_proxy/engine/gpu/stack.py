@@ -195,7 +195,7 @@ class _DecoderLayer:
     """Queries, keys and values, side by side."""
     bias: Tensor | None
     """The bias of the projections; None if they have none."""
-    head_norms: tuple[Tensor, Tensor, float] | None
+    query_and_key_norms: tuple[Tensor, Tensor, float] | None
     """The weights of the norms of queries and of keys, and their epsilon; None without these norms."""
     output: Product
     second_norm: Tensor
@@ -274,7 +274,7 @@ class Stack:
         cosines, sines = base.rotary_emb(torch.zeros(1, device=model.device), all_positions[None])
         # both halves of the library's tables are equal
         half = cosines.shape[-1] // 2
-        self._turns = (cosines[0, :, :half].contiguous(), sines[0, :, :half].contiguous())
+        self._cosines_and_sines = (cosines[0, :, :half].contiguous(), sines[0, :, :half].contiguous())
         shape = (BUCKETS[-1], model.config.hidden_size)
         self.hidden = torch.zeros(shape, dtype=model.dtype, device=model.device)
         """States after the final norm, [rows, hidden size], of the last forward."""
@@ -293,7 +293,7 @@ class Stack:
             layer.input_layernorm.weight,
             Product(projections, self._kernels),
             bias,
-            head_norms=norms,
+            query_and_key_norms=norms,
             output=Product([attention.o_proj], self._kernels),
             second_norm=layer.post_attention_layernorm.weight,
             gates=Product([layer.mlp.gate_proj, layer.mlp.up_proj], self._kernels),
@@ -316,10 +316,10 @@ class Stack:
         return sum(2 * packed.outputs * packed.inputs for packed in packed_weights)
 
     def forward(self, step: StepView, layer_count: int | None = None) -> Tensor:
-        """Run all rows of a step; return their states after the final norm, which are also in `hidden`.
+        """Run all rows of a step; return their states after the final norm, a view of `self.hidden`.
 
-        If `layer_count` is given, only so many first layers are run. Then the states that are stored for detector heads
-        are of no use.
+        If `layer_count` is given, only the first `layer_count` layers are run. Then the states that are stored for
+        detector heads are of no use.
         """
         kernels = self._kernels
         layers = self._layers[:layer_count]
@@ -327,29 +327,32 @@ class Stack:
         # the output of the layer before, which `normalise` adds to the residual stream
         output_parts: Tensor | None = None
         for index, layer in enumerate(layers):
+            # attention; `normalise` also adds its second argument to `residual` in place
             normed = kernels.normalise(residual, output_parts, layer.first_norm, layer.epsilon)
-            # the residual stream now has the output of the layer before
+            # the residual stream now has the output of the layer before (-1 is the index of no layer)
             self._store_states(index - 1, step, residual)
             keys = self._keys[index]
             values = self._values[index]
             queries = kernels.rotate_and_put(
                 layer.projections(normed),
                 layer.bias,
-                layer.head_norms,
-                self._turns,
+                layer.query_and_key_norms,
+                self._cosines_and_sines,
                 step,
                 keys,
                 values,
                 self.hidden.dtype,
             )
             attended = kernels.attend(queries, keys, values, step, self._scale)
+            # feed-forward network
             normed = kernels.normalise(residual, layer.output(attended), layer.second_norm, layer.epsilon)
             output_parts = layer.down(kernels.gate(layer.gates(normed), self.hidden.dtype))
         epsilon = self._layers[-1].epsilon
         hidden = kernels.normalise(residual, output_parts, self._norm, epsilon, out=self.hidden[: step.rows])
         self._store_states(len(layers) - 1, step, residual)
         if self._states is not None:
-            kernels.put_states(self._states, self._states.shape[1] - 1, step, hidden)
+            final_norm_index = self._states.shape[1] - 1
+            kernels.put_states(self._states, final_norm_index, step, hidden)
         return hidden
 
     def _store_states(self, layer: int, step: StepView, hidden: Tensor) -> None:

@@ -371,11 +371,13 @@ def _model_routes(engine: Local) -> list[Route]:
     async def models(_: Request) -> Response:
         """Answer with the aligners, in OpenAI's form of a list of models."""
         info = await engine.info()
+        # `info` itself describes the default aligner, `info.others` the further ones by name
+        info_by_aligner = {info.model: info, **info.others}
         common_fields = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
         # "root" and "max_model_len" are vLLM's names; clients see in them a changed model, and the window's size
         entries = [
             common_fields | {"id": name, "root": aligner.content_hash, "max_model_len": aligner.window}
-            for name, aligner in {info.model: info, **info.others}.items()
+            for name, aligner in info_by_aligner.items()
         ]
         return JSONResponse({"object": "list", "data": entries})
 

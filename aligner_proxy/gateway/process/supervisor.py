@@ -165,7 +165,7 @@ class EngineProcess:
     def __init__(self, child: ChildProcess | None, wait_loaded: Ready) -> None:
         self.child = child
         self._wait_loaded = wait_loaded
-        """Awaited until the aligner is loaded."""
+        """Called without arguments; its coroutine ends when the aligner is loaded."""
         self._users = set[Generation]()
         """The generations whose LiteLLM uses this engine."""
         self._keep_alive_task: asyncio.Task[None] | None = None

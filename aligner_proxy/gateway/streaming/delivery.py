@@ -239,11 +239,11 @@ class StreamDelivery(abc.ABC, Generic[Text]):
             self.upstream_error = error
 
     async def take_item(self, item: object) -> None:
-        """Decode an item of the upstream and queue its events."""
+        """Decode an item of the upstream and queue its events; long bytes are decoded slice by slice."""
         for item_slice in cut_slices(item):
             for event in self._decoder.feed(item_slice):
                 await self._enqueue(event)
-                await self._time_slice.pause()
+                await self._time_slice.pause()  # lets other tasks run if this one has used up its turn
 
     async def _wait_for_memory(self) -> None:
         """Decide texts early, so that events can be delivered; then wait until the queued events take less memory.

@@ -23,6 +23,7 @@ _ORDINAL_WORDS = (
     "en_premier_lieu en_second_lieu",
 )
 _WORDS_BY_SERIES = tuple(tuple(words.replace("_", " ") for words in series.split()) for series in _ORDINAL_WORDS)
+"""The ordinals in words: each series is "first", "second", "third" and so on in one language and one form."""
 _ANY_ORDINAL = "|".join(word for words in _WORDS_BY_SERIES for word in words)
 _SYNONYMS = {"en second lieu": "en deuxi\u00e8me lieu"}
 """Ordinals with the meaning of another ordinal, by which they are replaced when they are read."""
@@ -38,9 +39,11 @@ _ENGLISH_ORDINAL = "|".join(ENGLISH_ORDINALS)
 _SIGNS_BEFORE = r"[\s>*_\"'(\u201c]{0,8}"
 _ORDINAL_AT_START = re.compile(
     rf"{_SIGNS_BEFORE}(?:and )?(?:(?P<word>{_ANY_ORDINAL})[*_]{{0,3}}[,:](?! (?:and |or )?(?:{_ENGLISH_ORDINAL})\b)"
-    rf"|(?P<adverb>{_ADVERBS})(?= )|the (?P<thing>{_ENGLISH_ORDINAL})(?= (?:is|was|{_THINGS})\b))",
+    rf"|(?P<adverb>{_ADVERBS})(?= )|the (?P<noun_phrase>{_ENGLISH_ORDINAL})(?= (?:is|was|{_THINGS})\b))",
     re.IGNORECASE,
 )
+"""Matches an ordinal in words as a "word" ("First, ..."), an "adverb" ("Erstens ist ...") or in a "noun_phrase" ("The
+first reason ...")."""
 _NUMBER_AT_START = re.compile(r"[\s>]*(?P<open>\(?)(?P<number>\d{1,2}|[a-h])(?P<close>[.)])(?=\s|$)")
 _INNER_NUMBER = re.compile(r"(?<=[\s:])(?P<open>\(?)(?P<number>\d{1,2}|[a-h])(?P<close>[.)])(?=\s)")
 """Matches a number before a sentence within a segment."""
@@ -56,8 +59,8 @@ class _Ordinal:
     family: tuple[str, ...]
     """What the ordinals of one series have in common.
 
-    For words ("words", index in `_WORDS_BY_SERIES`, "word" or "thing"), for others ("digit" or "letter", sign before,
-    sign after).
+    For words ("words", index in `_WORDS_BY_SERIES`, "word" or "noun_phrase"), for others ("digit" or "letter", sign
+    before, sign after).
     """
     value: int
     """1 for the first."""
@@ -166,7 +169,7 @@ class Ordinals:
         """
         ordinals = [_to_ordinal(match) for match in _INNER_NUMBER.finditer(text, start)]
         for colon in _COLON.finditer(text, start):
-            word = _read_word(text, colon.end())
+            word = _read_ordinal_word(text, colon.end())
             if word is not None and word.value == 1:
                 ordinals.append(word)
         for ordinal in ordinals:
@@ -227,25 +230,26 @@ def _is_within_line(pieces: Sequence[Segment], index: int) -> bool:
 
 def _read_ordinal(text: str) -> _Ordinal | None:
     """The ordinal at the beginning of a sentence; None if there is none."""
-    word = _read_word(text)
+    word = _read_ordinal_word(text)
     if word is not None:
         return word
     match = _NUMBER_AT_START.match(text)
     return None if match is None else _to_ordinal(match)
 
 
-def _read_word(text: str, start: int = 0) -> _Ordinal | None:
+def _read_ordinal_word(text: str, start: int = 0) -> _Ordinal | None:
     """The ordinal in words at offset `start`; None if there is none."""
     match = _ORDINAL_AT_START.match(text, start)
     if match is None:
         return None
-    group = next(name for name in ("word", "adverb", "thing") if match[name])
+    group = next(name for name in ("word", "adverb", "noun_phrase") if match[name])
     word = match[group].lower()
     word = _SYNONYMS.get(word, word)
-    series_index, words = next((index, words) for index, words in enumerate(_WORDS_BY_SERIES) if word in words)
-    use = "thing" if group == "thing" else "word"
+    series_index = next(index for index, words in enumerate(_WORDS_BY_SERIES) if word in words)
+    value = _WORDS_BY_SERIES[series_index].index(word) + 1
+    use = "noun_phrase" if group == "noun_phrase" else "word"
     ordinal_start, ordinal_end = match.span(group)
-    return _Ordinal(("words", str(series_index), use), words.index(word) + 1, ordinal_start, ordinal_end)
+    return _Ordinal(("words", str(series_index), use), value, ordinal_start, ordinal_end)
 
 
 def _to_ordinal(match: re.Match[str]) -> _Ordinal:

@@ -27,19 +27,21 @@ def examine_redis(server: RedisServer, key: bytes | None, file: PolicyFile) -> I
 
     `key` is the encryption key of its entries, None for no encryption.
     """
+    url_variable = server.name
     try:
-        server_info, member_states = asyncio.run(_read_redis_info(server, EntryCodec(key)))
+        server_info, gateway_states = asyncio.run(_read_redis_info(server, EntryCodec(key)))
     except (RedisAway, RedisRefused) as error:
         fix = "start it, or fix the URL; until it answers, each gateway works alone"
-        yield DoctorFinding("redis", Severity.NOTE, f"the Redis in {server.name} does not answer ({error})", fix)
+        yield DoctorFinding("redis", Severity.NOTE, f"the Redis in {url_variable} does not answer ({error})", fix)
         return
     encryption = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
     version = server_info.get("redis_version", "?")
     used_memory = server_info.get("used_memory_human", "?")
-    text = f"{version} in {server.name}, {used_memory} used, {encryption}"
+    text = f"{version} in {url_variable}, {used_memory} used, {encryption}"
     yield DoctorFinding("redis", Severity.OK, text)
-    if member_states is not None:
-        yield from _check_fleet(member_states, file)
+    # None if the Redis refuses writes
+    if gateway_states is not None:
+        yield from _check_fleet(gateway_states, file)
     if server_info.get("maxmemory_policy") == "noeviction":
         fix = "set maxmemory, and maxmemory-policy allkeys-lru"
         yield DoctorFinding("redis", Severity.NOTE, "it refuses writes when its memory is full (noeviction)", fix)
@@ -60,15 +62,15 @@ async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[di
         await server.aclose()
 
 
-def _check_fleet(member_states: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
+def _check_fleet(gateway_states: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
     """Check whether the gateways that share a Redis use the same files and release, and this policies file."""
-    if not member_states:
+    if not gateway_states:
         yield DoctorFinding("fleet", Severity.NOTE, "no gateway has reported to the shared Redis lately", "start one")
         return
-    text = f"{len(member_states)} gateway processes on {len({state.host for state in member_states})} hosts"
+    text = f"{len(gateway_states)} gateway processes on {len({state.host for state in gateway_states})} hosts"
     hosts_by_value: dict[str, dict[str, set[str]]] = {name: {} for name in COMPARED}
     for name, hosts in hosts_by_value.items():
-        for state in member_states:
+        for state in gateway_states:
             hosts.setdefault(str(getattr(state, name)), set()).add(state.host)
     if all(len(hosts) == 1 for hosts in hosts_by_value.values()):
         yield DoctorFinding("fleet", Severity.OK, f"{text}, all with the same {', '.join(COMPARED)}")

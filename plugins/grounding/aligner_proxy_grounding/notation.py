@@ -16,8 +16,10 @@ from aligner_proxy_grounding.languages import LANGUAGES
 from aligner_proxy_grounding.numerals import ORDINAL, article, format_number, format_ordinal
 
 _HOUR_MINUTES = 60
-# Hours of a clock face, months of a year, and the largest number for which "a" becomes a word and not digits.
+# Hours of a clock face, and months of a year.
 _TWELVE = 12
+_LARGEST_NUMBER_IN_WORDS = 12
+"""The largest number for which "a" becomes a word and not digits."""
 _MAX_SCALED_DECIMALS = 2
 """A number in thousands, kilograms or the like is not written with more decimals."""
 _AM_OR_PM = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
@@ -157,39 +159,40 @@ def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
 
 
 def _rewrite_duration(old: Fact, new: Fact, text: str) -> Rewriting | None:
-    """Return the change of a duration, which keeps the old unit if this gives a whole number.
+    """Return the change of a duration, which keeps the old unit if this gives a whole number; None if none is safe.
 
     For example, "two weeks" becomes "four weeks" and not "28 days".
     """
     assert isinstance(new.value, Decimal)
     # a range's end that is only a number: the 3 of "3 to 5 days"
-    if old.ranged and old.number == (old.start, old.end):
+    is_only_number = old.number == (old.start, old.end)
+    if old.ranged and is_only_number:
         # The unit follows only the other end of the range, so it cannot change here.
         if old.unit != new.unit:
             return None
-        return Rewriting(old.start, old.end, format_number(new.value, old.text, _number_of(new)))
+        return Rewriting(old.start, old.end, format_number(new.value, like=old.text, other=_number_of(new)))
     if not (_ENGLISH_UNIT_OF_TIME.search(old.text) and _ENGLISH_UNIT_OF_TIME.search(new.text)):
         return _rewrite_foreign_duration(old, new)
     value, unit = _convert_unit(old, new)
     is_plural = value != 1
     if old.number is None:  # "half an hour"
-        number = format_number(value, "1", _number_of(new))
-        return Rewriting(old.start, old.end, f"{number} {unit}{'s' if is_plural else ''}")
+        new_number = format_number(value, like="1", other=_number_of(new))
+        return Rewriting(old.start, old.end, f"{new_number} {unit}{'s' if is_plural else ''}")
     start, number_end = old.number
-    old_number = text[start:number_end]
+    notation_sample = text[start:number_end]
     old_unit = text[number_end : old.end]
     # "a week" becomes "two weeks", or "14 weeks" with a large number
-    if _ARTICLE.fullmatch(old_number):
-        number_word = "One" if old_number[0].isupper() else "one"
-        old_number = number_word if value <= _TWELVE else "1"
-    number = format_number(value, old_number, _number_of(new))
+    if _ARTICLE.fullmatch(notation_sample):
+        number_word = "One" if notation_sample[0].isupper() else "one"
+        notation_sample = number_word if value <= _LARGEST_NUMBER_IN_WORDS else "1"
+    new_number = format_number(value, like=notation_sample, other=_number_of(new))
     if unit != old.unit:
-        other_unit = _other_unit(new, unit, old_unit)
-        return Rewriting(start, old.end, number + _inflect_unit(other_unit, plural=is_plural))
+        other_unit = _write_other_unit(unit, new, like=old_unit)
+        return Rewriting(start, old.end, new_number + _inflect_unit(other_unit, plural=is_plural))
     new_unit = _inflect_unit(old_unit, plural=is_plural)
     if genitive := _GENITIVE_ENDING.match(text, old.end):
-        return Rewriting(start, genitive.end(), number + new_unit + ("'" if is_plural else "'s"))
-    return Rewriting(start, old.end, number + new_unit)
+        return Rewriting(start, genitive.end(), new_number + new_unit + ("'" if is_plural else "'s"))
+    return Rewriting(start, old.end, new_number + new_unit)
 
 
 def _rewrite_foreign_duration(old: Fact, new: Fact) -> Rewriting | None:
@@ -212,8 +215,8 @@ def _rewrite_foreign_duration(old: Fact, new: Fact) -> Rewriting | None:
     return Rewriting(start, end, format_number(new.value, _number_of(old), _number_of(new)))
 
 
-def _other_unit(new: Fact, unit: str, old_unit: str) -> str:
-    """The reference's own words for its unit, behind the space or hyphen with which `old_unit` begins.
+def _write_other_unit(unit: str, new: Fact, *, like: str) -> str:
+    """The reference's own words for its unit, behind the space or hyphen with which the old unit, `like`, begins.
 
     For "a 3-day pass" and the reference's "5 hours", the result is "-hour". `unit` is the name of the new unit, which
     is written if the reference has no plain words for the unit after its number.
@@ -224,10 +227,10 @@ def _other_unit(new: Fact, unit: str, old_unit: str) -> str:
         new_unit = new.text[number_end - new.start :]
     if not new_unit.strip() or not _PLAIN_UNIT.fullmatch(new_unit):
         new_unit = f" {unit}s" if unit in UNITS_OF_TIME else ""
-    if new_unit and old_unit.startswith("-") == new_unit.startswith("-"):
+    if new_unit and like.startswith("-") == new_unit.startswith("-"):
         return new_unit
     words = new_unit[1:]
-    return f"-{words.rstrip('s')}" if old_unit.startswith("-") else f" {words}"
+    return f"-{words.rstrip('s')}" if like.startswith("-") else f" {words}"
 
 
 def _inflect_unit(unit: str, *, plural: bool) -> str:

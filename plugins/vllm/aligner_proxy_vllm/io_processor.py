@@ -31,7 +31,7 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
         model = vllm_config.model_config
         self._scoring = Scoring(Path(model.model), f"vllm, {model.dtype}", model.max_model_len)
         self._plans: OrderedDict[str, tuple[float, ScoringPlan]] = OrderedDict()
-        """By request id: when the plan was made (by `time.monotonic`), and the plan; oldest first."""
+        """By request id ("" for none): when the plan was made (by `time.monotonic`), and the plan; oldest first."""
         self._plans_lock = threading.Lock()
         self._latest = threading.local()
         """Its `places` are those of the thread's last plan, until `merge_pooling_params`, which vLLM calls after
@@ -65,10 +65,11 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
     def post_process(
         self, model_output: Sequence[PoolingRequestOutput], request_id: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Return the answer to one request from the scores of its prompts, and delete its plan."""
+        """Return the answer to one request from the scores of its prompts; deletes the plan of `pre_process`."""
         with self._plans_lock:
-            _, plan = self._plans.pop(request_id or "")
-        return plan.answer([output.outputs.data.tolist() for output in model_output], self._scoring.about)
+            _made_at, plan = self._plans.pop(request_id or "")
+        prompt_scores = [output.outputs.data.tolist() for output in model_output]
+        return plan.answer(prompt_scores, about=self._scoring.about)  # `about` describes the aligner
 
     def _remember(self, request_id: str, plan: ScoringPlan) -> None:
         """Store a request's plan by its id, and delete expired plans; raises ValueError if the id is in use."""

@@ -76,17 +76,18 @@ class HeadPooler(Pooler):
         return scores
 
     def _judge(self, states: Tensor, ids: Tensor, places: dict[str, Any]) -> Tensor:
-        """Return the scores of one prompt with the token ids `ids`; empty if `places` has no positions for it.
+        """Return the scores of one prompt with the token ids `ids`; empty if `places` has no spans for it.
 
-        `places` are those of a `ScoringPlan`.
+        `places` are those of a `ScoringPlan`: under "parts" they have, by `prompt_key`, the spans of a prompt, the
+        (start, stop) tokens of its objectives and segments.
         """
-        positions = places.get("parts", {}).get(prompt_key(ids.numpy()))
-        if positions is None:
+        prompt_spans = places.get("parts", {}).get(prompt_key(ids.numpy()))
+        if prompt_spans is None:
             return torch.zeros(0)  # the placeholder token of a request without prompts, or vLLM's own warm-up
         spans = Spans(
-            tuple(range(start, stop) for start, stop in positions["objectives"]),
-            tuple(range(start, stop) for start, stop in positions["segments"]),
-            has_end=positions["behind"],
+            tuple(range(start, stop) for start, stop in prompt_spans["objectives"]),
+            tuple(range(start, stop) for start, stop in prompt_spans["segments"]),
+            has_end=prompt_spans["behind"],  # whether the last segment stands for the end of the answer
         )
         head, _ = self._head_and_pooler
         layer_states = states.view(len(states), -1, self._hidden_size)

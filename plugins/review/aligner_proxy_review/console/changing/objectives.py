@@ -9,7 +9,7 @@ import asyncio
 import base64
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -395,8 +395,8 @@ class TeachingReport:
     """(heading, examples) for each kind of problem that examples have."""
 
 
-_TROUBLES = (
-    # key in the report of `teach`, heading
+_PROBLEM_HEADINGS = (
+    # key in the report of `teach` for the examples with a problem, heading above them
     ("held_out_missed", "Missed when held out: the others do not teach them"),
     ("never_found", "Cannot be learned: not flagged although learned from"),
     ("fine_flagged", "Flagged although fine"),
@@ -406,6 +406,7 @@ _TROUBLES = (
 def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingReport]:
     """Return the reports of the last teaching of an objective, one for each aligner; empty before it has ended."""
     job = visit.services.jobs.find(_job_name(target))
+    # an objective without examples has no subject, and is not taught
     if job is None or job.result is None or target.subject is None:
         return []
     try:
@@ -415,18 +416,29 @@ def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingRepo
         examples = Examples(())
     example_by_place = {example.place: example for example in examples.all_examples}
     reports = []
+    # one entry for each aligner that was taught this objective
     for result in job.result["objectives"]:
         if not result["taught"]:
-            reports.append(TeachingReport(result["aligner"], str(result["why"])))
+            reports.append(TeachingReport(result["aligner"], why=str(result["why"])))
             continue
-        troubles = tuple(
-            (heading, [example_by_place.get(place, Example("", place)) for place in result[key]])
-            for key, heading in _TROUBLES
-            if result[key]
-        )
+        problem_examples = _problem_examples(result, example_by_place)
         version = Version.model_validate(result["version"])
-        reports.append(TeachingReport(result["aligner"], None, version, result, troubles))
+        reports.append(
+            TeachingReport(result["aligner"], why=None, version=version, result=result, troubles=problem_examples)
+        )
     return reports
+
+
+def _problem_examples(
+    result: Mapping[str, Any], example_by_place: Mapping[str, Example]
+) -> tuple[tuple[str, list[Example]], ...]:
+    """(heading, examples) for each kind of problem in the result for one aligner."""
+    return tuple(
+        # an example that is no longer in its file, or cannot be read, has no text
+        (heading, [example_by_place.get(place, Example(text="", place=place)) for place in result[key]])
+        for key, heading in _PROBLEM_HEADINGS
+        if result[key]
+    )
 
 
 def _taught_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
