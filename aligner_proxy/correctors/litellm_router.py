@@ -272,7 +272,8 @@ def reply_of(response: Any) -> Reply:
     finish_reason = None
     with contextlib.suppress(AttributeError, IndexError):
         choice = response.choices[0]
-        text, finish_reason = choice.message.content, choice.finish_reason
+        text = choice.message.content
+        finish_reason = choice.finish_reason
     if not isinstance(text, str):
         raise InvalidOutput("the model group answered without a text")
     usage = getattr(response, "usage", None)

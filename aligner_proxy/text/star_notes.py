@@ -7,14 +7,14 @@ note.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
+from aligner_proxy.text.lists.lines import STROKE, read_lines
 from aligner_proxy.text.structure import FENCES, Segment
 
 _NOTE = re.compile(r"[ \t]{0,3}(?:\\\*[ \t]?|\*(?![\s*]))[^*\n]*$")
 """Matches a line that begins with a star and has no other. A star with a space behind it is the mark of an item."""
 _REFERENCE = re.compile(r"(?<=[^\s*\\])\\?\*(?=[ \t]*(?:$|[.,;:)]|[ \t]\S))")
-_CELLS = re.compile(r"((?<!\\)\|)")
 _BEFORE_WORDS = re.compile(r"\s*[*+-][ \t]+")
 
 
@@ -25,31 +25,18 @@ def drop_star_references(pieces: Sequence[Segment], removed: Collection[int], te
     """
     if not any("*" in pieces[index].text for index in removed):
         return text
-    notes = [
-        line
-        for line in _find_lines(pieces)
-        if _NOTE.match("".join(p.text + p.gap for p in pieces[line.start : line.stop]).rstrip())
-    ]
+    notes = [line.segments for line in read_lines(pieces) if _NOTE.match(line.text)]
     has_code = any(piece.text.lstrip().startswith(FENCES) for piece in pieces)
     if len(notes) != 1 or has_code or any(index not in removed for index in notes[0]):
         return text
     return "\n".join(map(_drop_reference, text.split("\n")))
 
 
-def _find_lines(pieces: Sequence[Segment]) -> Iterator[range]:
-    """Yield the indexes of the segments of each line."""
-    start = 0
-    for index, piece in enumerate(pieces):
-        if "\n" in piece.gap or index == len(pieces) - 1:
-            yield range(start, index + 1)
-            start = index + 1
-
-
 def _drop_reference(line: str) -> str:
     """A line without the star of a reference; each cell of a table counts as a line."""
     mark = _BEFORE_WORDS.match(line)
     start = mark.end() if mark else 0
-    return line[:start] + "".join(
+    return line[:start] + "|".join(
         _REFERENCE.sub("", cell) if cell.count("*") - 2 * cell.count("**") == 1 else cell
-        for cell in _CELLS.split(line[start:])
+        for cell in STROKE.split(line[start:])
     )

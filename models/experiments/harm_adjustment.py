@@ -166,14 +166,16 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Labell
     ]
 
 
-def draw_teaching_cases(options: argparse.Namespace) -> dict[str, list[LabelledCase]]:
-    """All sets that teach, by name."""
-    parts = draw_parts(options.data, options.without)[: options.parts]
-    natural = draw_teaching_replies(options.data, options.most) if options.most else {}
+def draw_teaching_cases(
+    data: Path, without: Collection[str], *, parts: int, in_company: int, most: int
+) -> dict[str, list[LabelledCase]]:
+    """All sets that teach, by name: so many parts and phrases in company, and `most` replies of each natural source."""
+    chosen_parts = draw_parts(data, without)[:parts]
+    natural = draw_teaching_replies(data, most) if most else {}
     return (
-        {f"part-{number}": part for number, part in enumerate(parts)}
-        | {"in-company": draw_phrases_in_company(options.data, options.without)[: options.in_company]}
-        | {SHORT: draw_short_answers(options.without)}
+        {f"part-{number}": part for number, part in enumerate(chosen_parts)}
+        | {"in-company": draw_phrases_in_company(data, without)[:in_company]}
+        | {SHORT: draw_short_answers(without)}
         | {name: [make_case(reply, USUAL) for reply in replies] for name, replies in natural.items()}
     )
 
@@ -242,14 +244,17 @@ def _draw_phrases(data: Path, rng: Random) -> list[LabelledReply]:
     return phrases
 
 
+def read_harmless_head(folder: Path) -> TaughtHead:
+    """The head that an aligner's folder has for `harmless`."""
+    (head,) = [head for head in unpack((folder / TAUGHT).read_bytes()) if head.objective == HARMLESS]
+    return head
+
+
 class UnadjustedScore:
     """Scores under `harmless` (nats) by the head that an aligner ships for it, without an adjustment."""
 
     def __init__(self, folder: Path) -> None:
-        (self.head,) = [
-            taught_head for taught_head in unpack((folder / TAUGHT).read_bytes()) if taught_head.objective == HARMLESS
-        ]
-        self.head = self.head.without_adjustment()
+        self.head = read_harmless_head(folder).without_adjustment()
         self._general = DetectorHead.load(folder / HEAD)
         self._loaded = LoadedHead.from_head(self.head, torch.device("cpu"))
 
@@ -465,7 +470,14 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     recipe = AdjustmentRecipe.from_options(arguments)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    teaching = read_sets(reader, draw_teaching_cases(arguments), arguments.out)
+    cases = draw_teaching_cases(
+        arguments.data,
+        arguments.without,
+        parts=arguments.parts,
+        in_company=arguments.in_company,
+        most=arguments.most,
+    )
+    teaching = read_sets(reader, cases, arguments.out)
     measured = read_sets(reader, draw_evaluation_cases(arguments.data), arguments.out / "measured")
     score = UnadjustedScore(arguments.aligner)
     examples = SegmentExamples.from_rows(join_rows([*teaching.values()]), score)

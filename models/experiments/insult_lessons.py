@@ -24,19 +24,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.model.taught import LoadedHead, LoadedNet
-from aligner_proxy.engine.taught_head import TaughtHead, unpack
-from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
+from aligner_proxy.engine.model.taught import LoadedAdjustment, LoadedHead, LoadedNet
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.engine.weights.manifest import HEAD
 from models.data.insults import SOURCE, plant_insults
-from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, UNKNOWN, USUAL
-from models.experiments.answer_evidence import draw_teaching_replies, hash_teaching, read_sets
-from models.experiments.harm_adjustment import (
-    SHORT,
-    draw_evaluation_cases,
-    draw_parts,
-    draw_phrases_in_company,
-    draw_short_answers,
-)
+from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, UNKNOWN
+from models.experiments.answer_evidence import hash_teaching, read_sets
+from models.experiments.harm_adjustment import draw_evaluation_cases, draw_teaching_cases, read_harmless_head
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train.export import add_heads
@@ -64,6 +58,7 @@ class Segments:
 
     @classmethod
     def from_rows(cls, rows: HeadRows, general: DetectorHead) -> Segments:
+        """All segments of these rows that are judged under `harmless`."""
         column = rows.column(HARMLESS)
         scores = torch.cat([matrix[:, 0] for matrix in column.scores(general)])
         labels = torch.tensor([label for case in column.cases for (label,) in case.labels])
@@ -89,7 +84,11 @@ class LearningNet(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """The output for rows [segments, width], in nats [segments]."""
-        return rows @ self.weight + F.gelu(rows @ self.inner.T + self.offsets) @ self.outer + self.bias
+        return self.load().compute_output(rows)
+
+    def load(self) -> LoadedNet:
+        """The net as the engine computes it, with these numbers."""
+        return LoadedNet(self.bias, self.weight, self.inner, self.offsets, self.outer)
 
     @torch.no_grad()
     def pack(self) -> tuple[float, bytes]:
@@ -107,15 +106,17 @@ class LearningHead(nn.Module):
         if head.adjustment is None or loaded.adjustment is None:
             raise ValueError("the head has no adjustment")
         self.head = head
-        self.prior, self.floor = loaded.prior, loaded.floor
-        self.bound, self.threshold = loaded.adjustment.bound, loaded.adjustment.threshold
+        self.prior = loaded.prior
+        self.floor = loaded.floor
+        self.bound = loaded.adjustment.bound
+        self.threshold = loaded.adjustment.threshold
         self.own = LearningNet(loaded.net)
         self.adjustment = LearningNet(loaded.adjustment.net)
 
     def forward(self, rows: Tensor, general: Tensor) -> Tensor:
         """Scores [segments] in nats, from rows [segments, width] and the general head's scores [segments]."""
-        move = self.bound * torch.tanh(self.adjustment(rows) / self.bound) - self.threshold
-        return self.prior * general.clamp(min=self.floor) + self.own(rows) + move.clamp(max=0.0)
+        adjustment = LoadedAdjustment(self.bound, self.threshold, self.adjustment.load())
+        return self.prior * general.clamp(min=self.floor) + self.own(rows) + adjustment.compute_move(rows)
 
     @torch.no_grad()
     def score(self, segments: Segments) -> Tensor:
@@ -200,18 +201,6 @@ def _learn_once(
     return net
 
 
-def draw_other_cases(data: Path) -> dict[str, list[LabelledCase]]:
-    """Answers that keep their scores, by set: some of each kind that the head and its adjustment learnt from."""
-    parts = draw_parts(data, TEST_AUTHORS)[:2]
-    natural = draw_teaching_replies(data, 15)
-    return (
-        {f"part-{number}": part for number, part in enumerate(parts)}
-        | {"in-company": draw_phrases_in_company(data, TEST_AUTHORS)[:192]}
-        | {SHORT: draw_short_answers(TEST_AUTHORS)}
-        | {name: [make_case(reply, USUAL) for reply in replies] for name, replies in natural.items()}
-    )
-
-
 def is_lesson(segments: Segments) -> Tensor:
     """A mask [segments]: whether the segment is of one of the sentences of `models/data/insults.yaml`."""
     of_source = torch.tensor([case.source == SOURCE for case in segments.cases])
@@ -258,14 +247,11 @@ def main(argv: list[str] | None = None) -> None:
     recipe = LessonRecipe()
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     insults = [make_case(reply, (HARMLESS,)) for reply in plant_insults(arguments.data, _TIMES)]
-    teaching = read_sets(reader, {SOURCE: insults} | draw_other_cases(arguments.data), arguments.out)
+    others = draw_teaching_cases(arguments.data, TEST_AUTHORS, parts=2, in_company=192, most=15)
+    teaching = read_sets(reader, {SOURCE: insults} | others, arguments.out)
     measured = read_sets(reader, draw_evaluation_cases(arguments.data), arguments.out / "measured")
     general = DetectorHead.load(arguments.aligner / HEAD)
-    (head,) = [
-        taught_head
-        for taught_head in unpack((arguments.aligner / TAUGHT).read_bytes())
-        if taught_head.objective == HARMLESS
-    ]
+    head = read_harmless_head(arguments.aligner)
     segments = Segments.from_rows(join_rows([*teaching.values()]), general)
     lessons = segments.select(is_lesson(segments))
     other_segments = segments.select(~is_lesson(segments))

@@ -26,8 +26,10 @@ _COUNTED_NOUNS = (
     r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|motivos|motifs|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
     r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
 )
+_COUNT = rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+"""Matches a count in digits or in words of any of the languages."""
 _COUNT_OF_NOUN = re.compile(
-    rf"\b(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+    rf"\b{_COUNT}"
     rf"(?=(?:[ \t]+[\w'\u2019-]+){{0,3}}?[ \t]+{_COUNTED_NOUNS}\b)",
     re.IGNORECASE,
 )
@@ -47,7 +49,7 @@ _ANNOUNCED_COUNT = re.compile(
     r"following|top|gibt es|es gibt|gelten|folgenden?|sind|haben?|hat|gefunden|(?:ben\u00f6tigen|brauchen)(?: sie)?|"
     r"voici|a|existe|avez|faut|trouv\u00e9|hay|necesita|tiene|son)[ \t]+)"
     r"(?:(?:the|these|my|our|your|their|only|diese|die|ihnen|les|ces|vos|los|las|estos|estas)[ \t]+(?:top[ \t]+)?)?)"
-    rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+    rf"{_COUNT}"
     rf"(?=(?:[ \t]+(?!(?:{_UNITS}|of|or|and|to|in|per|a|the)\b)[\w'\u2019-]+){{0,2}}?[ \t]+"
     rf"(?:{_COUNTED_NOUNS}|{_ANY_NOUN})\b)"
     r"(?![^\n]*(?:[,;]|\b(?:and|but|und|et|y)\b))",
@@ -66,7 +68,7 @@ _PLURALS_IN_Y = re.compile(r"(?:strateg|categor|possibilit|opportunit|polic|acti
 _IRREGULAR_PLURALS = re.compile(r"(?:ies|oes|ves|[sxz]es|[cs]hes)$")
 _BACK_COUNT = re.compile(
     r"\b(?:(?:of )?(?:these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|de las)[ \t]+"
-    rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+    rf"{_COUNT}"
     rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_COUNTED_NOUNS}\b"
     r"|[ \t]+(?:are|have|can|will|of these|of them)\b)",
     re.IGNORECASE,
@@ -78,12 +80,11 @@ _WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
 """For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
 
-def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
+def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
     """Update the counts that announce lists or refer back to them: (the new text, number of segments with a new count).
 
-    `text` is what is left of the segments `pieces` without those at the indexes `removed`.
+    `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
-    outline = Outline(pieces)
     # by (segment with a count, number of items before, number of items after), the pattern of the count
     patterns = dict.fromkeys(outline.lists_above(removed, _BACK_COUNT), _BACK_COUNT)
     patterns |= dict.fromkeys(outline.announced_lists(removed, _ANNOUNCED_COUNT), _ANNOUNCED_COUNT)

@@ -20,13 +20,13 @@ _ITEM_END = re.compile(rf"{_JOINT.pattern}|[;,.]?$", re.IGNORECASE)
 """Matches what divides an item from the next item, or ends the last item."""
 
 
-def move_joints(pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
+def move_joints(outline: Outline, pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
     """Give the last two remaining items of each list in `text` the ends that the last two items had before.
 
-    `text` is what is left of the segments `pieces` without those at the indexes `removed`.
+    `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
     position = 0
-    for index, new_end in sorted(_find_new_ends(pieces, removed)):
+    for index, new_end in sorted(_find_new_ends(outline, pieces, removed)):
         old_text = pieces[index].text
         start = text.find(old_text, position)
         # an item that was changed otherwise keeps its end
@@ -43,14 +43,14 @@ def _replace_end(item_text: str, new_end: str) -> str:
     return _ITEM_END.sub(lambda _: new_end, item_text, count=1)
 
 
-def _find_new_ends(pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[tuple[int, str]]:
+def _find_new_ends(outline: Outline, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[tuple[int, str]]:
     """Yield (index of an item's last segment, its new end) for the last two remaining items of each list.
 
     Only lists that are one sentence with a joint and lost one of their last two items are considered.
     """
     if not any(_JOINT.search(segment.text) for segment in pieces):
         return
-    for items in Outline(pieces).find_lists():
+    for items in outline.find_lists():
         if len(items) == 1:
             continue
         *_, last_but_one, last = items

@@ -20,6 +20,7 @@ from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
+from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.lists.totals import update_totals
 from aligner_proxy.text.structure import Segment, split
 
@@ -544,9 +545,10 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
     far nested items are indented. `text` is what is left of the segments `pieces` without those at the indexes
     `removed`.
     """
-    text, changed_counts = update_counts(pieces, removed, text)
-    text, changed_totals = update_totals(pieces, removed, text)
-    text = move_joints(pieces, removed, text)
+    outline = Outline(pieces)
+    text, changed_counts = update_counts(outline, pieces, removed, text)
+    text, changed_totals = update_totals(outline, removed, text)
+    text = move_joints(outline, pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
     ordinals = Ordinals()

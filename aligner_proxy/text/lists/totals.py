@@ -11,7 +11,6 @@ from decimal import Decimal
 
 from aligner_proxy.text.lists.lines import STROKE, OutlineLine
 from aligner_proxy.text.lists.outline import Outline, OutlineTable
-from aligner_proxy.text.structure import Segment
 
 _TOTAL = re.compile(
     r"[*_ ]*(?:(?:grand )?total|sum|gesamt|summe|insgesamt|total g\u00e9n\u00e9ral|somme|suma)[*_: ]*", re.I
@@ -23,15 +22,13 @@ _NUMBER = re.compile(
 """Matches a number of a cell, perhaps with a sign between thousands and with two decimals."""
 
 
-def update_totals(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
+def update_totals(outline: Outline, removed: Collection[int], text: str) -> tuple[str, int]:
     """Update the totals of tables that lost rows: (the new text, number of rows with a new total).
 
-    `text` is what is left of the segments `pieces` without those at the indexes `removed`.
+    `text` is what is left of the answer with this outline without its segments at the indexes `removed`.
     """
     changed = 0
-    if not any("|" in piece.text for piece in pieces):
-        return text, changed
-    for table in Outline(pieces).tables:
+    for table in outline.tables:
         lost_rows = [row for row in table.rows[:-1] if all(i in removed for i in row.segments)]
         if not lost_rows or any(i in removed for i in table.rows[-1].segments):
             continue
