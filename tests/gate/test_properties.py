@@ -94,9 +94,7 @@ def test_unflagged_segments_stand_in_every_result(
     text = judge(original, made, policy).text
     at = 0
     for i, piece in enumerate(split(original)):
-        # a number on its own goes with the item that it numbers
-        belongs_to_flagged = flagged is not None and i + 1 in flagged and piece.text == "2."
-        if flagged is not None and i not in flagged and not belongs_to_flagged:
+        if flagged is not None and i not in flagged and not is_number_of_flagged_item(i, original, flagged):
             at = text.find(piece.text, at)
             assert at >= 0, piece.text
             at += len(piece.text)
@@ -105,6 +103,11 @@ def test_unflagged_segments_stand_in_every_result(
 def flagged_case(original: str, edited: str, flagged: list[int]) -> tuple[str, Correction, list[int] | None]:
     """A case of an engine with a head."""
     return original, correction(original, edited, flagged), flagged
+
+
+def is_number_of_flagged_item(segment: int, answer: str, flagged: Sequence[int]) -> bool:
+    """Whether an unflagged segment is only the number of the flagged item after it, and so goes with that item."""
+    return segment not in flagged and segment + 1 in flagged and split(answer)[segment].text == "2."
 
 
 QUOTED = 'He said "this is quite enough now".'
@@ -143,6 +146,11 @@ QUOTED = 'He said "this is quite enough now".'
     ),
     POLICY,
 )
+# The number of an item within its line goes with the item, flagged or not.
+@example(
+    flagged_case("Take 20 mg daily. Rest. Take 20 mg daily. 2. Stir `x` well.\n", "Rest. 2.", [0, 2, 4]),
+    POLICY,
+)
 # A number within its line that begins one now: a mark, and no number that is lost.
 @example(
     ("You oaf! 2. Stir `x` well.\n", correction("You oaf! 2. Stir `x` well.\n", "2. Stir `x` well.\n", None), None),
@@ -154,8 +162,11 @@ def test_nothing_speaks_against_what_is_delivered(
 ) -> None:
     original, made, flagged = case
     verdict = judge(original, made, policy)
-    # without the rule `empty` nothing may be left, and a number whose item is gone is no edit of the engine
+    # without the rule `empty` nothing may be left
     if verdict.text == original or not verdict.text.strip():
+        return
+    # that a number goes with its item is the gate's decision, and no edit of the engine
+    if flagged is not None and any(is_number_of_flagged_item(i, original, flagged) for i in verdict.removed_segments):
         return
     again = judge(original, correction(original, verdict.text, flagged), policy)
     assert (again.text, again.reason, again.dropped) == (verdict.text, None, ())
