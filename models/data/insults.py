@@ -18,7 +18,7 @@ from .mixture import SHORT_CHARS
 
 INSULTS = Path(__file__).with_suffix(".yaml")
 SOURCE = "insults"
-_LONGEST_QUESTION = 300
+LONGEST_QUESTION = 300
 """Characters of a question, at most, so that the answers are read quickly."""
 _SEED = 5
 
@@ -39,7 +39,7 @@ def plant_insults(data: Path, times: int) -> list[LabelledReply]:
     pool = [
         answer
         for answer in load_pool(data, "train").answers
-        if answer.harmless and len(answer.query) <= _LONGEST_QUESTION
+        if answer.harmless and len(answer.query) <= LONGEST_QUESTION
     ]
     return [
         plant_sentence(rng, rng.choice(pool), sentence, label, f"{SOURCE}-{number}-{time}")

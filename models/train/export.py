@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import TaughtHead, pack
-from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST, TAUGHT, hash_files, sha256
+from aligner_proxy.engine.weights.manifest import ADAPTER, HEAD, MANIFEST, TAUGHT, hash_files, sha256
 from aligner_proxy.prompts import find_template
 from models.data.pairs import STAYS, Pair, read_pairs
 
@@ -116,9 +116,20 @@ def export(
 def add_heads(folder: Path, heads: Sequence[TaughtHead]) -> None:
     """Write the taught heads that an exported aligner comes with, and their hash into its manifest."""
     (folder / TAUGHT).write_bytes(pack(heads))
+    _record_file(folder, TAUGHT)
+
+
+def replace_head(folder: Path, head: DetectorHead) -> None:
+    """Write another general head into an exported aligner, and its hash into the manifest."""
+    head.save(folder / HEAD)
+    _record_file(folder, HEAD)
+
+
+def _record_file(folder: Path, name: str) -> None:
+    """Write the hash of this file into the manifest."""
     path = folder / MANIFEST
     document = json.loads(path.read_text())
-    document["files"] = dict(sorted({**document["files"], TAUGHT: sha256(folder / TAUGHT)}.items()))
+    document["files"] = dict(sorted({**document["files"], name: sha256(folder / name)}.items()))
     path.write_text(json.dumps(document, indent=2) + "\n")
 
 

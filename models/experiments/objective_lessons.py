@@ -1,0 +1,249 @@
+"""Further lessons for the general head: objectives of many new kinds, with all other scores held in place.
+
+    python -m models.experiments.objective_lessons aligner_proxy/embedded --data DATA --out runs/objectives
+
+The general head judges a segment under an objective that it may never have seen, by the objective's text. It learnt
+this from some sixty kinds of defects and from answers under 276 objectives, and misses two of five sentences against an
+objective of another kind. It learns on from its own numbers: the sentences of `models/data/objective_lessons` move to
+their side of the line, and every other segment keeps its score under every objective of the batch.
+
+Rows are kept under `--out`, so a stopped run goes on where it was. Each author of lessons is measured by a head that
+learns from the others; the head that ships learns from all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from rich.progress import track
+from torch import Tensor
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.weights.manifest import HEAD
+from models.data import mixture
+from models.data.insults import plant_insults
+from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, UNKNOWN
+from models.data.objective_lessons import list_files, plant_lessons, read_lessons
+from models.data.pairs import read_pairs
+from models.experiments.answer_evidence import hash_teaching, read_sets
+from models.experiments.harm_adjustment import draw_evaluation_cases, draw_teaching_cases
+from models.reporting import output
+from models.reporting.statistics import Rate
+from models.train.export import replace_head
+from models.train.head_alone import DrawnCase, HeadBatch, make_batch
+from models.train.head_rows import HeadRows, join_rows, make_pair_case, open_row_reader
+from models.train.labelled_cases import LabelledCase, make_case, read_written_cases
+
+LESSONS = "lessons"
+HELD = "held"
+"""Good answers, and answers about harm: the head for `harmless` builds on the scores of the general one."""
+WRITTEN = "written"
+UNSEEN_AUTHORS = "written, unseen authors"
+MIXTURE = "settle"
+_MIXTURE_SEED = 71
+_TESTED = 128
+"""Answers of each test set."""
+_FARTHEST = 8.0
+"""In nats: scores are compared only within this distance of 0, as both of two larger ones are beyond doubt."""
+
+
+class LessonRecipe(BaseModel):
+    """How the general head learns on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = 1200
+    lr: float = 1e-3
+    margin: float = 0.5
+    """How far from the line the scores of lessons are to be, in nats."""
+    against: float = 1.0
+    """Weight of a sentence against its objective; one that is allowed weighs 1."""
+    hold: float = 4.0
+    """What a squared nat counts by which another score moves."""
+    batch: Mapping[str, int] = {LESSONS: 32, WRITTEN: 8, MIXTURE: 12, HELD: 14}
+    """Cases of each set in a batch."""
+    learnt: frozenset[str] = frozenset({LESSONS, WRITTEN})
+    """Sets whose labels teach; in all others every score is held."""
+    seeds: int = 3
+    """Heads that learn in different orders; the head that counts is their mean."""
+
+
+def hide_labels(rows: HeadRows) -> HeadRows:
+    """The same cases, of which no label is known."""
+    cases = [
+        replace(
+            case, labels=tuple((UNKNOWN,) * len(labels) for labels in case.labels), whole=(False,) * len(case.whole)
+        )
+        for case in rows.cases
+    ]
+    return rows.with_cases(cases, [rows.case_rows(number) for number in range(len(rows))])
+
+
+def learn_objectives(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: LessonRecipe) -> DetectorHead:
+    """Learn on from `before` several times, and return the head whose numbers are the mean of what was learnt."""
+    known = {name: rows if name in recipe.learnt else hide_labels(rows) for name, rows in sets.items()}
+    heads = [_learn_once(before, known, recipe, seed) for seed in range(1, recipe.seeds + 1)]
+    mean_head = copy.deepcopy(before)
+    with torch.no_grad():
+        for number, *learnt_numbers in zip(*(head.parameters() for head in (mean_head, *heads)), strict=True):
+            number.copy_(torch.stack(learnt_numbers).mean(0))
+    return mean_head.eval()
+
+
+def _learn_once(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: LessonRecipe, seed: int) -> DetectorHead:
+    torch.manual_seed(seed)
+    rng = Random(seed)
+    head = copy.deepcopy(before).train()
+    optimizer = torch.optim.Adam(head.parameters(), lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
+    for _ in track(range(recipe.steps), description=f"seed {seed}"):
+        draws = [
+            DrawnCase(sets[name], rng.randrange(len(sets[name])), True)
+            for name, count in recipe.batch.items()
+            for _ in range(count)
+        ]
+        optimizer.zero_grad()
+        _compute_loss(head, before, make_batch(draws), recipe).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return head
+
+
+def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, recipe: LessonRecipe) -> Tensor:
+    """The cross-entropy of known labels, plus how far all other scores have moved.
+
+    Near the line, where little makes a difference, a move counts up to four times as much.
+    """
+    scores = head(batch.segments, batch.objectives)
+    with torch.no_grad():
+        scores_before = before(batch.segments, batch.objectives)
+    has_label = batch.labels != UNKNOWN
+    targets = (batch.labels[has_label] == AGAINST).float()
+    distances = scores[has_label] + recipe.margin * (1 - 2 * targets)
+    weights = 1 + (recipe.against - 1) * targets
+    loss = F.binary_cross_entropy_with_logits(distances, targets, weight=weights)
+    other_before = scores_before[~has_label]
+    moves = scores[~has_label].clamp(-_FARTHEST, _FARTHEST) - other_before.clamp(-_FARTHEST, _FARTHEST)
+    nearness = 1 + 3 * torch.exp(-other_before.abs())
+    return loss + recipe.hold * (nearness * moves.square()).mean()
+
+
+def measure_lessons(head: DetectorHead, rows: HeadRows) -> dict[str, Rate]:
+    """What a head flags of lessons under their own objectives: by label of the segment."""
+    outcomes: dict[int, list[bool]] = {AGAINST: [], FINE: [], UNKNOWN: []}
+    for case, scores in zip(rows.cases, rows.scores(head), strict=True):
+        column = case.objectives.index(case.own)
+        for labels, flagged in zip(case.labels, (scores[:, column] > 0).tolist(), strict=True):
+            outcomes[labels[column]].append(flagged)
+    names = {AGAINST: "against", FINE: "allowed", UNKNOWN: "beside"}
+    return {names[label]: Rate.from_outcomes(flags) for label, flags in outcomes.items() if flags}
+
+
+def measure_exact(head: DetectorHead, rows: HeadRows) -> Rate:
+    """The answers of which exactly the segments are flagged that go against an objective."""
+    outcomes = []
+    for case, scores in zip(rows.cases, rows.scores(head), strict=True):
+        wanted = [AGAINST in labels for labels in case.labels]
+        outcomes.append((scores > 0).any(1).tolist() == wanted)
+    return Rate.from_outcomes(outcomes)
+
+
+def draw_other_cases(data: Path) -> dict[str, list[LabelledCase]]:
+    """What else the head learns from or is held by, by set: written answers, examples of the mixture, harm."""
+    _, written = read_written_cases()
+    examples = mixture.build_examples(data, _MIXTURE_SEED, 300, MIXTURE)
+    return {
+        WRITTEN: Random(3).sample([case for case in written if case.source not in TEST_AUTHORS], 400),
+        UNSEEN_AUTHORS: [case for case in written if case.source in TEST_AUTHORS],
+        MIXTURE: [make_pair_case(pair, number) for number, pair in enumerate(examples)],
+    }
+
+
+def draw_held_cases(data: Path) -> dict[str, list[LabelledCase]]:
+    """Answers about harm and good ones, under the usual objectives: what `insult_lessons` reads, too."""
+    insults = [make_case(reply, (HARMLESS,)) for reply in plant_insults(data, 3)]
+    return {"insults": insults} | draw_teaching_cases(data, TEST_AUTHORS, parts=2, in_company=192, most=15)
+
+
+TEST_SETS = ("unseen_kinds", "other_wordings", "not_asked", "clean")
+
+
+def draw_test_cases(folder: Path) -> dict[str, list[LabelledCase]]:
+    """The first answers of some test sets, which `models.data.test_sets` writes into `folder`."""
+    return {
+        name: [make_pair_case(pair, n) for n, pair in enumerate(islice(read_pairs(folder / f"{name}.jsonl"), _TESTED))]
+        for name in TEST_SETS
+    }
+
+
+def measure(
+    head: DetectorHead, before: DetectorHead, lessons: HeadRows, measured: Mapping[str, HeadRows]
+) -> list[tuple[str, object]]:
+    """(what, figure) of a head: on these lessons, on written answers of unseen authors, and on sets."""
+    figures: list[tuple[str, object]] = [
+        (f"{set_name}: {label}", rate)
+        for set_name, rows in ((LESSONS, lessons), (UNSEEN_AUTHORS, measured[UNSEEN_AUTHORS]))
+        for label, rate in measure_lessons(head, rows).items()
+    ]
+    figures += [(f"{name}: exact", measure_exact(head, measured[name])) for name in TEST_SETS if name in measured]
+    moves = torch.cat(
+        [
+            (after - scores).flatten()
+            for after, scores in zip(measured[HELD].scores(head), measured[HELD].scores(before), strict=True)
+        ]
+    )
+    return [*figures, ("harmless: mean move in nats", f"{moves.abs().mean():.3f}")]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.experiments.objective_lessons",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", type=Path, help="folder of the test sets that models.data.test_sets writes")
+    parser.add_argument("--into", type=Path, help="aligner folder that gets the head")
+    arguments = parser.parse_args(argv)
+    recipe = LessonRecipe()
+    reader = open_row_reader(arguments.aligner, arguments.out / "weights")
+    lesson_cases = {path.stem: plant_lessons(arguments.data, read_lessons(path)) for path in list_files()}
+    lessons = read_sets(reader, lesson_cases, arguments.out)
+    others = read_sets(reader, draw_other_cases(arguments.data), arguments.out)
+    held = read_sets(reader, draw_held_cases(arguments.data), arguments.out)
+    measured = read_sets(reader, draw_evaluation_cases(arguments.data), arguments.out / "measured")
+    tests = read_sets(reader, draw_test_cases(arguments.sets), arguments.out) if arguments.sets else {}
+    teaching = {name: others[name] for name in (WRITTEN, MIXTURE)} | {HELD: join_rows([*held.values()])}
+    measured_sets = tests | {UNSEEN_AUTHORS: others[UNSEEN_AUTHORS], HELD: join_rows([*measured.values()])}
+    before = DetectorHead.load(arguments.aligner / HEAD)
+    lines = []
+    for author in sorted({name.partition("_")[0] for name in lessons}):
+        unseen = join_rows([rows for name, rows in lessons.items() if name.startswith(author)])
+        seen = join_rows([rows for name, rows in lessons.items() if not name.startswith(author)])
+        head = learn_objectives(before, {LESSONS: seen} | teaching, recipe)
+        for title, of_head in (("before", before), ("learnt from the others", head)):
+            lines += [(f"{author}, {title}", *line) for line in measure(of_head, before, unseen, measured_sets)]
+    everything = join_rows([*lessons.values()])
+    head = learn_objectives(before, {LESSONS: everything} | teaching, recipe)
+    lines += [("ships", *line) for line in measure(head, before, everything, measured_sets)]
+    text = output.table(("head", "set", "figure"), lines)
+    output.write(arguments.out, "objective_lessons", text, {"recipe": recipe.model_dump(mode="json")})
+    print(f"{text}\nteaching answers: {hash_teaching({**lessons, **others, **held})}")
+    if arguments.into:
+        replace_head(arguments.into, head)
+
+
+if __name__ == "__main__":
+    main()

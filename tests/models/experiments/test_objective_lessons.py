@@ -1,0 +1,81 @@
+"""The general head learns on: lessons move to their side of the line, and all other scores stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from models.data.labelled_replies import AGAINST, HARMLESS, UNKNOWN
+from models.experiments.objective_lessons import (
+    HELD,
+    LESSONS,
+    LessonRecipe,
+    hide_labels,
+    learn_objectives,
+    measure_exact,
+    measure_lessons,
+)
+from models.train.head_rows import HeadRows
+from tests.support.head_rows import HIDDEN, LAYERS, rows
+
+RECIPE = LessonRecipe(steps=200, lr=5e-3, seeds=2, batch={LESSONS: 8, HELD: 8}, learnt=frozenset({LESSONS}))
+
+
+@pytest.fixture(scope="module")
+def before() -> DetectorHead:
+    torch.manual_seed(3)
+    return DetectorHead(HIDDEN, LAYERS, 16).eval()
+
+
+def learn(before: DetectorHead, held: HeadRows) -> DetectorHead:
+    lessons = rows("lessons", 80, 1, against=AGAINST)
+    return learn_objectives(before, {LESSONS: lessons, HELD: held}, RECIPE)
+
+
+def test_unseen_lessons_move_to_their_side_and_the_head_before_stays_as_it_was(before: DetectorHead) -> None:
+    kept = {name: tensor.clone() for name, tensor in before.state_dict().items()}
+    head = learn(before, rows("held", 80, 4))
+    unseen = rows("test", 40, 2, against=AGAINST)
+    assert measure_exact(before, unseen).hits < 20
+    assert measure_exact(head, unseen).hits > 35
+    assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in kept.items())
+
+
+def test_labels_of_a_held_set_teach_nothing(before: DetectorHead) -> None:
+    with_labels = learn(before, rows("held", 80, 4, against=AGAINST))
+    without = learn(before, rows("held", 80, 4))
+    for name, tensor in with_labels.state_dict().items():
+        assert torch.equal(tensor, without.state_dict()[name])
+
+
+def test_held_scores_stay(before: DetectorHead) -> None:
+    """Another objective than the lessons': nothing says that its scores should move."""
+    held = rows("held", 80, 4)
+    torch.manual_seed(9)
+    held = HeadRows(
+        held.cases, held.segments, -held.objectives, held.questions, held.segment_starts, held.objective_starts
+    )
+    loose = RECIPE.model_copy(update={"hold": 0.0})
+    lessons = rows("lessons", 80, 1, against=AGAINST)
+    moves = {}
+    for name, recipe in (("held", RECIPE), ("loose", loose)):
+        head = learn_objectives(before, {LESSONS: lessons, HELD: held}, recipe)
+        pairs = zip(held.scores(head), held.scores(before), strict=True)
+        moves[name] = float(torch.cat([(after - score).flatten().abs() for after, score in pairs]).mean())
+    assert moves["held"] < moves["loose"] / 2
+
+
+def test_a_hidden_label_is_unknown() -> None:
+    hidden = hide_labels(rows("held", 4, 4, against=AGAINST))
+    assert {label for case in hidden.cases for labels in case.labels for label in labels} == {UNKNOWN}
+
+
+def test_a_lesson_is_measured_by_the_label_of_each_segment(before: DetectorHead) -> None:
+    cases = rows("lessons", 10, 1, against=AGAINST)
+    owned = replace(cases, cases=tuple(replace(case, own=HARMLESS) for case in cases.cases))
+    rates = measure_lessons(before, owned)
+    assert (rates["against"].n, rates["allowed"].n) == (5, 25)
+    assert "beside" not in rates
