@@ -21,13 +21,20 @@ from models.experiments.objective_lessons import (
 from models.train.head_rows import HeadRows
 from tests.support.head_rows import HIDDEN, LAYERS, rows
 
-RECIPE = LessonRecipe(steps=200, lr=5e-3, seeds=2, batch={LESSONS: 8, HELD: 8}, learnt=frozenset({LESSONS}))
+RECIPE = LessonRecipe(steps=300, lr=1e-2, hold=0.1, seeds=2, batch={LESSONS: 8, HELD: 8}, learnt=frozenset({LESSONS}))
 
 
 @pytest.fixture(scope="module")
 def before() -> DetectorHead:
     torch.manual_seed(3)
     return DetectorHead(HIDDEN, LAYERS, 16).eval()
+
+
+def make_held_rows(against: int | None = None) -> HeadRows:
+    """Cases under another objective, without the mark of lessons: nothing says that their scores should move."""
+    held = rows("held", 80, 4, against=against)
+    held.segments[:, 0] = 0
+    return replace(held, objectives=-held.objectives)
 
 
 def learn(before: DetectorHead, held: HeadRows) -> DetectorHead:
@@ -37,16 +44,15 @@ def learn(before: DetectorHead, held: HeadRows) -> DetectorHead:
 
 def test_unseen_lessons_move_to_their_side_and_the_head_before_stays_as_it_was(before: DetectorHead) -> None:
     kept = {name: tensor.clone() for name, tensor in before.state_dict().items()}
-    head = learn(before, rows("held", 80, 4))
+    head = learn(before, make_held_rows())
     unseen = rows("test", 40, 2, against=AGAINST)
-    assert measure_exact(before, unseen).hits < 20
-    assert measure_exact(head, unseen).hits > 35
+    assert measure_exact(head, unseen).hits > measure_exact(before, unseen).hits + len(unseen) / 4
     assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in kept.items())
 
 
 def test_labels_of_a_held_set_teach_nothing(before: DetectorHead) -> None:
-    with_labels = learn(before, rows("held", 80, 4, against=AGAINST))
-    without = learn(before, rows("held", 80, 4))
+    with_labels = learn(before, make_held_rows(AGAINST))
+    without = learn(before, make_held_rows())
     for name, tensor in with_labels.state_dict().items():
         assert torch.equal(tensor, without.state_dict()[name])
 
