@@ -109,6 +109,8 @@ class HeadBatch:
     """[objectives, width]; an objective that several cases have is there once."""
     labels: Tensor
     """[segments, objectives]; `UNKNOWN` if the objective is not in the segment's prompt."""
+    is_own: Tensor
+    """[segments, objectives], True where the objective is in the segment's prompt."""
     may_hold: Tensor
     """[segments, objectives], True where the score may be pulled to that of the head before."""
     bags: tuple[tuple[slice, int], ...]
@@ -160,7 +162,8 @@ def make_batch(draws: Sequence[DrawnCase]) -> HeadBatch:
     }
     objectives = torch.stack([row_of_column[column] for column in range(len(column_of_row))]).float()
     labels = torch.full((len(segments), len(objectives)), UNKNOWN)
-    may_hold = torch.zeros(len(segments), len(objectives), dtype=torch.bool)
+    is_own = torch.zeros(len(segments), len(objectives), dtype=torch.bool)
+    may_hold = torch.zeros_like(is_own)
     # answers of which some segment is known to go against an objective: (rows of its segments, column)
     bags: list[tuple[slice, int]] = []
     first_row = 0
@@ -168,10 +171,11 @@ def make_batch(draws: Sequence[DrawnCase]) -> HeadBatch:
         case = draw.rows.cases[draw.number]
         own_rows = slice(first_row, first_row + len(part.segments))
         labels[own_rows, own_columns] = torch.tensor(case.labels)
+        is_own[own_rows, own_columns] = True
         may_hold[own_rows] = draw.may_hold
         bags += [(own_rows, column) for column, whole in zip(own_columns, case.whole, strict=True) if whole]
         first_row = own_rows.stop
-    return HeadBatch(segments, objectives, labels, may_hold, tuple(bags))
+    return HeadBatch(segments, objectives, labels, is_own, may_hold, tuple(bags))
 
 
 def compute_loss(head: DetectorHead, before: DetectorHead, data: HeadBatch, recipe: HeadRecipe) -> Tensor:
