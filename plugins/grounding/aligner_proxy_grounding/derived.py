@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise, permutations, product
 
-from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd, date_parts
 from aligner_proxy_grounding.words import stem
 
 _MAX_TERMS = 40
@@ -127,10 +127,25 @@ def is_within_range(fact: Fact, stated_facts: Sequence[Fact]) -> bool:
         if not (low.ranged and high.ranged and (low.side, high.side) == (RangeEnd.LOW, RangeEnd.HIGH)):
             continue
         if all(fact.same_form(end) and fact.unit == end.unit for end in (low, high)):
+            if fact.kind is FactKind.DATE:
+                return _is_between_dates(fact, low, high)
             values = (low.value, fact.value, high.value)
             if all(isinstance(value, Decimal) for value in values):
                 return values[0] < values[1] < values[2]  # type: ignore[operator]
     return False
+
+
+def _is_between_dates(date: Fact, low: Fact, high: Fact) -> bool:
+    """Whether a date is between two others; years count only if all three dates have one.
+
+    False if one of them is only a day of any month.
+    """
+    dates = [date_parts(each) for each in (low, date, high)]
+    if any(month is None or day is None for _, month, day in dates):
+        return False
+    have_years = all(year is not None for year, _, _ in dates)
+    first, middle, last = ((year if have_years else 0, month, day) for year, month, day in dates)
+    return first < middle < last  # type: ignore[operator]
 
 
 def is_offset_from(fact: Fact, other_facts: Iterable[Fact], offsets: Iterable[Decimal]) -> bool:

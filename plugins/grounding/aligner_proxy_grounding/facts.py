@@ -65,6 +65,7 @@ _SECONDS_OF_UNIT: dict[str, tuple[int, int, int]] = {
     "minute": (60, 60, 0),
     "hour": (3_600, 3_600, 0),
     "day": (86_400, 86_400, 0),
+    "calendar day": (86_400, 86_400, 0),
     # Five business days may span a week, or longer with a holiday.
     "business day": (86_400, 129_600, 172_800),
     "week": (604_800, 604_800, 0),
@@ -115,8 +116,7 @@ class Fact:
     def agrees(self, other: Fact) -> bool:
         """Whether both facts state the same value, whatever their notation and unit."""
         if self.kind is FactKind.DURATION and other.kind is FactKind.DURATION and self.unit != other.unit:
-            is_near = self.approximate and _is_near(seconds(self), seconds(other))
-            return is_near or _overlap(_length_limits(self), _length_limits(other))
+            return _same_duration(self, other)
         if self.kind is FactKind.TIME and "12" in (self.unit, other.unit):
             # at least one of the times may be in the morning or in the evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
@@ -138,6 +138,21 @@ class Fact:
 def _is_near(one: Decimal, other: Decimal) -> bool:
     """Whether two values differ by no more than the share `APPROXIMATE` of the larger one."""
     return abs(one - other) <= APPROXIMATE * max(abs(one), abs(other))
+
+
+def _same_duration(one: Fact, other: Fact) -> bool:
+    """Whether two durations in different units may be equally long."""
+    if _is_in_other_days(one, other) or _is_in_other_days(other, one):
+        return False
+    is_near = one.approximate and _is_near(seconds(one), seconds(other))
+    return is_near or _overlap(_length_limits(one), _length_limits(other))
+
+
+def _is_in_other_days(calendar: Fact, business: Fact) -> bool:
+    """Whether calendar days cannot be these business days: ten calendar days are fewer than ten business days."""
+    if (calendar.unit, business.unit) != ("calendar day", "business day"):
+        return False
+    return calendar.value <= business.value  # type: ignore[operator]
 
 
 def _length_limits(duration: Fact) -> tuple[Decimal, Decimal]:

@@ -70,7 +70,7 @@ _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\
 _DENIED = re.compile(
     r"\b(?:not|n't|no|instead of|rather than|never|wrong|unlike)\s"
     r"(?:(?:the|a|an|for|at|on|in|by|of|just|only|any)\s)*$|"
-    r"\b(?:there is|there's|there are) no [^.!?]{0,40}$",
+    r"\b(?:there is|there's|there are) no (?:(?!,? (?:and|but|so) (?:you|we|they|it|the|there)\b)[^.!?;:]){0,40}$",
     re.IGNORECASE,
 )
 """Words before a negated fact: "not 9 but 5"."""
@@ -543,6 +543,9 @@ class Grounder:
         stated = statement.fact
         # if the sentence has the statement's value elsewhere, the fact is something else
         if any(sentence_fact.same_form(stated) and sentence_fact.agrees(stated) for sentence_fact in sentence.facts):
+            return False
+        # the unit may be left out: "42 minutes, which is less than the usual 52"
+        if any(sentence_fact.inherited and sentence_fact.value == stated.value for sentence_fact in sentence.facts):
             return False
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):

@@ -16,6 +16,7 @@ from aligner_proxy_grounding.forms.quantities import (
     read_amounts,
     read_counts,
     read_durations,
+    read_foreign_counts,
     read_foreign_durations,
     read_fractions,
     read_money,
@@ -23,6 +24,7 @@ from aligner_proxy_grounding.forms.quantities import (
     read_sizes,
 )
 from aligner_proxy_grounding.forms.reading import JOIN, LOOK_BACK, PLAIN, Conventions, FactReading, makes_range
+from aligner_proxy_grounding.forms.shared_months import read_shared_months
 from aligner_proxy_grounding.words import stem
 
 _MAX_CHARS = 1_000
@@ -58,6 +60,7 @@ def read_facts(text: str, conventions: Conventions = PLAIN) -> list[Fact]:
     reading = FactReading(text, text, conventions)
     read_addresses(reading)
     read_versions(reading)
+    read_shared_months(reading)
     read_dates(reading)
     read_phones(reading)
     # Emphasis marks may separate a number from its unit, so the formats below are read without them.
@@ -80,7 +83,7 @@ def _as_weight(fact: Fact) -> Fact:
 _FORMAT_READERS: tuple[Callable[[FactReading], None], ...] = (
     read_streets, read_labels, read_money, read_percentages, read_days_of_month, read_times,
     read_bare_hours, read_sizes, read_fractions, read_ages, read_durations,
-    read_foreign_durations, read_amounts, read_counts, read_weekdays,
+    read_foreign_durations, read_amounts, read_counts, read_foreign_counts, read_weekdays,
     read_names,
 )  # fmt: skip
 
