@@ -126,10 +126,13 @@ def _with_unit(cell: str, column: str, context: _Context, currency: str) -> str:
 
 def _name_things(row: str, column: str) -> str:
     """Return what a bare number in a table counts: the label of its row, the heading of its column, or both."""
-    if not _PLURAL_NOUN.match(column):
+    # "Users" is counted, and "Plus" is the name of a plan; both look like what is counted, so the number counts both
+    if _PLURAL_NOUN.match(column):
+        return f"{row} {column}" if _PLURAL_NOUN.match(row) else column
+    if _PLURAL_NOUN.match(row) or not column:
         return row
-    # "Users" is counted, and "Plus" is the name of a plan; if both look like what is counted, the number counts both
-    return f"{row} {column}" if _PLURAL_NOUN.match(row) else column
+    # neither has the ending of a plural, as in German ("Italienisch A2", "Pl\u00e4tze"); the first words count
+    return f"{column.split()[-1]} {row}"
 
 
 def read_passages(text: str) -> Iterator[PagePassage]:

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -65,6 +66,12 @@ _OF_THIS_CLIENT = re.compile(
     r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late|longer|shorter|sooner|cheaper|dearer)\b", re.IGNORECASE
 )
 """Words after a duration or amount that relates to this client ("3 days left")."""
+_CONDITION_BEFORE = re.compile(r"\b(?:if|when|whenever|once|unless|whoever|anyone)\b[^,;:.!?]*$", re.IGNORECASE)
+"""Words before a fact that is a condition for everybody: "if you are 3 days late"."""
+_CASE_BEFORE = re.compile(r"(?:\b(?:with|for|of|are)|['\u2019]re)\s+$", re.IGNORECASE)
+"""Words before a number of things that is an example and no limit: "with 30 users"."""
+_LATE_OR_OLD = re.compile(r"[\s*_]*(?:late|old|older)\b", re.IGNORECASE)
+"""Words of `_OF_THIS_CLIENT` that conditions for everybody have, too."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
 """Words between quotation marks."""
 _DENIED = re.compile(
@@ -465,8 +472,7 @@ class Grounder:
         # "Altogether that makes 24 euros" is computed for this client; "as you wrote, '9 euros'" quotes somebody.
         if _COMPUTED.search(text) or _is_quoted(text, fact):
             return True
-        # "at most 3 days left" is a rule for everybody, while "3 days left" is about this client
-        if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
+        if _is_of_this_client(text, fact):
             return True
         if _DENIED.search(text, 0, fact.start) or _OF_THIS_ORDER.search(text, 0, fact.start):
             return True
@@ -547,6 +553,8 @@ class Grounder:
         # the unit may be left out: "42 minutes, which is less than the usual 52"
         if any(sentence_fact.inherited and sentence_fact.value == stated.value for sentence_fact in sentence.facts):
             return False
+        if _is_case_within_limit(sentence.text, fact, stated):
+            return False
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
             return False
@@ -594,6 +602,30 @@ def _reorder_steps(reordering: Reordering, edits: Sequence[FactEdit]) -> list[Fa
         new_text = apply_fact_edits(new.body, edits_inside)
         all_edits.append(FactEdit(old.start, old.end, new_text, ORDER, reordering.place))
     return all_edits
+
+
+def _is_case_within_limit(text: str, fact: Fact, stated: Fact) -> bool:
+    """Whether a number of things is a case that a limit of a reference allows: "with 30 users" of "up to 150 users"."""
+    if (
+        fact.kind is not FactKind.COUNT
+        or fact.side is not RangeEnd.NONE
+        or not _CASE_BEFORE.search(text, 0, fact.start)
+    ):
+        return False
+    if not (isinstance(fact.value, Decimal) and isinstance(stated.value, Decimal)):
+        return False
+    is_allowed = fact.value < stated.value if stated.side is RangeEnd.HIGH else fact.value > stated.value
+    return is_allowed and stated.side is not RangeEnd.NONE and not stated.ranged
+
+
+def _is_of_this_client(text: str, fact: Fact) -> bool:
+    """Whether the words after a fact relate it to this client: "3 days left".
+
+    Not so in rules for everybody: "at most 3 days left", "if you are 3 days late".
+    """
+    if not _OF_THIS_CLIENT.match(text, fact.end) or fact.side is not RangeEnd.NONE:
+        return False
+    return not (_LATE_OR_OLD.match(text, fact.end) and _CONDITION_BEFORE.search(text, 0, fact.start))
 
 
 def _is_quoted(text: str, fact: Fact) -> bool:

@@ -41,6 +41,8 @@ def only(text: str) -> Fact:
         ("Send it within thirty days.", [(FactKind.DURATION, "thirty days", "30")]),
         ("There is a 14-day trial.", [(FactKind.DURATION, "14-day", "14")]),
         ("It takes a week.", [(FactKind.DURATION, "a week", "1")]),
+        ("Let us know a month in advance.", [(FactKind.DURATION, "a month", "1")]),
+        ("Give us a month's notice.", [(FactKind.DURATION, "a month", "1")]),
         ("We close at seven in the evening.", [(FactKind.TIME, "seven in the evening", "1140")]),
         ("Come at half past two in the afternoon.", [(FactKind.TIME, "half past two in the afternoon", "870")]),
         ("Take two in the morning.", [(FactKind.COUNT, "two", "2")]),

@@ -388,3 +388,30 @@ def test_a_judge_is_asked_about_a_value_of_another_size_where_no_other_is_near()
     assert edits == []
     assert doubt.question is not None
     assert [value.text for value in doubt.question.values] == ["2 hours"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_left"),
+    [
+        ("If the rent is five days late, a fee is added.", False),
+        ("Your rent is five days late.", True),
+        ("If you have five days left, you can still pay.", True),
+    ],
+)
+def test_a_condition_for_everybody_is_not_about_this_client(answer: str, is_left: bool) -> None:
+    page = "After 7 days we add a late fee to the rent."
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", page)]), "When is a fee added?")
+    (sentence,) = grounder.read_all(answer)
+    assert grounder.is_left_alone(sentence, sentence.facts[0]) is is_left
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("With 30 participants you need Plus, since 25 are the limit of Starter.", None),
+        ("Plus is limited to 100 participants.", "Plus is limited to 150 participants."),
+    ],
+)
+def test_a_number_that_a_limit_allows_is_no_other_limit(answer: str, expected: str | None) -> None:
+    page = "| | Starter | Plus |\n|---|---|---|\n| Participants | up to 25 | up to 150 |\n| Rooms | 3 | 20 |\n"
+    assert held(answer, "How many may take part?", page, replace_from=0.5)[0] == (expected or answer)

@@ -145,6 +145,8 @@ _LASTS_BEFORE = re.compile(
     re.IGNORECASE,
 )
 """What precedes "a week" if it is a duration; elsewhere "a week" is usually a rate."""
+_AHEAD = re.compile(r" (?:in advance|ahead|beforehand|afterwards|later)\b|['\u2019]s notice\b", re.IGNORECASE)
+"""What follows "a week" if it is a duration: "a week in advance"."""
 _MIN_ID_DIGITS = 5
 """A plain number with at least this many digits is an identifier (order, contract) and does not count anything."""
 
@@ -196,7 +198,8 @@ def read_durations(reading: FactReading) -> None:
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         text_before = reading.text[max(0, match.start() - LOOK_BACK) : match.start()]
-        if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(text_before)):
+        is_length = _LASTS_BEFORE.search(text_before) or _AHEAD.match(reading.text, match.end())
+        if match["one"] is not None and (match["working"] is not None or not is_length):
             continue  # without a word such as "lasts" before it, "a day" is usually a rate
         if unit == "day" and (match["working"] or match["calendar"]):
             unit = "business day" if match["working"] else "calendar day"
