@@ -94,10 +94,19 @@ class Fact:
     replaced alone."""
     scale: Decimal = Decimal(1)
     """The written number divided by the value: 100 if the amount is written in cents, 0.001 for "$58k"."""
+    bound: RangeEnd = RangeEnd.NONE
+    """Of a number of things, LOW if only larger numbers are meant ("more than 8"), HIGH if only smaller ones are."""
     approximate: bool = False
     """Whether the text calls the value approximate ("about 10")."""
     inherited: bool = False
     """Whether the unit was taken over from an earlier number; this is a guess, so the fact is never replaced."""
+
+    @property
+    def first_value(self) -> Value:
+        """The nearest whole number that is meant: 9 for "more than 8 people", 11 for "fewer than 12"; else `value`."""
+        if self.kind is not FactKind.COUNT or not isinstance(self.value, Decimal):
+            return self.value
+        return self.value + {RangeEnd.LOW: 1, RangeEnd.HIGH: -1, RangeEnd.NONE: 0}[self.bound]
 
     def same_form(self, other: Fact) -> bool:
         """Whether the other fact could replace this one, because both have the same kind and comparable units."""
@@ -128,7 +137,7 @@ class Fact:
             return _same_version(str(self.value), str(other.value))
         if self.kind is FactKind.PHONE:
             return _same_phone(str(self.value), str(other.value))
-        if self.value == other.value:
+        if self.value == other.value or self.first_value == other.first_value:
             return True
         if self.approximate and isinstance(self.value, Decimal) and isinstance(other.value, Decimal):
             return _is_near(self.value, other.value)

@@ -6,6 +6,7 @@ The functions return None if no notation is safe; then nothing is replaced.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -56,6 +57,11 @@ class Rewriting(NamedTuple):
 
 def rewrite_fact(old: Fact, new: Fact, text: str) -> Rewriting | None:
     """Return the change by which the fact `old` in `text` states the value of `new`; None if no notation is safe."""
+    if new.bound is not old.bound and isinstance(new.first_value, Decimal):
+        # "from 9 people on" of "more than 10 people" becomes "from 11 people on"
+        shift = replace(old, value=Decimal(0)).first_value
+        assert isinstance(shift, Decimal)
+        new = replace(new, value=new.first_value - shift)
     rewriting = _rewrite_by_kind(old, new, text)
     return None if rewriting is None else _fix_article(text, rewriting)
 

@@ -108,6 +108,9 @@ def test_the_high_end_of_a_range_begins_no_other() -> None:
         ("about 19 days", "after 20 days"),
         ("after 10 working days", "after 14 calendar days"),
         ("after 10 calendar days", "after 10 days"),
+        ("from nine people on", "for more than 8 people"),
+        ("grupos de nueve personas o más", "para más de 8 personas"),
+        ("at most 11 people", "fewer than 12 people"),
     ],
 )
 def test_two_notations_of_one_value_agree(one: str, other: str) -> None:
@@ -124,6 +127,8 @@ def test_two_notations_of_one_value_agree(one: str, other: str) -> None:
         ("on 3 May", "on 4 May"),
         ("ten calendar days", "10 working days"),
         ("zehn Werktage", "10 Kalendertage"),
+        ("from nine people on", "for no more than 8 people"),
+        ("from seven people on", "for more than 8 people"),
     ],
 )
 def test_two_values_do_not_agree(one: str, other: str) -> None:

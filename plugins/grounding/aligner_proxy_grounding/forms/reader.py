@@ -41,6 +41,16 @@ _LOW_END_BEFORE = re.compile(
     r"begins?(?: at)?|after|more than|above|between|starting(?: at)?|as little as)\s*$",
     re.IGNORECASE,
 )
+# Words before a number that is not meant itself.
+_ABOVE_BEFORE = re.compile(
+    r"(?<!\bno )(?<!\bnot )(?<!\bnever )(?<!\bnicht )"
+    r"\b(?:more than|over|above|mehr als|\u00fcber|plus de|m\u00e1s de)\s*$",
+    re.IGNORECASE,
+)
+_BELOW_BEFORE = re.compile(
+    r"(?<!\bno )(?<!\bnot )(?<!\bnicht )\b(?:fewer than|less than|under|below|weniger als|unter|moins de|menos de)\s*$",
+    re.IGNORECASE,
+)
 _ABOUT_BEFORE = re.compile(
     r"\b(?:about|around|roughly|approximately|approx\.?|some|nearly|almost|circa|ca\.|just (?:over|under)|a good|"
     r"a (?:bit|little) (?:more than|less than|over|under)|close to)\s*$",
@@ -125,6 +135,10 @@ def _apply_words_before(fact: Fact, text: str) -> Fact:
     text_before = text[max(0, fact.start - LOOK_BACK) : fact.start]
     if _ABOUT_BEFORE.search(text_before):
         fact = replace(fact, approximate=True)
+    if fact.kind is FactKind.COUNT:
+        is_above = _ABOVE_BEFORE.search(text_before) is not None
+        is_below = _BELOW_BEFORE.search(text_before) is not None
+        fact = replace(fact, bound=RangeEnd.LOW if is_above else RangeEnd.HIGH if is_below else RangeEnd.NONE)
     if fact.side is not RangeEnd.NONE:
         # the fact is one of two ends that the text gives, so its end is known
         return fact
