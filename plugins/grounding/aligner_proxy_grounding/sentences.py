@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -22,6 +21,7 @@ from aligner_proxy.text.structure import Segment, split
 from aligner_proxy_grounding.conditions import MAX_COMPARED
 from aligner_proxy_grounding.derived import (
     follows_from_question,
+    is_allowed_case,
     is_length_of_word,
     is_multiple,
     is_offset_from,
@@ -68,8 +68,6 @@ _OF_THIS_CLIENT = re.compile(
 """Words after a duration or amount that relates to this client ("3 days left")."""
 _CONDITION_BEFORE = re.compile(r"\b(?:if|when|whenever|once|unless|whoever|anyone)\b[^,;:.!?]*$", re.IGNORECASE)
 """Words before a fact that is a condition for everybody: "if you are 3 days late"."""
-_CASE_BEFORE = re.compile(r"(?:\b(?:with|for|of|are)|['\u2019]re)\s+$", re.IGNORECASE)
-"""Words before a number of things that is an example and no limit: "with 30 users"."""
 _LATE_OR_OLD = re.compile(r"[\s*_]*(?:late|old|older)\b", re.IGNORECASE)
 """Words of `_OF_THIS_CLIENT` that conditions for everybody have, too."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
@@ -553,7 +551,7 @@ class Grounder:
         # the unit may be left out: "42 minutes, which is less than the usual 52"
         if any(sentence_fact.inherited and sentence_fact.value == stated.value for sentence_fact in sentence.facts):
             return False
-        if _is_case_within_limit(sentence.text, fact, stated):
+        if is_allowed_case(fact, stated, sentence.text):
             return False
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
@@ -602,20 +600,6 @@ def _reorder_steps(reordering: Reordering, edits: Sequence[FactEdit]) -> list[Fa
         new_text = apply_fact_edits(new.body, edits_inside)
         all_edits.append(FactEdit(old.start, old.end, new_text, ORDER, reordering.place))
     return all_edits
-
-
-def _is_case_within_limit(text: str, fact: Fact, stated: Fact) -> bool:
-    """Whether a number of things is a case that a limit of a reference allows: "with 30 users" of "up to 150 users"."""
-    if (
-        fact.kind is not FactKind.COUNT
-        or fact.side is not RangeEnd.NONE
-        or not _CASE_BEFORE.search(text, 0, fact.start)
-    ):
-        return False
-    if not (isinstance(fact.value, Decimal) and isinstance(stated.value, Decimal)):
-        return False
-    is_allowed = fact.value < stated.value if stated.side is RangeEnd.HIGH else fact.value > stated.value
-    return is_allowed and stated.side is not RangeEnd.NONE and not stated.ranged
 
 
 def _is_of_this_client(text: str, fact: Fact) -> bool:
