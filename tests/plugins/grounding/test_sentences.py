@@ -408,10 +408,11 @@ def test_a_condition_for_everybody_is_not_about_this_client(answer: str, is_left
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ("With 30 participants you need Plus, since 25 are the limit of Starter.", None),
+        ("25 participants are the limit of the free plan; with 30 participants you need Plus.", None),
         ("Plus is limited to 100 participants.", "Plus is limited to 150 participants."),
     ],
 )
 def test_a_number_that_a_limit_allows_is_no_other_limit(answer: str, expected: str | None) -> None:
-    page = "| | Starter | Plus |\n|---|---|---|\n| Participants | up to 25 | up to 150 |\n| Rooms | 3 | 20 |\n"
+    table = "| | Starter | Plus |\n|---|---|---|\n| Participants | up to 25 | up to 150 |\n| Rooms | 3 | 20 |\n"
+    page = f"# Meetings\n\n{table}\nYou may move to a smaller plan once a month. Refunds are possible within 14 days.\n"
     assert held(answer, "How many may take part?", page, replace_from=0.5)[0] == (expected or answer)
