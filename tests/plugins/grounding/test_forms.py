@@ -42,6 +42,7 @@ def only(text: str) -> Fact:
         ("There is a 14-day trial.", [(FactKind.DURATION, "14-day", "14")]),
         ("It takes a week.", [(FactKind.DURATION, "a week", "1")]),
         ("Let us know a month in advance.", [(FactKind.DURATION, "a month", "1")]),
+        ("It costs £5 a week in advance.", [(FactKind.MONEY, "£5", "5")]),
         ("Give us a month's notice.", [(FactKind.DURATION, "a month", "1")]),
         ("We close at seven in the evening.", [(FactKind.TIME, "seven in the evening", "1140")]),
         ("Come at half past two in the afternoon.", [(FactKind.TIME, "half past two in the afternoon", "870")]),

@@ -198,7 +198,9 @@ def read_durations(reading: FactReading) -> None:
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         text_before = reading.text[max(0, match.start() - LOOK_BACK) : match.start()]
-        is_length = _LASTS_BEFORE.search(text_before) or _AHEAD.match(reading.text, match.end())
+        # behind a fact that has been read, "£5 a week in advance" is a rate
+        is_rate = reading.rest[: match.start()].rstrip().endswith("\0")
+        is_length = _LASTS_BEFORE.search(text_before) or (not is_rate and _AHEAD.match(reading.text, match.end()))
         if match["one"] is not None and (match["working"] is not None or not is_length):
             continue  # without a word such as "lasts" before it, "a day" is usually a rate
         if unit == "day" and (match["working"] or match["calendar"]):
