@@ -39,7 +39,8 @@ _MONTH = re.compile(rf"(?:{MONTH})\b", re.IGNORECASE)
 _GENITIVE_ENDING = re.compile(r"['\u2019](?:s\b)?(?= )")
 """The ending of a unit in "two months' notice" and "one month's notice"."""
 _ENGLISH_UNIT_OF_TIME = re.compile(
-    r"(?:seconds?|secs?|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|yrs?)$", re.IGNORECASE
+    r"(?:seconds?|secs?|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|yrs?)(?: and a half)?$",
+    re.IGNORECASE,
 )
 _FOREIGN_ONE_WITHOUT_DATIVE = re.compile(r"(?:eine?n?|une?|una)\b", re.IGNORECASE)
 _DATIVE_PLURAL = re.compile(r"(?:Jahren|Monaten|[Tt]agen)$")

@@ -74,6 +74,7 @@ def put(text: str, reference: str) -> str | None:
         ("on the second floor", "floor 4", "on the fourth floor"),
         ("on floor 2", "the 4th floor", "on floor 4"),
         ("needs iOS 15", "iOS 16", "needs iOS 16"),
+        ("in a week and a half", "2 weeks", "in 2 weeks"),
         ("from 9 people on", "more than 12 people", "from 13 people on"),
         ("more than 9 people", "at least 12 people", "more than 11 people"),
         ("more than 9 people", "more than 12 people", "more than 12 people"),

@@ -135,6 +135,12 @@ _FRACTIONS = {
     "a year and a half": (18, "month"), "one and a half years": (18, "month"), "a day and a half": (36, "hour"),
 }  # fmt: skip
 _FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, reverse=True))})\b", re.IGNORECASE)
+_AND_A_HALF = re.compile(
+    rf"{BEFORE}(?:(?P<n>{NUMBER}|an?) (?P<unit>minute|hour|day|week|month|year)s? and a half"
+    rf"|(?P<many>{NUMBER}) and a half (?P<units>minute|hour|day|week|month|year)s)\b",
+    re.IGNORECASE,
+)
+"""A duration with a half, which is none of `_FRACTIONS`: "a minute and a half", "three and a half days"."""
 _PERCENT_OF_PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
 _PART = re.compile(
     rf"\b(?P<part>{'|'.join(_PERCENT_OF_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE
@@ -279,6 +285,11 @@ def read_fractions(reading: FactReading) -> None:
     for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
+    for match in reading.matches(_AND_A_HALF):
+        number_text = match["n"] or match["many"]
+        whole = Decimal(1) if number_text.lower() in ("a", "an") else value_of(number_text)
+        unit = (match["unit"] or match["units"]).lower()
+        reading.take(Fact(FactKind.DURATION, whole + Decimal("0.5"), *match.span(), match.group(), unit))
     for match in reading.matches(_PART):
         span = match.span("part")
         percent = Decimal(_PERCENT_OF_PARTS[match["part"].lower()])
