@@ -164,7 +164,7 @@ def _is_between_dates(date: Fact, low: Fact, high: Fact) -> bool:
         return False
     have_years = all(year is not None for year, _, _ in dates)
     first, middle, last = ((year if have_years else 0, month, day) for year, month, day in dates)
-    return first < middle < last  # type: ignore[operator]
+    return first < middle < last
 
 
 def is_offset_from(fact: Fact, other_facts: Iterable[Fact], offsets: Iterable[Decimal]) -> bool:

@@ -78,6 +78,7 @@ def put(text: str, reference: str) -> str | None:
         ("from 9 people on", "more than 12 people", "from 13 people on"),
         ("more than 9 people", "at least 12 people", "more than 11 people"),
         ("more than 9 people", "more than 12 people", "more than 12 people"),
+        ("runs over eight evenings", "10 evenings", "runs over ten evenings"),
         ("from 3 to 5 May", "4 May", "from 4 to 5 May"),
         ("le 1er mai", "6 mai", "le 6 mai"),
         ("le 5 mai", "6 juin", "le 6 juin"),

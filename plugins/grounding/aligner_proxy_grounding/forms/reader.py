@@ -41,10 +41,10 @@ _LOW_END_BEFORE = re.compile(
     r"begins?(?: at)?|after|more than|above|between|starting(?: at)?|as little as)\s*$",
     re.IGNORECASE,
 )
-# Words before a number that is not meant itself.
+# Words before a number that is not meant itself. "Over" is none of them: a course "runs over eight evenings".
 _ABOVE_BEFORE = re.compile(
     r"(?<!\bno )(?<!\bnot )(?<!\bnever )(?<!\bnicht )"
-    r"\b(?:more than|over|above|mehr als|\u00fcber|plus de|m\u00e1s de)\s*$",
+    r"\b(?:more than|above|mehr als|plus de|m\u00e1s de)\s*$",
     re.IGNORECASE,
 )
 _BELOW_BEFORE = re.compile(
