@@ -121,8 +121,12 @@ _AFTER_ORDINAL = word_set(
     "Bundesliga Liga Woche Tag Monat Jahrestag Semester Stunde Minute Gang Stufe Reihe Teil Band Akt Bezirk Montag"
 )
 _BEFORE_ORDINAL = word_set(
-    "am der den dem des im zum vom das die bis seit ab und oder zur beim ihrem ihren seinem seinen"
+    "am der den dem des im zum vom das die bis seit ab und oder zur beim ihrem ihren seinem seinen vor nach "
+    "sp\u00e4testens fr\u00fchestens einschlie\u00dflich montag dienstag mittwoch donnerstag freitag samstag sonntag"
 )
+_GERMAN_MONTHS = word_set("Januar Februar M\u00e4rz Mai Juni Juli Oktober Dezember J\u00e4nner")
+"""Names of months that are no English words, so that a day before them proves a date."""
+_DAYS_OF_LONGEST_MONTH = 31
 _ROMAN_NUMERAL = re.compile(r"[IVXLC]{2,}|[VX]")
 _CONTINUING_BY_KIND = {"hour": _AFTER_HOUR, "country": _AFTER_COUNTRY, "last": _WITHIN_NAME | _AFTER_HOUR}
 """For some kinds of abbreviations, the capitalised words that continue the sentence behind them."""
@@ -150,8 +154,7 @@ def ends_sentence(before: str, word: str, behind: str) -> bool:
     words_before = _WORD.findall(before[: match.start()])
     is_initial = len(word) == 1 and behind == "."
     if kind == "ordinal":
-        last_word = words_before[-1].lower() if words_before else ""
-        return not (word in _AFTER_ORDINAL and last_word in _BEFORE_ORDINAL)
+        return not _continues_ordinal(match["ordinal"], words_before, word)
     # in "z. B." and "p. 45" the next letter or number belongs to the abbreviation
     if kind == "letter":
         return not is_initial and not (match["letter"] == "p" and word[:1].isdecimal())
@@ -163,6 +166,19 @@ def ends_sentence(before: str, word: str, behind: str) -> bool:
     if kind == "number":
         return not (_ROMAN_NUMERAL.fullmatch(word) or is_initial)
     return kind == "rest" or _begins_sentence(match, words_before, word, is_initial=is_initial)
+
+
+def _continues_ordinal(digits: str, words_before: list[str], word: str) -> bool:
+    """Whether a number with a full stop is a German ordinal before a capitalised `word`: "am 5. Tag", "15. Februar".
+
+    `words_before` are the words before the number.
+    """
+    if not words_before:
+        return False
+    is_day = 1 <= int(digits) <= _DAYS_OF_LONGEST_MONTH
+    return (word in _GERMAN_MONTHS and is_day) or (
+        word in _AFTER_ORDINAL and words_before[-1].lower() in _BEFORE_ORDINAL
+    )
 
 
 def _begins_sentence(match: re.Match[str], words_before: list[str], word: str, *, is_initial: bool) -> bool:

@@ -4,8 +4,8 @@
 
 A file has pages, and answers with one outdated fact written `{wrong|right}`. Three things are counted: what words alone
 put right, what an editor that is always right brings, and whether anything touches an answer that is right already: the
-same one with what is right in it, or one of `twins`, which say it in other words. Under `unknown` are answers with a
-fact that the page does not have.
+same one with what is right in it, or one of `twins`, which say it in other words. Under `right` are further right
+answers, under `unknown` answers with a fact that the page does not have.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def read_forms(path: Path) -> Iterator[GroundedCase]:
             yield GroundedCase(form, page, question, wrong, OUTDATED, right)
             for answer in (right, *case.get("twins", ())):
                 yield GroundedCase(form, page, question, answer, CLEAN, answer)
-        for case in group.get("unknown", ()):
-            yield GroundedCase(form, page, case["question"], case["answer"], UNKNOWN, case["answer"])
+        for name, kind in (("right", CLEAN), ("unknown", UNKNOWN)):
+            for case in group.get(name, ()):
+                yield GroundedCase(form, page, case["question"], case["answer"], kind, case["answer"])
 
 
 def count_case(case: GroundedCase, *, streams: bool, show: bool) -> Counter[str]:

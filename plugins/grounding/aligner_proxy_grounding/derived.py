@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise, permutations, product
 
-from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd, date_parts
 from aligner_proxy_grounding.words import stem
 
 _MAX_TERMS = 40
@@ -23,6 +23,8 @@ _KINDS_MULTIPLIED = (FactKind.MONEY, FactKind.PERCENT, FactKind.AMOUNT, FactKind
 """Kinds of facts of which an answer may give a multiple of what a reference states."""
 _KINDS_OF_FACTORS = (FactKind.COUNT, FactKind.AMOUNT, FactKind.DURATION)
 """Kinds of facts that may be the factor of such a multiple."""
+_CASE_BEFORE = re.compile(r"(?:\b(?:with|for|of|are)|['\u2019]re)\s+$", re.IGNORECASE)
+"""Words before a number of things that is an example and no limit: "with 30 users"."""
 _CHARACTER_STEMS = {*map(stem, ("character", "letter", "digit", "sign"))}
 _CODE = re.compile(r"\b(?=\S*\d)\w{4,}\b")
 """A word with a digit, such as a password or an order number."""
@@ -127,10 +129,42 @@ def is_within_range(fact: Fact, stated_facts: Sequence[Fact]) -> bool:
         if not (low.ranged and high.ranged and (low.side, high.side) == (RangeEnd.LOW, RangeEnd.HIGH)):
             continue
         if all(fact.same_form(end) and fact.unit == end.unit for end in (low, high)):
+            if fact.kind is FactKind.DATE:
+                return _is_between_dates(fact, low, high)
             values = (low.value, fact.value, high.value)
             if all(isinstance(value, Decimal) for value in values):
                 return values[0] < values[1] < values[2]  # type: ignore[operator]
     return False
+
+
+def is_allowed_case(fact: Fact, stated: Fact, text: str) -> bool:
+    """Whether a number of things is a case that a limit of a reference allows: "with 30 users" of "up to 150 users".
+
+    `text` is the sentence of the answer.
+    """
+    if (
+        fact.kind is not FactKind.COUNT
+        or fact.side is not RangeEnd.NONE
+        or not _CASE_BEFORE.search(text, 0, fact.start)
+    ):
+        return False
+    if not (isinstance(fact.value, Decimal) and isinstance(stated.value, Decimal)):
+        return False
+    is_allowed = fact.value < stated.value if stated.side is RangeEnd.HIGH else fact.value > stated.value
+    return is_allowed and stated.side is not RangeEnd.NONE and not stated.ranged
+
+
+def _is_between_dates(date: Fact, low: Fact, high: Fact) -> bool:
+    """Whether a date is between two others; years count only if all three dates have one.
+
+    False if one of them is only a day of any month.
+    """
+    dates = [date_parts(each) for each in (low, date, high)]
+    if any(month is None or day is None for _, month, day in dates):
+        return False
+    have_years = all(year is not None for year, _, _ in dates)
+    first, middle, last = ((year if have_years else 0, month, day) for year, month, day in dates)
+    return first < middle < last
 
 
 def is_offset_from(fact: Fact, other_facts: Iterable[Fact], offsets: Iterable[Decimal]) -> bool:

@@ -65,6 +65,7 @@ _SECONDS_OF_UNIT: dict[str, tuple[int, int, int]] = {
     "minute": (60, 60, 0),
     "hour": (3_600, 3_600, 0),
     "day": (86_400, 86_400, 0),
+    "calendar day": (86_400, 86_400, 0),
     # Five business days may span a week, or longer with a holiday.
     "business day": (86_400, 129_600, 172_800),
     "week": (604_800, 604_800, 0),
@@ -93,10 +94,19 @@ class Fact:
     replaced alone."""
     scale: Decimal = Decimal(1)
     """The written number divided by the value: 100 if the amount is written in cents, 0.001 for "$58k"."""
+    bound: RangeEnd = RangeEnd.NONE
+    """Of a number of things, LOW if only larger numbers are meant ("more than 8"), HIGH if only smaller ones are."""
     approximate: bool = False
     """Whether the text calls the value approximate ("about 10")."""
     inherited: bool = False
     """Whether the unit was taken over from an earlier number; this is a guess, so the fact is never replaced."""
+
+    @property
+    def first_value(self) -> Value:
+        """The nearest whole number that is meant: 9 for "more than 8 people", 11 for "fewer than 12"; else `value`."""
+        if self.kind is not FactKind.COUNT or not isinstance(self.value, Decimal):
+            return self.value
+        return self.value + {RangeEnd.LOW: 1, RangeEnd.HIGH: -1, RangeEnd.NONE: 0}[self.bound]
 
     def same_form(self, other: Fact) -> bool:
         """Whether the other fact could replace this one, because both have the same kind and comparable units."""
@@ -115,8 +125,7 @@ class Fact:
     def agrees(self, other: Fact) -> bool:
         """Whether both facts state the same value, whatever their notation and unit."""
         if self.kind is FactKind.DURATION and other.kind is FactKind.DURATION and self.unit != other.unit:
-            is_near = self.approximate and _is_near(seconds(self), seconds(other))
-            return is_near or _overlap(_length_limits(self), _length_limits(other))
+            return _same_duration(self, other)
         if self.kind is FactKind.TIME and "12" in (self.unit, other.unit):
             # at least one of the times may be in the morning or in the evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
@@ -128,7 +137,7 @@ class Fact:
             return _same_version(str(self.value), str(other.value))
         if self.kind is FactKind.PHONE:
             return _same_phone(str(self.value), str(other.value))
-        if self.value == other.value:
+        if self.value == other.value or self.first_value == other.first_value:
             return True
         if self.approximate and isinstance(self.value, Decimal) and isinstance(other.value, Decimal):
             return _is_near(self.value, other.value)
@@ -138,6 +147,21 @@ class Fact:
 def _is_near(one: Decimal, other: Decimal) -> bool:
     """Whether two values differ by no more than the share `APPROXIMATE` of the larger one."""
     return abs(one - other) <= APPROXIMATE * max(abs(one), abs(other))
+
+
+def _same_duration(one: Fact, other: Fact) -> bool:
+    """Whether two durations in different units may be equally long."""
+    if _is_in_other_days(one, other) or _is_in_other_days(other, one):
+        return False
+    is_near = one.approximate and _is_near(seconds(one), seconds(other))
+    return is_near or _overlap(_length_limits(one), _length_limits(other))
+
+
+def _is_in_other_days(calendar: Fact, business: Fact) -> bool:
+    """Whether calendar days cannot be these business days: ten calendar days are fewer than ten business days."""
+    if (calendar.unit, business.unit) != ("calendar day", "business day"):
+        return False
+    return calendar.value <= business.value  # type: ignore[operator]
 
 
 def _length_limits(duration: Fact) -> tuple[Decimal, Decimal]:

@@ -22,6 +22,7 @@ class LanguageWords:
     days: Sequence[str]
     between: Sequence[str]
     """Words between the two ends of a range."""
+    has_capital_nouns: bool
 
 
 def _read_language(table: Mapping[str, Any]) -> LanguageWords:
@@ -34,7 +35,9 @@ def _read_language(table: Mapping[str, Any]) -> LanguageWords:
     for value, entry in [*enumerate(table["numbers"]), *table["tens"].items()]:
         number_words = [entry] if isinstance(entry, str) else (entry or [])
         numbers.update((word, value) for word in number_words)
-    return LanguageWords(numbers, table["units"], table["months"], table["days"], table["between"])
+    return LanguageWords(
+        numbers, table["units"], table["months"], table["days"], table["between"], table.get("capital nouns", False)
+    )
 
 
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))

@@ -60,7 +60,7 @@ _ANNOUNCING_STEMS = {
 CONTEXT_FACTOR = 0.4
 """Factor for how much a word counts that is not in the sentence but only in its context."""
 MAX_TIMES_LARGER = 8
-"""A statement whose value is more than this many times larger or smaller replaces nothing."""
+"""By words alone, a statement whose value is more than this many times larger or smaller replaces nothing."""
 MAX_TIMES_OF_A_RIVAL = 50
 """A statement whose value is more than this many times larger or smaller is not even ranked."""
 _SAME_PARAGRAPH_FACTOR = 1.4
@@ -121,6 +121,11 @@ class FactCandidate:
     """Probability that any statement with another value, this one included, is about the same matter."""
     features: Mapping[str, float]
     """The features of `evidence.certainty`, by the names of the weights."""
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the values differ too much for a replacement by words alone."""
+        return self.features["times"] > MAX_TIMES_LARGER
 
     @property
     def certainty(self) -> float:
@@ -240,9 +245,12 @@ class Matcher:
         is_confirmed = confirmation is not None
         candidate = self._choose_candidate(fact, subject, context, scored_statements, is_confirmed=is_confirmed)
         match_without_candidate = confirmation or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
-        if candidate is None:
+        if candidate is None or candidate.is_far:
             if doubtful_from is not None and not is_confirmed:
                 related_statement = self._related_statement(fact, subject)
+                # a judge or an editor may know that "24 hours" contradicts "2 hours"
+                if related_statement is None and candidate and candidate.chance_of_any >= DOUBTFUL_AGAINST:
+                    related_statement = candidate.statement
                 if related_statement is not None:
                     return Match(FactFinding.UNSETTLED, related_statement)
             return match_without_candidate
@@ -261,7 +269,8 @@ class Matcher:
         """Return the statement most likely to replace a fact; None if no statement may."""
         scored_statements = self.rank_statements(fact, subject)
         is_confirmed = self._confirming_match(fact, scored_statements) is not None
-        return self._choose_candidate(fact, subject, context, scored_statements, is_confirmed=is_confirmed)
+        candidate = self._choose_candidate(fact, subject, context, scored_statements, is_confirmed=is_confirmed)
+        return None if candidate is None or candidate.is_far else candidate
 
     def _choose_candidate(
         self,
@@ -274,9 +283,8 @@ class Matcher:
     ) -> FactCandidate | None:
         """Return the statement with another value that is likeliest to contradict the fact, with its features.
 
-        None if no statement has another value, or if this value is more than `MAX_TIMES_LARGER` times larger or
-        smaller. `scored_statements` come from `rank_statements`. `is_confirmed`: whether a statement with the same
-        value confirms the fact.
+        None if no statement has another value. `scored_statements` come from `rank_statements`. `is_confirmed`: whether
+        a statement with the same value confirms the fact.
         """
         top_statements = scored_statements[:MAX_WEIGHED]
         scorer = StatementScorer(fact, subject, self.vocabularies[fact.kind])
@@ -290,8 +298,6 @@ class Matcher:
             return None
         _, score, likeliest = max(candidates, key=lambda candidate: candidate[0])
         times_as_much = ratio(fact, likeliest.fact)
-        if times_as_much > MAX_TIMES_LARGER:
-            return None
         # statements that give the same value support each other
         chance_of_value = sum(chance for chance, _, statement in candidates if statement.fact.agrees(likeliest.fact))
         chance_of_any = sum(chance for chance, _, _ in candidates)
@@ -314,20 +320,21 @@ class Matcher:
     def other_values(self, fact: Fact, subject: FactSubject, context: AnswerContext) -> list[Statement]:
         """Return the statements whose values a judge may choose in place of the fact, likeliest first.
 
-        There is one for each value, at most `MAX_VALUES`, of the same kind and unit, and at most `MAX_TIMES_LARGER`
-        times larger or smaller. The last statement may have only a word in common with the sentence, or a related word.
+        There is one for each value, at most `MAX_VALUES`, of the same kind and unit. Values more than
+        `MAX_TIMES_LARGER` times larger or smaller come behind all others. Before them may be a statement that has only
+        a word in common with the sentence, or a related word.
         """
         top_statements = self.rank_statements(fact, subject)[:MAX_WEIGHED]
         scorer = StatementScorer(fact, subject, self.vocabularies[fact.kind])
         chances = scorer.chances(top_statements, context.repeated_statements)
         by_chance = sorted(zip(chances, top_statements, strict=True), key=lambda pair: -pair[0])
         likeliest_statements = [scored_statement.statement for _, scored_statement in by_chance]
-        statements = [
-            statement for statement in likeliest_statements if ratio(fact, statement.fact) <= MAX_TIMES_LARGER
-        ]
+        is_far = {statement: ratio(fact, statement.fact) > MAX_TIMES_LARGER for statement in likeliest_statements}
+        statements = [statement for statement in likeliest_statements if not is_far[statement]]
         related_statement = self._related_statement(fact, subject)
         if related_statement is not None:
             statements.append(related_statement)
+        statements += [statement for statement in likeliest_statements if is_far[statement]]
         distinct_statements: list[Statement] = []
         for statement in statements:
             earlier_facts = [fact, *(earlier.fact for earlier in distinct_statements)]

@@ -6,6 +6,7 @@ The functions return None if no notation is safe; then nothing is replaced.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -32,13 +33,14 @@ _CLOCK_IN_DIGITS = re.compile(
     r"(?P<hour>\d{1,2})(?:(?P<point>[:.])\d\d)?(?P<name>\s*(?:Uhr|h)\s*)?(?:\d\d)?(?P<rest>.*)"
 )
 _PARTS_OF_HOUR = {15: "quarter past ", 30: "half past ", 45: "quarter to "}
-_DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
+_DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th|er)?", re.IGNORECASE)
 _ARTICLE = re.compile(r"an?", re.IGNORECASE)
 _MONTH = re.compile(rf"(?:{MONTH})\b", re.IGNORECASE)
 _GENITIVE_ENDING = re.compile(r"['\u2019](?:s\b)?(?= )")
 """The ending of a unit in "two months' notice" and "one month's notice"."""
 _ENGLISH_UNIT_OF_TIME = re.compile(
-    r"(?:seconds?|secs?|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|yrs?)$", re.IGNORECASE
+    r"(?:seconds?|secs?|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|yrs?)(?: and a half)?$",
+    re.IGNORECASE,
 )
 _FOREIGN_ONE_WITHOUT_DATIVE = re.compile(r"(?:eine?n?|une?|una)\b", re.IGNORECASE)
 _DATIVE_PLURAL = re.compile(r"(?:Jahren|Monaten|[Tt]agen)$")
@@ -56,6 +58,11 @@ class Rewriting(NamedTuple):
 
 def rewrite_fact(old: Fact, new: Fact, text: str) -> Rewriting | None:
     """Return the change by which the fact `old` in `text` states the value of `new`; None if no notation is safe."""
+    if new.bound is not old.bound and isinstance(new.first_value, Decimal):
+        # "from 9 people on" of "more than 10 people" becomes "from 11 people on"
+        shift = replace(old, value=Decimal(0)).first_value
+        assert isinstance(shift, Decimal)
+        new = replace(new, value=new.first_value - shift)
     rewriting = _rewrite_by_kind(old, new, text)
     return None if rewriting is None else _fix_article(text, rewriting)
 
@@ -380,6 +387,9 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
         return _replace_day(old.text, int(day or 0))
     if month is None or day is None or (old_year and not year and (old_month, old_day) != (month, day)):
         return None
+    # of two days that share a month, only the day may change: "from 3 to 5 May"
+    if old.number is not None:
+        return _replace_day(old.text, day) if month == old_month and year in (None, old_year) else None
     month_name = _MONTH.search(old.text)
     if month_name is None:
         return _date_in_digits(old, new)
@@ -421,7 +431,10 @@ def _date_in_digits(old: Fact, new: Fact) -> str | None:
 def _format_month(month: int, like: str) -> str:
     """Write a month in the language and length of the name `like`: "Sept" -> "Jun"; "May" counts as a full name."""
     names_by_language = (MONTHS, *(language.months for language in LANGUAGES))
-    full_names = next((names for names in names_by_language if like.lower() in [name.lower() for name in names]), None)
+    fitting_names = [names for names in names_by_language if like.lower() in [name.lower() for name in names]]
+    # only the capital tells German "Mai" from French "mai"; English names are stored in small letters
+    full_names = next((names for names in fitting_names if names is MONTHS or like in names), None)
+    full_names = full_names or next(iter(fitting_names), None)
     name = full_names[month - 1] if full_names else MONTHS[month - 1][:3]
     return name.capitalize() if like[0].isupper() else name
 
@@ -430,7 +443,9 @@ def _replace_day(text: str, day: int) -> str:
     """Replace the first day number of a text, with an ordinal ending if it had one: "3rd" -> "5th", "3" -> "5"."""
 
     def format_day(match: re.Match[str]) -> str:
-        return format_ordinal(str(day), match.group()) if match.group(1) else str(day)
+        # in French only the first of a month is an ordinal
+        is_ordinal = match.group(1) and match.group(1).lower() != "er"
+        return format_ordinal(str(day), match.group()) if is_ordinal else str(day)
 
     return _DAY_OF_DATE.sub(format_day, text, count=1)
 

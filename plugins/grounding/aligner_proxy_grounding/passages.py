@@ -19,8 +19,12 @@ _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"(\s*)(?:[-*+\u2022]|\d{1,3}[.)]|[a-z][.)])\s+(.*)")
 _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
-# A number without a unit, as in the cells of tables.
-_BARE_NUMBER = re.compile(r"\d{1,7}(?:[.,]\d{1,2})?|\d{1,3}(?:[,.]\d{3})+")
+# A number without a unit, as in the cells of tables; the words before it say that it is a limit: "up to 5".
+_BARE_NUMBER = re.compile(
+    r"(?P<bound>(?:up to|at (?:most|least)|max\.?|min\.?|from|over|under|more than|fewer than|less than|bis(?: zu)?|ab|"
+    r"h\u00f6chstens|mindestens|jusqu'\u00e0|hasta|desde) )?(?:\d{1,7}(?:[.,]\d{1,2})?|\d{1,3}(?:[,.]\d{3})+)",
+    re.IGNORECASE,
+)
 _BARE_HOURS = re.compile(r"\d{1,2} ?(?:to|till|until|[\u2013-]) ?\d{1,2}")
 _DAYS_OR_HOURS = re.compile(
     rf"\b(?:{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun|hours|open|weekday|weekend)s?\b", re.I
@@ -100,7 +104,8 @@ def _with_unit(cell: str, column: str, context: _Context, currency: str) -> str:
     labels = " ".join(text for text, _ in context[:2])
     if _BARE_HOURS.fullmatch(cell) and _DAYS_OR_HOURS.search(labels):
         return f"hours {cell}"
-    if not _BARE_NUMBER.fullmatch(cell):
+    number = _BARE_NUMBER.fullmatch(cell)
+    if number is None:
         return cell
     unit = _UNIT_OF_COLUMN.search(column)
     if unit:
@@ -112,7 +117,7 @@ def _with_unit(cell: str, column: str, context: _Context, currency: str) -> str:
     if currencies:
         # with several currencies in the headings, it is unknown which of them applies
         return f"{cell} {currencies.pop()}" if len(currencies) == 1 else cell
-    if names_place(column):
+    if names_place(column) and not number["bound"]:
         return f"{column} {cell}"
     first_label, _ = context[0]
     things = _name_things(_NUMBER_OF.sub("", first_label), _NUMBER_OF.sub("", column))
@@ -121,10 +126,13 @@ def _with_unit(cell: str, column: str, context: _Context, currency: str) -> str:
 
 def _name_things(row: str, column: str) -> str:
     """Return what a bare number in a table counts: the label of its row, the heading of its column, or both."""
-    if not _PLURAL_NOUN.match(column):
+    # "Users" is counted, and "Plus" is the name of a plan; both look like what is counted, so the number counts both
+    if _PLURAL_NOUN.match(column):
+        return f"{row} {column}" if _PLURAL_NOUN.match(row) else column
+    if _PLURAL_NOUN.match(row) or not column:
         return row
-    # "Users" is counted, and "Plus" is the name of a plan; if both look like what is counted, the number counts both
-    return f"{row} {column}" if _PLURAL_NOUN.match(row) else column
+    # neither has the ending of a plural, as in German ("Italienisch A2", "Pl\u00e4tze"); the first words count
+    return f"{column.split()[-1]} {row}"
 
 
 def read_passages(text: str) -> Iterator[PagePassage]:

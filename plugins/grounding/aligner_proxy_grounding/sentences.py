@@ -21,6 +21,7 @@ from aligner_proxy.text.structure import Segment, split
 from aligner_proxy_grounding.conditions import MAX_COMPARED
 from aligner_proxy_grounding.derived import (
     follows_from_question,
+    is_allowed_case,
     is_length_of_word,
     is_multiple,
     is_offset_from,
@@ -65,12 +66,16 @@ _OF_THIS_CLIENT = re.compile(
     r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late|longer|shorter|sooner|cheaper|dearer)\b", re.IGNORECASE
 )
 """Words after a duration or amount that relates to this client ("3 days left")."""
+_CONDITION_BEFORE = re.compile(r"\b(?:if|when|whenever|once|unless|whoever|anyone)\b[^,;:.!?]*$", re.IGNORECASE)
+"""Words before a fact that is a condition for everybody: "if you are 3 days late"."""
+_LATE_OR_OLD = re.compile(r"[\s*_]*(?:late|old|older)\b", re.IGNORECASE)
+"""Words of `_OF_THIS_CLIENT` that conditions for everybody have, too."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
 """Words between quotation marks."""
 _DENIED = re.compile(
     r"\b(?:not|n't|no|instead of|rather than|never|wrong|unlike)\s"
     r"(?:(?:the|a|an|for|at|on|in|by|of|just|only|any)\s)*$|"
-    r"\b(?:there is|there's|there are) no [^.!?]{0,40}$",
+    r"\b(?:there is|there's|there are) no (?:(?!,? (?:and|but|so) (?:you|we|they|it|the|there)\b)[^.!?;:]){0,40}$",
     re.IGNORECASE,
 )
 """Words before a negated fact: "not 9 but 5"."""
@@ -465,8 +470,7 @@ class Grounder:
         # "Altogether that makes 24 euros" is computed for this client; "as you wrote, '9 euros'" quotes somebody.
         if _COMPUTED.search(text) or _is_quoted(text, fact):
             return True
-        # "at most 3 days left" is a rule for everybody, while "3 days left" is about this client
-        if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
+        if _is_of_this_client(text, fact):
             return True
         if _DENIED.search(text, 0, fact.start) or _OF_THIS_ORDER.search(text, 0, fact.start):
             return True
@@ -544,6 +548,11 @@ class Grounder:
         # if the sentence has the statement's value elsewhere, the fact is something else
         if any(sentence_fact.same_form(stated) and sentence_fact.agrees(stated) for sentence_fact in sentence.facts):
             return False
+        # the unit may be left out: "42 minutes, which is less than the usual 52"
+        if any(sentence_fact.inherited and sentence_fact.value == stated.value for sentence_fact in sentence.facts):
+            return False
+        if is_allowed_case(fact, stated, sentence.text):
+            return False
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
             return False
@@ -591,6 +600,16 @@ def _reorder_steps(reordering: Reordering, edits: Sequence[FactEdit]) -> list[Fa
         new_text = apply_fact_edits(new.body, edits_inside)
         all_edits.append(FactEdit(old.start, old.end, new_text, ORDER, reordering.place))
     return all_edits
+
+
+def _is_of_this_client(text: str, fact: Fact) -> bool:
+    """Whether the words after a fact relate it to this client: "3 days left".
+
+    Not so in rules for everybody: "at most 3 days left", "if you are 3 days late".
+    """
+    if not _OF_THIS_CLIENT.match(text, fact.end) or fact.side is not RangeEnd.NONE:
+        return False
+    return not (_LATE_OR_OLD.match(text, fact.end) and _CONDITION_BEFORE.search(text, 0, fact.start))
 
 
 def _is_quoted(text: str, fact: Fact) -> bool:

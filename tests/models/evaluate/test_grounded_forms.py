@@ -14,9 +14,11 @@ _SETS = [
     ("development.yaml", False),
     ("fresh.yaml", True),
     ("trades.yaml", False),
+    ("operators.yaml", True),
     ("development.yaml", True),
     ("fresh.yaml", False),
     ("trades.yaml", True),
+    ("operators.yaml", False),
 ]
 
 
@@ -33,6 +35,9 @@ PAGE = """
     - question: How long do I have for returns?
       answer: "Returns are accepted within {14|30} days of delivery."
       twins: ["Returns are accepted within about a month."]
+  right:
+    - question: Three weeks, is that fine?
+      answer: "Yes, three weeks are within the 30 days."
   unknown:
     - question: May I call?
       answer: "Ring +45 33 12 80 44."
@@ -43,7 +48,7 @@ def test_read_forms_has_the_outdated_answer_and_its_twins(tmp_path: Path) -> Non
     path = tmp_path / "forms.yaml"
     path.write_text(PAGE, encoding="utf-8")
     cases = list(read_forms(path))
-    assert [case.kind for case in cases] == [OUTDATED, "clean", "clean", "unknown"]
+    assert [case.kind for case in cases] == [OUTDATED, "clean", "clean", "clean", "unknown"]
     assert cases[0].answer == "Returns are accepted within 14 days of delivery."
     assert cases[0].right == cases[1].answer == "Returns are accepted within 30 days of delivery."
 

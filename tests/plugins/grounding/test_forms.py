@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, Value
 from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.forms.reading import Conventions
 from aligner_proxy_grounding.notation import rewrite_fact
@@ -41,6 +41,9 @@ def only(text: str) -> Fact:
         ("Send it within thirty days.", [(FactKind.DURATION, "thirty days", "30")]),
         ("There is a 14-day trial.", [(FactKind.DURATION, "14-day", "14")]),
         ("It takes a week.", [(FactKind.DURATION, "a week", "1")]),
+        ("Let us know a month in advance.", [(FactKind.DURATION, "a month", "1")]),
+        ("It costs £5 a week in advance.", [(FactKind.MONEY, "£5", "5")]),
+        ("Give us a month's notice.", [(FactKind.DURATION, "a month", "1")]),
         ("We close at seven in the evening.", [(FactKind.TIME, "seven in the evening", "1140")]),
         ("Come at half past two in the afternoon.", [(FactKind.TIME, "half past two in the afternoon", "870")]),
         ("Take two in the morning.", [(FactKind.COUNT, "two", "2")]),
@@ -104,6 +107,15 @@ def test_the_high_end_of_a_range_begins_no_other() -> None:
         ("on 3 May", "on 3 May 2027"),
         ("after 5 working days", "after a week"),
         ("about 19 days", "after 20 days"),
+        ("a minute and a half", "90 seconds"),
+        ("two and a half days", "60 hours"),
+        ("three hours and a half", "210 minutes"),
+        ("one and a half hours", "90 minutes"),
+        ("after 10 working days", "after 14 calendar days"),
+        ("after 10 calendar days", "after 10 days"),
+        ("from nine people on", "for more than 8 people"),
+        ("grupos de nueve personas o más", "para más de 8 personas"),
+        ("at most 11 people", "fewer than 12 people"),
     ],
 )
 def test_two_notations_of_one_value_agree(one: str, other: str) -> None:
@@ -113,7 +125,16 @@ def test_two_notations_of_one_value_agree(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("within 14 days", "within three weeks"), ("until 5 pm", "until 6 pm"), ("€5", "€5.50"), ("on 3 May", "on 4 May")],
+    [
+        ("within 14 days", "within three weeks"),
+        ("until 5 pm", "until 6 pm"),
+        ("€5", "€5.50"),
+        ("on 3 May", "on 4 May"),
+        ("ten calendar days", "10 working days"),
+        ("zehn Werktage", "10 Kalendertage"),
+        ("from nine people on", "for no more than 8 people"),
+        ("from seven people on", "for more than 8 people"),
+    ],
 )
 def test_two_values_do_not_agree(one: str, other: str) -> None:
     assert not only(one).agrees(only(other))
@@ -255,6 +276,12 @@ def test_what_is_no_label_and_no_version(text: str) -> None:
         ("Von 8 bis 18 Uhr.", [(FactKind.TIME, "480"), (FactKind.TIME, "1080")]),
         ("Ouvert de 9 h à 18h30.", [(FactKind.TIME, "540"), (FactKind.TIME, "1110")]),
         ("It lasts 9 h.", [(FactKind.DURATION, "9")]),
+        ("Das geht in zwölf Raten.", [(FactKind.COUNT, "12")]),
+        ("Zwei kleine Hunde sind frei.", [(FactKind.COUNT, "2")]),
+        ("Deux enfants entrent avec vous.", [(FactKind.COUNT, "2")]),
+        ("Elf on the shelf, and the dos and don'ts.", []),
+        ("Zwei der drei sind frei.", []),
+        ("Sie wird von Frau Petra Neumann geleitet.", [(FactKind.NAME, "petra neumann")]),
         ("We are open 9 to 5.", [(FactKind.TIME, "540"), (FactKind.TIME, "1020")]),
         ("We are open 5 to 7 days a week.", [(FactKind.DURATION, "5"), (FactKind.DURATION, "7")]),
         ("The break is from 12 noon to 1 pm.", [(FactKind.TIME, "720"), (FactKind.TIME, "780")]),
@@ -267,3 +294,52 @@ def test_facts_in_other_languages_and_hours_are_read(text: str, expected: list[t
 def test_a_number_at_the_end_of_a_sentence_is_no_date() -> None:
     assert not [fact for fact in read_facts("It needs an average of 3.7.") if fact.kind is FactKind.DATE]
     assert [fact.kind for fact in read_facts("Abgabe bis 3.7.")] == [FactKind.DATE]
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("Open from 3 to 5 May.", (None, 5, 3), (None, 5, 5)),
+        ("Open 3-5 May 2026.", (2026, 5, 3), (2026, 5, 5)),
+        ("Open between the 10th and 31st of December.", (None, 12, 10), (None, 12, 31)),
+        ("Zwischen dem 10. und dem 31. Dezember.", (None, 12, 10), (None, 12, 31)),
+        ("Vom 20.–24.12.2026.", (2026, 12, 20), (2026, 12, 24)),
+        ("Du 3 au 5 mai.", (None, 5, 3), (None, 5, 5)),
+        ("Entre el 3 y el 5 de mayo.", (None, 5, 3), (None, 5, 5)),
+        ("December 10–31 is busy.", (None, 12, 10), (None, 12, 31)),
+        ("May 3 to 5, 2026", (2026, 5, 3), (2026, 5, 5)),
+    ],
+)
+def test_two_days_of_one_month_are_two_dates(text: str, low: Value, high: Value) -> None:
+    facts_read = read_facts(text)
+    assert [(fact.kind, fact.value, fact.side) for fact in facts_read] == [
+        (FactKind.DATE, low, RangeEnd.LOW),
+        (FactKind.DATE, high, RangeEnd.HIGH),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("on the 3rd and 5th of May", [(None, 5, 3), (None, 5, 5)]),
+        ("am 20. und 21. Mai", [(None, 5, 20), (None, 5, 21)]),
+        ("rooms 3 and 5 May", [(None, 5, 5)]),
+        ("Zone 1 bis 5. Mai", [(None, 5, 5)]),
+        ("May 3 to 5 pm", [(None, 5, 3)]),
+        ("May 3 and 20 people", [(None, 5, 3)]),
+        ("Children aged 3 to 5 may travel free.", []),
+        ("Groups of 6 may book.", []),
+        ("by 5 may", [(None, 5, 5)]),
+        ("am 5. jedes Monats", [(None, None, 5)]),
+        ("zum 1. des Monats", [(None, None, 1)]),
+        ("le 5 de chaque mois", [(None, None, 5)]),
+        ("el día 5 de cada mes", [(None, None, 5)]),
+    ],
+)
+def test_days_beside_other_numbers_are_read_with_their_own_month(text: str, expected: list[Value]) -> None:
+    assert [fact.value for fact in read_facts(text) if fact.kind is FactKind.DATE] == expected
+
+
+def test_a_bare_number_is_a_score_behind_the_word_for_it() -> None:
+    score, stated = read_facts("An overall score of 7.0."), read_facts("Law 7.5 overall.")
+    assert score[0].same_form(stated[0])

@@ -74,6 +74,17 @@ def put(text: str, reference: str) -> str | None:
         ("on the second floor", "floor 4", "on the fourth floor"),
         ("on floor 2", "the 4th floor", "on floor 4"),
         ("needs iOS 15", "iOS 16", "needs iOS 16"),
+        ("in a week and a half", "2 weeks", "in 2 weeks"),
+        ("from 9 people on", "more than 12 people", "from 13 people on"),
+        ("more than 9 people", "at least 12 people", "more than 11 people"),
+        ("more than 9 people", "more than 12 people", "more than 12 people"),
+        ("runs over eight evenings", "10 evenings", "runs over ten evenings"),
+        ("from 3 to 5 May", "4 May", "from 4 to 5 May"),
+        ("le 1er mai", "6 mai", "le 6 mai"),
+        ("le 5 mai", "6 juin", "le 6 juin"),
+        ("am 5. Mai", "6. Juni", "am 6. Juni"),
+        ("am 1. jedes Monats", "am 5. jedes Monats", "am 5. jedes Monats"),
+        ("within ten calendar days", "10 working days", "within ten working days"),
     ],
 )
 def test_the_notation_of_the_answer_stays(text: str, reference: str, expected: str) -> None:
@@ -89,6 +100,7 @@ def test_the_notation_of_the_answer_stays(text: str, reference: str, expected: s
         ("$2 million", "$4,512"),
         ("seit einem Jahr", "zwei Jahre"),
         ("gilt ein Jahr", "seit zwei Jahren"),
+        ("from 3 to 5 May", "4 June"),
     ],
 )
 def test_nothing_is_written_where_no_notation_is_safe(text: str, reference: str) -> None:

@@ -87,7 +87,9 @@ def test_a_line_of_dashes_alone_begins_no_front_matter() -> None:
     [
         ("| | Basic | Pro |", "| Number of users | 5 | 1,000 |", [("5", "user"), ("1000", "user")]),
         ("| | Basic | Plus |", "| Users | 5 | 80 |", [("5", "user"), ("80", "user plu")]),
+        ("| | Basic | Pro |", "| Users | up to 5 | at most 80 |", [("5", "user"), ("80", "user")]),
         ("| Plan | Projects |", "| Business | 500 |", [("500", "project")]),
+        ("| Kurs | Plätze |", "| Italienisch | 12 |", [("12", "plätz italienisch")]),
         ("| Plan | API calls per minute |", "| Plus | 300 |", [("300", "plu api")]),
         ("| Course | Evenings | Room |", "| Pottery | 8 | 12 |", [("8", "even"), ("12", "room")]),
     ],

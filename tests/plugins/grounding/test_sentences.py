@@ -332,3 +332,87 @@ def test_noon_is_written_as_on_the_page_where_no_minutes_are_given() -> None:
 )
 def test_what_this_client_did_is_no_rule(answer: str, is_replaced: bool) -> None:
     assert (held(answer, "", PARK)[0] != answer) is is_replaced
+
+
+FERRY = """# Ferry
+
+The ferry takes 52 minutes; the express boat needs 38 minutes. Report your meter between the 10th and 31st of December.
+The fee is £4 for bags. Please call at least 2 hours before you travel; groups call at least 14 days before.
+"""
+
+
+def test_a_number_whose_unit_is_left_out_is_not_written_twice() -> None:
+    page = (
+        "Stations and times. Old Mill to Linden Park takes 52 minutes; express trains need 38 minutes. Bikes cost £3."
+    )
+    answer = "The express does the trip from Old Mill to Linden Park in 42 minutes, quicker than the regular 52."
+    for replace_from in (0.5, REPLACE_FACTS_FROM):
+        assert "in 52 minutes" not in held(answer, "How fast is the express?", page, replace_from=replace_from)[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Report your meter between 10 December and New Year's Eve.",
+        "Your meter can be reported on 20 December.",
+        "You report your meter from 10 to 31 December.",
+    ],
+)
+def test_days_within_two_days_of_one_month_stay(answer: str) -> None:
+    assert held(answer, "When do I report my meter?", FERRY, replace_from=0.5) == (answer, [])
+
+
+def test_a_denial_ends_where_another_clause_begins() -> None:
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", FERRY)]), "What about bags?", arbiter=Arbiter.JUDGE)
+    (sentence,) = grounder.read_all("There's no limit, and you only pay a fee of £6 for bags.")
+    assert not grounder.is_left_alone(sentence, sentence.facts[0])
+    (sentence,) = grounder.read_all("There's no fee, deposit or charge of £6 for bags.")
+    assert grounder.is_left_alone(sentence, sentence.facts[0])
+
+
+def test_a_judge_may_choose_a_value_of_another_size_behind_the_others() -> None:
+    question = "How early do I call before I travel?"
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", FERRY)]), question, arbiter=Arbiter.JUDGE)
+    edits, (doubt,) = grounder.check_answer("Please call 24 hours before you travel.")
+    assert edits == []
+    assert doubt.question is not None
+    assert "2 hours" in [value.text for value in doubt.question.values]
+
+
+def test_a_judge_is_asked_about_a_value_of_another_size_where_no_other_is_near() -> None:
+    page = "Please call at least 2 hours before you travel."
+    answer = "Please call at least 24 hours before you travel."
+    assert held(answer, "", page, replace_from=0.5) == (answer, [])
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", page)]), "", arbiter=Arbiter.JUDGE)
+    edits, (doubt,) = grounder.check_answer(answer)
+    assert edits == []
+    assert doubt.question is not None
+    assert [value.text for value in doubt.question.values] == ["2 hours"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_left"),
+    [
+        ("If the rent is five days late, a fee is added.", False),
+        ("Your rent is five days late.", True),
+        ("If you have five days left, you can still pay.", True),
+    ],
+)
+def test_a_condition_for_everybody_is_not_about_this_client(answer: str, is_left: bool) -> None:
+    page = "After 7 days we add a late fee to the rent."
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", page)]), "When is a fee added?")
+    (sentence,) = grounder.read_all(answer)
+    assert grounder.is_left_alone(sentence, sentence.facts[0]) is is_left
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("25 participants are the limit of the free plan; with 30 participants you need Plus.", None),
+        ("Plus is limited to 100 participants.", "Plus is limited to 150 participants."),
+    ],
+)
+def test_a_number_that_a_limit_allows_is_no_other_limit(answer: str, expected: str | None) -> None:
+    table = "| | Starter | Plus |\n|---|---|---|\n| Participants | up to 25 | up to 150 |\n| Rooms | 3 | 20 |\n"
+    page = f"# Meetings\n\n{table}\nYou may move to a smaller plan once a month. Refunds are possible within 14 days.\n"
+    assert held(answer, "How many may take part?", page, replace_from=0.5)[0] == (expected or answer)

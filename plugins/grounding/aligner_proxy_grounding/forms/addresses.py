@@ -36,7 +36,8 @@ _DOMAIN = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(
-    r"(?:\b(?:is|are|to|with|by|for|contact|Mr\.?|Mrs\.?|Ms\.?|Dr\.?)|:|,|\() "
+    r"(?:\b(?:is|are|to|with|by|for|contact|Mr\.?|Mrs\.?|Ms\.?|Dr\.?|Frau|Herrn?|Mme|Madame|Monsieur|Se\u00f1ora?|"
+    r"Sra?\.)|:|,|\() "
     r"(?P<name>(?:Dr\.? )?[A-Z][a-z\u00df-\u00ff'\u2019-]+(?: [A-Z]\.| (?:de|van|von|der|la|O'))? "
     r"[A-Z][A-Za-z\u00df-\u00ff'\u2019-]+)"
     r"(?=[.,;:)!?]|\s(?:[a-z(]|$)|$)"

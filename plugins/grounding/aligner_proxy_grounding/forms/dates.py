@@ -14,31 +14,39 @@ MONTHS = (
     "december",
 )  # fmt: skip
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_MONTH_NUMBERS = {
+MONTH_NUMBERS = {
     name.lower(): number
     for months in (MONTHS, [month[:3] for month in MONTHS], *(language.months for language in LANGUAGES))
     for number, name in enumerate(months, 1)
 } | {"sept": 9}
-MONTH = either([*_MONTH_NUMBERS])
+MONTH = either([*MONTH_NUMBERS])
 """Regular expression of the names of months in all languages, and of the short names in English."""
-_YEAR = rf"(?:,?{SPACE}(?:de |del )?(?P<YEAR>(?:19|20)\d\d)\b)?"
+YEAR = rf"(?:,?{SPACE}(?:de |del )?(?P<year>(?:19|20)\d\d)\b)?"
+"""Regular expression of the year behind day and month, which may be left out."""
 # A date with slashes is in "one" and "other", since either may be the day.
 _DATE = re.compile(
     rf"{BEFORE}(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|er|\.)?{SPACE}(?:of |de )?(?P<month>{MONTH})\b\.?"
-    rf"{_YEAR.replace('YEAR', 'year')}"
+    rf"{YEAR}"
     rf"|(?P<month2>{MONTH})\b\.?{SPACE}(?:the )?(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?{AFTER}"
-    rf"{_YEAR.replace('YEAR', 'year2')}"
+    rf"{YEAR.replace('<year>', '<year2>')}"
     rf"|(?P<year3>(?:19|20)\d\d)-(?P<month3>\d\d)-(?P<day3>\d\d)"
     rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d)"
     rf"|(?P<one>\d{{1,2}})/(?P<other>\d{{1,2}})/(?P<year5>(?:19|20)\d\d)(?![\d/]))",
     re.IGNORECASE,
 )
-
+_VERBS = ("may", "march")
+"""Names of months that are verbs if they begin with a small letter: "children of 3 to 5 may enter"."""
+_BEFORE_DATE = re.compile(r"\b(?:on|by|before|since)(?: the)?\s*$", re.IGNORECASE)
+"""What precedes a date with a month in small letters, as in "by 5 may"."""
 _DAY_OF_MONTH = re.compile(
     rf"\bthe (?P<day>{ORDINAL}) of "
     r"(?:each|every|a|any|(?:the )?(?:next|following|same)|the) month\b"
     r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))"
-    r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
+    r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)"
+    r"|\b(?:am|zum|dem|den|der|jeden) (?P<day3>\d{1,2})"
+    r"(?=\. (?:(?:eines )?jede[sn]|des(?: \w+en)?|eines|im) (?:Kalender)?Monate?s?\b)"
+    r"|\ble (?P<day4>\d{1,2}(?:er)?)(?= (?:de chaque|du|de tous les) mois\b)"
+    r"|\bd[i\u00ed]a (?P<day5>\d{1,2})(?= (?:de cada|del|de todos los) mes(?:es)?\b)",
     re.IGNORECASE,
 )
 _WEEKDAY = re.compile(
@@ -65,6 +73,8 @@ def read_dates(reading: FactReading) -> None:
         groups = match.groupdict()
         if groups["day4"] and not groups["year4"] and not _DATE_BEFORE.search(reading.text, 0, match.start()):
             continue  # "an average of 3.7."
+        if is_verb(match):
+            continue
         is_month_first = groups["one"] is not None and _reads_month_first(match, reading.conventions)
         day = (
             groups["day"]
@@ -76,7 +86,7 @@ def read_dates(reading: FactReading) -> None:
         year = groups["year"] or groups["year2"] or groups["year3"] or groups["year4"] or groups["year5"]
         month_name = groups["month"] or groups["month2"]
         month_digits = groups["month3"] or groups["month4"] or groups["one" if is_month_first else "other"]
-        month = _MONTH_NUMBERS[month_name.lower()] if month_name else int(month_digits)
+        month = MONTH_NUMBERS[month_name.lower()] if month_name else int(month_digits)
         if 1 <= int(day) <= 31 and 1 <= month <= len(MONTHS):
             value = (int(year) if year else None, month, int(day))
             end = match.end()
@@ -85,6 +95,13 @@ def read_dates(reading: FactReading) -> None:
             unit = DAY_OR_MONTH if _is_ambiguous(match, reading.conventions) else ""
             reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end], unit))
             reading.blank(match.start(), match.end())
+
+
+def is_verb(match: re.Match[str]) -> bool:
+    """Whether the group `month` of a date is more likely a verb: "may" in "children aged 3 to 5 may enter"."""
+    if match["month"] not in _VERBS or match["year"] or "of" in match.group():
+        return False
+    return _BEFORE_DATE.search(match.string, 0, match.start()) is None
 
 
 def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
@@ -105,11 +122,11 @@ def _is_ambiguous(match: re.Match[str], conventions: Conventions) -> bool:
 
 
 def read_days_of_month(reading: FactReading) -> None:
-    """Read days of a month without a month's name: "the 3rd of each month"."""
+    """Read days of a month without a month's name: "the 3rd of each month", "am 3. jedes Monats"."""
     for match in reading.matches(_DAY_OF_MONTH):
-        name = "day" if match["day"] else "day2"
+        name = match.lastgroup or "day"
         day_text = match[name]
-        day = int(ordinal_value(day_text))
+        day = int(day_text if day_text.isdigit() else ordinal_value(day_text))
         if 1 <= day <= 31:
             reading.take(Fact(FactKind.DATE, (None, None, day), *match.span(name), day_text))
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind
 from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, JOIN, LOOK_BACK, RANGE, SPACE, FactReading, take_number
 from aligner_proxy_grounding.forms.units import UNIT, unit_of
-from aligner_proxy_grounding.languages import LANGUAGES, LanguageWords, either
+from aligner_proxy_grounding.languages import LANGUAGES, NUMBERS, LanguageWords, either, language_of_number
 from aligner_proxy_grounding.numerals import DIGITS, MAGNITUDE, NUMBER, value_of
 from aligner_proxy_grounding.words import stem, stems_of
 
@@ -40,7 +40,7 @@ _UNITS_OF_TIME = {
 }  # fmt: skip
 _WORKING = r"(?:business|working|work|banking|bank|week)"
 _DURATION_UNIT = (
-    rf"(?P<unit>(?:(?P<working>{_WORKING})|calendar|consecutive|full|clear|whole|more|further|additional|complete)?"
+    rf"(?P<unit>(?:(?P<working>{_WORKING})|(?P<calendar>calendar)|consecutive|full|clear|whole|more|further|additional|complete)?"
     rf"[ -]?(?P<time>{'|'.join(sorted(_UNITS_OF_TIME, key=len, reverse=True))})\b)"
 )
 _STOPS = (
@@ -115,6 +115,16 @@ _OR_MORE = r"(?:[ \u00a0](?:or|and) (?:more|fewer|less|over|above|under|up))?"
 _THING = re.compile(rf"{_OR_MORE}[ \u00a0-]{{1,4}}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
 _GROUP_BEFORE = re.compile(r"\b([^\W\d_]+s) of (?:at least |at most |up to |over |under )?$")
 """What is counted, if it stands before the number: "groups of 8"."""
+_SCORE_BEFORE = re.compile(
+    r"\b((?:[^\W\d_]+ )?(?:score|mark|grade|rating|average)) of (?:at least |at most )?$", re.IGNORECASE
+)
+"""What a bare number measures, if it stands before the number: "an overall score of 7.5"."""
+_NOT_FOREIGN_COUNTS = ("once", "six", "sept", "cent", "dos", "quince")
+"""Numbers in words of other languages that are English words as well."""
+_FOREIGN_STOPS = "der die das des von vom bis und oder de des du la le les et ou \u00e0 au y o del al el los las"
+"""Words behind a number in words of another language that are not what it counts."""
+_FOREIGN_NUMBER = either([word for word, value in NUMBERS.items() if value > 1 and word not in _NOT_FOREIGN_COUNTS])
+_FOREIGN_COUNT = re.compile(rf"{BEFORE}(?P<n>{_FOREIGN_NUMBER})(?!\w)", re.IGNORECASE)
 # The number and the unit of each text.
 _FRACTIONS = {
     "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
@@ -125,6 +135,12 @@ _FRACTIONS = {
     "a year and a half": (18, "month"), "one and a half years": (18, "month"), "a day and a half": (36, "hour"),
 }  # fmt: skip
 _FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, reverse=True))})\b", re.IGNORECASE)
+_AND_A_HALF = re.compile(
+    rf"{BEFORE}(?:(?P<n>{NUMBER}|an?) (?P<unit>minute|hour|day|week|month|year)s? and a half"
+    rf"|(?P<many>{NUMBER}) and a half (?P<units>minute|hour|day|week|month|year)s)\b",
+    re.IGNORECASE,
+)
+"""A duration with a half, which is none of `_FRACTIONS`: "a minute and a half", "three and a half days"."""
 _PERCENT_OF_PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
 _PART = re.compile(
     rf"\b(?P<part>{'|'.join(_PERCENT_OF_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE
@@ -135,6 +151,8 @@ _LASTS_BEFORE = re.compile(
     re.IGNORECASE,
 )
 """What precedes "a week" if it is a duration; elsewhere "a week" is usually a rate."""
+_AHEAD = re.compile(r" (?:in advance|ahead|beforehand|afterwards|later)\b|['\u2019]s notice\b", re.IGNORECASE)
+"""What follows "a week" if it is a duration: "a week in advance"."""
 _MIN_ID_DIGITS = 5
 """A plain number with at least this many digits is an identifier (order, contract) and does not count anything."""
 
@@ -186,10 +204,13 @@ def read_durations(reading: FactReading) -> None:
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         text_before = reading.text[max(0, match.start() - LOOK_BACK) : match.start()]
-        if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(text_before)):
+        # behind a fact that has been read, "£5 a week in advance" is a rate
+        is_rate = reading.rest[: match.start()].rstrip().endswith("\0")
+        is_length = _LASTS_BEFORE.search(text_before) or (not is_rate and _AHEAD.match(reading.text, match.end()))
+        if match["one"] is not None and (match["working"] is not None or not is_length):
             continue  # without a word such as "lasts" before it, "a day" is usually a rate
-        if unit == "day" and match["working"]:
-            unit = "business day"
+        if unit == "day" and (match["working"] or match["calendar"]):
+            unit = "business day" if match["working"] else "calendar day"
         take_number(reading, match, FactKind.DURATION, unit)
 
 
@@ -222,10 +243,27 @@ def read_counts(reading: FactReading) -> None:
         text_before = reading.rest[max(0, match.start() - LOOK_BACK) : match.start()]
         if group := _GROUP_BEFORE.search(text_before):
             unit = f"{stem(group[1])} {unit}".strip()
+        elif not unit and (score := _SCORE_BEFORE.search(text_before)):
+            unit = " ".join(map(stem, score[1].split()))
         # without a thing, "one" is mostly a pronoun: "the old one"
         if match["n"].lower() == "one" and not unit:
             continue
         take_number(reading, match, FactKind.COUNT, unit)
+
+
+def read_foreign_counts(reading: FactReading) -> None:
+    """Read numbers in words of German, French and Spanish before what they count: "zwei Hunde".
+
+    In German, one of the two words behind the number must have a capital, as a noun has.
+    """
+    for match in reading.matches(_FOREIGN_COUNT):
+        things = _THING.match(reading.rest, match.end())
+        if things is None or things[1].lower() in _FOREIGN_STOPS.split():
+            continue
+        language = language_of_number(match["n"])
+        needs_capital = language is not None and language.has_capital_nouns
+        if not needs_capital or any(word and word[0].isupper() for word in things.groups()):
+            take_number(reading, match, FactKind.COUNT, " ".join(_stems_of_things(things)))
 
 
 def _stems_of_things(words_behind: re.Match[str]) -> Iterator[str]:
@@ -247,6 +285,11 @@ def read_fractions(reading: FactReading) -> None:
     for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
+    for match in reading.matches(_AND_A_HALF):
+        number_text = match["n"] or match["many"]
+        whole = Decimal(1) if number_text.lower() in ("a", "an") else value_of(number_text)
+        unit = (match["unit"] or match["units"]).lower()
+        reading.take(Fact(FactKind.DURATION, whole + Decimal("0.5"), *match.span(), match.group(), unit))
     for match in reading.matches(_PART):
         span = match.span("part")
         percent = Decimal(_PERCENT_OF_PARTS[match["part"].lower()])

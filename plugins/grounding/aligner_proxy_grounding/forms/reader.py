@@ -16,6 +16,7 @@ from aligner_proxy_grounding.forms.quantities import (
     read_amounts,
     read_counts,
     read_durations,
+    read_foreign_counts,
     read_foreign_durations,
     read_fractions,
     read_money,
@@ -23,6 +24,7 @@ from aligner_proxy_grounding.forms.quantities import (
     read_sizes,
 )
 from aligner_proxy_grounding.forms.reading import JOIN, LOOK_BACK, PLAIN, Conventions, FactReading, makes_range
+from aligner_proxy_grounding.forms.shared_months import read_shared_months
 from aligner_proxy_grounding.words import stem
 
 _MAX_CHARS = 1_000
@@ -37,6 +39,16 @@ _HIGH_END_BEFORE = re.compile(
 _LOW_END_BEFORE = re.compile(
     r"\b(?:from|at least|minimum(?: of)?|min\.?|no(?:t)? (?:less|fewer) than|open(?:s|ing)?(?: at)?|starts?(?: at)?|"
     r"begins?(?: at)?|after|more than|above|between|starting(?: at)?|as little as)\s*$",
+    re.IGNORECASE,
+)
+# Words before a number that is not meant itself. "Over" is none of them: a course "runs over eight evenings".
+_ABOVE_BEFORE = re.compile(
+    r"(?<!\bno )(?<!\bnot )(?<!\bnever )(?<!\bnicht )"
+    r"\b(?:more than|above|mehr als|plus de|m\u00e1s de)\s*$",
+    re.IGNORECASE,
+)
+_BELOW_BEFORE = re.compile(
+    r"(?<!\bno )(?<!\bnot )(?<!\bnicht )\b(?:fewer than|less than|under|below|weniger als|unter|moins de|menos de)\s*$",
     re.IGNORECASE,
 )
 _ABOUT_BEFORE = re.compile(
@@ -58,6 +70,7 @@ def read_facts(text: str, conventions: Conventions = PLAIN) -> list[Fact]:
     reading = FactReading(text, text, conventions)
     read_addresses(reading)
     read_versions(reading)
+    read_shared_months(reading)
     read_dates(reading)
     read_phones(reading)
     # Emphasis marks may separate a number from its unit, so the formats below are read without them.
@@ -80,7 +93,7 @@ def _as_weight(fact: Fact) -> Fact:
 _FORMAT_READERS: tuple[Callable[[FactReading], None], ...] = (
     read_streets, read_labels, read_money, read_percentages, read_days_of_month, read_times,
     read_bare_hours, read_sizes, read_fractions, read_ages, read_durations,
-    read_foreign_durations, read_amounts, read_counts, read_weekdays,
+    read_foreign_durations, read_amounts, read_counts, read_foreign_counts, read_weekdays,
     read_names,
 )  # fmt: skip
 
@@ -122,6 +135,10 @@ def _apply_words_before(fact: Fact, text: str) -> Fact:
     text_before = text[max(0, fact.start - LOOK_BACK) : fact.start]
     if _ABOUT_BEFORE.search(text_before):
         fact = replace(fact, approximate=True)
+    if fact.kind is FactKind.COUNT:
+        is_above = _ABOVE_BEFORE.search(text_before) is not None
+        is_below = _BELOW_BEFORE.search(text_before) is not None
+        fact = replace(fact, bound=RangeEnd.LOW if is_above else RangeEnd.HIGH if is_below else RangeEnd.NONE)
     if fact.side is not RangeEnd.NONE:
         # the fact is one of two ends that the text gives, so its end is known
         return fact
