@@ -65,7 +65,9 @@ _COUNT_BEFORE_COLON = re.compile(
     re.IGNORECASE,
 )
 """Matches a count in words before the colon, whatever the verb is: "The town plans four measures:"."""
-_COUNT_IN_BRACKETS = re.compile(r"(?<=s \()(?P<count>\d{1,2})(?=\)[*_:]{0,4}$)")
+_COUNT_IN_BRACKETS = re.compile(
+    r"(?:(?<=s)|(?<=to do)|(?<=open)|(?<=done)) \((?P<count>\d{1,2})(?=\)[*_:]{0,4}$)", re.IGNORECASE
+)
 """Matches the count in brackets behind a plural: "## Actions (4)"."""
 _COUNTS_WITHOUT_COLON = (
     re.compile(rf"\b{_COUNT}(?={_COUNTED_NOUN_PHRASE}[ \t]+(?:(?:listed|shown)[ \t]+)?below\b)", re.IGNORECASE),
@@ -95,12 +97,13 @@ _VERBS_OF_ALL = (
     "show|start|stay|support|take|use|work"
 )
 """Verbs behind "all four", which show that no other noun is counted."""
-_PREPOSITIONS = "in|at|on|to|with|from|by|for|before|after|if|when|because|together|online"
+_WORDS_WITHOUT_NOUN = "in|at|on|to|with|from|by|for|before|after|and|or|but|if|when|because|together|online"
+"""Other words behind "all four", which show the same."""
 _BACK_COUNT = re.compile(
     r"\b(?:(?:of )?(?P<demonstrative>these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|"
     rf"de las)[ \t]+{_COUNT}"
     rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_COUNTED_NOUNS}\b"
-    rf"|[ \t]+(?:{_VERBS_OF_ALL}|of these|of them|{_PREPOSITIONS})\b"
+    rf"|[ \t]+(?:{_VERBS_OF_ALL}|of these|of them|{_WORDS_WITHOUT_NOUN})\b"
     rf"|(?(demonstrative){_COUNTED_NOUN_PHRASE}|(?!)))",
     re.IGNORECASE,
 )

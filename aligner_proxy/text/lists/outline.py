@@ -187,6 +187,9 @@ class Outline:
         if self.lines[line_index].level:
             text_lines = takewhile(lambda later: later.is_plain, self.lines[next_index : next_index + _MAX_INTRO_LINES])
             next_index += sum(1 for _ in text_lines)
+        # an empty line of a quotation
+        if next_index < len(self.lines) and not self.lines[next_index].text.strip(" \t>"):
+            next_index += 1
         if next_index == len(self.lines):
             return None
         start = self.lines[next_index].segments.start
