@@ -154,6 +154,11 @@ def _find_counts(
     return counts_by_segment
 
 
+def update_later_count(text: str, old_count: int, new_count: int) -> str:
+    """Update the counts in a segment that refer back to a list of so many items, of which `new_count` remain."""
+    return _update_counts_in(text, _BACK_COUNT, old_count, new_count)
+
+
 def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int) -> str:
     """Replace each count in `text` that `pattern` matches and that equals `old_count`."""
 

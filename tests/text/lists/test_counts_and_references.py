@@ -321,6 +321,43 @@ def test_references_by_the_noun_above_the_list(above: str, behind: str, expected
     assert _without_fools(text + behind) == f"{above}\n\n1. Drink tea.\n2. Sleep.\n\n" + expected
 
 
+def test_counts_of_a_list_around_blocks_of_code() -> None:
+    steps = "1) Drink tea:\n\n```\ntea\n```\n\n2) Be a fool.\n3) Sleep.\n4) Walk.\n\n"
+    text = f"Do these four steps:\n\n{steps}All four are free."
+    new_text = text.replace("2) Be a fool.\n3) Sleep.\n4)", "2) Sleep.\n3)").replace("four", "three")
+    assert _without_fools(text) == new_text
+
+
 def test_counts_of_a_quoted_list() -> None:
     text = "> Please note four rules:\n>\n> - Drink tea.\n> - Be a fool.\n> - Sleep.\n> - Walk."
     assert _without_fools(text).startswith("> Please note three rules:\n>\n> - Drink tea.")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "- Drink tea.\n- Be no fool.\n- Sleep.\n- Walk.\n",
+        "1. Drink tea.\n   - Hot.\n   - Cold.\n2. Be no fool.\n3. Sleep.\n4. Walk.\n   In the park.\n",
+        "1. Drink tea.\n\n```\ntea\n```\n\n2. Be no fool.\n3. Sleep.\n4. Walk.\n",
+        "| Do | When |\n|---|---|\n| Tea | 7:00 |\n| No fool | no fool now |\n| Sleep | 22:00 |\n| Walk | 8:00 |\n",
+    ],
+)
+async def test_counts_behind_a_list(items: str) -> None:
+    text = f"Try this:\n\n{items}\nThese tips help. All four are free.\n\nAll four are right."
+    delivered = await correct_in_all_ways(text)
+    assert all("All three are free." in str(left) for left in delivered.values()), delivered
+    assert all("All four are right." in str(left) for left in delivered.values()), delivered
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- Drink tea.\n- Sleep.\n\nBe no fool. All two are free.",
+        "- Drink tea.\n- Be no fool.\n- Sleep.\n\n## More\n\nAll three are free.",
+        "| | Tea | Milk |\n|---|---|---|\n| Hot | yes | no |\n| A fool | no | never fool |\n\nAll two are free.",
+    ],
+)
+async def test_counts_behind_a_list_that_mean_something_else(text: str) -> None:
+    delivered = await correct_in_all_ways(text)
+    count = text[text.index("All ") :]
+    assert all(count in str(left) for left in delivered.values()), delivered
