@@ -56,8 +56,10 @@ _ANNOUNCED_COUNT = re.compile(
     re.IGNORECASE,
 )
 """Matches the count of a list in the line above it, if the line names nothing else: "I found four hotels nearby:"."""
-_COUNTED_NOUN_PHRASE = rf"(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUNS}|{_ANY_NOUN})"
-"""Matches the noun behind a count, with the space and up to two other words before it."""
+_WORDS_BETWEEN = rf"(?:[ \t]+(?!(?:{_UNITS}|of|or|and|to|in|per|a|the|for)\b)[\w'\u2019-]+){{0,2}}?[ \t]+"
+"""Matches up to two words between a count and its noun, with the spaces around them."""
+_COUNTED_NOUN_PHRASE = rf"{_WORDS_BETWEEN}(?:{_COUNTED_NOUNS}|{_ANY_NOUN})"
+"""Matches the noun behind a count, with what is before it."""
 _COUNT_BEFORE_COLON = re.compile(
     r"(?<!\bto )\b(?!(?:my|your|our|their|his|her|its|the|these|those|for|with|of|in|at|to|from|by|into|on|over|than|"
     r"and|or|day|week|month|year|step|phase|level|part|grade|class|round|stage|unit|module)\b)(?-i:[a-z]{2,})[ \t]+"
@@ -74,7 +76,7 @@ _COUNTS_WITHOUT_COLON = (
     re.compile(rf"\bfollowing[ \t]+{_COUNT}(?={_COUNTED_NOUN_PHRASE}\b)", re.IGNORECASE),
     re.compile(
         rf"\b(?:are|have|has|found|need|offers?|recommend|suggest|see)[ \t]+{_COUNT}"
-        rf"(?=(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+(?:{marks.WORDS}|ways)"
+        rf"(?={_WORDS_BETWEEN}(?:{marks.WORDS}|ways)"
         r"(?:[ \t]+(?:to|for)\b[^\n,;:.!?]{1,60})?[.!][*_]{0,3}$)",
         re.IGNORECASE,
     ),

@@ -187,7 +187,9 @@ class Outline:
         """
         next_index = line_index + 1
         if self.lines[line_index].level:
-            text_lines = takewhile(lambda later: later.is_plain, self.lines[next_index : next_index + _MAX_INTRO_LINES])
+            # a line with a colon announces a list of its own
+            later_lines = self.lines[next_index : next_index + _MAX_INTRO_LINES]
+            text_lines = takewhile(lambda later: later.is_plain and not later.announces, later_lines)
             next_index += sum(1 for _ in text_lines)
         # an empty line of a quotation
         if next_index < len(self.lines) and not self.lines[next_index].text.strip(" \t>"):

@@ -165,6 +165,9 @@ def test_counts_of_a_series_and_of_the_list_above(text: str, expected: str) -> N
         ("This serves 4 guests:", "This serves 4 guests:"),
         ("Python 4 has:", "Python 4 has:"),
         ("Day 4 goals:", "Day 4 goals:"),
+        ("You have four days for steps.", "You have four days for steps."),
+        ("In the following four weeks of tests you may:", "In the following four weeks of tests you may:"),
+        ("## 4 ways to rest\n\nFirst check:", "## 4 ways to rest\n\nFirst check:"),
         ("How to feed your four cats:", "How to feed your four cats:"),
         ("How to wash four windows:", "How to wash four windows:"),
         ("## Theorem (4)", "## Theorem (4)"),
@@ -312,6 +315,8 @@ def test_references_to_other_documents(behind: str, expected: str) -> None:
         ("**Cons**", "See con 3.", "See con 2."),
         # another thing, or one that is not what the line above names last
         ("Exercises:", "See page 3 and chapter 3.", "See page 3 and chapter 3."),
+        ("Laptops:", "The Laptop 3 is a name.", "The Laptop 3 is a name."),
+        ("Models:", "Model 3 is a name.", "Model 3 is a name."),
         ("Four exercises for class 7:", "Exercise 3 is short.", "Exercise 3 is short."),
         ("Do this for three days:", "On day 3 you rest.", "On day 3 you rest."),
     ],
