@@ -1,6 +1,7 @@
 """List numbers stage: renumbers lists, and references to them, when items of a growing answer are removed.
 
-Items whose parent item is removed move up to its level. For whole answers the gate does all this (gate/judge.py).
+Counts behind a list are updated, too, and items whose parent item is removed move up to its level. For whole answers
+the gate does all this (gate/judge.py).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
+from aligner_proxy.text.lists.later_counts import LaterCounts
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.ordinals import Ordinals
@@ -27,13 +29,16 @@ class ListNumbers(Stage):
         """Moves nested items up."""
         self._ordinals = Ordinals()
         """Renumbers items that are counted in words ("Second, ...")."""
+        self._later_counts = LaterCounts()
+        """Updates the counts behind lists."""
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The outgoing text with its lists renumbered; unchanged for a whole answer, whose lists the gate renumbers."""
         if not outgoing.is_whole:
             segments = outgoing.segments
             removed_segments = outgoing.removed_segments
-            text = self._numbering.renumber(segments, removed_segments, outgoing.text, ends=False)
+            text = self._later_counts.update(segments, removed_segments, outgoing.text)
+            text = self._numbering.renumber(segments, removed_segments, text, ends=False)
             text = self._ordinals.renumber(segments, removed_segments, text)
             text = self._nesting.move_up(segments, removed_segments, text)
         elif answer.is_part:
@@ -45,5 +50,7 @@ class ListNumbers(Stage):
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the number of list markers and references that were changed in this part added."""
-        changed_count = self._numbering.changed - self._changed_before + self._ordinals.changed
+        changed_count = (
+            self._numbering.changed - self._changed_before + self._ordinals.changed + self._later_counts.changed
+        )
         return replace(outcome, renumbered=outcome.renumbered + changed_count)

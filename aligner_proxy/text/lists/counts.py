@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from operator import itemgetter
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.ordinals import Ordinals
@@ -48,7 +47,8 @@ _ANNOUNCED_COUNT = re.compile(
     r"(?:(?:^[#*_> \t]{0,9}|\b(?:are|have|has|found|need|needs|offers?|recommend|suggest|picked|chose|includes?|"
     r"following|top|gibt es|es gibt|gelten|folgenden?|sind|haben?|hat|gefunden|(?:ben\u00f6tigen|brauchen)(?: sie)?|"
     r"voici|a|existe|avez|faut|trouv\u00e9|hay|necesita|tiene|son)[ \t]+)"
-    r"(?:(?:the|these|my|our|your|their|only|diese|die|ihnen|les|ces|vos|los|las|estos|estas)[ \t]+(?:top[ \t]+)?)?)"
+    r"(?:(?:the|these|my|our|your|their|only|[a-z]+['\u2019]s|diese|die|ihnen|les|ces|vos|los|las|estos|"
+    r"estas)[ \t]+(?:top[ \t]+)?)?)"
     rf"{_COUNT}"
     rf"(?=(?:[ \t]+(?!(?:{_UNITS}|of|or|and|to|in|per|a|the)\b)[\w'\u2019-]+){{0,2}}?[ \t]+"
     rf"(?:{_COUNTED_NOUNS}|{_ANY_NOUN})\b)"
@@ -56,6 +56,33 @@ _ANNOUNCED_COUNT = re.compile(
     re.IGNORECASE,
 )
 """Matches the count of a list in the line above it, if the line names nothing else: "I found four hotels nearby:"."""
+_WORDS_BETWEEN = rf"(?:[ \t]+(?!(?:{_UNITS}|of|or|and|to|in|per|a|the|for)\b)[\w'\u2019-]+){{0,2}}?[ \t]+"
+"""Matches up to two words between a count and its noun, with the spaces around them."""
+_COUNTED_NOUN_PHRASE = rf"{_WORDS_BETWEEN}(?:{_COUNTED_NOUNS}|{_ANY_NOUN})"
+"""Matches the noun behind a count, with what is before it."""
+_COUNT_BEFORE_COLON = re.compile(
+    r"(?<!\bto )\b(?!(?:my|your|our|their|his|her|its|the|these|those|for|with|of|in|at|to|from|by|into|on|over|than|"
+    r"and|or|day|week|month|year|step|phase|level|part|grade|class|round|stage|unit|module)\b)(?-i:[a-z]{2,})[ \t]+"
+    rf"(?!\d){_COUNT}(?={_COUNTED_NOUN_PHRASE}[*_]{{0,3}}:[*_]{{0,3}}$)",
+    re.IGNORECASE,
+)
+"""Matches a count in words before the colon, whatever the verb is: "The town plans four measures:"."""
+_COUNT_IN_BRACKETS = re.compile(
+    r"(?:(?<=s)|(?<=to do)|(?<=open)|(?<=done)) \((?P<count>\d{1,2})(?=\)[*_:]{0,4}$)", re.IGNORECASE
+)
+"""Matches the count in brackets behind a plural: "## Actions (4)"."""
+_COUNTS_WITHOUT_COLON = (
+    re.compile(rf"\b{_COUNT}(?={_COUNTED_NOUN_PHRASE}[ \t]+(?:(?:listed|shown)[ \t]+)?below\b)", re.IGNORECASE),
+    re.compile(rf"\bfollowing[ \t]+{_COUNT}(?={_COUNTED_NOUN_PHRASE}\b)", re.IGNORECASE),
+    re.compile(
+        rf"\b(?:are|have|has|found|need|offers?|recommend|suggest|see)[ \t]+{_COUNT}"
+        rf"(?={_WORDS_BETWEEN}(?:{marks.WORDS}|ways)"
+        r"(?:[ \t]+(?:to|for)\b[^\n,;:.!?]{1,60})?[.!][*_]{0,3}$)",
+        re.IGNORECASE,
+    ),
+)
+"""Match a count in the line above a list that need not end in a colon: "See the four areas below.", "The following four
+rules ...", and "You have three options."."""
 _TWO = re.compile(
     r"\b(?P<verb>are |have |need |found |offer |recommend |suggest )(?P<count>two|2)"
     r"(?P<between>(?: [\w'\u2019-]+){0,2}?) "
@@ -66,11 +93,20 @@ _TWO = re.compile(
 """Matches what says "two" of a list in the line above it, in a sentence that says "one" with the noun alone changed."""
 _PLURALS_IN_Y = re.compile(r"(?:strateg|categor|possibilit|opportunit|polic|activit)ies")
 _IRREGULAR_PLURALS = re.compile(r"(?:ies|oes|ves|[sxz]es|[cs]hes)$")
+_VERBS_OF_ALL = (
+    "are|were|have|had|can|could|will|would|must|should|may|might|do|did|apply|begin|belong|come|contain|cost|count|differ|"
+    "fit|follow|get|give|go|help|include|keep|lead|let|look|make|matter|mean|need|offer|open|require|run|serve|share|"
+    "show|start|stay|support|take|use|work"
+)
+"""Verbs behind "all four", which show that no other noun is counted."""
+_WORDS_WITHOUT_NOUN = "in|at|on|to|with|from|by|for|before|after|and|or|but|if|when|because|together|online"
+"""Other words behind "all four", which show the same."""
 _BACK_COUNT = re.compile(
-    r"\b(?:(?:of )?(?:these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|de las)[ \t]+"
-    rf"{_COUNT}"
+    r"\b(?:(?:of )?(?P<demonstrative>these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|"
+    rf"de las)[ \t]+{_COUNT}"
     rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_COUNTED_NOUNS}\b"
-    r"|[ \t]+(?:are|have|can|will|of these|of them)\b)",
+    rf"|[ \t]+(?:{_VERBS_OF_ALL}|of these|of them|{_WORDS_WITHOUT_NOUN})\b"
+    rf"|(?(demonstrative){_COUNTED_NOUN_PHRASE}|(?!)))",
     re.IGNORECASE,
 )
 """Matches a count that refers back to a list: "These five tips"."""
@@ -85,26 +121,44 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
 
     `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
-    # by (segment with a count, number of items before, number of items after), the pattern of the count
-    patterns = dict.fromkeys(outline.lists_above(removed, _BACK_COUNT), _BACK_COUNT)
-    patterns |= dict.fromkeys(outline.announced_lists(removed, _ANNOUNCED_COUNT), _ANNOUNCED_COUNT)
-    patterns |= dict.fromkeys(outline.announced_lists(removed, _COUNT_OF_NOUN), _COUNT_OF_NOUN)
-    patterns |= dict.fromkeys(Ordinals().count(pieces, removed), _COUNT_OF_NOUN)
     changed_count = 0
     position = 0
-    for (index, old_count, new_count), pattern in sorted(patterns.items(), key=itemgetter(0)):
+    for index, changes in sorted(_find_counts(outline, pieces, removed).items()):
         old_text = pieces[index].text
         start = text.find(old_text, position)
         # a segment that was changed otherwise keeps its count
         if start < 0:
             continue
-        new_text = _update_counts_in(old_text, pattern, old_count, new_count)
-        if (old_count, new_count) == (_MIN_COUNT, 1):
-            new_text = _TWO.sub(_say_one, old_text)
+        new_text = old_text
+        for old_count, new_count, pattern in changes:
+            new_text = _update_counts_in(new_text, pattern, old_count, new_count)
+            if (old_count, new_count) == (_MIN_COUNT, 1):
+                new_text = _TWO.sub(_say_one, new_text)
         changed_count += new_text != old_text
         text = text[:start] + new_text + text[start + len(old_text) :]
         position = start + len(new_text)
     return text, changed_count
+
+
+def _find_counts(
+    outline: Outline, pieces: Sequence[Segment], removed: Collection[int]
+) -> dict[int, list[tuple[int, int, re.Pattern[str]]]]:
+    """For each segment that may count a list that lost items, its counts: (items before, items after, pattern)."""
+    all_counts = [(count, _BACK_COUNT) for count in outline.lists_above(removed, _BACK_COUNT)]
+    for pattern in (_ANNOUNCED_COUNT, _COUNT_OF_NOUN, _COUNT_BEFORE_COLON, _COUNT_IN_BRACKETS):
+        all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern)]
+    for pattern in _COUNTS_WITHOUT_COLON:
+        all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern, needs_colon=False)]
+    all_counts += [(count, _COUNT_OF_NOUN) for count in Ordinals().count(pieces, removed)]
+    counts_by_segment: dict[int, list[tuple[int, int, re.Pattern[str]]]] = {}
+    for (index, old_count, new_count), pattern in all_counts:
+        counts_by_segment.setdefault(index, []).append((old_count, new_count, pattern))
+    return counts_by_segment
+
+
+def update_later_count(text: str, old_count: int, new_count: int) -> str:
+    """Update the counts in a segment that refer back to a list of so many items, of which `new_count` remain."""
+    return _update_counts_in(text, _BACK_COUNT, old_count, new_count)
 
 
 def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int) -> str:

@@ -26,13 +26,15 @@ from aligner_proxy.text.lists.lines import (
     read_lines,
     stands_alone,
 )
-from aligner_proxy.text.lists.marks import PICTURE_BULLET, Mark
+from aligner_proxy.text.lists.marks import PICTURE_BULLET, Family, Mark, MarkKind
 from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
 from aligner_proxy.text.sentence_ends import NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
 _MAX_LIST_ITEMS = 256
 """Most items that are read of a list that belongs to the line above it."""
+_MAX_INTRO_LINES = 4
+"""Most lines of text between a heading and the list that it counts."""
 _ROW_NUMBER = re.compile(r"\d{1,3}")
 _AMOUNT = re.compile(
     r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?(?:[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|"
@@ -59,6 +61,8 @@ class OutlineItem:
     """Index of the first line in the outline's `lines`."""
     stop: int = 0
     """Index of the segment behind the last segment of the item and its nested items."""
+    series: list[OutlineItem] = field(default_factory=list, repr=False, compare=False)
+    """The items with consecutive numbers of one style to which the item belongs; a bullet alone."""
 
     @property
     def first(self) -> int:
@@ -155,42 +159,87 @@ class Outline:
         kept_texts |= self._find_kept_leads(all_removed, first_unsent)
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
-    def announced_lists(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, number of items before, number of items after) for each list that lost items.
+    def announced_lists(
+        self, removed: Collection[int], pattern: re.Pattern[str], *, needs_colon: bool = True
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield (segment, number of items before, number of items after) for each list or table that lost items.
 
-        The segment is the last one of the line that announces the list. Only segments that match `pattern` count.
+        The segment is the last one of the line that announces the list: of a heading, or a line with a colon. If
+        `needs_colon` is false, it is any segment of the line above the list. Only segments that match `pattern` count.
         """
-        for line in self.lines[:-1]:
-            list_start = line.segments.stop
-            last_segment = line.segments[-1]
-            if last_segment in removed or list_start not in self._item_by_first:
+        for line_index, line in enumerate(self.lines[:-1]):
+            if needs_colon and not (line.level or line.announces):
                 continue
-            announces_list = line.level or line.announces
-            if not announces_list or not pattern.search(self._segments[last_segment].text):
+            list_start = self._find_list_start(line_index)
+            candidates = line.segments[-1:] if needs_colon else line.segments
+            announcing = [i for i in candidates if i not in removed and pattern.search(self._segments[i].text)]
+            if list_start is None or not announcing:
                 continue
-            items = self._find_siblings(list_start, self._block_end(list_start))
-            kept_count = sum(item.first not in removed for item in items)
-            if kept_count < len(items):
-                yield last_segment, len(items), kept_count
+            counted = self._find_counted(list_start, self._block_end(list_start))
+            kept_count = _count_kept(counted, removed)
+            if kept_count < len(counted):
+                yield from ((index, len(counted), kept_count) for index in announcing)
+
+    def _find_list_start(self, line_index: int) -> int | None:
+        """The first segment of the list or table below a line; below a heading, text may come before the list.
+
+        None if there is no such list or table.
+        """
+        next_index = line_index + 1
+        if self.lines[line_index].level:
+            # a line with a colon announces a list of its own
+            later_lines = self.lines[next_index : next_index + _MAX_INTRO_LINES]
+            text_lines = takewhile(lambda later: later.is_plain and not later.announces, later_lines)
+            next_index += sum(1 for _ in text_lines)
+        # an empty line of a quotation
+        if next_index < len(self.lines) and not self.lines[next_index].text.strip(" \t>"):
+            next_index += 1
+        if next_index == len(self.lines):
+            return None
+        start = self.lines[next_index].segments.start
+        return start if start in self._item_by_first or start in self._table_by_start else None
+
+    def _find_counted(self, start: int, end: int) -> list[range]:
+        """What a count of the list or table that begins with segment `start` counts: items or rows, as segments.
+
+        Of an item only the first segment. Empty for a table whose columns may be meant: one with a label before them.
+        """
+        table = self._table_by_start.get(start)
+        if table is None:
+            siblings = self._find_siblings(start, end)
+            # text between the items, such as a block of code, does not end the numbers
+            series = self._item_by_first[start].series
+            items = series if len(series) > len(siblings) else siblings
+            return [item.segments[:1] for item in items]
+        column_count = len(STROKE.split(table.head[0].text.strip().strip("|")))
+        return [] if column_count == len(table.rows) + 1 else [row.segments for row in table.rows]
 
     def lists_above(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, number of items before, number of items after) for each list that lost items.
+        """Yield (segment, number of items before, number of items after) for each list or table that lost items.
 
         The segment is one of the line behind the list. Only segments that match `pattern` count.
         """
         line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
+        for start, list_end in self._find_blocks():
+            counted = self._find_counted(start, list_end)
+            kept_count = _count_kept(counted, removed)
+            if list_end in line_by_start and kept_count < len(counted):
+                for index in line_by_start[list_end].segments:
+                    if index not in removed and pattern.search(self._segments[index].text):
+                        yield index, len(counted), kept_count
+
+    def _find_blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield (first segment, segment behind the last one) of each list and each table with a head."""
         list_end = -1
         for item in self.items:
             # headings are no list, and a list is read once, with its first item
             if item.line.level or item.first < list_end:
                 continue
-            items = self._find_siblings(item.first, len(self._segments))
-            list_end = items[-1].stop
-            kept_count = sum(sibling.first not in removed for sibling in items)
-            if list_end in line_by_start and kept_count < len(items):
-                for index in line_by_start[list_end].segments:
-                    if index not in removed and pattern.search(self._segments[index].text):
-                        yield index, len(items), kept_count
+            list_end = self._find_siblings(item.first, len(self._segments))[-1].stop
+            yield item.first, list_end
+        for start, table in self._table_by_start.items():
+            if table.rows:
+                yield start, table.rows[-1].segments.stop
 
     def _find_siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items of one list from segment `start` to `end`, without nested items."""
@@ -548,6 +597,11 @@ class Outline:
         return kept_texts
 
 
+def _count_kept(counted: Iterable[range], removed: Collection[int]) -> int:
+    """How many of the items or rows with these segments remain, at least in part."""
+    return sum(any(i not in removed for i in segments) for segments in counted)
+
+
 def _find_lead(text: str) -> str:
     """The signs, box or time before the words of a line or item; empty if there are none."""
     lead = _LINE_LEAD.match(text)
@@ -576,7 +630,22 @@ def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineIte
     for item in open_items:
         item.stop = end
     _end_last_items(items, lines)
+    _find_series(items)
     return items, starts_outside
+
+
+def _find_series(items: Sequence[OutlineItem]) -> None:
+    """Set the series of each item."""
+    open_series: dict[tuple[MarkKind, Family], tuple[int, list[OutlineItem]]] = {}  # with the last number
+    for item in items:
+        family = item.mark.family
+        readings = [] if item.mark.is_bullet else item.mark.readings
+        for kind, value in readings:
+            last_value, series = open_series.get((kind, family), (0, item.series))
+            if value == last_value + 1:
+                item.series = series
+        item.series.append(item)
+        open_series |= {(kind, family): (value, item.series) for kind, value in readings}
 
 
 def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:
