@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 from operator import itemgetter
 
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.count_words import ANY_NUMBER, IDEOGRAPHS, MIN_COUNT, join_words, replace_count
 from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
 
-_NUMBER_WORDS = {
-    "en": "two three four five six seven eight nine ten eleven twelve",
-    "de": "zwei drei vier f\u00fcnf sechs sieben acht neun zehn elf zw\u00f6lf",
-    "fr": "deux trois quatre cinq six sept huit neuf dix onze douze",
-    "es": "dos tres cuatro cinco seis siete ocho nueve diez once doce",
-}
-_WORDS_BY_LANGUAGE = {language: words.split() for language, words in _NUMBER_WORDS.items()}
-_MIN_COUNT = 2
-"""Smallest new count that is written; a single remaining thing would need other words."""
 _COUNTED_NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
     r"habits|signs|rows|documents|picks|choices|ingredients|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
     r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|motivos|motifs|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
-    r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
+    r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores"
+    rf"|{join_words('nouns')})"
 )
-_COUNT = rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+_COUNT = rf"(?P<count>\d{{1,2}}|{ANY_NUMBER})"
 """Matches a count in digits or in words of any of the languages."""
 _COUNT_OF_NOUN = re.compile(
     rf"\b{_COUNT}"
@@ -39,7 +33,8 @@ _UNITS = (
     r"cents|euros?|dollars|pounds|degrees|grams|kilos|kilograms|ounces|meters|metres|miles|feet|inches|liters|litres|"
     r"cups|tablespoons|teaspoons|stars|words|pages|personen|sekunden|minuten|stunden|tagen?|n\u00e4chten?|wochen|monaten?|"
     r"jahren?|prozent|gramm|fois|personnes|secondes|heures|jours|nuits|semaines|mois|ans|grammes|litres|veces|personas|"
-    r"segundos|minutos|horas|d\u00edas|noches|semanas|meses|a\u00f1os|gramos|litros)"
+    r"segundos|minutos|horas|d\u00edas|noches|semanas|meses|a\u00f1os|gramos|litros"
+    rf"|{join_words('units')})"
 )
 """Nouns before which a number is an amount more often than the count of a list."""
 _ANY_NOUN = rf"(?!{_UNITS}\b)(?:[^\W\d_]{{2,}}[sx]|(?-i:[A-Z\u00c4\u00d6\u00dc])[^\W\d_]+(?:en|er|e|n))\b"
@@ -74,8 +69,47 @@ _BACK_COUNT = re.compile(
     re.IGNORECASE,
 )
 """Matches a count that refers back to a list: "These five tips"."""
-
-
+_OTHER_NOUN = rf"(?!{_UNITS}\b)(?:[^\W\d_]{{3,}}(?:[ie]|en)|[\u0430-\u044f\u0451]{{4,}})\b"
+"""Matches what may be a plural in Italian, Dutch or Russian; it needs more evidence than `_ANY_NOUN`."""
+_ANNOUNCED_ELSEWHERE = re.compile(
+    rf"(?:^[#*_> \t]{{0,9}}(?!\d)|\b(?:{join_words('announcing')})[ \t]+"
+    rf"(?:(?:{join_words('these')}|{join_words('the')})[ \t]+)?)"
+    rf"{_COUNT}(?=(?:[ \t]+(?!{_UNITS}\b)[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUNS}\b|{_ANY_NOUN}|{_OTHER_NOUN}))"
+    rf"(?![^\n]*(?:[,;]|[ \t](?:e|en|i|\u0438)[ \t]+(?:{ANY_NUMBER})\b))",
+    re.IGNORECASE,
+)
+"""Matches the count of a list in the line above it in further languages: "Ecco quattro alberghi:"."""
+_COUNT_AT_END = re.compile(
+    rf"\b(?:are|sind|sont|son|sono|s\u00e3o|zijn)[ \t]+{_COUNT}(?=[ \t\u00a0\u202f]?:[*_]{{0,3}}$)", re.IGNORECASE
+)
+"""Matches a count before a colon: "I corsi sono tre:"."""
+_THESE_COUNT = re.compile(
+    rf"\b(?:{join_words('these')})[ \t]+{_COUNT}(?=[ \t]+(?!{_UNITS}\b)[^\W\d_]{{3,}}(?![ \t]+{_UNITS}\b))",
+    re.IGNORECASE,
+)
+"""Matches a count of anything right behind a list, if "these" precedes it: "Ces trois gestes"."""
+_NAMED_COUNT = re.compile(
+    rf"\b(?:{join_words('the')})[ \t]+{_COUNT}(?=(?P<named>(?:[ \t]+(?!{_UNITS}\b)[^\W\d_]+){{1,2}}))", re.IGNORECASE
+)
+"""Matches a count behind a list of what the text above names: "The three courses" below "These are our courses:"."""
+_COUNTERS = r"(?:[\u500b\u4e2a\u70b9\u9ede\u6761\u689d\u9879\u9805\u79cd\u7a2e\u6b65\u3064]|\u30b9\u30c6\u30c3\u30d7)"
+_IDEOGRAPHIC_COUNT = (
+    rf"(?P<count>\d{{1,2}}|[{IDEOGRAPHS}])(?={_COUNTERS})"
+    r"(?![\u500b\u4e2a](?:[\u6708\u4eba\u5e74]|\u5c0f\u65f6|\u661f\u671f|\u5c0f\u6642))"
+)
+"""Matches a count before a Chinese or Japanese counter, but not that of hours, weeks, months or people."""
+_THESE_IDEOGRAPHIC = re.compile(
+    r"(?:\u8fd9|\u9019|\u4e0a\u8ff0|\u4ee5\u4e0a|\u3053\u306e|\u3053\u308c\u3089\u306e|\u4e0a\u8a18\u306e|\u4ee5\u4e0a\u306e)"
+    rf"{_IDEOGRAPHIC_COUNT}"
+)
+_ANNOUNCED_IDEOGRAPHIC = re.compile(
+    r"(?:\u4ee5\u4e0b|\u4e0b\u9762|\u4e0b\u5217|\u5982\u4e0b|\u6709|\u5171|\u6b21\u306e|\u4ee5\u4e0b\u306e|\u4e0b\u8a18\u306e|[\u306f\u304c\u3092\u306b])"
+    rf"(?:\u7684)?{_IDEOGRAPHIC_COUNT}"
+)
+"""Match the count of a list in Chinese or Japanese, behind the list or above it."""
+_WORD = re.compile(r"[^\W\d_]+")
+_MIN_STEM = 4
+"""Fewest letters of a word that say which thing it names."""
 _WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
 """For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
@@ -85,39 +119,70 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
 
     `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
-    # by (segment with a count, number of items before, number of items after), the pattern of the count
-    patterns = dict.fromkeys(outline.lists_above(removed, _BACK_COUNT), _BACK_COUNT)
-    patterns |= dict.fromkeys(outline.announced_lists(removed, _ANNOUNCED_COUNT), _ANNOUNCED_COUNT)
-    patterns |= dict.fromkeys(outline.announced_lists(removed, _COUNT_OF_NOUN), _COUNT_OF_NOUN)
-    patterns |= dict.fromkeys(Ordinals().count(pieces, removed), _COUNT_OF_NOUN)
     changed_count = 0
     position = 0
-    for (index, old_count, new_count), pattern in sorted(patterns.items(), key=itemgetter(0)):
+    answer = "".join(piece.text + piece.gap for piece in pieces)
+    places = sorted(_find_counts(outline, pieces, removed), key=itemgetter(0))
+    for index, places_in_segment in groupby(places, key=lambda place: place[0][0]):
         old_text = pieces[index].text
         start = text.find(old_text, position)
         # a segment that was changed otherwise keeps its count
         if start < 0:
             continue
-        new_text = _update_counts_in(old_text, pattern, old_count, new_count)
-        if (old_count, new_count) == (_MIN_COUNT, 1):
-            new_text = _TWO.sub(_say_one, old_text)
+        new_text = old_text
+        for (_, old_count, new_count), pattern in places_in_segment:
+            if new_text == old_text:
+                new_text = _update_counts_in(old_text, pattern, old_count, new_count, answer)
+            if new_text == old_text and (old_count, new_count) == (MIN_COUNT, 1):
+                new_text = _TWO.sub(_say_one, old_text)
         changed_count += new_text != old_text
         text = text[:start] + new_text + text[start + len(old_text) :]
         position = start + len(new_text)
     return text, changed_count
 
 
-def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int) -> str:
+def _find_counts(
+    outline: Outline, pieces: Sequence[Segment], removed: Collection[int]
+) -> Iterable[tuple[tuple[int, int, int], re.Pattern[str]]]:
+    """The counts of lists that lost items: ((segment, items before, items after), the pattern of the count)."""
+    patterns: dict[tuple[int, int, int], re.Pattern[str]] = {}
+    for pattern in (_BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC):
+        patterns |= dict.fromkeys(outline.lists_above(removed, pattern), pattern)
+    patterns |= dict.fromkeys(outline.lists_above(removed, _NAMED_COUNT, _names_thing), _NAMED_COUNT)
+    for pattern in (_ANNOUNCED_IDEOGRAPHIC, _COUNT_AT_END, _ANNOUNCED_ELSEWHERE, _ANNOUNCED_COUNT, _COUNT_OF_NOUN):
+        patterns |= dict.fromkeys(outline.announced_lists(removed, pattern), pattern)
+    for place in Ordinals().count(pieces, removed):
+        is_ideographic = _ANNOUNCED_IDEOGRAPHIC.search(pieces[place[0]].text) is not None
+        patterns[place] = _ANNOUNCED_IDEOGRAPHIC if is_ideographic else _COUNT_OF_NOUN
+    return patterns.items()
+
+
+def _names_thing(count: re.Match[str], text_above: str) -> bool:
+    """Whether one of the words behind a count is a word of the text above the list, perhaps with another ending."""
+    stems = {_stem(word) for word in _WORD.findall(text_above)} - {""}
+    return any(_stem(word) in stems for word in _WORD.findall(count["named"]))
+
+
+def _stem(word: str) -> str:
+    """The beginning of a word, without the ending of a plural; empty for a short word."""
+    return (
+        word[:-1].casefold().rstrip("e") if len(word) > _MIN_STEM else word.casefold() if len(word) == _MIN_STEM else ""
+    )
+
+
+def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int, answer: str) -> str:
     """Replace each count in `text` that `pattern` matches and that equals `old_count`."""
 
     def update_match(match: re.Match[str]) -> str:
-        new_word = _replace_count(match["count"], old_count, new_count)
+        start, end = match.span("count")
+        new_word = replace_count(
+            match["count"], old_count, new_count, before=text[:start], behind=text[end:], answer=answer
+        )
         word_for_two = _WORDS_FOR_TWO.get(match.group().split()[0].lower())
         # of two things nobody says "all two"
-        if word_for_two is not None and new_count == _MIN_COUNT and new_word != match["count"]:
+        if word_for_two is not None and new_count == MIN_COUNT and new_word != match["count"]:
             return word_for_two.capitalize() if match.group()[0].isupper() else word_for_two
-        start, end = match.span("count")
-        return match.string[match.start() : start] + new_word + match.string[end : match.end()]
+        return text[match.start() : start] + new_word + text[end : match.end()]
 
     return pattern.sub(update_match, text)
 
@@ -133,17 +198,3 @@ def _say_one(match: re.Match[str]) -> str:
         return match.group()
     verb = "is " if match["verb"] == "are " else match["verb"]
     return f"{verb}{'1' if match['count'] == '2' else 'one'}{match['between']} {noun}"
-
-
-def _replace_count(word: str, old_count: int, new_count: int) -> str:
-    """The new count in the notation of `word`, if `word` means the old count; otherwise `word` unchanged."""
-    if new_count < _MIN_COUNT:
-        return word
-    if word.isdecimal():
-        return str(new_count) if int(word) == old_count else word
-    for words in _WORDS_BY_LANGUAGE.values():
-        # the words begin with two, so the word of n has the index n - 2
-        if old_count - _MIN_COUNT < len(words) and word.lower() == words[old_count - _MIN_COUNT]:
-            new_word = words[new_count - _MIN_COUNT]
-            return new_word.capitalize() if word[0].isupper() else new_word
-    return word

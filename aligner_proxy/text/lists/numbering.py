@@ -9,13 +9,15 @@ fixed, and so are the numbers of its list.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
+from aligner_proxy.text.lists.ideographic_references import IDEOGRAPHIC_REFERENCE, read_number, write_number
 from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
@@ -74,7 +76,8 @@ _LETTER_ALONE = (
 )
 """Matches a letter without a word such as "option" before it: "choose c)"; and the letter of an answer: "Answer: C"."""
 _ANY_REFERENCE = re.compile(rf"{_REFERENCE.pattern}|{_LETTER_ALONE}", re.IGNORECASE)
-_FIRST_LETTER = re.compile(r"(?<![\w(])a\)", re.IGNORECASE)
+_FIRST_LETTER = re.compile(rf"(?<![\w(])a\)(?!{_NUMBER_JOINT}[a-h]\))", re.IGNORECASE)
+"""Matches the first letter of a line that has letters of its own, unlike "pieces a) and c)"."""
 _LETTER_KINDS = (MarkKind.LETTER, MarkKind.CAPITAL)
 _LIST_KINDS_BY_NOTATION = {
     MarkKind.DIGIT: (MarkKind.DIGIT, MarkKind.CIRCLED),
@@ -320,6 +323,8 @@ class Numbering:
         for match in _REFERENCE.finditer(text):
             for number in _NUMBER_IN_REFERENCE.findall(match["numbers"]):
                 self._expect_number(number)
+        for match in IDEOGRAPHIC_REFERENCE.finditer(text):
+            self._expect_number(str(read_number(match["number"])))
 
     def _expect_number(self, number: str) -> None:
         """Remember the number of a reference if no recent list has an item with this number yet.
@@ -393,14 +398,16 @@ class Numbering:
             )
             return match.string[match.start() : match.start("numbers")] + new_numbers
 
-        def renumber_roman(match: re.Match[str]) -> str:
-            return match.group() if is_in_code(match) else self._renumber_roman(match)
+        def outside_code(renumber: Callable[[re.Match[str]], str]) -> Callable[[re.Match[str]], str]:
+            return lambda match: match.group() if is_in_code(match) else renumber(match)
 
         if _BRACKETED_REFERENCE.search(line):
             line = _BRACKETED_REFERENCE.sub(drop_dangling, line)
             code_spans = [match.span() for match in _CODE_SPAN.finditer(line)]
         line = _ANY_REFERENCE.sub(renumber_reference, line)
-        line = _ROMAN_PART.sub(renumber_roman, line)
+        line = _ROMAN_PART.sub(outside_code(self._renumber_roman), line)
+        renumber_ideographic = partial(self._renumber_ideographic, ends=ends)
+        line = IDEOGRAPHIC_REFERENCE.sub(outside_code(renumber_ideographic), line)
         return _ORDINAL.sub(self._renumber_ordinal, line)
 
     def _means_removed(self, reference: re.Match[str]) -> bool:
@@ -488,6 +495,24 @@ class Numbering:
         self.changed += new_number != number
         return new_number
 
+    def _renumber_ideographic(self, match: re.Match[str], *, ends: bool) -> str:
+        """A Chinese or Japanese reference with the new number of its item; unchanged if it means no remaining one."""
+        number = match["number"]
+        value = read_number(number)
+        target_list = self._referenced_list("", value, (MarkKind.DIGIT, MarkKind.CIRCLED))
+        if target_list is None:
+            if not ends:
+                self._expect_number(str(value))
+            return match.group()
+        if value not in target_list.new_numbers:
+            self.dangling += 1
+            return match.group()
+        new_value = target_list.new_numbers[value]
+        if new_value == value:
+            return match.group()
+        self.changed += 1
+        return match.group()[: match.start("number") - match.start()] + write_number(new_value, number)
+
     def _renumber_ordinal(self, match: re.Match[str]) -> str:
         """The ordinal and its word ("third step") with the new number of the item; unchanged if it means none.
 
@@ -559,7 +584,7 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
 
 def has_reference(text: str) -> bool:
     """Whether the text may contain a reference to an item."""
-    return _ANY_REFERENCE.search(text) is not None
+    return _ANY_REFERENCE.search(text) is not None or IDEOGRAPHIC_REFERENCE.search(text) is not None
 
 
 def _kind_of_number(number: str) -> MarkKind:

@@ -40,6 +40,8 @@ _AMOUNT = re.compile(
     re.IGNORECASE,
 )
 """Matches a cell with nothing but an amount or a time, which says nothing without the name of what has it."""
+_ANNOUNCING_SENTENCE = re.compile(r"(?:\u6b21|\u4ee5\u4e0b|\u4e0b\u8a18)\u306e[^\u3002\n]{1,40}\u3002$")
+"""Matches a Japanese sentence with "the following", which announces a list without a colon."""
 _LINE_LEAD = re.compile(
     rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
     r"|\[?\d{1,2}:\d\d\]?(?:[ \t]?[ap]m)?(?::|[ \t]*[-\u2013\u2014])?(?=[ \t]))?",
@@ -156,41 +158,70 @@ class Outline:
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
     def announced_lists(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, number of items before, number of items after) for each list that lost items.
+        """Yield (segment, number of items before, number of items after) for each list or table that lost items.
 
         The segment is the last one of the line that announces the list. Only segments that match `pattern` count.
         """
         for line in self.lines[:-1]:
-            list_start = line.segments.stop
             last_segment = line.segments[-1]
-            if last_segment in removed or list_start not in self._item_by_first:
+            announces_list = line.level or line.announces or _ANNOUNCING_SENTENCE.search(line.text)
+            if last_segment in removed or not announces_list or not pattern.search(self._segments[last_segment].text):
                 continue
-            announces_list = line.level or line.announces
-            if not announces_list or not pattern.search(self._segments[last_segment].text):
-                continue
-            items = self._find_siblings(list_start, self._block_end(list_start))
-            kept_count = sum(item.first not in removed for item in items)
+            items = self._find_counted(line.segments.stop, self._block_end(line.segments.stop))
+            kept_count = self._count_kept(items, removed)
             if kept_count < len(items):
                 yield last_segment, len(items), kept_count
 
-    def lists_above(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, number of items before, number of items after) for each list that lost items.
+    def lists_above(
+        self,
+        removed: Collection[int],
+        pattern: re.Pattern[str],
+        names_thing: Callable[[re.Match[str], str], bool] = lambda *_: True,
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield (segment, number of items before, number of items after) for each list or table that lost items.
 
-        The segment is one of the line behind the list. Only segments that match `pattern` count.
+        The segment is one of the line behind the list. Only segments that match `pattern` count, and of these only
+        those for which `names_thing` says so, of the match and of the text above the list.
         """
         line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
         list_end = -1
-        for item in self.items:
-            # headings are no list, and a list is read once, with its first item
-            if item.line.level or item.first < list_end:
+        starts = {item.first for item in self.items if not item.line.level} | self._table_by_start.keys()
+        for start in sorted(starts):
+            # a list is read once, with its first item
+            if start < list_end:
                 continue
-            items = self._find_siblings(item.first, len(self._segments))
-            list_end = items[-1].stop
-            kept_count = sum(sibling.first not in removed for sibling in items)
-            if list_end in line_by_start and kept_count < len(items):
-                for index in line_by_start[list_end].segments:
-                    if index not in removed and pattern.search(self._segments[index].text):
-                        yield index, len(items), kept_count
+            items = self._find_counted(start, len(self._segments))
+            list_end = items[-1].stop if items else start
+            kept_count = self._count_kept(items, removed)
+            if list_end not in line_by_start or kept_count == len(items):
+                continue
+            text_above = self._read_above(start)
+            for index in line_by_start[list_end].segments:
+                match = pattern.search(self._segments[index].text)
+                if index not in removed and match is not None and names_thing(match, text_above):
+                    yield index, len(items), kept_count
+
+    def _find_counted(self, start: int, end: int) -> list[range]:
+        """The segments of each item, or of each row, of the list or table from segment `start` to `end`."""
+        table = self._table_by_start.get(start)
+        if table is not None:
+            return [row.segments for row in table.rows]
+        return [item.segments for item in self._find_siblings(start, end)]
+
+    def _count_kept(self, items: Iterable[range], removed: Collection[int]) -> int:
+        """How many of these items remain: rows of which any segment remains, items of which the first does."""
+        return sum(
+            any(i not in removed for i in segments)
+            if segments.start not in self._item_by_first
+            else segments.start not in removed
+            for segments in items
+        )
+
+    def _read_above(self, start: int) -> str:
+        """The line above segment `start`, and the head of the table that begins there."""
+        above = next((line.text for line in reversed(self.lines) if line.segments.stop == start), "")
+        table = self._table_by_start.get(start)
+        return above if table is None else f"{above}\n{table.head[0].text}"
 
     def _find_siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items of one list from segment `start` to `end`, without nested items."""

@@ -1,0 +1,24 @@
+"""Chinese and Japanese references to steps of a list, with their number in digits or as one ideograph."""
+
+from __future__ import annotations
+
+import re
+
+_IDEOGRAPHS = "\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341"
+"""The ideographs of the numbers from one to ten."""
+_STEP = r"\u624b\u9806|\u30b9\u30c6\u30c3\u30d7"
+IDEOGRAPHIC_REFERENCE = re.compile(
+    rf"(?:(?:{_STEP}|\u6b65\u9aa4|\u6b65\u9a5f)[ \u3000]?|(?P<sign>\u7b2c))(?P<number>\d{{1,2}}|[{_IDEOGRAPHS}])"
+    rf"(?![\d{_IDEOGRAPHS}]|[.\uff0e]\d)(?(sign)(?=[\u6b65\u70b9\u9ede]|\u306e?(?:{_STEP})))"
+)
+"""Matches the word for "step" and a number behind it, or a number between the sign of ordinals and such a word."""
+
+
+def read_number(number: str) -> int:
+    """The value of the number in a reference."""
+    return int(number) if number.isdecimal() else _IDEOGRAPHS.index(number) + 1
+
+
+def write_number(value: int, like: str) -> str:
+    """A value in the notation of `like`; in digits if no single ideograph means it."""
+    return _IDEOGRAPHS[value - 1] if like in _IDEOGRAPHS and value <= len(_IDEOGRAPHS) else str(value)
