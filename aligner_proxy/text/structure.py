@@ -16,7 +16,16 @@ from itertools import takewhile, zip_longest
 
 from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
-from aligner_proxy.text.sentence_ends import CLOSING, GERMAN_CLOSING, JOINERS, MARKS, NOTES, PICTURES, WIDE, WIDE_OPENING
+from aligner_proxy.text.sentence_ends import (
+    CLOSING,
+    GERMAN_CLOSING,
+    JOINERS,
+    MARKS,
+    NOTES,
+    PICTURES,
+    WIDE,
+    WIDE_OPENING,
+)
 
 FENCES = ("```", "~~~")
 """What a line that opens or closes a block of code begins with."""

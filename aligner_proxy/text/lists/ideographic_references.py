@@ -12,6 +12,14 @@ IDEOGRAPHIC_REFERENCE = re.compile(
     rf"(?![\d{_IDEOGRAPHS}]|[.\uff0e]\d)(?(sign)(?=[\u6b65\u70b9\u9ede]|\u306e?(?:{_STEP})))"
 )
 """Matches the word for "step" and a number behind it, or a number between the sign of ordinals and such a word."""
+_SIGN_BEHIND = re.compile(r"[\u6b65\u70b9\u9ede]?[*_]{0,3}[\uff1a:\uff0c,\u3001.\uff0e)\uff09]")
+"""Matches the sign behind the number of a sentence, perhaps with the rest of the word before it."""
+
+
+def begins_sentence(reference: re.Match[str]) -> bool:
+    """Whether what looks like a reference is the number of a sentence of its own, as in "Step 3: Wait."."""
+    is_first = not reference.string[: reference.start()].strip(" \t>*_#-")
+    return is_first and _SIGN_BEHIND.match(reference.string, reference.end()) is not None
 
 
 def read_number(number: str) -> int:

@@ -17,7 +17,12 @@ from itertools import islice
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
-from aligner_proxy.text.lists.ideographic_references import IDEOGRAPHIC_REFERENCE, read_number, write_number
+from aligner_proxy.text.lists.ideographic_references import (
+    IDEOGRAPHIC_REFERENCE,
+    begins_sentence,
+    read_number,
+    write_number,
+)
 from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
@@ -499,6 +504,9 @@ class Numbering:
         """A Chinese or Japanese reference with the new number of its item; unchanged if it means no remaining one."""
         number = match["number"]
         value = read_number(number)
+        # at the beginning of a line, and before a sign, it numbers its own sentence
+        if begins_sentence(match):
+            return match.group()
         target_list = self._referenced_list("", value, (MarkKind.DIGIT, MarkKind.CIRCLED))
         if target_list is None:
             if not ends:

@@ -18,7 +18,7 @@ from aligner_proxy.text.structure import Segment
 _ORDINAL_WORDS: list[str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _WORDS_BY_SERIES = tuple(tuple(words.replace("_", " ") for words in series.split()) for series in _ORDINAL_WORDS)
 """The ordinals in words: each series is "first", "second", "third" and so on in one language and one form."""
-_IDEOGRAPHIC = re.compile("[\u4e00-\u9fff]")
+_IDEOGRAPHIC = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 _ANY_ORDINAL = "|".join(word for words in _WORDS_BY_SERIES for word in words if not _IDEOGRAPHIC.search(word))
 _IDEOGRAPHIC_ORDINAL = "|".join(word for words in _WORDS_BY_SERIES for word in words if _IDEOGRAPHIC.search(word))
 _SYNONYMS = {"en second lieu": "en deuxi\u00e8me lieu"}

@@ -16,6 +16,7 @@ from aligner_proxy.text.lists.contents import find_entries
 from aligner_proxy.text.lists.frames import find_frames, is_frame
 from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_admonition, is_run_in_title, read_title_word
 from aligner_proxy.text.lists.lines import (
+    AMOUNT,
     CONTENT,
     STROKE,
     UNDERLINE,
@@ -34,12 +35,6 @@ from aligner_proxy.text.structure import FENCES, Segment
 _MAX_LIST_ITEMS = 256
 """Most items that are read of a list that belongs to the line above it."""
 _ROW_NUMBER = re.compile(r"\d{1,3}")
-_AMOUNT = re.compile(
-    r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?(?:[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|"
-    r"mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|am|pm|uhr)?",
-    re.IGNORECASE,
-)
-"""Matches a cell with nothing but an amount or a time, which says nothing without the name of what has it."""
 _ANNOUNCING_SENTENCE = re.compile(r"(?:\u6b21|\u4ee5\u4e0b|\u4e0b\u8a18)\u306e[^\u3002\n]{1,40}\u3002$")
 """Matches a Japanese sentence with "the following", which announces a list without a colon."""
 _LINE_LEAD = re.compile(
@@ -501,7 +496,7 @@ class Outline:
             lost_any = any(i in removed for i in row.segments)
             remaining_text = "".join(self._segments[i].text for i in row.segments if i not in removed)
             cells = [cell.strip() for cell in STROKE.split(remaining_text)]
-            is_amount = _AMOUNT.fullmatch if self._loses_name(row, removed) else str.isdecimal
+            is_amount = AMOUNT.fullmatch if self._loses_name(row, removed) else str.isdecimal
             if lost_any and not any(CONTENT.search(cell) and not is_amount(cell) for cell in cells):
                 yield row.segments
         if table.head and table.rows and all(i in removed for row in table.rows for i in row.segments):
@@ -512,7 +507,7 @@ class Outline:
         first_removed = next((index for index in row.segments if index in removed), row.segments.stop - 1)
         segments = self._segments[row.segments.start : first_removed + 1]
         cells = [cell.strip() for cell in STROKE.split("".join(segment.text for segment in segments))]
-        leading_cells = takewhile(lambda cell: not CONTENT.search(cell) or _AMOUNT.fullmatch(cell), cells)
+        leading_cells = takewhile(lambda cell: not CONTENT.search(cell) or AMOUNT.fullmatch(cell), cells)
         return all(not cell or _ROW_NUMBER.fullmatch(cell) for cell in leading_cells)
 
     def _find_kept_marks(self, removed: Collection[int], first_unsent: int) -> dict[int, str]:

@@ -133,6 +133,11 @@ def test_a_count_with_another_value(count: str, old_value: int, new_value: int, 
             "По двум причинам. Во-первых, а. Во-вторых, с.",
         ),
         ("条件は三つあります。第一に、茶。第二に、fool。第三に、水。", "条件は二つあります。第一に、茶。第二に、水。"),
+        ("第一步：茶。\n第二步：fool。\n第三步：水。", "第一步：茶。\n第二步：水。"),
+        (
+            "**ステップ1：** 茶。\n**ステップ2：** fool。\n**ステップ3：** 水。",
+            "**ステップ1：** 茶。\n**ステップ2：** 水。",
+        ),
         ("有三个原因。首先，茶。其次，fool。最后，水。", "有两个原因。首先，茶。最后，水。"),
         (
             "Hay tres razones. En primer lugar, a. En segundo lugar, fool. Por último, c.",
@@ -156,6 +161,8 @@ def test_ordinals_and_their_count(text: str, expected: str) -> None:
         ("手順3に戻り、手順1へ。", "手順2に戻り、手順1へ。"),
         ("请看第3步和步骤三。", "请看第2步和步骤二。"),
         ("第3条、第3天、手順33。", "第3条、第3天、手順33。"),
+        # the number of a sentence of its own
+        ("第3步：关火。", "第3步：关火。"),
     ],
 )
 def test_references_to_steps(behind: str, expected: str) -> None:
