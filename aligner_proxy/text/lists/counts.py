@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Collection, Sequence
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.count_words import ANY_NUMBER, IDEOGRAPHS, MIN_COUNT, join_words, replace_count
@@ -43,7 +41,8 @@ _ANNOUNCED_COUNT = re.compile(
     r"(?:(?:^[#*_> \t]{0,9}|\b(?:are|have|has|found|need|needs|offers?|recommend|suggest|picked|chose|includes?|"
     r"following|top|gibt es|es gibt|gelten|folgenden?|sind|haben?|hat|gefunden|(?:ben\u00f6tigen|brauchen)(?: sie)?|"
     r"voici|a|existe|avez|faut|trouv\u00e9|hay|necesita|tiene|son)[ \t]+)"
-    r"(?:(?:the|these|my|our|your|their|only|diese|die|ihnen|les|ces|vos|los|las|estos|estas)[ \t]+(?:top[ \t]+)?)?)"
+    r"(?:(?:the|these|my|our|your|their|only|[a-z]+['\u2019]s|diese|die|ihnen|les|ces|vos|los|las|estos|"
+    r"estas)[ \t]+(?:top[ \t]+)?)?)"
     rf"{_COUNT}"
     rf"(?=(?:[ \t]+(?!(?:{_UNITS}|of|or|and|to|in|per|a|the)\b)[\w'\u2019-]+){{0,2}}?[ \t]+"
     rf"(?:{_COUNTED_NOUNS}|{_ANY_NOUN})\b)"
@@ -51,6 +50,29 @@ _ANNOUNCED_COUNT = re.compile(
     re.IGNORECASE,
 )
 """Matches the count of a list in the line above it, if the line names nothing else: "I found four hotels nearby:"."""
+_COUNTED_NOUN_PHRASE = rf"(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUNS}|{_ANY_NOUN})"
+"""Matches the noun behind a count, with the space and up to two other words before it."""
+_COUNT_BEFORE_COLON = re.compile(
+    r"(?<!\bto )\b(?!(?:my|your|our|their|his|her|its|the|these|those|for|with|of|in|at|to|from|by|into|on|over|than|"
+    r"and|or|day|week|month|year|step|phase|level|part|grade|class|round|stage|unit|module)\b)(?-i:[a-z]{2,})[ \t]+"
+    rf"(?!\d){_COUNT}(?={_COUNTED_NOUN_PHRASE}[*_]{{0,3}}:[*_]{{0,3}}$)",
+    re.IGNORECASE,
+)
+"""Matches a count in words before the colon, whatever the verb is: "The town plans four measures:"."""
+_COUNT_IN_BRACKETS = re.compile(r"(?<=s \()(?P<count>\d{1,2})(?=\)[*_:]{0,4}$)")
+"""Matches the count in brackets behind a plural: "## Actions (4)"."""
+_COUNTS_WITHOUT_COLON = (
+    re.compile(rf"\b{_COUNT}(?={_COUNTED_NOUN_PHRASE}[ \t]+(?:(?:listed|shown)[ \t]+)?below\b)", re.IGNORECASE),
+    re.compile(rf"\bfollowing[ \t]+{_COUNT}(?={_COUNTED_NOUN_PHRASE}\b)", re.IGNORECASE),
+    re.compile(
+        rf"\b(?:are|have|has|found|need|offers?|recommend|suggest|see)[ \t]+{_COUNT}"
+        rf"(?=(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+(?:{marks.WORDS}|ways)"
+        r"(?:[ \t]+(?:to|for)\b[^\n,;:.!?]{1,60})?[.!][*_]{0,3}$)",
+        re.IGNORECASE,
+    ),
+)
+"""Match a count in the line above a list that need not end in a colon: "See the four areas below.", "The following four
+rules ...", and "You have three options."."""
 _TWO = re.compile(
     r"\b(?P<verb>are |have |need |found |offer |recommend |suggest )(?P<count>two|2)"
     r"(?P<between>(?: [\w'\u2019-]+){0,2}?) "
@@ -61,11 +83,19 @@ _TWO = re.compile(
 """Matches what says "two" of a list in the line above it, in a sentence that says "one" with the noun alone changed."""
 _PLURALS_IN_Y = re.compile(r"(?:strateg|categor|possibilit|opportunit|polic|activit)ies")
 _IRREGULAR_PLURALS = re.compile(r"(?:ies|oes|ves|[sxz]es|[cs]hes)$")
+_VERBS_OF_ALL = (
+    "are|were|have|had|can|could|will|would|must|should|may|might|do|did|apply|begin|belong|come|contain|cost|count|differ|"
+    "fit|follow|get|give|go|help|include|keep|lead|let|look|make|matter|mean|need|offer|open|require|run|serve|share|"
+    "show|start|stay|support|take|use|work"
+)
+"""Verbs behind "all four", which show that no other noun is counted."""
+_PREPOSITIONS = "in|at|on|to|with|from|by|for|before|after|if|when|because|together|online"
 _BACK_COUNT = re.compile(
-    r"\b(?:(?:of )?(?:these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|de las)[ \t]+"
-    rf"{_COUNT}"
+    r"\b(?:(?:of )?(?P<demonstrative>these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|"
+    rf"de las)[ \t]+{_COUNT}"
     rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_COUNTED_NOUNS}\b"
-    r"|[ \t]+(?:are|have|can|will|of these|of them)\b)",
+    rf"|[ \t]+(?:{_VERBS_OF_ALL}|of these|of them|{_PREPOSITIONS})\b"
+    rf"|(?(demonstrative){_COUNTED_NOUN_PHRASE}|(?!)))",
     re.IGNORECASE,
 )
 """Matches a count that refers back to a list: "These five tips"."""
@@ -102,14 +132,28 @@ _THESE_IDEOGRAPHIC = re.compile(
     r"(?:\u8fd9|\u9019|\u4e0a\u8ff0|\u4ee5\u4e0a|\u3053\u306e|\u3053\u308c\u3089\u306e|\u4e0a\u8a18\u306e|\u4ee5\u4e0a\u306e)"
     rf"{_IDEOGRAPHIC_COUNT}"
 )
-_ANNOUNCED_IDEOGRAPHIC = re.compile(
-    r"(?:\u4ee5\u4e0b|\u4e0b\u9762|\u4e0b\u5217|\u5982\u4e0b|\u6709|\u5171|\u6b21\u306e|\u4ee5\u4e0b\u306e|\u4e0b\u8a18\u306e|[\u306f\u304c\u3092\u306b])"
-    rf"(?:\u7684)?{_IDEOGRAPHIC_COUNT}"
+_FOLLOWING = (
+    r"(?:\u4ee5\u4e0b|\u4e0b\u9762|\u4e0b\u5217|\u5982\u4e0b|\u6b21\u306e|\u4ee5\u4e0b\u306e|\u4e0b\u8a18\u306e)"
 )
-"""Match the count of a list in Chinese or Japanese, behind the list or above it."""
+_FOLLOWING_IDEOGRAPHIC = re.compile(rf"{_FOLLOWING}(?:\u7684)?{_IDEOGRAPHIC_COUNT}")
+_ANNOUNCED_IDEOGRAPHIC = re.compile(
+    rf"(?:{_FOLLOWING}\u7684?|[\u6709\u5171\u306f\u304c\u3092\u306b]){_IDEOGRAPHIC_COUNT}"
+)
+"""Match the count of a list in Chinese or Japanese: behind the list, above it in any sentence ("the following three"),
+and above it in a line with a colon."""
 _WORD = re.compile(r"[^\W\d_]+")
 _MIN_STEM = 4
 """Fewest letters of a word that say which thing it names."""
+_COUNTS_BEFORE_COLON = (
+    _ANNOUNCED_COUNT,
+    _COUNT_OF_NOUN,
+    _COUNT_BEFORE_COLON,
+    _COUNT_IN_BRACKETS,
+    _ANNOUNCED_ELSEWHERE,
+    _COUNT_AT_END,
+    _ANNOUNCED_IDEOGRAPHIC,
+)
+"""Match the count of a list in a heading, or in the line with a colon above it."""
 _WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
 """For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
@@ -122,19 +166,17 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
     changed_count = 0
     position = 0
     answer = "".join(piece.text + piece.gap for piece in pieces)
-    places = sorted(_find_counts(outline, pieces, removed), key=itemgetter(0))
-    for index, places_in_segment in groupby(places, key=lambda place: place[0][0]):
+    for index, changes in sorted(_find_counts(outline, pieces, removed).items()):
         old_text = pieces[index].text
         start = text.find(old_text, position)
         # a segment that was changed otherwise keeps its count
         if start < 0:
             continue
         new_text = old_text
-        for (_, old_count, new_count), pattern in places_in_segment:
-            if new_text == old_text:
-                new_text = _update_counts_in(old_text, pattern, old_count, new_count, answer)
-            if new_text == old_text and (old_count, new_count) == (MIN_COUNT, 1):
-                new_text = _TWO.sub(_say_one, old_text)
+        for old_count, new_count, pattern in changes:
+            new_text = _update_counts_in(new_text, pattern, old_count, new_count, answer)
+            if (old_count, new_count) == (MIN_COUNT, 1):
+                new_text = _TWO.sub(_say_one, new_text)
         changed_count += new_text != old_text
         text = text[:start] + new_text + text[start + len(old_text) :]
         position = start + len(new_text)
@@ -143,18 +185,21 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
 
 def _find_counts(
     outline: Outline, pieces: Sequence[Segment], removed: Collection[int]
-) -> Iterable[tuple[tuple[int, int, int], re.Pattern[str]]]:
-    """The counts of lists that lost items: ((segment, items before, items after), the pattern of the count)."""
-    patterns: dict[tuple[int, int, int], re.Pattern[str]] = {}
+) -> dict[int, list[tuple[int, int, re.Pattern[str]]]]:
+    """For each segment that may count a list that lost items, its counts: (items before, items after, pattern)."""
+    all_counts = [(count, _NAMED_COUNT) for count in outline.lists_above(removed, _NAMED_COUNT, _names_thing)]
     for pattern in (_BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC):
-        patterns |= dict.fromkeys(outline.lists_above(removed, pattern), pattern)
-    patterns |= dict.fromkeys(outline.lists_above(removed, _NAMED_COUNT, _names_thing), _NAMED_COUNT)
-    for pattern in (_ANNOUNCED_IDEOGRAPHIC, _COUNT_AT_END, _ANNOUNCED_ELSEWHERE, _ANNOUNCED_COUNT, _COUNT_OF_NOUN):
-        patterns |= dict.fromkeys(outline.announced_lists(removed, pattern), pattern)
-    for place in Ordinals().count(pieces, removed):
-        is_ideographic = _ANNOUNCED_IDEOGRAPHIC.search(pieces[place[0]].text) is not None
-        patterns[place] = _ANNOUNCED_IDEOGRAPHIC if is_ideographic else _COUNT_OF_NOUN
-    return patterns.items()
+        all_counts += [(count, pattern) for count in outline.lists_above(removed, pattern)]
+    for pattern in _COUNTS_BEFORE_COLON:
+        all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern)]
+    for pattern in (*_COUNTS_WITHOUT_COLON, _FOLLOWING_IDEOGRAPHIC):
+        all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern, needs_colon=False)]
+    for pattern in (_COUNT_OF_NOUN, _ANNOUNCED_IDEOGRAPHIC):
+        all_counts += [(count, pattern) for count in Ordinals().count(pieces, removed)]
+    counts_by_segment: dict[int, list[tuple[int, int, re.Pattern[str]]]] = {}
+    for (index, old_count, new_count), pattern in all_counts:
+        counts_by_segment.setdefault(index, []).append((old_count, new_count, pattern))
+    return counts_by_segment
 
 
 def _names_thing(count: re.Match[str], text_above: str) -> bool:

@@ -9,7 +9,7 @@ fixed, and so are the numbers of its list.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,12 +28,20 @@ from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
 from aligner_proxy.text.lists.outline import Outline
+from aligner_proxy.text.lists.references import (
+    PROGRESS,
+    REFERENCE_BY_NOUN,
+    means_other_document,
+    read_noun,
+    replace_outside_code,
+    to_singular,
+    without_code,
+)
 from aligner_proxy.text.lists.totals import update_totals
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _LINE = re.compile(r"[^\n]*\n?")
-_CODE_SPAN = re.compile(r"`[^`\n]{1,200}`")
 _NUMBER_COLUMN_HEADS = frozenset(
     {"", "#", "no", "no.", "nr", "nr.", "n\u00b0", "\u2116", "step", "schritt", "paso", "item"}
 )
@@ -81,8 +89,12 @@ _LETTER_ALONE = (
 )
 """Matches a letter without a word such as "option" before it: "choose c)"; and the letter of an answer: "Answer: C"."""
 _ANY_REFERENCE = re.compile(rf"{_REFERENCE.pattern}|{_LETTER_ALONE}", re.IGNORECASE)
-_FIRST_LETTER = re.compile(rf"(?<![\w(])a\)(?!{_NUMBER_JOINT}[a-h]\))", re.IGNORECASE)
-"""Matches the first letter of a line that has letters of its own, unlike "pieces a) and c)"."""
+_FIRST_LETTER = re.compile(
+    r"(?<![\w(])a\)(?![.,;:!?]|[ \t]+(?:and|or|is|was|has|can|could|will|would|should|if|for|because|since|as|when|"
+    r"with|to|but|instead|only|first|und|oder|ist|et|ou|est|y|o|es)\b|[*_]{0,3}$)",
+    re.IGNORECASE,
+)
+"""Matches the first letter of a line's own letters: "We have a) tea, b) milk." In "Choose a)." it is a reference."""
 _LETTER_KINDS = (MarkKind.LETTER, MarkKind.CAPITAL)
 _LIST_KINDS_BY_NOTATION = {
     MarkKind.DIGIT: (MarkKind.DIGIT, MarkKind.CIRCLED),
@@ -113,6 +125,8 @@ class NumberedList:
     """(list of the item above a compound number, the item's number in it); None if that item was not read."""
     fixed: bool = False
     """Whether the numbers were sent in a reference and may no longer change."""
+    noun: str = ""
+    """The singular of what the line above the list names last, in lower case; empty if it names nothing."""
     new_numbers: dict[int, int] = field(default_factory=dict)
     """Maps the number of each remaining item to its new number."""
 
@@ -168,6 +182,27 @@ class NumberedItem:
         return self.list.write_number(self.value, self.list.kind, self.mark.number)
 
 
+class _LineMarks:
+    """Reads the markers of lines; that of a table row is its number, if the rows of the table have numbers."""
+
+    def __init__(self) -> None:
+        self._in_table = False
+        """Whether the last line was a row of a table."""
+        self._numbers_rows = False
+        """Whether the first column of the present table numbers its rows."""
+
+    def read(self, segment: Segment) -> Mark | None:
+        """The marker of a segment that begins a line; None if there is none."""
+        if not segment.text.lstrip().startswith("|"):
+            self._in_table = False
+            return marks.read(segment.text)
+        if not self._in_table:
+            self._in_table = True
+            first_head = segment.text.strip().strip("|").partition("|")[0]
+            self._numbers_rows = first_head.strip(" \t*_:").lower() in _NUMBER_COLUMN_HEADS
+        return marks.row_number(segment.text) if self._numbers_rows else None
+
+
 class Numbering:
     """The lists of an answer as far as it was read, with the old and new numbers of their items.
 
@@ -187,10 +222,9 @@ class Numbering:
         """Lists of which an item is in the output; that with the latest item first."""
         self._begins_line = True
         """Whether the next segment begins a line."""
-        self._in_table = False
-        """Whether the last line was a row of a table."""
-        self._numbers_rows = False
-        """Whether the first column of the present table numbers its rows."""
+        self._text_above = ""
+        """The last segment."""
+        self._line_marks = _LineMarks()
         self._expected_numbers: set[tuple[int, ...]] = set()
         """The parts of each number that was referred to before an item with this number had come."""
         self._has_removed_items = False
@@ -231,13 +265,15 @@ class Numbering:
     def _read(self, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[NumberedItem]:
         """Add the items in these segments to their lists; yield those that remain."""
         for index, segment in enumerate(pieces):
-            mark = self._read_mark(segment) if self._begins_line else None
+            mark = self._line_marks.read(segment) if self._begins_line else None
+            text_above = self._text_above
+            self._text_above = segment.text
             self._begins_line = "\n" in segment.gap or not segment.text.strip()
             if mark is not None and mark.is_bullet:
                 self._close_lists(mark)
             if mark is None or mark.is_bullet:
                 continue
-            list_and_value = self._assign_list(mark)
+            list_and_value = self._assign_list(mark, text_above)
             if list_and_value is None:
                 continue
             numbered_list, value = list_and_value
@@ -247,18 +283,7 @@ class Numbering:
             if remains:
                 yield NumberedItem(mark, numbered_list, value)
 
-    def _read_mark(self, segment: Segment) -> Mark | None:
-        """The marker of a segment that begins a line; that of a table row is its number, if the rows have numbers."""
-        if not segment.text.lstrip().startswith("|"):
-            self._in_table = False
-            return marks.read(segment.text)
-        if not self._in_table:
-            self._in_table = True
-            first_head = segment.text.strip().strip("|").partition("|")[0]
-            self._numbers_rows = first_head.strip(" \t*_:").lower() in _NUMBER_COLUMN_HEADS
-        return marks.row_number(segment.text) if self._numbers_rows else None
-
-    def _assign_list(self, mark: Mark) -> tuple[NumberedList, int] | None:
+    def _assign_list(self, mark: Mark, text_above: str) -> tuple[NumberedList, int] | None:
         """Find or begin the list of a marker: (the list, the number of the marker's item in it). Close other lists.
 
         None for a line like "Step 3: ..." that continues no list.
@@ -281,6 +306,7 @@ class Numbering:
             parents=mark.parents,
             parent=self._find_parent(mark),
             # a reference that was sent may mean an item of this list
+            noun=read_noun(text_above),
             fixed=any(mark.parents == tuple(parents) and value <= last for *parents, last in self._expected_numbers),
         )
         # removed first, so that the list is put last and the oldest list is dropped first
@@ -325,7 +351,11 @@ class Numbering:
         if ends:
             return
         # more text follows, and items to which this text refers must keep their numbers
-        for match in _REFERENCE.finditer(text):
+        # a number in code is often that of another text, and stays
+        has_code = "`" in text or "~~~" in text
+        for match in _REFERENCE.finditer(without_code(text) if has_code else text):
+            if PROGRESS.fullmatch(match.group()):
+                continue
             for number in _NUMBER_IN_REFERENCE.findall(match["numbers"]):
                 self._expect_number(number)
         for match in IDEOGRAPHIC_REFERENCE.finditer(text):
@@ -384,36 +414,46 @@ class Numbering:
         self._after_empty_line = not line.strip()
 
     def _renumber_references(self, line: str, *, ends: bool) -> str:
-        """The line with its references and ordinals updated, except in code spans."""
-        code_spans = [match.span() for match in _CODE_SPAN.finditer(line)]
+        """The line with its references and ordinals updated, except in code spans.
 
-        def is_in_code(match: re.Match[str]) -> bool:
-            return any(start < match.end() and match.start() < end for start, end in code_spans)
-
-        def drop_dangling(match: re.Match[str]) -> str:
-            return "" if not is_in_code(match) and self._means_removed(match) else match.group()
+        `ends` says whether no more text follows.
+        """
 
         def renumber_reference(match: re.Match[str]) -> str:
-            if is_in_code(match) or _means_other_text(match):
-                return match.group()
-            if match["word"] is None:
-                return self._renumber_letter(match)
-            new_numbers = _NUMBER_IN_REFERENCE.sub(
-                lambda number_match: self._find_new_number(match, number_match, ends=ends), match["numbers"]
-            )
-            return match.string[match.start() : match.start("numbers")] + new_numbers
+            return self._renumber_reference(match, ends=ends)
 
-        def outside_code(renumber: Callable[[re.Match[str]], str]) -> Callable[[re.Match[str]], str]:
-            return lambda match: match.group() if is_in_code(match) else renumber(match)
-
-        if _BRACKETED_REFERENCE.search(line):
-            line = _BRACKETED_REFERENCE.sub(drop_dangling, line)
-            code_spans = [match.span() for match in _CODE_SPAN.finditer(line)]
-        line = _ANY_REFERENCE.sub(renumber_reference, line)
-        line = _ROMAN_PART.sub(outside_code(self._renumber_roman), line)
+        line = replace_outside_code(_BRACKETED_REFERENCE, line, self._drop_dangling)
+        line = replace_outside_code(_ANY_REFERENCE, line, renumber_reference)
+        line = replace_outside_code(_ROMAN_PART, line, self._renumber_roman)
+        if any(recent.noun for recent in self._recent):
+            line = replace_outside_code(REFERENCE_BY_NOUN, line, self._renumber_by_noun)
         renumber_ideographic = partial(self._renumber_ideographic, ends=ends)
-        line = IDEOGRAPHIC_REFERENCE.sub(outside_code(renumber_ideographic), line)
+        line = replace_outside_code(IDEOGRAPHIC_REFERENCE, line, renumber_ideographic)
         return _ORDINAL.sub(self._renumber_ordinal, line)
+
+    def _drop_dangling(self, match: re.Match[str]) -> str:
+        """A reference in brackets; empty if all items that it means are removed."""
+        return "" if self._means_removed(match) else match.group()
+
+    def _renumber_reference(self, match: re.Match[str], *, ends: bool) -> str:
+        """A reference with its new numbers or letter; unchanged if it means another text."""
+        if match["word"] is None:
+            return self._renumber_letter(match)
+        if _means_other_text(match) or self._is_of_other_steps(match):
+            return match.group()
+        new_numbers = _NUMBER_IN_REFERENCE.sub(
+            lambda number_match: self._find_new_number(match, number_match, ends=ends), match["numbers"]
+        )
+        return match.string[match.start() : match.start("numbers")] + new_numbers
+
+    def _is_of_other_steps(self, reference: re.Match[str]) -> bool:
+        """Whether a reference such as "Step 3/7" or "step 3 of 7" names a total that no list here has."""
+        progress = PROGRESS.fullmatch(reference.group())
+        if progress is None:
+            return False
+        first_number = _NUMBER_IN_REFERENCE.search(reference.string, reference.start("numbers"))
+        list_and_value = None if first_number is None else self._find_item(reference, first_number)
+        return list_and_value is None or list_and_value[0].last != int(progress["total"])
 
     def _means_removed(self, reference: re.Match[str]) -> bool:
         """Whether all items that a reference means are removed."""
@@ -521,6 +561,23 @@ class Numbering:
         self.changed += 1
         return match.group()[: match.start("number") - match.start()] + write_number(new_value, number)
 
+    def _renumber_by_noun(self, match: re.Match[str]) -> str:
+        """The new numbers of a reference such as "exercise 3", if the line above a list names exercises."""
+        noun = to_singular(match["word"])
+        target_list = next(
+            (recent for recent in self._recent if recent.noun == noun and recent.kind is MarkKind.DIGIT), None
+        )
+        if target_list is None or target_list.parents or means_other_document(match):
+            return match.group()
+
+        def renumber(number_match: re.Match[str]) -> str:
+            value = int(number_match.group())
+            return str(target_list.new_numbers.get(value, number_match.group()))
+
+        text = re.sub(r"\d+", renumber, match["numbers"])
+        self.changed += text != match["numbers"]
+        return match.string[match.start() : match.start("numbers")] + text
+
     def _renumber_ordinal(self, match: re.Match[str]) -> str:
         """The ordinal and its word ("third step") with the new number of the item; unchanged if it means none.
 
@@ -605,7 +662,9 @@ def _kind_of_number(number: str) -> MarkKind:
 
 
 def _means_other_text(reference: re.Match[str]) -> bool:
-    """Whether a reference to a clause or section means another text, as "section 3 of the Act" does."""
+    """Whether a reference means another text: "item 4 of the attached form", "section 3 of the Act"."""
+    if means_other_document(reference):
+        return True
     if reference["clause"] is None:
         return False
     text = reference.string

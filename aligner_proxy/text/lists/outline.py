@@ -34,9 +34,9 @@ from aligner_proxy.text.structure import FENCES, Segment
 
 _MAX_LIST_ITEMS = 256
 """Most items that are read of a list that belongs to the line above it."""
+_MAX_INTRO_LINES = 4
+"""Most lines of text between a heading and the list that it counts."""
 _ROW_NUMBER = re.compile(r"\d{1,3}")
-_ANNOUNCING_SENTENCE = re.compile(r"(?:\u6b21|\u4ee5\u4e0b|\u4e0b\u8a18)\u306e[^\u3002\n]{1,40}\u3002$")
-"""Matches a Japanese sentence with "the following", which announces a list without a colon."""
 _LINE_LEAD = re.compile(
     rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
     r"|\[?\d{1,2}:\d\d\]?(?:[ \t]?[ap]m)?(?::|[ \t]*[-\u2013\u2014])?(?=[ \t]))?",
@@ -152,20 +152,51 @@ class Outline:
         kept_texts |= self._find_kept_leads(all_removed, first_unsent)
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
-    def announced_lists(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+    def announced_lists(
+        self, removed: Collection[int], pattern: re.Pattern[str], *, needs_colon: bool = True
+    ) -> Iterator[tuple[int, int, int]]:
         """Yield (segment, number of items before, number of items after) for each list or table that lost items.
 
-        The segment is the last one of the line that announces the list. Only segments that match `pattern` count.
+        The segment is the last one of the line that announces the list: of a heading, or a line with a colon. If
+        `needs_colon` is false, it is any segment of the line above the list. Only segments that match `pattern` count.
         """
-        for line in self.lines[:-1]:
-            last_segment = line.segments[-1]
-            announces_list = line.level or line.announces or _ANNOUNCING_SENTENCE.search(line.text)
-            if last_segment in removed or not announces_list or not pattern.search(self._segments[last_segment].text):
+        for line_index, line in enumerate(self.lines[:-1]):
+            if needs_colon and not (line.level or line.announces):
                 continue
-            items = self._find_counted(line.segments.stop, self._block_end(line.segments.stop))
-            kept_count = self._count_kept(items, removed)
-            if kept_count < len(items):
-                yield last_segment, len(items), kept_count
+            list_start = self._find_list_start(line_index)
+            candidates = line.segments[-1:] if needs_colon else line.segments
+            announcing = [i for i in candidates if i not in removed and pattern.search(self._segments[i].text)]
+            if list_start is None or not announcing:
+                continue
+            counted = self._find_counted(list_start, self._block_end(list_start))
+            kept_count = _count_kept(counted, removed)
+            if kept_count < len(counted):
+                yield from ((index, len(counted), kept_count) for index in announcing)
+
+    def _find_list_start(self, line_index: int) -> int | None:
+        """The first segment of the list or table below a line; below a heading, text may come before the list.
+
+        None if there is no such list or table.
+        """
+        next_index = line_index + 1
+        if self.lines[line_index].level:
+            text_lines = takewhile(lambda later: later.is_plain, self.lines[next_index : next_index + _MAX_INTRO_LINES])
+            next_index += sum(1 for _ in text_lines)
+        if next_index == len(self.lines):
+            return None
+        start = self.lines[next_index].segments.start
+        return start if start in self._item_by_first or start in self._table_by_start else None
+
+    def _find_counted(self, start: int, end: int) -> list[range]:
+        """What a count of the list or table that begins with segment `start` counts: items or rows, as segments.
+
+        Of an item only the first segment. Empty for a table whose columns may be meant: one with a label before them.
+        """
+        table = self._table_by_start.get(start)
+        if table is None:
+            return [item.segments[:1] for item in self._find_siblings(start, end)]
+        column_count = len(STROKE.split(table.head[0].text.strip().strip("|")))
+        return [] if column_count == len(table.rows) + 1 else [row.segments for row in table.rows]
 
     def lists_above(
         self,
@@ -179,38 +210,28 @@ class Outline:
         those for which `names_thing` says so, of the match and of the text above the list.
         """
         line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
+        for start, list_end in self._find_blocks():
+            counted = self._find_counted(start, list_end)
+            kept_count = _count_kept(counted, removed)
+            if list_end in line_by_start and kept_count < len(counted):
+                text_above = self._read_above(start)
+                for index in line_by_start[list_end].segments:
+                    match = pattern.search(self._segments[index].text)
+                    if index not in removed and match is not None and names_thing(match, text_above):
+                        yield index, len(counted), kept_count
+
+    def _find_blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield (first segment, segment behind the last one) of each list and each table with a head."""
         list_end = -1
-        starts = {item.first for item in self.items if not item.line.level} | self._table_by_start.keys()
-        for start in sorted(starts):
-            # a list is read once, with its first item
-            if start < list_end:
+        for item in self.items:
+            # headings are no list, and a list is read once, with its first item
+            if item.line.level or item.first < list_end:
                 continue
-            items = self._find_counted(start, len(self._segments))
-            list_end = items[-1].stop if items else start
-            kept_count = self._count_kept(items, removed)
-            if list_end not in line_by_start or kept_count == len(items):
-                continue
-            text_above = self._read_above(start)
-            for index in line_by_start[list_end].segments:
-                match = pattern.search(self._segments[index].text)
-                if index not in removed and match is not None and names_thing(match, text_above):
-                    yield index, len(items), kept_count
-
-    def _find_counted(self, start: int, end: int) -> list[range]:
-        """The segments of each item, or of each row, of the list or table from segment `start` to `end`."""
-        table = self._table_by_start.get(start)
-        if table is not None:
-            return [row.segments for row in table.rows]
-        return [item.segments for item in self._find_siblings(start, end)]
-
-    def _count_kept(self, items: Iterable[range], removed: Collection[int]) -> int:
-        """How many of these items remain: rows of which any segment remains, items of which the first does."""
-        return sum(
-            any(i not in removed for i in segments)
-            if segments.start not in self._item_by_first
-            else segments.start not in removed
-            for segments in items
-        )
+            list_end = self._find_siblings(item.first, len(self._segments))[-1].stop
+            yield item.first, list_end
+        for start, table in self._table_by_start.items():
+            if table.rows:
+                yield start, table.rows[-1].segments.stop
 
     def _read_above(self, start: int) -> str:
         """The line above segment `start`, and the head of the table that begins there."""
@@ -572,6 +593,11 @@ class Outline:
                 needs_bar = row.is_open_row and index == row.segments.start and text[:1] in ("", "|")
                 kept_texts[index] = f"| {text}".rstrip() if needs_bar else text
         return kept_texts
+
+
+def _count_kept(counted: Iterable[range], removed: Collection[int]) -> int:
+    """How many of the items or rows with these segments remain, at least in part."""
+    return sum(any(i not in removed for i in segments) for segments in counted)
 
 
 def _find_lead(text: str) -> str:

@@ -200,3 +200,108 @@ def test_references_to_letters_alone(behind: str, expected: str) -> None:
 def test_the_item_of_an_answer_stays() -> None:
     text = "Which is hot?\n\nA) Ice\nB) Every fool knows\nC) Steam\n\nAnswer: B"
     assert judged(text).reason == "gate_lost_list_item"
+
+
+TABLE = "\n\n| Tea | Price |\n|---|---|\n| Green | 2 |\n| Every fool | 9 |\n| Black | 3 |\n| White | 4 |\n\n"
+
+
+@pytest.mark.parametrize(
+    ("above", "behind", "new_above", "new_behind"),
+    [
+        ("There are four teas:", "All four are cheap.", "There are three teas:", "All three are cheap."),
+        ("# Our four teas", "These four teas sell well.", "# Our three teas", "These three teas sell well."),
+        ("Prices differ between the four teas below.", "End.", "Prices differ between the three teas below.", "End."),
+        ("The following four teas are cheap.", "End.", "The following three teas are cheap.", "End."),
+        # other numbers, and other things
+        ("There are five teas:", "All five are cheap.", "There are five teas:", "All five are cheap."),
+        ("Below are my four cats.", "All four wheels turn.", "Below are my four cats.", "All four wheels turn."),
+    ],
+)
+def test_counts_of_a_table(above: str, behind: str, new_above: str, new_behind: str) -> None:
+    new_table = TABLE.replace("| Every fool | 9 |\n", "")
+    assert _without_fools(above + TABLE + behind) == new_above + new_table + new_behind
+
+
+def test_a_count_of_the_columns_of_a_table_stays() -> None:
+    text = "Compare the two teas:\n\n| | Green | Black |\n|---|---|---|\n| Price | 2 | 3 |\n| A fool | no | no |"
+    assert _without_fools(text) == text.removesuffix("\n| A fool | no | no |")
+
+
+@pytest.mark.parametrize(
+    ("above", "expected"),
+    [
+        ("You have three options.", "You have two options."),
+        ("There are three ways to do it.", "There are two ways to do it."),
+        # questions of the reader, and sentences about something else
+        ("You asked me three questions.", "You asked me three questions."),
+        ("I have three cats.", "I have three cats."),
+        ("You have three options, and I have one.", "You have three options, and I have one."),
+    ],
+)
+def test_counts_in_a_sentence_above_numbered_headings(above: str, expected: str) -> None:
+    text = "\n\n## Option 1: Tea\n\nHot.\n\n## Option 2: A fool\n\nA fool.\n\n## Option 3: Milk\n\nCold."
+    left = "\n\n## Option 1: Tea\n\nHot.\n\n## Option 2: Milk\n\nCold."
+    assert _without_fools(above + text).replace("\n\n\n\n", "\n\n") == expected + left
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ("Step 3/7 fails.", "Step 3/7 fails."),
+        ("Step 3 of 7 fails.", "Step 3 of 7 fails."),
+        ("Step 3 of 4 is the longest.", "Step 2 of 3 is the longest."),
+        ("Steps 3/4 are long.", "Steps 2/3 are long."),
+    ],
+)
+def test_a_step_of_so_many_steps(behind: str, expected: str) -> None:
+    text = "1. Drink tea.\n2. Be a fool.\n3. Sleep.\n4. Walk.\n\n"
+    assert _without_fools(text + behind) == "1. Drink tea.\n2. Sleep.\n3. Walk.\n\n" + expected
+
+
+@pytest.mark.parametrize("quoted", ["```\nStep 3/7: COPY\nSee step 4.\n```", "It prints `step 3`."])
+async def test_a_step_in_code_does_not_fix_the_numbers_of_a_list(quoted: str) -> None:
+    text = f"{quoted}\n\n1. Drink tea.\n2. Be a fool.\n3. Sleep.\n4. Walk."
+    delivered = await correct_in_all_ways(text)
+    assert delivered == dict.fromkeys(delivered, f"{quoted}\n\n1. Drink tea.\n2. Sleep.\n3. Walk.")
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ("I would choose a). Only d) is hot.", "I would choose a). Only c) is hot."),
+        ("Both a) and c) are cheap; d) is not.", "Both a) and b) are cheap; c) is not."),
+    ],
+)
+def test_references_to_letters_in_a_line_with_the_first_letter(behind: str, expected: str) -> None:
+    assert _without_fools(f"a) tea\nb) a fool\nc) milk\nd) rum\n\n{behind}") == f"a) tea\nb) milk\nc) rum\n\n{expected}"
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ("In form S-7, leave item 4 blank; item 3 asks when.", "In form S-7, leave item 4 blank; item 3 asks when."),
+        ("Item 3 of the attached form asks when.", "Item 3 of the attached form asks when."),
+        ("Do task 4 in your maths book. Then do step 3.", "Do task 4 in your maths book. Then do step 2."),
+        ("After you filled in form S-7, do step 3.", "After you filled in form S-7, do step 2."),
+        ("In this form, step 3 is new.", "In this form, step 2 is new."),
+    ],
+)
+def test_references_to_other_documents(behind: str, expected: str) -> None:
+    text = "1. Drink tea.\n2. Be a fool.\n3. Sleep.\n4. Walk.\n\n"
+    assert _without_fools(text + behind) == "1. Drink tea.\n2. Sleep.\n3. Walk.\n\n" + expected
+
+
+@pytest.mark.parametrize(
+    ("above", "behind", "expected"),
+    [
+        ("Exercises:", "Hint for exercise 3: wait.", "Hint for exercise 2: wait."),
+        ("## Four easy exercises", "Exercises 1 and 3 are short.", "Exercises 1 and 2 are short."),
+        # another thing, or one that is not what the line above names last
+        ("Exercises:", "See page 3 and chapter 3.", "See page 3 and chapter 3."),
+        ("Four exercises for class 7:", "Exercise 3 is short.", "Exercise 3 is short."),
+        ("Do this for three days:", "On day 3 you rest.", "On day 3 you rest."),
+    ],
+)
+def test_references_by_the_noun_above_the_list(above: str, behind: str, expected: str) -> None:
+    text = f"{above}\n\n1. Drink tea.\n2. Be a fool.\n3. Sleep.\n\n"
+    assert _without_fools(text + behind) == f"{above}\n\n1. Drink tea.\n2. Sleep.\n\n" + expected
