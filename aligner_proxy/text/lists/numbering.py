@@ -563,6 +563,9 @@ class Numbering:
 
     def _renumber_by_noun(self, match: re.Match[str]) -> str:
         """The new numbers of a reference such as "exercise 3", if the line above a list names exercises."""
+        # a reference with a word such as "step" has its new number already
+        if _REFERENCE.fullmatch(match.group()) is not None:
+            return match.group()
         noun = to_singular(match["word"])
         target_list = next(
             (recent for recent in self._recent if recent.noun == noun and recent.kind is MarkKind.DIGIT), None

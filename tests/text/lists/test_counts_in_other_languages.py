@@ -172,3 +172,16 @@ def test_references_to_steps(behind: str, expected: str) -> None:
 def test_several_letters_of_a_list_are_references() -> None:
     text = "a) tea\nb) a fool\nc) milk\n\nLes pièces a) et c) suffisent."
     assert _without_fools(text) == "a) tea\nb) milk\n\nLes pièces a) et b) suffisent."
+
+
+@pytest.mark.parametrize(
+    ("above", "behind", "expected"),
+    [
+        ("Follow these steps:", "See step 3 before step 4.", "See step 2 before step 3."),
+        ("Siga estes passos:", "Veja o passo 3 antes do passo 4.", "Veja o passo 2 antes do passo 3."),
+        ("Sigue estos pasos:", "Mira los pasos 3 y 4.", "Mira los pasos 2 y 3."),
+    ],
+)
+def test_references_by_the_noun_above_change_once(above: str, behind: str, expected: str) -> None:
+    left = f"{above}\n\n1. Tea.\n2. Milk.\n3. Rum.\n\n{expected}"
+    assert _without_fools(f"{above}\n\n1. Tea.\n2. A fool.\n3. Milk.\n4. Rum.\n\n{behind}") == left
