@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.count_words import ANY_NUMBER, IDEOGRAPHS, MIN_COUNT, join_words, replace_count
@@ -154,6 +154,12 @@ _COUNTS_BEFORE_COLON = (
     _ANNOUNCED_IDEOGRAPHIC,
 )
 """Match the count of a list in a heading, or in the line with a colon above it."""
+_COUNTS_BEHIND_LISTS = (_NAMED_COUNT, _BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC)
+"""Match the count of a list in the line behind it."""
+_MAX_OUTLINES = 32
+"""Most times that the outline of a growing answer is read, because a hostile one may have thousands of counts."""
+_CountsBySegment = dict[int, list[tuple[int, int, re.Pattern[str]]]]
+"""For each segment that may count a list that lost items, its counts: (items before, items after, pattern)."""
 _WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
 """For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
@@ -163,10 +169,44 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
 
     `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
+    return _write_counts(_find_counts(outline, pieces, removed), pieces, text)
+
+
+class CountsBehindLists:
+    """The counts that refer back to lists, in an answer that is released piece by piece."""
+
+    def __init__(self) -> None:
+        self.changed = 0
+        """Number of segments with a new count."""
+        self._pieces: list[Segment] = []
+        """All segments so far."""
+        self._removed: set[int] = set()
+        """Indexes in `_pieces` of those that are removed."""
+        self._outlines_left = _MAX_OUTLINES
+        """How many times more the outline of the answer may be read."""
+
+    def update(self, pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
+        """Update the counts in `text`, which is what is left of the next `pieces` without those in `removed`."""
+        first = len(self._pieces)
+        self._pieces += pieces
+        self._removed.update(first + index for index in removed)
+        has_count = any(pattern.search(text) for pattern in _COUNTS_BEHIND_LISTS)
+        if not (self._removed and has_count and self._outlines_left):
+            return text
+        self._outlines_left -= 1
+        all_counts = _find_counts_behind(Outline(self._pieces), self._removed)
+        new_counts = [(count, pattern) for count, pattern in all_counts if count[0] >= first]
+        text, changed_count = _write_counts(_group_by_segment(new_counts), self._pieces, text)
+        self.changed += changed_count
+        return text
+
+
+def _write_counts(counts_by_segment: _CountsBySegment, pieces: Sequence[Segment], text: str) -> tuple[str, int]:
+    """Write new counts into `text`, which has segments of `pieces`: (the new text, number of segments with one)."""
     changed_count = 0
     position = 0
-    answer = "".join(piece.text + piece.gap for piece in pieces)
-    for index, changes in sorted(_find_counts(outline, pieces, removed).items()):
+    answer = "".join(piece.text + piece.gap for piece in pieces) if counts_by_segment else ""
+    for index, changes in sorted(counts_by_segment.items()):
         old_text = pieces[index].text
         start = text.find(old_text, position)
         # a segment that was changed otherwise keeps its count
@@ -183,20 +223,31 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
     return text, changed_count
 
 
-def _find_counts(
-    outline: Outline, pieces: Sequence[Segment], removed: Collection[int]
-) -> dict[int, list[tuple[int, int, re.Pattern[str]]]]:
-    """For each segment that may count a list that lost items, its counts: (items before, items after, pattern)."""
-    all_counts = [(count, _NAMED_COUNT) for count in outline.lists_above(removed, _NAMED_COUNT, _names_thing)]
-    for pattern in (_BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC):
-        all_counts += [(count, pattern) for count in outline.lists_above(removed, pattern)]
+def _find_counts(outline: Outline, pieces: Sequence[Segment], removed: Collection[int]) -> _CountsBySegment:
+    """The counts of each segment that may count a list that lost items."""
+    all_counts = _find_counts_behind(outline, removed)
     for pattern in _COUNTS_BEFORE_COLON:
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern)]
     for pattern in (*_COUNTS_WITHOUT_COLON, _FOLLOWING_IDEOGRAPHIC):
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern, needs_colon=False)]
     for pattern in (_COUNT_OF_NOUN, _ANNOUNCED_IDEOGRAPHIC):
         all_counts += [(count, pattern) for count in Ordinals().count(pieces, removed)]
-    counts_by_segment: dict[int, list[tuple[int, int, re.Pattern[str]]]] = {}
+    return _group_by_segment(all_counts)
+
+
+def _find_counts_behind(
+    outline: Outline, removed: Collection[int]
+) -> list[tuple[tuple[int, int, int], re.Pattern[str]]]:
+    """The counts behind lists that lost items, each ((segment, items before, items after), pattern of the count)."""
+    all_counts = [(count, _NAMED_COUNT) for count in outline.lists_above(removed, _NAMED_COUNT, _names_thing)]
+    for pattern in (_BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC):
+        all_counts += [(count, pattern) for count in outline.lists_above(removed, pattern)]
+    return all_counts
+
+
+def _group_by_segment(all_counts: Iterable[tuple[tuple[int, int, int], re.Pattern[str]]]) -> _CountsBySegment:
+    """The counts by the segment in which they are."""
+    counts_by_segment: _CountsBySegment = {}
     for (index, old_count, new_count), pattern in all_counts:
         counts_by_segment.setdefault(index, []).append((old_count, new_count, pattern))
     return counts_by_segment
@@ -210,9 +261,9 @@ def _names_thing(count: re.Match[str], text_above: str) -> bool:
 
 def _stem(word: str) -> str:
     """The beginning of a word, without the ending of a plural; empty for a short word."""
-    return (
-        word[:-1].casefold().rstrip("e") if len(word) > _MIN_STEM else word.casefold() if len(word) == _MIN_STEM else ""
-    )
+    if len(word) <= _MIN_STEM:
+        return word.casefold() if len(word) == _MIN_STEM else ""
+    return word[:-1].casefold().rstrip("e")
 
 
 def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int, answer: str) -> str:
