@@ -179,7 +179,7 @@ def without_words(text: str, places: Sequence[Place]) -> str:
         return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""
     pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))
     pruned = _mend_beginning(text, pruned, places)
-    if is_row(text) and (_has_label_alone(text, pruned) or _has_amounts_alone(text, pruned)):
+    if is_row(text) and (_has_label_alone(text, pruned) or _has_details_alone(text, pruned)):
         return ""
     without_tags = TAG.sub("", pruned)
     if not _WORD.search(without_tags) and not any(map(str.isdigit, without_tags)):
@@ -220,12 +220,17 @@ def _has_label_alone(text: str, pruned: str) -> bool:
     return is_only_first and sum(had_words) > 1
 
 
-def _has_amounts_alone(text: str, pruned: str) -> bool:
-    """Whether a row (`text`) lost its name, the first cell that is no amount, and only amounts are left in `pruned`."""
+def _has_details_alone(text: str, pruned: str) -> bool:
+    """Whether a row (`text`) lost its name, the first cell that is no amount, and `pruned` says nothing without it.
+
+    That is the case if only amounts are left, or a single word.
+    """
     cells = _split_cells(pruned)
     has_name = [AMOUNT.fullmatch(cell) is None and any(map(str.isalnum, cell)) for cell in _split_cells(text)]
     loses_name = True in has_name and not cells[has_name.index(True)]
-    return loses_name and all(not cell or AMOUNT.fullmatch(cell) for cell in cells)
+    details = [cell for cell in cells if cell]
+    is_single_word = len(details) == 1 and len(details[0].split()) == 1
+    return loses_name and (is_single_word or all(map(AMOUNT.fullmatch, details)))
 
 
 def _find_cells_with_words(row: str) -> list[bool]:

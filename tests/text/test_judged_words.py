@@ -19,9 +19,11 @@ FENCED = "```{}\n{}\n```".format
 MARKED: list[tuple[str, list[str], str]] = [
     # segment, its words, what is left when all of them are gone
     ("| Two | You are a fool | 10 |", ["You are a fool"], "| Two | | 10 |"),
-    # an amount says nothing without the name of what has it
+    # amounts, or a single word, say nothing without the name of what has them
     ("| You are a fool | Go on here | 10 |", ["You are a fool", "Go on here"], ""),
-    ("| You are a fool | Go on here | Monday |", ["You are a fool", "Go on here"], "| | | Monday |"),
+    ("| You are a fool | Go on here | Monday |", ["You are a fool", "Go on here"], ""),
+    ("| You are a fool | Monday | 9:00 |", ["You are a fool"], "| | Monday | 9:00 |"),
+    ("| You are a fool | Monday | Paris |", ["You are a fool"], "| | Monday | Paris |"),
     ("| 1 | You are a fool | 9 km |", ["You are a fool"], ""),
     ("| 1 | Two | You are a fool | 9 km |", ["You are a fool"], "| 1 | Two | | 9 km |"),
     ("| You are a fool. |", ["You are a fool."], ""),
