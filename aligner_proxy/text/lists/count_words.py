@@ -18,6 +18,10 @@ _LEAST_MANY = 5
 _SLAVIC = re.compile(r"[\u0400-\u04ff\u0104-\u0107\u0118\u0119\u0141-\u0144\u015a\u015b\u0179-\u017c]")
 """Matches a letter of Russian, or one of the Polish letters that Western languages lack."""
 _KANA = re.compile(r"[\u3040-\u30ff]")
+_CHINESE_TWO = "\u4e24"
+_CHINESE_TWO_ALONE = "\u4e8c"
+"""The Chinese words for two, before a counter and without one."""
+_CHINESE_STOPS = ("\u3002", "\uff1a", ":")
 _WORD = re.compile(r"[^\W\d_]+")
 _NOUN_DISTANCE = 3
 """Words behind a count among which its noun is searched."""
@@ -87,6 +91,8 @@ def replace_count(count: str, old_value: int, new_value: int, *, before: str, be
         language = _choose_language(codes, before + count + behind, answer)
         forms = [form for form in forms if form.language == language]
     new_words = {form.word(new_value) for form in forms}
+    if new_words == {_CHINESE_TWO} and behind.startswith(_CHINESE_STOPS):
+        return _CHINESE_TWO_ALONE
     if len(new_words) > 1:
         gender = _read_gender(behind)
         new_words = {form.word(new_value) for form in forms if form.gender == gender}

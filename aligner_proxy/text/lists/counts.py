@@ -55,7 +55,7 @@ _COUNTED_NOUN_PHRASE = rf"(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUN
 _COUNT_BEFORE_COLON = re.compile(
     r"(?<!\bto )\b(?!(?:my|your|our|their|his|her|its|the|these|those|for|with|of|in|at|to|from|by|into|on|over|than|"
     r"and|or|day|week|month|year|step|phase|level|part|grade|class|round|stage|unit|module)\b)(?-i:[a-z]{2,})[ \t]+"
-    rf"(?!\d){_COUNT}(?={_COUNTED_NOUN_PHRASE}[*_]{{0,3}}:[*_]{{0,3}}$)",
+    rf"(?!\d){_COUNT}(?={_COUNTED_NOUN_PHRASE}[*_]{{0,3}}[ \t\u00a0\u202f]?:[*_]{{0,3}}$)",
     re.IGNORECASE,
 )
 """Matches a count in words before the colon, whatever the verb is: "The town plans four measures:"."""
@@ -154,6 +154,14 @@ _COUNTS_BEFORE_COLON = (
     _ANNOUNCED_IDEOGRAPHIC,
 )
 """Match the count of a list in a heading, or in the line with a colon above it."""
+_COUNTS_BEFORE_SENTENCES = (
+    _COUNT_OF_NOUN,
+    _ANNOUNCED_COUNT,
+    _ANNOUNCED_ELSEWHERE,
+    _ANNOUNCED_IDEOGRAPHIC,
+    re.compile(rf"\u6709(?P<count>[{IDEOGRAPHS}])(?=[\u3002\uff1a:])"),
+)
+"""Match the count of a series of sentences ("First, ...") in the sentence before it."""
 _COUNTS_BEHIND_LISTS = (_NAMED_COUNT, _BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC)
 """Match the count of a list in the line behind it."""
 _MAX_OUTLINES = 32
@@ -230,7 +238,7 @@ def _find_counts(outline: Outline, pieces: Sequence[Segment], removed: Collectio
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern)]
     for pattern in (*_COUNTS_WITHOUT_COLON, _FOLLOWING_IDEOGRAPHIC):
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern, needs_colon=False)]
-    for pattern in (_COUNT_OF_NOUN, _ANNOUNCED_IDEOGRAPHIC):
+    for pattern in _COUNTS_BEFORE_SENTENCES:
         all_counts += [(count, pattern) for count in Ordinals().count(pieces, removed)]
     return _group_by_segment(all_counts)
 

@@ -36,6 +36,7 @@ LEFT = "- Tea.\n- Milk.\n\n"
             "Consiglio questi due rimedi:",
             "Con questi due rimedi va bene.",
         ),
+        ("Il reste trois chambres :", "Elles sont belles.", "Il reste deux chambres :", "Elles sont belles."),
         ("I corsi sono tre:", "I tre corsi sono pieni.", "I corsi sono due:", "I due corsi sono pieni."),
         (
             "Experimente as três dicas seguintes:",
@@ -138,6 +139,11 @@ def test_a_count_with_another_value(count: str, old_value: int, new_value: int, 
             "**ステップ1：** 茶。\n**ステップ2：** fool。\n**ステップ3：** 水。",
             "**ステップ1：** 茶。\n**ステップ2：** 水。",
         ),
+        (
+            "Há três infrações registadas. Em primeiro lugar, a. Em segundo lugar, fool. Em terceiro lugar, c.",
+            "Há duas infrações registadas. Em primeiro lugar, a. Em segundo lugar, c.",
+        ),
+        ("理由有三。第一，茶。第二，fool。第三，水。", "理由有二。第一，茶。第二，水。"),
         ("有三个原因。首先，茶。其次，fool。最后，水。", "有两个原因。首先，茶。最后，水。"),
         (
             "Hay tres razones. En primer lugar, a. En segundo lugar, fool. Por último, c.",
@@ -160,7 +166,9 @@ def test_ordinals_and_their_count(text: str, expected: str) -> None:
         ("Torni al passaggio 3.", "Torni al passaggio 2."),
         ("手順3に戻り、手順1へ。", "手順2に戻り、手順1へ。"),
         ("请看第3步和步骤三。", "请看第2步和步骤二。"),
+        ("第3项很重要。手順③も。", "第2项很重要。手順②も。"),
         ("第3条、第3天、手順33。", "第3条、第3天、手順33。"),
+        ("见《民法典》第2款第3项。", "见《民法典》第2款第3项。"),
         # the number of a sentence of its own
         ("第3步：关火。", "第3步：关火。"),
     ],
