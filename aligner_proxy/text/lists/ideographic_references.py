@@ -14,8 +14,9 @@ IDEOGRAPHIC_REFERENCE = re.compile(
     rf"(?P<number>\d{{1,2}}|[{_IDEOGRAPHS}{_CIRCLED}])"
     rf"(?![\d{_IDEOGRAPHS}]|[.\uff0e]\d)(?(sign)(?=[\u6b65\u70b9\u9ede\u9879\u9805]|\u306e?(?:{_STEP})))"
 )
-"""Matches the word for "step" and a number behind it, or a number between the sign of ordinals and such a word. Items of a
-law, which follow the numbers of its articles, do not count."""
+"""Matches the word for "step" and a number behind it, or a number between the sign of ordinals and such a word.
+
+Items of a law, which follow the numbers of its articles, do not count."""
 _SIGN_BEHIND = re.compile(r"[\u6b65\u70b9\u9ede\u9879\u9805]?[*_]{0,3}[\uff1a:\uff0c,\u3001.\uff0e)\uff09]")
 """Matches the sign behind the number of a sentence, perhaps with the rest of the word before it."""
 
