@@ -71,6 +71,12 @@ IDEOGRAPHS = "".join(word for word in _ALL_NUMBERS if len(word) == 1)
 """The number words of Chinese and Japanese, for a class of characters."""
 
 
+def join_numbers(*languages: str) -> str:
+    """A pattern of the number words of these languages."""
+    words = {word for form in _FORMS if form.language in languages for word in form.words if word != "-"}
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
 def join_words(kind: str) -> str:
     """A pattern of all words of this kind, such as "nouns", in all languages that `count_words.yaml` has them for."""
     return "|".join(word for words in _WORDS_BY_KIND[kind].values() for word in words.split())

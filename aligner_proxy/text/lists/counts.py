@@ -6,7 +6,14 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.count_words import ANY_NUMBER, IDEOGRAPHS, MIN_COUNT, join_words, replace_count
+from aligner_proxy.text.lists.count_words import (
+    ANY_NUMBER,
+    IDEOGRAPHS,
+    MIN_COUNT,
+    join_numbers,
+    join_words,
+    replace_count,
+)
 from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
@@ -102,9 +109,10 @@ _BACK_COUNT = re.compile(
 _OTHER_NOUN = rf"(?!{_UNITS}\b)(?:[^\W\d_]{{3,}}(?:[ie]|en)|[\u0430-\u044f\u0451]{{4,}})\b"
 """Matches what may be a plural in Italian, Dutch or Russian; it needs more evidence than `_ANY_NOUN`."""
 _ANNOUNCED_ELSEWHERE = re.compile(
-    rf"(?:^[#*_> \t]{{0,9}}(?!\d)|\b(?:{join_words('announcing')})[ \t]+"
+    rf"(?:^[*_> \t]{{0,9}}(?!\d)(?=[^\n]*:[*_]{{0,3}}$)|\b(?:{join_words('announcing')})[ \t]+"
     rf"(?:(?:{join_words('these')}|{join_words('the')})[ \t]+)?)"
-    rf"{_COUNT}(?=(?:[ \t]+(?!{_UNITS}\b)[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUNS}\b|{_ANY_NOUN}|{_OTHER_NOUN}))"
+    rf"(?P<count>\d{{1,2}}|{join_numbers('it', 'pt', 'nl', 'pl', 'ru')})"
+    rf"(?=(?:[ \t]+(?!{_UNITS}\b)[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUNS}\b|{_ANY_NOUN}|{_OTHER_NOUN}))"
     rf"(?![^\n]*(?:[,;]|[ \t](?:e|en|i|\u0438)[ \t]+(?:{ANY_NUMBER})\b))",
     re.IGNORECASE,
 )

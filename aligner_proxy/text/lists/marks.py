@@ -51,7 +51,7 @@ LINE_FORMS = (
     ),
     re.compile(
         r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8me(?:ment)?|segundo|secondo|tweede|drugie"
-        r"|\u0432\u0442\u043e\u0440\u044b\u0445)\b|\u7b2c\u4e8c|\u5176\u6b21|[\u4e8c2]\u3064\u76ee|\u4e8c\u662f",
+        r"|\u0432\u0442\u043e\u0440\u044b\u0445)\b|(?:\u7b2c|\u6b65\u9aa4|\u6b65\u9a5f|\u624b\u9806|\u30b9\u30c6\u30c3\u30d7)[2\u4e8c]|\u5176\u6b21|[\u4e8c2]\u3064\u76ee|\u4e8c\u662f",
         re.IGNORECASE,
     ),
 )

@@ -76,6 +76,8 @@ LEFT = "- Tea.\n- Milk.\n\n"
         # amounts, and counts of what the list is not said to be of
         ("Ecco:", "Questi tre giorni passano.", "Ecco:", "Questi tre giorni passano."),
         ("Hier:", "Alle drei Tarife sind gut.", "Hier:", "Alle drei Tarife sind gut."),
+        ("## Tre formaggi", "Buon appetito.", "## Tre formaggi", "Buon appetito."),
+        ("Three cheese pizza:", "Enjoy it.", "Three cheese pizza:", "Enjoy it."),
         ("## 3 settembre", "Os três dias passam.", "## 3 settembre", "Os três dias passam."),
         ("注意：", "这三个月很忙。", "注意：", "这三个月很忙。"),
     ],
