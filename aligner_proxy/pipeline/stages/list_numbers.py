@@ -1,6 +1,7 @@
 """List numbers stage: renumbers lists, and references to them, when items of a growing answer are removed.
 
-Items whose parent item is removed move up to its level. For whole answers the gate does all this (gate/judge.py).
+Counts behind a list are updated, too, and items whose parent item is removed move up to its level. For whole answers
+the gate does all this (gate/judge.py).
 """
 
 from __future__ import annotations

@@ -57,8 +57,10 @@ _ANNOUNCED_COUNT = re.compile(
     re.IGNORECASE,
 )
 """Matches the count of a list in the line above it, if the line names nothing else: "I found four hotels nearby:"."""
-_COUNTED_NOUN_PHRASE = rf"(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUNS}|{_ANY_NOUN})"
-"""Matches the noun behind a count, with the space and up to two other words before it."""
+_WORDS_BETWEEN = rf"(?:[ \t]+(?!(?:{_UNITS}|of|or|and|to|in|per|a|the|for)\b)[\w'\u2019-]+){{0,2}}?[ \t]+"
+"""Matches up to two words between a count and its noun, with the spaces around them."""
+_COUNTED_NOUN_PHRASE = rf"{_WORDS_BETWEEN}(?:{_COUNTED_NOUNS}|{_ANY_NOUN})"
+"""Matches the noun behind a count, with what is before it."""
 _COUNT_BEFORE_COLON = re.compile(
     r"(?<!\bto )\b(?!(?:my|your|our|their|his|her|its|the|these|those|for|with|of|in|at|to|from|by|into|on|over|than|"
     r"and|or|day|week|month|year|step|phase|level|part|grade|class|round|stage|unit|module)\b)(?-i:[a-z]{2,})[ \t]+"
@@ -66,14 +68,16 @@ _COUNT_BEFORE_COLON = re.compile(
     re.IGNORECASE,
 )
 """Matches a count in words before the colon, whatever the verb is: "The town plans four measures:"."""
-_COUNT_IN_BRACKETS = re.compile(r"(?<=s \()(?P<count>\d{1,2})(?=\)[*_:]{0,4}$)")
+_COUNT_IN_BRACKETS = re.compile(
+    r"(?:(?<=s)|(?<=to do)|(?<=open)|(?<=done)) \((?P<count>\d{1,2})(?=\)[*_:]{0,4}$)", re.IGNORECASE
+)
 """Matches the count in brackets behind a plural: "## Actions (4)"."""
 _COUNTS_WITHOUT_COLON = (
     re.compile(rf"\b{_COUNT}(?={_COUNTED_NOUN_PHRASE}[ \t]+(?:(?:listed|shown)[ \t]+)?below\b)", re.IGNORECASE),
     re.compile(rf"\bfollowing[ \t]+{_COUNT}(?={_COUNTED_NOUN_PHRASE}\b)", re.IGNORECASE),
     re.compile(
         rf"\b(?:are|have|has|found|need|offers?|recommend|suggest|see)[ \t]+{_COUNT}"
-        rf"(?=(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+(?:{marks.WORDS}|ways)"
+        rf"(?={_WORDS_BETWEEN}(?:{marks.WORDS}|ways)"
         r"(?:[ \t]+(?:to|for)\b[^\n,;:.!?]{1,60})?[.!][*_]{0,3}$)",
         re.IGNORECASE,
     ),
@@ -96,12 +100,13 @@ _VERBS_OF_ALL = (
     "show|start|stay|support|take|use|work"
 )
 """Verbs behind "all four", which show that no other noun is counted."""
-_PREPOSITIONS = "in|at|on|to|with|from|by|for|before|after|if|when|because|together|online"
+_WORDS_WITHOUT_NOUN = "in|at|on|to|with|from|by|for|before|after|and|or|but|if|when|because|together|online"
+"""Other words behind "all four", which show the same."""
 _BACK_COUNT = re.compile(
     r"\b(?:(?:of )?(?P<demonstrative>these|those)|of the|all|der|diese[rn]?|alle|des|ces|estos|estas|de los|"
     rf"de las)[ \t]+{_COUNT}"
     rf"(?=[ \t]*[,.;:]|(?:[ \t]+[\w'\u2019-]+){{0,2}}?[ \t]+{_COUNTED_NOUNS}\b"
-    rf"|[ \t]+(?:{_VERBS_OF_ALL}|of these|of them|{_PREPOSITIONS})\b"
+    rf"|[ \t]+(?:{_VERBS_OF_ALL}|of these|of them|{_WORDS_WITHOUT_NOUN})\b"
     rf"|(?(demonstrative){_COUNTED_NOUN_PHRASE}|(?!)))",
     re.IGNORECASE,
 )

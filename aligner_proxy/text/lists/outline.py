@@ -27,7 +27,7 @@ from aligner_proxy.text.lists.lines import (
     read_lines,
     stands_alone,
 )
-from aligner_proxy.text.lists.marks import PICTURE_BULLET, Mark
+from aligner_proxy.text.lists.marks import PICTURE_BULLET, Family, Mark, MarkKind
 from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
 from aligner_proxy.text.sentence_ends import NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
@@ -56,6 +56,8 @@ class OutlineItem:
     """Index of the first line in the outline's `lines`."""
     stop: int = 0
     """Index of the segment behind the last segment of the item and its nested items."""
+    series: list[OutlineItem] = field(default_factory=list, repr=False, compare=False)
+    """The items with consecutive numbers of one style to which the item belongs; a bullet alone."""
 
     @property
     def first(self) -> int:
@@ -180,8 +182,13 @@ class Outline:
         """
         next_index = line_index + 1
         if self.lines[line_index].level:
-            text_lines = takewhile(lambda later: later.is_plain, self.lines[next_index : next_index + _MAX_INTRO_LINES])
+            # a line with a colon announces a list of its own
+            later_lines = self.lines[next_index : next_index + _MAX_INTRO_LINES]
+            text_lines = takewhile(lambda later: later.is_plain and not later.announces, later_lines)
             next_index += sum(1 for _ in text_lines)
+        # an empty line of a quotation
+        if next_index < len(self.lines) and not self.lines[next_index].text.strip(" \t>"):
+            next_index += 1
         if next_index == len(self.lines):
             return None
         start = self.lines[next_index].segments.start
@@ -194,7 +201,11 @@ class Outline:
         """
         table = self._table_by_start.get(start)
         if table is None:
-            return [item.segments[:1] for item in self._find_siblings(start, end)]
+            siblings = self._find_siblings(start, end)
+            # text between the items, such as a block of code, does not end the numbers
+            series = self._item_by_first[start].series
+            items = series if len(series) > len(siblings) else siblings
+            return [item.segments[:1] for item in items]
         column_count = len(STROKE.split(table.head[0].text.strip().strip("|")))
         return [] if column_count == len(table.rows) + 1 else [row.segments for row in table.rows]
 
@@ -628,7 +639,22 @@ def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineIte
     for item in open_items:
         item.stop = end
     _end_last_items(items, lines)
+    _find_series(items)
     return items, starts_outside
+
+
+def _find_series(items: Sequence[OutlineItem]) -> None:
+    """Set the series of each item."""
+    open_series: dict[tuple[MarkKind, Family], tuple[int, list[OutlineItem]]] = {}  # with the last number
+    for item in items:
+        family = item.mark.family
+        readings = [] if item.mark.is_bullet else item.mark.readings
+        for kind, value in readings:
+            last_value, series = open_series.get((kind, family), (0, item.series))
+            if value == last_value + 1:
+                item.series = series
+        item.series.append(item)
+        open_series |= {(kind, family): (value, item.series) for kind, value in readings}
 
 
 def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:

@@ -11,16 +11,19 @@ from collections.abc import Callable
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _CODE_SPAN = re.compile(r"`[^`\n]{1,200}`")
 REFERENCE_BY_NOUN = re.compile(
-    r"\b(?P<word>[a-z]{4,20})[ \t]+"
+    r"(?:\b(?P<word>(?-i:[a-z])[a-z]{2,19}|(?<![\w,;:*_] )(?-i:[A-Z])[a-z]{2,19}))[ \t]+"
     r"(?P<numbers>\d{1,3}(?:(?:,[ \t]*|[ \t]+(?:and|or|to)[ \t]+|[-\u2013])\d{1,3}){0,8})(?![\w%\u00b0]|[.,:/]\d|-\w)",
     re.IGNORECASE,
 )
-"""Matches any word before a number, which is a reference if the line above a list has that word: "exercise 3"."""
-_NOUN_ABOVE = re.compile(r"\b(?P<noun>[a-z]{3,19}s)[*_]{0,3}(?::[*_ \t]{0,4}$|(?P<heading>)$)", re.IGNORECASE)
-"""Matches the plural at the end of a line with a colon, or at the end of a heading (group `heading`)."""
+"""Matches any word before a number, which is a reference if the line above a list has that word: "exercise 3". Within a
+sentence a capital shows a name, as in "the Model 3"."""
+_NOUN_ABOVE = re.compile(r"\b(?P<noun>[a-z]{2,19}s)[*_]{0,3}(?::[*_ \t]{0,4}$|(?P<heading>)$)", re.IGNORECASE)
+"""Matches the plural at the end of a line with a colon, or at the end of a heading or title (group `heading`)."""
 _NUMBERED_THINGS = (
     "hour|day|week|month|year|page|chapter|class|grade|level|version|season|episode|round|room|floor|line|gate|platform|"
-    "terminal|ward|table|figure|number|article|section|paragraph|seat|match|game|group|euro|dollar|item"
+    "terminal|ward|table|figure|number|article|section|paragraph|seat|match|game|group|euro|dollar|item|"
+    "model|size|age|time|route|channel|type|product|serie|unit|apartment|building|zone|track|exit|lane|bus|player|team|"
+    "act|scene|verse|volume|book|issue|edition|part"
 )
 """Nouns before which a number is a name, or an amount, more often than the number of a list's item."""
 PROGRESS = re.compile(r"[^\W\d_]+(?<!s)[ \t]+\d{1,3}[ \t]*(?:/|of)[ \t]*(?P<total>\d{1,3})", re.IGNORECASE)
@@ -47,9 +50,9 @@ def means_other_document(reference: re.Match[str]) -> bool:
 
 
 def read_noun(text: str) -> str:
-    """The singular of what a line with a colon or a heading names at its end; empty if it names no numbered thing."""
+    """The singular of what a line with a colon or a heading names at its end; empty if it names none."""
     match = _NOUN_ABOVE.search(text)
-    if match is None or (match["heading"] is not None and not text.lstrip(" \t>").startswith("#")):
+    if match is None or (match["heading"] is not None and not text.lstrip(" \t>").startswith(("#", "**"))):
         return ""
     noun = to_singular(match["noun"])
     return "" if re.fullmatch(_NUMBERED_THINGS, noun) else noun

@@ -26,6 +26,9 @@ def _without_fools(text: str) -> str:
         ("All four are cheap. Those four tips help.", "All three are cheap. Those three tips help."),
         ("Alle vier Tipps sind gut.", "Alle drei Tipps sind gut."),
         ("These 5 tips are not the list.", "These 5 tips are not the list."),
+        ("All four come up in the test.", "All three come up in the test."),
+        ("Ask for all four in the shop.", "Ask for all three in the shop."),
+        ("These four drinks are cheap.", "These three drinks are cheap."),
         ("All four wheels turn.", "All four wheels turn."),
         ("Four tips a day are enough.", "Four tips a day are enough."),
     ],
@@ -144,6 +147,12 @@ def test_counts_of_a_series_and_of_the_list_above(text: str, expected: str) -> N
     [
         ("I found 4 hotels with a pool:", "I found 3 hotels with a pool:"),
         ("You need four ingredients:", "You need three ingredients:"),
+        ("Here are today's 4 stories:", "Here are today's 3 stories:"),
+        ("The council plans four measures:", "The council plans three measures:"),
+        ("## Actions (4)", "## Actions (3)"),
+        ("**To do (4)**", "**To do (3)**"),
+        ("## 4 ways to rest\n\nRest is good.", "## 3 ways to rest\n\nRest is good."),
+        ("There are four ways to rest. Choose one:", "There are three ways to rest. Choose one:"),
         ("Here are my top 4 picks:", "Here are my top 3 picks:"),
         ("There are four passes:", "There are three passes:"),
         ("## 4 easy dinners", "## 3 easy dinners"),
@@ -155,6 +164,13 @@ def test_counts_of_a_series_and_of_the_list_above(text: str, expected: str) -> N
         ("You need 4 cups of beans:", "You need 4 cups of beans:"),
         ("This serves 4 guests:", "This serves 4 guests:"),
         ("Python 4 has:", "Python 4 has:"),
+        ("Day 4 goals:", "Day 4 goals:"),
+        ("You have four days for steps.", "You have four days for steps."),
+        ("In the following four weeks of tests you may:", "In the following four weeks of tests you may:"),
+        ("## 4 ways to rest\n\nFirst check:", "## 4 ways to rest\n\nFirst check:"),
+        ("How to feed your four cats:", "How to feed your four cats:"),
+        ("How to wash four windows:", "How to wash four windows:"),
+        ("## Theorem (4)", "## Theorem (4)"),
         ("I have 4 laptops and compare them:", "I have 4 laptops and compare them:"),
         ("There are four weeks until then:", "There are four weeks until then:"),
     ],
@@ -296,8 +312,11 @@ def test_references_to_other_documents(behind: str, expected: str) -> None:
     [
         ("Exercises:", "Hint for exercise 3: wait.", "Hint for exercise 2: wait."),
         ("## Four easy exercises", "Exercises 1 and 3 are short.", "Exercises 1 and 2 are short."),
+        ("**Cons**", "See con 3.", "See con 2."),
         # another thing, or one that is not what the line above names last
         ("Exercises:", "See page 3 and chapter 3.", "See page 3 and chapter 3."),
+        ("Laptops:", "The Laptop 3 is a name.", "The Laptop 3 is a name."),
+        ("Models:", "Model 3 is a name.", "Model 3 is a name."),
         ("Four exercises for class 7:", "Exercise 3 is short.", "Exercise 3 is short."),
         ("Do this for three days:", "On day 3 you rest.", "On day 3 you rest."),
     ],
@@ -305,3 +324,45 @@ def test_references_to_other_documents(behind: str, expected: str) -> None:
 def test_references_by_the_noun_above_the_list(above: str, behind: str, expected: str) -> None:
     text = f"{above}\n\n1. Drink tea.\n2. Be a fool.\n3. Sleep.\n\n"
     assert _without_fools(text + behind) == f"{above}\n\n1. Drink tea.\n2. Sleep.\n\n" + expected
+
+
+def test_counts_of_a_list_around_blocks_of_code() -> None:
+    steps = "1) Drink tea:\n\n```\ntea\n```\n\n2) Be a fool.\n3) Sleep.\n4) Walk.\n\n"
+    text = f"Do these four steps:\n\n{steps}All four are free."
+    new_text = text.replace("2) Be a fool.\n3) Sleep.\n4)", "2) Sleep.\n3)").replace("four", "three")
+    assert _without_fools(text) == new_text
+
+
+def test_counts_of_a_quoted_list() -> None:
+    text = "> Please note four rules:\n>\n> - Drink tea.\n> - Be a fool.\n> - Sleep.\n> - Walk."
+    assert _without_fools(text).startswith("> Please note three rules:\n>\n> - Drink tea.")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "- Drink tea.\n- Be no fool.\n- Sleep.\n- Walk.\n",
+        "1. Drink tea.\n   - Hot.\n   - Cold.\n2. Be no fool.\n3. Sleep.\n4. Walk.\n   In the park.\n",
+        "1. Drink tea.\n\n```\ntea\n```\n\n2. Be no fool.\n3. Sleep.\n4. Walk.\n",
+        "| Do | When |\n|---|---|\n| Tea | 7:00 |\n| No fool | no fool now |\n| Sleep | 22:00 |\n| Walk | 8:00 |\n",
+    ],
+)
+async def test_counts_behind_a_list(items: str) -> None:
+    text = f"Try this:\n\n{items}\nThese tips help. All four are free.\n\nAll four are right."
+    delivered = await correct_in_all_ways(text)
+    assert all("All three are free." in str(left) for left in delivered.values()), delivered
+    assert all("All four are right." in str(left) for left in delivered.values()), delivered
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- Drink tea.\n- Sleep.\n\nBe no fool. All two are free.",
+        "- Drink tea.\n- Be no fool.\n- Sleep.\n\n## More\n\nAll three are free.",
+        "| | Tea | Milk |\n|---|---|---|\n| Hot | yes | no |\n| A fool | no | never fool |\n\nAll two are free.",
+    ],
+)
+async def test_counts_behind_a_list_that_mean_something_else(text: str) -> None:
+    delivered = await correct_in_all_ways(text)
+    count = text[text.index("All ") :]
+    assert all(count in str(left) for left in delivered.values()), delivered
