@@ -45,6 +45,7 @@ from aligner_proxy.text.disguises import UndisguisedText, undisguise
 from aligner_proxy.text.footnotes import settle_footnotes
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.openings import drop_orphaned_connective
+from aligner_proxy.text.paired_connectives import drop_lone_connectives
 from aligner_proxy.text.pairs import SIGN
 from aligner_proxy.text.star_notes import drop_star_references
 from aligner_proxy.text.structure import Segment
@@ -149,6 +150,7 @@ def judge(
         text, renumbered_count = renumber_text(case.upstream_pieces, removed, text)
     if removed:
         text = drop_orphaned_connective(case.upstream_pieces, removed, text)
+        text = drop_lone_connectives(case.upstream_pieces, removed, text)
         text = drop_star_references(case.upstream_pieces, removed, text)
     edited = {part.index for change in passing for part in change.parts}
     if edited:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from aligner_proxy.text.code_comments import Place, comment_ranges
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
+from aligner_proxy.text.lists.lines import AMOUNT
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.remarks import find_remarks
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
@@ -178,7 +179,7 @@ def without_words(text: str, places: Sequence[Place]) -> str:
         return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""
     pruned = _drop_emptied(text, _mend_end(text, _cut_places(text, places)))
     pruned = _mend_beginning(text, pruned, places)
-    if is_row(text) and _has_label_alone(text, pruned):
+    if is_row(text) and (_has_label_alone(text, pruned) or _has_details_alone(text, pruned)):
         return ""
     without_tags = TAG.sub("", pruned)
     if not _WORD.search(without_tags) and not any(map(str.isdigit, without_tags)):
@@ -219,9 +220,27 @@ def _has_label_alone(text: str, pruned: str) -> bool:
     return is_only_first and sum(had_words) > 1
 
 
+def _has_details_alone(text: str, pruned: str) -> bool:
+    """Whether a row (`text`) lost its name, the first cell that is no amount, and `pruned` says nothing without it.
+
+    That is the case if only amounts are left, or a single word.
+    """
+    cells = _split_cells(pruned)
+    has_name = [AMOUNT.fullmatch(cell) is None and any(map(str.isalnum, cell)) for cell in _split_cells(text)]
+    loses_name = True in has_name and not cells[has_name.index(True)]
+    details = [cell for cell in cells if cell]
+    is_single_word = len(details) == 1 and len(details[0].split()) == 1
+    return loses_name and (is_single_word or all(map(AMOUNT.fullmatch, details)))
+
+
 def _find_cells_with_words(row: str) -> list[bool]:
     """For each cell of a row, whether it has words."""
-    return [any(map(str.isalnum, cell)) for cell in _OUTER_BARS.sub("", row).split("|")]
+    return [any(map(str.isalnum, cell)) for cell in _split_cells(row)]
+
+
+def _split_cells(row: str) -> list[str]:
+    """The cells of a row, without the space around their words."""
+    return [cell.strip() for cell in _OUTER_BARS.sub("", row).split("|")]
 
 
 def _mend_end(text: str, pruned: str) -> str:

@@ -177,6 +177,13 @@ def _clear_language(*, min_hits: float, hits: Counter[str]) -> str | None:
     return best_language if is_clear else None
 
 
+def most_likely_language(text: str, codes: Collection[str]) -> str | None:
+    """The language among `codes` of which the text has the most small words; None if no language has the most."""
+    hits = _count_small_words(_WORD.findall(text.casefold()))
+    (best_language, most_hits), *others = Counter({code: hits[code] for code in codes}).most_common()
+    return best_language if all(count < most_hits for _, count in others) else None
+
+
 def _count_small_words(words: list[str]) -> Counter[str]:
     """How many of the words are small words of each language."""
     hits = Counter(dict.fromkeys(_SMALL_WORDS_BY_CODE, 0))

@@ -17,14 +17,29 @@ _CONNECTIVES_WITH_COMMA = (
     "similarly|therefore|thus|hence|consequently|as a result|"
     "trotzdem|dennoch|jedoch|allerdings|abgesehen davon|au\u00dferdem|zudem|"
     "cependant|toutefois|n\u00e9anmoins|pourtant|en revanche|de plus|par ailleurs|"
-    "sin embargo|no obstante|aun as\u00ed|adem\u00e1s|por lo tanto"
+    "sin embargo|no obstante|aun as\u00ed|adem\u00e1s|por lo tanto|por otro lado|por otra parte|"
+    "tuttavia|per\u00f2|ciononostante|inoltre|d'altra parte|pertanto|"
+    "no entanto|contudo|todavia|por\u00e9m|al\u00e9m disso|por outro lado|portanto|"
+    "desondanks|niettemin|daarentegen|bovendien|daarnaast|"
+    "jednak|mimo to|ponadto|poza tym|z drugiej strony|"
+    "\u043e\u0434\u043d\u0430\u043a\u043e|\u0442\u0435\u043c \u043d\u0435 \u043c\u0435\u043d\u0435\u0435|"
+    "\u043a\u0440\u043e\u043c\u0435 \u0442\u043e\u0433\u043e|"
+    "\u0441 \u0434\u0440\u0443\u0433\u043e\u0439 \u0441\u0442\u043e\u0440\u043e\u043d\u044b"
 )
 """Without other words, such as "Otherwise," or "Instead,", the sentence would say something else."""
-_CONNECTIVES_WITHOUT_COMMA = r"but|and|aber|und|mais|et(?! al\b)|pero|y(?![ \t]+(?-i:[A-Z])|[ \t]+ax[ei]s\b)"
+_CONNECTIVES_WITHOUT_COMMA = (
+    r"but|and|aber|und|mais|et(?! al\b)|pero|mas|maar|\u043d\u043e|y(?![ \t]+(?-i:[A-Z])|[ \t]+ax[ei]s\b)"
+)
 """The Spanish "y" is left out where it may be the letter of an axis or a part of a name."""
+_WIDE_CONNECTIVES = (
+    "\u4f46\u662f|\u7136\u800c|\u4e0d\u8fc7|\u6b64\u5916|\u53e6\u5916|\u53e6\u4e00\u65b9\u9762|\u56e0\u6b64|"
+    "\u3057\u304b\u3057|\u307e\u305f|\u3055\u3089\u306b|\u305f\u3060\u3057|\u4e00\u65b9"
+)
+"""Chinese and Japanese ones, which a full-width comma follows."""
 _CONNECTIVE = re.compile(
     rf"(?P<space>\s*)(?:(?:{_CONNECTIVES_WITH_COMMA})[,:][ \t]+|(?:{_CONNECTIVES_WITHOUT_COMMA}),?[ \t]+)"
-    r"(?P<next_word>[^\W\d_][\w'\u2019-]*)",
+    r"(?P<next_word>[^\W\d_][\w'\u2019-]*)"
+    rf"|(?P<wide_space>\s*)(?:{_WIDE_CONNECTIVES})[\uff0c\u3001]",
     re.IGNORECASE,
 )
 _ALSO = re.compile(
@@ -50,6 +65,8 @@ def drop_connective(text: str) -> str:
     match = _CONNECTIVE.match(text)
     if match is None:
         return text
+    if match["wide_space"] is not None:
+        return match["wide_space"] + text[match.end() :]
     next_word = match["next_word"]
     # a name such as "iPhone" keeps its letters
     first_word = next_word[:1].upper() + next_word[1:] if next_word.islower() else next_word

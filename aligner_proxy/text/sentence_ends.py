@@ -14,6 +14,9 @@ from aligner_proxy.text.abbreviations import ends_sentence, word_set
 
 CLOSING = "\"'\u201d\u2019)]*_~\u00bb\u00ab\u300d\u300f\u300b\uff09"
 """Signs that may follow the mark of a sentence and belong to it."""
+GERMAN_CLOSING = "\u201c\u2018"
+"""Quotation marks that close in German and Czech and open in other languages. They close directly behind an end mark
+that is not full-width, before white space."""
 WIDE_OPENING = "\u201c\u2018\u300c\u300e\u300a\uff08"
 """Signs that begin a sentence without white space, if the one before ends with a full-width mark and such signs."""
 NOTE_DIGITS = "\u00b9\u00b2\u00b3\u2070\u2074-\u2079\u2020\u2021"

@@ -19,6 +19,7 @@ _WIDE = frozenset(sentence_ends.WIDE)
 _WIDE_OPENING = frozenset(sentence_ends.WIDE_OPENING)
 _MARKS = frozenset(sentence_ends.MARKS)
 _CLOSING = frozenset(sentence_ends.CLOSING)
+_GERMAN_CLOSING = frozenset(sentence_ends.GERMAN_CLOSING)
 _JOINERS = frozenset(sentence_ends.JOINERS)
 _PICTURE = re.compile(f"[{sentence_ends.PICTURES}]")
 _NOTE_REFERENCE = re.compile(sentence_ends.NOTES)
@@ -226,11 +227,13 @@ class _EndMarks:
         """Add the next character of the text; return whether the marks end a sentence before it."""
         was_in_note_reference = self._note_reference.is_open
         if self.is_open and not self._is_wide and self._note_reference.add(char):
+            self._closes_wide = False
             return False
         # what looked like the beginning of a reference was other text, so the marks are no longer at the end
         self.is_open = self.is_open and not was_in_note_reference
         has_ended = False
-        if char in _MARKS or char in _CLOSING:
+        closes_german = self.is_open and char in _GERMAN_CLOSING and not (self._is_wide or self._closes_wide)
+        if char in _MARKS or char in _CLOSING or closes_german:
             self.is_open |= char in _MARKS
         else:
             # a full-width mark ends a sentence even without white space after it

@@ -16,7 +16,16 @@ from itertools import takewhile, zip_longest
 
 from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
-from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, NOTES, PICTURES, WIDE, WIDE_OPENING
+from aligner_proxy.text.sentence_ends import (
+    CLOSING,
+    GERMAN_CLOSING,
+    JOINERS,
+    MARKS,
+    NOTES,
+    PICTURES,
+    WIDE,
+    WIDE_OPENING,
+)
 
 FENCES = ("```", "~~~")
 """What a line that opens or closes a block of code begins with."""
@@ -27,7 +36,8 @@ _MARK_CLASS = re.escape(MARKS)
 # A run of marks or pictures is examined only from its first one; starting at each of twenty thousand took minutes. One
 # class stands at the beginning, because the search for it is ten times as fast as one for several.
 _SENTENCE_END = re.compile(
-    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLOSING_CLASS}]*"
+    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*"
+    rf"(?:(?<=[{WIDE}])[{_CLOSING_CLASS}]*|(?<![{WIDE}])[{_CLOSING_CLASS}{GERMAN_CLOSING}]*)"
     rf"(?:(?<![{WIDE}])(?:{NOTES}[{_CLOSING_CLASS}]*)+)?(?=\s)"
     rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?:(?=[^\s{_MARK_CLASS}{_CLOSING_CLASS}])|[{_CLOSING_CLASS}]+(?=[{WIDE_OPENING}]))"
     rf"|(?P<picture>(?<=[{PICTURES}])(?<![{PICTURES}{JOINERS}][{PICTURES}])[{PICTURES}{JOINERS}]*))"

@@ -19,7 +19,13 @@ FENCED = "```{}\n{}\n```".format
 MARKED: list[tuple[str, list[str], str]] = [
     # segment, its words, what is left when all of them are gone
     ("| Two | You are a fool | 10 |", ["You are a fool"], "| Two | | 10 |"),
-    ("| You are a fool | Go on here | 10 |", ["You are a fool", "Go on here"], "| | | 10 |"),
+    # amounts, or a single word, say nothing without the name of what has them
+    ("| You are a fool | Go on here | 10 |", ["You are a fool", "Go on here"], ""),
+    ("| You are a fool | Go on here | Monday |", ["You are a fool", "Go on here"], ""),
+    ("| You are a fool | Monday | 9:00 |", ["You are a fool"], "| | Monday | 9:00 |"),
+    ("| You are a fool | Monday | Paris |", ["You are a fool"], "| | Monday | Paris |"),
+    ("| 1 | You are a fool | 9 km |", ["You are a fool"], ""),
+    ("| 1 | Two | You are a fool | 9 km |", ["You are a fool"], "| 1 | Two | | 9 km |"),
     ("| You are a fool. |", ["You are a fool."], ""),
     ("Two | You are a fool | 10", ["You are a fool"], "Two | | 10"),
     ("<p>You are a fool.</p>", ["You are a fool."], ""),
@@ -71,7 +77,8 @@ def test_words_are_read_as_a_sentence_behind_the_text_before_the_marks() -> None
 def test_is_pruned_knows_a_segment_of_which_only_marked_words_are_gone() -> None:
     row = "| Be kind to me | You are a fool | 10 |"
     assert is_pruned(row, "| Be kind to me | | 10 |")
-    assert is_pruned(row, "| | | 10 |")
+    assert is_pruned(row, "| | You are a fool | 10 |")
+    assert not is_pruned(row, "| | | 10 |")
     assert not is_pruned(row, row)
     # the mark of a block alone is no segment that lost its words
     assert not is_pruned("Be kind.", "```")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
-from aligner_proxy.text.lists.later_counts import LaterCounts
+from aligner_proxy.text.lists.counts import CountsBehindLists
 from aligner_proxy.text.lists.nesting import Nesting
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.text.lists.ordinals import Ordinals
@@ -27,17 +27,17 @@ class ListNumbers(Stage):
         """Number of list markers that were changed in the parts before this one."""
         self._nesting = Nesting()
         """Moves nested items up."""
+        self._counts = CountsBehindLists()
+        """Updates counts such as "These three tips" behind a list."""
         self._ordinals = Ordinals()
         """Renumbers items that are counted in words ("Second, ...")."""
-        self._later_counts = LaterCounts()
-        """Updates the counts behind lists."""
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The outgoing text with its lists renumbered; unchanged for a whole answer, whose lists the gate renumbers."""
         if not outgoing.is_whole:
             segments = outgoing.segments
             removed_segments = outgoing.removed_segments
-            text = self._later_counts.update(segments, removed_segments, outgoing.text)
+            text = self._counts.update(segments, removed_segments, outgoing.text)
             text = self._numbering.renumber(segments, removed_segments, text, ends=False)
             text = self._ordinals.renumber(segments, removed_segments, text)
             text = self._nesting.move_up(segments, removed_segments, text)
@@ -50,7 +50,5 @@ class ListNumbers(Stage):
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the number of list markers and references that were changed in this part added."""
-        changed_count = (
-            self._numbering.changed - self._changed_before + self._ordinals.changed + self._later_counts.changed
-        )
+        changed_count = self._numbering.changed - self._changed_before + self._ordinals.changed + self._counts.changed
         return replace(outcome, renumbered=outcome.renumbered + changed_count)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.count_words import (
+    ANY_NUMBER,
+    IDEOGRAPHS,
+    MIN_COUNT,
+    join_numbers,
+    join_words,
+    replace_count,
+)
 from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
 
-_NUMBER_WORDS = {
-    "en": "two three four five six seven eight nine ten eleven twelve",
-    "de": "zwei drei vier f\u00fcnf sechs sieben acht neun zehn elf zw\u00f6lf",
-    "fr": "deux trois quatre cinq six sept huit neuf dix onze douze",
-    "es": "dos tres cuatro cinco seis siete ocho nueve diez once doce",
-}
-_WORDS_BY_LANGUAGE = {language: words.split() for language, words in _NUMBER_WORDS.items()}
-_MIN_COUNT = 2
-"""Smallest new count that is written; a single remaining thing would need other words."""
 _COUNTED_NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
     r"habits|signs|rows|documents|picks|choices|ingredients|secrets|symptoms|causes|factors|risks|features|types|kinds|differences|principles|techniques|"
     r"tricks|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|motivos|motifs|m\u00f6glichkeiten|vorteile|nachteile|ursachen|fehler|choses|raisons|"
-    r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores)"
+    r"exemples|fa\u00e7ons|avantages|erreurs|cosas|razones|ejemplos|maneras|formas|ventajas|errores"
+    rf"|{join_words('nouns')})"
 )
-_COUNT = rf"(?P<count>\d{{1,2}}|{'|'.join(word for words in _WORDS_BY_LANGUAGE.values() for word in words)})"
+_COUNT = rf"(?P<count>\d{{1,2}}|{ANY_NUMBER})"
 """Matches a count in digits or in words of any of the languages."""
 _COUNT_OF_NOUN = re.compile(
     rf"\b{_COUNT}"
@@ -38,7 +38,8 @@ _UNITS = (
     r"cents|euros?|dollars|pounds|degrees|grams|kilos|kilograms|ounces|meters|metres|miles|feet|inches|liters|litres|"
     r"cups|tablespoons|teaspoons|stars|words|pages|personen|sekunden|minuten|stunden|tagen?|n\u00e4chten?|wochen|monaten?|"
     r"jahren?|prozent|gramm|fois|personnes|secondes|heures|jours|nuits|semaines|mois|ans|grammes|litres|veces|personas|"
-    r"segundos|minutos|horas|d\u00edas|noches|semanas|meses|a\u00f1os|gramos|litros)"
+    r"segundos|minutos|horas|d\u00edas|noches|semanas|meses|a\u00f1os|gramos|litros"
+    rf"|{join_words('units')})"
 )
 """Nouns before which a number is an amount more often than the count of a list."""
 _ANY_NOUN = rf"(?!{_UNITS}\b)(?:[^\W\d_]{{2,}}[sx]|(?-i:[A-Z\u00c4\u00d6\u00dc])[^\W\d_]+(?:en|er|e|n))\b"
@@ -63,7 +64,7 @@ _COUNTED_NOUN_PHRASE = rf"{_WORDS_BETWEEN}(?:{_COUNTED_NOUNS}|{_ANY_NOUN})"
 _COUNT_BEFORE_COLON = re.compile(
     r"(?<!\bto )\b(?!(?:my|your|our|their|his|her|its|the|these|those|for|with|of|in|at|to|from|by|into|on|over|than|"
     r"and|or|day|week|month|year|step|phase|level|part|grade|class|round|stage|unit|module)\b)(?-i:[a-z]{2,})[ \t]+"
-    rf"(?!\d){_COUNT}(?={_COUNTED_NOUN_PHRASE}[*_]{{0,3}}:[*_]{{0,3}}$)",
+    rf"(?!\d){_COUNT}(?={_COUNTED_NOUN_PHRASE}[*_]{{0,3}}[ \t\u00a0\u202f]?:[*_]{{0,3}}$)",
     re.IGNORECASE,
 )
 """Matches a count in words before the colon, whatever the verb is: "The town plans four measures:"."""
@@ -110,8 +111,76 @@ _BACK_COUNT = re.compile(
     re.IGNORECASE,
 )
 """Matches a count that refers back to a list: "These five tips"."""
-
-
+_OTHER_NOUN = rf"(?!{_UNITS}\b)(?:[^\W\d_]{{3,}}(?:[ie]|en)|[\u0430-\u044f\u0451]{{4,}})\b"
+"""Matches what may be a plural in Italian, Dutch or Russian; it needs more evidence than `_ANY_NOUN`."""
+_ANNOUNCED_ELSEWHERE = re.compile(
+    rf"(?:^[*_> \t]{{0,9}}(?!\d)(?=[^\n]*:[*_]{{0,3}}$)|\b(?:{join_words('announcing')})[ \t]+"
+    rf"(?:(?:{join_words('these')}|{join_words('the')})[ \t]+)?)"
+    rf"(?P<count>\d{{1,2}}|{join_numbers('it', 'pt', 'nl', 'pl', 'ru')})"
+    rf"(?=(?:[ \t]+(?!{_UNITS}\b)[\w'\u2019-]+){{0,2}}?[ \t]+(?:{_COUNTED_NOUNS}\b|{_ANY_NOUN}|{_OTHER_NOUN}))"
+    rf"(?![^\n]*(?:[,;]|[ \t](?:e|en|i|\u0438)[ \t]+(?:{ANY_NUMBER})\b))",
+    re.IGNORECASE,
+)
+"""Matches the count of a list in the line above it in further languages: "Ecco quattro alberghi:"."""
+_COUNT_AT_END = re.compile(
+    rf"\b(?:are|sind|sont|son|sono|s\u00e3o|zijn)[ \t]+{_COUNT}(?=[ \t\u00a0\u202f]?:[*_]{{0,3}}$)", re.IGNORECASE
+)
+"""Matches a count before a colon: "I corsi sono tre:"."""
+_THESE_COUNT = re.compile(
+    rf"\b(?:{join_words('these')})[ \t]+{_COUNT}(?=[ \t]+(?!{_UNITS}\b)[^\W\d_]{{3,}}(?![ \t]+{_UNITS}\b))",
+    re.IGNORECASE,
+)
+"""Matches a count of anything right behind a list, if "these" precedes it: "Ces trois gestes"."""
+_NAMED_COUNT = re.compile(
+    rf"\b(?:{join_words('the')})[ \t]+{_COUNT}(?=(?P<named>(?:[ \t]+(?!{_UNITS}\b)[^\W\d_]+){{1,2}}))", re.IGNORECASE
+)
+"""Matches a count behind a list of what the text above names: "The three courses" below "These are our courses:"."""
+_COUNTERS = r"(?:[\u500b\u4e2a\u70b9\u9ede\u6761\u689d\u9879\u9805\u79cd\u7a2e\u6b65\u3064]|\u30b9\u30c6\u30c3\u30d7)"
+_IDEOGRAPHIC_COUNT = (
+    rf"(?P<count>\d{{1,2}}|[{IDEOGRAPHS}])(?={_COUNTERS})"
+    r"(?![\u500b\u4e2a](?:[\u6708\u4eba\u5e74]|\u5c0f\u65f6|\u661f\u671f|\u5c0f\u6642))"
+)
+"""Matches a count before a Chinese or Japanese counter, but not that of hours, weeks, months or people."""
+_THESE_IDEOGRAPHIC = re.compile(
+    r"(?:\u8fd9|\u9019|\u4e0a\u8ff0|\u4ee5\u4e0a|\u3053\u306e|\u3053\u308c\u3089\u306e|\u4e0a\u8a18\u306e|\u4ee5\u4e0a\u306e)"
+    rf"{_IDEOGRAPHIC_COUNT}"
+)
+_FOLLOWING = (
+    r"(?:\u4ee5\u4e0b|\u4e0b\u9762|\u4e0b\u5217|\u5982\u4e0b|\u6b21\u306e|\u4ee5\u4e0b\u306e|\u4e0b\u8a18\u306e)"
+)
+_FOLLOWING_IDEOGRAPHIC = re.compile(rf"{_FOLLOWING}(?:\u7684)?{_IDEOGRAPHIC_COUNT}")
+_ANNOUNCED_IDEOGRAPHIC = re.compile(
+    rf"(?:{_FOLLOWING}\u7684?|[\u6709\u5171\u306f\u304c\u3092\u306b]){_IDEOGRAPHIC_COUNT}"
+)
+"""Match the count of a list in Chinese or Japanese: behind the list, above it in any sentence ("the following three"),
+and above it in a line with a colon."""
+_WORD = re.compile(r"[^\W\d_]+")
+_MIN_STEM = 4
+"""Fewest letters of a word that say which thing it names."""
+_COUNTS_BEFORE_COLON = (
+    _ANNOUNCED_COUNT,
+    _COUNT_OF_NOUN,
+    _COUNT_BEFORE_COLON,
+    _COUNT_IN_BRACKETS,
+    _ANNOUNCED_ELSEWHERE,
+    _COUNT_AT_END,
+    _ANNOUNCED_IDEOGRAPHIC,
+)
+"""Match the count of a list in a heading, or in the line with a colon above it."""
+_COUNTS_BEFORE_SENTENCES = (
+    _COUNT_OF_NOUN,
+    _ANNOUNCED_COUNT,
+    _ANNOUNCED_ELSEWHERE,
+    _ANNOUNCED_IDEOGRAPHIC,
+    re.compile(rf"\u6709(?P<count>[{IDEOGRAPHS}])(?=[\u3002\uff1a:])"),
+)
+"""Match the count of a series of sentences ("First, ...") in the sentence before it."""
+_COUNTS_BEHIND_LISTS = (_NAMED_COUNT, _BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC)
+"""Match the count of a list in the line behind it."""
+_MAX_OUTLINES = 32
+"""Most times that the outline of a growing answer is read, because a hostile one may have thousands of counts."""
+_CountsBySegment = dict[int, list[tuple[int, int, re.Pattern[str]]]]
+"""For each segment that may count a list that lost items, its counts: (items before, items after, pattern)."""
 _WORDS_FOR_TWO = {"all": "both", "alle": "beide"}
 """For each word for "all" before a count what is said of two things: "all five", but "both"."""
 
@@ -121,9 +190,44 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
 
     `text` is what is left of the segments `pieces`, whose outline is `outline`, without those at the indexes `removed`.
     """
+    return _write_counts(_find_counts(outline, pieces, removed), pieces, text)
+
+
+class CountsBehindLists:
+    """The counts that refer back to lists, in an answer that is released piece by piece."""
+
+    def __init__(self) -> None:
+        self.changed = 0
+        """Number of segments with a new count."""
+        self._pieces: list[Segment] = []
+        """All segments so far."""
+        self._removed: set[int] = set()
+        """Indexes in `_pieces` of those that are removed."""
+        self._outlines_left = _MAX_OUTLINES
+        """How many times more the outline of the answer may be read."""
+
+    def update(self, pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
+        """Update the counts in `text`, which is what is left of the next `pieces` without those in `removed`."""
+        first = len(self._pieces)
+        self._pieces += pieces
+        self._removed.update(first + index for index in removed)
+        has_count = any(pattern.search(text) for pattern in _COUNTS_BEHIND_LISTS)
+        if not (self._removed and has_count and self._outlines_left):
+            return text
+        self._outlines_left -= 1
+        all_counts = _find_counts_behind(Outline(self._pieces), self._removed)
+        new_counts = [(count, pattern) for count, pattern in all_counts if count[0] >= first]
+        text, changed_count = _write_counts(_group_by_segment(new_counts), self._pieces, text)
+        self.changed += changed_count
+        return text
+
+
+def _write_counts(counts_by_segment: _CountsBySegment, pieces: Sequence[Segment], text: str) -> tuple[str, int]:
+    """Write new counts into `text`, which has segments of `pieces`: (the new text, number of segments with one)."""
     changed_count = 0
     position = 0
-    for index, changes in sorted(_find_counts(outline, pieces, removed).items()):
+    answer = "".join(piece.text + piece.gap for piece in pieces) if counts_by_segment else ""
+    for index, changes in sorted(counts_by_segment.items()):
         old_text = pieces[index].text
         start = text.find(old_text, position)
         # a segment that was changed otherwise keeps its count
@@ -131,8 +235,8 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
             continue
         new_text = old_text
         for old_count, new_count, pattern in changes:
-            new_text = _update_counts_in(new_text, pattern, old_count, new_count)
-            if (old_count, new_count) == (_MIN_COUNT, 1):
+            new_text = _update_counts_in(new_text, pattern, old_count, new_count, answer)
+            if (old_count, new_count) == (MIN_COUNT, 1):
                 new_text = _TWO.sub(_say_one, new_text)
         changed_count += new_text != old_text
         text = text[:start] + new_text + text[start + len(old_text) :]
@@ -140,38 +244,62 @@ def update_counts(outline: Outline, pieces: Sequence[Segment], removed: Collecti
     return text, changed_count
 
 
-def _find_counts(
-    outline: Outline, pieces: Sequence[Segment], removed: Collection[int]
-) -> dict[int, list[tuple[int, int, re.Pattern[str]]]]:
-    """For each segment that may count a list that lost items, its counts: (items before, items after, pattern)."""
-    all_counts = [(count, _BACK_COUNT) for count in outline.lists_above(removed, _BACK_COUNT)]
-    for pattern in (_ANNOUNCED_COUNT, _COUNT_OF_NOUN, _COUNT_BEFORE_COLON, _COUNT_IN_BRACKETS):
+def _find_counts(outline: Outline, pieces: Sequence[Segment], removed: Collection[int]) -> _CountsBySegment:
+    """The counts of each segment that may count a list that lost items."""
+    all_counts = _find_counts_behind(outline, removed)
+    for pattern in _COUNTS_BEFORE_COLON:
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern)]
-    for pattern in _COUNTS_WITHOUT_COLON:
+    for pattern in (*_COUNTS_WITHOUT_COLON, _FOLLOWING_IDEOGRAPHIC):
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern, needs_colon=False)]
-    all_counts += [(count, _COUNT_OF_NOUN) for count in Ordinals().count(pieces, removed)]
-    counts_by_segment: dict[int, list[tuple[int, int, re.Pattern[str]]]] = {}
+    for pattern in _COUNTS_BEFORE_SENTENCES:
+        all_counts += [(count, pattern) for count in Ordinals().count(pieces, removed)]
+    return _group_by_segment(all_counts)
+
+
+def _find_counts_behind(
+    outline: Outline, removed: Collection[int]
+) -> list[tuple[tuple[int, int, int], re.Pattern[str]]]:
+    """The counts behind lists that lost items, each ((segment, items before, items after), pattern of the count)."""
+    all_counts = [(count, _NAMED_COUNT) for count in outline.lists_above(removed, _NAMED_COUNT, _names_thing)]
+    for pattern in (_BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC):
+        all_counts += [(count, pattern) for count in outline.lists_above(removed, pattern)]
+    return all_counts
+
+
+def _group_by_segment(all_counts: Iterable[tuple[tuple[int, int, int], re.Pattern[str]]]) -> _CountsBySegment:
+    """The counts by the segment in which they are."""
+    counts_by_segment: _CountsBySegment = {}
     for (index, old_count, new_count), pattern in all_counts:
         counts_by_segment.setdefault(index, []).append((old_count, new_count, pattern))
     return counts_by_segment
 
 
-def update_later_count(text: str, old_count: int, new_count: int) -> str:
-    """Update the counts in a segment that refer back to a list of so many items, of which `new_count` remain."""
-    return _update_counts_in(text, _BACK_COUNT, old_count, new_count)
+def _names_thing(count: re.Match[str], text_above: str) -> bool:
+    """Whether one of the words behind a count is a word of the text above the list, perhaps with another ending."""
+    stems = {_stem(word) for word in _WORD.findall(text_above)} - {""}
+    return any(_stem(word) in stems for word in _WORD.findall(count["named"]))
 
 
-def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int) -> str:
+def _stem(word: str) -> str:
+    """The beginning of a word, without the ending of a plural; empty for a short word."""
+    if len(word) <= _MIN_STEM:
+        return word.casefold() if len(word) == _MIN_STEM else ""
+    return word[:-1].casefold().rstrip("e")
+
+
+def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int, answer: str) -> str:
     """Replace each count in `text` that `pattern` matches and that equals `old_count`."""
 
     def update_match(match: re.Match[str]) -> str:
-        new_word = _replace_count(match["count"], old_count, new_count)
+        start, end = match.span("count")
+        new_word = replace_count(
+            match["count"], old_count, new_count, before=text[:start], behind=text[end:], answer=answer
+        )
         word_for_two = _WORDS_FOR_TWO.get(match.group().split()[0].lower())
         # of two things nobody says "all two"
-        if word_for_two is not None and new_count == _MIN_COUNT and new_word != match["count"]:
+        if word_for_two is not None and new_count == MIN_COUNT and new_word != match["count"]:
             return word_for_two.capitalize() if match.group()[0].isupper() else word_for_two
-        start, end = match.span("count")
-        return match.string[match.start() : start] + new_word + match.string[end : match.end()]
+        return text[match.start() : start] + new_word + text[end : match.end()]
 
     return pattern.sub(update_match, text)
 
@@ -187,17 +315,3 @@ def _say_one(match: re.Match[str]) -> str:
         return match.group()
     verb = "is " if match["verb"] == "are " else match["verb"]
     return f"{verb}{'1' if match['count'] == '2' else 'one'}{match['between']} {noun}"
-
-
-def _replace_count(word: str, old_count: int, new_count: int) -> str:
-    """The new count in the notation of `word`, if `word` means the old count; otherwise `word` unchanged."""
-    if new_count < _MIN_COUNT:
-        return word
-    if word.isdecimal():
-        return str(new_count) if int(word) == old_count else word
-    for words in _WORDS_BY_LANGUAGE.values():
-        # the words begin with two, so the word of n has the index n - 2
-        if old_count - _MIN_COUNT < len(words) and word.lower() == words[old_count - _MIN_COUNT]:
-            new_word = words[new_count - _MIN_COUNT]
-            return new_word.capitalize() if word[0].isupper() else new_word
-    return word

@@ -19,13 +19,19 @@ from aligner_proxy.text.sentence_ends import MARKS
 from aligner_proxy.text.structure import FENCES, Segment
 
 UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
-_SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201d\u2019)\]*_]*$")
+_SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201c\u201d\u2018\u2019\u00ab\u00bb)\]*_]*$")
 _DEFINITION = re.compile(r"[ \t]*(?::[ \t]+\S|<dd\b)", re.IGNORECASE)
 """Matches the beginning of a line that explains the term in the line above it."""
 SIGNS = "*_ \t"
 """Emphasis and white space, which are no content."""
 STROKE = re.compile(r"(?<!\\)\|")
 """Matches a bar that divides cells."""
+AMOUNT = re.compile(
+    r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?(?:[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|"
+    r"mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|am|pm|uhr)?",
+    re.IGNORECASE,
+)
+"""Matches a cell with nothing but an amount or a time, which says nothing without the name of what has it."""
 _TABLE_RULE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
 _MAX_TITLE_WORDS = 8
 """Most words of an item that is the title of the text below it."""

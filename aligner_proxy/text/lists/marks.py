@@ -16,7 +16,8 @@ from typing import NamedTuple
 WORDS = (
     r"steps?|items?|points?|tips?|tasks?|reasons?|options?|questions?|rules?|methods?|instructions?|stages?|phases?|"
     r"ideas?|schritte?n?|punkte?n?|tipps?|fragen?|regeln?|grund|\u00e9tapes?|etapes?|conseils?|pasos?|puntos?|consejos?|"
-    r"passos?|pontos?|passi|punti|stap(?:pen)?|krok(?:i|u|ach)?"
+    r"passos?|pontos?|passi|punti|stap(?:pen)?|krok(?:i|u|ach|ami|\u00f3w)?|pass(?:aggio|aggi)|etap(?:y|u|ie|ach)?|"
+    r"punkt(?:u|y|cie|ach)|(?:\u0448\u0430\u0433|\u043f\u0443\u043d\u043a\u0442)(?:\u0430|\u0443|\u043e\u043c|\u0435|\u0438|\u044b|\u043e\u0432|\u0430\u043c|\u0430\u0445)?"
 )
 """Words that come before the number of an item, and before a reference to it."""
 # One character class, because two that both match a space would try forty quotation signs in a million ways.
@@ -48,7 +49,11 @@ LINE_FORMS = (
         r"|[^\W\d_]{3,9}[ \t](?:\d{1,3}|[IVX]{1,5}|[A-Z])(?:[ \t]*[:.\u2013\u2014-]|$))",
         re.MULTILINE,
     ),
-    re.compile(r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8me(?:ment)?|segundo)\b", re.IGNORECASE),
+    re.compile(
+        r"[\s:]\(?[2b][.)]\s|\b(?:second(?:ly)?|zweitens|deuxi\u00e8me(?:ment)?|segundo|secondo|tweede|drugie"
+        r"|\u0432\u0442\u043e\u0440\u044b\u0445)\b|(?:\u7b2c|\u6b65\u9aa4|\u6b65\u9a5f|\u624b\u9806|\u30b9\u30c6\u30c3\u30d7)[2\u4e8c]|\u5176\u6b21|[\u4e8c2]\u3064\u76ee|\u4e8c\u662f",
+        re.IGNORECASE,
+    ),
 )
 """At least one of these matches in a text with items, headings, titles, tables, frames (frames.py), ordinals or
 indentation."""

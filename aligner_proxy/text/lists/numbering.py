@@ -12,10 +12,17 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.counts import update_counts
+from aligner_proxy.text.lists.ideographic_references import (
+    IDEOGRAPHIC_REFERENCE,
+    begins_sentence,
+    read_number,
+    write_number,
+)
 from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
@@ -351,6 +358,8 @@ class Numbering:
                 continue
             for number in _NUMBER_IN_REFERENCE.findall(match["numbers"]):
                 self._expect_number(number)
+        for match in IDEOGRAPHIC_REFERENCE.finditer(text):
+            self._expect_number(str(read_number(match["number"])))
 
     def _expect_number(self, number: str) -> None:
         """Remember the number of a reference if no recent list has an item with this number yet.
@@ -418,6 +427,8 @@ class Numbering:
         line = replace_outside_code(_ROMAN_PART, line, self._renumber_roman)
         if any(recent.noun for recent in self._recent):
             line = replace_outside_code(REFERENCE_BY_NOUN, line, self._renumber_by_noun)
+        renumber_ideographic = partial(self._renumber_ideographic, ends=ends)
+        line = replace_outside_code(IDEOGRAPHIC_REFERENCE, line, renumber_ideographic)
         return _ORDINAL.sub(self._renumber_ordinal, line)
 
     def _drop_dangling(self, match: re.Match[str]) -> str:
@@ -529,8 +540,32 @@ class Numbering:
         self.changed += new_number != number
         return new_number
 
+    def _renumber_ideographic(self, match: re.Match[str], *, ends: bool) -> str:
+        """A Chinese or Japanese reference with the new number of its item; unchanged if it means no remaining one."""
+        number = match["number"]
+        value = read_number(number)
+        # at the beginning of a line, and before a sign, it numbers its own sentence
+        if begins_sentence(match):
+            return match.group()
+        target_list = self._referenced_list("", value, (MarkKind.DIGIT, MarkKind.CIRCLED))
+        if target_list is None:
+            if not ends:
+                self._expect_number(str(value))
+            return match.group()
+        if value not in target_list.new_numbers:
+            self.dangling += 1
+            return match.group()
+        new_value = target_list.new_numbers[value]
+        if new_value == value:
+            return match.group()
+        self.changed += 1
+        return match.group()[: match.start("number") - match.start()] + write_number(new_value, number)
+
     def _renumber_by_noun(self, match: re.Match[str]) -> str:
         """The new numbers of a reference such as "exercise 3", if the line above a list names exercises."""
+        # a reference with a word such as "step" has its new number already
+        if _REFERENCE.fullmatch(match.group()) is not None:
+            return match.group()
         noun = to_singular(match["word"])
         target_list = next(
             (recent for recent in self._recent if recent.noun == noun and recent.kind is MarkKind.DIGIT), None
@@ -617,7 +652,7 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
 
 def has_reference(text: str) -> bool:
     """Whether the text may contain a reference to an item."""
-    return _ANY_REFERENCE.search(text) is not None
+    return _ANY_REFERENCE.search(text) is not None or IDEOGRAPHIC_REFERENCE.search(text) is not None
 
 
 def _kind_of_number(number: str) -> MarkKind:

@@ -8,38 +8,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
 
 from aligner_proxy.text.structure import Segment
 
-_ORDINAL_WORDS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth",
-    "firstly secondly thirdly fourthly fifthly sixthly seventhly eighthly ninthly tenthly",
-    "erstens zweitens drittens viertens f\u00fcnftens sechstens siebtens achtens",
-    "premi\u00e8rement deuxi\u00e8mement troisi\u00e8mement quatri\u00e8mement cinqui\u00e8mement",
-    "primero segundo tercero cuarto quinto",
-    "en_primer_lugar en_segundo_lugar en_tercer_lugar en_cuarto_lugar en_quinto_lugar",
-    "en_premier_lieu en_deuxi\u00e8me_lieu en_troisi\u00e8me_lieu en_quatri\u00e8me_lieu en_cinqui\u00e8me_lieu",
-    "en_premier_lieu en_second_lieu",
-)
+_ORDINAL_WORDS: list[str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _WORDS_BY_SERIES = tuple(tuple(words.replace("_", " ") for words in series.split()) for series in _ORDINAL_WORDS)
 """The ordinals in words: each series is "first", "second", "third" and so on in one language and one form."""
-_ANY_ORDINAL = "|".join(word for words in _WORDS_BY_SERIES for word in words)
+_IDEOGRAPHIC = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+_ANY_ORDINAL = "|".join(word for words in _WORDS_BY_SERIES for word in words if not _IDEOGRAPHIC.search(word))
+_IDEOGRAPHIC_ORDINAL = "|".join(word for words in _WORDS_BY_SERIES for word in words if _IDEOGRAPHIC.search(word))
 _SYNONYMS = {"en second lieu": "en deuxi\u00e8me lieu"}
 """Ordinals with the meaning of another ordinal, by which they are replaced when they are read."""
-_ADVERBS = "|".join(word for words in _WORDS_BY_SERIES for word in words if word.endswith(("tens", "ment")))
+_ADVERB_FORM = re.compile(r".*(?:tens|ment)$|(?:in .* luogo|ten |po |\u0432\u043e?-)")
+_ADVERBS = "|".join(word for words in _WORDS_BY_SERIES for word in words if _ADVERB_FORM.match(word))
 """Ordinals that never name a thing, so that no comma or colon needs to follow them."""
 _THINGS = (
     "reason|way|thing|tip|benefit|advantage|drawback|idea|symptom|sign|cause|factor|risk|danger|problem|mistake|argument|"
     "point|method|step|task|rule|habit|trick"
 )
+_LAST = re.compile(
+    r"[\s>*_]{0,4}(?:(?:finally|lastly|schlie\u00dflich|zuletzt|zu guter Letzt|enfin|finalement|por \u00faltimo|"
+    r"finalmente|infine|por fim|ten slotte|tot slot|wreszcie|na koniec|\u043d\u0430\u043a\u043e\u043d\u0435\u0446)\b"
+    r"|\u6700\u540e|\u6700\u5f8c)",
+    re.IGNORECASE,
+)
+"""Matches the beginning of a sentence that may end a series."""
 ENGLISH_ORDINALS = _WORDS_BY_SERIES[0]
 """The English ordinals from the first to the tenth."""
 _ENGLISH_ORDINAL = "|".join(ENGLISH_ORDINALS)
 _SIGNS_BEFORE = r"[\s>*_\"'(\u201c]{0,8}"
 _ORDINAL_AT_START = re.compile(
     rf"{_SIGNS_BEFORE}(?:and )?(?:(?P<word>{_ANY_ORDINAL})[*_]{{0,3}}[,:](?! (?:and |or )?(?:{_ENGLISH_ORDINAL})\b)"
-    rf"|(?P<adverb>{_ADVERBS})(?= )|the (?P<noun_phrase>{_ENGLISH_ORDINAL})(?= (?:is|was|{_THINGS})\b))",
+    rf"|(?P<adverb>{_ADVERBS})(?=,? )|(?P<ideographic>{_IDEOGRAPHIC_ORDINAL})"
+    r"(?:(?<=[\u306b\u306f\u662f\u5148\u6b21])|(?=[\uff0c\u3001,\uff1a:]))"
+    rf"|the (?P<noun_phrase>{_ENGLISH_ORDINAL})(?= (?:is|was|{_THINGS})\b))",
     re.IGNORECASE,
 )
 """Matches an ordinal in words as a "word" ("First, ..."), an "adverb" ("Erstens ist ...") or in a "noun_phrase" ("The
@@ -66,6 +72,8 @@ class _Ordinal:
     """1 for the first."""
     start: int
     end: int
+    other_families: tuple[tuple[str, ...], ...] = ()
+    """Further families that have the word with this value: "segundo" is Spanish and Portuguese."""
 
     def write(self, value: int, text: str) -> str:
         """The sentence `text` with the ordinal of this value instead."""
@@ -90,6 +98,10 @@ class _SentenceSeries:
     """The value of the last ordinal, so the number of sentences."""
     remaining: int = 0
     """How many of the sentences remain."""
+    closing_index: int | None = None
+    """Index of a later sentence that begins with a word such as "Finally,"; None if there is none."""
+    keeps_closing: bool = True
+    """Whether that sentence remains."""
 
 
 class Ordinals:
@@ -134,8 +146,16 @@ class Ordinals:
             pass
         for series in self._all:
             has_announcement = series.announcement >= 0 and series.announcement not in removed
-            if has_announcement and series.remaining < series.last:
+            if not has_announcement:
+                continue
+            if series.remaining < series.last:
                 yield series.announcement, series.last, series.remaining
+            # the sentence with "Finally," may be one more of those that were announced
+            if series.closing_index is not None:
+                old_count = series.last + 1
+                new_count = series.remaining + series.keeps_closing
+                if new_count < old_count:
+                    yield series.announcement, old_count, new_count
 
     def _read(
         self, pieces: Sequence[Segment], removed: Collection[int]
@@ -151,7 +171,10 @@ class Ordinals:
             if self._begins_line and not begins_inline_series and ordinal and ordinal.family[0] != "words":
                 ordinal = None
             self._begins_line = "\n" in segment.gap or not segment.text.strip()
+            if ordinal is not None:
+                ordinal = self._choose_family(ordinal)
             series = None if ordinal is None else self._continue_series(ordinal, index - 1)
+            self._close_series(segment.text, index, removed)
             remains = index not in removed
             self._read_inner_ordinals(segment.text, ordinal.end if ordinal else 0, index, remains=remains)
             if not remains:
@@ -176,6 +199,20 @@ class Ordinals:
             series = self._continue_series(ordinal, index)
             if series is not None:
                 series.remaining += remains
+
+    def _choose_family(self, ordinal: _Ordinal) -> _Ordinal:
+        """The ordinal with the family whose latest series it continues, if its word belongs to several families."""
+        for family in ordinal.other_families:
+            series = self._series.get(family)
+            if series is not None and series.last + 1 == ordinal.value and ordinal.family not in self._series:
+                return replace(ordinal, family=family)
+        return ordinal
+
+    def _close_series(self, text: str, index: int, removed: Collection[int]) -> None:
+        """Note that segment `index` ends the latest series, if its text begins with a word such as "Finally,"."""
+        if self._all and self._all[-1].closing_index is None and _LAST.match(text):
+            self._all[-1].closing_index = index
+            self._all[-1].keeps_closing = index not in removed
 
     def _continue_series(self, ordinal: _Ordinal, announcement: int) -> _SentenceSeries | None:
         """The series that an ordinal begins or continues; None if it does neither.
@@ -242,14 +279,15 @@ def _read_ordinal_word(text: str, start: int = 0) -> _Ordinal | None:
     match = _ORDINAL_AT_START.match(text, start)
     if match is None:
         return None
-    group = next(name for name in ("word", "adverb", "noun_phrase") if match[name])
+    group = next(name for name in ("word", "adverb", "ideographic", "noun_phrase") if match[name])
     word = match[group].lower()
     word = _SYNONYMS.get(word, word)
-    series_index = next(index for index, words in enumerate(_WORDS_BY_SERIES) if word in words)
-    value = _WORDS_BY_SERIES[series_index].index(word) + 1
     use = "noun_phrase" if group == "noun_phrase" else "word"
+    all_series = [(index, words) for index, words in enumerate(_WORDS_BY_SERIES) if word in words]
+    families = [("words", str(index), use) for index, _ in all_series]
+    _, words = all_series[0]
     ordinal_start, ordinal_end = match.span(group)
-    return _Ordinal(("words", str(series_index), use), value, ordinal_start, ordinal_end)
+    return _Ordinal(families[0], words.index(word) + 1, ordinal_start, ordinal_end, tuple(families[1:]))
 
 
 def _to_ordinal(match: re.Match[str]) -> _Ordinal:

@@ -16,6 +16,7 @@ from aligner_proxy.text.lists.contents import find_entries
 from aligner_proxy.text.lists.frames import find_frames, is_frame
 from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_admonition, is_run_in_title, read_title_word
 from aligner_proxy.text.lists.lines import (
+    AMOUNT,
     CONTENT,
     STROKE,
     UNDERLINE,
@@ -36,12 +37,6 @@ _MAX_LIST_ITEMS = 256
 _MAX_INTRO_LINES = 4
 """Most lines of text between a heading and the list that it counts."""
 _ROW_NUMBER = re.compile(r"\d{1,3}")
-_AMOUNT = re.compile(
-    r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?(?:[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|"
-    r"mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|am|pm|uhr)?",
-    re.IGNORECASE,
-)
-"""Matches a cell with nothing but an amount or a time, which says nothing without the name of what has it."""
 _LINE_LEAD = re.compile(
     rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
     r"|\[?\d{1,2}:\d\d\]?(?:[ \t]?[ap]m)?(?::|[ \t]*[-\u2013\u2014])?(?=[ \t]))?",
@@ -214,18 +209,26 @@ class Outline:
         column_count = len(STROKE.split(table.head[0].text.strip().strip("|")))
         return [] if column_count == len(table.rows) + 1 else [row.segments for row in table.rows]
 
-    def lists_above(self, removed: Collection[int], pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+    def lists_above(
+        self,
+        removed: Collection[int],
+        pattern: re.Pattern[str],
+        names_thing: Callable[[re.Match[str], str], bool] = lambda *_: True,
+    ) -> Iterator[tuple[int, int, int]]:
         """Yield (segment, number of items before, number of items after) for each list or table that lost items.
 
-        The segment is one of the line behind the list. Only segments that match `pattern` count.
+        The segment is one of the line behind the list. Only segments that match `pattern` count, and of these only
+        those for which `names_thing` says so, of the match and of the text above the list.
         """
         line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
         for start, list_end in self._find_blocks():
             counted = self._find_counted(start, list_end)
             kept_count = _count_kept(counted, removed)
             if list_end in line_by_start and kept_count < len(counted):
+                text_above = self._read_above(start)
                 for index in line_by_start[list_end].segments:
-                    if index not in removed and pattern.search(self._segments[index].text):
+                    match = pattern.search(self._segments[index].text)
+                    if index not in removed and match is not None and names_thing(match, text_above):
                         yield index, len(counted), kept_count
 
     def _find_blocks(self) -> Iterator[tuple[int, int]]:
@@ -240,6 +243,12 @@ class Outline:
         for start, table in self._table_by_start.items():
             if table.rows:
                 yield start, table.rows[-1].segments.stop
+
+    def _read_above(self, start: int) -> str:
+        """The line above segment `start`, and the head of the table that begins there."""
+        above = next((line.text for line in reversed(self.lines) if line.segments.stop == start), "")
+        table = self._table_by_start.get(start)
+        return above if table is None else f"{above}\n{table.head[0].text}"
 
     def _find_siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items of one list from segment `start` to `end`, without nested items."""
@@ -519,7 +528,7 @@ class Outline:
             lost_any = any(i in removed for i in row.segments)
             remaining_text = "".join(self._segments[i].text for i in row.segments if i not in removed)
             cells = [cell.strip() for cell in STROKE.split(remaining_text)]
-            is_amount = _AMOUNT.fullmatch if self._loses_name(row, removed) else str.isdecimal
+            is_amount = AMOUNT.fullmatch if self._loses_name(row, removed) else str.isdecimal
             if lost_any and not any(CONTENT.search(cell) and not is_amount(cell) for cell in cells):
                 yield row.segments
         if table.head and table.rows and all(i in removed for row in table.rows for i in row.segments):
@@ -530,7 +539,7 @@ class Outline:
         first_removed = next((index for index in row.segments if index in removed), row.segments.stop - 1)
         segments = self._segments[row.segments.start : first_removed + 1]
         cells = [cell.strip() for cell in STROKE.split("".join(segment.text for segment in segments))]
-        leading_cells = takewhile(lambda cell: not CONTENT.search(cell) or _AMOUNT.fullmatch(cell), cells)
+        leading_cells = takewhile(lambda cell: not CONTENT.search(cell) or AMOUNT.fullmatch(cell), cells)
         return all(not cell or _ROW_NUMBER.fullmatch(cell) for cell in leading_cells)
 
     def _find_kept_marks(self, removed: Collection[int], first_unsent: int) -> dict[int, str]:
