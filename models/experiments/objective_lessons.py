@@ -56,7 +56,7 @@ _FARTHEST = 8.0
 """In nats: scores are compared only within this distance of 0, as both of two larger ones are beyond doubt."""
 
 
-class LessonRecipe(BaseModel):
+class ObjectiveLessonRecipe(BaseModel):
     """How the general head learns on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -88,10 +88,10 @@ def hide_labels(rows: HeadRows) -> HeadRows:
     return rows.with_cases(cases, [rows.case_rows(number) for number in range(len(rows))])
 
 
-def learn_objectives(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: LessonRecipe) -> DetectorHead:
+def learn_objectives(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: ObjectiveLessonRecipe) -> DetectorHead:
     """Learn on from `before` several times, and return the head whose numbers are the mean of what was learnt."""
-    known = {name: rows if name in recipe.learnt else hide_labels(rows) for name, rows in sets.items()}
-    heads = [_learn_once(before, known, recipe, seed) for seed in range(1, recipe.seeds + 1)]
+    teaching_sets = {name: rows if name in recipe.learnt else hide_labels(rows) for name, rows in sets.items()}
+    heads = [_learn_once(before, teaching_sets, recipe, seed) for seed in range(1, recipe.seeds + 1)]
     mean_head = copy.deepcopy(before)
     with torch.no_grad():
         for number, *learnt_numbers in zip(*(head.parameters() for head in (mean_head, *heads)), strict=True):
@@ -99,7 +99,9 @@ def learn_objectives(before: DetectorHead, sets: Mapping[str, HeadRows], recipe:
     return mean_head.eval()
 
 
-def _learn_once(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: LessonRecipe, seed: int) -> DetectorHead:
+def _learn_once(
+    before: DetectorHead, sets: Mapping[str, HeadRows], recipe: ObjectiveLessonRecipe, seed: int
+) -> DetectorHead:
     torch.manual_seed(seed)
     rng = Random(seed)
     head = copy.deepcopy(before).train()
@@ -118,7 +120,7 @@ def _learn_once(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: Less
     return head
 
 
-def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, recipe: LessonRecipe) -> Tensor:
+def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, recipe: ObjectiveLessonRecipe) -> Tensor:
     """The cross-entropy of known labels, plus how far all other scores have moved, each under its prompt's objectives.
 
     Near the line, where little makes a difference, a move counts up to four times as much.
@@ -153,18 +155,18 @@ def measure_exact(head: DetectorHead, rows: HeadRows) -> Rate:
     """The answers of which exactly the segments are flagged that go against an objective."""
     outcomes = []
     for case, scores in zip(rows.cases, rows.scores(head), strict=True):
-        wanted = [AGAINST in labels for labels in case.labels]
-        outcomes.append((scores > 0).any(1).tolist() == wanted)
+        expected_flags = [AGAINST in labels for labels in case.labels]
+        outcomes.append((scores > 0).any(1).tolist() == expected_flags)
     return Rate.from_outcomes(outcomes)
 
 
 def draw_other_cases(data: Path) -> dict[str, list[LabelledCase]]:
     """What else the head learns from or is held by, by set: written answers, examples of the mixture, harm."""
-    _, written = read_written_cases()
+    _, written_cases = read_written_cases()
     examples = mixture.build_examples(data, _MIXTURE_SEED, 300, MIXTURE)
     return {
-        WRITTEN: Random(3).sample([case for case in written if case.source not in TEST_AUTHORS], 400),
-        UNSEEN_AUTHORS: [case for case in written if case.source in TEST_AUTHORS],
+        WRITTEN: Random(3).sample([case for case in written_cases if case.source not in TEST_AUTHORS], 400),
+        UNSEEN_AUTHORS: [case for case in written_cases if case.source in TEST_AUTHORS],
         MIXTURE: [make_pair_case(pair, number) for number, pair in enumerate(examples)],
     }
 
@@ -218,15 +220,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sets", type=Path, help="folder of the test sets that models.data.test_sets writes")
     parser.add_argument("--into", type=Path, help="aligner folder that gets the head")
     arguments = parser.parse_args(argv)
-    recipe = LessonRecipe()
+    recipe = ObjectiveLessonRecipe()
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     lesson_cases = {path.stem: plant_lessons(arguments.data, read_lessons(path)) for path in list_files()}
     lessons = read_sets(reader, lesson_cases, arguments.out)
     others = read_sets(reader, draw_other_cases(arguments.data), arguments.out)
-    held = read_sets(reader, draw_held_cases(arguments.data), arguments.out)
+    held_sets = read_sets(reader, draw_held_cases(arguments.data), arguments.out)
     measured = read_sets(reader, draw_evaluation_cases(arguments.data), arguments.out / "measured")
     tests = read_sets(reader, draw_test_cases(arguments.sets), arguments.out) if arguments.sets else {}
-    teaching = {name: others[name] for name in (WRITTEN, MIXTURE)} | {HELD: join_rows([*held.values()])}
+    teaching = {name: others[name] for name in (WRITTEN, MIXTURE)} | {HELD: join_rows([*held_sets.values()])}
     measured_sets = tests | {UNSEEN_AUTHORS: others[UNSEEN_AUTHORS], HELD: join_rows([*measured.values()])}
     before = DetectorHead.load(arguments.aligner / HEAD)
     everything = join_rows([*lessons.values()])
@@ -235,14 +237,14 @@ def main(argv: list[str] | None = None) -> None:
         replace_head(arguments.into, head)
     lines = [("ships", *line) for line in measure(head, before, everything, measured_sets)]
     for author in sorted({name.partition("_")[0] for name in lessons}):
-        unseen = join_rows([rows for name, rows in lessons.items() if name.startswith(author)])
-        seen = join_rows([rows for name, rows in lessons.items() if not name.startswith(author)])
-        head = learn_objectives(before, {LESSONS: seen} | teaching, recipe.model_copy(update={"seeds": 1}))
+        author_lessons = join_rows([rows for name, rows in lessons.items() if name.startswith(author)])
+        other_lessons = join_rows([rows for name, rows in lessons.items() if not name.startswith(author)])
+        head = learn_objectives(before, {LESSONS: other_lessons} | teaching, recipe.model_copy(update={"seeds": 1}))
         for title, of_head in (("before", before), ("learnt from the others", head)):
-            lines += [(f"{author}, {title}", *line) for line in measure(of_head, before, unseen, measured_sets)]
+            lines += [(f"{author}, {title}", *line) for line in measure(of_head, before, author_lessons, measured_sets)]
     text = output.table(("head", "set", "figure"), lines)
     output.write(arguments.out, "objective_lessons", text, {"recipe": recipe.model_dump(mode="json")})
-    print(f"{text}\nteaching answers: {hash_teaching({**lessons, **others, **held})}")
+    print(f"{text}\nteaching answers: {hash_teaching({**lessons, **others, **held_sets})}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from models.data.labelled_replies import AGAINST, HARMLESS, UNKNOWN
 from models.experiments.objective_lessons import (
     HELD,
     LESSONS,
-    LessonRecipe,
+    ObjectiveLessonRecipe,
     hide_labels,
     learn_objectives,
     measure_exact,
@@ -21,7 +21,9 @@ from models.experiments.objective_lessons import (
 from models.train.head_rows import HeadRows
 from tests.support.head_rows import HIDDEN, LAYERS, rows
 
-RECIPE = LessonRecipe(steps=300, lr=1e-2, hold=0.1, seeds=2, batch={LESSONS: 8, HELD: 8}, learnt=frozenset({LESSONS}))
+RECIPE = ObjectiveLessonRecipe(
+    steps=300, lr=1e-2, hold=0.1, seeds=2, batch={LESSONS: 8, HELD: 8}, learnt=frozenset({LESSONS})
+)
 
 
 @pytest.fixture(scope="module")

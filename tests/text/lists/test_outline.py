@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from aligner_proxy.text.lists.later_counts import LaterCounts
+from aligner_proxy.text.lists.counts import CountsBehindLists
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment, join, split
@@ -42,7 +42,7 @@ def test_titles_joints_and_references_take_linear_time(unit: str) -> None:
     def follow(pieces: Sequence[Segment]) -> None:
         removed = {len(pieces) // 2}
         rest = join([("" if number in removed else piece.text, piece.gap) for number, piece in enumerate(pieces)])
-        LaterCounts().update(pieces, removed, rest)
+        CountsBehindLists().update(pieces, removed, rest)
 
     assert grows_linearly(make, complete)
     assert grows_linearly(make, follow)
