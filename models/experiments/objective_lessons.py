@@ -79,13 +79,11 @@ class ObjectiveLessonRecipe(BaseModel):
 
 def hide_labels(rows: HeadRows) -> HeadRows:
     """The same cases, of which no label is known."""
-    cases = [
-        replace(
-            case, labels=tuple((UNKNOWN,) * len(labels) for labels in case.labels), whole=(False,) * len(case.whole)
-        )
-        for case in rows.cases
-    ]
-    return rows.with_cases(cases, [rows.case_rows(number) for number in range(len(rows))])
+    cases = []
+    for case in rows.cases:
+        unknown_labels = ((UNKNOWN,) * len(case.objectives),) * len(case.labels)
+        cases.append(replace(case, labels=unknown_labels, whole=(False,) * len(case.objectives)))
+    return replace(rows, cases=tuple(cases))
 
 
 def learn_objectives(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: ObjectiveLessonRecipe) -> DetectorHead:

@@ -289,6 +289,38 @@ async def test_annotations_go_with_the_text_that_was_edited_and_stay_beside_othe
     for message in (done, told[-1].response.output[0]):
         kept = [list(read(part, "annotations")) for part in read(message, "content")]
         assert [len(of_part) for of_part in kept] == [0, 2]
+    # strict clients fail where a number is missing
+    assert [event.sequence_number for event in told] == list(range(len(items)))
+    assert joined_deltas(told) == ["It opens at nine.", "It closes at six."]
+
+
+@pytest.mark.parametrize("model", ["hold-judge", "sentence-judge"])
+async def test_an_annotation_behind_the_end_of_its_edited_text_leaves_no_delta_there(
+    guard: AlignerGuardrail, model: str
+) -> None:
+    """Some clients fail on a delta of a text that has ended, so that the number of the annotation is missing."""
+    note = {"type": "url_citation", "start_index": 4, "end_index": 11, "url": "https://example.org", "title": "A"}
+    part = {"type": "output_text", "annotations": [note], "logprobs": [], "text": "It opens at nine. You fool."}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    body = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "output": [item]}
+    sent = response_events(body, lambda text: [text])
+    (late,) = [event for event in sent if event["type"] == "response.output_text.annotation.added"]
+    sent.remove(late)
+    sent.insert(1 + next(at for at, event in enumerate(sent) if event["type"] == "response.output_text.done"), late)
+    told = await send_stream(guard, "/v1/responses", [*map(response_event, sent)], model)
+    kinds = [*map(kind, told)]
+    assert "response.output_text.annotation.added" not in kinds
+    assert "response.output_text.delta" not in kinds[kinds.index("response.output_text.done") :]
+    assert joined_deltas(told) == ["It opens at nine."]
+
+
+def joined_deltas(told: list[Any]) -> list[str]:
+    """The texts of all parts, in order, joined from their deltas."""
+    pieces: dict[int, list[str]] = {}
+    for event in told:
+        if kind(event) == "response.output_text.delta":
+            pieces.setdefault(event.content_index, []).append(event.delta)
+    return ["".join(pieces[index]).rstrip() for index in sorted(pieces)]
 
 
 @pytest.mark.parametrize("model", ["hold-judge", "sentence-judge"])

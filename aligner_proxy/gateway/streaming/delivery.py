@@ -28,13 +28,14 @@ from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import is_storing_forbidden
 from aligner_proxy.formats.copies import is_pointing_event
+from aligner_proxy.formats.responses_objects import get_field, make_empty_delta
 from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.formats.stream_events import ContentBlock, RemainingNumbers, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
-from aligner_proxy.gateway.second_copies import event_value
+from aligner_proxy.gateway.second_copies import NOTHING, event_value
 from aligner_proxy.gateway.side_texts import SideTexts, withhold_error
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, estimate_event_bytes
 from aligner_proxy.gateway.streaming.event_queue import NO_REPEATED_TEXTS, EventQueue, QueuedEvent, Text
@@ -91,6 +92,8 @@ class ClientSide:
         """Whether a heartbeat has been due at least once."""
         self.comment: bytes | None = None
         """The final comment, set when it is delivered."""
+        self.ended_texts: set[int] = set()
+        """Numbers of the texts whose end was delivered, or is to go out next."""
 
     @property
     def is_between_events(self) -> bool:
@@ -326,11 +329,23 @@ class StreamDelivery(abc.ABC, Generic[Text]):
         return text is None or text.changed  # None: it is not known into which text they point
 
     def _only_points_into_edit(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether to leave an event out because it only points into an edited text, as a citation does."""
+        """Whether not to deliver an event because it only points into an edited text, as a citation does."""
         text = self._find_own_text(queued.event)
         if text is None or not text.changed:
             return False
         return is_pointing_event(event_value(sse.as_frame(queued.event.original)))
+
+    def _make_stand_in(self, queued: QueuedEvent[Text]) -> object:
+        """What to deliver in place of an event that only points into an edited text: an empty delta of this text with
+        the number of the event, so that the numbers of the events have no gap; `NOTHING` if they have no numbers.
+
+        `NOTHING`, too, if the text has ended, because some clients fail on a delta that follows.
+        """
+        event = queued.event.original
+        number = get_field(event, "sequence_number")
+        if number is None or queued.event.text_number in self.client.ended_texts:
+            return NOTHING
+        return make_empty_delta(event, number) or NOTHING
 
     def _find_own_text(self, event: StreamEvent) -> Text | None:
         """The text to which an event belongs; None if this is not known, or there are several."""
@@ -340,6 +355,8 @@ class StreamDelivery(abc.ABC, Generic[Text]):
     def _render_item(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
         """The item to deliver for an event, and the pieces of text in it; raises `NotPutIn` if an edit does not fit."""
         item, pieces = queued.render_item()
+        if queued.event.ended_texts:
+            self.client.ended_texts.update(queued.event.ended_texts)
         block = queued.event.block
         if block is not None:
             block.is_sent = True

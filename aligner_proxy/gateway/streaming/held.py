@@ -20,13 +20,14 @@ from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats.base import corrected_texts
 from aligner_proxy.formats.packing import Packer
+from aligner_proxy.formats.reasoning import SafeReasoningStream
 from aligner_proxy.formats.stream_events import StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics, second_copies
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.second_copies import NOTHING, DeliveredTexts, StreamCopies
 from aligner_proxy.gateway.side_texts import delivered_texts
 from aligner_proxy.gateway.streaming.delivery import StreamDelivery, cut_slices
-from aligner_proxy.gateway.streaming.event_queue import PACKED_FROM
+from aligner_proxy.gateway.streaming.event_queue import PACKED_FROM, QueuedEvent
 from aligner_proxy.gateway.streaming.opening import Opening
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.released import ReleasedStream
@@ -254,22 +255,40 @@ class HeldStream(StreamDelivery[PrefilledText]):
                 raise CopyStays(SideKind.REASONING)  # a part of the reasoning has gone out
         items: list[object] = []
         packer = Packer()
+        self.client.ended_texts.clear()  # an earlier replay was given up
         for queued in self._queue:
-            if self._leave_out_if_empty(queued) or self._only_points_into_edit(queued):
-                continue
-            item, pieces = self._render_item(queued)
-            own_texts = [*pieces, *answers.delivered]
-            unchanged_texts = answers.unchanged if queued.has_changed_text else [*pieces, *answers.unchanged]
-            items_left = [item] if remover is None else remover.feed(item)
-            for item_left in items_left:
-                cleaned = copies.remove_copies(
-                    item_left, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
-                )
-                if cleaned is not NOTHING:
-                    items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
+            for item in self._replay_event(queued, answers, copies, remover):
+                items.append(item if len(items) < PACKED_FROM else packer.pack(item))
             await self._time_slice.pause()
         copies.check_past_events()
         return items
+
+    def _replay_event(
+        self,
+        queued: QueuedEvent[PrefilledText],
+        answers: DeliveredTexts,
+        copies: StreamCopies,
+        remover: SafeReasoningStream | None,
+    ) -> Iterator[object]:
+        """Yield the items to deliver for an event, as `_replay_events` does for all; `remover` removes reasoning."""
+        if self._leave_out_if_empty(queued):
+            return
+        if self._only_points_into_edit(queued):
+            item = self._make_stand_in(queued)
+            pieces: list[str] = []
+            if item is NOTHING:
+                return
+        else:
+            item, pieces = self._render_item(queued)
+        own_texts = [*pieces, *answers.delivered]
+        unchanged_texts = answers.unchanged if queued.has_changed_text else [*pieces, *answers.unchanged]
+        items_left = [item] if remover is None else remover.feed(item)
+        for item_left in items_left:
+            cleaned = copies.remove_copies(
+                item_left, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
+            )
+            if cleaned is not NOTHING:
+                yield cleaned
 
     def take_ready_items(self) -> Iterator[tuple[object, bool]]:
         """Yield (item, whether it adds any text) of each item that may go out now; each item only once.

@@ -336,7 +336,7 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
             self._copies.remember(item, own_texts)
             return item
         if self._only_points_into_edit(queued):
-            return NOTHING
+            return self._make_stand_in(queued)
         try:
             unchanged_texts = queued.list_unchanged_texts()
             item = self._copies.remove_copies(
