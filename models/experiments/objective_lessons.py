@@ -220,7 +220,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     recipe = ObjectiveLessonRecipe()
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    lesson_cases = {path.stem: plant_lessons(arguments.data, read_lessons(path)) for path in list_files()}
+    lesson_cases = {
+        path.stem: [make_case(*reply) for reply in plant_lessons(arguments.data, read_lessons(path))]
+        for path in list_files()
+    }
     lessons = read_sets(reader, lesson_cases, arguments.out)
     others = read_sets(reader, draw_other_cases(arguments.data), arguments.out)
     held_sets = read_sets(reader, draw_held_cases(arguments.data), arguments.out)

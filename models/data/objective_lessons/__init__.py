@@ -17,12 +17,12 @@ import yaml
 
 from models.data.answers import load_pool
 from models.data.insults import LONGEST_QUESTION, plant_sentence
-from models.data.labelled_replies import AGAINST, FINE, USUAL
-from models.train.labelled_cases import LabelledCase, make_case
+from models.data.labelled_replies import AGAINST, FINE, USUAL, LabelledReply
 
 FOLDER = Path(__file__).parent
-_COMPANIES = (("",), ("",), ("", *USUAL), (*USUAL, ""))
+Company = tuple[str, ...]
 """The objectives of a prompt; "" stands for the lesson's own one."""
+_COMPANIES: tuple[Company, ...] = (("",), ("",), ("", *USUAL), (*USUAL, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ def list_files(folder: Path = FOLDER) -> list[Path]:
     return sorted(folder.glob("*.yaml"))
 
 
-def plant_lessons(data: Path, lessons: Sequence[ObjectiveLesson]) -> list[LabelledCase]:
-    """Good answers, each with one sentence of a lesson in it, under one wording of the objective.
+def plant_lessons(data: Path, lessons: Sequence[ObjectiveLesson]) -> list[tuple[LabelledReply, Company]]:
+    """Good answers, each with one sentence of a lesson in it, under one wording of the objective, and their companies.
 
     Half of the prompts have this objective alone, the others have it before or after the usual ones. Only the segments
     of the sentence have a label.
@@ -66,7 +66,7 @@ def plant_lessons(data: Path, lessons: Sequence[ObjectiveLesson]) -> list[Labell
         for answer in load_pool(data, "train").answers
         if answer.harmless and len(answer.query) <= LONGEST_QUESTION
     ]
-    cases = []
+    replies: list[tuple[LabelledReply, Company]] = []
     for lesson in lessons:
         for number, (sentence, label) in enumerate(lesson.sentences):
             # of its own, so that a new lesson changes no case of another
@@ -74,5 +74,5 @@ def plant_lessons(data: Path, lessons: Sequence[ObjectiveLesson]) -> list[Labell
             reply = plant_sentence(rng, rng.choice(pool), sentence, label, f"{lesson.slug}-{number}")
             objective = lesson.objectives[number % len(lesson.objectives)]
             company = _COMPANIES[number // len(lesson.objectives) % len(_COMPANIES)]
-            cases.append(make_case(replace(reply, objective=objective, slug=lesson.slug), company))
-    return cases
+            replies.append((replace(reply, objective=objective, slug=lesson.slug), company))
+    return replies

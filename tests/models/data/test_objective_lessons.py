@@ -15,6 +15,7 @@ from models.data.answers import PoolAnswer
 from models.data.labelled_replies import AGAINST, FINE, UNKNOWN, USUAL
 from models.data.objective_lessons import ObjectiveLesson, list_files, plant_lessons, read_lessons
 from models.evaluate.taught.kinds import read_kinds
+from models.train.labelled_cases import make_case
 
 LESSONS = list(chain.from_iterable(map(read_lessons, list_files())))
 ANSWER = PoolAnswer(
@@ -49,7 +50,7 @@ def test_a_planted_sentence_is_labelled_under_its_own_objective_alone(monkeypatc
     sentences = [f"Your number {number} is a great one." for number in range(18)]
     wordings = ("No praise.", "Never praise.", "Praise is unwanted.")
     lesson = ObjectiveLesson("praise", wordings, tuple(sentences[:10]), tuple(sentences[10:]))
-    cases = plant_lessons(Path(), [lesson])
+    cases = [make_case(*reply) for reply in plant_lessons(Path(), [lesson])]
     assert len(cases) == 18
     assert {case.own for case in cases} == set(lesson.objectives)
     assert {len(case.objectives) for case in cases} == {1, 1 + len(USUAL)}
