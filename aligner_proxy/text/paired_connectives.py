@@ -59,7 +59,9 @@ def _compile_pair(first: str, second: str, *, verb_follows: bool) -> _Connective
     sign_at_start = r",[ \t]+" if verb_follows else r",?[ \t]+"
     behind = _NO_SHARE if first.endswith("une part") else _NO_PLACE
     at_start = rf"^(?P<lead>[\s>*_]*){first}{sign_at_start}(?P<next_letter>\w)"
-    with_signs = rf"{at_start}|,[ \t]{first},(?=[ \t])|(?<=\w)[ \t]{first}\b{behind}"
+    # "count them on one hand" is no connective
+    without_signs = first.replace("(?:the )?", "the ")
+    with_signs = rf"{at_start}|,[ \t]{first},(?=[ \t])|(?<=\w)[ \t]{without_signs}\b{behind}"
     return _ConnectivePair(
         re.compile(rf"\b{first}\b", re.IGNORECASE),
         re.compile(with_signs, re.IGNORECASE),

@@ -32,6 +32,7 @@ from aligner_proxy.text.structure import split
         ("Por un lado, va. Fool.", "Por un lado, va."),
         ("Va por un lado de la calle. Por otro lado, fool.", "Va por un lado de la calle."),
         ("Das kommt zum einen Ende. Zum anderen, fool.", "Das kommt zum einen Ende."),
+        ("You can count the risks on one hand. On the other hand, fool.", "You can count the risks on one hand."),
         ("C'est le fait d'une part importante. D'autre part, fool.", "C'est le fait d'une part importante."),
     ],
 )

@@ -16,6 +16,7 @@ from aligner_proxy.text.lists.count_words import (
 )
 from aligner_proxy.text.lists.ordinals import Ordinals
 from aligner_proxy.text.lists.outline import Outline
+from aligner_proxy.text.lists.references import replace_outside_code
 from aligner_proxy.text.structure import Segment
 
 _COUNTED_NOUNS = (
@@ -35,10 +36,13 @@ _COUNT_OF_NOUN = re.compile(
 
 _UNITS = (
     r"(?:times|people|persons|guests|servings|portions|seconds|minutes|hours|days|nights|weeks|months|years|decades|"
+    r"centuries|quarters|"
     r"cents|euros?|dollars|pounds|degrees|grams|kilos|kilograms|ounces|meters|metres|miles|feet|inches|liters|litres|"
     r"cups|tablespoons|teaspoons|stars|words|pages|personen|sekunden|minuten|stunden|tagen?|n\u00e4chten?|wochen|monaten?|"
-    r"jahren?|prozent|gramm|fois|personnes|secondes|heures|jours|nuits|semaines|mois|ans|grammes|litres|veces|personas|"
-    r"segundos|minutos|horas|d\u00edas|noches|semanas|meses|a\u00f1os|gramos|litros"
+    r"jahren?|jahrzehnten?|jahrhunderten?|prozent|gramm|meter|kilometer|"
+    r"fois|personnes|secondes|heures|jours|nuits|semaines|mois|ans|ann\u00e9es|d\u00e9cennies|si\u00e8cles|"
+    r"grammes|litres|veces|personas|"
+    r"segundos|minutos|horas|d\u00edas|noches|semanas|meses|a\u00f1os|d\u00e9cadas|siglos|gramos|litros"
     rf"|{join_words('units')})"
 )
 """Nouns before which a number is an amount more often than the count of a list."""
@@ -127,7 +131,7 @@ _COUNT_AT_END = re.compile(
 )
 """Matches a count before a colon: "I corsi sono tre:"."""
 _THESE_COUNT = re.compile(
-    rf"\b(?:{join_words('these')})[ \t]+{_COUNT}(?=[ \t]+(?!{_UNITS}\b)[^\W\d_]{{3,}}(?![ \t]+{_UNITS}\b))",
+    rf"\b(?:{join_words('these')})[ \t]+{_COUNT}(?=[ \t]+(?!{_UNITS}\b)[^\W\d_]{{3,}}\b(?![ \t]+{_UNITS}\b))",
     re.IGNORECASE,
 )
 """Matches a count of anything right behind a list, if "these" precedes it: "Ces trois gestes"."""
@@ -138,7 +142,7 @@ _NAMED_COUNT = re.compile(
 _COUNTERS = r"(?:[\u500b\u4e2a\u70b9\u9ede\u6761\u689d\u9879\u9805\u79cd\u7a2e\u6b65\u3064]|\u30b9\u30c6\u30c3\u30d7)"
 _IDEOGRAPHIC_COUNT = (
     rf"(?P<count>\d{{1,2}}|[{IDEOGRAPHS}])(?={_COUNTERS})"
-    r"(?![\u500b\u4e2a](?:[\u6708\u4eba\u5e74]|\u5c0f\u65f6|\u661f\u671f|\u5c0f\u6642))"
+    r"(?![\u70b9\u9ede][\u949f\u9418]|[\u500b\u4e2a](?:[\u6708\u4eba\u5e74]|\u5c0f\u65f6|\u661f\u671f|\u5c0f\u6642))"
 )
 """Matches a count before a Chinese or Japanese counter, but not that of hours, weeks, months or people."""
 _THESE_IDEOGRAPHIC = re.compile(
@@ -288,9 +292,15 @@ def _stem(word: str) -> str:
 
 
 def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_count: int, answer: str) -> str:
-    """Replace each count in `text` that `pattern` matches and that equals `old_count`."""
+    """Replace each count in `text` that `pattern` matches and that equals `old_count`, except in code spans.
+
+    Of things that the text above names, only the first: "le 5 mai" is no count of "les cinq dates".
+    """
+    first_start = next((match.start() for match in pattern.finditer(text)), -1)
 
     def update_match(match: re.Match[str]) -> str:
+        if pattern is _NAMED_COUNT and match.start() != first_start:
+            return match.group()
         start, end = match.span("count")
         new_word = replace_count(
             match["count"], old_count, new_count, before=text[:start], behind=text[end:], answer=answer
@@ -301,7 +311,7 @@ def _update_counts_in(text: str, pattern: re.Pattern[str], old_count: int, new_c
             return word_for_two.capitalize() if match.group()[0].isupper() else word_for_two
         return text[match.start() : start] + new_word + text[end : match.end()]
 
-    return pattern.sub(update_match, text)
+    return replace_outside_code(pattern, text, update_match)
 
 
 def _say_one(match: re.Match[str]) -> str:

@@ -10,9 +10,19 @@ from collections.abc import Callable
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _CODE_SPAN = re.compile(r"`[^`\n]{1,200}`")
+_JOINT = r"(?:,[ \t]*|[ \t]+(?:and|or|to)[ \t]+|[-\u2013])"
+"""Matches what is between two numbers of a reference."""
+_AMOUNT_BEHIND = (
+    r"[ \t]*(?:[$\u20ac\u00a3\u00d7%]|(?:times|x|(?:more|other|extra|further)[ \t]+\w+|of[ \t]+\d+|"
+    r"am|pm|[ap]\.m|o['\u2019]clock|"
+    r"percent|euros?|dollars?|pounds|cents|degrees|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|"
+    r"weekdays|mornings|evenings|months?|years?|people|persons?|guests|kg|g|mg|ml|km|cm|mm|m|met(?:er|re)s|miles|"
+    r"(?-i:January|February|March|April|May|June|July|August|September|October|November|December))\b)"
+)
+"""Matches what shows that the number before it is an amount, a time or a date: "exercise 3 times a week"."""
 REFERENCE_BY_NOUN = re.compile(
     r"(?:\b(?P<word>(?-i:[a-z])[a-z]{2,19}|(?<![\w,;:*_] )(?-i:[A-Z])[a-z]{2,19}))[ \t]+"
-    r"(?P<numbers>\d{1,3}(?:(?:,[ \t]*|[ \t]+(?:and|or|to)[ \t]+|[-\u2013])\d{1,3}){0,8})(?![\w%\u00b0]|[.,:/]\d|-\w)",
+    rf"(?P<numbers>\d{{1,3}}(?:{_JOINT}\d{{1,3}}){{0,8}})(?![\w%\u00b0]|[.,:/]\d|-\w|{_JOINT}\d|{_AMOUNT_BEHIND})",
     re.IGNORECASE,
 )
 """Matches any word before a number, which is a reference if the line above a list has that word: "exercise 3". Within a
