@@ -16,7 +16,8 @@ from dataclasses import replace
 from aligner_proxy.gate.completion import EditEffects
 from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, has_outline
 from aligner_proxy.gate.rules import KEEPS, SIGN_READERS, Rule, signs_after, signs_before
-from aligner_proxy.text.lists.outline import Outline, remaining_signs
+from aligner_proxy.text.lists.line_signs import remaining_signs
+from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
 
 MIN_CHARS = 400

@@ -13,7 +13,8 @@ from itertools import pairwise
 
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, match_heirs
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.outline import ListCompletion, Outline, OutlineItem
+from aligner_proxy.text.lists.items import OutlineItem
+from aligner_proxy.text.lists.outline import ListCompletion, Outline
 from aligner_proxy.text.remarks import is_about_reader
 from aligner_proxy.text.structure import Segment, join, split
 

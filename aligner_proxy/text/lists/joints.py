@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from aligner_proxy.text.lists.outline import Outline, OutlineItem
+from aligner_proxy.text.lists.items import OutlineItem
+from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.structure import Segment
 
 _JOINT = re.compile(r"[;,]?[ \t]{1,4}(?:and(?:/or)?|or|und|oder|et|ou|y|o)$", re.IGNORECASE)

@@ -15,6 +15,7 @@ from itertools import accumulate, takewhile
 from aligner_proxy.text.lists.contents import find_entries
 from aligner_proxy.text.lists.frames import find_frames, is_frame
 from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_admonition, is_run_in_title, read_title_word
+from aligner_proxy.text.lists.items import OutlineItem, find_items
 from aligner_proxy.text.lists.lines import (
     AMOUNT,
     CONTENT,
@@ -27,8 +28,9 @@ from aligner_proxy.text.lists.lines import (
     read_lines,
     stands_alone,
 )
-from aligner_proxy.text.lists.marks import PICTURE_BULLET, Family, Mark, MarkKind
+from aligner_proxy.text.lists.marks import PICTURE_BULLET
 from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
+from aligner_proxy.text.lists.tables import OutlineTable, find_tables
 from aligner_proxy.text.sentence_ends import NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
@@ -45,31 +47,6 @@ _LINE_LEAD = re.compile(
 """Matches the indentation, signs of a quotation or heading, the box of a task, the label of a note, or a time."""
 
 
-@dataclass(slots=True)
-class OutlineItem:
-    """An item of a list, with its nested items."""
-
-    line: OutlineLine
-    """The first line of the item."""
-    mark: Mark
-    line_index: int
-    """Index of the first line in the outline's `lines`."""
-    stop: int = 0
-    """Index of the segment behind the last segment of the item and its nested items."""
-    series: list[OutlineItem] = field(default_factory=list, repr=False, compare=False)
-    """The items with consecutive numbers of one style to which the item belongs; a bullet alone."""
-
-    @property
-    def first(self) -> int:
-        """Index of the first segment, which has the marker."""
-        return self.line.segments.start
-
-    @property
-    def segments(self) -> range:
-        """The segments of the item and its nested items."""
-        return range(self.first, self.stop)
-
-
 @dataclass(frozen=True, slots=True)
 class ListCompletion:
     """What a removal of segments comes to, once the lists, tables and headings around them are considered."""
@@ -78,18 +55,6 @@ class ListCompletion:
     """The segments that are removed as a whole."""
     kept_texts: dict[int, str] = field(default_factory=dict)
     """For each segment of which only a part stays, that part, such as the marker of an item."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutlineTable:
-    """The lines of a table."""
-
-    head: Sequence[OutlineLine]
-    """The first row and the rule below it; empty if the table began in earlier text or has no rule."""
-    rows: Sequence[OutlineLine]
-    """The rows below the head."""
-    is_loose: bool = False
-    """Whether the rows only look like a table: they are one below the other, but there is no rule."""
 
 
 class Outline:
@@ -101,12 +66,12 @@ class Outline:
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool = False) -> None:
         self._segments = pieces
         self.lines = list(join_underlined(read_lines(pieces, in_table=in_table)))
-        self.items, starts_outside_items = _find_items(self.lines, len(pieces))
+        self.items, starts_outside_items = find_items(self.lines, len(pieces))
         self._item_by_first = {item.first: item for item in self.items}
         """Each item by its first segment."""
         self._item_by_line_end = {item.line.segments.stop: item for item in self.items}
         """Each item by the segment behind its first line."""
-        self._all_tables = list(_find_tables(self.lines, in_table=in_table))
+        self._all_tables = list(find_tables(self.lines, in_table=in_table))
         """The tables, and loose rows, which are treated like those of tables if cells are removed."""
         self.tables = [table for table in self._all_tables if not table.is_loose]
         self._table_by_start = {table.head[0].segments.start: table for table in self.tables if table.head}
@@ -615,153 +580,3 @@ def _find_lead(text: str) -> str:
     """The signs, box or time before the words of a line or item; empty if there are none."""
     lead = _LINE_LEAD.match(text)
     return lead.group() if lead else ""
-
-
-def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
-    """Find all list items: (the items, first segments of the lines outside of all items).
-
-    An item ends at the first line that does not belong to it. `end` is the number of segments.
-    """
-    items: list[OutlineItem] = []
-    open_items: list[OutlineItem] = []  # those that may contain the present line, the outermost first
-    starts_outside: list[int] = []
-    for line_index, line in enumerate(lines):
-        first_ended = _find_first_ended(open_items, line)
-        for item in open_items[first_ended:]:
-            item.stop = line.segments.start
-        del open_items[first_ended:]
-        if not open_items:
-            starts_outside.append(line.segments.start)
-        if line.mark is not None:
-            new_item = OutlineItem(line, line.mark, line_index)
-            open_items.append(new_item)
-            items.append(new_item)
-    for item in open_items:
-        item.stop = end
-    _end_last_items(items, lines)
-    _find_series(items)
-    return items, starts_outside
-
-
-def _find_series(items: Sequence[OutlineItem]) -> None:
-    """Set the series of each item."""
-    open_series: dict[tuple[MarkKind, Family], tuple[int, list[OutlineItem]]] = {}  # with the last number
-    for item in items:
-        family = item.mark.family
-        readings = [] if item.mark.is_bullet else item.mark.readings
-        for kind, value in readings:
-            last_value, series = open_series.get((kind, family), (0, item.series))
-            if value == last_value + 1:
-                item.series = series
-        item.series.append(item)
-        open_series |= {(kind, family): (value, item.series) for kind, value in readings}
-
-
-def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:
-    """End the last item of each list before the first line that is indented no more than its marker.
-
-    Such a line belongs to the text behind the list.
-    """
-    families = {item.first: item.mark.family for item in items}
-    for item in items:
-        # sections end at headings, and an item before another item of its list ends there anyway
-        if item.line.level or families.get(item.stop) == item.mark.family:
-            continue
-        for line in lines[item.line_index + 1 :]:
-            if line.segments.start >= item.stop or line.mark is not None:
-                break
-            if line.indent <= item.line.indent:
-                item.stop = line.segments.start
-                break
-
-
-def _find_first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
-    """The index of the outermost open item that this line ends; the number of open items if it ends none."""
-    mark = line.mark
-    # the next number of a list ends the item before it; bullets are compared by their depth alone
-    if mark is not None and not mark.is_bullet:
-        for index, item in enumerate(open_items):
-            if item.mark.family == mark.family:
-                return index
-    return next((index for index, item in enumerate(open_items) if _ends_item(item, line)), len(open_items))
-
-
-def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
-    """Whether a line is outside of an item. The caller has ruled out that the line has the next number of the list."""
-    item_line = item.line
-    # a heading ends every list, and every section but one of a higher heading
-    if line.level and line.level != TITLE_LEVEL:
-        return not item_line.level or item_line.level >= line.level
-    # text and lists below a numbered title or heading belong to it
-    if item_line.level:
-        return line.level == TITLE_LEVEL == item_line.level
-    if line.mark is None:
-        return line.level > 0 or (line.follows_blank_line and line.indent <= item_line.indent)
-    # one column more or less is the same depth
-    if line.indent // 2 != item_line.indent // 2:
-        return line.indent < item_line.indent
-    # at the same depth, bullets or a new list behind a number belong to the numbered item
-    _, value = line.mark.readings[0]
-    begins_list = line.mark.is_bullet or value == 1
-    return item.mark.is_bullet or not begins_list
-
-
-def _find_row_runs(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
-    """Yield the runs of consecutive rows. The first run begins with the first line, so it may be empty."""
-    rows: list[OutlineLine] = []
-    # None stands for the end of the text, which ends a run
-    for line_index, line in enumerate((*lines, None)):
-        if line is not None and line.is_row and not (rows and line.follows_blank_line):
-            rows.append(line)
-            continue
-        if rows or line_index == 0:
-            yield rows
-        rows = []
-
-
-def _find_tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
-    """Yield the tables and the loose rows; `in_table` says whether the lines begin with further rows of a table."""
-    for run_index, rows in enumerate(_find_row_runs(lines)):
-        if in_table and run_index == 0:
-            yield OutlineTable((), rows)
-        elif len(rows) > 1 and rows[1].is_rule:
-            yield OutlineTable(rows[:2], rows[2:])
-        elif len(rows) > 1:
-            yield OutlineTable((), rows, is_loose=True)
-
-
-def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """Find the lines with a marker: (segments of the line, the marker's number, or a dash for any bullet).
-
-    A line that has further numbers, such as "1) Eat. 2) Sleep.", is left out.
-    """
-    marks_by_line: list[tuple[range, str]] = []
-    for line in read_lines(pieces):
-        if line.mark is None or any(begins_with_number(pieces, i) for i in line.segments[1:]):
-            continue
-        marks_by_line.append((line.segments, "-" if line.mark.is_bullet else line.mark.number))
-    return marks_by_line
-
-
-def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
-    """Find the rows of tables: (segments of the row, its number of cells as text).
-
-    `in_table` says whether the text begins with further rows of a table.
-    """
-    if not any("|" in segment.text for segment in pieces):
-        return []
-    tables = _find_tables(list(read_lines(pieces, in_table=in_table)), in_table=in_table)
-    table_rows = (row for table in tables if not table.is_loose for row in (*table.head, *table.rows))
-    return [(row.segments, str(_count_cells(row.text))) for row in table_rows]
-
-
-def _count_cells(row: str) -> int:
-    """The number of cells of a row. Each bar begins a cell, a bar at the end an empty one."""
-    bar_count = len(STROKE.findall(row))
-    begins_with_bar = row.lstrip(" \t>").startswith("|")
-    return bar_count if begins_with_bar else bar_count + 1
-
-
-def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int] = ()) -> list[str]:
-    """The signs of the lines, as `marked_lines` or `row_signs` return them, of which not all segments are removed."""
-    return [sign for segments, sign in lines if any(i not in removed for i in segments)]

@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from aligner_proxy.text.lists.lines import STROKE, OutlineLine
-from aligner_proxy.text.lists.outline import Outline, OutlineTable
+from aligner_proxy.text.lists.outline import Outline
+from aligner_proxy.text.lists.tables import OutlineTable
 
 _TOTAL = re.compile(
     r"[*_ ]*(?:(?:grand )?total|sum|gesamt|summe|insgesamt|total g\u00e9n\u00e9ral|somme|suma)[*_: ]*", re.I
