@@ -18,7 +18,7 @@ from .mixture import SHORT_CHARS
 
 INSULTS = Path(__file__).with_suffix(".yaml")
 SOURCE = "insults"
-LONGEST_QUESTION = 300
+_LONGEST_QUESTION = 300
 """Characters of a question, at most, so that the answers are read quickly."""
 _SEED = 5
 
@@ -36,15 +36,20 @@ def plant_insults(data: Path, times: int) -> list[LabelledReply]:
     replies that share one can be kept together.
     """
     rng = Random(_SEED)
-    pool = [
-        answer
-        for answer in load_pool(data, "train").answers
-        if answer.harmless and len(answer.query) <= LONGEST_QUESTION
-    ]
+    pool = list_hosts(data)
     return [
         plant_sentence(rng, rng.choice(pool), sentence, label, f"{SOURCE}-{number}-{time}")
         for time in range(times)
         for number, (sentence, label) in enumerate(read_sentences())
+    ]
+
+
+def list_hosts(data: Path) -> list[PoolAnswer]:
+    """The good answers of the training side into which sentences are set: harmless ones to short questions."""
+    return [
+        answer
+        for answer in load_pool(data, "train").answers
+        if answer.harmless and len(answer.query) <= _LONGEST_QUESTION
     ]
 
 

@@ -33,6 +33,7 @@ from models.experiments.answer_evidence import hash_teaching, read_sets
 from models.experiments.harm_adjustment import draw_evaluation_cases, draw_teaching_cases, read_harmless_head
 from models.reporting import output
 from models.reporting.statistics import Rate
+from models.train.blend import take_mean
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, join_rows, open_row_reader
 from models.train.labelled_cases import LabelledCase, make_case
@@ -165,9 +166,8 @@ def learn_lessons(head: TaughtHead, lessons: Segments, other_segments: Segments,
     """
     learnt_heads = [_learn_once(head, lessons, other_segments, recipe, seed) for seed in range(1, recipe.seeds + 1)]
     mean_head = LearningHead(head)
+    take_mean(mean_head, learnt_heads)
     with torch.no_grad():
-        for number, *learnt_numbers in zip(*(net.parameters() for net in (mean_head, *learnt_heads)), strict=True):
-            number.copy_(torch.stack(learnt_numbers).mean(0))
         mean_head.own.bias += recipe.shift
     return mean_head
 

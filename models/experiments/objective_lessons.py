@@ -38,8 +38,9 @@ from models.experiments.answer_evidence import hash_teaching, read_sets
 from models.experiments.harm_adjustment import draw_evaluation_cases, draw_teaching_cases
 from models.reporting import output
 from models.reporting.statistics import Rate
+from models.train.blend import take_mean
 from models.train.export import replace_head
-from models.train.head_alone import DrawnCase, HeadBatch, make_batch
+from models.train.head_alone import FARTHEST, DrawnCase, HeadBatch, make_batch
 from models.train.head_rows import HeadRows, join_rows, make_pair_case, open_row_reader
 from models.train.labelled_cases import LabelledCase, make_case, read_written_cases
 
@@ -52,8 +53,6 @@ MIXTURE = "settle"
 _MIXTURE_SEED = 71
 _TESTED = 128
 """Answers of each test set."""
-_FARTHEST = 8.0
-"""In nats: scores are compared only within this distance of 0, as both of two larger ones are beyond doubt."""
 
 
 class ObjectiveLessonRecipe(BaseModel):
@@ -91,9 +90,7 @@ def learn_objectives(before: DetectorHead, sets: Mapping[str, HeadRows], recipe:
     teaching_sets = {name: rows if name in recipe.learnt else hide_labels(rows) for name, rows in sets.items()}
     heads = [_learn_once(before, teaching_sets, recipe, seed) for seed in range(1, recipe.seeds + 1)]
     mean_head = copy.deepcopy(before)
-    with torch.no_grad():
-        for number, *learnt_numbers in zip(*(head.parameters() for head in (mean_head, *heads)), strict=True):
-            number.copy_(torch.stack(learnt_numbers).mean(0))
+    take_mean(mean_head, heads)
     return mean_head.eval()
 
 
@@ -133,7 +130,7 @@ def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, re
     loss = F.binary_cross_entropy_with_logits(distances, targets, weight=weights)
     is_held = batch.is_own & ~has_label
     held_before = scores_before[is_held]
-    moves = scores[is_held].clamp(-_FARTHEST, _FARTHEST) - held_before.clamp(-_FARTHEST, _FARTHEST)
+    moves = scores[is_held].clamp(-FARTHEST, FARTHEST) - held_before.clamp(-FARTHEST, FARTHEST)
     nearness = 1 + 3 * torch.exp(-held_before.abs())
     return loss + recipe.hold * (nearness * moves.square()).mean()
 

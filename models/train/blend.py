@@ -15,12 +15,12 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS, HEAD
 
@@ -44,6 +44,13 @@ def blend(runs: Mapping[Path, float], out: Path) -> None:
     document = json.loads((last / STAGE).read_text()) if (last / STAGE).exists() else {}
     document["blended"] = {str(folder): share for folder, share in runs.items()}
     (out / STAGE).write_text(json.dumps(document, indent=1))
+
+
+@torch.no_grad()
+def take_mean(net: nn.Module, others: Sequence[nn.Module]) -> None:
+    """Give each parameter of `net` the mean of the others' numbers; all have the same shapes."""
+    for number, *numbers in zip(*(each.parameters() for each in (net, *others)), strict=True):
+        number.copy_(torch.stack(numbers).mean(0))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

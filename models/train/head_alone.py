@@ -25,7 +25,7 @@ from models.data.labelled_replies import AGAINST, UNKNOWN
 from .head_rows import HeadRows
 from .probe import Aggregation, aggregate
 
-_FARTHEST = 8.0
+FARTHEST = 8.0
 """In nats: scores are compared only within this distance of 0, as both of two larger ones are beyond doubt."""
 _WARM_UP_STEPS = 20
 
@@ -191,7 +191,7 @@ def compute_loss(head: DetectorHead, before: DetectorHead, data: HeadBatch, reci
     agrees = torch.where(has_label, (scores_before > 0) == (data.labels == AGAINST), scores_before < 0)
     is_held = data.may_hold & agrees
     if bool(is_held.any()):
-        clamped, clamped_before = (tensor.clamp(-_FARTHEST, _FARTHEST) for tensor in (scores, scores_before))
+        clamped, clamped_before = (tensor.clamp(-FARTHEST, FARTHEST) for tensor in (scores, scores_before))
         distances = F.smooth_l1_loss(clamped, clamped_before, reduction="none")
         total = total + recipe.pull * (distances * is_held).sum() / is_held.sum()
     for rows, column in data.bags:

@@ -255,8 +255,8 @@ def _find_counts(outline: Outline, pieces: Sequence[Segment], removed: Collectio
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern)]
     for pattern in (*_COUNTS_WITHOUT_COLON, _FOLLOWING_IDEOGRAPHIC):
         all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern, needs_colon=False)]
-    for pattern in _COUNTS_BEFORE_SENTENCES:
-        all_counts += [(count, pattern) for count in Ordinals().count(pieces, removed)]
+    for count in Ordinals().count(pieces, removed):
+        all_counts += [(count, pattern) for pattern in _COUNTS_BEFORE_SENTENCES]
     return _group_by_segment(all_counts)
 
 

@@ -15,8 +15,7 @@ from random import Random
 
 import yaml
 
-from models.data.answers import load_pool
-from models.data.insults import LONGEST_QUESTION, plant_sentence
+from models.data.insults import list_hosts, plant_sentence
 from models.data.labelled_replies import AGAINST, FINE, USUAL, LabelledReply
 
 FOLDER = Path(__file__).parent
@@ -61,11 +60,7 @@ def plant_lessons(data: Path, lessons: Sequence[ObjectiveLesson]) -> list[tuple[
     Half of the prompts have this objective alone, the others have it before or after the usual ones. Only the segments
     of the sentence have a label.
     """
-    pool = [
-        answer
-        for answer in load_pool(data, "train").answers
-        if answer.harmless and len(answer.query) <= LONGEST_QUESTION
-    ]
+    pool = list_hosts(data)
     replies: list[tuple[LabelledReply, Company]] = []
     for lesson in lessons:
         for number, (sentence, label) in enumerate(lesson.sentences):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -46,7 +45,7 @@ def test_nothing_of_the_test_of_taught_kinds_stands_there() -> None:
 
 
 def test_a_planted_sentence_is_labelled_under_its_own_objective_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective_lessons, "load_pool", lambda _data, _side: SimpleNamespace(answers=[ANSWER]))
+    monkeypatch.setattr(objective_lessons, "list_hosts", lambda _data: [ANSWER])
     sentences = [f"Your number {number} is a great one." for number in range(18)]
     wordings = ("No praise.", "Never praise.", "Praise is unwanted.")
     lesson = ObjectiveLesson("praise", wordings, tuple(sentences[:10]), tuple(sentences[10:]))

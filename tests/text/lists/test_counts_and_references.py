@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.lists.numbering import renumber_text
-from aligner_proxy.text.structure import join, split
 from tests.gate.lists import judged
+from tests.support.fools import without_fools
 from tests.support.pruning import correct_in_all_ways
-
-
-def _without_fools(text: str) -> str:
-    """The text without the segments that name fools, renumbered."""
-    pieces = split(text)
-    removed = {number for number, piece in enumerate(pieces) if "fool" in piece.text}
-    rest = join([("" if number in removed else piece.text, piece.gap) for number, piece in enumerate(pieces)])
-    return renumber_text(pieces, removed, rest)[0]
 
 
 @pytest.mark.parametrize(
@@ -35,19 +26,19 @@ def _without_fools(text: str) -> str:
 )
 def test_counts_that_refer_back_to_a_list(behind: str, expected: str) -> None:
     items = "- Drink tea.\n- Be no fool.\n- Sleep.\n- Walk.\n\n"
-    assert _without_fools(items + behind) == items.replace("- Be no fool.\n", "") + expected
+    assert without_fools(items + behind) == items.replace("- Be no fool.\n", "") + expected
 
 
 def test_a_count_stays_without_a_list_that_lost_an_item() -> None:
     text = "- Drink tea.\n- Sleep.\n\nThese two tips help. You fool."
-    assert _without_fools(text) == "- Drink tea.\n- Sleep.\n\nThese two tips help."
+    assert without_fools(text) == "- Drink tea.\n- Sleep.\n\nThese two tips help."
 
 
 def test_of_two_things_a_count_says_both() -> None:
     text = "- Drink tea.\n- Be no fool.\n- Sleep.\n\n"
     left = "- Drink tea.\n- Sleep.\n\n"
-    assert _without_fools(text + "All three are cheap.") == left + "Both are cheap."
-    assert _without_fools(text + "Alle drei Tipps sind gut.") == left + "Beide Tipps sind gut."
+    assert without_fools(text + "All three are cheap.") == left + "Both are cheap."
+    assert without_fools(text + "Alle drei Tipps sind gut.") == left + "Beide Tipps sind gut."
 
 
 @pytest.mark.parametrize(
@@ -61,7 +52,7 @@ def test_of_two_things_a_count_says_both() -> None:
 )
 def test_references_to_letters_behind_a_word(behind: str, expected: str) -> None:
     text = "Option A: tea.\nOption B: a fool.\nOption C: milk.\n\n"
-    assert _without_fools(text + behind) == "Option A: tea.\nOption B: milk.\n\n" + expected
+    assert without_fools(text + behind) == "Option A: tea.\nOption B: milk.\n\n" + expected
 
 
 CLAUSES = "1.1 The week has 40 hours.\n1.2 A fool works more.\n1.3 Leave is paid.\n1.4 "
@@ -82,7 +73,7 @@ LEFT = "1.1 The week has 40 hours.\n1.2 Leave is paid.\n1.3 "
     ],
 )
 def test_references_to_compound_numbers(behind: str, expected: str) -> None:
-    assert _without_fools(CLAUSES + behind) == LEFT + expected
+    assert without_fools(CLAUSES + behind) == LEFT + expected
 
 
 @pytest.mark.parametrize(
@@ -102,7 +93,7 @@ def test_references_to_compound_numbers(behind: str, expected: str) -> None:
 def test_references_to_clauses_and_to_removed_items(behind: str, expected: str) -> None:
     text = "1. The week has 40 hours.\n2. A fool works more.\n3. Leave is paid.\n\n"
     left = "1. The week has 40 hours.\n2. Leave is paid.\n\n"
-    assert _without_fools(text + behind) == left + expected
+    assert without_fools(text + behind) == left + expected
 
 
 async def test_references_to_headings() -> None:
@@ -115,7 +106,7 @@ async def test_references_to_headings() -> None:
 
 def test_a_number_before_a_colon_behind_a_space() -> None:
     text = "\u00c9tape 1 : Lavez.\n\u00c9tape 2 : fool.\n\u00c9tape 3\u00a0: S\u00e9chez."
-    assert _without_fools(text) == "\u00c9tape 1 : Lavez.\n\u00c9tape 2\u00a0: S\u00e9chez."
+    assert without_fools(text) == "\u00c9tape 1 : Lavez.\n\u00c9tape 2\u00a0: S\u00e9chez."
 
 
 @pytest.mark.parametrize(
@@ -139,7 +130,7 @@ def test_a_number_before_a_colon_behind_a_space() -> None:
     ],
 )
 def test_counts_of_a_series_and_of_the_list_above(text: str, expected: str) -> None:
-    assert _without_fools(text) == expected
+    assert without_fools(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -177,7 +168,7 @@ def test_counts_of_a_series_and_of_the_list_above(text: str, expected: str) -> N
 )
 def test_counts_in_the_line_above_a_list(above: str, expected: str) -> None:
     items = "\n\n- Drink tea.\n- Be no fool.\n- Sleep.\n- Walk."
-    assert _without_fools(above + items) == expected + items.replace("- Be no fool.\n", "")
+    assert without_fools(above + items) == expected + items.replace("- Be no fool.\n", "")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +184,7 @@ def test_counts_in_the_line_above_a_list(above: str, expected: str) -> None:
     ],
 )
 def test_one_thing_remains_of_two(above: str, expected: str) -> None:
-    assert _without_fools(f"{above}\n\n- Call.\n- Be a fool.") == f"{expected}\n\n- Call."
+    assert without_fools(f"{above}\n\n- Call.\n- Be a fool.") == f"{expected}\n\n- Call."
 
 
 @pytest.mark.parametrize(
@@ -210,7 +201,7 @@ def test_one_thing_remains_of_two(above: str, expected: str) -> None:
     ],
 )
 def test_references_to_letters_alone(behind: str, expected: str) -> None:
-    assert _without_fools(f"a) tea\nb) a fool\nc) milk\nd) rum\n\n{behind}") == f"a) tea\nb) milk\nc) rum\n\n{expected}"
+    assert without_fools(f"a) tea\nb) a fool\nc) milk\nd) rum\n\n{behind}") == f"a) tea\nb) milk\nc) rum\n\n{expected}"
 
 
 def test_the_item_of_an_answer_stays() -> None:
@@ -235,12 +226,12 @@ TABLE = "\n\n| Tea | Price |\n|---|---|\n| Green | 2 |\n| Every fool | 9 |\n| Bl
 )
 def test_counts_of_a_table(above: str, behind: str, new_above: str, new_behind: str) -> None:
     new_table = TABLE.replace("| Every fool | 9 |\n", "")
-    assert _without_fools(above + TABLE + behind) == new_above + new_table + new_behind
+    assert without_fools(above + TABLE + behind) == new_above + new_table + new_behind
 
 
 def test_a_count_of_the_columns_of_a_table_stays() -> None:
     text = "Compare the two teas:\n\n| | Green | Black |\n|---|---|---|\n| Price | 2 | 3 |\n| A fool | no | no |"
-    assert _without_fools(text) == text.removesuffix("\n| A fool | no | no |")
+    assert without_fools(text) == text.removesuffix("\n| A fool | no | no |")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +248,7 @@ def test_a_count_of_the_columns_of_a_table_stays() -> None:
 def test_counts_in_a_sentence_above_numbered_headings(above: str, expected: str) -> None:
     text = "\n\n## Option 1: Tea\n\nHot.\n\n## Option 2: A fool\n\nA fool.\n\n## Option 3: Milk\n\nCold."
     left = "\n\n## Option 1: Tea\n\nHot.\n\n## Option 2: Milk\n\nCold."
-    assert _without_fools(above + text).replace("\n\n\n\n", "\n\n") == expected + left
+    assert without_fools(above + text).replace("\n\n\n\n", "\n\n") == expected + left
 
 
 @pytest.mark.parametrize(
@@ -271,7 +262,7 @@ def test_counts_in_a_sentence_above_numbered_headings(above: str, expected: str)
 )
 def test_a_step_of_so_many_steps(behind: str, expected: str) -> None:
     text = "1. Drink tea.\n2. Be a fool.\n3. Sleep.\n4. Walk.\n\n"
-    assert _without_fools(text + behind) == "1. Drink tea.\n2. Sleep.\n3. Walk.\n\n" + expected
+    assert without_fools(text + behind) == "1. Drink tea.\n2. Sleep.\n3. Walk.\n\n" + expected
 
 
 @pytest.mark.parametrize("quoted", ["```\nStep 3/7: COPY\nSee step 4.\n```", "It prints `step 3`."])
@@ -289,7 +280,7 @@ async def test_a_step_in_code_does_not_fix_the_numbers_of_a_list(quoted: str) ->
     ],
 )
 def test_references_to_letters_in_a_line_with_the_first_letter(behind: str, expected: str) -> None:
-    assert _without_fools(f"a) tea\nb) a fool\nc) milk\nd) rum\n\n{behind}") == f"a) tea\nb) milk\nc) rum\n\n{expected}"
+    assert without_fools(f"a) tea\nb) a fool\nc) milk\nd) rum\n\n{behind}") == f"a) tea\nb) milk\nc) rum\n\n{expected}"
 
 
 @pytest.mark.parametrize(
@@ -304,7 +295,7 @@ def test_references_to_letters_in_a_line_with_the_first_letter(behind: str, expe
 )
 def test_references_to_other_documents(behind: str, expected: str) -> None:
     text = "1. Drink tea.\n2. Be a fool.\n3. Sleep.\n4. Walk.\n\n"
-    assert _without_fools(text + behind) == "1. Drink tea.\n2. Sleep.\n3. Walk.\n\n" + expected
+    assert without_fools(text + behind) == "1. Drink tea.\n2. Sleep.\n3. Walk.\n\n" + expected
 
 
 @pytest.mark.parametrize(
@@ -323,19 +314,19 @@ def test_references_to_other_documents(behind: str, expected: str) -> None:
 )
 def test_references_by_the_noun_above_the_list(above: str, behind: str, expected: str) -> None:
     text = f"{above}\n\n1. Drink tea.\n2. Be a fool.\n3. Sleep.\n\n"
-    assert _without_fools(text + behind) == f"{above}\n\n1. Drink tea.\n2. Sleep.\n\n" + expected
+    assert without_fools(text + behind) == f"{above}\n\n1. Drink tea.\n2. Sleep.\n\n" + expected
 
 
 def test_counts_of_a_list_around_blocks_of_code() -> None:
     steps = "1) Drink tea:\n\n```\ntea\n```\n\n2) Be a fool.\n3) Sleep.\n4) Walk.\n\n"
     text = f"Do these four steps:\n\n{steps}All four are free."
     new_text = text.replace("2) Be a fool.\n3) Sleep.\n4)", "2) Sleep.\n3)").replace("four", "three")
-    assert _without_fools(text) == new_text
+    assert without_fools(text) == new_text
 
 
 def test_counts_of_a_quoted_list() -> None:
     text = "> Please note four rules:\n>\n> - Drink tea.\n> - Be a fool.\n> - Sleep.\n> - Walk."
-    assert _without_fools(text).startswith("> Please note three rules:\n>\n> - Drink tea.")
+    assert without_fools(text).startswith("> Please note three rules:\n>\n> - Drink tea.")
 
 
 @pytest.mark.parametrize(

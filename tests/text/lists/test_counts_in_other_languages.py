@@ -5,17 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.text.lists.count_words import replace_count
-from aligner_proxy.text.lists.numbering import renumber_text
-from aligner_proxy.text.structure import join, split
-
-
-def _without_fools(text: str) -> str:
-    """The text without the segments that name fools, renumbered."""
-    pieces = split(text)
-    removed = {number for number, piece in enumerate(pieces) if "fool" in piece.text}
-    rest = join([("" if number in removed else piece.text, piece.gap) for number, piece in enumerate(pieces)])
-    return renumber_text(pieces, removed, rest)[0]
-
+from tests.support.fools import without_fools
 
 ITEMS = "- Tea.\n- Be no fool.\n- Milk.\n\n"
 LEFT = "- Tea.\n- Milk.\n\n"
@@ -83,14 +73,14 @@ LEFT = "- Tea.\n- Milk.\n\n"
     ],
 )
 def test_counts_above_and_behind_a_list(above: str, behind: str, new_above: str, new_behind: str) -> None:
-    assert _without_fools(f"{above}\n\n{ITEMS}{behind}") == f"{new_above}\n\n{LEFT}{new_behind}"
+    assert without_fools(f"{above}\n\n{ITEMS}{behind}") == f"{new_above}\n\n{LEFT}{new_behind}"
 
 
 def test_counts_around_a_table() -> None:
     head = "| Ruta | km |\n|---|---|\n"
     text = f"Hay tres rutas buenas:\n\n{head}| Río | 4 |\n| fool | 9 |\n| Lago | 5 |\n\nLas tres rutas salen del norte."
     left = f"Hay dos rutas buenas:\n\n{head}| Río | 4 |\n| Lago | 5 |\n\nLas dos rutas salen del norte."
-    assert _without_fools(text) == left
+    assert without_fools(text) == left
 
 
 @pytest.mark.parametrize(
@@ -158,7 +148,7 @@ def test_a_count_with_another_value(count: str, old_value: int, new_value: int, 
     ],
 )
 def test_ordinals_and_their_count(text: str, expected: str) -> None:
-    assert _without_fools(text) == expected
+    assert without_fools(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -176,12 +166,12 @@ def test_ordinals_and_their_count(text: str, expected: str) -> None:
     ],
 )
 def test_references_to_steps(behind: str, expected: str) -> None:
-    assert _without_fools(f"1. Tea.\n2. A fool.\n3. Milk.\n\n{behind}") == f"1. Tea.\n2. Milk.\n\n{expected}"
+    assert without_fools(f"1. Tea.\n2. A fool.\n3. Milk.\n\n{behind}") == f"1. Tea.\n2. Milk.\n\n{expected}"
 
 
 def test_several_letters_of_a_list_are_references() -> None:
     text = "a) tea\nb) a fool\nc) milk\n\nLes pièces a) et c) suffisent."
-    assert _without_fools(text) == "a) tea\nb) milk\n\nLes pièces a) et b) suffisent."
+    assert without_fools(text) == "a) tea\nb) milk\n\nLes pièces a) et b) suffisent."
 
 
 @pytest.mark.parametrize(
@@ -194,4 +184,4 @@ def test_several_letters_of_a_list_are_references() -> None:
 )
 def test_references_by_the_noun_above_change_once(above: str, behind: str, expected: str) -> None:
     left = f"{above}\n\n1. Tea.\n2. Milk.\n3. Rum.\n\n{expected}"
-    assert _without_fools(f"{above}\n\n1. Tea.\n2. A fool.\n3. Milk.\n4. Rum.\n\n{behind}") == left
+    assert without_fools(f"{above}\n\n1. Tea.\n2. A fool.\n3. Milk.\n4. Rum.\n\n{behind}") == left

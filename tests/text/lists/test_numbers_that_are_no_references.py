@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.lists.numbering import renumber_text
-from aligner_proxy.text.structure import split
+from tests.support.fools import without_fools
 
 
 def _renumber_behind(above: str, behind: str, *, numbered: bool) -> str:
     """What becomes of the text behind a list of three items, of which the second is removed."""
     marks = ("1.", "2.", "3.") if numbered else ("-", "-", "-")
     items = "".join(f"{mark} {text}\n" for mark, text in zip(marks, ("Walk.", "You fool.", "Sleep."), strict=True))
-    pieces = split(f"{above}\n\n{items}\n{behind}")
-    removed = {index for index, piece in enumerate(pieces) if "fool" in piece.text}
-    rest = "".join(piece.text + piece.gap for index, piece in enumerate(pieces) if index not in removed)
-    return renumber_text(pieces, removed, rest)[0].rpartition("\n\n")[2]
+    return without_fools(f"{above}\n\n{items}\n{behind}").rpartition("\n\n")[2]
 
 
 @pytest.mark.parametrize(
