@@ -1,9 +1,9 @@
 """Lessons for the general head: objectives of many kinds, with sentences that violate each and sentences near it.
 
 Each YAML file is a list of kinds. A kind has three wordings of one objective (`objectives`), ten sentences that violate
-it (`against`) and eight near it that an operator would allow (`fine`). Four authors wrote them for this project. None
-knew the kinds that test an aligner (`taught_kinds`, and the kinds that no aligner is trained on), and no kind here
-has the subject of one of those.
+it (`against`) and twelve or thirteen near it that an operator would allow (`fine`). Thirteen authors wrote them for
+this project. None knew the kinds that test an aligner (`taught_kinds`, and the kinds that no aligner is trained on),
+and no kind here has the subject of one of those.
 """
 
 from __future__ import annotations
