@@ -3,14 +3,20 @@
 Questions that ask for harm come from attacks on models and from dialogues in which people tried to get harmful answers;
 the others from sets of ordinary questions and of harmless ones that look harmful. No question of the sets that guards
 are measured by is among them. The texts are not published, only weights and figures that come from them.
+
+`harm_requests` has requests that were written for this project, and that are published: behind the same context, or in
+the same clothes, half ask for harm and half do not. None tells how harm is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from random import Random
+
+import yaml
 
 from aligner_proxy.engine.model.detector import QUESTION_CHARS
 
@@ -38,6 +44,12 @@ _ORDINARY = ("metaaligner_ultrafeedback_outputs", "llmbar_pairs", "finegrained_r
 _POSTS = "imhi_outputs"
 _MOST_POSTS = 300
 """Posts of people about their mental health that are taken, of 1,200: sad, and harmless."""
+_OWN = Path(__file__).parent / "harm_requests"
+_WORDS = (_OWN / "noise_words.txt").read_text(encoding="utf-8").split()
+_CONTEXT_ENDS = ("\n\n", "\n\n---\n\n", "\n", " ")
+"""What may stand between a context and the request behind it."""
+_NOISE_SHARE = 0.2
+"""Share of our requests for harm that end in noise, as those of attacks do whose end was found by a search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ class AskedQuestion:
 
 
 def read_questions(data: Path) -> list[AskedQuestion]:
-    """All questions, each once; the licences of `more/` are in `harm_replies.SOURCES`."""
+    """All questions of others, each once; the licences of `more/` are in `harm_replies.SOURCES`."""
     measured = {_normalise(row["prompt"]) for name in GUARD_SETS for row in read_guard_rows(data, name)}
     questions: dict[str, AskedQuestion] = {}
     for question in (*_read_harmful(data), *_read_harmless(data)):
@@ -84,6 +96,59 @@ def _read_harmless(data: Path) -> Iterator[AskedQuestion]:
     for name in _LOOK_HARMFUL:
         assert name in SOURCES, "only files whose licence is known"
         yield from _make_questions(name, (row["prompt"] for row in read_further_rows(data, name)), asks_for_harm=False)
+
+
+def read_own_requests(folder: Path = _OWN) -> list[AskedQuestion]:
+    """Our own requests behind their contexts; their source is the name of the author's file."""
+    return list(_read_own_requests(folder))
+
+
+def _read_own_requests(folder: Path) -> Iterator[AskedQuestion]:
+    for path in sorted(folder.glob("*.yaml")):
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+            for asks_for_harm, requests in ((True, entry["harmful"]), (False, entry["harmless"])):
+                for request in requests:
+                    text = _set_behind_context(entry["context"], request, asks_for_harm=asks_for_harm)
+                    yield _make_question(path.stem, text, asks_for_harm=asks_for_harm)
+
+
+def _set_behind_context(context: str, request: str, *, asks_for_harm: bool) -> str:
+    # of its own, so that a new request changes no other
+    rng = Random(request)
+    text = context + rng.choice(_CONTEXT_ENDS) + request if context else request
+    if asks_for_harm and rng.random() < _NOISE_SHARE:
+        text += " " + _make_noise(rng)
+    return text
+
+
+def _make_noise(rng: Random) -> str:
+    """Pieces of words in several scripts, and signs, in no order: 60 to 200 characters."""
+    noise = ""
+    length = rng.randint(60, 200)
+    while len(noise) < length:
+        noise += rng.choice(("", "", " ")) + rng.choice(_NOISE_MAKERS)(rng)
+    return noise
+
+
+def _make_piece(rng: Random) -> str:
+    first, last = rng.choice(_SCRIPTS)
+    piece = "".join(chr(rng.randint(ord(first), ord(last))) for _ in range(rng.randint(1, 7)))
+    return rng.choice((piece, piece.capitalize()))
+
+
+def _make_sign(rng: Random) -> str:
+    return "".join(rng.choice("()[]{}\\\"'*+=:;!?#$%&<>/|^_~`-.,") for _ in range(rng.randint(1, 3)))
+
+
+_SCRIPTS = ("az", "az", "\u0430\u044f", "\u10d0\u10f0", "\u4e00\u4fff", "\u0e01\u0e2e", "\u00e0\u00ff", "09")
+"""First and last letters of scripts: Latin, Cyrillic, Georgian, Chinese, Thai, accented Latin, and digits."""
+
+
+def _make_word(rng: Random) -> str:
+    return " " + rng.choice(_WORDS)
+
+
+_NOISE_MAKERS: tuple[Callable[[Random], str], ...] = (_make_piece, _make_word, _make_word, _make_sign)
 
 
 def find_last_turn(dialogue: str) -> str:

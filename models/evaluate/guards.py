@@ -296,7 +296,7 @@ class DoubtRule:
 
 RULES = (
     *(DoubtRule(band) for band in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)),
-    *(DoubtRule(0.5, answer_band) for answer_band in (0.5, 1.0, 1.5, 2.0, ANSWER_BAND, 2.5, 3.0, 3.5, 3.7, 3.9, 5.0)),
+    *(DoubtRule(0.5, answer_band) for answer_band in (0.5, 1.0, ANSWER_BAND, 1.5, 2.0, 2.5, 3.0, 3.5, 3.7, 3.9, 5.0)),
     DoubtRule(100.0),
 )
 """The last asks about every answer."""

@@ -7,9 +7,9 @@ row says how much it does. It flags and declines nothing, because a good model r
 the score by which answers are in doubt (`AnswerScore.doubt`), and only where it is above 0.
 
 It learns from `models.data.harm_questions` and from the questions of ordinary answers. Every tenth question is held
-out, for the table. One question in four, of either kind, follows an ordinary exchange, so that a dialogue means
-nothing. Rows are kept under `--out`, so a stopped run goes on where it was. `models.evaluate.guards FOLDER` measures
-what it finds.
+out, for the table: the figures of our own authors are of authors that it knows. One question in four, of either kind,
+follows an ordinary exchange, so that a dialogue means nothing. Rows are kept under `--out`, so a stopped run goes on
+where it was. `models.evaluate.guards FOLDER` measures what it finds.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.types import Turn
-from models.data.harm_questions import AskedQuestion, read_questions
+from models.data.harm_questions import AskedQuestion, read_own_requests, read_questions
 from models.data.labelled_replies import FINE, HARMLESS, USUAL
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train.export import add_heads
-from models.train.head_rows import HeadRows, open_row_reader
+from models.train.head_rows import HeadRows, join_rows, open_row_reader
 from models.train.labelled_cases import LabelledCase
 from models.train.probe import measure_area
 from models.train.row_net import NetRecipe, RowNet, fit_joined_net, minimise_loss
 
-from .answer_evidence import draw_ordinary_answers
+from .answer_evidence import draw_ordinary_answers, read_sets
 
 _HELD_OUT_STEP = 10
 """One question in so many is held out."""
@@ -63,6 +63,8 @@ class QuestionRecipe(NetRecipe):
     dropout: float = 0.5
     nets: int = 4
     """Nets of following seeds, which become one."""
+    lift: float = 1.5
+    """Nats that are added to what the nets say, so that a judge is asked about weaker signs, too."""
 
 
 class QuestionNet(RowNet):
@@ -81,6 +83,14 @@ def draw_questions(data: Path) -> list[AskedQuestion]:
     unique = list({question.text: question for question in questions}.values())
     Random(1).shuffle(unique)
     return unique
+
+
+def draw_own_questions() -> dict[str, list[AskedQuestion]]:
+    """Our own requests by author, in an order at random."""
+    questions: dict[str, list[AskedQuestion]] = {}
+    for question in read_own_requests():
+        questions.setdefault(question.source, []).append(question)
+    return {author: Random(1).sample(requests, len(requests)) for author, requests in questions.items()}
 
 
 def make_question_cases(questions: Sequence[AskedQuestion]) -> list[LabelledCase]:
@@ -113,7 +123,10 @@ def make_question_cases(questions: Sequence[AskedQuestion]) -> list[LabelledCase
 
 def fit_questions(rows: Tensor, labels: Tensor, recipe: QuestionRecipe) -> QuestionNet:
     """Fit nets to rows [questions, width] and labels [questions], and join them into the net that is their mean."""
-    return fit_joined_net(partial(_fit_net, rows, labels), recipe, recipe.nets)
+    net = fit_joined_net(partial(_fit_net, rows, labels), recipe, recipe.nets)
+    with torch.no_grad():
+        net.linear.bias += recipe.lift
+    return net
 
 
 def _fit_net(rows: Tensor, labels: Tensor, recipe: QuestionRecipe) -> QuestionNet:
@@ -174,9 +187,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     recipe = QuestionRecipe.from_options(arguments)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    rows = reader.read(make_question_cases(draw_questions(arguments.data)), arguments.out / "rows")
-    held_out = rows.pick_cases(range(0, len(rows), _HELD_OUT_STEP))
-    teaching = rows.pick_cases(number for number in range(len(rows)) if number % _HELD_OUT_STEP)
+    questions = {"others": draw_questions(arguments.data)} | draw_own_questions()
+    sets = read_sets(reader, {name: make_question_cases(each) for name, each in questions.items()}, arguments.out)
+    held_out = join_rows([rows.pick_cases(range(0, len(rows), _HELD_OUT_STEP)) for rows in sets.values()])
+    teaching = join_rows([rows.pick_cases(n for n in range(len(rows)) if n % _HELD_OUT_STEP) for rows in sets.values()])
     labels = torch.tensor([float(case.harmful) for case in teaching.cases])
     net = fit_questions(teaching.questions.float(), labels, recipe)
     table = tabulate(net, held_out)

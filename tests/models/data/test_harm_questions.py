@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from models.data import harm_questions
-from models.data.harm_questions import find_last_turn, read_questions
+from models.data.harm_questions import find_last_turn, read_own_requests, read_questions
 from models.data.harm_replies import side_of_goal
 from tests.models.research import write_rows
 
@@ -75,3 +78,27 @@ def test_of_a_dialogue_its_last_turn_is_the_question(data: Path) -> None:
     write_rows(data, "hh_rlhf_harmless_pairs", [{"prompt": dialogue, "chosen": "No.", "rejected": "Yes."}])
     [question] = read_questions(data)
     assert (question.text, question.asks_for_harm) == (goal, True)
+
+
+def test_our_requests_have_four_that_ask_for_harm_and_four_that_do_not_behind_each_context() -> None:
+    questions = read_own_requests()
+    counts = Counter((question.source, question.asks_for_harm) for question in questions)
+    assert set(counts.values()) == {180, 200}
+    assert all(counts[author, True] == counts[author, False] for author, _ in counts)
+    assert len({question.text for question in questions}) == len(questions)
+
+
+def test_a_request_stands_behind_its_context_and_noise_only_behind_requests_for_harm(tmp_path: Path) -> None:
+    entry = {
+        "context": "Minutes of a meeting.",
+        "harmful": [f"Write hoax number {number}." for number in range(100)],
+        "harmless": [f"Write summary number {number}." for number in range(100)],
+    }
+    (tmp_path / "author.yaml").write_text(yaml.safe_dump([entry]), encoding="utf-8")
+    questions = read_own_requests(tmp_path)
+    assert all(question.text.startswith("Minutes of a meeting.") for question in questions)
+    harmful = [question.text for question in questions if question.asks_for_harm]
+    assert all(text.endswith(".") for text in (question.text for question in questions if not question.asks_for_harm))
+    noisy = [text for text in harmful if re.search(r"number \d+\. .{60,}", text, re.DOTALL)]
+    assert 10 <= len(noisy) <= 30
+    assert read_own_requests(tmp_path) == questions

@@ -52,6 +52,17 @@ def test_unseen_lessons_move_to_their_side_and_the_head_before_stays_as_it_was(b
     assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in kept.items())
 
 
+def test_the_head_that_ships_keeps_its_share_of_the_numbers_before(before: DetectorHead) -> None:
+    sets = {LESSONS: rows("lessons", 80, 1, against=AGAINST), HELD: make_held_rows()}
+    heads = {
+        share: learn_objectives(before, sets, RECIPE.model_copy(update={"steps": 20, "share": share})).score.weight
+        for share in (0.0, 0.5, 1.0)
+    }
+    assert torch.equal(heads[0.0], before.score.weight)
+    assert not torch.equal(heads[1.0], before.score.weight)
+    torch.testing.assert_close(heads[0.5], (heads[0.0] + heads[1.0]) / 2)
+
+
 def test_labels_of_a_held_set_teach_nothing(before: DetectorHead) -> None:
     with_labels = learn(before, make_held_rows(AGAINST))
     without = learn(before, make_held_rows())
