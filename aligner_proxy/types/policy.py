@@ -58,7 +58,7 @@ class Allowance:
     """Segments with one of these words or phrases may be removed."""
 
 
-ANSWER_BAND = 2.2
+ANSWER_BAND = 1.4
 """Default of `Judge.answer_band`, in nats, for answers that a taught head scores as a whole. The embedded aligner then
 asks about 3 % of ordinary answers."""
 DOUBT_BAND = 0.5

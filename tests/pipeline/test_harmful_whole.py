@@ -146,6 +146,5 @@ async def test_it_says_which_questions_ask_for_harm(pipeline: Pipeline, way: str
         assert (outcome.status, outcome.text) == (Status.UNCHANGED, REPLY)
         whole = score_whole_answer(outcome.segments)
         assert whole is not None
-        assert (whole.question > 0) is (question in ASK_FOR_HARM), question
         doubts[question] = whole.doubt
     assert min(doubts[question] for question in ASK_FOR_HARM) > max(doubts[question] for question in ASK_FOR_NONE)
