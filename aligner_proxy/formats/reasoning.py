@@ -32,6 +32,8 @@ _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 _MESSAGES_DELTA = "content_block_delta"
 _NEXT_PART = "response.reasoning_summary_part.added"
+_EVENT_NUMBER = "sequence_number"
+"""Field with the number of an event of Responses. Some clients take a gap between two numbers for a lost event."""
 _PART_SEPARATOR = "\n\n"
 """Separates the parts of one reasoning."""
 _MAX_PIECES = 200_000
@@ -114,10 +116,14 @@ class SafeReasoningStream:
         self._error_type = error_type
         self._tagged_event_count = 0
         """Number of events with reasoning between tags."""
+        self._event_numbers = RemainingNumbers()
+        """New numbers of the events that remain, if the format numbers them."""
 
     def feed(self, item: object) -> list[object]:
         """Return the items to pass on in place of `item`; raises the `error_type` given at construction."""
         items = call_or_raise(self._error_type, self._stream.feed, item)
+        if not items:
+            self._event_numbers.remove(get_field(item, _EVENT_NUMBER))
         return self._take_items(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
@@ -136,9 +142,18 @@ class SafeReasoningStream:
             if event.divided_texts and not event.repeated_texts:
                 self._tagged_event_count += 1
             was_emptied = event.divided_texts and self._decoder.drops_reasoning and _is_empty(event)
-            if not was_emptied:
-                items.append(event.original)
+            item = event.original
+            if was_emptied:
+                self._event_numbers.remove(get_field(item, _EVENT_NUMBER))
+            else:
+                items.append(call_or_raise(self._error_type, self._adapt_item, item))
         return items
+
+    def _adapt_item(self, item: object) -> object:
+        """Return the item with the number that it would have without the removed events; the same item if it has it."""
+        number = get_field(item, _EVENT_NUMBER)
+        new_number = self._event_numbers.new_number(number)
+        return item if new_number == number else with_field(item, _EVENT_NUMBER, new_number)
 
     @property
     def is_unreadable(self) -> bool:
