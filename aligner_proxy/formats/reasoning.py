@@ -15,6 +15,7 @@ from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import GrowingText, has_content
+from aligner_proxy.formats.copies import drop_foreign_logprobs
 from aligner_proxy.formats.responses_objects import DELTA, ITEM, as_list, get_field, kind_of, with_field
 from aligner_proxy.formats.safe import SafeFormat, call_or_raise
 from aligner_proxy.formats.side_text import keep_if_same
@@ -150,7 +151,12 @@ class SafeReasoningStream:
         return items
 
     def _adapt_item(self, item: object) -> object:
-        """Return the item with the number that it would have without the removed events; the same item if it has it."""
+        """Return the item as it would be without the removed reasoning: its number, and no probabilities of its tokens.
+
+        The same item is returned if nothing about it changes.
+        """
+        if self._tagged_event_count and self._decoder.drops_reasoning:
+            item = drop_foreign_logprobs(item)
         number = get_field(item, _EVENT_NUMBER)
         new_number = self._event_numbers.new_number(number)
         return item if new_number == number else with_field(item, _EVENT_NUMBER, new_number)
@@ -296,8 +302,11 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
         return response
     stripped_response = response.model_copy()
     stripped_response.choices = [choice.model_copy() for choice in response.choices]
-    for choice, body in zip(stripped_response.choices, stripped_bodies, strict=True):
-        setattr(choice, name, body)
+    for index, (body, stripped_body) in enumerate(zip(bodies, stripped_bodies, strict=True)):
+        if stripped_body is not body:
+            setattr(stripped_response.choices[index], name, stripped_body)
+            # The token probabilities of some upstreams have the tokens of reasoning, too.
+            stripped_response.choices[index] = drop_foreign_logprobs(stripped_response.choices[index])
     return stripped_response
 
 
