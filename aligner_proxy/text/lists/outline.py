@@ -556,10 +556,7 @@ class Outline:
         Returns the text that stays by the index of its segment.
         """
         kept_texts = {}
-        for row in (row for table in self._all_tables for row in table.rows):
-            # the whole row is removed with its bars
-            if all(i in removed for i in row.segments):
-                continue
+        for row in self._find_rows_with_bars(removed):
             for index in row.segments:
                 if index not in removed:
                     continue
@@ -569,6 +566,17 @@ class Outline:
                 needs_bar = row.is_open_row and index == row.segments.start and text[:1] in ("", "|")
                 kept_texts[index] = f"| {text}".rstrip() if needs_bar else text
         return kept_texts
+
+    def _find_rows_with_bars(self, removed: Collection[int]) -> Iterator[OutlineLine]:
+        """Yield the rows that keep their bars whatever is removed of their cells."""
+        for table in self._all_tables:
+            if table.rows and table.head and table.head[1].segments.start not in removed:
+                first_row = table.head[0]
+                # Without its first row the table would be no table. Without outer bars nobody would see its cells.
+                if not first_row.is_open_row or any(i not in removed for i in first_row.segments):
+                    yield first_row
+            # another row goes with its bars
+            yield from (row for row in table.rows if any(i not in removed for i in row.segments))
 
 
 def _count_kept(counted: Iterable[range], removed: Collection[int]) -> int:
