@@ -47,7 +47,7 @@ def all_commands() -> dict[str, Command]:
     return commands
 
 
-_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a write for which there is no room."""
 
 
@@ -94,11 +94,11 @@ class LazyGroup(click.Group):
             status = error.exit_status
         except OSError as error:
             # Click itself handles a closed pipe; other errors that name no file are bugs.
-            if error.filename is None and error.errno not in _DISK_FULL_ERRNOS:
+            if error.filename is None and error.errno not in DISK_FULL_ERRNOS:
                 raise
             fault = ConfigError(f"cannot use {error.filename or 'the output'}: {error.strerror}")
             # 2 if the user named a file that cannot be used
-            status = 1 if error.errno in _DISK_FULL_ERRNOS else 2
+            status = 1 if error.errno in DISK_FULL_ERRNOS else 2
             if error.filename is None:  # stdout has no room, so the error is only printed on stderr
                 as_json = False
                 # At the end of the process, Python would try to write the rest again and fail.

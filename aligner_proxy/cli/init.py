@@ -6,13 +6,15 @@ Nothing that exists is overwritten. The files are short; docs/reference/policy.m
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from aligner_proxy.cli import DISK_FULL_ERRNOS
 from aligner_proxy.cli.terminal import echo
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.policy.litellm_config import GUARDRAIL, MASTER_KEY
 
 
@@ -128,17 +130,36 @@ def command(folder: Path, provider: str) -> None:
         raise ConfigError(f"{folder / existing[0]} exists and is kept; name a folder without {', '.join(texts)}")
     if (folder / "aligner_proxy" / "guardrail.py").exists():
         raise ConfigError(f"{folder} holds the package, which LiteLLM would load a second time; name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write into {folder}: {error.strerror}; name a folder of your own") from None
+    write_files(folder, texts)
     for name in texts:
         echo((f"wrote {folder / name}", "green"))
     echo("next:")
     for line in next_steps(folder / "litellm.yaml", PROVIDERS[provider]):
         echo(f"  {line}")
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write new files, by their names, into a folder that is made if necessary; write all of them or none.
+
+    Raises `ConfigError` if the folder cannot be used, and `AlignerProxyError` if its disk is full.
+    """
+    created_files: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            with (folder / name).open("x", encoding="utf-8") as file:
+                created_files.append(folder / name)
+                file.write(text)
+    except OSError as error:
+        # otherwise the next `init` in this folder would refuse to replace a file without its end
+        for created_file in created_files:
+            created_file.unlink(missing_ok=True)
+        if error.errno in DISK_FULL_ERRNOS:
+            # an error of writing, not of opening, names no file
+            path = error.filename or created_files[-1]
+            remedy = "make room on its disk, or name a folder on another disk"
+            raise AlignerProxyError(f"cannot write {path}: {error.strerror}; {remedy}") from None
+        raise ConfigError(f"cannot write into {folder}: {error.strerror}; name a folder of your own") from None
 
 
 def make_file_texts(provider: Provider) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 A judge says whether a segment violates an objective; it writes nothing. Chat and decision models, and token classifiers
 of the engine (token_judge.py), are asked about all doubtful segments of an answer in one call; a guard model is asked
-about each segment (guard_forms.py). Each judge has seats, quota and circuit breaker, like an editor (model_group.py).
+about each segment (guard_forms.py). Each judge has slots, quota and circuit breaker, like an editor (model_group.py).
 Verdicts are kept in memory by a hash of all that they depend on. judged_engine.py applies them to the answer.
 """
 

@@ -1,6 +1,6 @@
 """Model groups of LiteLLM that answer questions: the code that editors and judges have in common.
 
-Each group has its own seats (slots for concurrent calls) and quota, and a circuit breaker for each tenant.
+Each group has its own slots (for concurrent calls) and quota, and a circuit breaker for each tenant.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import EditorUse
 
-SEATS = 32
+SLOTS = 32
 """Maximum concurrent calls to one model group per worker; if more are wanted, tenants share as with a full engine."""
 DRAFT_TEMPERATURE = 0.7
 """Temperature for the second and later drafts; at 0 all drafts would be the same."""
@@ -104,7 +104,7 @@ OpenChat = Callable[[str], Chat]
 
 
 class ModelGroup:
-    """One model group with seats, quota and circuit breakers; keeps no request data."""
+    """One model group with slots, quota and circuit breakers; keeps no request data."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class ModelGroup:
         self._chat = chat
         self._clock = clock
         """Returns seconds that only grow."""
-        self._seats = FairAdmission(SEATS, clock, accounts)
+        self._slots = FairAdmission(SLOTS, clock, accounts)
         """Limits concurrent calls, shared fairly among tenants, and charges them to quotas."""
         self._circuits: LRUCache[str, Circuit] = LRUCache(MAX_CIRCUITS)
         """The circuit breakers, by tenant."""
@@ -154,7 +154,7 @@ class ModelGroup:
         """
 
         async def call_group() -> Reply:
-            """The reply with its duration; called once there is a seat for the call."""
+            """The reply with its duration; called once there is a slot for the call."""
             began_at = self._clock()
             # `draft` counts from 0; the first draft is the most likely reply
             temperature = DRAFT_TEMPERATURE if request.draft and question.varies else 0.0
@@ -174,7 +174,7 @@ class ModelGroup:
         # None if the call does not tell whether the group works, for example because it was cancelled
         has_answered: bool | None = None
         try:
-            reply = await self._seats.admit_work(request.tenant, request.quota, call_group)
+            reply = await self._slots.admit_work(request.tenant, request.quota, call_group)
             try:
                 result = read_reply(reply)
             except InvalidOutput as error:
@@ -224,7 +224,7 @@ class ModelGroups:
     def __init__(self, open_chat: OpenChat, accounts: OpenAccounts | None = None, *, role: str) -> None:
         self._open_chat = open_chat
         self._open_accounts = accounts
-        """Opens the accounts of seats and quota that workers share, by name; None if each worker counts alone."""
+        """Opens the accounts of slots and quota that workers share, by name; None if each worker counts alone."""
         self._role = role
         self._groups: LRUCache[str, ModelGroup] = LRUCache(MAX_GROUPS)
 

@@ -1,6 +1,6 @@
 """Correctors of plugins as engines, each behind its own admission control.
 
-Deadline, failure policy, tenant shares, quota, cache and gate apply to them as to the aligner on the engine. Seats and
+Deadline, failure policy, tenant shares, quota, cache and gate apply to them as to the aligner on the engine. Slots and
 quota are counted per worker and corrector; with a shared Redis, use in other workers counts, too. Nothing about a
 request is kept here.
 """
@@ -25,7 +25,7 @@ from aligner_proxy.plugins.extensions import Runner
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Correction
 
-SEATS = 32
+SLOTS = 32
 """Maximum concurrent answers per corrector and worker; if more are wanted, tenants share as with a full engine."""
 
 
@@ -51,9 +51,9 @@ class SentenceAdmission(Admission[Startable]):
 
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:
-    """Put a corrector behind admission control: `SEATS` slots, shared fairly among tenants."""
+    """Put a corrector behind admission control: `SLOTS` slots, shared fairly among tenants."""
     admission_class = SentenceAdmission if corrector.revises else Admission
-    return admission_class(corrector, slots=SEATS, accounts=accounts)
+    return admission_class(corrector, slots=SLOTS, accounts=accounts)
 
 
 class PluginCorrector:

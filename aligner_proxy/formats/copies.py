@@ -2,9 +2,9 @@
 
 An edit makes such a field wrong, and a quotation would deliver what the edit removed. Such fields are found by their
 form, not by a provider's names for them. `describes` finds pointers and encodings, such as offsets of citations and
-token ids; `quotes` finds whole sentences of the answer. Of an edited answer, `drop_copies` removes all three;
-`RemovedText` holds what the edit took out. A copy that a client needs as it is, such as a tool call's arguments,
-raises `CopyStays`.
+token ids; `quotes` finds whole sentences of the answer. Of an edited answer, `drop_copies` removes all three, and
+`drop_foreign_logprobs` the probabilities of tokens of other text; `RemovedText` holds what the edit took out. A copy
+that a client needs as it is, such as a tool call's arguments, raises `CopyStays`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ _POINTER = re.compile(
 """Names of fields that hold a place in a text."""
 _TOKENS = re.compile(r"(?i).*token.*|.*logprobs?")
 """Names of fields that hold tokens, as text or as ids."""
+_LOGPROBS = "logprobs"
+"""Field with the probabilities of the tokens of the text beside it."""
 _MIN_IDS = 8
 """Fewest numbers in a list that counts as token ids although its name does not say so."""
 
@@ -284,6 +286,45 @@ def drop_copies(
     return _clean(value, SideKind.OTHER_TEXT, search, edited=edited)
 
 
+def drop_foreign_logprobs(value: Any) -> Any:
+    """Return a body or event without token probabilities whose tokens are not exactly the text beside them.
+
+    The same object is returned if it has none of these. Such tokens belong to text that was removed, or may be: an
+    upstream may send a token before its text, for example while it waits whether a stop string follows, or if a letter
+    has two tokens.
+    """
+    if isinstance(value, list):
+        return keep_if_same([drop_foreign_logprobs(inner) for inner in value], value)
+    changed_fields: dict[str, Any] = {}
+    for name, inner in fields_of(value) or ():
+        if not inner or isinstance(inner, str | int | float):
+            continue
+        if name != _LOGPROBS:
+            cleaned = drop_foreign_logprobs(inner)
+        elif _spelled_text(inner) == (_own_text(value) or "").encode(errors="surrogatepass"):
+            continue
+        else:
+            cleaned = [] if isinstance(inner, list) else None
+        if cleaned is not inner:
+            changed_fields[name] = cleaned
+    return _with_fields(value, changed_fields) if changed_fields else value
+
+
+def _spelled_text(logprobs: object) -> bytes:
+    """The text of all tokens in a field of token probabilities, as UTF-8."""
+    holders = (logprobs, *(_field(logprobs, name) for name in ("content", "refusal", "tokens")))
+    return b"".join(_token_bytes(token) for tokens in holders if isinstance(tokens, list) for token in tokens)
+
+
+def _token_bytes(token: object) -> bytes:
+    """The text of a token as UTF-8, perhaps with a part of a letter; the token is a string or has its bytes."""
+    numbers = _field(token, "bytes")
+    if numbers and isinstance(numbers, list):
+        return bytes(number for number in numbers if type(number) is int and number in range(256))
+    name = token if isinstance(token, str) else _field(token, "token")
+    return str(name or "").encode(errors="surrogatepass")
+
+
 def is_pointing_event(event: object) -> bool:
     """Whether an event of a stream has nothing but a pointer into the text, as a citation does."""
     kinds = [_field(holder, "type") for holder in (event, _field(event, "delta"))]
@@ -361,8 +402,8 @@ def _clean_string(text: str, kind: SideKind, search: _Search) -> str:
 
 
 def _own_text(value: object) -> str | None:
-    """The answer's text in a choice, message, part or block; None if the object has no text."""
-    for name in ("text", "content"):
+    """The answer's text in a choice, message, part, block or delta; None if the object has no text."""
+    for name in ("text", "content", "delta"):
         text = _field(value, name)
         if isinstance(text, str):
             return text

@@ -15,6 +15,7 @@ from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import GrowingText, has_content
+from aligner_proxy.formats.copies import drop_foreign_logprobs
 from aligner_proxy.formats.responses_objects import DELTA, ITEM, as_list, get_field, kind_of, with_field
 from aligner_proxy.formats.safe import SafeFormat, call_or_raise
 from aligner_proxy.formats.side_text import keep_if_same
@@ -32,6 +33,8 @@ _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 _MESSAGES_DELTA = "content_block_delta"
 _NEXT_PART = "response.reasoning_summary_part.added"
+_EVENT_NUMBER = "sequence_number"
+"""Field with the number of an event of Responses. Some clients take a gap between two numbers for a lost event."""
 _PART_SEPARATOR = "\n\n"
 """Separates the parts of one reasoning."""
 _MAX_PIECES = 200_000
@@ -114,10 +117,14 @@ class SafeReasoningStream:
         self._error_type = error_type
         self._tagged_event_count = 0
         """Number of events with reasoning between tags."""
+        self._event_numbers = RemainingNumbers()
+        """New numbers of the events that remain, if the format numbers them."""
 
     def feed(self, item: object) -> list[object]:
         """Return the items to pass on in place of `item`; raises the `error_type` given at construction."""
         items = call_or_raise(self._error_type, self._stream.feed, item)
+        if not items:
+            self._event_numbers.remove(get_field(item, _EVENT_NUMBER))
         return self._take_items(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
@@ -136,9 +143,23 @@ class SafeReasoningStream:
             if event.divided_texts and not event.repeated_texts:
                 self._tagged_event_count += 1
             was_emptied = event.divided_texts and self._decoder.drops_reasoning and _is_empty(event)
-            if not was_emptied:
-                items.append(event.original)
+            item = event.original
+            if was_emptied:
+                self._event_numbers.remove(get_field(item, _EVENT_NUMBER))
+            else:
+                items.append(call_or_raise(self._error_type, self._adapt_item, item))
         return items
+
+    def _adapt_item(self, item: object) -> object:
+        """Return the item as it would be without the removed reasoning: its number, and no probabilities of its tokens.
+
+        The same item is returned if nothing about it changes.
+        """
+        if self._tagged_event_count and self._decoder.drops_reasoning:
+            item = drop_foreign_logprobs(item)
+        number = get_field(item, _EVENT_NUMBER)
+        new_number = self._event_numbers.new_number(number)
+        return item if new_number == number else with_field(item, _EVENT_NUMBER, new_number)
 
     @property
     def is_unreadable(self) -> bool:
@@ -281,8 +302,11 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
         return response
     stripped_response = response.model_copy()
     stripped_response.choices = [choice.model_copy() for choice in response.choices]
-    for choice, body in zip(stripped_response.choices, stripped_bodies, strict=True):
-        setattr(choice, name, body)
+    for index, (body, stripped_body) in enumerate(zip(bodies, stripped_bodies, strict=True)):
+        if stripped_body is not body:
+            setattr(stripped_response.choices[index], name, stripped_body)
+            # The token probabilities of some upstreams have the tokens of reasoning, too.
+            stripped_response.choices[index] = drop_foreign_logprobs(stripped_response.choices[index])
     return stripped_response
 
 

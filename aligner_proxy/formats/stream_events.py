@@ -7,6 +7,7 @@ an answer may be corrected. Nothing here decides or waits.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,27 +35,29 @@ class ContentBlock:
 
 
 class RemainingNumbers:
-    """Renumbers the blocks or items of a stream after some were removed. Unless `enabled`, none is ever removed."""
+    """Renumbers the blocks, items or events of a stream after some were removed; unless `enabled`, none is removed."""
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._removed: set[int] = set()
-        """The upstream's numbers of the removed blocks or items."""
+        self._removed: list[int] = []
+        """The upstream's numbers of what was removed, sorted."""
 
     def remove(self, index: object) -> None:
-        """Mark a block or item as removed."""
-        if self._enabled and isinstance(index, int):
-            self._removed.add(index)
+        """Mark a block, item or event as removed; a value that is not a number is ignored."""
+        if self._enabled and isinstance(index, int) and not self.is_removed(index):
+            bisect.insort(self._removed, index)
 
     def is_removed(self, index: object) -> bool:
-        """Whether the block or item with this number in the upstream's stream was removed."""
-        return isinstance(index, int) and index in self._removed
+        """Whether what has this number in the upstream's stream was removed."""
+        return isinstance(index, int) and self._count_below(index) < self._count_below(index + 1)
 
     def new_number(self, index: object) -> object:
-        """The new number of a block or item; a value that is not a number is returned unchanged."""
-        if not isinstance(index, int):
-            return index
-        return index - sum(removed_index < index for removed_index in self._removed)
+        """The new number of what remains; a value that is not a number is returned unchanged."""
+        return index - self._count_below(index) if isinstance(index, int) else index
+
+    def _count_below(self, index: int) -> int:
+        """How many removed numbers are smaller than `index`."""
+        return bisect.bisect_left(self._removed, index)
 
 
 @dataclass(slots=True)

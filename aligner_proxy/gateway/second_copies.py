@@ -144,22 +144,37 @@ class StreamCopies:
         self._past_texts = _PastTexts()
         """The texts of all events so far, in which later edits are looked for."""
 
-    def remember(self, item: object, own_texts: Collection[str]) -> None:
-        """Remember the texts of a delivered event other than `own_texts`, which are the answer's.
+    def remember(self, item: Any, own_texts: Collection[str], *, may_be_edited: bool = False) -> Any:
+        """Remember the texts of an event other than `own_texts`, which are the answer's; return the event to deliver.
 
-        Text that later edits remove is looked for in them. Raises `NotPutIn` if the event cannot be read.
+        Text that later edits remove is looked for in them. If the answer `may_be_edited` later, token probabilities of
+        text that comes later are left out. Raises `NotPutIn` if the event cannot be read.
         """
-        if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
-            call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
+        frame = sse.as_frame(item)
+        value = event_value(frame)
+        if holds_only_answer(value, own_texts):
+            return item
+        if may_be_edited:
+            cleaned = call_or_raise(NotPutIn, copies.drop_foreign_logprobs, value)
+            item = item if cleaned is value else frame.with_event(cleaned)
+        call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
+        return item
 
     def remove_copies(
-        self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str], *, edited: bool = True
+        self,
+        item: Any,
+        own_texts: Collection[str],
+        unchanged_texts: Collection[str],
+        *,
+        edited: bool = True,
+        may_be_edited: bool = False,
     ) -> Any:
         """An event without second copies; `NOTHING` if nothing is left of it. Its other texts are remembered.
 
         `own_texts` are the answer's texts in the event as they are delivered, `unchanged_texts` the answer's texts that
-        no edit changed. `edited` is False if citations in the event point into an unchanged text. Raises `CopyStays`
-        for a copy that may not be dropped, or `NotPutIn` if the event cannot be read.
+        no edit changed. `edited` is False if citations in the event point into an unchanged text; `may_be_edited` says
+        whether this text may still change, as in `remember`. Raises `CopyStays` for a copy that may not be dropped, or
+        `NotPutIn` if the event cannot be read.
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
@@ -169,6 +184,8 @@ class StreamCopies:
             self._request_strings = echoed_texts(self._data)
         drop = partial(copies.drop_copies, edited=edited)
         cleaned = call_or_raise(NotPutIn, drop, value, self.removed, own_texts, unchanged_texts, self._request_strings)
+        if edited or may_be_edited:
+            cleaned = call_or_raise(NotPutIn, copies.drop_foreign_logprobs, cleaned)
         if cleaned is not value:
             has_no_object = isinstance(item, bytes) and frame.event is None
             if has_no_object or copies.is_pointing_event(value):

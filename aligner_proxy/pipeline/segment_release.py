@@ -26,7 +26,7 @@ from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins.stage import Outgoing, Stop
 from aligner_proxy.text.lists.frames import is_frame
 from aligner_proxy.text.lists.lines import find_line_start
-from aligner_proxy.text.lists.open_lines import depends_on_next, is_underline, may_be_underlined
+from aligner_proxy.text.lists.open_lines import depends_on_next, is_table_rule, is_underline, may_be_underlined
 from aligner_proxy.types import Correction, Outcome, SkipReason, Status
 
 _LINE_CHARS = 100
@@ -143,17 +143,19 @@ class SegmentRelease:
         return received.text[start : start + _LINE_CHARS]
 
     def _ends_flagged_line(self, number: int) -> bool:
-        """Whether a segment is the bar at the end of a table row, or the underline of a heading, that is all flagged.
+        """Whether a segment ends a line that is all flagged: the bar of a table row, the underline of a heading, or the
+        rule below the first row of a table.
 
         Such a segment is not decided before more text comes: the head of a table goes only if no row is left.
         """
         segments = self._state.received.segments
         ends_row = not segments[number].text.strip("| ")
-        if self._first_flagged is None or not (ends_row or is_underline(segments, number)):
+        ends_line_above = is_underline(segments, number) or is_table_rule(segments, number)
+        if self._first_flagged is None or not (ends_row or ends_line_above):
             return False
         line_start = find_line_start(segments, number if ends_row else number - 1)
-        line_verdicts = self._state.verdicts.all[line_start:number]
-        return bool(line_verdicts) and all(verdict.flagged for verdict in line_verdicts)
+        with_words = [i for i in range(line_start, number) if segments[i].text.strip("| ")]
+        return bool(with_words) and all(self._state.verdicts.all[i].flagged for i in with_words)
 
     def _waits_for_next(self, number: int) -> bool:
         """Whether this segment depends on the next one, as a heading does, and so cannot go out yet."""
@@ -207,8 +209,8 @@ class SegmentRelease:
     async def _edit_rows(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Edit the flagged segments `first` up to `stop`, with the bars between the rows if they are rows of a table.
 
-        Only these bars, each at the end of a row, are unflagged. `end` is the number of characters that the gate may
-        read. `waits` says whether segment `stop` waits for the next one.
+        Only these bars, each at the end of a row or the rule below the first row, are unflagged. `end` is the number of
+        characters that the gate may read. `waits` says whether segment `stop` waits for the next one.
         """
         state = self._state
         segments = state.received.segments
@@ -218,8 +220,10 @@ class SegmentRelease:
             await self._edit_run(first, bars[-1], end, waits=True)
             first = bars[-1] + 1
             state.received.decided = first
-        elif bars and bars[-1] == stop - 1:
-            stop -= 1
+        else:
+            # what ends the last row stays
+            while bars and bars[-1] == stop - 1:
+                stop = bars.pop()
         if not state.is_over:
             await self._edit_run(first, stop, end, waits=waits)
 
@@ -246,7 +250,7 @@ class SegmentRelease:
         writes_end = is_last and state.verdicts.is_end_missing
         correction = await self._rewrite(first, stop + 1 if writes_end else stop, end, text_before)
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
-        if bars and correction.text.strip("|=- \n"):
+        if bars and correction.text.strip("|=-: \n"):
             return await self._edit_each_row(first, stop, end, bars, waits=waits)
         place = partial(
             place_replacement, run, received_text[start : run[0].start], is_first=not start, is_last=is_last
@@ -255,7 +259,11 @@ class SegmentRelease:
         text = "" if bars else correction.text
         edit = self._build_edit(first, stop, place(text))
         may_remove = bool(text) and removes_refused(state.policy)
-        effects = await self._judge(edit, end, is_final=not may_remove)
+        has_table_head = any(is_table_rule(segments, bar) for bar in bars)
+        effects = await self._judge(edit, end, is_final=not (may_remove or has_table_head))
+        if effects is None and has_table_head and not state.is_over:
+            # A row of the table is left, so its head stays, without the words.
+            return await self._edit_each_row(first, stop, end, bars, waits=waits)
         if effects is None and may_remove and not state.is_over:
             # The gate refused the replacement: try removal, because the passage is known to violate an objective.
             edit = self._build_edit(first, stop, place(""))
@@ -268,7 +276,8 @@ class SegmentRelease:
     async def _edit_each_row(self, first: int, stop: int, end: int, bars: Sequence[int], *, waits: bool) -> None:
         """Edit the rows between these bars one by one, as some of their text stays; parameters as in `_edit_rows`."""
         for bar in bars:
-            await self._edit_run(first, bar, end, waits=True)
+            if first < bar:  # the rule follows the bar at the end of the first row
+                await self._edit_run(first, bar, end, waits=True)
             first = bar + 1
             self._state.received.decided = first
             if self._state.is_over:

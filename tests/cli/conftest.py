@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,18 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
 from tests.support.serving import serve_in_thread
+
+
+def fill_disk(patch: pytest.MonkeyPatch) -> None:
+    """Let the writing of a new file fail for lack of room, as a full disk does."""
+    open_file = Path.open
+
+    def open_or_fail(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if "x" in mode:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return open_file(path, mode, *more, **named)
+
+    patch.setattr(Path, "open", open_or_fail)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from aligner_proxy.errors import WeightsError
 from aligner_proxy.gateway.process import supervisor
 from aligner_proxy.plugins.findings import DoctorFinding, Severity
 from tests.audit.conftest import noted
+from tests.cli.conftest import fill_disk
 from tests.cli.test_help import COMMANDS
 from tests.e2e.processes import free_port
 
@@ -54,6 +55,7 @@ WRONG_USAGE = {
 """For each command a file, folder or address on its command line that there is not."""
 OF_STORE = ("--policy", "policies.yaml", "--audit", "damaged.db")
 FAILED_WORK = {
+    "init": ("init", "new"),
     "serve": ("serve", "--config", "gateway/litellm.yaml", "--port", str(free_port())),
     "engine": ("engine", "--port", "0", "--model", "no-such/model"),
     "align": ("align", "-q", "When?", *NO_ENGINE),
@@ -70,7 +72,7 @@ FAILED_WORK = {
     "compare": ("compare", "abcd", "abce", *OF_STORE),
 }
 """For each command that can fail at its work what then fails: no engine, a full disk, a damaged store."""
-CANNOT_FAIL = {"init", "console", "promote"}
+CANNOT_FAIL = {"console", "promote"}
 """Commands that only refuse, or that work until they are ended."""
 
 
@@ -96,6 +98,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    fill_disk(monkeypatch)
     # What an engine does before it prepares weights, without the weights.
     monkeypatch.setattr(WeightStore, "find_prepared", lambda store, model, _: store.check_room(2**30))
     monkeypatch.setattr(doctor, "examine", lambda *_: [DoctorFinding("port", Severity.FAULT, "is taken")])

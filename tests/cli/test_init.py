@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused = run("init", str(tmp_path / "file" / "gateway"))
     assert (refused.exit_code, "cannot write into" in refused.stderr) == (2, True)
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(len(text) for text in make_file_texts(PROVIDERS["openai"]).values())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, limits[1]))
+    try:
+        failed = run("init", str(tmp_path / "gateway"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = f"cannot write {tmp_path}/gateway/policies.schema.json: File too large; make room on its disk"
+    assert (failed.exit_code, message in failed.stderr) == (1, True), failed.stderr
+    assert list((tmp_path / "gateway").iterdir()) == []
+    assert run("init", str(tmp_path / "gateway")).exit_code == 0
 
 
 def test_the_schema_beside_the_policies_is_the_one_of_this_version() -> None:

@@ -22,6 +22,7 @@ from aligner_proxy import extras
 from aligner_proxy.cli import main
 from aligner_proxy.engine.weights.store import WeightStore
 from aligner_proxy.plugins import registry
+from tests.cli.conftest import fill_disk
 from tests.support.error_page import read_errors
 from tests.support.installed import pretend_installed
 
@@ -169,6 +170,10 @@ class Mistakes:
         self.write("file", "")
         return "init", "file/gateway"
 
+    def init_without_room(self) -> tuple[str, ...]:
+        fill_disk(self.patch)
+        return "init", "new"
+
     def no_torch(self) -> tuple[str, ...]:
         find_spec = importlib.util.find_spec
         self.patch.setattr(
@@ -218,6 +223,7 @@ MADE: dict[str, Callable[[Mistakes], tuple[str, ...]]] = {
     "a full disk": Mistakes.full_disk,
     "a user without HOME and without an entry in passwd": Mistakes.no_home,
     "a folder for `init` that cannot be written": Mistakes.init_in_a_file,
+    "a full disk at `init`": Mistakes.init_without_room,
     "no torch": Mistakes.no_torch,
     "a plugin that is not installed": Mistakes.no_plugin,
     "no network": Mistakes.no_network,

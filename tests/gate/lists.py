@@ -301,6 +301,31 @@ _SPECIAL = (
         "Read this first.\n\nThen go on.",
     ),
     (
+        "a head whose cells are one sentence",
+        "It is open:\n\n| You are | an idiot |\n|---|---|\n| Mon | nine |\n| Tue | ten |\n\nThen go on.",
+        "It is open:\n\n| | |\n|---|---|\n| Mon | nine |\n| Tue | ten |\n\nThen go on.",
+    ),
+    (
+        "a head with a full stop",
+        "| Only | an idiot | asks | this. |\n|:--|---|---|--:|\n| Mon | nine | ten | six |",
+        "| | | | |\n|:--|---|---|--:|\n| Mon | nine | ten | six |",
+    ),
+    (
+        "a head and a row with full stops",
+        "| Only | an idiot asks. |\n|---|---|\n| Mon | You idiot. |\n| Tue | Ten. |",
+        "| | |\n|---|---|\n| Tue | Ten. |",
+    ),
+    (
+        "a head and some rows",
+        "| You | idiot |\n|---|---|\n| Mon | You idiot |\n| Tue | ten |",
+        "| | |\n|---|---|\n| Tue | ten |",
+    ),
+    (
+        "a head and all rows",
+        "Read this first.\n\n| You | idiot |\n|---|---|\n| x | You idiot |\n| y | You fool |\n\nThen go on.",
+        "Read this first.\n\nThen go on.",
+    ),
+    (
         "a greeting",
         "Dear idiot,\n\nthe parcel left us on Monday.\n\nKind regards,\nThe shop",
         "the parcel left us on Monday.\n\nKind regards,\nThe shop",

@@ -374,8 +374,6 @@ class HttpEngine:
             self._forget_engine()
             message = f"the engine at {self.address} disconnected during a request ({type(error).__name__})"
             raise EngineUnavailable(message) from error
-        except httpx.DecodingError:
-            raise InvalidOutput("the engine's answer is not what its headers say") from None
         _check_version(response)
         if response.is_success:
             return body

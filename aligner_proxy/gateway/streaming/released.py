@@ -22,7 +22,7 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_texts import GrowingTexts
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.stages import eligibility
-from aligner_proxy.types import Exchange, IfNothingRemains, Outcome, SkipReason, Status, StreamMode
+from aligner_proxy.types import Exchange, IfNothingRemains, OnSkip, Outcome, SkipReason, Status, StreamMode
 
 
 class ReleasedStream(StreamDelivery[GrowingAnswer]):
@@ -332,21 +332,32 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         """
         own_texts = [*pieces, *(text.render(0, text.length) for text in queued.repeated_texts.values())]
         has_removed_text = bool(self._edit_counts)
+        may_be_edited = self._may_lose_logprobs(queued)
         if not has_removed_text:
-            self._copies.remember(item, own_texts)
-            return item
+            return self._copies.remember(item, own_texts, may_be_edited=may_be_edited)
         if self._only_points_into_edit(queued):
             return self._make_stand_in(queued)
         try:
             unchanged_texts = queued.list_unchanged_texts()
             item = self._copies.remove_copies(
-                item, own_texts, unchanged_texts, edited=self._may_point_into_edit(queued)
+                item,
+                own_texts,
+                unchanged_texts,
+                edited=self._may_point_into_edit(queued),
+                may_be_edited=may_be_edited,
             )
             self._copies.check_past_events()
         except CopyStays:
             self._has_delivered_copy = True
             self._request.corrector.raise_if_blocked(copy_outcome(self._request.state.policy))
         return item
+
+    def _may_lose_logprobs(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
+        """Whether an edit may still change the text of an event although the request asks for token probabilities."""
+        if self._request.state.policy.on_skip.logprobs is not OnSkip.JUDGE:
+            return False
+        text = self._find_own_text(queued.event)
+        return text is None or not text.done
 
     async def finalize_outcomes(self, *, is_complete: bool) -> None:
         """Close the texts, and record their outcomes unless this was done before.

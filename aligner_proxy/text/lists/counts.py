@@ -15,7 +15,7 @@ from aligner_proxy.text.lists.count_words import (
     replace_count,
 )
 from aligner_proxy.text.lists.ordinals import Ordinals
-from aligner_proxy.text.lists.outline import Outline
+from aligner_proxy.text.lists.outline import FoundCount, Outline
 from aligner_proxy.text.lists.references import replace_outside_code
 from aligner_proxy.text.structure import Segment
 
@@ -171,6 +171,8 @@ _COUNTS_BEFORE_COLON = (
     _ANNOUNCED_IDEOGRAPHIC,
 )
 """Match the count of a list in a heading, or in the line with a colon above it."""
+_COUNTS_IN_LINE_ABOVE = (*_COUNTS_WITHOUT_COLON, _FOLLOWING_IDEOGRAPHIC)
+"""Match the count of a list in the line above it, with or without a colon."""
 _COUNTS_BEFORE_SENTENCES = (
     _COUNT_OF_NOUN,
     _ANNOUNCED_COUNT,
@@ -219,7 +221,7 @@ class CountsBehindLists:
         if not (self._removed and has_count and self._outlines_left):
             return text
         self._outlines_left -= 1
-        all_counts = _find_counts_behind(Outline(self._pieces), self._removed)
+        all_counts = Outline(self._pieces).lists_above(self._removed, _COUNTS_BEHIND_LISTS, _names_thing)
         new_counts = [(count, pattern) for count, pattern in all_counts if count[0] >= first]
         text, changed_count = _write_counts(_group_by_segment(new_counts), self._pieces, text)
         self.changed += changed_count
@@ -250,27 +252,15 @@ def _write_counts(counts_by_segment: _CountsBySegment, pieces: Sequence[Segment]
 
 def _find_counts(outline: Outline, pieces: Sequence[Segment], removed: Collection[int]) -> _CountsBySegment:
     """The counts of each segment that may count a list that lost items."""
-    all_counts = _find_counts_behind(outline, removed)
-    for pattern in _COUNTS_BEFORE_COLON:
-        all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern)]
-    for pattern in (*_COUNTS_WITHOUT_COLON, _FOLLOWING_IDEOGRAPHIC):
-        all_counts += [(count, pattern) for count in outline.announced_lists(removed, pattern, needs_colon=False)]
+    all_counts = list(outline.lists_above(removed, _COUNTS_BEHIND_LISTS, _names_thing))
+    all_counts += outline.announced_lists(removed, _COUNTS_BEFORE_COLON)
+    all_counts += outline.announced_lists(removed, _COUNTS_IN_LINE_ABOVE, needs_colon=False)
     for count in Ordinals().count(pieces, removed):
         all_counts += [(count, pattern) for pattern in _COUNTS_BEFORE_SENTENCES]
     return _group_by_segment(all_counts)
 
 
-def _find_counts_behind(
-    outline: Outline, removed: Collection[int]
-) -> list[tuple[tuple[int, int, int], re.Pattern[str]]]:
-    """The counts behind lists that lost items, each ((segment, items before, items after), pattern of the count)."""
-    all_counts = [(count, _NAMED_COUNT) for count in outline.lists_above(removed, _NAMED_COUNT, _names_thing)]
-    for pattern in (_BACK_COUNT, _THESE_COUNT, _THESE_IDEOGRAPHIC):
-        all_counts += [(count, pattern) for count in outline.lists_above(removed, pattern)]
-    return all_counts
-
-
-def _group_by_segment(all_counts: Iterable[tuple[tuple[int, int, int], re.Pattern[str]]]) -> _CountsBySegment:
+def _group_by_segment(all_counts: Iterable[FoundCount]) -> _CountsBySegment:
     """The counts by the segment in which they are."""
     counts_by_segment: _CountsBySegment = {}
     for (index, old_count, new_count), pattern in all_counts:
@@ -279,7 +269,9 @@ def _group_by_segment(all_counts: Iterable[tuple[tuple[int, int, int], re.Patter
 
 
 def _names_thing(count: re.Match[str], text_above: str) -> bool:
-    """Whether one of the words behind a count is a word of the text above the list, perhaps with another ending."""
+    """Whether what a count names is in the text above its list, perhaps with another ending, if that is necessary."""
+    if count.re is not _NAMED_COUNT:
+        return True
     stems = {_stem(word) for word in _WORD.findall(text_above)} - {""}
     return any(_stem(word) in stems for word in _WORD.findall(count["named"]))
 

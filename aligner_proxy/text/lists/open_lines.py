@@ -29,6 +29,13 @@ def is_underline(pieces: Sequence[Segment], index: int) -> bool:
     return _line_up_to(pieces, index - 1).is_plain
 
 
+def is_table_rule(pieces: Sequence[Segment], index: int) -> bool:
+    """Whether segment `index` is the rule below the first row of a table ("|---|")."""
+    if index == 0 or pieces[index - 1].gap.count("\n") != 1 or "|" not in pieces[index].text:
+        return False
+    return _line_up_to(pieces, index).is_rule and _line_up_to(pieces, index - 1).has_bar
+
+
 def may_be_underlined(pieces: Sequence[Segment], index: int, following: str) -> bool:
     """Whether segment `index` ends a line that an underline makes a heading, or may make one.
 

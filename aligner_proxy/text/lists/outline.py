@@ -38,6 +38,8 @@ _MAX_LIST_ITEMS = 256
 """Most items that are read of a list that belongs to the line above it."""
 _MAX_INTRO_LINES = 4
 """Most lines of text between a heading and the list that it counts."""
+FoundCount = tuple[tuple[int, int, int], re.Pattern[str]]
+"""((segment with a count, number of items before, number of items after), pattern that matches the count)."""
 _ROW_NUMBER = re.compile(r"\d{1,3}")
 _LINE_LEAD = re.compile(
     rf"[ \t>]*(?:#{{1,6}}[ \t]+|:[ \t]+|\\item\b[ \t]*|{NOTE_LABEL}:[ \t]+|\[[ xX]\][ \t]+|{PICTURE_BULLET}[ \t]*"
@@ -120,25 +122,34 @@ class Outline:
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
     def announced_lists(
-        self, removed: Collection[int], pattern: re.Pattern[str], *, needs_colon: bool = True
-    ) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, number of items before, number of items after) for each list or table that lost items.
+        self, removed: Collection[int], patterns: Sequence[re.Pattern[str]], *, needs_colon: bool = True
+    ) -> Iterator[FoundCount]:
+        """Yield the counts of lists and tables that lost items in the lines that announce them, with their patterns.
 
-        The segment is the last one of the line that announces the list: of a heading, or a line with a colon. If
-        `needs_colon` is false, it is any segment of the line above the list. Only segments that match `pattern` count.
+        Such a count is in the last segment of a heading, or of a line with a colon. If `needs_colon` is false, it is in
+        any segment of the line above the list.
         """
         for line_index, line in enumerate(self.lines[:-1]):
             if needs_colon and not (line.level or line.announces):
                 continue
             list_start = self._find_list_start(line_index)
             candidates = line.segments[-1:] if needs_colon else line.segments
-            announcing = [i for i in candidates if i not in removed and pattern.search(self._segments[i].text)]
-            if list_start is None or not announcing:
+            matches = list(self._find_matches(candidates, removed, patterns))
+            if list_start is None or not matches:
                 continue
             counted = self._find_counted(list_start, self._block_end(list_start))
             kept_count = _count_kept(counted, removed)
             if kept_count < len(counted):
-                yield from ((index, len(counted), kept_count) for index in announcing)
+                yield from (((index, len(counted), kept_count), match.re) for index, match in matches)
+
+    def _find_matches(
+        self, candidates: Iterable[int], removed: Collection[int], patterns: Sequence[re.Pattern[str]]
+    ) -> Iterator[tuple[int, re.Match[str]]]:
+        """Yield (segment, first match in it) for each pattern and each of the segments `candidates` that remains."""
+        for index in candidates:
+            if index not in removed:
+                text = self._segments[index].text
+                yield from ((index, match) for pattern in patterns if (match := pattern.search(text)) is not None)
 
     def _find_list_start(self, line_index: int) -> int | None:
         """The first segment of the list or table below a line; below a heading, text may come before the list.
@@ -177,13 +188,12 @@ class Outline:
     def lists_above(
         self,
         removed: Collection[int],
-        pattern: re.Pattern[str],
-        names_thing: Callable[[re.Match[str], str], bool] = lambda *_: True,
-    ) -> Iterator[tuple[int, int, int]]:
-        """Yield (segment, number of items before, number of items after) for each list or table that lost items.
+        patterns: Sequence[re.Pattern[str]],
+        names_thing: Callable[[re.Match[str], str], bool],
+    ) -> Iterator[FoundCount]:
+        """Yield the counts of lists and tables that lost items in the lines behind them, with their patterns.
 
-        The segment is one of the line behind the list. Only segments that match `pattern` count, and of these only
-        those for which `names_thing` says so, of the match and of the text above the list.
+        Only those of which `names_thing` is true, which is asked about the match and the text above the list.
         """
         line_by_start = {line.segments.start: line for line in self.lines if line.is_plain}
         for start, list_end in self._find_blocks():
@@ -191,10 +201,9 @@ class Outline:
             kept_count = _count_kept(counted, removed)
             if list_end in line_by_start and kept_count < len(counted):
                 text_above = self._read_above(start)
-                for index in line_by_start[list_end].segments:
-                    match = pattern.search(self._segments[index].text)
-                    if index not in removed and match is not None and names_thing(match, text_above):
-                        yield index, len(counted), kept_count
+                for index, match in self._find_matches(line_by_start[list_end].segments, removed, patterns):
+                    if names_thing(match, text_above):
+                        yield (index, len(counted), kept_count), match.re
 
     def _find_blocks(self) -> Iterator[tuple[int, int]]:
         """Yield (first segment, segment behind the last one) of each list and each table with a head."""
@@ -556,10 +565,7 @@ class Outline:
         Returns the text that stays by the index of its segment.
         """
         kept_texts = {}
-        for row in (row for table in self._all_tables for row in table.rows):
-            # the whole row is removed with its bars
-            if all(i in removed for i in row.segments):
-                continue
+        for row in self._find_rows_with_bars(removed):
             for index in row.segments:
                 if index not in removed:
                     continue
@@ -569,6 +575,17 @@ class Outline:
                 needs_bar = row.is_open_row and index == row.segments.start and text[:1] in ("", "|")
                 kept_texts[index] = f"| {text}".rstrip() if needs_bar else text
         return kept_texts
+
+    def _find_rows_with_bars(self, removed: Collection[int]) -> Iterator[OutlineLine]:
+        """Yield the rows that keep their bars whatever is removed of their cells."""
+        for table in self._all_tables:
+            if table.rows and table.head and table.head[1].segments.start not in removed:
+                first_row = table.head[0]
+                # Without its first row the table would be no table. Without outer bars nobody would see its cells.
+                if not first_row.is_open_row or any(i not in removed for i in first_row.segments):
+                    yield first_row
+            # another row goes with its bars
+            yield from (row for row in table.rows if any(i not in removed for i in row.segments))
 
 
 def _count_kept(counted: Iterable[range], removed: Collection[int]) -> int:
