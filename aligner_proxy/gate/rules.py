@@ -32,7 +32,8 @@ from aligner_proxy.text.languages import is_foreign, language_signs, odd_letters
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.line_signs import marked_lines, remaining_signs, row_signs
-from aligner_proxy.text.lists.numbering import Numbering, has_reference
+from aligner_proxy.text.lists.numbering import Numbering
+from aligner_proxy.text.lists.references import has_reference
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import (
     TURN,
