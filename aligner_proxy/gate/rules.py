@@ -24,7 +24,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
+from aligner_proxy.gate.closed_text import joins
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, word_set
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code_blocks, code_spans, names, quotations, remove_code_blocks
