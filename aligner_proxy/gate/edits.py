@@ -4,17 +4,11 @@ An edit replaces one range of the original, including the white space around it.
 (except its final white space). Applying none gives the original exactly. Applying some leaves every segment outside
 them exactly as it was. A segment covered by an edit stays, is rewritten or is removed. This module does not judge
 whether an edit is good.
-
-The facts of a text are read once. A reader is a function that returns the facts of one kind in a text, such as its
-numbers. For a growing text, the facts of the closed beginning (closing.py) are stored and joined with those of the open
-rest. This works for facts within a sentence, since a text is closed before a sentence begins. It works for facts of a
-line (`by_line`), since those are read from the beginning of the line.
 """
 
 from __future__ import annotations
 
 import difflib
-import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +17,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from aligner_proxy.gate.clauses import unchanged_clauses
+from aligner_proxy.gate.closed_text import NOTHING_CLOSED, ClosedText, Reader, joins
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader, addresses, numbers
@@ -35,44 +30,9 @@ from aligner_proxy.types import Correction, Objective
 
 _FURTHER_TEXT = "it goes on"
 """Stands for text that follows a segment in its line."""
+_T = TypeVar("_T")
 COMPARABLE = 400
 """Most segments on either side that are compared, because more take too long; then one edit covers all of them."""
-_T = TypeVar("_T")
-_Reader = Callable[[str], Any]
-_LINE_CHARS = 200
-"""Characters at the beginning of a line that suffice to recognise a heading, a row, an item or a speaker."""
-
-
-@dataclass(frozen=True, slots=True)
-class _FactJoining:
-    """How the facts of two consecutive texts are joined."""
-
-    join_facts: Callable[[Any, Any], Any] = operator.or_
-    """Called with the facts of the first and of the second text; returns the facts of both together."""
-    by_line: bool = False
-    """Whether facts depend on the beginning of their line, so that only whole lines can be read."""
-
-
-_JOINED_BY_OR = _FactJoining()
-"""For readers that return sets or booleans."""
-_JOINING_BY_READER: dict[_Reader, _FactJoining] = {}
-"""For all other readers, and those that read whole lines."""
-
-
-def joins(
-    join_facts: Callable[[Any, Any], Any] = operator.or_, *, by_line: bool = False
-) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
-    """Return a decorator that declares how the facts of a reader are joined.
-
-    `join_facts` is called with the facts of two consecutive texts (`operator.add` for counts). `by_line` says whether
-    the facts depend on the beginning of a line.
-    """
-
-    def declare(reader: Callable[[str], _T]) -> Callable[[str], _T]:
-        _JOINING_BY_READER[reader] = _FactJoining(join_facts, by_line)
-        return reader
-
-    return declare
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -329,53 +289,6 @@ def word_set(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.casefold()))
 
 
-class ClosedText:
-    """The closed beginning of a growing text, with a cache of the facts read from it."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.ends_in_table = False
-        """Whether the open rest begins with a further row of a table."""
-        self._last_line_start = 0
-        """Offset at which its last line begins."""
-        self._facts: dict[_Reader, tuple[int, Any]] = {}
-        """For each reader, (offset up to which it has read, the facts that it found)."""
-
-    def extend(self, text: str, *, ends_in_table: bool) -> None:
-        """Add `text` to the closed beginning; `ends_in_table` says whether the next row would belong to a table."""
-        self.ends_in_table = ends_in_table
-        # 0 if `text` has no line break: then it continues the last line
-        line_start = text.rfind("\n") + 1
-        if line_start:
-            self._last_line_start = len(self.text) + line_start
-        self.text += text
-
-    @property
-    def line(self) -> str:
-        """The closed part of the line that the open rest continues, at most its first `_LINE_CHARS` characters."""
-        return self.text[self._last_line_start : self._last_line_start + _LINE_CHARS]
-
-    def read(self, reader: Callable[[str], _T]) -> _T | None:
-        """The facts that `reader` finds in the closed text; None if there is nothing to read.
-
-        Each call reads only the text that was added since the last call. Readers of whole lines skip the last line,
-        which may be unfinished.
-        """
-        joining = _JOINING_BY_READER.get(reader, _JOINED_BY_OR)
-        stop = self._last_line_start if joining.by_line else len(self.text)
-        start, facts_so_far = self._facts.get(reader, (0, None))
-        if start < stop:
-            new_facts = reader(self.text[start:stop])
-            facts_so_far = joining.join_facts(facts_so_far, new_facts) if start else new_facts
-            self._facts[reader] = (stop, facts_so_far)
-        facts: _T | None = facts_so_far
-        return facts
-
-
-NOTHING_CLOSED = ClosedText()
-"""The closed beginning of a text that does not grow: empty."""
-
-
 class TextFacts:
     """A text with a cache of its facts."""
 
@@ -384,7 +297,7 @@ class TextFacts:
         """The whole text, or the open rest if a beginning is closed."""
         self.closed = closed
         """The closed beginning before `text`; empty for a text that does not grow."""
-        self._facts: dict[_Reader, Any] = {}
+        self._facts: dict[Reader, Any] = {}
         """The facts that were read, by reader."""
 
     @property
@@ -404,21 +317,9 @@ class TextFacts:
     def read(self, reader: Callable[[str], _T]) -> _T:
         """The facts that `reader` finds in the whole text, cached."""
         if reader not in self._facts:
-            self._facts[reader] = self._read(reader)
+            self._facts[reader] = self.closed.read_with(self.text, reader) if self.closed.text else reader(self.text)
         facts: _T = self._facts[reader]
         return facts
-
-    def _read(self, reader: Callable[[str], _T]) -> _T:
-        """Read the open rest, and join its facts with the stored ones of the closed beginning."""
-        if not self.closed.text:
-            return reader(self.text)
-        joining = _JOINING_BY_READER.get(reader, _JOINED_BY_OR)
-        # a line that begins in the closed text can only be recognised with its beginning
-        text = self.closed.line + self.text if joining.by_line else self.text
-        facts_of_rest = reader(text)
-        facts_so_far = self.closed.read(reader)
-        joined: _T = facts_of_rest if facts_so_far is None else joining.join_facts(facts_so_far, facts_of_rest)
-        return joined
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
+from aligner_proxy.gate.closed_text import joins
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, word_set
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code_blocks, code_spans, names, quotations, remove_code_blocks
@@ -32,7 +33,8 @@ from aligner_proxy.text.languages import is_foreign, language_signs, odd_letters
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.line_signs import marked_lines, remaining_signs, row_signs
-from aligner_proxy.text.lists.numbering import Numbering, has_reference
+from aligner_proxy.text.lists.numbering import Numbering
+from aligner_proxy.text.lists.references import has_reference
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import (
     TURN,

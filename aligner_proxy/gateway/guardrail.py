@@ -70,6 +70,10 @@ _HOOKS = (GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call)
 """The hooks that run for every request if the policies file enforces."""
 _NO_POLICY = Policy(name="-")
 """The policy on endpoints whose answers are not corrected."""
+_NO_PASS_THROUGH_STREAMS = (
+    "streams of pass-through routes are not judged, and the policy withholds answers that are not judged; "
+    "send `stream: false`, or use the endpoint of LiteLLM for this format"
+)
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
     Status.UNCHANGED: "success",
@@ -83,12 +87,6 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 def _is_pass_through_body(route: str | None, response: object) -> bool:
     """Whether a response is the JSON body of a pass-through route, for which LiteLLM has no object of its own."""
     return formats.wire(route) is None and isinstance(response, dict) and litellm_internals.is_pass_through(route)
-
-
-_NO_PASS_THROUGH_STREAMS = (
-    "streams of pass-through routes are not judged, and the policy withholds answers that are not judged; "
-    "send `stream: false`, or use the endpoint of LiteLLM for this format"
-)
 
 
 def _join_server(server: SharedServer, policies: reload.Policies) -> None:
@@ -217,8 +215,7 @@ class AlignerGuardrail(CustomGuardrail):
         # The model of a stored answer, and so its policy, is known only once the answer arrives.
         if formats.is_stored_answer(route):
             return data
-        corrects_route = formats.wire(route) is not None
-        if corrects_route:
+        if formats.wire(route) is not None:
             request_policy.check_body(data, self._policies.current.file.trust)
         elif data.get("stream") and litellm_internals.is_pass_through(route):
             await self._refuse_pass_through_stream(data, user_api_key_dict)
@@ -437,8 +434,8 @@ class AlignerGuardrail(CustomGuardrail):
 
         Returns the error to raise instead if the message cannot be removed in place, else None.
         """
-        corrects_route = formats.wire(user_api_key_dict.request_route) is not None
-        if not corrects_route or not upstream_errors.is_from_upstream(original_exception):
+        wire = formats.wire(user_api_key_dict.request_route)
+        if wire is None or not upstream_errors.is_from_upstream(original_exception):
             return None
         state = await self._get_state(request_data, user_api_key_dict)
         side = self._open_side_texts(request_data, state, None)
@@ -566,8 +563,7 @@ class AlignerGuardrail(CustomGuardrail):
         """The handler of side texts of a response or stream; None if they are not checked."""
         if not state.policy.looks_at_side_texts:
             return None
-        make_corrector = partial(self._make_corrector, data)
-        return SideTexts.open(data, state, make_corrector, source=source, streamed=streamed)
+        return SideTexts.open(data, state, partial(self._make_corrector, data), source=source, streamed=streamed)
 
     def _open_calls(self, data: dict[str, Any], state: RequestState, side: SideTexts | None) -> CallArguments | None:
         """The corrector of tool calls in a response or stream; None if the policy does not correct them."""

@@ -21,13 +21,7 @@ from aligner_proxy.correctors.judged_engine import JudgedEngine
 from aligner_proxy.correctors.registry import MISSING, Correctors, SentenceAdmission
 from aligner_proxy.correctors.segmented_session import UnjudgedSession
 from aligner_proxy.correctors.stage_models import StageEditor, StageJudge
-from aligner_proxy.engine.api import (
-    AlignerInfo,
-    AlignRequest,
-    DeferredSession,
-    Engine,
-    Session,
-)
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, Session
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability import tracing
@@ -73,11 +67,12 @@ _RETURN_SHARE = 0.05
 """If less time is left, the engine's deadline is earlier by only this share of the time left."""
 _LEAST_REPORT_S = 2.0
 """Seconds that the stages' reports on an answer may take even if its deadline has passed."""
-
 _DESCRIBE_S = 0.5
 """Seconds that an answer waits for a description of its aligner after it was corrected, or before it is read."""
 _NOTHING_JUDGED = Objective("none", "None: nothing is judged")
 """Placeholder objective in a request to an editor or judge, if stages ask one under a policy without objectives."""
+_ABOUT_QUESTION = "instruction-following"
+"""The built-in objective by which a head judges whether a text answers the question."""
 
 
 class StageList:
@@ -283,8 +278,7 @@ class Pipeline:
         answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=answer_form.is_structured)
         try:
             async with asyncio.timeout(max(_LEAST_REPORT_S, until - time.monotonic())):
-                report = partial(stages.report, outcome, answer)
-                return await run_off_loop(len(answer.text), report, policy.tenant)
+                return await run_off_loop(len(answer.text), partial(stages.report, outcome, answer), policy.tenant)
         except TimeoutError:
             # an answer is not delayed for its reports
             return outcome
@@ -327,11 +321,10 @@ class Pipeline:
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
         """The editor that stages may ask about an answer; None if its policy names no model group as editor."""
-        policy = answer.policy
-        group = policy.editor_group
+        group = answer.policy.editor_group
         if group is None or self.editors is None:
             return None
-        return StageEditor(self.editors.group(group), _stage_request(answer), dict(policy.payer))
+        return StageEditor(self.editors.group(group), _stage_request(answer), dict(answer.policy.payer))
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
         """The judge that stages may ask about an answer; None if its policy names no judge that they can ask."""
@@ -364,10 +357,9 @@ class Pipeline:
 
     async def score(self, exchange: Exchange, text: str, policy: Policy) -> Correction:
         """Ask the engine for its verdicts on `text` as the answer of this exchange; nothing is edited."""
-        seconds = policy.deadline_s
         policy = replace(policy, score_only=True)
-        request = align_request(exchange, text, policy, time.monotonic() + seconds)
-        async with asyncio.timeout(seconds):
+        request = align_request(exchange, text, policy, time.monotonic() + policy.deadline_s)
+        async with asyncio.timeout(policy.deadline_s):
             return await self.engine_of(policy).align(request)
 
     def can_release_segments(self, policy: Policy) -> bool:
@@ -493,20 +485,18 @@ class _TextCorrection:
         engine = self._pipeline.engine_of(policy)
         compute = self._engine_call(engine, exchange, text, policy)
         cache = self._pipeline.cache
+        cache_hit: bool | None = None
         if not policy.objectives:
             # there is nothing to judge, so the text stays as it is; stages may still edit it
             correction = Correction(text)
-            cache_hit = None
         elif cache is None or exchange.no_store:
             correction = await compute()
-            cache_hit = None
         else:
             info = await engine.info()
             if policy.corrector == METAALIGNER:
                 info = info.find_aligner(policy.aligner)
-            key = cache.key(info, policy, exchange)
             correction, cache_hit = await cache.get_or_compute(
-                key,
+                cache.key(info, policy, exchange),
                 compute,
                 aligner=info.content_hash,
                 remember=self._pipeline.stores_corrections,
@@ -563,10 +553,6 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
     return Outcome(status, reason, exchange.answer, policy, exchange.index)
-
-
-_ABOUT_QUESTION = "instruction-following"
-"""The built-in objective by which a head judges whether a text answers the question."""
 
 
 def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:

@@ -2,7 +2,7 @@
 
 A styled letter (full-width, mathematical, circled, superscript, small capital) is a Latin letter by its Unicode
 compatibility form or its Unicode name. Letters of other alphabets come from Unicode's table of confusables. Whether a
-look-alike is a disguise depends on its word (disguises.py).
+look-alike is a disguise depends on its word (disguise_rules.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.text import disguises
-from aligner_proxy.text.disguises import is_prose, restore_disguises, undisguise
+from aligner_proxy.text.disguise_rules import is_prose
+from aligner_proxy.text.disguises import restore_disguises, undisguise
 from aligner_proxy.text.structure import Segment, split
 
 PIECES = (

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -26,12 +25,22 @@ from aligner_proxy.text.lists.ideographic_references import (
 from aligner_proxy.text.lists.joints import move_joints
 from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.lists.nesting import Nesting
+from aligner_proxy.text.lists.numbered_list import NumberedItem, NumberedList
 from aligner_proxy.text.lists.ordinals import ENGLISH_ORDINALS, Ordinals
 from aligner_proxy.text.lists.outline import Outline
 from aligner_proxy.text.lists.references import (
+    ANY_REFERENCE,
+    BRACKETED_REFERENCE,
+    FENCE,
+    FIRST_LETTER,
+    NUMBER_IN_REFERENCE,
+    ORDINAL_REFERENCE,
     PROGRESS,
+    REFERENCE,
     REFERENCE_BY_NOUN,
+    ROMAN_PART,
     means_other_document,
+    means_other_text,
     read_noun,
     replace_outside_code,
     to_singular,
@@ -40,61 +49,14 @@ from aligner_proxy.text.lists.references import (
 from aligner_proxy.text.lists.totals import update_totals
 from aligner_proxy.text.structure import Segment, split
 
-_FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _LINE = re.compile(r"[^\n]*\n?")
 _NUMBER_COLUMN_HEADS = frozenset(
     {"", "#", "no", "no.", "nr", "nr.", "n\u00b0", "\u2116", "step", "schritt", "paso", "item"}
 )
 """What the head of a column that numbers the rows may say, in lower case."""
-_REFERENCE_NUMBER = (
-    r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?:\.\d{1,2}){0,3}(?![\d%\u00b0]|[.,:]\d)"
-    r"|[a-zA-Z](?=\))|(?-i:[A-Z]|[IVX]{2,6})(?![\w'\u2019]|\.\w))\)?"
-)
-_NUMBER_JOINT = (
-    r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
-)
 _MAX_SEARCHED = 64
 """Most lists that are remembered, and most items among which a line's item is searched. A hostile text may have
 thousands."""
-_CLAUSE = r"clauses?|klauseln?|ziffern?|cl\u00e1usulas?"
-_SECTION = r"(?:sub)?sections?|paragraphs?|abschnitte?n?|apartados?|secci\u00f3n|secciones"
-_REFERENCE = re.compile(
-    rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?)|(?P<clause>{_CLAUSE}|(?P<section>{_SECTION})))[ \t]+"
-    rf"(?P<numbers>{_REFERENCE_NUMBER}(?:{_NUMBER_JOINT}{_REFERENCE_NUMBER}){{0,8}})(?!\w)",
-    re.IGNORECASE,
-)
-_BRACKETED_REFERENCE = re.compile(
-    rf"[ \t]{{1,4}}\((?:(?:please )?(?:see(?: also)?|cf\.|siehe(?: auch)?|vgl\.|voir|v\u00e9ase|ver)[ \t]+)?"
-    rf"(?P<reference>{_REFERENCE.pattern})\)",
-    re.IGNORECASE,
-)
-"""Matches a reference in brackets with the space before it."""
-_OTHER_TEXT_BEHIND = re.compile(
-    r"[ \t]*(?:\([^()\n]{1,20}\)[ \t]*)?,?[ \t]+(?:(?:of|in|under|to|des|der|du|de|del|dans)\b"
-    r"(?! (?:this|these|our|dieser|dieses|ce|cet|cette|este|esta)\b)|(?-i:[A-Z]{2,}))",
-    re.IGNORECASE,
-)
-"""Matches what follows a reference to a clause or section of another text: "section 3 of the Act", "Article 6 GDPR"."""
-_OTHER_TEXT_BEFORE = re.compile(r"(?:[A-Z]{2,}|['\u2019]s)[ \t]+$")
-"""Matches what precedes a reference to another text: "GDPR Article 6"."""
-_OTHER_TEXT_CHARS = 40
-"""Characters before a reference in which another text's name is searched."""
-_NUMBER_IN_REFERENCE = re.compile(r"\d{1,3}(?:\.\d{1,2})*|\b[a-zA-Z](?=\))|\b(?:[A-Z]|[IVX]{2,6})\b")
-_ROMAN_PART = re.compile(r"(?<![\w.])(?P<number>[IVX]{1,6})(?=\.(?:[A-Z]|\d{1,2})\b(?!\.\w))")
-"""Matches the Roman numeral of a reference such as "III.A"."""
-_LETTER_ALONE = (
-    r"(?<=[\w,;:*_] )[*_]{0,3}(?P<letter>[a-hA-H])(?=\))"
-    r"|\b(?:answers?|antwort(?:en)?|l\u00f6sung|r\u00e9ponse|respuesta|solution)\b(?: (?:is|ist|est|es|lautet))?"
-    r"[:*_ ]{1,6}(?P<answer>[A-H])(?=[*_]{0,3}(?:[.,;:)]|[ \t]*(?:$|\n|[-\u2013\u2014(])))"
-)
-"""Matches a letter without a word such as "option" before it: "choose c)"; and the letter of an answer: "Answer: C"."""
-_ANY_REFERENCE = re.compile(rf"{_REFERENCE.pattern}|{_LETTER_ALONE}", re.IGNORECASE)
-_FIRST_LETTER = re.compile(
-    r"(?<![\w(])a\)(?![.,;:!?]|[ \t]+(?:and|or|is|was|has|can|could|will|would|should|if|for|because|since|as|when|"
-    r"with|to|but|instead|only|first|und|oder|ist|et|ou|est|y|o|es)\b|[*_]{0,3}$)",
-    re.IGNORECASE,
-)
-"""Matches the first letter of a line's own letters: "We have a) tea, b) milk." In "Choose a)." it is a reference."""
 _LETTER_KINDS = (MarkKind.LETTER, MarkKind.CAPITAL)
 _LIST_KINDS_BY_NOTATION = {
     MarkKind.DIGIT: (MarkKind.DIGIT, MarkKind.CIRCLED),
@@ -103,83 +65,6 @@ _LIST_KINDS_BY_NOTATION = {
     MarkKind.CAPITAL_ROMAN: (MarkKind.CAPITAL_ROMAN,),
 }
 """For each notation of a number in a reference, the kinds of lists that it may mean."""
-_ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(ENGLISH_ORDINALS)})[ \t]+(?:{marks.WORDS})\b", re.IGNORECASE)
-
-
-@dataclass(slots=True)
-class NumberedList:
-    """One list as far as it was read, and the new numbers of the items that remain."""
-
-    kind: MarkKind
-    style: tuple[str, str]
-    """(signs before the numbers, signs after them)."""
-    first: int
-    """Number of the first item."""
-    last: int
-    """Number of the last item read."""
-    depth: int
-    """Depth of the indentation in steps of two columns; -1 for lists of headings."""
-    parents: tuple[int, ...] = ()
-    """The parts of compound numbers before the last: (2,) of "2.1"."""
-    parent: tuple[NumberedList, int] | None = None
-    """(list of the item above a compound number, the item's number in it); None if that item was not read."""
-    fixed: bool = False
-    """Whether the numbers were sent in a reference and may no longer change."""
-    noun: str = ""
-    """The singular of what the line above the list names last, in lower case; empty if it names nothing."""
-    new_numbers: dict[int, int] = field(default_factory=dict)
-    """Maps the number of each remaining item to its new number."""
-
-    def add_item(self, value: int, *, remains: bool) -> None:
-        """Add the next item with the number `value`. `remains` says whether it stays, so that it gets a new number."""
-        self.last = value
-        if remains:
-            self.new_numbers[value] = value if self.fixed else self.first + len(self.new_numbers)
-
-    def has_word(self, word: str) -> bool:
-        """Whether the markers have this word, or its singular or plural, before the number ("Step 2:")."""
-        return self.style[0].strip("*_#(").rstrip("s") == word.lower().rstrip("s.")
-
-    def has_number(self, value: int) -> bool:
-        """Whether an item has or had this number."""
-        return self.first <= value <= self.last
-
-    def write_number(self, value: int, kind: MarkKind, like: str) -> str:
-        """The new number of the remaining item `value` in the notation `kind`.
-
-        `like` is a number in this notation. If it is compound ("2.1"), so is the result.
-        """
-        *parents, last_part = like.split(".")
-        number = marks.format_number(kind, self.new_numbers[value], last_part)
-        return ".".join([*map(str, self._new_parents()), number]) if parents else number
-
-    def _new_parents(self) -> tuple[int, ...]:
-        """The `parents` with the new numbers of the items above."""
-        new_parents = list(self.parents)
-        parent = self.parent
-        for index in range(len(new_parents) - 1, -1, -1):
-            # parts further up belong to no list that was read, so they stay
-            if parent is None:
-                break
-            parent_list, value = parent
-            new_parents[index] = parent_list.new_numbers.get(value, value)
-            parent = parent_list.parent
-        return tuple(new_parents)
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedItem:
-    """An item of a list that remains."""
-
-    mark: Mark
-    list: NumberedList
-    value: int
-    """The item's number before renumbering; of a compound number the last part."""
-
-    @property
-    def new_number(self) -> str:
-        """The new number as it is written; a compound number with the new numbers of the items above."""
-        return self.list.write_number(self.value, self.list.kind, self.mark.number)
 
 
 class _LineMarks:
@@ -353,10 +238,10 @@ class Numbering:
         # more text follows, and items to which this text refers must keep their numbers
         # a number in code is often that of another text, and stays
         has_code = "`" in text or "~~~" in text
-        for match in _REFERENCE.finditer(without_code(text) if has_code else text):
+        for match in REFERENCE.finditer(without_code(text) if has_code else text):
             if PROGRESS.fullmatch(match.group()):
                 continue
-            for number in _NUMBER_IN_REFERENCE.findall(match["numbers"]):
+            for number in NUMBER_IN_REFERENCE.findall(match["numbers"]):
                 self._expect_number(number)
         for match in IDEOGRAPHIC_REFERENCE.finditer(text):
             self._expect_number(str(read_number(match["number"])))
@@ -386,7 +271,7 @@ class Numbering:
         next_item = 0
         for match in _LINE.finditer(text):
             line = match.group()
-            is_fence = _FENCE.match(line) is not None
+            is_fence = FENCE.match(line) is not None
             if in_code or is_fence:
                 in_code ^= is_fence
                 yield line
@@ -422,14 +307,14 @@ class Numbering:
         def renumber_reference(match: re.Match[str]) -> str:
             return self._renumber_reference(match, ends=ends)
 
-        line = replace_outside_code(_BRACKETED_REFERENCE, line, self._drop_dangling)
-        line = replace_outside_code(_ANY_REFERENCE, line, renumber_reference)
-        line = replace_outside_code(_ROMAN_PART, line, self._renumber_roman)
+        line = replace_outside_code(BRACKETED_REFERENCE, line, self._drop_dangling)
+        line = replace_outside_code(ANY_REFERENCE, line, renumber_reference)
+        line = replace_outside_code(ROMAN_PART, line, self._renumber_roman)
         if any(recent.noun for recent in self._recent):
             line = replace_outside_code(REFERENCE_BY_NOUN, line, self._renumber_by_noun)
         renumber_ideographic = partial(self._renumber_ideographic, ends=ends)
         line = replace_outside_code(IDEOGRAPHIC_REFERENCE, line, renumber_ideographic)
-        return _ORDINAL.sub(self._renumber_ordinal, line)
+        return ORDINAL_REFERENCE.sub(self._renumber_ordinal, line)
 
     def _drop_dangling(self, match: re.Match[str]) -> str:
         """A reference in brackets; empty if all items that it means are removed."""
@@ -439,9 +324,9 @@ class Numbering:
         """A reference with its new numbers or letter; unchanged if it means another text."""
         if match["word"] is None:
             return self._renumber_letter(match)
-        if _means_other_text(match) or self._is_of_other_steps(match):
+        if means_other_text(match) or self._is_of_other_steps(match):
             return match.group()
-        new_numbers = _NUMBER_IN_REFERENCE.sub(
+        new_numbers = NUMBER_IN_REFERENCE.sub(
             lambda number_match: self._find_new_number(match, number_match, ends=ends), match["numbers"]
         )
         return match.string[match.start() : match.start("numbers")] + new_numbers
@@ -451,15 +336,15 @@ class Numbering:
         progress = PROGRESS.fullmatch(reference.group())
         if progress is None:
             return False
-        first_number = _NUMBER_IN_REFERENCE.search(reference.string, reference.start("numbers"))
+        first_number = NUMBER_IN_REFERENCE.search(reference.string, reference.start("numbers"))
         list_and_value = None if first_number is None else self._find_item(reference, first_number)
         return list_and_value is None or list_and_value[0].last != int(progress["total"])
 
     def _means_removed(self, reference: re.Match[str]) -> bool:
         """Whether all items that a reference means are removed."""
-        if _means_other_text(reference):
+        if means_other_text(reference):
             return False
-        for number_match in _NUMBER_IN_REFERENCE.finditer(reference["numbers"]):
+        for number_match in NUMBER_IN_REFERENCE.finditer(reference["numbers"]):
             list_and_value = self._find_item(reference, number_match)
             if list_and_value is None:
                 return False
@@ -516,7 +401,7 @@ class Numbering:
         letter = match[group]
         before = match.string[: match.start()]
         # a line with an "a)" has letters of its own: "We have a) tea, b) milk."
-        is_other = before.rfind("(") > before.rfind(")") or _FIRST_LETTER.search(match.string) is not None
+        is_other = before.rfind("(") > before.rfind(")") or FIRST_LETTER.search(match.string) is not None
         kind = _kind_of_number(letter)
         value = marks.value_of(kind, letter)
         target_list = self._referenced_list("", value, (kind,) if match["letter"] else _LETTER_KINDS) if value else None
@@ -564,7 +449,7 @@ class Numbering:
     def _renumber_by_noun(self, match: re.Match[str]) -> str:
         """The new numbers of a reference such as "exercise 3", if the line above a list names exercises."""
         # a reference with a word such as "step" has its new number already
-        if _REFERENCE.fullmatch(match.group()) is not None:
+        if REFERENCE.fullmatch(match.group()) is not None:
             return match.group()
         noun = to_singular(match["word"])
         target_list = next(
@@ -650,11 +535,6 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
     return text, changed_counts + changed_totals + numbering.changed + ordinals.changed
 
 
-def has_reference(text: str) -> bool:
-    """Whether the text may contain a reference to an item."""
-    return _ANY_REFERENCE.search(text) is not None or IDEOGRAPHIC_REFERENCE.search(text) is not None
-
-
 def _kind_of_number(number: str) -> MarkKind:
     """The numbering system of the number in a reference."""
     if number[0].isdecimal():
@@ -662,19 +542,6 @@ def _kind_of_number(number: str) -> MarkKind:
     if len(number) > 1:
         return MarkKind.CAPITAL_ROMAN
     return MarkKind.LETTER if number.islower() else MarkKind.CAPITAL
-
-
-def _means_other_text(reference: re.Match[str]) -> bool:
-    """Whether a reference means another text: "item 4 of the attached form", "section 3 of the Act"."""
-    if means_other_document(reference):
-        return True
-    if reference["clause"] is None:
-        return False
-    text = reference.string
-    start = reference.start("word")
-    if _OTHER_TEXT_BEHIND.match(text, reference.end("numbers")):
-        return True
-    return _OTHER_TEXT_BEFORE.search(text[max(0, start - _OTHER_TEXT_CHARS) : start]) is not None
 
 
 def _find_line_item(items: Sequence[NumberedItem], start: int, mark: Mark | None) -> int | None:
