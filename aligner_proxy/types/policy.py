@@ -59,8 +59,8 @@ class Allowance:
 
 
 ANSWER_BAND = 1.4
-"""Default of `Judge.answer_band`, in nats, for answers that a taught head scores as a whole. The embedded aligner then
-asks about 3 % of ordinary answers."""
+"""Default of `Judge.answer_band`, in nats, for answers that a taught head scores as a whole. With the
+embedded aligner, the judge is then asked about 2.3 % of long ordinary answers."""
 DOUBT_BAND = 0.5
 """Default of `Judge.band`, in nats. The embedded head scores 1 in 100 neutral segments so close to being harmful."""
 

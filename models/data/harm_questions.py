@@ -46,6 +46,8 @@ _MOST_POSTS = 300
 """Posts of people about their mental health that are taken, of 1,200: sad, and harmless."""
 _OWN = Path(__file__).parent / "harm_requests"
 _WORDS = (_OWN / "noise_words.txt").read_text(encoding="utf-8").split()
+_SCRIPTS = ("az", "az", "\u0430\u044f", "\u10d0\u10f0", "\u4e00\u4fff", "\u0e01\u0e2e", "\u00e0\u00ff", "09")
+"""First and last letters of scripts: Latin, Cyrillic, Georgian, Chinese, Thai, accented Latin, and digits."""
 _CONTEXT_ENDS = ("\n\n", "\n\n---\n\n", "\n", " ")
 """What may stand between a context and the request behind it."""
 _NOISE_SHARE = 0.2
@@ -104,6 +106,7 @@ def read_own_requests(folder: Path = _OWN) -> list[AskedQuestion]:
 
 
 def _read_own_requests(folder: Path) -> Iterator[AskedQuestion]:
+    """The requests of each file, author by author."""
     for path in sorted(folder.glob("*.yaml")):
         for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
             for asks_for_harm, requests in ((True, entry["harmful"]), (False, entry["harmless"])):
@@ -113,6 +116,7 @@ def _read_own_requests(folder: Path) -> Iterator[AskedQuestion]:
 
 
 def _set_behind_context(context: str, request: str, *, asks_for_harm: bool) -> str:
+    """The context and the request behind it; some requests for harm end in noise."""
     # of its own, so that a new request changes no other
     rng = Random(request)
     text = context + rng.choice(_CONTEXT_ENDS) + request if context else request
@@ -131,24 +135,24 @@ def _make_noise(rng: Random) -> str:
 
 
 def _make_piece(rng: Random) -> str:
+    """One to seven letters of one script."""
     first, last = rng.choice(_SCRIPTS)
     piece = "".join(chr(rng.randint(ord(first), ord(last))) for _ in range(rng.randint(1, 7)))
     return rng.choice((piece, piece.capitalize()))
 
 
 def _make_sign(rng: Random) -> str:
+    """One to three signs."""
     return "".join(rng.choice("()[]{}\\\"'*+=:;!?#$%&<>/|^_~`-.,") for _ in range(rng.randint(1, 3)))
 
 
-_SCRIPTS = ("az", "az", "\u0430\u044f", "\u10d0\u10f0", "\u4e00\u4fff", "\u0e01\u0e2e", "\u00e0\u00ff", "09")
-"""First and last letters of scripts: Latin, Cyrillic, Georgian, Chinese, Thai, accented Latin, and digits."""
-
-
 def _make_word(rng: Random) -> str:
+    """A word of `noise_words.txt` behind a space."""
     return " " + rng.choice(_WORDS)
 
 
 _NOISE_MAKERS: tuple[Callable[[Random], str], ...] = (_make_piece, _make_word, _make_word, _make_sign)
+"""Each is as likely as another, so half of the noise is words."""
 
 
 def find_last_turn(dialogue: str) -> str:
