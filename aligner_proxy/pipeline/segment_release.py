@@ -216,16 +216,26 @@ class SegmentRelease:
         segments = state.received.segments
         bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
         # the last row goes on with an unflagged cell and so stays, so it is edited by itself
-        if bars and stop < len(segments) and "\n" not in segments[stop - 1].gap:
-            await self._edit_run(first, bars[-1], end, waits=True)
-            first = bars[-1] + 1
-            state.received.decided = first
+        if bars and bars[-1] < stop - 1 and stop < len(segments) and "\n" not in segments[stop - 1].gap:
+            row_start = bars[-1] + 1
+            await self._edit_ended_rows(first, bars, row_start, end, waits=True)
+            state.received.decided = row_start
+            if not state.is_over:
+                await self._edit_run(row_start, stop, end, waits=waits)
         else:
-            # what ends the last row stays
-            while bars and bars[-1] == stop - 1:
-                stop = bars.pop()
-        if not state.is_over:
-            await self._edit_run(first, stop, end, waits=waits)
+            await self._edit_ended_rows(first, bars, stop, end, waits=waits)
+
+    async def _edit_ended_rows(self, first: int, bars: Sequence[int], stop: int, end: int, *, waits: bool) -> None:
+        """Edit rows of which none goes on behind segment `stop`; `bars` are between them, the rest as in `_edit_rows`.
+
+        What ends the last row stays.
+        """
+        last_stop = stop
+        for bar in reversed(bars):
+            if bar != last_stop - 1:
+                break
+            last_stop = bar
+        await self._edit_run(first, last_stop, end, waits=waits)
 
     async def _edit_run(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Replace or remove the flagged segments `first` up to `stop`, if the gate allows it; else send the original.
@@ -282,7 +292,8 @@ class SegmentRelease:
             self._state.received.decided = first
             if self._state.is_over:
                 return
-        await self._edit_run(first, stop, end, waits=waits)
+        if first < stop:
+            await self._edit_run(first, stop, end, waits=waits)
 
     async def _send_edits(self, effects: EditEffects, stop: int, *, waits: bool) -> None:
         """Send the edits of `effects` in order, and the original text between them.

@@ -227,7 +227,9 @@ def _has_details_alone(text: str, pruned: str) -> bool:
     """
     cells = _split_cells(pruned)
     has_name = [AMOUNT.fullmatch(cell) is None and any(map(str.isalnum, cell)) for cell in _split_cells(text)]
-    loses_name = True in has_name and not cells[has_name.index(True)]
+    name_index = has_name.index(True) if True in has_name else len(cells)
+    # a row that lost its last cells has fewer of them
+    loses_name = True in has_name and not any(cells[name_index : name_index + 1])
     details = [cell for cell in cells if cell]
     is_single_word = len(details) == 1 and len(details[0].split()) == 1
     return loses_name and (is_single_word or all(map(AMOUNT.fullmatch, details)))

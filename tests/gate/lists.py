@@ -326,6 +326,31 @@ _SPECIAL = (
         "Read this first.\n\nThen go on.",
     ),
     (
+        "a head above a row that lost its first cell",
+        "See:\n\n| You are an oaf. | You idiot. |\n|---|---|\n| You fool. | Ten. |\n\nThen go on.",
+        "See:\n\n| | |\n|---|---|\n| | Ten. |\n\nThen go on.",
+    ),
+    (
+        "a head above a row that lost its first cell, and a further row",
+        "See:\n\n| You are an oaf. | You idiot. |\n|---|---|\n| You fool. | Ten. |\n| Mon. | Nine. |\n\nThen go on.",
+        "See:\n\n| | |\n|---|---|\n| | Ten. |\n| Mon. | Nine. |\n\nThen go on.",
+    ),
+    (
+        "a head and cells of a quoted table",
+        "> | You | idiot |\n> |---|---|\n> | You fool. | Nine. |\n> | Tue. | Ten. |",
+        "> | | |\n> |---|---|\n> | | Nine. |\n> | Tue. | Ten. |",
+    ),
+    (
+        "a head and cells of a table in an item",
+        "- Open:\n\n  | You | idiot |\n  |---|---|\n  | You fool. | Nine. |\n  | Tue. | Ten. |",
+        "- Open:\n\n  | | |\n  |---|---|\n  | | Nine. |\n  | Tue. | Ten. |",
+    ),
+    (
+        "a quoted row without outer bars",
+        "> Day. | Time.\n> ---|---\n> You fool. | Nine.\n> Tue. | Ten.",
+        "> Day. | Time.\n> ---|---\n> | | Nine.\n> Tue. | Ten.",
+    ),
+    (
         "a greeting",
         "Dear idiot,\n\nthe parcel left us on Monday.\n\nKind regards,\nThe shop",
         "the parcel left us on Monday.\n\nKind regards,\nThe shop",

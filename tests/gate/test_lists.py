@@ -116,6 +116,22 @@ def test_where_a_title_or_a_cell_stays_the_facts_of_the_sentence_go(answer: str,
     assert (verdict.text, verdict.reason) == (edited, None)
 
 
+@pytest.mark.parametrize("lead", ["", "> ", "  "])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "| You | idiot\n|---|---\n| Mon | nine",
+        "| Good time. | You idiot.\n|---|---\n| Mon. | Nine.",
+        "Good time. | You idiot.\n---|---\nMon. | Nine.",
+        "You idiot. | Good time.\n---|---\nMon. | Nine.",
+        "You | idiot |\n---|---|\nMon | nine |",
+    ],
+)
+def test_a_head_that_would_lose_a_column_stays_as_it_is(table: str, lead: str) -> None:
+    answer = "- See:\n\n" + "\n".join(lead + line for line in table.split("\n"))
+    assert judged(answer).text == answer
+
+
 def test_a_title_that_stays_does_not_keep_an_item_of_which_nothing_else_stays() -> None:
     answer = "1. Wash it.\n2. **Tea**: You oaf. Get lost, oaf.\n3. Stir."
     edited = "1. Wash it.\n2. **Tea**:\n3. Stir."

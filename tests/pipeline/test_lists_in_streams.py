@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from aligner_proxy.types import Exchange, JsonStrings, Mode, Objective, Outcome,
 from tests.gate.lists import RUDE, Case, of_forms, special
 from tests.support.growing import grown
 from tests.support.pruning import correct_in_all_ways
-from tests.support.scripted import SegmentEngine
+from tests.support.scripted import SegmentEngine, Write
 
 FACTS = Exchange("c", 0, (Turn("user", "How?"),), None)
 OUT_ALREADY = {
@@ -49,13 +50,15 @@ OUT_ALREADY = {
 }
 
 
-def engine() -> SegmentEngine:
-    return SegmentEngine(lambda text: 2.0 if any(word in text.lower() for word in RUDE) else -2.0)
+def engine(write: Write = lambda _: "") -> SegmentEngine:
+    return SegmentEngine(lambda text: 2.0 if any(word in text.lower() for word in RUDE) else -2.0, write)
 
 
-async def streamed(answer: str, size: int = 7, most: int = 24_000, *, whole: bool = False) -> Outcome:
+async def streamed(
+    answer: str, size: int = 7, most: int = 24_000, *, whole: bool = False, write: Write = lambda _: ""
+) -> Outcome:
     policy = Policy("p", (Objective("kind", "Kind: no insults"),), stream=StreamMode.SENTENCE, max_answer_chars=most)
-    made = GrowingAnswer(Pipeline(engine()), policy, lambda: FACTS, lambda: None, hold_until_end=whole)
+    made = GrowingAnswer(Pipeline(engine(write)), policy, lambda: FACTS, lambda: None, hold_until_end=whole)
     return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)), rounds=8)
 
 
@@ -151,6 +154,29 @@ async def test_the_head_of_a_table_goes_only_if_no_row_is_left(opening: str, row
     # a line with a colon announces the table, and goes with it
     head = "" if not left and opening.startswith("Costs") else opening
     assert set(delivered.values()) == {head + table + "Tea is good today."}
+
+
+def make_polite(text: str) -> str:
+    return re.sub("|".join(RUDE), "guest", text)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("end", ["\n\nThen go on.", "\n| Mon. | Nine. |\n\nThen go on.", ""])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "| You are an oaf. | You idiot. |\n|---|---|\n| You fool. | Ten. |",
+        "> | You oaf. | You idiot. |\n> |---|---|\n> | You fool. | Ten. |",
+        "You oaf. | You idiot. |\n---|---|\nYou fool. | Ten. |",
+        "| A. | B. | C. |\n|---|---|---|\n| You fool. | | Ten. |",
+        "| You oaf. | | You idiot. |\n|---|---|---|\n| Mon. | | You fool. |",
+        "| You oaf. | You idiot. |\n|---|---|\n| You fool. | You oaf. |\n| You fool. | |",
+    ],
+)
+async def test_the_cells_of_a_table_are_rewritten(table: str, end: str, size: int) -> None:
+    answer = "See:\n\n" + table + end.replace("\n|", "\n> |" if table.startswith(">") else "\n|")
+    outcome = await streamed(answer, size, write=make_polite)
+    assert outcome.text == make_polite(answer)
 
 
 @pytest.mark.parametrize("indent", ["", "   "])

@@ -30,7 +30,7 @@ from aligner_proxy.text.lists.lines import (
 )
 from aligner_proxy.text.lists.marks import PICTURE_BULLET
 from aligner_proxy.text.lists.ordinals import begins_with_number, find_numbered_sentences
-from aligner_proxy.text.lists.tables import OutlineTable, find_tables
+from aligner_proxy.text.lists.tables import OutlineTable, find_tables, keeps_cells
 from aligner_proxy.text.sentence_ends import NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
@@ -133,9 +133,12 @@ class Outline:
             if needs_colon and not (line.level or line.announces):
                 continue
             list_start = self._find_list_start(line_index)
+            # most lines have no list below them, and the patterns are slow
+            if list_start is None:
+                continue
             candidates = line.segments[-1:] if needs_colon else line.segments
             matches = list(self._find_matches(candidates, removed, patterns))
-            if list_start is None or not matches:
+            if not matches:
                 continue
             counted = self._find_counted(list_start, self._block_end(list_start))
             kept_count = _count_kept(counted, removed)
@@ -562,6 +565,7 @@ class Outline:
     def _find_kept_bars(self, removed: Collection[int]) -> dict[int, str]:
         """What stays of removed cells if other cells of their row stay: the bars, and numbers that fill a cell.
 
+        Of the first cell, the indentation and the signs of a quotation stay, too.
         Returns the text that stays by the index of its segment.
         """
         kept_texts = {}
@@ -569,21 +573,24 @@ class Outline:
             for index in row.segments:
                 if index not in removed:
                     continue
-                cells = [cell.strip() for cell in STROKE.split(self._segments[index].text)]
+                is_first = index == row.segments.start
+                removed_text = self._segments[index].text
+                cells_text = removed_text.lstrip(" \t>") if is_first else removed_text
+                lead = removed_text[: len(removed_text) - len(cells_text)]
+                cells = [cell.strip() for cell in STROKE.split(cells_text)]
                 text = "|".join(f" {cell} " if cell.isdecimal() else " " for cell in cells).strip()
                 # without a bar before it, the second cell would become the first
-                needs_bar = row.is_open_row and index == row.segments.start and text[:1] in ("", "|")
-                kept_texts[index] = f"| {text}".rstrip() if needs_bar else text
+                needs_bar = row.is_open_row and is_first and text[:1] in ("", "|")
+                kept_texts[index] = lead + (f"| {text}".rstrip() if needs_bar else text)
         return kept_texts
 
     def _find_rows_with_bars(self, removed: Collection[int]) -> Iterator[OutlineLine]:
         """Yield the rows that keep their bars whatever is removed of their cells."""
         for table in self._all_tables:
-            if table.rows and table.head and table.head[1].segments.start not in removed:
-                first_row = table.head[0]
-                # Without its first row the table would be no table. Without outer bars nobody would see its cells.
-                if not first_row.is_open_row or any(i not in removed for i in first_row.segments):
-                    yield first_row
+            keeps_rule = table.rows and table.head and table.head[1].segments.start not in removed
+            # without its first row the table would be no table
+            if keeps_rule and keeps_cells(table.head[0], removed):
+                yield table.head[0]
             # another row goes with its bars
             yield from (row for row in table.rows if any(i not in removed for i in row.segments))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from aligner_proxy.text.lists.lines import OutlineLine
+from aligner_proxy.text.lists.lines import STROKE, OutlineLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +42,13 @@ def find_tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iter
             yield OutlineTable(rows[:2], rows[2:])
         elif len(rows) > 1:
             yield OutlineTable((), rows, is_loose=True)
+
+
+def keeps_cells(row: OutlineLine, removed: Collection[int]) -> bool:
+    """Whether a row has as many cells as before, if those in the segments `removed` are emptied.
+
+    An empty cell at the beginning or end of a row is one only if it has its outer bar.
+    """
+    has_right_bar = not STROKE.split(row.text)[-1].strip()
+    keeps_first_cell = not row.is_open_row or row.segments.start not in removed
+    return keeps_first_cell and (has_right_bar or row.segments[-1] not in removed)
