@@ -34,6 +34,7 @@ FILE = {
         route("passthrough", "passthrough", stream="sentence"),
         route("hold-drop", reasoning="drop"),
         route("sentence-drop", stream="sentence", reasoning="drop"),
+        route("passthrough-drop", "passthrough", stream="sentence", reasoning="drop"),
     ],
 }
 
@@ -214,12 +215,19 @@ async def test_token_probabilities_of_the_answer_alone_stay(guard: AlignerGuardr
 
 IN_FIELDS = [Step("", [token]) for token in THOUGHT]
 IN_TAGS = [Step(token, [token]) for token in ["<think>", *THOUGHT, "</think>"]]
+BEFORE_TAGS = [
+    Step("", ["<think>"]),
+    *(Step("", [token]) for token in THOUGHT),
+    Step("<think>" + "".join(THOUGHT), ["</think>"]),
+    Step("</think>", []),
+]
+"""All tokens of the reasoning come before its text."""
 LATE_TAGS = [Step("<think>", ["They"]), *(Step("", [token]) for token in THOUGHT), Step("".join(THOUGHT), ["</think>"])]
 
 
 @pytest.mark.parametrize("model", ["hold-drop", "sentence-drop"])
 @pytest.mark.parametrize("removed", [[], REMOVED])
-@pytest.mark.parametrize("thought", [IN_FIELDS, IN_TAGS, [*LATE_TAGS, Step("</think>", [])]])
+@pytest.mark.parametrize("thought", [IN_FIELDS, IN_TAGS, [*LATE_TAGS, Step("</think>", [])], BEFORE_TAGS])
 async def test_a_stream_has_no_token_of_dropped_reasoning(
     guard: AlignerGuardrail, thought: list[Step], removed: list[str], model: str
 ) -> None:
@@ -234,3 +242,45 @@ async def test_a_stream_has_no_token_of_dropped_reasoning(
     )
     assert chat_text(sent) == CLEAN
     assert {*token_names(sent)} <= KEPT_NAMES
+
+
+@pytest.mark.parametrize("model", ["hold-drop", "sentence-drop", "passthrough-drop"])
+async def test_an_answer_behind_dropped_reasoning_keeps_its_probabilities(guard: AlignerGuardrail, model: str) -> None:
+    """Also where a letter of the answer has two tokens in two chunks, unless an edit may still remove the letter."""
+    halves = [Step("", [b" " + FACE[:2]]), Step(" \U0001f926", [FACE[2:]])]
+    answer = [Step(token, [token]) for token in KEPT]
+    answer += halves if model == "passthrough-drop" else []
+    items = [*map(chat_chunk, [*IN_TAGS, *answer]), chat_chunk(Step("", []), "stop")]
+    sent, _ = await send_stream(guard, "/v1/chat/completions", items, model)
+    assert [*token_names(sent)] == [*token_names([*map(chat_chunk, answer)])]
+
+
+async def test_each_choice_of_a_chunk_loses_only_the_probabilities_of_its_own_reasoning(
+    guard: AlignerGuardrail,
+) -> None:
+    def pair(first: Step, second: Step) -> ModelResponseStream:
+        chunk = chat_chunk(first)
+        other = chat_chunk(second).choices[0]
+        other.index = 1
+        chunk.choices.append(other)
+        return chunk
+
+    halves = [Step("", [b" " + FACE[:2]]), Step(" \U0001f926", [FACE[2:]])]
+    first = [Step("The", ["The"]), *halves, Step(" office", [" office"])]
+    second = [Step("", ["<think>"]), Step("", ["They"]), Step("<think>They", ["</think>"]), Step("</think>", [])]
+    ends = [chat_chunk(Step("", []), "stop"), chat_chunk(Step("", []), "stop")]
+    ends[1].choices[0].index = 1
+    sent, _ = await send_stream(guard, "/v1/chat/completions", [*map(pair, first, second), *ends], "passthrough-drop")
+    assert [*token_names(sent)] == [*token_names([*map(chat_chunk, first)])]
+
+
+async def test_probabilities_of_calls_stay_where_reasoning_is_dropped(guard: AlignerGuardrail) -> None:
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "open", "arguments": ""}}
+    more = {"index": 0, "function": {"arguments": "{}"}}
+    items = [
+        chat_chunk(Step("", []), role="assistant", tool_calls=[call]),
+        chat_chunk(Step("", ["{}"]), tool_calls=[more]),
+        chat_chunk(Step("", []), "tool_calls"),
+    ]
+    sent, _ = await send_stream(guard, "/v1/chat/completions", items, "passthrough-drop")
+    assert [*token_names(sent)] == ["{}"]
