@@ -178,12 +178,12 @@ class SafeReasoningStream:
                 item = item.model_copy(update={"choices": stripped_choices})
             self._begun_answers.update(choice.index for choice in choices if _has_answer(choice))
         elif event.divided_texts or not self._has_begun(event):
-            item = drop_foreign_logprobs(item)
+            item = drop_foreign_logprobs(item, keeps_ending=True)
         self._begun_answers.update(index for index, piece in event.pieces if piece)
         return item
 
     def _strip_choice(self, choice: Any) -> Any:
-        return choice if choice.index in self._begun_answers else drop_foreign_logprobs(choice)
+        return choice if choice.index in self._begun_answers else drop_foreign_logprobs(choice, keeps_ending=True)
 
     def _has_begun(self, event: StreamEvent) -> bool:
         """Whether the answers in all texts of an event have begun; False if it is not known which texts it has."""
@@ -338,7 +338,8 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
         if stripped_body is not body:
             setattr(stripped_response.choices[index], name, stripped_body)
             # The token probabilities of some upstreams have the tokens of reasoning, too.
-            stripped_response.choices[index] = drop_foreign_logprobs(stripped_response.choices[index])
+            choice = stripped_response.choices[index]
+            stripped_response.choices[index] = drop_foreign_logprobs(choice, keeps_ending=True)
     return stripped_response
 
 

@@ -12,6 +12,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
 from pydantic import BaseModel
 
+from aligner_proxy.formats.copies import drop_foreign_logprobs
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.e2e.event_streams import response_events
@@ -129,6 +130,28 @@ async def test_a_stream_of_chat_has_no_token_of_removed_text(guard: AlignerGuard
     assert {*token_names(sent)} <= KEPT_NAMES
 
 
+@pytest.mark.parametrize("model", ["sentence", "passthrough-drop"])
+async def test_the_probabilities_of_a_refusal_stay(guard: AlignerGuardrail, model: str) -> None:
+    """A refusal is never edited."""
+    items = [chat_chunk(Step("", []), role="assistant")]
+    for token in ["I", " cannot", "."]:
+        chunk = chat_chunk(Step("", [token]), content=None, refusal=token)
+        chunk.choices[0].logprobs.refusal = chunk.choices[0].logprobs.content
+        chunk.choices[0].logprobs.content = None
+        items.append(chunk)
+    items.append(chat_chunk(Step("", []), "stop"))
+    sent, _ = await send_stream(guard, "/v1/chat/completions", items, model)
+    assert [*token_names(sent)] == ["I", " cannot", "."]
+
+
+@pytest.mark.parametrize("logprobs", [{"content": None}, {"content": [], "refusal": None}, {"tokens": []}])
+def test_probabilities_without_tokens_stay_as_they_are(logprobs: dict[str, Any]) -> None:
+    choice = {"delta": {"content": "The"}, "logprobs": logprobs}
+    assert drop_foreign_logprobs(choice) is choice
+    choice["logprobs"] = {**logprobs, "others": [entry("You")]}
+    assert "logprobs" not in drop_foreign_logprobs(choice)
+
+
 def response_stream(steps: Sequence[Step]) -> list[Any]:
     part = {
         "type": "output_text",
@@ -197,12 +220,21 @@ async def test_an_answer_that_stays_keeps_its_token_probabilities(guard: Aligner
 
 @pytest.mark.parametrize("removed", [[], REMOVED])
 async def test_token_probabilities_of_dropped_reasoning_go_with_it(guard: AlignerGuardrail, removed: list[str]) -> None:
+    """Those of the answer behind the reasoning stay, unless it was edited."""
     response = whole_chat([*THOUGHT, *KEPT, *removed, *LAST])
     message = response.choices[0].message
     message.content = "".join([*KEPT, *removed, *LAST])
     message.reasoning_content = "".join(THOUGHT)
     sent = await send_whole(guard, response, "hold-drop")
     assert sent.choices[0].message.content == CLEAN
+    assert [*token_names(sent)] == ([] if removed else [*KEPT, *LAST])
+
+
+async def test_probabilities_that_do_not_end_with_the_answer_go_with_the_reasoning(guard: AlignerGuardrail) -> None:
+    response = whole_chat([*THOUGHT, *KEPT, "<|im_end|>"])
+    response.choices[0].message.content = "".join(KEPT)
+    response.choices[0].message.reasoning_content = "".join(THOUGHT)
+    sent = await send_whole(guard, response, "hold-drop")
     assert [*token_names(sent)] == []
 
 
