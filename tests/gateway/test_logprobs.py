@@ -215,6 +215,19 @@ async def test_an_answer_that_stays_keeps_its_token_probabilities(guard: Aligner
     assert chat_text(sent) == chat_text(items)
 
 
+async def test_a_whole_response_at_the_end_keeps_the_probabilities_of_an_answer_that_stays(
+    guard: AlignerGuardrail,
+) -> None:
+    """Also where they name the token that ended the answer."""
+    steps = [Step(token, [token]) for token in [*KEPT, *LAST]]
+    items = response_stream(steps)
+    end = "<|im_end|>"
+    part = items[-1].response.output[0].content[0]
+    part.logprobs = [*part.logprobs, entry(end)]
+    sent, _ = await send_stream(guard, "/v1/responses", items, "sentence")
+    assert [*token_names(sent[-1])] == [*KEPT, *LAST, end]
+
+
 # `reasoning: drop`
 
 
