@@ -334,7 +334,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         has_removed_text = bool(self._edit_counts)
         may_be_edited = self._may_lose_logprobs(queued)
         if not has_removed_text:
-            return self._copies.remember(item, own_texts, may_be_edited=may_be_edited)
+            if may_be_edited:
+                return self._copies.remember_without_logprobs(item, own_texts)
+            self._copies.remember(item, own_texts)
+            return item
         if self._only_points_into_edit(queued):
             return self._make_stand_in(queued)
         try:
