@@ -52,6 +52,8 @@ _TOKENS = re.compile(r"(?i).*token.*|.*logprobs?")
 """Names of fields that hold tokens, as text or as ids."""
 _LOGPROBS = "logprobs"
 """Field with the probabilities of the tokens of the text beside it."""
+_REFUSAL = "refusal"
+"""Field with a refusal, which is never edited, and with the probabilities of its tokens."""
 _MIN_IDS = 8
 """Fewest numbers in a list that counts as token ids although its name does not say so."""
 
@@ -286,34 +288,68 @@ def drop_copies(
     return _clean(value, SideKind.OTHER_TEXT, search, edited=edited)
 
 
-def drop_foreign_logprobs(value: Any) -> Any:
+def drop_foreign_logprobs(value: Any, *, keeps_ending: bool = False) -> Any:
     """Return a body or event without token probabilities whose tokens are not exactly the text beside them.
 
     The same object is returned if it has none of these. Such tokens belong to text that was removed, or may be: an
     upstream may send a token before its text, for example while it waits whether a stop string follows, or if a letter
-    has two tokens.
+    has two tokens. With `keeps_ending`, the last tokens stay if they are exactly the text, behind those of reasoning.
     """
     if isinstance(value, list):
-        return keep_if_same([drop_foreign_logprobs(inner) for inner in value], value)
+        return keep_if_same([drop_foreign_logprobs(inner, keeps_ending=keeps_ending) for inner in value], value)
     changed_fields: dict[str, Any] = {}
     for name, inner in fields_of(value) or ():
         if not inner or isinstance(inner, str | int | float):
             continue
         if name != _LOGPROBS:
-            cleaned = drop_foreign_logprobs(inner)
-        elif _spelled_text(inner) == (_own_text(value) or "").encode(errors="surrogatepass"):
+            cleaned = drop_foreign_logprobs(inner, keeps_ending=keeps_ending)
+        elif _has_only_own_tokens(inner, value):
             continue
         else:
-            cleaned = [] if isinstance(inner, list) else None
+            cleaned = _keep_ending(inner, _encode(_own_text(value))) if keeps_ending else None
+            if cleaned is None and isinstance(inner, list):
+                cleaned = []
         if cleaned is not inner:
             changed_fields[name] = cleaned
     return _with_fields(value, changed_fields) if changed_fields else value
 
 
-def _spelled_text(logprobs: object) -> bytes:
-    """The text of all tokens in a field of token probabilities, as UTF-8."""
-    holders = (logprobs, *(_field(logprobs, name) for name in ("content", "refusal", "tokens")))
-    return b"".join(_token_bytes(token) for tokens in holders if isinstance(tokens, list) for token in tokens)
+def _has_only_own_tokens(logprobs: object, holder: object) -> bool:
+    """Whether a field of token probabilities has exactly the tokens of the text and the refusal in its `holder`."""
+    fields = fields_of(logprobs)
+    if fields is not None and not any(inner for _, inner in fields):
+        return True  # it has no tokens
+    spelled_refusal = _spell(_field(logprobs, _REFUSAL))
+    if spelled_refusal and spelled_refusal != _encode(_own_refusal(holder)):
+        return False
+    spelled_text = b"".join(map(_spell, (logprobs, _field(logprobs, "content"), _field(logprobs, "tokens"))))
+    has_no_text = bool(spelled_refusal) and not spelled_text
+    return has_no_text or spelled_text == _encode(_own_text(holder))
+
+
+def _keep_ending(logprobs: Any, text: bytes) -> Any:
+    """Return a field of token probabilities with only its last tokens, which are exactly the text; None if none are."""
+    tokens = logprobs if isinstance(logprobs, list) else _field(logprobs, "content")
+    if not text or not isinstance(tokens, list) or _field(logprobs, "tokens") or _field(logprobs, _REFUSAL):
+        return None
+    end = len(text)
+    for start in range(len(tokens) - 1, -1, -1):
+        token = _token_bytes(tokens[start])
+        if not text.endswith(token, 0, end):
+            return None
+        end -= len(token)
+        if not end:
+            return tokens[start:] if tokens is logprobs else _with_fields(logprobs, {"content": tokens[start:]})
+    return None
+
+
+def _spell(tokens: object) -> bytes:
+    """The text of a list of tokens as UTF-8; empty for what is no list."""
+    return b"".join(map(_token_bytes, tokens)) if isinstance(tokens, list) else b""
+
+
+def _encode(text: str | None) -> bytes:
+    return (text or "").encode(errors="surrogatepass")
 
 
 def _token_bytes(token: object) -> bytes:
@@ -411,6 +447,15 @@ def _own_text(value: object) -> str | None:
         body = _field(value, name)
         if body is not None:
             return _own_text(body)
+    return None
+
+
+def _own_refusal(value: object) -> str | None:
+    """The refusal in a choice, message or delta; None if the object has none."""
+    for holder in (value, _field(value, "message"), _field(value, "delta")):
+        refusal = _field(holder, _REFUSAL)
+        if isinstance(refusal, str):
+            return refusal
     return None
 
 

@@ -119,6 +119,8 @@ class SafeReasoningStream:
         """Number of events with reasoning between tags."""
         self._event_numbers = RemainingNumbers()
         """New numbers of the events that remain, if the format numbers them."""
+        self._begun_answers: set[int] = set()
+        """Numbers of the texts whose answer has begun; only kept if the reasoning is removed."""
 
     def feed(self, item: object) -> list[object]:
         """Return the items to pass on in place of `item`; raises the `error_type` given at construction."""
@@ -147,19 +149,49 @@ class SafeReasoningStream:
             if was_emptied:
                 self._event_numbers.remove(get_field(item, _EVENT_NUMBER))
             else:
-                items.append(call_or_raise(self._error_type, self._adapt_item, item))
+                items.append(call_or_raise(self._error_type, self._adapt_item, event, item))
         return items
 
-    def _adapt_item(self, item: object) -> object:
-        """Return the item as it would be without the removed reasoning: its number, and no probabilities of its tokens.
+    def _adapt_item(self, event: StreamEvent, item: object) -> object:
+        """Return the item of an event as it would be without the removed reasoning: its number, and no probabilities of
+        its tokens.
 
         The same item is returned if nothing about it changes.
         """
-        if self._tagged_event_count and self._decoder.drops_reasoning:
-            item = drop_foreign_logprobs(item)
+        if self._decoder.drops_reasoning and not self.is_unreadable:
+            item = self._drop_early_logprobs(event, item)
         number = get_field(item, _EVENT_NUMBER)
         new_number = self._event_numbers.new_number(number)
         return item if new_number == number else with_field(item, _EVENT_NUMBER, new_number)
+
+    def _drop_early_logprobs(self, event: StreamEvent, item: Any) -> object:
+        """Return the item without probabilities of other tokens than its own, where the answer beside them has not
+        begun; the same item if it has none.
+
+        Tokens may come before their text, so they may be tokens of reasoning although no tag has come yet. Once an
+        answer has begun, all its tokens are its own.
+        """
+        choices = getattr(item, "choices", None)
+        if isinstance(choices, list):
+            stripped_choices = keep_if_same([self._strip_choice(choice) for choice in choices], choices)
+            if stripped_choices is not choices:
+                item = item.model_copy(update={"choices": stripped_choices})
+            self._begun_answers.update(choice.index for choice in choices if _has_answer(choice))
+        elif event.divided_texts or not self._has_begun(event):
+            item = drop_foreign_logprobs(item, keeps_ending=True)
+        self._begun_answers.update(index for index, piece in event.pieces if piece)
+        return item
+
+    def _strip_choice(self, choice: Any) -> Any:
+        return choice if choice.index in self._begun_answers else drop_foreign_logprobs(choice, keeps_ending=True)
+
+    def _has_begun(self, event: StreamEvent) -> bool:
+        """Whether the answers in all texts of an event have begun; False if it is not known which texts it has."""
+        numbers = {*(index for index, _ in event.pieces), *event.repeated_texts}
+        own_number = event.text_number if event.block is None else event.block.text_number
+        if own_number is not None:
+            numbers.add(own_number)
+        return bool(numbers) and numbers <= self._begun_answers
 
     @property
     def is_unreadable(self) -> bool:
@@ -306,7 +338,8 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
         if stripped_body is not body:
             setattr(stripped_response.choices[index], name, stripped_body)
             # The token probabilities of some upstreams have the tokens of reasoning, too.
-            stripped_response.choices[index] = drop_foreign_logprobs(stripped_response.choices[index])
+            choice = stripped_response.choices[index]
+            stripped_response.choices[index] = drop_foreign_logprobs(choice, keeps_ending=True)
     return stripped_response
 
 
@@ -331,6 +364,12 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
         remaining_fields = {name: value for name, value in provider_fields.items() if name not in names}
         stripped_body.provider_specific_fields = remaining_fields or None
     return stripped_body
+
+
+def _has_answer(choice: Any) -> bool:
+    """Whether the delta of a choice has something that only comes after the reasoning and is no text of the answer."""
+    delta = getattr(choice, "delta", None)
+    return any(has_content(getattr(delta, name, None)) for name in ("tool_calls", "function_call", "refusal"))
 
 
 def _is_empty(event: StreamEvent) -> bool:

@@ -52,8 +52,15 @@ class RemainingNumbers:
         return isinstance(index, int) and self._count_below(index) < self._count_below(index + 1)
 
     def new_number(self, index: object) -> object:
-        """The new number of what remains; a value that is not a number is returned unchanged."""
-        return index - self._count_below(index) if isinstance(index, int) else index
+        """The new number of what remains; a value that is not a number is returned unchanged.
+
+        A removed number becomes that of the last one before it that remains, since a heartbeat may repeat the number of
+        a removed event; 0 if none remains.
+        """
+        if not isinstance(index, int):
+            return index
+        new_index = index - self._count_below(index + 1)
+        return max(new_index, 0) if self.is_removed(index) else new_index
 
     def _count_below(self, index: int) -> int:
         """How many removed numbers are smaller than `index`."""

@@ -125,8 +125,8 @@ def withdraw_corrections(state: RequestState) -> Outcome:
 
 
 class StreamCopies:
-    """Finds and drops second copies in the events of one stream. Each event is passed to `remember` (before the first
-    edit) or `remove_copies`, and each edit to `add_removed`.
+    """Finds and drops second copies in the events of one stream. Each event is passed to `remember` or
+    `remember_without_logprobs` (before the first edit) or `remove_copies`, and each edit to `add_removed`.
     """
 
     def __init__(self, data: Mapping[str, Any], removed: RemovedText | None = None) -> None:
@@ -144,20 +144,24 @@ class StreamCopies:
         self._past_texts = _PastTexts()
         """The texts of all events so far, in which later edits are looked for."""
 
-    def remember(self, item: Any, own_texts: Collection[str], *, may_be_edited: bool = False) -> Any:
-        """Remember the texts of an event other than `own_texts`, which are the answer's; return the event to deliver.
+    def remember(self, item: Any, own_texts: Collection[str]) -> None:
+        """Remember the texts of an event other than `own_texts`, which are the answer's.
 
-        Text that later edits remove is looked for in them. If the answer `may_be_edited` later, token probabilities of
-        text that comes later are left out. Raises `NotPutIn` if the event cannot be read.
+        Text that later edits remove is looked for in them. Raises `NotPutIn` if the event cannot be read.
+        """
+        if not holds_only_answer(event_value(sse.as_frame(item)), own_texts):
+            call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
+
+    def remember_without_logprobs(self, item: Any, own_texts: Collection[str]) -> Any:
+        """Remember the texts of an event as `remember` does; return the event without token probabilities of other
+        text, since an edit may remove text that comes later. Raises `NotPutIn` if the event cannot be read.
         """
         frame = sse.as_frame(item)
         value = event_value(frame)
-        if holds_only_answer(value, own_texts):
-            return item
-        if may_be_edited:
+        if not holds_only_answer(value, own_texts):
             cleaned = call_or_raise(NotPutIn, copies.drop_foreign_logprobs, value)
             item = item if cleaned is value else frame.with_event(cleaned)
-        call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
+            call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
         return item
 
     def remove_copies(
@@ -173,8 +177,8 @@ class StreamCopies:
 
         `own_texts` are the answer's texts in the event as they are delivered, `unchanged_texts` the answer's texts that
         no edit changed. `edited` is False if citations in the event point into an unchanged text; `may_be_edited` says
-        whether this text may still change, as in `remember`. Raises `CopyStays` for a copy that may not be dropped, or
-        `NotPutIn` if the event cannot be read.
+        whether this text may still change, as for `remember_without_logprobs`. Raises `CopyStays` for a copy that may
+        not be dropped, or `NotPutIn` if the event cannot be read.
         """
         frame = sse.as_frame(item)
         value = event_value(frame)

@@ -122,7 +122,9 @@ def make_question_cases(questions: Sequence[AskedQuestion]) -> list[LabelledCase
 
 
 def fit_questions(rows: Tensor, labels: Tensor, recipe: QuestionRecipe) -> QuestionNet:
-    """Fit nets to rows [questions, width] and labels [questions], and join them into the net that is their mean."""
+    """Fit nets to rows [questions, width] and labels [questions]; return their mean as one net, raised by the recipe's
+    `lift`.
+    """
     net = fit_joined_net(partial(_fit_net, rows, labels), recipe, recipe.nets)
     with torch.no_grad():
         net.linear.bias += recipe.lift

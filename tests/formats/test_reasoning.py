@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfig
-from litellm.types.llms.openai import ResponsesAPIResponse
+from litellm.types.llms.openai import ErrorEvent, ResponsesAPIResponse
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy import formats
@@ -190,6 +190,20 @@ def test_a_responses_stream() -> None:
     assert plain(left) == plain(told(body(SAID, SAID)))
     assert dropper.texts == {0: f"{THOUGHT}\n\n{THOUGHT}"}
     assert [item for sent in items for item in RESPONSES.open_stream(TOOLS, drop=True).feed(sent)] == items
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_heartbeat_repeats_the_number_of_the_last_event_that_remains(is_first: bool) -> None:
+    items = told(body(ITEM, SAID))[2 if is_first else 0 :]
+    for number, item in enumerate(items):
+        item.sequence_number = number
+    end = next(number for number, item in enumerate(items) if getattr(item, "output_index", 0) == 1)
+    heartbeat = ErrorEvent.model_construct(type="keepalive", sequence_number=end - 1)
+    items.insert(end, heartbeat)
+    dropper = RESPONSES.open_stream({}, drop=True)
+    left = [item.sequence_number for sent in items for item in dropper.feed(sent)]
+    events = [*range(len(left) - 1)]
+    assert left == ([0, *events] if is_first else [0, 1, 1, *events[2:]])
 
 
 # between tags in the text of an answer

@@ -12,6 +12,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
 from pydantic import BaseModel
 
+from aligner_proxy.formats.copies import drop_foreign_logprobs
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.e2e.event_streams import response_events
@@ -34,6 +35,7 @@ FILE = {
         route("passthrough", "passthrough", stream="sentence"),
         route("hold-drop", reasoning="drop"),
         route("sentence-drop", stream="sentence", reasoning="drop"),
+        route("passthrough-drop", "passthrough", stream="sentence", reasoning="drop"),
     ],
 }
 
@@ -128,6 +130,28 @@ async def test_a_stream_of_chat_has_no_token_of_removed_text(guard: AlignerGuard
     assert {*token_names(sent)} <= KEPT_NAMES
 
 
+@pytest.mark.parametrize("model", ["sentence", "passthrough-drop"])
+async def test_the_probabilities_of_a_refusal_stay(guard: AlignerGuardrail, model: str) -> None:
+    """A refusal is never edited."""
+    items = [chat_chunk(Step("", []), role="assistant")]
+    for token in ["I", " cannot", "."]:
+        chunk = chat_chunk(Step("", [token]), content=None, refusal=token)
+        chunk.choices[0].logprobs.refusal = chunk.choices[0].logprobs.content
+        chunk.choices[0].logprobs.content = None
+        items.append(chunk)
+    items.append(chat_chunk(Step("", []), "stop"))
+    sent, _ = await send_stream(guard, "/v1/chat/completions", items, model)
+    assert [*token_names(sent)] == ["I", " cannot", "."]
+
+
+@pytest.mark.parametrize("logprobs", [{"content": None}, {"content": [], "refusal": None}, {"tokens": []}])
+def test_probabilities_without_tokens_stay_as_they_are(logprobs: dict[str, Any]) -> None:
+    choice = {"delta": {"content": "The"}, "logprobs": logprobs}
+    assert drop_foreign_logprobs(choice) is choice
+    choice["logprobs"] = {**logprobs, "others": [entry("You")]}
+    assert "logprobs" not in drop_foreign_logprobs(choice)
+
+
 def response_stream(steps: Sequence[Step]) -> list[Any]:
     part = {
         "type": "output_text",
@@ -191,17 +215,39 @@ async def test_an_answer_that_stays_keeps_its_token_probabilities(guard: Aligner
     assert chat_text(sent) == chat_text(items)
 
 
+async def test_a_whole_response_at_the_end_keeps_the_probabilities_of_an_answer_that_stays(
+    guard: AlignerGuardrail,
+) -> None:
+    """Also where they name the token that ended the answer."""
+    steps = [Step(token, [token]) for token in [*KEPT, *LAST]]
+    items = response_stream(steps)
+    end = "<|im_end|>"
+    part = items[-1].response.output[0].content[0]
+    part.logprobs = [*part.logprobs, entry(end)]
+    sent, _ = await send_stream(guard, "/v1/responses", items, "sentence")
+    assert [*token_names(sent[-1])] == [*KEPT, *LAST, end]
+
+
 # `reasoning: drop`
 
 
 @pytest.mark.parametrize("removed", [[], REMOVED])
 async def test_token_probabilities_of_dropped_reasoning_go_with_it(guard: AlignerGuardrail, removed: list[str]) -> None:
+    """Those of the answer behind the reasoning stay, unless it was edited."""
     response = whole_chat([*THOUGHT, *KEPT, *removed, *LAST])
     message = response.choices[0].message
     message.content = "".join([*KEPT, *removed, *LAST])
     message.reasoning_content = "".join(THOUGHT)
     sent = await send_whole(guard, response, "hold-drop")
     assert sent.choices[0].message.content == CLEAN
+    assert [*token_names(sent)] == ([] if removed else [*KEPT, *LAST])
+
+
+async def test_probabilities_that_do_not_end_with_the_answer_go_with_the_reasoning(guard: AlignerGuardrail) -> None:
+    response = whole_chat([*THOUGHT, *KEPT, "<|im_end|>"])
+    response.choices[0].message.content = "".join(KEPT)
+    response.choices[0].message.reasoning_content = "".join(THOUGHT)
+    sent = await send_whole(guard, response, "hold-drop")
     assert [*token_names(sent)] == []
 
 
@@ -214,12 +260,19 @@ async def test_token_probabilities_of_the_answer_alone_stay(guard: AlignerGuardr
 
 IN_FIELDS = [Step("", [token]) for token in THOUGHT]
 IN_TAGS = [Step(token, [token]) for token in ["<think>", *THOUGHT, "</think>"]]
+BEFORE_TAGS = [
+    Step("", ["<think>"]),
+    *(Step("", [token]) for token in THOUGHT),
+    Step("<think>" + "".join(THOUGHT), ["</think>"]),
+    Step("</think>", []),
+]
+"""All tokens of the reasoning come before its text."""
 LATE_TAGS = [Step("<think>", ["They"]), *(Step("", [token]) for token in THOUGHT), Step("".join(THOUGHT), ["</think>"])]
 
 
 @pytest.mark.parametrize("model", ["hold-drop", "sentence-drop"])
 @pytest.mark.parametrize("removed", [[], REMOVED])
-@pytest.mark.parametrize("thought", [IN_FIELDS, IN_TAGS, [*LATE_TAGS, Step("</think>", [])]])
+@pytest.mark.parametrize("thought", [IN_FIELDS, IN_TAGS, [*LATE_TAGS, Step("</think>", [])], BEFORE_TAGS])
 async def test_a_stream_has_no_token_of_dropped_reasoning(
     guard: AlignerGuardrail, thought: list[Step], removed: list[str], model: str
 ) -> None:
@@ -234,3 +287,45 @@ async def test_a_stream_has_no_token_of_dropped_reasoning(
     )
     assert chat_text(sent) == CLEAN
     assert {*token_names(sent)} <= KEPT_NAMES
+
+
+@pytest.mark.parametrize("model", ["hold-drop", "sentence-drop", "passthrough-drop"])
+async def test_an_answer_behind_dropped_reasoning_keeps_its_probabilities(guard: AlignerGuardrail, model: str) -> None:
+    """Also where a letter of the answer has two tokens in two chunks, unless an edit may still remove the letter."""
+    halves = [Step("", [b" " + FACE[:2]]), Step(" \U0001f926", [FACE[2:]])]
+    answer = [Step(token, [token]) for token in KEPT]
+    answer += halves if model == "passthrough-drop" else []
+    items = [*map(chat_chunk, [*IN_TAGS, *answer]), chat_chunk(Step("", []), "stop")]
+    sent, _ = await send_stream(guard, "/v1/chat/completions", items, model)
+    assert [*token_names(sent)] == [*token_names([*map(chat_chunk, answer)])]
+
+
+async def test_each_choice_of_a_chunk_loses_only_the_probabilities_of_its_own_reasoning(
+    guard: AlignerGuardrail,
+) -> None:
+    def pair(first: Step, second: Step) -> ModelResponseStream:
+        chunk = chat_chunk(first)
+        other = chat_chunk(second).choices[0]
+        other.index = 1
+        chunk.choices.append(other)
+        return chunk
+
+    halves = [Step("", [b" " + FACE[:2]]), Step(" \U0001f926", [FACE[2:]])]
+    first = [Step("The", ["The"]), *halves, Step(" office", [" office"])]
+    second = [Step("", ["<think>"]), Step("", ["They"]), Step("<think>They", ["</think>"]), Step("</think>", [])]
+    ends = [chat_chunk(Step("", []), "stop"), chat_chunk(Step("", []), "stop")]
+    ends[1].choices[0].index = 1
+    sent, _ = await send_stream(guard, "/v1/chat/completions", [*map(pair, first, second), *ends], "passthrough-drop")
+    assert [*token_names(sent)] == [*token_names([*map(chat_chunk, first)])]
+
+
+async def test_probabilities_of_calls_stay_where_reasoning_is_dropped(guard: AlignerGuardrail) -> None:
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "open", "arguments": ""}}
+    more = {"index": 0, "function": {"arguments": "{}"}}
+    items = [
+        chat_chunk(Step("", []), role="assistant", tool_calls=[call]),
+        chat_chunk(Step("", ["{}"]), tool_calls=[more]),
+        chat_chunk(Step("", []), "tool_calls"),
+    ]
+    sent, _ = await send_stream(guard, "/v1/chat/completions", items, "passthrough-drop")
+    assert [*token_names(sent)] == ["{}"]

@@ -334,7 +334,10 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         has_removed_text = bool(self._edit_counts)
         may_be_edited = self._may_lose_logprobs(queued)
         if not has_removed_text:
-            return self._copies.remember(item, own_texts, may_be_edited=may_be_edited)
+            if may_be_edited:
+                return self._copies.remember_without_logprobs(item, own_texts)
+            self._copies.remember(item, own_texts)
+            return item
         if self._only_points_into_edit(queued):
             return self._make_stand_in(queued)
         try:
@@ -353,11 +356,18 @@ class ReleasedStream(StreamDelivery[GrowingAnswer]):
         return item
 
     def _may_lose_logprobs(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
-        """Whether an edit may still change the text of an event although the request asks for token probabilities."""
+        """Whether an edit may still change a text beside token probabilities in an event.
+
+        Answers with token probabilities are edited only if the policy judges them.
+        """
         if self._request.state.policy.on_skip.logprobs is not OnSkip.JUDGE:
             return False
+        if queued.repeated_texts:  # they are decided, or the event would still wait
+            return False
         text = self._find_own_text(queued.event)
-        return text is None or not text.done
+        if text is not None:
+            return not text.done
+        return not self._has_ended or bool(self._list_undecided())
 
     async def finalize_outcomes(self, *, is_complete: bool) -> None:
         """Close the texts, and record their outcomes unless this was done before.
