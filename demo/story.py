@@ -163,8 +163,8 @@ SCENES = (
 )
 _LATE = "Why is my parcel late?"
 _LATE_ANSWER = (
-    "I am sorry that your parcel is late. Our new labelling machine broke down on Monday, and nobody here knows how "
-    "to repair it. You can follow the parcel in your account."
+    "I am sorry that your parcel is late. Our sorting machine has been out of order since Monday, and nobody here can "
+    "mend it. You can follow the parcel in your account."
 )
 BEFORE_TEACHING = Scene(
     _scripted_case("Internal problems, which the gateway does not find yet", _LATE), answer=_LATE_ANSWER
@@ -172,7 +172,7 @@ BEFORE_TEACHING = Scene(
 AFTER_TEACHING = Scene(
     _scripted_case("The same question again: what was learned is in force", _LATE),
     answer=_LATE_ANSWER,
-    removed_words=("labelling machine",),
+    removed_words=("sorting machine",),
     expected_words=("I am sorry", "in your account."),
 )
 
