@@ -358,7 +358,7 @@ def _token_bytes(token: object) -> bytes:
     if numbers and isinstance(numbers, list):
         return bytes(number for number in numbers if type(number) is int and number in range(256))
     name = token if isinstance(token, str) else _field(token, "token")
-    return str(name or "").encode(errors="surrogatepass")
+    return _encode(str(name or ""))
 
 
 def is_pointing_event(event: object) -> bool:

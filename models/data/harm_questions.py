@@ -100,19 +100,18 @@ def _read_harmless(data: Path) -> Iterator[AskedQuestion]:
         yield from _make_questions(name, (row["prompt"] for row in read_further_rows(data, name)), asks_for_harm=False)
 
 
-def read_own_requests(folder: Path = _OWN) -> list[AskedQuestion]:
-    """Our own requests behind their contexts; their source is the name of the author's file."""
-    return list(_read_own_requests(folder))
+def read_own_requests(folder: Path = _OWN) -> dict[str, list[AskedQuestion]]:
+    """Our own requests behind their contexts by author, which is also their source: the name of the author's file."""
+    return {path.stem: list(_read_requests(path)) for path in sorted(folder.glob("*.yaml"))}
 
 
-def _read_own_requests(folder: Path) -> Iterator[AskedQuestion]:
-    """The requests of each file, author by author."""
-    for path in sorted(folder.glob("*.yaml")):
-        for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
-            for asks_for_harm, requests in ((True, entry["harmful"]), (False, entry["harmless"])):
-                for request in requests:
-                    text = _set_behind_context(entry["context"], request, asks_for_harm=asks_for_harm)
-                    yield _make_question(path.stem, text, asks_for_harm=asks_for_harm)
+def _read_requests(path: Path) -> Iterator[AskedQuestion]:
+    """The requests of one author."""
+    for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+        for asks_for_harm, requests in ((True, entry["harmful"]), (False, entry["harmless"])):
+            for request in requests:
+                text = _set_behind_context(entry["context"], request, asks_for_harm=asks_for_harm)
+                yield _make_question(path.stem, text, asks_for_harm=asks_for_harm)
 
 
 def _set_behind_context(context: str, request: str, *, asks_for_harm: bool) -> str:

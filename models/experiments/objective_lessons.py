@@ -17,7 +17,7 @@ import argparse
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from random import Random
 
@@ -98,10 +98,7 @@ def learn_objectives(before: DetectorHead, sets: Mapping[str, HeadRows], recipe:
     teaching_sets = {name: rows if name in recipe.learnt else hide_labels(rows) for name, rows in sets.items()}
     heads = [_learn_once(before, teaching_sets, recipe, seed) for seed in range(1, recipe.seeds + 1)]
     mean_head = copy.deepcopy(before)
-    take_mean(mean_head, heads)
-    with torch.no_grad():
-        for number, number_before in zip(mean_head.parameters(), before.parameters(), strict=True):
-            number.lerp_(number_before, 1 - recipe.share)
+    take_mean(mean_head, heads, recipe.share)
     return mean_head.eval()
 
 
@@ -245,24 +242,25 @@ def main(argv: list[str] | None = None) -> None:
     teaching = {name: others[name] for name in (WRITTEN, MIXTURE)} | {HELD: join_rows([*held_sets.values()])}
     measured_sets = tests | {UNSEEN_AUTHORS: others[UNSEEN_AUTHORS], HELD: join_rows([*measured.values()])}
     before = DetectorHead.load(arguments.aligner / HEAD)
-    everything = join_rows([*lessons.values()])
+    lessons_by_author = {
+        author: join_rows([lessons[name] for name in names]) for author, names in groupby(sorted(lessons), find_author)
+    }
+    everything = join_rows([*lessons_by_author.values()])
     head = learn_objectives(before, {LESSONS: everything} | teaching, recipe)
     if arguments.into:
         replace_head(arguments.into, head)
     lines = [("before", *line) for line in measure(before, before, everything, measured_sets)]
     lines += [("ships", *line) for line in measure(head, before, everything, measured_sets)]
-    authors = sorted({find_author(name) for name in lessons})
     for number in range(_GROUPS):
-        unseen_authors = authors[number::_GROUPS]
-        others_lessons = join_rows([rows for name, rows in lessons.items() if find_author(name) not in unseen_authors])
+        unseen_lessons = dict([*lessons_by_author.items()][number::_GROUPS])
+        others_lessons = join_rows([rows for author, rows in lessons_by_author.items() if author not in unseen_lessons])
         learnt = learn_objectives(before, {LESSONS: others_lessons} | teaching, recipe.model_copy(update={"seeds": 1}))
-        for author in unseen_authors:
-            author_lessons = join_rows([rows for name, rows in lessons.items() if find_author(name) == author])
+        for author, author_lessons in unseen_lessons.items():
             for title, of_head in (("before", before), ("learnt from others", learnt)):
                 rates = measure_lessons(of_head, author_lessons)
                 lines += [(f"{author}, {title}", f"{LESSONS}: {label}", rate) for label, rate in rates.items()]
-        group_lessons = join_rows([rows for name, rows in lessons.items() if find_author(name) in unseen_authors])
-        lines += [(", ".join(unseen_authors), *line) for line in measure(learnt, before, group_lessons, measured_sets)]
+        group_lessons = join_rows([*unseen_lessons.values()])
+        lines += [(", ".join(unseen_lessons), *line) for line in measure(learnt, before, group_lessons, measured_sets)]
     text = output.table(("head", "set", "figure"), lines)
     output.write(arguments.out, "objective_lessons", text, {"recipe": recipe.model_dump(mode="json")})
     print(f"{text}\nteaching answers: {hash_teaching({**lessons, **others, **held_sets})}")

@@ -87,10 +87,7 @@ def draw_questions(data: Path) -> list[AskedQuestion]:
 
 def draw_own_questions() -> dict[str, list[AskedQuestion]]:
     """Our own requests by author, in an order at random."""
-    questions: dict[str, list[AskedQuestion]] = {}
-    for question in read_own_requests():
-        questions.setdefault(question.source, []).append(question)
-    return {author: Random(1).sample(requests, len(requests)) for author, requests in questions.items()}
+    return {author: Random(1).sample(requests, len(requests)) for author, requests in read_own_requests().items()}
 
 
 def make_question_cases(questions: Sequence[AskedQuestion]) -> list[LabelledCase]:

@@ -47,10 +47,12 @@ def blend(runs: Mapping[Path, float], out: Path) -> None:
 
 
 @torch.no_grad()
-def take_mean(net: nn.Module, others: Sequence[nn.Module]) -> None:
-    """Give each parameter of `net` the mean of the others' numbers; all have the same shapes."""
+def take_mean(net: nn.Module, others: Sequence[nn.Module], share: float = 1.0) -> None:
+    """Give each parameter of `net` the mean of the others' numbers by this share; the rest are its own. All have the
+    same shapes.
+    """
     for number, *numbers in zip(*(each.parameters() for each in (net, *others)), strict=True):
-        number.copy_(torch.stack(numbers).mean(0))
+        number.lerp_(torch.stack(numbers).mean(0), share)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

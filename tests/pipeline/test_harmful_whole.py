@@ -146,5 +146,6 @@ async def test_it_says_which_questions_ask_for_harm(pipeline: Pipeline, way: str
         assert (outcome.status, outcome.text) == (Status.UNCHANGED, REPLY)
         whole = score_whole_answer(outcome.segments)
         assert whole is not None
+        assert question in ASK_FOR_NONE or whole.question > 0, question
         doubts[question] = whole.doubt
     assert min(doubts[question] for question in ASK_FOR_HARM) > max(doubts[question] for question in ASK_FOR_NONE)

@@ -54,7 +54,7 @@ def engine(write: Write = lambda _: "") -> SegmentEngine:
     return SegmentEngine(lambda text: 2.0 if any(word in text.lower() for word in RUDE) else -2.0, write)
 
 
-async def streamed(
+async def stream_answer(
     answer: str, size: int = 7, most: int = 24_000, *, whole: bool = False, write: Write = lambda _: ""
 ) -> Outcome:
     policy = Policy("p", (Objective("kind", "Kind: no insults"),), stream=StreamMode.SENTENCE, max_answer_chars=most)
@@ -65,7 +65,7 @@ async def streamed(
 @pytest.mark.covering("case.form", "case.defect")  # gate/test_lists.py has all
 @pytest.mark.parametrize("case", [*of_forms(), *special()], ids=lambda case: f"{case.form}, {case.defect}")
 async def test_a_stream_ends_as_the_whole_answer_would(case: Case) -> None:
-    outcome = await streamed(case.answer)
+    outcome = await stream_answer(case.answer)
     expected, _ = OUT_ALREADY.get(case.form, (case.expected, ""))
     assert outcome.text == expected
     assert outcome.dropped == ()
@@ -75,14 +75,14 @@ async def test_a_stream_ends_as_the_whole_answer_would(case: Case) -> None:
 async def test_rates_in_streams(capsys: pytest.CaptureFixture[str]) -> None:
     right: Counter[bool] = Counter()
     for case in [*of_forms(), *special()]:
-        right[(await streamed(case.answer)).text == case.expected] += 1
+        right[(await stream_answer(case.answer)).text == case.expected] += 1
     assert right[False] == len(OUT_ALREADY)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 async def test_whatever_the_pieces_the_numbers_are_the_same(size: int) -> None:
     answer = "1. Boil it.\n2. You oaf.\n3. Rest it. You fool.\n4. Idiot! Serve it as in step 3.\n5. Eat."
-    outcome = await streamed(answer, size)
+    outcome = await stream_answer(answer, size)
     assert outcome.text == "1. Boil it.\n2. Rest it.\n3. Serve it as in step 2.\n4. Eat."
     assert outcome.renumbered == 4
     assert outcome.edits == 2  # the fool and the idiot are one stretch
@@ -94,7 +94,7 @@ async def test_a_list_goes_on_from_part_to_part(whole: bool) -> None:
     rows[2] = "3. You are an oaf and nothing else at all, you."
     rows[14] = "15. You are a fool and nothing else at all, you."
     kept = [row.partition(" ")[2] for row in rows if not any(word in row for word in RUDE)]
-    outcome = await streamed("\n".join(rows), 20, most=300, whole=whole)
+    outcome = await stream_answer("\n".join(rows), 20, most=300, whole=whole)
     assert outcome.text == "\n".join(f"{n}. {row}" for n, row in enumerate(kept, 1))
 
 
@@ -175,7 +175,7 @@ def make_polite(text: str) -> str:
 )
 async def test_the_cells_of_a_table_are_rewritten(table: str, end: str, size: int) -> None:
     answer = "See:\n\n" + table + end.replace("\n|", "\n> |" if table.startswith(">") else "\n|")
-    outcome = await streamed(answer, size, write=make_polite)
+    outcome = await stream_answer(answer, size, write=make_polite)
     assert outcome.text == make_polite(answer)
 
 

@@ -81,7 +81,7 @@ def test_of_a_dialogue_its_last_turn_is_the_question(data: Path) -> None:
 
 
 def test_our_requests_have_four_that_ask_for_harm_and_four_that_do_not_behind_each_context() -> None:
-    questions = read_own_requests()
+    questions = [question for requests in read_own_requests().values() for question in requests]
     counts = Counter((question.source, question.asks_for_harm) for question in questions)
     assert set(counts.values()) == {180, 200}
     assert all(counts[author, True] == counts[author, False] for author, _ in counts)
@@ -95,10 +95,10 @@ def test_a_request_stands_behind_its_context_and_noise_only_behind_requests_for_
         "harmless": [f"Write summary number {number}." for number in range(100)],
     }
     (tmp_path / "author.yaml").write_text(yaml.safe_dump([entry]), encoding="utf-8")
-    questions = read_own_requests(tmp_path)
+    questions = read_own_requests(tmp_path)["author"]
     assert all(question.text.startswith("Minutes of a meeting.") for question in questions)
     harmful = [question.text for question in questions if question.asks_for_harm]
     assert all(text.endswith(".") for text in (question.text for question in questions if not question.asks_for_harm))
     noisy = [text for text in harmful if re.search(r"number \d+\. .{60,}", text, re.DOTALL)]
     assert 10 <= len(noisy) <= 30
-    assert read_own_requests(tmp_path) == questions
+    assert read_own_requests(tmp_path) == {"author": questions}
