@@ -170,6 +170,8 @@ class RowsRequest(EngineRequest):
 
     exchanges: tuple[ExchangeText, ...] = Field(min_length=1, max_length=MAX_TEXTS)
     objectives: tuple[str, ...] = Field(min_length=1)
+    with_space: bool = False
+    """Whether the response is to have the aligner's teaching space, too."""
     deadline_s: float = Field(default=60.0, gt=0, le=3600)
 
 
@@ -192,6 +194,9 @@ class RowsResponse(StrictModel):
     width: int = Field(gt=0)
     """Numbers in a row."""
     exchanges: tuple[ExchangeRows, ...]
+    space: str = ""
+    """The bytes of the teaching space (`model/teaching_space.py`) as base64; empty if the aligner has none, or if it
+    was not asked for."""
 
     @model_validator(mode="after")
     def _check_row_counts(self) -> Self:

@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from aligner_proxy.engine.api import ExchangeRows, ExchangeText, RowsRequest, Teachable
+from aligner_proxy.engine.api import ExchangeRows, ExchangeText, RowsRequest, RowsResponse, Teachable
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.types import Turn, replace_surrogates
 
@@ -104,6 +104,13 @@ class RowReader:
     """Content hash that the aligner must have; rows of another aligner are refused."""
     on_progress: Callable[[int], None] = lambda _: None
 
+    async def read_space(self, prompt_objectives: PromptObjectives) -> bytes:
+        """Return the bytes of the aligner's teaching space, none if it has no such space; raises `CorrectionError`."""
+        # the engine sends it with rows, so it gets a word to read
+        word = ExchangeText(turns=(), answer="Yes.")
+        response = await self._send((word,), prompt_objectives, with_space=True)
+        return base64.b64decode(response.space)
+
     async def read(
         self, prompt_objectives: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> list[AnswerRows]:
@@ -131,22 +138,31 @@ class RowReader:
     async def _read_batch(
         self, prompt_objectives: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> list[AnswerRows]:
-        """Return the rows of one batch; raises `InvalidOutput` if the engine replied for another aligner or answers."""
+        """Return the rows of one batch; raises `CorrectionError`."""
+        exchanges = tuple(
+            ExchangeText(turns=answer.turns, answer=replace_surrogates(answer.answer)) for answer in answers
+        )
+        response = await self._send(exchanges, prompt_objectives)
+        self.on_progress(len(answers))
+        return [_decode_rows(exchange, response.width) for exchange in response.exchanges]
+
+    async def _send(
+        self, exchanges: tuple[ExchangeText, ...], prompt_objectives: PromptObjectives, *, with_space: bool = False
+    ) -> RowsResponse:
+        """Ask the engine for rows; raises `InvalidOutput` if it replied for another aligner or other answers."""
         request = RowsRequest(
             request_id="teach",
             aligner=self.aligner,
             tenant=_TENANT,
-            exchanges=tuple(
-                ExchangeText(turns=answer.turns, answer=replace_surrogates(answer.answer)) for answer in answers
-            ),
+            exchanges=exchanges,
             objectives=tuple(map(replace_surrogates, prompt_objectives.texts)),
+            with_space=with_space,
             deadline_s=DEADLINE_S,
         )
         response = await self.engine.rows(request)
-        if response.aligner != self.content_hash or len(response.exchanges) != len(answers):
+        if response.aligner != self.content_hash or len(response.exchanges) != len(exchanges):
             raise InvalidOutput("the engine answered with rows of another aligner, or of other answers")
-        self.on_progress(len(answers))
-        return [_decode_rows(exchange, response.width) for exchange in response.exchanges]
+        return response
 
 
 def _decode_rows(exchange: ExchangeRows, width: int) -> AnswerRows:

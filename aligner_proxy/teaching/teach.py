@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.engine.taught_head import TaughtHead
-from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy.errors import AlignerProxyError, InvalidOutput
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.example_language import NoNeutralAnswers, find_language, neutral_answers_for
@@ -51,21 +52,14 @@ _ROLE_WEIGHTS = {
     SegmentRole.FOREIGN: 2.0,
     SegmentRole.BESIDE: 2.0,
     SegmentRole.NEAR: 1.0,
-    SegmentRole.FINE: 1.0,
     SegmentRole.AGAINST: 1.0,
 }
-"""Weight of a segment in the fit, by its role; all examples together are then scaled to their share."""
+"""Weight of a segment in the fit, by its role; that of fine examples comes with the teaching space. The violating ones
+are then scaled to their share."""
 _NEUTRAL_ROLES = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
 """Roles of segments that no head should flag, without those of examples."""
 _NEXT_TO_EXAMPLE_WEIGHT = 4.0
 """Weight of segments directly next to an example."""
-_MIN_EXAMPLES_SHARE = 0.2
-_EXAMPLES_FOR_HALF = 6
-"""The share of all violating examples in the total weight is 6 / (6 + number of examples), at least 0.2, because each
-of few examples stands for more sentences like it. With a fixed share, heads taught from two to four examples ranked
-unseen sentences correctly, but the threshold was above them."""
-_SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
-"""Factors for the scores among which the best is chosen: from 1/4 to 8."""
 _MIN_FOR_ADVICE = 4
 """With fewer examples than this, learning from half of them shows nothing."""
 _MIN_FOR_COMPARISON = 12
@@ -118,7 +112,8 @@ class _FittedHeads:
     """The segments, one for each row."""
     examples: Examples
     rows: Tensor
-    """[segments, width]: the feature vectors, not standardised."""
+    """[segments, width]: the feature vectors."""
+    space: TeachingSpace
     seed: int = 26
     """Chooses the half of the examples that the "half" heads leave out."""
 
@@ -166,35 +161,43 @@ class _FittedHeads:
     def table(self) -> fit.Table:
         """The rows with labels and weights, of which those of violating examples are scaled to their share."""
         labels = torch.tensor([float(segment.role is SegmentRole.AGAINST) for segment in self.segments])
-        weights = torch.tensor(
-            [
-                _NEXT_TO_EXAMPLE_WEIGHT if segment.is_next_to_example else _ROLE_WEIGHTS[segment.role]
-                for segment in self.segments
-            ]
-        )
-        share = max(_MIN_EXAMPLES_SHARE, _EXAMPLES_FOR_HALF / (_EXAMPLES_FOR_HALF + len(self.examples.against)))
-        # with this weight, all violating segments together have `share` of the total
-        example_weight = share / (1 - share) * weights[labels == 0].sum() / labels.sum()
-        weights = torch.where(labels == 1, weights * example_weight, weights)
+        weights = torch.tensor([self._weigh_segment(segment) for segment in self.segments])
         general_scores = torch.tensor([segment.general_score for segment in self.segments])
         return fit.Table(self.rows, general_scores, labels, weights)
+
+    def _weigh_segment(self, segment: TeachingSegment) -> float:
+        """Return the weight of a segment, relative to a neutral one."""
+        if segment.is_next_to_example:
+            return _NEXT_TO_EXAMPLE_WEIGHT
+        is_good_answer = segment.role is SegmentRole.NEUTRAL and segment.example >= 0
+        if is_good_answer or segment.role is SegmentRole.FINE:
+            return float(self.space.numbers.allowed_weight)
+        return _ROLE_WEIGHTS[segment.role]
 
     @cached_property
     def scores(self) -> Tensor:
         """The score of each segment by each head: [segments, heads]."""
-        standardised_rows, _, _ = self.standardised
-        return self.heads.scores(standardised_rows, self.table.general_scores)
-
-    @cached_property
-    def standardised(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows standardised by the neutral segments, and the mean and spread by which they were standardised."""
-        return self.table.standardise(torch.tensor([segment.role is SegmentRole.NEUTRAL for segment in self.segments]))
+        return self.heads.scores(self.rows, self.table.general_scores)
 
     @cached_property
     def heads(self) -> fit.Heads:
         """All heads, fitted together, one for each of `columns`."""
-        standardised_rows, _, _ = self.standardised
-        return fit.fit(self.table, standardised_rows, self.learns_from)
+        is_neutral = torch.tensor([segment.role is SegmentRole.NEUTRAL for segment in self.segments])
+        projection = self.space.choose_projection(self.rows[is_neutral])
+        return fit.fit(self.space, projection, self.table, self.learns_from, self.example_counts)
+
+    @property
+    def example_counts(self) -> list[int]:
+        """The number of violating examples from which each head learns."""
+        against = [
+            (index, segment.example)
+            for index, segment in enumerate(self.segments)
+            if segment.role is SegmentRole.AGAINST
+        ]
+        return [
+            len({example for index, example in against if self.learns_from[index, column]})
+            for column in range(len(self.columns))
+        ]
 
     @property
     def neutral_scores(self) -> list[float]:
@@ -224,6 +227,18 @@ class _FittedHeads:
                 scores.append(float(self.scores[index, column]))
         return scores
 
+    def choose_threshold(self) -> float:
+        """Return the score above which a segment is flagged."""
+        held_out = self.unseen_neutral_scores(*_NEUTRAL_ROLES)
+        lowest = 0.0 if self.space.is_learned else fit.find_half_way(held_out, self.unseen_against_scores)
+        return fit.choose_threshold(lowest, self.neutral_scores, held_out, self.unseen_near_scores)
+
+    @property
+    def unseen_against_scores(self) -> list[float]:
+        """The mean score of each violating example over its insertions, by the head that did not see it."""
+        scores_of_examples = [self.unseen_example_scores(number) for number in range(len(self.examples.against))]
+        return [fmean(scores) for scores in scores_of_examples if scores]
+
     @cached_property
     def example_segments(self) -> dict[int, list[int]]:
         """The indices of the segments of each example, by the example's number."""
@@ -242,12 +257,6 @@ class _FittedHeads:
         return [
             float(self.scores[index, 0]) for index, segment in enumerate(self.segments) if segment.example == number
         ]
-
-    @property
-    def unseen_against_scores(self) -> list[float]:
-        """The mean score of each violating example over its insertions, by the head that did not see it."""
-        scores_of_examples = [self.unseen_example_scores(number) for number in range(len(self.examples.against))]
-        return [fmean(scores) for scores in scores_of_examples if scores]
 
     def unseen_example_scores(self, number: int, kind: str = "example") -> list[float]:
         """Return the scores of example `number` by the head of this kind ("example", "half") that did not see it."""
@@ -303,15 +312,13 @@ async def teach_objective(
     Raises the engine's `CorrectionError`, and `NothingLearned` if the head flags none of its own examples.
     """
     started = time.monotonic()
+    space = TeachingSpace.from_bytes(await reader.read_space(material.prompt_objectives))
     segments, row_data = await read_material(material, reader, cache)
     row_width = len(row_data) // (2 * len(segments))  # a number has 2 bytes
-    fitted = _FittedHeads(segments, examples, fit.decode_rows(row_data, row_width))
-    threshold = fit.ROUNDING + fit.choose_threshold(
-        neutral=fitted.neutral_scores,
-        held_out=fitted.unseen_neutral_scores(*_NEUTRAL_ROLES),
-        near=fitted.unseen_near_scores,
-        against=fitted.unseen_against_scores,
-    )
+    if space.width not in (None, row_width):
+        raise InvalidOutput(f"the engine sent a teaching space for {space.width} numbers, not {row_width}")
+    fitted = _FittedHeads(segments, examples, fit.decode_rows(row_data, row_width), space)
+    threshold = fit.ROUNDING + fitted.choose_threshold()
     # column 0 is the final head, which learned from everything
     flags = [_is_mostly_flagged(fitted.example_scores(number, 0), threshold) for number in range(len(examples.against))]
     if not any(flags):
@@ -319,10 +326,9 @@ async def teach_objective(
             f"{subject.title}: the head that came of these examples flags none of them, so it is not used; "
             "write sentences that are plainly against the objective and unlike ordinary answers"
         )
-    scale = _fit_scale(fitted, threshold)
-    _, mean, spread = fitted.standardised
-    prior, bias, weight = fit.destandardise(fitted.heads, 0, mean, spread, threshold, scale)
-    head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
+    prior = float(fitted.heads.priors[0])
+    bias = float(fitted.heads.biases[0]) - threshold
+    head = TaughtHead(subject.text, reader.content_hash, prior, bias, fit.pack_weights(fitted.heads, 0))
     return FitReport(
         subject=subject,
         version=_build_version(subject, examples, fitted, reader, aligner_name, head, threshold),
@@ -431,25 +437,6 @@ def _find_flagged_fine(fitted: _FittedHeads, examples: Examples, threshold: floa
         if any(score > threshold for score in fitted.answer_scores(number))
     ]
     return (*flagged_fine, *flagged_answers)
-
-
-def _fit_scale(fitted: _FittedHeads, threshold: float) -> float:
-    """Return the factor among `_SCALES` with which scores come closest to log-odds on held-out data.
-
-    Examples and neutral segments have the same total weight. The factor is positive, so no score changes its sign.
-    """
-    numbers = range(len(fitted.examples.against))
-    against_scores = [score for number in numbers for score in fitted.unseen_example_scores(number)]
-    against = torch.tensor(against_scores) - threshold
-    neutral = torch.tensor(fitted.unseen_neutral_scores(*_NEUTRAL_ROLES)) - threshold
-
-    def compute_loss(scale: float) -> float:
-        """Return the mean log loss of the scores times `scale`."""
-        against_loss = torch.nn.functional.softplus(-scale * against).mean()
-        neutral_loss = torch.nn.functional.softplus(scale * neutral).mean()
-        return float(against_loss + neutral_loss)
-
-    return min(_SCALES, key=compute_loss)
 
 
 def advise_examples(version: Version, half: Count) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import uvicorn
 import yaml
 from click.testing import CliRunner, Result
@@ -20,6 +21,7 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main, teach
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
+from aligner_proxy.engine.model.teaching_space import DEFAULT_NUMBERS, TeachingSpace
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.policy.request_facts import RequestFacts
 from aligner_proxy.teaching import fit
@@ -29,7 +31,7 @@ from aligner_proxy.teaching.neutral import teaching_answers
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 from tests.support import teachable
 from tests.support.scripted import ScriptedEngine
-from tests.support.teachable import TeachableEngine
+from tests.support.teachable import WIDTH, TeachableEngine
 from tests.teaching.examples import AGAINST, FINE, HELD_OUT, listed, policies
 
 ANSWER = f"The harbour opens at six. {HELD_OUT[0]} Bring a coat."
@@ -89,6 +91,34 @@ def test_what_was_taught_is_flagged_by_align_and_was_not_before(
     assert after["corrected"] == CLEAN
     assert [segment["against"] for segment in after["segments"]] == [None, "no-feelings", None]
     assert aligned(file, address, CLEAN)["corrected"] == CLEAN
+
+
+def make_space(width: int) -> bytes:
+    """A learned space for rows of `width` numbers: these numbers themselves."""
+    return TeachingSpace(torch.eye(width) / width**0.5, DEFAULT_NUMBERS._replace(bias=2.0)).to_bytes()
+
+
+def test_a_head_is_taught_in_the_space_that_comes_with_the_aligner(file: Path, tmp_path: Path) -> None:
+    engine_with_space = TeachableEngine(space=make_space(WIDTH))
+    for address, _ in _served(engine_with_space, tmp_path / "space.sock"):
+        [told] = taught(run("teach", file, "--engine", address, "--json"))
+        assert told["found"]["hits"] >= 3
+        assert aligned(file, address)["corrected"] == CLEAN
+        assert aligned(file, address, CLEAN)["corrected"] == CLEAN
+    [head_with_space] = engine_with_space.heads.values()
+    engine_without = TeachableEngine()
+    for address, _ in _served(engine_without, tmp_path / "rows.sock"):
+        run("teach", file, "--engine", address, "--json")
+        aligned(file, address)
+    [head_without] = engine_without.heads.values()
+    assert head_with_space.weight != head_without.weight
+
+
+def test_a_space_for_other_rows_teaches_nothing(file: Path, tmp_path: Path) -> None:
+    for address, _ in _served(TeachableEngine(space=make_space(WIDTH + 1)), tmp_path / "s.sock"):
+        result = run("teach", file, "--engine", address)
+        assert result.exit_code == 1
+        assert f"a teaching space for {WIDTH + 1} numbers, not {WIDTH}" in result.output
 
 
 def test_quick_teaching_reads_fewer_neutral_answers_and_teaches_the_objective(

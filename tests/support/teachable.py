@@ -31,19 +31,24 @@ _BEFORE = 0.15
 
 
 class TeachableEngine(ScriptedEngine):
-    """Reads rows, keeps heads, and removes what a head flags; `asked` counts the answers it was asked to read."""
+    """Reads rows, keeps heads, and removes what a head flags; `asked` counts the answers it was asked to read.
 
-    def __init__(self, content_hash: str = SCRIPTED.content_hash) -> None:
+    `space` are the bytes of the teaching space of its aligner.
+    """
+
+    def __init__(self, content_hash: str = SCRIPTED.content_hash, space: bytes = b"") -> None:
         super().__init__(about=replace(SCRIPTED, content_hash=content_hash))
         del self.rows  # the script of hidden states; here it is the method
         self.heads: dict[str, TaughtHead] = {}
         self.asked = 0
+        self.space = space
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of every segment."""
         self.asked += len(request.exchanges)
         exchanges = tuple(_read(one.answer, request.objectives) for one in request.exchanges)
-        return RowsResponse(aligner=self.about.content_hash, width=WIDTH, exchanges=exchanges)
+        space = base64.b64encode(self.space).decode() if request.with_space else ""
+        return RowsResponse(aligner=self.about.content_hash, width=WIDTH, exchanges=exchanges, space=space)
 
     async def put_head(self, data: bytes) -> str:
         """Keep a head of this aligner."""

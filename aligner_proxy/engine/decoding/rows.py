@@ -40,7 +40,13 @@ def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: TokenSequ
                 f"rows of more than {MAX_ROWS_BYTES >> 20} MiB; ask for fewer or shorter answers at once"
             )
         exchanges.append(answer_rows)
-    return RowsResponse(aligner=aligner.info.content_hash, width=width, exchanges=tuple(exchanges))
+    space = aligner.runner.pack_teaching_space(aligner.adapter) if request.with_space else b""
+    return RowsResponse(
+        aligner=aligner.info.content_hash,
+        width=width,
+        exchanges=tuple(exchanges),
+        space=b64encode(space).decode("ascii"),
+    )
 
 
 def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest:

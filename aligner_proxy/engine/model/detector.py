@@ -25,6 +25,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligner_proxy.engine.model.taught import TaughtColumns
+from aligner_proxy.engine.model.teaching_space import (
+    DEFAULT_NUMBERS,
+    DEFAULT_SPACE,
+    NUMBERS,
+    PROJECTION,
+    FitNumbers,
+    TeachingSpace,
+    pack_space,
+)
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Prompt
 from aligner_proxy.text.judged_words import judged_words
@@ -170,6 +179,10 @@ class DetectorHead(nn.Module):
     """Score up to which neutral segments lower nothing, in nats (`NEUTRAL_FLOOR`)."""
     ends: Tensor
     """Whether the head has learned to judge the end of the answer."""
+    teaching_projection: Tensor
+    """The projection of the aligner's teaching space, [coordinates, width of a row]; without coordinates if none."""
+    teaching_numbers: Tensor
+    """The numbers of its fit (`FitNumbers`)."""
     end_shift: Tensor
     """Nats that are added to scores of the end of the answer, because its best threshold is another one."""
 
@@ -191,6 +204,8 @@ class DetectorHead(nn.Module):
         self.register_buffer("floor", torch.tensor(NEUTRAL_FLOOR))
         self.register_buffer("ends", torch.tensor(False))
         self.register_buffer("end_shift", torch.tensor(0.0))
+        self.register_buffer("teaching_projection", torch.zeros(0, segment_width, dtype=torch.float16))
+        self.register_buffer("teaching_numbers", torch.zeros(len(DEFAULT_NUMBERS)))
 
     @classmethod
     def create_for_model(cls, config: Any) -> DetectorHead:
@@ -251,6 +266,19 @@ class DetectorHead(nn.Module):
         """How many numbers a segment's row has."""
         return self.segment.in_features
 
+    @property
+    def teaching_space(self) -> TeachingSpace:
+        """The space in which heads of this aligner are taught; the default one if it comes with none."""
+        if not len(self.teaching_projection):
+            return DEFAULT_SPACE
+        return TeachingSpace(self.teaching_projection, FitNumbers(*self.teaching_numbers.tolist()))
+
+    def store_space(self, projection: Tensor, numbers: FitNumbers) -> None:
+        """Store the space in which heads are taught; `projection` is [coordinates, width of a row]."""
+        packed_space = pack_space(projection, numbers)
+        self.teaching_projection = packed_space[PROJECTION]
+        self.teaching_numbers = packed_space[NUMBERS]
+
     def store_neutral(self, segments: Tensor) -> None:
         """Store segments that violate no objective; `segments` are their rows, as `read` returns them."""
         with torch.no_grad():
@@ -304,8 +332,11 @@ class DetectorHead(nn.Module):
         tensors.setdefault("floor", head.floor)
         tensors.setdefault("ends", head.ends)
         tensors.setdefault("end_shift", head.end_shift)
-        # the number of neutral segments differs, and a tensor must have the stored size before it is loaded
+        tensors.setdefault("teaching_numbers", head.teaching_numbers)
+        # the number of neutral segments and of coordinates differs, and a tensor must have the stored size before it is
+        # loaded
         head.neutral = tensors.setdefault("neutral", head.neutral)
+        head.teaching_projection = tensors.setdefault("teaching_projection", head.teaching_projection)
         head.load_state_dict(tensors)
         return head.eval()
 

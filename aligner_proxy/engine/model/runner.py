@@ -296,6 +296,11 @@ class ModelRunner:
         heads = select_heads(self.loaded_heads, own_heads.taught_heads, aligner, objectives, head_hashes)
         return TaughtColumns(heads) if heads else None
 
+    def pack_teaching_space(self, adapter: int = 0) -> bytes:
+        """Return the bytes of the space in which this aligner's heads are taught; empty if it comes with none."""
+        detector = self._heads[adapter].detector
+        return detector.teaching_space.to_bytes() if detector else b""
+
     def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:
         """Return the texts of the objectives for which this aligner comes with a taught head."""
         return tuple(self._heads[adapter].taught_heads)

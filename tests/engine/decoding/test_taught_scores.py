@@ -19,6 +19,7 @@ from aligner_proxy.engine.decoding.incremental import PartialAnswer
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.model.teaching_space import DEFAULT_NUMBERS, TeachingSpace, pack_space
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
@@ -92,6 +93,21 @@ def read_rows(loaded: Aligner, answer: str = tiny.ANSWER, **more: Any) -> RowsRe
     exchange = ExchangeText(turns=(Turn("user", "When does the harbour open?"),), answer=answer)
     request = RowsRequest(request_id="rows", exchanges=(exchange,), objectives=WISHES, **more)
     return run_rows(loaded, request)
+
+
+def test_rows_come_with_the_teaching_space_of_their_aligner_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = aligner()
+    assert read_rows(loaded, with_space=True).space == ""  # it has none
+    detector = loaded.runner._heads[loaded.adapter].detector
+    assert detector is not None
+    numbers = DEFAULT_NUMBERS._replace(scale=7.0)
+    for name, tensor in pack_space(torch.eye(3, detector.row_width), numbers).items():
+        monkeypatch.setattr(detector, name, tensor)  # tests share the detector
+    assert read_rows(loaded).space == ""
+    space = TeachingSpace.from_bytes(b64decode(read_rows(loaded, with_space=True).space))
+    assert space.is_learned
+    assert space.width == detector.row_width
+    assert list(space.numbers) == pytest.approx(list(numbers))
 
 
 def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:

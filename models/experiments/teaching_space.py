@@ -1,0 +1,342 @@
+"""A space to teach in: coordinates in which a few examples of any objective tell its violations from other text.
+
+    python -m models.experiments.teaching_space aligner_proxy/embedded --before HEAD --data DATA --out runs/space
+
+`teach` fits a head to four or twelve sentences that go against an objective. In the rows of the detector head, such a
+head learns the subject of the sentences as much as the fault, so it flags every third sentence that has only the
+subject. Here each kind of `models/data/objective_lessons` is a task: a head is fitted to some of its sentences by the
+fit of `aligner_proxy.teaching.fit`, and judges the others. The coordinates, and the numbers of the fit, are learned
+from what these heads do wrong.
+
+The general head's score is a part of every fit, and a head that learned from an author's lessons would score them too
+well. So the scores of each author come from a head that learned from other authors, from the numbers of `--before`: the
+head that the aligner had before any lessons. Authors are measured by a space that was learned from the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from rich.progress import track
+from torch import Tensor, nn
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.teaching_space import DEFAULT_SPACE, FitNumbers, TeachingSpace
+from aligner_proxy.engine.weights.manifest import HEAD
+from aligner_proxy.teaching import fit
+from models.data.labelled_replies import AGAINST, FINE, UNKNOWN
+from models.data.objective_lessons import list_files, plant_lessons, read_lessons
+from models.experiments.answer_evidence import hash_teaching, read_sets
+from models.experiments.objective_lessons import (
+    HELD,
+    LESSONS,
+    MIXTURE,
+    WRITTEN,
+    ObjectiveLessonRecipe,
+    draw_held_cases,
+    draw_other_cases,
+    find_author,
+    learn_objectives,
+)
+from models.reporting import output
+from models.reporting.statistics import Rate
+from models.train.export import replace_head
+from models.train.head_rows import HeadRows, join_rows, open_row_reader
+from models.train.labelled_cases import make_case
+
+GROUPS = 3
+"""Groups of authors; each is measured by a space, and scored by a general head, that learned from the others."""
+MEASURED_EXAMPLES = (4, 6)
+"""Numbers of violating examples with which spaces are measured."""
+
+
+class TeachingSpaceRecipe(BaseModel):
+    """How a space is learned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = 64
+    """Coordinates of one space."""
+    seeds: int = 4
+    """Spaces that are learned from other beginnings; the one that ships has the coordinates of all of them."""
+    steps: int = 700
+    lr: float = 2e-3
+    batch: int = 24
+    """Kinds of a step."""
+    decay: float = 2.0
+    dropout: float = 0.6
+    """Share of the numbers of a row that a step does not see."""
+    examples: tuple[int, ...] = (2, 3, 4, 4, 5, 6, 7, 8)
+    """Numbers of violating examples, of which each task draws one."""
+    allowed: tuple[int, ...] = (0, 0, 2, 4)
+    """Numbers of allowed examples, of which each task draws one."""
+    violation_weight: float = 2.0
+    """Weight of the loss on violations; that on allowed sentences and that on segments beside them weigh 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class KindRows:
+    """The segments of all answers with the sentences of one kind; shapes are in brackets."""
+
+    rows: Tensor
+    """[segments, width]: standardised rows."""
+    labels: Tensor
+    """[segments]: `AGAINST`, `FINE`, or `UNKNOWN` for the segments beside a sentence."""
+    answers: Tensor
+    """[segments]: number of the answer that has the segment."""
+    general_scores: Tensor
+    """[segments]: scores of a general head that has not learned from the author."""
+
+
+class TeachingTask(NamedTuple):
+    """Which segments of a kind teach, and which are judged: [segments] each."""
+
+    is_teaching: Tensor
+    is_judged: Tensor
+    example_count: int
+
+
+def draw_task(kind: KindRows, example_count: int, allowed_count: int, rng: Random) -> TeachingTask:
+    """Draw the sentences that teach.
+
+    The segments beside these sentences teach, too, and those of half of the answers with allowed sentences, which stand
+    for the neutral answers of `teach`.
+    """
+    against = _list_answers(kind, AGAINST, rng)
+    allowed = _list_answers(kind, FINE, rng)
+    examples = torch.tensor(against[:example_count])
+    allowed_examples = torch.tensor(allowed[:allowed_count], dtype=torch.long)
+    hosts = torch.tensor(allowed[: len(allowed) // 2])
+    is_example = torch.isin(kind.answers, examples)
+    is_allowed_example = torch.isin(kind.answers, allowed_examples)
+    is_beside_allowed = torch.isin(kind.answers, hosts) & (kind.labels == UNKNOWN)
+    is_teaching = is_example | is_allowed_example | is_beside_allowed
+    return TeachingTask(is_teaching, ~is_teaching, example_count)
+
+
+def _list_answers(kind: KindRows, label: int, rng: Random) -> list[int]:
+    """The numbers of the answers with a segment of this label, in random order."""
+    numbers: list[int] = kind.answers[kind.labels == label].unique().tolist()
+    rng.shuffle(numbers)
+    return numbers
+
+
+def score_task(kind: KindRows, task: TeachingTask, space: TeachingSpace, rows: Tensor) -> Tensor:
+    """Fit a head to the segments that teach, and return its scores of the judged ones, in nats [judged segments].
+
+    `rows` are those of the kind, perhaps with some numbers dropped.
+    """
+    labels = kind.labels[task.is_teaching]
+    is_allowed = labels == FINE
+    table = fit.Table(
+        rows[task.is_teaching],
+        kind.general_scores[task.is_teaching],
+        (labels == AGAINST).float(),
+        torch.where(is_allowed, torch.as_tensor(space.numbers.allowed_weight), torch.ones(())),
+    )
+    projection = space.choose_projection(table.rows[labels != AGAINST])
+    heads = fit.fit(space, projection, table, torch.ones(len(labels), 1), [task.example_count])
+    return heads.scores(rows[task.is_judged], kind.general_scores[task.is_judged])[:, 0]
+
+
+class LearnedSpace(nn.Module):
+    """A space whose coordinates and numbers are learned. Positive numbers are learned by their logarithms."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Parameter(torch.randn(size, width) / width**0.5)
+        self.log_penalty = nn.Parameter(torch.tensor(-1.0))
+        self.share_logit = nn.Parameter(torch.tensor(0.0))
+        self.log_allowed_weight = nn.Parameter(torch.tensor(2.0))
+        self.general_factor = nn.Parameter(torch.tensor(0.1))
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.prior = nn.Parameter(torch.tensor(0.6))
+        self.bias = nn.Parameter(torch.tensor(-1.0))
+        self.bias_per_doubling = nn.Parameter(torch.tensor(0.0))
+
+    def as_space(self) -> TeachingSpace:
+        """The space, through which gradients flow back to the parameters."""
+        numbers = FitNumbers(
+            penalty=self.log_penalty.exp(),
+            share=torch.sigmoid(self.share_logit),
+            allowed_weight=self.log_allowed_weight.exp(),
+            general_factor=self.general_factor,
+            scale=self.scale,
+            prior=self.prior,
+            bias=self.bias,
+            bias_per_doubling=self.bias_per_doubling,
+        )
+        return TeachingSpace(self.projection, numbers)
+
+
+def learn_space(kinds: Sequence[KindRows], recipe: TeachingSpaceRecipe, seed: int) -> TeachingSpace:
+    """Learn a space from these kinds, for standardised rows."""
+    torch.manual_seed(seed)
+    rng = Random(seed)
+    learned = LearnedSpace(recipe.size, kinds[0].rows.shape[1])
+    numbers = [parameter for name, parameter in learned.named_parameters() if name != "projection"]
+    groups = [
+        {"params": [learned.projection], "weight_decay": recipe.decay},
+        {"params": numbers, "weight_decay": 0.0},
+    ]
+    # the numbers have far to go, and are not many
+    rates = [recipe.lr, 3 * recipe.lr]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, recipe.steps, pct_start=0.1)
+    for _ in track(range(recipe.steps), description=f"seed {seed}"):
+        optimizer.zero_grad()
+        for kind in rng.sample(kinds, recipe.batch):
+            task = draw_task(kind, rng.choice(recipe.examples), rng.choice(recipe.allowed), rng)
+            scores = score_task(kind, task, learned.as_space(), F.dropout(kind.rows, recipe.dropout))
+            loss = _compute_loss(scores, kind.labels[task.is_judged], recipe.violation_weight) / recipe.batch
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        learned_numbers = [float(number) for number in learned.as_space().numbers]
+    return TeachingSpace(learned.projection.detach(), FitNumbers(*learned_numbers))
+
+
+def _compute_loss(scores: Tensor, labels: Tensor, violation_weight: float) -> Tensor:
+    """The log loss, of which violations, allowed sentences and segments beside them are parts with fixed weights."""
+    loss = torch.zeros(())
+    for label, weight in ((AGAINST, violation_weight), (FINE, 1.0), (UNKNOWN, 1.0)):
+        has_label = labels == label
+        targets = torch.full((int(has_label.sum()),), float(label == AGAINST))
+        loss = loss + weight * F.binary_cross_entropy_with_logits(scores[has_label], targets)
+    return loss
+
+
+def join_spaces(spaces: Sequence[TeachingSpace]) -> TeachingSpace:
+    """A space with the coordinates of all these spaces, in which products are the mean of theirs, and mean numbers."""
+    projections = [space.projection for space in spaces if space.projection is not None]
+    numbers = FitNumbers(
+        *(sum(map(float, values)) / len(spaces) for values in zip(*(s.numbers for s in spaces), strict=True))
+    )
+    return TeachingSpace(torch.cat(projections) / len(spaces) ** 0.5, numbers)
+
+
+def measure_space(space: TeachingSpace, kinds: Sequence[KindRows], example_count: int) -> dict[str, Rate]:
+    """What heads flag that are taught in a space by so many violating examples: by label of the segment."""
+    outcomes: dict[int, list[bool]] = {AGAINST: [], FINE: [], UNKNOWN: []}
+    for number, kind in enumerate(kinds):
+        task = draw_task(kind, example_count, 0, Random(number))
+        flags = score_task(kind, task, space, kind.rows) > 0
+        for label, is_flagged in zip(kind.labels[task.is_judged].tolist(), flags.tolist(), strict=True):
+            outcomes[label].append(is_flagged)
+    names = {AGAINST: "against", FINE: "allowed", UNKNOWN: "beside"}
+    return {names[label]: Rate.from_outcomes(flags) for label, flags in outcomes.items()}
+
+
+class Spread(NamedTuple):
+    """Mean and spread of each number of neutral rows: [width] each."""
+
+    mean: Tensor
+    spread: Tensor
+
+
+def measure_spread(lessons: Mapping[str, HeadRows]) -> Spread:
+    """The mean and the spread of the rows beside the sentences, of which every third counts."""
+    parts = []
+    for rows in lessons.values():
+        labels = [labels[case.objectives.index(case.own)] for case in rows.cases for labels in case.labels]
+        is_beside = torch.tensor(labels) == UNKNOWN
+        parts.append(rows.segments[is_beside][::3].float())
+    neutral_rows = torch.cat(parts)
+    return Spread(neutral_rows.mean(0), neutral_rows.std(0).clamp(min=1e-2))
+
+
+def make_kinds(rows: HeadRows, general: DetectorHead, spread: Spread) -> Iterator[KindRows]:
+    """The kinds of the lessons of one file, with the scores of a general head."""
+    scores = rows.scores(general)
+    for _, numbers in groupby(range(len(rows)), lambda number: rows.cases[number].id.rpartition("-")[0]):
+        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for answer, number in enumerate(numbers):
+            case = rows.cases[number]
+            column = case.objectives.index(case.own)
+            labels = torch.tensor([labels[column] for labels in case.labels])
+            segments = (rows.case_rows(number).segments.float() - spread.mean) / spread.spread
+            parts.append((segments, labels, torch.full_like(labels, answer), scores[number][:, column]))
+        yield KindRows(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def learn_general_heads(
+    before: DetectorHead, lessons: Mapping[str, HeadRows], others: Mapping[str, HeadRows], folder: Path
+) -> list[DetectorHead]:
+    """For each group of authors, a general head that learned from the lessons of the others; kept in `folder`."""
+    recipe = ObjectiveLessonRecipe(seeds=1)
+    heads = []
+    for group in range(GROUPS):
+        path = folder / f"general_without_{group}.safetensors"
+        if not path.exists():
+            parts = [rows for name, rows in lessons.items() if find_group(name) != group]
+            learn_objectives(before, {LESSONS: join_rows(parts), **others}, recipe).save(path)
+        heads.append(DetectorHead.load(path))
+    return heads
+
+
+def find_group(name: str) -> int:
+    """The group of the author of a file of lessons."""
+    authors = sorted({find_author(path.stem) for path in list_files()})
+    return authors.index(find_author(name)) % GROUPS
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.experiments.teaching_space",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("--before", type=Path, required=True, help="detector head that has learned from no lessons")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--into", type=Path, help="aligner folder whose head gets the space")
+    arguments = parser.parse_args(argv)
+    recipe = TeachingSpaceRecipe()
+    reader = open_row_reader(arguments.aligner, arguments.out / "weights")
+    lesson_cases = {
+        path.stem: [make_case(*reply) for reply in plant_lessons(arguments.data, read_lessons(path))]
+        for path in list_files()
+    }
+    lessons = read_sets(reader, lesson_cases, arguments.out)
+    others = read_sets(reader, draw_other_cases(arguments.data), arguments.out)
+    held_rows = join_rows([*read_sets(reader, draw_held_cases(arguments.data), arguments.out).values()])
+    teaching = {WRITTEN: others[WRITTEN], MIXTURE: others[MIXTURE], HELD: held_rows}
+    general_heads = learn_general_heads(DetectorHead.load(arguments.before), lessons, teaching, arguments.out)
+    spread = measure_spread(lessons)
+    kinds = {name: list(make_kinds(rows, general_heads[find_group(name)], spread)) for name, rows in lessons.items()}
+    lines = []
+    for group in range(GROUPS):
+        unseen_kinds = [kind for name, parts in kinds.items() for kind in parts if find_group(name) == group]
+        learned = learn_space(
+            [kind for name, parts in kinds.items() for kind in parts if find_group(name) != group], recipe, 0
+        )
+        for title, space in (("rows themselves", DEFAULT_SPACE), ("learned from others", learned)):
+            for count in MEASURED_EXAMPLES:
+                rates = measure_space(space, unseen_kinds, count)
+                lines += [(f"group {group}, {count} examples", title, label, rate) for label, rate in rates.items()]
+    everything = [kind for parts in kinds.values() for kind in parts]
+    joined = join_spaces([learn_space(everything, recipe, seed) for seed in range(recipe.seeds)])
+    if arguments.into:
+        head = DetectorHead.load(arguments.into / HEAD)
+        assert joined.projection is not None
+        head.store_space(joined.projection / spread.spread, joined.numbers)
+        replace_head(arguments.into, head)
+    text = output.table(("authors", "space", "segments", "flagged"), lines)
+    output.write(arguments.out, "teaching_space", text, {"recipe": recipe.model_dump(mode="json")})
+    print(f"{text}\n{joined.numbers}\nteaching answers: {hash_teaching(lessons)}")
+
+
+if __name__ == "__main__":
+    main()
