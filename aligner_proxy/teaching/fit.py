@@ -1,15 +1,14 @@
-"""Fit of a taught head: ridge regression on rows, with the general head's score as a prior, and the choice of its
+"""Fit of a taught head: logistic regression on rows, with the general head's score as a prior, and the choice of its
 threshold. A row is the feature vector that the aligner computes for a segment of an answer. Neutral segments violate no
 objective. Scores are log-odds in nats; a segment is flagged if its score is above the threshold.
 
     score = prior * general + row @ weight + bias
 
-`general` is the general head's score of the segment, and `prior` the factor with which this score counts. The
-regression is done in the coordinates of the aligner's teaching space, in which sentences against an objective are
-alike, and its numbers (penalty, shares, scale) were learned with these coordinates, so that 0 is the threshold for any
-objective. A threshold that is chosen for each objective from a handful of examples does worse
-(docs/lab/2026-11-30-a-space-to-teach-in.md).
-Several heads, each on its own part of the table, are fitted together, because they share the products of the rows.
+`general` is the general head's score of the segment, and `prior` the factor with which this score counts. Rows are
+standardised by mean and spread of the neutral rows, and get the coordinates of the aligner's teaching space, in which
+sentences against an objective are alike. The penalty draws the weight to 0 and the prior to 1.
+Several heads, each on its own part of the table, are fitted together, because a pass over the rows costs the same for
+one head as for twenty.
 """
 
 from __future__ import annotations
@@ -19,13 +18,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
-from aligner_proxy.engine.model.teaching_space import FitNumbers, TeachingSpace
+from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.teaching.rows import AnswerRows
 
+PENALTY = 0.03
+"""Penalty of the weight, relative to a mean loss. It is weak: from 0.003 to 0.3 the result hardly changes; at 0.0003
+the fit does not converge."""
+PRIOR_PENALTY = 1.0
+"""Penalty for a prior other than 1, relative to a mean loss."""
+STEPS = 80
+"""Most steps of the optimiser."""
 MAX_FALSE = 0.004
 """Largest share of the neutral segments from which a head learned that it may flag."""
 MAX_FALSE_UNSEEN = 0.03
@@ -36,15 +43,18 @@ MAX_NEAR_UNSEEN = 0.4
 """Largest share of mentioned examples (near_misses.py) that may be flagged by heads that learned neither from these
 mentions nor from the examples. It is far larger than for other segments, because these heads have never seen the words.
 A lower share lost more violations than it spared mentions."""
+_MIN_EXAMPLES_SHARE = 0.2
+_EXAMPLES_FOR_HALF = 6
+"""The share of all violating examples in the total weight is 6 / (6 + number of examples), at least 0.2, because each
+of few examples stands for more sentences like it. With a fixed share, heads taught from two to four examples ranked
+unseen sentences correctly, but the threshold was above them."""
+_MIN_SPREAD = 1e-2
+"""Smallest number by which a column of the rows is divided, so that one that hardly varies is not blown up."""
 ROUNDING = 0.01
 """Nats that a score may move when the weights are rounded to 16 bits. They are added to the threshold, so that a
 neutral segment exactly at the threshold is not flagged."""
 _MAX_WEIGHT = 60_000.0
 """Largest weight, which is below the largest 16-bit number."""
-_MEAN_EXAMPLES = 4
-"""The number of examples for which the space's `bias` holds."""
-_MOST_EXAMPLES = 8
-"""Most examples of a head while the space was learned; with more of them, its bias is that of so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +68,46 @@ class Table:
     labels: Tensor
     """[segments]: 1 for a violation, else 0."""
     segment_weights: Tensor
-    """[segments]: how much each segment weighs, relative to others with its label."""
+    """[segments]: how much each segment weighs in the loss."""
+
+    def find_coordinates(self, neutral: Tensor, space: TeachingSpace) -> Coordinates:
+        """Return the coordinates of rows; `neutral` [segments] is true where the rows are neutral."""
+        neutral_rows = self.rows[neutral]
+        return Coordinates(neutral_rows.mean(0), neutral_rows.std(0).clamp(min=_MIN_SPREAD), space)
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """How a row becomes the numbers on which heads are fitted: its standardised numbers, and those of the space."""
+
+    mean: Tensor
+    """[width]: of the neutral rows."""
+    spread: Tensor
+    """[width]: of the neutral rows."""
+    space: TeachingSpace
+
+    def convert_rows(self, rows: Tensor) -> Tensor:
+        """Return the coordinates [segments, coordinates] of rows [segments, width]."""
+        centred_rows = rows - self.mean
+        standardised_rows = centred_rows / self.spread * self.space.row_factor
+        return torch.cat([standardised_rows, centred_rows @ self.space.projection.T], 1)
+
+    def convert_weights(self, weights: Tensor) -> Tensor:
+        """Return the weights [width] for rows that give the same scores as `weights` [coordinates], but for a bias."""
+        width = len(self.mean)
+        return weights[:width] * self.space.row_factor / self.spread + weights[width:] @ self.space.projection
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Fitted heads, one for each column: `weights` [width, heads] for rows, priors and biases [heads]."""
+    """Fitted heads, one for each column: `weights` [coordinates, heads], priors and biases [heads]."""
 
     weights: Tensor
     priors: Tensor
     biases: Tensor
 
     def scores(self, rows: Tensor, general_scores: Tensor) -> Tensor:
-        """Return the scores [segments, heads] of rows [segments, width], given the general scores [segments]."""
+        """Return the scores [segments, heads] for coordinates of rows, given the general scores [segments]."""
         return general_scores[:, None] * self.priors + rows @ self.weights + self.biases
 
 
@@ -81,79 +118,77 @@ def decode_rows(data: bytes, width: int) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.float16).view(-1, width).float()
 
 
-def fit(
-    space: TeachingSpace, projection: Tensor, table: Table, learns_from: Tensor, example_counts: Sequence[int]
-) -> Heads:
-    """Fit all heads to the rows of a table and return them.
+def fit(table: Table, rows: Tensor, learns_from: Tensor, penalty: float = PENALTY) -> Heads:
+    """Fit all heads to `rows` [segments, coordinates], the coordinates of a table's rows, and return them.
 
-    `projection` is that of the `space`. `learns_from` [segments, heads] is 1 where a head learns from a segment, and 0
-    where the segment is held out. `example_counts` has the number of violating examples from which each head learns.
+    `learns_from` [segments, heads] is 1 where a head learns from a segment, and 0 where the segment is held out.
     """
-    numbers = space.numbers
-    coordinates = torch.cat([table.rows @ projection.T, table.general_scores[:, None] * numbers.general_factor], 1)
-    weights = []
-    priors = []
-    biases = []
-    for column, example_count in enumerate(example_counts):
-        is_learned = learns_from[:, column] > 0
-        slope, constant = _regress(
-            coordinates[is_learned], table.labels[is_learned], table.segment_weights[is_learned], numbers
-        )
-        doublings = math.log2(min(example_count, _MOST_EXAMPLES) / _MEAN_EXAMPLES)
-        weights.append(numbers.scale * (slope[:-1] @ projection))
-        priors.append(numbers.prior + numbers.scale * numbers.general_factor * slope[-1])
-        biases.append(numbers.scale * constant + numbers.bias + numbers.bias_per_doubling * doublings)
-    return Heads(torch.stack(weights, dim=1), torch.stack(priors), torch.stack(biases))
+    head_count = learns_from.shape[1]
+    segment_weights = table.segment_weights[:, None] * learns_from
+    head_totals = segment_weights.sum(0)
+    weights = torch.zeros(rows.shape[1], head_count, requires_grad=True)
+    priors = torch.ones(head_count, requires_grad=True)
+    violation_shares = (segment_weights * table.labels[:, None]).sum(0) / head_totals
+    # the biases start at the log-odds of the share of violations, which the limits keep finite
+    biases = torch.logit(violation_shares.clamp(1e-4, 0.5)).clone().requires_grad_()
+    labels = table.labels[:, None].expand(-1, head_count)
+    optimizer = torch.optim.LBFGS(
+        [weights, priors, biases], max_iter=STEPS, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
+
+    def compute_loss() -> Tensor:
+        """Return the weighted log loss plus the penalties, and compute the gradients."""
+        optimizer.zero_grad()
+        scores = table.general_scores[:, None] * priors + rows @ weights + biases
+        losses = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
+        # divided by the sum of each head's segment weights, so that heads that learn from less are not penalised more
+        data_loss = (losses * segment_weights / head_totals).sum()
+        penalties = penalty * (weights**2).sum() / 2 + PRIOR_PENALTY * ((priors - 1) ** 2).sum() / 2
+        loss: Tensor = data_loss + penalties
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(compute_loss)  # type: ignore[no-untyped-call]
+    return Heads(weights.detach(), priors.detach(), biases.detach())
 
 
-def _regress(
-    coordinates: Tensor, labels: Tensor, segment_weights: Tensor, numbers: FitNumbers
-) -> tuple[Tensor, Tensor]:
-    """Return the slope [coordinates] and the constant of a weighted ridge regression on 1 for violations, else -1.
+def scale_examples(weights: Tensor, labels: Tensor, example_count: int) -> Tensor:
+    """Return the weights of segments, of which those of violations (`labels` 1) are scaled to their share.
 
-    All violating segments together have the `share` of the total weight, which is 1.
+    `weights` and `labels` are [segments]; `example_count` is the number of violating examples.
     """
-    share = numbers.share
-    penalty = numbers.penalty
-    violation_weights = segment_weights * labels
-    other_weights = segment_weights * (1 - labels)
-    weights = share * violation_weights / violation_weights.sum() + (1 - share) * other_weights / other_weights.sum()
-    mean = weights @ coordinates
-    targets = 2 * labels - 1
-    mean_target = weights @ targets
-    centred = coordinates - mean
-    if len(centred) < centred.shape[1]:
-        # With fewer segments than coordinates, the equations for a factor of each segment are the smaller ones.
-        equations = centred @ centred.T + torch.diag(penalty / weights)
-        slope = torch.linalg.solve(equations, targets - mean_target) @ centred
-    else:
-        equations = centred.T @ (weights[:, None] * centred) + penalty * torch.eye(centred.shape[1])
-        slope = torch.linalg.solve(equations, (weights * (targets - mean_target)) @ centred)
-    return slope, mean_target - mean @ slope
+    share = max(_MIN_EXAMPLES_SHARE, _EXAMPLES_FOR_HALF / (_EXAMPLES_FOR_HALF + example_count))
+    # with this weight, all violating segments together have `share` of the total
+    example_weight = share / (1 - share) * weights[labels == 0].sum() / labels.sum()
+    return torch.where(labels == 1, weights * example_weight, weights)
 
 
 def choose_threshold(
-    lowest: float, neutral: Sequence[float], held_out: Sequence[float], near: Sequence[float]
+    neutral: Sequence[float],
+    held_out: Sequence[float],
+    near: Sequence[float],
+    against: Sequence[float],
+    usual: float | None = None,
 ) -> float:
-    """Return the score above which a segment is flagged: `lowest`, or higher where too much would be flagged.
+    """Return the score above which a segment is flagged; 0 if there are no neutral segments.
 
-    The others are scores, too. Those in `neutral` are of neutral segments by the head itself, which learned from them.
-    The rest are by heads that did not see the segment: `held_out` of neutral segments, `near` of mentioned examples. At
-    most `MAX_FALSE` of `neutral`, `MAX_FALSE_UNSEEN` of `held_out` and `MAX_NEAR_UNSEEN` of `near` are above the
-    threshold.
+    All arguments are scores. Those in `neutral` are of neutral segments by the head itself, which learned from them.
+    The others are by heads that did not see the segment: `held_out` of neutral segments, `near` of mentioned examples
+    and `against` of the violating examples.
+
+    At most `MAX_FALSE` of `neutral`, `MAX_FALSE_UNSEEN` of `held_out` and `MAX_NEAR_UNSEEN` of `near` are above the
+    threshold. It is at least `usual`, the threshold that is known to be a good one for any objective. If none is known,
+    and all of `against` are higher, it is half way to the lowest of them, because nothing is known about scores in
+    between.
     """
-    limited_scores = ((neutral, MAX_FALSE), (held_out, MAX_FALSE_UNSEEN), (near, MAX_NEAR_UNSEEN))
-    return max([lowest, *(_find_highest_without(scores, share) for scores, share in limited_scores if scores)])
-
-
-def find_half_way(held_out: Sequence[float], against: Sequence[float]) -> float:
-    """Return the score half way between the unseen neutral segments and the lowest unseen violation.
-
-    For spaces in which 0 is not known to be a good threshold; nothing is known about scores in between. The arguments
-    are scores by heads that saw neither; the highest `MAX_FALSE_UNSEEN` of `held_out` do not count.
-    """
-    highest_neutral = _find_highest_without(held_out, MAX_FALSE_UNSEEN) if held_out else 0.0
-    return (highest_neutral + min(against, default=highest_neutral)) / 2
+    if not neutral or not held_out:
+        return 0.0
+    unseen_limit = _find_highest_without(held_out, MAX_FALSE_UNSEEN)
+    if near:
+        unseen_limit = max(unseen_limit, _find_highest_without(near, MAX_NEAR_UNSEEN))
+    if usual is None:
+        usual = (unseen_limit + min(against, default=unseen_limit)) / 2
+    return max(_find_highest_without(neutral, MAX_FALSE), unseen_limit, usual)
 
 
 def _find_highest_without(scores: Sequence[float], share: float) -> float:
@@ -161,10 +196,17 @@ def _find_highest_without(scores: Sequence[float], share: float) -> float:
     return sorted(scores)[-1 - int(len(scores) * share)]
 
 
-def pack_weights(heads: Heads, column: int) -> bytes:
-    """Return the weights of the head in `column` as 16-bit floats."""
-    numbers = heads.weights[:, column].clamp(-_MAX_WEIGHT, _MAX_WEIGHT).to(torch.float16)
-    return numbers.numpy().astype("<f2").tobytes()
+def make_row_head(
+    heads: Heads, column: int, coordinates: Coordinates, shift: float, scale: float
+) -> tuple[float, float, bytes]:
+    """Return (prior, bias, weight as 16-bit floats) of the head in `column`, for rows instead of their coordinates.
+
+    The threshold, at the score `shift`, is moved to 0, and the scores are multiplied by `scale`.
+    """
+    weight = coordinates.convert_weights(heads.weights[:, column])
+    bias = heads.biases[column] - (weight * coordinates.mean).sum() - shift
+    numbers = (weight * scale).clamp(-_MAX_WEIGHT, _MAX_WEIGHT).to(torch.float16)
+    return float(heads.priors[column] * scale), float(bias * scale), numbers.numpy().astype("<f2").tobytes()
 
 
 def highest_score(head: TaughtHead, answer: AnswerRows, index: int) -> float:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.engine.taught_head import TaughtHead
-from aligner_proxy.errors import AlignerProxyError, InvalidOutput
+from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.example_language import NoNeutralAnswers, find_language, neutral_answers_for
@@ -52,14 +52,16 @@ _ROLE_WEIGHTS = {
     SegmentRole.FOREIGN: 2.0,
     SegmentRole.BESIDE: 2.0,
     SegmentRole.NEAR: 1.0,
+    SegmentRole.FINE: 1.0,
     SegmentRole.AGAINST: 1.0,
 }
-"""Weight of a segment in the fit, by its role; that of fine examples comes with the teaching space. The violating ones
-are then scaled to their share."""
+"""Weight of a segment in the fit, by its role; all examples together are then scaled to their share."""
 _NEUTRAL_ROLES = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
 """Roles of segments that no head should flag, without those of examples."""
 _NEXT_TO_EXAMPLE_WEIGHT = 4.0
 """Weight of segments directly next to an example."""
+_SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
+"""Factors for the scores among which the best is chosen: from 1/4 to 8."""
 _MIN_FOR_ADVICE = 4
 """With fewer examples than this, learning from half of them shows nothing."""
 _MIN_FOR_COMPARISON = 12
@@ -114,6 +116,7 @@ class _FittedHeads:
     rows: Tensor
     """[segments, width]: the feature vectors."""
     space: TeachingSpace
+    """The space in which they are taught; for rows of their width."""
     seed: int = 26
     """Chooses the half of the examples that the "half" heads leave out."""
 
@@ -161,43 +164,36 @@ class _FittedHeads:
     def table(self) -> fit.Table:
         """The rows with labels and weights, of which those of violating examples are scaled to their share."""
         labels = torch.tensor([float(segment.role is SegmentRole.AGAINST) for segment in self.segments])
-        weights = torch.tensor([self._weigh_segment(segment) for segment in self.segments])
+        weights = torch.tensor(
+            [
+                _NEXT_TO_EXAMPLE_WEIGHT if segment.is_next_to_example else _ROLE_WEIGHTS[segment.role]
+                for segment in self.segments
+            ]
+        )
+        weights = fit.scale_examples(weights, labels, len(self.examples.against))
         general_scores = torch.tensor([segment.general_score for segment in self.segments])
         return fit.Table(self.rows, general_scores, labels, weights)
-
-    def _weigh_segment(self, segment: TeachingSegment) -> float:
-        """Return the weight of a segment, relative to a neutral one."""
-        if segment.is_next_to_example:
-            return _NEXT_TO_EXAMPLE_WEIGHT
-        is_good_answer = segment.role is SegmentRole.NEUTRAL and segment.example >= 0
-        if is_good_answer or segment.role is SegmentRole.FINE:
-            return float(self.space.numbers.allowed_weight)
-        return _ROLE_WEIGHTS[segment.role]
 
     @cached_property
     def scores(self) -> Tensor:
         """The score of each segment by each head: [segments, heads]."""
-        return self.heads.scores(self.rows, self.table.general_scores)
+        return self.heads.scores(self.converted_rows, self.table.general_scores)
+
+    @cached_property
+    def coordinates(self) -> fit.Coordinates:
+        """How rows become the numbers on which heads are fitted."""
+        is_neutral = torch.tensor([segment.role is SegmentRole.NEUTRAL for segment in self.segments])
+        return self.table.find_coordinates(is_neutral, self.space)
+
+    @cached_property
+    def converted_rows(self) -> Tensor:
+        """The coordinates of the rows: [segments, coordinates]."""
+        return self.coordinates.convert_rows(self.rows)
 
     @cached_property
     def heads(self) -> fit.Heads:
         """All heads, fitted together, one for each of `columns`."""
-        is_neutral = torch.tensor([segment.role is SegmentRole.NEUTRAL for segment in self.segments])
-        projection = self.space.choose_projection(self.rows[is_neutral])
-        return fit.fit(self.space, projection, self.table, self.learns_from, self.example_counts)
-
-    @property
-    def example_counts(self) -> list[int]:
-        """The number of violating examples from which each head learns."""
-        against = [
-            (index, segment.example)
-            for index, segment in enumerate(self.segments)
-            if segment.role is SegmentRole.AGAINST
-        ]
-        return [
-            len({example for index, example in against if self.learns_from[index, column]})
-            for column in range(len(self.columns))
-        ]
+        return fit.fit(self.table, self.converted_rows, self.learns_from)
 
     @property
     def neutral_scores(self) -> list[float]:
@@ -227,18 +223,6 @@ class _FittedHeads:
                 scores.append(float(self.scores[index, column]))
         return scores
 
-    def choose_threshold(self) -> float:
-        """Return the score above which a segment is flagged."""
-        held_out = self.unseen_neutral_scores(*_NEUTRAL_ROLES)
-        lowest = 0.0 if self.space.is_learned else fit.find_half_way(held_out, self.unseen_against_scores)
-        return fit.choose_threshold(lowest, self.neutral_scores, held_out, self.unseen_near_scores)
-
-    @property
-    def unseen_against_scores(self) -> list[float]:
-        """The mean score of each violating example over its insertions, by the head that did not see it."""
-        scores_of_examples = [self.unseen_example_scores(number) for number in range(len(self.examples.against))]
-        return [fmean(scores) for scores in scores_of_examples if scores]
-
     @cached_property
     def example_segments(self) -> dict[int, list[int]]:
         """The indices of the segments of each example, by the example's number."""
@@ -257,6 +241,12 @@ class _FittedHeads:
         return [
             float(self.scores[index, 0]) for index, segment in enumerate(self.segments) if segment.example == number
         ]
+
+    @property
+    def unseen_against_scores(self) -> list[float]:
+        """The mean score of each violating example over its insertions, by the head that did not see it."""
+        scores_of_examples = [self.unseen_example_scores(number) for number in range(len(self.examples.against))]
+        return [fmean(scores) for scores in scores_of_examples if scores]
 
     def unseen_example_scores(self, number: int, kind: str = "example") -> list[float]:
         """Return the scores of example `number` by the head of this kind ("example", "half") that did not see it."""
@@ -312,13 +302,18 @@ async def teach_objective(
     Raises the engine's `CorrectionError`, and `NothingLearned` if the head flags none of its own examples.
     """
     started = time.monotonic()
-    space = TeachingSpace.from_bytes(await reader.read_space(material.prompt_objectives))
+    space_data = await reader.read_space(material.prompt_objectives)
     segments, row_data = await read_material(material, reader, cache)
     row_width = len(row_data) // (2 * len(segments))  # a number has 2 bytes
-    if space.width not in (None, row_width):
-        raise InvalidOutput(f"the engine sent a teaching space for {space.width} numbers, not {row_width}")
+    space = TeachingSpace.from_bytes(space_data, row_width)
     fitted = _FittedHeads(segments, examples, fit.decode_rows(row_data, row_width), space)
-    threshold = fit.ROUNDING + fitted.choose_threshold()
+    threshold = fit.ROUNDING + fit.choose_threshold(
+        neutral=fitted.neutral_scores,
+        held_out=fitted.unseen_neutral_scores(*_NEUTRAL_ROLES),
+        near=fitted.unseen_near_scores,
+        against=fitted.unseen_against_scores,
+        usual=space.find_threshold(len(examples.against)),
+    )
     # column 0 is the final head, which learned from everything
     flags = [_is_mostly_flagged(fitted.example_scores(number, 0), threshold) for number in range(len(examples.against))]
     if not any(flags):
@@ -326,9 +321,9 @@ async def teach_objective(
             f"{subject.title}: the head that came of these examples flags none of them, so it is not used; "
             "write sentences that are plainly against the objective and unlike ordinary answers"
         )
-    prior = float(fitted.heads.priors[0])
-    bias = float(fitted.heads.biases[0]) - threshold
-    head = TaughtHead(subject.text, reader.content_hash, prior, bias, fit.pack_weights(fitted.heads, 0))
+    scale = _fit_scale(fitted, threshold)
+    prior, bias, weight = fit.make_row_head(fitted.heads, 0, fitted.coordinates, threshold, scale)
+    head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
     return FitReport(
         subject=subject,
         version=_build_version(subject, examples, fitted, reader, aligner_name, head, threshold),
@@ -437,6 +432,25 @@ def _find_flagged_fine(fitted: _FittedHeads, examples: Examples, threshold: floa
         if any(score > threshold for score in fitted.answer_scores(number))
     ]
     return (*flagged_fine, *flagged_answers)
+
+
+def _fit_scale(fitted: _FittedHeads, threshold: float) -> float:
+    """Return the factor among `_SCALES` with which scores come closest to log-odds on held-out data.
+
+    Examples and neutral segments have the same total weight. The factor is positive, so no score changes its sign.
+    """
+    numbers = range(len(fitted.examples.against))
+    against_scores = [score for number in numbers for score in fitted.unseen_example_scores(number)]
+    against = torch.tensor(against_scores) - threshold
+    neutral = torch.tensor(fitted.unseen_neutral_scores(*_NEUTRAL_ROLES)) - threshold
+
+    def compute_loss(scale: float) -> float:
+        """Return the mean log loss of the scores times `scale`."""
+        against_loss = torch.nn.functional.softplus(-scale * against).mean()
+        neutral_loss = torch.nn.functional.softplus(scale * neutral).mean()
+        return float(against_loss + neutral_loss)
+
+    return min(_SCALES, key=compute_loss)
 
 
 def advise_examples(version: Version, half: Count) -> str:

@@ -4,9 +4,9 @@
 
 `teach` fits a head to four or twelve sentences that go against an objective. In the rows of the detector head, such a
 head learns the subject of the sentences as much as the fault, so it flags every third sentence that has only the
-subject. Here each kind of `models/data/objective_lessons` is a task: a head is fitted to some of its sentences by the
-fit of `aligner_proxy.teaching.fit`, and judges the others. The coordinates, and the numbers of the fit, are learned
-from what these heads do wrong.
+subject. Here each kind of `models/data/objective_lessons` is a task: a ridge regression, through which gradients flow,
+is fitted to some of its sentences and judges the others. The coordinates are learned from what it does wrong; `teach`
+then fits its logistic regression in them.
 
 The general head's score is a part of every fit, and a head that learned from an author's lessons would score them too
 well. So the scores of each author come from a head that learned from other authors, from the numbers of `--before`: the
@@ -16,6 +16,7 @@ head that the aligner had before any lessons. Authors are measured by a space th
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,7 +31,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.model.teaching_space import DEFAULT_SPACE, FitNumbers, TeachingSpace
+from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.engine.weights.manifest import HEAD
 from aligner_proxy.teaching import fit
 from models.data.labelled_replies import AGAINST, FINE, UNKNOWN
@@ -79,6 +80,11 @@ class TeachingSpaceRecipe(BaseModel):
     """Numbers of violating examples, of which each task draws one."""
     allowed: tuple[int, ...] = (0, 0, 2, 4)
     """Numbers of allowed examples, of which each task draws one."""
+    row_factor: float = 0.3
+    """Factor of the standardised rows beside the learned coordinates; they keep neutral segments apart."""
+    threshold: float = -0.4
+    threshold_per_doubling: float = 0.4
+    """Nats, as `TeachingSpace` has them; chosen on nine of the kinds in `models/data/taught_kinds`."""
     violation_weight: float = 2.0
     """Weight of the loss on violations; that on allowed sentences and that on segments beside them weigh 1."""
 
@@ -130,22 +136,51 @@ def _list_answers(kind: KindRows, label: int, rng: Random) -> list[int]:
     return numbers
 
 
-def score_task(kind: KindRows, task: TeachingTask, space: TeachingSpace, rows: Tensor) -> Tensor:
+class FitNumbers(NamedTuple):
+    """The numbers of a ridge regression, each a tensor of one number."""
+
+    penalty: Tensor
+    """Penalty of large slopes."""
+    share: Tensor
+    """Share of the violating segments in the total weight."""
+    allowed_weight: Tensor
+    """Weight of a segment of an allowed example, relative to a segment beside an example."""
+    general_factor: Tensor
+    """Factor with which the general head's score becomes one more coordinate."""
+    scale: Tensor
+    """Nats for each unit of the regression's output, which is between -1 (allowed) and 1 (violating)."""
+    prior: Tensor
+    """Factor with which the general head's score is added to the score."""
+    bias: Tensor
+    """Nats that are added to the score of a head of four examples."""
+    bias_per_doubling: Tensor
+    """Nats that are added for each doubling of the number of examples."""
+
+
+def score_task(kind: KindRows, task: TeachingTask, rows: Tensor, projection: Tensor, numbers: FitNumbers) -> Tensor:
     """Fit a head to the segments that teach, and return its scores of the judged ones, in nats [judged segments].
 
-    `rows` are those of the kind, perhaps with some numbers dropped.
+    `rows` are those of the kind, perhaps with some numbers dropped; `projection` is [coordinates, width].
     """
+    general_scores = kind.general_scores[:, None] * numbers.general_factor
+    coordinates = torch.cat([rows @ projection.T, general_scores], 1)
     labels = kind.labels[task.is_teaching]
-    is_allowed = labels == FINE
-    table = fit.Table(
-        rows[task.is_teaching],
-        kind.general_scores[task.is_teaching],
-        (labels == AGAINST).float(),
-        torch.where(is_allowed, torch.as_tensor(space.numbers.allowed_weight), torch.ones(())),
-    )
-    projection = space.choose_projection(table.rows[labels != AGAINST])
-    heads = fit.fit(space, projection, table, torch.ones(len(labels), 1), [task.example_count])
-    return heads.scores(rows[task.is_judged], kind.general_scores[task.is_judged])[:, 0]
+    other_weights = torch.where(labels == FINE, numbers.allowed_weight, torch.ones(())) * (labels != AGAINST)
+    violation_weights = (labels == AGAINST).float()
+    # all violating segments together have their share of the total weight, which is 1
+    weights = numbers.share * violation_weights / violation_weights.sum()
+    weights = weights + (1 - numbers.share) * other_weights / other_weights.sum()
+    teaching_coordinates = coordinates[task.is_teaching]
+    mean = weights @ teaching_coordinates
+    targets = 2 * violation_weights - 1
+    mean_target = weights @ targets
+    centred = teaching_coordinates - mean
+    # solved for a factor of each segment, because there are fewer segments than coordinates
+    equations = centred @ centred.T + torch.diag(numbers.penalty / weights)
+    slope = torch.linalg.solve(equations, targets - mean_target) @ centred
+    outputs = (coordinates[task.is_judged] - mean) @ slope + mean_target
+    bias = numbers.bias + numbers.bias_per_doubling * math.log2(task.example_count / 4)
+    return numbers.scale * outputs + numbers.prior * kind.general_scores[task.is_judged] + bias
 
 
 class LearnedSpace(nn.Module):
@@ -163,9 +198,9 @@ class LearnedSpace(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-1.0))
         self.bias_per_doubling = nn.Parameter(torch.tensor(0.0))
 
-    def as_space(self) -> TeachingSpace:
-        """The space, through which gradients flow back to the parameters."""
-        numbers = FitNumbers(
+    def find_numbers(self) -> FitNumbers:
+        """The numbers of the fit, through which gradients flow back to the parameters."""
+        return FitNumbers(
             penalty=self.log_penalty.exp(),
             share=torch.sigmoid(self.share_logit),
             allowed_weight=self.log_allowed_weight.exp(),
@@ -175,10 +210,9 @@ class LearnedSpace(nn.Module):
             bias=self.bias,
             bias_per_doubling=self.bias_per_doubling,
         )
-        return TeachingSpace(self.projection, numbers)
 
 
-def learn_space(kinds: Sequence[KindRows], recipe: TeachingSpaceRecipe, seed: int) -> TeachingSpace:
+def learn_space(kinds: Sequence[KindRows], recipe: TeachingSpaceRecipe, seed: int) -> LearnedSpace:
     """Learn a space from these kinds, for standardised rows."""
     torch.manual_seed(seed)
     rng = Random(seed)
@@ -196,14 +230,13 @@ def learn_space(kinds: Sequence[KindRows], recipe: TeachingSpaceRecipe, seed: in
         optimizer.zero_grad()
         for kind in rng.sample(kinds, recipe.batch):
             task = draw_task(kind, rng.choice(recipe.examples), rng.choice(recipe.allowed), rng)
-            scores = score_task(kind, task, learned.as_space(), F.dropout(kind.rows, recipe.dropout))
+            rows = F.dropout(kind.rows, recipe.dropout)
+            scores = score_task(kind, task, rows, learned.projection, learned.find_numbers())
             loss = _compute_loss(scores, kind.labels[task.is_judged], recipe.violation_weight) / recipe.batch
             loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    with torch.no_grad():
-        learned_numbers = [float(number) for number in learned.as_space().numbers]
-    return TeachingSpace(learned.projection.detach(), FitNumbers(*learned_numbers))
+    return learned.requires_grad_(False)
 
 
 def _compute_loss(scores: Tensor, labels: Tensor, violation_weight: float) -> Tensor:
@@ -216,21 +249,31 @@ def _compute_loss(scores: Tensor, labels: Tensor, violation_weight: float) -> Te
     return loss
 
 
-def join_spaces(spaces: Sequence[TeachingSpace]) -> TeachingSpace:
-    """A space with the coordinates of all these spaces, in which products are the mean of theirs, and mean numbers."""
-    projections = [space.projection for space in spaces if space.projection is not None]
-    numbers = FitNumbers(
-        *(sum(map(float, values)) / len(spaces) for values in zip(*(s.numbers for s in spaces), strict=True))
-    )
-    return TeachingSpace(torch.cat(projections) / len(spaces) ** 0.5, numbers)
+def join_spaces(spaces: Sequence[LearnedSpace], spread: Tensor, recipe: TeachingSpaceRecipe) -> TeachingSpace:
+    """A space with the coordinates of all these spaces, in which products of rows are the mean of theirs.
+
+    Rows need not be divided by their `spread` [width] first.
+    """
+    projection = torch.cat([space.projection for space in spaces]) / len(spaces) ** 0.5 / spread
+    return TeachingSpace(projection, recipe.row_factor, recipe.threshold, recipe.threshold_per_doubling)
 
 
 def measure_space(space: TeachingSpace, kinds: Sequence[KindRows], example_count: int) -> dict[str, Rate]:
-    """What heads flag that are taught in a space by so many violating examples: by label of the segment."""
+    """What heads flag that `teach` would fit in a space to so many violating examples: by label of the segment.
+
+    They are fitted as `teach` fits them, but to few neutral segments, and with the threshold for any objective.
+    """
     outcomes: dict[int, list[bool]] = {AGAINST: [], FINE: [], UNKNOWN: []}
     for number, kind in enumerate(kinds):
         task = draw_task(kind, example_count, 0, Random(number))
-        flags = score_task(kind, task, space, kind.rows) > 0
+        labels = (kind.labels[task.is_teaching] == AGAINST).float()
+        weights = fit.scale_examples(torch.ones_like(labels), labels, example_count)
+        table = fit.Table(kind.rows[task.is_teaching], kind.general_scores[task.is_teaching], labels, weights)
+        coordinates = table.find_coordinates(labels == 0, space)
+        heads = fit.fit(table, coordinates.convert_rows(table.rows), torch.ones(len(labels), 1))
+        judged_rows = coordinates.convert_rows(kind.rows[task.is_judged])
+        scores = heads.scores(judged_rows, kind.general_scores[task.is_judged])[:, 0]
+        flags = scores > (space.find_threshold(example_count) or 0.0)
         for label, is_flagged in zip(kind.labels[task.is_judged].tolist(), flags.tolist(), strict=True):
             outcomes[label].append(is_flagged)
     names = {AGAINST: "against", FINE: "allowed", UNKNOWN: "beside"}
@@ -316,26 +359,28 @@ def main(argv: list[str] | None = None) -> None:
     general_heads = learn_general_heads(DetectorHead.load(arguments.before), lessons, teaching, arguments.out)
     spread = measure_spread(lessons)
     kinds = {name: list(make_kinds(rows, general_heads[find_group(name)], spread)) for name, rows in lessons.items()}
+    # the rows of kinds are standardised already
+    unit_spread = torch.ones_like(spread.spread)
     lines = []
     for group in range(GROUPS):
         unseen_kinds = [kind for name, parts in kinds.items() for kind in parts if find_group(name) == group]
         learned = learn_space(
             [kind for name, parts in kinds.items() for kind in parts if find_group(name) != group], recipe, 0
         )
-        for title, space in (("rows themselves", DEFAULT_SPACE), ("learned from others", learned)):
+        own_rows = TeachingSpace(torch.zeros(0, len(spread.mean)))
+        for title, space in (("rows", own_rows), ("learned from others", join_spaces([learned], unit_spread, recipe))):
             for count in MEASURED_EXAMPLES:
                 rates = measure_space(space, unseen_kinds, count)
                 lines += [(f"group {group}, {count} examples", title, label, rate) for label, rate in rates.items()]
     everything = [kind for parts in kinds.values() for kind in parts]
-    joined = join_spaces([learn_space(everything, recipe, seed) for seed in range(recipe.seeds)])
+    space = join_spaces([learn_space(everything, recipe, seed) for seed in range(recipe.seeds)], spread.spread, recipe)
     if arguments.into:
         head = DetectorHead.load(arguments.into / HEAD)
-        assert joined.projection is not None
-        head.store_space(joined.projection / spread.spread, joined.numbers)
+        head.store_space(space)
         replace_head(arguments.into, head)
     text = output.table(("authors", "space", "segments", "flagged"), lines)
     output.write(arguments.out, "teaching_space", text, {"recipe": recipe.model_dump(mode="json")})
-    print(f"{text}\n{joined.numbers}\nteaching answers: {hash_teaching(lessons)}")
+    print(f"{text}\nteaching answers: {hash_teaching(lessons)}")
 
 
 if __name__ == "__main__":

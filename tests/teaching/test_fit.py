@@ -1,145 +1,122 @@
-"""The ridge regression that makes a taught head, and the space in which it is done."""
+"""The coordinates in which a taught head is fitted, and the space that an aligner may bring for them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.model.teaching_space import DEFAULT_SPACE, FitNumbers, TeachingSpace
+from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.teaching import fit
 
 WIDTH = 12
-NUMBERS = FitNumbers(
-    penalty=0.5,
-    share=0.7,
-    allowed_weight=5.0,
-    general_factor=0.2,
-    scale=3.0,
-    prior=0.6,
-    bias=0.1,
-    bias_per_doubling=-0.3,
-)
 
 
-def make_table(segments: int, violations: int) -> fit.Table:
+def make_table(segments: int = 60, violations: int = 6) -> fit.Table:
     """Random rows, of which the first ones violate and lie to one side in the first number."""
     generator = torch.Generator().manual_seed(segments)
-    rows = torch.randn(segments, WIDTH, generator=generator)
+    rows = torch.randn(segments, WIDTH, generator=generator) * 3 + 1
     labels = (torch.arange(segments) < violations).float()
-    rows[:, 0] += 2 * labels
+    rows[:, 0] += 9 * labels
     general_scores = torch.randn(segments, generator=generator) - 2
-    return fit.Table(rows, general_scores, labels, torch.rand(segments, generator=generator) + 0.5)
+    return fit.Table(rows, general_scores, labels, torch.ones(segments))
 
 
-def fit_one(space: TeachingSpace, table: fit.Table, examples: int = 4) -> fit.Heads:
-    projection = space.choose_projection(table.rows[table.labels == 0])
-    return fit.fit(space, projection, table, torch.ones(len(table.labels), 1), [examples])
+def make_space(size: int = 5, row_factor: float = 0.5) -> TeachingSpace:
+    projection = torch.randn(size, WIDTH, generator=torch.Generator().manual_seed(1)) / 3
+    return TeachingSpace(projection, row_factor, threshold=-0.5, threshold_per_doubling=0.4)
 
 
-def make_space(size: int = 5) -> TeachingSpace:
-    return TeachingSpace(torch.randn(size, WIDTH, generator=torch.Generator().manual_seed(1)) / 3, NUMBERS)
+def no_space() -> TeachingSpace:
+    return TeachingSpace.from_bytes(b"", WIDTH)
 
 
-@pytest.mark.parametrize("segments", [4, 40])  # fewer segments than coordinates, and more
-def test_a_fit_minimises_the_penalised_squares(segments: int) -> None:
-    """No other slope and constant have a smaller loss, which is written out here as it is defined."""
-    table = make_table(segments, 2)
+@pytest.mark.parametrize("space", [no_space(), make_space(), make_space(row_factor=0.0)])
+def test_a_head_for_rows_scores_like_the_head_for_coordinates(space: TeachingSpace) -> None:
+    table = make_table()
+    coordinates = table.find_coordinates(table.labels == 0, space)
+    converted = coordinates.convert_rows(table.rows)
+    heads = fit.fit(table, converted, torch.ones(60, 1))
+    scores = heads.scores(converted, table.general_scores)[:, 0]
+    prior, bias, weight = fit.make_row_head(heads, 0, coordinates, shift=0.7, scale=2.0)
+    numbers = torch.frombuffer(bytearray(weight), dtype=torch.float16).float()
+    row_scores = prior * table.general_scores + table.rows @ numbers + bias
+    torch.testing.assert_close(row_scores, 2 * (scores - 0.7), atol=0.05, rtol=0.01)
+
+
+def test_without_a_space_the_coordinates_are_the_standardised_rows() -> None:
+    table = make_table()
+    neutral = table.labels == 0
+    converted = table.find_coordinates(neutral, no_space()).convert_rows(table.rows)
+    assert converted.shape == table.rows.shape
+    torch.testing.assert_close(converted[neutral].mean(0), torch.zeros(WIDTH), atol=1e-5, rtol=0)
+    torch.testing.assert_close(converted[neutral].std(0), torch.ones(WIDTH))
+    assert no_space().find_threshold(4) is None
+
+
+def test_a_number_that_never_varies_is_not_blown_up() -> None:
+    table = make_table()
+    table.rows[:, 3] = 2.0
+    converted = table.find_coordinates(table.labels == 0, no_space()).convert_rows(table.rows)
+    assert converted[:, 3].abs().max() == 0.0
+
+
+def test_a_space_adds_coordinates_to_the_weaker_rows() -> None:
+    table = make_table()
+    plain = table.find_coordinates(table.labels == 0, no_space()).convert_rows(table.rows)
     space = make_space()
-    heads = fit_one(space, table)
-    assert space.projection is not None
-    coordinates = torch.cat([table.rows @ space.projection.T, table.general_scores[:, None] * 0.2], 1).double()
-    violating = table.segment_weights * table.labels
-    other = table.segment_weights * (1 - table.labels)
-    weights = (0.7 * violating / violating.sum() + 0.3 * other / other.sum()).double()
-
-    def compute_loss(numbers: torch.Tensor) -> torch.Tensor:
-        errors = coordinates @ numbers[:-1] + numbers[-1] - (2 * table.labels - 1)
-        return (weights * errors**2).sum() + 0.5 * (numbers[:-1] ** 2).sum()
-
-    best = torch.zeros(coordinates.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([best], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
-
-    def evaluate() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = compute_loss(best)
-        loss.backward()
-        return loss
-
-    optimizer.step(evaluate)
-    expected = 3.0 * (coordinates @ best[:-1] + best[-1]) + 0.6 * table.general_scores + 0.1
-    scores = heads.scores(table.rows, table.general_scores)[:, 0]
-    torch.testing.assert_close(scores, expected.detach().float(), atol=1e-3, rtol=1e-3)
+    converted = table.find_coordinates(table.labels == 0, space).convert_rows(table.rows)
+    torch.testing.assert_close(converted[:, :WIDTH], plain * 0.5)
+    expected = (table.rows - table.rows[table.labels == 0].mean(0)) @ space.projection.T
+    torch.testing.assert_close(converted[:, WIDTH:], expected)
 
 
-def test_a_head_learns_only_from_its_segments() -> None:
-    table = make_table(40, 6)
+def test_the_threshold_rises_with_the_examples_up_to_twelve() -> None:
     space = make_space()
-    is_learned = torch.arange(40) % 3 > 0
-    both = torch.stack([torch.ones(40), is_learned.float()], 1)
-    heads = fit.fit(space, space.choose_projection(table.rows), table, both, [6, 4])
-    part = fit.Table(
-        *(tensor[is_learned] for tensor in (table.rows, table.general_scores, table.labels, table.segment_weights))
-    )
-    alone = fit_one(space, part)
-    torch.testing.assert_close(heads.weights[:, 1], alone.weights[:, 0])
-    torch.testing.assert_close(heads.biases[1], alone.biases[0])
+    assert space.find_threshold(4) == pytest.approx(-0.5)
+    assert space.find_threshold(8) == pytest.approx(-0.1)
+    assert space.find_threshold(2) == pytest.approx(-0.9)
+    assert space.find_threshold(26) == space.find_threshold(12)
 
 
-def test_scores_do_not_depend_on_the_mean_of_the_rows() -> None:
-    table = make_table(40, 6)
-    moved = replace(table, rows=table.rows + 5.0)
-    scores = fit_one(make_space(), table).scores(table.rows, table.general_scores)
-    moved_scores = fit_one(make_space(), moved).scores(moved.rows, moved.general_scores)
-    torch.testing.assert_close(scores, moved_scores, atol=1e-3, rtol=1e-3)
-
-
-def test_the_bias_follows_the_number_of_examples_up_to_eight() -> None:
-    table = make_table(40, 6)
-    biases = [float(fit_one(make_space(), table, examples).biases[0]) for examples in (2, 4, 8, 12, 26)]
-    assert biases[0] - biases[1] == pytest.approx(0.3, abs=1e-5)
-    assert biases[2] - biases[1] == pytest.approx(-0.3, abs=1e-5)
-    assert biases[3] == biases[4] == biases[2]
-
-
-def test_the_default_space_takes_rows_of_any_width() -> None:
-    """Its products are those of the standardised numbers, divided by the width."""
-    rows = torch.randn(50, WIDTH, generator=torch.Generator().manual_seed(2)) * 7
-    projection = DEFAULT_SPACE.choose_projection(rows)
-    coordinates = rows @ projection.T
-    assert coordinates.std(0).tolist() == pytest.approx([1 / math.sqrt(WIDTH)] * WIDTH)
-    assert DEFAULT_SPACE.width is None
-
-
-def test_a_column_that_never_varies_is_not_blown_up() -> None:
-    projection = DEFAULT_SPACE.choose_projection(torch.ones(5, WIDTH))
-    assert projection.isfinite().all()
+def test_examples_get_their_share_of_the_weight() -> None:
+    labels = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0])
+    weights = fit.scale_examples(torch.tensor([1.0, 1.0, 1.0, 2.0, 3.0]), labels, 6)
+    assert weights.tolist() == [3.0, 3.0, 1.0, 2.0, 3.0]
+    many = fit.scale_examples(torch.ones(5), labels, 1000)
+    assert float(many[:2].sum() / many.sum()) == pytest.approx(0.2)
 
 
 def test_a_space_survives_its_bytes_and_the_file_of_its_head(tmp_path: Path) -> None:
     space = make_space()
     head = DetectorHead(hidden_size=4, layers=(1, 2), width=3)
-    assert head.teaching_space is DEFAULT_SPACE
-    assert space.projection is not None
-    head.store_space(space.projection, space.numbers)
+    assert head.teaching_space.to_bytes() == b""
+    assert head.teaching_space.row_factor == 1.0
+    head.store_space(space)
     path = tmp_path / "head.safetensors"
     head.save(path)
-    loaded = DetectorHead.load(path).teaching_space
-    received = TeachingSpace.from_bytes(loaded.to_bytes())
-    assert received.projection is not None
-    assert received.width == WIDTH
-    torch.testing.assert_close(received.projection.float(), space.projection, atol=1e-3, rtol=1e-3)
-    assert list(received.numbers) == pytest.approx(list(NUMBERS))
+    received = TeachingSpace.from_bytes(DetectorHead.load(path).teaching_space.to_bytes(), WIDTH)
+    torch.testing.assert_close(received.projection, space.projection, atol=1e-3, rtol=1e-3)
+    numbers = (received.row_factor, received.threshold, received.threshold_per_doubling)
+    assert numbers == pytest.approx((0.5, -0.5, 0.4))
 
 
-def test_no_bytes_are_the_default_space_and_others_are_refused() -> None:
-    assert TeachingSpace.from_bytes(DEFAULT_SPACE.to_bytes()) is DEFAULT_SPACE
+def test_a_head_of_an_earlier_version_has_no_space(tmp_path: Path) -> None:
+    head = DetectorHead(hidden_size=4, layers=(1, 2), width=3)
+    path = tmp_path / "head.safetensors"
+    tensors = {name: tensor for name, tensor in head.state_dict().items() if not name.startswith("teaching")}
+    save_file(tensors, str(path))
+    assert DetectorHead.load(path).teaching_space.find_threshold(4) is None
+
+
+def test_bytes_of_anything_else_are_refused() -> None:
     data = make_space().to_bytes()
     for wrong in (b"{}", data[:40], data[:-3], b"\x00" * 64):
         with pytest.raises(InvalidOutput, match="no teaching space"):
-            TeachingSpace.from_bytes(wrong)
+            TeachingSpace.from_bytes(wrong, WIDTH)
+    with pytest.raises(InvalidOutput, match=f"a teaching space of 5x{WIDTH} numbers for rows of 7"):
+        TeachingSpace.from_bytes(data, 7)

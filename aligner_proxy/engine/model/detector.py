@@ -25,15 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligner_proxy.engine.model.taught import TaughtColumns
-from aligner_proxy.engine.model.teaching_space import (
-    DEFAULT_NUMBERS,
-    DEFAULT_SPACE,
-    NUMBERS,
-    PROJECTION,
-    FitNumbers,
-    TeachingSpace,
-    pack_space,
-)
+from aligner_proxy.engine.model.teaching_space import NO_SPACE_NUMBERS, NUMBERS, PROJECTION, TeachingSpace
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Prompt
 from aligner_proxy.text.judged_words import judged_words
@@ -182,7 +174,7 @@ class DetectorHead(nn.Module):
     teaching_projection: Tensor
     """The projection of the aligner's teaching space, [coordinates, width of a row]; without coordinates if none."""
     teaching_numbers: Tensor
-    """The numbers of its fit (`FitNumbers`)."""
+    """The numbers of this space."""
     end_shift: Tensor
     """Nats that are added to scores of the end of the answer, because its best threshold is another one."""
 
@@ -205,7 +197,7 @@ class DetectorHead(nn.Module):
         self.register_buffer("ends", torch.tensor(False))
         self.register_buffer("end_shift", torch.tensor(0.0))
         self.register_buffer("teaching_projection", torch.zeros(0, segment_width, dtype=torch.float16))
-        self.register_buffer("teaching_numbers", torch.zeros(len(DEFAULT_NUMBERS)))
+        self.register_buffer("teaching_numbers", torch.tensor(NO_SPACE_NUMBERS))
 
     @classmethod
     def create_for_model(cls, config: Any) -> DetectorHead:
@@ -268,16 +260,14 @@ class DetectorHead(nn.Module):
 
     @property
     def teaching_space(self) -> TeachingSpace:
-        """The space in which heads of this aligner are taught; the default one if it comes with none."""
-        if not len(self.teaching_projection):
-            return DEFAULT_SPACE
-        return TeachingSpace(self.teaching_projection, FitNumbers(*self.teaching_numbers.tolist()))
+        """The space in which heads of this aligner are taught; without coordinates if it comes with none."""
+        return TeachingSpace.from_tensors(self.teaching_projection, self.teaching_numbers)
 
-    def store_space(self, projection: Tensor, numbers: FitNumbers) -> None:
-        """Store the space in which heads are taught; `projection` is [coordinates, width of a row]."""
-        packed_space = pack_space(projection, numbers)
-        self.teaching_projection = packed_space[PROJECTION]
-        self.teaching_numbers = packed_space[NUMBERS]
+    def store_space(self, space: TeachingSpace) -> None:
+        """Store the space in which heads are taught."""
+        tensors = space.to_tensors()
+        self.teaching_projection = tensors[PROJECTION]
+        self.teaching_numbers = tensors[NUMBERS]
 
     def store_neutral(self, segments: Tensor) -> None:
         """Store segments that violate no objective; `segments` are their rows, as `read` returns them."""

@@ -1,16 +1,15 @@
-"""Teaching space: the coordinates in which a head is fitted to a few examples, and the numbers of this fit.
+"""Teaching space: further coordinates of rows, in which the heads of objectives are fitted to a few examples.
 
-An aligner may come with one, as a part of its detector head. It is learned from objectives of many kinds
-(`models/experiments/teaching_space.py`), so that sentences against an objective lie near each other, and sentences that
-only have its subject lie apart. Without one, the numbers of a row are the coordinates. A row is the numbers that the
-detector head reads of a segment.
+A row is the numbers that the detector head reads of a segment. A head that is fitted to rows learns the subject of its
+examples as much as their fault. An aligner may come with a space, as a part of its detector head: coordinates that were
+learned from objectives of many kinds (`models/experiments/teaching_space.py`), in which sentences against an objective
+are alike, and sentences that only have its subject are not. Without one, heads are fitted to rows alone.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -22,94 +21,61 @@ from aligner_proxy.errors import InvalidOutput
 PROJECTION = "teaching_projection"
 NUMBERS = "teaching_numbers"
 """The names of the two tensors, in the detector head and in the bytes."""
-_MIN_SPREAD = 1e-2
-"""Smallest number by which a column of rows is divided, so that one that hardly varies is not blown up."""
-
-
-class FitNumbers(NamedTuple):
-    """The numbers of a fit (`aligner_proxy.teaching.fit`): floats, or tensors of one number while they are learned."""
-
-    penalty: float | Tensor
-    """Penalty of large weights."""
-    share: float | Tensor
-    """Share of the violating segments in the total weight."""
-    allowed_weight: float | Tensor
-    """Weight of a segment of an allowed example, relative to a neutral segment."""
-    general_factor: float | Tensor
-    """Factor with which the general head's score becomes one more coordinate."""
-    scale: float | Tensor
-    """Nats for each unit of the regression's output, which is between -1 (allowed) and 1 (violating)."""
-    prior: float | Tensor
-    """Factor with which the general head's score is added to the score."""
-    bias: float | Tensor
-    """Nats that are added to the score of a head of four examples."""
-    bias_per_doubling: float | Tensor
-    """Nats that are added for each doubling of the number of examples."""
-
-
-DEFAULT_NUMBERS = FitNumbers(
-    penalty=0.03,
-    share=0.63,
-    allowed_weight=5.0,
-    general_factor=0.0,
-    scale=2.8,
-    prior=0.68,
-    bias=-0.23,
-    bias_per_doubling=-0.09,
-)
-"""The numbers for the rows themselves, learned from the same objectives with the rows of the embedded aligner."""
+NO_SPACE_NUMBERS = (1.0, 0.0, 0.0)
+"""`row_factor`, `threshold` and `threshold_per_doubling` where no space was learned."""
+_USUAL_EXAMPLES = 4
+"""The number of examples for which `threshold` holds."""
+_MOST_EXAMPLES = 12
+"""Most examples of a head for which thresholds were measured; with more, the threshold is that of so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeachingSpace:
-    """Coordinates for rows, and the numbers of the fit in these coordinates."""
+    """Coordinates for rows, and the threshold of heads that are fitted in them."""
 
-    projection: Tensor | None
-    """[coordinates, width of a row]; None if the rows themselves are the coordinates."""
-    numbers: FitNumbers
+    projection: Tensor
+    """[coordinates, width of a row]: the learned coordinates; [0, width] if there are none."""
+    row_factor: float = 1.0
+    """Factor of the standardised numbers of a row, which are coordinates, too."""
+    threshold: float = 0.0
+    """Score of a head of four examples above which a segment is flagged, in nats."""
+    threshold_per_doubling: float = 0.0
+    """Nats by which the threshold is higher for each doubling of the number of examples."""
 
-    @property
-    def is_learned(self) -> bool:
-        """Whether it was learned for this aligner, so that 0 is a good threshold for its heads."""
-        return self.projection is not None
+    def find_threshold(self, example_count: int) -> float | None:
+        """Return the usual threshold of a head with so many examples; None if no space was learned."""
+        if not len(self.projection):
+            return None
+        doublings = math.log2(min(example_count, _MOST_EXAMPLES) / _USUAL_EXAMPLES)
+        return self.threshold + self.threshold_per_doubling * doublings
 
-    @property
-    def width(self) -> int | None:
-        """The width of the rows that it can project; None if it takes rows of any width."""
-        return None if self.projection is None else self.projection.shape[1]
-
-    def choose_projection(self, neutral_rows: Tensor) -> Tensor:
-        """Return the projection [coordinates, width] for rows; `neutral_rows` [segments, width] are the neutral ones.
-
-        Without a learned one, each number is divided by its spread over the neutral rows, and by the root of the width,
-        so that one penalty fits aligners of any width.
-        """
-        if self.projection is not None:
-            return self.projection.float()
-        spread = neutral_rows.std(0).clamp(min=_MIN_SPREAD)
-        return torch.diag(1 / (spread * math.sqrt(neutral_rows.shape[1])))
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that are stored, by name: the projection in 16 bits, and the numbers."""
+        numbers = torch.tensor([self.row_factor, self.threshold, self.threshold_per_doubling])
+        return {PROJECTION: self.projection.detach().cpu().to(torch.float16).contiguous(), NUMBERS: numbers}
 
     def to_bytes(self) -> bytes:
-        """Serialise the space; empty if it is the default one."""
-        return b"" if self.projection is None else save(pack_space(self.projection, self.numbers))
+        """Serialise the space; empty if nothing was learned."""
+        return save(self.to_tensors()) if len(self.projection) else b""
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> TeachingSpace:
-        """Parse the output of `to_bytes`. Raises `InvalidOutput` for anything else."""
+    def from_tensors(cls, projection: Tensor, numbers: Tensor) -> TeachingSpace:
+        """Return the space that `to_tensors` stored."""
+        return cls(projection.float(), *numbers.tolist())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, width: int) -> TeachingSpace:
+        """Parse the output of `to_bytes`, for rows of `width` numbers. Raises `InvalidOutput` for anything else."""
         if not data:
-            return DEFAULT_SPACE
+            return cls(torch.zeros(0, width))
         try:
             tensors = load(data)
-            projection = tensors[PROJECTION]
-            return cls(projection, FitNumbers(*tensors[NUMBERS].tolist()))
+            space = cls.from_tensors(tensors[PROJECTION], tensors[NUMBERS])
         except (SafetensorError, KeyError, TypeError) as error:
-            raise InvalidOutput(f"this is no teaching space ({type(error).__name__})") from None
-
-
-DEFAULT_SPACE = TeachingSpace(None, DEFAULT_NUMBERS)
-
-
-def pack_space(projection: Tensor, numbers: FitNumbers) -> dict[str, Tensor]:
-    """Return the tensors that are stored, by name: the projection in 16 bits, and the numbers."""
-    stored_numbers = torch.tensor([float(number) for number in numbers])
-    return {PROJECTION: projection.detach().cpu().to(torch.float16).contiguous(), NUMBERS: stored_numbers}
+            raise InvalidOutput(
+                f"the engine sent something that is no teaching space ({type(error).__name__})"
+            ) from None
+        if space.projection.shape[1:] != (width,):
+            received = "x".join(map(str, space.projection.shape))
+            raise InvalidOutput(f"the engine sent a teaching space of {received} numbers for rows of {width}")
+        return space

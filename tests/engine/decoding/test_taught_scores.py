@@ -19,7 +19,7 @@ from aligner_proxy.engine.decoding.incremental import PartialAnswer
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.model.teaching_space import DEFAULT_NUMBERS, TeachingSpace, pack_space
+from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import TokenSequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
@@ -100,14 +100,15 @@ def test_rows_come_with_the_teaching_space_of_their_aligner_if_it_is_asked_for(m
     assert read_rows(loaded, with_space=True).space == ""  # it has none
     detector = loaded.runner._heads[loaded.adapter].detector
     assert detector is not None
-    numbers = DEFAULT_NUMBERS._replace(scale=7.0)
-    for name, tensor in pack_space(torch.eye(3, detector.row_width), numbers).items():
+    own_space = TeachingSpace(torch.eye(3, detector.row_width), row_factor=0.25, threshold=1.5)
+    for name, tensor in own_space.to_tensors().items():
         monkeypatch.setattr(detector, name, tensor)  # tests share the detector
     assert read_rows(loaded).space == ""
-    space = TeachingSpace.from_bytes(b64decode(read_rows(loaded, with_space=True).space))
-    assert space.is_learned
-    assert space.width == detector.row_width
-    assert list(space.numbers) == pytest.approx(list(numbers))
+    data = b64decode(read_rows(loaded, with_space=True).space)
+    assert data == own_space.to_bytes()
+    space = TeachingSpace.from_bytes(data, detector.row_width)
+    assert torch.equal(space.projection, own_space.projection)
+    assert (space.row_factor, space.threshold) == (0.25, 1.5)
 
 
 def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:
