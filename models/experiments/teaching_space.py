@@ -82,8 +82,8 @@ class TeachingSpaceRecipe(BaseModel):
     """Numbers of allowed examples, of which each task draws one."""
     row_factor: float = 0.3
     """Factor of the standardised rows beside the learned coordinates; they keep neutral segments apart."""
-    threshold: float = -0.4
-    threshold_per_doubling: float = 0.4
+    threshold: float = -0.7
+    threshold_per_doubling: float = 0.3
     """Nats, as `TeachingSpace` has them; chosen on nine of the kinds in `models/data/taught_kinds`."""
     violation_weight: float = 2.0
     """Weight of the loss on violations; that on allowed sentences and that on segments beside them weigh 1."""
