@@ -80,11 +80,13 @@ class TeachingSpaceRecipe(BaseModel):
     """Numbers of violating examples, of which each task draws one."""
     allowed: tuple[int, ...] = (0, 0, 2, 4)
     """Numbers of allowed examples, of which each task draws one."""
-    row_factor: float = 0.3
-    """Factor of the standardised rows beside the learned coordinates; they keep neutral segments apart."""
-    threshold: float = -0.7
-    threshold_per_doubling: float = 0.3
-    """Nats, as `TeachingSpace` has them; chosen on nine of the kinds in `models/data/taught_kinds`."""
+    space_factor: float = 3.0
+    row_factor: float = 0.6
+    """Factors of the learned coordinates, and of the standardised rows beside them, which keep neutral segments apart.
+    `teach` has a fixed penalty, to which a larger factor makes the coordinate cheaper."""
+    threshold: float = -1.0
+    threshold_per_doubling: float = 0.4
+    """Nats, as `TeachingSpace` has them. These and the factors were chosen on nine kinds of `data/taught_kinds`."""
     violation_weight: float = 2.0
     """Weight of the loss on violations; that on allowed sentences and that on segments beside them weigh 1."""
 
@@ -250,11 +252,12 @@ def _compute_loss(scores: Tensor, labels: Tensor, violation_weight: float) -> Te
 
 
 def join_spaces(spaces: Sequence[LearnedSpace], spread: Tensor, recipe: TeachingSpaceRecipe) -> TeachingSpace:
-    """A space with the coordinates of all these spaces, in which products of rows are the mean of theirs.
+    """A space with the coordinates of all these spaces: products of rows are the mean of theirs, but for a factor.
 
     Rows need not be divided by their `spread` [width] first.
     """
-    projection = torch.cat([space.projection for space in spaces]) / len(spaces) ** 0.5 / spread
+    mean_projection = torch.cat([space.projection for space in spaces]) / len(spaces) ** 0.5 / spread
+    projection = recipe.space_factor * mean_projection
     return TeachingSpace(projection, recipe.row_factor, recipe.threshold, recipe.threshold_per_doubling)
 
 

@@ -53,7 +53,7 @@ def kinds() -> list[KindRows]:
 
 def test_a_learned_space_tells_faults_from_subjects_in_kinds_that_it_has_not_seen(kinds: list[KindRows]) -> None:
     recipe = TeachingSpaceRecipe(
-        size=4, steps=100, batch=6, lr=4e-2, decay=1.0, dropout=0.0, row_factor=0.05, threshold=0.3
+        size=4, steps=100, batch=6, lr=4e-2, decay=1.0, dropout=0.0, row_factor=0.15, threshold=0.3
     )
     learned = learn_space(kinds[:45], recipe, seed=0)
     joined = join_spaces([learned], torch.ones(WIDTH), recipe)
@@ -85,7 +85,7 @@ def test_products_in_a_joined_space_are_the_mean_of_those_in_its_parts(kinds: li
     joined = join_spaces(spaces, spread, recipe)
     rows = kinds[5].rows
     products = [(rows / spread) @ space.projection.T for space in spaces]
-    expected = sum(part @ part.T for part in products) / 2
+    expected = recipe.space_factor**2 * sum(part @ part.T for part in products) / 2
     coordinates = rows @ joined.projection.T
     torch.testing.assert_close(coordinates @ coordinates.T, expected, atol=1e-4, rtol=1e-4)
 
