@@ -192,9 +192,9 @@ def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(name.endswith(("property", ".setter", ".getter")) for name in names)
 
 
-def bindings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def bindings(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """Every name that is assigned, with its line: variables, parameters, attributes and properties."""
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.arg(arg=name, lineno=line) | ast.Name(id=name, ctx=ast.Store(), lineno=line):
                 yield line, name
@@ -204,9 +204,9 @@ def bindings(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.name
 
 
-def functions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def functions(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """Every function and method with its line, except properties and special methods (`__call__`)."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_property(node):
             magic = node.name.startswith("__") and node.name.endswith("__")
             if not magic:
@@ -229,19 +229,19 @@ class Survey:
 
     def read_file(self, path: Path, source: str) -> None:
         """Read one file, whose path is relative to the repository."""
-        tree = ast.parse(source)
+        nodes = list(ast.walk(ast.parse(source)))
         room = room_of(path)
         public = PUBLIC.get(path.as_posix(), frozenset())
         counts = self.rooms[room]
-        for line, name in functions(tree):
+        for line, name in functions(nodes):
             counts.functions += 1
             if is_wordless(name) and name not in public:
                 self._note(room, "functions", f"{path}:{line}", f"function {name}: name it by a verb and its object")
-        for line, name in bindings(tree):
+        for line, name in bindings(nodes):
             counts.bindings += 1
             if name.strip("_") in SPEECHLESS and name not in public:
                 self._note(room, "variables", f"{path}:{line}", f"variable {name}: name it by what it is")
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.ClassDef):
                 counts.classes += 1
                 if node.name not in public:

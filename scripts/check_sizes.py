@@ -8,10 +8,12 @@ are only reported.
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -30,19 +32,35 @@ MEANINGLESS = {"utils", "helpers", "common", "misc", "manager", "handler"}
 # around plugins.
 BROAD = re.compile(r"BLE001(?! - \w+)")
 BROAD_OUTSIDE_THE_ENGINE = 4
+Node = ast.stmt | ast.excepthandler | ast.match_case
+_INNER_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Fields of a statement that hold statements, or what holds statements."""
 
 
-def parse_trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
-    """Every Python file below these folders, parsed."""
+def list_statements(*folders: str) -> Iterator[tuple[Path, tuple[Node, ...]]]:
+    """Every Python file below these folders, and its statements at every depth."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+            yield path.relative_to(ROOT), _read_statements(path)
+
+
+@cache
+def _read_statements(path: Path) -> tuple[Node, ...]:
+    """The statements of a file. No statement is inside an expression, so the many expressions are not looked into."""
+    statements: list[Node] = []
+    waiting: list[Node] = [*ast.parse(path.read_text(encoding="utf-8")).body]
+    while waiting:
+        node = waiting.pop()
+        statements.append(node)
+        for part in _INNER_BLOCKS:
+            waiting.extend(getattr(node, part, ()))
+    return tuple(statements)
 
 
 def long_functions() -> Iterator[str]:
     """Functions of more than `FUNCTION_LINES` lines, except the straight-line `main` of a training script."""
-    for path, tree in parse_trees(*SHORT_FUNCTIONS):
-        for node in ast.walk(tree):
+    for path, statements in list_statements(*SHORT_FUNCTIONS):
+        for node in statements:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 straight = path.parts[0] == "models" and node.name == "main"
@@ -57,8 +75,8 @@ def large_classes(*, records: bool) -> dict[str, int]:
     """
     counts = {
         f"{path}:{node.name}": count_attributes(node)
-        for path, tree in parse_trees(*FEW_ATTRIBUTES)
-        for node in ast.walk(tree)
+        for path, statements in list_statements(*FEW_ATTRIBUTES)
+        for node in statements
         if isinstance(node, ast.ClassDef) and is_record(node) is records
     }
     return {place: count for place, count in counts.items() if count > CLASS_ATTRIBUTES}
@@ -137,15 +155,15 @@ def large_folders() -> Iterator[str]:
 def packed_assignments() -> Iterator[str]:
     """Folders with more than `PACKED_PER_1000` packed assignments (`a, b = x, y`) per 1,000 lines."""
     for folder in CHECKED:
-        places = [place for path, tree in parse_trees(folder) for place in _packed_places(path, tree)]
+        places = [place for path, nodes in list_statements(folder) for place in _packed_places(path, nodes)]
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py"))
         if lines and len(places) > PACKED_PER_1000 * lines / 1000:
             rate = 1000 * len(places) / lines
             yield f"{folder}: {len(places)} packed assignments, {rate:.1f} by 1,000 lines ({places[0]} ...)"
 
 
-def _packed_places(path: Path, tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _packed_places(path: Path, statements: Iterable[Node]) -> Iterator[str]:
+    for node in statements:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
             for target in node.targets:
                 if isinstance(target, ast.Tuple) and not _swaps(target, node.value):
@@ -160,6 +178,7 @@ def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
 
 def main() -> int:
     """Print all findings; return 1 if there are errors."""
+    gc.disable()  # all trees stay until the end, and to search them for garbage takes longer than all checks
     errors = [*long_functions(), *grown_classes(), *meaningless_names(), *broad_excepts()]
     for remark in [*large_records(), *large_folders(), *packed_assignments()]:
         print(f"note: {remark}")

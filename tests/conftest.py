@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import functools
 import gc
 import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -82,10 +86,34 @@ def pytest_collection() -> Generator[None, object, object]:
     """What the test files import lives as long as the run: no collection looks for garbage in it, now or later."""
     gc.disable()
     try:
-        return (yield)
+        with _compile_once():
+            return (yield)
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextlib.contextmanager
+def _compile_once() -> Iterator[None]:
+    """In a fresh checkout or environment let one worker of a run import and compile everything before the others.
+
+    Workers that begin together would each compile it all, because none finds yet what another one has compiled.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ or sys.dont_write_bytecode:
+        yield
+        return
+    with open(Path(tempfile.gettempdir()) / "compilation.lock", "w") as lock:  # the folder of this run
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_compiled():
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+
+
+def _is_compiled() -> bool:
+    """Whether tests and libraries have been imported here before: pytest and Python keep what they compiled."""
+    libraries = [find_spec("litellm"), find_spec("torch")]
+    is_kept = [Path(library.cached).exists() for library in libraries if library is not None and library.cached]
+    return all(is_kept) and any(Path(__file__).parent.glob("text/__pycache__/test_*-pytest-*.pyc"))
 
 
 _unfreeze = gc.unfreeze

@@ -13,7 +13,7 @@ import pytest
 from aligner_proxy_review.console.answer_queries import answer_handle
 from tests.attacks.attack import Attack, rows
 from tests.plugins.review.browser.conftest import chromium as chromium
-from tests.plugins.review.browser.conftest import operator as operator
+from tests.plugins.review.browser.conftest import log_in_by_hand
 from tests.plugins.review.browser.conftest import window as window
 from tests.plugins.review.conftest import reviews_in
 from tests.plugins.review.console.conftest import Site, an_entry
@@ -121,6 +121,14 @@ SITES = rows(
         ("127.0.0.1", FRAME),
     ),
 )
+
+
+@pytest.fixture
+def operator(site: Site, window: Chromium) -> Chromium:
+    """The operator's browser, which has got its cookies by the form, and keeps them as the console told it to."""
+    site.add()
+    log_in_by_hand(window)
+    return window
 
 
 @pytest.mark.parametrize("attack", SITES)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.cookiejar import Cookie
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ class Chromium:
         self.size(*WIDE)
         self.dark(False)
         self.base = base
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        """Keep a cookie of the console with its path and its rules, as if the browser itself had got it."""
+        rules = {
+            "path": cookie.path,
+            "httpOnly": cookie.has_nonstandard_attr("HttpOnly"),
+            "sameSite": (cookie.get_nonstandard_attr("SameSite") or "Lax").capitalize(),
+        }
+        kept = {"name": cookie.name, "value": cookie.value, "url": self.base, **rules}
+        assert self.driver.execute_cdp_cmd("Network.setCookie", kept)["success"]
 
     def leave(self) -> None:
         """Close the page, and with it what it follows."""

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-
-import yaml
+from typing import Any
 
 from models.data.insults import list_hosts, plant_sentence
 from models.data.labelled_replies import AGAINST, FINE, USUAL, LabelledReply
+from models.defects.phrases import read_yaml
 
 FOLDER = Path(__file__).parent
 Company = tuple[str, ...]
@@ -42,7 +42,7 @@ class ObjectiveLesson:
 
 def read_lessons(path: Path) -> list[ObjectiveLesson]:
     """The kinds of one file."""
-    kinds = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kinds: tuple[dict[str, Any], ...] = read_yaml(path)
     return [
         ObjectiveLesson(kind["slug"], tuple(kind["objectives"]), tuple(kind["against"]), tuple(kind["fine"]))
         for kind in kinds

@@ -29,7 +29,7 @@ CLIENT = "key-of-an-application"
 OF_BOTH = "key-of-a-reviewer-of-both"
 EXPIRED = "key-that-is-over"
 GUARDRAIL = "aligner_proxy.guardrail.AlignerGuardrail"
-_TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
+TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
 
 
 def digest(key: str) -> str:
@@ -122,7 +122,7 @@ class Browser:
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         response = self.http.get(path, **more)
-        if found := _TOKEN.search(response.text):
+        if found := TOKEN.search(response.text):
             self.token = found[1]
         return response
 
