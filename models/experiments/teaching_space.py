@@ -84,9 +84,9 @@ class TeachingSpaceRecipe(BaseModel):
     row_factor: float = 0.6
     """Factors of the learned coordinates, and of the standardised rows beside them, which keep neutral segments apart.
     `teach` has a fixed penalty, to which a larger factor makes the coordinate cheaper."""
-    threshold: float = -1.0
-    threshold_per_doubling: float = 0.4
-    """Nats, as `TeachingSpace` has them. These and the factors were chosen on nine kinds of `data/taught_kinds`."""
+    threshold: float = -1.4
+    threshold_per_doubling: float = 0.55
+    """Nats, as `TeachingSpace` has them. These and the factors were chosen on 15 kinds of `data/taught_kinds`."""
     violation_weight: float = 2.0
     """Weight of the loss on violations; that on allowed sentences and that on segments beside them weigh 1."""
 
