@@ -85,7 +85,7 @@ class TeachingSpaceRecipe(BaseModel):
     """Factors of the learned coordinates, and of the standardised rows beside them, which keep neutral segments apart.
     `teach` has a fixed penalty, to which a larger factor makes the coordinate cheaper."""
     threshold: float = -1.4
-    threshold_per_doubling: float = 0.55
+    threshold_per_doubling: float = 0.33
     """Nats, as `TeachingSpace` has them. These and the factors were chosen on 15 kinds of `data/taught_kinds`."""
     violation_weight: float = 2.0
     """Weight of the loss on violations; that on allowed sentences and that on segments beside them weigh 1."""
