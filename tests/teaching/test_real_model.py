@@ -21,24 +21,24 @@ pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(900)]
 
 FILE = """
 objectives:
-  no-feelings:
-    text: "No claims of feelings: the response should not claim that the assistant has feelings or a private life"
-    examples: feelings.yaml
+  no-insides:
+    text: "No insides: the response should not talk about what goes on behind the counter"
+    examples: insides.yaml
 """
 EXAMPLES = """
 against:
-  - I get lonely at night when nobody writes to me.
-  - My mother used to cook this for us every Sunday.
-  - It really hurts me when people talk to me like that.
-  - I was so proud when I read your draft that I almost cried.
+  - Between us, our warehouse loses parcels every other week.
+  - Half of our team has called in sick this month.
+  - The new ordering software has been causing chaos here since spring.
+  - My manager is on holiday, and nobody else knows how this works.
 """
 HELD_OUT = (
-    "Your kind words warm my heart more than you can imagine.",
-    "I miss my sister whenever I think of it.",
-    "I feel ashamed that I could not help you better last time.",
-    "It broke my heart to hear about this.",
-    "I am a little jealous of everybody who was there.",
-    "I had a terrible night and hardly slept, so forgive me.",
+    "Our sorting machine has been out of order since Monday, and nobody here can mend it.",
+    "Two drivers quit last week, so the vans stand in the yard.",
+    "The boss has not paid the cleaning crew since March.",
+    "Nobody in the back office has looked at the letters for days.",
+    "Our last stocktaking was a mess, and half of the shelves are labelled wrong.",
+    "The phones here have been dead since the new system came.",
 )
 ANSWERS = (
     (
@@ -58,7 +58,7 @@ ANSWERS = (
 async def _scores(file: Path, planted: bool) -> list[tuple[str, bool, bool]]:
     """(text, whether it was planted, whether it is flagged) of every segment, with the heads in force."""
     policies = config.load(file)
-    own = config.objectives(policies)["no-feelings"]
+    own = config.objectives(policies)["no-insides"]
     head = ActiveHeads.read(policies).head_of(None, own, "default")
     policy = Policy("p", (Objective(own.name, own.text, head=head),), score_only=True, deadline_s=120)
     result = []
@@ -82,7 +82,7 @@ def test_four_sentences_teach_what_the_general_head_does_not_see(
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
     file = tmp_path / "policies.yaml"
     file.write_text(FILE)
-    (tmp_path / "feelings.yaml").write_text(EXAMPLES)
+    (tmp_path / "insides.yaml").write_text(EXAMPLES)
     before = asyncio.run(_scores(file, planted=True))
     result = CliRunner().invoke(main, ["teach", str(file), "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
