@@ -195,8 +195,7 @@ class RowsResponse(StrictModel):
     """Numbers in a row."""
     exchanges: tuple[ExchangeRows, ...]
     space: str = ""
-    """The bytes of the teaching space (`model/teaching_space.py`) as base64; empty if the aligner has none, or if it
-    was not asked for."""
+    """The teaching space (`model/teaching_space.py`) as base64; empty if there is none, or it was not asked for."""
 
     @model_validator(mode="after")
     def _check_row_counts(self) -> Self:

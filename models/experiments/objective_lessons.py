@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ from models.reporting.statistics import Rate
 from models.train.blend import take_mean
 from models.train.export import replace_head
 from models.train.head_alone import FARTHEST, DrawnCase, HeadBatch, make_batch
-from models.train.head_rows import HeadRows, join_rows, make_pair_case, open_row_reader
+from models.train.head_rows import HeadRowReader, HeadRows, join_rows, make_pair_case, open_row_reader
 from models.train.labelled_cases import LabelledCase, make_case, read_written_cases
 
 LESSONS = "lessons"
@@ -51,7 +52,7 @@ WRITTEN = "written"
 UNSEEN_AUTHORS = "written, unseen authors"
 MIXTURE = "settle"
 _MIXTURE_SEED = 71
-_GROUPS = 3
+GROUPS = 3
 """Groups of authors; each group is measured by a head that learns from the others."""
 _TESTED = 128
 """Answers of each test set."""
@@ -145,13 +146,21 @@ def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, re
 
 def measure_lessons(head: DetectorHead, rows: HeadRows) -> dict[str, Rate]:
     """What a head flags of lessons under their own objectives: by label of the segment."""
-    outcomes: dict[int, list[bool]] = {AGAINST: [], FINE: [], UNKNOWN: []}
+    labels: list[int] = []
+    flags: list[bool] = []
     for case, scores in zip(rows.cases, rows.scores(head), strict=True):
-        column = case.objectives.index(case.own)
-        for labels, flagged in zip(case.labels, (scores[:, column] > 0).tolist(), strict=True):
-            outcomes[labels[column]].append(flagged)
+        labels += case.own_labels
+        flags += (scores[:, case.own_column] > 0).tolist()
+    return count_flags(labels, flags)
+
+
+def count_flags(labels: Sequence[int], flags: Sequence[bool]) -> dict[str, Rate]:
+    """The share of flagged segments by their label; labels that no segment has are left out."""
+    outcomes: dict[int, list[bool]] = {AGAINST: [], FINE: [], UNKNOWN: []}
+    for label, is_flagged in zip(labels, flags, strict=True):
+        outcomes[label].append(is_flagged)
     names = {AGAINST: "against", FINE: "allowed", UNKNOWN: "beside"}
-    return {names[label]: Rate.from_outcomes(flags) for label, flags in outcomes.items() if flags}
+    return {names[label]: Rate.from_outcomes(of_label) for label, of_label in outcomes.items() if of_label}
 
 
 def measure_exact(head: DetectorHead, rows: HeadRows) -> Rate:
@@ -166,6 +175,39 @@ def measure_exact(head: DetectorHead, rows: HeadRows) -> Rate:
 def find_author(name: str) -> str:
     """The author of a file of lessons: "care" of "care_2"."""
     return name.partition("_")[0]
+
+
+def find_groups(names: Iterable[str]) -> dict[str, int]:
+    """The group of each file of lessons, or of each author: the files of an author are in one group."""
+    authors: dict[str, list[str]] = {}
+    for name in sorted(names):
+        authors.setdefault(find_author(name), []).append(name)
+    return {name: number % GROUPS for number, files in enumerate(authors.values()) for name in files}
+
+
+class LessonSets(NamedTuple):
+    """The rows of the lessons by their files, and of what else teaches or is held in place, by set."""
+
+    lessons: dict[str, HeadRows]
+    others: dict[str, HeadRows]
+    held_sets: dict[str, HeadRows]
+
+    @property
+    def teaching(self) -> dict[str, HeadRows]:
+        """What a head learns from, or is held by, beside the lessons."""
+        return {name: self.others[name] for name in (WRITTEN, MIXTURE)} | {HELD: join_rows([*self.held_sets.values()])}
+
+
+def read_lesson_sets(reader: HeadRowReader, data: Path, folder: Path) -> LessonSets:
+    """Read the lessons and the other sets, or take their rows from `folder`."""
+    lesson_cases = {
+        path.stem: [make_case(*reply) for reply in plant_lessons(data, read_lessons(path))] for path in list_files()
+    }
+    return LessonSets(
+        read_sets(reader, lesson_cases, folder),
+        read_sets(reader, draw_other_cases(data), folder),
+        read_sets(reader, draw_held_cases(data), folder),
+    )
 
 
 def draw_other_cases(data: Path) -> dict[str, list[LabelledCase]]:
@@ -230,16 +272,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     recipe = ObjectiveLessonRecipe()
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    lesson_cases = {
-        path.stem: [make_case(*reply) for reply in plant_lessons(arguments.data, read_lessons(path))]
-        for path in list_files()
-    }
-    lessons = read_sets(reader, lesson_cases, arguments.out)
-    others = read_sets(reader, draw_other_cases(arguments.data), arguments.out)
-    held_sets = read_sets(reader, draw_held_cases(arguments.data), arguments.out)
+    sets = read_lesson_sets(reader, arguments.data, arguments.out)
+    lessons, others, held_sets = sets
+    teaching = sets.teaching
     measured = read_sets(reader, draw_evaluation_cases(arguments.data), arguments.out / "measured")
     tests = read_sets(reader, draw_test_cases(arguments.sets), arguments.out) if arguments.sets else {}
-    teaching = {name: others[name] for name in (WRITTEN, MIXTURE)} | {HELD: join_rows([*held_sets.values()])}
     measured_sets = tests | {UNSEEN_AUTHORS: others[UNSEEN_AUTHORS], HELD: join_rows([*measured.values()])}
     before = DetectorHead.load(arguments.aligner / HEAD)
     lessons_by_author = {
@@ -251,8 +288,9 @@ def main(argv: list[str] | None = None) -> None:
         replace_head(arguments.into, head)
     lines = [("before", *line) for line in measure(before, before, everything, measured_sets)]
     lines += [("ships", *line) for line in measure(head, before, everything, measured_sets)]
-    for number in range(_GROUPS):
-        unseen_lessons = dict([*lessons_by_author.items()][number::_GROUPS])
+    groups = find_groups(lessons_by_author)
+    for number in range(GROUPS):
+        unseen_lessons = {author: rows for author, rows in lessons_by_author.items() if groups[author] == number}
         others_lessons = join_rows([rows for author, rows in lessons_by_author.items() if author not in unseen_lessons])
         learnt = learn_objectives(before, {LESSONS: others_lessons} | teaching, recipe.model_copy(update={"seeds": 1}))
         for author, author_lessons in unseen_lessons.items():

@@ -35,27 +35,22 @@ from aligner_proxy.engine.model.teaching_space import TeachingSpace
 from aligner_proxy.engine.weights.manifest import HEAD
 from aligner_proxy.teaching import fit
 from models.data.labelled_replies import AGAINST, FINE, UNKNOWN
-from models.data.objective_lessons import list_files, plant_lessons, read_lessons
-from models.experiments.answer_evidence import hash_teaching, read_sets
+from models.experiments.answer_evidence import hash_teaching
 from models.experiments.objective_lessons import (
-    HELD,
+    GROUPS,
     LESSONS,
-    MIXTURE,
-    WRITTEN,
+    LessonSets,
     ObjectiveLessonRecipe,
-    draw_held_cases,
-    draw_other_cases,
-    find_author,
+    count_flags,
+    find_groups,
     learn_objectives,
+    read_lesson_sets,
 )
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train.export import replace_head
 from models.train.head_rows import HeadRows, join_rows, open_row_reader
-from models.train.labelled_cases import make_case
 
-GROUPS = 3
-"""Groups of authors; each is measured by a space, and scored by a general head, that learned from the others."""
 MEASURED_EXAMPLES = (4, 6)
 """Numbers of violating examples with which spaces are measured."""
 
@@ -106,11 +101,15 @@ class KindRows:
 
 
 class TeachingTask(NamedTuple):
-    """Which segments of a kind teach, and which are judged: [segments] each."""
+    """Which segments of a kind teach: [segments]; the others are judged."""
 
     is_teaching: Tensor
-    is_judged: Tensor
     example_count: int
+
+    @property
+    def is_judged(self) -> Tensor:
+        """[segments]: whether a segment is judged."""
+        return ~self.is_teaching
 
 
 def draw_task(kind: KindRows, example_count: int, allowed_count: int, rng: Random) -> TeachingTask:
@@ -128,7 +127,7 @@ def draw_task(kind: KindRows, example_count: int, allowed_count: int, rng: Rando
     is_allowed_example = torch.isin(kind.answers, allowed_examples)
     is_beside_allowed = torch.isin(kind.answers, hosts) & (kind.labels == UNKNOWN)
     is_teaching = is_example | is_allowed_example | is_beside_allowed
-    return TeachingTask(is_teaching, ~is_teaching, example_count)
+    return TeachingTask(is_teaching, example_count)
 
 
 def _list_answers(kind: KindRows, label: int, rng: Random) -> list[int]:
@@ -266,7 +265,8 @@ def measure_space(space: TeachingSpace, kinds: Sequence[KindRows], example_count
 
     They are fitted as `teach` fits them, but to few neutral segments, and with the threshold for any objective.
     """
-    outcomes: dict[int, list[bool]] = {AGAINST: [], FINE: [], UNKNOWN: []}
+    judged_labels: list[int] = []
+    flags: list[bool] = []
     for number, kind in enumerate(kinds):
         task = draw_task(kind, example_count, 0, Random(number))
         labels = (kind.labels[task.is_teaching] == AGAINST).float()
@@ -276,11 +276,9 @@ def measure_space(space: TeachingSpace, kinds: Sequence[KindRows], example_count
         heads = fit.fit(table, coordinates.convert_rows(table.rows), torch.ones(len(labels), 1))
         judged_rows = coordinates.convert_rows(kind.rows[task.is_judged])
         scores = heads.scores(judged_rows, kind.general_scores[task.is_judged])[:, 0]
-        flags = scores > (space.find_threshold(example_count) or 0.0)
-        for label, is_flagged in zip(kind.labels[task.is_judged].tolist(), flags.tolist(), strict=True):
-            outcomes[label].append(is_flagged)
-    names = {AGAINST: "against", FINE: "allowed", UNKNOWN: "beside"}
-    return {names[label]: Rate.from_outcomes(flags) for label, flags in outcomes.items()}
+        judged_labels += kind.labels[task.is_judged].tolist()
+        flags += (scores > (space.find_threshold(example_count) or 0.0)).tolist()
+    return count_flags(judged_labels, flags)
 
 
 class Spread(NamedTuple):
@@ -294,8 +292,7 @@ def measure_spread(lessons: Mapping[str, HeadRows]) -> Spread:
     """The mean and the spread of the rows beside the sentences, of which every third counts."""
     parts = []
     for rows in lessons.values():
-        labels = [labels[case.objectives.index(case.own)] for case in rows.cases for labels in case.labels]
-        is_beside = torch.tensor(labels) == UNKNOWN
+        is_beside = torch.tensor([label for case in rows.cases for label in case.own_labels]) == UNKNOWN
         parts.append(rows.segments[is_beside][::3].float())
     neutral_rows = torch.cat(parts)
     return Spread(neutral_rows.mean(0), neutral_rows.std(0).clamp(min=1e-2))
@@ -308,15 +305,14 @@ def make_kinds(rows: HeadRows, general: DetectorHead, spread: Spread) -> Iterato
         parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for answer, number in enumerate(numbers):
             case = rows.cases[number]
-            column = case.objectives.index(case.own)
-            labels = torch.tensor([labels[column] for labels in case.labels])
+            labels = torch.tensor(case.own_labels)
             segments = (rows.case_rows(number).segments.float() - spread.mean) / spread.spread
-            parts.append((segments, labels, torch.full_like(labels, answer), scores[number][:, column]))
+            parts.append((segments, labels, torch.full_like(labels, answer), scores[number][:, case.own_column]))
         yield KindRows(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
 def learn_general_heads(
-    before: DetectorHead, lessons: Mapping[str, HeadRows], others: Mapping[str, HeadRows], folder: Path
+    before: DetectorHead, sets: LessonSets, groups: Mapping[str, int], folder: Path
 ) -> list[DetectorHead]:
     """For each group of authors, a general head that learned from the lessons of the others; kept in `folder`."""
     recipe = ObjectiveLessonRecipe(seeds=1)
@@ -324,16 +320,10 @@ def learn_general_heads(
     for group in range(GROUPS):
         path = folder / f"general_without_{group}.safetensors"
         if not path.exists():
-            parts = [rows for name, rows in lessons.items() if find_group(name) != group]
-            learn_objectives(before, {LESSONS: join_rows(parts), **others}, recipe).save(path)
+            parts = [rows for name, rows in sets.lessons.items() if groups[name] != group]
+            learn_objectives(before, {LESSONS: join_rows(parts), **sets.teaching}, recipe).save(path)
         heads.append(DetectorHead.load(path))
     return heads
-
-
-def find_group(name: str) -> int:
-    """The group of the author of a file of lessons."""
-    authors = sorted({find_author(path.stem) for path in list_files()})
-    return authors.index(find_author(name)) % GROUPS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -351,25 +341,18 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     recipe = TeachingSpaceRecipe()
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    lesson_cases = {
-        path.stem: [make_case(*reply) for reply in plant_lessons(arguments.data, read_lessons(path))]
-        for path in list_files()
-    }
-    lessons = read_sets(reader, lesson_cases, arguments.out)
-    others = read_sets(reader, draw_other_cases(arguments.data), arguments.out)
-    held_rows = join_rows([*read_sets(reader, draw_held_cases(arguments.data), arguments.out).values()])
-    teaching = {WRITTEN: others[WRITTEN], MIXTURE: others[MIXTURE], HELD: held_rows}
-    general_heads = learn_general_heads(DetectorHead.load(arguments.before), lessons, teaching, arguments.out)
-    spread = measure_spread(lessons)
-    kinds = {name: list(make_kinds(rows, general_heads[find_group(name)], spread)) for name, rows in lessons.items()}
+    sets = read_lesson_sets(reader, arguments.data, arguments.out)
+    groups = find_groups(sets.lessons)
+    general_heads = learn_general_heads(DetectorHead.load(arguments.before), sets, groups, arguments.out)
+    spread = measure_spread(sets.lessons)
+    kinds = {name: list(make_kinds(rows, general_heads[groups[name]], spread)) for name, rows in sets.lessons.items()}
     # the rows of kinds are standardised already
     unit_spread = torch.ones_like(spread.spread)
     lines = []
     for group in range(GROUPS):
-        unseen_kinds = [kind for name, parts in kinds.items() for kind in parts if find_group(name) == group]
-        learned = learn_space(
-            [kind for name, parts in kinds.items() for kind in parts if find_group(name) != group], recipe, 0
-        )
+        unseen_kinds = [kind for name, parts in kinds.items() for kind in parts if groups[name] == group]
+        others_kinds = [kind for name, parts in kinds.items() for kind in parts if groups[name] != group]
+        learned = learn_space(others_kinds, recipe, 0)
         own_rows = TeachingSpace(torch.zeros(0, len(spread.mean)))
         for title, space in (("rows", own_rows), ("learned from others", join_spaces([learned], unit_spread, recipe))):
             for count in MEASURED_EXAMPLES:
@@ -383,7 +366,7 @@ def main(argv: list[str] | None = None) -> None:
         replace_head(arguments.into, head)
     text = output.table(("authors", "space", "segments", "flagged"), lines)
     output.write(arguments.out, "teaching_space", text, {"recipe": recipe.model_dump(mode="json")})
-    print(f"{text}\nteaching answers: {hash_teaching(lessons)}")
+    print(f"{text}\nteaching answers: {hash_teaching(sets.lessons)}")
 
 
 if __name__ == "__main__":

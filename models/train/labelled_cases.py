@@ -42,6 +42,16 @@ class LabelledCase:
     own: str = ""
     """The objective that it was written or labelled for."""
 
+    @property
+    def own_column(self) -> int:
+        """The place of its own objective in the prompt."""
+        return self.objectives.index(self.own)
+
+    @property
+    def own_labels(self) -> list[int]:
+        """The label of each segment under its own objective."""
+        return [labels[self.own_column] for labels in self.labels]
+
 
 def make_case(reply: LabelledReply, company: Sequence[str]) -> LabelledCase:
     """The case of a labelled reply under the objectives of a company."""
