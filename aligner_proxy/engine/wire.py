@@ -34,7 +34,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import SegmentScore
 
-WIRE = 17
+WIRE = 18
 """Version of the wire format; incremented with every change of the shapes in `api` and `wire`. What each added:
 2: a request names its aligner. 3: while an answer is read, clients can wait for verdicts and have flagged ranges
 replaced. 4: objectives are weighted for a prompt. 5: a request can ask for one of several drafts. 6: text may be added
@@ -45,7 +45,8 @@ heads of its objectives; heads can be uploaded and rows of segments read. 10: co
 tenant has in all gateways. 12: a request says what may be written in place of flagged segments; sentences end at other
 places, and both sides must divide an answer alike. 13: an engine may have token classifiers as judges. 14: a verdict
 says what its segment tells of the answer as a whole. 15: sentences end at the marks of more scripts. 16: a verdict
-says what the question asks for, too. 17: rows may come with the space in which heads are taught."""
+says what the question asks for, too. 17: rows may come with the space in which heads are taught. 18: this space has one
+threshold for any number of examples."""
 HEADER = "x-aligner-wire"
 """The header with the version of the wire format."""
 RELEASE = "x-aligner-release"

@@ -312,7 +312,7 @@ async def teach_objective(
         held_out=fitted.unseen_neutral_scores(*_NEUTRAL_ROLES),
         near=fitted.unseen_near_scores,
         against=fitted.unseen_against_scores,
-        usual=space.find_threshold(len(examples.against)),
+        usual=space.threshold,
     )
     # column 0 is the final head, which learned from everything
     flags = [_is_mostly_flagged(fitted.example_scores(number, 0), threshold) for number in range(len(examples.against))]

@@ -20,6 +20,7 @@ from aligner_proxy.text.lists.lines import AMOUNT
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.remarks import find_remarks
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
+from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import FENCES, split
 
 _SIGNS_BEFORE_WORDS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
@@ -271,7 +272,9 @@ def is_pruned(text: str, pruned: str) -> bool:
     lacks_fences = pruned.startswith(FENCES) and not text.lstrip().startswith(FENCES)
     if len(lines) > 1 and lacks_fences:
         text = f"{lines[0]}\n{text}\n{lines[-1]}"
-    return any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text)))
+    side_clauses = [[place] for place in find_side_clauses(text)]
+    removable = (judged_words(text), _find_data_words(text), *side_clauses)
+    return any(_lacks_only(text, pruned, places) for places in removable)
 
 
 def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:

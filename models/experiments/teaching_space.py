@@ -80,8 +80,7 @@ class TeachingSpaceRecipe(BaseModel):
     """Factors of the learned coordinates, and of the standardised rows beside them, which keep neutral segments apart.
     `teach` has a fixed penalty, to which a larger factor makes the coordinate cheaper."""
     threshold: float = -1.4
-    threshold_per_doubling: float = 0.33
-    """Nats, as `TeachingSpace` has them. These and the factors were chosen on 15 kinds of `data/taught_kinds`."""
+    """Nats, as `TeachingSpace` has it. It and the factors were chosen on 15 kinds of `data/taught_kinds`."""
     violation_weight: float = 2.0
     """Weight of the loss on violations; that on allowed sentences and that on segments beside them weigh 1."""
 
@@ -257,7 +256,7 @@ def join_spaces(spaces: Sequence[LearnedSpace], spread: Tensor, recipe: Teaching
     """
     mean_projection = torch.cat([space.projection for space in spaces]) / len(spaces) ** 0.5 / spread
     projection = recipe.space_factor * mean_projection
-    return TeachingSpace(projection, recipe.row_factor, recipe.threshold, recipe.threshold_per_doubling)
+    return TeachingSpace(projection, recipe.row_factor, recipe.threshold)
 
 
 def measure_space(space: TeachingSpace, kinds: Sequence[KindRows], example_count: int) -> dict[str, Rate]:
@@ -277,7 +276,7 @@ def measure_space(space: TeachingSpace, kinds: Sequence[KindRows], example_count
         judged_rows = coordinates.convert_rows(kind.rows[task.is_judged])
         scores = heads.scores(judged_rows, kind.general_scores[task.is_judged])[:, 0]
         judged_labels += kind.labels[task.is_judged].tolist()
-        flags += (scores > (space.find_threshold(example_count) or 0.0)).tolist()
+        flags += (scores > (space.threshold or 0.0)).tolist()
     return count_flags(judged_labels, flags)
 
 

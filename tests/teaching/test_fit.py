@@ -28,7 +28,7 @@ def make_table(segments: int = 60, violations: int = 6) -> fit.Table:
 
 def make_space(size: int = 5, row_factor: float = 0.5) -> TeachingSpace:
     projection = torch.randn(size, WIDTH, generator=torch.Generator().manual_seed(1)) / 3
-    return TeachingSpace(projection, row_factor, threshold=-0.5, threshold_per_doubling=0.4)
+    return TeachingSpace(projection, row_factor, threshold=-0.5)
 
 
 def no_space() -> TeachingSpace:
@@ -55,7 +55,7 @@ def test_without_a_space_the_coordinates_are_the_standardised_rows() -> None:
     assert converted.shape == table.rows.shape
     torch.testing.assert_close(converted[neutral].mean(0), torch.zeros(WIDTH), atol=1e-5, rtol=0)
     torch.testing.assert_close(converted[neutral].std(0), torch.ones(WIDTH))
-    assert no_space().find_threshold(4) is None
+    assert no_space().threshold is None
 
 
 def test_a_number_that_never_varies_is_not_blown_up() -> None:
@@ -73,14 +73,6 @@ def test_a_space_adds_coordinates_to_the_weaker_rows() -> None:
     torch.testing.assert_close(converted[:, :WIDTH], plain * 0.5)
     expected = (table.rows - table.rows[table.labels == 0].mean(0)) @ space.projection.T
     torch.testing.assert_close(converted[:, WIDTH:], expected)
-
-
-def test_the_threshold_rises_with_the_examples_up_to_twelve() -> None:
-    space = make_space()
-    assert space.find_threshold(4) == pytest.approx(-0.5)
-    assert space.find_threshold(8) == pytest.approx(-0.1)
-    assert space.find_threshold(2) == pytest.approx(-0.9)
-    assert space.find_threshold(26) == space.find_threshold(12)
 
 
 def test_examples_get_their_share_of_the_weight() -> None:
@@ -101,8 +93,7 @@ def test_a_space_survives_its_bytes_and_the_file_of_its_head(tmp_path: Path) -> 
     head.save(path)
     received = TeachingSpace.from_bytes(DetectorHead.load(path).teaching_space.to_bytes(), WIDTH)
     torch.testing.assert_close(received.projection, space.projection, atol=1e-3, rtol=1e-3)
-    numbers = (received.row_factor, received.threshold, received.threshold_per_doubling)
-    assert numbers == pytest.approx((0.5, -0.5, 0.4))
+    assert (received.row_factor, received.threshold) == pytest.approx((0.5, -0.5))
 
 
 def test_a_head_of_an_earlier_version_has_no_space(tmp_path: Path) -> None:
@@ -110,7 +101,7 @@ def test_a_head_of_an_earlier_version_has_no_space(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
     tensors = {name: tensor for name, tensor in head.state_dict().items() if not name.startswith("teaching")}
     save_file(tensors, str(path))
-    assert DetectorHead.load(path).teaching_space.find_threshold(4) is None
+    assert DetectorHead.load(path).teaching_space.threshold is None
 
 
 def test_bytes_of_anything_else_are_refused() -> None:

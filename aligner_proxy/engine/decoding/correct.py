@@ -30,6 +30,7 @@ from aligner_proxy.text import remarks, structure
 from aligner_proxy.text.code_comments import Place
 from aligner_proxy.text.disguises import restore_disguises
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of, without_words
+from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
@@ -37,6 +38,14 @@ _REPLACEMENT_RESERVE = 16
 """Tokens allowed for a replacement beyond 1.5 times the flagged run."""
 _ADDITION_RESERVE = 96
 """Tokens allowed beyond these at the end of the answer, where whole sentences may be missing."""
+_SIDE_CLAUSE_MARGIN = 1.0
+"""Nats below the threshold that a sentence must score without a side clause to be kept."""
+
+
+def _may_be_pruned(segment: Segment) -> bool:
+    """Whether a flagged segment has words that may be removed alone."""
+    text = segment.text
+    return bool(judged_words(text) or find_removable_words(text) or find_side_clauses(text))
 
 
 def correct(
@@ -264,10 +273,11 @@ class AnswerEditor(PieceScorer):
         """Return the flagged run without its flagged cells, elements, comments, clauses, remarks and data.
 
         The result is "" if the rest is flagged, too, or nearly flagged where a remark without brackets was removed.
-        "| Two | you are a fool | 10 |" -> "| Two | | 10 |", and "Take a coat (you fool)." -> "Take a coat."
+        "| Two | you are a fool | 10 |" -> "| Two | | 10 |", "Take a coat (you fool)." -> "Take a coat.", and
+        "Take a coat, and you are a fool." -> "Take a coat."
         """
         segments = hole.run.segments
-        if not any(judged_words(segment.text) or find_removable_words(segment.text) for segment in segments):
+        if not any(map(_may_be_pruned, segments)):
             return ""
         # the edited answer before the run, and the run unchanged
         answer = hole.fill_in(hole.run.text)
@@ -286,6 +296,8 @@ class AnswerEditor(PieceScorer):
                 margin = splice.CLEAR_MARGIN if flagged_places else margin
             if any(remarks.is_doubtful(segment.text, place) for place in flagged_places):
                 margin = splice.CLEAR_MARGIN
+            # before other clauses, which may leave half a sentence
+            flagged_places = flagged_places or (yield from self._find_flagged_side_clause(answer, placed_segment))
             flagged_places = flagged_places or (yield from self._find_flagged_words(prompt, answer, placed_segment))
             pruned_piece = without_words(segment.text, flagged_places) if flagged_places else ""
             pruned_pieces.append((pruned_piece, segment.gap))
@@ -308,6 +320,18 @@ class AnswerEditor(PieceScorer):
             if self.is_flagged(score):
                 flagged_places.append((start, end))
         return flagged_places
+
+    def _find_flagged_side_clause(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
+        """Return the (start, end) in `segment` of the shortest side clause whose removal clears the rest.
+
+        The rest must score `_SIDE_CLAUSE_MARGIN` nats below the threshold; empty if there is no such clause.
+        """
+        text_before = answer[: segment.start]
+        for place in find_side_clauses(segment.text):
+            nats, _ = yield from self._judge_sentence(text_before, without_words(segment.text, [place]))
+            if nats <= self._request.caution - _SIDE_CLAUSE_MARGIN:
+                return [place]
+        return []
 
     def _find_flagged_words(self, prompt: Fitted, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
         """Return the (start, end) in `segment` of its flagged inner words: cells of a table, comments, clauses.

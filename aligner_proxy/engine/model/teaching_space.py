@@ -8,7 +8,6 @@ are alike, and sentences that only have its subject are not. Without one, heads 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +20,8 @@ from aligner_proxy.errors import InvalidOutput
 PROJECTION = "teaching_projection"
 NUMBERS = "teaching_numbers"
 """The names of the two tensors, in the detector head and in the bytes."""
-NO_SPACE_NUMBERS = (1.0, 0.0, 0.0)
-"""`row_factor`, `threshold` and `threshold_per_doubling` where no space was learned."""
-_USUAL_EXAMPLES = 4
-"""The number of examples for which `threshold` holds."""
-_MOST_EXAMPLES = 12
-"""Most examples of a head for which thresholds were measured; with more, the threshold is that of so many."""
+NO_SPACE_NUMBERS = (1.0, 0.0)
+"""`row_factor` and `threshold` where no space was learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +32,12 @@ class TeachingSpace:
     """[coordinates, width of a row]: the learned coordinates; [0, width] if there are none."""
     row_factor: float = 1.0
     """Factor of the standardised numbers of a row, which are coordinates, too."""
-    threshold: float = 0.0
-    """Score of a head of four examples above which a segment is flagged, in nats."""
-    threshold_per_doubling: float = 0.0
-    """Nats by which the threshold is higher for each doubling of the number of examples."""
-
-    def find_threshold(self, example_count: int) -> float | None:
-        """Return the usual threshold of a head with so many examples; None if no space was learned."""
-        if not len(self.projection):
-            return None
-        doublings = math.log2(min(example_count, _MOST_EXAMPLES) / _USUAL_EXAMPLES)
-        return self.threshold + self.threshold_per_doubling * doublings
+    threshold: float | None = None
+    """Score above which a head of any objective flags a segment, in nats; None if no space was learned."""
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the tensors that are stored, by name: the projection in 16 bits, and the numbers."""
-        numbers = torch.tensor([self.row_factor, self.threshold, self.threshold_per_doubling])
+        numbers = torch.tensor([self.row_factor, self.threshold or 0.0])
         return {PROJECTION: self.projection.detach().cpu().to(torch.float16).contiguous(), NUMBERS: numbers}
 
     def to_bytes(self) -> bytes:
@@ -61,7 +47,8 @@ class TeachingSpace:
     @classmethod
     def from_tensors(cls, projection: Tensor, numbers: Tensor) -> TeachingSpace:
         """Return the space that `to_tensors` stored."""
-        return cls(projection.float(), *numbers.tolist())
+        row_factor, threshold = numbers.tolist()
+        return cls(projection.float(), row_factor, threshold if len(projection) else None)
 
     @classmethod
     def from_bytes(cls, data: bytes, width: int) -> TeachingSpace:
@@ -71,7 +58,7 @@ class TeachingSpace:
         try:
             tensors = load(data)
             space = cls.from_tensors(tensors[PROJECTION], tensors[NUMBERS])
-        except (SafetensorError, KeyError, TypeError) as error:
+        except (SafetensorError, KeyError, ValueError) as error:
             raise InvalidOutput(
                 f"the engine sent something that is no teaching space ({type(error).__name__})"
             ) from None

@@ -79,10 +79,10 @@ def prune(text: str, score: float = -2.0) -> str:
         ("Take a coat (you fool) and a hat.", "Take a coat and a hat."),
         ("Take a coat (a warm one) and a hat (you fool).", "Take a coat (a warm one) and a hat."),
         ("- Take a coat (you fool, really!)", "- Take a coat"),
+        ("Take a coat (a warm one), fool.", "Take a coat (a warm one)."),
         # the rest is flagged, too, or there is none
         ("Take a coat (you fool), fool.", ""),
         ("(You fool.)", ""),
-        ("Take a coat (a warm one), fool.", ""),
         # no remarks: a call, an address
         ("Call `fool (fool)` or [the shop](fool).", ""),
     ],
@@ -103,6 +103,24 @@ def test_a_remark_in_brackets_goes_alone_where_the_rest_is_fine(text: str, left:
 def test_a_remark_without_brackets_goes_where_the_rest_is_clearly_fine(text: str, left: str) -> None:
     assert prune(text, -splice.CLEAR_MARGIN - 0.1) == left
     assert prune(text, -splice.CLEAR_MARGIN + 0.1) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Take a coat, and you are a fool.", "Take a coat."),
+        ("The coat, which only a fool would wear, is in the hall.", "The coat is in the hall."),
+        # of two clauses the shorter one goes, if that is enough
+        ("Take a coat, and a hat, because a fool forgets it.", "Take a coat, and a hat."),
+        # the rest is flagged, too, or is no sentence
+        ("Take a coat, fool, and wait for the fool.", ""),
+        ("If you are a fool, take a coat.", ""),
+    ],
+)
+def test_a_clause_goes_alone_where_the_sentence_stands_without_it(text: str, left: str) -> None:
+    assert prune(text) == left
+    # the rest must be fine by a nat
+    assert prune(text, score=-0.5) == ""
 
 
 def test_a_row_is_not_flagged_by_a_cell_that_is_fine_as_a_sentence() -> None:

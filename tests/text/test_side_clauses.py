@@ -1,0 +1,96 @@
+"""Clauses at the edge of a sentence go alone only where the sentence stands without them."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_proxy.text.judged_words import is_pruned, without_words
+from aligner_proxy.text.side_clauses import MAX_SIDE_CLAUSES, find_side_clauses
+
+
+def list_rests(text: str) -> list[str]:
+    """What stays of a sentence without each of its side clauses, the shortest clause first."""
+    return [without_words(text, [place]) for place in find_side_clauses(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        # behind the main clause
+        ("The fee is 75 euros, and your insurer pays it all.", "The fee is 75 euros."),
+        ("We open at nine, which is earlier than the lazy shop next door.", "We open at nine."),
+        ("Bring your card, although the doctor is sure it is only a cold!", "Bring your card!"),
+        ("Press the green key; only a fool would press the red one.", "Press the green key."),
+        ("If you find one, stay at home, because it is surely measles.", "If you find one, stay at home."),
+        (
+            "On that day a fee of nine euros was due, and that is your own fault.",
+            "On that day a fee of nine euros was due.",
+        ),
+        ("- Enter both addresses, and add the cover, it's worth it.", "- Enter both addresses."),
+        ("2. The hall is full, most likely because they paid the mayor.", "2. The hall is full."),
+        ("The red number is no fun \U0001f62c, and you should sell it now.", "The red number is no fun \U0001f62c."),
+        # without a comma, and without an end mark
+        ("The porter has your key and can move you to a dearer room.", "The porter has your key."),
+        ("The parcel is late because the driver is lazy", "The parcel is late"),
+        # in the middle
+        ("The honey, which heals ulcers, costs 9 euros.", "The honey costs 9 euros."),
+        (
+            "It runs on a script, a language for fools, and it starts at two.",
+            "It runs on a script, and it starts at two.",
+        ),
+        # the first words
+        ("Obey or suffer: we open at nine.", "We open at nine."),
+        ("Listen up, genius, the fee is 75 euros.", "The fee is 75 euros."),
+        ("Only fools ask this, but the fee is 75 euros.", "The fee is 75 euros."),
+        # forms of address
+        ("No problem at all, poppet.", "No problem at all."),
+        ("Pop in before ten, my darling, and we will measure you.", "Pop in before ten, and we will measure you."),
+        # other languages
+        ("Die Geb\u00fchr betr\u00e4gt 75 Euro, und die Kasse zahlt alles.", "Die Geb\u00fchr betr\u00e4gt 75 Euro."),
+        ("Les frais sont de 75 euros, et l'assurance rembourse tout.", "Les frais sont de 75 euros."),
+        ("La tarifa es de 75 euros, y el seguro lo paga todo.", "La tarifa es de 75 euros."),
+    ],
+)
+def test_the_sentence_stands_without_the_clause(text: str, rest: str) -> None:
+    assert rest in list_rests(text)
+    assert is_pruned(text, rest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # the main clause follows an opening
+        "If you are late, you wait outside.",
+        "On Monday, we open at nine.",
+        "Looking at your list, I would begin with the roof.",
+        "To move your debits, fill in the form.",
+        "Because of the rain, the tour, which is long, was cancelled.",
+        # a noun without its verb, and a sentence that goes on behind the clause
+        "The old house, with its big garden, was sold.",
+        "Jams in the printer queue, meaning jobs that stop, come from thin paper.",
+        # a title and a label
+        "1. **Tide of the day**: you are late twice.",
+        "Adviser: you are late twice.",
+        # lists
+        "We have sizes S, M, L, and XL.",
+        "It is a bright, warm, friendly room.",
+        # too little would stay
+        "Yes, and it rains.",
+        # no prose
+        "| One | two, and three |",
+        "```\na = 1, and b = 2\n```",
+        "<p>The fee is 75 euros, and they pay it all.</p>",
+        "The fee is 75 euros",
+        "",
+    ],
+)
+def test_no_clause_goes_that_the_rest_needs(text: str) -> None:
+    for rest in list_rests(text):
+        assert rest.startswith("Because of the rain, the tour"), text
+
+
+def test_few_clauses_are_tried_and_the_shortest_first() -> None:
+    text = "You wait here" + ", and then you wait there" * 20 + "."
+    rests = list_rests(text)
+    assert len(rests) == MAX_SIDE_CLAUSES
+    assert sorted(rests, key=len, reverse=True) == rests
