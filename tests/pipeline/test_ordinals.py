@@ -79,7 +79,7 @@ KEPT = [
         "The first floor has a kitchen. The third floor has a roof garden.",
     ),
     (
-        "First, second and third place get tea. Second, where fools sit, gets none. Third, fourth and fifth get milk.",
+        "First, second and third place get tea. Second is for fools. Third, fourth and fifth get milk.",
         "First, second and third place get tea. Third, fourth and fifth get milk.",
     ),
     (

@@ -9,6 +9,7 @@ from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.code_comments import Place
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, without_words
+from aligner_proxy.text.side_clauses import find_side_clauses
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Policy, StreamMode, Turn
 from tests.support.growing import grown
@@ -28,16 +29,24 @@ def _insults(text: str, places: list[Place]) -> list[Place]:
 
 
 def prune(text: str) -> str:
-    """The text without insults: cells, elements, comments and brackets go alone, and other sentences as a whole."""
+    """The text without insults: cells, comments, remarks and side clauses go alone, and other sentences as a whole."""
     pieces: list[tuple[str, str]] = []
     for piece in split(text):
-        places = _insults(piece.text, find_removable_words(piece.text)) or _insults(
-            piece.text, judged_words(piece.text)
+        places = (
+            _insults(piece.text, find_removable_words(piece.text))
+            or _find_side_clause(piece.text)
+            or _insults(piece.text, judged_words(piece.text))
         )
         left = without_words(piece.text, places) if places else ""
         left = "" if _INSULT.search(left) else left
         pieces.append((left if _INSULT.search(piece.text) else piece.text, piece.gap))
     return join(pieces)
+
+
+def _find_side_clause(text: str) -> list[Place]:
+    """The shortest side clause without which no insult is left; empty if there is none."""
+    places = (place for place in find_side_clauses(text) if not _INSULT.search(without_words(text, [place])))
+    return [place for place in [next(places, None)] if place is not None]
 
 
 def pruning_engine() -> SegmentEngine:

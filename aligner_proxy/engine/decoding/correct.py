@@ -285,6 +285,8 @@ class AnswerEditor(PieceScorer):
         if len(prompt.ids) > self._frame.window:
             return ""
         shift = len(answer) - len(hole.run.text) - segments[0].start
+        # a turn that the model invented goes as a whole
+        is_turn = any(structure.begins_turn(segment.text) for segment in segments)
         pruned_pieces = []
         margin = 0.0  # nats below the threshold that the rest must score
         for segment in segments:
@@ -297,7 +299,8 @@ class AnswerEditor(PieceScorer):
             if any(remarks.is_doubtful(segment.text, place) for place in flagged_places):
                 margin = splice.CLEAR_MARGIN
             # before other clauses, which may leave half a sentence
-            flagged_places = flagged_places or (yield from self._find_flagged_side_clause(answer, placed_segment))
+            if not flagged_places and not is_turn:
+                flagged_places = yield from self._find_flagged_side_clause(answer, placed_segment)
             flagged_places = flagged_places or (yield from self._find_flagged_words(prompt, answer, placed_segment))
             pruned_piece = without_words(segment.text, flagged_places) if flagged_places else ""
             pruned_pieces.append((pruned_piece, segment.gap))
@@ -322,14 +325,19 @@ class AnswerEditor(PieceScorer):
         return flagged_places
 
     def _find_flagged_side_clause(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
-        """Return the (start, end) in `segment` of the shortest side clause whose removal clears the rest.
+        """Return the (start, end) in `segment` of its shortest side clause that is flagged, if the rest is clear of it.
 
-        The rest must score `_SIDE_CLAUSE_MARGIN` nats below the threshold; empty if there is no such clause.
+        The clause is judged as a sentence in its place. The rest must score `_SIDE_CLAUSE_MARGIN` nats below the
+        threshold. Empty if there is no such clause.
         """
         text_before = answer[: segment.start]
         for place in find_side_clauses(segment.text):
-            nats, _ = yield from self._judge_sentence(text_before, without_words(segment.text, [place]))
-            if nats <= self._request.caution - _SIDE_CLAUSE_MARGIN:
+            rest_nats, _ = yield from self._judge_sentence(text_before, without_words(segment.text, [place]))
+            if rest_nats > self._request.caution - _SIDE_CLAUSE_MARGIN:
+                continue
+            clause = segment.text[slice(*place)].strip(remarks.SIGNS)
+            clause_score = yield from self._judge_sentence(text_before, sentence_of(clause))
+            if self.is_flagged(clause_score):
                 return [place]
         return []
 

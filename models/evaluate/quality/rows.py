@@ -19,7 +19,17 @@ from models.data.pairs import Pair, read_pairs, write_pairs
 from models.data.preference_sets import GUARD_SETS
 from models.data.test_sets import make_held_out_sets
 from models.data.upstream_completions import STRONG, draw_completions
-from models.evaluate import forms, good_answers, guards, lists, measures, nothing_left, own_voice, strong_upstreams
+from models.evaluate import (
+    forms,
+    good_answers,
+    guards,
+    lists,
+    measures,
+    nothing_left,
+    operator_cases,
+    own_voice,
+    strong_upstreams,
+)
 from models.evaluate import test_sets as pair_sets
 from models.evaluate.gateway import open_gateway
 from models.evaluate.taught.__main__ import measure_kinds
@@ -184,6 +194,15 @@ async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
     }, ""
 
 
+async def _measure_operators(bench: QualityBench) -> tuple[Figures, str]:
+    """What is delivered of operators' answers, by the objectives' texts alone."""
+    cases = list(operator_cases.read_operator_cases())
+    numbers = sorted(Random("operators").sample(range(len(cases)), min(bench.sample, len(cases))))
+    sample = [cases[number] for number in numbers]
+    outcomes = await operator_cases.try_cases(bench.aligner, sample, bench.folder("operators"))
+    return dict(operator_cases.compute_rates(outcomes)), ""
+
+
 async def _measure_taught(bench: QualityBench) -> tuple[Figures, str]:
     """Objectives that no aligner was trained on, before and after they are taught by `_EXAMPLES` sentences."""
     slugs = [kind.slug for kind in read_kinds()]
@@ -270,6 +289,13 @@ ROWS: Sequence[QualityRow] = (
     ),
     _make_set_row(
         "kinds", "Kinds and objectives never trained", "unseen_kinds", {"exact": _EXACT}, {_EXACT: Bound(82)}
+    ),
+    QualityRow(
+        "operators",
+        "Answers of five trades under objectives of their own, untaught",
+        _measure_operators,
+        "models.evaluate.operator_cases FOLDER",
+        scorer="exact: what their authors would have delivered",
     ),
     QualityRow(
         "strong",

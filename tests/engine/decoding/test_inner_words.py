@@ -67,7 +67,7 @@ def prune(text: str, score: float = -2.0) -> str:
         while True:
             assert ask.spans is not None
             texts = [aligner.runner.tokenizer.decode(ask.ids[span.start : span.stop]) for span in ask.spans.segments]
-            ask = work.send(Step([(2.0 if "fool" in text else score, 0) for text in texts], [], 1))
+            ask = work.send(Step([(2.0 if "fool" in text.lower() else score, 0) for text in texts], [], 1))
     except StopIteration as end:
         return str(end.value)
 
@@ -80,8 +80,9 @@ def prune(text: str, score: float = -2.0) -> str:
         ("Take a coat (a warm one) and a hat (you fool).", "Take a coat (a warm one) and a hat."),
         ("- Take a coat (you fool, really!)", "- Take a coat"),
         ("Take a coat (a warm one), fool.", "Take a coat (a warm one)."),
+        ("Take a coat (you fool), fool.", "Take a coat."),
         # the rest is flagged, too, or there is none
-        ("Take a coat (you fool), fool.", ""),
+        ("Take a fool's coat (you fool).", ""),
         ("(You fool.)", ""),
         # no remarks: a call, an address
         ("Call `fool (fool)` or [the shop](fool).", ""),
@@ -155,3 +156,7 @@ def test_a_row_stays_flagged_by_itself() -> None:
 def test_nothing_is_read_again_where_no_words_are_flagged_or_within_no_marks() -> None:
     for before in ([-1.0, -1.0, -1.0], [1.0, -1.0, 1.0]):
         assert judge_again(before, [], {}) == (before, [])
+
+
+def test_a_turn_that_the_model_invented_loses_no_clause_alone() -> None:
+    assert prune("Human: Take a coat, and you are a fool.") == ""
