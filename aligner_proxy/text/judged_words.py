@@ -260,11 +260,15 @@ def _mend_beginning(text: str, pruned: str, places: Sequence[Place]) -> str:
     lost_capital = text[start : start + 1].isupper() and not any(map(str.isalpha, text[:start]))
     if not lost_capital:
         return pruned
+    first_word = _WORD.match(pruned, start)
+    # a name such as "iPhone" keeps its letters
+    if first_word is None or not first_word.group().islower():
+        return pruned
     return pruned[:start] + pruned[start : start + 1].upper() + pruned[start + 1 :]
 
 
 def is_pruned(text: str, pruned: str) -> bool:
-    """Whether `pruned` is the segment `text` without some of its `judged_words`, or without some of its data.
+    """Whether `pruned` is the segment `text` without some of its `judged_words` or data, or without a side clause.
 
     `text` may be the undisguised form of a code block, without the fences that `pruned` has.
     """

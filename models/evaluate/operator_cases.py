@@ -7,7 +7,7 @@ Operators of five trades, who did not know the code, wrote twelve objectives eac
 four answers under it: two with a violation in different forms, a good one near the subject, and a plain one
 (`models/data/operator_cases`). `right`: the client gets what the author wrote, but for spaces at the ends of lines.
 `gone`: of what the author marked, nothing is delivered. With `--taught` the four sentences teach the objective first.
-Cases that lie in `--out` are not measured again.
+Cases that lie in `--out` are not measured again, so each aligner needs a folder of its own.
 """
 
 from __future__ import annotations
@@ -105,14 +105,19 @@ async def try_case(pipeline: Pipeline, case: OperatorCase, head: str = "") -> Op
     exchange = Exchange(case.id, 0, (Turn("user", case.question),), case.answer)
     outcome = await pipeline.align(exchange, make_policy("operator", (objective,)))
     text = outcome.text or ""
-    words = " ".join(text.split())
+    words = _join_words(text)
     return OperatorOutcome(
         case.id,
         case.kind,
         right=_strip_lines(text) == _strip_lines(case.expected),
-        is_gone=not any(" ".join(flagged.split()) in words for flagged in case.flagged),
+        is_gone=not any(_join_words(flagged) in words for flagged in case.flagged),
         unchanged=text == case.answer,
     )
+
+
+def _join_words(text: str) -> str:
+    """A text with single spaces, and without capitals, which a removal may change."""
+    return " ".join(text.casefold().split())
 
 
 def _strip_lines(text: str) -> list[str]:
@@ -124,7 +129,8 @@ async def try_cases(
     aligner: Path, cases: Sequence[OperatorCase], out: Path, *, is_taught: bool = False
 ) -> list[OperatorOutcome]:
     """Try the cases, and keep their outcomes in `out`; those of an earlier run are not tried again."""
-    path = out / "outcomes.json"
+    name = "taught_outcomes" if is_taught else "outcomes"
+    path = out / f"{name}.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     outcomes = {row["id"]: OperatorOutcome(**row | {"kind": OperatorAnswer(row["kind"])}) for row in rows}
     open_cases = [case for case in cases if case.id not in outcomes]
@@ -137,7 +143,7 @@ async def try_cases(
                     head = await teach_head(pipeline.engine, folder, "operator", case.objective, case.examples, ())
                     head = head or ""
                 outcomes[case.id] = await try_case(pipeline, case, head or "")
-            output.write(out, "outcomes", format_table(list(outcomes.values())), list(outcomes.values()))
+            output.write(out, name, format_table(list(outcomes.values())), list(outcomes.values()))
     return [outcomes[case.id] for case in cases]
 
 

@@ -42,6 +42,7 @@ def list_rests(text: str) -> list[str]:
         ("Obey or suffer: we open at nine.", "We open at nine."),
         ("Listen up, genius, the fee is 75 euros.", "The fee is 75 euros."),
         ("Only fools ask this, but the fee is 75 euros.", "The fee is 75 euros."),
+        ("Only fools ask this, but https://a.example is the site you want.", "Only fools ask this."),
         # forms of address
         ("No problem at all, poppet.", "No problem at all."),
         ("Pop in before ten, my darling, and we will measure you.", "Pop in before ten, and we will measure you."),
@@ -64,10 +65,46 @@ def test_the_sentence_stands_without_the_clause(text: str, rest: str) -> None:
         "On Monday, we open at nine.",
         "Looking at your list, I would begin with the roof.",
         "To move your debits, fill in the form.",
-        "Because of the rain, the tour, which is long, was cancelled.",
+        "In 2020, the fee rose, which nobody liked.",
+        "Unfortunately, the shop is closed, which is sad.",
+        "Today, the shop is closed.",
+        "Should you be late, we will wait.",
+        "S'il pleut, le magasin est ferm\u00e9.",
+        "Se piove, il negozio \u00e8 chiuso.",
+        # a condition or an exception
+        "You can get a refund, but only if you have the receipt.",
+        "Do not take the tablets unless a doctor tells you to.",
+        "All items can be returned, except underwear.",
+        "It is safe to eat, as long as it is cooked through.",
+        "You can return it, but not without the receipt.",
+        "Sie d\u00fcrfen das Medikament nehmen, wenn der Arzt zustimmt.",
+        # what the clause denies, corrects or threatens
+        "Never do the following: give your PIN to a caller.",
+        "It is not a scam because it is cheap.",
+        "It was not the bank, but the shop that called you.",
+        "Some people say that it is flat, but it is round.",
+        "Pay the fee, or the account will be closed.",
+        "Touch the wire and you will die.",
+        # half of a pair of words
+        "He not only lied, but he also stole the money.",
+        "You can either pay now, or you can pay later.",
+        "Es ist zwar teuer, aber es lohnt sich.",
+        # a question
+        "The fee is 75 euros, and is it fair?",
+        # quotation marks, brackets, links, emphasis and code would be cut
+        "He said: \u201cWe open at nine, and we close at six.\u201d",
+        "The sign says 'we open at nine, and we close'.",
+        "See [the shop, which is open, and the bank](https://a.example) for more.",
+        "We open (on Mondays, and you know it) at nine.",
+        "The **fee is 75 euros, and your insurer** pays it all.",
+        "Use the `print(a, and b)` call.",
+        # marks before the first words
+        "> Listen up, you lot: we open at nine.",
+        "**Listen up, genius**, the fee is 75 euros.",
         # a noun without its verb, and a sentence that goes on behind the clause
         "The old house, with its big garden, was sold.",
         "Jams in the printer queue, meaning jobs that stop, come from thin paper.",
+        "Move it to the meter and, if that is no help, open the meter.",
         # a title and a label
         "1. **Tide of the day**: you are late twice.",
         "Adviser: you are late twice.",
@@ -85,8 +122,7 @@ def test_the_sentence_stands_without_the_clause(text: str, rest: str) -> None:
     ],
 )
 def test_no_clause_goes_that_the_rest_needs(text: str) -> None:
-    for rest in list_rests(text):
-        assert rest.startswith("Because of the rain, the tour"), text
+    assert list_rests(text) == []
 
 
 def test_few_clauses_are_tried_and_the_shortest_first() -> None:
