@@ -38,8 +38,6 @@ _REPLACEMENT_RESERVE = 16
 """Tokens allowed for a replacement beyond 1.5 times the flagged run."""
 _ADDITION_RESERVE = 96
 """Tokens allowed beyond these at the end of the answer, where whole sentences may be missing."""
-_SIDE_CLAUSE_MARGIN = 1.0
-"""Nats below the threshold that a sentence must score without a side clause to be kept."""
 
 
 def _may_be_pruned(segment: Segment) -> bool:
@@ -327,13 +325,13 @@ class AnswerEditor(PieceScorer):
     def _find_flagged_side_clause(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
         """Return the (start, end) in `segment` of its shortest side clause that is flagged, if the rest is clear of it.
 
-        The clause is judged as a sentence in its place. The rest must score `_SIDE_CLAUSE_MARGIN` nats below the
-        threshold. Empty if there is no such clause.
+        The clause is judged as a sentence in its place. The rest must score `CLEAR_MARGIN` nats below the threshold,
+        since half of a violation scores little lower. Empty if there is no such clause.
         """
         text_before = answer[: segment.start]
         for place in find_side_clauses(segment.text):
             rest_nats, _ = yield from self._judge_sentence(text_before, without_words(segment.text, [place]))
-            if rest_nats > self._request.caution - _SIDE_CLAUSE_MARGIN:
+            if rest_nats > self._request.caution - splice.CLEAR_MARGIN:
                 continue
             clause = segment.text[slice(*place)].strip(remarks.SIGNS)
             clause_score = yield from self._judge_sentence(text_before, sentence_of(clause))

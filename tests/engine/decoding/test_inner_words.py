@@ -120,8 +120,8 @@ def test_a_remark_without_brackets_goes_where_the_rest_is_clearly_fine(text: str
 )
 def test_a_clause_goes_alone_where_the_sentence_stands_without_it(text: str, left: str) -> None:
     assert prune(text) == left
-    # the rest must be fine by a nat
-    assert prune(text, score=-0.5) == ""
+    # the rest must be clearly fine
+    assert prune(text, score=-1.5) == ""
 
 
 def test_a_row_is_not_flagged_by_a_cell_that_is_fine_as_a_sentence() -> None:
