@@ -17,6 +17,7 @@ from aligner_proxy.text.code_comments import Place, comment_ranges
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.lists.lines import AMOUNT
+from aligner_proxy.text.openings import capitalise
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.remarks import find_remarks
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
@@ -260,11 +261,7 @@ def _mend_beginning(text: str, pruned: str, places: Sequence[Place]) -> str:
     lost_capital = text[start : start + 1].isupper() and not any(map(str.isalpha, text[:start]))
     if not lost_capital:
         return pruned
-    first_word = _WORD.match(pruned, start)
-    # a name such as "iPhone" keeps its letters
-    if first_word is None or not first_word.group().islower():
-        return pruned
-    return pruned[:start] + pruned[start : start + 1].upper() + pruned[start + 1 :]
+    return pruned[:start] + capitalise(pruned[start:])
 
 
 def is_pruned(text: str, pruned: str) -> bool:
@@ -276,9 +273,9 @@ def is_pruned(text: str, pruned: str) -> bool:
     lacks_fences = pruned.startswith(FENCES) and not text.lstrip().startswith(FENCES)
     if len(lines) > 1 and lacks_fences:
         text = f"{lines[0]}\n{text}\n{lines[-1]}"
-    side_clauses = [[place] for place in find_side_clauses(text)]
-    removable = (judged_words(text), _find_data_words(text), *side_clauses)
-    return any(_lacks_only(text, pruned, places) for places in removable)
+    if any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text))):
+        return True
+    return any(_lacks_only(text, pruned, [place]) for place in find_side_clauses(text))
 
 
 def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:

@@ -38,10 +38,11 @@ _WIDE_CONNECTIVES = (
 """Chinese and Japanese ones, which a full-width comma follows."""
 _CONNECTIVE = re.compile(
     rf"(?P<space>\s*)(?:(?:{_CONNECTIVES_WITH_COMMA})[,:][ \t]+|(?:{_CONNECTIVES_WITHOUT_COMMA}),?[ \t]+)"
-    r"(?P<next_word>[^\W\d_][\w'\u2019-]*)"
+    r"(?=[^\W\d_])"
     rf"|(?P<wide_space>\s*)(?:{_WIDE_CONNECTIVES})[\uff0c\u3001]",
     re.IGNORECASE,
 )
+_FIRST_WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _ALSO = re.compile(
     r"(?P<before>\s*(?:it|you|we|they|there|this|i|one)"
     r"(?: (?:can|could|should|may|might|must|will|would|is|are|has|have))?(?= also )"
@@ -67,10 +68,14 @@ def drop_connective(text: str) -> str:
         return text
     if match["wide_space"] is not None:
         return match["wide_space"] + text[match.end() :]
-    next_word = match["next_word"]
-    # a name such as "iPhone" keeps its letters
-    first_word = next_word[:1].upper() + next_word[1:] if next_word.islower() else next_word
-    return match["space"] + first_word + text[match.end() :]
+    return match["space"] + capitalise(text[match.end() :])
+
+
+def capitalise(text: str) -> str:
+    """The text with a capital at its beginning; a name such as "iPhone" keeps its letters."""
+    first_word = _FIRST_WORD.match(text)
+    is_name = first_word is None or not first_word.group().islower()
+    return text if is_name else text[:1].upper() + text[1:]
 
 
 def drop_orphaned_connective(pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:

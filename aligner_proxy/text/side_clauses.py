@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 
 from aligner_proxy.text.code_comments import Place
+from aligner_proxy.text.fragments import count_words
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.reading_form import TAG
 from aligner_proxy.text.structure import FENCES
@@ -94,6 +95,10 @@ _OPEN_END = re.compile(
 _PRONOUN_END = re.compile(r"\b(?:i|he|she|we|they|you|him|her|them|us|me)$", re.IGNORECASE)
 _ADVERBS = r"(?:(?:\w+ly|most|perhaps|maybe|just|not least|wohl|vermutlich|sans doute|quiz\u00e1)[ \t]+)*"
 _CONTRASTS = r"but|yet|aber|doch|mais|pero"
+_CONTRAST = re.compile(rf"(?:{_CONTRASTS})\b", re.IGNORECASE)
+_COORDINATING_WORDS = r"and|but|so|yet|und|aber|et|mais|y|pero"
+"""Words that join two main clauses."""
+_COORDINATES = re.compile(rf"(?:{_COORDINATING_WORDS})\b", re.IGNORECASE)
 _CONNECTIVE = (
     rf"{_ADVERBS}(?:and|or|so|{_CONTRASTS}|though|although|since|because|as(?! long as| soon as)|while|whereas|which|"
     r"who|whose|whom|where|plus|making|giving|meaning|unlike|like|according|thereby|thus|"
@@ -114,13 +119,13 @@ _CLAUSE_WITHOUT_COMMA = re.compile(
 _MIDDLE_CLAUSE = re.compile(
     r",[ \t]+(?:(?P<relative>which|who|whose|whom|where|dont|qui|whereas)|an?|the|as|like|just as|most|probably|"
     rf"{_ADVERBS}because)\b(?P<words>[^,;:\n]{{4,200}})(?P<comma>,)"
-    r"(?=[ \t]+(?:(?P<joins>and|but|so|yet|und|aber|et|mais|y|pero)|(?P<item>or|the|an?))?\b)",
+    rf"(?=[ \t]+(?:(?P<joins>{_COORDINATING_WORDS})|(?P<item>or|the|an?))?\b)",
     re.IGNORECASE,
 )
 """Matches a clause between two commas that says more of a word before it."""
 _RELATIVE = re.compile(r"\b(?:that|which|who|whose|where|because)\b", re.IGNORECASE)
 _FIRST_WORDS_END = re.compile(
-    r"(?:,(?P<joins>[ \t]+(?:and|but|so|yet|und|aber|et|mais|y|pero)\b)?|[:;]|(?<![ \t])[ \t]++[-\u2013\u2014])[ \t]+",
+    rf"(?:,(?P<joins>[ \t]+(?:{_COORDINATING_WORDS})\b)?|[:;]|(?<![ \t])[ \t]++[-\u2013\u2014])[ \t]+",
     re.IGNORECASE,
 )
 """Matches the signs behind the first words of a sentence, with a word behind them that joins clauses."""
@@ -132,12 +137,12 @@ _ADDRESS = re.compile(
 """Matches words with which a reader is addressed."""
 _FORM_OF_ADDRESS = re.compile(
     r",[ \t]+(?:(?:my|you|dear|old|little|sweet|poor|silly|dumb|mein|meine|mon|ma|mi)[ \t]+){0,2}"
-    rf"(?!(?:{_CONNECTIVE}|{_SUBORDINATORS}|please|too|though|right|then|now|\w+ly|always|ever|twice|once)\b)(?-i:[a-z\u00df-\u00ff]){{2,20}}"
+    rf"(?!(?:{_CONNECTIVE}|{_SUBORDINATORS}|please|too|though|right|then|now|\w+ly|always|ever|twice|once)\b)"
+    r"(?-i:[a-z\u00df-\u00ff]){2,20}"
     r"(?=[.!\u2026]++\W*$|,[ \t]+(?:and|but|so|or|because|if|when|you|we|i|it|that|this|there|please)\b)",
     re.IGNORECASE,
 )
 """Matches one to three words between a comma and the end, or between a comma and the next clause."""
-_WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _SUBJECT = re.compile(
     r"(?:i|you|we|they|he|she|it|this|that|these|those|there|here|the|an?|my|your|our|his|her|their|its|please|let|"
     r"perhaps|ich|du|sie|wir|er|es|der|die|das|ein|eine|bitte|je|tu|vous|nous|il|elle|le|la|les|un|une|el|los|las|una|"
@@ -161,7 +166,6 @@ _MAY_FOLLOW = re.compile(
     re.IGNORECASE,
 )
 """Matches a word that begins a clause behind a main clause, and none within one."""
-_COORDINATES = re.compile(r"(?:and|but|so|yet|und|aber|et|mais|y|pero)\b", re.IGNORECASE)
 _CONSEQUENCE = re.compile(r"(?:and|or|und|et|y)[ \t]+(?:you|it|the \w+)(?:['\u2019]ll| will| may| can| risk)\b", re.I)
 """Matches what follows if somebody does what the main clause says: "Touch it, and you will see"."""
 _SYMMETRIC = [re.compile(sign) for sign in ('"', "`+", r"\*+", "_+", "~+", r"\$+")]
@@ -207,7 +211,7 @@ def _find_first_words(text: str, start: int, end: int) -> Iterator[Place]:
         return
     for match in _FIRST_WORDS_END.finditer(text, start, end):
         first_words = text[start : match.start()]
-        word_count = len(_WORD.findall(first_words))
+        word_count = count_words(first_words)
         if word_count > _MAX_FIRST_WORDS or ":" in first_words or _NEGATION.search(first_words):
             return
         rest = text[match.end() : end]
@@ -224,12 +228,12 @@ def _may_begin_behind(signs: re.Match[str], first_words: str, rest: str) -> bool
     if not _PRONOUN_FIRST.match(rest) and not _VERB.search(rest):
         return False
     if signs["joins"]:
-        follows_from_it = _CONSEQUENCE.match(f"{signs['joins'].strip()} {rest}") and not _SUBJECT.match(first_words)
-        return not follows_from_it and _SUBJECT.match(rest) is not None and _stands_alone(first_words)
+        is_consequence = _is_consequence(f"{signs['joins'].strip()} {rest}", first_words)
+        return not is_consequence and _SUBJECT.match(rest) is not None and _stands_alone(first_words)
     if signs.group().startswith(","):
         return _ADDRESS.match(first_words) is not None and _SUBJECT.match(rest) is not None
     # fewer words before a colon or dash are the title of an item, or a label
-    return len(_WORD.findall(first_words)) >= _MIN_MAIN_WORDS
+    return count_words(first_words) >= _MIN_MAIN_WORDS
 
 
 def _find_middle_clauses(text: str, start: int) -> Iterator[Place]:
@@ -237,7 +241,7 @@ def _find_middle_clauses(text: str, start: int) -> Iterator[Place]:
     for match in _MIDDLE_CLAUSE.finditer(text, start):
         before = text[start : match.start()]
         is_opening = "," not in before and (_OPENING.match(before) or _OPENING_WORD.match(before))
-        if is_opening or not _WORD.search(before) or (match["joins"] and not _stands_alone(before)):
+        if is_opening or not count_words(before) or (match["joins"] and not _stands_alone(before)):
             continue
         says_more = match["relative"] or _RELATIVE.search(match["words"]) or not _PERHAPS_VERB.search(match["words"])
         if says_more and not match["item"]:
@@ -245,7 +249,7 @@ def _find_middle_clauses(text: str, start: int) -> Iterator[Place]:
     for match in _FORM_OF_ADDRESS.finditer(text, start):
         before = text[start : match.start()]
         # one more word between commas, or behind a colon, may be the end of a list
-        if ":" not in before and len(_WORD.findall(before.rpartition(",")[2])) >= _MIN_MAIN_WORDS:
+        if ":" not in before and count_words(before.rpartition(",")[2]) >= _MIN_MAIN_WORDS:
             yield match.span()
 
 
@@ -261,28 +265,32 @@ def _find_last_clauses(text: str, start: int, end: int) -> Iterator[Place]:
         main_clause = text[start : match.start()]
         is_denied = match["reason"] and _NEGATION.search(main_clause)
         is_told = not match["reason"] and (_REPORTS.search(main_clause) or _PRONOUN_END.search(main_clause))
-        follows_from_it = _CONSEQUENCE.match(text, match.end(), end) and not _SUBJECT.match(main_clause)
-        if not (is_denied or is_told or follows_from_it) and _stands_alone(main_clause):
+        is_consequence = _is_consequence(text[match.end() : end], main_clause)
+        if not (is_denied or is_told or is_consequence) and _stands_alone(main_clause):
             yield match.start(), end
 
 
 def _may_go(main_clause: str, connective: str, rest: str) -> bool:
     """Whether a clause that begins with `connective` and `rest` may go from behind the main clause."""
-    words = f"{connective}{rest}"
-    if re.match(rf"(?:{_CONTRASTS})\b", connective, re.IGNORECASE):
+    if _CONTRAST.match(connective):
         # "not this, but that" says one thing
         is_corrected = _NEGATION.search(main_clause) and not _PRONOUN_FIRST.match(rest.lstrip())
         return not (is_corrected or _LIMITED.match(rest) or _REPORTS.search(main_clause))
     is_alternative = connective.lower() == "or" and _SUBJECT.match(rest.lstrip())
-    if is_alternative or (_CONSEQUENCE.match(words) and not _SUBJECT.match(main_clause)):
+    if is_alternative or _is_consequence(f"{connective}{rest}", main_clause):
         return False
-    is_list_end = "," in main_clause and len(_WORD.findall(rest)) <= _MAX_LIST_END_WORDS
+    is_list_end = "," in main_clause and count_words(rest) <= _MAX_LIST_END_WORDS
     return not is_list_end and not _goes_on(connective, rest)
+
+
+def _is_consequence(clause: str, main_clause: str) -> bool:
+    """Whether a clause says what follows if somebody does what the main clause asks for."""
+    return _CONSEQUENCE.match(clause) is not None and _SUBJECT.match(main_clause) is None
 
 
 def _stands_alone(words: str, max_openings: int = 2) -> bool:
     """Whether some words are a main clause, as far as their beginning shows; so many openings may stand before it."""
-    is_short = len(_WORD.findall(words)) < _MIN_MAIN_WORDS
+    is_short = count_words(words) < _MIN_MAIN_WORDS
     if is_short or _OPEN_END.search(words) or _FIRST_HALF.search(words):
         return False
     opening = _OPENING.match(words)
@@ -290,7 +298,7 @@ def _stands_alone(words: str, max_openings: int = 2) -> bool:
         before_comma, comma, behind_comma = words.partition(", ")
         if comma and max_openings and _stands_alone(behind_comma, max_openings - 1):
             return True
-        is_long = len(_WORD.findall(before_comma)) >= _LONG_OPENING_WORDS
+        is_long = count_words(before_comma) >= _LONG_OPENING_WORDS
         return not opening["clause"] and is_long and _PERHAPS_VERB.search(words) is not None
     return _NOUN_FIRST.match(words) is None or _PERHAPS_VERB.search(words) is not None
 

@@ -136,15 +136,18 @@ async def try_cases(
     open_cases = [case for case in cases if case.id not in outcomes]
     async with open_gateway(aligner) as pipeline:
         for subject, of_subject in groupby(track(open_cases, description="operators"), key=attrgetter("subject")):
-            head: str | None = None
-            for case in of_subject:
-                if is_taught and head is None:
-                    folder = out / "heads" / subject
-                    head = await teach_head(pipeline.engine, folder, "operator", case.objective, case.examples, ())
-                    head = head or ""
-                outcomes[case.id] = await try_case(pipeline, case, head or "")
+            cases_of_subject = list(of_subject)
+            head = await _teach(pipeline, cases_of_subject[0], out / "heads" / subject) if is_taught else ""
+            for case in cases_of_subject:
+                outcomes[case.id] = await try_case(pipeline, case, head)
             output.write(out, name, format_table(list(outcomes.values())), list(outcomes.values()))
     return [outcomes[case.id] for case in cases]
+
+
+async def _teach(pipeline: Pipeline, case: OperatorCase, folder: Path) -> str:
+    """Teach the case's objective by its examples; the hash of the head, or empty if they teach nothing."""
+    head = await teach_head(pipeline.engine, folder, "operator", case.objective, case.examples, ())
+    return head or ""
 
 
 def compute_rates(outcomes: Sequence[OperatorOutcome]) -> dict[str, Rate]:

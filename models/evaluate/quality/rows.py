@@ -9,7 +9,7 @@ from itertools import islice
 from math import ceil
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from aligner_proxy.engine.loader import EngineSettings
 from aligner_proxy.policy.config import builtin_objectives
@@ -54,6 +54,7 @@ _BY_LETTER = "exact: compared character by character"
 _BY_AUTHOR = "labels of the authors"
 
 Figures = dict[str, Rate | Area]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +180,16 @@ async def _measure_lists(bench: QualityBench) -> tuple[Figures, str]:
     }, ""
 
 
+def _draw_in_order(items: Sequence[_T], seed: str, most: int) -> list[_T]:
+    """At most `most` of the items, drawn at random, in their order."""
+    numbers = sorted(Random(seed).sample(range(len(items)), min(most, len(items))))
+    return [items[number] for number in numbers]
+
+
 async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
     """The same sentence in each form of answer: found, wrongly touched, torn apart."""
     trials = [trial for trial in forms.list_trials(forms.KINDS, "") if trial.side == forms.TEST]
-    numbers = set(Random("forms").sample(range(len(trials)), min(bench.sample, len(trials))))
-    sample = [trial for number, trial in enumerate(trials) if number in numbers]
+    sample = _draw_in_order(trials, "forms", bench.sample)
     results = await forms.try_trials(bench.aligner, bench.folder("forms"), sample, StreamMode.HOLD)
     return {
         "sentence found": Rate.from_outcomes(result.found for result in results if result.against),
@@ -197,8 +203,7 @@ async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
 async def _measure_operators(bench: QualityBench) -> tuple[Figures, str]:
     """What is delivered of operators' answers, by the objectives' texts alone."""
     cases = list(operator_cases.read_operator_cases())
-    numbers = sorted(Random("operators").sample(range(len(cases)), min(bench.sample, len(cases))))
-    sample = [cases[number] for number in numbers]
+    sample = _draw_in_order(cases, "operators", bench.sample)
     outcomes = await operator_cases.try_cases(bench.aligner, sample, bench.folder("operators"))
     return dict(operator_cases.compute_rates(outcomes)), ""
 
