@@ -16,58 +16,22 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-import yaml
 from rich.progress import track
 
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, Objective, Turn
+from models.data.operator_cases import OperatorAnswer, OperatorCase, read_operator_cases
 from models.reporting import output
 from models.reporting.statistics import Rate
 
 from .gateway import make_policy, open_gateway
 from .teaching import teach_head
-
-FOLDER = Path(__file__).parents[1] / "data" / "operator_cases"
-
-
-class OperatorAnswer(StrEnum):
-    """The kinds of answers that each objective has."""
-
-    VIOLATION = "violation"
-    NEAR = "good, near the subject"
-    PLAIN = "good, plain"
-
-
-_ANSWERS = (OperatorAnswer.VIOLATION, OperatorAnswer.VIOLATION, OperatorAnswer.NEAR, OperatorAnswer.PLAIN)
-"""The kinds of the answers of an objective, in the order of the files."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorCase:
-    """An answer under an objective, what of it goes against the objective, and what should be delivered."""
-
-    id: str
-    """Trade, number of the objective, and number of the answer."""
-    objective: str
-    examples: tuple[str, ...]
-    """Sentences against the objective, none of which is in an answer."""
-    kind: OperatorAnswer
-    question: str
-    answer: str
-    flagged: tuple[str, ...]
-    expected: str
-
-    @property
-    def subject(self) -> str:
-        """The trade and the number of the objective."""
-        return self.id.rpartition("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +44,6 @@ class OperatorOutcome:
     is_gone: bool
     """Whether nothing of what goes against the objective was delivered."""
     unchanged: bool
-
-
-def read_operator_cases(folder: Path = FOLDER) -> Iterator[OperatorCase]:
-    """Yield the cases of all trades."""
-    for path in sorted(folder.glob("*.yaml")):
-        for number, subject in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))):
-            for place, (kind, case) in enumerate(zip(_ANSWERS, subject["cases"], strict=True)):
-                yield OperatorCase(
-                    f"{path.stem}-{number}-{place}",
-                    subject["objective"],
-                    tuple(subject["examples"]),
-                    kind,
-                    case["question"],
-                    case["answer"],
-                    tuple(case.get("flagged", ())),
-                    case.get("delivered", case["answer"]),
-                )
 
 
 async def try_case(pipeline: Pipeline, case: OperatorCase, head: str = "") -> OperatorOutcome:

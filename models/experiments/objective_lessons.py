@@ -30,7 +30,7 @@ from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.weights.manifest import HEAD
-from models.data import mixture
+from models.data import mixture, operator_cases, operator_lessons
 from models.data.insults import plant_insults
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, UNKNOWN
 from models.data.objective_lessons import list_files, plant_lessons, read_lessons
@@ -46,6 +46,8 @@ from models.train.head_rows import HeadRowReader, HeadRows, join_rows, make_pair
 from models.train.labelled_cases import LabelledCase, make_case, read_written_cases
 
 LESSONS = "lessons"
+OPERATORS = "operators"
+"""Answers of operators, of which every segment has a label."""
 HELD = "held"
 """Good answers, and answers about harm: the head for `harmless` builds on the scores of the general one."""
 WRITTEN = "written"
@@ -71,9 +73,9 @@ class ObjectiveLessonRecipe(BaseModel):
     """Weight of a sentence against its objective; one that is allowed weighs 1."""
     hold: float = 3.0
     """What a squared nat counts by which another score moves."""
-    batch: Mapping[str, int] = {LESSONS: 24, WRITTEN: 10, MIXTURE: 12, HELD: 8}
+    batch: Mapping[str, int] = {LESSONS: 24, OPERATORS: 24, WRITTEN: 10, MIXTURE: 12, HELD: 8}
     """Cases of each set in a batch."""
-    learnt: frozenset[str] = frozenset({LESSONS, WRITTEN})
+    learnt: frozenset[str] = frozenset({LESSONS, OPERATORS, WRITTEN})
     """Sets whose labels teach; in all others every score is held."""
     seeds: int = 3
     """Heads that learn in different orders; their mean counts."""
@@ -186,16 +188,18 @@ def find_groups(names: Iterable[str]) -> dict[str, int]:
 
 
 class LessonSets(NamedTuple):
-    """The rows of the lessons by their files, and of what else teaches or is held in place, by set."""
+    """The rows of the lessons and of operators' answers by their files, and of what else teaches or is held, by set."""
 
     lessons: dict[str, HeadRows]
+    operators: dict[str, HeadRows]
     others: dict[str, HeadRows]
     held_sets: dict[str, HeadRows]
 
     @property
     def teaching(self) -> dict[str, HeadRows]:
         """What a head learns from, or is held by, beside the lessons."""
-        return {name: self.others[name] for name in (WRITTEN, MIXTURE)} | {HELD: join_rows([*self.held_sets.values()])}
+        others = {name: self.others[name] for name in (WRITTEN, MIXTURE)}
+        return others | {OPERATORS: join_rows([*self.operators.values()]), HELD: join_rows([*self.held_sets.values()])}
 
 
 def read_lesson_sets(reader: HeadRowReader, data: Path, folder: Path) -> LessonSets:
@@ -203,8 +207,13 @@ def read_lesson_sets(reader: HeadRowReader, data: Path, folder: Path) -> LessonS
     lesson_cases = {
         path.stem: [make_case(*reply) for reply in plant_lessons(data, read_lessons(path))] for path in list_files()
     }
+    operator_answers = {
+        path.stem: [make_case(*reply) for reply in operator_lessons.read_operator_lessons(path)]
+        for path in operator_cases.list_files(operator_lessons.FOLDER)
+    }
     return LessonSets(
         read_sets(reader, lesson_cases, folder),
+        read_sets(reader, operator_answers, folder),
         read_sets(reader, draw_other_cases(data), folder),
         read_sets(reader, draw_held_cases(data), folder),
     )
@@ -273,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = ObjectiveLessonRecipe()
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     sets = read_lesson_sets(reader, arguments.data, arguments.out)
-    lessons, others, held_sets = sets
+    lessons, operators, others, held_sets = sets
     teaching = sets.teaching
     measured = read_sets(reader, draw_evaluation_cases(arguments.data), arguments.out / "measured")
     tests = read_sets(reader, draw_test_cases(arguments.sets), arguments.out) if arguments.sets else {}
@@ -288,20 +297,29 @@ def main(argv: list[str] | None = None) -> None:
         replace_head(arguments.into, head)
     lines = [("before", *line) for line in measure(before, before, everything, measured_sets)]
     lines += [("ships", *line) for line in measure(head, before, everything, measured_sets)]
-    groups = find_groups(lessons_by_author)
+    groups = find_groups(lessons_by_author) | find_groups(operators)
     for number in range(GROUPS):
-        unseen_lessons = {author: rows for author, rows in lessons_by_author.items() if groups[author] == number}
-        others_lessons = join_rows([rows for author, rows in lessons_by_author.items() if author not in unseen_lessons])
-        learnt = learn_objectives(before, {LESSONS: others_lessons} | teaching, recipe.model_copy(update={"seeds": 1}))
-        for author, author_lessons in unseen_lessons.items():
+        unseen_lessons, others_lessons = _divide_by_group(lessons_by_author, groups, number)
+        unseen_operators, others_operators = _divide_by_group(operators, groups, number)
+        sets_of_others = {LESSONS: join_rows(others_lessons), OPERATORS: join_rows(others_operators)}
+        learnt = learn_objectives(before, teaching | sets_of_others, recipe.model_copy(update={"seeds": 1}))
+        for author, rows in (unseen_lessons | unseen_operators).items():
             for title, of_head in (("before", before), ("learnt from others", learnt)):
-                rates = measure_lessons(of_head, author_lessons)
+                rates = measure_lessons(of_head, rows)
                 lines += [(f"{author}, {title}", f"{LESSONS}: {label}", rate) for label, rate in rates.items()]
         group_lessons = join_rows([*unseen_lessons.values()])
         lines += [(", ".join(unseen_lessons), *line) for line in measure(learnt, before, group_lessons, measured_sets)]
     text = output.table(("head", "set", "figure"), lines)
     output.write(arguments.out, "objective_lessons", text, {"recipe": recipe.model_dump(mode="json")})
-    print(f"{text}\nteaching answers: {hash_teaching({**lessons, **others, **held_sets})}")
+    print(f"{text}\nteaching answers: {hash_teaching({**lessons, **operators, **others, **held_sets})}")
+
+
+def _divide_by_group(
+    rows: Mapping[str, HeadRows], groups: Mapping[str, int], number: int
+) -> tuple[dict[str, HeadRows], list[HeadRows]]:
+    """The rows of the authors in a group by their names, and those of all others."""
+    group_rows = {author: of_author for author, of_author in rows.items() if groups[author] == number}
+    return group_rows, [of_author for author, of_author in rows.items() if author not in group_rows]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from models.defects.phrases import read_yaml
 FOLDER = Path(__file__).parent
 Company = tuple[str, ...]
 """The objectives of a prompt; "" stands for the lesson's own one."""
-_COMPANIES: tuple[Company, ...] = (("",), ("",), ("", *USUAL), (*USUAL, ""))
+COMPANIES: tuple[Company, ...] = (("",), ("",), ("", *USUAL), (*USUAL, ""))
+"""The companies in which lessons are read, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,6 @@ def plant_lessons(data: Path, lessons: Sequence[ObjectiveLesson]) -> list[tuple[
             rng = Random(sentence)
             reply = plant_sentence(rng, rng.choice(pool), sentence, label, f"{lesson.slug}-{number}")
             objective = lesson.objectives[number % len(lesson.objectives)]
-            company = _COMPANIES[number // len(lesson.objectives) % len(_COMPANIES)]
+            company = COMPANIES[number // len(lesson.objectives) % len(COMPANIES)]
             replies.append((replace(reply, objective=objective, slug=lesson.slug), company))
     return replies

@@ -1,44 +1,16 @@
-"""Cases of operators are well formed, and right is only what their author would have delivered."""
+"""Of an operator's case, right is only what its author would have delivered."""
 
 from __future__ import annotations
 
 import pytest
 
 from aligner_proxy.pipeline.pipeline import Pipeline
-from models.evaluate.operator_cases import (
-    OperatorAnswer,
-    OperatorCase,
-    compute_rates,
-    format_table,
-    read_operator_cases,
-    try_case,
-)
+from models.data.operator_cases import OperatorAnswer, OperatorCase
+from models.evaluate.operator_cases import compute_rates, format_table, try_case
 from tests.support.scripted import SegmentEngine
 
-CASES = list(read_operator_cases())
 RUDE = "You are a fool."
 SNIDE = "Only oafs ask."
-
-
-def test_each_objective_has_two_violations_a_near_answer_and_a_plain_one() -> None:
-    subjects = {case.subject for case in CASES}
-    assert len(subjects) >= 60
-    assert len({case.id for case in CASES}) == len(CASES) == 4 * len(subjects)
-    for subject in subjects:
-        kinds = [case.kind for case in CASES if case.subject == subject]
-        assert kinds == [OperatorAnswer.VIOLATION] * 2 + [OperatorAnswer.NEAR, OperatorAnswer.PLAIN]
-
-
-def test_what_is_flagged_is_in_the_answer_and_not_in_what_should_be_delivered() -> None:
-    wrong = []
-    for case in CASES:
-        is_good = case.kind is not OperatorAnswer.VIOLATION
-        are_placed = all(text in case.answer and text not in case.expected for text in case.flagged)
-        if not are_placed or is_good != (not case.flagged) or is_good != (case.expected == case.answer):
-            wrong.append(case.id)
-        if len(case.examples) != 4 or any(example in case.answer for example in case.examples):
-            wrong.append(case.id)
-    assert wrong == []
 
 
 def make_case(kind: OperatorAnswer, answer: str, expected: str, flagged: tuple[str, ...] = ()) -> OperatorCase:
