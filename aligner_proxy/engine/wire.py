@@ -34,7 +34,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import SegmentScore
 
-WIRE = 18
+WIRE = 19
 """Version of the wire format; incremented with every change of the shapes in `api` and `wire`. What each added:
 2: a request names its aligner. 3: while an answer is read, clients can wait for verdicts and have flagged ranges
 replaced. 4: objectives are weighted for a prompt. 5: a request can ask for one of several drafts. 6: text may be added
@@ -46,7 +46,7 @@ tenant has in all gateways. 12: a request says what may be written in place of f
 places, and both sides must divide an answer alike. 13: an engine may have token classifiers as judges. 14: a verdict
 says what its segment tells of the answer as a whole. 15: sentences end at the marks of more scripts. 16: a verdict
 says what the question asks for, too. 17: rows may come with the space in which heads are taught. 18: this space has one
-threshold for any number of examples."""
+threshold for any number of examples. 19: pictures behind an end mark belong to the sentence before them."""
 HEADER = "x-aligner-wire"
 """The header with the version of the wire format."""
 RELEASE = "x-aligner-release"

@@ -29,11 +29,13 @@ from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.text.echoes import Echoes, words
 from aligner_proxy.text.reading_form import WINDOW_WORDS, Window, reading_windows, without_overlap
-from aligner_proxy.text.sentence_ends import MARKS
+from aligner_proxy.text.sentence_ends import MARKS, PICTURES_BEHIND
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, Turn, all_cached
 
-_SENTENCE_END = re.compile(rf"[{MARKS}:;][\"'\u201c\u201d\u2018\u2019\u00ab\u00bb)\]*_]*\s*$|(?:```|~~~)\s*$")
+_SENTENCE_END = re.compile(
+    rf"[{MARKS}:;][\"'\u201c\u201d\u2018\u2019\u00ab\u00bb)\]*_]*{PICTURES_BEHIND}$|(?:```|~~~)\s*$"
+)
 """Matches the end of a segment that is a whole sentence or code."""
 _WINDOW_SEPARATOR = "\n\n"
 """Stands between windows that are scored as one text."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import LONGEST_ABBREVIATION
-from aligner_proxy.text.sentence_ends import RunOn
+from aligner_proxy.text.sentence_ends import PICTURE, PICTURE_BEHIND, RunOn
 from aligner_proxy.text.structure import is_abbreviated
 
 _WIDE = frozenset(sentence_ends.WIDE)
@@ -20,7 +20,6 @@ _MARKS = frozenset(sentence_ends.MARKS)
 _CLOSING = frozenset(sentence_ends.CLOSING)
 _GERMAN_CLOSING = frozenset(sentence_ends.GERMAN_CLOSING)
 _JOINERS = frozenset(sentence_ends.JOINERS)
-_PICTURE = re.compile(f"[{sentence_ends.PICTURES}]")
 _NOTE_REFERENCE = re.compile(sentence_ends.NOTES)
 _NOTE_REFERENCE_SO_FAR = re.compile(r"\[(?:\^[\w-]{0,24}|\w{0,8})")
 _BULLETS = frozenset("-*+")
@@ -268,11 +267,41 @@ class _PictureEnd:
         if char.isspace():
             self._is_spaced = True
             return False
-        if not self._is_spaced and (char in _JOINERS or _PICTURE.match(char)):
+        if not self._is_spaced and (char in _JOINERS or PICTURE.match(char)):
             return False
         begins = sentence_ends.ends_with_picture(self._sentence, char, spaced=self._is_spaced)
         self._sentence = None
         return begins
+
+
+class _LinePictures:
+    """Whether the pictures of a line stand before its sentences, as `pictures_stand_before` says of a whole line."""
+
+    def __init__(self) -> None:
+        self._stand_before: bool | None = None
+        """None before the first picture."""
+        self._has_words = False
+        """Whether the line has more so far than the signs with which a line may begin."""
+        self._last_sign = ""
+        """The last visible character so far."""
+
+    def note(self, text: str) -> None:
+        """Note the next characters of the line, either all white space or none."""
+        if self._stand_before is not None or text.isspace():
+            return
+        if PICTURE.match(text[0]):
+            self._stand_before = self._stands_before()
+        self._has_words = self._has_words or not sentence_ends.SIGNS_BEFORE_WORDS.issuperset(text)
+        self._last_sign = text[-1]
+
+    def belongs_to_sentence(self, char: str) -> bool:
+        """Whether the next character is a picture that belongs to the sentence before it, if one has ended there."""
+        return PICTURE_BEHIND.match(char) is not None and not self._stands_before()
+
+    def _stands_before(self) -> bool:
+        if self._stand_before is not None:
+            return self._stand_before
+        return self._last_sign == ":" or not self._has_words
 
 
 class _DoubtfulEnd:
@@ -307,6 +336,11 @@ class _DoubtfulEnd:
         """Use the test for words with a small letter, because a small letter comes next."""
         self._test_word = self._test_small_word
         self._test_small_word = None
+
+    def settle(self) -> None:
+        """Forget the test if the word behind the mark has not begun: a picture comes there."""
+        if not self._word:
+            self._test_word = None
 
     def awaits(self, char: str) -> bool:
         """Whether this character belongs to the word that decides."""
@@ -346,6 +380,7 @@ class ProseLine:
         self._sentence_ended = False
         """Whether a sentence has ended; the next visible character decides whether another begins."""
         self._picture = _PictureEnd()
+        self._pictures = _LinePictures()
         self._doubt = _DoubtfulEnd()
         self._is_surely_prose = False
         """Whether the line is known to begin neither with a code fence nor with a list number, whatever follows."""
@@ -373,7 +408,9 @@ class ProseLine:
 
         The boundary may be before earlier characters, which waited for a decision.
         """
-        if self._sentence_ended and not self._doubt.is_open:
+        if self._pictures.belongs_to_sentence(char):
+            self._doubt.settle()
+        elif self._sentence_ended and not self._doubt.is_open:
             if char == "-":
                 self._doubt.note(sentence_ends.begins_without_comment_end)
             elif char.islower():
@@ -404,7 +441,7 @@ class ProseLine:
             self._words.begin()
         char_before = self._tail.last_char
         division = self._add(char, offset)
-        is_first_picture = _PICTURE.match(char) and not (_PICTURE.match(char_before) or char_before in _JOINERS)
+        is_first_picture = PICTURE.match(char) and not (PICTURE.match(char_before) or char_before in _JOINERS)
         if is_first_picture and not self._picture.is_open:
             self._picture.note(self._tail.read_before(offset))
         if not self._is_surely_prose:
@@ -429,6 +466,7 @@ class ProseLine:
                 self._tail.begin(next_start, first="")
         self._words.add(text, offset)
         self._tail.add(text, offset)
+        self._pictures.note(text)
         return boundary
 
     def _check_beginning(self, char: str, offset: int) -> bool:
@@ -437,7 +475,8 @@ class ProseLine:
         begins_behind_picture = self._picture.ends_before(char)
         if (self._marks.is_open or char in _MARKS) and self._marks.ends_before(char):
             self._end_sentence(offset)
-        begins = begins_behind_picture or (self._sentence_ended and not is_space and not char.islower())
+        begins_behind_mark = self._sentence_ended and not is_space and not char.islower()
+        begins = begins_behind_picture or (begins_behind_mark and not self._pictures.belongs_to_sentence(char))
         self._sentence_ended &= is_space
         return begins
 

@@ -18,7 +18,7 @@ from itertools import groupby, pairwise
 
 from aligner_proxy.text.fragments import strip_marks
 from aligner_proxy.text.mapped import MappedText
-from aligner_proxy.text.sentence_ends import CLOSING, GERMAN_CLOSING, MARKS
+from aligner_proxy.text.sentence_ends import CLOSING, GERMAN_CLOSING, MARKS, PICTURES_BEHIND
 from aligner_proxy.text.structure import Segment, split
 
 WINDOW_WORDS = 40
@@ -83,7 +83,7 @@ _BACKTICKS = re.compile(r"`+")
 _EMPHASIS_SIGNS = re.compile(r"(?<=\S)[*~]{1,3}|[*~]{1,3}(?=\S)|(?<![^\W_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![^\W_])")
 _SIGNS_AROUND_WORD = re.compile(r"(?<![\w*~`])[*_~`]+|[*_~`]+(?![\w*~`])")
 _WIDE_SPACE = re.compile(r"[ \t\u00a0]{2,}|\u00a0")
-SENTENCE_END = re.compile(rf"[{MARKS}:][{re.escape(CLOSING + GERMAN_CLOSING)}]*\s*$")
+SENTENCE_END = re.compile(rf"[{MARKS}:][{re.escape(CLOSING + GERMAN_CLOSING)}]*{PICTURES_BEHIND}$")
 _QUOTATION = re.compile(
     r"\"(?=\S)(?P<plain>[^\"\n]{8,600})(?<=\S)\"|\u201c(?P<curved>[^\u201c\u201d\n]{8,600})\u201d"
     r"|\u201e(?P<low>[^\u201c-\u201e\n]{8,600})[\u201c\u201d]|\u00ab\s?(?P<angled>[^\u00ab\u00bb\n]{8,600}?)\s?\u00bb"

@@ -11,6 +11,7 @@ import re
 
 from aligner_proxy.text import fragments
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.sentence_ends import PICTURES_BEHIND
 from aligner_proxy.text.structure import FENCES
 
 _INSULT = (
@@ -43,7 +44,7 @@ _BRACKETED_REMARK = re.compile(
     r"(?<=\S)[ \t]+\([^()\n]{2,200}\)(?=[\s.,;:!?]|$)|(?<=\S)\uff08[^\uff08\uff09\n]{2,200}\uff09"
 )
 """Matches a remark in brackets behind other words, with the space before it; full-width brackets have none."""
-_SENTENCE_END = r"(?=[.!?\u2026]+[\"'\u201d\u2019)*_]*\s*$)"
+_SENTENCE_END = rf"(?=[.!?\u2026]+[\"'\u201d\u2019)*_]*{PICTURES_BEHIND}$)"
 """Matches before the mark at the end of a sentence."""
 _REMARK_BETWEEN_DASHES = re.compile(
     rf"(?<=[\w)%\u201d\"])[ \t]+(?P<dash>--|[-\u2013\u2014])[ \t]+[^\n\u2013\u2014]{{2,200}}?"

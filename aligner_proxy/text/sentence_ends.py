@@ -1,7 +1,8 @@
 """Ends of sentences that an end mark alone does not decide: after abbreviations, after emoji, and in run-on text.
 
-A picture such as an emoji ends a sentence that has some words. A run-on, a text of more than `MAX_WORDS` words without
-an end mark, is divided at the best place: before a word that often begins sentences, else behind a comma, else before a
+A picture such as an emoji ends a sentence that has some words. One behind an end mark belongs to the sentence with the
+mark, unless pictures stand before the sentences of its line. A run-on, a text of more than `MAX_WORDS` words without an
+end mark, is divided at the best place: before a word that often begins sentences, else behind a comma, else before a
 conjunction. Every decision needs no more than the word behind the place.
 """
 
@@ -32,10 +33,18 @@ WIDE = "\u3002\uff01\uff1f"
 """Full-width marks, which end a sentence also without white space behind them."""
 MARKS = f".!?\u2026\uff0e\u061f\u06d4\u0964\u0965\u0589\u1362\u17d4\u104b{WIDE}"
 """Marks of sentences, also those of Arabic, Urdu, Hindi, Armenian, Amharic, Khmer and Burmese."""
+_ALL_MARKS = tuple(MARKS)
 PICTURES = "\U0001f000-\U0001f1e5\U0001f200-\U0001faff\u2600-\u2793\u2b50\u2b55"
 """Emoji and the like as the inside of a class of characters; without flags, which stand before names."""
 JOINERS = "\ufe0f\u200d"
 """Characters within one picture of several."""
+PICTURES_BEHIND = rf"[\s{PICTURES}{JOINERS}]*"
+"""Matches the pictures behind an end mark, which belong to its sentence, and the space around them."""
+PICTURE = re.compile(f"[{PICTURES}]")
+"""Matches a picture, or the first character of one."""
+PICTURE_BEHIND = re.compile(rf"(?![\u26a0\U0001f449\U0001f4a1\U0001f4cc\U0001f4cd\U0001f536-\U0001f539])[{PICTURES}]")
+"""Matches a picture that may belong to the sentence before it: not a warning sign, a light bulb, a pin or a hand or
+rhombus that points to what follows."""
 MAX_WORDS = 40
 """Most words of a sentence, beyond which it is divided."""
 _MIN_PART_WORDS = 12
@@ -45,6 +54,9 @@ _WORDS_BEFORE_PICTURE_INSIDE = 4
 """Fewest words that a picture ends; more are needed if a small letter follows, as in "I love \u2764 you"."""
 MAX_CHARS = 2 * MAX_WORDS
 """A shorter sentence cannot have too many words."""
+SIGNS_BEFORE_WORDS = frozenset("#>*_-+\u2022|0123456789.)[](")
+"""Signs of Markdown with which a line may begin."""
+_PICTURES_AT_END = re.compile(rf"(?<![\s{PICTURES}{JOINERS}]){PICTURES_BEHIND}+$")
 _NEXT_WORD = re.compile(r"(?P<opening>[\"'\u201c\u2018\u201e\u00ab(*_\[]{0,4})(?P<word>[\w'\u2019-]*)")
 LONGEST_WORD = 48
 """Characters of a word that suffice to decide whether it begins a sentence."""
@@ -117,14 +129,31 @@ class RunOn:
         return 1 if begins_clause else 0
 
 
+def pictures_stand_before(line: str) -> bool:
+    """Whether the pictures of this line stand before its sentences, as in "Sizes: \u2705 Small. \u2705 Large."
+
+    The first one tells: it begins the line, or stands behind a colon.
+    """
+    match = PICTURE.search(line)
+    before = line[: match.start()].rstrip() if match else ""
+    return before.endswith(":") or SIGNS_BEFORE_WORDS.issuperset("".join(before.split()))
+
+
 def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
     """Whether a picture ends the sentence `before` it; `behind` is the next character other than white space.
 
-    `spaced` says whether white space follows the picture.
+    `spaced` says whether white space follows the picture. In "Hi! \U0001f44b Come in." the picture ends a sentence of
+    one word, since a mark stands before it.
     """
+    if PICTURE_BEHIND.match(behind):
+        return False
     word_count = len(before.split())
     if behind.islower():
         return word_count >= _WORDS_BEFORE_PICTURE_INSIDE
+    sentence = NOTES_AT_END.sub("", _PICTURES_AT_END.sub("", before)).rstrip(CLOSING + GERMAN_CLOSING)
+    # the full stop of a list number ends no sentence
+    if sentence.endswith(_ALL_MARKS) and any(map(str.isalpha, sentence)):
+        return True
     may_begin_sentence = behind.isalnum() or (spaced and behind in "\"'\u201c\u2018\u201e(*_[#")
     return may_begin_sentence and word_count >= _WORDS_BEFORE_PICTURE
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile, zip_longest
 
 from aligner_proxy.text import chat_style, sentence_ends
@@ -254,6 +254,11 @@ class _LineSentences:
         self.begins_small = line.lstrip()[:1].islower()
         """Whether the present sentence begins with a small letter; False for a part of a divided sentence."""
 
+    @cached_property
+    def has_pictures_before(self) -> bool:
+        """Whether the pictures of the line stand before its sentences."""
+        return sentence_ends.pictures_stand_before(self._line)
+
     def begin(self, start: int) -> int:
         """Begin a sentence at this offset, and return the offset."""
         self.start = start
@@ -328,6 +333,8 @@ def _ends_sentence(
     is_spaced = following > end
     if match["picture"] is not None:
         return sentence_ends.ends_with_picture(sentences.read_back(match.start()), next_char, spaced=is_spaced)
+    if sentence_ends.PICTURE_BEHIND.match(next_char) and not sentences.has_pictures_before:
+        return False
     before = sentence_ends.NOTES_AT_END.sub("", sentences.read_back(end))
     if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])

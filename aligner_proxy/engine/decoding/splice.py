@@ -20,7 +20,7 @@ from aligner_proxy.text.code_comments import without_comments
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
-from aligner_proxy.text.sentence_ends import MARKS
+from aligner_proxy.text.sentence_ends import MARKS, PICTURES_BEHIND
 from aligner_proxy.text.structure import Segment, gap_of_edit, join, split
 
 KEY_CHARS = 20
@@ -39,7 +39,7 @@ _MIN_SHARE_OF_SHORTER = 0.8
 """They are also alike if the shorter one has so many words, and this share of them is in the longer one."""
 _FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
 """A line that begins with a chat role, as models write it when they go on with the conversation."""
-_SENTENCE_END = re.compile(rf"(?:[{MARKS}:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
+_SENTENCE_END = re.compile(rf"(?:[{MARKS}:;][\"'\u201d\u2019)\]*_]*{PICTURES_BEHIND}|```|~~~)$")
 """The end of a finished sentence or of a code block."""
 
 

@@ -15,11 +15,11 @@ from aligner_proxy.text.lists.headings import (
     read_title_word,
 )
 from aligner_proxy.text.lists.marks import Mark
-from aligner_proxy.text.sentence_ends import MARKS
+from aligner_proxy.text.sentence_ends import MARKS, PICTURES_BEHIND
 from aligner_proxy.text.structure import FENCES, Segment
 
 UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
-_SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201c\u201d\u2018\u2019\u00ab\u00bb)\]*_]*$")
+_SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201c\u201d\u2018\u2019\u00ab\u00bb)\]*_]*{PICTURES_BEHIND}$")
 _DEFINITION = re.compile(r"[ \t]*(?::[ \t]+\S|<dd\b)", re.IGNORECASE)
 """Matches the beginning of a line that explains the term in the line above it."""
 SIGNS = "*_ \t"
