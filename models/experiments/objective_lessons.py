@@ -131,17 +131,17 @@ def _compute_loss(head: DetectorHead, before: DetectorHead, batch: HeadBatch, re
 
     Near the line, where little makes a difference, a move counts up to four times as much.
     """
-    scores = head(batch.segments, batch.objectives)
+    scores = head.score_pairs(batch.segments, batch.objectives, batch.is_own)
     with torch.no_grad():
-        scores_before = before(batch.segments, batch.objectives)
-    has_label = batch.labels != UNKNOWN
-    targets = (batch.labels[has_label] == AGAINST).float()
+        scores_before = before.score_pairs(batch.segments, batch.objectives, batch.is_own)
+    labels = batch.labels[batch.is_own]
+    has_label = labels != UNKNOWN
+    targets = (labels[has_label] == AGAINST).float()
     distances = scores[has_label] + recipe.margin * (1 - 2 * targets)
     weights = 1 + (recipe.against - 1) * targets
     loss = F.binary_cross_entropy_with_logits(distances, targets, weight=weights)
-    is_held = batch.is_own & ~has_label
-    held_before = scores_before[is_held]
-    moves = scores[is_held].clamp(-FARTHEST, FARTHEST) - held_before.clamp(-FARTHEST, FARTHEST)
+    held_before = scores_before[~has_label]
+    moves = scores[~has_label].clamp(-FARTHEST, FARTHEST) - held_before.clamp(-FARTHEST, FARTHEST)
     nearness = 1 + 3 * torch.exp(-held_before.abs())
     return loss + recipe.hold * (nearness * moves.square()).mean()
 

@@ -216,12 +216,23 @@ class DetectorHead(nn.Module):
     def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Compute log-odds [segments, objectives] from the rows of both, as `read` returns them."""
         projections = self.objective(objectives)
-        scores = self._compare(self.segment(segments), projections)
-        if len(self.neutral):
-            # how high each objective scores text that violates nothing
-            neutral_scores = self._compare(self.neutral, projections).quantile(NEUTRAL_QUANTILE, dim=0)
-            scores = scores - (neutral_scores - self.floor).clamp(min=0.0)
-        return scores
+        scores = self._compare(self.segment(segments)[:, None], projections[None])
+        return scores - self._measure_neutral(projections) if len(self.neutral) else scores
+
+    def score_pairs(self, segments: Tensor, objectives: Tensor, is_pair: Tensor) -> Tensor:
+        """Compute the log-odds [pairs] of some pairs of rows, of those that `is_pair` [segments, objectives] marks.
+
+        They stand in the order of `forward(segments, objectives)[is_pair]`. Training needs few of all pairs.
+        """
+        rows, columns = is_pair.nonzero(as_tuple=True)
+        projections = self.objective(objectives)
+        scores = self._compare(self.segment(segments)[rows], projections[columns])
+        return scores - self._measure_neutral(projections)[columns] if len(self.neutral) else scores
+
+    def _measure_neutral(self, projections: Tensor) -> Tensor:
+        """By how much each objective scores text that violates nothing too high: [objectives]."""
+        neutral_scores = self._compare(self.neutral[:, None], projections[None]).quantile(NEUTRAL_QUANTILE, dim=0)
+        return (neutral_scores - self.floor).clamp(min=0.0)
 
     def judge(self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
         """Return the log-odds [segments, objectives] of one prompt with these `states` [tokens, layers + 1, hidden].
@@ -287,12 +298,12 @@ class DetectorHead(nn.Module):
                 tensor.div_(temperature)
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
-        """Compute log-odds [segments, objectives] from projected rows, which have two halves.
+        """Compute log-odds from projected rows; of segments [n, 1, width] and objectives [1, m, width], for example.
 
-        The first halves of a segment's and an objective's row are added, the second halves are multiplied.
+        The rows have two halves. The first ones of a segment and an objective are added, the second ones multiplied.
         """
-        segment_terms, segment_factors = segments[:, None].chunk(2, dim=-1)
-        objective_terms, objective_factors = objectives[None].chunk(2, dim=-1)
+        segment_terms, segment_factors = segments.chunk(2, dim=-1)
+        objective_terms, objective_factors = objectives.chunk(2, dim=-1)
         # heads are trained with the 4
         combined = segment_terms + objective_terms + segment_factors * objective_factors / 4
         scores: Tensor = self.score(F.gelu(combined)).squeeze(-1)

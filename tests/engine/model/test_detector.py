@@ -111,6 +111,21 @@ def test_an_objective_is_scored_whatever_stands_beside_it() -> None:
     torch.testing.assert_close(both[:, :1], head(segments, objectives[:1]))
 
 
+@pytest.mark.parametrize("has_neutral", [False, True])
+def test_pairs_have_the_scores_that_they_have_among_all(has_neutral: bool) -> None:
+    torch.manual_seed(4)
+    head = DetectorHead(16, (0, 1), 6).eval()
+    if has_neutral:
+        head.neutral = torch.randn(5, 12)
+        head.floor.fill_(-9.0)
+    segments = torch.randn(7, head.segment.in_features)
+    objectives = torch.randn(3, head.objective.in_features)
+    is_pair = torch.rand(7, 3) < 0.5
+    torch.testing.assert_close(
+        head.score_pairs(segments, objectives, is_pair), head(segments, objectives)[is_pair], rtol=1e-4, atol=1e-5
+    )
+
+
 def test_a_saved_head_is_the_same_head(tmp_path: Path) -> None:
     head = DetectorHead.create_for_model(tiny.model().config)
     head.save(tmp_path / "detector.safetensors")
