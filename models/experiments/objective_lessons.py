@@ -73,13 +73,13 @@ class ObjectiveLessonRecipe(BaseModel):
     """Weight of a sentence against its objective; one that is allowed weighs 1."""
     hold: float = 3.0
     """What a squared nat counts by which another score moves."""
-    batch: Mapping[str, int] = {LESSONS: 24, OPERATORS: 24, WRITTEN: 10, MIXTURE: 12, HELD: 8}
+    batch: Mapping[str, int] = {LESSONS: 24, OPERATORS: 96, WRITTEN: 10, MIXTURE: 24, HELD: 16}
     """Cases of each set in a batch."""
     learnt: frozenset[str] = frozenset({LESSONS, OPERATORS, WRITTEN})
     """Sets whose labels teach; in all others every score is held."""
     seeds: int = 3
     """Heads that learn in different orders; their mean counts."""
-    share: float = 0.75
+    share: float = 0.9
     """Share of that mean in the numbers of the head that ships; the rest are those of the head before.
 
     What was learnt stays, and answers under other objectives are left alone as before: a mean of both is better than

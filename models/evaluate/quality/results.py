@@ -19,7 +19,12 @@ HASH_CHARS = 12
 """Characters of a hash in the name of a file."""
 _POINTS = 1.96 * 100
 """Half a 95 % interval in percentage points, for each unit of standard deviation."""
-_OWN_CASES = ("data/own_answers/**/*.jsonl", "data/taught_kinds/*.yaml", "evaluate/forms.yaml")
+_OWN_CASES = (
+    "data/operator_cases/*.yaml",
+    "data/own_answers/**/*.jsonl",
+    "data/taught_kinds/*.yaml",
+    "evaluate/forms.yaml",
+)
 
 
 @dataclass(frozen=True, slots=True)

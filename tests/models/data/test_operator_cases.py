@@ -19,7 +19,7 @@ CASES = list(read_operator_cases())
 LESSONS = list(read_operator_cases(list_files(operator_lessons.FOLDER)))
 
 
-@pytest.mark.parametrize(("cases", "objective_count"), [(CASES, 60), (LESSONS, 400)], ids=["cases", "lessons"])
+@pytest.mark.parametrize(("cases", "objective_count"), [(CASES, 96), (LESSONS, 576)], ids=["cases", "lessons"])
 def test_each_objective_has_two_violations_a_near_answer_and_a_plain_one(
     cases: list[OperatorCase], objective_count: int
 ) -> None:
