@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import yaml
+from models.defects.phrases import read_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -60,15 +60,15 @@ def list_files(folder: Path = FOLDER) -> list[Path]:
 def read_operator_cases(paths: Iterable[Path] | None = None) -> Iterator[OperatorCase]:
     """Yield the cases of these files; without `paths`, those that measure an aligner."""
     for path in list_files() if paths is None else paths:
-        for number, subject in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        for number, subject in enumerate(read_yaml(path)):
             for place, (kind, case) in enumerate(zip(_ANSWERS, subject["cases"], strict=True)):
                 yield OperatorCase(
                     f"{path.stem}-{number}-{place}",
                     subject["objective"],
-                    tuple(subject.get("examples", ())),
+                    subject.get("examples", ()),
                     kind,
                     case["question"],
                     case["answer"],
-                    tuple(case.get("flagged", ())),
+                    case.get("flagged", ()),
                     case.get("delivered", case["answer"]),
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,24 @@ from models.data.operator_cases import OperatorAnswer, OperatorCase, list_files,
 from models.data.operator_lessons import read_operator_lessons
 from models.train.labelled_cases import make_case
 
-CASES = list(read_operator_cases())
-LESSONS = list(read_operator_cases(list_files(operator_lessons.FOLDER)))
+
+@cache
+def read_cases() -> tuple[OperatorCase, ...]:
+    """The cases that measure an aligner."""
+    return tuple(read_operator_cases())
 
 
-@pytest.mark.parametrize(("cases", "objective_count"), [(CASES, 96), (LESSONS, 576)], ids=["cases", "lessons"])
+@cache
+def read_lessons() -> tuple[OperatorCase, ...]:
+    """The lessons, as cases."""
+    return tuple(read_operator_cases(list_files(operator_lessons.FOLDER)))
+
+
+@pytest.mark.parametrize(("read", "objective_count"), [(read_cases, 96), (read_lessons, 576)])
 def test_each_objective_has_two_violations_a_near_answer_and_a_plain_one(
-    cases: list[OperatorCase], objective_count: int
+    read: Callable[[], tuple[OperatorCase, ...]], objective_count: int
 ) -> None:
+    cases = read()
     kinds: dict[str, list[OperatorAnswer]] = {}
     for case in cases:
         kinds.setdefault(case.subject, []).append(case.kind)
@@ -34,7 +45,7 @@ def test_each_objective_has_two_violations_a_near_answer_and_a_plain_one(
 
 def test_what_is_flagged_is_in_the_answer_and_not_in_what_should_be_delivered() -> None:
     wrong = []
-    for case in CASES:
+    for case in read_cases():
         is_good = case.kind is not OperatorAnswer.VIOLATION
         are_placed = all(text in case.answer and text not in case.expected for text in case.flagged)
         if not are_placed or is_good != (not case.flagged) or is_good != (case.expected == case.answer):
@@ -49,12 +60,12 @@ def test_what_is_flagged_of_a_lesson_is_in_its_answer() -> None:
         (case.kind is OperatorAnswer.VIOLATION) != bool(case.flagged)
         or any(text not in case.answer for text in case.flagged)
     )
-    assert [case.id for case in LESSONS if is_wrong(case)] == []
+    assert [case.id for case in read_lessons() if is_wrong(case)] == []
 
 
 def test_nothing_that_measures_an_aligner_teaches_one() -> None:
-    measuring = {text for case in CASES for text in (case.objective, case.question, case.answer, *case.flagged)}
-    teaching = {text for case in LESSONS for text in (case.objective, case.question, case.answer, *case.flagged)}
+    measuring = {text for case in read_cases() for text in (case.objective, case.question, case.answer, *case.flagged)}
+    teaching = {text for case in read_lessons() for text in (case.objective, case.question, case.answer, *case.flagged)}
     assert measuring & teaching == set()
 
 
