@@ -4,8 +4,9 @@
 
 The general head judges a segment under an objective that it may never have seen, by the objective's text. It learnt
 this from some sixty kinds of defects and from answers under 276 objectives, and misses two of five sentences against an
-objective of another kind. It learns on from its own numbers: the sentences of `models/data/objective_lessons` move to
-their side of the line, and every other segment keeps its score under each objective of its prompt.
+objective of another kind. It learns on from its own numbers: the sentences of `models/data/objective_lessons` and the
+answers of `models/data/operator_lessons` move to their side of the line, and every other segment keeps its score under
+each objective of its prompt.
 
 Rows are kept under `--out`, so a stopped run goes on where it was. Each author of lessons is measured by a head that
 learns once from two thirds of the authors, without this one; the head that ships learns from all.
