@@ -5,8 +5,8 @@
 The general head judges a segment under an objective that it may never have seen, by the objective's text. It learnt
 this from some sixty kinds of defects and from answers under 276 objectives, and misses two of five sentences against an
 objective of another kind. It learns on from its own numbers: the sentences of `models/data/objective_lessons` and the
-answers of `models/data/operator_lessons` move to their side of the line, and every other segment keeps its score under
-each objective of its prompt.
+answers of `models/data/operator_lessons` move to their side of the line, with written answers and examples of the
+mixture from which it learned first, and every other segment keeps its score under each objective of its prompt.
 
 Rows are kept under `--out`, so a stopped run goes on where it was. Each author of lessons is measured by a head that
 learns once from two thirds of the authors, without this one; the head that ships learns from all.
@@ -55,6 +55,7 @@ WRITTEN = "written"
 UNSEEN_AUTHORS = "written, unseen authors"
 MIXTURE = "settle"
 _MIXTURE_SEED = 71
+_MIXTURE_EXAMPLES = 1100
 GROUPS = 3
 """Groups of authors; each group is measured by a head that learns from the others."""
 _TESTED = 128
@@ -74,17 +75,16 @@ class ObjectiveLessonRecipe(BaseModel):
     """Weight of a sentence against its objective; one that is allowed weighs 1."""
     hold: float = 3.0
     """What a squared nat counts by which another score moves."""
-    batch: Mapping[str, int] = {LESSONS: 24, OPERATORS: 96, WRITTEN: 10, MIXTURE: 24, HELD: 16}
+    batch: Mapping[str, int] = {LESSONS: 32, OPERATORS: 48, WRITTEN: 10, MIXTURE: 36, HELD: 12}
     """Cases of each set in a batch."""
-    learnt: frozenset[str] = frozenset({LESSONS, OPERATORS, WRITTEN})
+    learnt: frozenset[str] = frozenset({LESSONS, OPERATORS, WRITTEN, MIXTURE})
     """Sets whose labels teach; in all others every score is held."""
     seeds: int = 3
     """Heads that learn in different orders; their mean counts."""
-    share: float = 0.9
+    share: float = 1.0
     """Share of that mean in the numbers of the head that ships; the rest are those of the head before.
 
-    What was learnt stays, and answers under other objectives are left alone as before: a mean of both is better than
-    each by itself.
+    Before the examples of the mixture taught, too, a quarter of the head before kept what was learnt from them.
     """
 
 
@@ -223,7 +223,7 @@ def read_lesson_sets(reader: HeadRowReader, data: Path, folder: Path) -> LessonS
 def draw_other_cases(data: Path) -> dict[str, list[LabelledCase]]:
     """What else the head learns from or is held by, by set: written answers, examples of the mixture, harm."""
     _, written_cases = read_written_cases()
-    examples = mixture.build_examples(data, _MIXTURE_SEED, 300, MIXTURE)
+    examples = mixture.build_examples(data, _MIXTURE_SEED, _MIXTURE_EXAMPLES, MIXTURE)
     return {
         WRITTEN: Random(3).sample([case for case in written_cases if case.source not in TEST_AUTHORS], 400),
         UNSEEN_AUTHORS: [case for case in written_cases if case.source in TEST_AUTHORS],
