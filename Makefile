@@ -5,9 +5,10 @@
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
-# Four workers on two cores, since tests of processes wait half of their time. Scopes stay in the order of their files: the long
-# ones stand in the middle, and the short ones at the end fill all workers.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadscope --no-loadscope-reorder --max-worker-restart 1
+# Three workers on two cores, since tests of processes wait half of their time; a fourth costs more, loading and starting its own
+# gateways, than it saves. Scopes stay in the order of their files: the long ones stand in the middle, and the short ones at the
+# end fill all workers.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadscope --no-loadscope-reorder --max-worker-restart 1
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -30,7 +31,7 @@ check: setup ## lint, and the unit tests that need no model and no proxy: for ev
 unit: setup # ignored folders hold nothing else, and need not be read
 	@$(PYTEST) -q --sample -m 'not (model or e2e or slow or long)' --ignore tests/models --ignore tests/e2e --ignore tests/conformance --ignore tests/clients $(ARGS)
 
-test: setup ## a sample of all tests that this machine can run, in WORKERS (4) processes with one thread each: about ten minutes
+test: setup ## a sample of all tests that this machine can run, in WORKERS (3) processes with one thread each: about ten minutes
 	@$(PYTEST) --sample --durations=10 $(ARGS)
 
 test-full: setup ## every case of every test: before a release

@@ -11,7 +11,7 @@ from functools import partial
 
 from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import LONGEST_ABBREVIATION
-from aligner_proxy.text.sentence_ends import PICTURE, PICTURE_BEHIND, RunOn
+from aligner_proxy.text.sentence_ends import PICTURE, PICTURE_BEHIND, PICTURE_PART, RunOn
 from aligner_proxy.text.structure import is_abbreviated
 
 _WIDE = frozenset(sentence_ends.WIDE)
@@ -19,7 +19,6 @@ _WIDE_OPENING = frozenset(sentence_ends.WIDE_OPENING)
 _MARKS = frozenset(sentence_ends.MARKS)
 _CLOSING = frozenset(sentence_ends.CLOSING)
 _GERMAN_CLOSING = frozenset(sentence_ends.GERMAN_CLOSING)
-_JOINERS = frozenset(sentence_ends.JOINERS)
 _NOTE_REFERENCE = re.compile(sentence_ends.NOTES)
 _NOTE_REFERENCE_SO_FAR = re.compile(r"\[(?:\^[\w-]{0,24}|\w{0,8})")
 _BULLETS = frozenset("-*+")
@@ -267,7 +266,7 @@ class _PictureEnd:
         if char.isspace():
             self._is_spaced = True
             return False
-        if not self._is_spaced and (char in _JOINERS or PICTURE.match(char)):
+        if not self._is_spaced and PICTURE_PART.match(char):
             return False
         begins = sentence_ends.ends_with_picture(self._sentence, char, spaced=self._is_spaced)
         self._sentence = None
@@ -441,7 +440,7 @@ class ProseLine:
             self._words.begin()
         char_before = self._tail.last_char
         division = self._add(char, offset)
-        is_first_picture = PICTURE.match(char) and not (PICTURE.match(char_before) or char_before in _JOINERS)
+        is_first_picture = PICTURE.match(char) and not PICTURE_PART.match(char_before)
         if is_first_picture and not self._picture.is_open:
             self._picture.note(self._tail.read_before(offset))
         if not self._is_surely_prose:

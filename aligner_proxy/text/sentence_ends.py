@@ -36,12 +36,15 @@ MARKS = f".!?\u2026\uff0e\u061f\u06d4\u0964\u0965\u0589\u1362\u17d4\u104b{WIDE}"
 _ALL_MARKS = tuple(MARKS)
 PICTURES = "\U0001f000-\U0001f1e5\U0001f200-\U0001faff\u2600-\u2793\u2b50\u2b55"
 """Emoji and the like as the inside of a class of characters; without flags, which stand before names."""
-JOINERS = "\ufe0f\u200d"
-"""Characters within one picture of several."""
+JOINERS = "\ufe0f\u200d\U000e0020-\U000e007f"
+"""Characters within one picture of several, as the inside of a class of characters; the last ones are the letters in
+the flag of England."""
 PICTURES_BEHIND = rf"[\s{PICTURES}{JOINERS}]*"
 """Matches the pictures behind an end mark, which belong to its sentence, and the space around them."""
 PICTURE = re.compile(f"[{PICTURES}]")
 """Matches a picture, or the first character of one."""
+PICTURE_PART = re.compile(f"[{PICTURES}{JOINERS}]")
+"""Matches a character of a picture."""
 PICTURE_BEHIND = re.compile(rf"(?![\u26a0\U0001f449\U0001f4a1\U0001f4cc\U0001f4cd\U0001f536-\U0001f539])[{PICTURES}]")
 """Matches a picture that may belong to the sentence before it: not a warning sign, a light bulb, a pin or a hand or
 rhombus that points to what follows."""
@@ -153,7 +156,7 @@ def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
     sentence = NOTES_AT_END.sub("", _PICTURES_AT_END.sub("", before)).rstrip(CLOSING + GERMAN_CLOSING)
     # the full stop of a list number ends no sentence
     if sentence.endswith(_ALL_MARKS) and any(map(str.isalpha, sentence)):
-        return True
+        return spaced or behind.isalnum()
     may_begin_sentence = behind.isalnum() or (spaced and behind in "\"'\u201c\u2018\u201e(*_[#")
     return may_begin_sentence and word_count >= _WORDS_BEFORE_PICTURE
 

@@ -80,9 +80,10 @@ LATE = [
 """The text follows a token later, as with an upstream that waits whether a stop string follows."""
 HALVES = [
     *(Step(token, [token]) for token in KEPT),
+    Step(REMOVED[0], [REMOVED[0]]),
     Step("", [b" " + FACE[:2]]),
     Step(" \U0001f926", [FACE[2:]]),
-    *(Step(token, [token]) for token in REMOVED),
+    *(Step(token, [token]) for token in REMOVED[1:]),
     *(Step(token, [token]) for token in LAST),
 ]
 """A letter of the removed sentence comes in two tokens, of which the first adds no text."""
