@@ -277,30 +277,24 @@ class _LinePictures:
     """Whether the pictures of a line stand before its sentences, as `pictures_stand_before` says of a whole line."""
 
     def __init__(self) -> None:
-        self._stand_before: bool | None = None
-        """None before the first picture."""
+        self._has_picture = False
         self._has_words = False
         """Whether the line has more so far than the signs with which a line may begin."""
-        self._last_sign = ""
-        """The last visible character so far."""
+        self._stand_before = True
+        """Whether pictures stand before the sentences if the first one comes next; certain once it has come."""
 
     def note(self, text: str) -> None:
         """Note the next characters of the line, either all white space or none."""
-        if self._stand_before is not None or text.isspace():
+        if self._has_picture or text.isspace():
             return
-        if PICTURE.match(text[0]):
-            self._stand_before = self._stands_before()
-        self._has_words = self._has_words or not sentence_ends.SIGNS_BEFORE_WORDS.issuperset(text)
-        self._last_sign = text[-1]
+        self._has_picture = PICTURE.match(text) is not None
+        if not self._has_picture:
+            self._has_words = self._has_words or not sentence_ends.SIGNS_BEFORE_WORDS.issuperset(text)
+            self._stand_before = text[-1] == ":" or not self._has_words
 
     def belongs_to_sentence(self, char: str) -> bool:
         """Whether the next character is a picture that belongs to the sentence before it, if one has ended there."""
-        return PICTURE_BEHIND.match(char) is not None and not self._stands_before()
-
-    def _stands_before(self) -> bool:
-        if self._stand_before is not None:
-            return self._stand_before
-        return self._last_sign == ":" or not self._has_words
+        return PICTURE_BEHIND.match(char) is not None and not self._stand_before
 
 
 class _DoubtfulEnd:

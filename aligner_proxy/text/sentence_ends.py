@@ -59,7 +59,7 @@ MAX_CHARS = 2 * MAX_WORDS
 """A shorter sentence cannot have too many words."""
 SIGNS_BEFORE_WORDS = frozenset("#>*_-+\u2022|0123456789.)[](")
 """Signs of Markdown with which a line may begin."""
-_PICTURES_AT_END = re.compile(rf"(?<![\s{PICTURES}{JOINERS}]){PICTURES_BEHIND}+$")
+_PICTURES_AT_END = re.compile(f"{PICTURES_BEHIND}$")
 _NEXT_WORD = re.compile(r"(?P<opening>[\"'\u201c\u2018\u201e\u00ab(*_\[]{0,4})(?P<word>[\w'\u2019-]*)")
 LONGEST_WORD = 48
 """Characters of a word that suffice to decide whether it begins a sentence."""

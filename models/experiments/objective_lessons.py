@@ -31,7 +31,7 @@ from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.weights.manifest import HEAD
-from models.data import mixture, operator_cases, operator_lessons
+from models.data import mixture, operator_lessons
 from models.data.insults import plant_insults
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, UNKNOWN
 from models.data.objective_lessons import list_files, plant_lessons, read_lessons
@@ -210,7 +210,7 @@ def read_lesson_sets(reader: HeadRowReader, data: Path, folder: Path) -> LessonS
     }
     operator_answers = {
         path.stem: [make_case(*reply) for reply in operator_lessons.read_operator_lessons(path)]
-        for path in operator_cases.list_files(operator_lessons.FOLDER)
+        for path in list_files(operator_lessons.FOLDER)
     }
     return LessonSets(
         read_sets(reader, lesson_cases, folder),

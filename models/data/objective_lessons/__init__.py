@@ -51,7 +51,7 @@ def read_lessons(path: Path) -> list[ObjectiveLesson]:
 
 
 def list_files(folder: Path = FOLDER) -> list[Path]:
-    """The files of lessons, by name."""
+    """The files of lessons, or of operators' cases, by name."""
     return sorted(folder.glob("*.yaml"))
 
 

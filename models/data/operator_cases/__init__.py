@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from models.data.objective_lessons import list_files
 from models.defects.phrases import read_yaml
 
 FOLDER = Path(__file__).parent
@@ -52,14 +53,9 @@ class OperatorCase:
         return self.id.rpartition("-")[0]
 
 
-def list_files(folder: Path = FOLDER) -> list[Path]:
-    """The files of cases, by name."""
-    return sorted(folder.glob("*.yaml"))
-
-
 def read_operator_cases(paths: Iterable[Path] | None = None) -> Iterator[OperatorCase]:
     """Yield the cases of these files; without `paths`, those that measure an aligner."""
-    for path in list_files() if paths is None else paths:
+    for path in list_files(FOLDER) if paths is None else paths:
         for number, subject in enumerate(read_yaml(path)):
             for place, (kind, case) in enumerate(zip(_ANSWERS, subject["cases"], strict=True)):
                 yield OperatorCase(

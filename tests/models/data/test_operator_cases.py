@@ -12,7 +12,8 @@ import yaml
 from aligner_proxy.text.structure import split
 from models.data import operator_lessons
 from models.data.labelled_replies import AGAINST, FINE
-from models.data.operator_cases import OperatorAnswer, OperatorCase, list_files, read_operator_cases
+from models.data.objective_lessons import list_files
+from models.data.operator_cases import OperatorAnswer, OperatorCase, read_operator_cases
 from models.data.operator_lessons import read_operator_lessons
 from models.train.labelled_cases import make_case
 
@@ -56,11 +57,12 @@ def test_what_is_flagged_is_in_the_answer_and_not_in_what_should_be_delivered() 
 
 
 def test_what_is_flagged_of_a_lesson_is_in_its_answer() -> None:
-    is_wrong: Callable[[OperatorCase], bool] = lambda case: (  # noqa: E731
-        (case.kind is OperatorAnswer.VIOLATION) != bool(case.flagged)
-        or any(text not in case.answer for text in case.flagged)
-    )
-    assert [case.id for case in read_lessons() if is_wrong(case)] == []
+    wrong = []
+    for case in read_lessons():
+        is_violation = case.kind is OperatorAnswer.VIOLATION
+        if is_violation != bool(case.flagged) or any(text not in case.answer for text in case.flagged):
+            wrong.append(case.id)
+    assert wrong == []
 
 
 def test_nothing_that_measures_an_aligner_teaches_one() -> None:
