@@ -399,6 +399,8 @@ class Candidate:
     """The segments that were flagged for an objective about brevity; None if there are none."""
     clear_harm: Collection[int] = ()
     """Indexes of the segments that are clearly harmful."""
+    turn_flags: Collection[int] = ()
+    """Indexes of the segments that were flagged for an objective that invented turns violate."""
 
     @cached_property
     def after(self) -> TextFacts:

@@ -53,6 +53,7 @@ from aligner_proxy.types import (
     BREVITY_OBJECTIVES,
     LOCAL_EDITOR,
     SAFETY_OBJECTIVES,
+    SINGLE_REPLY_OBJECTIVES,
     Correction,
     Finding,
     GateRule,
@@ -260,6 +261,8 @@ class _GateCase:
     """The segments that were flagged for an objective about brevity; None if there are none."""
     clear_harm: frozenset[int] = frozenset()
     """Indexes of the segments that are clearly harmful (`_find_clear_harm`)."""
+    turn_flags: frozenset[int] = frozenset()
+    """Indexes of the segments that were flagged for an objective that invented turns violate."""
 
     @classmethod
     def from_correction(
@@ -322,7 +325,7 @@ class _GateCase:
         # rules of plugins are no part of the policy's gate, so nothing waives them
         rule_names = set(policy.gate) - waived_rules(policy.objectives)
         policy_rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in rule_names}
-        brevity_flagged = _find_brevity_flagged(verdicts, policy)
+        brevity_flagged = _find_flagged(verdicts, policy, BREVITY_OBJECTIVES)
         texts = [segment.text for segment in plain_pieces]
         return cls(
             original=original,
@@ -338,6 +341,7 @@ class _GateCase:
             closed=closed,
             brevity_flags=BrevityFlags(texts, brevity_flagged) if brevity_flagged else None,
             clear_harm=_find_clear_harm(verdicts, policy),
+            turn_flags=_find_flagged(verdicts, policy, SINGLE_REPLY_OBJECTIVES),
         )
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
@@ -356,6 +360,7 @@ class _GateCase:
             torn=self.torn,
             brevity_flags=self.brevity_flags,
             clear_harm=self.clear_harm,
+            turn_flags=self.turn_flags,
         )
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
@@ -390,11 +395,11 @@ class _GateCase:
             self.closed.extend(original, self.upstream_pieces[:end], candidate, ends_in_table=begins_row)
 
 
-def _find_brevity_flagged(verdicts: Sequence[SegmentScore], policy: Policy) -> frozenset[int]:
-    """The segments that were flagged for an objective about brevity."""
-    brevity = {index for index, objective in enumerate(policy.objectives) if objective.name in BREVITY_OBJECTIVES}
+def _find_flagged(verdicts: Sequence[SegmentScore], policy: Policy, names: Collection[str]) -> frozenset[int]:
+    """The segments that were flagged most of all for an objective with one of these names."""
+    numbers = {index for index, objective in enumerate(policy.objectives) if objective.name in names}
     return frozenset(
-        index for index, verdict in enumerate(verdicts) if verdict.flagged and verdict.objective in brevity
+        index for index, verdict in enumerate(verdicts) if verdict.flagged and verdict.objective in numbers
     )
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from aligner_proxy.gate.closed_text import joins
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, word_set
@@ -342,21 +342,38 @@ def _refers_to_removed(candidate: Candidate) -> bool:
 
 
 def loses_turn(candidate: Candidate) -> bool:
-    """Whether a speaker loses lines in an answer that is a dialogue.
+    """Whether a speaker loses lines in an answer that is a dialogue, or a sentence that looks like an invented turn.
 
     This applies to flagged lines, too. To a detector a line of a requested dialogue looks like an invented turn, and
-    the next line answers it. A line may be rewritten, and lose a sentence if the name before it stays. A whole turn may
-    be removed only if each of its sentences is clearly harmful, or a question together with its answer.
+    the next line answers it. So no sentence changes that was flagged for an objective that invented turns violate. For
+    other objectives a line may be rewritten, and lose a sentence if the name before it stays. A whole turn may be
+    removed only if each of its sentences is clearly harmful, or a question together with its answer.
     """
     lines_before = candidate.before.read(_count_speaker_lines)
     # a quick test first: in a dialogue somebody speaks at least twice
     if max(lines_before.values(), default=0) < 2:
         return False
     spoken_lines = speaker_turns(candidate.before.whole)
+    if spoken_lines and _loses_sound_sentence(candidate, spoken_lines):
+        return True
     lost_lines = spoken_lines - candidate.after.read(_count_speaker_lines)
     if lost_lines:
         lost_lines = lost_lines - _count_closed_losses(candidate) - _count_harmful_turns(candidate)
     return bool(lost_lines) and not _are_questions_with_answers(lost_lines)
+
+
+def _loses_sound_sentence(candidate: Candidate, speakers: Collection[str]) -> bool:
+    """Whether a sentence changes that was flagged for an objective that invented turns violate.
+
+    The turns of others than `speakers` may indeed be invented.
+    """
+    changed_parts = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
+    changed = {part.index for part in changed_parts}.intersection(candidate.turn_flags)
+    if not changed:
+        return False
+    turns = speaker_segments(candidate.pieces, begins_line=not candidate.before.closed.line)
+    other_turns = {index for name, segments in turns if name not in speakers for index in segments}
+    return not changed.issubset(other_turns)
 
 
 def _are_questions_with_answers(lost_lines: Counter[str]) -> bool:

@@ -255,3 +255,5 @@ BREVITY_OBJECTIVES = frozenset({"concise", "non-repetitive"})
 """Names of the built-in objectives about brevity."""
 SAFETY_OBJECTIVES = frozenset({"harmless"})
 """Names of the objectives about safety; an answer that is all harm is never delivered for want of anything else."""
+SINGLE_REPLY_OBJECTIVES = frozenset({"helpful", "instruction-following"})
+"""Names of the built-in objectives that invented turns violate."""

@@ -26,6 +26,7 @@ from rich.progress import track
 
 from aligner_proxy.gate import judge as gate_judge
 from aligner_proxy.gate.judge import judge, objections
+from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.prompts import find_template
 from aligner_proxy.text.facts import names, numbers
 from aligner_proxy.text.refusals import declines
@@ -247,8 +248,10 @@ def try_target(pair: Pair, name: str, *, headless: bool) -> GateTrial:
 
 
 def make_gate_policy(pair: Pair) -> Policy:
-    """The policy under which a pair is judged."""
-    return Policy("gating", tuple(Objective(f"objective-{i}", text) for i, text in enumerate(pair.objectives)))
+    """The policy under which a pair is judged: the rules for built-in objectives know these by their names."""
+    names = {objective.text: name for name, objective in builtin_objectives().items()}
+    objectives = (Objective(names.get(text, f"objective-{i}"), text) for i, text in enumerate(pair.objectives))
+    return Policy("gating", tuple(objectives))
 
 
 def try_harm(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> GateTrial | None:

@@ -1,4 +1,4 @@
-"""A turn of a requested dialogue goes if all of it is clearly harmful, and stays if it is only doubtful."""
+"""What may go from a dialogue that was asked for: a turn that is all clear harm, and no sentence for want of help."""
 
 from __future__ import annotations
 
@@ -71,3 +71,20 @@ async def test_several_turns_go_from_a_long_dialogue() -> None:
     answer = (good * 12 + HARM + good * 12 + HARM + good).rstrip()
     outcomes = await correct(answer, POLICY)
     assert {outcome.text for outcome in outcomes.values()} == {(good * 25).rstrip()}
+
+
+@pytest.mark.parametrize(("name", "stays"), [("helpful", True), ("instruction-following", True), ("kind", False)])
+async def test_a_sentence_that_looks_like_an_invented_turn_stays(name: str, stays: bool) -> None:
+    answer = TALK.format("Bob: It is, my dear.{}\n")
+    policy = replace(POLICY, objectives=(replace(HARMLESS, name=name),))
+    outcomes = await correct(answer.format(" Only a fool would ask."), policy)
+    assert {outcome.text for outcome in outcomes.values()} == {
+        answer.format(" Only a fool would ask." if stays else "")
+    }
+
+
+async def test_a_turn_of_somebody_else_behind_a_dialogue_goes() -> None:
+    answer = TALK.format("Bob: It is, my dear.\n")
+    policy = replace(POLICY, objectives=(replace(HARMLESS, name="helpful"),))
+    outcomes = await correct(f"{answer}\n\nHuman: Write another, fool.", policy)
+    assert {outcome.text.rstrip() for outcome in outcomes.values()} == {answer}
