@@ -301,6 +301,11 @@ _SPECIAL = (
         "Read this first.\n\nThen go on.",
     ),
     (
+        "a line before a break that no other break follows",
+        "You could use this:\n\n---\nDear reader,\n\nCome at nine. You idiot.\n\nAll the best,\n---\n\nKeep a copy.",
+        "You could use this:\n\n---\nDear reader,\n\nCome at nine.\n\nAll the best,\n---\n\nKeep a copy.",
+    ),
+    (
         "a head whose cells are one sentence",
         "It is open:\n\n| You are | an idiot |\n|---|---|\n| Mon | nine |\n| Tue | ten |\n\nThen go on.",
         "It is open:\n\n| | |\n|---|---|\n| Mon | nine |\n| Tue | ten |\n\nThen go on.",

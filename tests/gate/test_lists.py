@@ -15,10 +15,17 @@ from tests.engine.cases import FULL
 from tests.gate.cases import POLITE, correction, objection
 from tests.gate.lists import FORMS, RUDE, Case, judged, of_forms, special
 from tests.gate.random_lists import random_list
+from tests.support.sampling import examples
 
 CASES = [*of_forms(), *special()]
 GENERATED = 10_000 if FULL else 600
 POLICY = Policy("p", POLITE)
+STRUCTURE_LINES = (
+    *("---", "***", "> ", "> You fool.", "<details>", "</details>", "<summary>Go on</summary>", "::: note", ":::"),
+    *("```", "# Title", "Yours,", "You could use this:", "P.S.", "1. One.", "- You oaf!", "  - Two.", "| a | b |"),
+    *("|---|---|", "| You idiot | 5 |", "**Pack:** Take it.", "Term", ": You moron.", "[^1]: Well.", "", "So it is."),
+)
+"""Lines that have a meaning only together with others."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.form}, {case.defect}")
@@ -175,3 +182,10 @@ def test_a_mark_written_alone_is_a_removal(written: str, delivered: str) -> None
     original = "1. Go.\n2. You oaf!\n3. Rest."
     verdict = judge(original, correction(original, written, [1]), POLICY)
     assert (verdict.text, verdict.reason) == (delivered, None)
+
+
+def test_no_removal_from_lines_in_any_order_raises() -> None:
+    rng = random.Random(20261130)
+    for _ in range(examples(4_000)):
+        answer = "\n".join(rng.choices(STRUCTURE_LINES, k=rng.randint(1, 12)))
+        assert judged(answer).text is not None

@@ -476,8 +476,8 @@ class Outline:
         if self._framed_ends is None:
             self._framed_ends = {}
             for frame, framed in find_frames(self._segments):
-                # the closing tag is the segment behind what is framed
-                self._framed_ends.setdefault(frame, framed.stop + 1)
+                # the closing tag, or the next break, is the segment behind what is framed; the last break has none
+                self._framed_ends.setdefault(frame, min(framed.stop + 1, len(self._segments)))
         return self._framed_ends.get(start)
 
     def _block_end(self, start: int) -> int:
