@@ -28,10 +28,12 @@ STROKE = re.compile(r"(?<!\\)\|")
 """Matches a bar that divides cells."""
 AMOUNT = re.compile(
     r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?(?:[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|"
-    r"mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|am|pm|uhr)?",
+    r"mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|am|pm|uhr|weeks?|months?|years?|nights?|"
+    r"[kmgt]b|[kmg]bit/s|k?wh?|px|pages?|pieces?|users?|seats?)?(?: (?:charge|fee|each|extra|(?:a|per) \w+))?"
+    r"|yes|no|none|free|included|unlimited|on request|n/?a|ja|nein|kostenlos|auf anfrage|oui|non|gratuit|gratis",
     re.IGNORECASE,
 )
-"""Matches a cell with nothing but an amount or a time, which says nothing without the name of what has it."""
+"""Matches a cell with nothing but an amount, a time or a bare value, which says nothing without what has it."""
 _TABLE_RULE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
 _MAX_TITLE_WORDS = 8
 """Most words of an item that is the title of the text below it."""

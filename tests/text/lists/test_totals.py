@@ -40,6 +40,8 @@ def test_a_total_that_is_repeated_elsewhere_stays() -> None:
     [
         ("| A fool. | 9:20 | 4 km |", ""),
         ("| 1 | A fool. | 9:20 |", ""),
+        ("| A fool. | 5 euros a month | on request |", ""),
+        ("| A fool. | 4 GB | with films |", "| | 4 GB | with films |\n"),
         ("| A fool. | 9:20 | By bus |", "| | 9:20 | By bus |\n"),
         ("| 2024 | A fool. | 9:20 |", "| 2024 | | 9:20 |\n"),
     ],
