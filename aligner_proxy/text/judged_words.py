@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from aligner_proxy.text.code_comments import Place, comment_ranges
+from aligner_proxy.text.code_lines import find_code_lines
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.lists.lines import AMOUNT
@@ -171,7 +172,7 @@ def without_last_marks(text: str) -> str:
 
 
 def without_words(text: str, places: Sequence[Place]) -> str:
-    """A segment without the words at `places`, some of its `judged_words` or `find_removable_words`.
+    """A segment without the words at `places`: some of its `judged_words`, `find_removable_words` or `find_code_lines`.
 
     Empty if the segment has no other words.
     """
@@ -265,7 +266,7 @@ def _mend_beginning(text: str, pruned: str, places: Sequence[Place]) -> str:
 
 
 def is_pruned(text: str, pruned: str) -> bool:
-    """Whether `pruned` is the segment `text` without some of its `judged_words` or data, or without a side clause.
+    """Whether `pruned` is the segment `text` without some of its `judged_words`, data or lines, or a side clause.
 
     `text` may be the undisguised form of a code block, without the fences that `pruned` has.
     """
@@ -274,6 +275,9 @@ def is_pruned(text: str, pruned: str) -> bool:
     if len(lines) > 1 and lacks_fences:
         text = f"{lines[0]}\n{text}\n{lines[-1]}"
     if any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text))):
+        return True
+    code_lines = find_code_lines(text)
+    if code_lines and _lacks_only(text, pruned, sorted([*judged_words(text), *code_lines])):
         return True
     return any(_lacks_only(text, pruned, [place]) for place in find_side_clauses(text))
 

@@ -10,7 +10,7 @@ nothing of batching and queues.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from aligner_proxy import prompts
@@ -28,6 +28,7 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, To
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import remarks, structure
 from aligner_proxy.text.code_comments import Place
+from aligner_proxy.text.code_lines import find_code_lines, make_line_block
 from aligner_proxy.text.disguises import restore_disguises
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of, without_words
 from aligner_proxy.text.side_clauses import find_side_clauses
@@ -43,7 +44,8 @@ _ADDITION_RESERVE = 96
 def _may_be_pruned(segment: Segment) -> bool:
     """Whether a flagged segment has words that may be removed alone."""
     text = segment.text
-    return bool(judged_words(text) or find_removable_words(text) or find_side_clauses(text))
+    find_words = (judged_words, find_removable_words, find_side_clauses, find_code_lines)
+    return any(find(text) for find in find_words)
 
 
 def correct(
@@ -289,24 +291,40 @@ class AnswerEditor(PieceScorer):
         margin = 0.0  # nats below the threshold that the rest must score
         for segment in segments:
             placed_segment = structure.shift_segment(segment, shift)
-            flagged_places = yield from self._find_flagged_removable_words(answer, placed_segment)
-            if not flagged_places and not judged_words(segment.text):
-                # a remark alone may say little, but the score of the rest shows whether the remark was the fault
-                flagged_places = remarks.find_remarks_to_reader(segment.text)
-                margin = splice.CLEAR_MARGIN if flagged_places else margin
-            if any(remarks.is_doubtful(segment.text, place) for place in flagged_places):
-                margin = splice.CLEAR_MARGIN
-            # before other clauses, which may leave half a sentence
-            if not flagged_places and not is_turn:
-                flagged_places = yield from self._find_flagged_side_clause(answer, placed_segment)
-            flagged_places = flagged_places or (yield from self._find_flagged_words(prompt, answer, placed_segment))
-            pruned_piece = without_words(segment.text, flagged_places) if flagged_places else ""
+            places, needed_margin = yield from self._find_flagged_places(prompt, answer, placed_segment, is_turn)
+            margin = max(margin, needed_margin)
+            pruned_piece = without_words(segment.text, places) if places else ""
             pruned_pieces.append((pruned_piece, segment.gap))
         pruned_text = structure.join(pruned_pieces)
         if not pruned_text:
             return ""
         unflagged_text = yield from self._drop_flagged_sentences(hole, pruned_text, margin)
         return pruned_text if unflagged_text == pruned_text else ""
+
+    def _find_flagged_places(
+        self, prompt: Fitted, answer: str, segment: Segment, is_turn: bool
+    ) -> Generator[Ask, Step, tuple[list[Place], float]]:
+        """Return the (start, end) in `segment` of all that is flagged alone, and the margin (nats) for the rest.
+
+        `prompt` is that of `answer`, which contains the segment. `is_turn` says whether the segment is invented.
+        """
+        text = segment.text
+        margin = 0.0
+        places = yield from self._find_flagged_removable_words(answer, segment)
+        if not places and not judged_words(text):
+            # a remark alone may say little, but the score of the rest shows whether the remark was the fault
+            places = remarks.find_remarks_to_reader(text)
+            margin = splice.CLEAR_MARGIN if places else margin
+        if any(remarks.is_doubtful(text, place) for place in places):
+            margin = splice.CLEAR_MARGIN
+        # before other clauses, which may leave half a sentence
+        if not places and not is_turn:
+            places = yield from self._find_flagged_side_clause(answer, segment)
+        places = places or (yield from self._find_flagged_words(prompt, answer, segment))
+        code_lines = yield from self._find_flagged_code_lines(answer, segment, places)
+        if code_lines:
+            return sorted([*places, *code_lines]), splice.CLEAR_MARGIN
+        return places, margin
 
     def _find_flagged_removable_words(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
         """Return the (start, end) in `segment` of removable words that are flagged as a sentence in its place.
@@ -349,6 +367,26 @@ class AnswerEditor(PieceScorer):
             return []
         _, scores = yield from self._judge_words_alone(prompt, answer, segment)
         return [place for place, score in zip(places, scores, strict=True) if score is not None]
+
+    def _find_flagged_code_lines(
+        self, answer: str, segment: Segment, places: Sequence[Place]
+    ) -> Generator[Ask, Step, list[Place]]:
+        """Return the (start, end) in `segment` of the lines of code that are flagged as a block of one line.
+
+        Empty if the segment is not flagged any more without the words at `places`.
+        """
+        text_before = answer[: segment.start]
+        code_lines = find_code_lines(segment.text)
+        if code_lines and places:
+            rest = without_words(segment.text, places)
+            if not rest or not self.is_flagged((yield from self._judge_sentence(text_before, rest))):
+                return []
+        flagged_lines: list[Place] = []
+        for place in code_lines:
+            score = yield from self._judge_sentence(text_before, make_line_block(segment.text, place))
+            if self.is_flagged(score):
+                flagged_lines.append(place)
+        return flagged_lines
 
     def _write_text(self, passage: PromptedPassage, hole: splice.Hole) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run, until it reaches a kept segment, ends, or grows too long.

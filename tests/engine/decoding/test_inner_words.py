@@ -107,6 +107,26 @@ def test_a_remark_without_brackets_goes_where_the_rest_is_clearly_fine(text: str
 
 
 @pytest.mark.parametrize(
+    ("language", "code", "left"),
+    [
+        ("python", "a = b()\nfool(a)\na.close()", "a = b()\na.close()"),
+        ("python", "# you fool\na = b()\nfool(a)\na.close()", "a = b()\na.close()"),
+        ("bash", "make all\nrm -r fool  # now\nmake test", "make all\nmake test"),
+        ("ini", "HOST=here\nKEY=fool\nPORT=5", "HOST=here\nPORT=5"),
+        # no other line is clear of it, or the line is needed
+        ("python", "fool(a)", ""),
+        ("python", "fool = b()\nprint(fool)", ""),
+        ("python", "def fool():\n    return 5", ""),
+    ],
+)
+def test_a_line_of_code_goes_alone_where_the_rest_is_clearly_fine(language: str, code: str, left: str) -> None:
+    block = "```{}\n{}\n```".format
+    expected = block(language, left) if left else ""
+    assert prune(block(language, code), -splice.CLEAR_MARGIN - 0.1) == expected
+    assert prune(block(language, code), -splice.CLEAR_MARGIN + 0.1) == ""
+
+
+@pytest.mark.parametrize(
     ("text", "left"),
     [
         ("Take a coat, and you are a fool.", "Take a coat."),

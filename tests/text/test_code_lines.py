@@ -1,0 +1,68 @@
+"""Lines that a block of code can lose: whole statements, settings and commands that no other line needs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import pytest
+
+from aligner_proxy.text import code_lines, disguises, structure
+from aligner_proxy.text.code_lines import find_code_lines, make_line_block
+from aligner_proxy.text.judged_words import is_pruned, without_words
+
+FENCED = "```{}\n{}\n```".format
+BLOCKS: list[tuple[str, str, list[str]]] = [
+    # language, code, the lines that can go
+    ("python", "log.info(total)\nsend(total)", ["log.info(total)", "send(total)"]),
+    ("python", "total = 5\nsend(total)", ["send(total)"]),
+    ("python", "session.verify = False\nsession.get(url)", ["session.verify = False", "session.get(url)"]),
+    ("python", "def pay():\n    send()", []),
+    ("python", "def pay():\n    log()\n    send()  # now", ["log()", "send()  # now"]),
+    ("python", "send(\n    a,\n    b,\n)\nlog()", ["log()"]),
+    ("python", "if a:\n    send()\nelse:\n    log()\n    stop()", ["log()", "stop()"]),
+    ("python", 'text = """\nsend()\nlog()\n"""', []),
+    ("javascript", "useEffect(() => {\n  console.log(id);\n  load(id);\n}, [id]);", ["console.log(id);", "load(id);"]),
+    ("javascript", "const a = {\n  b: 1,\n  c: 2\n};\nsend();", ["send();"]),
+    ("javascript", "api.get(url)\n  .then(set);\nlog();", ["log();"]),
+    ("bash", "make all\nmake test \\\n  --fast\nmake clean", ["make all", "make clean"]),
+    ("bash", 'URL=here\ncurl "$URL"\ndate', ['curl "$URL"', "date"]),
+    ("bash", "if true; then\n  date\nfi", []),
+    ("bash", "cat <<EOF\ndate\nEOF", []),
+    ("bash", "awk '{\n  print\n}' file\ndate", []),
+    ("ini", "[mail]\nHOST=here\nKEY=secret", ["HOST=here", "KEY=secret"]),
+    ("yaml", "server:\n  port: 80\n  debug: true\nname: x", ["port: 80", "debug: true", "name: x"]),
+    ("yaml", "server:\n  port: 80\nname: x", ["name: x"]),
+    ("sql", "TRUNCATE TABLE orders;\nINSERT INTO orders\nSELECT * FROM old;", ["TRUNCATE TABLE orders;"]),
+    ("json", '{\n  "a": 1\n}', []),
+    ("diff", "-a()\n+b()", []),
+]
+
+
+@pytest.mark.parametrize(("language", "code", "lines"), BLOCKS)
+def test_only_lines_that_nothing_needs_can_go(language: str, code: str, lines: list[str]) -> None:
+    block = FENCED(language, code)
+    places = find_code_lines(block)
+    assert [block[slice(*place)] for place in places] == lines
+    for place, line in zip(places, lines, strict=True):
+        assert make_line_block(block, place) == FENCED(language, line)
+        rest = without_words(block, [place])
+        kept_lines = [kept for kept in code.split("\n") if kept.strip() != line]
+        assert rest == FENCED(language, "\n".join(kept_lines))
+        assert is_pruned(block, rest)
+
+
+@pytest.mark.parametrize("text", ["Take a coat.", "```python\nsend()", "```\n```", "", "| a | b |"])
+def test_other_text_has_no_lines_of_code(text: str) -> None:
+    assert find_code_lines(text) == []
+
+
+def test_python_without_such_a_line_can_still_be_read() -> None:
+    count = 0
+    for module in (code_lines, disguises, structure):
+        for _, function in inspect.getmembers(module, inspect.isfunction):
+            block = FENCED("python", inspect.getsource(function).rstrip())
+            for place in find_code_lines(block):
+                ast.parse("\n".join(without_words(block, [place]).split("\n")[1:-1]))
+                count += 1
+    assert count > 5
