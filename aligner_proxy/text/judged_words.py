@@ -60,6 +60,8 @@ _CSV_LINE = re.compile(r"[^\n]*\n")
 _JSON_STRING = re.compile(r'(?<=[\[:,{\s])"(?P<value>(?:[^"\\\n]|\\.)*+)"(?!\s*:)')
 """Matches a string that is a value, and no key."""
 _OUTER_BARS = re.compile(r"^\s*\||\|\s*$")
+_PRONOUN = re.compile(r"\b(?:I|you|your|we|our|it|they|he|she|this|that)\b", re.IGNORECASE)
+_MAX_NAME_WORDS = 6
 _LONG_SENTENCE_WORDS = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
 _MIN_MARKED_WORDS = 2
@@ -226,7 +228,7 @@ def _has_label_alone(text: str, pruned: str) -> bool:
 def _has_details_alone(text: str, pruned: str) -> bool:
     """Whether a row (`text`) lost its name, the first cell that is no amount, and `pruned` says nothing without it.
 
-    That is the case if only amounts are left, or a single word.
+    That is the case if only amounts are left, or a single word, or if the name is one of a company or product.
     """
     cells = _split_cells(pruned)
     has_name = [AMOUNT.fullmatch(cell) is None and any(map(str.isalnum, cell)) for cell in _split_cells(text)]
@@ -235,7 +237,17 @@ def _has_details_alone(text: str, pruned: str) -> bool:
     loses_name = True in has_name and not any(cells[name_index : name_index + 1])
     details = [cell for cell in cells if cell]
     is_single_word = len(details) == 1 and len(details[0].split()) == 1
-    return loses_name and (is_single_word or all(map(AMOUNT.fullmatch, details)))
+    if not loses_name:
+        return False
+    name = _split_cells(text)[name_index]
+    return is_single_word or _is_proper_name(name) or all(map(AMOUNT.fullmatch, details))
+
+
+def _is_proper_name(cell: str) -> bool:
+    """Whether a cell is a few words with a name, such as "For comparison: Acme", and no sentence or remark."""
+    words = cell.split()
+    is_sentence = SENTENCE_END.search(cell) is not None or _PRONOUN.search(cell) is not None
+    return 1 < len(words) <= _MAX_NAME_WORDS and not is_sentence and any(word[0].isupper() for word in words[1:])
 
 
 def _find_cells_with_words(row: str) -> list[bool]:

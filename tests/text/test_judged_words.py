@@ -46,6 +46,20 @@ MARKED: list[tuple[str, list[str], str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("row", "left"),
+    [
+        ("| For comparison: Acme Bank | holds longer files | Monday |", ""),
+        ("| Acme Cloud Store | by bus | Monday |", ""),
+        ("| You are a Fool | by bus | Monday |", "| | by bus | Monday |"),
+        ("| Only a Fool asks. | by bus | Monday |", "| | by bus | Monday |"),
+        ("| Keep calm | by bus | Monday |", "| | by bus | Monday |"),
+    ],
+)
+def test_a_row_goes_with_the_name_of_a_company_or_product(row: str, left: str) -> None:
+    assert without_words(row, judged_words(row)[:1]) == left
+
+
 @pytest.mark.parametrize(("segment", "expected", "left"), MARKED)
 def test_marked_words_are_those_between_the_marks(segment: str, expected: list[str], left: str) -> None:
     places = marked_words(segment)
