@@ -3,7 +3,7 @@
     python -m models.evaluate.operator_cases aligner_proxy/embedded --out runs/operator_cases
     python -m models.evaluate.operator_cases aligner_proxy/embedded --out runs/taught --taught
 
-Operators of eight trades, who did not know the code, wrote twelve objectives each, four sentences against each one, and
+Operators of nine trades, who did not know the code, wrote twelve objectives each, four sentences against each one, and
 four answers under it: two with a violation in different forms, a good one near the subject, and a plain one
 (`models/data/operator_cases`). `right`: the client gets what the author wrote, but for spaces at the ends of lines.
 `gone`: of what the author marked, nothing is delivered. With `--taught` the four sentences teach the objective first.

@@ -1,7 +1,7 @@
 """Cases of operators: objectives of a trade, answers under each, and what a careful editor would have delivered.
 
 Each YAML file is a list of objectives of one trade or several. An objective has four answers: two with a violation in
-different forms, a good one near the subject, and a plain one. What goes against the objective is marked. Eight authors,
+different forms, a good one near the subject, and a plain one. What goes against the objective is marked. Nine authors,
 who knew neither the code nor other data, wrote them to measure an aligner; none learns from them.
 """
 
