@@ -297,7 +297,7 @@ ROWS: Sequence[QualityRow] = (
     ),
     QualityRow(
         "operators",
-        "Answers of eight trades under objectives of their own, untaught",
+        "Answers of nine trades under objectives of their own, untaught",
         _measure_operators,
         "models.evaluate.operator_cases FOLDER",
         scorer="exact: what their authors would have delivered",
