@@ -1,17 +1,20 @@
 """Lessons of operators: ordinary answers of many trades, each under an objective, with a label for every segment.
 
 The files have the form of `models/data/operator_cases`, but for the examples and the delivered answers, which nothing
-reads here. Their authors knew no case there, and wrote about other trades; those of six files with code in nearly every
-answer are the nearest. In a lesson of `objective_lessons` one sentence is known; here all sentences of an answer are,
-and most of them are what a customer is told every day.
+reads here. Their authors wrote about trades that no case there is about. In a lesson of `objective_lessons` one
+sentence is known; here all sentences of an answer are, and most of them are what a customer is told every day.
+
+The folder `code` has more answers, of technical teams and with code in nearly each. No head learns from them yet: one
+that did found no fault in code that others miss, and took more fine sentences for faults
+(docs/lab/2026-11-30-answers-with-code.md).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from aligner_proxy.text.structure import FENCES, Segment, split
-from models.data.labelled_replies import AGAINST, FINE, UNKNOWN, LabelledReply
+from aligner_proxy.text.structure import Segment, split
+from models.data.labelled_replies import AGAINST, FINE, LabelledReply
 from models.data.objective_lessons import COMPANIES, Company
 from models.data.operator_cases import ANSWERS_EACH, OperatorCase, read_operator_cases
 
@@ -43,13 +46,10 @@ def _label_answer(case: OperatorCase, author: str) -> LabelledReply:
 
 
 def _label_segment(segment: Segment, case: OperatorCase) -> int:
-    """Whether a segment has a word that goes against the objective; unknown of code, of which most is fine."""
+    """Whether a segment has a word that goes against the objective."""
     starts = [case.answer.index(text) for text in case.flagged]
     against_words = [
         case.answer[max(start, segment.start) : min(start + len(text), segment.end)]
         for start, text in zip(starts, case.flagged, strict=True)
     ]
-    if not any(char.isalnum() for words in against_words for char in words):
-        return FINE
-    # a block of code is one segment, and looks fine but for a word in a comment
-    return UNKNOWN if segment.text.lstrip().startswith(FENCES) else AGAINST
+    return AGAINST if any(char.isalnum() for words in against_words for char in words) else FINE

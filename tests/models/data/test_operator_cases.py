@@ -11,7 +11,7 @@ import yaml
 
 from aligner_proxy.text.structure import split
 from models.data import operator_lessons
-from models.data.labelled_replies import AGAINST, FINE, UNKNOWN
+from models.data.labelled_replies import AGAINST, FINE
 from models.data.objective_lessons import list_files
 from models.data.operator_cases import OperatorAnswer, OperatorCase, read_operator_cases
 from models.data.operator_lessons import read_operator_lessons
@@ -27,7 +27,8 @@ def read_cases() -> tuple[OperatorCase, ...]:
 @cache
 def read_lessons() -> tuple[OperatorCase, ...]:
     """The lessons, as cases."""
-    return tuple(read_operator_cases(list_files(operator_lessons.FOLDER)))
+    folders = (operator_lessons.FOLDER, operator_lessons.FOLDER / "code")
+    return tuple(read_operator_cases([path for folder in folders for path in list_files(folder)]))
 
 
 @pytest.mark.parametrize(("read", "objective_count"), [(read_cases, 108), (read_lessons, 696)])
@@ -71,27 +72,16 @@ def test_nothing_that_measures_an_aligner_teaches_one() -> None:
     assert measuring & teaching == set()
 
 
-def test_each_violation_has_a_segment_against_its_objective_or_in_code_and_no_other_answer_has_one() -> None:
+def test_each_violation_has_a_segment_against_its_objective_and_no_other_answer_has_one() -> None:
     wrong = []
     for path in list_files(operator_lessons.FOLDER):
         cases = read_operator_cases([path])
         for case, (reply, company) in zip(cases, read_operator_lessons(path), strict=True):
             is_violation = case.kind is OperatorAnswer.VIOLATION
-            labels = make_case(reply, company).own_labels
-            if (AGAINST in labels) != reply.harmful or is_violation == (set(labels[: len(reply.segments)]) == {FINE}):
+            has_against = AGAINST in make_case(reply, company).own_labels
+            if not has_against == reply.harmful == is_violation:
                 wrong.append(reply.id)
     assert wrong == []
-
-
-def test_what_goes_against_an_objective_in_code_leaves_the_label_of_the_block_open(tmp_path: Path) -> None:
-    path = tmp_path / "desk.yaml"
-    answer = "Run this, you oaf:\n\n```bash\n# only fools wait\nmake\n```\n\n```bash\nmake test\n```"
-    good = {"question": "How?", "answer": "Run it."}
-    violation = {"question": "How?", "answer": answer, "flagged": ["you oaf", "# only fools wait"]}
-    objective = {"objective": "Respect: be polite.", "cases": [violation, violation, good, good]}
-    path.write_text(yaml.safe_dump([objective]), encoding="utf-8")
-    reply, _ = read_operator_lessons(path)[0]
-    assert reply.segments == (AGAINST, UNKNOWN, FINE)
 
 
 def test_labels_are_those_of_the_segments(tmp_path: Path) -> None:
