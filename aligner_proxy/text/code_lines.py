@@ -17,6 +17,8 @@ from aligner_proxy.text.structure import FENCES
 
 _MAX_LINES = 40
 """Most lines of a block of which one is removed; a longer block is code that nobody reads line by line."""
+_MAX_LINE_CHARS = 300
+"""Most characters of each of its lines; the time that the patterns take may grow with the square of this."""
 _OTHER_LANGUAGES = frozenset(
     {"json", "jsonl", "jsonc", "json5", "csv", "tsv", "xml", "svg", "html", "vue", "markdown", "md", "diff", "patch"}
     | {"haskell", "hs", "elm", "ocaml", "makefile", "make"}
@@ -69,10 +71,12 @@ class _CodeLine:
 def find_code_lines(block: str) -> list[Place]:
     """The places of the lines of a code block that it can lose, without their indentation and line break, in order.
 
-    Empty if `block` is no code block, or if it has more than `_MAX_LINES` lines.
+    Empty if `block` is no code block, or if it has more than `_MAX_LINES` lines or a very long one.
     """
     language, body = _read_head(block)
     if body is None or language in _OTHER_LANGUAGES or block.count("\n") > _MAX_LINES:
+        return []
+    if max(map(len, block.split("\n"))) > _MAX_LINE_CHARS:
         return []
     code = _blank_comments(block)[: body.stop]
     lines = list(_read_lines(block, code, body))

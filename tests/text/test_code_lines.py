@@ -52,6 +52,11 @@ def test_only_lines_that_nothing_needs_can_go(language: str, code: str, lines: l
         assert is_pruned(block, rest)
 
 
+@pytest.mark.parametrize("text", [FENCED("python", "send()\n" + "a" * 100_000), FENCED("bash", "date\n" * 10_000)])
+def test_code_that_nobody_reads_line_by_line_stays_whole(text: str) -> None:
+    assert find_code_lines(text) == []
+
+
 @pytest.mark.parametrize("text", ["Take a coat.", "```python\nsend()", "```\n```", "", "| a | b |"])
 def test_other_text_has_no_lines_of_code(text: str) -> None:
     assert find_code_lines(text) == []
