@@ -171,6 +171,16 @@ def test_comments_may_go_from_flagged_code_and_nothing_else() -> None:
     assert objection(answer, bare) == GateRule.LOST_CODE
 
 
+def test_a_line_may_go_from_flagged_code_if_no_other_line_needs_it() -> None:
+    answer = "Use this:\n```python\na = add(1, 2)\nshow(a)  # you idiot\nsave(a)\n```\nThat is all."
+    bare = answer.replace("show(a)  # you idiot\n", "")
+    assert judge(answer, correction(answer, bare, [1]), POLICY).text == bare
+    for other in (bare.replace("a = add(1, 2)\n", ""), bare.replace("save(a)", "save(b)")):
+        verdict = judge(answer, correction(answer, other, [1]), POLICY)
+        assert (verdict.text, verdict.reason) == (answer, "gate_lost_code")
+    assert objection(answer, bare) == GateRule.LOST_CODE
+
+
 @pytest.mark.parametrize(
     ("written", "delivered"),
     [
