@@ -395,9 +395,9 @@ class _GateCase:
             self.closed.extend(original, self.upstream_pieces[:end], candidate, ends_in_table=begins_row)
 
 
-def _find_flagged(verdicts: Sequence[SegmentScore], policy: Policy, names: Collection[str]) -> frozenset[int]:
+def _find_flagged(verdicts: Sequence[SegmentScore], policy: Policy, objective_names: Collection[str]) -> frozenset[int]:
     """The segments that were flagged most of all for an objective with one of these names."""
-    numbers = {index for index, objective in enumerate(policy.objectives) if objective.name in names}
+    numbers = {index for index, objective in enumerate(policy.objectives) if objective.name in objective_names}
     return frozenset(
         index for index, verdict in enumerate(verdicts) if verdict.flagged and verdict.objective in numbers
     )

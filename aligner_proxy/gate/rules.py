@@ -345,16 +345,17 @@ def loses_turn(candidate: Candidate) -> bool:
     """Whether a speaker loses lines in an answer that is a dialogue, or a sentence that looks like an invented turn.
 
     This applies to flagged lines, too. To a detector a line of a requested dialogue looks like an invented turn, and
-    the next line answers it. So no sentence changes that was flagged for an objective that invented turns violate. For
-    other objectives a line may be rewritten, and lose a sentence if the name before it stays. A whole turn may be
-    removed only if each of its sentences is clearly harmful, or a question together with its answer.
+    the next line answers it. So a sentence of a turn stays if it was flagged for an objective that invented turns
+    violate ("helpful"). For other objectives a line may be rewritten, and lose a sentence if the name before it stays.
+    A whole turn may be removed only if each of its sentences is clearly harmful, or a question together with its
+    answer.
     """
     lines_before = candidate.before.read(_count_speaker_lines)
     # a quick test first: in a dialogue somebody speaks at least twice
     if max(lines_before.values(), default=0) < 2:
         return False
     spoken_lines = speaker_turns(candidate.before.whole)
-    if spoken_lines and _loses_sound_sentence(candidate, spoken_lines):
+    if spoken_lines and _changes_turn_like_sentence(candidate, spoken_lines):
         return True
     lost_lines = spoken_lines - candidate.after.read(_count_speaker_lines)
     if lost_lines:
@@ -362,18 +363,24 @@ def loses_turn(candidate: Candidate) -> bool:
     return bool(lost_lines) and not _are_questions_with_answers(lost_lines)
 
 
-def _loses_sound_sentence(candidate: Candidate, speakers: Collection[str]) -> bool:
-    """Whether a sentence changes that was flagged for an objective that invented turns violate.
+def _changes_turn_like_sentence(candidate: Candidate, speakers: Collection[str]) -> bool:
+    """Whether an edit changes only sentences of a turn that were flagged for an objective that invented turns violate.
 
-    The turns of others than `speakers` may indeed be invented.
+    The turns of others than `speakers` may indeed be invented. An edit of other flagged sentences, too, such as an
+    insult beside them, is no such edit.
     """
-    changed_parts = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
-    changed = {part.index for part in changed_parts}.intersection(candidate.turn_flags)
-    if not changed:
+    if not candidate.turn_flags:
         return False
     turns = speaker_segments(candidate.pieces, begins_line=not candidate.before.closed.line)
-    other_turns = {index for name, segments in turns if name not in speakers for index in segments}
-    return not changed.issubset(other_turns)
+    spoken = {index for name, segments in turns if name in speakers for index in segments}
+    if candidate.before.closed.text:
+        # the open rest of a growing answer may begin within a turn
+        spoken.update(range(turns[0][1].start if turns else len(candidate.pieces)))
+    for change in candidate.changes:
+        changed = {part.index for part in change.parts if part.effect is not SegmentStatus.STAYS}
+        if changed and changed.issubset(candidate.turn_flags) and not changed.isdisjoint(spoken):
+            return True
+    return False
 
 
 def _are_questions_with_answers(lost_lines: Counter[str]) -> bool:

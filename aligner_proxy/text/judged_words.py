@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
 from itertools import pairwise
 
 from aligner_proxy.text.code_comments import Place, comment_ranges
-from aligner_proxy.text.code_lines import find_code_lines
+from aligner_proxy.text.code_lines import can_go_together, find_code_lines
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
-from aligner_proxy.text.lists.lines import AMOUNT
+from aligner_proxy.text.lists.lines import AMOUNT, BARE_VALUE
 from aligner_proxy.text.openings import capitalise
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.remarks import find_remarks
@@ -60,8 +61,12 @@ _CSV_LINE = re.compile(r"[^\n]*\n")
 _JSON_STRING = re.compile(r'(?<=[\[:,{\s])"(?P<value>(?:[^"\\\n]|\\.)*+)"(?!\s*:)')
 """Matches a string that is a value, and no key."""
 _OUTER_BARS = re.compile(r"^\s*\||\|\s*$")
-_PRONOUN = re.compile(r"\b(?:I|you|your|we|our|it|they|he|she|this|that)\b", re.IGNORECASE)
-_MAX_NAME_WORDS = 6
+_NAME_INTRODUCTION = re.compile(
+    r"[^:]{1,30}:\s+|(?:versus|vs\.?|unlike|instead of|compared (?:to|with))\s+", re.IGNORECASE
+)
+_MAX_NAME_WORDS = 4
+_MAX_COMPARED_LINES = 300
+"""Most lines of a code block that are compared one by one, since the time grows with the square of their number."""
 _LONG_SENTENCE_WORDS = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
 _MIN_MARKED_WORDS = 2
@@ -240,14 +245,19 @@ def _has_details_alone(text: str, pruned: str) -> bool:
     if not loses_name:
         return False
     name = _split_cells(text)[name_index]
-    return is_single_word or _is_proper_name(name) or all(map(AMOUNT.fullmatch, details))
+    return is_single_word or _is_proper_name(name) or all(map(BARE_VALUE.fullmatch, details))
 
 
 def _is_proper_name(cell: str) -> bool:
-    """Whether a cell is a few words with a name, such as "For comparison: Acme", and no sentence or remark."""
-    words = cell.split()
-    is_sentence = SENTENCE_END.search(cell) is not None or _PRONOUN.search(cell) is not None
-    return 1 < len(words) <= _MAX_NAME_WORDS and not is_sentence and any(word[0].isupper() for word in words[1:])
+    """Whether a cell is the name of a company or product, such as "Acme Bank", "Versus Acme" or "For reference: Acme".
+
+    All words of the name have a capital at the beginning, and are not all in capitals.
+    """
+    introduction = _NAME_INTRODUCTION.match(cell)
+    words = cell[introduction.end() :].split() if introduction else cell.split()
+    has_name = len(words) > 1 or introduction is not None
+    is_short = 0 < len(words) <= _MAX_NAME_WORDS and SENTENCE_END.search(cell) is None
+    return has_name and is_short and all(word[0].isupper() for word in words) and not cell.isupper()
 
 
 def _find_cells_with_words(row: str) -> list[bool]:
@@ -288,16 +298,41 @@ def is_pruned(text: str, pruned: str) -> bool:
         text = f"{lines[0]}\n{text}\n{lines[-1]}"
     if any(_lacks_only(text, pruned, places) for places in (judged_words(text), _find_data_words(text))):
         return True
-    code_lines = find_code_lines(text)
-    if code_lines and _lacks_only(text, pruned, sorted([*judged_words(text), *code_lines])):
+    if _lacks_code_lines(text, pruned):
         return True
     return any(_lacks_only(text, pruned, [place]) for place in find_side_clauses(text))
 
 
 def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:
     """Whether `pruned` is `text` without the words at some of the `places`."""
-    absent_places = [(start, end) for start, end in places if text[start:end].strip() not in pruned]
+    absent_places = _find_absent_places(text, pruned, places)
     return bool(absent_places) and without_words(text, absent_places).strip() == pruned.strip()
+
+
+def _lacks_code_lines(text: str, pruned: str) -> bool:
+    """Whether `pruned` is the code block `text` without lines that can go together, and without words of comments."""
+    code_lines = find_code_lines(text)
+    absent_lines = _find_absent_places(text, pruned, code_lines)
+    if not absent_lines or not can_go_together(text, absent_lines):
+        return False
+    return _lacks_only(text, pruned, sorted([*judged_words(text), *code_lines]))
+
+
+def _find_absent_places(text: str, pruned: str, places: Sequence[Place]) -> list[Place]:
+    """Those of the `places` in `text` whose words `pruned` lacks; of code, only changed lines are compared."""
+    lines = text.split("\n")
+    if not text.lstrip().startswith(FENCES) or len(lines) > _MAX_COMPARED_LINES:
+        return [(start, end) for start, end in places if text[start:end].strip() not in pruned]
+    pruned_lines = pruned.split("\n")
+    equal_blocks = SequenceMatcher(None, lines, pruned_lines, autojunk=False).get_matching_blocks()
+    unchanged_numbers = {number for first, _, size in equal_blocks for number in range(first, first + size)}
+    kept_numbers = {number for _, first, size in equal_blocks for number in range(first, first + size)}
+    changed_text = "\n".join(line for number, line in enumerate(pruned_lines) if number not in kept_numbers)
+    return [
+        (start, end)
+        for start, end in places
+        if text.count("\n", 0, start) not in unchanged_numbers and text[start:end].strip() not in changed_text
+    ]
 
 
 def is_row(text: str) -> bool:

@@ -182,6 +182,21 @@ def test_a_line_may_go_from_flagged_code_if_no_other_line_needs_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("language", "code", "bare"),
+    [
+        ("yaml", "a:\n  debug: true\n  x: 1\nc:\n  debug: true\n  x: 1", "a:\n  x: 1\nc:\n  debug: true\n  x: 1"),
+        ("bash", "npm install\nnpm install x\nnpm test", "npm install x\nnpm test"),
+        ("python", "print(a)\npprint(a)\nf()", "pprint(a)\nf()"),
+    ],
+)
+def test_a_line_may_go_though_another_line_has_its_words(language: str, code: str, bare: str) -> None:
+    block = "Use this:\n```{}\n{}\n```\nThat is all.".format
+    answer = block(language, code)
+    expected = block(language, bare)
+    assert judge(answer, correction(answer, expected, [1]), POLICY).text == expected
+
+
+@pytest.mark.parametrize(
     ("written", "delivered"),
     [
         ("1. Go.\n2.\n3. Rest.", "1. Go.\n2. Rest."),

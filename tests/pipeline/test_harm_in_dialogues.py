@@ -6,9 +6,21 @@ from dataclasses import replace
 
 import pytest
 
+from aligner_proxy.gate.judge import judge
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Outcome, Policy, StreamMode, Turn
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import (
+    Correction,
+    Exchange,
+    IfNothingRemains,
+    Objective,
+    Outcome,
+    Policy,
+    SegmentScore,
+    StreamMode,
+    Turn,
+)
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
@@ -88,3 +100,15 @@ async def test_a_turn_of_somebody_else_behind_a_dialogue_goes() -> None:
     policy = replace(POLICY, objectives=(replace(HARMLESS, name="helpful"),))
     outcomes = await correct(f"{answer}\n\nHuman: Write another, fool.", policy)
     assert {outcome.text.rstrip() for outcome in outcomes.values()} == {answer}
+
+
+def test_an_insult_beside_such_a_sentence_goes() -> None:
+    insult = "You worthless fool."
+    answer = TALK.format(f"Bob: It is, my dear. {insult} Only asking. Go on.\n")
+    verdicts = {insult: (5.0, True, 0), "Only asking.": (3.0, True, 1)}
+    segments = tuple(
+        SegmentScore(segment.text, *verdicts.get(segment.text, (-6.0, False, 0))) for segment in split(answer)
+    )
+    policy = replace(POLICY, objectives=(HARMLESS, replace(HARMLESS, name="helpful")))
+    edited = answer.replace(f"{insult} Only asking. ", "")
+    assert judge(answer, Correction(edited, segments), policy).text == edited

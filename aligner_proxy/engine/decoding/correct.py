@@ -28,7 +28,7 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Score, Spans, Step, To
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import remarks, structure
 from aligner_proxy.text.code_comments import Place
-from aligner_proxy.text.code_lines import find_code_lines, make_line_block
+from aligner_proxy.text.code_lines import can_go_together, find_code_lines, make_line_block
 from aligner_proxy.text.disguises import restore_disguises
 from aligner_proxy.text.judged_words import find_removable_words, judged_words, sentence_of, without_words
 from aligner_proxy.text.side_clauses import find_side_clauses
@@ -311,6 +311,7 @@ class AnswerEditor(PieceScorer):
         text = segment.text
         margin = 0.0
         places = yield from self._find_flagged_removable_words(answer, segment)
+        has_flagged_data = bool(places) and text.lstrip().startswith(structure.FENCES)
         if not places and not judged_words(text):
             # a remark alone may say little, but the score of the rest shows whether the remark was the fault
             places = remarks.find_remarks_to_reader(text)
@@ -321,9 +322,10 @@ class AnswerEditor(PieceScorer):
         if not places and not is_turn:
             places = yield from self._find_flagged_side_clause(answer, segment)
         places = places or (yield from self._find_flagged_words(prompt, answer, segment))
-        code_lines = yield from self._find_flagged_code_lines(answer, segment, places)
-        if code_lines:
-            return sorted([*places, *code_lines]), splice.CLEAR_MARGIN
+        if not has_flagged_data:
+            code_lines = yield from self._find_flagged_code_lines(answer, segment, places)
+            if code_lines:
+                return sorted([*places, *code_lines]), splice.CLEAR_MARGIN
         return places, margin
 
     def _find_flagged_removable_words(self, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
@@ -386,7 +388,7 @@ class AnswerEditor(PieceScorer):
             score = yield from self._judge_sentence(text_before, make_line_block(segment.text, place))
             if self.is_flagged(score):
                 flagged_lines.append(place)
-        return flagged_lines
+        return flagged_lines if can_go_together(segment.text, flagged_lines) else []
 
     def _write_text(self, passage: PromptedPassage, hole: splice.Hole) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run, until it reaches a kept segment, ends, or grows too long.

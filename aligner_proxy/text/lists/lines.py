@@ -26,14 +26,20 @@ SIGNS = "*_ \t"
 """Emphasis and white space, which are no content."""
 STROKE = re.compile(r"(?<!\\)\|")
 """Matches a bar that divides cells."""
-AMOUNT = re.compile(
-    r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?(?:[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|"
-    r"mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|am|pm|uhr|weeks?|months?|years?|nights?|"
-    r"[kmgt]b|[kmg]bit/s|k?wh?|px|pages?|pieces?|users?|seats?)?(?: (?:charge|fee|each|extra|(?:a|per) \w+))?"
+_UNITS = (
+    r"[$\u20ac\u00a3%]|eur|euros?|usd|chf|gbp|kcal|kj|mg|kg|g|ml|cl|l|cm|mm|km|m|h|hrs?|hours?|min|minutes|s|days?|"
+    r"am|pm|uhr"
+)
+_NUMBER = r"[~+<>-]?[$\u20ac\u00a3]?[ \u00a0]?\d[\d.,:']*[ \u00a0]?"
+AMOUNT = re.compile(rf"{_NUMBER}(?:{_UNITS})?", re.IGNORECASE)
+"""Matches a cell with nothing but an amount or a time, which is no name."""
+BARE_VALUE = re.compile(
+    rf"{_NUMBER}(?:{_UNITS}|weeks?|months?|years?|nights?|[kmgt]b|[kmg]bit/s|k?wh?|px|pages?|pieces?|users?|seats?)?"
+    r"(?: (?:charge|fee|each|extra|(?:a|per) \w+))?"
     r"|yes|no|none|free|included|unlimited|on request|n/?a|ja|nein|kostenlos|auf anfrage|oui|non|gratuit|gratis",
     re.IGNORECASE,
 )
-"""Matches a cell with nothing but an amount, a time or a bare value, which says nothing without what has it."""
+"""Matches a cell with nothing but an amount, a time or a word such as "free", which says nothing by itself."""
 _TABLE_RULE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
 _MAX_TITLE_WORDS = 8
 """Most words of an item that is the title of the text below it."""

@@ -18,6 +18,7 @@ from aligner_proxy.text.lists.headings import TITLE_LEVEL, is_admonition, is_run
 from aligner_proxy.text.lists.items import OutlineItem, find_items
 from aligner_proxy.text.lists.lines import (
     AMOUNT,
+    BARE_VALUE,
     CONTENT,
     STROKE,
     UNDERLINE,
@@ -505,7 +506,7 @@ class Outline:
             lost_any = any(i in removed for i in row.segments)
             remaining_text = "".join(self._segments[i].text for i in row.segments if i not in removed)
             cells = [cell.strip() for cell in STROKE.split(remaining_text)]
-            is_amount = AMOUNT.fullmatch if self._loses_name(row, removed) else str.isdecimal
+            is_amount = BARE_VALUE.fullmatch if self._loses_name(row, removed) else str.isdecimal
             if lost_any and not any(CONTENT.search(cell) and not is_amount(cell) for cell in cells):
                 yield row.segments
         if table.head and table.rows and all(i in removed for row in table.rows for i in row.segments):
