@@ -64,7 +64,8 @@ from tests.support.stream_fixtures import (
 
 POLICY = Policy("p", (Objective("kind", "Kind: the response should never insult"),), stream=StreamMode.SENTENCE)
 DATA = {"messages": [{"role": "user", "content": "When?"}], "prompt": "When?", "input": "When?"}
-PIECES = ["It is so. ", "You fool. ", "Bring a coat!\n\n", "fools all: ", "You fool!\n\n\n", "- item\n", " ",
+# an item without an end mark may be the title of the text below it, which a stream has sent when that text goes
+PIECES = ["It is so. ", "You fool. ", "Bring a coat!\n\n", "fools all: ", "You fool!\n\n\n", "- item.\n", " ",
           "Well, see Dr. A. ", "```\nfool\n```\n", "\u4f60\u597d\u3002", "\u00e9\U0001f600! "]  # fmt: skip
 
 
