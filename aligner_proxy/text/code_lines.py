@@ -20,6 +20,8 @@ _MAX_LINES = 40
 """Most lines of a block of which one is removed; a longer block is code that nobody reads line by line."""
 _MAX_LINE_CHARS = 300
 """Most characters of each of its lines; the time that the patterns take may grow with the square of this."""
+_MAX_TOGETHER = 8
+"""Most lines that go from one block; for each of them the rest is read again."""
 _PROGRAM_LANGUAGES = frozenset(
     {"python", "py", "javascript", "js", "jsx", "typescript", "ts", "tsx", "java", "csharp", "c#", "cs", "php", "c"}
     | {"cpp", "c++", "rust", "rs", "dart"}
@@ -38,9 +40,7 @@ _NEEDED_CALLS = (
     r"disconnect|finish|end|resolve|reject|next|done|add_argument|register\w*|setup|init\w*|main"
 )
 _NAME = r"[\w$]+(?:(?:\.|->|::)[\w$]+)*"
-_CALL = re.compile(
-    rf"(?:await )?(?!(?:[\w$]+(?:\.|->|::))*(?:{_NEEDED_CALLS})\(){_NAME}\(.*\)(?:\.[\w$]+\(.*\))*\s*;?$"
-)
+_CALL = re.compile(rf"(?:await )?(?!(?:[\w$]+(?:\.|->|::))*(?:{_NEEDED_CALLS})\(){_NAME}\(.*\)\s*;?$")
 """Matches a call whose result is not used. Some calls are needed by others, such as one that closes what was opened."""
 _ATTRIBUTE = re.compile(rf"{_NAME}(?:\.|->)(?P<name>[\w$]+) = .*;?$")
 """Matches a line that sets an attribute of an object."""
@@ -63,8 +63,10 @@ _NO_COMMAND = re.compile(
 """Matches the beginning of a line of a script that decides, sets or declares something."""
 _CONTINUES = re.compile(r"(?:\\|\||&&)$")
 """Matches the end of a line of a script that the next line continues."""
-_BODY_ENDS = re.compile(r"(?:\b(?:then|do|else)|[{(])$")
-_BODY_BEGINS = re.compile(r"(?:fi|done|esac|else|elif|\}|\))")
+_OPENS_BODY = re.compile(r"(?:\b(?:then|do|else)|[{(])$")
+"""Matches the end of a line of a script or program that opens a body."""
+_CLOSES_BODY = re.compile(r"(?:fi|done|esac|else|elif|\}|\))")
+"""Matches the beginning of a line that closes one."""
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -109,7 +111,12 @@ def find_code_lines(block: str) -> list[Place]:
 
 
 def can_go_together(block: str, places: Sequence[Place]) -> bool:
-    """Whether a block can lose the lines at all these places, some of its `find_code_lines`, one after the other."""
+    """Whether a block can lose the lines at all these places, some of its `find_code_lines`, one after the other.
+
+    False for more than `_MAX_TOGETHER`.
+    """
+    if len(places) > _MAX_TOGETHER:
+        return False
     # from the last one on, so that the places of the others stay the same
     for start, end in sorted(places, reverse=True):
         if (start, end) not in find_code_lines(block):
@@ -217,6 +224,6 @@ def _is_used(name: str, others: Sequence[_CodeLine]) -> bool:
 
 def _is_whole_body(line: _CodeLine, before: _CodeLine | None, behind: _CodeLine | None) -> bool:
     """Whether a line is all that the line before it heads."""
-    opens = before is not None and (before.indent < line.indent or _BODY_ENDS.search(before.code) is not None)
-    ends = behind is None or behind.indent < line.indent or _BODY_BEGINS.match(behind.code) is not None
+    opens = before is not None and (before.indent < line.indent or _OPENS_BODY.search(before.code) is not None)
+    ends = behind is None or behind.indent < line.indent or _CLOSES_BODY.match(behind.code) is not None
     return opens and ends

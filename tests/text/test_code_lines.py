@@ -57,6 +57,15 @@ def test_code_that_nobody_reads_line_by_line_stays_whole(text: str) -> None:
     assert find_code_lines(text) == []
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "line", ["a()" + ".b()" * 70 + "!", "a" + ".b" * 140 + "=", "a(" * 140 + "x", "a =" * 90, "a: " * 90]
+)
+@pytest.mark.parametrize("language", ["python", "bash", "yaml", "ini", "sql", "js"])
+def test_lines_that_nearly_have_a_form_take_no_long_time(language: str, line: str) -> None:
+    assert find_code_lines(FENCED(language, "\n".join([line] * 38))) is not None
+
+
 @pytest.mark.parametrize("text", ["Take a coat.", "```python\nsend()", "```\n```", "", "| a | b |"])
 def test_other_text_has_no_lines_of_code(text: str) -> None:
     assert find_code_lines(text) == []
