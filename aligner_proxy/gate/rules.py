@@ -371,7 +371,7 @@ def _changes_turn_like_sentence(candidate: Candidate, speakers: Collection[str])
     """
     if not candidate.turn_flags:
         return False
-    turns = speaker_segments(candidate.pieces, begins_line=not candidate.before.closed.line)
+    turns = _find_turns(candidate)
     spoken = {index for name, segments in turns if name in speakers for index in segments}
     if candidate.before.closed.text:
         # the open rest of a growing answer may begin within a turn
@@ -402,8 +402,13 @@ def _count_harmful_turns(candidate: Candidate) -> Counter[str]:
     removed_harm = candidate.removed_segments.intersection(candidate.clear_harm)
     if not removed_harm:
         return Counter()
-    turns = speaker_segments(candidate.pieces, begins_line=not candidate.before.closed.line)
+    turns = _find_turns(candidate)
     return Counter(name for name, segments in turns if removed_harm.issuperset(segments))
+
+
+def _find_turns(candidate: Candidate) -> list[tuple[str, range]]:
+    """The turns in the open rest of the original: (name of the speaker, indexes of the turn's segments)."""
+    return speaker_segments(candidate.pieces, begins_line=not candidate.before.closed.line)
 
 
 def tears_pair(candidate: Candidate) -> bool:

@@ -26,10 +26,11 @@ _PROGRAM_LANGUAGES = frozenset(
     {"python", "py", "javascript", "js", "jsx", "typescript", "ts", "tsx", "java", "csharp", "c#", "cs", "php", "c"}
     | {"cpp", "c++", "rust", "rs", "dart"}
 )
-_SHELL_LANGUAGES = frozenset({"bash", "sh", "shell", "zsh"})
+SHELL_LANGUAGES = frozenset({"bash", "sh", "shell", "zsh"})
 _SETTING_LANGUAGES = frozenset({"ini", "toml", "env", "dotenv", "properties", "conf", "cfg"})
 _YAML_LANGUAGES = frozenset({"yaml", "yml"})
 _SQL_LANGUAGES = frozenset({"sql", "postgresql", "postgres", "mysql", "psql", "tsql", "sqlite"})
+_LANGUAGES = _PROGRAM_LANGUAGES | SHELL_LANGUAGES | _SETTING_LANGUAGES | _YAML_LANGUAGES | _SQL_LANGUAGES
 _STRING = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`[^`\n]*`")
 _QUOTE = re.compile(r"[\"'`]")
 """Matches a quotation mark that no other in its line closes, once strings are replaced."""
@@ -91,7 +92,9 @@ def find_code_lines(block: str) -> list[Place]:
     Empty if `block` is no closed code block of a known language, or if it has too many lines or a very long one.
     """
     language, body = _read_head(block)
-    if body is None or block.count("\n") > _MAX_LINES or max(map(len, block.split("\n"))) > _MAX_LINE_CHARS:
+    if body is None or language not in _LANGUAGES:
+        return []
+    if block.count("\n") > _MAX_LINES or max(map(len, block.split("\n"))) > _MAX_LINE_CHARS:
         return []
     code = _blank_comments(block)
     if code is None or _LONG_STRING.search(code, body.start, body.stop):
@@ -182,14 +185,14 @@ def _can_go(
         return False
     if language in _PROGRAM_LANGUAGES:
         return _is_program_statement(language, line, before, behind, others)
-    if language in _SHELL_LANGUAGES:
+    if language in SHELL_LANGUAGES:
         continues = before is not None and _CONTINUES.search(before.code) is not None
         is_continued = _CONTINUES.search(line.code) is not None or line.bracket != ""
         return not (continues or is_continued or _NO_COMMAND.match(line.code))
     if language in _SQL_LANGUAGES:
         return _SQL_STATEMENT.match(line.code) is not None and (before is None or before.code.endswith(";"))
     pattern = _YAML_SETTING if language in _YAML_LANGUAGES else _SETTING
-    setting = pattern.match(line.code) if language in _YAML_LANGUAGES | _SETTING_LANGUAGES else None
+    setting = pattern.match(line.code)
     return setting is not None and not line.bracket and not _is_used(setting["name"], others)
 
 

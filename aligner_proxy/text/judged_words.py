@@ -15,7 +15,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from aligner_proxy.text.code_comments import Place, comment_ranges
-from aligner_proxy.text.code_lines import can_go_together, find_code_lines
+from aligner_proxy.text.code_lines import SHELL_LANGUAGES, can_go_together, find_code_lines
 from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.lists.lines import AMOUNT, BARE_VALUE
@@ -49,7 +49,7 @@ _BREAKS_AT_EDGE = re.compile(
 _JSON_LANGUAGES = frozenset({"json", "jsonl", "jsonc", "json5"})
 _CSV_LANGUAGES = frozenset({"csv", "tsv"})
 """Languages of blocks of data, as their first line names them."""
-_SHELL_LANGUAGES = frozenset({"bash", "sh", "shell", "zsh", "console"})
+_PRINTING_LANGUAGES = SHELL_LANGUAGES | {"console"}
 _PRINTING_LINE = re.compile(
     r"(?<=\n)(?<!\\\n)(?<!&&\n)(?<!\|\n)"
     r"(?:echo|printf)[ \t]+(?:-[en]+[ \t]+)?(?P<sign>[\"'])[^\"'`$\\\n]*(?P=sign)[ \t]*\n"
@@ -136,7 +136,7 @@ def _find_data_words(text: str) -> list[Place]:
     if language in _CSV_LANGUAGES:
         # the first two lines are the opening fence and the head
         places = [line.span() for line in list(_CSV_LINE.finditer(text))[2:]]
-    elif language in _SHELL_LANGUAGES:
+    elif language in _PRINTING_LANGUAGES:
         places = [line.span() for line in _PRINTING_LINE.finditer(text)]
     elif language in _JSON_LANGUAGES:
         values = [string.span("value") for string in _JSON_STRING.finditer(text)]
@@ -312,6 +312,8 @@ def _lacks_only(text: str, pruned: str, places: Sequence[Place]) -> bool:
 def _lacks_code_lines(text: str, pruned: str) -> bool:
     """Whether `pruned` is the code block `text` without lines that can go together, and without words of comments."""
     code_lines = find_code_lines(text)
+    if not code_lines:
+        return False
     absent_lines = _find_absent_places(text, pruned, code_lines)
     if not absent_lines or not can_go_together(text, absent_lines):
         return False

@@ -161,22 +161,30 @@ def test_the_words_of_the_set_are_all_flagged_by_a_rude_word() -> None:
     assert all(any(word in piece.text.lower() for piece in split(case.answer) for word in RUDE) for case in CASES)
 
 
-def test_comments_may_go_from_flagged_code_and_nothing_else() -> None:
-    answer = "Use this:\n```python\ndef add(a, b):\n    # you idiot\n    return a + b\n```\nThat is all."
-    bare = answer.replace("    # you idiot\n", "")
+@pytest.mark.parametrize(
+    ("code", "removed", "changes"),
+    [
+        (
+            "def add(a, b):\n    # you idiot\n    return a + b",
+            "    # you idiot\n",
+            [("a + b", "a - b"), ("def add(a, b):\n", "")],
+        ),
+        # a line that no other line needs
+        (
+            "a = add(1, 2)\nshow(a)  # you idiot\nsave(a)",
+            "show(a)  # you idiot\n",
+            [("a = add(1, 2)\n", ""), ("save(a)", "save(b)")],
+        ),
+    ],
+)
+def test_comments_and_lines_may_go_from_flagged_code_and_nothing_else(
+    code: str, removed: str, changes: list[tuple[str, str]]
+) -> None:
+    answer = f"Use this:\n```python\n{code}\n```\nThat is all."
+    bare = answer.replace(removed, "")
     assert judge(answer, correction(answer, bare, [1]), POLICY).text == bare
-    for other in (bare.replace("a + b", "a - b"), bare.replace("def add(a, b):\n", "")):
-        verdict = judge(answer, correction(answer, other, [1]), POLICY)
-        assert (verdict.text, verdict.reason) == (answer, "gate_lost_code")
-    assert objection(answer, bare) == GateRule.LOST_CODE
-
-
-def test_a_line_may_go_from_flagged_code_if_no_other_line_needs_it() -> None:
-    answer = "Use this:\n```python\na = add(1, 2)\nshow(a)  # you idiot\nsave(a)\n```\nThat is all."
-    bare = answer.replace("show(a)  # you idiot\n", "")
-    assert judge(answer, correction(answer, bare, [1]), POLICY).text == bare
-    for other in (bare.replace("a = add(1, 2)\n", ""), bare.replace("save(a)", "save(b)")):
-        verdict = judge(answer, correction(answer, other, [1]), POLICY)
+    for old, new in changes:
+        verdict = judge(answer, correction(answer, bare.replace(old, new), [1]), POLICY)
         assert (verdict.text, verdict.reason) == (answer, "gate_lost_code")
     assert objection(answer, bare) == GateRule.LOST_CODE
 
