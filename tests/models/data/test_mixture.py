@@ -38,6 +38,7 @@ def test_shares_of_a_stage_add_up(stage: str) -> None:
     assert sum(RECIPES[stage].values()) == pytest.approx(1.0)  # type: ignore[index]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("stage", ["warmup", "equal_preference"])
 def test_the_first_two_stages_change_nothing(data_dir: Path, stage: str) -> None:
     made = list(build_examples(data_dir, 1, 150, stage))  # type: ignore[arg-type]

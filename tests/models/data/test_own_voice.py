@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from models.data import own_voice
 from models.data.labelled_replies import (
     AGAINST,
@@ -63,6 +65,7 @@ def test_a_reply_with_one_label_says_so_of_its_own_objective_alone() -> None:
     assert pair.target == pair.answer
 
 
+@pytest.mark.full
 def test_written_answers_stand_there_as_they_are_and_put_right_and_whole_authors_are_left_out(data_dir: Path) -> None:
     sizes = Sizes(natural=0, good=4, planted=3, phrases=2)
     excluded = _all_but("author_b", "author_d")

@@ -124,6 +124,7 @@ def test_rates_count_what_they_say() -> None:
     ]
 
 
+@pytest.mark.full
 def test_a_measurement_can_be_repeated(dev_sets: dict[str, list[Pair]]) -> None:
     few = {name: pairs[:1] for name, pairs in dev_sets.items()}
     trials = measure(few, 1, seed=1)

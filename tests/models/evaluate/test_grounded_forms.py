@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from models.evaluate.grounded import OUTDATED
 from models.evaluate.grounded_forms import FOLDER, count_case, read_forms
 
-_SETS = [
+SETS = [
     ("development.yaml", False),
     ("fresh.yaml", True),
     ("trades.yaml", False),
@@ -20,11 +19,6 @@ _SETS = [
     ("trades.yaml", True),
     ("operators.yaml", False),
 ]
-
-
-def every_set(test: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
-    """Each set of forms, whole and in streams; in the sample each set once, and both ways."""
-    return pytest.mark.covering("name", "streams")(pytest.mark.parametrize(("name", "streams"), _SETS)(test))
 
 
 PAGE = """
@@ -61,7 +55,8 @@ def test_count_case_counts_what_is_put_right_and_what_is_touched(tmp_path: Path)
     assert all(counts["twins"] == 1 and not counts["touched"] for counts in others)
 
 
-@every_set
+@pytest.mark.covering("name", "streams")
+@pytest.mark.parametrize(("name", "streams"), SETS)
 def test_no_right_answer_of_any_form_is_touched(name: str, streams: bool) -> None:
     touched = [
         (case.question, case.answer)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from models.evaluate.grounded import OUTDATED, GroundedCase
 from models.evaluate.grounded_forms import FOLDER
 from models.evaluate.grounded_judge import NOT_ON_PAGE, RIGHT, count_results, explain_miss, judge_answer
-from tests.models.evaluate.test_grounded_forms import every_set
+from tests.models.evaluate.test_grounded_forms import SETS
 
 PAGE = "# Gifts\n\nWrapping a present costs £4 in paper and £6 in a box.\n"
 QUESTION = "Can you wrap my present?"
@@ -31,7 +33,8 @@ def test_why_missed_names_the_reason() -> None:
     assert explain_miss(computed).startswith("left alone")
 
 
-@every_set
+@pytest.mark.covering("streams")
+@pytest.mark.parametrize(("name", "streams"), SETS)
 def test_nine_outdated_facts_in_ten_are_put_right_and_no_right_one_touched(name: str, streams: bool) -> None:
     counts = count_results(FOLDER / name, streams=streams, show=False)
     assert counts[RIGHT] >= 0.9 * counts[OUTDATED] > 0

@@ -11,6 +11,7 @@ from models.train import train
 from tests.models.train.test_train import stage
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("form", ["ultrafeedback", "ultrafeedback-vicuna"])
 def test_the_form_of_the_training_has_the_lower_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str

@@ -45,6 +45,7 @@ def general() -> DetectorHead:
     return DetectorHead(HIDDEN, LAYERS, 16).eval()
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("whole", [False, True])
 def test_hidden_units_learn_what_is_labelled_by_segment_or_as_a_whole(general: DetectorHead, *, whole: bool) -> None:
     head = learn_head({"taught": rows(200, 1, whole=whole), "unnamed": rows(9, 3)}, general, RECIPE)

@@ -25,6 +25,7 @@ from tests.support import tiny
 SETTLE = DEFAULT.parent / "settle.yaml"
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_shape_passes_the_check_is_trained_and_loads(kind: str, tmp_path: Path) -> None:
     facts = check_base(save_base(tmp_path / "base", kind).resolve())

@@ -88,6 +88,7 @@ def test_the_stage_configs_are_stages_of_aligner(name: str) -> None:
     assert (read.stage, read.template, read.detector_weight, read.target_share) == (name, "aligner", 0.0, 1.0)
 
 
+@pytest.mark.full
 def test_warm_up_then_correction_becomes_an_aligner_that_the_engine_serves(tmp_path: Path) -> None:
     """Both stages by the committed settings, on the tiny model; then the folder is loaded as any other."""
     first = tmp_path / "first"

@@ -87,6 +87,7 @@ def finite(learner: Learner, params: Any, net: TorchWeightNet, encoder: Encoder,
     return (ends[0] - ends[1]) / (2 * step)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("embedded", "unrolled"), [(False, True), (True, True), (False, False)], ids=["words", "embedding", "first order"]
 )
@@ -184,6 +185,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "DRAWS", 200)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("short")
 def test_a_run_that_is_stopped_goes_on_exactly(config: Path, tmp_path: Path) -> None:
     train.main(config)

@@ -29,6 +29,7 @@ def middle(head: DetectorHead, read: HeadRows) -> torch.Tensor:
     return torch.stack([scores[1, 0] for scores in read.scores(head)])
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("wider", [0, 4])
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_is_labelled_is_learnt(before: DetectorHead, *, whole: bool, wider: int) -> None:

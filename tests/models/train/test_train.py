@@ -329,6 +329,7 @@ def test_a_file_without_good_answers_cannot_say_what_nobody_objects_to(tmp_path:
         export(tmp_path / "out", tmp_path / "aligner", window=2048, neutral=tmp_path / "none.jsonl")
 
 
+@pytest.mark.full
 def test_a_head_learns_what_is_missing_at_the_end(tmp_path: Path) -> None:
     """Half of the answers end as they should; the same objective, the same kinds of sentence before."""
     bye = "Stay well."

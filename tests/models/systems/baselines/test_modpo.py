@@ -85,6 +85,7 @@ def by_hand(model: Any, tokenizer: Any, found: RewardedComparison, prompt: str, 
     return -torch.nn.functional.logsigmoid((chosen - rejected - margin) / WEIGHTS["courteous"])
 
 
+@pytest.mark.full
 @needs_trl
 @pytest.mark.filterwarnings("ignore")
 def test_the_trainers_loss_is_the_papers_and_so_is_its_gradient(make_task: MakeTask) -> None:

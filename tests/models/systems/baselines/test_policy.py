@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from models.systems.baselines import sft
 
 from .conftest import MakeTask, needs_trl
 
 
+@pytest.mark.full
 @needs_trl
 def test_the_last_layer_is_given_whole_rows_so_that_torch_copies_no_weights(make_task: MakeTask) -> None:
     task = make_task({"concise": 1.0})

@@ -20,6 +20,7 @@ def test_pairs_of_the_research_data_have_the_better_answer_first(data_dir: Path)
     assert pairs == reward_model.draw_pairs(data_dir, seed=1)
 
 
+@pytest.mark.full
 @needs_trl
 @pytest.mark.filterwarnings("ignore")
 def test_it_learns_what_was_preferred(make_task: MakeTask, tiny_base: Path) -> None:

@@ -36,6 +36,7 @@ def log(task: BaselineTask, stage: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.full
 @needs_trl
 @pytest.mark.filterwarnings("ignore")
 def test_a_reward_that_can_be_had_is_had(make_task: MakeTask) -> None:
