@@ -62,7 +62,7 @@ WORST = rows(
 
 
 @pytest.mark.slow
-@pytest.mark.some(24)
+@pytest.mark.some(10)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("way", [whole, streamed])
 @pytest.mark.parametrize("attack", WORST)
@@ -75,7 +75,7 @@ def test_no_text_keeps_the_gateway_busy(attack: Attack, way: Callable[[str], Cor
 
 
 @pytest.mark.slow
-@pytest.mark.some(38)
+@pytest.mark.some(16)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("attack", WORST)
 def test_undisguising_judging_and_reading_are_linear(attack: Attack) -> None:

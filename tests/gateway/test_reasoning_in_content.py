@@ -271,6 +271,7 @@ async def test_judge_reports_it_and_edits_nothing(hooks: Hooks, form: Format) ->
     assert not any("think" in asked for asked in hooks.engine.asked)
 
 
+@pytest.mark.some(4)
 @every_format
 @pytest.mark.parametrize("mode", ["hold", "sentence"])
 async def test_where_reasoning_may_block_it_does(hooks: Hooks, form: Format, mode: str) -> None:

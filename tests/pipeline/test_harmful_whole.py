@@ -115,6 +115,7 @@ async def test_an_honest_campaign_stays(pipeline: Pipeline) -> None:
     assert whole[1] == 1
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("way", ["whole", "hold", "sentence"])
 async def test_a_good_answer_in_a_language_that_it_never_learnt_stays(pipeline: Pipeline, way: str) -> None:
     outcome = await deliver(pipeline, way, ADVICE, question="孩子在学校被同学欺负,家长该怎么办?")

@@ -93,6 +93,7 @@ def test_names(text: str, expected: set[str]) -> None:
     assert names(text) == expected
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(
     "text",
     [

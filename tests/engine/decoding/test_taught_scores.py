@@ -155,6 +155,7 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
         )
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("answer", [tiny.ANSWER, LONG])
 def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str) -> None:
     """However it is judged: what is flagged is read again, but says the same of the answer; also in parts."""

@@ -152,6 +152,7 @@ def generate(model: Any) -> list[int]:
     return tokens
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_of_the_family_writes_what_the_library_writes(name: str) -> None:
     kind, settings = MODELS[name]

@@ -86,6 +86,7 @@ async def played(made: HeldStream | ReleasedStream, items: list[Any]) -> list[An
     return [item async for item in made.deliver(flow(items)) if item != KEEPALIVE]
 
 
+@pytest.mark.some(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)

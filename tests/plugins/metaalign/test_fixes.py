@@ -103,6 +103,7 @@ STALLING = (
 STALLING += ("1. a\n", "can't ", "- - ", "| - ")
 
 
+@pytest.mark.some(30)
 @pytest.mark.parametrize("kind", sorted(FIXABLE))
 @pytest.mark.parametrize("piece", STALLING)
 def test_no_answer_stalls_a_repair_or_a_check(kind: K, piece: str) -> None:

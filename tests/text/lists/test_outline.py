@@ -13,6 +13,7 @@ from aligner_proxy.text.structure import Segment, join, split
 from tests.support.growth import grows_linearly
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize(
     "unit",
     [

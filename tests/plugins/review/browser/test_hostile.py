@@ -121,6 +121,7 @@ def test_the_queue(site: Site, operator: Chromium) -> None:
     assert operator.all("#nothing")
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("text", [SHORT[2], SHORT[3], SHORT[30], SHORT[35], SHORT[37], HUGE[0][:20_000]])
 def test_what_the_gateway_says_and_what_is_typed(site: Site, operator: Chromium, text: str) -> None:
     segments = [{"text": text, "score": 1.0, "flagged": True, "against": text}]

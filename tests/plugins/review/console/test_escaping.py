@@ -152,7 +152,7 @@ def test_there_are_enough() -> None:
     assert not is_ours("</p>")
 
 
-@pytest.mark.some(20)
+@pytest.mark.some(8)
 @pytest.mark.parametrize("number", range(len(TEXTS)))
 def test_as_question_answer_and_correction(site: Site, operator: Browser, number: int) -> None:
     text = TEXTS[number]
@@ -166,7 +166,7 @@ def test_as_question_answer_and_correction(site: Site, operator: Browser, number
             assert text.replace("\r", "").strip()[:20].split("\n")[0] in Page(got).text
 
 
-@pytest.mark.some(20)
+@pytest.mark.some(8)
 @pytest.mark.parametrize("number", range(len(TEXTS)))
 def test_as_every_name(site: Site, operator: Browser, number: int) -> None:
     text = TEXTS[number][:60_000].replace("\x00", "")
@@ -184,7 +184,7 @@ def test_as_every_name(site: Site, operator: Browser, number: int) -> None:
         assert len(got.text) < 200_000
 
 
-@pytest.mark.some(20)
+@pytest.mark.some(8)
 @pytest.mark.parametrize("number", range(len(MARKUP + UNSEEN)))
 def test_from_the_gateway_in_filters_and_in_forms(site: Site, operator: Browser, number: int) -> None:
     text = TEXTS[number]
